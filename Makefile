@@ -1,0 +1,51 @@
+# `make` alone says what there is. Everything runs in .venv, which each command sets up by itself when it is missing or
+# when constraints.txt has changed. Variables: PYTHON=python3.12 (read when .venv is made), ARGS="..." (passed on).
+
+PYTHON ?= python3
+ARGS ?=
+WORKERS ?= 2
+
+VENV := .venv
+READY := $(VENV)/.ready
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo train test check format bench
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY) ## make .venv with the versions that CI uses; does nothing when it is up to date
+
+demo: $(READY) ## train the default model on OpenMoji and say where its report lies
+	$(BIN)/python train.py
+
+train: $(READY) ## train something else: make train ARGS="encoder=resnet fusion=concat"
+	$(BIN)/python train.py $(ARGS)
+
+# One thread a worker: two workers with a thread pool each would fight for the cores.
+test: $(READY) ## run the tests; some of them: make test ARGS="-k fusion"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+check: $(READY) ## lint, formatting and types; changes nothing
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy mmtrain
+
+format: $(READY) ## mend what ruff can mend, and format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(READY) ## compare the training loop's speed with a plain PyTorch loop
+	$(BIN)/python scripts/benchmark.py $(ARGS)
+
+# The stamp goes first and comes back last, so that a set-up that failed halfway is not taken for a whole one. The
+# environment variables make the pins hold for build tools too: before pip 25.3 the first one does, after it the second.
+$(READY): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'mmtrain needs Python 3.11 or newer, as $(PYTHON); name another: make setup PYTHON=python3.11'; exit 1; }
+	@rm -f $@
+	$(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
+		$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	@touch $@

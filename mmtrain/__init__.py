@@ -1,0 +1,3 @@
+"""mmtrain trains multimodal models from configuration."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,164 @@
+"""Configuration -> objects. The only heavy module that knows Hydra.
+
+What the data knows (widths, class names) is handed to the parts here, by keyword: `dims` to the fusion and the tasks,
+`known_targets` to the tasks. Everything else stands in YAML.
+"""
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+from torch import nn
+
+from mmtrain.callbacks.progress import Progress
+from mmtrain.callbacks.stop import StopOnSignal
+from mmtrain.data.module import DataModule
+from mmtrain.lit import LitModel
+from mmtrain.loggers.csv import CSVMetrics
+from mmtrain.model import MultimodalModel
+from mmtrain.errors import ConfigError
+
+# knobs of configs/trainer that belong to the step and not to Lightning's Trainer
+OWN_TRAINER_KEYS = ("accumulate_grad_batches", "gradient_clip_val", "compile")
+
+
+def make(cfg: DictConfig, key: str, **parts: Any) -> Any:
+    """Instantiate a node; what its constructor refuses is the user's configuration.
+
+    Args:
+        cfg: a node with `_target_`.
+        key: where it stands, for messages.
+        parts: handed to the constructor as they are (Hydra would turn data classes among them into dicts).
+
+    Raises:
+        ConfigError: naming the node.
+    """
+    try:
+        if not parts:
+            return instantiate(cfg, _convert_="all")
+        return instantiate(cfg, _convert_="all", _partial_=True)(**parts)
+    except (InstantiationException, ValueError) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if isinstance(cause, ConfigError):
+            raise cause from error
+        if isinstance(cause, ValueError):
+            raise ConfigError(f"{key}: {cause}") from error
+        if isinstance(cause, ImportError) or "Error locating target" in str(error):
+            raise ConfigError(f"{key}._target_ = {cfg._target_} cannot be imported: {cause or error}") from error
+        raise
+
+
+def build_data(cfg: DictConfig) -> DataModule:
+    """The DataModule; no table is opened yet."""
+    parts = OmegaConf.masked_copy(cfg.data, [k for k in cfg.data if k != "root"])  # data.source reads data.root
+    return make(parts, "data", seed=cfg.seed, num_micro_batches=cfg.trainer.accumulate_grad_batches)
+
+
+def build_model(cfg: DictConfig, data: DataModule) -> MultimodalModel:
+    """The encoders that some task reads, the fusion if one does, the tasks."""
+    read = modalities_read(cfg, data)
+    encoders = {m: make(cfg.encoder[m], f"encoder.{m}") for m in read}
+    dims = {m: encoder.dim for m, encoder in encoders.items()}
+    fusion = None
+    if any("fused" in reads_of(task) for task in cfg.task.values()):
+        fusion = make(cfg.fusion, "fusion", dims=dims)
+        dims = dims | {"fused": fusion.dim}
+    tasks = {name: _task(cfg.task[name], name, dims, data) for name in cfg.task}
+    return MultimodalModel(encoders=encoders, fusion=fusion, tasks=tasks)
+
+
+def reads_of(task: DictConfig) -> tuple[str, ...]:
+    """What a task's configuration says it reads: its `reads`, or its pair of `modalities`, or its class's own."""
+    if "reads" in task:
+        return (task.reads,)
+    return tuple(get_class(task._target_).__dict__.get("reads", ())) or tuple(task.modalities)
+
+
+def modalities_read(cfg: DictConfig, data: DataModule) -> list[str]:
+    """The modalities of the data whose encoders some task reads, itself or through the fusion.
+
+    Raises:
+        ConfigError: when a task needs one that the data does not have.
+    """
+    there = [m for m in data.inputs if m in cfg.encoder]
+    wanted: set[str] = set()
+    for name, task in cfg.task.items():
+        needed = {m for m in reads_of(task) if m != "fused"} | set(task.get("modalities") or ())
+        missing = sorted(needed - set(there))
+        if missing:
+            raise ConfigError(
+                f"task.{name} reads {missing[0]}, but the data has {', '.join(data.inputs)}\n"
+                f"    leave the task out, or say which column holds it: data.columns.{missing[0]}=NAME"
+            )
+        wanted |= set(there) if "fused" in reads_of(task) else needed
+    return [m for m in there if m in wanted]
+
+
+def _task(cfg: DictConfig, name: str, dims: Mapping[str, int], data: DataModule) -> nn.Module:
+    accepts = inspect.signature(get_class(cfg._target_).__init__).parameters
+    facts: dict[str, Any] = {"dims": dict(dims), "known_targets": data.known_targets}
+    if "target" in cfg and cfg.target not in data.known_targets:
+        raise ConfigError(
+            f"task.{name}.target = {cfg.target}, but the data has {', '.join(data.known_targets) or 'no target'}\n"
+            f"    leave the task out, or say which column holds it: data.columns.{cfg.target}=NAME"
+        )
+    return make(cfg, f"task.{name}", **{k: v for k, v in facts.items() if k in accepts})
+
+
+def build_lit(cfg: DictConfig, model: MultimodalModel) -> LitModel:
+    """The LightningModule around a model."""
+    weights = {name: task.weight for name, task in model.tasks.items()}
+    subsets = [(m,) for m in model.encoders] if cfg.test.subsets == "single" and len(model.encoders) > 1 else []
+    return LitModel(
+        model=model,
+        balance=make(cfg.balance, "balance", weights=weights),
+        optimizer=make(cfg.optimizer, "optimizer"),
+        schedule=make(cfg.schedule, "schedule"),
+        seed=cfg.seed,
+        gradient_clip_val=cfg.trainer.gradient_clip_val,
+        test_subsets=subsets,
+    )
+
+
+def build_trainer(cfg: DictConfig, *, monitor: str, resume_step: int | None) -> Trainer:
+    """The Lightning Trainer with its callbacks and loggers."""
+    options = {k: v for k, v in cfg.trainer.items() if k not in OWN_TRAINER_KEYS}
+    return Trainer(
+        **options,
+        callbacks=build_callbacks(cfg, monitor=monitor),
+        logger=build_loggers(cfg, resume_step=resume_step),
+        default_root_dir=cfg.run_dir,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+    )
+
+
+def build_callbacks(cfg: DictConfig, *, monitor: str) -> list[Callback]:
+    """Checkpoints, clean stop, progress, and those of configs/callbacks."""
+    folder = Path(cfg.run_dir) / "checkpoints"
+    best = ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor=monitor,
+        mode=cfg.checkpoint.mode,
+        save_top_k=1,
+        save_last=True,
+        enable_version_counter=False,
+        every_n_train_steps=None,
+    )
+    own = [make(node, f"callbacks.{name}") for name, node in cfg.callbacks.items()]
+    return [*own, best, StopOnSignal(folder / "last.ckpt"), Progress()]
+
+
+def build_loggers(cfg: DictConfig, *, resume_step: int | None) -> list[Logger]:
+    """csv always; the others as asked."""
+    others = [make(node, f"logger.{name}") for name, node in cfg.logger.items() if name != "csv"]
+    return [CSVMetrics(cfg.run_dir, resume_step=resume_step), *others]

@@ -1,0 +1,1 @@
+"""What happens beside training: stopping cleanly, the tables, the progress bar."""

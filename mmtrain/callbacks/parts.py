@@ -1,0 +1,76 @@
+"""The table of parts: what each is, the shape that comes out, its parameters."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import nn
+
+from mmtrain.model import MultimodalModel
+from mmtrain.types import Batch, Features
+
+
+def describe_parts(model: MultimodalModel, example: Batch) -> list[dict[str, Any]]:
+    """Run an example through the model and note each part's output shape; the batch size is written as B."""
+    shapes: dict[str, str] = {}
+    size = len(example)
+    named = _parts(model)
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, out: Any) -> None:
+            shapes.setdefault(name, _shape(out, size))
+
+        return hook
+
+    hooks = [part.register_forward_hook(note(name)) for name, part in named.items()]
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        model(example)
+    model.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    return [
+        {
+            "part": name,
+            "what": type(part).__name__,
+            "output": shapes.get(name, ""),
+            "parameters": sum(p.numel() for p in part.parameters()),
+            "trainable": sum(p.numel() for p in part.parameters() if p.requires_grad),
+        }
+        for name, part in named.items()
+    ]
+
+
+def parts_table(parts: list[dict[str, Any]]) -> Table:
+    """The parts as a table for the terminal."""
+    table = Table(title="parts", title_justify="left", title_style="bold")
+    for column in ("part", "what", "output"):
+        table.add_column(column)
+    for column in ("parameters", "trainable"):
+        table.add_column(column, justify="right")
+    for part in parts:
+        table.add_row(part["part"], part["what"], part["output"], f"{part['parameters']:,}", f"{part['trainable']:,}")
+    table.add_section()
+    sums = [sum(part[column] for part in parts) for column in ("parameters", "trainable")]
+    table.add_row("sum", "", "", *(f"{s:,}" for s in sums))
+    return table
+
+
+def _parts(model: MultimodalModel) -> dict[str, nn.Module]:
+    named = {f"encoder.{m}": part for m, part in model.encoders.items()}
+    if model.fusion is not None:
+        named["fusion"] = model.fusion
+    return named | {f"task.{name}": part for name, part in model.tasks.items()}
+
+
+def _shape(out: Any, size: int) -> str:
+    if isinstance(out, torch.Tensor):
+        dims = ["B" if n == size and i == 0 else str(n) for i, n in enumerate(out.shape)]
+        return f"({', '.join(dims)})"
+    if isinstance(out, Features):
+        return _shape(out.tokens, size)
+    if isinstance(out, dict):
+        return ", ".join(f"{name} {_shape(value, size)}" for name, value in out.items())
+    return _shape(out[0], size)

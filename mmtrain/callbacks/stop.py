@@ -1,0 +1,51 @@
+"""SIGTERM: finish the step, write last.ckpt, leave. Clusters send it before they kill."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from mmtrain.distributed import total
+
+
+class Stopped(Exception):  # noqa: N818 - it is no error
+    """Training left early, with a checkpoint written."""
+
+
+class StopOnSignal(Callback):
+    """Notes SIGTERM and leaves at the next point where a checkpoint is exact.
+
+    That is the end of a step; for the last step of an epoch it is the end of the epoch, after its validation.
+
+    Args:
+        path: the checkpoint to write.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.noted = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signal over from Lightning, which would leave without a checkpoint."""
+        signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self.noted = True
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Leave, unless the epoch ends with this step."""
+        if not trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+            self._leave_if_noted(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave between two epochs."""
+        self._leave_if_noted(trainer)
+
+    def _leave_if_noted(self, trainer: Trainer) -> None:
+        # any rank may have got the signal; all must leave at the same step
+        if total(torch.tensor(float(self.noted), device=trainer.strategy.root_device)) > 0:
+            trainer.save_checkpoint(self.path)
+            raise Stopped(f"stopped by SIGTERM at step {trainer.global_step}; {self.path} is written")

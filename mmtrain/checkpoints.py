@@ -1,0 +1,127 @@
+"""Checkpoints as files: which one to take, whether it is one, whether it fits, and taking its weights."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+
+from mmtrain.errors import ConfigError
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of this project; loading runs no code.
+
+    Raises:
+        ConfigError: when there is no such file or it is not one.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist\n    name a checkpoint, such as RUN/checkpoints/last.ckpt")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, _unpickling_error()) as error:
+        raise ConfigError(
+            f"{path} is not a checkpoint that can be read: {str(error).splitlines()[0][:160]}\n"
+            "    name another, such as RUN/checkpoints/last.ckpt"
+        ) from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "mmtrain" not in checkpoint:
+        raise ConfigError(f"{path} is not a checkpoint of mmtrain\n    name another, such as RUN/checkpoints/last.ckpt")
+    return checkpoint
+
+
+def _unpickling_error() -> type[Exception]:
+    import pickle
+
+    return pickle.UnpicklingError
+
+
+def newest_checkpoint(run_dir: Path) -> Path | None:
+    """The last checkpoint of a run folder, for `resume=auto`."""
+    path = run_dir / "checkpoints" / "last.ckpt"
+    return path if path.exists() else None
+
+
+def best_checkpoint(run_dir: Path) -> Path:
+    """The best checkpoint of a run folder, or its last.
+
+    Raises:
+        ConfigError: when it has none.
+    """
+    for name in ("best.ckpt", "last.ckpt"):
+        if (path := run_dir / "checkpoints" / name).exists():
+            return path
+    raise ConfigError(f"{run_dir} holds no checkpoint\n    set run_dir to the folder of a training run, or init_from to a checkpoint")
+
+
+def check_same_model(checkpoint: dict[str, Any], module: nn.Module, path: Path) -> None:
+    """Refuse a checkpoint of another model.
+
+    Raises:
+        ConfigError: with what differs and the command that made the checkpoint.
+    """
+    mine, theirs = module.state_dict(), checkpoint["state_dict"]
+    faults = [f"{n} is not in the checkpoint" for n in mine if n not in theirs]
+    faults += [f"{n} is not in this model" for n in theirs if n not in mine]
+    faults += [
+        f"{n} is {tuple(theirs[n].shape)} there and {tuple(t.shape)} here"
+        for n, t in mine.items()
+        if n in theirs and theirs[n].shape != t.shape
+    ]
+    if faults:
+        shown = "\n".join(f"    {fault}" for fault in faults[:4])
+        more = f"\n    ... and {len(faults) - 4} more" if len(faults) > 4 else ""
+        raise ConfigError(f"{path} is of another model\n{shown}{more}\n    it was made by: {checkpoint['mmtrain']['command']}\n"
+                          "    repeat those overrides, or take its weights with init_from")
+
+
+def check_same_run(checkpoint: dict[str, Any], facts: dict[str, Any], path: Path) -> None:
+    """Refuse to go on with another order of the data.
+
+    Raises:
+        ConfigError: with each value that differs.
+    """
+    before = checkpoint["mmtrain"]["facts"]
+    faults = [f"    {key} was {before[key]} and is {value} now" for key, value in facts.items() if before[key] != value]
+    if faults:
+        lines = "\n".join(faults)
+        raise ConfigError(f"{path} cannot go on exactly\n{lines}\n    set what differs back, or start a new run with init_from={path}")
+
+
+def take_weights(checkpoint: dict[str, Any], module: nn.Module, path: Path) -> Table:
+    """Copy what fits by name and shape into a model.
+
+    Returns:
+        A table of what was taken, what is new and what was left, and why.
+
+    Raises:
+        ConfigError: when nothing fits.
+    """
+    mine, theirs = module.state_dict(), checkpoint["state_dict"]
+    taken = {n: t for n, t in theirs.items() if n in mine and mine[n].shape == t.shape}
+    if not taken:
+        raise ConfigError(f"init_from = {path}: no weight fits this model by name and shape\n    it was made by: {checkpoint['mmtrain']['command']}")
+    module.load_state_dict(taken, strict=False)
+    table = Table(title=f"weights from {path}", title_justify="left", title_style="bold")
+    for column in ("part", "taken", "new here", "not used", "why"):
+        table.add_column(column, justify="left" if column in ("part", "why") else "right")
+    parts = dict.fromkeys(_part(n) for n in [*mine, *theirs])
+    for part in parts:
+        new = [n for n in mine if _part(n) == part and n not in taken]
+        unused = [n for n in theirs if _part(n) == part and n not in taken]
+        table.add_row(part, str(sum(_part(n) == part for n in taken)), str(len(new)), str(len(unused)), _why(mine, theirs, new, unused))
+    return table
+
+
+def _part(name: str) -> str:
+    return ".".join(name.split(".")[1:3])
+
+
+def _why(mine: dict[str, Tensor], theirs: dict[str, Tensor], new: list[str], unused: list[str]) -> str:
+    other_shape = [n for n in new if n in theirs]
+    if other_shape:
+        name = other_shape[0]
+        return f"{name.split('.', 3)[-1]} is {tuple(theirs[name].shape)} there, {tuple(mine[name].shape)} here"
+    if new:
+        return "the checkpoint has no such part" if not unused else "other names"
+    return "this model has no such part" if unused else ""

@@ -1,0 +1,82 @@
+"""The command line: Hydra, with every fault of the configuration explained before anything heavy is imported."""
+
+import importlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mmtrain.checks import faults_of, with_overrides_of_run
+
+CONFIG_NAME = "train"
+
+
+def config_dir() -> Path:
+    """The YAML files: inside the package when it was installed from a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+
+
+def main() -> None:
+    """`mmtrain` and `python train.py`."""
+    sys.path.insert(0, os.getcwd())  # the user's own classes, as `python -m` would find them
+    args = get_args_parser().parse_args()
+    is_job = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
+    if args.config_name is None and is_job:
+        overrides, faults = with_overrides_of_run(list(args.overrides))
+        faults = faults or faults_of(config_dir(), args.config_dir, overrides, multirun=args.multirun)
+        if faults:
+            print("\n".join(faults), file=sys.stderr)
+            sys.exit(2)
+        sys.argv[1:] = [*(a for a in sys.argv[1:] if a not in args.overrides), *overrides]
+    jobs: list[Job] = []
+    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=CONFIG_NAME)(Job.into(jobs))()
+    if jobs and jobs[0].sweep_dir is not None:
+        sweep = importlib.import_module("mmtrain.report.sweep")
+        sweep.show_sweep(Path(jobs[0].sweep_dir), [(job.run_dir, job.overrides) for job in jobs])
+    sys.exit(max((job.status for job in jobs), default=0))
+
+
+class Job:
+    """One run of this command line; a sweep has several."""
+
+    def __init__(self, cfg: DictConfig) -> None:
+        about = HydraConfig.get()
+        self.run_dir = about.runtime.output_dir
+        self.sweep_dir = about.sweep.dir if about.mode.name == "MULTIRUN" else None
+        self.overrides = list(about.overrides.task)
+        with open_dict(cfg):
+            cfg.run_dir = self.run_dir
+        self.cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+        self.status = 1
+
+    @staticmethod
+    def into(jobs: list["Job"]) -> Any:
+        """The function that Hydra calls for each run; what it did is noted in `jobs`."""
+
+        def task(cfg: DictConfig) -> None:
+            job = Job(cfg)
+            jobs.append(job)
+            if job.sweep_dir is not None:
+                print(f"run {len(jobs)}: {' '.join(job.overrides)}", flush=True)
+            job.status = job.run()
+
+        return task
+
+    def run(self) -> int:
+        """Run here, or as one process a device."""
+        devices = self.cfg.trainer.devices
+        if isinstance(devices, int) and devices > 1 and "LOCAL_RANK" not in os.environ and "SLURM_NTASKS" not in os.environ:
+            from mmtrain.launch import launch
+
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "config.yaml"
+                OmegaConf.save(self.cfg, path)
+                return launch(path, devices)
+        return importlib.import_module("mmtrain.run").run(self.cfg)

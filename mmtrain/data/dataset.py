@@ -1,0 +1,190 @@
+"""A split as samples: row of the table -> what the row has, decoded."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mmtrain.data.label import ClassLabel
+from mmtrain.data.order import draw_seed, permuted
+from mmtrain.data.text import texts_of
+from mmtrain.types import Batch, Sample
+
+Position = tuple[int, int]  # (epoch, position in the epoch); position -1 is a filler
+
+
+class TrainSplit(Dataset[Sample]):
+    """Samples by (epoch, position): the row and every random draw follow from seed, epoch and position alone.
+
+    Args:
+        table: a `datasets.Dataset`.
+        folder: what relative paths in the table start from.
+        columns: the column of each input and target that the table has.
+        inputs: by modality.
+        targets: by name.
+        seed: of the order and of every draw.
+    """
+
+    def __init__(
+        self,
+        table: Any,
+        *,
+        folder: Path,
+        columns: Mapping[str, str],
+        inputs: Mapping[str, Any],
+        targets: Mapping[str, ClassLabel],
+        seed: int,
+    ) -> None:
+        self.table = table
+        self.folder = folder
+        self.columns = columns
+        self.inputs = inputs
+        self.targets = targets
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, at: Position) -> Sample:
+        epoch, position = at
+        if position < 0:
+            return Sample()
+        row = permuted(position, len(self), seed=self.seed, epoch=epoch)
+        return self.sample(row, seed=draw_seed(self.seed, epoch, position), train=True)
+
+    def sample(self, row: int, *, seed: int, train: bool) -> Sample:
+        """What one row has, decoded; a null or blank cell is simply not there."""
+        cells = self.table[row]
+        sample = Sample(id=id_of(cells, row), row=row)
+        for modality, reader in self.inputs.items():
+            value = cells.get(self.columns[modality])
+            if reader.kind == "text":
+                value = texts_of(value)
+            if value is not None and value != [] and value != "":
+                sample.inputs[modality], sample.keys[modality] = reader.load(
+                    value, self.folder, seed=seed, train=train
+                )
+        for name, target in self.targets.items():
+            value = cells.get(self.columns[name])
+            index = None if value is None else target.load(value)
+            if index is not None:
+                sample.targets[name] = index
+        return sample
+
+
+class EvalSplit(TrainSplit):
+    """Each row once, in the order of the table, without a random draw.
+
+    A row with several texts is followed (behind all rows) by one sample for each further text, which carries that text
+    alone and the keys of what it belongs to: every caption is asked with, and nothing is counted twice.
+    """
+
+    def __init__(self, table: Any, **parts: Any) -> None:
+        super().__init__(table, **parts)
+        self.further = [
+            (row, modality, nth)
+            for modality, reader in self.inputs.items()
+            if reader.kind == "text"
+            for row, value in enumerate(table[self.columns[modality]])
+            for nth in range(1, len(texts_of(value)))
+        ]
+        self._positions: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.table) + len(self.further)
+
+    def __getitem__(self, at: Position) -> Sample:
+        _, position = at
+        if position < 0:
+            return Sample()
+        if position < len(self.table):
+            return self.sample(position, seed=0, train=False)
+        row, modality, nth = self.further[position - len(self.table)]
+        cells = self.table[row]
+        sample = Sample(id=f"{id_of(cells, row)}#{nth}", row=position)
+        text = texts_of(cells[self.columns[modality]])[nth]
+        sample.inputs[modality], sample.keys[modality] = self.inputs[modality].load(
+            text, self.folder, seed=0, train=False
+        )
+        for other, reader in self.inputs.items():
+            if reader.kind != "text" and cells.get(self.columns[other]) is not None:
+                sample.keys[other] = reader.key(cells[self.columns[other]])
+        return sample
+
+    def name(self, position: int) -> str:
+        """The id of a position."""
+        if position < len(self.table):
+            return id_of(self.table[position], position)
+        row, _, nth = self.further[position - len(self.table)]
+        return f"{id_of(self.table[row], row)}#{nth}"
+
+    def position(self, name: str) -> int:
+        """The position of an id."""
+        if not self._positions:
+            self._positions = {self.name(p): p for p in range(len(self))}
+        return self._positions[name]
+
+    def text(self, position: int) -> str | None:
+        """What stands at a position, as a person would read it."""
+        row, nth = position, 0
+        if position >= len(self.table):
+            row, _, nth = self.further[position - len(self.table)]
+        for modality, reader in self.inputs.items():
+            if reader.kind == "text":
+                texts = texts_of(self.table[row][self.columns[modality]])
+                return texts[nth] if nth < len(texts) else None
+        return None
+
+    def picture(self, position: int) -> Any:
+        """The picture of a position as a person would see it, or None."""
+        if position >= len(self.table):
+            return None
+        cells = self.table[position]
+        for modality, reader in self.inputs.items():
+            if reader.kind == "image" and cells.get(self.columns[modality]) is not None:
+                return reader.open(cells[self.columns[modality]], self.folder)
+        return None
+
+
+def id_of(cells: Mapping[str, Any], row: int) -> str:
+    """The row's name: its `id` column, or its number."""
+    given = cells.get("id")
+    return str(row if given is None else given)
+
+
+class Collate:
+    """Samples of a step on this rank -> its micro-batches.
+
+    Args:
+        inputs: by modality; each is in every batch, present or not.
+        targets: by name, likewise.
+        num_micro_batches: how many batches to cut the samples into, evenly.
+    """
+
+    def __init__(self, *, inputs: Mapping[str, Any], targets: Sequence[str], num_micro_batches: int = 1) -> None:
+        self.inputs = inputs
+        self.targets = targets
+        self.num_micro_batches = num_micro_batches
+
+    def __call__(self, samples: Sequence[Sample]) -> list[Batch]:
+        size = len(samples) // self.num_micro_batches
+        assert size * self.num_micro_batches == len(samples), "fillers make the parts even"
+        return [self.batch(samples[start : start + size]) for start in range(0, len(samples), size)]
+
+    def batch(self, samples: Sequence[Sample]) -> Batch:
+        """One batch with masks for what each sample has."""
+        return Batch(
+            ids=[s.id for s in samples],
+            rows=torch.tensor([s.row for s in samples]),
+            inputs={m: reader.pad([s.inputs.get(m) for s in samples]) for m, reader in self.inputs.items()},
+            present={m: torch.tensor([m in s.inputs for s in samples]) for m in self.inputs},
+            targets={t: torch.stack([s.targets.get(t, _NOTHING) for s in samples]) for t in self.targets},
+            labelled={t: torch.tensor([t in s.targets for s in samples]) for t in self.targets},
+            keys={m: torch.tensor([s.keys.get(m, 0) for s in samples]) for m in self.inputs},
+        )
+
+
+_NOTHING: Tensor = torch.tensor(0)

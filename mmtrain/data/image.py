@@ -1,0 +1,105 @@
+"""Pictures: decoded by Pillow, transformed by torchvision v2, normalised floats."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+from mmtrain.types import Padded
+
+
+class ImageInput:
+    """A picture column: a path relative to the table, bytes, or what `datasets` gives for an image.
+
+    Args:
+        size: height and width in pixels that the model sees.
+        mean: by channel, of pixels in 0..1.
+        std: by channel.
+        crop_scale: smallest share of the picture's area that a random crop in training keeps; 1 turns it off.
+        rotate: training turns the picture by up to so many degrees.
+        flip: chance of mirroring in training. Off by default: a caption can say left or right.
+        color_jitter: strength of changes of brightness, contrast and saturation in training.
+        background: the colour under transparent pixels.
+    """
+
+    kind = "image"
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        crop_scale: float,
+        rotate: float,
+        flip: float,
+        color_jitter: float,
+        background: Sequence[int],
+    ) -> None:
+        self.size = size
+        self.background = tuple(background)
+        scale = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+        train: list[Any] = []
+        if rotate > 0:
+            train.append(v2.RandomRotation(rotate, interpolation=v2.InterpolationMode.BILINEAR, fill=list(background)))
+        if crop_scale < 1:
+            train.append(v2.RandomResizedCrop(size, scale=(crop_scale, 1.0), ratio=(0.9, 1.1), antialias=True))
+        else:
+            train.append(v2.Resize((size, size), antialias=True))
+        if flip > 0:
+            train.append(v2.RandomHorizontalFlip(flip))
+        if color_jitter > 0:
+            train.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
+        self._train = v2.Compose([*train, *scale])
+        self._eval = v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size), *scale])
+
+    def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int]:
+        """The picture as the model takes it, (3, size, size) float32, and the key of its content."""
+        picture = self.open(value, folder)
+        if not train:
+            return self._eval(picture), self.key(value)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self._train(picture), self.key(value)
+
+    def key(self, value: Any) -> int:
+        """The key of a cell's content."""
+        return key_of(value)
+
+    def open(self, value: Any, folder: Path) -> Image.Image:
+        """The picture as a person would see it: RGB, on the background, turned as its EXIF says."""
+        from PIL import ImageOps
+
+        if isinstance(value, Image.Image):
+            picture = value
+        elif isinstance(value, bytes):
+            picture = Image.open(io.BytesIO(value))
+        else:
+            picture = Image.open(folder / value)
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode == "RGB":
+            return picture
+        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+            picture = picture.convert("RGBA")
+            below = Image.new("RGBA", picture.size, (*self.background, 255))
+            return Image.alpha_composite(below, picture).convert("RGB")
+        return picture.convert("RGB")
+
+    def pad(self, values: Sequence[Tensor | None]) -> Padded:
+        """Stack; zeros where a row has none."""
+        blank = torch.zeros(3, self.size, self.size)
+        return Padded(torch.stack([blank if v is None else v for v in values]), None)
+
+
+def key_of(value: Any) -> int:
+    """A hash of a content that is not 0; 63 bits, the same on every machine."""
+    if isinstance(value, Image.Image):
+        value = value.tobytes()
+    raw = value if isinstance(value, bytes) else str(value).encode()
+    return (int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little") >> 1) or 1

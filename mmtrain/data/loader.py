@@ -1,0 +1,115 @@
+"""Loaders that can say which samples a step has, and can be put at any step at once.
+
+A training step is one optimizer step: `batch_size` samples over all ranks and micro-batches. The last step of an epoch
+has what is left; filler samples, which have nothing, make it even, so that every sample comes exactly once an epoch for
+any number of ranks. In evaluation whole batches go to ranks in turn, so that a batch is the same for any number of them.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mmtrain.data.dataset import Position
+from mmtrain.types import Batch
+
+
+class TrainSteps(Sampler[list[Position]]):
+    """The positions of each step that belong to one rank.
+
+    Args:
+        num_samples: in the split.
+        batch_size: samples of a step, over all ranks and micro-batches.
+        rank: of this process.
+        world_size: number of processes.
+        num_micro_batches: a step's samples on a rank are cut into so many; fillers make them even.
+        first_step: the optimizer step to begin with, counted from the start of training.
+        steps_per_epoch: how many of an epoch's steps are taken, None for all.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_samples: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        num_micro_batches: int = 1,
+        first_step: int = 0,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.num_micro_batches = num_micro_batches
+        self.epoch, self.start = divmod(first_step, steps_per_epoch or len(self))
+
+    @property
+    def sampler(self) -> "TrainSteps":
+        """Where Lightning looks for `set_epoch` on a batch sampler."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of an epoch; the epoch that is being resumed keeps its place."""
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
+    def __len__(self) -> int:
+        return math.ceil(self.num_samples / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Position]]:
+        epoch = self.epoch
+        for step in range(self.start, len(self)):
+            yield [(epoch, position) for position in self.positions(step)]
+
+    def positions(self, step: int) -> list[int]:
+        """The positions of a step of the epoch on this rank, -1 for fillers."""
+        first = step * self.batch_size
+        whole = range(first, min(first + self.batch_size, self.num_samples))
+        parts = self.world_size * self.num_micro_batches
+        share = math.ceil(self.batch_size / parts)
+        mine: list[int] = []
+        for micro_batch in range(self.num_micro_batches):  # strided, so that a short last step is spread evenly
+            part = list(whole[micro_batch * self.world_size + self.rank :: parts])
+            mine += part + [-1] * (share - len(part))
+        return mine
+
+
+class EvalSteps(Sampler[list[Position]]):
+    """Batches in the order of the split, dealt to the ranks in turn; fillers where a rank has none left."""
+
+    def __init__(self, *, num_samples: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        return math.ceil(math.ceil(self.num_samples / self.batch_size) / self.world_size)
+
+    def __iter__(self) -> Iterator[list[Position]]:
+        for turn in range(len(self)):
+            first = (turn * self.world_size + self.rank) * self.batch_size
+            mine = [(0, p) for p in range(first, min(first + self.batch_size, self.num_samples))]
+            yield mine + [(0, -1)] * (self.batch_size - len(mine))
+
+
+def make_loader(
+    split: Dataset[Any],
+    steps: Sampler[list[Position]],
+    collate: Callable[[Sequence[Any]], list[Batch]],
+    *,
+    num_workers: int,
+    pin_memory: bool,
+) -> DataLoader[Any]:
+    """A DataLoader that gives one list of micro-batches a step."""
+    return DataLoader(
+        split,
+        batch_sampler=steps,
+        collate_fn=collate,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
+    )

@@ -1,0 +1,40 @@
+"""The few collectives that losses and steps need. Without a process group each is the identity."""
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.distributed.nn.functional import all_gather as all_gather_with_gradient
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """(B, ...) of every rank, in rank order, as (world * B, ...). No gradient; B must agree."""
+    if world_size() == 1:
+        return tensor
+    out = [torch.empty_like(tensor) for _ in range(world_size())]
+    dist.all_gather(out, tensor.contiguous())
+    return torch.cat(out)
+
+
+def gather_with_gradient(tensor: Tensor) -> Tensor:
+    """As `gather`; a gradient that any rank has for a row goes back to the rank that owns it, summed."""
+    if world_size() == 1:
+        return tensor
+    return torch.cat(tuple(all_gather_with_gradient(tensor.contiguous())))
+
+
+def total(tensor: Tensor) -> Tensor:
+    """The sum over all ranks, without gradient."""
+    out = tensor.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(out)
+    return out

@@ -1,0 +1,62 @@
+"""A Transformer encoder for token ids, from scratch: learned positions, pre-norm blocks, a last norm."""
+
+import torch
+from torch import Tensor, nn
+
+from mmtrain.layers.block import Block
+from mmtrain.types import Features
+
+
+class TextTransformer(nn.Module):
+    """Bidirectional text encoder.
+
+    Args:
+        vocab_size: number of token ids.
+        max_length: the longest text in tokens.
+        dim: width of the tokens.
+        depth: number of blocks.
+        num_heads: attention heads, divides `dim`.
+        mlp_ratio: hidden width of a block's MLP over `dim`.
+        dropout: in embeddings, attention and MLP.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        max_length: int,
+        dim: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.embed = nn.Embedding(vocab_size, dim)
+        self.pos_embed = nn.Parameter(torch.empty(1, max_length, dim))
+        self.drop = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            Block(dim=dim, num_heads=num_heads, mlp_ratio=mlp_ratio, dropout=dropout) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        nn.init.normal_(self.embed.weight, std=0.02)
+        nn.init.normal_(self.pos_embed, std=0.01)
+
+    def forward(self, values: Tensor, mask: Tensor | None) -> Features:
+        """Encode token ids.
+
+        Args:
+            values: (B, L), int64, L at most max_length; what stands under a False mask is ignored.
+            mask: (B, L), bool, True where a token is valid; None when all are.
+
+        Returns:
+            tokens (B, L, dim), mask (B, L).
+        """
+        if mask is None:
+            mask = torch.ones_like(values, dtype=torch.bool)
+        x = self.embed(values.masked_fill(~mask, 0))
+        x = self.drop(x + self.pos_embed[:, : values.shape[1]])
+        for block in self.blocks:
+            x = block(x, mask)
+        return Features(self.norm(x), mask)

@@ -1,0 +1,1 @@
+"""Fusion modules. Each maps `dict[str, Features]` to `Features` and says its width in `dim`."""

@@ -1,0 +1,42 @@
+"""Fusion by concatenation: pool each modality, put the vectors side by side, mix them with an MLP.
+
+A modality that a sample lacks is replaced by a vector learned for "absent". Any number of modalities.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from mmtrain.layers.mlp import MLP
+from mmtrain.layers.pooling import MeanPool
+from mmtrain.types import Features
+
+
+class Concat(nn.Module):
+    """One fused token from the mean of each modality.
+
+    Args:
+        dims: width by modality; the order of its keys is the order of concatenation.
+        dim: width of the fused token.
+        hidden_dim: hidden width of the MLP.
+        dropout: in the MLP.
+    """
+
+    def __init__(self, *, dims: dict[str, int], dim: int, hidden_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.dim = dim
+        self.modalities = sorted(dims)
+        self.pool = MeanPool()
+        self.norms = nn.ModuleDict({m: nn.LayerNorm(dims[m]) for m in self.modalities})
+        self.absent = nn.ParameterDict({m: nn.Parameter(torch.zeros(dims[m])) for m in self.modalities})
+        self.mlp = MLP(dim=sum(dims.values()), hidden_dim=hidden_dim, out_dim=dim, dropout=dropout)
+
+    def forward(self, features: dict[str, Features]) -> Features:
+        """Fuse tokens (B, T_m, D_m) of every modality into one token (B, 1, dim), valid where any modality is."""
+        vectors = [self._vector(m, features[m]) for m in self.modalities]
+        present = torch.stack([features[m].mask.any(dim=1) for m in self.modalities]).any(dim=0)
+        return Features(self.mlp(torch.cat(vectors, dim=-1)).unsqueeze(1), present.unsqueeze(1)).cleared()
+
+    def _vector(self, modality: str, features: Features) -> Tensor:
+        present = features.mask.any(dim=1, keepdim=True)
+        pooled = self.norms[modality](self.pool(features))
+        return torch.where(present, pooled, self.absent[modality].to(pooled.dtype))

@@ -1,0 +1,42 @@
+"""The pre-norm Transformer block (2002.04745), parameter names as in timm's ViT."""
+
+import torch
+from torch import Tensor, nn
+
+from mmtrain.layers.attention import SelfAttention
+from mmtrain.layers.mlp import MLP
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)), each with stochastic depth."""
+
+    def __init__(
+        self, *, dim: int, num_heads: int, mlp_ratio: float = 4.0, dropout: float = 0.0, drop_path: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = SelfAttention(dim=dim, num_heads=num_heads, dropout=dropout)
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = MLP(dim=dim, hidden_dim=int(dim * mlp_ratio), dropout=dropout)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map (B, T, D) to (B, T, D); `mask` (B, T) is True where a token is valid."""
+        x = x + self.drop_path(self.drop(self.attn(self.norm1(x), mask)))
+        return x + self.drop_path(self.drop(self.mlp(self.norm2(x))))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (1603.09382): a sample skips the branch with probability `rate`, the others are scaled up."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, ...) to (B, ...)."""
+        if self.rate == 0.0 or not self.training:
+            return x
+        keep = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device, dtype=x.dtype) >= self.rate
+        return x * keep / (1.0 - self.rate)

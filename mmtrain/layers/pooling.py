@@ -1,0 +1,25 @@
+"""One vector from many tokens."""
+
+import torch
+from torch import Tensor, nn
+
+from mmtrain.types import Features
+
+
+class MeanPool(nn.Module):
+    """The mean of the valid tokens; zeros where there is none."""
+
+    def forward(self, features: Features) -> Tensor:
+        """Map tokens (B, T, D), mask (B, T) to (B, D)."""
+        tokens, mask = features.cleared()
+        return tokens.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+class FirstPool(nn.Module):
+    """The first valid token, such as a class token; zeros where there is none."""
+
+    def forward(self, features: Features) -> Tensor:
+        """Map tokens (B, T, D), mask (B, T) to (B, D)."""
+        tokens, mask = features.cleared()
+        first = mask.int().argmax(dim=1)
+        return tokens[torch.arange(len(tokens), device=tokens.device), first]

@@ -1,0 +1,263 @@
+"""The LightningModule: steps, logging, optimizer. No architecture.
+
+Unusual here: optimization is manual. A training step gets all micro-batches of one optimizer step, counts the labelled
+items of every task over all of them and all ranks before any network runs, and so takes each task's mean once: how
+samples fall into micro-batches and ranks does not weigh them differently.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.plugins.precision import MixedPrecision
+from pytorch_lightning.strategies import ParallelStrategy
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from mmtrain.data.order import mix
+from mmtrain.distributed import rank, total, world_size
+from mmtrain.model import MultimodalModel
+from mmtrain.types import Batch, Confusion, Retrieval
+
+
+class LitModel(LightningModule):
+    """Trains, validates, tests and predicts with a `MultimodalModel`.
+
+    Args:
+        model: the network.
+        balance: one scalar from the task losses.
+        optimizer: parameter groups -> optimizer.
+        schedule: (step, total steps) -> factor of the learning rate.
+        seed: every step's random state follows from it, the step and the rank.
+        gradient_clip_val: largest norm of all gradients together; None leaves them.
+        test_subsets: in test, also judge tasks on fused features with these modalities alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: MultimodalModel,
+        balance: nn.Module,
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        schedule: Callable[[int, int], float],
+        seed: int,
+        gradient_clip_val: float | None,
+        test_subsets: list[tuple[str, ...]],
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.model = model
+        self.balance = balance
+        self.make_optimizer = optimizer
+        self.schedule = schedule
+        self.seed = seed
+        self.gradient_clip_val = gradient_clip_val
+        self.test_subsets = test_subsets
+        self.metrics = nn.ModuleDict({name: task.metrics() for name, task in model.tasks.items()})
+        self.subset_metrics = nn.ModuleDict(
+            {_subset_key(name, s): model.tasks[name].metrics() for name, s in self._judged_subsets()}
+        )
+        self.table: dict[str, dict[str, float | None]] = {}
+        self.exhibits: list[Retrieval | Confusion] = []
+        self._sums: dict[str, Tensor] = {}
+        self.step_of_weights: int | None = None  # where the weights come from a checkpoint that is only looked at
+
+    # ---------------------------------------------------------------- training
+
+    def training_step(self, window: list[Batch], batch_idx: int) -> None:
+        """One optimizer step over the micro-batches of this rank."""
+        started = time.perf_counter()
+        self._seed_step()
+        counts = self._counts(window)
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        means = {name: torch.zeros((), device=self.device) for name in counts}
+        for number, batch in enumerate(window):
+            with self._synchronized(number == len(window) - 1):
+                losses = {n: s / counts[n].clamp(min=1) for n, (s, _) in self.model.losses(batch).items()}
+                # DDP takes the mean over the ranks; the sum is wanted, because counts are those of all ranks
+                self.manual_backward(self.balance(losses) * world_size())
+            means = {n: means[n] + loss.detach() for n, loss in losses.items()}
+        norm = self._clip(optimizer)
+        optimizer.step()
+        self.lr_schedulers().step()
+        self._log_step(means, norm, optimizer, num_samples=sum(len(b) for b in window), started=started)
+
+    def _seed_step(self) -> None:
+        """Dropout and every other draw of a step is a function of seed, step and rank: there is no state to lose."""
+        torch.manual_seed(mix(self.seed, self.global_step, rank()) >> 1)
+
+    def _counts(self, window: list[Batch]) -> dict[str, Tensor]:
+        """Items that each task learns from in this step, over all ranks and micro-batches."""
+        tasks = self.model.tasks
+        mine = torch.stack([torch.stack([t.count(b) for b in window]).sum() for t in tasks.values()])
+        return dict(zip(tasks, total(mine.float()), strict=True))
+
+    @contextmanager
+    def _synchronized(self, last: bool) -> Iterator[None]:
+        """Gradients are exchanged once a step, after its last micro-batch."""
+        strategy = self.trainer.strategy
+        if last or not isinstance(strategy, ParallelStrategy):
+            yield
+            return
+        with strategy.block_backward_sync():
+            yield
+
+    def _clip(self, optimizer: Any) -> Tensor:
+        """Clip by the norm of all gradients and give that norm."""
+        gradients = [p for p in self.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in gradients if p.grad is not None])
+        plugin = self.trainer.precision_plugin
+        scale = 1.0
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
+            scale = plugin.scaler.get_scale()  # Lightning unscales inside optimizer.step
+        if self.gradient_clip_val is not None:
+            torch.nn.utils.clip_grads_with_norm_(gradients, self.gradient_clip_val * scale, norm)
+        return norm / scale
+
+    def _log_step(
+        self, means: Mapping[str, Tensor], norm: Tensor, optimizer: Any, *, num_samples: int, started: float
+    ) -> None:
+        if (self.global_step - 1) % self.trainer.log_every_n_steps:
+            return
+        everywhere = total(torch.stack(list(means.values())))
+        losses = dict(zip(means, everywhere, strict=True))
+        loss = self.balance(losses).detach()
+        rate = num_samples * world_size() / (time.perf_counter() - started)
+        values = {f"train/{name}/loss": value for name, value in losses.items()}
+        values |= {"lr": optimizer.param_groups[0]["lr"], "grad_norm": norm, "train/loss": loss}
+        self._log(values | {"time/samples_per_second": rate})
+
+    def _log(self, values: Mapping[str, Any]) -> None:
+        """Send values to the loggers at the optimizer step, which is the step of the whole project."""
+        floats = {name: float(v) for name, v in values.items()}
+        self.log_dict(floats, logger=False)  # for callbacks that watch a metric
+        self.log_dict(_shown(floats), logger=False, prog_bar=True)
+        step = self.global_step if self.step_of_weights is None else self.step_of_weights
+        for logger in self.trainer.loggers:
+            logger.log_metrics(floats | {"epoch": self.current_epoch}, step=step)
+
+    # -------------------------------------------------------------- evaluation
+
+    def on_validation_epoch_start(self) -> None:
+        self._start_evaluation()
+
+    def on_test_epoch_start(self) -> None:
+        self._start_evaluation()
+
+    def _start_evaluation(self) -> None:
+        self._sums = {}
+        for metric in [*self.metrics.values(), *self.subset_metrics.values()]:
+            metric.reset()
+
+    def validation_step(self, window: list[Batch], batch_idx: int) -> None:
+        """Show one batch to the metrics of every task."""
+        self._evaluate(window[0])
+
+    def test_step(self, window: list[Batch], batch_idx: int) -> None:
+        """As validation, and again with some modalities alone."""
+        batch = window[0]
+        self._evaluate(batch)
+        for name, subset in self._judged_subsets():
+            part = batch.only(subset)
+            task = self.model.tasks[name]
+            task.update(self.subset_metrics[_subset_key(name, subset)], self.model.view(part).predictions(name), part)
+
+    def _judged_subsets(self) -> list[tuple[str, tuple[str, ...]]]:
+        return [
+            (name, subset)
+            for name, task in self.model.tasks.items()
+            for subset in self.test_subsets
+            if "fused" in task.reads and set(task.needs) <= set(subset)
+        ]
+
+    def _evaluate(self, batch: Batch) -> None:
+        view = self.model.view(batch)
+        for name, task in self.model.tasks.items():
+            predictions = view.predictions(name)
+            task.update(self.metrics[name], predictions, batch)
+            loss, count = task.loss(predictions, batch)
+            both = torch.stack([loss.detach().double(), count.double()])
+            self._sums[name] = self._sums.get(name, torch.zeros_like(both)) + both
+
+    def on_validation_epoch_end(self) -> None:
+        self._finish_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._finish_evaluation("test")
+
+    def _finish_evaluation(self, stage: str) -> None:
+        table: dict[str, dict[str, float | None]] = {}
+        exhibits: list[Retrieval | Confusion] = []
+        losses: dict[str, Tensor] = {}
+        split = self.trainer.datamodule.split(stage)
+        for name, task in self.model.tasks.items():
+            loss, count = total(self._sums[name])
+            if count == 0:  # a split without anything that the task could be judged on
+                continue
+            values = self.metrics[name].compute()
+            losses[name] = loss / count
+            table[f"{name}/loss"] = {"value": float(losses[name]), "chance": None}
+            table |= _scalars(name, values, task.chance(values))
+            exhibits += task.exhibits(values, split.name)
+        for name, subset in self._judged_subsets() if stage == "test" else []:
+            if name in losses:
+                values = self.subset_metrics[_subset_key(name, subset)].compute()
+                chance = self.model.tasks[name].chance(values)
+                table |= _scalars(f"{name}/{'+'.join(subset)}_only", values, chance)
+        if losses:
+            table["loss"] = {"value": float(self.balance(losses)), "chance": None}
+        self.table, self.exhibits = table, exhibits
+        self._log({f"{stage}/{name}": entry["value"] for name, entry in table.items()})
+
+    def predict_step(self, window: list[Batch], batch_idx: int) -> list[dict[str, Any]]:
+        """One dict a sample: its id and what each task says of it."""
+        batch = window[0]
+        view = self.model.view(batch)
+        said = {name: task.rows(view.predictions(name), batch) for name, task in self.model.tasks.items()}
+        return [
+            {"id": id, "row": int(row)} | {name: rows[i] for name, rows in said.items() if rows[i]}
+            for i, (id, row) in enumerate(zip(batch.ids, batch.rows, strict=True))
+            if id
+        ]
+
+    # --------------------------------------------------------------- optimizer
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Weight matrices decay; biases, norms, positions, tokens and temperatures do not."""
+        named = [(n, p) for n, p in self.named_parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for n, p in named if _decays(n, p)]},
+            {"params": [p for n, p in named if not _decays(n, p)], "weight_decay": 0.0},
+        ]
+        optimizer = self.make_optimizer([g for g in groups if g["params"]])
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _decays(name: str, parameter: Tensor) -> bool:
+    return name.endswith("weight") and parameter.ndim >= 2
+
+
+def _subset_key(task: str, subset: tuple[str, ...]) -> str:
+    return f"{task}+{'+'.join(subset)}"
+
+
+def _scalars(prefix: str, values: Mapping[str, Tensor], chance: Mapping[str, float]) -> dict[str, dict[str, float | None]]:
+    """The scalars among computed values, with what guessing would score."""
+    return {
+        f"{prefix}/{name}": {"value": float(value), "chance": chance.get(name)}
+        for name, value in values.items()
+        if value.ndim == 0 and not name.endswith("/chance")
+    }
+
+
+def _shown(values: Mapping[str, float]) -> dict[str, float]:
+    """What the progress bar has room for."""
+    names = {"train/loss": "loss", "val/loss": "val_loss", "time/samples_per_second": "samples/s"}
+    return {short: values[name] for name, short in names.items() if name in values}

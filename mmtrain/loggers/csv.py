@@ -1,0 +1,108 @@
+"""metrics.csv: one row a step, every logged value; a resumed run goes on in the same file.
+
+Lightning's own CSVLogger empties the file of an existing folder and puts training and validation into separate rows.
+"""
+
+import csv
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+
+class CSVMetrics(Logger):
+    """Writes RUN/metrics.csv. Every call reaches the file before it returns.
+
+    Args:
+        run_dir: folder of the run.
+        resume_step: the step that the run goes on from; rows of later steps are dropped, because those steps come again.
+            None begins a new file.
+    """
+
+    first_columns = ("step", "epoch")
+
+    def __init__(self, run_dir: str | Path, *, resume_step: int | None) -> None:
+        super().__init__()
+        self.path = Path(run_dir) / "metrics.csv"
+        self._columns = list(self.first_columns)
+        self._last: dict[str, str] = {}
+        self._last_start = 0
+        if resume_step is not None and self.path.exists():
+            self._keep_until(resume_step)
+        else:
+            self._write([])
+
+    @property
+    def name(self) -> str:
+        """Lightning asks for it; there is one file a run."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Lightning asks for it; there is one file a run."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **options: Any) -> None:
+        """Nothing: config.yaml has them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add values to the row of a step; the last row can still grow, earlier ones are done."""
+        row = {name: _text(value) for name, value in metrics.items()} | {"step": str(step)}
+        if self._last.get("step") == row["step"]:
+            row = self._last | row
+        else:
+            self._last_start = self.path.stat().st_size
+        self._last = row
+        new = [name for name in row if name not in self._columns]
+        if new:
+            rows = self._rows()[: None if self._last_start == self.path.stat().st_size else -1]
+            self._columns += new
+            self._write([*rows, row])
+        else:
+            self._replace_last(row)
+
+    def _replace_last(self, row: Mapping[str, str]) -> None:
+        with self.path.open("r+", newline="", encoding="utf-8") as file:
+            file.seek(self._last_start)
+            file.truncate()
+            csv.DictWriter(file, self._columns, restval="").writerow(row)
+
+    def _rows(self) -> list[dict[str, str]]:
+        with self.path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if None not in row.values()]  # a line that a kill cut short is dropped
+            self._columns = list(reader.fieldnames or self.first_columns)
+        return rows
+
+    def _keep_until(self, step: int) -> None:
+        rows = [row for row in self._rows() if row["step"].isdigit() and int(row["step"]) <= step]
+        self._write(rows)
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        """The whole file anew, atomically."""
+        if not rank_zero_only.rank == 0:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".csv.part")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns, restval="")
+            writer.writeheader()
+            writer.writerows(rows[:-1])
+            file.flush()
+            self._last_start = file.tell()
+            writer.writerows(rows[-1:])
+        os.replace(temporary, self.path)
+        self._last = rows[-1] if rows else {}
+
+
+def _text(value: float) -> str:
+    """All digits; an empty cell for what is not a number would hide it, so nan and inf stand there."""
+    if isinstance(value, int):
+        return str(value)
+    return repr(float(value)) if math.isfinite(value) else str(float(value))

@@ -1,0 +1,172 @@
+"""Recall at k in both directions between two modalities, over a whole split and over all ranks.
+
+Unusual here: items are told apart by content, so that a caption shared by several pictures is one query with several
+right answers; and equal similarities share their rank: the score is the expectation over every order of the tied items,
+so that collapsed features score what chance does (torchmetrics and most public scripts give them 0 or 1).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+
+class RetrievalMetric(Metric):
+    """Collects embeddings; `compute` gives recalls, their chance level and some queries with what they found.
+
+    Args:
+        modalities: the two.
+        at: the k of recall at k.
+        num_shown: how many nearest items to give of each of sixteen queries.
+        chunk: queries at once; memory is chunk x gallery.
+    """
+
+    full_state_update = False
+    num_queries_shown = 16
+
+    def __init__(self, *, modalities: Sequence[str], at: Sequence[int], num_shown: int, chunk: int = 1024) -> None:
+        super().__init__()
+        self.modalities = tuple(modalities)
+        self.at = tuple(at)
+        self.num_shown = num_shown
+        self.chunk = chunk
+        for modality in self.modalities:
+            for kind in ("vectors", "keys", "rows", "known"):
+                self.add_state(f"{modality}_{kind}", default=[], dist_reduce_fx="cat")
+
+    def update(
+        self, *, vectors: Mapping[str, Tensor], present: Mapping[str, Tensor], keys: Mapping[str, Tensor], rows: Tensor
+    ) -> None:
+        """Add a batch.
+
+        Args:
+            vectors: by modality (B, D), unit length.
+            present: by modality (B,), bool.
+            keys: by modality (B,), int64, content keys; 0 for none.
+            rows: (B,), int64, numbers of the rows.
+
+        Raises:
+            FloatingPointError: when a vector is not finite: it must not score.
+        """
+        left, right = self.modalities
+        known = (keys[left] != 0) & (keys[right] != 0)
+        for m in self.modalities:
+            mine = vectors[m][present[m]].detach().float()
+            if not mine.isfinite().all():
+                raise FloatingPointError(f"retrieval: an embedding of {m} is not finite")
+            self._state(m, "vectors").append(mine)
+            self._state(m, "keys").append(keys[m][present[m]])
+            self._state(m, "rows").append(rows[present[m]])
+            self._state(m, "known").append(keys[m][known])
+
+    def _state(self, modality: str, kind: str) -> list[Tensor]:
+        return getattr(self, f"{modality}_{kind}")
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scalars `A_to_B_R@k`, their `/chance`, `recall` (the mean of all), and `A_to_B/shown_*` for a report.
+
+        Empty when the split has no pair: there is nothing to score.
+        """
+        left, right = self.modalities
+        if not (dim_zero_cat(self._state(left, "known")) != 0).any():
+            return {}
+        out = self._direction(left, right) | self._direction(right, left)
+        recalls = {name: v for name, v in out.items() if "_R@" in name}
+        out["recall"] = torch.stack([v for n, v in recalls.items() if not n.endswith("/chance")]).mean()
+        out["recall/chance"] = torch.stack([v for n, v in recalls.items() if n.endswith("/chance")]).mean()
+        return out
+
+    def _items(self, modality: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Distinct contents in the order of their rows: vectors (N, D), keys (N,), rows (N,)."""
+        vectors, keys, rows = (dim_zero_cat(self._state(modality, k)) for k in ("vectors", "keys", "rows"))
+        order = rows.argsort(stable=True)
+        vectors, keys, rows = vectors[order], keys[order], rows[order]
+        unique, inverse = keys.unique(return_inverse=True)
+        first = torch.full_like(unique, len(keys)).scatter_reduce(
+            0, inverse, torch.arange(len(keys), device=keys.device), reduce="amin"
+        )
+        first = first.sort().values
+        return vectors[first], keys[first], rows[first]
+
+    def _direction(self, query: str, gallery: str) -> dict[str, Tensor]:
+        q_vectors, q_keys, q_rows = self._items(query)
+        g_vectors, g_keys, g_rows = self._items(gallery)
+        q_of_pair, g_of_pair = self._pair_indices(query, gallery, q_keys, g_keys)
+        asked = torch.zeros(len(q_keys), dtype=torch.bool, device=q_keys.device)
+        asked[q_of_pair] = True  # a query without any right answer in the gallery asks nothing
+        shown_of = asked.nonzero().squeeze(1)
+        step = max(len(shown_of) // self.num_queries_shown, 1)
+        shown_of = shown_of[::step][: self.num_queries_shown]
+        sums = {f"{query}_to_{gallery}_R@{k}{kind}": 0.0 for k in self.at for kind in ("", "/chance")}
+        shown: list[tuple[Tensor, Tensor, Tensor]] = []
+        for start in range(0, len(q_keys), self.chunk):
+            stop = min(start + self.chunk, len(q_keys))
+            similarity = q_vectors[start:stop] @ g_vectors.T
+            mine = (q_of_pair >= start) & (q_of_pair < stop)
+            positive = torch.zeros_like(similarity, dtype=torch.bool)
+            positive[q_of_pair[mine] - start, g_of_pair[mine]] = True
+            some = asked[start:stop]
+            for k in self.at:
+                hit, chance = expected_hits(similarity[some], positive[some], k)
+                sums[f"{query}_to_{gallery}_R@{k}"] += float(hit.sum())
+                sums[f"{query}_to_{gallery}_R@{k}/chance"] += float(chance.sum())
+            of_chunk = shown_of[(shown_of >= start) & (shown_of < stop)] - start
+            best = similarity[of_chunk].topk(min(self.num_shown, len(g_keys)), dim=1)
+            shown.append((g_rows[best.indices], best.values, positive[of_chunk].gather(1, best.indices)))
+        count = max(int(asked.sum()), 1)
+        out = {name: torch.tensor(value / count, device=q_keys.device) for name, value in sums.items()}
+        prefix = f"{query}_to_{gallery}/shown"
+        out[f"{prefix}_queries"] = q_rows[shown_of]
+        for name, parts in zip(("rows", "scores", "right"), zip(*shown, strict=True), strict=True):
+            out[f"{prefix}_{name}"] = torch.cat(parts)
+        return out
+
+    def _pair_indices(self, query: str, gallery: str, q_keys: Tensor, g_keys: Tensor) -> tuple[Tensor, Tensor]:
+        """The known pairs whose two sides are both here, as indices into the queries and the gallery."""
+        pairs = torch.stack([dim_zero_cat(self._state(m, "known")) for m in (query, gallery)], dim=1).unique(dim=0)
+        places = []
+        for side, keys in ((0, q_keys), (1, g_keys)):
+            order = keys.argsort()
+            at = torch.searchsorted(keys[order], pairs[:, side]).clamp(max=len(keys) - 1)
+            places.append((order[at], keys[order[at]] == pairs[:, side]))
+        here = places[0][1] & places[1][1]
+        return places[0][0][here], places[1][0][here]
+
+
+def expected_hits(similarity: Tensor, positive: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The chance that some right answer is among the first k, over every order of equally similar items.
+
+    With `better` wrong items before the best right answer, m = k - better places are left for the tied group of `a`
+    right and `b` wrong items: P = 1 - C(b, m) / C(a + b, m).
+
+    Args:
+        similarity: (Q, G), float.
+        positive: (Q, G), bool, with a True in every row.
+        k: at least 1.
+
+    Returns:
+        (Q,), float64: the expectation, and what a random ranking would score.
+    """
+    best = similarity.masked_fill(~positive, float("-inf")).amax(dim=1, keepdim=True)
+    better = (similarity > best).sum(dim=1)
+    tied = similarity == best
+    right, wrong = (tied & positive).sum(dim=1), (tied & ~positive).sum(dim=1)
+    everywhere = positive.sum(dim=1)
+    return _probability(right, wrong, k - better), _probability(everywhere, positive.shape[1] - everywhere, torch.full_like(better, k))
+
+
+def _probability(right: Tensor, wrong: Tensor, places: Tensor) -> Tensor:
+    """1 - C(wrong, places) / C(right + wrong, places), 0 where there is no place, 1 where the wrong cannot fill them."""
+    right, wrong, places = right.double(), wrong.double(), places.double()
+    fits = places.clamp(min=0).minimum(wrong)
+    log_none = (
+        torch.lgamma(wrong + 1)
+        - torch.lgamma(wrong - fits + 1)
+        - torch.lgamma(right + wrong + 1)
+        + torch.lgamma(right + wrong - fits + 1)
+    )
+    value = 1.0 - log_none.exp()
+    value = torch.where(places > wrong, 1.0, value)
+    return torch.where(places <= 0, 0.0, value)

@@ -1,0 +1,115 @@
+"""MultimodalModel: encoders, then fusion, then tasks. A plain module: it runs in a notebook without Lightning or Hydra.
+
+A task does not get tensors but a `View` of the batch, and asks it for what it reads: one modality's features, the
+fused ones, another task's predictions, or the same with rows paired otherwise. A view computes each at most once.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmtrain.types import Batch, Features
+
+
+class MultimodalModel(nn.Module):
+    """Encoders by modality, one fusion (or none), tasks by name.
+
+    Args:
+        encoders: by modality; each maps `(values, mask)` to `Features`.
+        fusion: maps `dict[str, Features]` of every encoder to `Features`; None when no task reads "fused".
+        tasks: by name; see `mmtrain.tasks`.
+    """
+
+    def __init__(self, *, encoders: dict[str, nn.Module], fusion: nn.Module | None, tasks: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+        self.fusion = fusion
+        self.tasks = nn.ModuleDict(tasks)
+
+    def forward(self, batch: Batch) -> dict[str, Any]:
+        """Every task's predictions, by task name."""
+        view = self.view(batch)
+        return {name: view.predictions(name) for name in self.tasks}
+
+    def losses(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+        """Every task's (sum, count) over the rows of this batch that it can learn from."""
+        view = self.view(batch)
+        return {name: task.loss(view.predictions(name), batch) for name, task in self.tasks.items()}
+
+    def view(self, batch: Batch) -> "View":
+        """A lazy look at a batch."""
+        return View(model=self, batch=batch)
+
+
+@dataclass
+class View:
+    """What tasks can ask of a batch. Everything is computed on the first call and kept."""
+
+    model: MultimodalModel
+    batch: Batch
+    _encoded: dict[str, Features] = field(default_factory=dict)
+    _fused: Features | None = None
+    _predictions: dict[str, Any] = field(default_factory=dict)
+
+    def encoded(self, modality: str) -> Features:
+        """One modality's features: tokens (B, T, D) and mask (B, T), all False in rows that lack it."""
+        if modality not in self._encoded:
+            self._encoded[modality] = encode_present(
+                self.model.encoders[modality], self.batch, modality
+            )
+        return self._encoded[modality]
+
+    def fused(self) -> Features:
+        """The fusion's features of all modalities."""
+        if self._fused is None:
+            assert self.model.fusion is not None, "a task reads `fused` but no fusion was built"
+            self._fused = self.model.fusion({m: self.encoded(m) for m in self.model.encoders})
+        return self._fused
+
+    def features(self, name: str) -> Features:
+        """`fused`, or the modality of that name."""
+        return self.fused() if name == "fused" else self.encoded(name)
+
+    def predictions(self, task: str) -> Any:
+        """What a task says of this view."""
+        if task not in self._predictions:
+            self._predictions[task] = self.model.tasks[task](self)
+        return self._predictions[task]
+
+    def paired(self, rows: dict[str, Tensor]) -> "View":
+        """The same encoded features with the given modalities taken from other rows (B,), int64: wrong pairs."""
+        encoded = {m: self.encoded(m) for m in self.model.encoders}
+        moved = {m: f.take(rows[m]) if m in rows else f for m, f in encoded.items()}
+        return View(model=self.model, batch=self.batch, _encoded=moved)
+
+
+def encode_present(encoder: nn.Module, batch: Batch, modality: str) -> Features:
+    """Encode the rows that have the modality; zeros and a False mask for the others.
+
+    A batch without a single such row still touches every parameter (with a gradient of zero), because another rank of
+    the same step may have some and waits for this one's gradients.
+    """
+    values, mask = batch.inputs[modality]
+    present = batch.present[modality]
+    rows = present.nonzero().squeeze(1)
+    if len(rows) == len(present):
+        return encoder(values, mask).cleared()
+    if len(rows) == 0:
+        return _encode_nothing(encoder, values, mask, len(present))
+    tokens, valid = encoder(values[rows], None if mask is None else mask[rows]).cleared()
+    return Features(
+        tokens.new_zeros(len(present), *tokens.shape[1:]).index_copy(0, rows, tokens),
+        valid.new_zeros(len(present), valid.shape[1]).index_copy(0, rows, valid),
+    )
+
+
+def _encode_nothing(encoder: nn.Module, values: Tensor, mask: Tensor | None, num_rows: int) -> Features:
+    was_training = encoder.training
+    encoder.eval()  # a made-up row must not move the statistics of a batch norm
+    tokens, valid = encoder(torch.zeros_like(values[:1]), None if mask is None else torch.ones_like(mask[:1]))
+    encoder.train(was_training)
+    return Features(
+        (tokens * 0.0).expand(num_rows, -1, -1), torch.zeros_like(valid).expand(num_rows, -1)
+    )

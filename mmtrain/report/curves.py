@@ -1,0 +1,232 @@
+"""The curves of a run: what metrics.csv holds, grouped by what is compared, each group drawn as an inline SVG.
+
+matplotlib draws without pyplot, so that no display and no global figure is needed. Text and axes are drawn in one
+sentinel colour that becomes `currentColor`, so that one drawing serves a light and a dark page.
+"""
+
+import csv
+import io
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+Points = dict[int, float]
+
+SPLITS = ("train", "val")
+OVERALL = "All tasks together"
+RUNNING = "How it ran"
+TITLES = {"lr": "learning rate", "grad_norm": "gradient norm"}
+MAX_POINTS = 400
+INK = "#010203"
+# Legible on white and on near-black; each has a dash of its own for those who see no hue.
+STROKES = [
+    ("#3f7fd0", "-"),
+    ("#d97a2b", "--"),
+    ("#2f9e6e", "-."),
+    ("#b05fc4", ":"),
+    ("#c94f5d", (0, (6, 1, 1, 1, 1, 1))),
+]
+# Any as key: newer stubs of matplotlib list every name as a literal, older ones say str.
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: it takes the page's font and can be searched
+    "svg.hashsalt": "report",  # the same figures give the same page
+    "text.parse_math": False,  # a metric's name may hold dollar signs
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.labelcolor": INK,
+    "legend.frameon": False,
+    "axes.formatter.limits": (-3, 5),
+    "axes.formatter.use_mathtext": False,
+}
+
+
+@dataclass
+class Panel:
+    """Curves on one pair of axes, because they are compared.
+
+    Attributes:
+        group: the heading it stands under, a task's name for instance.
+        title: what the y axis is.
+        curves: by label, the value at each step; the label is "" where the title says it all.
+    """
+
+    group: str
+    title: str
+    curves: dict[str, Points] = field(default_factory=dict)
+
+    @property
+    def num_not_finite(self) -> int:
+        """How many of the logged values are NaN or infinite."""
+        return sum(not math.isfinite(v) for points in self.curves.values() for v in points.values())
+
+
+def read_metrics(path: Path) -> dict[str, Points]:
+    """Every logged name with its value at each step; nothing where there is no file.
+
+    A step that a resumed run logged again counts once, with its last value. A cell that is no number (the line that
+    was being written when the run was killed) is left out.
+    """
+    metrics: dict[str, Points] = defaultdict(dict)
+    if not path.exists():
+        return metrics
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            step = _number(row.pop("step", None))
+            if step is None or not math.isfinite(step):
+                continue
+            for name, cell in row.items():
+                value = _number(cell)
+                if value is not None:
+                    metrics[name][int(step)] = value
+    return {name: dict(sorted(points.items())) for name, points in metrics.items() if name and name != "epoch"}
+
+
+def _number(cell: object) -> float | None:
+    try:
+        return float(cell) if isinstance(cell, str) else None
+    except ValueError:
+        return None
+
+
+def panels(metrics: Mapping[str, Points]) -> list[Panel]:
+    """The panels of a page in reading order: all tasks together, each task, how it ran. Test figures are no curves."""
+    found: dict[tuple[str, str], Panel] = {}
+    for name, points in metrics.items():
+        if name.startswith("test/"):
+            continue
+        group, title, label = _place(name)
+        found.setdefault((group, title), Panel(group, title)).curves[label] = points
+    rank = {OVERALL: 0, RUNNING: 2}
+    groups = list(dict.fromkeys(group for group, _ in found))
+    return sorted(found.values(), key=lambda p: (rank.get(p.group, 1), groups.index(p.group), p.title != "loss"))
+
+
+def _place(name: str) -> tuple[str, str, str]:
+    """Group, title and label of a logged name: where its curve is drawn, and beside which others."""
+    first, _, rest = name.partition("/")
+    if first not in SPLITS:
+        if first == "time" and rest:
+            return RUNNING, _words(rest), ""
+        return RUNNING, TITLES.get(first, _words(first)), rest
+    task, _, metric = rest.rpartition("/")
+    recall = re.fullmatch(r"(?:(?P<direction>.+)_)?(?P<at>R@\d+)", metric)
+    if recall is None:
+        return task or OVERALL, _words(metric), first
+    title = f"{_words(recall['direction'])}: R@k" if recall["direction"] else "R@k"
+    return task or OVERALL, title, recall["at"] if first == "val" else f"{first} {recall['at']}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def draw(panel: Panel, *, index: int, best_step: int | None) -> Markup:
+    """One panel as an inline SVG.
+
+    Args:
+        panel: what to draw.
+        index: which panel of the page it is; keeps the ids of two drawings apart.
+        best_step: where the best checkpoint was taken; a dotted line marks it beside validation figures.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.6, 2.7), layout="constrained")
+        axes = figure.add_subplot()
+        for (label, points), (color, dash) in zip(panel.curves.items(), _strokes(panel), strict=True):
+            _plot(axes, points, label=label, color=color, dash=dash)
+        if best_step is not None and any(_is_validation(label) for label in panel.curves):
+            axes.axvline(best_step, color=INK, linewidth=1, linestyle=(0, (1, 2)), alpha=0.7)
+        _rule(axes)
+        if any(panel.curves):
+            figure.legend(loc="outside upper left", ncols=3, borderpad=0, handlelength=2.4)
+        buffer = io.StringIO()
+        figure.savefig(
+            buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        )
+    return _inline(buffer.getvalue(), prefix=f"curve{index}-", label=_described(panel))
+
+
+def _is_validation(label: str) -> bool:
+    return label == "val" or label.startswith("R@")
+
+
+def _strokes(panel: Panel) -> list[tuple[str, object]]:
+    """A colour and a dash for each curve; validation looks the same in every panel that has both splits."""
+    if set(panel.curves) <= set(SPLITS):
+        return [STROKES[SPLITS.index(label)] for label in panel.curves]
+    return [STROKES[i % len(STROKES)] for i in range(len(panel.curves))]
+
+
+def _plot(axes: Axes, points: Points, *, label: str, color: str, dash: object) -> None:
+    values = np.array(list(points.values()), dtype=float)
+    steps, values = _thinned(np.array(list(points), dtype=float), np.where(np.isfinite(values), values, np.nan))
+    lone = _lone(values)
+    marker = "o" if lone else ""
+    axes.plot(
+        steps,
+        values,
+        linestyle=dash,
+        linewidth=1.6,
+        color=color,
+        label=label,
+        marker=marker,
+        markersize=4,
+        markevery=lone,
+    )
+
+
+def _rule(axes: Axes) -> None:
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+    axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
+    axes.tick_params(length=0)
+
+
+def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most MAX_POINTS points: means over equal runs of neighbours, so that a long run makes no heavy page."""
+    if len(steps) <= MAX_POINTS:
+        return steps, values
+    runs = np.array_split(np.arange(len(steps)), MAX_POINTS)
+    return np.array([steps[run].mean() for run in runs]), np.array([values[run].mean() for run in runs])
+
+
+def _lone(values: np.ndarray) -> list[int]:
+    """Points without a neighbour to draw a line to; without a marker they would not be seen."""
+    there = np.concatenate([[False], np.isfinite(values), [False]])
+    return np.flatnonzero(there[1:-1] & ~there[:-2] & ~there[2:]).tolist()
+
+
+def _described(panel: Panel) -> str:
+    """The panel in words for those who cannot see it: the last value of each curve."""
+    ends = [
+        f"{label or panel.title} {points[max(points)]:.3g} at step {max(points)}"
+        for label, points in panel.curves.items()
+    ]
+    return f"{panel.group}, {panel.title} over steps; last: {', '.join(ends)}"
+
+
+def _inline(svg: str, *, prefix: str, label: str) -> Markup:
+    """A stand-alone SVG file made fit to stand in a page: no prologue, the page's font, ids of its own."""
+    body = svg[svg.index("<svg ") :]
+    body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r' xmlns(:\w+)?="[^"]*"', "", body)
+    body = re.sub(r" font-family: [^;]*;", "", body)
+    body = re.sub(r'( id="|href="#|url\(#)', rf"\1{prefix}", body)
+    body = body.replace(INK, "currentColor")
+    return Markup(body.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1))

@@ -1,0 +1,173 @@
+"""What tasks show in a report, made ready for the page: grids of retrieved items and confusion matrices."""
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from PIL import Image
+
+from mmtrain.types import Confusion, Hit, Retrieval
+
+THUMBNAIL_SIZE = 144  # pixels; shown at 96, so that a sharp screen has something to show
+MAX_CLASSES = 30
+OTHERS = "all others"
+
+
+class Thumbnail(NamedTuple):
+    """A small picture that stands in the page once, under `name`, and is shown wherever it is used."""
+
+    name: str
+    width: int
+    height: int
+    uri: str
+
+
+class Album:
+    """The thumbnails of a page, each distinct picture once.
+
+    Args:
+        picture: the picture of a row, None where the row has none.
+    """
+
+    def __init__(self, *, picture: Callable[[str], Image.Image | None]) -> None:
+        self._picture = picture
+        self._by_id: dict[str, Thumbnail | None] = {}
+        self._by_uri: dict[str, Thumbnail] = {}
+
+    @property
+    def thumbnails(self) -> list[Thumbnail]:
+        """The thumbnails taken so far."""
+        return list(self._by_uri.values())
+
+    def take(self, id: str) -> Thumbnail | None:
+        """The thumbnail of a row, None where the row has no picture."""
+        if id not in self._by_id:
+            picture = self._picture(id)
+            self._by_id[id] = None if picture is None else self._add(picture)
+        return self._by_id[id]
+
+    def _add(self, picture: Image.Image) -> Thumbnail:
+        small = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+        small.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+        uri = _data_uri(small)
+        return self._by_uri.setdefault(uri, Thumbnail(f"picture{len(self._by_uri)}", *small.size, uri))
+
+
+def _data_uri(picture: Image.Image) -> str:
+    """The picture as PNG, or as JPEG where that is smaller: drawings stay exact and photographs stay light."""
+    forms = {"png": _encoded(picture, "PNG", optimize=True)}
+    if picture.mode == "RGB":
+        forms["jpeg"] = _encoded(picture, "JPEG", quality=85)
+    kind = min(forms, key=lambda k: len(forms[k]))
+    return f"data:image/{kind};base64,{base64.b64encode(forms[kind]).decode()}"
+
+
+def _encoded(picture: Image.Image, form: str, **options: bool | int) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+class Item(NamedTuple):
+    """A query or a hit as the page shows it: a picture, or words, or neither where the row is of another modality."""
+
+    id: str
+    picture: Thumbnail | None
+    words: str | None
+    alt: str
+
+
+class Answer(NamedTuple):
+    """One hit: what came, how similar, and whether it is right."""
+
+    item: Item
+    score: float
+    correct: bool
+
+
+class Grid(NamedTuple):
+    """One direction of retrieval: each row a query with its answers, nearest first."""
+
+    query: str
+    gallery: str
+    rows: list[tuple[Item, list[Answer]]]
+    num_columns: int
+    num_found: int
+
+
+def grid(retrieval: Retrieval, *, album: Album, text: Callable[[str], str | None]) -> Grid:
+    """A retrieval with its pictures and captions."""
+
+    def item(id: str, modality: str) -> Item:
+        words = text(id)
+        picture = album.take(id) if modality == "image" else None
+        return Item(id, picture, words if modality == "text" else None, words or id)
+
+    def answers(hits: Sequence[Hit]) -> list[Answer]:
+        return [Answer(item(hit.id, retrieval.gallery), hit.score, hit.correct) for hit in hits]
+
+    rows = [
+        (item(query, retrieval.query), answers(hits))
+        for query, hits in zip(retrieval.queries, retrieval.hits, strict=True)
+    ]
+    return Grid(
+        query=retrieval.query,
+        gallery=retrieval.gallery,
+        rows=rows,
+        num_columns=max((len(row) for _, row in rows), default=0),
+        num_found=sum(any(answer.correct for answer in row) for _, row in rows),
+    )
+
+
+class Cell(NamedTuple):
+    """One entry of a confusion matrix: how many rows, their share of the true class, and whether they are right."""
+
+    num_rows: int
+    share: float
+    right: bool
+
+
+class Row(NamedTuple):
+    """One true class: its cells, how many rows it has, and the share that was called right (None without rows)."""
+
+    name: str
+    cells: list[Cell]
+    total: int
+    accuracy: float | None
+
+
+class Matrix(NamedTuple):
+    """A confusion matrix for the page; `num_left_out` classes without room share the last column."""
+
+    task: str
+    columns: list[str]
+    rows: list[Row]
+    num_right: int
+    total: int
+    num_left_out: int
+
+
+def matrix(confusion: Confusion) -> Matrix:
+    """A confusion matrix by row shares; with very many classes, the ones that hold the most mistakes."""
+    counts = confusion.counts
+    totals = [sum(row) for row in counts]
+    mistakes = [totals[i] - counts[i][i] for i in range(len(counts))]
+    kept = sorted(sorted(range(len(counts)), key=lambda i: -mistakes[i])[:MAX_CLASSES])
+    num_left_out = len(counts) - len(kept)
+
+    def row(i: int) -> Row:
+        shown = [counts[i][j] for j in kept]
+        shown += [totals[i] - sum(shown)] if num_left_out else []
+        total = max(totals[i], 1)
+        cells = [Cell(n, n / total, k < len(kept) and kept[k] == i) for k, n in enumerate(shown)]
+        return Row(confusion.names[i], cells, totals[i], counts[i][i] / totals[i] if totals[i] else None)
+
+    return Matrix(
+        task=confusion.task,
+        columns=[confusion.names[i] for i in kept] + [OTHERS] * bool(num_left_out),
+        rows=[row(i) for i in kept],
+        num_right=sum(counts[i][i] for i in range(len(counts))),
+        total=sum(totals),
+        num_left_out=num_left_out,
+    )

@@ -1,0 +1,249 @@
+"""The page of a run: report.html, one file that needs nothing beside it.
+
+It is made from what the run folder holds, each file of which may be missing, and from what the tasks show. The page
+says plainly what a run that was stopped or failed does not have.
+"""
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import yaml
+from markupsafe import Markup, escape
+from PIL import Image
+
+from mmtrain.report.curves import Panel, draw, panels, read_metrics
+from mmtrain.report.exhibits import Album, grid, matrix
+from mmtrain.report.table import against_chance, digits
+from mmtrain.types import Confusion, Retrieval
+
+NO_SUMMARY: dict[str, Any] = {
+    "status": None,
+    "mode": "fit",
+    "command": None,
+    "steps": None,
+    "epochs": None,
+    "best": None,
+    "test": {},
+    "samples_per_second": None,
+    "seconds": None,
+    "parameters": None,
+    "parts": [],
+    "versions": {},
+    "git_commit": None,
+    "error": None,
+}
+RUNS = {"fit": "Training run", "test": "Test run", "predict": "Prediction run"}
+EXPECTED = {"fit": ("test figures", "curves", "examples"), "test": ("test figures", "examples")}
+
+
+class Figure(NamedTuple):
+    """One headline figure: a number, what it is, and what to read it against."""
+
+    value: str
+    name: str
+    note: str = ""
+
+
+def write_report(
+    run_dir: Path,
+    *,
+    exhibits: Sequence[Retrieval | Confusion],
+    picture: Callable[[str], Image.Image | None],
+    text: Callable[[str], str | None],
+) -> Path:
+    """Write `run_dir/report.html`, whole or not at all.
+
+    Args:
+        run_dir: the run's folder; metrics.csv, config.yaml and summary.json are read where they are there.
+        exhibits: what the tasks show.
+        picture: the picture of a row by its id, None where it has none.
+        text: the caption of a row by its id, None where it has none.
+
+    Returns:
+        The path of the page.
+    """
+    page = _render(_contents(run_dir, exhibits=exhibits, picture=picture, text=text))
+    path = run_dir / "report.html"
+    temporary = run_dir / f".report.html.{os.getpid()}"
+    try:
+        temporary.write_text(page, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _render(contents: Mapping[str, Any]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"digits": digits, "breakable": _breakable}
+    return environment.get_template("template.html").render(contents)
+
+
+def _breakable(name: str) -> Markup:
+    """A metric's name that may wrap after a slash or an underscore, not in the middle of a word."""
+    return Markup(re.sub(r"([/_])", r"\1<wbr>", str(escape(name))))
+
+
+def _contents(
+    run_dir: Path,
+    *,
+    exhibits: Sequence[Retrieval | Confusion],
+    picture: Callable[[str], Image.Image | None],
+    text: Callable[[str], str | None],
+) -> dict[str, Any]:
+    summary = _summary(run_dir)
+    config, overrides = _config(run_dir)
+    curves = panels(read_metrics(run_dir / "metrics.csv"))
+    album = Album(picture=picture)
+    shown = {"test figures": summary["test"], "curves": curves, "examples": exhibits}
+    absent = [name for name in EXPECTED.get(summary["mode"], ()) if not shown[name]]
+    return {
+        "run": summary,
+        "kind": RUNS.get(summary["mode"], "Run"),
+        "title": _title(summary),
+        "folder": "/".join(run_dir.resolve().parts[-2:]),
+        "status": summary["status"] or "unfinished",
+        "notice": _notice(summary, absent=absent),
+        "headline": _headline(summary),
+        "test": [
+            (m, f["value"], f["chance"], against_chance(m, f["value"], f["chance"])) for m, f in summary["test"].items()
+        ],
+        "curves": _drawn(curves, best_step=summary["best"] and summary["best"]["step"]),
+        "grids": [grid(e, album=album, text=text) for e in exhibits if isinstance(e, Retrieval)],
+        "matrices": [matrix(e) for e in exhibits if isinstance(e, Confusion)],
+        "thumbnails": album.thumbnails,
+        "config": config,
+        "overrides": overrides,
+        "command": summary["command"] or (config and shlex.join(["python", "train.py", *overrides])),
+        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def _summary(run_dir: Path) -> dict[str, Any]:
+    path = run_dir / "summary.json"
+    if not path.exists():
+        return NO_SUMMARY
+    given = json.loads(path.read_text(encoding="utf-8"))
+    # A run that failed early says null where it has nothing to say.
+    return {key: nothing if given.get(key) is None else given[key] for key, nothing in NO_SUMMARY.items()}
+
+
+def _config(run_dir: Path) -> tuple[str | None, list[str]]:
+    """The configuration as text, and the overrides that the command line gave."""
+    path = run_dir / "config.yaml"
+    if not path.exists():
+        return None, []
+    config = path.read_text(encoding="utf-8")
+    values = yaml.safe_load(config) or {}
+    return config, [str(override) for override in values.get("overrides") or []]
+
+
+def _title(summary: Mapping[str, Any]) -> str:
+    """What was run, by the names of its encoders and its fusion."""
+    names = [
+        part["what"] for part in summary["parts"] if part["part"].split(".")[0] in ("encoder", "encoders", "fusion")
+    ]
+    return " + ".join(dict.fromkeys(names)) or RUNS.get(summary["mode"], "Run")
+
+
+def _notice(summary: Mapping[str, Any], *, absent: Sequence[str]) -> str | None:
+    """What a reader must know before reading on: how the run ended if not well, and what the page lacks."""
+    if summary["status"] == "done":
+        # Not every task has something to show, so that a run without examples lacks nothing.
+        absent = [name for name in absent if name != "examples"]
+    after = "" if summary["steps"] is None else f" after {digits(summary['steps'])} steps"
+    how = {
+        "done": "",
+        "stopped": f"This run was stopped{after}, before its end. The figures are those of the moment it stopped.",
+        "failed": f"This run failed{after}.",
+        None: "This run has left no summary.json: it is still going, or it was cut off. The page shows what it logged.",
+    }[summary["status"]]
+    lack = f"This page therefore has no {_listed(absent)}." if how else f"This run recorded no {_listed(absent)}."
+    return " ".join(filter(None, (how, lack if absent else ""))) or None
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and no ".join(filter(None, (", no ".join(names[:-1]), *names[-1:])))
+
+
+def _headline(summary: Mapping[str, Any]) -> list[Figure]:
+    best, parameters = summary["best"], summary["parameters"]
+    figures = [_test_figure(m, summary["test"][m]) for m in _leading(summary["test"], best=best)]
+    if best:
+        figures.append(Figure(digits(best["value"]), best["metric"], f"best, at step {digits(best['step'])}"))
+    if summary["steps"] is not None:
+        epochs = "" if summary["epochs"] is None else f"{digits(summary['epochs'])} epochs"
+        figures.append(Figure(digits(summary["steps"]), "steps", epochs))
+    if summary["seconds"] is not None:
+        figures.append(Figure(_duration(summary["seconds"]), "wall time"))
+    if summary["samples_per_second"] is not None:
+        figures.append(Figure(digits(summary["samples_per_second"]), "samples per second"))
+    if parameters:
+        figures.append(
+            Figure(_short(parameters["total"]), "parameters", f"{_short(parameters['trainable'])} trainable")
+        )
+    return figures
+
+
+def _test_figure(metric: str, figure: Mapping[str, Any]) -> Figure:
+    chance = "" if figure["chance"] is None else f"chance {digits(figure['chance'])}"
+    return Figure(digits(figure["value"]), f"test/{metric}", chance)
+
+
+def _leading(test: Mapping[str, Mapping[str, Any]], *, best: Mapping[str, Any] | None) -> list[str]:
+    """One test metric for each task: the one that chose the best checkpoint, else the first that knows its chance."""
+    chooser = best["metric"].removeprefix("val/") if best else None
+    leading: dict[str, str] = {}
+    for metric in sorted(test, key=lambda m: (m != chooser, test[m]["chance"] is None)):
+        leading.setdefault(metric.rpartition("/")[0], metric)
+    return [metric for metric in test if metric in leading.values()]
+
+
+def _short(count: int) -> str:
+    """A large count in few characters.
+
+    >>> _short(774), _short(3_959_465)
+    ('774', '3.96 M')
+    """
+    for unit, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= unit:
+            return f"{digits(count / unit)} {name}"
+    return digits(count)
+
+
+def _duration(seconds: float) -> str:
+    """Wall time in the two units that matter.
+
+    >>> _duration(42.3), _duration(301.2), _duration(7380)
+    ('42 s', '5 min 1 s', '2 h 3 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _drawn(curves: Sequence[Panel], *, best_step: int | None) -> dict[str, list[dict[str, Any]]]:
+    """The panels as drawings, by heading."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for index, panel in enumerate(curves):
+        drawing = draw(panel, index=index, best_step=best_step)
+        groups.setdefault(panel.group, []).append(
+            {"title": panel.title, "svg": drawing, "num_not_finite": panel.num_not_finite}
+        )
+    return groups

@@ -1,0 +1,63 @@
+"""Figures in words and tables: how many digits a number gets, and the table of test figures for the terminal."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+NOTHING = "-"
+
+
+def digits(value: float | None) -> str:
+    """A figure with as many digits as a person reads; the terminal and the page share this.
+
+    >>> [digits(v) for v in (0.41234, 0.00123, 12.3456, 410.24, 1234567, None)]
+    ['0.412', '0.0012', '12.35', '410.2', '1,234,567', '-']
+    """
+    if value is None:
+        return NOTHING
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not math.isfinite(value) or value == 0:
+        return f"{value:g}"
+    size = abs(value)
+    if size < 0.01:
+        return f"{value:.2g}"
+    if size >= 1e9:
+        return f"{value:.3g}"
+    decimals = 3 if size < 1 else 2 if size < 100 else 1 if size < 1000 else 0
+    return f"{value:,.{decimals}f}"
+
+
+def against_chance(metric: str, value: float | None, chance: float | None) -> str:
+    """How far a figure is from chance: so many times it for a recall at k, the difference for any other.
+
+    >>> against_chance("text_to_image_R@10", 0.4, 0.01), against_chance("accuracy", 0.9, 0.6)
+    ('40.00 ×', '+0.300')
+    """
+    if value is None or chance is None or not (math.isfinite(value) and math.isfinite(chance)):
+        return NOTHING
+    if re.search(r"R@\d+$", metric):
+        return NOTHING if chance == 0 else f"{digits(value / chance)} ×"
+    # Figures are float32: without the rounding 0.6 against 0.6 would be +2.4e-08.
+    difference = round(value - chance, 4)
+    return f"{'+' if difference > 0 else ''}{digits(difference)}"
+
+
+def metrics_table(test: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The table of test figures that ends a run in the terminal.
+
+    Args:
+        test: by metric, such as `{"classification/accuracy": {"value": 0.9, "chance": 0.6}}`; chance may be None.
+    """
+    table = Table(title="test", title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("chance", justify="right")
+    for metric, figure in test.items():
+        # Text, not str: a metric's name may hold brackets, which rich would read as markup.
+        table.add_row(Text(metric), digits(figure["value"]), digits(figure["chance"]))
+    return table

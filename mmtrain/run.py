@@ -1,0 +1,356 @@
+"""One run, from a resolved configuration to a run folder. Read `fit` as the list of what happens.
+
+`python -m mmtrain.run CONFIG.yaml` is one rank of a run of several processes.
+"""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+import traceback
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Callback, Trainer, seed_everything
+from rich.console import Console
+
+import mmtrain
+from mmtrain.build import build_data, build_lit, build_model, build_trainer
+from mmtrain.callbacks.parts import describe_parts, parts_table
+from mmtrain.callbacks.stop import Stopped
+from mmtrain.checkpoints import (
+    best_checkpoint,
+    check_same_model,
+    check_same_run,
+    load_checkpoint,
+    newest_checkpoint,
+    take_weights,
+)
+from mmtrain.data.module import DataModule
+from mmtrain.errors import ConfigError
+from mmtrain.lit import LitModel
+from mmtrain.report.report import write_report
+from mmtrain.report.table import metrics_table
+
+console = Console(highlight=False)
+
+
+def run(cfg: DictConfig) -> int:
+    """Do what `mode` says; the exit status."""
+    signal.signal(signal.SIGTERM, _leave)
+    _quiet()
+    try:
+        {"fit": fit, "test": test, "predict": predict}[cfg.mode](cfg)
+    except ConfigError as error:
+        _say_error(str(error))
+        return 2
+    except Stopped as stopped:
+        if _is_main():
+            console.print(str(stopped), markup=False)
+        return 143
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def fit(cfg: DictConfig) -> None:
+    """Train, then test the best checkpoint, and leave a whole run folder in every case."""
+    folder = Path(cfg.run_dir)
+    resume = _resume_path(cfg)
+    if resume is None:
+        _refuse_to_write_over(folder)
+    data = build_data(cfg)
+    data.read(folder, training=True)
+    lit = _build(cfg, data)
+    checkpoint = None if resume is None else load_checkpoint(resume)
+    if checkpoint is not None:
+        assert resume is not None
+        check_same_model(checkpoint, lit, resume)
+        check_same_run(checkpoint, _facts(cfg), resume)
+    record = Record(cfg, lit, data)
+    if _is_main():
+        OmegaConf.save(cfg, folder / "config.yaml")
+        console.print(parts_table(record.parts))
+    if cfg.init_from is not None and resume is None:
+        table = take_weights(load_checkpoint(Path(cfg.init_from)), lit, Path(cfg.init_from))
+        if _is_main():
+            console.print(table)
+    step = None if checkpoint is None else checkpoint["global_step"]
+    if _is_main():
+        where = f"going on at step {step} of {resume}" if step is not None else f"writing to {folder}"
+        console.print(where, markup=False, soft_wrap=True)
+    trainer = build_trainer(cfg, monitor=_monitor(cfg, lit), resume_step=step)
+    trainer.callbacks.append(record)
+    try:
+        trainer.fit(lit, datamodule=data, ckpt_path=resume, weights_only=True)
+        record.trained(trainer)
+        if "test" in data.tables:
+            trainer.test(lit, datamodule=data, ckpt_path=best_checkpoint(folder), verbose=False, weights_only=True)
+            record.tested()
+        record.finish("done")
+    except Stopped:
+        record.trained(trainer)
+        record.finish("stopped")
+        raise
+    except BaseException as error:
+        record.finish("stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed", error)
+        raise
+
+
+def test(cfg: DictConfig) -> None:
+    """Test a checkpoint of a run folder on the test split."""
+    lit, data, trainer, record = _load(cfg)
+    trainer.test(lit, datamodule=data, verbose=False)
+    record.tested()
+    record.finish("done")
+
+
+def predict(cfg: DictConfig) -> None:
+    """Write predictions.jsonl: one line a row of the test split."""
+    lit, data, trainer, record = _load(cfg)
+    batches = trainer.predict(lit, datamodule=data, return_predictions=True)
+    mine = [row for batch in batches or [] for row in batch]
+    rows = _from_all_ranks(mine)
+    if not _is_main():
+        return
+    path = Path(cfg.run_dir) / "predictions.jsonl"
+    split = data.split("test")
+    with path.open("w", encoding="utf-8") as file:
+        for row in sorted(rows, key=lambda r: r["row"]):
+            row["text"] = split.text(row.pop("row"))
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    console.print(f"{len(rows)} predictions in {path}", markup=False, soft_wrap=True)
+
+
+class Record(Callback):
+    """What a run leaves for people and scripts: summary.json, report.html, and the record in its checkpoints."""
+
+    def __init__(self, cfg: DictConfig, lit: LitModel, data: DataModule) -> None:
+        self.cfg = cfg
+        self.lit = lit
+        self.data = data
+        self.folder = Path(cfg.run_dir)
+        self.parts = describe_parts(lit.model, data.example())
+        self.started = time.monotonic()
+        self.samples_started = (0.0, 0)
+        self.rate: float | None = None
+        self.summary: dict[str, Any] = {"test": {}, "best": None, "steps": 0, "epochs": 0}
+        self.split = "val"
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Every checkpoint says what made it."""
+        checkpoint["mmtrain"] = {
+            "version": mmtrain.__version__,
+            "command": _command(self.cfg),
+            "facts": _facts(self.cfg),
+        }
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Start the clock of the whole training."""
+        self.samples_started = (time.monotonic(), trainer.global_step)
+
+    def trained(self, trainer: Trainer) -> None:
+        """Note what training reached."""
+        started, step = self.samples_started
+        seconds = max(time.monotonic() - started, 1e-9)
+        steps = trainer.global_step - step
+        per_step = len(self.data.tables["train"]) / -(-len(self.data.tables["train"]) // self.data.batch_size)
+        best = trainer.checkpoint_callback
+        self.summary["steps"], self.summary["epochs"] = trainer.global_step, trainer.current_epoch
+        self.rate = steps * per_step / seconds
+        if best is not None and best.best_model_score is not None:
+            path = Path(best.best_model_path)
+            self.summary["best"] = {
+                "metric": best.monitor,
+                "value": float(best.best_model_score),
+                "step": load_checkpoint(path)["global_step"] if path.is_file() else None,
+            }
+
+    def tested(self) -> None:
+        """Note the test metrics."""
+        self.split = "test"
+        self.summary["test"] = dict(self.lit.table)
+
+    def finish(self, status: str, error: BaseException | None = None) -> None:
+        """Write summary.json and report.html and say where they are."""
+        if not _is_main() or not self.folder.is_dir():
+            return
+        path = self.folder / "summary.json"
+        before = json.loads(path.read_text(encoding="utf-8")) if self.cfg.mode != "fit" and path.exists() else {}
+        mine = {
+            "status": status,
+            "mode": self.cfg.mode,
+            "command": _command(self.cfg),
+            **self.summary,
+            "samples_per_second": self.rate,
+            "seconds": time.monotonic() - self.started,
+            "parameters": {k: sum(p[k] for p in self.parts) for k in ("parameters", "trainable")},
+            "parts": self.parts,
+            "versions": _versions(),
+            "git_commit": _git_commit(),
+            "error": None if error is None else f"{type(error).__name__}: {error}",
+        }
+        mine["parameters"]["total"] = mine["parameters"].pop("parameters")
+        _write(path, json.dumps(before | {"test": mine["test"]} if before else mine, indent=1, ensure_ascii=False) + "\n")
+        split = self.data.split(self.split) if self.split in self.data.tables else None
+        page = write_report(
+            self.folder,
+            exhibits=self.lit.exhibits,
+            picture=lambda name: None if split is None else split.picture(split.position(name)),
+            text=lambda name: None if split is None else split.text(split.position(name)),
+        )
+        if self.summary["test"]:
+            console.print(metrics_table(self.summary["test"]))
+        console.print(f"report: {page}", markup=False, soft_wrap=True)
+
+
+def _build(cfg: DictConfig, data: DataModule) -> LitModel:
+    seed_everything(cfg.seed, verbose=False)
+    model = build_model(cfg, data)
+    lit = build_lit(cfg, model)
+    if cfg.trainer.compile:
+        for part in [*model.encoders.values(), *([model.fusion] if model.fusion is not None else [])]:
+            part.compile(dynamic=True)
+    return lit
+
+
+def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, Record]:
+    folder = Path(cfg.run_dir)
+    named = cfg.init_from or (cfg.resume if cfg.resume not in (None, "auto") else None)
+    path = Path(named) if named else best_checkpoint(folder)
+    checkpoint = load_checkpoint(path)
+    data = build_data(cfg)
+    data.read(folder, training=False)
+    data.split("test")
+    lit = _build(cfg, data)
+    check_same_model(checkpoint, lit, path)
+    lit.load_state_dict(checkpoint["state_dict"])
+    trainer = build_trainer(cfg, monitor=_monitor(cfg, lit), resume_step=checkpoint["global_step"])
+    lit.step_of_weights = checkpoint["global_step"]
+    if _is_main():
+        console.print(f"weights of {path} (step {checkpoint['global_step']})", markup=False, soft_wrap=True)
+    return lit, data, trainer, Record(cfg, lit, data)
+
+
+def _resume_path(cfg: DictConfig) -> Path | None:
+    if cfg.resume is None:
+        return None
+    if cfg.resume != "auto":
+        return Path(cfg.resume)
+    return newest_checkpoint(Path(cfg.run_dir))
+
+
+def _refuse_to_write_over(folder: Path) -> None:
+    """A folder that holds a run is only gone on with.
+
+    Raises:
+        ConfigError: when it has checkpoints or a summary.
+    """
+    if int(os.environ.get("RANK", "0")) != 0:
+        return
+    held = [n for n in ("summary.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt") if (folder / n).exists()]
+    if held:
+        raise ConfigError(
+            f"run_dir = {folder} already holds a run ({', '.join(held)})\n"
+            "    go on with it by resume=auto, or set run_dir to another folder"
+        )
+
+
+def _monitor(cfg: DictConfig, lit: LitModel) -> str:
+    if cfg.monitor is not None:
+        return cfg.monitor
+    name, task = next(iter(lit.model.tasks.items()))
+    return f"val/{name}/{task.monitor}"
+
+
+def _facts(cfg: DictConfig) -> dict[str, Any]:
+    """What must not change when a run goes on, because the data order follows from it."""
+    return {"seed": cfg.seed, "data.batch_size": cfg.data.batch_size}
+
+
+def _command(cfg: DictConfig) -> str:
+    quoted = [f"'{o}'" if set(o) & set("[]{}()$ *&;|<>\"") else o for o in cfg.overrides]
+    return " ".join(["python train.py", *quoted])
+
+
+def _versions() -> dict[str, str]:
+    names = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "transformers", "datasets")
+    return {"mmtrain": mmtrain.__version__, "python": platform.python_version()} | {n: version(n) for n in names}
+
+
+def _git_commit() -> str | None:
+    """The commit of the working directory, when it is a git checkout."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
+def _from_all_ranks(rows: list[Any]) -> list[Any]:
+    if not torch.distributed.is_initialized():
+        return rows
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, rows)
+    return [row for part in gathered for row in part]
+
+
+def _is_main() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _say_error(text: str) -> None:
+    if _is_main():
+        print(text, file=sys.stderr)
+
+
+def _leave(signum: int, frame: Any) -> None:
+    """SIGTERM before training has begun or after it has ended: there is nothing to save."""
+    raise SystemExit(143)
+
+
+def _quiet() -> None:
+    """Hide what Lightning says about choices that are made on purpose here."""
+    import logging
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for text in (
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*exists and is not empty.*",
+        ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
+    ):
+        warnings.filterwarnings("ignore", text)
+
+
+def main() -> None:
+    """One rank of a run."""
+    cfg = OmegaConf.load(sys.argv[1])
+    assert isinstance(cfg, DictConfig)
+    status = 1
+    try:
+        status = run(cfg)
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # a rank that failed must not wait in the teardown of its process group
+
+
+if __name__ == "__main__":
+    main()

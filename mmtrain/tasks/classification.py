@@ -1,0 +1,118 @@
+"""Classification: pool, a linear head, cross entropy over the labelled rows."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
+
+from mmtrain.layers.pooling import MeanPool
+from mmtrain.losses.cross_entropy import cross_entropy
+from mmtrain.types import Batch, ClassTarget, Confusion, Retrieval
+
+
+class Classification(nn.Module):
+    """One class a row.
+
+    Args:
+        dims: width by what can be read: "fused" and each modality.
+        known_targets: what the data knows of each target, by name.
+        target: name of the class target.
+        reads: "fused" or one modality.
+        weight: see `Task`.
+        dropout: before the head.
+        label_smoothing: share of the target spread over all classes.
+
+    Raises:
+        ValueError: when the data has no such target or nothing of that name can be read.
+    """
+
+    monitor = "accuracy"
+
+    def __init__(
+        self,
+        *,
+        dims: Mapping[str, int],
+        known_targets: Mapping[str, ClassTarget],
+        target: str,
+        reads: str,
+        weight: float,
+        dropout: float,
+        label_smoothing: float,
+    ) -> None:
+        super().__init__()
+        self.reads = (reads,)
+        self.needs = () if reads == "fused" else (reads,)
+        self.targets = (target,)
+        self.weight = weight
+        self.label_smoothing = label_smoothing
+        self.names = known_targets[target].names
+        self.pool = MeanPool()
+        self.head = nn.Sequential(
+            nn.LayerNorm(dims[reads]), nn.Dropout(dropout), nn.Linear(dims[reads], len(self.names))
+        )
+
+    def forward(self, view: Any) -> Tensor:
+        """Logits (B, C) for a view."""
+        return self.head(self.pool(view.features(self.reads[0])))
+
+    def _valid(self, batch: Batch) -> Tensor:
+        names = self.needs or tuple(batch.present)
+        readable = torch.stack([batch.present[m] for m in names]).any(dim=0)
+        return batch.labelled[self.targets[0]] & readable
+
+    def count(self, batch: Batch) -> Tensor:
+        """Labelled rows with something to read."""
+        return self._valid(batch).sum()
+
+    def loss(self, predictions: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cross entropy of logits (B, C): (sum, count)."""
+        return cross_entropy(
+            predictions, batch.targets[self.targets[0]], self._valid(batch), label_smoothing=self.label_smoothing
+        )
+
+    def metrics(self) -> MetricCollection:
+        """Accuracy, macro F1 and the confusion matrix (C, C), rows true."""
+        num = len(self.names)
+        return MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(num, average="micro"),
+                "macro_f1": MulticlassF1Score(num, average="macro"),
+                "confusion": MulticlassConfusionMatrix(num),
+            },
+            compute_groups=False,
+        )
+
+    def update(self, metrics: MetricCollection, predictions: Tensor, batch: Batch) -> None:
+        """Count the labelled rows.
+
+        Raises:
+            FloatingPointError: when a logit is not finite: it must not score.
+        """
+        valid = self._valid(batch)
+        logits = predictions[valid].float()
+        if not logits.isfinite().all():
+            raise FloatingPointError(f"classification of {self.targets[0]}: a logit is not finite")
+        if len(logits):
+            metrics.update(logits, batch.targets[self.targets[0]][valid])
+
+    def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """Always the most frequent class of the rows that were counted."""
+        counts = values["confusion"].sum(dim=1).double()
+        share = float(counts.max() / counts.sum().clamp(min=1))
+        classes = max(int((counts > 0).sum()), 1)
+        return {"accuracy": share, "macro_f1": 2 * share / (1 + share) / classes}
+
+    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Retrieval | Confusion]:
+        """The confusion matrix."""
+        return [Confusion(task=self.targets[0], names=list(self.names), counts=values["confusion"].tolist())]
+
+    def rows(self, predictions: Tensor, batch: Batch) -> list[dict[str, Any]]:
+        """The most likely class and its probability."""
+        probability, best = predictions.float().softmax(dim=1).max(dim=1)
+        return [
+            {self.targets[0]: self.names[c], "probability": round(p, 6)}
+            for c, p in zip(best.tolist(), probability.tolist(), strict=True)
+        ]

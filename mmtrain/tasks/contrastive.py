@@ -1,0 +1,150 @@
+"""Contrastive learning of two modalities in one space (CLIP, 2103.00020), with a learned temperature.
+
+Unusual here: positives are found by content (a caption shared by several pictures is right for all of them), rows
+that lack a side stand in no denominator, and in training every rank's rows are negatives of every other's, with
+gradients through the gathering. In evaluation the loss is that of the batch alone, whatever the number of ranks.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmtrain.distributed import gather, gather_with_gradient
+from mmtrain.layers.pooling import MeanPool
+from mmtrain.losses.contrastive import info_nce, related
+from mmtrain.metrics.retrieval import RetrievalMetric
+from mmtrain.types import Batch, Confusion, Hit, Retrieval
+
+
+class Contrastive(nn.Module):
+    """Project two modalities to unit vectors and make pairs similar.
+
+    Args:
+        dims: width by modality.
+        modalities: the two that make a pair.
+        embed_dim: width of the shared space.
+        temperature: where the learned temperature starts.
+        weight: see `Task`.
+    """
+
+    targets: tuple[str, ...] = ()
+    monitor = "recall"
+    max_scale = 100.0  # as CLIP: the temperature does not fall below 0.01
+
+    def __init__(
+        self,
+        *,
+        dims: Mapping[str, int],
+        modalities: Sequence[str],
+        embed_dim: int,
+        temperature: float,
+        weight: float,
+    ) -> None:
+        super().__init__()
+        if len(modalities) != 2 or modalities[0] == modalities[1]:
+            raise ValueError(f"modalities = {list(modalities)}; contrastive takes two different ones, such as [image, text]")
+        self.reads = self.needs = tuple(modalities)
+        self.weight = weight
+        self.pool = MeanPool()
+        self.projections = nn.ModuleDict(
+            {m: nn.Sequential(nn.LayerNorm(dims[m]), nn.Linear(dims[m], embed_dim, bias=False)) for m in modalities}
+        )
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1.0 / temperature)))
+
+    @property
+    def scale(self) -> Tensor:
+        """The inverse temperature, scalar float32."""
+        return self.log_scale.float().exp().clamp(max=self.max_scale)
+
+    def forward(self, view: Any) -> dict[str, Tensor]:
+        """Unit vectors (B, embed_dim), float32, by modality; of no meaning in a row that lacks it."""
+        return {m: F.normalize(self.projections[m](self.pool(view.encoded(m))).float(), dim=-1) for m in self.reads}
+
+    def count(self, batch: Batch) -> Tensor:
+        """Rows that have both sides."""
+        return self._pairs(batch).sum()
+
+    def _pairs(self, batch: Batch) -> Tensor:
+        left, right = self.reads
+        return batch.present[left] & batch.present[right]
+
+    def loss(self, predictions: dict[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+        """InfoNCE in both directions, averaged, over the rows that have both sides: (sum, count)."""
+        together, together_keys = gather_with_gradient, gather
+        if not self.training:
+            together = together_keys = _alone
+        pairs = self._pairs(batch)
+        left, right = self.reads
+        present = {m: together_keys(batch.present[m]) for m in self.reads}
+        keys = {m: together_keys(batch.keys[m]) for m in self.reads}
+        vectors = {m: together(predictions[m]) for m in self.reads}
+        forward_sum, count = info_nce(
+            predictions[left],
+            vectors[right],
+            related(keys[left], keys[right], batch.keys[left], keys[right]),
+            scale=self.scale,
+            valid_queries=pairs,
+            valid_keys=present[right],
+        )
+        backward_sum, _ = info_nce(
+            predictions[right],
+            vectors[left],
+            related(keys[right], keys[left], batch.keys[right], keys[left]),
+            scale=self.scale,
+            valid_queries=pairs,
+            valid_keys=present[left],
+        )
+        return (forward_sum + backward_sum) / 2, count
+
+    def metrics(self) -> RetrievalMetric:
+        """Recall at 1, 5 and 10 in both directions over the whole split."""
+        return RetrievalMetric(modalities=self.reads, at=(1, 5, 10), num_shown=10)
+
+    def update(self, metrics: RetrievalMetric, predictions: dict[str, Tensor], batch: Batch) -> None:
+        """Keep the embeddings of the rows that have them."""
+        metrics.update(
+            vectors=predictions,
+            present={m: batch.present[m] for m in self.reads},
+            keys={m: batch.keys[m] for m in self.reads},
+            rows=batch.rows,
+        )
+
+    def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """What a random ranking would score."""
+        return {name.removesuffix("/chance"): float(v) for name, v in values.items() if name.endswith("/chance")}
+
+    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Retrieval | Confusion]:
+        """Both directions: sixteen queries spread over the split with their nearest items."""
+        left, right = self.reads
+        return [_shown(values, right, left, name), _shown(values, left, right, name)]
+
+    def rows(self, predictions: dict[str, Tensor], batch: Batch) -> list[dict[str, Any]]:
+        """The similarity of the row's own pair."""
+        left, right = self.reads
+        similarity = (predictions[left] * predictions[right]).sum(dim=-1).tolist()
+        return [
+            {"similarity": round(s, 6)} if has else {}
+            for s, has in zip(similarity, self._pairs(batch).tolist(), strict=True)
+        ]
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _shown(values: dict[str, Tensor], query: str, gallery: str, name: Callable[[int], str]) -> Retrieval:
+    prefix = f"{query}_to_{gallery}/shown"
+    hits = [
+        [Hit(name(row), score, bool(right)) for row, score, right in zip(*columns, strict=True)]
+        for columns in zip(
+            values[f"{prefix}_rows"].tolist(),
+            values[f"{prefix}_scores"].tolist(),
+            values[f"{prefix}_right"].tolist(),
+            strict=True,
+        )
+    ]
+    return Retrieval(query, gallery, [name(row) for row in values[f"{prefix}_queries"].tolist()], hits)

@@ -1,0 +1,155 @@
+"""Matching: does this text belong to this picture? The fused features of right and wrong pairs (ALBEF, 2107.07651, 3.2).
+
+In training each row gives three pairs: its own, its left side with a wrong right side, and the other way round; the
+wrong ones are drawn with the probabilities that the contrastive task gives them, so that they are hard. Without that
+task they are drawn evenly. In evaluation the wrong side is that of the next row with another content: the same for any
+number of ranks and for every model, so that runs can be compared.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import BinaryAccuracy, BinaryAUROC
+
+from mmtrain.layers.pooling import MeanPool
+from mmtrain.losses.contrastive import related
+from mmtrain.losses.cross_entropy import cross_entropy
+from mmtrain.types import Batch, Confusion, Retrieval
+
+
+class Pairs(NamedTuple):
+    """Logits of right pairs (B, 2) and of wrong ones (N, B, 2), and which rows have a wrong partner (B,)."""
+
+    right: Tensor
+    wrong: Tensor
+    has_wrong: Tensor
+
+
+class Matching(nn.Module):
+    """A two-class head over the fused features.
+
+    Args:
+        dims: width by what can be read.
+        modalities: the two whose pairing is judged.
+        negatives_from: name of the contrastive task whose similarities choose the wrong partners.
+        weight: see `Task`.
+        dropout: before the head.
+    """
+
+    reads: tuple[str, ...] = ("fused",)
+    targets: tuple[str, ...] = ()
+    monitor = "accuracy"
+
+    def __init__(
+        self, *, dims: Mapping[str, int], modalities: Sequence[str], negatives_from: str, weight: float, dropout: float
+    ) -> None:
+        super().__init__()
+        if len(modalities) != 2 or modalities[0] == modalities[1]:
+            raise ValueError(f"modalities = {list(modalities)}; matching takes two different ones, such as [image, text]")
+        self.needs = tuple(modalities)
+        self.negatives_from = negatives_from
+        self.weight = weight
+        self.pool = MeanPool()
+        self.head = nn.Sequential(nn.LayerNorm(dims["fused"]), nn.Dropout(dropout), nn.Linear(dims["fused"], 2))
+
+    def forward(self, view: Any) -> Pairs:
+        """Judge the view's own pairs and wrong ones made of its rows."""
+        left, right = self.needs
+        allowed = self._allowed(view.batch)
+        if self.training:
+            weights = self._hardness(view) * allowed
+            other_right, other_left = _draw(weights), _draw(weights.T.contiguous())
+            partners = [{right: other_right}, {left: other_left}]
+        else:
+            partners = [{right: _next(allowed)}]
+        wrong = torch.stack([self._judge(view.paired(rows)) for rows in partners])
+        # allowed has a row or column for a wrong partner on either side, by the same relation
+        return Pairs(self._judge(view), wrong, allowed.any(dim=1) & allowed.any(dim=0))
+
+    def _judge(self, view: Any) -> Tensor:
+        return self.head(self.pool(view.fused()))
+
+    def _allowed(self, batch: Batch) -> Tensor:
+        """(B, B), bool: left side of row i with right side of row j is a wrong pair, and both sides are there."""
+        left, right = self.needs
+        pairs = batch.present[left] & batch.present[right]
+        keys = batch.keys
+        positive = related(keys[left], keys[right], keys[left], keys[right])
+        return ~positive & pairs.unsqueeze(1) & pairs
+
+    @torch.no_grad()
+    def _hardness(self, view: Any) -> Tensor:
+        """(B, B), float32: how likely each wrong pair is to be drawn, up to a factor."""
+        if self.negatives_from not in view.model.tasks:
+            return torch.ones(len(view.batch), len(view.batch), device=view.batch.rows.device)
+        left, right = self.needs
+        vectors = view.predictions(self.negatives_from)
+        scale = view.model.tasks[self.negatives_from].scale
+        similarity = scale * vectors[left].float() @ vectors[right].float().T
+        return (similarity - similarity.amax()).clamp(min=-30).exp() + 1e-12
+
+    def count(self, batch: Batch) -> Tensor:
+        """Rows that have both sides and a wrong partner in the batch."""
+        allowed = self._allowed(batch)
+        return (allowed.any(dim=1) & allowed.any(dim=0)).sum()
+
+    def loss(self, predictions: Pairs, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cross entropy averaged over a row's pairs: (sum over rows, count of rows)."""
+        logits = torch.cat([predictions.right.unsqueeze(0), predictions.wrong])  # (1 + N, B, 2)
+        truth = torch.zeros(logits.shape[:2], dtype=torch.long, device=logits.device)
+        truth[0] = 1
+        valid = predictions.has_wrong.expand(len(logits), -1)
+        total, _ = cross_entropy(logits.flatten(0, 1), truth.flatten(), valid.flatten())
+        return total / len(logits), predictions.has_wrong.sum()
+
+    def metrics(self) -> MetricCollection:
+        """Accuracy and the area under the ROC curve, right and wrong pairs in equal number."""
+        return MetricCollection({"accuracy": BinaryAccuracy(), "auroc": BinaryAUROC()}, compute_groups=False)
+
+    def update(self, metrics: MetricCollection, predictions: Pairs, batch: Batch) -> None:
+        """Count the right and the wrong pair of every row that has both.
+
+        Raises:
+            FloatingPointError: when a logit is not finite: it must not score.
+        """
+        logits = torch.cat([predictions.right, predictions.wrong[0]])[predictions.has_wrong.repeat(2)].float()
+        if not logits.isfinite().all():
+            raise FloatingPointError("matching: a logit is not finite")
+        if len(logits):
+            truth = torch.arange(2, device=logits.device).flip(0).repeat_interleave(len(logits) // 2)
+            metrics.update(logits.softmax(dim=1)[:, 1], truth)
+
+    def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """A coin."""
+        return {"accuracy": 0.5, "auroc": 0.5}
+
+    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Retrieval | Confusion]:
+        """Nothing to draw."""
+        return []
+
+    def rows(self, predictions: Pairs, batch: Batch) -> list[dict[str, Any]]:
+        """The probability that the row's own pair belongs together."""
+        left, right = self.needs
+        both = (batch.present[left] & batch.present[right]).tolist()
+        probability = predictions.right.float().softmax(dim=1)[:, 1].tolist()
+        return [{"match": round(p, 6)} if has else {} for p, has in zip(probability, both, strict=True)]
+
+
+def _draw(weights: Tensor) -> Tensor:
+    """(B,), int64: one column a row with probability in proportion to its weight; column 0 where all are zero."""
+    nothing = weights.sum(dim=1) == 0
+    first = torch.zeros_like(weights)
+    first[:, 0] = 1.0
+    return torch.multinomial(torch.where(nothing.unsqueeze(1), first, weights), 1).squeeze(1)
+
+
+def _next(allowed: Tensor) -> Tensor:
+    """(B,), int64: for row i the first j in i + 1, i + 2, ... (going round) that is allowed; i itself if none is."""
+    size = len(allowed)
+    order = (torch.arange(size, device=allowed.device).unsqueeze(1) + torch.arange(1, size + 1, device=allowed.device)) % size
+    first = allowed.gather(1, order).int().argmax(dim=1)
+    found = order.gather(1, first.unsqueeze(1)).squeeze(1)
+    return torch.where(allowed.any(dim=1), found, torch.arange(size, device=allowed.device))

@@ -1,0 +1,59 @@
+"""What the rest of the house asks of a task. A task is an `nn.Module` with these members; nothing is inherited."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+
+from mmtrain.types import Batch, Confusion, Retrieval
+
+
+class Task(Protocol):
+    """A head, a loss, metrics.
+
+    Attributes:
+        reads: what the head reads: "fused" or names of modalities. Parts that no task reads are not built.
+        needs: modalities that a row must have to count; () when any will do.
+        targets: names of the targets that it learns from; () when it needs no labels.
+        weight: the task's weight in the step, read by `balance`.
+        monitor: the metric that tells a good checkpoint, higher is better.
+    """
+
+    reads: tuple[str, ...]
+    needs: tuple[str, ...]
+    targets: tuple[str, ...]
+    weight: float
+    monitor: str
+
+    def __call__(self, view: Any) -> Any:
+        """Predictions for a `mmtrain.model.View`."""
+        ...
+
+    def count(self, batch: Batch) -> Tensor:
+        """How many items of the batch the loss will count: scalar int64, from masks alone, before any network runs."""
+        ...
+
+    def loss(self, predictions: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(sum, count) over the rows that can be learned from."""
+        ...
+
+    def metrics(self) -> Metric | MetricCollection:
+        """A fresh metric whose `compute` gives a dict; its scalars are logged."""
+        ...
+
+    def update(self, metrics: Any, predictions: Any, batch: Batch) -> None:
+        """Show one batch to the metrics."""
+        ...
+
+    def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """What guessing would score, by metric name, given the computed values."""
+        ...
+
+    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Retrieval | Confusion]:
+        """What the report can draw of the computed values; `name` gives the id of a row."""
+        ...
+
+    def rows(self, predictions: Any, batch: Batch) -> list[dict[str, Any]]:
+        """For `mode=predict`: one small dict a row, empty where the task has nothing to say."""
+        ...

@@ -1,0 +1,154 @@
+"""The shared vocabulary: Sample, Batch, Features, and what tasks show in a report. Imports torch only.
+
+The one idea of the project lives in these types: every sample carries what it has, and masks say what that is, from
+the loader to the metric. True always means "is there": a valid token, a present modality, a labelled target.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Features(NamedTuple):
+    """What every encoder and every fusion returns.
+
+    Attributes:
+        tokens: (B, T, D), floating point.
+        mask: (B, T), bool, True where a token is valid. A missing modality is an all-False row.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+
+    def cleared(self) -> "Features":
+        """The same features with zeros under a False mask, so that nothing that stands there (NaN too) can leak."""
+        return Features(self.tokens.masked_fill(~self.mask.unsqueeze(-1), 0.0), self.mask)
+
+    def take(self, rows: Tensor) -> "Features":
+        """Features of the given rows (N,), int64, in that order."""
+        return Features(self.tokens[rows], self.mask[rows])
+
+
+class Padded(NamedTuple):
+    """One modality of a batch as an encoder takes it.
+
+    Attributes:
+        values: (B, ...) for a fixed shape such as a picture, (B, L, ...) for sequences padded to the longest.
+        mask: None for a fixed shape; otherwise (B, L), bool, True where a value is valid.
+    """
+
+    values: Tensor
+    mask: Tensor | None
+
+
+@dataclass
+class Sample:
+    """One row of a data set, decoded. It holds only what the row has.
+
+    Attributes:
+        id: the row's name, unique in its data set; "" for a filler row that only evens out the ranks.
+        row: its number in the table of its split; -1 for a filler row.
+        inputs: by modality; (C, H, W) for a picture, (L,) for token ids, ...
+        targets: by name; a scalar tensor for a class.
+        keys: by modality, a hash of the content: two rows with one key have the same content there. A row can know
+            the key of a content that it does not carry, such as a second caption of a picture that comes once.
+    """
+
+    id: str = ""
+    row: int = -1
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    targets: dict[str, Tensor] = field(default_factory=dict)
+    keys: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Batch:
+    """B samples together, with masks that say what each has.
+
+    Attributes:
+        ids: B names; "" marks a filler row.
+        rows: (B,), int64, numbers in the table of the split; -1 marks a filler row.
+        inputs: by modality, padded; what stands in an absent row is arbitrary.
+        present: by modality (B,), bool.
+        targets: by name (B, ...); what stands in an unlabelled row is arbitrary.
+        labelled: by name (B,), bool.
+        keys: by modality (B,), int64, equal where the content is equal; 0 where the row knows of none.
+    """
+
+    ids: list[str]
+    rows: Tensor
+    inputs: dict[str, Padded]
+    present: dict[str, Tensor]
+    targets: dict[str, Tensor]
+    labelled: dict[str, Tensor]
+    keys: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def only(self, modalities: Sequence[str]) -> "Batch":
+        """The same rows as if they had only these modalities."""
+        present = {m: p if m in modalities else torch.zeros_like(p) for m, p in self.present.items()}
+        return replace(self, present=present)
+
+    def map(self, move: Callable[[Tensor], Tensor]) -> "Batch":
+        """The same batch with every tensor replaced by `move(tensor)`."""
+        return Batch(
+            ids=self.ids,
+            rows=move(self.rows),
+            inputs={m: Padded(move(p.values), None if p.mask is None else move(p.mask)) for m, p in self.inputs.items()},
+            present={k: move(v) for k, v in self.present.items()},
+            targets={k: move(v) for k, v in self.targets.items()},
+            labelled={k: move(v) for k, v in self.labelled.items()},
+            keys={k: move(v) for k, v in self.keys.items()},
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+        """The same batch on another device."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory; the DataLoader calls this."""
+        return self.map(Tensor.pin_memory)
+
+
+@dataclass(frozen=True)
+class ClassTarget:
+    """What the data knows of a class target: its names, in the order of their indices, and how often training has each."""
+
+    names: list[str]
+    counts: list[int]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One item that a query found: the row's id, the similarity, and whether it is a right answer."""
+
+    id: str
+    score: float
+    correct: bool
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """For a report: some queries of one direction and the nearest items of the gallery, nearest first.
+
+    `queries[i]` is the row whose `query` modality was asked with, `hits[i]` the rows whose `gallery` modality came.
+    """
+
+    query: str
+    gallery: str
+    queries: list[str]
+    hits: list[list[Hit]]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """For a report: `counts[i][j]` is how many rows of class i were called class j."""
+
+    task: str
+    names: list[str]
+    counts: list[list[int]]

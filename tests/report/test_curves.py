@@ -1,0 +1,112 @@
+"""Curves: what is read from metrics.csv, what is drawn beside what, and that a drawing can stand in a page."""
+
+import math
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+from mmtrain.report.curves import MAX_POINTS, Panel, draw, panels, read_metrics
+
+
+def test_empty_cells_are_left_out_and_repeated_steps_count_once(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,epoch,train/loss,val/loss\n20,0,2.0,\n10,0,3.0,\n20,0,,1.5\n20,0,1.0,\n30,0,nan,\n40,0,0.")
+    metrics = read_metrics(path)
+    assert set(metrics) == {"train/loss", "val/loss"}
+    assert metrics["val/loss"] == {20: 1.5}
+    assert list(metrics["train/loss"]) == [10, 20, 30, 40]
+    assert metrics["train/loss"][20] == 1.0
+    assert math.isnan(metrics["train/loss"][30])
+
+
+def test_a_line_cut_short_and_a_missing_file_are_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    assert read_metrics(path) == {}
+    path.write_text("step,epoch,train/loss\n10,0,3.0\n20,0,1.2e-\n,,\n3")
+    assert read_metrics(path) == {"train/loss": {10: 3.0}}
+    path.write_text("")
+    assert read_metrics(path) == {}
+
+
+def test_what_is_compared_shares_axes() -> None:
+    names = [
+        "lr",
+        "train/contrastive/loss",
+        "val/contrastive/loss",
+        "train/loss",
+        "val/loss",
+        "val/contrastive/text_to_image_R@1",
+        "val/contrastive/text_to_image_R@10",
+        "val/contrastive/image_to_text_R@1",
+        "val/classification/accuracy",
+        "time/samples_per_second",
+        "grad_norm",
+        "test/classification/accuracy",
+    ]
+    found = [(p.group, p.title, list(p.curves)) for p in panels({name: {1: 0.5} for name in names})]
+    assert found == [
+        ("All tasks together", "loss", ["train", "val"]),
+        ("contrastive", "loss", ["train", "val"]),
+        ("contrastive", "text to image: R@k", ["R@1", "R@10"]),
+        ("contrastive", "image to text: R@k", ["R@1"]),
+        ("classification", "accuracy", ["val"]),
+        ("How it ran", "learning rate", [""]),
+        ("How it ran", "samples per second", [""]),
+        ("How it ran", "gradient norm", [""]),
+    ]
+
+
+def test_names_that_nobody_foresaw_are_drawn_too() -> None:
+    names = ["balance/contrastive", "balance/classification", "time", "lr/encoder", "odd", "val/R@1", "train/a/R@5"]
+    found = panels({name: {1: 0.5} for name in names})
+    assert sum(len(panel.curves) for panel in found) == len(names)
+    assert ["contrastive", "classification"] in [list(panel.curves) for panel in found]
+
+
+def _path_count(panel: Panel) -> int:
+    """How many pieces of line the curves of a drawing have; a gap starts another piece."""
+    lines = re.findall(r'<path d="([^"]*)" clip-path[^>]*stroke: #3f7fd0', draw(panel, index=0, best_step=None))
+    return sum(line.count("M") for line in lines)
+
+
+def test_what_is_not_finite_leaves_a_gap_and_is_counted() -> None:
+    gap = Panel("g", "loss", {"train": {1: 1.0, 2: 2.0, 3: math.nan, 4: math.inf, 5: 2.0, 6: 1.0}})
+    assert gap.num_not_finite == 2
+    assert _path_count(gap) == 2
+    assert _path_count(Panel("g", "loss", {"train": {1: 1.0, 2: 2.0, 5: 2.0, 6: 1.0}})) == 1
+
+
+def test_a_lone_point_gets_a_marker() -> None:
+    lone = draw(Panel("g", "accuracy", {"val": {100: 0.5}}), index=0, best_step=None)
+    line = draw(Panel("g", "accuracy", {"val": {100: 0.5, 200: 0.6}}), index=0, best_step=None)
+    marker = re.compile(r'<use href="#[^"]*" x="[\d.]+" y="[\d.]+" style="fill: #d97a2b')
+    assert marker.search(lone.replace("xlink:", ""))
+    assert not marker.search(line.replace("xlink:", ""))
+
+
+def test_a_panel_without_a_finite_value_is_drawn_empty() -> None:
+    assert "<svg" in draw(Panel("g", "loss", {"train": {1: math.nan, 2: math.inf}}), index=0, best_step=1)
+
+
+def test_a_drawing_follows_the_page_and_names_nothing_outside() -> None:
+    panel = Panel('a "task"', "loss", {"train": {1: 1.0, 2: 2.0}, "$val_<b>": {1: 1.0, 2: 0.5}})
+    svg = draw(panel, index=3, best_step=None)
+    assert "currentColor" in svg
+    assert "http" not in svg
+    assert "$val_&lt;b&gt;" in svg
+    root = ET.fromstring(str(svg).replace("<svg ", '<svg xmlns:xlink="x" ', 1))
+    assert root.get("aria-label") == 'a "task", loss over steps; last: train 2 at step 2, $val_<b> 0.5 at step 2'
+    ids = [element.attrib["id"] for element in root.iter() if "id" in element.attrib]
+    assert ids
+    assert all(id.startswith("curve3-") for id in ids)
+    assert set(re.findall(r"#(curve3-[\w.-]+)", svg)) <= set(ids)
+
+
+def test_a_long_run_makes_no_heavy_drawing() -> None:
+    panel = Panel("g", "loss", {"train": {step: math.sin(step) for step in range(100 * MAX_POINTS)}})
+    assert len(draw(panel, index=0, best_step=None)) < 60_000
+
+
+def test_the_same_figures_make_the_same_drawing() -> None:
+    panel = Panel("g", "loss", {"train": {1: 1.0, 2: 2.0}})
+    assert draw(panel, index=0, best_step=None) == draw(panel, index=0, best_step=None)
