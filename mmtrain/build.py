@@ -5,13 +5,16 @@ What the data knows (widths, class names) is handed to the parts here, by keywor
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
@@ -19,14 +22,32 @@ from torch import nn
 
 from mmtrain.callbacks.progress import Progress
 from mmtrain.callbacks.stop import StopOnSignal
+from mmtrain.command import CONFIG_NAME, config_dir
 from mmtrain.data.module import DataModule
+from mmtrain.errors import ConfigError
 from mmtrain.lit import LitModel
 from mmtrain.loggers.csv import CSVMetrics
 from mmtrain.model import MultimodalModel
-from mmtrain.errors import ConfigError
 
 # knobs of configs/trainer that belong to the step and not to Lightning's Trainer
 OWN_TRAINER_KEYS = ("accumulate_grad_batches", "gradient_clip_val", "compile")
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """The resolved configuration of a command line, for notebooks, scripts and tests.
+
+    >>> compose(["encoder=resnet", "trainer.max_epochs=3"]).trainer.max_epochs
+    3
+    """
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+        cfg = hydra_compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    with open_dict(cfg):
+        resolved = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+        resolved.run_dir = str(cfg.run_dir)
+        resolved.overrides = list(overrides)
+    OmegaConf.resolve(resolved)
+    return resolved
 
 
 def make(cfg: DictConfig, key: str, **parts: Any) -> Any:
@@ -102,7 +123,7 @@ def modalities_read(cfg: DictConfig, data: DataModule) -> list[str]:
 
 
 def _task(cfg: DictConfig, name: str, dims: Mapping[str, int], data: DataModule) -> nn.Module:
-    accepts = inspect.signature(get_class(cfg._target_).__init__).parameters
+    accepts = inspect.signature(get_class(cfg._target_)).parameters
     facts: dict[str, Any] = {"dims": dict(dims), "known_targets": data.known_targets}
     if "target" in cfg and cfg.target not in data.known_targets:
         raise ConfigError(
@@ -115,7 +136,9 @@ def _task(cfg: DictConfig, name: str, dims: Mapping[str, int], data: DataModule)
 def build_lit(cfg: DictConfig, model: MultimodalModel) -> LitModel:
     """The LightningModule around a model."""
     weights = {name: task.weight for name, task in model.tasks.items()}
-    subsets = [(m,) for m in model.encoders] if cfg.test.subsets == "single" and len(model.encoders) > 1 else []
+    subsets: list[tuple[str, ...]] = (
+        [(m,) for m in model.encoders] if cfg.test.subsets == "single" and len(model.encoders) > 1 else []
+    )
     return LitModel(
         model=model,
         balance=make(cfg.balance, "balance", weights=weights),
@@ -123,16 +146,17 @@ def build_lit(cfg: DictConfig, model: MultimodalModel) -> LitModel:
         schedule=make(cfg.schedule, "schedule"),
         seed=cfg.seed,
         gradient_clip_val=cfg.trainer.gradient_clip_val,
+        log_every_n_steps=cfg.trainer.log_every_n_steps,
         test_subsets=subsets,
     )
 
 
-def build_trainer(cfg: DictConfig, *, monitor: str, resume_step: int | None) -> Trainer:
-    """The Lightning Trainer with its callbacks and loggers."""
+def build_trainer(cfg: DictConfig, *, monitor: str | None, resume_step: int | None, extra: Sequence[Callback] = ()) -> Trainer:
+    """The Lightning Trainer with its callbacks (and extra ones) and loggers."""
     options = {k: v for k, v in cfg.trainer.items() if k not in OWN_TRAINER_KEYS}
     return Trainer(
         **options,
-        callbacks=build_callbacks(cfg, monitor=monitor),
+        callbacks=[*build_callbacks(cfg, monitor=monitor), *extra],
         logger=build_loggers(cfg, resume_step=resume_step),
         default_root_dir=cfg.run_dir,
         num_sanity_val_steps=0,
@@ -141,24 +165,21 @@ def build_trainer(cfg: DictConfig, *, monitor: str, resume_step: int | None) -> 
     )
 
 
-def build_callbacks(cfg: DictConfig, *, monitor: str) -> list[Callback]:
-    """Checkpoints, clean stop, progress, and those of configs/callbacks."""
+def build_callbacks(cfg: DictConfig, *, monitor: str | None) -> list[Callback]:
+    """Checkpoints, clean stop, progress, and those of configs/callbacks; without `monitor` the newest is the best."""
     folder = Path(cfg.run_dir) / "checkpoints"
+    places: dict[str, Any] = {"dirpath": folder, "save_top_k": 1, "enable_version_counter": False}
+    # at the end of validation, so that its state is in the checkpoint that StopOnSignal writes at the end of the epoch
     best = ModelCheckpoint(
-        dirpath=folder,
-        filename="best",
-        monitor=monitor,
-        mode=cfg.checkpoint.mode,
-        save_top_k=1,
-        save_last=True,
-        enable_version_counter=False,
-        every_n_train_steps=None,
+        filename="best", monitor=monitor, mode=cfg.checkpoint.mode, save_on_train_epoch_end=monitor is None, **places
     )
+    # Lightning's own save_last only follows a new best
+    last = ModelCheckpoint(filename="last", monitor=None, save_on_train_epoch_end=True, **places)
     own = [make(node, f"callbacks.{name}") for name, node in cfg.callbacks.items()]
-    return [*own, best, StopOnSignal(folder / "last.ckpt"), Progress()]
+    return [*own, best, last, StopOnSignal(folder / "last.ckpt"), Progress()]
 
 
 def build_loggers(cfg: DictConfig, *, resume_step: int | None) -> list[Logger]:
-    """csv always; the others as asked."""
+    """Csv always; the others as asked."""
     others = [make(node, f"logger.{name}") for name, node in cfg.logger.items() if name != "csv"]
     return [CSVMetrics(cfg.run_dir, resume_step=resume_step), *others]

@@ -51,7 +51,9 @@ def best_checkpoint(run_dir: Path) -> Path:
     for name in ("best.ckpt", "last.ckpt"):
         if (path := run_dir / "checkpoints" / name).exists():
             return path
-    raise ConfigError(f"{run_dir} holds no checkpoint\n    set run_dir to the folder of a training run, or init_from to a checkpoint")
+    raise ConfigError(
+        f"{run_dir} holds no checkpoint\n    set run_dir to the folder of a training run, or init_from to a checkpoint"
+    )
 
 
 def check_same_model(checkpoint: dict[str, Any], module: nn.Module, path: Path) -> None:
@@ -71,8 +73,10 @@ def check_same_model(checkpoint: dict[str, Any], module: nn.Module, path: Path) 
     if faults:
         shown = "\n".join(f"    {fault}" for fault in faults[:4])
         more = f"\n    ... and {len(faults) - 4} more" if len(faults) > 4 else ""
-        raise ConfigError(f"{path} is of another model\n{shown}{more}\n    it was made by: {checkpoint['mmtrain']['command']}\n"
-                          "    repeat those overrides, or take its weights with init_from")
+        raise ConfigError(
+            f"{path} is of another model\n{shown}{more}\n    it was made by: {checkpoint['mmtrain']['command']}\n"
+            "    repeat those overrides, or take its weights with init_from"
+        )
 
 
 def check_same_run(checkpoint: dict[str, Any], facts: dict[str, Any], path: Path) -> None:
@@ -85,7 +89,9 @@ def check_same_run(checkpoint: dict[str, Any], facts: dict[str, Any], path: Path
     faults = [f"    {key} was {before[key]} and is {value} now" for key, value in facts.items() if before[key] != value]
     if faults:
         lines = "\n".join(faults)
-        raise ConfigError(f"{path} cannot go on exactly\n{lines}\n    set what differs back, or start a new run with init_from={path}")
+        raise ConfigError(
+            f"{path} cannot go on exactly\n{lines}\n    set what differs back, or start a new run with init_from={path}"
+        )
 
 
 def take_weights(checkpoint: dict[str, Any], module: nn.Module, path: Path) -> Table:
@@ -100,7 +106,9 @@ def take_weights(checkpoint: dict[str, Any], module: nn.Module, path: Path) -> T
     mine, theirs = module.state_dict(), checkpoint["state_dict"]
     taken = {n: t for n, t in theirs.items() if n in mine and mine[n].shape == t.shape}
     if not taken:
-        raise ConfigError(f"init_from = {path}: no weight fits this model by name and shape\n    it was made by: {checkpoint['mmtrain']['command']}")
+        raise ConfigError(
+            f"init_from = {path}: no weight fits this model by name and shape\n    it was made by: {checkpoint['mmtrain']['command']}"
+        )
     module.load_state_dict(taken, strict=False)
     table = Table(title=f"weights from {path}", title_justify="left", title_style="bold")
     for column in ("part", "taken", "new here", "not used", "why"):
@@ -109,7 +117,13 @@ def take_weights(checkpoint: dict[str, Any], module: nn.Module, path: Path) -> T
     for part in parts:
         new = [n for n in mine if _part(n) == part and n not in taken]
         unused = [n for n in theirs if _part(n) == part and n not in taken]
-        table.add_row(part, str(sum(_part(n) == part for n in taken)), str(len(new)), str(len(unused)), _why(mine, theirs, new, unused))
+        table.add_row(
+            part,
+            str(sum(_part(n) == part for n in taken)),
+            str(len(new)),
+            str(len(unused)),
+            _why(mine, theirs, new, unused),
+        )
     return table
 
 

@@ -49,7 +49,9 @@ def faults_of(config_dir: Path, extra_dir: str | None, overrides: list[str], *, 
             faults |= dict.fromkeys(composer.faults(combination))
         return list(faults)
     except OverrideParseException as error:
-        return [f"{error.override}: not an override\n    write key=value, such as trainer.max_epochs=3, and quote what holds spaces or brackets"]
+        return [
+            f"{error.override}: not an override\n    write key=value, such as trainer.max_epochs=3, and quote what holds spaces or brackets"
+        ]
     finally:
         GlobalHydra.instance().clear()
 
@@ -231,10 +233,14 @@ def with_overrides_of_run(overrides: list[str]) -> tuple[list[str], list[str]]:
         return overrides, []
     folder = _folder_of_run(asked)
     if folder is None:
-        return overrides, [f"mode={asked['mode']} needs a run\n    set run_dir to the folder of a training run, such as run_dir=outputs/2026-01-31/12-00-00"]
+        return overrides, [
+            f"mode={asked['mode']} needs a run\n    set run_dir to the folder of a training run, such as run_dir=outputs/2026-01-31/12-00-00"
+        ]
     record = folder / "config.yaml"
     if not record.is_file():
-        return overrides, [f"run_dir = {folder} is not the folder of a run: it has no config.yaml\n    set run_dir to the folder of a training run"]
+        return overrides, [
+            f"run_dir = {folder} is not the folder of a run: it has no config.yaml\n    set run_dir to the folder of a training run"
+        ]
     before = yaml.safe_load(record.read_text(encoding="utf-8"))["overrides"]
     own = ("mode", "run_dir", "resume", "init_from")
     kept = [o for o in before if _name(o) not in own and _name(o) not in map(_name, overrides)]
@@ -270,12 +276,12 @@ class Run:
 
     def nodes(self) -> Iterator[tuple[str, DictConfig]]:
         """Every node below the top that is a part, with its key."""
-        waiting: list[tuple[str, Any]] = [(k, self.cfg[k]) for k in self.cfg if k != "hydra"]
+        waiting: list[tuple[str, Any]] = [(str(k), self.cfg[k]) for k in self.cfg if k != "hydra"]
         while waiting:
             key, node = waiting.pop(0)
             if isinstance(node, DictConfig):
                 yield key, node
-                waiting += [(f"{key}.{k}", node[k]) for k in node]
+                waiting += [(f"{key}.{k!s}", node[k]) for k in node]
 
 
 def rule_mode(run: Run) -> Iterator[str]:
@@ -291,7 +297,9 @@ def rule_heads(run: Run) -> Iterator[str]:
         if "dim" in node and "num_heads" in node and isinstance(node.dim, int) and isinstance(node.num_heads, int):
             dim, heads = node.dim, node.num_heads
             if heads < 1 or dim % heads:
-                fitting = sorted(sorted((h for h in range(1, dim + 1) if dim % h == 0), key=lambda h: abs(h - heads))[:2])
+                fitting = sorted(
+                    sorted((h for h in range(1, dim + 1) if dim % h == 0), key=lambda h: abs(h - heads))[:2]
+                )
                 wider = -(-dim // heads) * heads if heads > 0 else dim
                 yield (
                     f"{key}.dim = {dim} is not divisible by {key}.num_heads = {heads} ({run.where(f'{key}.num_heads')})\n"

@@ -10,6 +10,7 @@ from typing import Any
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mmtrain.checks import faults_of, with_overrides_of_run
@@ -49,7 +50,7 @@ class Job:
     def __init__(self, cfg: DictConfig) -> None:
         about = HydraConfig.get()
         self.run_dir = about.runtime.output_dir
-        self.sweep_dir = about.sweep.dir if about.mode.name == "MULTIRUN" else None
+        self.sweep_dir = about.sweep.dir if about.mode is RunMode.MULTIRUN else None
         self.overrides = list(about.overrides.task)
         with open_dict(cfg):
             cfg.run_dir = self.run_dir
@@ -72,7 +73,12 @@ class Job:
     def run(self) -> int:
         """Run here, or as one process a device."""
         devices = self.cfg.trainer.devices
-        if isinstance(devices, int) and devices > 1 and "LOCAL_RANK" not in os.environ and "SLURM_NTASKS" not in os.environ:
+        if (
+            isinstance(devices, int)
+            and devices > 1
+            and "LOCAL_RANK" not in os.environ
+            and "SLURM_NTASKS" not in os.environ
+        ):
             from mmtrain.launch import launch
 
             with tempfile.TemporaryDirectory() as folder:

@@ -6,17 +6,20 @@ samples fall into micro-batches and ranks does not weigh them differently.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.plugins.precision import MixedPrecision
 from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torchmetrics import Metric
 
 from mmtrain.data.order import mix
 from mmtrain.distributed import rank, total, world_size
@@ -34,6 +37,7 @@ class LitModel(LightningModule):
         schedule: (step, total steps) -> factor of the learning rate.
         seed: every step's random state follows from it, the step and the rank.
         gradient_clip_val: largest norm of all gradients together; None leaves them.
+        log_every_n_steps: training values are logged at every n-th step.
         test_subsets: in test, also judge tasks on fused features with these modalities alone.
     """
 
@@ -46,7 +50,8 @@ class LitModel(LightningModule):
         schedule: Callable[[int, int], float],
         seed: int,
         gradient_clip_val: float | None,
-        test_subsets: list[tuple[str, ...]],
+        log_every_n_steps: int,
+        test_subsets: Sequence[tuple[str, ...]],
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -56,24 +61,29 @@ class LitModel(LightningModule):
         self.schedule = schedule
         self.seed = seed
         self.gradient_clip_val = gradient_clip_val
+        self.log_every_n_steps = log_every_n_steps
         self.test_subsets = test_subsets
-        self.metrics = nn.ModuleDict({name: task.metrics() for name, task in model.tasks.items()})
+        self.tasks = model.named_tasks()
+        self.metrics = nn.ModuleDict({name: task.metrics() for name, task in self.tasks.items()})
         self.subset_metrics = nn.ModuleDict(
-            {_subset_key(name, s): model.tasks[name].metrics() for name, s in self._judged_subsets()}
+            {_subset_key(name, s): self.tasks[name].metrics() for name, s in self._judged_subsets()}
         )
         self.table: dict[str, dict[str, float | None]] = {}
         self.exhibits: list[Retrieval | Confusion] = []
         self._sums: dict[str, Tensor] = {}
+        self._samples, self._clock = 0, 0.0
+        self.name_row: Callable[[str, int], str] = lambda stage, row: str(row)
         self.step_of_weights: int | None = None  # where the weights come from a checkpoint that is only looked at
 
     # ---------------------------------------------------------------- training
 
     def training_step(self, window: list[Batch], batch_idx: int) -> None:
         """One optimizer step over the micro-batches of this rank."""
-        started = time.perf_counter()
         self._seed_step()
         counts = self._counts(window)
-        optimizer = self.optimizers()
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizer, LightningOptimizer)
+        assert isinstance(schedule, LRScheduler)
         optimizer.zero_grad()
         means = {name: torch.zeros((), device=self.device) for name in counts}
         for number, batch in enumerate(window):
@@ -84,18 +94,22 @@ class LitModel(LightningModule):
             means = {n: means[n] + loss.detach() for n, loss in losses.items()}
         norm = self._clip(optimizer)
         optimizer.step()
-        self.lr_schedulers().step()
-        self._log_step(means, norm, optimizer, num_samples=sum(len(b) for b in window), started=started)
+        schedule.step()
+        self._samples += sum(len(batch) for batch in window) * world_size()
+        if (self.global_step - 1) % self.log_every_n_steps == 0:
+            self._log_step(means, norm, optimizer.param_groups[0]["lr"])
 
     def _seed_step(self) -> None:
         """Dropout and every other draw of a step is a function of seed, step and rank: there is no state to lose."""
-        torch.manual_seed(mix(self.seed, self.global_step, rank()) >> 1)
+        seed = mix(self.seed, self.global_step, rank()) >> 1
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _counts(self, window: list[Batch]) -> dict[str, Tensor]:
         """Items that each task learns from in this step, over all ranks and micro-batches."""
-        tasks = self.model.tasks
-        mine = torch.stack([torch.stack([t.count(b) for b in window]).sum() for t in tasks.values()])
-        return dict(zip(tasks, total(mine.float()), strict=True))
+        mine = torch.stack([torch.stack([t.count(b) for b in window]).sum() for t in self.tasks.values()])
+        return dict(zip(self.tasks, total(mine.float()), strict=True))
 
     @contextmanager
     def _synchronized(self, last: bool) -> Iterator[None]:
@@ -119,17 +133,21 @@ class LitModel(LightningModule):
             torch.nn.utils.clip_grads_with_norm_(gradients, self.gradient_clip_val * scale, norm)
         return norm / scale
 
-    def _log_step(
-        self, means: Mapping[str, Tensor], norm: Tensor, optimizer: Any, *, num_samples: int, started: float
-    ) -> None:
-        if (self.global_step - 1) % self.trainer.log_every_n_steps:
-            return
+    def on_train_epoch_start(self) -> None:
+        """Start the clock of samples per second."""
+        self._restart_clock()
+
+    def _restart_clock(self) -> None:
+        self._samples, self._clock = 0, time.perf_counter()
+
+    def _log_step(self, means: Mapping[str, Tensor], norm: Tensor, learning_rate: float) -> None:
         everywhere = total(torch.stack(list(means.values())))
         losses = dict(zip(means, everywhere, strict=True))
         loss = self.balance(losses).detach()
-        rate = num_samples * world_size() / (time.perf_counter() - started)
+        rate = self._samples / (time.perf_counter() - self._clock)  # loading counts, validation does not
+        self._restart_clock()
         values = {f"train/{name}/loss": value for name, value in losses.items()}
-        values |= {"lr": optimizer.param_groups[0]["lr"], "grad_norm": norm, "train/loss": loss}
+        values |= {"lr": learning_rate, "grad_norm": norm, "train/loss": loss}
         self._log(values | {"time/samples_per_second": rate})
 
     def _log(self, values: Mapping[str, Any]) -> None:
@@ -144,15 +162,17 @@ class LitModel(LightningModule):
     # -------------------------------------------------------------- evaluation
 
     def on_validation_epoch_start(self) -> None:
+        """Forget the last evaluation."""
         self._start_evaluation()
 
     def on_test_epoch_start(self) -> None:
+        """Forget the last evaluation."""
         self._start_evaluation()
 
     def _start_evaluation(self) -> None:
         self._sums = {}
         for metric in [*self.metrics.values(), *self.subset_metrics.values()]:
-            metric.reset()
+            cast(Metric, metric).reset()
 
     def validation_step(self, window: list[Batch], batch_idx: int) -> None:
         """Show one batch to the metrics of every task."""
@@ -164,20 +184,20 @@ class LitModel(LightningModule):
         self._evaluate(batch)
         for name, subset in self._judged_subsets():
             part = batch.only(subset)
-            task = self.model.tasks[name]
+            task = self.tasks[name]
             task.update(self.subset_metrics[_subset_key(name, subset)], self.model.view(part).predictions(name), part)
 
     def _judged_subsets(self) -> list[tuple[str, tuple[str, ...]]]:
         return [
             (name, subset)
-            for name, task in self.model.tasks.items()
+            for name, task in self.tasks.items()
             for subset in self.test_subsets
             if "fused" in task.reads and set(task.needs) <= set(subset)
         ]
 
     def _evaluate(self, batch: Batch) -> None:
         view = self.model.view(batch)
-        for name, task in self.model.tasks.items():
+        for name, task in self.tasks.items():
             predictions = view.predictions(name)
             task.update(self.metrics[name], predictions, batch)
             loss, count = task.loss(predictions, batch)
@@ -185,29 +205,31 @@ class LitModel(LightningModule):
             self._sums[name] = self._sums.get(name, torch.zeros_like(both)) + both
 
     def on_validation_epoch_end(self) -> None:
+        """Compute and log the metrics of the validation split."""
         self._finish_evaluation("val")
+        self._restart_clock()
 
     def on_test_epoch_end(self) -> None:
+        """Compute and log the metrics of the test split."""
         self._finish_evaluation("test")
 
     def _finish_evaluation(self, stage: str) -> None:
         table: dict[str, dict[str, float | None]] = {}
         exhibits: list[Retrieval | Confusion] = []
         losses: dict[str, Tensor] = {}
-        split = self.trainer.datamodule.split(stage)
-        for name, task in self.model.tasks.items():
+        for name, task in self.tasks.items():
             loss, count = total(self._sums[name])
             if count == 0:  # a split without anything that the task could be judged on
                 continue
-            values = self.metrics[name].compute()
+            values = cast(Metric, self.metrics[name]).compute()
             losses[name] = loss / count
             table[f"{name}/loss"] = {"value": float(losses[name]), "chance": None}
             table |= _scalars(name, values, task.chance(values))
-            exhibits += task.exhibits(values, split.name)
+            exhibits += task.exhibits(values, partial(self.name_row, stage))
         for name, subset in self._judged_subsets() if stage == "test" else []:
             if name in losses:
-                values = self.subset_metrics[_subset_key(name, subset)].compute()
-                chance = self.model.tasks[name].chance(values)
+                values = cast(Metric, self.subset_metrics[_subset_key(name, subset)]).compute()
+                chance = self.tasks[name].chance(values)
                 table |= _scalars(f"{name}/{'+'.join(subset)}_only", values, chance)
         if losses:
             table["loss"] = {"value": float(self.balance(losses)), "chance": None}
@@ -218,7 +240,7 @@ class LitModel(LightningModule):
         """One dict a sample: its id and what each task says of it."""
         batch = window[0]
         view = self.model.view(batch)
-        said = {name: task.rows(view.predictions(name), batch) for name, task in self.model.tasks.items()}
+        said = {name: task.rows(view.predictions(name), batch) for name, task in self.tasks.items()}
         return [
             {"id": id, "row": int(row)} | {name: rows[i] for name, rows in said.items() if rows[i]}
             for i, (id, row) in enumerate(zip(batch.ids, batch.rows, strict=True))
@@ -227,10 +249,10 @@ class LitModel(LightningModule):
 
     # --------------------------------------------------------------- optimizer
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Weight matrices decay; biases, norms, positions, tokens and temperatures do not."""
         named = [(n, p) for n, p in self.named_parameters() if p.requires_grad]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for n, p in named if _decays(n, p)]},
             {"params": [p for n, p in named if not _decays(n, p)], "weight_decay": 0.0},
         ]
@@ -248,7 +270,9 @@ def _subset_key(task: str, subset: tuple[str, ...]) -> str:
     return f"{task}+{'+'.join(subset)}"
 
 
-def _scalars(prefix: str, values: Mapping[str, Tensor], chance: Mapping[str, float]) -> dict[str, dict[str, float | None]]:
+def _scalars(
+    prefix: str, values: Mapping[str, Tensor], chance: Mapping[str, float]
+) -> dict[str, dict[str, float | None]]:
     """The scalars among computed values, with what guessing would score."""
     return {
         f"{prefix}/{name}": {"value": float(value), "chance": chance.get(name)}

@@ -5,11 +5,12 @@ fused ones, another task's predictions, or the same with rows paired otherwise. 
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from mmtrain.tasks.task import Task
 from mmtrain.types import Batch, Features
 
 
@@ -22,7 +23,9 @@ class MultimodalModel(nn.Module):
         tasks: by name; see `mmtrain.tasks`.
     """
 
-    def __init__(self, *, encoders: dict[str, nn.Module], fusion: nn.Module | None, tasks: dict[str, nn.Module]) -> None:
+    def __init__(
+        self, *, encoders: dict[str, nn.Module], fusion: nn.Module | None, tasks: dict[str, nn.Module]
+    ) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
         self.fusion = fusion
@@ -36,7 +39,11 @@ class MultimodalModel(nn.Module):
     def losses(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         """Every task's (sum, count) over the rows of this batch that it can learn from."""
         view = self.view(batch)
-        return {name: task.loss(view.predictions(name), batch) for name, task in self.tasks.items()}
+        return {name: task.loss(view.predictions(name), batch) for name, task in self.named_tasks().items()}
+
+    def named_tasks(self) -> dict[str, Task]:
+        """The tasks by name, as what they are."""
+        return {name: cast(Task, task) for name, task in self.tasks.items()}
 
     def view(self, batch: Batch) -> "View":
         """A lazy look at a batch."""
@@ -56,9 +63,7 @@ class View:
     def encoded(self, modality: str) -> Features:
         """One modality's features: tokens (B, T, D) and mask (B, T), all False in rows that lack it."""
         if modality not in self._encoded:
-            self._encoded[modality] = encode_present(
-                self.model.encoders[modality], self.batch, modality
-            )
+            self._encoded[modality] = encode_present(self.model.encoders[modality], self.batch, modality)
         return self._encoded[modality]
 
     def fused(self) -> Features:
@@ -110,6 +115,4 @@ def _encode_nothing(encoder: nn.Module, values: Tensor, mask: Tensor | None, num
     encoder.eval()  # a made-up row must not move the statistics of a batch norm
     tokens, valid = encoder(torch.zeros_like(values[:1]), None if mask is None else torch.ones_like(mask[:1]))
     encoder.train(was_training)
-    return Features(
-        (tokens * 0.0).expand(num_rows, -1, -1), torch.zeros_like(valid).expand(num_rows, -1)
-    )
+    return Features((tokens * 0.0).expand(num_rows, -1, -1), torch.zeros_like(valid).expand(num_rows, -1))

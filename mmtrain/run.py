@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning.callbacks import ModelCheckpoint
 from rich.console import Console
 
 import mmtrain
@@ -83,11 +84,11 @@ def fit(cfg: DictConfig) -> None:
         if _is_main():
             console.print(table)
     step = None if checkpoint is None else checkpoint["global_step"]
+    data.first_step = step or 0
     if _is_main():
         where = f"going on at step {step} of {resume}" if step is not None else f"writing to {folder}"
         console.print(where, markup=False, soft_wrap=True)
-    trainer = build_trainer(cfg, monitor=_monitor(cfg, lit), resume_step=step)
-    trainer.callbacks.append(record)
+    trainer = build_trainer(cfg, monitor=_monitor(cfg, lit, data), resume_step=step, extra=[record])
     try:
         trainer.fit(lit, datamodule=data, ckpt_path=resume, weights_only=True)
         record.trained(trainer)
@@ -114,7 +115,7 @@ def test(cfg: DictConfig) -> None:
 
 def predict(cfg: DictConfig) -> None:
     """Write predictions.jsonl: one line a row of the test split."""
-    lit, data, trainer, record = _load(cfg)
+    lit, data, trainer, _ = _load(cfg)
     batches = trainer.predict(lit, datamodule=data, return_predictions=True)
     mine = [row for batch in batches or [] for row in batch]
     rows = _from_all_ranks(mine)
@@ -163,9 +164,10 @@ class Record(Callback):
         steps = trainer.global_step - step
         per_step = len(self.data.tables["train"]) / -(-len(self.data.tables["train"]) // self.data.batch_size)
         best = trainer.checkpoint_callback
+        assert isinstance(best, ModelCheckpoint)
         self.summary["steps"], self.summary["epochs"] = trainer.global_step, trainer.current_epoch
         self.rate = steps * per_step / seconds
-        if best is not None and best.best_model_score is not None:
+        if best.best_model_score is not None:
             path = Path(best.best_model_path)
             self.summary["best"] = {
                 "metric": best.monitor,
@@ -198,7 +200,9 @@ class Record(Callback):
             "error": None if error is None else f"{type(error).__name__}: {error}",
         }
         mine["parameters"]["total"] = mine["parameters"].pop("parameters")
-        _write(path, json.dumps(before | {"test": mine["test"]} if before else mine, indent=1, ensure_ascii=False) + "\n")
+        _write(
+            path, json.dumps(before | {"test": mine["test"]} if before else mine, indent=1, ensure_ascii=False) + "\n"
+        )
         split = self.data.split(self.split) if self.split in self.data.tables else None
         page = write_report(
             self.folder,
@@ -215,6 +219,7 @@ def _build(cfg: DictConfig, data: DataModule) -> LitModel:
     seed_everything(cfg.seed, verbose=False)
     model = build_model(cfg, data)
     lit = build_lit(cfg, model)
+    lit.name_row = lambda stage, row: data.split(stage).name(row)
     if cfg.trainer.compile:
         for part in [*model.encoders.values(), *([model.fusion] if model.fusion is not None else [])]:
             part.compile(dynamic=True)
@@ -232,7 +237,7 @@ def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, Record]:
     lit = _build(cfg, data)
     check_same_model(checkpoint, lit, path)
     lit.load_state_dict(checkpoint["state_dict"])
-    trainer = build_trainer(cfg, monitor=_monitor(cfg, lit), resume_step=checkpoint["global_step"])
+    trainer = build_trainer(cfg, monitor=_monitor(cfg, lit, data), resume_step=checkpoint["global_step"])
     lit.step_of_weights = checkpoint["global_step"]
     if _is_main():
         console.print(f"weights of {path} (step {checkpoint['global_step']})", markup=False, soft_wrap=True)
@@ -263,7 +268,10 @@ def _refuse_to_write_over(folder: Path) -> None:
         )
 
 
-def _monitor(cfg: DictConfig, lit: LitModel) -> str:
+def _monitor(cfg: DictConfig, lit: LitModel, data: DataModule) -> str | None:
+    """The metric that chooses the best checkpoint; None when there is no validation split."""
+    if "val" not in data.tables:
+        return None
     if cfg.monitor is not None:
         return cfg.monitor
     name, task = next(iter(lit.model.tasks.items()))
@@ -276,7 +284,7 @@ def _facts(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _command(cfg: DictConfig) -> str:
-    quoted = [f"'{o}'" if set(o) & set("[]{}()$ *&;|<>\"") else o for o in cfg.overrides]
+    quoted = [f"'{o}'" if set(o) & set('[]{}()$ *&;|<>"') else o for o in cfg.overrides]
     return " ".join(["python train.py", *quoted])
 
 
@@ -309,7 +317,7 @@ def _is_main() -> bool:
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _say_error(text: str) -> None:
@@ -331,6 +339,7 @@ def _quiet() -> None:
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",
         ".*exists and is not empty.*",
+        ".*your dataloader is not resumable.*",  # it is, by DataModule.first_step
         ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
     ):
         warnings.filterwarnings("ignore", text)
@@ -345,7 +354,7 @@ def main() -> None:
         status = run(cfg)
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else 1
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the rank ends here, whatever it was
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -99,7 +99,9 @@ class Batch:
         return Batch(
             ids=self.ids,
             rows=move(self.rows),
-            inputs={m: Padded(move(p.values), None if p.mask is None else move(p.mask)) for m, p in self.inputs.items()},
+            inputs={
+                m: Padded(move(p.values), None if p.mask is None else move(p.mask)) for m, p in self.inputs.items()
+            },
             present={k: move(v) for k, v in self.present.items()},
             targets={k: move(v) for k, v in self.targets.items()},
             labelled={k: move(v) for k, v in self.labelled.items()},

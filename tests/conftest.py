@@ -2,10 +2,13 @@
 
 import os
 import random
+import tempfile
 
 import pytest
 
 # Libraries read these when they are imported, which is after this file.
+_CACHE = tempfile.TemporaryDirectory(prefix="mmtrain-tests-")  # goes when the process ends
+os.environ["HF_HOME"] = _CACHE.name
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from mmtrain.distributed import total
 
 
-class Stopped(Exception):  # noqa: N818 - it is no error
+class Stopped(Exception):
     """Training left early, with a checkpoint written."""
 
 

@@ -22,7 +22,7 @@ class TrainSplit(Dataset[Sample]):
     Args:
         table: a `datasets.Dataset`.
         folder: what relative paths in the table start from.
-        columns: the column of each input and target that the table has.
+        columns: the column of each input and target that has one; the table need not have it.
         inputs: by modality.
         targets: by name.
         seed: of the order and of every draw.
@@ -60,19 +60,21 @@ class TrainSplit(Dataset[Sample]):
         cells = self.table[row]
         sample = Sample(id=id_of(cells, row), row=row)
         for modality, reader in self.inputs.items():
-            value = cells.get(self.columns[modality])
-            if reader.kind == "text":
-                value = texts_of(value)
-            if value is not None and value != [] and value != "":
-                sample.inputs[modality], sample.keys[modality] = reader.load(
-                    value, self.folder, seed=seed, train=train
-                )
+            if self._has(cells, modality):
+                value = cells[self.columns[modality]]
+                sample.inputs[modality], sample.keys[modality] = reader.load(value, self.folder, seed=seed, train=train)
         for name, target in self.targets.items():
-            value = cells.get(self.columns[name])
-            index = None if value is None else target.load(value)
+            index = target.load(cells.get(self.columns.get(name)))
             if index is not None:
                 sample.targets[name] = index
         return sample
+
+    def _has(self, cells: Mapping[str, Any], modality: str) -> bool:
+        """Whether a row has a modality."""
+        value = cells.get(self.columns.get(modality, ""))
+        if isinstance(value, str | list):
+            return bool(texts_of(value))
+        return value is not None
 
 
 class EvalSplit(TrainSplit):
@@ -87,7 +89,7 @@ class EvalSplit(TrainSplit):
         self.further = [
             (row, modality, nth)
             for modality, reader in self.inputs.items()
-            if reader.kind == "text"
+            if reader.kind == "text" and self.columns.get(modality) in table.column_names
             for row, value in enumerate(table[self.columns[modality]])
             for nth in range(1, len(texts_of(value)))
         ]
@@ -110,7 +112,7 @@ class EvalSplit(TrainSplit):
             text, self.folder, seed=0, train=False
         )
         for other, reader in self.inputs.items():
-            if reader.kind != "text" and cells.get(self.columns[other]) is not None:
+            if reader.kind != "text" and self._has(cells, other):
                 sample.keys[other] = reader.key(cells[self.columns[other]])
         return sample
 
@@ -134,7 +136,7 @@ class EvalSplit(TrainSplit):
             row, _, nth = self.further[position - len(self.table)]
         for modality, reader in self.inputs.items():
             if reader.kind == "text":
-                texts = texts_of(self.table[row][self.columns[modality]])
+                texts = texts_of(self.table[row].get(self.columns.get(modality)))
                 return texts[nth] if nth < len(texts) else None
         return None
 
@@ -144,7 +146,7 @@ class EvalSplit(TrainSplit):
             return None
         cells = self.table[position]
         for modality, reader in self.inputs.items():
-            if reader.kind == "image" and cells.get(self.columns[modality]) is not None:
+            if reader.kind == "image" and self._has(cells, modality):
                 return reader.open(cells[self.columns[modality]], self.folder)
         return None
 
@@ -152,7 +154,7 @@ class EvalSplit(TrainSplit):
 def id_of(cells: Mapping[str, Any], row: int) -> str:
     """The row's name: its `id` column, or its number."""
     given = cells.get("id")
-    return str(row if given is None else given)
+    return str(row) if given is None or given == "" else str(given)  # "" would mark a filler
 
 
 class Collate:
@@ -170,6 +172,7 @@ class Collate:
         self.num_micro_batches = num_micro_batches
 
     def __call__(self, samples: Sequence[Sample]) -> list[Batch]:
+        """The micro-batches, in order."""
         size = len(samples) // self.num_micro_batches
         assert size * self.num_micro_batches == len(samples), "fillers make the parts even"
         return [self.batch(samples[start : start + size]) for start in range(0, len(samples), size)]

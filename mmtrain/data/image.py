@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
+from mmtrain.errors import ConfigError
 from mmtrain.types import Padded
 
 
@@ -65,7 +67,7 @@ class ImageInput:
         if not train:
             return self._eval(picture), self.key(value)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed also formats a stack trace for CUDA
             return self._train(picture), self.key(value)
 
     def key(self, value: Any) -> int:
@@ -73,18 +75,25 @@ class ImageInput:
         return key_of(value)
 
     def open(self, value: Any, folder: Path) -> Image.Image:
-        """The picture as a person would see it: RGB, on the background, turned as its EXIF says."""
-        from PIL import ImageOps
+        """The picture as a person would see it: RGB, on the background, turned as its EXIF says.
 
-        if isinstance(value, Image.Image):
-            picture = value
-        elif isinstance(value, bytes):
-            picture = Image.open(io.BytesIO(value))
-        else:
-            picture = Image.open(folder / value)
-        picture = ImageOps.exif_transpose(picture)
-        if picture.mode == "RGB":
-            return picture
+        Raises:
+            ConfigError: when it is missing or is not a picture.
+        """
+        try:
+            if isinstance(value, Image.Image):
+                picture = ImageOps.exif_transpose(value)
+            elif isinstance(value, bytes):
+                picture = ImageOps.exif_transpose(Image.open(io.BytesIO(value)))
+            else:
+                picture = ImageOps.exif_transpose(Image.open(folder / value))
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
+            name = f"{len(value)} bytes of a table in {folder}" if isinstance(value, bytes) else folder / str(value)
+            raise ConfigError(
+                f"{name} cannot be read as a picture: {error}\n    mend it, or take its row out"
+            ) from error
+        if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip to white
+            return Image.fromarray((np.asarray(picture) / 257).round().clip(0, 255).astype(np.uint8)).convert("RGB")
         if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
             picture = picture.convert("RGBA")
             below = Image.new("RGBA", picture.size, (*self.background, 255))

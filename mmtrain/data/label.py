@@ -26,7 +26,7 @@ class ClassLabel:
 
     def fit(self, values: Iterable[Any]) -> None:
         """Learn the names and their counts from the training split."""
-        counts = Counter(str(v) for v in values if v is not None)
+        counts = Counter(name for v in values if (name := _name_of(v)) is not None)
         self._set(ClassTarget(names=sorted(counts), counts=[counts[n] for n in sorted(counts)]))
 
     def _set(self, known: ClassTarget) -> None:
@@ -43,6 +43,14 @@ class ClassLabel:
         self._set(ClassTarget(**json.loads((folder / self._file_name).read_text(encoding="utf-8"))))
 
     def load(self, value: Any) -> Tensor | None:
-        """The index of the class, scalar int64; None for a name that training never saw."""
-        index = self._index.get(str(value))
+        """The index of the class, scalar int64; None for an empty cell and for a name that training never saw."""
+        index = self._index.get(_name_of(value) or "")
         return None if index is None else torch.tensor(index)
+
+
+def _name_of(value: Any) -> str | None:
+    """The class that a cell names; 3.0 is 3, because a column of numbers with gaps often comes as floats."""
+    if value is None or value != value:  # NaN is a gap as well
+        return None
+    name = str(int(value) if isinstance(value, float) and value.is_integer() else value)
+    return name if name.strip() else None

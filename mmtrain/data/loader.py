@@ -2,7 +2,7 @@
 
 A training step is one optimizer step: `batch_size` samples over all ranks and micro-batches. The last step of an epoch
 has what is left; filler samples, which have nothing, make it even, so that every sample comes exactly once an epoch for
-any number of ranks. In evaluation whole batches go to ranks in turn, so that a batch is the same for any number of them.
+any number of ranks. In evaluation whole batches go to the ranks in turn, so that how many there are changes no batch.
 """
 
 import math

@@ -1,5 +1,10 @@
-"""The data of a run: tables, columns, vocabularies and loaders behind one LightningDataModule."""
+"""The data of a run: tables, columns, vocabularies and loaders behind one LightningDataModule.
 
+What a run learned (a tokenizer, class names) and which inputs and targets it had stays in its folder. Whoever comes
+back to the folder, to go on or to test, takes it from there: a table without captions or labels serves as well then.
+"""
+
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -56,6 +61,7 @@ class DataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.num_micro_batches = num_micro_batches
+        self.first_step = 0  # of training; Lightning asks for the loader before it restores its own count
         self.tables: dict[str, Any] = {}
         self.inputs: dict[str, Any] = {}
         self.targets: dict[str, ClassLabel] = {}
@@ -80,43 +86,68 @@ class DataModule(LightningDataModule):
         self.folder = self._source()
         self.tables = read_tables(self.folder)
         if training and "train" not in self.tables:
-            raise ConfigError(f"{self.folder} has no train table; it has {', '.join(self.tables)}\n    add train.jsonl (or .csv, .parquet ...)")
+            raise self._no_table("train")
         first = next(iter(self.tables.values()))
         self.columns = find_columns(first, {name: self._wanted.get(name) for name in [*self._inputs, *self._targets]})
-        self.inputs = {m: reader for m, reader in self._inputs.items() if m in self.columns}
-        self.targets = {t: target for t, target in self._targets.items() if t in self.columns}
-        if not self.inputs:
+        if not any(m in self.columns for m in self._inputs):
             raise ConfigError(
                 f"{self.folder}: no column is known as an input; the table has {', '.join(first.column_names)}\n"
                 f"    say which holds what, such as data.columns.{next(iter(self._inputs))}={first.column_names[0]}"
             )
         if training and len(self.tables["train"]) < self.batch_size:
+            rows = len(self.tables["train"])
             raise ConfigError(
-                f"data.batch_size = {self.batch_size} is larger than the training split of {len(self.tables['train'])} rows"
-                f" in {self.folder}\n    set data.batch_size to {len(self.tables['train'])} or less"
+                f"data.batch_size = {self.batch_size} is larger than the training split of {rows} rows"
+                f" in {self.folder}\n    set data.batch_size to {rows} or less"
             )
         vocabulary_folder.mkdir(parents=True, exist_ok=True)
         with FileLock(vocabulary_folder / ".vocabulary.lock"):
-            self._vocabularies(vocabulary_folder)
+            self._vocabularies(vocabulary_folder, training=training)
 
-    def _vocabularies(self, folder: Path) -> None:
-        done = folder / ".vocabulary"
-        learned = [r for r in self.inputs.values() if r.kind == "text"] + list(self.targets.values())
-        if done.exists():
-            for part in learned:
-                part.restore(folder)
+    def _vocabularies(self, folder: Path, *, training: bool) -> None:
+        record = folder / ".vocabulary.json"
+        known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
+        # what an attempt left that ended before its first checkpoint binds nobody
+        bound = known is not None and (not training or any((folder / "checkpoints").glob("*.ckpt")))
+        if known is not None and (bound or known["origin"] == self._origin()):
+            self._restore(folder, known)
             return
         if "train" not in self.tables:
-            raise ConfigError(f"{folder} holds no vocabulary and {self.folder} has no train table to learn one from\n    set run_dir to the folder of the training run")
-        for name, column in self.columns.items():
-            values = self.tables["train"][column]
-            if name in self.targets:
-                self.targets[name].fit(values)
-                self.targets[name].save(folder)
-            elif self.inputs[name].kind == "text":
-                self.inputs[name].fit(text for cell in values for text in texts_of(cell))
-                self.inputs[name].save(folder)
-        done.write_text("the tokenizer and the class names here were learned from the training split\n")
+            raise ConfigError(
+                f"{folder} holds no vocabulary and {self.folder} has no train table to learn one from\n"
+                "    set run_dir to the folder of the training run"
+            )
+        self._learn(folder)
+        known = {"origin": self._origin(), "inputs": list(self.inputs), "targets": list(self.targets)}
+        temporary = record.with_suffix(".part")
+        temporary.write_text(json.dumps(known), encoding="utf-8")
+        temporary.replace(record)
+
+    def _origin(self) -> list[str]:
+        """What the vocabularies follow from."""
+        recipes = [reader.recipe for reader in self._inputs.values() if reader.kind == "text"]
+        return [self.tables["train"]._fingerprint, json.dumps(self.columns), *recipes]
+
+    def _restore(self, folder: Path, known: Mapping[str, Any]) -> None:
+        self.inputs = {m: reader for m, reader in self._inputs.items() if m in known["inputs"]}
+        self.targets = {t: target for t, target in self._targets.items() if t in known["targets"]}
+        for part in [*(r for r in self.inputs.values() if r.kind == "text"), *self.targets.values()]:
+            part.restore(folder)
+
+    def _learn(self, folder: Path) -> None:
+        """Fit on the training split; a target that it never has is none."""
+        table = self.tables["train"]
+        self.inputs = {m: reader for m, reader in self._inputs.items() if m in self.columns}
+        for name, reader in self.inputs.items():
+            if reader.kind == "text":
+                reader.fit(text for cell in table[self.columns[name]] for text in texts_of(cell))
+                reader.save(folder)
+        for name, target in self._targets.items():
+            if name in self.columns:
+                target.fit(table[self.columns[name]])
+        self.targets = {name: target for name, target in self._targets.items() if target.known.names}
+        for target in self.targets.values():
+            target.save(folder)
 
     def split(self, name: str) -> EvalSplit:
         """A split as evaluation reads it.
@@ -125,10 +156,17 @@ class DataModule(LightningDataModule):
             ConfigError: when there is no such table.
         """
         if name not in self.tables:
-            raise ConfigError(f"{self.folder} has no {name} table; it has {', '.join(self.tables)}\n    add {name}.jsonl (or .csv, .parquet ...)")
-        return EvalSplit(self.tables[name], **self._parts())
+            raise self._no_table(name)
+        return EvalSplit(self.tables[name], **self.parts())
 
-    def _parts(self) -> dict[str, Any]:
+    def _no_table(self, name: str) -> ConfigError:
+        return ConfigError(
+            f"{self.folder} has no {name} table; it has {', '.join(self.tables)}\n"
+            f"    add {name}.jsonl (or .csv, .parquet ...)"
+        )
+
+    def parts(self) -> dict[str, Any]:
+        """What every split of this data is read with."""
         return {
             "folder": self.folder,
             "columns": self.columns,
@@ -139,20 +177,23 @@ class DataModule(LightningDataModule):
 
     def example(self) -> Batch:
         """A batch of two rows, to see shapes with."""
-        split = EvalSplit(next(iter(self.tables.values())).select(range(2)), **self._parts())
-        return Collate(inputs=self.inputs, targets=list(self.targets)).batch([split[0, 0], split[0, 1]])
+        table = next(iter(self.tables.values()))
+        split = EvalSplit(table.select(range(min(2, len(table)))), **self.parts())
+        return Collate(inputs=self.inputs, targets=list(self.targets)).batch(
+            [split[0, 0], split[0, len(split.table) - 1]]
+        )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """The steps of training, from the trainer's step on."""
+        """The steps of training, from `first_step` on."""
         assert self.trainer is not None
-        split = TrainSplit(self.tables["train"], **self._parts())
+        split = TrainSplit(self.tables["train"], **self.parts())
         steps = TrainSteps(
             num_samples=len(split),
             batch_size=self.batch_size,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
             num_micro_batches=self.num_micro_batches,
-            first_step=self.trainer.global_step,
+            first_step=self.first_step,
             steps_per_epoch=_limited(len(split), self.batch_size, self.trainer.limit_train_batches),
         )
         return self._loader(split, steps, self.num_micro_batches)

@@ -1,5 +1,10 @@
-"""Text: token ids from a tokenizer that is trained on the training split and kept in the run folder."""
+"""Text: token ids from a tokenizer that is trained on the training split and kept in the run folder.
 
+The same texts give the same tokenizer, which the `tokenizers` trainers alone do not promise: which of several rare
+characters they drop, and how they number the pieces of WordPiece, differs from process to process.
+"""
+
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,42 +25,85 @@ class TextInput:
         max_length: longer texts are cut to so many tokens.
         lowercase: fold case before tokenizing.
         algorithm: bpe or wordpiece.
+        word_dropout: chance of a token to be replaced by [UNK] in training (1511.06349, 3.1), so that words which
+            training never saw do not drown the others.
     """
 
     kind = "text"
     file_name = "tokenizer.json"
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
-    def __init__(self, *, vocab_size: int, max_length: int, lowercase: bool, algorithm: str) -> None:
+    def __init__(self, *, vocab_size: int, max_length: int, lowercase: bool, algorithm: str, word_dropout: float) -> None:
         if algorithm not in ("bpe", "wordpiece"):
             raise ValueError(f"algorithm = {algorithm}; set it to bpe or wordpiece")
+        if vocab_size <= len(self.special):
+            raise ValueError(
+                f"vocab_size = {vocab_size} leaves no room beside {' '.join(self.special)}; set it to 1000"
+            )
+        if max_length < 3:
+            raise ValueError(f"max_length = {max_length} leaves no room between [CLS] and [SEP]; set it to 3 or more")
         self.vocab_size = vocab_size
         self.max_length = max_length
         self.lowercase = lowercase
         self.algorithm = algorithm
+        self.word_dropout = word_dropout
         self.tokenizer: Any = None
+
+    @property
+    def recipe(self) -> str:
+        """What the tokenizer follows from, beside the texts."""
+        return f"{self.algorithm} vocab_size={self.vocab_size} max_length={self.max_length} lowercase={self.lowercase}"
 
     def fit(self, texts: Iterable[str]) -> None:
         """Train the tokenizer on the captions of the training split."""
-        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+        from tokenizers import processors
 
-        options = {"vocab_size": self.vocab_size, "special_tokens": list(self.special), "show_progress": False}
-        trainer: Any
-        if self.algorithm == "bpe":
-            tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
-            trainer = trainers.BpeTrainer(**options)
-        else:
-            tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-            trainer = trainers.WordPieceTrainer(**options)
-        fold = [normalizers.NFKC()] + ([normalizers.Lowercase()] if self.lowercase else [])
-        tokenizer.normalizer = normalizers.Sequence(fold)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.train_from_iterator(texts, trainer)
+        texts = list(texts)
+        tokenizer = self._bpe(texts) if self.algorithm == "bpe" else self._wordpiece(texts)
         tokenizer.post_processor = processors.TemplateProcessing(
             single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
         )
         tokenizer.enable_truncation(self.max_length)
         self.tokenizer = tokenizer
+
+    def _bpe(self, texts: list[str]) -> Any:
+        from tokenizers import models, trainers
+
+        tokenizer = self._blank(models.BPE(unk_token="[UNK]"))
+        characters = _characters(tokenizer, texts)
+        options: dict[str, Any] = {"vocab_size": self.vocab_size, "special_tokens": list(self.special)}
+        room = self.vocab_size - len(self.special)
+        if len(characters) > room:  # the trainer would take them all, whatever vocab_size says
+            options |= {"initial_alphabet": characters[:room], "limit_alphabet": room}
+        tokenizer.train_from_iterator(texts, trainers.BpeTrainer(show_progress=False, **options))
+        return tokenizer
+
+    def _wordpiece(self, texts: list[str]) -> Any:
+        """Pieces inside a word start with ##; the trainer numbers those that it is given first in a fixed order."""
+        from tokenizers import models, trainers
+
+        draft = self._blank(models.WordPiece(unk_token="[UNK]"))
+        characters = _characters(draft, texts)[: (self.vocab_size - len(self.special)) // 2]
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=self.vocab_size,
+            special_tokens=[*self.special, *(f"##{c}" for c in characters)],
+            initial_alphabet=characters,
+            limit_alphabet=len(characters),
+            show_progress=False,
+        )
+        draft.train_from_iterator(texts, trainer)
+        tokenizer = self._blank(models.WordPiece(draft.get_vocab(), unk_token="[UNK]"))
+        tokenizer.add_special_tokens(list(self.special))
+        return tokenizer
+
+    def _blank(self, model: Any) -> Any:
+        from tokenizers import Tokenizer, normalizers, pre_tokenizers
+
+        tokenizer = Tokenizer(model)
+        fold = [normalizers.NFKC()] + ([normalizers.Lowercase()] if self.lowercase else [])
+        tokenizer.normalizer = normalizers.Sequence(fold)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        return tokenizer
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer into a run folder."""
@@ -71,7 +119,12 @@ class TextInput:
         """Token ids (L,), int64, and the key of the text that was taken; the first of several in evaluation."""
         texts = texts_of(value)
         text = texts[mix(seed) % len(texts)] if train else texts[0]
-        return torch.tensor(self.tokenizer.encode(text).ids, dtype=torch.long), key_of(text)
+        ids = torch.tensor(self.tokenizer.encode(text).ids, dtype=torch.long)
+        if train and self.word_dropout > 0:
+            dropped = torch.rand(len(ids), generator=torch.Generator().manual_seed(seed)) < self.word_dropout
+            dropped[[0, -1]] = False  # [CLS] and [SEP]
+            ids[dropped] = self.special.index("[UNK]")
+        return ids, key_of(text)
 
     def pad(self, values: Sequence[Tensor | None]) -> Padded:
         """Token ids (B, L) padded with 0 to the longest, and the mask (B, L)."""
@@ -85,9 +138,15 @@ class TextInput:
         return Padded(ids, mask)
 
 
-def texts_of(value: str | Sequence[str] | None) -> list[str]:
+def _characters(tokenizer: Any, texts: list[str]) -> list[str]:
+    """Those of the normalised texts, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(tokenizer.normalizer.normalize_str(text))
+    return sorted((c for c in counts if not c.isspace()), key=lambda c: (-counts[c], c))
+
+
+def texts_of(value: Any) -> list[str]:
     """The captions of a cell: one, several, or none; blank ones do not count."""
-    if value is None:
-        return []
-    texts = [value] if isinstance(value, str) else list(value)
+    texts = value if isinstance(value, list | tuple) else [value]
     return [str(t) for t in texts if t is not None and str(t).strip()]

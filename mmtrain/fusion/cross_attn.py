@@ -34,9 +34,7 @@ class CrossAttn(nn.Module):
         self.projections = nn.ModuleDict({m: nn.Linear(dims[m], dim) for m in self.modalities})
         self.kinds = nn.ParameterDict({m: nn.Parameter(torch.randn(dim) * 0.02) for m in self.modalities})
         self.layers = nn.ModuleList(
-            CrossLayer(
-                modalities=self.modalities, dim=dim, num_heads=num_heads, mlp_ratio=mlp_ratio, dropout=dropout
-            )
+            CrossLayer(modalities=self.modalities, dim=dim, num_heads=num_heads, mlp_ratio=mlp_ratio, dropout=dropout)
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(dim)
@@ -55,9 +53,7 @@ class CrossAttn(nn.Module):
 class CrossLayer(nn.Module):
     """Each modality reads the others, then itself."""
 
-    def __init__(
-        self, *, modalities: list[str], dim: int, num_heads: int, mlp_ratio: float, dropout: float
-    ) -> None:
+    def __init__(self, *, modalities: list[str], dim: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
         super().__init__()
         self.reading = len(modalities) > 1
         if self.reading:

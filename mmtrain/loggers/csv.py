@@ -5,7 +5,6 @@ Lightning's own CSVLogger empties the file of an existing folder and puts traini
 
 import csv
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,15 @@ class CSVMetrics(Logger):
         self._columns = list(self.first_columns)
         self._last: dict[str, str] = {}
         self._last_start = 0
-        if resume_step is not None and self.path.exists():
-            self._keep_until(resume_step)
-        else:
+        self._begin(resume_step)
+
+    @rank_zero_only
+    def _begin(self, resume_step: int | None) -> None:
+        if resume_step is None or not self.path.exists():
             self._write([])
+            return
+        rows = [row for row in self._rows() if row["step"].isdigit() and int(row["step"]) <= resume_step]
+        self._write(rows)
 
     @property
     def name(self) -> str:
@@ -80,14 +84,8 @@ class CSVMetrics(Logger):
             self._columns = list(reader.fieldnames or self.first_columns)
         return rows
 
-    def _keep_until(self, step: int) -> None:
-        rows = [row for row in self._rows() if row["step"].isdigit() and int(row["step"]) <= step]
-        self._write(rows)
-
     def _write(self, rows: list[dict[str, str]]) -> None:
         """The whole file anew, atomically."""
-        if not rank_zero_only.rank == 0:
-            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".csv.part")
         with temporary.open("w", newline="", encoding="utf-8") as file:
@@ -97,7 +95,7 @@ class CSVMetrics(Logger):
             file.flush()
             self._last_start = file.tell()
             writer.writerows(rows[-1:])
-        os.replace(temporary, self.path)
+        temporary.replace(self.path)
         self._last = rows[-1] if rows else {}
 
 

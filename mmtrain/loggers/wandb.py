@@ -2,7 +2,9 @@
 
 import netrc
 import os
+import secrets
 from pathlib import Path
+from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 
@@ -22,8 +24,8 @@ def make_wandb(*, run_dir: str, project: str, name: str | None) -> WandbLogger:
     id_file = folder / "wandb_id.txt"
     if not id_file.exists():
         id_file.parent.mkdir(parents=True, exist_ok=True)
-        id_file.write_text(wandb.util.generate_id())
-    options = {
+        id_file.write_text(secrets.token_hex(4))
+    options: dict[str, Any] = {
         "save_dir": folder,
         "project": project,
         "name": name or folder.name,

@@ -154,7 +154,9 @@ def expected_hits(similarity: Tensor, positive: Tensor, k: int) -> tuple[Tensor,
     tied = similarity == best
     right, wrong = (tied & positive).sum(dim=1), (tied & ~positive).sum(dim=1)
     everywhere = positive.sum(dim=1)
-    return _probability(right, wrong, k - better), _probability(everywhere, positive.shape[1] - everywhere, torch.full_like(better, k))
+    return _probability(right, wrong, k - better), _probability(
+        everywhere, positive.shape[1] - everywhere, torch.full_like(better, k)
+    )
 
 
 def _probability(right: Tensor, wrong: Tensor, places: Tensor) -> Tensor:

@@ -46,7 +46,9 @@ class Contrastive(nn.Module):
     ) -> None:
         super().__init__()
         if len(modalities) != 2 or modalities[0] == modalities[1]:
-            raise ValueError(f"modalities = {list(modalities)}; contrastive takes two different ones, such as [image, text]")
+            raise ValueError(
+                f"modalities = {list(modalities)}; contrastive takes two different ones, such as [image, text]"
+            )
         self.reads = self.needs = tuple(modalities)
         self.weight = weight
         self.pool = MeanPool()

@@ -1,8 +1,8 @@
 """Matching: does this text belong to this picture? The fused features of right and wrong pairs (ALBEF, 2107.07651, 3.2).
 
 In training each row gives three pairs: its own, its left side with a wrong right side, and the other way round; the
-wrong ones are drawn with the probabilities that the contrastive task gives them, so that they are hard. Without that
-task they are drawn evenly. In evaluation the wrong side is that of the next row with another content: the same for any
+wrong ones are drawn with the probabilities that the contrastive task gives them, so that they are hard, mixed with even
+ones. Without that task all are drawn evenly. In evaluation the wrong side is that of a fixed other row of the batch: the same for any
 number of ranks and for every model, so that runs can be compared.
 """
 
@@ -34,7 +34,9 @@ class Matching(nn.Module):
     Args:
         dims: width by what can be read.
         modalities: the two whose pairing is judged.
-        negatives_from: name of the contrastive task whose similarities choose the wrong partners.
+        negatives_from: name of the contrastive task whose similarities choose the hard wrong partners.
+        hard_share: how many of the wrong partners are hard; the others are drawn evenly. Hard ones alone teach nothing
+            where they are nearly right, such as another skin tone of the same gesture.
         weight: see `Task`.
         dropout: before the head.
     """
@@ -44,13 +46,25 @@ class Matching(nn.Module):
     monitor = "accuracy"
 
     def __init__(
-        self, *, dims: Mapping[str, int], modalities: Sequence[str], negatives_from: str, weight: float, dropout: float
+        self,
+        *,
+        dims: Mapping[str, int],
+        modalities: Sequence[str],
+        negatives_from: str,
+        hard_share: float,
+        weight: float,
+        dropout: float,
     ) -> None:
         super().__init__()
         if len(modalities) != 2 or modalities[0] == modalities[1]:
-            raise ValueError(f"modalities = {list(modalities)}; matching takes two different ones, such as [image, text]")
+            raise ValueError(
+                f"modalities = {list(modalities)}; matching takes two different ones, such as [image, text]"
+            )
         self.needs = tuple(modalities)
+        if not 0.0 <= hard_share <= 1.0:
+            raise ValueError(f"hard_share = {hard_share}; set it to a share from 0 to 1")
         self.negatives_from = negatives_from
+        self.hard_share = hard_share
         self.weight = weight
         self.pool = MeanPool()
         self.head = nn.Sequential(nn.LayerNorm(dims["fused"]), nn.Dropout(dropout), nn.Linear(dims["fused"], 2))
@@ -60,9 +74,8 @@ class Matching(nn.Module):
         left, right = self.needs
         allowed = self._allowed(view.batch)
         if self.training:
-            weights = self._hardness(view) * allowed
-            other_right, other_left = _draw(weights), _draw(weights.T.contiguous())
-            partners = [{right: other_right}, {left: other_left}]
+            weights = self._chances(view, allowed)
+            partners = [{right: _draw(weights[0])}, {left: _draw(weights[1])}]
         else:
             partners = [{right: _next(allowed)}]
         wrong = torch.stack([self._judge(view.paired(rows)) for rows in partners])
@@ -81,15 +94,18 @@ class Matching(nn.Module):
         return ~positive & pairs.unsqueeze(1) & pairs
 
     @torch.no_grad()
-    def _hardness(self, view: Any) -> Tensor:
-        """(B, B), float32: how likely each wrong pair is to be drawn, up to a factor."""
+    def _chances(self, view: Any, allowed: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, B) twice, rows summing to 1 or 0: the chance of each right side for a left one, and the other way round."""
         if self.negatives_from not in view.model.tasks:
-            return torch.ones(len(view.batch), len(view.batch), device=view.batch.rows.device)
+            return _shares(allowed.float()), _shares(allowed.T.float())
         left, right = self.needs
         vectors = view.predictions(self.negatives_from)
-        scale = view.model.tasks[self.negatives_from].scale
-        similarity = scale * vectors[left].float() @ vectors[right].float().T
-        return (similarity - similarity.amax()).clamp(min=-30).exp() + 1e-12
+        similarity = view.model.tasks[self.negatives_from].scale * vectors[left].float() @ vectors[right].float().T
+        return self._mixed(similarity, allowed), self._mixed(similarity.T, allowed.T)
+
+    def _mixed(self, similarity: Tensor, allowed: Tensor) -> Tensor:
+        hard = similarity.masked_fill(~allowed, float("-inf")).softmax(dim=1).nan_to_num(0.0)  # nothing allowed: 0
+        return self.hard_share * hard + (1.0 - self.hard_share) * _shares(allowed.float())
 
     def count(self, batch: Batch) -> Tensor:
         """Rows that have both sides and a wrong partner in the batch."""
@@ -138,6 +154,11 @@ class Matching(nn.Module):
         return [{"match": round(p, 6)} if has else {} for p, has in zip(probability, both, strict=True)]
 
 
+def _shares(weights: Tensor) -> Tensor:
+    """Rows scaled to sum to 1; a row of zeros stays."""
+    return weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-12)
+
+
 def _draw(weights: Tensor) -> Tensor:
     """(B,), int64: one column a row with probability in proportion to its weight; column 0 where all are zero."""
     nothing = weights.sum(dim=1) == 0
@@ -147,9 +168,14 @@ def _draw(weights: Tensor) -> Tensor:
 
 
 def _next(allowed: Tensor) -> Tensor:
-    """(B,), int64: for row i the first j in i + 1, i + 2, ... (going round) that is allowed; i itself if none is."""
+    """(B,), int64: for row i the first j in i + B/2, i + B/2 + 1, ... (going round) that is allowed; i if none is.
+
+    Half a batch away, because tables are often sorted and neighbours alike.
+    """
     size = len(allowed)
-    order = (torch.arange(size, device=allowed.device).unsqueeze(1) + torch.arange(1, size + 1, device=allowed.device)) % size
+    order = (
+        torch.arange(size, device=allowed.device).unsqueeze(1) + torch.arange(size, device=allowed.device) + size // 2
+    ) % size
     first = allowed.gather(1, order).int().argmax(dim=1)
     found = order.gather(1, first.unsqueeze(1)).squeeze(1)
     return torch.where(allowed.any(dim=1), found, torch.arange(size, device=allowed.device))

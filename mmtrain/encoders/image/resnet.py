@@ -24,7 +24,7 @@ class ResNet(nn.Module):
 
     def __init__(self, *, name: str, small_input: bool) -> None:
         super().__init__()
-        known = torchvision.models.list_models(module=torchvision.models.resnet)
+        known = torchvision.models.list_models(module=torchvision.models, include=["resne*", "wide_resne*"])
         if name not in known:
             raise ValueError(f"torchvision has no ResNet named {name!r}; it has {', '.join(known)}")
         net = torchvision.models.get_model(name, weights=None)

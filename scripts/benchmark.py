@@ -1,0 +1,107 @@
+"""Samples per second of train.py's training loop over a plain PyTorch loop: same model, data and loader, one process.
+
+    python scripts/benchmark.py [group=option ...] [key=value ...]
+
+The two alternate, so that a machine that slows down slows both. Overrides are those of train.py.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning import Callback
+from rich.console import Console
+from rich.table import Table
+
+from mmtrain.build import build_data, build_lit, build_model, build_trainer, compose
+from mmtrain.data.dataset import Collate, TrainSplit
+from mmtrain.data.loader import TrainSteps, make_loader
+from mmtrain.data.module import DataModule
+from mmtrain.lit import LitModel
+
+ROUNDS = 3
+WARMUP_STEPS = 3
+STEPS = 20
+
+
+class Stopwatch(Callback):
+    """Notes when the warm-up is over and when the last step is."""
+
+    def __init__(self) -> None:
+        self.started = self.ended = 0.0
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        """Note the time after each step."""
+        if batch_idx + 1 == WARMUP_STEPS:
+            self.started = time.perf_counter()
+        self.ended = time.perf_counter()
+
+
+def build(cfg: DictConfig, data: DataModule) -> LitModel:
+    """The same model each time."""
+    torch.manual_seed(cfg.seed)
+    return build_lit(cfg, build_model(cfg, data))
+
+
+def with_framework(cfg: DictConfig, data: DataModule) -> float:
+    """Samples per second as train.py trains: loggers, callbacks, progress."""
+    lit = build(cfg, data)
+    watch = Stopwatch()
+    trainer = build_trainer(cfg, monitor="train/loss", resume_step=None, extra=[watch])
+    trainer.fit(lit, datamodule=data)
+    return STEPS * cfg.data.batch_size / (watch.ended - watch.started)
+
+
+def with_plain_loop(cfg: DictConfig, data: DataModule) -> float:
+    """Samples per second of the loop that one would write by hand."""
+    lit = build(cfg, data)
+    model = lit.model.train()
+    optimizer = lit.make_optimizer([{"params": list(model.parameters())}])
+    split = TrainSplit(data.tables["train"], **data.parts())
+    steps = TrainSteps(num_samples=len(split), batch_size=cfg.data.batch_size)
+    collate = Collate(inputs=data.inputs, targets=list(data.targets))
+    loader = make_loader(split, steps, collate, num_workers=cfg.data.num_workers, pin_memory=False)
+    started = 0.0
+    for number, [batch] in enumerate(loader):
+        losses = {name: total / count.clamp(min=1) for name, (total, count) in model.losses(batch).items()}
+        loss = sum(model.tasks[name].weight * value for name, value in losses.items())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.trainer.gradient_clip_val)
+        optimizer.step()
+        if number + 1 == WARMUP_STEPS:
+            started = time.perf_counter()
+        if number + 1 == WARMUP_STEPS + STEPS:
+            break
+    return STEPS * cfg.data.batch_size / (time.perf_counter() - started)
+
+
+def main() -> None:
+    """Run both in turn and print the medians and their ratio."""
+    with tempfile.TemporaryDirectory() as folder:
+        length = [
+            f"trainer.limit_train_batches={WARMUP_STEPS + STEPS}",
+            "trainer.max_epochs=1",
+            "trainer.limit_val_batches=0",
+        ]
+        cfg = compose([*sys.argv[1:], *length, f"run_dir={folder}"])
+        data = build_data(cfg)
+        data.read(Path(folder), training=True)
+        rows = []
+        for _ in range(ROUNDS):
+            rows.append((with_framework(cfg, data), with_plain_loop(cfg, data)))
+    table = Table("round", "train.py", "plain loop", "ratio", title="samples per second")
+    for number, (ours, plain) in enumerate(rows, start=1):
+        table.add_row(str(number), f"{ours:.1f}", f"{plain:.1f}", f"{ours / plain:.3f}")
+    ours, plain, ratio = (statistics.median(column) for column in zip(*((o, p, o / p) for o, p in rows), strict=True))
+    table.add_section()
+    table.add_row("median", f"{ours:.1f}", f"{plain:.1f}", f"{ratio:.3f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Tables of a folder: every format gives the same rows, and what is wrong with one is said with its mend."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mmtrain.data.files import READERS, existing_folder, find_columns, read_tables
+from mmtrain.errors import ConfigError
+
+ROWS: list[dict[str, str | None]] = [
+    {"id": "007", "image": "a.png", "caption": "a cat, and a dog", "label": "3"},
+    {"id": "008", "image": None, "caption": "NA", "label": "10"},
+    {"id": "009", "image": "c.png", "caption": 'a "quoted" name', "label": None},
+    {"id": "010", "image": "d.png", "caption": "ein Bär\nund noch einer", "label": "null"},
+    {"id": "011", "image": "e.png", "caption": None, "label": "True"},
+]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    table = pa.Table.from_pylist(rows)
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix in (".csv", ".tsv"):
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    elif path.suffix == ".parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table)
+
+
+@pytest.mark.parametrize("ending", list(READERS))
+def test_every_format_gives_the_same_rows(tmp_path: Path, ending: str) -> None:
+    for split, rows in (("train", ROWS), ("val", ROWS[:2]), ("test", ROWS[2:])):
+        write(tmp_path / f"{split}.{ending}", rows)
+    tables = read_tables(tmp_path)
+    assert list(tables) == ["train", "val", "test"]
+    assert list(tables["train"]) == ROWS
+    assert list(tables["val"]) == ROWS[:2] and list(tables["test"]) == ROWS[2:]
+
+
+def test_splits_may_have_different_formats_and_only_some_need_be_there(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", ROWS)
+    write(tmp_path / "test.parquet", ROWS)
+    (tmp_path / "notes.txt").write_text("not a table")
+    assert {name: len(table) for name, table in read_tables(tmp_path).items()} == {"train": 5, "test": 5}
+
+
+def test_a_table_that_was_changed_is_read_anew(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", ROWS)
+    assert len(read_tables(tmp_path)["train"]) == 5
+    write(tmp_path / "train.jsonl", ROWS[:3])
+    assert len(read_tables(tmp_path)["train"]) == 3
+
+
+def test_a_csv_of_a_spreadsheet_or_of_pandas_is_read(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("\ufeffcaption,label\r\na cat,1\r\n\r\na dog,\r\n", encoding="utf-8")
+    assert list(read_tables(tmp_path)["train"]) == [{"caption": "a cat", "label": "1"}, {"caption": "a dog", "label": None}]
+    (tmp_path / "train.csv").write_text(",caption\n0,a cat\n1,a dog\n")
+    assert [row["caption"] for row in read_tables(tmp_path)["train"]] == ["a cat", "a dog"]
+
+
+def test_captions_may_be_one_or_several_in_one_column(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"caption": ["a", "b"]}\n{"caption": "c"}\n{"caption": null}\n')
+    assert [row["caption"] for row in read_tables(tmp_path)["train"]] == [["a", "b"], "c", None]
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read_tables(folder)
+    return str(caught.value)
+
+
+# name of the file, what stands in it, what the message must say
+BROKEN: list[tuple[str, bytes, list[str]]] = [
+    ("train.jsonl", b"", ["has no rows", "train split", "remove the file"]),
+    ("train.parquet", b"", ["has no rows"]),
+    ("val.csv", b"id,caption\n", ["has no rows", "val split"]),
+    ("test.jsonl", b"\n\n", ["has no rows", "test split"]),
+    ("train.csv", b"\n", ["has no rows"]),
+    ("train.jsonl", b'{"id": 1}\n\n{"id": 2', ["as jsonl", "line 3 is not JSON", "mend the table"]),
+    ("train.jsonl", b'{"id": 1}\nhello\n', ["line 2 is not JSON", "character 1"]),
+    ("train.jsonl", '{"id": "é"}\n'.encode("latin-1"), ["as jsonl", "save it as UTF-8"]),
+    ("train.csv", "id,caption\n1,é\n".encode("latin-1"), ["as csv", "save it as UTF-8"]),
+    ("train.csv", b"id,caption\n1,a cat, a dog\n", ["3 fields under 2 column names", "quote what holds a comma"]),
+    ("train.csv", b"id,caption\n1,a cat\n2,a cat, a dog\n", ["Expected 2 fields in line 3, saw 3"]),
+    ("train.parquet", b"PAR1 and no more", ["as parquet"]),
+    ("train.arrow", b"not arrow at all", ["as arrow"]),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "said"), BROKEN)
+def test_a_broken_table_is_named_with_its_fault(
+    tmp_path: Path, name: str, content: bytes, said: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    message = refused(tmp_path)
+    assert message.startswith(str(tmp_path / name))
+    assert [part for part in said if part not in message] == []
+    assert len(message.splitlines()) == 2, message
+    assert caplog.text == "", "one fault, said once"
+
+
+def test_two_tables_of_one_split_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", ROWS)
+    write(tmp_path / "train.csv", ROWS)
+    message = refused(tmp_path)
+    assert "train.jsonl and train.csv" in message and "which is the train split" in message and "keep one" in message
+
+
+def test_a_folder_without_a_table_says_what_it_holds(tmp_path: Path) -> None:
+    message = refused(tmp_path)
+    assert "no train, val or test table" in message and "it holds nothing" in message
+    (tmp_path / "training.json").write_text("[]")
+    message = refused(tmp_path)
+    assert "training.json" in message and ".jsonl, .csv, .tsv, .parquet, .arrow" in message
+
+
+def test_the_folder_must_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"data.root = .*nothere does not exist\n    set data.root to the folder"):
+        existing_folder(tmp_path / "nothere")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file is a file, not a folder"):
+        existing_folder(tmp_path / "file")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert existing_folder("~") == tmp_path == existing_folder(str(tmp_path))
+
+
+class Table:
+    """As much of a `datasets.Dataset` as the search for columns looks at."""
+
+    def __init__(self, *names: str) -> None:
+        self.column_names = list(names)
+
+
+def test_columns_are_found_by_their_usual_names() -> None:
+    wanted = {"image": None, "text": None, "label": None, "speed": None}
+    assert find_columns(Table("picture", "captions", "class", "id"), wanted) == {
+        "image": "picture",
+        "text": "captions",
+        "label": "class",
+    }
+    assert find_columns(Table("title", "caption", "label", "speed"), wanted) == {
+        "text": "caption",
+        "label": "label",
+        "speed": "speed",
+    }
+    assert find_columns(Table("a", "b"), wanted) == {}
+
+
+def test_a_named_column_goes_before_a_usual_one() -> None:
+    assert find_columns(Table("caption", "name"), {"text": "name"}) == {"text": "name"}
+
+
+def test_an_unknown_column_is_named_with_the_nearest() -> None:
+    with pytest.raises(ConfigError) as caught:
+        find_columns(Table("image", "caption"), {"image": None, "text": "captoin"})
+    message = str(caught.value)
+    assert "data.columns.text = captoin" in message and "image, caption" in message
+    assert "set data.columns.text=caption" in message
+    with pytest.raises(ConfigError, match=r"set data.columns.label to one of them, or to null"):
+        find_columns(Table("image", "caption"), {"label": "xyz"})

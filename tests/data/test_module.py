@@ -1,0 +1,247 @@
+"""The data of a run: columns, vocabularies that stay in the run folder, and loaders for every part of a run."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from mmtrain.data.files import existing_folder
+from mmtrain.data.module import DataModule
+from mmtrain.errors import ConfigError
+from tests.data.parts import NAMES, draw_pictures, image_input, text_input, write_rows
+
+ROOT = Path(__file__).parents[2]
+# A real process that reads the data into a run folder as soon as the file of the second argument is there.
+CHILD = """
+import sys, time
+from pathlib import Path
+from tests.data.test_module import module
+data, go = module(Path(sys.argv[1])), Path(sys.argv[2])
+print("ready", flush=True)
+while not go.exists():
+    time.sleep(0.001)
+data.read(Path(sys.argv[3]), training=True)
+print(data.inputs["text"].tokenizer.to_str() + str(data.known_targets))
+"""
+
+
+def make_folder(root: Path, rows: int = 10, **renamed: str) -> Path:
+    """Three tables; columns may get other names."""
+    root.mkdir(parents=True, exist_ok=True)
+    names = draw_pictures(root, rows)
+    cells = [
+        {"id": f"r{n}", "image": names[n], "caption": NAMES[n % 6], "label": ("cat", "dog", "ant")[n % 3]}
+        for n in range(rows)
+    ]
+    table = [{renamed.get(name, name): value for name, value in row.items()} for row in cells]
+    for split, part in {"train": table, "val": table[:4], "test": table[4:9]}.items():
+        write_rows(root / f"{split}.jsonl", part)
+    return root
+
+
+def module(root: Path, *, columns: dict[str, str | None] | None = None, **changed: Any) -> DataModule:
+    made: dict[str, Any] = {
+        "source": lambda: existing_folder(root),
+        "columns": columns or {"image": None, "text": None, "label": None},
+        "inputs": {"image": image_input(), "text": text_input()},
+        "targets": ["label"],
+        "batch_size": 4,
+        "eval_batch_size": 3,
+        "num_workers": 0,
+        "seed": 0,
+        "num_micro_batches": 2,
+    }
+    return DataModule(**made | changed)
+
+
+def read(root: Path, run: Path, *, training: bool = True, **changed: Any) -> DataModule:
+    data = module(root, **changed)
+    data.read(run, training=training)
+    return data
+
+
+def refused(root: Path, run: Path, *, training: bool = True, **changed: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read(root, run, training=training, **changed)
+    return str(caught.value)
+
+
+def vocabulary(run: Path) -> dict[str, str]:
+    names = ("tokenizer.json", "classes_label.json", ".vocabulary.json")
+    return {n: hashlib.sha256((run / n).read_bytes()).hexdigest() for n in names}
+
+
+def ids(data: DataModule, text: str = "a red cat") -> list[int]:
+    return data.inputs["text"].load(text, Path(), seed=0, train=False)[0].tolist()
+
+
+def test_reading_learns_and_reading_again_takes_the_same(tmp_path: Path) -> None:
+    root, run = make_folder(tmp_path / "data"), tmp_path / "run"
+    data = read(root, run)
+    assert list(data.inputs) == ["image", "text"]
+    assert data.known_targets["label"].names == ["ant", "cat", "dog"]
+    assert data.known_targets["label"].counts == [3, 4, 3]
+    before = vocabulary(run)
+    again = read(root, run, training=False)
+    assert vocabulary(run) == before
+    assert again.known_targets == data.known_targets and ids(again) == ids(data)
+
+
+def test_two_processes_at_once_have_one_vocabulary(tmp_path: Path) -> None:
+    root, go, run = make_folder(tmp_path / "data"), tmp_path / "go", tmp_path / "run"
+    command = [sys.executable, "-c", CHILD, str(root), str(go), str(run)]
+    children = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for child in children:
+        assert child.stdout is not None and child.stdout.readline() == "ready\n"
+    go.touch()
+    said = [child.communicate(timeout=120)[0] for child in children]
+    assert [child.returncode for child in children] == [0, 0]
+    assert said[0] == said[1] and "[SEP]" in said[0]
+    read(root, tmp_path / "alone")
+    assert vocabulary(run) == vocabulary(tmp_path / "alone"), "and it is the one that a single process learns"
+
+
+def test_a_run_that_never_trained_leaves_nothing_that_binds_the_next(tmp_path: Path) -> None:
+    root, run = make_folder(tmp_path / "data"), tmp_path / "run"
+    write_rows(root / "train.jsonl", [{"caption": name, "kind": "x"} for name in NAMES])
+    assert list(read(root, run).known_targets) == []
+    columns = {"image": None, "text": None, "label": "kind"}
+    assert read(root, run, columns=columns).known_targets["label"].names == ["x"]
+    smaller = {"inputs": {"text": text_input(vocab_size=40)}, "columns": columns}
+    assert read(root, run, **smaller).inputs["text"].tokenizer.get_vocab_size() <= 40
+    write_rows(root / "train.jsonl", [{"caption": name, "kind": "y"} for name in NAMES])
+    assert read(root, run, columns=columns).known_targets["label"].names == ["y"]
+
+
+def test_what_a_trained_run_learned_stays_when_the_data_changes(tmp_path: Path) -> None:
+    root, run = make_folder(tmp_path / "data"), tmp_path / "run"
+    data = read(root, run)
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "last.ckpt").touch()
+    write_rows(root / "train.jsonl", [{"image": "0.png", "caption": "quite other words", "label": "new"}] * 9)
+    again = read(root, run)
+    assert again.known_targets == data.known_targets and ids(again) == ids(data)
+
+
+def test_a_table_to_predict_from_needs_neither_labels_nor_captions_nor_a_training_split(tmp_path: Path) -> None:
+    trained, run = make_folder(tmp_path / "data"), tmp_path / "run"
+    read(trained, run)
+    for name, rows in {
+        "pictures": [{"image": "0.png"}, {"image": "1.png"}],
+        "captions": [{"caption": "a red cat"}],
+        "one": [{"image": "0.png"}],
+    }.items():
+        root = tmp_path / name
+        root.mkdir()
+        draw_pictures(root, 2)
+        write_rows(root / "test.jsonl", rows)
+        data = read(root, run, training=False)
+        assert list(data.inputs) == ["image", "text"] and list(data.known_targets) == ["label"]
+        example = data.example()
+        assert len(example) == 2 and not example.labelled["label"].any()
+        assert example.present["image"].all() == (name != "captions")
+        assert example.present["text"].all() == (name == "captions")
+        assert data.split("test")[0, 0].targets == {}
+
+
+def test_a_column_that_training_did_not_have_is_not_read_later(tmp_path: Path) -> None:
+    root, run = make_folder(tmp_path / "data", label="something"), tmp_path / "run"
+    assert list(read(root, run).known_targets) == []
+    make_folder(root)
+    data = read(root, run, training=False)
+    assert list(data.known_targets) == [] and data.split("test")[0, 0].targets == {}
+
+
+def test_a_target_without_any_value_is_none(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    write_rows(root / "train.jsonl", [{"caption": name, "label": None} for name in NAMES])
+    assert read(root, tmp_path / "run").known_targets == {}
+
+
+def test_columns_come_by_usual_names_or_by_the_names_given(tmp_path: Path) -> None:
+    usual = make_folder(tmp_path / "usual", image="photo", caption="title", label="category")
+    assert read(usual, tmp_path / "1").columns == {"image": "photo", "text": "title", "label": "category"}
+    odd = make_folder(tmp_path / "odd", image="x", caption="y", label="z")
+    named = {"image": "x", "text": "y", "label": "z"}
+    data = read(odd, tmp_path / "2", columns=named)
+    assert data.columns == named
+    assert data.example().present["image"].all() and data.example().labelled["label"].all()
+    pictures_only = read(odd, tmp_path / "3", columns={"image": "x", "text": None, "label": None})
+    assert list(pictures_only.inputs) == ["image"] and pictures_only.known_targets == {}
+
+
+def test_columns_that_do_not_serve_are_explained(tmp_path: Path) -> None:
+    odd = make_folder(tmp_path / "odd", image="x", caption="y", label="z")
+    message = refused(odd, tmp_path / "run")
+    assert "no column is known as an input; the table has id, x, y, z" in message
+    assert "data.columns.image=" in message
+    wrong = {"image": "x", "text": "y", "label": "zz"}
+    assert "data.columns.label=z" in refused(odd, tmp_path / "run", columns=wrong)
+    assert not (tmp_path / "run").exists(), "nothing is written before the data is known to be good"
+
+
+def test_data_that_does_not_serve_is_explained(tmp_path: Path) -> None:
+    root, run = make_folder(tmp_path / "data"), tmp_path / "run"
+    message = refused(root, run, batch_size=11)
+    assert "data.batch_size = 11 is larger than the training split of 10 rows" in message
+    assert "set data.batch_size to 10 or less" in message
+    assert "nothere does not exist" in refused(tmp_path / "nothere", run)
+    (root / "train.jsonl").unlink()
+    message = refused(root, run)
+    assert "has no train table; it has val, test" in message and "add train.jsonl" in message
+    message = refused(root, run, training=False)
+    assert "holds no vocabulary" in message and "set run_dir to the folder of the training run" in message
+    with pytest.raises(ConfigError, match=r"has no dev table; it has train, val, test\n    add dev\.jsonl"):
+        read(make_folder(root), run).split("dev")
+
+
+def attached(data: DataModule, *, rank: int = 0, ranks: int = 1, limit: int | float = 1.0) -> DataModule:
+    device = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(  # type: ignore[assignment]
+        global_rank=rank, world_size=ranks, limit_train_batches=limit, strategy=device
+    )
+    return data
+
+
+def test_a_training_step_is_a_list_of_micro_batches(tmp_path: Path) -> None:
+    data = attached(read(make_folder(tmp_path / "data"), tmp_path / "run"))
+    steps = list(data.train_dataloader())
+    assert [[len(batch) for batch in step] for step in steps] == [[2, 2]] * 3
+    assert sorted(name for step in steps for batch in step for name in batch.ids) == ["", ""] + sorted(
+        f"r{n}" for n in range(10)
+    )
+
+
+def test_ranks_share_a_step_and_a_resumed_loader_begins_where_it_should(tmp_path: Path) -> None:
+    root, run = make_folder(tmp_path / "data"), tmp_path / "run"
+
+    def names(rank: int, ranks: int, first_step: int = 0) -> list[set[str]]:
+        data = attached(read(root, run), rank=rank, ranks=ranks)
+        data.first_step = first_step
+        return [{name for batch in step for name in batch.ids if name} for step in data.train_dataloader()]
+
+    alone = names(0, 1)
+    assert [a | b for a, b in zip(names(0, 2), names(1, 2), strict=True)] == alone
+    assert names(0, 1, first_step=2) == alone[2:]
+
+
+def test_evaluation_has_each_row_once_and_a_missing_split_is_no_loader(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "data")
+    data = attached(read(root, tmp_path / "run"))
+    for loader in (data.test_dataloader(), data.predict_dataloader()):
+        assert [name for (batch,) in loader for name in batch.ids if name] == [f"r{n}" for n in range(4, 9)]
+    assert len(data.val_dataloader()) == 2
+    (root / "val.jsonl").unlink()
+    assert attached(read(root, tmp_path / "run")).val_dataloader() == []
+
+
+def test_the_files_of_a_vocabulary_are_for_people_too(tmp_path: Path) -> None:
+    read(make_folder(tmp_path / "data"), tmp_path / "run")
+    known = json.loads((tmp_path / "run" / "classes_label.json").read_text())
+    assert known == {"names": ["ant", "cat", "dog"], "counts": [3, 4, 3]}

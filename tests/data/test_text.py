@@ -1,0 +1,143 @@
+"""Texts as token ids: trained on captions, kept in a folder, the same in every process."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmtrain.data.image import key_of
+from mmtrain.data.text import TextInput, texts_of
+from tests.data.parts import NAMES, fitted_text_input, text_input
+
+ALGORITHMS = pytest.mark.parametrize("algorithm", ["bpe", "wordpiece"])
+PAD, UNK, CLS, SEP = 0, 1, 2, 3
+# 400 characters, so that the vocabulary must leave some out, many of them equally frequent
+RARE = ["".join(chr(0x4E00 + (7 * n * n + k) % 400) for k in range(5)) for n in range(120)]
+
+CHILD = """
+import sys
+from pathlib import Path
+from tests.data.parts import NAMES, text_input
+from tests.data.test_text import RARE
+for algorithm in ("bpe", "wordpiece"):
+    reader = text_input(algorithm=algorithm)
+    reader.fit([*NAMES, *RARE])
+    Path(sys.argv[1], algorithm).mkdir()
+    reader.save(Path(sys.argv[1], algorithm))
+"""
+
+
+def ids(reader: TextInput, text: str) -> list[int]:
+    return reader.load(text, Path(), seed=0, train=False)[0].tolist()
+
+
+def tokens(reader: TextInput, text: str) -> list[str]:
+    return [reader.tokenizer.id_to_token(i) for i in ids(reader, text)]
+
+
+@ALGORITHMS
+def test_a_text_stands_between_its_two_marks(algorithm: str) -> None:
+    reader = fitted_text_input(algorithm=algorithm)
+    found, key = reader.load("a red cat", Path(), seed=0, train=False)
+    assert found.dtype == torch.int64 and found.ndim == 1
+    assert found[0] == CLS and found[-1] == SEP and key == key_of("a red cat")
+    assert "".join(tokens(reader, "red")[1:-1]).replace("##", "") == "red"
+    assert UNK not in found.tolist() and PAD not in found.tolist()
+
+
+@ALGORITHMS
+def test_what_was_saved_gives_the_same_ids(tmp_path: Path, algorithm: str) -> None:
+    reader = fitted_text_input(algorithm=algorithm)
+    reader.save(tmp_path)
+    again = text_input(algorithm=algorithm)
+    again.restore(tmp_path)
+    for text in [*NAMES, "GREEN sheep!", "éàü 猫", "x " * 40, "[MASK]"]:
+        assert ids(again, text) == ids(reader, text), text
+
+
+@ALGORITHMS
+def test_a_long_text_is_cut_and_keeps_its_end(algorithm: str) -> None:
+    reader = fitted_text_input(algorithm=algorithm, max_length=6)
+    found = ids(reader, "a red cat and a green dog and two blue birds")
+    assert len(found) == 6 and found[0] == CLS and found[-1] == SEP
+    assert found[1:5] == ids(fitted_text_input(algorithm=algorithm, max_length=90), "a red cat and a green dog")[1:5]
+    assert len(ids(fitted_text_input(algorithm=algorithm, max_length=3), "a red cat")) == 3
+
+
+@ALGORITHMS
+def test_unknown_characters_are_unknown_and_known_ones_stay(algorithm: str) -> None:
+    reader = fitted_text_input(algorithm=algorithm)
+    assert ids(reader, "猫") == [CLS, UNK, SEP]
+    assert tokens(reader, "red 猫 cat")[1:-1].count("[UNK]") == 1
+
+
+def test_case_is_folded_only_when_asked() -> None:
+    folded, kept = fitted_text_input(lowercase=True), fitted_text_input(lowercase=False)
+    assert ids(folded, "A RED Cat") == ids(folded, "a red cat")
+    assert ids(kept, "A RED Cat") != ids(kept, "a red cat") and UNK in ids(kept, "RED")
+
+
+def test_compatible_characters_are_one() -> None:
+    reader = fitted_text_input()
+    assert ids(reader, "ｒｅｄ ﬁsh") == ids(reader, "red fish")
+
+
+@ALGORITHMS
+@pytest.mark.parametrize("vocab_size", [20, 60, 100])
+def test_the_vocabulary_is_never_larger_than_asked(algorithm: str, vocab_size: int) -> None:
+    reader = text_input(algorithm=algorithm, vocab_size=vocab_size)
+    reader.fit([*NAMES, *RARE])
+    assert reader.tokenizer.get_vocab_size() <= vocab_size
+    assert max(i for text in [*NAMES, *RARE] for i in ids(reader, text)) < vocab_size
+
+
+def test_another_process_trains_the_same_tokenizers(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", CHILD, str(tmp_path)], cwd=root, check=True, timeout=120)
+    for algorithm in ("bpe", "wordpiece"):
+        reader = text_input(algorithm=algorithm)
+        reader.fit([*NAMES, *RARE])
+        reader.save(tmp_path)
+        assert (tmp_path / "tokenizer.json").read_bytes() == (tmp_path / algorithm / "tokenizer.json").read_bytes()
+
+
+def test_padding_is_as_long_as_the_longest_and_masked() -> None:
+    reader = fitted_text_input()
+    found = [torch.tensor([CLS, 9, SEP]), None, torch.tensor([CLS, 8, 9, 9, SEP])]
+    values, mask = reader.pad(found)
+    assert mask is not None
+    assert values.tolist() == [[CLS, 9, SEP, PAD, PAD], [PAD] * 5, [CLS, 8, 9, 9, SEP]]
+    assert mask.tolist() == [[True] * 3 + [False] * 2, [False] * 5, [True] * 5]
+    assert reader.pad([None, None]).values.shape == (2, 1)
+
+
+def test_training_takes_one_of_several_and_evaluation_the_first() -> None:
+    reader = fitted_text_input()
+    several = ["a red cat", " ", "a green dog"]
+    assert {reader.load(several, Path(), seed=seed, train=True)[1] for seed in range(30)} == {
+        key_of("a red cat"),
+        key_of("a green dog"),
+    }
+    assert {reader.load(several, Path(), seed=seed, train=False)[1] for seed in range(30)} == {key_of("a red cat")}
+    assert reader.load(several, Path(), seed=4, train=True)[1] == reader.load(several, Path(), seed=4, train=True)[1]
+
+
+def test_texts_of_a_cell() -> None:
+    assert texts_of(None) == texts_of("") == texts_of(" \n") == texts_of([]) == texts_of([None, " "]) == []
+    assert texts_of("a") == texts_of(["a"]) == texts_of(["", "a", None]) == ["a"]
+    assert texts_of(7) == ["7"] and texts_of([1, "b"]) == ["1", "b"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"algorithm": "unigram"}, "algorithm = unigram; set it to bpe or wordpiece"),
+        ({"vocab_size": 5}, "vocab_size = 5 leaves no room"),
+        ({"max_length": 2}, "max_length = 2 leaves no room"),
+    ],
+)
+def test_knobs_that_cannot_work_are_refused(changed: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        text_input(**changed)

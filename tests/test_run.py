@@ -1,0 +1,197 @@
+"""Whole runs, in this process: the run folder, the same figures twice, stopping and going on, testing, predicting."""
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Callback
+
+from mmtrain import run as run_module
+from mmtrain.build import build_trainer, compose
+from mmtrain.run import run
+from tests.tiny import ROWS, TINY_MODEL, make_tables
+
+STEPS_PER_EPOCH = -(-ROWS["train"] // 8)
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tables(tmp_path_factory.mktemp("tiny") / "data")
+
+
+@pytest.fixture(scope="session")
+def calm(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("calm") / "run"
+    assert run_tiny(tables, folder) == 0
+    return folder
+
+
+def run_tiny(tables: Path, folder: Path, *overrides: str) -> int:
+    return run(compose(["data=files", f"data.root={tables}", f"run_dir={folder}", *TINY_MODEL, *overrides]))
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    """metrics.csv without timings."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in csv.DictReader(file)]
+
+
+def weights_of(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert rows_of(one) == rows_of(other)
+    left, right = weights_of(one), weights_of(other)
+    assert left.keys() == right.keys()
+    assert [name for name in left if not torch.equal(left[name], right[name])] == []
+
+
+def test_the_run_folder_is_whole(calm: Path) -> None:
+    names = {path.name for path in calm.iterdir()}
+    assert {"config.yaml", "metrics.csv", "summary.json", "report.html", "checkpoints", "tokenizer.json"} <= names
+    assert {p.name for p in (calm / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    summary = json.loads((calm / "summary.json").read_text())
+    assert summary["status"] == "done"
+    assert summary["steps"] == 2 * STEPS_PER_EPOCH
+    assert summary["epochs"] == 2
+    assert summary["best"]["metric"] == "val/contrastive/recall"
+    assert summary["test"]["classification/accuracy"]["chance"] > 0
+    assert summary["samples_per_second"] > 0
+    assert summary["parameters"]["total"] == sum(part["parameters"] for part in summary["parts"])
+
+
+def test_each_step_has_one_row(calm: Path) -> None:
+    rows = rows_of(calm)
+    assert [int(row["step"]) for row in rows] == list(range(1, 2 * STEPS_PER_EPOCH + 1))
+    assert all(row["train/loss"] for row in rows)
+    assert [bool(row["val/loss"]) for row in rows].count(True) == 2
+    assert rows[-1]["test/contrastive/recall"]
+
+
+def test_one_seed_gives_the_same_run_twice_and_another_does_not(calm: Path, tables: Path, tmp_path: Path) -> None:
+    run_tiny(tables, tmp_path / "again")
+    assert_same_run(calm, tmp_path / "again")
+    run_tiny(tables, tmp_path / "other", "seed=1")
+    assert rows_of(calm) != rows_of(tmp_path / "other")
+
+
+def test_workers_change_nothing(calm: Path, tables: Path, tmp_path: Path) -> None:
+    run_tiny(tables, tmp_path / "run", "data.num_workers=2")
+    assert_same_run(calm, tmp_path / "run")
+
+
+class SendSigterm(Callback):
+    """A cluster that takes its machine back while step `step` is computed."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == self.step - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("step", [1, 4, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 1, 2 * STEPS_PER_EPOCH])
+@pytest.mark.parametrize("options", [[], ["callbacks=[ema]", "trainer.accumulate_grad_batches=2"]])
+def test_stopped_and_resumed_is_as_never_stopped(
+    step: int, options: list[str], calm: Path, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    if options:
+        calm = tmp_path / "calm"
+        run_tiny(tables, calm, *options)
+
+    def with_sigterm(*args: Any, extra: Any = (), **parts: Any) -> Any:
+        return build_trainer(*args, extra=[*extra, SendSigterm(step)], **parts)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, "build_trainer", with_sigterm)
+        assert run_tiny(tables, folder, *options) == 143
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "stopped"
+    assert summary["steps"] == step
+    assert (folder / "report.html").exists()
+    assert run_tiny(tables, folder, *options, "resume=auto") == 0
+    assert json.loads((folder / "summary.json").read_text())["status"] == "done"
+    assert_same_run(calm, folder)
+
+
+def test_a_run_that_is_done_is_not_trained_again(calm: Path, tables: Path, tmp_path: Path) -> None:
+    before = weights_of(calm)
+    assert run_tiny(tables, calm, "resume=auto") == 0
+    after = weights_of(calm)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_accumulation_gives_the_classification_of_the_whole_batch(tables: Path, tmp_path: Path) -> None:
+    """Means are taken over the step: with no negatives in play, micro-batches change nothing but rounding."""
+    plain = ["task=[classification]", "encoder.text.dropout=0", "fusion.dropout=0", "encoder.image.drop_path=0"]
+    plain.append("task.classification.dropout=0")
+    run_tiny(tables, tmp_path / "one", *plain)
+    run_tiny(tables, tmp_path / "four", *plain, "trainer.accumulate_grad_batches=4")
+    for one, four in zip(rows_of(tmp_path / "one"), rows_of(tmp_path / "four"), strict=True):
+        assert float(one["train/loss"]) == pytest.approx(float(four["train/loss"]), rel=1e-4)
+
+
+def test_mode_test_repeats_the_figures_of_fit(calm: Path, tables: Path) -> None:
+    before = json.loads((calm / "summary.json").read_text())["test"]
+    assert run_tiny(tables, calm, "mode=test") == 0
+    assert json.loads((calm / "summary.json").read_text())["test"] == before
+
+
+def test_mode_predict_writes_a_line_a_row(calm: Path, tables: Path) -> None:
+    assert run_tiny(tables, calm, "mode=predict") == 0
+    rows = [json.loads(line) for line in (calm / "predictions.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == [f"test-{n}" for n in range(ROWS["test"])]
+    assert {row["classification"]["label"] for row in rows if "classification" in row} <= {"square", "bar", "frame"}
+    assert "match" in rows[0]["matching"]
+    assert "matching" not in rows[3]  # it has no caption
+
+
+def test_init_from_takes_what_fits_and_says_so(
+    calm: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = calm / "checkpoints" / "best.ckpt"
+    assert run_tiny(tables, tmp_path / "run", f"init_from={checkpoint}", "fusion=concat", "trainer.max_steps=1") == 0
+    said = capsys.readouterr().out
+    assert "model.encoders" in said or "encoders.image" in said
+    assert "fusion" in said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["resume=auto", "encoder.image.depth=2"], "is of another model"),
+        (["resume=auto", "seed=5"], "seed was 0 and is 5 now"),
+        (["resume=auto", "data.batch_size=4"], "data.batch_size was 8 and is 4 now"),
+        ([], "already holds a run"),
+    ],
+)
+def test_nothing_is_written_over(
+    overrides: list[str], said: str, calm: Path, tables: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {p: p.read_bytes() for p in calm.rglob("*") if p.is_file()}
+    assert run_tiny(tables, calm, *overrides) == 2
+    assert said in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in calm.rglob("*") if p.is_file()} == before
+
+
+def test_a_batch_larger_than_the_data_is_refused(
+    tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_tiny(tables, tmp_path / "run", "data.batch_size=45") == 2
+    assert "larger than the training split of 44 rows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["task=[contrastive]"], ["task=[classification]", "fusion=concat"]])
+def test_parts_that_no_task_reads_are_not_built(options: list[str], tables: Path, tmp_path: Path) -> None:
+    assert run_tiny(tables, tmp_path / "run", *options, "trainer.max_steps=2") == 0
+    parts = {p["part"] for p in json.loads((tmp_path / "run" / "summary.json").read_text())["parts"]}
+    assert ("fusion" in parts) == ("classification" in options[0])
