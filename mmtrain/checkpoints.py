@@ -1,5 +1,7 @@
 """Checkpoints as files: which one to take, whether it is one, whether it fits, and taking its weights."""
 
+import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ from torch import Tensor, nn
 
 from mmtrain.errors import ConfigError
 
+_MEND = "name another, such as RUN/checkpoints/last.ckpt"
+
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of this project; loading runs no code.
@@ -17,29 +21,33 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ConfigError: when there is no such file or it is not one.
     """
     if not path.is_file():
-        raise ConfigError(f"{path} does not exist\n    name a checkpoint, such as RUN/checkpoints/last.ckpt")
+        raise ConfigError(f"{path} does not exist\n    {_MEND}")
+    if not zipfile.is_zipfile(path):
+        raise ConfigError(f"{path} is not a checkpoint, or only a part of one\n    {_MEND}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, _unpickling_error()) as error:
+    except pickle.UnpicklingError as error:
         raise ConfigError(
-            f"{path} is not a checkpoint that can be read: {str(error).splitlines()[0][:160]}\n"
-            "    name another, such as RUN/checkpoints/last.ckpt"
+            f"{path} holds more than tensors and plain values; to load that could run code\n    {_MEND}"
         ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = str(error).splitlines()[0][:160]
+        raise ConfigError(f"{path} is not a checkpoint that can be read: {reason}\n    {_MEND}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "mmtrain" not in checkpoint:
-        raise ConfigError(f"{path} is not a checkpoint of mmtrain\n    name another, such as RUN/checkpoints/last.ckpt")
+        raise ConfigError(f"{path} is not a checkpoint of mmtrain\n    {_MEND}")
     return checkpoint
 
 
-def _unpickling_error() -> type[Exception]:
-    import pickle
-
-    return pickle.UnpicklingError
-
-
 def newest_checkpoint(run_dir: Path) -> Path | None:
-    """The last checkpoint of a run folder, for `resume=auto`."""
-    path = run_dir / "checkpoints" / "last.ckpt"
-    return path if path.exists() else None
+    """The whole checkpoint of a run folder that got furthest, for `resume=auto`; one that a kill cut short is not."""
+    steps: dict[Path, int] = {}
+    for path in sorted((run_dir / "checkpoints").glob("*.ckpt"), key=lambda p: p.name == "last.ckpt"):
+        try:
+            steps[path] = load_checkpoint(path)["global_step"]
+        except ConfigError:
+            continue
+    # of several at one step it is last.ckpt, which is written when the step and its validation are done
+    return max(reversed(steps), key=lambda p: steps[p], default=None)
 
 
 def best_checkpoint(run_dir: Path) -> Path:
@@ -107,7 +115,8 @@ def take_weights(checkpoint: dict[str, Any], module: nn.Module, path: Path) -> T
     taken = {n: t for n, t in theirs.items() if n in mine and mine[n].shape == t.shape}
     if not taken:
         raise ConfigError(
-            f"init_from = {path}: no weight fits this model by name and shape\n    it was made by: {checkpoint['mmtrain']['command']}"
+            f"init_from = {path}: no weight fits this model by name and shape\n"
+            f"    it was made by: {checkpoint['mmtrain']['command']}"
         )
     module.load_state_dict(taken, strict=False)
     table = Table(title=f"weights from {path}", title_justify="left", title_style="bold")
@@ -128,14 +137,17 @@ def take_weights(checkpoint: dict[str, Any], module: nn.Module, path: Path) -> T
 
 
 def _part(name: str) -> str:
-    return ".".join(name.split(".")[1:3])
+    """The part that a weight belongs to: encoders.image, fusion, tasks.contrastive, ..."""
+    words = name.removeprefix("model.").split(".")
+    return ".".join(words[:2]) if words[0] in ("encoders", "tasks") else words[0]
 
 
 def _why(mine: dict[str, Tensor], theirs: dict[str, Tensor], new: list[str], unused: list[str]) -> str:
     other_shape = [n for n in new if n in theirs]
     if other_shape:
         name = other_shape[0]
-        return f"{name.split('.', 3)[-1]} is {tuple(theirs[name].shape)} there, {tuple(mine[name].shape)} here"
+        short = name.removeprefix(f"model.{_part(name)}.")
+        return f"{short} is {tuple(theirs[name].shape)} there, {tuple(mine[name].shape)} here"
     if new:
         return "the checkpoint has no such part" if not unused else "other names"
     return "this model has no such part" if unused else ""

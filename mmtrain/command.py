@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,10 @@ class Job:
             jobs.append(job)
             if job.sweep_dir is not None:
                 print(f"run {len(jobs)}: {' '.join(job.overrides)}", flush=True)
-            job.status = job.run()
+            try:
+                job.status = job.run()
+            except Exception:  # noqa: BLE001 - the other runs of a sweep go on; the status says it
+                traceback.print_exc()
 
         return task
 

@@ -1,9 +1,11 @@
 """The few collectives that losses and steps need. Without a process group each is the identity."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch import distributed as dist
-from torch.distributed.nn.functional import all_gather as all_gather_with_gradient
+from torch.autograd.function import once_differentiable
 
 
 def world_size() -> int:
@@ -29,12 +31,26 @@ def gather_with_gradient(tensor: Tensor) -> Tensor:
     """As `gather`; a gradient that any rank has for a row goes back to the rank that owns it, summed."""
     if world_size() == 1:
         return tensor
-    return torch.cat(tuple(all_gather_with_gradient(tensor.contiguous())))
+    return _Gather.apply(tensor)
+
+
+class _Gather(torch.autograd.Function):
+    """Own code, because what torch has for this is deprecated in 2.14 and its successor is not yet in 2.11."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        ctx.size = len(tensor)
+        return gather(tensor)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return total(gradient)[rank() * ctx.size :][: ctx.size]
 
 
 def total(tensor: Tensor) -> Tensor:
     """The sum over all ranks, without gradient."""
-    out = tensor.detach().clone()
+    out = tensor.detach().clone(memory_format=torch.contiguous_format)
     if world_size() > 1:
         dist.all_reduce(out)
     return out

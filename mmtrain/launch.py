@@ -23,26 +23,29 @@ def launch(config_file: Path, num_processes: int) -> int:
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # the user's own classes are found there too
     threads = max(1, (os.cpu_count() or 1) // num_processes)
     environment.setdefault("OMP_NUM_THREADS", str(threads))
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "mmtrain.run", str(config_file)],
-            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0", "GROUP_RANK": "0"},
-        )
-        for rank in range(num_processes)
-    ]
+    ranks: list[subprocess.Popen[bytes]] = []
+    received: list[int] = []
 
     def forward(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
         for rank in ranks:
             if rank.poll() is None:
                 rank.send_signal(signum)
 
     before = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
+        for number in range(num_processes):
+            own = {"RANK": str(number), "LOCAL_RANK": str(number), "NODE_RANK": "0", "GROUP_RANK": "0"}
+            command = [sys.executable, "-m", "mmtrain.run", str(config_file)]
+            ranks.append(subprocess.Popen(command, env=environment | own))
+        for signum in received[:1]:  # it came while they were being started
+            forward(signum, None)
         return _watch(ranks)
     finally:
         for rank in ranks:
             if rank.poll() is None:
                 rank.kill()
+                rank.wait()
         for signum, handler in before.items():
             signal.signal(signum, handler)
 

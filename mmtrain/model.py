@@ -111,8 +111,9 @@ def encode_present(encoder: nn.Module, batch: Batch, modality: str) -> Features:
 
 
 def _encode_nothing(encoder: nn.Module, values: Tensor, mask: Tensor | None, num_rows: int) -> Features:
-    was_training = encoder.training
+    modes = {module: module.training for module in encoder.modules()}
     encoder.eval()  # a made-up row must not move the statistics of a batch norm
     tokens, valid = encoder(torch.zeros_like(values[:1]), None if mask is None else torch.ones_like(mask[:1]))
-    encoder.train(was_training)
+    for module, mode in modes.items():  # one by one: a part may be kept in evaluation mode, such as a frozen norm
+        module.training = mode
     return Features((tokens * 0.0).expand(num_rows, -1, -1), torch.zeros_like(valid).expand(num_rows, -1))

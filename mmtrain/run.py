@@ -339,6 +339,7 @@ def _quiet() -> None:
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",
         ".*exists and is not empty.*",
+        ".*sync_dist=True.*",  # what is logged was summed over the ranks before
         ".*your dataloader is not resumable.*",  # it is, by DataModule.first_step
         ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
     ):

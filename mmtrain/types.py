@@ -119,7 +119,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class ClassTarget:
-    """What the data knows of a class target: its names, in the order of their indices, and how often training has each."""
+    """What the data knows of a class target: its names in the order of their indices, how often training has each."""
 
     names: list[str]
     counts: list[int]

@@ -111,7 +111,7 @@ def make_model(
     with torch.random.fork_rng():
         torch.manual_seed(0)
         encoders = make_encoders()
-        fuse = None if fusion is None else make_fusion(fusion, {m: DIM for m in encoders})
+        fuse = None if fusion is None else make_fusion(fusion, dict.fromkeys(encoders, DIM))
         model = MultimodalModel(encoders=encoders, fusion=fuse, tasks=make_tasks(tasks))
         for parameter in model.parameters():  # an exact zero (biases, class token) would hide what depends on it
             nn.init.normal_(parameter, std=0.3)

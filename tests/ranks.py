@@ -12,6 +12,11 @@ from torch import distributed as dist
 from torch import multiprocessing
 
 SECONDS = 60  # a collective that waits longer is a hang
+PRELOADED = [
+    "pytest",
+    "mmtrain.model",
+    *(f"mmtrain.tasks.{name}" for name in ("classification", "contrastive", "matching")),
+]
 
 
 def on_ranks(world_size: int, work: Callable[..., Any], *args: Any) -> list[Any]:
@@ -21,7 +26,7 @@ def on_ranks(world_size: int, work: Callable[..., Any], *args: Any) -> list[Any]
     torch and the model once, because a fresh interpreter takes seconds to.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.batches", "mmtrain.metrics.retrieval", "pytest"])
+    context.set_forkserver_preload(PRELOADED)
     with TemporaryDirectory() as folder:
         processes = [
             context.Process(target=_enter, args=(rank, world_size, folder, work, args), daemon=True)

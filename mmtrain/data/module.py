@@ -178,10 +178,9 @@ class DataModule(LightningDataModule):
     def example(self) -> Batch:
         """A batch of two rows, to see shapes with."""
         table = next(iter(self.tables.values()))
-        split = EvalSplit(table.select(range(min(2, len(table)))), **self.parts())
-        return Collate(inputs=self.inputs, targets=list(self.targets)).batch(
-            [split[0, 0], split[0, len(split.table) - 1]]
-        )
+        last = min(2, len(table)) - 1
+        split = EvalSplit(table.select(range(last + 1)), **self.parts())
+        return Collate(inputs=self.inputs, targets=list(self.targets)).batch([split[0, 0], split[0, last]])
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The steps of training, from `first_step` on."""

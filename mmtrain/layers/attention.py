@@ -83,6 +83,5 @@ def check_heads(dim: int, num_heads: int) -> None:
     if num_heads >= 1 and dim % num_heads == 0:
         return
     fitting = sorted((h for h in range(1, dim + 1) if dim % h == 0), key=lambda h: abs(h - num_heads))[:2]
-    raise ValueError(
-        f"dim = {dim} is not divisible by num_heads = {num_heads}; set num_heads to {' or '.join(map(str, sorted(fitting)))}"
-    )
+    advice = " or ".join(map(str, sorted(fitting)))
+    raise ValueError(f"dim = {dim} is not divisible by num_heads = {num_heads}; set num_heads to {advice}")

@@ -4,7 +4,6 @@ Lightning's own CSVLogger empties the file of an existing folder and puts traini
 """
 
 import csv
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ class CSVMetrics(Logger):
 
     Args:
         run_dir: folder of the run.
-        resume_step: the step that the run goes on from; rows of later steps are dropped, because those steps come again.
-            None begins a new file.
+        resume_step: the step that the run goes on from, or whose weights are tested; None begins a new file. Rows of
+            later steps are dropped when the first later step is logged, because they come again: a test drops none.
     """
 
     first_columns = ("step", "epoch")
@@ -30,15 +29,12 @@ class CSVMetrics(Logger):
         self._columns = list(self.first_columns)
         self._last: dict[str, str] = {}
         self._last_start = 0
-        self._begin(resume_step)
+        self._resume_step = resume_step
+        self._begin()
 
     @rank_zero_only
-    def _begin(self, resume_step: int | None) -> None:
-        if resume_step is None or not self.path.exists():
-            self._write([])
-            return
-        rows = [row for row in self._rows() if row["step"].isdigit() and int(row["step"]) <= resume_step]
-        self._write(rows)
+    def _begin(self) -> None:
+        self._write([] if self._resume_step is None or not self.path.exists() else self._rows())
 
     @property
     def name(self) -> str:
@@ -57,7 +53,15 @@ class CSVMetrics(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add values to the row of a step; the last row can still grow, earlier ones are done."""
+        assert step is not None, "a row is a step"
         row = {name: _text(value) for name, value in metrics.items()} | {"step": str(step)}
+        if self._resume_step is not None:
+            rows = self._rows()
+            if step <= self._resume_step:
+                self._write(_amended(rows, row, self._columns))
+                return
+            self._write([earlier for earlier in rows if int(earlier["step"]) <= self._resume_step])
+            self._resume_step = None
         if self._last.get("step") == row["step"]:
             row = self._last | row
         else:
@@ -79,8 +83,8 @@ class CSVMetrics(Logger):
 
     def _rows(self) -> list[dict[str, str]]:
         with self.path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows = [row for row in reader if None not in row.values()]  # a line that a kill cut short is dropped
+            reader = csv.DictReader(line for line in file if line.endswith("\n"))  # a kill may have cut the last short
+            rows = list(reader)
             self._columns = list(reader.fieldnames or self.first_columns)
         return rows
 
@@ -99,8 +103,14 @@ class CSVMetrics(Logger):
         self._last = rows[-1] if rows else {}
 
 
+def _amended(rows: list[dict[str, str]], row: dict[str, str], columns: list[str]) -> list[dict[str, str]]:
+    """The rows with one added, or added to, where its step belongs; new columns are noted."""
+    columns += [name for name in row if name not in columns]
+    step = int(row["step"])
+    same = [r | row for r in rows if int(r["step"]) == step] or [row]
+    return [r for r in rows if int(r["step"]) < step] + same + [r for r in rows if int(r["step"]) > step]
+
+
 def _text(value: float) -> str:
     """All digits; an empty cell for what is not a number would hide it, so nan and inf stand there."""
-    if isinstance(value, int):
-        return str(value)
-    return repr(float(value)) if math.isfinite(value) else str(float(value))
+    return str(value) if isinstance(value, int) else repr(float(value))

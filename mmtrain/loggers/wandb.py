@@ -5,6 +5,7 @@ import os
 import secrets
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers import WandbLogger
 
@@ -21,35 +22,44 @@ def make_wandb(*, run_dir: str, project: str, name: str | None) -> WandbLogger:
 
     folder = Path(run_dir)
     os.environ.setdefault("WANDB_SILENT", "true")
-    id_file = folder / "wandb_id.txt"
-    if not id_file.exists():
-        id_file.parent.mkdir(parents=True, exist_ok=True)
-        id_file.write_text(secrets.token_hex(4))
+    if wandb.run is not None:
+        wandb.finish()  # the run before this one in a sweep; Lightning would go on in it
     options: dict[str, Any] = {
         "save_dir": folder,
         "project": project,
         "name": name or folder.name,
-        "id": id_file.read_text().strip(),
+        "id": _id_of(folder),
         "resume": "allow",
         "settings": wandb.Settings(init_timeout=20),
     }
-    mode = os.environ.get("WANDB_MODE", "online" if has_login() else "offline")
-    if mode == "online":
+    mode = os.environ.get("WANDB_MODE", "online")
+    if mode == "online" and has_login():  # without a login it would ask for one
         try:
             logger = WandbLogger(**options)
             _ = logger.experiment  # connects
             return logger
         except (wandb.errors.Error, OSError) as error:
             print(f"wandb cannot be reached ({type(error).__name__}); going on offline, `wandb sync` sends it later")
-    os.environ["WANDB_MODE"] = "disabled" if mode == "disabled" else "offline"
-    return WandbLogger(**options | {"resume": None})
+            wandb.teardown()  # its service would say that the id of the run is in use
+            os.environ["WANDB_MODE"] = "offline"  # a sweep need not wait for it again
+    return WandbLogger(**options | {"resume": None, "mode": "disabled" if mode == "disabled" else "offline"})
+
+
+def _id_of(folder: Path) -> str:
+    """The wandb id of a run folder, made when it has none."""
+    path = folder / "wandb_id.txt"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(secrets.token_hex(4))
+    return path.read_text().strip()
 
 
 def has_login() -> bool:
-    """Whether an API key is set, or wandb's host stands in the netrc file."""
+    """Whether an API key is set, or the host of wandb (or of one's own server) stands in the netrc file."""
     if os.environ.get("WANDB_API_KEY"):
         return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators("api.wandb.ai") is not None
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False

@@ -26,7 +26,9 @@ def info_nce(
         The sum over the valid queries that have a valid positive, float32, and their count.
     """
     with torch.autocast(queries.device.type, enabled=False):
-        logits = scale.float() * queries.float() @ keys.float().T
+        queries = queries.float().masked_fill(~valid_queries.unsqueeze(1), 0.0)  # else a NaN there is in every gradient
+        keys = keys.float().masked_fill(~valid_keys.unsqueeze(1), 0.0)
+        logits = scale.float() * queries @ keys.T
         logits = logits.masked_fill(~valid_keys, float("-inf"))
         positives = positives & valid_keys
         counted = valid_queries & positives.any(dim=1)

@@ -15,8 +15,7 @@ def cross_entropy(
         valid: (B,), bool.
         label_smoothing: share of the target spread over all classes (1512.00567).
     """
+    logits = logits.float().masked_fill(~valid.unsqueeze(1), 0.0)  # else a NaN there is in the gradient
     targets = targets.masked_fill(~valid, -100)
-    loss = F.cross_entropy(
-        logits.float(), targets, ignore_index=-100, reduction="none", label_smoothing=label_smoothing
-    )
-    return loss.masked_fill(~valid, 0.0).sum(), valid.sum()
+    loss = F.cross_entropy(logits, targets, ignore_index=-100, reduction="none", label_smoothing=label_smoothing)
+    return loss.sum(), valid.sum()

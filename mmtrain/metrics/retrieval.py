@@ -67,10 +67,11 @@ class RetrievalMetric(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Scalars `A_to_B_R@k`, their `/chance`, `recall` (the mean of all), and `A_to_B/shown_*` for a report.
 
-        Empty when the split has no pair: there is nothing to score.
+        Empty when the split has no pair of which both sides are there: there is nothing to score.
         """
         left, right = self.modalities
-        if not (dim_zero_cat(self._state(left, "known")) != 0).any():
+        here = [torch.isin(*(dim_zero_cat(self._state(m, kind)) for kind in ("known", "keys"))) for m in (left, right)]
+        if not (here[0] & here[1]).any():
             return {}
         out = self._direction(left, right) | self._direction(right, left)
         recalls = {name: v for name, v in out.items() if "_R@" in name}
@@ -129,7 +130,7 @@ class RetrievalMetric(Metric):
         places = []
         for side, keys in ((0, q_keys), (1, g_keys)):
             order = keys.argsort()
-            at = torch.searchsorted(keys[order], pairs[:, side]).clamp(max=len(keys) - 1)
+            at = torch.searchsorted(keys[order], pairs[:, side].contiguous()).clamp(max=len(keys) - 1)
             places.append((order[at], keys[order[at]] == pairs[:, side]))
         here = places[0][1] & places[1][1]
         return places[0][0][here], places[1][0][here]
@@ -160,7 +161,7 @@ def expected_hits(similarity: Tensor, positive: Tensor, k: int) -> tuple[Tensor,
 
 
 def _probability(right: Tensor, wrong: Tensor, places: Tensor) -> Tensor:
-    """1 - C(wrong, places) / C(right + wrong, places), 0 where there is no place, 1 where the wrong cannot fill them."""
+    """1 - C(wrong, places) / C(right + wrong, places), 0 without a place, 1 where the wrong cannot fill them."""
     right, wrong, places = right.double(), wrong.double(), places.double()
     fits = places.clamp(min=0).minimum(wrong)
     log_none = (

@@ -16,7 +16,8 @@ def show_sweep(folder: Path, runs: list[tuple[str, list[str]]]) -> None:
         folder: of the sweep.
         runs: folder and overrides of each.
     """
-    rows = [_row(Path(run_dir), overrides) for run_dir, overrides in runs]
+    common = set.intersection(*(set(overrides) for _, overrides in runs))
+    rows = [_row(Path(run_dir), [o for o in overrides if o not in common]) for run_dir, overrides in runs]
     best = next((r["best"]["metric"] for r in rows if r["best"]), None)
     rows.sort(key=lambda r: (r["best"] is None, -(r["best"]["value"] if r["best"] else 0.0)))
     table = Table(title=f"sweep, best {best} first", title_justify="left", title_style="bold")

@@ -43,6 +43,9 @@ class Classification(nn.Module):
         label_smoothing: float,
     ) -> None:
         super().__init__()
+        for key, value, known in (("target", target, known_targets), ("reads", reads, dims)):
+            if value not in known:
+                raise ValueError(f"{key} = {value}, but there is {', '.join(known) or 'none'}; name one of them")
         self.reads = (reads,)
         self.needs = () if reads == "fused" else (reads,)
         self.targets = (target,)
@@ -59,9 +62,10 @@ class Classification(nn.Module):
         return self.head(self.pool(view.features(self.reads[0])))
 
     def _valid(self, batch: Batch) -> Tensor:
-        names = self.needs or tuple(batch.present)
-        readable = torch.stack([batch.present[m] for m in names]).any(dim=0)
-        return batch.labelled[self.targets[0]] & readable
+        return batch.labelled[self.targets[0]] & self._readable(batch)
+
+    def _readable(self, batch: Batch) -> Tensor:
+        return torch.stack([batch.present[m] for m in self.needs or tuple(batch.present)]).any(dim=0)
 
     def count(self, batch: Batch) -> Tensor:
         """Labelled rows with something to read."""
@@ -110,9 +114,10 @@ class Classification(nn.Module):
         return [Confusion(task=self.targets[0], names=list(self.names), counts=values["confusion"].tolist())]
 
     def rows(self, predictions: Tensor, batch: Batch) -> list[dict[str, Any]]:
-        """The most likely class and its probability."""
+        """The most likely class and its probability, where there is something to read."""
         probability, best = predictions.float().softmax(dim=1).max(dim=1)
+        columns = (best.tolist(), probability.tolist(), self._readable(batch).tolist())
         return [
-            {self.targets[0]: self.names[c], "probability": round(p, 6)}
-            for c, p in zip(best.tolist(), probability.tolist(), strict=True)
+            {self.targets[0]: self.names[c], "probability": round(p, 6)} if readable else {}
+            for c, p, readable in zip(*columns, strict=True)
         ]

@@ -60,7 +60,7 @@ class Contrastive(nn.Module):
     @property
     def scale(self) -> Tensor:
         """The inverse temperature, scalar float32."""
-        return self.log_scale.float().exp().clamp(max=self.max_scale)
+        return self.log_scale.float().exp()
 
     def forward(self, view: Any) -> dict[str, Tensor]:
         """Unit vectors (B, embed_dim), float32, by modality; of no meaning in a row that lacks it."""
@@ -77,7 +77,10 @@ class Contrastive(nn.Module):
     def loss(self, predictions: dict[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """InfoNCE in both directions, averaged, over the rows that have both sides: (sum, count)."""
         together, together_keys = gather_with_gradient, gather
-        if not self.training:
+        if self.training:
+            with torch.no_grad():  # the parameter and not its use, which would have no gradient beyond the limit
+                self.log_scale.clamp_(max=math.log(self.max_scale))
+        else:
             together = together_keys = _alone
         pairs = self._pairs(batch)
         left, right = self.reads

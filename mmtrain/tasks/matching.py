@@ -1,9 +1,9 @@
-"""Matching: does this text belong to this picture? The fused features of right and wrong pairs (ALBEF, 2107.07651, 3.2).
+"""Matching: does this text belong to this picture? Fused features of right and wrong pairs (ALBEF, 2107.07651, 3.2).
 
 In training each row gives three pairs: its own, its left side with a wrong right side, and the other way round; the
 wrong ones are drawn with the probabilities that the contrastive task gives them, so that they are hard, mixed with even
-ones. Without that task all are drawn evenly. In evaluation the wrong side is that of a fixed other row of the batch: the same for any
-number of ranks and for every model, so that runs can be compared.
+ones. Without that task all are drawn evenly. In evaluation the wrong side is that of a fixed other row of the batch:
+the same for any number of ranks and for every model, so that runs can be compared.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -93,15 +93,15 @@ class Matching(nn.Module):
         positive = related(keys[left], keys[right], keys[left], keys[right])
         return ~positive & pairs.unsqueeze(1) & pairs
 
-    @torch.no_grad()
     def _chances(self, view: Any, allowed: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, B) twice, rows summing to 1 or 0: the chance of each right side for a left one, and the other way round."""
+        """(B, B) twice, rows summing to 1 or 0: the chance of each right side for a left one, and the reverse."""
         if self.negatives_from not in view.model.tasks:
             return _shares(allowed.float()), _shares(allowed.T.float())
         left, right = self.needs
-        vectors = view.predictions(self.negatives_from)
-        similarity = view.model.tasks[self.negatives_from].scale * vectors[left].float() @ vectors[right].float().T
-        return self._mixed(similarity, allowed), self._mixed(similarity.T, allowed.T)
+        vectors = view.predictions(self.negatives_from)  # with their gradient: the view keeps them for the other tasks
+        with torch.no_grad():
+            similarity = view.model.tasks[self.negatives_from].scale * vectors[left].float() @ vectors[right].float().T
+            return self._mixed(similarity, allowed), self._mixed(similarity.T, allowed.T)
 
     def _mixed(self, similarity: Tensor, allowed: Tensor) -> Tensor:
         hard = similarity.masked_fill(~allowed, float("-inf")).softmax(dim=1).nan_to_num(0.0)  # nothing allowed: 0

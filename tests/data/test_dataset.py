@@ -142,7 +142,9 @@ def test_evaluation_asks_with_each_of_several_captions(tmp_path: Path) -> None:
     assert "image" not in further[2].keys
     assert [split.text(p) for p in (0, 4, 5, 6)] == ["a red cat", "the golden fish", "a grey mouse", "two blue birds"]
     assert split.text(3) is None and split.picture(4) is None
-    assert [split.position(s.id) for s in samples] == list(range(7)) == [split.position(split.name(p)) for p in range(7)]
+    assert (
+        [split.position(s.id) for s in samples] == list(range(7)) == [split.position(split.name(p)) for p in range(7)]
+    )
 
 
 def test_a_row_without_an_id_is_named_by_its_number(tmp_path: Path) -> None:

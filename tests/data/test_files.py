@@ -63,7 +63,10 @@ def test_a_table_that_was_changed_is_read_anew(tmp_path: Path) -> None:
 
 def test_a_csv_of_a_spreadsheet_or_of_pandas_is_read(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("\ufeffcaption,label\r\na cat,1\r\n\r\na dog,\r\n", encoding="utf-8")
-    assert list(read_tables(tmp_path)["train"]) == [{"caption": "a cat", "label": "1"}, {"caption": "a dog", "label": None}]
+    assert list(read_tables(tmp_path)["train"]) == [
+        {"caption": "a cat", "label": "1"},
+        {"caption": "a dog", "label": None},
+    ]
     (tmp_path / "train.csv").write_text(",caption\n0,a cat\n1,a dog\n")
     assert [row["caption"] for row in read_tables(tmp_path)["train"]] == ["a cat", "a dog"]
 

@@ -93,6 +93,7 @@ def test_reading_learns_and_reading_again_takes_the_same(tmp_path: Path) -> None
     assert again.known_targets == data.known_targets and ids(again) == ids(data)
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_have_one_vocabulary(tmp_path: Path) -> None:
     root, go, run = make_folder(tmp_path / "data"), tmp_path / "go", tmp_path / "run"
     command = [sys.executable, "-c", CHILD, str(root), str(go), str(run)]
@@ -213,8 +214,8 @@ def test_a_training_step_is_a_list_of_micro_batches(tmp_path: Path) -> None:
     data = attached(read(make_folder(tmp_path / "data"), tmp_path / "run"))
     steps = list(data.train_dataloader())
     assert [[len(batch) for batch in step] for step in steps] == [[2, 2]] * 3
-    assert sorted(name for step in steps for batch in step for name in batch.ids) == ["", ""] + sorted(
-        f"r{n}" for n in range(10)
+    assert sorted(name for step in steps for batch in step for name in batch.ids) == sorted(
+        ["", "", *(f"r{n}" for n in range(10))]
     )
 
 

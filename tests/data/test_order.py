@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -57,18 +58,14 @@ def test_a_position_gets_every_row_about_equally_often(size: int) -> None:
 
 def test_neighbours_are_not_kept_together() -> None:
     size, epochs = 100, 150
-    following = sum(b == a + 1 for epoch in range(epochs) for a, b in pairs(order(size, epoch=epoch)))
+    following = sum(b == a + 1 for epoch in range(epochs) for a, b in pairwise(order(size, epoch=epoch)))
     assert 0.5 < following / epochs < 1.5  # one a shuffle is what chance gives
-
-
-def pairs(rows: list[int]) -> list[tuple[int, int]]:
-    return list(zip(rows, rows[1:], strict=False))
 
 
 def test_rows_do_not_keep_their_places() -> None:
     size, epochs = 64, 150
     orders = [order(size, seed=9, epoch=epoch) for epoch in range(epochs)]
-    same = sum(a == b for one, other in zip(orders, orders[1:], strict=False) for a, b in zip(one, other, strict=True))
+    same = sum(a == b for one, other in pairwise(orders) for a, b in zip(one, other, strict=True))
     assert 0.5 < same / (epochs - 1) < 1.5
 
 
@@ -91,5 +88,5 @@ def test_seeds_of_draws_are_distinct_and_fit_torch() -> None:
 def test_mix_takes_negative_and_large_numbers_and_every_bit_counts() -> None:
     assert len({mix(0), mix(-1), mix(1), mix(2**63), mix(0, 0), mix(0, 1), mix(1, 0)}) == 7
     flipped = [bin(mix(7, 11) ^ mix(7, 11 ^ (1 << bit))).count("1") for bit in range(64)]
-    assert 18 < min(flipped) and max(flipped) < 46  # about half of the 64 bits change
+    assert min(flipped) > 18 and max(flipped) < 46  # about half of the 64 bits change
     assert 29 < sum(flipped) / 64 < 35

@@ -145,7 +145,10 @@ def test_cross_attention_without_context_gives_zeros_even_with_a_bias() -> None:
 
 
 def test_dropout_is_for_training_only() -> None:
-    for module, inputs in ((SelfAttention(dim=8, num_heads=2, dropout=0.5), 1), (CrossAttention(dim=8, num_heads=2, dropout=0.5), 2)):
+    for module, inputs in (
+        (SelfAttention(dim=8, num_heads=2, dropout=0.5), 1),
+        (CrossAttention(dim=8, num_heads=2, dropout=0.5), 2),
+    ):
         x = [torch.randn(2, 4, 8)] * inputs
         assert not torch.equal(module(*x), module(*x))
         module.eval()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmtrain.encoders.image.vit import ConvStem, ViT
+from mmtrain.encoders.image.vit import ViT
 from tests.batches import gradients
 
 timm = pytest.importorskip("timm.models.vision_transformer")
@@ -12,8 +12,8 @@ timm = pytest.importorskip("timm.models.vision_transformer")
 SHAPE = {"patch_size": 4, "depth": 3, "num_heads": 2, "mlp_ratio": 2.0}
 
 
-def make_vit(**options: float | str) -> ViT:
-    vit = ViT(image_size=8, dim=8, **{**SHAPE, "stem": "patch", "dropout": 0.0, "drop_path": 0.0, **options}).double()
+def make_vit(**options: float) -> ViT:
+    vit = ViT(image_size=8, dim=8, **{**SHAPE, "dropout": 0.0, "drop_path": 0.0, **options}).double()
     for parameter in vit.parameters():
         nn.init.normal_(parameter, std=0.3)
     return vit
@@ -39,9 +39,8 @@ def test_values_and_gradients_are_those_of_timm() -> None:
         torch.testing.assert_close(mine[name], reference[name], rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("stem", ["patch", "conv"])
-def test_a_picture_does_not_depend_on_its_batch(stem: str) -> None:
-    vit = make_vit(stem=stem, dropout=0.1, drop_path=0.2).eval()
+def test_a_picture_does_not_depend_on_its_batch() -> None:
+    vit = make_vit(dropout=0.1, drop_path=0.2).eval()
     pictures = torch.randn(5, 3, 8, 8, dtype=torch.float64)
     together = vit(pictures).tokens
     for row in range(5):
@@ -55,7 +54,7 @@ def test_stochastic_depth_grows_with_depth() -> None:
 
 
 def test_the_start_is_small_and_its_class_token_not_zero() -> None:
-    vit = ViT(image_size=8, dim=64, **SHAPE, stem="patch", dropout=0.0, drop_path=0.0)
+    vit = ViT(image_size=8, dim=64, **SHAPE, dropout=0.0, drop_path=0.0)
     assert vit.pos_embed.std().item() == pytest.approx(0.02, rel=0.2)
     assert 0 < vit.cls_token.abs().max() < 1e-4
     for name, parameter in vit.blocks.named_parameters():
@@ -72,28 +71,4 @@ def test_bfloat16_runs() -> None:
 @pytest.mark.parametrize(("size", "patch", "advice"), [(64, 7, 8), (30, 7, 6), (13, 4, 1)])
 def test_a_patch_that_does_not_divide_is_refused_with_advice(size: int, patch: int, advice: int) -> None:
     with pytest.raises(ValueError, match=f"image_size = {size} .* patch_size = {patch};.* such as {advice}$"):
-        ViT(image_size=size, dim=8, **{**SHAPE, "patch_size": patch}, stem="patch", dropout=0.0, drop_path=0.0)
-
-
-@pytest.mark.parametrize(("patch_size", "dim"), [(1, 8), (2, 8), (4, 32), (8, 100), (8, 192)])
-def test_the_conv_stem_gives_one_token_a_patch(patch_size: int, dim: int) -> None:
-    stem = ConvStem(patch_size=patch_size, dim=dim)
-    out = stem(torch.randn(2, 3, 16, 32))
-    assert out.shape == (2, (16 // patch_size) * (32 // patch_size), dim)
-    out.square().sum().backward()
-    gradients(stem)
-
-
-def test_tokens_of_the_conv_stem_stand_row_by_row() -> None:
-    stem = ConvStem(patch_size=4, dim=32)
-    dark, bright = torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16)
-    bright[:, :, :8, 8:] = 1.0
-    moved = (stem(bright) - stem(dark)).norm(dim=-1).unflatten(1, (4, 4))[0]
-    assert moved[:2, 2:].mean() > 2 * moved[2:, :2].mean()
-
-
-def test_a_wrong_stem_is_refused_with_advice() -> None:
-    with pytest.raises(ValueError, match="stem = cnn; set it to patch or conv"):
-        make_vit(stem="cnn")
-    with pytest.raises(ValueError, match="patch_size = 6; with stem=conv set it to a power of 2, such as 4"):
-        ConvStem(patch_size=6, dim=8)
+        ViT(image_size=size, dim=8, **{**SHAPE, "patch_size": patch}, dropout=0.0, drop_path=0.0)

@@ -1,0 +1,95 @@
+"""A composed configuration, and where each of its values was set: an override of the command line, or a file."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+_COPY = re.compile(r"\$\{([\w.]+)\}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of a configuration: what it sets, and below which key."""
+
+    file: str
+    package: str
+    content: Mapping[str, Any]
+
+    def get(self, key: str) -> tuple[Any] | None:
+        """What the file says of a key; None when it says nothing."""
+        if self.package == key:
+            return (self.content,)
+        if self.package and not key.startswith(f"{self.package}."):
+            return None
+        node: Any = self.content
+        for word in key.removeprefix(f"{self.package}.").split("."):
+            if not isinstance(node, Mapping) or word not in node:
+                return None
+            node = node[word]
+        return (node,)
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composed configuration and how it was asked for.
+
+    Attributes:
+        cfg: values may be interpolations that do not resolve.
+        raw: every key with its value as it is written.
+        sources: the files, in the order in which they speak.
+        set_by: by key, the override that sets a value.
+        chosen_by: by group, the override that chooses an option.
+    """
+
+    cfg: DictConfig
+    raw: Mapping[str, Any]
+    sources: list[Source]
+    set_by: Mapping[str, str]
+    chosen_by: Mapping[str, str]
+
+    def get(self, key: str) -> Any:
+        """A value, resolved; None when it is not there."""
+        return OmegaConf.select(self.cfg, key)
+
+    def root(self, key: str) -> str:
+        """The key whose value this one repeats: `dim` for one that is ${dim}."""
+        while (copied := _COPY.fullmatch(str(self.raw.get(key)))) is not None:
+            key = copied[1]
+        return key
+
+    def where(self, *keys: str) -> str:
+        """Where values were set: the overrides, or else the files."""
+        origins = dict.fromkeys(self._origin(self.root(key)) for key in keys)
+        return ", ".join([o for o in origins if o.startswith("override ")] or origins)
+
+    def _origin(self, key: str) -> str:
+        if key in self.chosen_by:
+            return f"override {self.chosen_by[key]}"
+        above = [name for name in self.set_by if key == name or key.startswith(f"{name}.")]
+        if above:
+            return f"override {self.set_by[max(above, key=len)]}"
+        return self.file_of(key)
+
+    def file_of(self, key: str) -> str:
+        """The last file that speaks of a key."""
+        return next((s.file for s in reversed(self.sources) if s.get(key) is not None), "configs/train.yaml")
+
+    def default(self, key: str) -> Any:
+        """What the first file that knows a key says of it."""
+        said = (source.get(key) for source in self.sources)
+        value = next((value for found in said if found is not None for value in found), None)
+        copied = _COPY.fullmatch(str(value))
+        return value if copied is None else self.default(copied[1])
+
+    def parts(self) -> Iterator[tuple[str, Any]]:
+        """Every node that becomes an object, with its key."""
+        several = ("encoder", "task", "data.inputs", "callbacks", "logger")
+        for key in ("data", "data.source", "balance", "optimizer", "schedule"):
+            yield key, self.get(key)
+        if "fusion" in self.cfg:
+            yield "fusion", self.cfg.fusion
+        for key in several:
+            yield from ((f"{key}.{name!s}", self.get(f"{key}.{name!s}")) for name in self.get(key))

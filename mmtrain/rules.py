@@ -1,0 +1,289 @@
+"""What must hold in a composed configuration, between its parts and in each: one small function a rule, in `RULES`."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mmtrain.composed import Composed
+from mmtrain.targets import fault_of
+
+MODES = ("fit", "test", "predict")
+CHOICES: Mapping[str, tuple[Any, ...]] = {
+    "mode": MODES,
+    "checkpoint.mode": ("max", "min"),
+    "test.subsets": ("single", "none", None),
+    "data.inputs.text.algorithm": ("bpe", "wordpiece"),
+    "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
+    "trainer.precision": (
+        *(32, "32", "32-true", 64, "64", "64-true", 16, "16", "16-mixed", "16-true"),
+        *("bf16", "bf16-mixed", "bf16-true", "transformer-engine", "transformer-engine-float16"),
+    ),
+}
+# What a number of the project's own parts is at least and at most, by the last word of its key.
+RANGES: Mapping[str, tuple[float, float | None]] = {
+    **dict.fromkeys(("dim", "hidden_dim", "embed_dim", "num_heads", "image_size", "patch_size", "size"), (1, None)),
+    **dict.fromkeys(("batch_size", "eval_batch_size", "accumulate_grad_batches", "log_every_n_steps"), (1, None)),
+    **dict.fromkeys(("depth", "num_workers", "weight", "lr", "weight_decay", "mlp_ratio"), (0, None)),
+    **dict.fromkeys(("dropout", "drop_path", "label_smoothing", "crop_scale", "flip", "warmup", "final"), (0, 1)),
+    "vocab_size": (6, None),  # five are special
+    "max_length": (3, None),  # the two marks and something between them
+}
+# Keys that the program itself reads; those of a part are its constructor's.
+NEEDED = (
+    *("mode", "seed", "run_dir", "resume", "init_from", "monitor", "checkpoint.mode", "test.subsets"),
+    *("data", "encoder", "task", "balance", "optimizer", "schedule", "trainer", "logger", "callbacks"),
+    *("data.inputs", "data.targets", "data.batch_size", "trainer.devices", "trainer.max_epochs", "trainer.max_steps"),
+    *("trainer.accumulate_grad_batches", "trainer.gradient_clip_val", "trainer.log_every_n_steps", "trainer.compile"),
+)
+# Lightning and torch take null for theirs, and words for some, and say themselves what they do not like.
+NULLABLE = re.compile(
+    r"optimizer\.|(callbacks|logger)\.\w+\.|trainer\.(?!accumulate_grad_batches|log_every_n_steps|compile)"
+)
+FREE = ("trainer.devices", "trainer.precision", "trainer.deterministic")
+
+
+def rule_whole(run: Composed) -> Iterator[str]:
+    """What every run needs is there; without it no other rule can look."""
+    for key in NEEDED:
+        if key not in run.raw:
+            yield f"{key} is missing ({run.where(key)})\n    every run needs it: take ~{key} away"
+
+
+def rule_fusion(run: Composed) -> Iterator[str]:
+    """There is a fusion when a task reads what it makes."""
+    reading = [name for name, task in run.cfg.task.items() if task.get("reads") == "fused"]
+    if reading and "fusion" not in run.cfg:
+        yield f"task.{reading[0]} reads fused, but there is no fusion\n    choose one, such as fusion=concat"
+
+
+def rule_choices(run: Composed) -> Iterator[str]:
+    """A word is one of those there are."""
+    for key, choices in CHOICES.items():
+        value = run.get(key)
+        if key in run.raw and value not in choices:
+            names = [str(c) for c in choices if isinstance(c, str)]
+            near = difflib.get_close_matches(str(value), names, n=1)
+            mend = f"did you mean {near[0]}? It" if near else key
+            yield f"{key} = {value} is not known ({run.where(key)})\n    {mend} can be {', '.join(names)}"
+
+
+def rule_kinds(run: Composed) -> Iterator[str]:
+    """A value is of the kind that the first file gives it."""
+    for key, raw in run.raw.items():
+        if key in FREE or key in CHOICES or run.root(key) != key or (raw is None and NULLABLE.match(key)):
+            continue
+        default, value = run.default(key), run.get(key)
+        if isinstance(default, str | None) or _is_like(value, default):
+            continue
+        kind, mend = _kind(key, default)
+        yield f"{key} = {value} is not {kind} ({run.where(key)})\n    {mend}"
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    if isinstance(default, Mapping):
+        return isinstance(value, DictConfig)
+    if isinstance(default, list):
+        return OmegaConf.is_list(value)
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    return isinstance(value, int | type(default)) and not isinstance(value, bool)
+
+
+def _kind(key: str, default: Any) -> tuple[str, str]:
+    if isinstance(default, Mapping):
+        return "a group of keys", f"set one of them, such as {key}.{next(iter(default))}, or take it out with ~{key}"
+    if isinstance(default, list):
+        return "a list", f"write {key}=[{','.join(map(str, default))}], say"
+    if isinstance(default, bool):
+        return "true or false", f"set {key} to one of them"
+    return "a whole number" if isinstance(default, int) else "a number", f"set {key} to one, such as {default}"
+
+
+def rule_ranges(run: Composed) -> Iterator[str]:
+    """Numbers are neither too small nor too large to mean anything."""
+    for key in run.raw:
+        value, (low, high) = run.get(key), RANGES.get(key.split(".")[-1], (0, None))
+        if key.split(".")[-1] not in RANGES or run.root(key) != key or not _is_ours(run, key):
+            continue
+        if isinstance(value, int | float) and not low <= value <= (value if high is None else high):
+            allowed = f"at least {low}" if high is None else f"between {low} and {high}"
+            yield f"{key} = {value} is out of range ({run.where(key)})\n    set {key} to {allowed}"
+
+
+def _is_ours(run: Composed, key: str) -> bool:
+    """Whether a key means what it means in this project."""
+    parent = run.get(key.rpartition(".")[0]) if "." in key else run.cfg
+    target = str(parent.get("_target_", "mmtrain.")) if isinstance(parent, DictConfig) else ""
+    return target.startswith(("mmtrain.", "torch.optim."))
+
+
+def rule_heads(run: Composed) -> Iterator[str]:
+    """Attention heads divide the width."""
+    for key in [k.removesuffix(".num_heads") for k in run.raw if k.endswith(".num_heads")]:
+        dim, heads = run.get(f"{key}.dim"), run.get(f"{key}.num_heads")
+        if isinstance(dim, int) and isinstance(heads, int) and heads > 0 and dim > 0 and dim % heads:
+            divisors = sorted((h for h in range(1, dim + 1) if dim % h == 0), key=lambda h: abs(h - heads))
+            fitting = " or ".join(map(str, sorted(divisors[:2])))
+            yield (
+                f"{key}.dim = {dim} is not divisible by {key}.num_heads = {heads}"
+                f" ({run.where(f'{key}.dim', f'{key}.num_heads')})\n"
+                f"    set {key}.num_heads to {fitting}, or {run.root(f'{key}.dim')} to {-(-dim // heads) * heads}"
+            )
+
+
+def rule_patches(run: Composed) -> Iterator[str]:
+    """Patches divide the picture."""
+    for key in [k.removesuffix(".patch_size") for k in run.raw if k.endswith(".patch_size")]:
+        size, patch = run.get(f"{key}.image_size"), run.get(f"{key}.patch_size")
+        if isinstance(size, int) and isinstance(patch, int) and patch > 0 and size > 0 and size % patch:
+            near = min((p for p in range(1, size + 1) if size % p == 0), key=lambda p: abs(p - patch))
+            yield (
+                f"{key}.image_size = {size} is not divisible by {key}.patch_size = {patch}"
+                f" ({run.where(f'{key}.image_size', f'{key}.patch_size')})\n"
+                f"    set {key}.patch_size to {near}, or {run.root(f'{key}.image_size')} to {-(-size // patch) * patch}"
+            )
+
+
+def rule_devices(run: Composed) -> Iterator[str]:
+    """Devices are counted or listed."""
+    devices = run.cfg.trainer.devices
+    listed = OmegaConf.is_list(devices) and len(devices) > 0 and all(isinstance(d, int) for d in devices)
+    if not (listed or re.fullmatch(r"auto|-1|[1-9]\d*|\d+(,\d+)+", str(devices))):
+        yield (
+            f"trainer.devices = {devices} is not a number of devices ({run.where('trainer.devices')})\n"
+            "    set trainer.devices to a number such as 2, a list such as [0,1], or auto"
+        )
+
+
+def rule_step_split(run: Composed) -> Iterator[str]:
+    """Every device and micro-batch of a step gets a sample."""
+    devices, parts, size = (run.get(k) for k in ("trainer.devices", *_STEP))
+    if not (isinstance(parts, int) and isinstance(size, int)) or min(parts, size) < 1:
+        return
+    parts *= devices if isinstance(devices, int) and devices > 0 else 1
+    if size < parts:
+        yield (
+            f"data.batch_size = {size} is split over {parts} parts, trainer.devices x trainer.accumulate_grad_batches"
+            f" ({run.where(*_STEP, 'trainer.devices')})\n    set data.batch_size to at least {parts}"
+        )
+
+
+_STEP = ("trainer.accumulate_grad_batches", "data.batch_size")
+
+
+def rule_tasks(run: Composed) -> Iterator[str]:
+    """There is a task, and what it reads and learns exists."""
+    if not run.cfg.task:
+        yield f"no task is chosen ({run.where('task')})\n    choose some, such as task=[contrastive]"
+    for name, task in run.cfg.task.items():
+        if not isinstance(task, DictConfig):
+            continue
+        pair = [("modalities", m) for m in task.get("modalities") or [] if OmegaConf.is_list(task.modalities)]
+        reads = [("reads", task.reads)] if task.get("reads", "fused") != "fused" else []
+        for word, modality in dict.fromkeys([*reads, *pair]):
+            yield from _missing_modality(run, f"task.{name!s}.{word}", modality)
+        known = list(run.cfg.data.targets) if OmegaConf.is_list(run.cfg.data.targets) else []
+        if "target" in task and task.target not in known:
+            key = f"task.{name!s}.target"
+            near = difflib.get_close_matches(str(task.target), known, n=1) or known[:1]
+            mend = f"did you mean {near[0]}? Else" if near else "To"
+            yield (
+                f"{key} = {task.target}, but data.targets has {', '.join(known) or 'none'} ({run.where(key)})\n"
+                f"    {mend} learn it with data.targets=[{','.join([*known, str(task.target)])}]"
+            )
+
+
+def _missing_modality(run: Composed, key: str, modality: Any) -> Iterator[str]:
+    for place in ("encoder", "data.inputs"):
+        known = [str(k) for k in run.get(place)]
+        if modality not in known:
+            near = difflib.get_close_matches(str(modality), [*known, "fused"], n=1) or known[:1]
+            mend = f"did you mean {near[0]}?" if near else f"choose one, such as {place.replace('.', '/')}=..."
+            yield f"{key} names {modality}, but {place} has {', '.join(known) or 'none'} ({run.where(key)})\n    {mend}"
+            return
+
+
+def rule_targets(run: Composed) -> Iterator[str]:
+    """Every part names a class that exists and takes what is set for it."""
+    for key, node in run.parts():
+        if key == "logger.csv" or (node is None and isinstance(run.default(key), Mapping)):  # rule_kinds says that
+            continue
+        if not isinstance(node, DictConfig) or not isinstance(node.get("_target_"), str):
+            yield f"{key} has no _target_ ({run.where(key)})\n    name its class, _target_: package.module.Class"
+            continue
+        own = [str(k) for k in node if not re.fullmatch(r"_\w+_", str(k)) and f"{key}.{k!s}" != "data.root"]
+        for what, mend in fault_of(node._target_, own):
+            name = what.removeprefix("does not take ")
+            named = f"{key}.{name}" if name in own else f"{key}._target_"
+            yield f"{key}._target_ = {node._target_} {what} ({run.where(named)})\n    {mend}"
+
+
+def rule_files(run: Composed) -> Iterator[str]:
+    """Files and folders that are named exist."""
+    root = run.get("data.root")
+    if root is not None and not Path(str(root)).expanduser().is_dir():
+        yield (
+            f"data.root = {root} is not a folder ({run.where('data.root')})\n"
+            "    set data.root to the folder that holds train.jsonl (or .csv, .parquet ...)"
+        )
+    for key in ("resume", "init_from"):
+        value = run.get(key)
+        if value is None or (key == "resume" and value == "auto") or Path(str(value)).is_file():
+            continue
+        what = "is a folder" if Path(str(value)).is_dir() else "does not exist"
+        yield f"{key} = {value} {what} ({run.where(key)})\n    name a checkpoint, such as RUN/checkpoints/last.ckpt"
+    folder = run.get("run_dir")
+    if folder is None or not str(folder).strip() or Path(str(folder)).is_file():
+        what = "is a file" if str(folder or "").strip() else "names no folder"
+        yield f"run_dir = {folder} {what} ({run.where('run_dir')})\n    set run_dir to a folder, such as outputs/mine"
+
+
+def rule_duration(run: Composed) -> Iterator[str]:
+    """The run trains, and it ends, because the schedule needs to know when."""
+    epochs, steps = run.cfg.trainer.max_epochs, run.cfg.trainer.max_steps
+    where = run.where("trainer.max_epochs", "trainer.max_steps")
+    if epochs in (None, -1) and steps in (None, -1):
+        yield f"neither trainer.max_epochs nor trainer.max_steps is set ({where})\n    set trainer.max_epochs to 20, say"
+    elif 0 in (epochs, steps):
+        yield f"trainer.max_epochs = {epochs} and trainer.max_steps = {steps} train nothing ({where})\n    set one to 1"
+
+
+def rule_monitor(run: Composed) -> Iterator[str]:
+    """The metric that chooses the best checkpoint can be there, and a loss is best when it is low."""
+    monitor, mode = run.cfg.monitor, run.cfg.checkpoint.mode
+    if monitor is None:
+        return
+    words, tasks = str(monitor).split("/"), [str(name) for name in run.cfg.task]
+    of_a_task = len(words) > 2 and words[1] in tasks
+    if words[0] != "val" or not (of_a_task or words[1:] == ["loss"]):
+        yield (
+            f"monitor = {monitor} is no metric of validation ({run.where('monitor')})\n"
+            f"    set it to val/loss or one of a task, such as val/{tasks[0] if tasks else 'TASK'}/loss"
+        )
+    elif words[-1] == "loss" and mode == "max":
+        yield (
+            f"monitor = {monitor} is a loss, but checkpoint.mode = max would keep the highest"
+            f" ({run.where('monitor', 'checkpoint.mode')})\n    set checkpoint.mode to min"
+        )
+
+
+Rule = Callable[[Composed], Iterator[str]]
+RULES: tuple[Rule, ...] = (
+    rule_choices,
+    rule_kinds,
+    rule_ranges,
+    rule_tasks,
+    rule_fusion,
+    rule_targets,
+    rule_heads,
+    rule_patches,
+    rule_devices,
+    rule_step_split,
+    rule_duration,
+    rule_monitor,
+    rule_files,
+)

@@ -1,0 +1,151 @@
+"""InfoNCE against open_clip and against loops; `related` against loops."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmtrain.losses.contrastive import info_nce, related
+from tests.batches import assert_same_bits
+
+ROWS, WIDTH = 7, 5
+
+
+def unit(rows: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(rows, WIDTH, generator=generator), dim=1).requires_grad_()
+
+
+def everything(rows: int = ROWS) -> Tensor:
+    return torch.ones(rows, dtype=torch.bool)
+
+
+def loop(queries: Tensor, keys: Tensor, positives: Tensor, scale: Tensor, valid: Tensor, there: Tensor) -> Tensor:
+    """UniCL's equation, one query and one positive at a time, in float64."""
+    total = torch.zeros((), dtype=torch.float64)
+    for i in range(len(queries)):
+        right = [j for j in range(len(keys)) if positives[i, j] and there[j]]
+        if not valid[i] or not right:
+            continue
+        score = [scale.double() * (queries[i].double() * keys[j].double()).sum() for j in range(len(keys))]
+        denominator = sum(score[j].exp() for j in range(len(keys)) if there[j])
+        total = total - sum((score[j].exp() / denominator).log() for j in right) / len(right)
+    return total
+
+
+@pytest.mark.parametrize("scale", [1.0, 14.3, 100.0])
+def test_with_one_positive_each_it_is_the_loss_of_open_clip(scale: float) -> None:
+    loss = pytest.importorskip("open_clip.loss")
+    left, right = unit(ROWS, 1), unit(ROWS, 2)
+    factor = torch.tensor(scale, requires_grad=True)
+    own = torch.eye(ROWS, dtype=torch.bool)
+    options = {"scale": factor, "valid_queries": everything(), "valid_keys": everything()}
+    forward, count = info_nce(left, right, own, **options)
+    backward, same_count = info_nce(right, left, own, **options)
+    assert count == same_count == ROWS
+    mine = (forward + backward) / 2 / count
+    reference = loss.ClipLoss()(left, right, factor)
+    torch.testing.assert_close(mine, reference, rtol=1e-6, atol=1e-6)
+    wanted = (left, right, factor)
+    for one, other in zip(torch.autograd.grad(mine, wanted), torch.autograd.grad(reference, wanted), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_with_several_positives_and_missing_sides_it_is_the_loop(seed: int) -> None:
+    torch.manual_seed(seed)
+    queries, keys = unit(ROWS, 2 * seed), unit(ROWS + 2, 2 * seed + 1)
+    positives = torch.rand(ROWS, ROWS + 2) < 0.3
+    valid, there = torch.rand(ROWS) < 0.7, torch.rand(ROWS + 2) < 0.7
+    scale = torch.tensor(5.0, requires_grad=True)
+    total, count = info_nce(queries, keys, positives, scale=scale, valid_queries=valid, valid_keys=there)
+    assert count == sum(bool(valid[i] and (positives[i] & there).any()) for i in range(ROWS))
+    expected = loop(queries, keys, positives, scale, valid, there)
+    torch.testing.assert_close(total.double(), expected, rtol=1e-6, atol=1e-6)
+    wanted = (queries, keys, scale)
+    mine, reference = torch.autograd.grad(total, wanted), torch.autograd.grad(expected, wanted)
+    for one, other in zip(mine, reference, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    assert not mine[0][~valid].any()
+    assert not mine[1][~there].any()
+
+
+@pytest.mark.parametrize(
+    ("positive", "valid", "there"), [(False, True, True), (True, False, True), (True, True, False), (False,) * 3]
+)
+def test_without_a_pair_it_is_nothing_with_a_finite_gradient(positive: bool, valid: bool, there: bool) -> None:
+    queries, keys, scale = unit(ROWS, 1), unit(ROWS, 2), torch.tensor(9.0, requires_grad=True)
+    total, count = info_nce(
+        queries,
+        keys,
+        torch.eye(ROWS, dtype=torch.bool) & positive,
+        scale=scale,
+        valid_queries=everything() & valid,
+        valid_keys=everything() & there,
+    )
+    assert (total.item(), count.item()) == (0.0, 0)
+    for gradient in torch.autograd.grad(total, (queries, keys, scale)):  # not None: other ranks wait for it
+        assert not gradient.any()
+
+
+@pytest.mark.parametrize("garbage", [math.nan, math.inf, 1e30])
+def test_vectors_of_missing_sides_change_no_bit(garbage: float) -> None:
+    valid, there = torch.rand(ROWS) < 0.6, torch.rand(ROWS) < 0.6
+    valid[0] = there[0] = True
+    results = []
+    for fill in (None, garbage):
+        queries, keys = unit(ROWS, 1).detach().clone(), unit(ROWS, 2).detach().clone()
+        if fill is not None:
+            queries[~valid], keys[~there] = fill, fill
+        queries.requires_grad_()
+        keys.requires_grad_()
+        scale = torch.tensor(9.0, requires_grad=True)
+        positives = torch.eye(ROWS, dtype=torch.bool)
+        total, _ = info_nce(queries, keys, positives, scale=scale, valid_queries=valid, valid_keys=there)
+        total.backward()
+        results.append({"loss": total.detach(), "q": queries.grad, "k": keys.grad, "scale": scale.grad})
+    assert results[0]["loss"] > 0
+    assert_same_bits(*results)
+
+
+def test_it_is_float32_under_autocast() -> None:
+    queries, keys = unit(ROWS, 1), unit(ROWS, 2)
+    options = {"scale": torch.tensor(50.0), "valid_queries": everything(), "valid_keys": everything()}
+    plain, _ = info_nce(queries, keys, torch.eye(ROWS, dtype=torch.bool), **options)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside, _ = info_nce(queries, keys, torch.eye(ROWS, dtype=torch.bool), **options)
+    assert inside.dtype is torch.float32
+    assert torch.equal(plain, inside)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_related_is_the_loop(seed: int) -> None:
+    torch.manual_seed(seed)
+    left, right, queries, gallery = (torch.randint(0, 5, (n,)) for n in (9, 9, 6, 8))
+    found = related(left, right, queries, gallery)
+    assert found.shape == (6, 8) and found.dtype is torch.bool
+    pairs = {(a, b) for a, b in zip(left.tolist(), right.tolist(), strict=True) if a and b}
+    assert found.tolist() == [[(q, g) in pairs for g in gallery.tolist()] for q in queries.tolist()]
+
+
+def test_a_third_row_joins_two_that_share_with_it_and_a_chain_does_not() -> None:
+    """Rows: picture 1 with text 11, picture 2 with text 11, picture 2 with text 12, text 12 alone, picture 3 alone."""
+    pictures, texts = torch.tensor([1, 2, 2, 0, 3]), torch.tensor([11, 11, 12, 12, 0])
+    found = related(pictures, texts, pictures, texts)
+    assert found.int().tolist() == [
+        [1, 1, 0, 0, 0],  # not text 12: only picture 2, which is another, has it
+        [1, 1, 1, 1, 0],
+        [1, 1, 1, 1, 0],
+        [0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+    ]
+
+
+def test_related_knows_keys_of_every_size() -> None:
+    """Keys are 63-bit hashes: float32 or float64 would confuse neighbours."""
+    big = 2**62
+    left = torch.tensor([big, big + 1])
+    right = torch.tensor([-big, -big - 1])
+    assert torch.equal(related(left, right, left, right), torch.eye(2, dtype=torch.bool))

@@ -1,0 +1,125 @@
+"""Classification: metrics against scikit-learn, what is counted, what is refused."""
+
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmtrain.tasks.classification import Classification
+from mmtrain.types import ClassTarget, Confusion
+from tests.batches import CLASSES, DIM, make_batch, make_model
+
+SIZE = 40
+
+
+def make_task(reads: str = "fused", label_smoothing: float = 0.0) -> Classification:
+    return Classification(
+        dims={"fused": DIM, "image": DIM},
+        known_targets={"label": ClassTarget(names=CLASSES, counts=[1, 1, 1])},
+        target="label",
+        reads=reads,
+        weight=1.0,
+        dropout=0.0,
+        label_smoothing=label_smoothing,
+    )
+
+
+def labels(num_classes: int = 3, unlabelled: float = 0.3) -> list[int]:
+    drawn = torch.randint(0, num_classes, (SIZE,))
+    return drawn.masked_fill(torch.rand(SIZE) < unlabelled, -1).tolist()
+
+
+def scored(truth: list[int], logits: Tensor, batch: int = 7) -> tuple[Classification, dict[str, Tensor]]:
+    """Metrics over batches of rows that all have something to read."""
+    task = make_task()
+    metrics = task.metrics()
+    for start in range(0, SIZE, batch):
+        part = truth[start : start + batch]
+        task.update(metrics, logits[start : start + batch], make_batch([1] * len(part), [1] * len(part), part))
+    return task, metrics.compute()
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_metrics_are_those_of_scikit_learn(num_classes: int) -> None:
+    truth, logits = labels(num_classes), torch.randn(SIZE, 3)
+    if num_classes == 2:
+        logits[:, 2] = -9.0  # a class that is neither there nor said counts in no mean
+    _, values = scored(truth, logits)
+    known = [i for i in range(SIZE) if truth[i] >= 0]
+    right, said = [truth[i] for i in known], logits.argmax(dim=1)[known].tolist()
+    assert values["accuracy"].item() == pytest.approx(accuracy_score(right, said))
+    assert values["macro_f1"].item() == pytest.approx(f1_score(right, said, average="macro"))
+    assert values["confusion"].tolist() == confusion_matrix(right, said, labels=[0, 1, 2]).tolist()
+
+
+def test_logits_of_unlabelled_rows_change_no_bit() -> None:
+    truth, logits = labels(), torch.randn(SIZE, 3)
+    unknown = torch.tensor(truth) < 0
+    _, clean = scored(truth, logits)
+    _, dirty = scored(truth, logits.masked_fill(unknown.unsqueeze(1), torch.nan))
+    assert all(torch.equal(clean[name], dirty[name]) for name in clean)
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 3])
+def test_chance_is_always_saying_the_most_frequent_class(num_classes: int) -> None:
+    truth = labels(num_classes)
+    known = [label for label in truth if label >= 0]
+    most = max(set(known), key=known.count)
+    task, values = scored(truth, torch.randn(SIZE, 3))
+    always = [most] * len(known)
+    chance = task.chance(values)
+    assert chance["accuracy"] == pytest.approx(accuracy_score(known, always))
+    assert chance["macro_f1"] == pytest.approx(f1_score(known, always, average="macro", zero_division=0))
+
+
+def test_the_confusion_matrix_is_shown_with_its_names() -> None:
+    task, values = scored(labels(), torch.randn(SIZE, 3))
+    assert task.exhibits(values, str) == [Confusion("label", CLASSES, values["confusion"].tolist())]
+
+
+def test_a_batch_without_a_label_is_no_news_to_the_metrics() -> None:
+    task = make_task()
+    metrics = task.metrics()
+    task.update(metrics, torch.randn(2, 3), make_batch([1, 2], [1, 2], [0, 1]))
+    before = metrics.compute()
+    task.update(metrics, torch.randn(2, 3), make_batch([1, 2], [1, 2], [-1, -1]))
+    assert all(torch.equal(before[name], value) for name, value in metrics.compute().items())
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
+def test_the_loss_is_that_of_torch_over_labelled_rows_with_something_to_read(label_smoothing: float) -> None:
+    #                   both  image  text  nothing  no label
+    batch = make_batch([1, 2, 0, 0, 3], [1, 0, 2, 0, 3], [0, 1, 2, 0, -1])
+    logits = torch.randn(5, 3)
+    targets = batch.targets["label"]
+    for reads, rows in (("fused", [0, 1, 2]), ("image", [0, 1])):
+        total, count = make_task(reads, label_smoothing).loss(logits, batch)
+        assert count == len(rows)
+        expected = F.cross_entropy(logits[rows], targets[rows], reduction="sum", label_smoothing=label_smoothing)
+        torch.testing.assert_close(total, expected)
+
+
+def test_what_it_says_of_a_row_is_the_likeliest_class() -> None:
+    batch = make_batch([1, 0, 2], [0, 0, 3])
+    probabilities = torch.tensor([[0.1, 0.7, 0.2], [0.2, 0.2, 0.6], [0.5, 0.3, 0.2]])
+    rows = make_task().rows(probabilities.log(), batch)
+    assert rows[0] == {"label": "b", "probability": pytest.approx(0.7)}
+    assert rows[1] == {}  # there was nothing to read
+    assert rows[2] == {"label": "a", "probability": pytest.approx(0.5)}
+
+
+def test_a_head_that_reads_one_modality_needs_no_fusion() -> None:
+    model = make_model(tasks=("image_class",), fusion=None)
+    batch = make_batch([1, 2], [1, 2], [0, 1])
+    same_picture = make_batch([1, 2], [3, 0], [0, 1])
+    assert torch.equal(model(batch)["image_class"], model(same_picture)["image_class"])
+
+
+def test_what_the_data_does_not_have_is_refused_by_name() -> None:
+    parts = {"weight": 1.0, "dropout": 0.0, "label_smoothing": 0.0}
+    known = {"label": ClassTarget(names=CLASSES, counts=[1, 1, 1])}
+    with pytest.raises(ValueError, match=r"target = lable, .* label"):
+        Classification(dims={"fused": DIM}, known_targets=known, target="lable", reads="fused", **parts)
+    with pytest.raises(ValueError, match=r"reads = audio, .* fused, image"):
+        Classification(dims={"fused": DIM, "image": DIM}, known_targets=known, target="label", reads="audio", **parts)

@@ -1,0 +1,165 @@
+"""Contrastive: open_clip's loss, shared contents, missing sides, and the gradients of several real ranks."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmtrain.distributed import total as over_ranks
+from mmtrain.model import MultimodalModel
+from mmtrain.tasks.contrastive import Contrastive
+from mmtrain.types import Batch, Retrieval
+from tests.batches import DIM, gradients, make_batch, make_model, random_batch
+from tests.ranks import on_ranks
+
+Sides = tuple[list[int], list[int]]
+
+# one batch a rank: all pairs; some lack a side; no pair at all; a caption that lies on another rank as well
+RANKS: list[Sides] = [
+    ([1, 2, 3, 4], [11, 12, 13, 14]),
+    ([5, 0, 6, 2], [11, 12, 0, 0]),
+    ([0, 7, 0, 8], [15, 0, 0, 0]),
+]
+
+
+def make_task(**options: Any) -> Contrastive:
+    parts = {"modalities": ["image", "text"], "embed_dim": 6, "temperature": 0.2, "weight": 1.0, **options}
+    return Contrastive(dims={"image": DIM, "text": DIM}, **parts)
+
+
+def vectors(size: int) -> dict[str, Tensor]:
+    drawn = {m: torch.nn.functional.normalize(torch.randn(size, 6), dim=1) for m in ("image", "text")}
+    return {m: v.requires_grad_() for m, v in drawn.items()}
+
+
+def test_with_unshared_pairs_it_is_the_loss_of_open_clip() -> None:
+    reference_loss = pytest.importorskip("open_clip.loss").ClipLoss()
+    task, predictions = make_task(), vectors(5)
+    batch = make_batch([1, 2, 3, 4, 5], [11, 12, 13, 14, 15])
+    total, count = task.loss(predictions, batch)
+    expected = reference_loss(predictions["image"], predictions["text"], task.log_scale.exp())
+    assert count == 5
+    torch.testing.assert_close(total / count, expected, rtol=1e-6, atol=1e-6)
+    wanted = [*predictions.values(), task.log_scale]
+    for one, other in zip(
+        torch.autograd.grad(total / count, wanted), torch.autograd.grad(expected, wanted), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_it_is_the_mean_of_both_directions_written_out(seed: int) -> None:
+    """Every present item stands in the denominators; only rows with both sides ask; all they share is right."""
+    task, predictions = make_task(), vectors(8)
+    batch = random_batch(seed, contents=4)
+    sides, has = {m: batch.keys[m].tolist() for m in task.reads}, {m: batch.present[m].tolist() for m in task.reads}
+    pairs = {(a, b) for a, b in zip(sides["image"], sides["text"], strict=True) if a and b}
+    expected = torch.zeros(())
+    for query, gallery, flip in (("image", "text", False), ("text", "image", True)):
+        for i in range(8):
+            if not (has["image"][i] and has["text"][i]):
+                continue
+            there = [j for j in range(8) if has[gallery][j]]
+            asked = sides[query][i]
+            right = [j for j in there if ((sides[gallery][j], asked) if flip else (asked, sides[gallery][j])) in pairs]
+            score = {j: (predictions[query][i] * predictions[gallery][j]).sum() / 0.2 for j in there}
+            denominator = torch.stack(list(score.values())).logsumexp(dim=0)
+            expected = expected + sum(denominator - score[j] for j in right) / len(right) / 2
+    total, _ = task.loss(predictions, batch)
+    torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_vectors_are_of_unit_length_and_float32_under_autocast() -> None:
+    model = make_model(tasks=("contrastive",), fusion=None).float()
+    batch = make_batch([1, 2, 0], [1, 0, 3]).map(lambda t: t.float() if t.is_floating_point() else t)
+    with torch.autocast("cpu", torch.bfloat16):
+        predictions = model(batch)["contrastive"]
+        loss, _ = model.named_tasks()["contrastive"].loss(predictions, batch)
+    assert loss.dtype is torch.float32
+    for modality, found in predictions.items():
+        assert found.dtype is torch.float32
+        lengths = found.norm(dim=1)[batch.present[modality]]
+        torch.testing.assert_close(lengths, torch.ones_like(lengths))
+
+
+def test_the_temperature_starts_where_it_is_set() -> None:
+    assert 1 / make_task(temperature=0.07).scale.item() == pytest.approx(0.07)
+
+
+@pytest.mark.parametrize("beyond", [0.0, 0.5])
+def test_the_scale_stops_at_a_hundred_and_can_come_back(beyond: float) -> None:
+    task, predictions = make_task(), vectors(4)
+    batch = make_batch([1, 2, 3, 4], [11, 12, 13, 14])
+    with torch.no_grad():
+        task.log_scale.fill_(math.log(100) + beyond)
+    total, _ = task.loss(predictions, batch)
+    assert task.scale.item() == pytest.approx(100)
+    total.backward()
+    assert task.log_scale.grad > 0  # random vectors: a softer distribution would cost less
+    torch.optim.SGD([task.log_scale], lr=1e-3).step()
+    assert task.scale < 100
+
+
+def test_rows_give_the_similarity_of_the_own_pair() -> None:
+    task, predictions = make_task(), vectors(3)
+    rows = task.rows(predictions, make_batch([1, 2, 0], [1, 0, 3]))
+    expected = (predictions["image"][0] @ predictions["text"][0]).item()
+    assert rows == [{"similarity": pytest.approx(expected, abs=1e-6)}, {}, {}]
+
+
+def test_exhibits_name_the_rows_of_both_directions() -> None:
+    task, metric = make_task(), make_task().metrics()
+    task.update(metric, vectors(3), make_batch([1, 2, 3], [11, 12, 13], first=4))
+    shown = task.exhibits(metric.compute(), lambda row: f"id-{row}")
+    assert [(e.query, e.gallery) for e in shown if isinstance(e, Retrieval)] == [("text", "image"), ("image", "text")]
+    for exhibit in shown:
+        assert isinstance(exhibit, Retrieval)
+        assert exhibit.queries == ["id-4", "id-5", "id-6"]
+        for query, hits in zip(exhibit.queries, exhibit.hits, strict=True):
+            assert [hit.id for hit in hits if hit.correct] == [query]
+            assert sorted((hit.score for hit in hits), reverse=True) == [hit.score for hit in hits]
+
+
+@pytest.mark.parametrize("modalities", [["image"], ["image", "image"], ["image", "text", "audio"]])
+def test_anything_but_two_modalities_is_refused(modalities: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"contrastive takes two different ones, such as \[image, text\]"):
+        make_task(modalities=modalities)
+
+
+def whole(sides: Sequence[Sides]) -> Batch:
+    return make_batch([k for image, _ in sides for k in image], [k for _, text in sides for k in text])
+
+
+def step(model: MultimodalModel, batch: Batch) -> dict[str, Tensor]:
+    """Gradients of the sum over this process's rows, divided by the count of all."""
+    task = model.named_tasks()["contrastive"]
+    total, count = task.loss(model.view(batch).predictions("contrastive"), batch)
+    assert task.count(batch) == count
+    (total / over_ranks(count).clamp(min=1)).backward()
+    return {"loss": total.detach(), "count": count, **gradients(model)}
+
+
+def step_of_rank(rank: int, sides: Sequence[Sides], training: bool) -> dict[str, Tensor]:
+    return step(make_model(tasks=("contrastive",), fusion=None).train(training), make_batch(*sides[rank]))
+
+
+@pytest.mark.parametrize("chosen", [(0, 1), (0, 2), (2, 2), (1, 0, 2)])
+def test_gradients_summed_over_real_ranks_are_those_of_one_process(chosen: tuple[int, ...]) -> None:
+    sides = [RANKS[i] for i in chosen]
+    found = on_ranks(len(sides), step_of_rank, sides, True)
+    expected = step(make_model(tasks=("contrastive",), fusion=None), whole(sides))
+    assert (expected["count"] > 0) == (chosen != (2, 2))
+    for name, value in expected.items():
+        summed = sum(rank[name] for rank in found)
+        torch.testing.assert_close(summed, value, rtol=1e-6, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_in_evaluation_a_rank_looks_at_its_own_batch() -> None:
+    found = on_ranks(2, step_of_rank, RANKS[:2], False)
+    for mine, sides in zip(found, RANKS, strict=False):
+        expected = step(make_model(tasks=("contrastive",), fusion=None).eval(), make_batch(*sides))
+        torch.testing.assert_close(mine["loss"], expected["loss"])
+        assert mine["count"] == expected["count"]

@@ -1,0 +1,131 @@
+"""Collectives and whole models between real processes: the gradients are those of one process with all rows."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mmtrain.distributed import gather, gather_with_gradient, rank, total, world_size
+from mmtrain.model import MultimodalModel
+from mmtrain.types import Batch
+from tests.batches import gradients, make_batch, make_model
+from tests.ranks import on_ranks
+
+TASKS = ("contrastive", "classification", "matching")
+Rows = tuple[list[int], list[int], list[int]]  # picture keys, text keys, labels
+
+TEXT_ONLY: Rows = ([0, 0, 0], [11, 12, 13], [0, -1, 2])
+IMAGE_ONLY: Rows = ([4, 5, 6], [0, 0, 0], [1, 1, -1])
+BOTH: Rows = ([1, 2, 3], [11, 12, 11], [-1, 0, 2])
+MIXED: Rows = ([7, 0, 8], [12, 13, 14], [2, -1, -1])
+FILLERS: Rows = ([0, 0, 0], [0, 0, 0], [-1, -1, -1])
+
+
+def test_one_process_is_a_world_of_its_own() -> None:
+    x = torch.randn(3, requires_grad=True)
+    assert (world_size(), rank()) == (1, 0)
+    assert gather(x) is x and gather_with_gradient(x) is x
+    summed = total(x)
+    assert torch.equal(summed, x) and not summed.requires_grad
+    summed += 1.0
+    assert not torch.equal(summed, x)  # a copy: the caller's tensor stays
+
+
+def use_collectives(mine: int, world: int) -> dict[str, object]:
+    x = torch.arange(6.0).view(2, 3).add(10 * mine).requires_grad_()
+    everything = gather_with_gradient(x)
+    # each rank weighs the rows of rank r with (r + 1) * (mine + 1)
+    weights = torch.arange(1.0, world + 1).repeat_interleave(2).unsqueeze(1) * (mine + 1)
+    (everything * weights).sum().backward()
+    flags = gather(torch.tensor([mine == 1, True]))
+    return {
+        "place": (rank(), world_size()),
+        "everything": everything.detach(),
+        "gradient": x.grad,
+        "flags": flags,
+        "plain": gather(x.T.detach()),  # not contiguous
+        "detached": gather(x).requires_grad,
+        "total": total(torch.tensor([float(mine), 1.0])),
+    }
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_collectives(world: int) -> None:
+    rows = [torch.arange(6.0).view(2, 3) + 10 * r for r in range(world)]
+    for mine, found in enumerate(on_ranks(world, use_collectives, world)):
+        assert found["place"] == (mine, world)
+        assert torch.equal(found["everything"], torch.cat(rows))
+        assert torch.equal(found["plain"], torch.cat([part.T for part in rows]))
+        assert found["detached"] is False
+        assert found["flags"].tolist() == [flag for r in range(world) for flag in (r == 1, True)]
+        assert found["total"].tolist() == [sum(range(world)), world]
+        # what every rank wants of a row comes back to its owner, summed
+        assert torch.equal(found["gradient"], torch.full((2, 3), (mine + 1.0) * sum(range(1, world + 1))))
+
+
+class Step(nn.Module):
+    """What `LitModel` makes of a batch: each task's sum over the count of all ranks, times their number."""
+
+    def __init__(self, model: MultimodalModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch, counts: dict[str, Tensor]) -> Tensor:
+        losses = self.model.losses(batch)
+        return sum(loss / counts[name].clamp(min=1) for name, (loss, _) in losses.items()) * world_size()
+
+
+def train_on_rank(mine: int, rows: Sequence[Rows], fusion: str | None, tasks: Sequence[str]) -> dict[str, Tensor]:
+    """Two steps, because DDP complains of a parameter without a gradient at the second."""
+    model, batch = make_model(tasks=tasks, fusion=fusion), make_batch(*rows[mine])
+    # tiny buckets: their sums take turns with the gathering of the contrastive task
+    wrapped = DistributedDataParallel(Step(model), bucket_cap_mb=0.001)
+    counts = {name: total(task.count(batch)) for name, task in model.named_tasks().items()}
+    for _ in range(2):
+        model.zero_grad()
+        torch.manual_seed(mine)  # of matching's draws
+        wrapped(batch, counts).backward()
+    return {**{f"count of {name}": count for name, count in counts.items()}, **gradients(model)}
+
+
+def train_alone(rows: Sequence[Rows], fusion: str | None, tasks: Sequence[str]) -> dict[str, Tensor]:
+    """One process: matching finds its wrong pairs in the batch of a rank, the other tasks see all rows together."""
+    model = make_model(tasks=tasks, fusion=fusion)
+    together = make_batch(*([key for part in rows for key in part[side]] for side in range(3)))
+    sums: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, task in model.named_tasks().items():
+        parts = []
+        for seed, batch in enumerate([make_batch(*part) for part in rows] if name == "matching" else [together]):
+            torch.manual_seed(seed)
+            parts.append(task.loss(model.view(batch).predictions(name), batch))
+        loss, count = (sum(column) for column in zip(*parts, strict=True))
+        sums[name] = (loss, count)
+    sum(loss / count.clamp(min=1) for loss, count in sums.values()).backward()
+    return {**{f"count of {name}": count for name, (_, count) in sums.items()}, **gradients(model)}
+
+
+@pytest.mark.parametrize(
+    ("rows", "fusion", "tasks"),
+    [
+        pytest.param([TEXT_ONLY, IMAGE_ONLY], "cross_attn", TASKS, id="a modality each"),
+        pytest.param([TEXT_ONLY, IMAGE_ONLY], "concat", TASKS, id="a modality each, concat"),
+        pytest.param([BOTH, FILLERS], "cross_attn", TASKS, id="a rank with fillers alone"),
+        pytest.param([MIXED, BOTH, TEXT_ONLY], "cross_attn", TASKS, id="three ranks"),
+        pytest.param([IMAGE_ONLY, MIXED, BOTH], None, TASKS[:1], id="contrastive alone"),
+        pytest.param([FILLERS, FILLERS], "concat", TASKS, id="nothing at all"),
+    ],
+)
+def test_gradients_of_real_ranks_are_those_of_one_process(
+    rows: list[Rows], fusion: str | None, tasks: Sequence[str]
+) -> None:
+    expected = train_alone(rows, fusion, tasks)
+    for found in on_ranks(len(rows), train_on_rank, rows, fusion, tasks):
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(
+                found[name], value, rtol=1e-6, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+            )
+    learned = any(value.any() for name, value in expected.items() if not name.startswith("count"))
+    assert learned == (rows != [FILLERS, FILLERS])

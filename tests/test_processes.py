@@ -1,0 +1,133 @@
+"""The command as real processes: two ranks, SIGTERM, a wheel in somebody's own folder."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny import TINY_MODEL, make_tables
+
+ROOT = Path(__file__).resolve().parent.parent
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tables(tmp_path_factory.mktemp("processes") / "data")
+
+
+def command(tables: Path, folder: Path, *overrides: str) -> list[str]:
+    given = ["data=files", f"data.root={tables}", f"run_dir={folder}", *TINY_MODEL, *overrides]
+    return [sys.executable, str(ROOT / "train.py"), *given]
+
+
+def train(tables: Path, folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(tables, folder, *overrides), capture_output=True, text=True, timeout=300, check=False)
+
+
+def figures(folder: Path) -> dict[str, dict[str, float]]:
+    return json.loads((folder / "summary.json").read_text())["test"]
+
+
+def test_two_processes_train_and_test_as_one(tables: Path, tmp_path: Path) -> None:
+    """The test split has 15 rows, in batches of 8: neither divides by two."""
+    done = train(tables, tmp_path / "two", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    assert done.returncode == 0, done.stderr
+    with_two = figures(tmp_path / "two")
+    again = train(tables, tmp_path / "two", "mode=test", "trainer=cpu")
+    assert again.returncode == 0, again.stderr
+    with_one = figures(tmp_path / "two")
+    assert with_one.keys() == with_two.keys()
+    for name, entry in with_two.items():
+        assert with_one[name]["value"] == pytest.approx(entry["value"], abs=1e-6), name
+
+
+def test_two_processes_take_the_steps_of_one(tables: Path, tmp_path: Path) -> None:
+    """One global batch, no dropout: the weights after an epoch agree, whatever the number of processes."""
+    plain = ["task=[contrastive,classification]", "encoder.text.dropout=0", "fusion.dropout=0", "trainer.max_epochs=1"]
+    plain += ["encoder.image.drop_path=0", "task.classification.dropout=0", "optimizer.lr=1e-3", "optimizer.eps=1e-3"]
+    assert train(tables, tmp_path / "one", *plain).returncode == 0
+    ranks = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    assert train(tables, tmp_path / "two", *plain, *ranks).returncode == 0
+    one, two = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("one", "two")
+    )
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("ranks", [[], ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]])
+def test_sigterm_leaves_a_checkpoint_to_go_on_from(ranks: list[str], tables: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = subprocess.Popen(command(tables, folder, *ranks, "trainer.max_epochs=2000"), stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while len(_steps(folder)) < 9 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    stopped_at = _steps(folder)[-1]
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == stopped_at
+    assert json.loads((folder / "summary.json").read_text())["status"] == "stopped"
+    more = train(tables, folder, *ranks, "trainer.max_epochs=2000", "resume=auto", f"trainer.max_steps={stopped_at + 3}")
+    assert more.returncode == 0, more.stderr
+    assert f"going on at step {stopped_at}" in more.stdout
+    assert _steps(folder) == list(range(1, stopped_at + 4))
+
+
+def _steps(folder: Path) -> list[int]:
+    if not (folder / "metrics.csv").exists():
+        return []
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [int(row["step"]) for row in csv.DictReader(file) if row["step"].isdigit() and row["train/loss"]]
+
+
+MINE = '''
+import torch
+from torch import nn
+from mmtrain.types import Features
+
+
+class MyEncoder(nn.Module):
+    def __init__(self, *, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.net = nn.Conv2d(3, dim, 4, stride=4)
+
+    def forward(self, values, mask=None):
+        tokens = self.net(values).flatten(2).transpose(1, 2)
+        return Features(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
+'''
+
+
+def test_a_wheel_serves_somebodys_own_encoder(tables: Path, tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    site, home = tmp_path / "site", tmp_path / "home"
+    zipfile.ZipFile(next(tmp_path.glob("*.whl"))).extractall(site)
+    (home / "conf" / "encoder" / "image").mkdir(parents=True)
+    (home / "conf" / "encoder" / "image" / "mine.yaml").write_text("_target_: mine.MyEncoder\ndim: ${dim}\n")
+    (home / "mine.py").write_text(MINE)
+    overrides = [o for o in TINY_MODEL if not o.startswith("encoder.image")]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "from mmtrain.command import main; main()", "--config-dir", "conf"]
+        + ["encoder/image=mine", "data=files", f"data.root={tables}", "run_dir=out", "trainer.max_epochs=1", *overrides[:-2]],
+        cwd=home,
+        env=os.environ | {"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "MyEncoder" in done.stdout
+    assert json.loads((home / "out" / "summary.json").read_text())["status"] == "done"
