@@ -43,7 +43,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         cfg = hydra_compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     with open_dict(cfg):
-        resolved = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+        resolved = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         resolved.run_dir = str(cfg.run_dir)
         resolved.overrides = list(overrides)
     OmegaConf.resolve(resolved)
@@ -151,7 +151,9 @@ def build_lit(cfg: DictConfig, model: MultimodalModel) -> LitModel:
     )
 
 
-def build_trainer(cfg: DictConfig, *, monitor: str | None, resume_step: int | None, extra: Sequence[Callback] = ()) -> Trainer:
+def build_trainer(
+    cfg: DictConfig, *, monitor: str | None, resume_step: int | None, extra: Sequence[Callback] = ()
+) -> Trainer:
     """The Lightning Trainer with its callbacks (and extra ones) and loggers."""
     options = {k: v for k, v in cfg.trainer.items() if k not in OWN_TRAINER_KEYS}
     return Trainer(

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from mmtrain.checks import faults_of, with_overrides_of_run
 
 CONFIG_NAME = "train"
+STOPPED = (130, 143)  # by Ctrl-C, by SIGTERM
 
 
 def config_dir() -> Path:
@@ -27,7 +28,7 @@ def config_dir() -> Path:
 
 def main() -> None:
     """`mmtrain` and `python train.py`."""
-    sys.path.insert(0, os.getcwd())  # the user's own classes, as `python -m` would find them
+    sys.path.insert(0, str(Path.cwd()))  # the user's own classes, as `python -m` would find them
     args = get_args_parser().parse_args()
     is_job = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
     if args.config_name is None and is_job:
@@ -63,6 +64,8 @@ class Job:
         """The function that Hydra calls for each run; what it did is noted in `jobs`."""
 
         def task(cfg: DictConfig) -> None:
+            if jobs and jobs[-1].status in STOPPED:  # who stops a run of a sweep means the sweep
+                return
             job = Job(cfg)
             jobs.append(job)
             if job.sweep_dir is not None:

@@ -28,7 +28,8 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
     **dict.fromkeys(("dim", "hidden_dim", "embed_dim", "num_heads", "image_size", "patch_size", "size"), (1, None)),
     **dict.fromkeys(("batch_size", "eval_batch_size", "accumulate_grad_batches", "log_every_n_steps"), (1, None)),
     **dict.fromkeys(("depth", "num_workers", "weight", "lr", "weight_decay", "mlp_ratio"), (0, None)),
-    **dict.fromkeys(("dropout", "drop_path", "label_smoothing", "crop_scale", "flip", "warmup", "final"), (0, 1)),
+    **dict.fromkeys(("dropout", "drop_path", "label_smoothing", "word_dropout"), (0, 1)),
+    **dict.fromkeys(("crop_scale", "flip", "warmup", "final", "hard_share"), (0, 1)),
     "vocab_size": (6, None),  # five are special
     "max_length": (3, None),  # the two marks and something between them
 }
@@ -247,9 +248,10 @@ def rule_duration(run: Composed) -> Iterator[str]:
     epochs, steps = run.cfg.trainer.max_epochs, run.cfg.trainer.max_steps
     where = run.where("trainer.max_epochs", "trainer.max_steps")
     if epochs in (None, -1) and steps in (None, -1):
-        yield f"neither trainer.max_epochs nor trainer.max_steps is set ({where})\n    set trainer.max_epochs to 20, say"
+        yield f"neither trainer.max_epochs nor trainer.max_steps is set ({where})\n    set trainer.max_epochs to 20"
     elif 0 in (epochs, steps):
-        yield f"trainer.max_epochs = {epochs} and trainer.max_steps = {steps} train nothing ({where})\n    set one to 1"
+        what = f"trainer.max_epochs = {epochs} and trainer.max_steps = {steps} train nothing"
+        yield f"{what} ({where})\n    set the one that is 0 to 1"
 
 
 def rule_monitor(run: Composed) -> Iterator[str]:

@@ -78,7 +78,8 @@ def test_sigterm_leaves_a_checkpoint_to_go_on_from(ranks: list[str], tables: Pat
     stopped_at = _steps(folder)[-1]
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == stopped_at
     assert json.loads((folder / "summary.json").read_text())["status"] == "stopped"
-    more = train(tables, folder, *ranks, "trainer.max_epochs=2000", "resume=auto", f"trainer.max_steps={stopped_at + 3}")
+    longer = ["trainer.max_epochs=2000", f"trainer.max_steps={stopped_at + 3}", "resume=auto"]
+    more = train(tables, folder, *ranks, *longer)
     assert more.returncode == 0, more.stderr
     assert f"going on at step {stopped_at}" in more.stdout
     assert _steps(folder) == list(range(1, stopped_at + 4))
@@ -91,7 +92,7 @@ def _steps(folder: Path) -> list[int]:
         return [int(row["step"]) for row in csv.DictReader(file) if row["step"].isdigit() and row["train/loss"]]
 
 
-MINE = '''
+MINE = """
 import torch
 from torch import nn
 from mmtrain.types import Features
@@ -106,7 +107,7 @@ class MyEncoder(nn.Module):
     def forward(self, values, mask=None):
         tokens = self.net(values).flatten(2).transpose(1, 2)
         return Features(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
-'''
+"""
 
 
 def test_a_wheel_serves_somebodys_own_encoder(tables: Path, tmp_path: Path) -> None:
@@ -117,10 +118,11 @@ def test_a_wheel_serves_somebodys_own_encoder(tables: Path, tmp_path: Path) -> N
     (home / "conf" / "encoder" / "image").mkdir(parents=True)
     (home / "conf" / "encoder" / "image" / "mine.yaml").write_text("_target_: mine.MyEncoder\ndim: ${dim}\n")
     (home / "mine.py").write_text(MINE)
-    overrides = [o for o in TINY_MODEL if not o.startswith("encoder.image")]
+    overrides = [o for o in TINY_MODEL if not o.startswith(("encoder.image", "trainer.max_epochs"))]
+    start = [sys.executable, "-P", "-c", "from mmtrain.command import main; main()", "--config-dir", "conf"]
+    overrides += ["encoder/image=mine", "data=files", f"data.root={tables}", "run_dir=out", "trainer.max_epochs=1"]
     done = subprocess.run(
-        [sys.executable, "-P", "-c", "from mmtrain.command import main; main()", "--config-dir", "conf"]
-        + ["encoder/image=mine", "data=files", f"data.root={tables}", "run_dir=out", "trainer.max_epochs=1", *overrides[:-2]],
+        [*start, *overrides],
         cwd=home,
         env=os.environ | {"PYTHONPATH": str(site)},
         capture_output=True,

@@ -25,7 +25,7 @@ TINY_MODEL = [
 
 
 def make_tables(root: Path) -> Path:
-    """DIR/{train,val,test}.jsonl with pictures; one row in seven lacks its caption, one in nine its label or picture."""
+    """DIR/{train,val,test}.jsonl with pictures; some rows lack their caption (1 in 7), label or picture (1 in 9)."""
     root.mkdir(parents=True)
     (root / "images").mkdir()
     draw = random.Random(0)

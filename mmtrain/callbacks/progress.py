@@ -39,13 +39,8 @@ class Progress(RichProgressBar):
         if self._is_terminal or not trainer.is_global_zero:
             return
         done = trainer.global_step - self._first_step
-        left = (
-            (time.monotonic() - self._started)
-            / max(done, 1)
-            * (trainer.estimated_stepping_batches - trainer.global_step)
-        )
+        to_do = trainer.estimated_stepping_batches - trainer.global_step
+        left = (time.monotonic() - self._started) / max(done, 1) * to_do
         shown = "  ".join(f"{k} {float(v):.4g}" for k, v in trainer.progress_bar_metrics.items())
-        print(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}  {shown}  {left:.0f} s left",
-            flush=True,
-        )
+        at = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}"
+        print(f"{at}  {shown}  {left:.0f} s left", flush=True)

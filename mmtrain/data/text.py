@@ -33,7 +33,9 @@ class TextInput:
     file_name = "tokenizer.json"
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
-    def __init__(self, *, vocab_size: int, max_length: int, lowercase: bool, algorithm: str, word_dropout: float) -> None:
+    def __init__(
+        self, *, vocab_size: int, max_length: int, lowercase: bool, algorithm: str, word_dropout: float
+    ) -> None:
         if algorithm not in ("bpe", "wordpiece"):
             raise ValueError(f"algorithm = {algorithm}; set it to bpe or wordpiece")
         if vocab_size <= len(self.special):
@@ -42,6 +44,8 @@ class TextInput:
             )
         if max_length < 3:
             raise ValueError(f"max_length = {max_length} leaves no room between [CLS] and [SEP]; set it to 3 or more")
+        if not 0.0 <= word_dropout < 1.0:
+            raise ValueError(f"word_dropout = {word_dropout} is not a chance below 1; set it to 0.3, say")
         self.vocab_size = vocab_size
         self.max_length = max_length
         self.lowercase = lowercase

@@ -37,7 +37,8 @@ def plain_image_input(**changed: Any) -> ImageInput:
 
 
 def text_input(**changed: Any) -> TextInput:
-    return TextInput(**{"vocab_size": 80, "max_length": 10, "lowercase": True, "algorithm": "bpe"} | changed)
+    plain = {"vocab_size": 80, "max_length": 10, "lowercase": True, "algorithm": "bpe", "word_dropout": 0.0}
+    return TextInput(**plain | changed)
 
 
 def fitted_text_input(**changed: Any) -> TextInput:

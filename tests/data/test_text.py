@@ -124,6 +124,18 @@ def test_training_takes_one_of_several_and_evaluation_the_first() -> None:
     assert reader.load(several, Path(), seed=4, train=True)[1] == reader.load(several, Path(), seed=4, train=True)[1]
 
 
+def test_words_are_hidden_in_training_only_and_by_the_seed_alone() -> None:
+    reader = fitted_text_input(word_dropout=0.5, max_length=60)
+    whole = reader.load(NAMES[2], Path(), seed=0, train=False)[0]
+    drawn = [reader.load(NAMES[2], Path(), seed=seed, train=True)[0] for seed in range(200)]
+    assert all(len(d) == len(whole) and d[0] == CLS and d[-1] == SEP for d in drawn)
+    hidden = torch.stack(drawn) != whole
+    assert set(torch.stack(drawn)[hidden].tolist()) == {UNK}
+    assert 0.4 < hidden[:, 1:-1].float().mean() < 0.6
+    assert torch.equal(reader.load(NAMES[2], Path(), seed=9, train=True)[0], drawn[9])
+    assert torch.equal(reader.load(NAMES[2], Path(), seed=9, train=False)[0], whole)
+
+
 def test_texts_of_a_cell() -> None:
     assert texts_of(None) == texts_of("") == texts_of(" \n") == texts_of([]) == texts_of([None, " "]) == []
     assert texts_of("a") == texts_of(["a"]) == texts_of(["", "a", None]) == ["a"]
@@ -136,6 +148,7 @@ def test_texts_of_a_cell() -> None:
         ({"algorithm": "unigram"}, "algorithm = unigram; set it to bpe or wordpiece"),
         ({"vocab_size": 5}, "vocab_size = 5 leaves no room"),
         ({"max_length": 2}, "max_length = 2 leaves no room"),
+        ({"word_dropout": 1.0}, "word_dropout = 1.0 is not a chance below 1"),
     ],
 )
 def test_knobs_that_cannot_work_are_refused(changed: dict[str, object], said: str) -> None:
