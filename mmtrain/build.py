@@ -4,7 +4,9 @@ What the data knows (widths, class names) is handed to the parts here, by keywor
 `known_targets` to the tasks. Everything else stands in YAML.
 """
 
+import difflib
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -65,7 +67,7 @@ def make(cfg: DictConfig, key: str, **parts: Any) -> Any:
         if not parts:
             return instantiate(cfg, _convert_="all")
         return instantiate(cfg, _convert_="all", _partial_=True)(**parts)
-    except (InstantiationException, ValueError) as error:
+    except (InstantiationException, ValueError, TypeError) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, ConfigError):
             raise cause from error
@@ -73,7 +75,21 @@ def make(cfg: DictConfig, key: str, **parts: Any) -> Any:
             raise ConfigError(f"{key}: {cause}") from error
         if isinstance(cause, ImportError) or "Error locating target" in str(error):
             raise ConfigError(f"{key}._target_ = {cfg._target_} cannot be imported: {cause or error}") from error
+        if isinstance(cause, TypeError) and not _takes(cfg, parts):
+            what = f"{key}._target_ = {cfg._target_} cannot be called so: {cause}"
+            raise ConfigError(f"{what}\n    mend the keys of {key}") from error
         raise
+
+
+def _takes(cfg: DictConfig, parts: Mapping[str, Any]) -> bool:
+    """Whether the class or function of a node takes what it is given."""
+    function = inspect.signature(get_object(cfg._target_))
+    given = {str(k): v for k, v in cfg.items() if not re.fullmatch(r"_\w+_", str(k))}
+    try:
+        function.bind_partial(**given, **parts) if cfg.get("_partial_") else function.bind(**given, **parts)
+    except TypeError:
+        return False
+    return True
 
 
 def build_data(cfg: DictConfig) -> DataModule:
@@ -142,7 +158,7 @@ def build_lit(cfg: DictConfig, model: MultimodalModel) -> LitModel:
     return LitModel(
         model=model,
         balance=make(cfg.balance, "balance", weights=weights),
-        optimizer=make(cfg.optimizer, "optimizer"),
+        optimizer=lambda groups: make(cfg.optimizer, "optimizer", params=groups),
         schedule=make(cfg.schedule, "schedule"),
         seed=cfg.seed,
         gradient_clip_val=cfg.trainer.gradient_clip_val,
@@ -155,16 +171,21 @@ def build_trainer(
     cfg: DictConfig, *, monitor: str | None, resume_step: int | None, extra: Sequence[Callback] = ()
 ) -> Trainer:
     """The Lightning Trainer with its callbacks (and extra ones) and loggers."""
-    options = {k: v for k, v in cfg.trainer.items() if k not in OWN_TRAINER_KEYS}
-    return Trainer(
-        **options,
-        callbacks=[*build_callbacks(cfg, monitor=monitor), *extra],
-        logger=build_loggers(cfg, resume_step=resume_step),
-        default_root_dir=cfg.run_dir,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        enable_model_summary=False,
-    )
+    options = {str(k): v for k, v in cfg.trainer.items() if k not in OWN_TRAINER_KEYS}
+    own: dict[str, Any] = {
+        "callbacks": [*build_callbacks(cfg, monitor=monitor), *extra],
+        "logger": build_loggers(cfg, resume_step=resume_step),
+        "default_root_dir": cfg.run_dir,
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+        "enable_model_summary": False,
+    }
+    known = [name for name in inspect.signature(Trainer).parameters if name not in own]
+    for name in [name for name in options if name not in known]:
+        near = difflib.get_close_matches(name, known, n=1)
+        mend = f"did you mean trainer.{near[0]}?" if near else "leave it out"
+        raise ConfigError(f"trainer.{name} is not one of Lightning's keys that can be set\n    {mend}")
+    return Trainer(**options, **own)
 
 
 def build_callbacks(cfg: DictConfig, *, monitor: str | None) -> list[Callback]:

@@ -6,6 +6,7 @@ First composition (Hydra's own messages, said in one form, with the nearest name
 import difflib
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,18 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmtrain.composed import Composed, Source
-from mmtrain.rules import RULES, rule_whole
+from mmtrain.rules import NEEDED, RULES, rule_whole
 
 CONFIG_NAME = "train"
-# what composing raises when an override or a file is wrong; a ValueError when a group is given something like null
-ComposeError = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
+# what composing raises when an override or a file is wrong; the last three when a group is given something like null
+# or [null], and when a file holds something else than keys
+ComposeError = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError)
 
 
 def faults_of(config_dir: Path, extra_dir: str | None, overrides: list[str], *, multirun: bool) -> list[str]:
@@ -36,7 +38,7 @@ def faults_of(config_dir: Path, extra_dir: str | None, overrides: list[str], *, 
 
     Args:
         config_dir: the project's YAML files.
-        extra_dir: the user's own (`--config-dir`), looked at first.
+        extra_dir: the user's own (`--config-dir`), looked at after those.
         overrides: of the command line.
         multirun: whether commas mean a sweep; then every combination is looked at.
     """
@@ -49,7 +51,7 @@ def faults_of(config_dir: Path, extra_dir: str | None, overrides: list[str], *, 
     composer = Composer(config_dir, extra_dir)
     try:
         faults: dict[str, None] = {}
-        for combination in _combinations(overrides) if multirun else [overrides]:
+        for combination in composer.combinations(overrides) if multirun else [overrides]:
             faults |= dict.fromkeys(composer.faults(combination))
         return list(faults)
     finally:
@@ -64,16 +66,6 @@ def _is_override(text: str) -> bool:
     return parsed.key_or_group != ""
 
 
-def _combinations(overrides: list[str]) -> list[list[str]]:
-    """The runs of a sweep, as Hydra's basic sweeper makes them."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    if any(o.is_sweep_override() and not o.is_discrete_sweep() for o in parsed):
-        return [[o.input_line or "" for o in parsed if not o.is_sweep_override()]]  # a range that a sweeper draws from
-    return [list(job) for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None) for job in batch]
-
-
 class Composer:
     """Composes configurations as the command would."""
 
@@ -83,9 +75,20 @@ class Composer:
         if extra_dir is not None:
             folder = str(Path(extra_dir).resolve())
             path.prepend(provider="command-line", path=f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
-            self.shown[folder] = extra_dir.rstrip("/")
+            shown = extra_dir.rstrip("/")
+            self.shown.setdefault(folder, "./configs" if shown == "configs" else shown)
+        self.read: dict[str, Source] = {}
         GlobalHydra.instance().clear()
         self.hydra = Hydra.create_main_hydra2(task_name="train", config_search_path=path)
+
+    def combinations(self, overrides: list[str]) -> list[list[str]]:
+        """The runs of a sweep, as Hydra's basic sweeper makes them."""
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+        parsed = OverridesParser.create(self._loader).parse_overrides(overrides)
+        if any(o.is_sweep_override() and not o.is_discrete_sweep() for o in parsed):
+            return [[o.input_line or "" for o in parsed if not o.is_sweep_override()]]  # a sweeper draws from a range
+        return [list(job) for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None) for job in batch]
 
     @property
     def _loader(self) -> ConfigLoaderImpl:
@@ -105,10 +108,19 @@ class Composer:
             cfg = self.compose(overrides)
         except ComposeError as error:
             return self._blame(overrides) or [_said(error)]
+        if any(self._is_lost(o) for o in overrides):
+            return self._blame(overrides)
         HydraConfig.instance().set_config(cfg)
         composed = self._composed(cfg, overrides)
-        faults = list(_unresolved(composed)) or list(rule_whole(composed))
+        faults = list(self._hidden(composed)) or list(rule_whole(composed)) or list(_unresolved(composed))
         return faults or [fault for rule in RULES for fault in rule(composed)]
+
+    def _hidden(self, run: Composed) -> Iterator[str]:
+        """Files of the user's own folder that Hydra would not read."""
+        names = [s.file.removeprefix("configs/") for s in run.sources if s.file.startswith("configs/")]
+        for folder, shown in self.shown.items():
+            for name in [n for n in names if shown != "configs" and Path(folder, n).is_file()]:
+                yield f"{shown}/{name} is never read: configs/{name} comes first\n    give it another name"
 
     def _composed(self, cfg: DictConfig, overrides: list[str]) -> Composed:
         choices = [o for o in overrides if self._is_choice(o)]
@@ -127,19 +139,21 @@ class Composer:
         for default in found.defaults:
             path, package = default.config_path, default.package or ""
             if path is not None and not path.startswith("hydra/"):
-                yield Source(file=self._file(path), package=package, content=self._content(path))
+                yield replace(self._source(path), package=package)
 
-    def _file(self, path: str) -> str:
-        loaded = self._loader.repository.load_config(path)
-        assert loaded is not None
-        folder = loaded.path.removeprefix("file://")
-        return f"{self.shown.get(folder, folder)}/{path}.yaml"
-
-    def _content(self, path: str) -> dict[str, Any]:
-        loaded = self._loader.repository.load_config(path)
-        assert loaded is not None
-        content = OmegaConf.to_container(loaded.config, resolve=False)
-        return {str(k): v for k, v in content.items()} if isinstance(content, dict) else {}
+    def _source(self, path: str) -> Source:
+        """A file, at the package that it names itself."""
+        if path not in self.read:
+            loaded = self._loader.repository.load_config(path)
+            assert loaded is not None
+            folder = loaded.path.removeprefix("file://")
+            content = OmegaConf.to_container(loaded.config, resolve=False)
+            self.read[path] = Source(
+                file=f"{self.shown.get(folder, folder)}/{path}.yaml",
+                package=loaded.header.get("package") or path.rpartition("/")[0].replace("/", "."),
+                content={str(k): v for k, v in content.items()} if isinstance(content, dict) else {},
+            )
+        return self.read[path]
 
     def _blame(self, overrides: list[str]) -> list[str]:
         """Which overrides cannot be composed: first those that choose options, then values on top of the good ones."""
@@ -151,6 +165,9 @@ class Composer:
         good: list[str] = []
         faults: list[str] = []
         for override in sorted(overrides, key=lambda o: o not in choices):
+            if self._is_lost(override):
+                faults.append(self._explain_group(override, _key(override)))
+                continue
             try:
                 self.compose([*good, override])
                 good.append(override)
@@ -159,7 +176,11 @@ class Composer:
         return faults
 
     def _is_choice(self, override: str) -> bool:
-        return _key(override).split("@")[0] in self.groups()
+        return self._loader.repository.group_exists(_key(override).split("@")[0])
+
+    def _is_lost(self, override: str) -> bool:
+        """Whether it chooses from a group that is not there; with a + Hydra would make a key of it."""
+        return "/" in _key(override) and not self._is_choice(override)
 
     def groups(self) -> list[str]:
         """Every group: encoder, encoder/image, ..."""
@@ -178,30 +199,37 @@ class Composer:
         key, (_, _, value) = _key(override), override.partition("=")
         if isinstance(error, yaml.YAMLError):
             return f"{override}: {_said(error)}"
-        if "," in value and not value.startswith(("[", "{", "'", '"')):
-            return f"{override}: several values are a sweep\n    add -m to run each, or write [{value}] for a list"
+        if _is_sweep(override):
+            listed = "" if "(" in value else f", or write [{value}] for a list"
+            return f"{override}: several values are a sweep\n    add -m to run each{listed}"
         if self._is_choice(override):
             return self._explain_choice(override, key, value, error)
         names = self._names(good)
+        if key in names and override.startswith("+"):
+            return f"{override}: {key} is there already\n    write {key}={value} to set it"
         if key in names or override.startswith("+"):
             return f"{override}: {_said(error)}"
-        if "/" in key:
-            groups = self.groups()
-            near = difflib.get_close_matches(key, groups, n=1)
-            mend = f"did you mean {near[0]}? " if near else ""
-            return f"{override}: there is no group {key}\n    {mend}There are {', '.join(groups)}"
         mend = self._elsewhere(key) or _nearest(key, names)
         return f"{override}: there is no key {key}\n    {mend or 'see `python train.py --cfg job` for every key'}"
+
+    def _explain_group(self, override: str, key: str) -> str:
+        groups = self.groups()
+        near = difflib.get_close_matches(key, groups, n=1)
+        mend = f"did you mean {near[0]}? " if near else ""
+        return f"{override}: there is no group {key}\n    {mend}There are {', '.join(groups)}"
 
     def _explain_choice(self, override: str, key: str, value: str, error: Exception) -> str:
         options = self._loader.get_group_options(key.split("@")[0], ObjectType.CONFIG)
         held = f"It has {', '.join(options) or 'none'}"
-        if override.startswith("~") or isinstance(error, ValueError):  # of a list of options none is [], else ~ does it
+        if override.startswith("~") or not _names_options(override):  # of a list of options none is [], else ~ does it
             many = key not in self.compose([]).hydra.runtime.choices
-            mend = f"write {key}=[] to choose none" if many else f"write ~{key} to leave it out"
+            mend = f"write ~{key} to leave it out" if key not in NEEDED else f"choose one with {key}=NAME"
+            mend = f"write {key}=[] to choose none" if many else mend
             what = "cannot be taken out so" if override.startswith("~") else f"{value} is not an option"
             return f"{override}: {what}\n    {mend}. {held}"
         unknown = [v for v in (v.strip() for v in value.strip("[]").split(",")) if v not in options]
+        if not unknown and override.startswith("+"):
+            return f"{override}: {key} is chosen already\n    write {key}={value} to choose another"
         if not unknown:
             return f"{override}: {_said(error)}"
         near = difflib.get_close_matches(unknown[0], options, n=1)
@@ -218,12 +246,20 @@ class Composer:
             if not key.startswith(group.replace("/", ".") + "."):
                 continue
             for option in self._loader.get_group_options(group, ObjectType.CONFIG):
-                loaded = self._loader.repository.load_config(f"{group}/{option}")
-                package = (loaded.header.get("package") if loaded is not None else None) or group.replace("/", ".")
-                content = self._content(f"{group}/{option}")
-                if Source(file="", package=package, content=content).get(key) is not None:
+                if self._source(f"{group}/{option}").get(key) is not None:
                     return f"it belongs to {group}={option}"
         return ""
+
+
+def _names_options(override: str) -> bool:
+    (parsed,) = OverridesParser.create().parse_overrides([override])
+    value = parsed.value()
+    return all(isinstance(name, str) for name in (value if isinstance(value, list) else [value]))
+
+
+def _is_sweep(override: str) -> bool:
+    (parsed,) = OverridesParser.create().parse_overrides([override])
+    return parsed.is_sweep_override()
 
 
 def _key(override: str) -> str:
@@ -250,7 +286,7 @@ def _nearest(key: str, names: list[str]) -> str:
 
 def _unresolved(run: Composed) -> Iterator[str]:
     """Mandatory values that are missing, and interpolations that lead nowhere: each once, where it begins."""
-    missing = [key for key, value in run.raw.items() if value == "???"]
+    missing = [k for k, v in run.raw.items() if v == "???" or (v is None and run.default(k) == "???")]
     for key in missing:
         yield f"{key} is not set ({run.where(key)})\n    set {key}=..."
     failing: dict[str, str] = {}
@@ -259,11 +295,15 @@ def _unresolved(run: Composed) -> Iterator[str]:
             OmegaConf.select(run.cfg, key, throw_on_resolution_failure=True)
         except OmegaConfBaseException as error:
             failing[key] = _said(error).splitlines()[0]
-    first = [key for key in failing if not any(n in failing for n in re.findall(r"\$\{([\w.]+)\}", run.raw[key]))]
-    for key in first or failing:
-        where = run.set_by.get(key)
-        shown = f"override {where}" if where is not None else run.file_of(key)
-        yield f"{key}: {failing[key]} ({shown})\n    mend the interpolation or set {key}=..."
+    reads = {key: re.findall(r"\$\{([\w.]+)\}", run.raw[key]) for key in failing}
+    first = [key for key in failing if not any(name in failing for name in reads[key])]
+    circle = [key for key in failing if any(key in names for names in reads.values())]
+    for key in first or circle:
+        of_what_it_reads = run.where(key)
+        blamed = key not in run.set_by and of_what_it_reads.startswith("override ")
+        mend = f"take {of_what_it_reads.removeprefix('override ')} away" if blamed else "mend the interpolation"
+        where = f"override {run.set_by[key]}" if key in run.set_by else run.file_of(key)
+        yield f"{key}: {failing[key]} ({of_what_it_reads if blamed else where})\n    {mend} or set {key}=..."
 
 
 def _said(error: Exception) -> str:
@@ -271,7 +311,13 @@ def _said(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"{mark.name}, line {mark.line + 1} is not YAML: {error.problem}\n    mend that line"
-    return "\n    ".join(line.strip() for line in str(error).strip().splitlines()[:2])
+    lines = [line.strip() for line in (str(error) or str(error.__cause__)).splitlines() if line.strip()][:2]
+    if isinstance(error, MissingConfigException):
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        near = difflib.get_close_matches(name, error.options or [], n=1)
+        mend = f"did you mean {group}/{near[0]}?" if near else "mend the defaults list that names it"
+        lines = [lines[0], mend]
+    return "\n    ".join(lines)
 
 
 # --------------------------------------------------------- the run folder's own
@@ -279,6 +325,8 @@ def _said(error: Exception) -> str:
 
 def with_overrides_of_run(overrides: list[str]) -> tuple[list[str], list[str]]:
     """For mode=test and mode=predict: the overrides of the run that is tested, under those of this command line.
+
+    What the run set inside a group for which this command line chooses an option is left out: it may not be there.
 
     Returns:
         The overrides to use, and what is wrong.
@@ -295,11 +343,12 @@ def with_overrides_of_run(overrides: list[str]) -> tuple[list[str], list[str]]:
     if not record.is_file():
         return overrides, [f"run_dir = {folder} is not the folder of a run: it has no config.yaml\n    {mend}"]
     try:
-        before = yaml.safe_load(record.read_text(encoding="utf-8"))["overrides"]
+        before = [str(o) for o in yaml.safe_load(record.read_text(encoding="utf-8"))["overrides"]]
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
         return overrides, [f"{record} is not the record of a run\n    {mend}"]
     own = ("mode", "run_dir", "resume", "init_from")
-    kept = [o for o in before if _key(o) not in own and _key(o) not in asked]
+    said = [f"{key}.".replace("/", ".") for key in (*own, *asked)]
+    kept = [o for o in before if not f"{_key(o)}.".replace("/", ".").startswith(tuple(said))]
     extra = [] if "run_dir" in asked else [f"run_dir={folder}"]
     return [*kept, *overrides, *extra], []
 

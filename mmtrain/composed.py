@@ -56,8 +56,10 @@ class Composed:
 
     def root(self, key: str) -> str:
         """The key whose value this one repeats: `dim` for one that is ${dim}."""
-        while (copied := _COPY.fullmatch(str(self.raw.get(key)))) is not None:
+        seen = {key}
+        while (copied := _COPY.fullmatch(str(self.raw.get(key)))) is not None and copied[1] not in seen:
             key = copied[1]
+            seen.add(key)
         return key
 
     def where(self, *keys: str) -> str:
@@ -74,8 +76,13 @@ class Composed:
         return self.file_of(key)
 
     def file_of(self, key: str) -> str:
-        """The last file that speaks of a key."""
-        return next((s.file for s in reversed(self.sources) if s.get(key) is not None), "configs/train.yaml")
+        """The last file that speaks of a key, or else of what it would stand in."""
+        while key:
+            for source in reversed(self.sources):
+                if source.get(key) is not None:
+                    return source.file
+            key = key.rpartition(".")[0]
+        return "configs/train.yaml"
 
     def default(self, key: str) -> Any:
         """What the first file that knows a key says of it."""

@@ -93,11 +93,12 @@ class LitModel(LightningModule):
                 self.manual_backward(self.balance(losses) * world_size())
             means = {n: means[n] + loss.detach() for n, loss in losses.items()}
         norm = self._clip(optimizer)
+        learning_rate = optimizer.param_groups[0]["lr"]  # of this step; the schedule goes on to that of the next
         optimizer.step()
         schedule.step()
         self._samples += sum(len(batch) for batch in window) * world_size()
         if (self.global_step - 1) % self.log_every_n_steps == 0:
-            self._log_step(means, norm, optimizer.param_groups[0]["lr"])
+            self._log_step(means, norm, learning_rate)
 
     def _seed_step(self) -> None:
         """Dropout and every other draw of a step is a function of seed, step and rank: there is no state to lose."""

@@ -30,6 +30,9 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
     **dict.fromkeys(("depth", "num_workers", "weight", "lr", "weight_decay", "mlp_ratio"), (0, None)),
     **dict.fromkeys(("dropout", "drop_path", "label_smoothing", "word_dropout"), (0, 1)),
     **dict.fromkeys(("crop_scale", "flip", "warmup", "final", "hard_share"), (0, 1)),
+    **dict.fromkeys(("max_epochs", "max_steps"), (-1, None)),
+    "gradient_clip_val": (0, None),
+    "seed": (0, 2**32 - 1),
     "vocab_size": (6, None),  # five are special
     "max_length": (3, None),  # the two marks and something between them
 }
@@ -37,9 +40,18 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
 NEEDED = (
     *("mode", "seed", "run_dir", "resume", "init_from", "monitor", "checkpoint.mode", "test.subsets"),
     *("data", "encoder", "task", "balance", "optimizer", "schedule", "trainer", "logger", "callbacks"),
-    *("data.inputs", "data.targets", "data.batch_size", "trainer.devices", "trainer.max_epochs", "trainer.max_steps"),
+    *("data.inputs", "data.source", "data.targets", "data.batch_size"),
+    *("trainer.devices", "trainer.max_epochs", "trainer.max_steps"),
     *("trainer.accumulate_grad_batches", "trainer.gradient_clip_val", "trainer.log_every_n_steps", "trainer.compile"),
 )
+GROUPS = ("data", "data.inputs", "encoder", "task", "trainer", "logger", "callbacks")
+# What build.py adds to what the configuration gives a part, by the first word of its key.
+ADDED: Mapping[str, tuple[str, ...]] = {
+    "data": ("seed", "num_micro_batches"),
+    "fusion": ("dims",),
+    "task": ("dims", "known_targets"),
+    "balance": ("weights",),
+}
 # Lightning and torch take null for theirs, and words for some, and say themselves what they do not like.
 NULLABLE = re.compile(
     r"optimizer\.|(callbacks|logger)\.\w+\.|trainer\.(?!accumulate_grad_batches|log_every_n_steps|compile)"
@@ -49,16 +61,27 @@ FREE = ("trainer.devices", "trainer.precision", "trainer.deterministic")
 
 def rule_whole(run: Composed) -> Iterator[str]:
     """What every run needs is there; without it no other rule can look."""
-    for key in NEEDED:
-        if key not in run.raw:
-            yield f"{key} is missing ({run.where(key)})\n    every run needs it: take ~{key} away"
+    gone = [key for key in NEEDED if key not in run.raw]
+    for key in [k for k in gone if k.rpartition(".")[0] not in gone]:
+        where = run.where(key)
+        mend = f"take {where.removeprefix('override ')} away" if where.startswith("override ") else f"set {key}"
+        yield f"{key} is missing ({where})\n    every run needs it: {mend}"
+    for key in GROUPS:
+        value = run.raw.get(key, {})
+        if not isinstance(value, Mapping) and not str(value).startswith("${"):
+            yield f"{key} = {value} is not a group of keys ({run.where(key)})\n    every run needs it: set its keys"
+        elif "_target_" in value and key not in ("data", "trainer"):
+            where = run.where(f"{key}._target_")
+            yield f"{key} has a _target_, but it holds parts by name ({where})\n    move it into {key}.NAME"
 
 
 def rule_fusion(run: Composed) -> Iterator[str]:
     """There is a fusion when a task reads what it makes."""
-    reading = [name for name, task in run.cfg.task.items() if task.get("reads") == "fused"]
+    tasks = {name: task for name, task in run.cfg.task.items() if isinstance(task, DictConfig)}
+    reading = [name for name, task in tasks.items() if task.get("reads") == "fused"]
     if reading and "fusion" not in run.cfg:
-        yield f"task.{reading[0]} reads fused, but there is no fusion\n    choose one, such as fusion=concat"
+        where = run.where("fusion")
+        yield f"task.{reading[0]} reads fused, but there is no fusion ({where})\n    choose one, such as fusion=concat"
 
 
 def rule_choices(run: Composed) -> Iterator[str]:
@@ -96,7 +119,8 @@ def _is_like(value: Any, default: Any) -> bool:
 
 def _kind(key: str, default: Any) -> tuple[str, str]:
     if isinstance(default, Mapping):
-        return "a group of keys", f"set one of them, such as {key}.{next(iter(default))}, or take it out with ~{key}"
+        inside = f"set one of them, such as {key}.{next(iter(default))}, or " if default else ""
+        return "a group of keys", f"{inside}take it out with ~{key}"
     if isinstance(default, list):
         return "a list", f"write {key}=[{','.join(map(str, default))}], say"
     if isinstance(default, bool):
@@ -191,7 +215,7 @@ def rule_tasks(run: Composed) -> Iterator[str]:
         if "target" in task and task.target not in known:
             key = f"task.{name!s}.target"
             near = difflib.get_close_matches(str(task.target), known, n=1) or known[:1]
-            mend = f"did you mean {near[0]}? Else" if near else "To"
+            mend = f"did you mean {near[0]}? Else" if near else "You can"
             yield (
                 f"{key} = {task.target}, but data.targets has {', '.join(known) or 'none'} ({run.where(key)})\n"
                 f"    {mend} learn it with data.targets=[{','.join([*known, str(task.target)])}]"
@@ -214,12 +238,14 @@ def rule_targets(run: Composed) -> Iterator[str]:
         if key == "logger.csv" or (node is None and isinstance(run.default(key), Mapping)):  # rule_kinds says that
             continue
         if not isinstance(node, DictConfig) or not isinstance(node.get("_target_"), str):
-            yield f"{key} has no _target_ ({run.where(key)})\n    name its class, _target_: package.module.Class"
+            where = run.where(f"{key}._target_")
+            yield f"{key} has no _target_ ({where})\n    name its class, _target_: package.module.Class"
             continue
         own = [str(k) for k in node if not re.fullmatch(r"_\w+_", str(k)) and f"{key}.{k!s}" != "data.root"]
-        for what, mend in fault_of(node._target_, own):
-            name = what.removeprefix("does not take ")
-            named = f"{key}.{name}" if name in own else f"{key}._target_"
+        added = None if node.get("_partial_") or "_args_" in node else ADDED.get(key.split(".")[0], ())
+        for what, mend in fault_of(node._target_, own, added=added):
+            argument = re.fullmatch(r"(?:does not take|needs) (\w+).*", what)
+            named = f"{key}._target_" if argument is None else f"{key}.{argument[1]}"
             yield f"{key}._target_ = {node._target_} {what} ({run.where(named)})\n    {mend}"
 
 
@@ -238,8 +264,9 @@ def rule_files(run: Composed) -> Iterator[str]:
         what = "is a folder" if Path(str(value)).is_dir() else "does not exist"
         yield f"{key} = {value} {what} ({run.where(key)})\n    name a checkpoint, such as RUN/checkpoints/last.ckpt"
     folder = run.get("run_dir")
-    if folder is None or not str(folder).strip() or Path(str(folder)).is_file():
-        what = "is a file" if str(folder or "").strip() else "names no folder"
+    path = Path(str(folder))
+    if folder is None or not str(folder).strip() or any(p.is_file() for p in (path, *path.parents)):
+        what = "is a file, or inside one" if str(folder or "").strip() else "names no folder"
         yield f"run_dir = {folder} {what} ({run.where('run_dir')})\n    set run_dir to a folder, such as outputs/mine"
 
 

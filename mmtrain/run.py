@@ -40,7 +40,8 @@ from mmtrain.lit import LitModel
 from mmtrain.report.report import write_report
 from mmtrain.report.table import metrics_table
 
-console = Console(highlight=False)
+# a log file is as wide as the tables need
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def run(cfg: DictConfig) -> int:
@@ -54,7 +55,7 @@ def run(cfg: DictConfig) -> int:
         return 2
     except Stopped as stopped:
         if _is_main():
-            console.print(str(stopped), markup=False)
+            console.print(str(stopped), markup=False, soft_wrap=True)
         return 143
     except KeyboardInterrupt:
         return 130
@@ -173,6 +174,7 @@ class Record(Callback):
                 "metric": best.monitor,
                 "value": float(best.best_model_score),
                 "step": load_checkpoint(path)["global_step"] if path.is_file() else None,
+                "mode": best.mode,
             }
 
     def tested(self) -> None:
@@ -338,8 +340,10 @@ def _quiet() -> None:
     for text in (
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",
+        ".*Total length of `list` across ranks is zero.*",  # there is no validation split
         ".*exists and is not empty.*",
         ".*sync_dist=True.*",  # what is logged was summed over the ranks before
+        ".*custom batch sampler `EvalSteps`.*",  # it gives every row once
         ".*your dataloader is not resumable.*",  # it is, by DataModule.first_step
         ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
     ):

@@ -10,8 +10,13 @@ from pathlib import Path
 Fault = tuple[str, str]  # what is wrong, the mend
 
 
-def fault_of(target: str, arguments: Iterable[str]) -> list[Fault]:
+def fault_of(target: str, arguments: Iterable[str], *, added: Iterable[str] | None) -> list[Fault]:
     """What is wrong with a class or function by its dotted path, called with these keyword arguments.
+
+    Args:
+        target: the dotted path.
+        arguments: what the configuration gives.
+        added: what the program gives beside it; None when nobody can say.
 
     Only what is certain is a fault: a name that an `__init__.py` passes on is taken to be there, and arguments of
     a class that inherits its constructor are not looked at.
@@ -24,27 +29,33 @@ def fault_of(target: str, arguments: Iterable[str]) -> list[Fault]:
     found = _module(names)
     if found is None:
         return [(f"cannot be imported: there is no {names[0]}", "mend the path, or run where that can be imported")]
-    path, rest = found
+    path, folders, rest = found
     if not rest:
         return [("is a module", f"name a class in it: {target}.Class")]
+    if path is None and _modules(folders) and not _files(folders, rest[0]):
+        return _not_there(target, rest[0], [], _modules(folders))
     if path is None or path.suffix != ".py":
         return []
-    source = path.read_text(encoding="utf-8")
     try:
-        tree = ast.parse(source)
+        tree = ast.parse(path.read_bytes())
     except SyntaxError as error:
         return [(f"cannot be imported: {path}, line {error.lineno}: {error.msg}", "mend that line")]
     node = next((n for n in tree.body if isinstance(n, _DEFINITIONS) and n.name == rest[0]), None)
     if node is None:
-        return _unless_it_may_be_there(target, rest[0], tree, source)
-    return _unknown(node, arguments) if len(rest) == 1 else []
+        source = path.read_text(encoding="utf-8", errors="replace")
+        return [] if _may_be_there(rest[0], source) else _not_there(target, rest[0], tree.body, _modules(folders))
+    function = _called(node)
+    if len(rest) > 1 or function is None:
+        return []
+    given = list(arguments)
+    return [*_unknown(function, given), *([] if added is None else _missing(function, [*given, *added]))]
 
 
 _DEFINITIONS = (ast.ClassDef, ast.FunctionDef)
 
 
-def _module(names: list[str]) -> tuple[Path | None, list[str]] | None:
-    """The file of the module that a dotted path begins with, and the names inside it."""
+def _module(names: list[str]) -> tuple[Path | None, list[Path], list[str]] | None:
+    """The file of the module that a dotted path begins with, the folders of a package, and the names inside it."""
     spec = importlib.util.find_spec(names[0])  # imports nothing, because the name has no dot
     if spec is None:
         return None
@@ -55,32 +66,58 @@ def _module(names: list[str]) -> tuple[Path | None, list[str]] | None:
         inner = next((n for n in nearest if n.is_dir()), None)
         module = next((m for n in nearest if (m := n.with_suffix(".py")).is_file()), None)
         if inner is None and module is None:
-            return file, names[place:]
+            return file, folders, names[place:]
         folders = [] if inner is None else [inner]
         file = module if inner is None else inner / "__init__.py"
         file = file if file is not None and file.is_file() else None
-    return file, []
+    return file, folders, []
 
 
-def _unless_it_may_be_there(target: str, name: str, tree: ast.Module, source: str) -> list[Fault]:
-    if re.search(rf"\b({re.escape(name)}|__getattr__)\b|import \*", source):
-        return []
-    defined = [n.name for n in tree.body if isinstance(n, _DEFINITIONS)]
-    passed_on = [a.asname or a.name for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names]
+def _files(folders: list[Path], name: str) -> list[Path]:
+    return [file for folder in folders for file in folder.glob(f"{name}.*")]
+
+
+def _modules(folders: list[Path]) -> list[str]:
+    """What can be imported from the folders of a package."""
+    return sorted(file.stem for file in _files(folders, "*") if file.suffix == ".py" and file.stem != "__init__")
+
+
+def _may_be_there(name: str, source: str) -> bool:
+    return re.search(rf"\b({re.escape(name)}|__getattr__)\b|import \*", source) is not None
+
+
+def _not_there(target: str, name: str, body: list[ast.stmt], modules: list[str]) -> list[Fault]:
+    defined = [n.name for n in body if isinstance(n, _DEFINITIONS)]
+    passed_on = [a.asname or a.name for n in body if isinstance(n, ast.ImportFrom) for a in n.names]
     module = target[: target.index(f".{name}")]
-    near = difflib.get_close_matches(name, [*defined, *passed_on], n=1) or defined[:1]
+    near = difflib.get_close_matches(name, [*defined, *passed_on, *modules], n=1) or defined[:1]
     mend = f"did you mean {module}.{near[0]}?" if near else "mend the path"
     return [(f"cannot be imported: {module} has no {name}", mend)]
 
 
-def _unknown(node: ast.ClassDef | ast.FunctionDef, arguments: Iterable[str]) -> list[Fault]:
-    """Arguments that the constructor or the function does not take."""
+def _called(node: ast.ClassDef | ast.FunctionDef) -> ast.FunctionDef | None:
+    """The function that takes the arguments; None when it cannot be seen here."""
     function: ast.FunctionDef | None
     if isinstance(node, ast.ClassDef):
         function = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     else:
         function = node
-    if function is None or function.args.kwarg is not None or node.decorator_list or function.decorator_list:
+    return None if function is None or node.decorator_list or function.decorator_list else function
+
+
+def _missing(function: ast.FunctionDef, given: list[str]) -> list[Fault]:
+    """Arguments without a default that nobody gives."""
+    args = function.args
+    named = [*args.posonlyargs, *args.args][1 if function.name == "__init__" else 0 :]  # without self
+    by_keyword = zip(args.kwonlyargs, args.kw_defaults, strict=True)
+    needed = [*named[: len(named) - len(args.defaults)], *(a for a, default in by_keyword if default is None)]
+    lacking = [a.arg for a in needed if a.arg not in given]
+    return [(f"needs {', '.join(lacking)}", f"set {lacking[0]} beside _target_")] if lacking else []
+
+
+def _unknown(function: ast.FunctionDef, arguments: Iterable[str]) -> list[Fault]:
+    """Arguments that the constructor or the function does not take."""
+    if function.args.kwarg is not None:
         return []
     taken = [a.arg for a in [*function.args.args, *function.args.kwonlyargs] if a.arg not in ("self", "cls")]
     faults = []

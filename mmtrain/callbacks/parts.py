@@ -14,21 +14,22 @@ from mmtrain.types import Batch, Features
 def describe_parts(model: MultimodalModel, example: Batch) -> list[dict[str, Any]]:
     """Run an example through the model and note each part's output shape; the batch size is written as B."""
     shapes: dict[str, str] = {}
-    size = len(example)
     named = _parts(model)
 
     def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, out: Any) -> None:
-            shapes.setdefault(name, _shape(out, size))
+            # an encoder is shown only the rows that have its modality
+            shapes.setdefault(name, _shape(out, len(inputs[0] if torch.is_tensor(inputs[0]) else example)))
 
         return hook
 
     hooks = [part.register_forward_hook(note(name)) for name, part in named.items()]
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     with torch.no_grad():
         model(example)
-    model.train(was_training)
+    for module, mode in modes.items():  # one by one: a part may be kept in evaluation mode, such as a frozen norm
+        module.training = mode
     for hook in hooks:
         hook.remove()
     return [

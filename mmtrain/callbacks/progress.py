@@ -36,11 +36,12 @@ class Progress(RichProgressBar):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """One line, where lines are read."""
         super().on_train_epoch_end(trainer, pl_module)
-        if self._is_terminal or not trainer.is_global_zero:
-            return
         done = trainer.global_step - self._first_step
+        if self._is_terminal or not trainer.is_global_zero or not done:  # not done: a resumed run closes its last epoch
+            return
         to_do = trainer.estimated_stepping_batches - trainer.global_step
-        left = (time.monotonic() - self._started) / max(done, 1) * to_do
+        left = (time.monotonic() - self._started) / done * to_do
         shown = "  ".join(f"{k} {float(v):.4g}" for k, v in trainer.progress_bar_metrics.items())
-        at = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}"
+        epochs = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"  # trainer.max_steps ends the run
+        at = f"epoch {trainer.current_epoch + 1}{epochs}  step {trainer.global_step}"
         print(f"{at}  {shown}  {left:.0f} s left", flush=True)

@@ -6,7 +6,9 @@ from types import FrameType
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.trainer.states import TrainerFn
 
 from mmtrain.distributed import total
 
@@ -15,10 +17,11 @@ class Stopped(Exception):
     """Training left early, with a checkpoint written."""
 
 
-class StopOnSignal(Callback):
+class StopOnSignal(Checkpoint):  # Lightning lets checkpoints come last: best.ckpt is written before this leaves
     """Notes SIGTERM and leaves at the next point where a checkpoint is exact.
 
-    That is the end of a step; for the last step of an epoch it is the end of the epoch, after its validation.
+    That is the end of a step, after the validation that follows it if one does; for the last step of an epoch it is the
+    end of the epoch.
 
     Args:
         path: the checkpoint to write.
@@ -36,8 +39,15 @@ class StopOnSignal(Callback):
         self.noted = True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Leave, unless the epoch ends with this step."""
-        if not trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+        """Leave, unless the epoch ends with this step or a validation follows it."""
+        loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+        assert fetcher is not None
+        if not loop._is_training_done and not loop._should_check_val_fx(fetcher):
+            self._leave_if_noted(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave after a validation in the midst of an epoch."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.fit_loop.epoch_loop._is_training_done:
             self._leave_if_noted(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -22,7 +22,7 @@ class CrossAttn(nn.Module):
         depth: number of layers.
         num_heads: attention heads, divides `dim`.
         mlp_ratio: hidden width of a block's MLP over `dim`.
-        dropout: in attention and MLP.
+        dropout: of what attention and MLP add.
     """
 
     def __init__(
@@ -58,9 +58,8 @@ class CrossLayer(nn.Module):
         self.reading = len(modalities) > 1
         if self.reading:
             self.norms = nn.ModuleDict({m: nn.LayerNorm(dim) for m in modalities})
-            self.cross = nn.ModuleDict(
-                {m: CrossAttention(dim=dim, num_heads=num_heads, dropout=dropout) for m in modalities}
-            )
+            self.drop = nn.Dropout(dropout)
+            self.cross = nn.ModuleDict({m: CrossAttention(dim=dim, num_heads=num_heads) for m in modalities})
         self.blocks = nn.ModuleDict(
             {m: Block(dim=dim, num_heads=num_heads, mlp_ratio=mlp_ratio, dropout=dropout) for m in modalities}
         )
@@ -69,7 +68,7 @@ class CrossLayer(nn.Module):
         """Map tokens (B, T_m, D), masks (B, T_m) to tokens of the same shapes."""
         if self.reading:
             normed = {m: self.norms[m](x) for m, x in tokens.items()}
-            tokens = {m: x + self._read(m, normed, masks) for m, x in tokens.items()}
+            tokens = {m: x + self.drop(self._read(m, normed, masks)) for m, x in tokens.items()}
         return {m: self.blocks[m](x, masks[m]) for m, x in tokens.items()}
 
     def _read(self, modality: str, normed: dict[str, Tensor], masks: dict[str, Tensor]) -> Tensor:

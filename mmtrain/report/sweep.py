@@ -7,10 +7,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def show_sweep(folder: Path, runs: list[tuple[str, list[str]]]) -> None:
     """Print the runs, best first by the metric that chose their checkpoints, and write them to sweep.csv.
+
+    Stopped and failed runs stand last: what they reached is not what they would have.
 
     Args:
         folder: of the sweep.
@@ -18,24 +21,43 @@ def show_sweep(folder: Path, runs: list[tuple[str, list[str]]]) -> None:
     """
     common = set.intersection(*(set(overrides) for _, overrides in runs))
     rows = [_row(Path(run_dir), [o for o in overrides if o not in common]) for run_dir, overrides in runs]
-    best = next((r["best"]["metric"] for r in rows if r["best"]), None)
-    rows.sort(key=lambda r: (r["best"] is None, -(r["best"]["value"] if r["best"] else 0.0)))
-    table = Table(title=f"sweep, best {best} first", title_justify="left", title_style="bold")
-    columns = _test_columns(rows)
-    for name in ("run", "overrides", "status", best or "best", *columns, "samples/s", "parameters"):
-        table.add_column(name, justify="left" if name in ("run", "overrides", "status") else "right", overflow="fold")
-    for row in rows:
-        value = f"{row['best']['value']:.4f}" if row["best"] else ""
-        tests = [f"{row['test'][c]['value']:.4f}" if c in row["test"] else "" for c in columns]
-        rate = f"{row['samples_per_second']:.0f}" if row["samples_per_second"] else ""
-        table.add_row(
-            row["run"], " ".join(row["overrides"]), row["status"], value, *tests, rate, f"{row['parameters']:,}"
-        )
+    metrics = list(dict.fromkeys(r["best"]["metric"] for r in rows if r["best"]))  # one, unless tasks are swept over
+    rows.sort(key=lambda row: _place(row, metrics))
     console = Console(highlight=False)
-    console.print(table)
+    console.print(_table(rows, metrics))
     path = folder / "sweep.csv"
     _write_csv(path, rows)
     console.print(f"sweep: {path}", markup=False, soft_wrap=True)
+
+
+def _place(row: dict[str, Any], metrics: list[str]) -> tuple[bool, int, float]:
+    """What the runs are sorted by; values are compared with those of the same metric only."""
+    best = row["best"]
+    if best is None:
+        return row["status"] != "done", len(metrics), 0.0
+    value = best["value"] if best["mode"] == "min" else -best["value"]
+    return row["status"] != "done", metrics.index(best["metric"]), value
+
+
+def _table(rows: list[dict[str, Any]], metrics: list[str]) -> Table:
+    metric = metrics[0] if len(metrics) == 1 else None
+    columns = _test_columns(rows)
+    # Text, not str: overrides such as task=[matching] hold brackets, which rich would read as markup.
+    title = "sweep, best first" if metric is None else f"sweep, best {metric} first"
+    table = Table(title=Text(title, style="bold"), title_justify="left")
+    for name in ("run", "overrides", "status"):
+        table.add_column(name, overflow="fold")
+    for name in (metric or "best", *columns, "samples/s", "parameters"):
+        table.add_column(Text(name), justify="right", overflow="fold")
+    for row in rows:
+        best = row["best"]
+        value = "" if best is None else f"{best['value']:.4f}" if metric else f"{best['metric']} {best['value']:.4f}"
+        tests = [f"{row['test'][c]['value']:.4f}" if c in row["test"] else "" for c in columns]
+        rate = f"{row['samples_per_second']:.0f}" if row["samples_per_second"] else ""
+        parameters = "" if row["parameters"] is None else f"{row['parameters']:,}"
+        cells = (row["run"], " ".join(row["overrides"]), row["status"], value, *tests, rate, parameters)
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
 
 
 def _row(folder: Path, overrides: list[str]) -> dict[str, Any]:
@@ -48,15 +70,17 @@ def _row(folder: Path, overrides: list[str]) -> dict[str, Any]:
         "best": summary.get("best"),
         "test": summary.get("test") or {},
         "samples_per_second": summary.get("samples_per_second"),
-        "parameters": summary.get("parameters", {}).get("total", 0),
+        "parameters": summary.get("parameters", {}).get("total"),
     }
 
 
 def _test_columns(rows: list[dict[str, Any]]) -> list[str]:
-    """One metric a task: recall, accuracy, or the first."""
+    """One metric a task: recall, accuracy, or the first that is no loss."""
     names = dict.fromkeys(n for r in rows for n in r["test"] if n.count("/") == 1)
-    wanted = [n for n in names if n.endswith(("/recall", "/accuracy"))]
-    return wanted or list(names)[:3]
+    chosen: dict[str, str] = {}
+    for name in sorted(names, key=lambda n: (not n.endswith(("/recall", "/accuracy")), n.endswith("/loss"))):
+        chosen.setdefault(name.partition("/")[0], name)
+    return [name for name in names if name in chosen.values()]
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

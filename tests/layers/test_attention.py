@@ -66,13 +66,6 @@ def test_what_stands_under_a_false_mask_changes_no_bit() -> None:
         assert one.isfinite().all()
 
 
-def test_dropout_drops_weights_and_keeps_the_mean() -> None:
-    query, key, value = (torch.ones(64, 8, 32, 4) for _ in range(3))
-    out = attend(query, key, value, None, dropout=0.5)
-    assert (out != 1.0).any()
-    assert out.mean().item() == pytest.approx(1.0, abs=0.02)
-
-
 def as_torch(module: nn.Module, *, dim: int, num_heads: int, context_dim: int | None = None) -> nn.MultiheadAttention:
     """torch's attention with the weights of ours."""
     theirs = nn.MultiheadAttention(
@@ -142,17 +135,6 @@ def test_cross_attention_without_context_gives_zeros_even_with_a_bias() -> None:
     for parameter in module.parameters():
         assert not parameter.grad.any()  # which a NaN would fail as well
     assert not x.grad.any()
-
-
-def test_dropout_is_for_training_only() -> None:
-    for module, inputs in (
-        (SelfAttention(dim=8, num_heads=2, dropout=0.5), 1),
-        (CrossAttention(dim=8, num_heads=2, dropout=0.5), 2),
-    ):
-        x = [torch.randn(2, 4, 8)] * inputs
-        assert not torch.equal(module(*x), module(*x))
-        module.eval()
-        assert torch.equal(module(*x), module(*x))
 
 
 @pytest.mark.parametrize(("dim", "num_heads", "advice"), [(96, 7, "6 or 8"), (8, 0, "1 or 2"), (5, 3, "1 or 5")])

@@ -17,7 +17,7 @@ class ViT(nn.Module):
         depth: number of blocks.
         num_heads: attention heads, divides `dim`.
         mlp_ratio: hidden width of a block's MLP over `dim`.
-        dropout: in attention weights, attention output and MLP.
+        dropout: of what attention and MLP add.
         drop_path: rate of stochastic depth at the last block; it grows linearly from 0.
 
     Raises:

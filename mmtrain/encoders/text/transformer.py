@@ -17,7 +17,7 @@ class TextTransformer(nn.Module):
         depth: number of blocks.
         num_heads: attention heads, divides `dim`.
         mlp_ratio: hidden width of a block's MLP over `dim`.
-        dropout: in embeddings, attention and MLP.
+        dropout: of the embeddings and of what attention and MLP add.
     """
 
     def __init__(

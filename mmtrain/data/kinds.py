@@ -1,0 +1,86 @@
+"""What a column can hold: what every kind of input and every kind of target offers. Nothing is inherited."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from mmtrain.types import Padded
+
+
+class InputKind(Protocol):
+    """How the cells of one modality become tensors.
+
+    Attributes:
+        kind: image, text, audio, video, vector or sequence.
+    """
+
+    kind: str
+
+    def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int] | None:
+        """One cell as a tensor and the key of its content; None when it turns out to hold nothing.
+
+        Args:
+            value: the cell; never null or blank.
+            folder: what a relative path starts from.
+            seed: every random draw follows from it alone.
+            train: whether to draw at all.
+
+        Raises:
+            SampleError: when it cannot be read.
+        """
+        ...
+
+    def key(self, value: Any) -> int:
+        """The key of a cell's content, not 0: equal contents have equal keys."""
+        ...
+
+    def pad(self, values: Sequence[Tensor | None]) -> Padded:
+        """B tensors together; what stands for None is zeros under a False mask."""
+        ...
+
+
+@runtime_checkable
+class Learned(Protocol):
+    """A part that learns from the training split and is kept in the run folder, to be used again by all that follows.
+
+    Attributes:
+        recipe: what the result follows from beside the cells.
+    """
+
+    recipe: str
+
+    def fit(self, cells: Iterable[Any]) -> None:
+        """Learn from the cells of the training split, null and blank ones among them.
+
+        Raises:
+            ConfigError: when they cannot be of this kind.
+        """
+        ...
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write what was learned for the input or target of this name."""
+        ...
+
+    def restore(self, folder: Path, name: str) -> None:
+        """Take what `save` wrote."""
+        ...
+
+
+class TargetKind(Learned, Protocol):
+    """How the cells of one target become tensors.
+
+    Attributes:
+        known: what was learned, as tasks are told of it; its `names` are empty when there was nothing.
+    """
+
+    known: Any
+
+    def load(self, value: Any) -> Tensor | None:
+        """One cell as a tensor; None for an empty cell and for what training never saw."""
+        ...
+
+    def pad(self, values: Sequence[Tensor | None]) -> Tensor:
+        """(B, ...) of B cells; what stands for None is arbitrary."""
+        ...

@@ -1,0 +1,205 @@
+"""Objects from configuration: what a constructor refuses is the user's to mend, what breaks inside it is not.
+
+That every file of configs/ can be built is in tests/test_configs.py.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mmtrain.build import build_data, build_lit, build_model, build_trainer, compose, make, modalities_read
+from mmtrain.data.module import DataModule
+from mmtrain.errors import ConfigError
+from tests.tiny import TINY_MODEL, make_tables
+
+
+class Refusing:
+    """A part whose constructor takes a size."""
+
+    def __init__(self, *, size: int) -> None:
+        if size < 0:
+            raise ValueError(f"size = {size} is negative; set it to 1")
+        if size == 0:
+            raise TypeError("inside")
+        self.size = size
+
+
+def node(**keys: object) -> DictConfig:
+    return OmegaConf.create({"_target_": f"{__name__}.Refusing", **keys})
+
+
+def test_a_part_is_made_from_its_node_and_what_the_program_adds() -> None:
+    assert make(node(size=3), "fusion").size == 3
+    assert make(node(), "fusion", size=4).size == 4
+    assert make(node(_partial_=True), "schedule")(size=5).size == 5
+
+
+@pytest.mark.parametrize("added", [{}, {"size": 1}])
+def test_an_argument_that_it_does_not_take_is_the_users_to_mend(added: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=r"^fusion\._target_ = .*Refusing cannot be called so: .*sise"):
+        make(node(sise=3), "fusion", **added)
+
+
+def test_an_argument_that_it_lacks_is_the_users_to_mend() -> None:
+    with pytest.raises(ConfigError, match=r"^fusion\._target_ = .*Refusing cannot be called so: .*size"):
+        make(node(), "fusion")
+
+
+def test_what_it_refuses_is_said_with_the_node() -> None:
+    for given, added in (({"size": -1}, {}), ({}, {"size": -1})):
+        with pytest.raises(ConfigError, match=r"^encoder\.image: size = -1 is negative; set it to 1$"):
+            make(node(**given), "encoder.image", **added)
+
+
+def test_what_breaks_inside_is_a_fault_of_the_program() -> None:
+    with pytest.raises(Exception, match="inside") as caught:
+        make(node(size=0), "fusion")
+    assert not isinstance(caught.value, ConfigError)
+
+
+@pytest.mark.parametrize(
+    ("key", "mend"),
+    [("num_node", r"did you mean trainer\.num_nodes\?"), ("logger", "leave it out"), ("zzz", "leave it out")],
+)
+def test_the_trainer_takes_the_keys_of_lightning_that_are_not_ours(key: str, mend: str, tmp_path: object) -> None:
+    cfg = compose([f"run_dir={tmp_path}"])
+    with open_dict(cfg):
+        cfg.trainer[key] = 1
+    with pytest.raises(
+        ConfigError, match=rf"^trainer\.{key} is not one of Lightning's keys that can be set\n    {mend}"
+    ):
+        build_trainer(cfg, monitor=None, resume_step=None)
+
+
+def test_a_key_of_lightning_that_no_file_has_is_passed_on(tmp_path: object) -> None:
+    trainer = build_trainer(compose([f"run_dir={tmp_path}", "+trainer.num_nodes=1"]), monitor=None, resume_step=None)
+    assert trainer.num_nodes == 1
+
+
+@pytest.mark.parametrize("added", [{}, {"size": 1}])
+@pytest.mark.parametrize("target", ["mmtrain.fusion.nothing.Nothing", "nowhere.Part", "mmtrain.fusion.concat.Nothing"])
+def test_a_class_that_is_not_there_is_named(target: str, added: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=rf"^fusion\._target_ = {target} cannot be imported: "):
+        make(OmegaConf.create({"_target_": target}), "fusion", **added)
+
+
+def test_what_the_program_adds_is_handed_over_as_it_is() -> None:
+    """Hydra alone would turn data classes among it into configurations, and dicts too."""
+    dims = {"image": 8}
+    assert make(OmegaConf.create({"_target_": "builtins.dict", "dim": 4}), "fusion", dims=dims)["dims"] is dims
+
+
+# ------------------------------------------------------------- from tiny tables
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tables(tmp_path_factory.mktemp("build") / "data")
+
+
+@pytest.fixture
+def tiny(tables: Path, tmp_path: Path) -> Any:
+    """A small configuration and its data."""
+
+    def compose_and_read(*overrides: str) -> tuple[DictConfig, DataModule]:
+        cfg = compose(["data=files", f"data.root={tables}", f"run_dir={tmp_path / 'run'}", *TINY_MODEL, *overrides])
+        data = build_data(cfg)
+        data.read(Path(cfg.run_dir), training=True)
+        return cfg, data
+
+    return compose_and_read
+
+
+@pytest.mark.parametrize(
+    ("overrides", "encoders", "fused"),
+    [
+        (["task=[contrastive]"], {"image", "text"}, False),
+        (["task=[matching]"], {"image", "text"}, True),
+        (["task=[classification]"], {"image", "text"}, True),
+        (["task=[classification]", "task.classification.reads=image"], {"image"}, False),
+        (["task=[classification]", "task.classification.reads=text"], {"text"}, False),
+        (["task=[contrastive,classification]", "task.classification.reads=image"], {"image", "text"}, False),
+    ],
+)
+def test_what_no_task_reads_is_not_built(overrides: list[str], encoders: set[str], fused: bool, tiny: Any) -> None:
+    cfg, data = tiny(*overrides)
+    model = build_model(cfg, data)
+    assert set(model.encoders) == encoders
+    assert (model.fusion is not None) == fused
+    assert set(model.tasks) == set(cfg.task)
+
+
+def test_a_fusion_is_of_what_the_data_has(tiny: Any) -> None:
+    cfg, data = tiny("task=[classification]", "fusion=concat")
+    del data.inputs["text"]
+    model = build_model(cfg, data)
+    assert list(model.encoders) == list(model.fusion.norms) == ["image"]
+
+
+@pytest.mark.parametrize(
+    ("task", "lacking", "said"),
+    [
+        ("contrastive", "text", "task.contrastive reads text, but the data has image"),
+        ("matching", "text", "task.matching reads text, but the data has image"),
+        ("contrastive", "image", "task.contrastive reads image, but the data has text"),
+    ],
+)
+def test_a_task_whose_modality_the_data_lacks_is_refused_with_the_mend(
+    task: str, lacking: str, said: str, tiny: Any
+) -> None:
+    cfg, data = tiny(f"task=[{task}]")
+    assert modalities_read(cfg, data) == ["image", "text"]
+    del data.inputs[lacking]
+    with pytest.raises(ConfigError) as raised:
+        modalities_read(cfg, data)
+    mend = f"    leave the task out, or say which column holds it: data.columns.{lacking}=NAME"
+    assert str(raised.value) == f"{said}\n{mend}"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("encoder.image.num_heads=3", r"^encoder\.image: dim = 16 is not divisible by num_heads = 3"),
+        ("encoder.image.patch_size=5", r"^encoder\.image: image_size = 16 is not divisible by patch_size = 5"),
+        ("fusion.num_heads=3", r"^fusion: dim = 16 is not divisible by num_heads = 3"),
+        ("task.matching.hard_share=2", r"^task\.matching: hard_share = 2"),
+        ("task.classification.reads=audio", r"^task\.classification reads audio, but the data has image, text\n"),
+        ("task.contrastive.modalities=[image,audio]", r"^task\.contrastive reads audio, but the data has image, text"),
+        ("task.classification.target=color", r"^task\.classification\.target = color, but the data has label\n"),
+    ],
+)
+def test_what_a_model_cannot_be_is_said_with_its_key(override: str, said: str, tiny: Any) -> None:
+    cfg, data = tiny(override)
+    with pytest.raises(ConfigError, match=said):
+        build_model(cfg, data)
+
+
+def test_what_an_optimizer_refuses_is_said_with_its_key(tiny: Any) -> None:
+    """It is made when training begins, from the parameters."""
+    cfg, data = tiny("optimizer.betas=[2,0.9]")
+    lit = build_lit(cfg, build_model(cfg, data))
+    with pytest.raises(ConfigError, match=r"^optimizer: Invalid beta parameter at index 0: 2"):
+        lit.make_optimizer([{"params": list(lit.parameters())}])
+
+
+@pytest.mark.parametrize(("subsets", "expected"), [("single", [("image",), ("text",)]), ("none", [])])
+def test_a_test_judges_the_modalities_alone_if_asked(subsets: str, expected: list[tuple[str]], tiny: Any) -> None:
+    cfg, data = tiny(f"test.subsets={subsets}")
+    lit = build_lit(cfg, build_model(cfg, data))
+    assert lit.test_subsets == expected
+    assert {key.partition("+")[2] for key in lit.subset_metrics} == {m for subset in expected for m in subset}
+
+
+def test_knobs_reach_what_they_are_for(tiny: Any) -> None:
+    step = ["trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=null", "trainer.log_every_n_steps=5"]
+    tasks = ["task=[contrastive,classification]", "task.contrastive.weight=3"]
+    cfg, data = tiny("seed=7", "checkpoint.mode=min", *step, *tasks)
+    lit = build_lit(cfg, build_model(cfg, data))
+    assert (data.seed, data.num_micro_batches, data.batch_size) == (7, 2, 8)
+    assert (lit.seed, lit.gradient_clip_val, lit.log_every_n_steps) == (7, None, 5)
+    assert lit.balance.weights == {"contrastive": 3, "classification": 0.5}
+    trainer = build_trainer(cfg, monitor="val/loss", resume_step=None)
+    assert (trainer.checkpoint_callback.monitor, trainer.checkpoint_callback.mode) == ("val/loss", "min")
+    assert (trainer.accumulate_grad_batches, trainer.gradient_clip_val) == (1, None)  # the step does both itself

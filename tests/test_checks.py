@@ -1,0 +1,306 @@
+"""A command line that cannot be composed: which override or file is wrong, the nearest name, and the mend."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mmtrain.checks import faults_of, with_overrides_of_run
+from mmtrain.command import config_dir
+
+
+def faults(*overrides: str, extra: str | None = None, multirun: bool = False) -> list[str]:
+    return faults_of(config_dir(), extra, list(overrides), multirun=multirun)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's own folder, which is the working folder and has conf/."""
+    (tmp_path / "conf").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(home: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (home / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / "conf" / name).write_text(content)
+
+
+# ------------------------------------------------------------------ overrides
+
+NAMES = [
+    ("encoder=vitt", "encoder has no option vitt\n    did you mean encoder=vit? It has "),
+    ("encoder/image=vitt", "encoder/image has no option vitt\n    did you mean encoder/image=vit? It has "),
+    ("fusion=zzz", "fusion has no option zzz\n    It has "),
+    ("task=[contrastive,matchin]", "task has no option matchin\n    did you mean task=matching? It has "),
+    ("hydra/launcher=zzz", "hydra/launcher has no option zzz\n    It has basic"),
+    ("encodr/image=vit", "there is no group encodr/image\n    did you mean encoder/image? There are "),
+    ("+encoder/smell=nose", "there is no group encoder/smell\n    "),
+    ("enocder=vit", "there is no key enocder\n    did you mean encoder?"),
+    ("trainer.max_epoch=3", "there is no key trainer.max_epoch\n    did you mean trainer.max_epochs or "),
+    ("encoder.image.patchsize=8", "there is no key encoder.image.patchsize\n    did you mean encoder.image.patch_size"),
+    ("lowercase=false", "there is no key lowercase\n    did you mean data.inputs.text.lowercase?"),
+    ("~optimizer.lrr", "there is no key optimizer.lrr\n    did you mean optimizer.lr"),
+    ("qqqq=1", "there is no key qqqq\n    see `python train.py --cfg job` for every key"),
+    ("data.root=.", "there is no key data.root\n    it belongs to data=files"),
+    ("encoder.image.name=resnet18", "there is no key encoder.image.name\n    it belongs to encoder/image=resnet"),
+    ("+dim=3", "dim is there already\n    write dim=3 to set it"),
+]
+
+
+def test_what_is_not_there_is_said_with_the_nearest_name_all_at_once() -> None:
+    """`test_rules.py` has what composes and is wrong."""
+    found = faults(*[override for override, _ in NAMES])
+    assert len(found) == len(NAMES)
+    for override, fault in NAMES:
+        assert any(line.startswith(f"{override}: {fault}") for line in found), (override, found)
+
+
+def test_a_key_of_another_option_is_found_below_a_set_of_encoders() -> None:
+    assert faults("encoder=resnet", "encoder.image.patch_size=8") == [
+        "encoder.image.patch_size=8: there is no key encoder.image.patch_size\n    it belongs to encoder/image=vit"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("fusion=null", "null is not an option\n    write ~fusion to leave it out. It has "),
+        ("fusion=3", "3 is not an option\n    write ~fusion to leave it out. It has "),
+        ("encoder=null", "null is not an option\n    choose one with encoder=NAME. It has "),
+        ("task=[1]", "[1] is not an option\n    write task=[] to choose none. It has "),
+        ("~task", "cannot be taken out so\n    write task=[] to choose none. It has "),
+        ("~fusion=concat", "cannot be taken out so\n    write ~fusion to leave it out. It has "),
+        ("+fusion=concat", "fusion is chosen already\n    write fusion=concat to choose another"),
+    ],
+)
+def test_a_group_is_given_an_option(override: str, fault: str) -> None:
+    (found,) = faults(override)
+    assert found.startswith(f"{override}: {fault}")
+
+
+def test_what_is_no_override_is_said_before_anything_is_composed() -> None:
+    wrong = ["foo", "=3", "a b=3", "task=[a", "trainer.max_epochs", ""]
+    mend = "write key=value, such as trainer.max_epochs=3, and quote what holds spaces or brackets"
+    assert faults("encoder=vitt", *wrong) == [f"{override}: not an override\n    {mend}" for override in wrong]
+
+
+def test_several_values_want_a_sweep() -> None:
+    wrong = {
+        "encoder=vit,resnet": ", or write [vit,resnet] for a list",
+        "optimizer.betas=0.9,0.98": ", or write [0.9,0.98] for a list",
+        "dim=choice(64,128)": "",
+        "schedule=glob(*)": "",
+    }
+    expected = [f"{o}: several values are a sweep\n    add -m to run each{mend}" for o, mend in wrong.items()]
+    assert sorted(faults(*wrong)) == sorted(expected)
+
+
+def test_a_value_that_must_be_given_is_asked_for() -> None:
+    fault = "data.root is not set ({})\n    set data.root=..."
+    assert faults("data=files") == [fault.format("configs/data/files.yaml")]
+    assert faults("data=files", "data.root=null") == [fault.format("override data.root=null")]
+
+
+def test_an_interpolation_that_leads_nowhere_is_said_where_it_begins() -> None:
+    """Not once more for every key that repeats it."""
+    found = faults("dim=${widht}", "optimizer.lr=${oc.env:MMTRAIN_NO_SUCH}")
+    assert found[0] == (
+        "dim: Interpolation key 'widht' not found (override dim=${widht})\n    mend the interpolation or set dim=..."
+    )
+    assert len(found) == 2 and "Environment variable 'MMTRAIN_NO_SUCH' not found" in found[1]
+
+
+def test_interpolations_in_a_circle_name_the_circle_only() -> None:
+    assert faults("dim=${seed}", "seed=${dim}") == [
+        "seed: Recursive interpolation detected (override seed=${dim})\n    mend the interpolation or set seed=...",
+        "dim: Recursive interpolation detected (override dim=${seed})\n    mend the interpolation or set dim=...",
+    ]
+
+
+def test_what_others_read_is_missed_where_it_was_taken_out() -> None:
+    found = faults("~data.inputs.text")
+    assert found[0] == (
+        "encoder.text.vocab_size: Interpolation key 'data.inputs.text.vocab_size' not found"
+        " (override ~data.inputs.text)\n"
+        "    take ~data.inputs.text away or set encoder.text.vocab_size=..."
+    )
+    alone = ["~data.inputs.text", "~encoder/text", "task=[classification]", "task.classification.reads=image"]
+    assert faults(*alone) == []
+
+
+# ----------------------------------------------------------------------- sweeps
+
+
+def test_a_sweep_is_good_when_every_combination_is() -> None:
+    assert faults("encoder=choice(vit,resnet)", "schedule=glob(cos*)", "dim=64,128", multirun=True) == []
+    assert faults("optimizer.lr=interval(0.1,1)", multirun=True) == [], "a range that a sweeper draws from"
+
+
+def test_the_one_combination_that_is_wrong_is_named() -> None:
+    assert faults("encoder=vit,resnt", multirun=True) == [
+        "encoder=resnt: encoder has no option resnt\n    did you mean encoder=resnet? It has resnet, vit"
+    ]
+    found = faults("encoder/image=resnet,vit", "data.inputs.image.size=60,64", multirun=True)
+    assert found == [
+        "encoder.image.image_size = 60 is not divisible by encoder.image.patch_size = 8"
+        " (override data.inputs.image.size=60)\n"
+        "    set encoder.image.patch_size to 6, or data.inputs.image.size to 64"
+    ]
+
+
+def test_what_is_wrong_in_every_combination_is_said_once() -> None:
+    assert len(faults("schedule=constant,cosine", "fusion=zzz", multirun=True)) == 1
+
+
+# --------------------------------------------------------- the user's own files
+
+
+def test_a_folder_that_is_none_is_said(home: Path) -> None:
+    (home / "file").touch()
+    for name in ("nowhere", "file"):
+        assert faults(extra=name) == [
+            f"--config-dir {name} is not a folder\n    name the folder that holds your YAML files"
+        ]
+
+
+def test_an_experiment_of_the_users_own_is_read_and_named(home: Path) -> None:
+    recipe = "# @package _global_\ndefaults:\n  - override /encoder: resnet\n  - override /task: [contrastive]\n"
+    write(home, {"experiment/mine.yaml": f"{recipe}dim: 64\n"})
+    assert faults("experiment=mine", extra="conf") == []
+    assert faults("~experiment", extra="conf") == []
+    write(home, {"experiment/mine.yaml": f"{recipe}seed: -3\ntrainer:\n  max_epochs: soon\n"})
+    assert faults("experiment=mine", extra="conf/") == [
+        "trainer.max_epochs = soon is not a whole number (conf/experiment/mine.yaml)\n"
+        "    set trainer.max_epochs to one, such as 20",
+        "seed = -3 is out of range (conf/experiment/mine.yaml)\n    set seed to between 0 and 4294967295",
+    ]
+    (fault,) = faults("experiment=mien", extra="conf")
+    assert fault.startswith("experiment=mien: experiment has no option mien\n    did you mean experiment=mine? It has ")
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("a: [1\nb: :", "fusion=mine: {}, line 2 is not YAML: expected ',' or ']', but got ':'\n    mend that line"),
+        ("a:\n\tb: 1", "fusion=mine: {}, line 2 is not YAML: found character '\\t' that cannot start any token\n"),
+        ("a: 1\na: 2", "fusion=mine: {}, line 2 is not YAML: found duplicate key a\n    mend that line"),
+        ("a: ${", "fusion=mine: no viable alternative at input '${'"),
+        ("3", "fusion=mine: Invalid loaded object type: int"),
+        ("defaults: {concat: 1}", "fusion=mine: Invalid defaults list in 'fusion/mine', defaults must be a list"),
+        (
+            "defaults:\n  - concatt",
+            "fusion=mine: In 'fusion/mine': Could not load 'fusion/concatt'.\n    mend the defaults list that names it",
+        ),
+        (
+            "defaults:\n  - /encoder/text@text: transformr",
+            "fusion=mine: In 'fusion/mine': Could not find 'encoder/text/transformr'\n"
+            "    did you mean encoder/text/transformer?",
+        ),
+        ("dim: ${dims}", "fusion.dim: Interpolation key 'dims' not found (conf/fusion/mine.yaml)\n    mend the inter"),
+        ("dim: ???", "fusion.dim is not set (conf/fusion/mine.yaml)\n    set fusion.dim=..."),
+        ("dim: 3", "fusion has no _target_ (conf/fusion/mine.yaml)\n    name its class, _target_: package.module"),
+    ],
+)
+def test_a_file_that_is_wrong_is_named(home: Path, content: str, fault: str) -> None:
+    write(home, {"fusion/mine.yaml": content})
+    (found,) = faults("fusion=mine", extra="conf")
+    assert found.startswith(fault.replace("{}", str(home / "conf/fusion/mine.yaml")))
+
+
+def test_a_file_that_is_not_chosen_is_not_looked_at(home: Path) -> None:
+    write(home, {"fusion/mine.yaml": "a: [1"})
+    assert faults(extra="conf") == []
+
+
+def test_a_file_that_one_of_ours_hides_is_said(home: Path) -> None:
+    write(home, {"fusion/concat.yaml": "_target_: mine.Concat\n", "fusion/cross_attn.yaml": "_target_: mine.Cross\n"})
+    for extra in ("conf", str(home / "conf")):
+        assert faults("fusion=concat", extra=extra) == [
+            f"{extra}/fusion/concat.yaml is never read: configs/fusion/concat.yaml comes first\n"
+            "    give it another name"
+        ]
+
+
+def test_a_folder_of_the_users_that_is_called_configs_is_told_from_ours(home: Path) -> None:
+    (home / "conf").rename(home / "configs")
+    (home / "configs/fusion").mkdir()
+    (home / "configs/fusion/mine.yaml").write_text("dim: 3")
+    (found,) = faults("fusion=mine", extra="configs")
+    assert found.startswith("fusion has no _target_ (./configs/fusion/mine.yaml)")
+
+
+# ------------------------------------------------------------ the run that is tested
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return recorded(tmp_path / "run", ["encoder=resnet", "trainer=ddp", "trainer.devices=2", "dim=64", "seed=3"])
+
+
+def recorded(folder: Path, overrides: list[str]) -> Path:
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump({"dim": 64, "overrides": overrides}))
+    return folder
+
+
+def test_training_takes_no_overrides_of_another_run(run: Path) -> None:
+    for overrides in ([f"run_dir={run}"], [f"run_dir={run}", "mode=fit", "resume=auto"], []):
+        assert with_overrides_of_run(overrides) == (overrides, [])
+
+
+@pytest.mark.parametrize("mode", ["test", "predict"])
+def test_the_overrides_of_the_run_come_first(run: Path, mode: str) -> None:
+    given = [f"mode={mode}", f"run_dir={run}", "data.eval_batch_size=8"]
+    used, wrong = with_overrides_of_run(given)
+    assert used == ["encoder=resnet", "trainer=ddp", "trainer.devices=2", "dim=64", "seed=3", *given]
+    assert wrong == []
+
+
+def test_the_command_line_replaces_what_the_run_said(run: Path) -> None:
+    given = ["mode=test", f"run_dir='{run}'", "seed=4", "++dim=32"]
+    used, _ = with_overrides_of_run(given)
+    assert used == ["encoder=resnet", "trainer=ddp", "trainer.devices=2", *given]
+
+
+def test_another_option_replaces_what_the_run_set_inside_the_group(run: Path) -> None:
+    """`trainer.devices=2` belonged to the other trainer, as `data.root` would to other data."""
+    given = ["mode=test", f"run_dir={run}", "trainer=cpu"]
+    used, _ = with_overrides_of_run(given)
+    assert used == ["encoder=resnet", "dim=64", "seed=3", *given]
+    assert "trainer.devices=2" in with_overrides_of_run([*given[:2], "trainer.max_epochs=3"])[0]
+
+
+def test_what_only_the_training_was_told_is_left_out(tmp_path: Path) -> None:
+    own = ["mode=fit", "run_dir=elsewhere", "resume=auto", "init_from=a.ckpt"]
+    run = recorded(tmp_path / "run", [*own, "~fusion", "+callbacks.x=1"])
+    assert with_overrides_of_run(["mode=test", f"run_dir={run}"]) == (
+        ["~fusion", "+callbacks.x=1", "mode=test", f"run_dir={run}"],
+        [],
+    )
+
+
+@pytest.mark.parametrize("key", ["resume", "init_from"])
+def test_a_checkpoint_says_whose_run_it_is(run: Path, key: str) -> None:
+    given = ["mode=test", f"{key}={run}/checkpoints/best.ckpt"]
+    used, wrong = with_overrides_of_run(given)
+    assert wrong == [] and used[-3:] == [*given, f"run_dir={run}"]
+
+
+MEND = "    set run_dir to the folder of a training run, such as run_dir=outputs/2026-01-31/12-00-00"
+
+
+def test_a_run_is_needed(tmp_path: Path) -> None:
+    for more in ([], ["resume=auto"], ["init_from=null"]):
+        _, wrong = with_overrides_of_run(["mode=test", *more])
+        assert wrong == [f"mode=test needs a run\n{MEND}"]
+    _, wrong = with_overrides_of_run(["mode=predict", f"run_dir={tmp_path}"])
+    assert wrong == [f"run_dir = {tmp_path} is not the folder of a run: it has no config.yaml\n{MEND}"]
+
+
+@pytest.mark.parametrize("content", [b"", b"a: [", b"dim: 3", b"- 1", b"overrides: 3", b"overrides:", b"\xff\xfe\x00"])
+def test_a_record_that_is_none_is_said(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "config.yaml").write_bytes(content)
+    _, wrong = with_overrides_of_run(["mode=test", f"run_dir={tmp_path}"])
+    assert wrong == [f"{tmp_path / 'config.yaml'} is not the record of a run\n{MEND}"]

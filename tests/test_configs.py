@@ -1,0 +1,216 @@
+"""Every YAML file composes, builds what it says and hides no default in code; a new file is covered as it is."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import Logger
+from torch.optim import Optimizer
+
+from mmtrain.build import (
+    OWN_TRAINER_KEYS,
+    build_callbacks,
+    build_data,
+    build_lit,
+    build_loggers,
+    build_model,
+    build_trainer,
+    compose,
+    make,
+)
+from mmtrain.checks import faults_of
+from mmtrain.command import config_dir
+from mmtrain.data.dataset import Collate, TrainSplit
+from mmtrain.data.loader import TrainSteps, make_loader
+from mmtrain.data.module import DataModule
+from mmtrain.types import Batch
+from tests.batches import gradients
+from tests.tiny import TINY_MODEL, make_tables
+
+FILES = sorted(path.relative_to(config_dir()).with_suffix("") for path in config_dir().rglob("*.yaml"))
+LISTS = ("task", "logger", "callbacks")  # groups of which several options can be chosen
+# What mmtrain.build hands over, and what a schedule is called with; everything else stands in YAML.
+HANDED_OVER = {
+    "inputs": {"source", "seed", "num_micro_batches"},  # the source stands in the files of data/, which name this one
+    "fusion": {"dims"},
+    "task": {"dims", "known_targets"},
+    "balance": {"weights"},
+    "schedule": {"step", "total_steps"},
+}
+
+
+def each(files: list[Path]) -> pytest.MarkDecorator:
+    """A test for each of these files."""
+    return pytest.mark.parametrize("file", [pytest.param(file, id=file.as_posix()) for file in files])
+
+
+def of_groups(*groups: str) -> pytest.MarkDecorator:
+    """A test for each file of these groups and their sub-groups."""
+    return each([file for file in FILES if file.parts[0] in groups and len(file.parts) > 1])
+
+
+def content(file: Path) -> Any:
+    return yaml.safe_load((config_dir() / file).with_suffix(".yaml").read_text(encoding="utf-8"))
+
+
+def nodes(value: Any) -> list[dict[str, Any]]:
+    """Every mapping with a `_target_`, at any depth."""
+    if not isinstance(value, dict):
+        return []
+    return [value] * ("_target_" in value) + [node for child in value.values() for node in nodes(child)]
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tables(tmp_path_factory.mktemp("configs") / "data")
+
+
+@pytest.fixture
+def choosing(tables: Path) -> Any:
+    """The overrides that choose a file of configs/."""
+
+    def overrides(file: Path) -> list[str]:
+        group, option = file.parent.as_posix(), file.name
+        if group == ".":
+            return []
+        if group == "inputs":  # not a person's choice: the files of data/ name it
+            return [f"inputs@data={option}"]
+        root = [f"data.root={tables}"] if file == Path("data/files") else []
+        return [f"{group}=[{option}]" if group in LISTS else f"{group}={option}", *root]
+
+    return overrides
+
+
+@pytest.fixture
+def compose_tiny(tables: Path, tmp_path: Path) -> Any:
+    """The real configuration, made small by those of TINY_MODEL whose keys it has."""
+
+    def compose_it(*overrides: str) -> DictConfig:
+        asked = ["data=files", f"data.root={tables}", f"run_dir={tmp_path / 'run'}", *overrides]
+        whole = compose(asked)
+        return compose([*asked, *(o for o in TINY_MODEL if OmegaConf.select(whole, o.split("=")[0]) is not None)])
+
+    return compose_it
+
+
+def read(cfg: DictConfig) -> DataModule:
+    """The data of a configuration, with its vocabularies."""
+    data = build_data(cfg)
+    data.read(Path(cfg.run_dir), training=True)
+    return data
+
+
+def all_rows(data: DataModule) -> Batch:
+    """The training split in one batch: some rows lack their picture, some their caption, some their label."""
+    split, size = TrainSplit(data.tables["train"], **data.parts()), len(data.tables["train"])
+    collate = Collate(inputs=data.inputs, targets=list(data.targets))
+    steps = TrainSteps(num_samples=size, batch_size=size)
+    return next(iter(make_loader(split, steps, collate, num_workers=0, pin_memory=False)))[0]
+
+
+# --------------------------------------------------------------- compose, build
+
+
+@each(FILES)
+def test_it_composes_without_a_fault(file: Path, choosing: Any) -> None:
+    overrides = choosing(file)
+    assert faults_of(config_dir(), None, overrides, multirun=False) == []
+    cfg = compose(overrides)
+    assert cfg.overrides == overrides
+    assert not OmegaConf.missing_keys(cfg)
+
+
+@of_groups("encoder", "fusion", "task", "balance")
+def test_a_part_of_the_model_is_built_and_learns(file: Path, choosing: Any, compose_tiny: Any) -> None:
+    """From tables with rows that lack things. A part that nothing trains has parameters without a gradient."""
+    cfg = compose_tiny(*choosing(file))
+    data = read(cfg)
+    lit = build_lit(cfg, build_model(cfg, data))
+    losses = {name: total / count.clamp(min=1) for name, (total, count) in lit.model.losses(all_rows(data)).items()}
+    loss = lit.balance(losses)
+    assert loss.shape == ()
+    assert loss.isfinite()
+    loss.backward()
+    found = gradients(lit.model)
+    assert [name for name, gradient in found.items() if not gradient.isfinite().all()] == []
+    for part in [*lit.model.encoders.values(), *lit.model.tasks.values(), *filter(None, [lit.model.fusion])]:
+        assert any(p.grad is not None and p.grad.any() for p in part.parameters()), type(part).__name__
+
+
+@of_groups("data", "inputs")
+def test_a_data_set_is_built_and_no_table_is_opened(file: Path, choosing: Any) -> None:
+    data = build_data(compose(choosing(file)))
+    assert isinstance(data, DataModule)
+    assert data.tables == {}
+
+
+@of_groups("optimizer")
+def test_an_optimizer_takes_the_parameters(file: Path, choosing: Any, compose_tiny: Any) -> None:
+    cfg = compose_tiny(*choosing(file))
+    lit = build_lit(cfg, build_model(cfg, read(cfg)))
+    assert isinstance(lit.make_optimizer([{"params": list(lit.parameters())}]), Optimizer)
+
+
+@of_groups("schedule")
+def test_a_schedule_gives_a_factor_from_the_first_step_to_the_last(file: Path, choosing: Any) -> None:
+    schedule = make(compose(choosing(file)).schedule, "schedule")
+    assert all(0.0 <= schedule(step, 40) <= 1.0 for step in range(41))
+    assert schedule(0, 40) > 0
+
+
+@of_groups("callbacks")
+def test_a_callback_is_built(file: Path, choosing: Any, compose_tiny: Any) -> None:
+    cfg = compose_tiny(*choosing(file))
+    callbacks = build_callbacks(cfg, monitor="val/loss")
+    assert all(isinstance(callback, Callback) for callback in callbacks)
+    assert get_object(cfg.callbacks[file.name]._target_) in map(type, callbacks)
+
+
+@of_groups("logger")
+def test_a_logger_is_built_beside_the_csv_that_is_always_on(file: Path, choosing: Any, compose_tiny: Any) -> None:
+    csv, *others = build_loggers(compose_tiny(*choosing(file)), resume_step=None)
+    assert type(csv).__name__ == "CSVMetrics"
+    assert len(others) == (file.name != "csv")
+    assert all(isinstance(logger, Logger) for logger in others)
+
+
+@of_groups("trainer")
+def test_a_trainer_has_lightnings_own_names_and_those_of_the_step(file: Path, choosing: Any) -> None:
+    keys = set(compose(choosing(file)).trainer)
+    assert set(OWN_TRAINER_KEYS) <= keys
+    assert keys - set(OWN_TRAINER_KEYS) <= set(inspect.signature(Trainer).parameters)
+
+
+@pytest.mark.parametrize("option", ["cpu", "ddp"])
+def test_a_trainer_is_built_without_a_gpu(option: str, compose_tiny: Any) -> None:
+    cfg = compose_tiny(f"trainer={option}", "trainer.accelerator=cpu")
+    trainer = build_trainer(cfg, monitor="val/loss", resume_step=None)
+    assert (trainer.num_devices, trainer.max_epochs) == (cfg.trainer.devices, cfg.trainer.max_epochs)
+    assert trainer.checkpoint_callback.filename == "best"
+
+
+# -------------------------------------------------------------- names, defaults
+
+
+@each([file for file in FILES if file.parts[0] in ("encoder", "fusion", "task", "balance") and nodes(content(file))])
+def test_a_file_its_module_and_its_option_share_one_name(file: Path) -> None:
+    package = {"encoder": "encoders", "task": "tasks"}.get(file.parts[0], file.parts[0])
+    assert content(file)["_target_"].rpartition(".")[0] == ".".join(["mmtrain", package, *file.parts[1:]])
+
+
+@each([file for file in FILES if nodes(content(file))])
+def test_every_argument_of_our_own_stands_in_the_file(file: Path) -> None:
+    """No default hides in code: the file and what mmtrain.build hands over name all that a class or function takes."""
+    top = content(file)
+    for node in nodes(top):
+        if node["_target_"].startswith("mmtrain."):
+            given = {key for key in node if not key.startswith("_")}
+            taken = set(inspect.signature(get_object(node["_target_"])).parameters)
+            handed_over = HANDED_OVER.get(file.parts[0], set()) if node is top else set()
+            assert given <= taken, node["_target_"]
+            assert taken - given == handed_over & taken, node["_target_"]

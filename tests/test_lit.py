@@ -1,0 +1,393 @@
+"""The step: means over all micro-batches, gradients, clipping, what decays, what is logged, what is random."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import Logger
+from torch import Tensor, nn
+
+from mmtrain import lit as lit_module
+from mmtrain.build import compose
+from mmtrain.data.order import mix
+from mmtrain.lit import LitModel, _scalars, _shown
+from mmtrain.run import run
+from mmtrain.schedules import cosine
+from mmtrain.types import Batch, Confusion, Retrieval
+from tests.batches import CLASSES, gradients, make_batch, make_model, random_batch
+from tests.steps import loader, make_lit, make_trainer
+from tests.tiny import TINY_MODEL, make_tables
+
+CLASS_TASKS = ("classification", "image_class")
+ALL = ("contrastive", "classification", "matching")
+
+
+class Values(Logger):
+    """Keeps what is logged."""
+
+    name, version = "values", "0"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[int | None, dict[str, float]]] = []
+
+    def log_hyperparams(self, *args: Any, **options: Any) -> None:
+        pass
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.rows.append((step, dict(metrics)))
+
+
+def fit(lit: LitModel, windows: list[list[Batch]], folder: Path, **options: Any) -> list[tuple[int, dict[str, float]]]:
+    """One epoch of these steps; what was logged at which step."""
+    values = Values()
+    trainer = make_trainer(folder, logger=values, **{"max_epochs": 1} | options)
+    trainer.fit(lit, train_dataloaders=loader(windows))
+    return [(step, row) for step, row in values.rows if step is not None]
+
+
+def cut(batch: Batch, sizes: list[int]) -> list[Batch]:
+    """The rows of a batch as micro-batches."""
+    rows = torch.arange(len(batch)).split(sizes)
+    return [replace(batch.map(lambda t, r=r: t[r]), ids=[batch.ids[i] for i in r.tolist()]) for r in rows]
+
+
+def mean_loss(lit: LitModel, batch: Batch) -> Tensor:
+    """The weighted sum of each task's mean over a whole batch, written down again."""
+    losses = lit.model.losses(batch)
+    return sum(lit.balance.weights[name] * total / max(int(count), 1) for name, (total, count) in losses.items())
+
+
+# ------------------------------------------------------------------ gradients
+
+
+@pytest.mark.parametrize("sizes", [[12], [6, 6], [3, 3, 3, 3], [1] * 12, [7, 5]])
+def test_how_a_step_is_cut_into_micro_batches_changes_no_gradient(sizes: list[int], tmp_path: Path) -> None:
+    """A mean of means would: the micro-batches have differing numbers of labels, and one has none."""
+    batch = random_batch(3, size=12)
+    batch.labelled["label"][:3] = False
+    lit, reference = make_lit(tasks=CLASS_TASKS), make_lit(tasks=CLASS_TASKS)
+    ((_, logged),) = fit(lit, [cut(batch, sizes)], tmp_path)
+    loss = mean_loss(reference, batch)
+    loss.backward()
+    expected = gradients(reference.model)
+    for name, gradient in gradients(lit.model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-12, msg=name)
+    assert logged["train/loss"] == pytest.approx(loss.item(), rel=1e-6)
+    for name, (total, count) in reference.model.losses(batch).items():
+        assert logged[f"train/{name}/loss"] == pytest.approx((total / count).item(), rel=1e-6)
+
+
+def test_a_step_without_anything_to_learn_is_a_step_of_zero(tmp_path: Path) -> None:
+    lit = make_lit(tasks=ALL)
+    before = {name: value.clone() for name, value in lit.model.state_dict().items()}
+    ((_, logged),) = fit(lit, [[make_batch([1, 0], [0, 2], [-1, -1])] * 2], tmp_path)
+    assert logged["train/loss"] == logged["grad_norm"] == 0.0
+    assert not any(gradient.any() for gradient in gradients(lit.model).values())
+    assert all(torch.equal(before[name], value) for name, value in lit.model.state_dict().items())
+
+
+@pytest.mark.parametrize("sizes", [[10], [4, 3, 3]])
+@pytest.mark.parametrize("largest", [None, 0.01, 1e6])
+def test_clipping_is_by_the_norm_of_all_gradients_of_the_step(
+    largest: float | None, sizes: list[int], tmp_path: Path
+) -> None:
+    batch = random_batch(5, size=10)
+    lit, reference = make_lit(tasks=CLASS_TASKS, gradient_clip_val=largest), make_lit(tasks=CLASS_TASKS)
+    before = {name: p.detach().clone() for name, p in lit.model.named_parameters()}
+    ((_, logged),) = fit(lit, [cut(batch, sizes)], tmp_path)
+    mean_loss(reference, batch).backward()
+    limit = math.inf if largest is None else largest
+    norm = torch.nn.utils.clip_grad_norm_(reference.parameters(), limit)
+    assert norm > 0.01
+    assert logged["grad_norm"] == pytest.approx(norm.item(), rel=1e-6)  # before it was clipped
+    expected = gradients(reference.model)
+    for name, gradient in gradients(lit.model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-12, msg=name)
+    for name, parameter in lit.model.named_parameters():
+        torch.testing.assert_close(parameter.detach(), before[name] - 0.1 * expected[name], rtol=0, atol=1e-12)
+
+
+def test_every_step_begins_with_no_gradient(tmp_path: Path) -> None:
+    """The second of two steps gives the weights that it alone would give from the same start."""
+    first, second = random_batch(1), random_batch(2)
+    lit, reference = make_lit(), make_lit()
+    fit(lit, [[first], [second]], tmp_path)
+    for batch in (first, second):
+        reference.zero_grad()
+        mean_loss(reference, batch).backward()
+        with torch.no_grad():
+            for parameter in reference.parameters():
+                parameter -= 0.1 * parameter.grad
+    for one, other in zip(lit.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+# ----------------------------------------------------------------- randomness
+
+
+class Draws(nn.Module):
+    """A balance that draws, as dropout would, and keeps what it drew and the seed that it drew with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seeds: list[int] = []
+        self.drawn: list[float] = []
+
+    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
+        if torch.is_grad_enabled():
+            self.seeds.append(torch.initial_seed())
+            self.drawn.append(float(torch.rand(())))
+        return torch.stack(list(losses.values())).sum()
+
+
+@pytest.fixture
+def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Draws]:
+    def run_steps(*, seed: int = 0, rank: int = 0, before: int = 0, num_micro_batches: int = 1) -> Draws:
+        monkeypatch.setattr(lit_module, "rank", lambda: rank)
+        torch.manual_seed(before)
+        balance = Draws()
+        lit = make_lit(seed=seed, balance=balance, log_every_n_steps=100)
+        fit(lit, [[random_batch(n)] * num_micro_batches for n in range(3)], tmp_path)
+        return balance
+
+    return run_steps
+
+
+def test_the_draws_of_a_step_follow_from_seed_step_and_rank(drawn: Callable[..., Draws]) -> None:
+    one = drawn()
+    assert one.seeds[-3:] == [mix(0, step, 0) >> 1 for step in range(3)]
+    assert drawn(before=99).drawn[-3:] == one.drawn[-3:]
+    assert len({*one.drawn[-3:], *drawn(seed=1).drawn[-3:], *drawn(rank=1).drawn[-3:]}) == 9
+
+
+def test_micro_batches_of_a_step_do_not_draw_the_same(drawn: Callable[..., Draws]) -> None:
+    assert len(set(drawn(num_micro_batches=2).drawn)) >= 6
+
+
+# ------------------------------------------------------------------- optimizer
+
+
+def decaying(module: nn.Module) -> set[int]:
+    """The weight matrices, by the kind of layer that owns them."""
+    layers = (nn.Linear, nn.Conv2d, nn.Embedding)
+    return {id(layer.weight) for layer in module.modules() if isinstance(layer, layers)}
+
+
+@pytest.mark.parametrize("fusion", ["concat", "cross_attn"])
+def test_weight_matrices_decay_and_nothing_else_does(fusion: str, tmp_path: Path) -> None:
+    """An embedding is a matrix; norms, biases, positions, class tokens, kinds, "absent" and temperatures are not."""
+    lit = make_lit(
+        model=make_model(tasks=ALL, fusion=fusion),
+        balance=Draws(),
+        optimizer=partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.1),
+    )
+    fit(lit, [[random_batch(0)]], tmp_path)
+    optimizer = lit.optimizers().optimizer
+    found = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(found)  # each once
+    matrices = decaying(lit.model)
+    expected = {name: 0.1 if id(p) in matrices else 0.0 for name, p in lit.model.named_parameters()}
+    assert {name: found[id(p)] for name, p in lit.model.named_parameters()} == expected
+    for spared in ("cls_token", "pos_embed", "norm.weight", "bias", "log_scale"):
+        assert {decay for name, decay in expected.items() if name.endswith(spared)} == {0.0}, spared
+    assert expected["encoders.text.embed.weight"] == expected["encoders.image.patch_embed.proj.weight"] == 0.1
+
+
+def test_frozen_parameters_are_given_to_no_optimizer(tmp_path: Path) -> None:
+    lit = make_lit(optimizer=partial(torch.optim.AdamW, lr=0.1, weight_decay=0.1))
+    lit.model.encoders["image"].requires_grad_(False)
+    before = {name: p.clone() for name, p in lit.model.encoders["image"].state_dict().items()}
+    fit(lit, [[random_batch(0)]], tmp_path)
+    trained = {id(p) for group in lit.optimizers().optimizer.param_groups for p in group["params"]}
+    assert trained == {id(p) for p in lit.parameters() if p.requires_grad}
+    assert all(torch.equal(before[n], p) for n, p in lit.model.encoders["image"].state_dict().items())
+
+
+def test_the_learning_rate_of_a_step_is_the_one_that_is_logged(tmp_path: Path) -> None:
+    lit = make_lit(schedule=partial(cosine, warmup=0.5, final=0.0))
+    before = [p.detach().clone() for p in lit.parameters()]
+    rows = fit(lit, [[random_batch(n)] for n in range(4)], tmp_path)
+    expected = [0.1 * cosine(step, 4, warmup=0.5, final=0.0) for step in range(4)]
+    assert [row["lr"] for _, row in rows] == pytest.approx(expected)
+    (_, first), *_ = fit(again := make_lit(schedule=lit.schedule), [[random_batch(0)]], tmp_path)
+    moved = math.sqrt(
+        sum(float((b - p).detach().square().sum()) for b, p in zip(before, again.parameters(), strict=True))
+    )
+    assert moved == pytest.approx(first["lr"] * first["grad_norm"], rel=1e-6)
+
+
+# --------------------------------------------------------------------- logging
+
+
+@pytest.mark.parametrize(("every", "expected"), [(1, [1, 2, 3, 4, 5]), (2, [1, 3, 5]), (10, [1])])
+def test_training_values_are_logged_at_every_nth_optimizer_step(
+    every: int, expected: list[int], tmp_path: Path
+) -> None:
+    """The step is that of the optimizer, whatever the number of micro-batches."""
+    rows = fit(make_lit(tasks=ALL, log_every_n_steps=every), [cut(random_batch(n), [4, 4]) for n in range(5)], tmp_path)
+    assert [step for step, _ in rows] == expected
+    names = {"lr", "grad_norm", "train/loss", "time/samples_per_second", "epoch"}
+    assert {name for _, row in rows for name in row} == names | {f"train/{task}/loss" for task in ALL}
+    assert all(row["time/samples_per_second"] > 0 for _, row in rows)
+
+
+def test_callbacks_can_watch_what_is_logged(tmp_path: Path) -> None:
+    class Watch(Callback):
+        seen: Mapping[str, Tensor] = {}
+
+        def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+            self.seen = dict(trainer.callback_metrics)
+
+    trainer = make_trainer(tmp_path, max_epochs=1, callbacks=[watch := Watch()])
+    trainer.fit(make_lit(), loader([[random_batch(0)]]), loader([[random_batch(1)]]))
+    assert {"train/loss", "val/loss", "val/classification/accuracy"} <= set(watch.seen)
+
+
+def test_the_scalars_of_computed_values_come_with_their_chance() -> None:
+    values = {
+        "R@1": torch.tensor(0.5),
+        "R@1/chance": torch.tensor(0.1),
+        "rows": torch.zeros(3),
+        "f1": torch.tensor(0.25),
+    }
+    assert _scalars("pairs", values, {"R@1": 0.1}) == {
+        "pairs/R@1": {"value": 0.5, "chance": 0.1},
+        "pairs/f1": {"value": 0.25, "chance": None},
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ({"train/loss": 1.0, "time/samples_per_second": 9.0, "lr": 0.1}, {"loss": 1.0, "samples/s": 9.0}),
+        ({"val/loss": 2.0, "val/classification/accuracy": 0.5}, {"val_loss": 2.0}),
+        ({"test/loss": 2.0}, {}),
+    ],
+)
+def test_the_progress_bar_has_room_for_three(values: dict[str, float], shown: dict[str, float]) -> None:
+    assert _shown(values) == shown
+
+
+# ------------------------------------------------------------------ evaluation
+
+
+def evaluate(lit: LitModel, windows: list[list[Batch]], folder: Path, stage: str = "validate") -> dict[str, float]:
+    """What was logged."""
+    values = Values()
+    getattr(make_trainer(folder, logger=values), stage)(lit, loader(windows), verbose=False)
+    return {name: value for _, row in values.rows for name, value in row.items()}
+
+
+@pytest.mark.parametrize("sizes", [[12], [5, 7], [1] * 12])
+def test_an_evaluation_is_of_the_split_and_not_of_its_batches(sizes: list[int], tmp_path: Path) -> None:
+    lit, batch = make_lit(tasks=CLASS_TASKS), random_batch(8, size=12)
+    logged = evaluate(lit, [[part] for part in cut(batch, sizes)], tmp_path)
+    with torch.no_grad():
+        losses, predictions = lit.model.losses(batch), lit.model(batch)
+        assert logged["val/loss"] == pytest.approx(mean_loss(lit, batch).item(), rel=1e-6)
+    for name, task in lit.tasks.items():
+        total, count = losses[name]
+        rows = batch.labelled["label"] & (batch.present["image"] | (batch.present["text"] & (name == "classification")))
+        right = predictions[name].argmax(dim=1) == batch.targets["label"]
+        assert int(count) == int(rows.sum())
+        assert logged[f"val/{name}/loss"] == pytest.approx((total / count).item(), rel=1e-6)
+        assert logged[f"val/{name}/accuracy"] == pytest.approx(right[rows].double().mean().item())
+        assert lit.table[f"{name}/accuracy"]["chance"] == task.chance(lit.metrics[name].compute())["accuracy"]
+
+
+def test_an_evaluation_forgets_the_one_before(tmp_path: Path) -> None:
+    lit = make_lit(tasks=ALL)
+    once = evaluate(lit, [[random_batch(1)]], tmp_path)
+    evaluate(lit, [[random_batch(2)]], tmp_path)
+    assert evaluate(lit, [[random_batch(1)]], tmp_path) == once
+
+
+def test_a_task_without_anything_to_judge_is_left_out(tmp_path: Path) -> None:
+    lit = make_lit(tasks=ALL)
+    logged = evaluate(lit, [[make_batch([1, 2, 3], [4, 5, 6], [-1, -1, -1])]], tmp_path)
+    assert not any("classification" in name for name in [*logged, *lit.table])
+    assert {"val/contrastive/loss", "val/matching/loss", "val/loss"} <= set(logged)
+    expected = lit.balance.weights["contrastive"] * logged["val/contrastive/loss"]
+    expected += lit.balance.weights["matching"] * logged["val/matching/loss"]
+    assert logged["val/loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_test_judges_the_fused_features_with_each_modality_alone(tmp_path: Path) -> None:
+    """Only tasks that can be judged so: matching needs both, image_class does not read what is fused."""
+    tasks, subsets = ("classification", "matching", "image_class"), [("image",), ("text",)]
+    lit, batch = make_lit(tasks=tasks, test_subsets=subsets), random_batch(8, size=12)
+    logged = evaluate(lit, [[part] for part in cut(batch, [6, 6])], tmp_path, "test")
+    alone = {name for name in logged if "_only" in name}
+    assert alone == {f"test/classification/{m}_only/{v}" for m in ("image", "text") for v in ("accuracy", "macro_f1")}
+    for (modality,) in subsets:
+        other = evaluate(lit, [[batch.only([modality])]], tmp_path)  # in validation only what is asked is judged
+        assert not any("_only" in name for name in other)
+        assert logged[f"test/classification/{modality}_only/accuracy"] == other["val/classification/accuracy"]
+    assert len({logged[f"test/classification/{m}accuracy"] for m in ("", "image_only/", "text_only/")}) > 1
+
+
+def test_exhibits_name_the_rows_of_the_split_that_was_judged(tmp_path: Path) -> None:
+    lit = make_lit(tasks=ALL)
+    lit.name_row = lambda stage, row: f"{stage}-{row}"
+    evaluate(lit, [[make_batch([1, 2], [3, 4], [0, 1], first=5)]], tmp_path, "test")
+    confusion = [e for e in lit.exhibits if isinstance(e, Confusion)]
+    retrieval = [e for e in lit.exhibits if isinstance(e, Retrieval)]
+    assert [e.names for e in confusion] == [CLASSES]
+    assert {name for e in retrieval for name in e.queries} == {"test-5", "test-6"}
+
+
+def test_a_checkpoint_that_is_only_looked_at_logs_at_its_own_step(tmp_path: Path) -> None:
+    lit = make_lit()
+    lit.step_of_weights = 42
+    values = Values()
+    make_trainer(tmp_path, logger=values).test(lit, loader([[random_batch(0)]]), verbose=False)
+    assert [step for step, row in values.rows if "test/loss" in row] == [42]
+
+
+def test_predictions_are_one_row_a_sample_and_none_for_a_filler(tmp_path: Path) -> None:
+    batch = replace(make_batch([1, 0, 2, 0], [3, 0, 0, 0], first=7), ids=["a", "b", "c", ""])
+    (rows,) = make_trainer(tmp_path).predict(make_lit(tasks=ALL), loader([[batch]]))
+    assert [(row["id"], row["row"]) for row in rows] == [("a", 7), ("b", 8), ("c", 9)]
+    assert [sorted(set(row) - {"id", "row"}) for row in rows] == [sorted(ALL), [], ["classification"]]
+    assert rows[0]["classification"]["label"] in CLASSES
+
+
+# --------------------------------------------------------------------- compile
+
+
+@pytest.mark.slow
+def test_compiled_parts_train_as_the_others_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the backend that only traces: to make machine code takes minutes on a small machine."""
+    compiled: list[str] = []
+    compile_part = nn.Module.compile
+
+    def trace(part: nn.Module, **options: Any) -> None:
+        compiled.append(type(part).__name__)
+        compile_part(part, backend="eager", **options)
+
+    monkeypatch.setattr(nn.Module, "compile", trace)
+    tables = make_tables(tmp_path / "data")
+    for name, compiling in (("plain", False), ("compiled", True)):
+        given = [
+            "data=files",
+            f"data.root={tables}",
+            f"run_dir={tmp_path / name}",
+            "task=[classification]",
+            *TINY_MODEL,
+        ]
+        assert run(compose([*given, "fusion=concat", "trainer.max_steps=3", f"trainer.compile={compiling}"])) == 0
+    assert compiled == ["ViT", "TextTransformer", "Concat"]
+    one, other = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("plain", "compiled")
+    )
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-5, msg=name)

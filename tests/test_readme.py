@@ -1,0 +1,101 @@
+"""The README's own commands, in their order, in one folder, shrunk to a few steps; and its Python, as it stands."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FEW_STEPS = [
+    "limit_train_batches=2",
+    "limit_val_batches=1",
+    "limit_test_batches=1",
+    "max_epochs=1",
+    "log_every_n_steps=1",
+]
+SMALL = [
+    *(f"trainer.{o}" for o in FEW_STEPS),
+    *("data.batch_size=4", "data.eval_batch_size=16", "data.inputs.image.size=16", "dim=16"),
+]
+
+pytestmark = pytest.mark.slow
+
+
+def blocks() -> list[str]:
+    """The indented blocks, each as it is typed."""
+    found = re.findall(r"(?:^    .*\n(?:\n(?=    ))?)+", README, flags=re.MULTILINE)
+    return [re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in found]
+
+
+def commands() -> list[list[str]]:
+    """The arguments of every `python train.py` of "The command", in order."""
+    block = next(b for b in blocks() if "-m encoder" in b)
+    lines = [line for line in block.splitlines() if line.startswith("python train.py")]
+    return [shlex.split(line, comments=True)[2:] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to type the commands in, and a cache of its own that they draw into."""
+    return tmp_path_factory.mktemp("readme")
+
+
+def run(home: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"MMTRAIN_CACHE": str(home / "cache"), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *command], cwd=home, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_there_are_commands_to_run() -> None:
+    said = " ".join(word for command in commands() for word in command)
+    assert len(commands()) >= 10
+    for key in ("-m", "resume=auto", "mode=test", "mode=predict", "init_from=", "trainer=ddp", "logger=", "--help"):
+        assert key in said
+
+
+def test_every_command_runs(home: Path) -> None:
+    """In their order, because some go on with what others left."""
+    for arguments in commands():
+        is_run = not any(a in ("--help", "--cfg") or a.startswith(("mode=", "resume=")) for a in arguments)
+        done = run(home, str(ROOT / "train.py"), *arguments, *(SMALL if is_run or "resume=auto" in arguments else []))
+        assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stderr}"
+    assert (home / "outputs/mine/predictions.jsonl").is_file()
+    assert (home / "outputs/mine/report.html").is_file()
+
+
+def test_the_misspelling_is_explained_as_it_says(home: Path) -> None:
+    block = next(b for b in blocks() if b.startswith("$ python train.py encoder=vitt"))
+    done = run(home, str(ROOT / "train.py"), "encoder=vitt")
+    assert done.returncode == 2
+    assert done.stderr.strip() == "\n".join(block.strip().splitlines()[1:])
+
+
+def test_the_table_of_ones_own_trains_with_gaps(home: Path) -> None:
+    """The rows of "Your own data", with pictures under the names that they give."""
+    from PIL import Image
+
+    block = next(b for b in blocks() if b.startswith("mydata/train.jsonl"))
+    root = home / "mydata"
+    root.mkdir()
+    for line in block.splitlines():
+        table, row = line.split(maxsplit=1)
+        (home / table).write_text(f"{row}\n" * 4, encoding="utf-8")
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("RGB", (20, 20), "red").save(root / name)
+    command = next(b for b in blocks() if b.startswith("python train.py data=files"))
+    done = run(home, str(ROOT / "train.py"), *shlex.split(command)[2:], *SMALL)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_python_of_the_readme_runs(home: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    shapes = re.findall(r"print\(.*\)  # (.*)", code)
+    done = run(home, "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == shapes

@@ -1,0 +1,345 @@
+"""The rules of a configuration, on the real one: what is wrong, both values, where it was set, and the mend."""
+
+from pathlib import Path
+
+import pytest
+
+from mmtrain.checks import faults_of
+from mmtrain.command import config_dir
+from mmtrain.rules import RULES
+
+
+def faults(*overrides: str) -> list[str]:
+    return faults_of(config_dir(), None, list(overrides), multirun=False)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["encoder=resnet", "fusion=concat", "task=[contrastive]", "schedule=constant", "trainer=gpu"],
+        ["~fusion", "task=[contrastive,matching]"],
+        ["task.classification.reads=image", "~fusion"],
+        ["mode=fit", "test.subsets=null", "trainer.precision=16-mixed", "data.inputs.text.algorithm=wordpiece"],
+        ["optimizer.lr=1", "encoder.image.mlp_ratio=2", "trainer.limit_train_batches=10", "trainer.deterministic=warn"],
+        ["trainer.gradient_clip_val=null", "trainer.val_check_interval=0.5", "trainer.max_time=00:00:01:00"],
+        ["encoder.text.dropout=1", "encoder.image.drop_path=0", "optimizer.lr=0", "data.num_workers=0", "seed=0"],
+        ["data.targets=[label,kind]", "task.classification.target=kind", "+data.columns.kind=group"],
+        ["dim=96", "encoder.text.dim=120", "encoder.text.num_heads=8", "fusion.num_heads=6"],
+        ["data.inputs.image.size=56", "encoder.image.patch_size=14"],
+        ["trainer.devices=[0,1]", "data.batch_size=2"],
+        ["trainer.devices=auto", "trainer.accumulate_grad_batches=4", "data.batch_size=4"],
+        ["trainer.devices='0,1'", "trainer.max_epochs=null", "trainer.max_steps=10"],
+        ["trainer.devices=-1", "trainer.max_epochs=-1", "trainer.max_steps=1", "resume=auto"],
+        ["monitor=val/loss", "checkpoint.mode=min"],
+        ["monitor=val/classification/accuracy"],
+        ["logger=[]", "callbacks=[ema,early_stopping]", "+logger.csv.anything=1"],
+        ["logger=[csv,wandb,tensorboard]", "logger.wandb.name=mine", "callbacks=ema", "callbacks.ema.decay=null"],
+        ["optimizer._target_=torch.optim.SGD", "~optimizer.eps", "~optimizer.betas"],
+        ["~task.matching", "~trainer.benchmark"],
+    ],
+    ids=" ".join,
+)
+def test_a_good_configuration_has_no_fault(overrides: list[str]) -> None:
+    assert faults(*overrides) == []
+
+
+@pytest.mark.parametrize("group", ["data", "encoder", "balance", "optimizer", "schedule", "trainer"])
+def test_what_every_run_needs_cannot_be_taken_out(group: str) -> None:
+    """One fault, and not one for every key inside."""
+    assert faults(f"~{group}") == [
+        f"{group} is missing (override ~{group})\n    every run needs it: take ~{group} away",
+    ]
+
+
+def test_what_every_run_needs_is_asked_for_by_the_override_that_lacks_it() -> None:
+    assert faults("checkpoint=null", "~trainer.compile", "~data.source", "~seed", "data.inputs=3") == [
+        "seed is missing (override ~seed)\n    every run needs it: take ~seed away",
+        "checkpoint.mode is missing (override checkpoint=null)\n    every run needs it: take checkpoint=null away",
+        "data.source is missing (override ~data.source)\n    every run needs it: take ~data.source away",
+        "trainer.compile is missing (override ~trainer.compile)\n    every run needs it: take ~trainer.compile away",
+        "data.inputs = 3 is not a group of keys (override data.inputs=3)\n    every run needs it: set its keys",
+    ]
+
+
+def test_parts_by_name_are_no_part() -> None:
+    assert faults("+encoder._target_=mine.Mine") == [
+        "encoder has a _target_, but it holds parts by name (override +encoder._target_=mine.Mine)\n"
+        "    move it into encoder.NAME"
+    ]
+
+
+BAD = {
+    "rule_choices": [
+        ("mode=tset", "mode = tset is not known ({})\n    did you mean test? It can be fit, test, predict"),
+        ("mode=null", "mode = None is not known ({})\n    mode can be fit, test, predict"),
+        ("checkpoint.mode=mx", "checkpoint.mode = mx is not known ({})\n    did you mean max? It can be max, min"),
+        ("test.subsets=all", "test.subsets = all is not known ({})\n    test.subsets can be single, none"),
+        (
+            "data.inputs.text.algorithm=bp",
+            "data.inputs.text.algorithm = bp is not known ({})\n    did you mean bpe? It can be bpe, wordpiece",
+        ),
+        (
+            "trainer.accelerator=gpuu",
+            "trainer.accelerator = gpuu is not known ({})\n"
+            "    did you mean gpu? It can be auto, cpu, gpu, cuda, mps, tpu",
+        ),
+    ],
+    "rule_kinds": [
+        ("seed=1.5", "seed = 1.5 is not a whole number ({})\n    set seed to one, such as 0"),
+        (
+            "data.eval_batch_size=null",
+            "data.eval_batch_size = None is not a whole number ({})\n    set data.eval_batch_size to one, such as 256",
+        ),
+        ("optimizer.lr=fast", "optimizer.lr = fast is not a number ({})\n    set optimizer.lr to one, such as 0.001"),
+        (
+            "optimizer.eps=true",
+            "optimizer.eps = True is not a number ({})\n    set optimizer.eps to one, such as 1e-08",
+        ),
+        ("trainer.compile=1", "trainer.compile = 1 is not true or false ({})\n    set trainer.compile to one of them"),
+        ("optimizer.betas=0.9", "optimizer.betas = 0.9 is not a list ({})\n    write optimizer.betas=[0.9,0.98], say"),
+        (
+            "data.source.split=3",
+            "data.source.split = 3 is not a group of keys ({})\n"
+            "    set one of them, such as data.source.split.train, or take it out with ~data.source.split",
+        ),
+        ("logger.csv=null", "logger.csv = None is not a group of keys ({})\n    take it out with ~logger.csv"),
+        (
+            "task.matching=null",
+            "task.matching = None is not a group of keys ({})\n"
+            "    set one of them, such as task.matching._target_, or take it out with ~task.matching",
+        ),
+    ],
+    "rule_ranges": [
+        ("seed=-1", "seed = -1 is out of range ({})\n    set seed to between 0 and 4294967295"),
+        ("dim=0", "dim = 0 is out of range ({})\n    set dim to at least 1"),
+        ("optimizer.lr=-1", "optimizer.lr = -1 is out of range ({})\n    set optimizer.lr to at least 0"),
+        ("fusion.dropout=1.5", "fusion.dropout = 1.5 is out of range ({})\n    set fusion.dropout to between 0 and 1"),
+        ("schedule.final=nan", "schedule.final = nan is out of range ({})\n    set schedule.final to between 0 and 1"),
+        (
+            "trainer.max_epochs=-5",
+            "trainer.max_epochs = -5 is out of range ({})\n    set trainer.max_epochs to at least -1",
+        ),
+        (
+            "data.inputs.text.vocab_size=3",
+            "data.inputs.text.vocab_size = 3 is out of range ({})\n    set data.inputs.text.vocab_size to at least 6",
+        ),
+    ],
+    "rule_tasks": [
+        (
+            "task.contrastive.modalities=[image,txt]",
+            "task.contrastive.modalities names txt, but encoder has image, text ({})\n    did you mean text?",
+        ),
+        (
+            "task.classification.reads=fuse",
+            "task.classification.reads names fuse, but encoder has image, text ({})\n    did you mean fused?",
+        ),
+        (
+            "task.classification.target=lable",
+            "task.classification.target = lable, but data.targets has label ({})\n"
+            "    did you mean label? Else learn it with data.targets=[label,lable]",
+        ),
+    ],
+    "rule_targets": [
+        (
+            "+task.mine=3",
+            "task.mine has no _target_ ({})\n    name its class, _target_: package.module.Class",
+        ),
+        (
+            "~encoder.text._target_",
+            "encoder.text has no _target_ ({})\n    name its class, _target_: package.module.Class",
+        ),
+        (
+            "balance._target_=mmtrain.balance.fixed.Fixd",
+            "balance._target_ = mmtrain.balance.fixed.Fixd cannot be imported: mmtrain.balance.fixed has no Fixd ({})\n"
+            "    did you mean mmtrain.balance.fixed.Fixed?",
+        ),
+        (
+            "+schedule.warmupp=3",
+            "schedule._target_ = mmtrain.schedules.cosine does not take warmupp ({})\n    did you mean warmup?",
+        ),
+        (
+            "~fusion.depth",
+            "fusion._target_ = mmtrain.fusion.cross_attn.CrossAttn needs depth ({})\n    set depth beside _target_",
+        ),
+        (
+            "~data.columns",
+            "data._target_ = mmtrain.data.module.DataModule needs columns ({})\n    set columns beside _target_",
+        ),
+    ],
+    "rule_heads": [
+        (
+            "encoder.text.num_heads=5",
+            "encoder.text.dim = 128 is not divisible by encoder.text.num_heads = 5 ({})\n"
+            "    set encoder.text.num_heads to 2 or 4, or dim to 130",
+        ),
+        (
+            "encoder.image.dim=66",
+            "encoder.image.dim = 66 is not divisible by encoder.image.num_heads = 4 ({})\n"
+            "    set encoder.image.num_heads to 2 or 3, or encoder.image.dim to 68",
+        ),
+    ],
+    "rule_patches": [
+        (
+            "encoder.image.patch_size=7",
+            "encoder.image.image_size = 64 is not divisible by encoder.image.patch_size = 7 ({})\n"
+            "    set encoder.image.patch_size to 8, or data.inputs.image.size to 70",
+        ),
+    ],
+    "rule_devices": [
+        (
+            f"trainer.devices={said}",
+            f"trainer.devices = {shown} is not a number of devices ({{}})\n"
+            "    set trainer.devices to a number such as 2, a list such as [0,1], or auto",
+        )
+        for said, shown in [("0", "0"), ("two", "two"), ("null", "None"), ("1.5", "1.5"), ("[]", "[]")]
+    ],
+    "rule_step_split": [
+        (
+            "trainer.devices=200",
+            "data.batch_size = 128 is split over 200 parts, trainer.devices x trainer.accumulate_grad_batches ({})\n"
+            "    set data.batch_size to at least 200",
+        ),
+    ],
+    "rule_duration": [
+        (
+            "trainer.max_epochs=null",
+            "neither trainer.max_epochs nor trainer.max_steps is set ({})\n    set trainer.max_epochs to 20",
+        ),
+        (
+            "trainer.max_epochs=0",
+            "trainer.max_epochs = 0 and trainer.max_steps = -1 train nothing ({})\n    set the one that is 0 to 1",
+        ),
+    ],
+    "rule_monitor": [
+        (
+            "monitor=train/loss",
+            "monitor = train/loss is no metric of validation ({})\n"
+            "    set it to val/loss or one of a task, such as val/contrastive/loss",
+        ),
+        (
+            "monitor=val/contrastiv/accuracy",
+            "monitor = val/contrastiv/accuracy is no metric of validation ({})\n"
+            "    set it to val/loss or one of a task, such as val/contrastive/loss",
+        ),
+        (
+            "monitor=val/loss",
+            "monitor = val/loss is a loss, but checkpoint.mode = max would keep the highest ({})\n"
+            "    set checkpoint.mode to min",
+        ),
+    ],
+    "rule_files": [
+        (
+            "resume=gone.ckpt",
+            "resume = gone.ckpt does not exist ({})\n    name a checkpoint, such as RUN/checkpoints/last.ckpt",
+        ),
+        (
+            "init_from=auto",
+            "init_from = auto does not exist ({})\n    name a checkpoint, such as RUN/checkpoints/last.ckpt",
+        ),
+        ("run_dir=null", "run_dir = None names no folder ({})\n    set run_dir to a folder, such as outputs/mine"),
+    ],
+    "rule_fusion": [
+        (
+            "~fusion",
+            "task.classification reads fused, but there is no fusion ({})\n    choose one, such as fusion=concat",
+        ),
+    ],
+}
+
+
+def test_every_rule_has_its_bad_cases() -> None:
+    assert BAD.keys() == {rule.__name__ for rule in RULES}
+
+
+@pytest.mark.parametrize("rule", BAD)
+def test_a_fault_says_what_and_where_and_how_to_mend_it(rule: str) -> None:
+    for batch in apart(BAD[rule]):
+        expected = [fault.format(f"override {override}") for override, fault in batch]
+        assert sorted(faults(*[override for override, _ in batch])) == sorted(expected)
+
+
+def apart(cases: list[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+    """As few command lines as will do: no key twice in one."""
+    lines: list[dict[str, tuple[str, str]]] = []
+    for case in cases:
+        key = case[0].split("=")[0]
+        line = next((line for line in lines if key not in line), None)
+        if line is None:
+            lines.append({key: case})
+        else:
+            line[key] = case
+    return [list(line.values()) for line in lines]
+
+
+def test_an_unknown_precision_is_compared_with_those_of_lightning() -> None:
+    (fault,) = faults("trainer.precision=bf16-mixd")
+    what, mend = fault.splitlines()
+    assert what == "trainer.precision = bf16-mixd is not known (override trainer.precision=bf16-mixd)"
+    assert mend.startswith("    did you mean bf16-mixed? It can be 32, 32-true,") and mend.count("32,") == 1
+
+
+def test_a_width_that_is_set_once_is_mended_once_for_each_part_that_has_it() -> None:
+    assert faults("dim=100", "fusion.num_heads=8", "encoder.text.num_heads=5") == [
+        "fusion.dim = 100 is not divisible by fusion.num_heads = 8 (override dim=100, override fusion.num_heads=8)\n"
+        "    set fusion.num_heads to 5 or 10, or dim to 104"
+    ]
+
+
+def test_a_size_that_is_set_once_is_mended_where_it_is_set() -> None:
+    assert faults("data.inputs.image.size=20") == [
+        "encoder.image.image_size = 20 is not divisible by encoder.image.patch_size = 8"
+        " (override data.inputs.image.size=20)\n"
+        "    set encoder.image.patch_size to 10, or data.inputs.image.size to 24"
+    ]
+
+
+def test_a_step_that_is_split_says_all_that_split_it() -> None:
+    assert faults("trainer.devices=2", "data.batch_size=4", "trainer.accumulate_grad_batches=3") == [
+        "data.batch_size = 4 is split over 6 parts, trainer.devices x trainer.accumulate_grad_batches"
+        " (override trainer.accumulate_grad_batches=3, override data.batch_size=4, override trainer.devices=2)\n"
+        "    set data.batch_size to at least 6"
+    ]
+
+
+def test_a_run_without_a_task_is_no_run() -> None:
+    assert faults("task=[]") == [
+        "no task is chosen (override task=[])\n    choose some, such as task=[contrastive]",
+    ]
+
+
+def test_data_that_lacks_what_a_task_reads_is_named_with_the_files_of_the_tasks() -> None:
+    assert faults("~encoder/text", "~fusion", "task=[contrastive]") == [
+        "task.contrastive.modalities names text, but encoder has image (configs/task/contrastive.yaml)\n"
+        "    did you mean image?"
+    ]
+    assert faults("data.targets=[]") == [
+        "task.classification.target = label, but data.targets has none (configs/task/classification.yaml)\n"
+        "    You can learn it with data.targets=[label]"
+    ]
+
+
+def test_files_and_folders_are_looked_at(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    here = [f"resume={file}", f"init_from={file}", f"run_dir={tmp_path / 'new'}", "data=files", f"data.root={tmp_path}"]
+    assert faults(*here) == []
+    wrong = [f"resume={tmp_path}", f"run_dir={file}", "data=files", f"data.root={file}"]
+    assert faults(*wrong) == [
+        f"data.root = {file} is not a folder (override data.root={file})\n"
+        "    set data.root to the folder that holds train.jsonl (or .csv, .parquet ...)",
+        f"resume = {tmp_path} is a folder (override resume={tmp_path})\n"
+        "    name a checkpoint, such as RUN/checkpoints/last.ckpt",
+        f"run_dir = {file} is a file, or inside one (override run_dir={file})\n"
+        "    set run_dir to a folder, such as outputs/mine",
+    ]
+    assert f"run_dir = {file}/x is a file, or inside one" in faults(f"run_dir={file}/x")[0]
+
+
+def test_all_faults_are_said_at_once() -> None:
+    wrong = ["mode=tset", "seed=no", "encoder.text.num_heads=5", "monitor=loss", "resume=gone", "+balance.x=1"]
+    wrong += ["task.classification.reads=imag", "trainer.devices=0", "fusion.dropout=2", "encoder.image.patch_size=7"]
+    found = faults(*wrong)
+    assert len(found) == len(wrong)
+    for override in wrong:
+        assert len([fault for fault in found if f"(override {override})\n" in fault]) == 1, override
