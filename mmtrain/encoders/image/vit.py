@@ -58,7 +58,7 @@ class ViT(nn.Module):
         nn.init.normal_(self.cls_token, std=1e-6)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.xavier_uniform_(module.weight)  # as the authors' code; std 0.02 is for widths near 768
                 nn.init.zeros_(module.bias)
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Features:

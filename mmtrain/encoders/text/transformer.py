@@ -40,7 +40,7 @@ class TextTransformer(nn.Module):
             Block(dim=dim, num_heads=num_heads, mlp_ratio=mlp_ratio, dropout=dropout) for _ in range(depth)
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        nn.init.normal_(self.embed.weight, std=0.02)
+        nn.init.normal_(self.embed.weight, std=dim**-0.5)
         nn.init.normal_(self.pos_embed, std=0.01)
 
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:

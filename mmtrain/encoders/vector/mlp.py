@@ -1,0 +1,46 @@
+"""An MLP for a row of numbers: several tokens from one vector."""
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from mmtrain.types import Features
+
+
+class VectorMLP(nn.Module):
+    """Hidden layers with GELU, a projection to some tokens, a last norm.
+
+    Args:
+        in_dim: numbers of a row; the data knows them.
+        dim: width of the tokens.
+        num_tokens: tokens of a row; more of them let a fusion that attends read different sides of it.
+        hidden_dim: width of the hidden layers.
+        depth: hidden layers; 0 for a linear map.
+        dropout: after each hidden layer.
+    """
+
+    def __init__(self, *, in_dim: int, dim: int, num_tokens: int, hidden_dim: int, depth: int, dropout: float) -> None:
+        super().__init__()
+        self.dim = dim
+        self.num_tokens = num_tokens
+        widths = [in_dim, *[hidden_dim] * depth]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Linear(before, after), nn.GELU(), nn.Dropout(dropout)]
+        self.hidden = nn.Sequential(*layers)
+        self.proj = nn.Linear(widths[-1], num_tokens * dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+
+    def forward(self, values: Tensor, mask: Tensor | None = None) -> Features:
+        """Encode rows of numbers.
+
+        Args:
+            values: (B, in_dim), floating point, scaled.
+            mask: unused; a row has no padding.
+
+        Returns:
+            tokens (B, num_tokens, dim); every token is valid.
+        """
+        x = self.proj(self.hidden(values)).unflatten(1, (self.num_tokens, self.dim))
+        x = self.norm(x)
+        return Features(x, x.new_ones(x.shape[:2]).bool())

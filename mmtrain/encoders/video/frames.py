@@ -1,0 +1,123 @@
+"""Films frame by frame: any image encoder on each frame, then nothing, a GRU or a Transformer over time.
+
+The image encoder sees only frames that are there, so that a batch norm in it takes no statistics of padding. Each frame
+becomes one token, the mean of its tokens; what happens inside a frame over time is not followed.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from mmtrain.layers.block import Block
+from mmtrain.layers.packed_gru import PackedGRU
+from mmtrain.layers.pooling import MeanPool
+from mmtrain.types import Features
+
+TEMPORAL = ("mean", "gru", "transformer")
+
+
+class Frames(nn.Module):
+    """An image encoder on each frame, a projection, learned positions, then something over time.
+
+    Args:
+        image: maps pictures (N, 3, H, W) to `Features`, and says its width in `dim`.
+        num_frames: the most frames of a film.
+        dim: width of the tokens.
+        temporal: mean: one token a film, the mean of its frames; gru: one a frame, after a GRU from both ends;
+            transformer: one a frame, after blocks and a last norm.
+        depth: layers or blocks over time; of no use to mean.
+        num_heads: attention heads, divides `dim`; of use to transformer only.
+        mlp_ratio: hidden width of a block's MLP over `dim`; of use to transformer only.
+        dropout: of the frames before time is looked at, and inside what looks at it.
+
+    Raises:
+        ValueError: for an unknown `temporal`, and for what the GRU or the blocks refuse.
+    """
+
+    def __init__(
+        self,
+        *,
+        image: nn.Module,
+        num_frames: int,
+        dim: int,
+        temporal: str,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        if temporal not in TEMPORAL:
+            raise ValueError(f"temporal = {temporal}; set it to {', '.join(TEMPORAL[:-1])} or {TEMPORAL[-1]}")
+        self.dim = dim
+        self.image = image
+        self.pool = MeanPool()
+        self.proj = nn.Linear(cast(int, image.dim), dim)
+        self.pos_embed = nn.Parameter(torch.empty(1, num_frames, dim))
+        self.drop = nn.Dropout(dropout)
+        self.temporal: nn.Module
+        if temporal == "mean":
+            self.temporal = MeanOverTime()
+        elif temporal == "gru":
+            self.temporal = PackedGRU(in_dim=dim, dim=dim, depth=depth, bidirectional=True, dropout=dropout)
+        else:
+            self.temporal = TransformerOverTime(
+                dim=dim, depth=depth, num_heads=num_heads, mlp_ratio=mlp_ratio, dropout=dropout
+            )
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def forward(self, values: Tensor, mask: Tensor | None) -> Features:
+        """Encode films.
+
+        Args:
+            values: (B, F, 3, H, W), floating point, normalised; what stands under a False mask is ignored.
+            mask: (B, F), bool, True where a frame is valid; None when all are. At least one of the batch is.
+
+        Returns:
+            tokens (B, 1, dim) and mask (B, 1) for the mean over time, else tokens (B, F, dim) and mask (B, F).
+
+        Raises:
+            ValueError: for a batch with more than `num_frames`.
+        """
+        if mask is None:
+            mask = values.new_ones(values.shape[:2]).bool()
+        length, longest = values.shape[1], self.pos_embed.shape[1]
+        if length > longest:
+            raise ValueError(
+                f"a film of {length} frames, but num_frames = {longest};"
+                f" take {longest} of them, or set num_frames to {length}"
+            )
+        pictures = self.proj(self.pool(self.image(values[mask], None)))  # (frames that are there, dim)
+        tokens = pictures.new_zeros(*mask.shape, self.dim).masked_scatter(mask.unsqueeze(-1), pictures)
+        return self.temporal(Features(self.drop(tokens + self.pos_embed[:, :length]), mask))
+
+
+class MeanOverTime(nn.Module):
+    """One token a film: the mean of its frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = MeanPool()
+
+    def forward(self, features: Features) -> Features:
+        """Map tokens (B, F, D), mask (B, F) to (B, 1, D), (B, 1)."""
+        return Features(self.pool(features).unsqueeze(1), features.mask.any(dim=1, keepdim=True))
+
+
+class TransformerOverTime(nn.Module):
+    """Pre-norm blocks and a last norm."""
+
+    def __init__(self, *, dim: int, depth: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            Block(dim=dim, num_heads=num_heads, mlp_ratio=mlp_ratio, dropout=dropout) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+
+    def forward(self, features: Features) -> Features:
+        """Map tokens (B, F, D), mask (B, F) to the same shapes."""
+        x, mask = features
+        for block in self.blocks:
+            x = block(x, mask)
+        return Features(self.norm(x), mask)

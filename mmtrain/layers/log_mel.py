@@ -1,0 +1,170 @@
+"""Log-mel spectrograms of waveforms of unequal length, and their normalisation.
+
+Unusual here: windows are not centred, and only one that lies wholly in the sound is a frame, so that no frame depends
+on how far a batch is padded. A sound shorter than a window gives one frame all the same, filled up with zeros.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mmtrain.types import Features
+
+FLOOR = 1e-7  # power below which nothing is told apart: about what rounding to 16 bits leaves in a window
+SCALES = ("htk", "slaney")
+
+
+class LogMel(nn.Module):
+    """Natural logarithm of the power in bands that are equally wide on the mel scale, from 0 Hz to half the rate.
+
+    A Hann window, an FFT over the next power of two, triangular filters. `htk` is the scale of the HTK book, with
+    triangles of height 1; `slaney` that of the Auditory Toolbox (linear up to 1 kHz), with triangles of equal area, as
+    librosa has it.
+
+    Args:
+        sample_rate: of the waveform, in Hz.
+        num_mels: bands.
+        window_seconds: length of a window.
+        hop_seconds: from the start of a window to the start of the next.
+        mel_scale: htk or slaney.
+
+    Raises:
+        ValueError: for an unknown scale, windows without a sample between them, and so many bands that one is empty.
+    """
+
+    window: Tensor
+    filters: Tensor
+
+    def __init__(
+        self, *, sample_rate: int, num_mels: int, window_seconds: float, hop_seconds: float, mel_scale: str
+    ) -> None:
+        super().__init__()
+        self.window_length = round(window_seconds * sample_rate)
+        self.hop_length = round(hop_seconds * sample_rate)
+        for name, seconds, length in (
+            ("window_seconds", window_seconds, self.window_length),
+            ("hop_seconds", hop_seconds, self.hop_length),
+        ):
+            if length < 1:
+                raise ValueError(
+                    f"{name} = {seconds} is no sample at sample_rate = {sample_rate} Hz;"
+                    f" set {name} to at least {1 / sample_rate:.2g}"
+                )
+        self.num_fft = 2 ** math.ceil(math.log2(max(self.window_length, 2)))
+        filters = mel_filters(sample_rate=sample_rate, num_fft=self.num_fft, num_mels=num_mels, mel_scale=mel_scale)
+        if _has_empty(filters):
+            fewer = (
+                mel_filters(sample_rate=sample_rate, num_fft=self.num_fft, num_mels=n, mel_scale=mel_scale)
+                for n in range(num_mels - 1, 0, -1)
+            )
+            fitting = next((f.shape[1] for f in fewer if not _has_empty(f)), 1)
+            raise ValueError(
+                f"num_mels = {num_mels} is too many for window_seconds = {window_seconds}: a band lies between two"
+                f" frequencies of the FFT, which are {sample_rate / self.num_fft:.1f} Hz apart;"
+                f" set num_mels to {fitting} or less, or window_seconds to {2 * window_seconds:g}"
+            )
+        window = torch.hann_window(self.window_length, dtype=torch.float64, device="cpu")
+        # they follow from the configuration, so a checkpoint does not carry them
+        self.register_buffer("window", window.float(), persistent=False)
+        self.register_buffer("filters", filters.float(), persistent=False)
+
+    def num_frames(self, num_samples: int) -> int:
+        """How many frames a sound has."""
+        return 1 + max(0, num_samples - self.window_length) // self.hop_length
+
+    def forward(self, values: Tensor, mask: Tensor | None) -> Features:
+        """Map waveforms to log-mel frames, in 32 bits (or 64, as the waveform) also under autocast.
+
+        Args:
+            values: (B, L), floating point; what stands under a False mask is ignored.
+            mask: (B, L), bool, True where a sample is valid; None when all are.
+
+        Returns:
+            tokens (B, T, num_mels), zeros under a False mask; mask (B, T).
+        """
+        if mask is None:
+            mask = torch.ones_like(values, dtype=torch.bool)
+        dtype = torch.promote_types(values.dtype, torch.float32)
+        short = max(0, self.window_length - values.shape[1])
+        sound = nn.functional.pad(values.masked_fill(~mask, 0.0).to(dtype), (0, short))
+        valid = nn.functional.pad(mask, (0, short))
+        pieces = sound.unfold(1, self.window_length, self.hop_length)  # (B, T, window_length)
+        with torch.autocast(values.device.type, enabled=False):
+            spectrum = torch.fft.rfft(pieces * self.window.to(dtype), n=self.num_fft)
+            power = spectrum.real.square() + spectrum.imag.square()  # (B, T, num_fft // 2 + 1)
+            mels = (power @ self.filters.to(dtype)).clamp(min=FLOOR).log()
+        return Features(mels, self._frame_mask(valid)).cleared()
+
+    def _frame_mask(self, valid: Tensor) -> Tensor:
+        """(B, T) of (B, L): the windows without padding; if there is none, the one with the most sound, if any."""
+        counts = valid.unfold(1, self.window_length, self.hop_length).sum(dim=2)
+        whole = counts == self.window_length
+        fullest = nn.functional.one_hot(counts.argmax(dim=1), counts.shape[1]).bool()
+        return torch.where(whole.any(dim=1, keepdim=True), whole, fullest & (counts > 0))
+
+
+def mel_filters(*, sample_rate: int, num_fft: int, num_mels: int, mel_scale: str) -> Tensor:
+    """Triangles on the frequencies of an FFT: (num_fft // 2 + 1, num_mels), float64.
+
+    Band m rises from edge m to edge m + 1 and falls to edge m + 2; the edges are equally far apart on the mel scale.
+
+    Raises:
+        ValueError: for a scale that is neither htk nor slaney.
+    """
+    if mel_scale not in SCALES:
+        raise ValueError(f"mel_scale = {mel_scale}; set it to {' or '.join(SCALES)}")
+    with torch.device("cpu"):
+        last = _to_mel(torch.tensor(sample_rate / 2, dtype=torch.float64), mel_scale)
+        edges = _to_hertz(torch.linspace(0.0, 1.0, num_mels + 2, dtype=torch.float64) * last, mel_scale)
+        frequencies = torch.linspace(0.0, sample_rate / 2, num_fft // 2 + 1, dtype=torch.float64)
+    low, center, high = edges[:-2], edges[1:-1], edges[2:]
+    rising = (frequencies[:, None] - low) / (center - low)
+    falling = (high - frequencies[:, None]) / (high - center)
+    filters = torch.minimum(rising, falling).clamp(min=0.0)
+    return filters * (2.0 / (high - low)) if mel_scale == "slaney" else filters
+
+
+def _has_empty(filters: Tensor) -> bool:
+    return bool((filters.amax(dim=0) == 0).any())
+
+
+# Slaney's scale: 200/3 Hz a mel up to 1 kHz, from there 27 steps for a factor of 6.4
+_KNEE_HERTZ, _HERTZ_A_MEL = 1000.0, 200.0 / 3.0
+_KNEE_MEL, _STEP = _KNEE_HERTZ / _HERTZ_A_MEL, math.log(6.4) / 27.0
+
+
+def _to_mel(hertz: Tensor, mel_scale: str) -> Tensor:
+    if mel_scale == "htk":
+        return 2595.0 * torch.log10(1.0 + hertz / 700.0)
+    above = _KNEE_MEL + torch.log(hertz.clamp(min=_KNEE_HERTZ) / _KNEE_HERTZ) / _STEP
+    return torch.where(hertz < _KNEE_HERTZ, hertz / _HERTZ_A_MEL, above)
+
+
+def _to_hertz(mel: Tensor, mel_scale: str) -> Tensor:
+    if mel_scale == "htk":
+        return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+    above = _KNEE_HERTZ * torch.exp(_STEP * (mel - _KNEE_MEL))
+    return torch.where(mel < _KNEE_MEL, mel * _HERTZ_A_MEL, above)
+
+
+class ClipNorm(nn.Module):
+    """Each sound to mean 0 and deviation 1 over its valid frames and bands together, then a gain and a bias a band.
+
+    It takes the level of the recording out, and nothing of a padding or of another sound comes in. The statistics are
+    not of each band by itself: that would erase a steady sound, and every sound of one frame.
+    """
+
+    def __init__(self, *, num_mels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(num_mels))
+        self.bias = nn.Parameter(torch.zeros(num_mels))
+
+    def forward(self, features: Features) -> Features:
+        """Map tokens (B, T, num_mels), mask (B, T) to the same shapes, zeros under a False mask."""
+        tokens, mask = features.cleared()
+        count = (mask.sum(dim=1) * tokens.shape[2]).clamp(min=1)[:, None, None]
+        mean = tokens.sum(dim=(1, 2), keepdim=True) / count
+        centered = Features(tokens - mean, mask).cleared().tokens
+        variance = centered.square().sum(dim=(1, 2), keepdim=True) / count
+        return Features(centered * torch.rsqrt(variance + 1e-5) * self.gain + self.bias, mask).cleared()

@@ -1,0 +1,210 @@
+"""What all encoders keep: shapes, masks, rows that do not touch each other, parameters that are saved and learn."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmtrain.encoders.audio.cnn import AudioCNN
+from mmtrain.encoders.audio.spectrogram_transformer import SpectrogramTransformer
+from mmtrain.encoders.image.resnet import ResNet
+from mmtrain.encoders.image.vit import ViT
+from mmtrain.encoders.sequence.gru import SequenceGRU
+from mmtrain.encoders.sequence.transformer import SequenceTransformer
+from mmtrain.encoders.text.gru import TextGRU
+from mmtrain.encoders.text.transformer import TextTransformer
+from mmtrain.encoders.vector.mlp import VectorMLP
+from mmtrain.encoders.video.frames import Frames
+from mmtrain.model import encode_present
+from mmtrain.types import Batch, Features, Padded
+from tests.batches import assert_same_bits, gradients
+
+LENGTHS = {"text": [5, 3, 1, 0], "audio": [400, 130, 9, 0], "video": [4, 2, 1, 0], "sequence": [6, 4, 1, 0]}
+SPECTROGRAM = {"sample_rate": 1000, "num_mels": 8, "window_seconds": 0.032, "hop_seconds": 0.016, "mel_scale": "htk"}
+BLOCKS = {"depth": 2, "num_heads": 2, "mlp_ratio": 2.0}
+
+
+def vit(dropout: float) -> ViT:
+    return ViT(image_size=8, patch_size=4, dim=6, **BLOCKS, dropout=dropout, drop_path=0.0)
+
+
+def frames(temporal: str) -> Callable[[float], Frames]:
+    return lambda dropout: Frames(image=vit(dropout), num_frames=6, dim=8, temporal=temporal, **BLOCKS, dropout=dropout)
+
+
+def gru(bidirectional: bool) -> dict[str, int | bool]:
+    return {"dim": 8, "depth": 2, "bidirectional": bidirectional}
+
+
+# modality/name -> an encoder with a dropout
+MAKERS: dict[str, Callable[[float], nn.Module]] = {
+    "image/vit": vit,
+    "image/resnet": lambda dropout: ResNet(name="resnet18", small_input=True),
+    "text/transformer": lambda dropout: TextTransformer(vocab_size=20, max_length=8, dim=8, **BLOCKS, dropout=dropout),
+    "text/gru": lambda dropout: TextGRU(vocab_size=20, **gru(False), dropout=dropout),
+    "audio/spectrogram_transformer": lambda dropout: SpectrogramTransformer(
+        max_seconds=0.6, patch_frames=3, patch_mels=4, dim=8, **BLOCKS, dropout=dropout, drop_path=0.0, **SPECTROGRAM
+    ),
+    "audio/cnn": lambda dropout: AudioCNN(channels=[4, 6], dim=8, dropout=dropout, **SPECTROGRAM),
+    "video/frames (mean)": frames("mean"),
+    "video/frames (gru)": frames("gru"),
+    "video/frames (transformer)": frames("transformer"),
+    "vector/mlp": lambda dropout: VectorMLP(in_dim=5, dim=8, num_tokens=3, hidden_dim=7, depth=2, dropout=dropout),
+    "sequence/gru": lambda dropout: SequenceGRU(in_dim=5, **gru(True), dropout=dropout),
+    "sequence/transformer": lambda dropout: SequenceTransformer(
+        in_dim=5, max_length=9, dim=8, **BLOCKS, dropout=dropout
+    ),
+}
+every_encoder = pytest.mark.parametrize("name", MAKERS)
+with_a_mask = pytest.mark.parametrize("name", [n for n in MAKERS if n.split("/")[0] in LENGTHS])
+with_dropout = pytest.mark.parametrize("name", [n for n in MAKERS if n != "image/resnet"])
+
+
+def make(name: str, dropout: float = 0.0, seed: int = 1) -> nn.Module:
+    """A float64 encoder with weights in which nothing is zero."""
+    torch.manual_seed(seed)
+    encoder = MAKERS[name](dropout).double()
+    for parameter in encoder.parameters():
+        if name != "image/resnet":  # so deep that random weights would overflow in evaluation
+            nn.init.normal_(parameter, std=0.4)
+    return encoder
+
+
+def make_inputs(name: str) -> tuple[Tensor, Tensor | None]:
+    """Rows of unequal length, the last without anything."""
+    generator = torch.Generator().manual_seed(0)
+    modality = name.split("/")[0]
+    shapes = {"image": (4, 3, 8, 8), "vector": (4, 5), "audio": (4, 400), "video": (4, 4, 3, 8, 8)}
+    shape = shapes.get(modality, (4, 6, 5))
+    values = torch.randn(shape, generator=generator, dtype=torch.float64)
+    if modality == "text":
+        values = torch.randint(1, 20, (4, 5), generator=generator)
+    if modality not in LENGTHS:
+        return values, None
+    mask = torch.arange(values.shape[1]) < torch.tensor(LENGTHS[modality])[:, None]
+    return _filled(values, mask, 0), mask
+
+
+def _filled(values: Tensor, mask: Tensor, value: float) -> Tensor:
+    return torch.where(mask.reshape(*mask.shape, *[1] * (values.ndim - 2)), values, value).to(values.dtype)
+
+
+def run(encoder: nn.Module, values: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
+    """Output and gradient of every parameter, and of the input where there can be one."""
+    encoder.zero_grad()
+    leaf = values.clone().requires_grad_(values.is_floating_point())
+    out = encoder(leaf, mask).cleared()
+    generator = torch.Generator().manual_seed(0)
+    (out.tokens * torch.randn(out.tokens.shape, generator=generator, dtype=out.tokens.dtype)).sum().backward()
+    found = {"tokens": out.tokens.detach(), "mask": out.mask, **gradients(encoder)}
+    return found if leaf.grad is None else found | {"input": leaf.grad}
+
+
+def valid_tokens(out: Features, row: int) -> Tensor:
+    return out.tokens[row, out.mask[row]]
+
+
+@every_encoder
+def test_shapes_and_mask(name: str) -> None:
+    encoder, (values, mask) = make(name), make_inputs(name)
+    tokens, valid = encoder(values, mask)
+    assert tokens.shape == (*valid.shape, encoder.dim) and valid.dtype is torch.bool
+    there = torch.ones(4, dtype=torch.bool) if mask is None else mask.any(dim=1)
+    assert torch.equal(valid.any(dim=1), there)
+
+
+@every_encoder
+def test_a_row_does_not_depend_on_its_batch(name: str) -> None:
+    """Alone it is not padded either."""
+    encoder, (values, mask) = make(name, dropout=0.5).eval(), make_inputs(name)
+    together = encoder(values, mask)
+    for row in range(3):
+        length = values.shape[1] if mask is None else int(mask[row].sum())
+        part = None if mask is None else mask[row : row + 1, :length]
+        alone = encoder(values[row : row + 1, :length], part)
+        assert alone.mask.all()
+        torch.testing.assert_close(alone.tokens[0], valid_tokens(together, row), rtol=0, atol=1e-10)
+
+
+@with_a_mask
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_more_padding_changes_nothing(name: str, dtype: torch.dtype) -> None:
+    encoder, (values, mask) = make(name).to(dtype), make_inputs(name)
+    values = values.to(dtype) if values.is_floating_point() else values
+    more = {"audio": 77, "video": 2}.get(name.split("/")[0], 3)
+    longer = torch.cat([values, torch.ones_like(values[:, :1]).expand(-1, more, *values.shape[2:])], dim=1)
+    short, long = encoder(values, mask), encoder(longer, nn.functional.pad(mask, (0, more)))
+    for row in range(4):
+        tolerance = 1e-10 if dtype is torch.float64 else 1e-6
+        torch.testing.assert_close(valid_tokens(long, row), valid_tokens(short, row), rtol=0, atol=tolerance)
+
+
+@with_a_mask
+@pytest.mark.parametrize("garbage", [math.nan, math.inf, 1e30])
+def test_what_stands_under_a_false_mask_changes_no_bit(name: str, garbage: float) -> None:
+    encoder, (values, mask) = make(name), make_inputs(name)
+    dirty = _filled(values, mask, garbage if values.is_floating_point() else 10**9)
+    clean = run(encoder, values, mask)
+    assert all(value.isfinite().all() for value in clean.values())
+    assert_same_bits(clean, run(encoder, dirty, mask))
+    if "input" in clean:
+        assert not clean["input"][~mask].any()
+
+
+@every_encoder
+def test_every_parameter_is_saved_and_matters(name: str) -> None:
+    encoder, (values, mask) = make(name), make_inputs(name)
+    found = run(encoder, values, mask)
+    assert [n for n, _ in encoder.named_parameters() if not found[n].any()] == []
+    copy = make(name, seed=2)
+    copy.load_state_dict(encoder.state_dict())
+    expected = encoder.eval()(values, mask).cleared()
+    again = copy.eval()(values, mask).cleared()
+    assert torch.equal(again.tokens, expected.tokens) and torch.equal(again.mask, expected.mask)
+
+
+@every_encoder
+@pytest.mark.parametrize("lacking", [[3], [0, 1, 2, 3]])
+def test_every_parameter_gets_a_gradient_whatever_the_batch_lacks(name: str, lacking: list[int]) -> None:
+    """Through the model, which leaves out the rows that lack the modality."""
+    encoder, (values, mask) = make(name), make_inputs(name)
+    present = torch.tensor([row not in lacking for row in range(4)])
+    batch = Batch([""] * 4, torch.arange(4), {"m": Padded(values, mask)}, {"m": present}, {}, {}, {})
+    out = encode_present(encoder, batch, "m")
+    assert torch.equal(out.mask.any(dim=1), present) and not out.tokens[~out.mask].any()
+    (out.tokens * torch.randn_like(out.tokens)).sum().backward()
+    found = gradients(encoder)
+    assert all(gradient.isfinite().all() for gradient in found.values())
+    assert any(gradient.any() for gradient in found.values()) == (len(lacking) == 1)
+
+
+@with_a_mask
+def test_without_a_mask_everything_is_valid(name: str) -> None:
+    encoder, (values, mask) = make(name), make_inputs(name)
+    one, other = encoder(values, None), encoder(values, torch.ones_like(mask))
+    assert torch.equal(one.tokens, other.tokens) and other.mask.all() and torch.equal(one.mask, other.mask)
+
+
+@every_encoder
+@pytest.mark.parametrize("autocast", [False, True])
+def test_bfloat16_runs(name: str, autocast: bool) -> None:
+    encoder, (values, mask) = make(name).eval(), make_inputs(name)
+    exact = encoder(values, mask).cleared().tokens
+    dtype = torch.float32 if autocast else torch.bfloat16
+    encoder.to(dtype)
+    given = values.to(dtype) if values.is_floating_point() else values
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        tokens = encoder(given, mask).cleared().tokens
+    tokens.float().sum().backward()
+    assert all(gradient.isfinite().all() for gradient in gradients(encoder).values())
+    torch.testing.assert_close(tokens.double(), exact, rtol=0.1, atol=0.1 * exact.abs().max().item())
+
+
+@with_dropout
+def test_dropout_is_for_training_only(name: str) -> None:
+    encoder, (values, mask) = make(name, dropout=0.5), make_inputs(name)
+    assert not torch.equal(encoder(values, mask).cleared().tokens, encoder(values, mask).cleared().tokens)
+    encoder.eval()
+    assert torch.equal(encoder(values, mask).cleared().tokens, encoder(values, mask).cleared().tokens)

@@ -1,0 +1,92 @@
+"""Films frame by frame: the image encoder sees what is there and nothing else, and time is looked at as it says."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmtrain.encoders.image.resnet import ResNet
+from mmtrain.encoders.image.vit import ViT
+from mmtrain.encoders.video.frames import Frames
+
+MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]).bool()
+SHAPE = {"num_frames": 5, "dim": 6, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0, "dropout": 0.0}
+
+
+def make_encoder(temporal: str, image: nn.Module | None = None, **options: float) -> Frames:
+    vit = ViT(image_size=8, patch_size=4, dim=4, depth=1, num_heads=2, mlp_ratio=2.0, dropout=0.0, drop_path=0.0)
+    encoder = Frames(image=image or vit, temporal=temporal, **{**SHAPE, **options}).double()
+    for parameter in encoder.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return encoder
+
+
+def films() -> Tensor:
+    return torch.randn(4, 4, 3, 8, 8, dtype=torch.float64)
+
+
+def one_token_a_frame(encoder: Frames, film: Tensor) -> Tensor:
+    """(F, dim) of one film (F, 3, 8, 8), frame by frame."""
+    return torch.stack(
+        [
+            encoder.proj(encoder.image(picture.unsqueeze(0)).tokens[0].mean(dim=0)) + encoder.pos_embed[0, place]
+            for place, picture in enumerate(film)
+        ]
+    )
+
+
+@pytest.mark.parametrize("temporal", ["mean", "gru", "transformer"])
+def test_values_are_those_of_each_film_by_itself(temporal: str) -> None:
+    encoder, values = make_encoder(temporal), films()
+    tokens, mask = encoder(values, MASK)
+    assert torch.equal(mask, MASK.any(dim=1, keepdim=True) if temporal == "mean" else MASK)
+    for row, length in enumerate([4, 2, 1]):
+        x = one_token_a_frame(encoder, values[row, :length])
+        if temporal == "mean":
+            expected = x.mean(dim=0, keepdim=True)
+        elif temporal == "gru":
+            gru = nn.GRU(6, 3, 2, bidirectional=True).double()
+            gru.load_state_dict(encoder.temporal.gru.state_dict())
+            expected, _ = gru(x)
+        else:
+            expected = x.unsqueeze(0)
+            for block in encoder.temporal.blocks:  # tests/layers/test_block.py compares it with torch's
+                expected = block(expected)
+            expected = encoder.temporal.norm(expected)[0]
+        torch.testing.assert_close(tokens[row, mask[row]], expected, rtol=0, atol=1e-11)
+
+
+def test_a_batch_norm_sees_no_padding() -> None:
+    """Nor does it count a frame of noise that is not there."""
+    encoder, values = make_encoder("mean", ResNet(name="resnet18", small_input=True)), films()
+    encoder(torch.where(MASK[:, :, None, None, None], values, math.nan), MASK)
+    alone = ResNet(name="resnet18", small_input=True).double()
+    alone.load_state_dict(encoder.image.state_dict())
+    alone.net.bn1.reset_running_stats()
+    alone(values[MASK])
+    torch.testing.assert_close(encoder.image.net.bn1.running_mean, alone.net.bn1.running_mean, rtol=0, atol=1e-12)
+    torch.testing.assert_close(encoder.image.net.bn1.running_var, alone.net.bn1.running_var, rtol=0, atol=1e-12)
+
+
+def test_frames_that_lie_apart_keep_their_places() -> None:
+    encoder, values = make_encoder("transformer"), films()
+    mask = torch.tensor([[0, 1, 0, 1]] * 4).bool()
+    tokens, valid = encoder(values, mask)
+    x = one_token_a_frame(encoder, values[0])[[1, 3]].unsqueeze(0)
+    for block in encoder.temporal.blocks:
+        x = block(x)
+    assert torch.equal(valid, mask)
+    torch.testing.assert_close(tokens[0, mask[0]], encoder.temporal.norm(x)[0], rtol=0, atol=1e-11)
+
+
+def test_what_cannot_be_is_refused_with_advice() -> None:
+    with pytest.raises(ValueError, match="temporal = max; set it to mean, gru or transformer"):
+        make_encoder("max")
+    with pytest.raises(ValueError, match="dim = 6 is not divisible by num_heads = 4"):
+        make_encoder("transformer", num_heads=4)
+    with pytest.raises(ValueError, match="dim = 5 cannot be halved"):
+        make_encoder("gru", dim=5)
+    said = "a film of 4 frames, but num_frames = 3; take 3 of them, or set num_frames to 4"
+    with pytest.raises(ValueError, match=said):
+        make_encoder("mean", num_frames=3)(films(), MASK)
