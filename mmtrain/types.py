@@ -44,6 +44,22 @@ class Padded(NamedTuple):
     mask: Tensor | None
 
 
+class Bad(NamedTuple):
+    """A sample that could not be read.
+
+    Attributes:
+        id: of the row.
+        row: its number in the table of its split.
+        file: as the table names it.
+        reason: in a few words.
+    """
+
+    id: str
+    row: int
+    file: str
+    reason: str
+
+
 @dataclass
 class Sample:
     """One row of a data set, decoded. It holds only what the row has.
@@ -55,6 +71,7 @@ class Sample:
         targets: by name; a scalar tensor for a class.
         keys: by modality, a hash of the content: two rows with one key have the same content there. A row can know
             the key of a content that it does not carry, such as a second caption of a picture that comes once.
+        bad: rows that could not be read and whose place this one takes; in evaluation the row itself.
     """
 
     id: str = ""
@@ -62,6 +79,7 @@ class Sample:
     inputs: dict[str, Tensor] = field(default_factory=dict)
     targets: dict[str, Tensor] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
+    bad: list[Bad] = field(default_factory=list)
 
 
 @dataclass
@@ -76,6 +94,7 @@ class Batch:
         targets: by name (B, ...); what stands in an unlabelled row is arbitrary.
         labelled: by name (B,), bool.
         keys: by modality (B,), int64, equal where the content is equal; 0 where the row knows of none.
+        bad: rows that could not be read, in the order in which they were met.
     """
 
     ids: list[str]
@@ -85,6 +104,7 @@ class Batch:
     targets: dict[str, Tensor]
     labelled: dict[str, Tensor]
     keys: dict[str, Tensor]
+    bad: list[Bad] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -106,6 +126,7 @@ class Batch:
             targets={k: move(v) for k, v in self.targets.items()},
             labelled={k: move(v) for k, v in self.labelled.items()},
             keys={k: move(v) for k, v in self.keys.items()},
+            bad=self.bad,
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
@@ -123,6 +144,63 @@ class ClassTarget:
 
     names: list[str]
     counts: list[int]
+
+
+@dataclass(frozen=True)
+class MultiLabelTarget:
+    """What the data knows of a target of several classes at once.
+
+    Attributes:
+        names: in the order of their indices.
+        counts: how many of training's labelled rows have each.
+        num_rows: how many rows of training are labelled, those that have none of the classes among them.
+    """
+
+    names: list[str]
+    counts: list[int]
+    num_rows: int
+
+
+@dataclass(frozen=True)
+class NumberTarget:
+    """What the data knows of a target of K numbers; `prediction * std + mean` is in the units of the table.
+
+    Attributes:
+        names: K, "0", "1", ...
+        mean: K, of the training split; 0 when the target is not scaled.
+        std: K, above 0; 1 when the target is not scaled, and for a number that training never sees change.
+    """
+
+    names: list[str]
+    mean: list[float]
+    std: list[float]
+
+
+@dataclass(frozen=True)
+class AnswerTarget:
+    """What the data knows of an answer: the normalised answers that can be chosen, how often training gives each."""
+
+    names: list[str]
+    counts: list[int]
+
+
+@dataclass(frozen=True)
+class TokenTarget:
+    """What the data knows of a sentence to be generated.
+
+    Attributes:
+        names: the tokens in the order of their ids.
+        max_length: no target is longer than so many ids, [CLS] and [SEP] among them.
+        pad: the id that fills a row up.
+        start: the id that every sentence starts with.
+        end: the id that every sentence ends with.
+    """
+
+    names: list[str]
+    max_length: int
+    pad: int
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)

@@ -5,27 +5,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from mmtrain.data.label import ClassLabel
-from mmtrain.data.order import draw_seed, permuted
+from mmtrain.data.columns import Column, cell_of, is_empty
+from mmtrain.data.image import ImageInput
+from mmtrain.data.kinds import InputKind, TargetKind
+from mmtrain.data.order import KeyedOrder, Order, draw_seed, mix
 from mmtrain.data.text import texts_of
-from mmtrain.types import Batch, Sample
+from mmtrain.errors import SampleError
+from mmtrain.types import Bad, Batch, Sample
 
 Position = tuple[int, int]  # (epoch, position in the epoch); position -1 is a filler
+MAX_BAD_IN_TURN = 100  # then the place stays empty
 
 
 class TrainSplit(Dataset[Sample]):
     """Samples by (epoch, position): the row and every random draw follow from seed, epoch and position alone.
 
+    A row that cannot be read is replaced by another, which follows from the same three numbers; the sample says so.
+
     Args:
-        table: a `datasets.Dataset`.
+        table: a `datasets.Dataset`, or what can be asked as one: a row by its number, a column by its name.
         folder: what relative paths in the table start from.
         columns: the column of each input and target that has one; the table need not have it.
         inputs: by modality.
         targets: by name.
         seed: of the order and of every draw.
+        order: which row stands at a position; None for a permutation of all.
     """
 
     def __init__(
@@ -33,10 +39,11 @@ class TrainSplit(Dataset[Sample]):
         table: Any,
         *,
         folder: Path,
-        columns: Mapping[str, str],
-        inputs: Mapping[str, Any],
-        targets: Mapping[str, ClassLabel],
+        columns: Mapping[str, Column],
+        inputs: Mapping[str, InputKind],
+        targets: Mapping[str, TargetKind],
         seed: int,
+        order: Order | None = None,
     ) -> None:
         self.table = table
         self.folder = folder
@@ -44,44 +51,58 @@ class TrainSplit(Dataset[Sample]):
         self.inputs = inputs
         self.targets = targets
         self.seed = seed
+        self.order = KeyedOrder(len(table)) if order is None else order
 
     def __len__(self) -> int:
-        return len(self.table)
+        return len(self.order)
 
     def __getitem__(self, at: Position) -> Sample:
         epoch, position = at
         if position < 0:
             return Sample()
-        row = permuted(position, len(self), seed=self.seed, epoch=epoch)
-        return self.sample(row, seed=draw_seed(self.seed, epoch, position), train=True)
+        row = self.order.row(position, seed=self.seed, epoch=epoch)
+        bad: list[Bad] = []
+        while True:
+            try:
+                sample = self.sample(row, seed=draw_seed(self.seed, epoch, position), train=True)
+            except SampleError as error:
+                bad.append(self._bad(row, error))
+            else:
+                sample.bad = bad
+                return sample
+            if len(bad) == MAX_BAD_IN_TURN:
+                return Sample(bad=bad)
+            row = mix(self.seed, epoch, position, len(bad)) % len(self.table)
+
+    def _bad(self, row: int, error: SampleError) -> Bad:
+        return Bad(id=id_of(self.table[row], row), row=row, file=error.file, reason=error.reason)
 
     def sample(self, row: int, *, seed: int, train: bool) -> Sample:
-        """What one row has, decoded; a null or blank cell is simply not there."""
+        """What one row has, decoded; a null or blank cell is simply not there.
+
+        Raises:
+            SampleError: when something of it cannot be read.
+        """
         cells = self.table[row]
         sample = Sample(id=id_of(cells, row), row=row)
         for modality, reader in self.inputs.items():
-            if self._has(cells, modality):
-                value = cells[self.columns[modality]]
-                sample.inputs[modality], sample.keys[modality] = reader.load(value, self.folder, seed=seed, train=train)
+            value = cell_of(cells, self.columns.get(modality))
+            loaded = None if is_empty(value) else reader.load(value, self.folder, seed=seed, train=train)
+            if loaded is not None:
+                sample.inputs[modality], sample.keys[modality] = loaded
         for name, target in self.targets.items():
-            index = target.load(cells.get(self.columns.get(name)))
-            if index is not None:
-                sample.targets[name] = index
+            value = target.load(cell_of(cells, self.columns.get(name)))
+            if value is not None:
+                sample.targets[name] = value
         return sample
-
-    def _has(self, cells: Mapping[str, Any], modality: str) -> bool:
-        """Whether a row has a modality."""
-        value = cells.get(self.columns.get(modality, ""))
-        if isinstance(value, str | list):
-            return bool(texts_of(value))
-        return value is not None
 
 
 class EvalSplit(TrainSplit):
     """Each row once, in the order of the table, without a random draw.
 
     A row with several texts is followed (behind all rows) by one sample for each further text, which carries that text
-    alone and the keys of what it belongs to: every caption is asked with, and nothing is counted twice.
+    alone and the keys of what it belongs to: every caption is asked with, and nothing is counted twice. A row that
+    cannot be read has nothing, and says why.
     """
 
     def __init__(self, table: Any, **parts: Any) -> None:
@@ -103,17 +124,22 @@ class EvalSplit(TrainSplit):
         if position < 0:
             return Sample()
         if position < len(self.table):
-            return self.sample(position, seed=0, train=False)
+            try:
+                return self.sample(position, seed=0, train=False)
+            except SampleError as error:
+                bad = self._bad(position, error)
+                return Sample(id=bad.id, row=position, bad=[bad])
         row, modality, nth = self.further[position - len(self.table)]
         cells = self.table[row]
         sample = Sample(id=f"{id_of(cells, row)}#{nth}", row=position)
-        text = texts_of(cells[self.columns[modality]])[nth]
-        sample.inputs[modality], sample.keys[modality] = self.inputs[modality].load(
-            text, self.folder, seed=0, train=False
-        )
+        text = texts_of(cell_of(cells, self.columns[modality]))[nth]
+        loaded = self.inputs[modality].load(text, self.folder, seed=0, train=False)
+        assert loaded is not None, "a text that is not blank"
+        sample.inputs[modality], sample.keys[modality] = loaded
         for other, reader in self.inputs.items():
-            if reader.kind != "text" and self._has(cells, other):
-                sample.keys[other] = reader.key(cells[self.columns[other]])
+            value = cell_of(cells, self.columns.get(other))
+            if reader.kind != "text" and not is_empty(value):
+                sample.keys[other] = reader.key(value)
         return sample
 
     def name(self, position: int) -> str:
@@ -136,7 +162,7 @@ class EvalSplit(TrainSplit):
             row, _, nth = self.further[position - len(self.table)]
         for modality, reader in self.inputs.items():
             if reader.kind == "text":
-                texts = texts_of(self.table[row].get(self.columns.get(modality)))
+                texts = texts_of(cell_of(self.table[row], self.columns.get(modality)))
                 return texts[nth] if nth < len(texts) else None
         return None
 
@@ -146,8 +172,12 @@ class EvalSplit(TrainSplit):
             return None
         cells = self.table[position]
         for modality, reader in self.inputs.items():
-            if reader.kind == "image" and self._has(cells, modality):
-                return reader.open(cells[self.columns[modality]], self.folder)
+            value = cell_of(cells, self.columns.get(modality))
+            if isinstance(reader, ImageInput) and not is_empty(value):
+                try:
+                    return reader.open(value, self.folder)
+                except SampleError:
+                    return None
         return None
 
 
@@ -166,7 +196,9 @@ class Collate:
         num_micro_batches: how many batches to cut the samples into, evenly.
     """
 
-    def __init__(self, *, inputs: Mapping[str, Any], targets: Sequence[str], num_micro_batches: int = 1) -> None:
+    def __init__(
+        self, *, inputs: Mapping[str, InputKind], targets: Mapping[str, TargetKind], num_micro_batches: int = 1
+    ) -> None:
         self.inputs = inputs
         self.targets = targets
         self.num_micro_batches = num_micro_batches
@@ -184,10 +216,8 @@ class Collate:
             rows=torch.tensor([s.row for s in samples]),
             inputs={m: reader.pad([s.inputs.get(m) for s in samples]) for m, reader in self.inputs.items()},
             present={m: torch.tensor([m in s.inputs for s in samples]) for m in self.inputs},
-            targets={t: torch.stack([s.targets.get(t, _NOTHING) for s in samples]) for t in self.targets},
+            targets={t: target.pad([s.targets.get(t) for s in samples]) for t, target in self.targets.items()},
             labelled={t: torch.tensor([t in s.targets for s in samples]) for t in self.targets},
             keys={m: torch.tensor([s.keys.get(m, 0) for s in samples]) for m in self.inputs},
+            bad=[bad for s in samples for bad in s.bad],
         )
-
-
-_NOTHING: Tensor = torch.tensor(0)

@@ -1,25 +1,20 @@
-"""Tables of a folder: DIR/{train,val,test}.{jsonl,csv,tsv,parquet,arrow}, read by the `datasets` library.
+"""A folder as tables, read by the `datasets` library; an embedded data set first writes such a folder.
 
-This is how every data set comes in; an embedded one first writes such a folder.
+DIR/{train,val,test}.{jsonl,csv,tsv,parquet,arrow}, or one such table to be cut into splits, or DIR/[SPLIT/]CLASS/file,
+or what `save_to_disk` of `datasets` wrote.
 """
 
 import csv
-import difflib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmtrain.data.folders import read_class_folders
+from mmtrain.data.splits import Split
+from mmtrain.data.tables import SPLITS, Tables, no_rows, split_name, undecoded
 from mmtrain.errors import ConfigError
 
-SPLITS = ("train", "val", "test")
 READERS = {"jsonl": "json", "csv": "csv", "tsv": "csv", "parquet": "parquet", "arrow": "arrow"}
-# The names that people give to the columns, by what they hold; the first that a table has is taken.
-USUAL_NAMES = {
-    "image": ("image", "img", "picture", "photo", "image_path", "file_name", "filename"),
-    "text": ("caption", "captions", "text", "sentence", "title", "description"),
-    "label": ("label", "class", "category", "target"),
-}
 
 
 def existing_folder(root: str | Path) -> Path:
@@ -38,33 +33,95 @@ def existing_folder(root: str | Path) -> Path:
     return folder
 
 
-def read_tables(root: Path) -> dict[str, Any]:
-    """The `datasets.Dataset` of each split that the folder has.
+def read_folder(root: Path, split: Split) -> Tables:
+    """The tables of a folder.
+
+    Args:
+        root: the folder.
+        split: how a table is cut that stands alone.
 
     Raises:
-        ConfigError: when there is no table to train on, one stands twice, or one is empty.
+        ConfigError: when there is nothing to read, a split stands twice, or one is empty.
     """
-    files: dict[str, Path] = {}
-    for split in SPLITS:
-        found = [p for ending in READERS if (p := root / f"{split}.{ending}").exists()]
-        if len(found) > 1:
+    if any((root / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        return _saved(root, split)
+    files = sorted(p for p in root.iterdir() if p.suffix[1:] in READERS and p.is_file() and not p.name.startswith("."))
+    named: dict[str, Path] = {}
+    for path in files:
+        name = split_name(path.stem)
+        if name is not None and name in named:
             raise ConfigError(
-                f"{root} has {' and '.join(p.name for p in found)}: which is the {split} split?\n    keep one"
+                f"{root} has {named[name].name} and {path.name}: which is the {name} split?\n    keep one"
             )
-        if found:
-            files[split] = found[0]
-    if not files:
+        if name is not None:
+            named[name] = path
+    if named:
+        splits = {name: _read(named[name], name) for name in SPLITS if name in named}
+        return Tables(splits=splits, names={name: str(named[name]) for name in splits}, folder=root)
+    if len(files) == 1:
+        return cut(_read(files[0], "whole"), str(files[0]), root, split)
+    if len(files) > 1:
+        raise ConfigError(
+            f"{root} has the tables {', '.join(p.name for p in files)}: which is for training?\n"
+            "    name them train, val and test, or keep one, which is then cut as data.split says"
+        )
+    folders = read_class_folders(root)
+    if folders is None:
         held = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
         endings = ", ".join(f".{e}" for e in READERS)
         raise ConfigError(
-            f"{root} has no train, val or test table; it holds {held}\n    name a table train with one of {endings}"
+            f"{root} has no train, val or test table; it holds {held}\n"
+            f"    name a table train with one of {endings}, or put files into a folder a class"
         )
-    return {split: _read(path, split) for split, path in files.items()}
+    if None in folders:
+        return cut(folders[None], str(root), root, split)
+    splits = {name: folders[name] for name in SPLITS if name in folders}
+    return Tables(splits=splits, names={name: f"{root}/{name}" for name in splits}, folder=root)
+
+
+def cut(table: Any, name: str, folder: Path, split: Split) -> Tables:
+    """A lone table as splits."""
+    splits = split.cut(table, name)
+    return Tables(splits=splits, names=dict.fromkeys(splits, name), folder=folder)
+
+
+def _saved(root: Path, split: Split) -> Tables:
+    """What `save_to_disk` of `datasets` wrote."""
+    import datasets
+
+    try:
+        saved = datasets.load_from_disk(str(root))
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{root} cannot be read as a saved data set: {reason}\n    save it again") from error
+    return of_datasets(saved, str(root), root, split)
+
+
+def of_datasets(found: Any, name: str, folder: Path, split: Split) -> Tables:
+    """Tables of a `Dataset` or a `DatasetDict`, of which other splits than ours are left out.
+
+    Raises:
+        ConfigError: when none of the splits is one of ours, or one is empty.
+    """
+    import datasets
+
+    if isinstance(found, datasets.Dataset):
+        return cut(undecoded(found), name, folder, split)
+    known = {ours: found[theirs] for theirs in found if (ours := split_name(theirs)) is not None}
+    if not known:
+        raise ConfigError(f"{name} has the splits {', '.join(found)}\n    rename one to train")
+    if list(known) == ["train"]:
+        return cut(undecoded(known["train"]), name, folder, split)
+    for ours, table in known.items():
+        if len(table) == 0:
+            raise no_rows(name, ours)
+    splits = {ours: undecoded(known[ours]) for ours in SPLITS if ours in known}
+    return Tables(splits=splits, names={ours: f"{name} ({ours})" for ours in splits}, folder=folder)
 
 
 def _read(path: Path, split: str) -> Any:
     if not path.stat().st_size:
-        raise _no_rows(path, split)
+        raise no_rows(str(path), split)
     import datasets
 
     datasets.disable_progress_bars()
@@ -79,18 +136,14 @@ def _read(path: Path, split: str) -> Any:
         table = datasets.load_dataset(READERS[ending], data_files=str(path), split="train", **options)
     except (datasets.exceptions.DatasetGenerationError, ValueError, csv.Error) as error:
         if "corresponds to no data" in str(error) or options.get("features") == {}:
-            raise _no_rows(path, split) from error
+            raise no_rows(str(path), split) from error
         cause = _broken_line(path) if ending == "jsonl" else None
         cause = cause or str(error.__cause__ or error).strip().splitlines()[0]
         mend = "save it as UTF-8" if "codec can't decode" in cause else "mend the table"
         raise ConfigError(f"{path} cannot be read as {ending}: {cause}\n    {mend}") from error
     if len(table) == 0:
-        raise _no_rows(path, split)
-    return table
-
-
-def _no_rows(path: Path, split: str) -> ConfigError:
-    return ConfigError(f"{path} has no rows: the {split} split is empty\n    fill it, or remove the file")
+        raise no_rows(str(path), split)
+    return undecoded(table)
 
 
 def _as_text(path: Path, delimiter: str) -> dict[str, Any]:
@@ -133,36 +186,3 @@ def _broken_line(path: Path) -> str | None:
             except json.JSONDecodeError as error:
                 return f"line {number} is not JSON ({error.msg} at character {error.pos + 1})"
     return None
-
-
-def find_columns(table: Any, wanted: Mapping[str, str | None]) -> dict[str, str]:
-    """Which column holds what.
-
-    Args:
-        table: a `datasets.Dataset`.
-        wanted: by name of an input or target: its column, or None to look for the usual names.
-
-    Returns:
-        The column of each that the table has.
-
-    Raises:
-        ConfigError: for a named column that is not there.
-    """
-    columns: dict[str, str] = {}
-    there = list(table.column_names)
-    for name, column in wanted.items():
-        if column is None:
-            usual = next((c for c in USUAL_NAMES.get(name, (name,)) if c in there), None)
-            if usual is not None:
-                columns[name] = usual
-        elif column in there:
-            columns[name] = column
-        else:
-            near = difflib.get_close_matches(column, there, n=1)
-            mend = (
-                f"set data.columns.{name}={near[0]}" if near else f"set data.columns.{name} to one of them, or to null"
-            )
-            raise ConfigError(
-                f"data.columns.{name} = {column}, but the table has the columns {', '.join(there)}\n    {mend}"
-            )
-    return columns

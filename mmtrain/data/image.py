@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
-from mmtrain.errors import ConfigError
+from mmtrain.errors import SampleError
 from mmtrain.types import Padded
 
 
 class ImageInput:
-    """A picture column: a path relative to the table, bytes, or what `datasets` gives for an image.
+    """A picture column: a path relative to the table, bytes, an array (H, W[, 3]) of uint8, or a picture of `datasets`.
+
+    Of an animated picture it is the first frame.
 
     Args:
         size: height and width in pixels that the model sees.
@@ -28,6 +30,7 @@ class ImageInput:
         flip: chance of mirroring in training. Off by default: a caption can say left or right.
         color_jitter: strength of changes of brightness, contrast and saturation in training.
         background: the colour under transparent pixels.
+        max_pixels: a larger picture is not decoded, because one can fill the memory.
     """
 
     kind = "image"
@@ -43,8 +46,10 @@ class ImageInput:
         flip: float,
         color_jitter: float,
         background: Sequence[int],
+        max_pixels: int,
     ) -> None:
         self.size = size
+        self.max_pixels = max_pixels
         self.background = tuple(background)
         scale = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
         train: list[Any] = []
@@ -78,20 +83,22 @@ class ImageInput:
         """The picture as a person would see it: RGB, on the background, turned as its EXIF says.
 
         Raises:
-            ConfigError: when it is missing or is not a picture.
+            SampleError: when it is missing, too large or not a picture.
         """
+        content = content_of(value)
         try:
-            if isinstance(value, Image.Image):
-                picture = ImageOps.exif_transpose(value)
-            elif isinstance(value, bytes):
-                picture = ImageOps.exif_transpose(Image.open(io.BytesIO(value)))
-            else:
-                picture = ImageOps.exif_transpose(Image.open(folder / value))
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
-            name = f"{len(value)} bytes of a table in {folder}" if isinstance(value, bytes) else folder / str(value)
-            raise ConfigError(
-                f"{name} cannot be read as a picture: {error}\n    mend it, or take its row out"
-            ) from error
+            picture = _opened(content, folder)
+            if picture.width * picture.height > self.max_pixels:
+                raise SampleError(
+                    shown(content),
+                    f"{picture.width} x {picture.height} pixels are more than max_pixels = {self.max_pixels}",
+                )
+            return self._as_seen(ImageOps.exif_transpose(picture))
+        except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
+            # SyntaxError: a broken PNG; ValueError and TypeError: an array that is none, a path with a NUL
+            raise SampleError(shown(content), f"cannot be read as a picture: {error}") from error
+
+    def _as_seen(self, picture: Image.Image) -> Image.Image:
         if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip to white
             return Image.fromarray((np.asarray(picture) / 257).round().clip(0, 255).astype(np.uint8)).convert("RGB")
         if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
@@ -106,9 +113,34 @@ class ImageInput:
         return Padded(torch.stack([blank if v is None else v for v in values]), None)
 
 
+def _opened(content: Any, folder: Path) -> Image.Image:
+    if isinstance(content, Image.Image):
+        return content
+    if isinstance(content, bytes):
+        return Image.open(io.BytesIO(content))
+    if isinstance(content, str):
+        return Image.open(folder / content)
+    return Image.fromarray(np.asarray(content, dtype=np.uint8))
+
+
+def content_of(value: Any) -> Any:
+    """What a cell holds: of the {"bytes", "path"} that `datasets` gives for a file, the bytes or else the path."""
+    if isinstance(value, Mapping) and {"bytes", "path"} <= value.keys():
+        return value["path"] if value["bytes"] is None else value["bytes"]
+    return value
+
+
+def shown(content: Any) -> str:
+    """A cell's content in a message: the path, or how much there is."""
+    if isinstance(content, str):
+        return content
+    return f"{len(content)} bytes" if isinstance(content, bytes) else type(content).__name__
+
+
 def key_of(value: Any) -> int:
     """A hash of a content that is not 0; 63 bits, the same on every machine."""
-    if isinstance(value, Image.Image):
+    value = content_of(value)
+    if isinstance(value, Image.Image | np.ndarray):
         value = value.tobytes()
     raw = value if isinstance(value, bytes) else str(value).encode()
     return (int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little") >> 1) or 1

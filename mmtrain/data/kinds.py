@@ -51,8 +51,12 @@ class Learned(Protocol):
 
     recipe: str
 
-    def fit(self, cells: Iterable[Any]) -> None:
+    def fit(self, cells: Iterable[Any], folder: Path) -> None:
         """Learn from the cells of the training split, null and blank ones among them.
+
+        Args:
+            cells: of one column.
+            folder: what a relative path in them starts from.
 
         Raises:
             ConfigError: when they cannot be of this kind.
@@ -78,7 +82,11 @@ class TargetKind(Learned, Protocol):
     known: Any
 
     def load(self, value: Any) -> Tensor | None:
-        """One cell as a tensor; None for an empty cell and for what training never saw."""
+        """One cell as a tensor; None for an empty cell, and for a class that training never saw.
+
+        Raises:
+            SampleError: when it is not of this kind.
+        """
         ...
 
     def pad(self, values: Sequence[Tensor | None]) -> Tensor:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +15,45 @@ from mmtrain.types import ClassTarget
 class ClassLabel:
     """A column of class names (or numbers); the order of the classes is that of their names."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    recipe = "class"
+
+    def __init__(self) -> None:
         self.known = ClassTarget(names=[], counts=[])
         self._index: dict[str, int] = {}
 
-    @property
-    def _file_name(self) -> str:
-        return f"classes_{self.name}.json"
-
-    def fit(self, values: Iterable[Any]) -> None:
+    def fit(self, cells: Iterable[Any], folder: Path) -> None:
         """Learn the names and their counts from the training split."""
-        counts = Counter(name for v in values if (name := _name_of(v)) is not None)
+        counts = Counter(name for cell in cells if (name := name_of(cell)) is not None)
         self._set(ClassTarget(names=sorted(counts), counts=[counts[n] for n in sorted(counts)]))
 
     def _set(self, known: ClassTarget) -> None:
         self.known = known
         self._index = {name: i for i, name in enumerate(known.names)}
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, name: str) -> None:
         """Write the names and counts into a run folder."""
         text = json.dumps({"names": self.known.names, "counts": self.known.counts}, indent=1, ensure_ascii=False)
-        (folder / self._file_name).write_text(text + "\n", encoding="utf-8")
+        (folder / f"classes_{name}.json").write_text(text + "\n", encoding="utf-8")
 
-    def restore(self, folder: Path) -> None:
+    def restore(self, folder: Path, name: str) -> None:
         """Take the names and counts of a run folder."""
-        self._set(ClassTarget(**json.loads((folder / self._file_name).read_text(encoding="utf-8"))))
+        self._set(ClassTarget(**json.loads((folder / f"classes_{name}.json").read_text(encoding="utf-8"))))
 
     def load(self, value: Any) -> Tensor | None:
         """The index of the class, scalar int64; None for an empty cell and for a name that training never saw."""
-        index = self._index.get(_name_of(value) or "")
+        index = self._index.get(name_of(value) or "")
         return None if index is None else torch.tensor(index)
 
+    def unseen(self, cells: Iterable[Any]) -> Counter[str]:
+        """The names among these cells that training never saw, with how often they come."""
+        return Counter(name for cell in cells if (name := name_of(cell)) is not None and name not in self._index)
 
-def _name_of(value: Any) -> str | None:
+    def pad(self, values: Sequence[Tensor | None]) -> Tensor:
+        """(B,), int64; 0 where a row has none."""
+        return torch.stack([torch.tensor(0) if v is None else v for v in values])
+
+
+def name_of(value: Any) -> str | None:
     """The class that a cell names; 3.0 is 3, because a column of numbers with gaps often comes as floats."""
     if value is None or value != value:  # NaN is a gap as well
         return None

@@ -6,7 +6,8 @@ back to the folder, to go on or to test, takes it from there: a table without ca
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,32 @@ from filelock import FileLock
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from mmtrain.data.columns import Column, find_columns, is_empty
 from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit
-from mmtrain.data.files import find_columns, read_tables
+from mmtrain.data.files import read_folder
+from mmtrain.data.kinds import InputKind, Learned, TargetKind
 from mmtrain.data.label import ClassLabel
 from mmtrain.data.loader import EvalSteps, TrainSteps, make_loader
-from mmtrain.data.text import texts_of
-from mmtrain.errors import ConfigError
-from mmtrain.types import Batch, ClassTarget
+from mmtrain.data.row_checks import check_rows
+from mmtrain.data.splits import Split
+from mmtrain.data.tables import Tables
+from mmtrain.errors import ConfigError, SampleError
+from mmtrain.types import Batch, Sample
+
+NUM_LOOKED_AT = 100  # rows among which an example is sought
 
 
 class DataModule(LightningDataModule):
     """Everything between a folder of tables and the batches of a step.
 
     Args:
-        source: gives the folder with the tables; an embedded data set makes it first.
+        source: gives the folder with the tables (an embedded data set makes it first), or the tables themselves.
+        split: how a table is cut that stands alone.
         columns: by input or target, its column, or None to look for the usual names.
         inputs: by modality, how to read it.
-        targets: the class targets.
+        targets: by name, how to read it.
+        max_bad: share of a split's rows that may turn out not to be readable before the run stops.
+        confine: whether a path in a table may lead out of its folder.
         batch_size: samples of an optimizer step, over all devices and micro-batches.
         eval_batch_size: samples of a batch in validation, test and predict.
         num_workers: processes that load, per device; 0 loads in the training process.
@@ -41,10 +51,13 @@ class DataModule(LightningDataModule):
     def __init__(
         self,
         *,
-        source: Callable[[], Path],
-        columns: Mapping[str, str | None],
-        inputs: Mapping[str, Any],
-        targets: list[str],
+        source: Callable[[], Path | Tables],
+        split: Split,
+        columns: Mapping[str, Column | None],
+        inputs: Mapping[str, InputKind],
+        targets: Mapping[str, TargetKind],
+        max_bad: float,
+        confine: bool,
         batch_size: int,
         eval_batch_size: int,
         num_workers: int,
@@ -53,23 +66,32 @@ class DataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self._source = source
+        self._split = split
         self._wanted = dict(columns)
         self._inputs = dict(inputs)
-        self._targets = {name: ClassLabel(name) for name in targets}
+        self._targets = dict(targets)
+        self.max_bad = max_bad
+        self.confine = confine
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
         self.seed = seed
         self.num_micro_batches = num_micro_batches
+        self.notes: list[str] = []  # what a person should know of the data before training
         self.first_step = 0  # of training; Lightning asks for the loader before it restores its own count
         self.tables: dict[str, Any] = {}
-        self.inputs: dict[str, Any] = {}
-        self.targets: dict[str, ClassLabel] = {}
+        self.inputs: dict[str, InputKind] = {}
+        self.targets: dict[str, TargetKind] = {}
 
     @property
-    def known_targets(self) -> dict[str, ClassTarget]:
+    def known_targets(self) -> dict[str, Any]:
         """What the training split says of each target that it has."""
         return {name: target.known for name, target in self.targets.items()}
+
+    @property
+    def epoch_size(self) -> int:
+        """Samples of an epoch of training."""
+        return len(self.tables["train"] if self._found.order is None else self._found.order)
 
     def read(self, vocabulary_folder: Path, *, training: bool) -> None:
         """Open the tables; learn the vocabularies, or take those that the folder already holds.
@@ -83,19 +105,23 @@ class DataModule(LightningDataModule):
         Raises:
             ConfigError: when the folder, a table or a column is missing or does not serve.
         """
-        self.folder = self._source()
-        self.tables = read_tables(self.folder)
+        found = self._source()
+        self._found = found if isinstance(found, Tables) else read_folder(found, self._split)
+        self.folder, self.tables = self._found.folder, dict(self._found.splits)
         if training and "train" not in self.tables:
             raise self._no_table("train")
-        first = next(iter(self.tables.values()))
-        self.columns = find_columns(first, {name: self._wanted.get(name) for name in [*self._inputs, *self._targets]})
+        split, first = next(iter(self.tables.items()))
+        wanted = {name: self._wanted.get(name) for name in [*self._inputs, *self._targets]}
+        self.columns = find_columns(first.column_names, wanted, where=self._found.names[split])
         if not any(m in self.columns for m in self._inputs):
             raise ConfigError(
                 f"{self.folder}: no column is known as an input; the table has {', '.join(first.column_names)}\n"
                 f"    say which holds what, such as data.columns.{next(iter(self._inputs))}={first.column_names[0]}"
             )
-        if training and len(self.tables["train"]) < self.batch_size:
-            rows = len(self.tables["train"])
+        for name, table in self.tables.items():
+            check_rows(table, self._found.names[name], self._paths(), self.folder, confine=self.confine)
+        if training and self.epoch_size < self.batch_size:
+            rows = self.epoch_size
             raise ConfigError(
                 f"data.batch_size = {self.batch_size} is larger than the training split of {rows} rows"
                 f" in {self.folder}\n    set data.batch_size to {rows} or less"
@@ -103,6 +129,7 @@ class DataModule(LightningDataModule):
         vocabulary_folder.mkdir(parents=True, exist_ok=True)
         with FileLock(vocabulary_folder / ".vocabulary.lock"):
             self._vocabularies(vocabulary_folder, training=training)
+        self.notes = list(self._unseen())
 
     def _vocabularies(self, folder: Path, *, training: bool) -> None:
         record = folder / ".vocabulary.json"
@@ -123,31 +150,72 @@ class DataModule(LightningDataModule):
         temporary.write_text(json.dumps(known), encoding="utf-8")
         temporary.replace(record)
 
+    def _unseen(self) -> Iterator[str]:
+        """Labels of the other splits that training never saw: their rows count as unlabelled."""
+        for split in (name for name in self.tables if name != "train"):
+            for name, target in self.targets.items():
+                unseen: Counter[str] = Counter()
+                if isinstance(target, ClassLabel) and self.columns.get(name) in self.tables[split].column_names:
+                    unseen = target.unseen(self.tables[split][self.columns[name]])
+                if unseen:
+                    shown = ", ".join(f"{label!r} ({count})" for label, count in unseen.most_common(5))
+                    more = f" and {len(unseen) - 5} more" if len(unseen) > 5 else ""
+                    yield (
+                        f"{self._found.names[split]}: {unseen.total()} rows have a {name} that training never saw"
+                        f" and count as without one: {shown}{more}"
+                    )
+
     def _origin(self) -> list[str]:
         """What the vocabularies follow from."""
-        recipes = [reader.recipe for reader in self._inputs.values() if reader.kind == "text"]
+        recipes = [
+            part.recipe for part in [*self._inputs.values(), *self._targets.values()] if isinstance(part, Learned)
+        ]
         return [self.tables["train"]._fingerprint, json.dumps(self.columns), *recipes]
+
+    def _paths(self) -> dict[str, Column]:
+        """The columns whose cells can be paths."""
+        return {
+            m: self.columns[m]
+            for m, reader in self._inputs.items()
+            if m in self.columns and reader.kind not in ("text", "vector")
+        }
 
     def _restore(self, folder: Path, known: Mapping[str, Any]) -> None:
         self.inputs = {m: reader for m, reader in self._inputs.items() if m in known["inputs"]}
         self.targets = {t: target for t, target in self._targets.items() if t in known["targets"]}
-        for part in [*(r for r in self.inputs.values() if r.kind == "text"), *self.targets.values()]:
-            part.restore(folder)
+        for name, part in (self.inputs | self.targets).items():
+            if isinstance(part, Learned):
+                part.restore(folder, name)
 
     def _learn(self, folder: Path) -> None:
-        """Fit on the training split; a target that it never has is none."""
-        table = self.tables["train"]
+        """Fit on the training split; a target that it never has is none.
+
+        Raises:
+            ConfigError: for an input whose column holds nothing at all.
+        """
         self.inputs = {m: reader for m, reader in self._inputs.items() if m in self.columns}
         for name, reader in self.inputs.items():
-            if reader.kind == "text":
-                reader.fit(text for cell in table[self.columns[name]] for text in texts_of(cell))
-                reader.save(folder)
+            if all(is_empty(cell) for cell in self._cells(name)):
+                raise ConfigError(
+                    f"{self._found.names['train']}: the column {self.columns[name]} is empty in every row\n"
+                    f"    fill it, name another by data.columns.{name}, or leave it out by ~data.inputs.{name}"
+                )
+            if isinstance(reader, Learned):
+                reader.fit(self._cells(name), self.folder)
+                reader.save(folder, name)
         for name, target in self._targets.items():
             if name in self.columns:
-                target.fit(table[self.columns[name]])
+                target.fit(self._cells(name), self.folder)
         self.targets = {name: target for name, target in self._targets.items() if target.known.names}
-        for target in self.targets.values():
-            target.save(folder)
+        for name, target in self.targets.items():
+            target.save(folder, name)
+
+    def _cells(self, name: str) -> Iterator[Any]:
+        """What the training split has for an input or target."""
+        table, column = self.tables["train"], self.columns[name]
+        if isinstance(column, str):
+            return iter(table[column])
+        return (list(cells) for cells in zip(*(table[part] for part in column), strict=True))
 
     def split(self, name: str) -> EvalSplit:
         """A split as evaluation reads it.
@@ -176,16 +244,32 @@ class DataModule(LightningDataModule):
         }
 
     def example(self) -> Batch:
-        """A batch of two rows, to see shapes with."""
+        """A batch of two rows that can be read, to see shapes with.
+
+        Raises:
+            ConfigError: when none of the first rows can be.
+        """
         table = next(iter(self.tables.values()))
-        last = min(2, len(table)) - 1
-        split = EvalSplit(table.select(range(last + 1)), **self.parts())
-        return Collate(inputs=self.inputs, targets=list(self.targets)).batch([split[0, 0], split[0, last]])
+        split = TrainSplit(table, **self.parts())
+        samples: list[Sample] = []
+        for row in range(min(len(table), NUM_LOOKED_AT)):
+            try:
+                samples.append(split.sample(row, seed=0, train=False))
+            except SampleError as error:
+                fault = f"{error.file}: {error.reason}"
+            if len(samples) == 2:
+                break
+        if not samples:
+            raise ConfigError(
+                f"none of the first {min(len(table), NUM_LOOKED_AT)} rows of {self.folder} can be read, the last"
+                f" because of {fault}\n    mend the paths in the table: they start from its folder"
+            )
+        return Collate(inputs=self.inputs, targets=self.targets).batch((samples * 2)[:2])
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The steps of training, from `first_step` on."""
         assert self.trainer is not None
-        split = TrainSplit(self.tables["train"], **self.parts())
+        split = TrainSplit(self.tables["train"], order=self._found.order, **self.parts())
         steps = TrainSteps(
             num_samples=len(split),
             batch_size=self.batch_size,
@@ -226,7 +310,7 @@ class DataModule(LightningDataModule):
         return make_loader(
             split,
             steps,
-            Collate(inputs=self.inputs, targets=list(self.targets), num_micro_batches=num_micro_batches),
+            Collate(inputs=self.inputs, targets=self.targets, num_micro_batches=num_micro_batches),
             num_workers=self.num_workers,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )

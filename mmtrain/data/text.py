@@ -25,12 +25,11 @@ class TextInput:
         max_length: longer texts are cut to so many tokens.
         lowercase: fold case before tokenizing.
         algorithm: bpe or wordpiece.
-        word_dropout: chance of a token to be replaced by [UNK] in training (1511.06349, 3.1), so that words which
-            training never saw do not drown the others.
+        word_dropout: chance of a word to be replaced by [UNK], all its pieces together, in training (1511.06349, 3.1),
+            so that words which training never saw do not drown the others.
     """
 
     kind = "text"
-    file_name = "tokenizer.json"
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
     def __init__(
@@ -58,11 +57,11 @@ class TextInput:
         """What the tokenizer follows from, beside the texts."""
         return f"{self.algorithm} vocab_size={self.vocab_size} max_length={self.max_length} lowercase={self.lowercase}"
 
-    def fit(self, texts: Iterable[str]) -> None:
+    def fit(self, cells: Iterable[Any], folder: Path) -> None:
         """Train the tokenizer on the captions of the training split."""
         from tokenizers import processors
 
-        texts = list(texts)
+        texts = [text for cell in cells for text in texts_of(cell)]
         tokenizer = self._bpe(texts) if self.algorithm == "bpe" else self._wordpiece(texts)
         tokenizer.post_processor = processors.TemplateProcessing(
             single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
@@ -109,25 +108,26 @@ class TextInput:
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         return tokenizer
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, name: str) -> None:
         """Write the tokenizer into a run folder."""
-        self.tokenizer.save(str(folder / self.file_name))
+        self.tokenizer.save(str(_file(folder, name)))
 
-    def restore(self, folder: Path) -> None:
+    def restore(self, folder: Path, name: str) -> None:
         """Take the tokenizer of a run folder."""
         from tokenizers import Tokenizer
 
-        self.tokenizer = Tokenizer.from_file(str(folder / self.file_name))
+        self.tokenizer = Tokenizer.from_file(str(_file(folder, name)))
 
     def load(self, value: str | Sequence[str], folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int]:
         """Token ids (L,), int64, and the key of the text that was taken; the first of several in evaluation."""
         texts = texts_of(value)
         text = texts[mix(seed) % len(texts)] if train else texts[0]
-        ids = torch.tensor(self.tokenizer.encode(text).ids, dtype=torch.long)
+        encoding = self.tokenizer.encode(text)
+        ids = torch.tensor(encoding.ids, dtype=torch.long)
         if train and self.word_dropout > 0:
-            dropped = torch.rand(len(ids), generator=torch.Generator().manual_seed(seed)) < self.word_dropout
-            dropped[[0, -1]] = False  # [CLS] and [SEP]
-            ids[dropped] = self.special.index("[UNK]")
+            hidden = torch.rand(len(ids), generator=torch.Generator().manual_seed(seed)) < self.word_dropout
+            words = torch.tensor([-1 if w is None else w for w in encoding.word_ids])  # -1 for [CLS] and [SEP]
+            ids[hidden[words] & (words >= 0)] = self.special.index("[UNK]")  # a word has no more pieces than ids
         return ids, key_of(text)
 
     def pad(self, values: Sequence[Tensor | None]) -> Padded:
@@ -140,6 +140,10 @@ class TextInput:
                 ids[row, : len(value)] = value
                 mask[row, : len(value)] = True
         return Padded(ids, mask)
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / ("tokenizer.json" if name == "text" else f"tokenizer_{name}.json")
 
 
 def _characters(tokenizer: Any, texts: list[str]) -> list[str]:

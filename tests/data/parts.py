@@ -9,8 +9,10 @@ from PIL import Image
 
 from mmtrain.data.image import ImageInput
 from mmtrain.data.label import ClassLabel
+from mmtrain.data.splits import Split
 from mmtrain.data.text import TextInput
 
+WHOLE = Split(column=None, fractions={"train": 0.8, "val": 0.1, "test": 0.1}, group=None)
 NAMES = ("a red cat", "a green dog", "two blue birds", "the golden fish", "a grey mouse", "many white sheep")
 
 
@@ -25,6 +27,7 @@ def image_input(**changed: Any) -> ImageInput:
             "flip": 0.5,
             "color_jitter": 0.3,
             "background": [255, 255, 255],
+            "max_pixels": 10**8,
         }
         | changed
     )
@@ -43,13 +46,13 @@ def text_input(**changed: Any) -> TextInput:
 
 def fitted_text_input(**changed: Any) -> TextInput:
     reader = text_input(**changed)
-    reader.fit(NAMES)
+    reader.fit(NAMES, Path())
     return reader
 
 
 def fitted_label(*names: str) -> ClassLabel:
-    label = ClassLabel("label")
-    label.fit(names)
+    label = ClassLabel()
+    label.fit(names, Path())
     return label
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit
-from mmtrain.data.files import read_tables
+from mmtrain.data.files import read_folder
 from mmtrain.data.image import key_of
 from mmtrain.types import Batch, Sample
-from tests.data.parts import NAMES, draw_pictures, fitted_label, fitted_text_input, image_input, write_rows
+from tests.data.parts import NAMES, WHOLE, draw_pictures, fitted_label, fitted_text_input, image_input, write_rows
 
 COLUMNS = {"image": "image", "text": "caption", "label": "label"}
 # id, then what the row has of image, text, label
@@ -29,7 +29,7 @@ GAPS: list[tuple[dict[str, Any], str]] = [
 
 def table_of(folder: Path, rows: list[dict[str, Any]]) -> Any:
     write_rows(folder / "train.jsonl", rows)
-    return read_tables(folder)["train"]
+    return read_folder(folder, WHOLE).splits["train"]
 
 
 def parts(folder: Path, **changed: Any) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def test_a_row_without_an_id_is_named_by_its_number(tmp_path: Path) -> None:
 def batch_of(folder: Path) -> Batch:
     draw_pictures(folder, 4)
     split = EvalSplit(table_of(folder, [row for row, _ in GAPS[:4]]), **parts(folder))
-    collate = Collate(inputs=split.inputs, targets=["label"])
+    collate = Collate(inputs=split.inputs, targets=split.targets)
     return collate.batch([*(split[0, p] for p in range(4)), split[0, -1]])
 
 
@@ -186,14 +186,14 @@ def test_texts_are_padded_to_the_longest_and_masked(tmp_path: Path) -> None:
 def test_a_batch_of_fillers_is_a_batch(tmp_path: Path) -> None:
     split = TrainSplit(table_of(tmp_path, [{"caption": "a"}]), **parts(tmp_path))
     assert split[0, -1] == Sample() and split[5, -1].id == ""
-    batch = Collate(inputs=split.inputs, targets=["label"]).batch([split[0, -1], split[0, -1]])
+    batch = Collate(inputs=split.inputs, targets=split.targets).batch([split[0, -1], split[0, -1]])
     assert batch.ids == ["", ""] and not any(p.any() for p in [*batch.present.values(), *batch.labelled.values()])
     assert batch.inputs["text"].values.shape == (2, 1)
 
 
 def test_collate_cuts_a_step_into_equal_parts_in_order(tmp_path: Path) -> None:
     split = EvalSplit(table_of(tmp_path, [{"id": str(n), "caption": "a"} for n in range(6)]), **parts(tmp_path))
-    collate = Collate(inputs=split.inputs, targets=["label"], num_micro_batches=3)
+    collate = Collate(inputs=split.inputs, targets=split.targets, num_micro_batches=3)
     assert [b.ids for b in collate([split[0, p] for p in range(6)])] == [["0", "1"], ["2", "3"], ["4", "5"]]
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmtrain.data.files import READERS, existing_folder, find_columns, read_tables
+from mmtrain.data.files import READERS, existing_folder, read_folder
 from mmtrain.errors import ConfigError
+from tests.data.parts import WHOLE
 
 ROWS: list[dict[str, str | None]] = [
     {"id": "007", "image": "a.png", "caption": "a cat, and a dog", "label": "3"},
@@ -19,6 +21,10 @@ ROWS: list[dict[str, str | None]] = [
     {"id": "010", "image": "d.png", "caption": "ein Bär\nund noch einer", "label": "null"},
     {"id": "011", "image": "e.png", "caption": None, "label": "True"},
 ]
+
+
+def read_tables(folder: Path) -> Mapping[str, Any]:
+    return read_folder(folder, WHOLE).splits
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -116,15 +122,15 @@ def test_two_tables_of_one_split_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", ROWS)
     write(tmp_path / "train.csv", ROWS)
     message = refused(tmp_path)
-    assert "train.jsonl and train.csv" in message and "which is the train split" in message and "keep one" in message
+    assert "train.csv and train.jsonl" in message and "which is the train split" in message and "keep one" in message
 
 
 def test_a_folder_without_a_table_says_what_it_holds(tmp_path: Path) -> None:
     message = refused(tmp_path)
     assert "no train, val or test table" in message and "it holds nothing" in message
-    (tmp_path / "training.json").write_text("[]")
+    (tmp_path / "notes.json").write_text("[]")
     message = refused(tmp_path)
-    assert "training.json" in message and ".jsonl, .csv, .tsv, .parquet, .arrow" in message
+    assert "notes.json" in message and ".jsonl, .csv, .tsv, .parquet, .arrow" in message
 
 
 def test_the_folder_must_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,39 +141,3 @@ def test_the_folder_must_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         existing_folder(tmp_path / "file")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert existing_folder("~") == tmp_path == existing_folder(str(tmp_path))
-
-
-class Table:
-    """As much of a `datasets.Dataset` as the search for columns looks at."""
-
-    def __init__(self, *names: str) -> None:
-        self.column_names = list(names)
-
-
-def test_columns_are_found_by_their_usual_names() -> None:
-    wanted = {"image": None, "text": None, "label": None, "speed": None}
-    assert find_columns(Table("picture", "captions", "class", "id"), wanted) == {
-        "image": "picture",
-        "text": "captions",
-        "label": "class",
-    }
-    assert find_columns(Table("title", "caption", "label", "speed"), wanted) == {
-        "text": "caption",
-        "label": "label",
-        "speed": "speed",
-    }
-    assert find_columns(Table("a", "b"), wanted) == {}
-
-
-def test_a_named_column_goes_before_a_usual_one() -> None:
-    assert find_columns(Table("caption", "name"), {"text": "name"}) == {"text": "name"}
-
-
-def test_an_unknown_column_is_named_with_the_nearest() -> None:
-    with pytest.raises(ConfigError) as caught:
-        find_columns(Table("image", "caption"), {"image": None, "text": "captoin"})
-    message = str(caught.value)
-    assert "data.columns.text = captoin" in message and "image, caption" in message
-    assert "set data.columns.text=caption" in message
-    with pytest.raises(ConfigError, match=r"set data.columns.label to one of them, or to null"):
-        find_columns(Table("image", "caption"), {"label": "xyz"})

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from mmtrain.data.image import ImageInput, key_of
-from mmtrain.errors import ConfigError
+from mmtrain.errors import SampleError
 from tests.data.parts import image_input, plain_image_input
 
 RED, WHITE = (250, 10, 20), (255, 255, 255)
@@ -171,10 +171,43 @@ def test_a_missing_row_is_zeros_in_the_batch() -> None:
 def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "a.png").write_bytes(content)
-        with pytest.raises(ConfigError, match=f"{len(content)} bytes of a table in .* cannot be read as a picture"):
+        with pytest.raises(SampleError, match=f"^{len(content)} bytes: cannot be read as a picture"):
             plain_image_input().open(content, tmp_path)
-    with pytest.raises(ConfigError, match=r"a\.png cannot be read as a picture: .*\n    mend it, or take its row out"):
+    with pytest.raises(SampleError, match=r"^a\.png: cannot be read as a picture") as caught:
         plain_image_input().open("a.png", tmp_path)
+    assert caught.value.file == "a.png"
+
+
+def test_a_picture_cut_short_is_found_out_when_it_is_decoded(tmp_path: Path) -> None:
+    for kind in ("PNG", "JPEG"):
+        whole = encoded(Image.effect_noise((64, 64), 80).convert("RGB"), kind)
+        (tmp_path / "a").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(SampleError, match="cannot be read as a picture"):
+            plain_image_input().open("a", tmp_path)
+
+
+def test_a_picture_of_too_many_pixels_is_not_decoded(tmp_path: Path) -> None:
+    Image.new("1", (300, 300)).save(tmp_path / "large.png")
+    with pytest.raises(SampleError, match="300 x 300 pixels are more than max_pixels = 80000"):
+        plain_image_input(max_pixels=80_000).open("large.png", tmp_path)
+    assert plain_image_input(max_pixels=90_000).open("large.png", tmp_path).size == (300, 300)
+
+
+def test_arrays_and_what_datasets_gives_are_pictures_too(tmp_path: Path) -> None:
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    reader = plain_image_input()
+    for value in (pixels, pixels.tolist(), {"bytes": encoded(Image.fromarray(pixels)), "path": None}):
+        assert np.array_equal(np.asarray(reader.open(value, tmp_path)), pixels)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert np.array_equal(np.asarray(reader.open({"bytes": None, "path": "a.png"}, tmp_path)), pixels)
+    assert reader.key({"bytes": None, "path": "a.png"}) == reader.key("a.png")
+    assert reader.key(pixels) != reader.key(pixels[::-1].copy())
+
+
+def test_of_an_animated_picture_it_is_the_first_frame(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "green", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert plain_image_input().open("a.gif", tmp_path).getpixel((0, 0))[0] > 200
 
 
 def test_keys_are_equal_for_equal_content_and_never_zero() -> None:

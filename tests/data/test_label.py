@@ -11,8 +11,8 @@ from mmtrain.types import ClassTarget
 
 
 def fitted(*values: Any) -> ClassLabel:
-    label = ClassLabel("kind")
-    label.fit(values)
+    label = ClassLabel()
+    label.fit(values, Path())
     return label
 
 
@@ -49,9 +49,9 @@ def test_fractions_and_truth_values_are_names() -> None:
 
 def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     label = fitted("Bär", "Äpfel", "猫", "Bär")
-    label.save(tmp_path)
-    again = ClassLabel("kind")
-    again.restore(tmp_path)
+    label.save(tmp_path, "kind")
+    again = ClassLabel()
+    again.restore(tmp_path, "kind")
     assert again.known == label.known
     assert [again.load(n) for n in label.known.names] == [torch.tensor(i) for i in range(3)]
     assert "猫" in (tmp_path / "classes_kind.json").read_text(encoding="utf-8")

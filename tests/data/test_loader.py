@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from mmtrain.data.dataset import Collate, EvalSplit, Position, TrainSplit
-from mmtrain.data.files import read_tables
+from mmtrain.data.files import read_folder
 from mmtrain.data.loader import EvalSteps, TrainSteps, make_loader
-from tests.data.parts import NAMES, draw_pictures, fitted_label, fitted_text_input, image_input, write_rows
+from tests.data.parts import NAMES, WHOLE, draw_pictures, fitted_label, fitted_text_input, image_input, write_rows
 
 SIZES = [(12, 4), (13, 4), (14, 4), (15, 4), (5, 5), (7, 3), (29, 12), (25, 8), (8, 1)]  # samples, batch size
 SPLITS = [(ranks, parts) for ranks in (1, 2, 3) for parts in (1, 2, 4)]
@@ -120,11 +120,16 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]
     inputs = {"image": image_input(), "text": fitted_text_input()}
     columns = {"image": "image", "text": "caption", "label": "label"}
     targets = {"label": fitted_label("a", "b")}
-    return read_tables(folder)["train"], {"folder": folder, "columns": columns, "inputs": inputs, "targets": targets}
+    return read_folder(folder, WHOLE).splits["train"], {
+        "folder": folder,
+        "columns": columns,
+        "inputs": inputs,
+        "targets": targets,
+    }
 
 
 def load_epochs(table: Any, parts: dict[str, Any], *, workers: int, ranks: int = 1) -> list[Any]:
-    collate = Collate(inputs=parts["inputs"], targets=["label"], num_micro_batches=2)
+    collate = Collate(inputs=parts["inputs"], targets=parts["targets"], num_micro_batches=2)
     batches = []
     for steps in train_steps(len(table), 6, ranks=ranks, parts=2):
         split = TrainSplit(table, **parts, seed=4)
@@ -159,7 +164,7 @@ def test_evaluation_reads_the_table_in_its_order(parts: tuple[Any, dict[str, Any
     table, made_with = parts
     split = EvalSplit(table, **made_with, seed=4)
     steps = EvalSteps(num_samples=len(split), batch_size=8)
-    collate = Collate(inputs=made_with["inputs"], targets=["label"])
+    collate = Collate(inputs=made_with["inputs"], targets=made_with["targets"])
     batches = [batch for (batch,) in make_loader(split, steps, collate, num_workers=0, pin_memory=False)]
     assert [name for batch in batches for name in batch.ids] == [f"r{n}" for n in range(21)] + [""] * 3
     assert batches[-1].rows.tolist() == [16, 17, 18, 19, 20, -1, -1, -1]

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from mmtrain.data.files import existing_folder
+from mmtrain.data.label import ClassLabel
 from mmtrain.data.module import DataModule
+from mmtrain.data.splits import Split
 from mmtrain.errors import ConfigError
 from tests.data.parts import NAMES, draw_pictures, image_input, text_input, write_rows
 
@@ -50,7 +52,10 @@ def module(root: Path, *, columns: dict[str, str | None] | None = None, **change
         "source": lambda: existing_folder(root),
         "columns": columns or {"image": None, "text": None, "label": None},
         "inputs": {"image": image_input(), "text": text_input()},
-        "targets": ["label"],
+        "targets": {"label": ClassLabel()},
+        "split": Split(column=None, fractions={"train": 0.8, "val": 0.1, "test": 0.1}, group=None),
+        "max_bad": 0.01,
+        "confine": False,
         "batch_size": 4,
         "eval_batch_size": 3,
         "num_workers": 0,

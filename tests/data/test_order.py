@@ -1,12 +1,15 @@
 """The order of the samples: a bijection for every size, even, different by seed and epoch, and without memory."""
 
+import random
 import time
+import tracemalloc
 from collections import Counter
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
-from mmtrain.data.order import draw_seed, mix, permuted
+from mmtrain.data.order import BlockOrder, KeyedOrder, draw_seed, mix, permuted, permuted_many
 
 
 def order(size: int, *, seed: int = 0, epoch: int = 0) -> list[int]:
@@ -90,3 +93,90 @@ def test_mix_takes_negative_and_large_numbers_and_every_bit_counts() -> None:
     flipped = [bin(mix(7, 11) ^ mix(7, 11 ^ (1 << bit))).count("1") for bit in range(64)]
     assert min(flipped) > 18 and max(flipped) < 46  # about half of the 64 bits change
     assert 29 < sum(flipped) / 64 < 35
+
+
+def test_many_positions_at_once_give_the_same_rows() -> None:
+    for size in [*range(1, 130), 1023, 1024, 1025]:
+        assert permuted_many(np.arange(size), size, seed=size, epoch=3).tolist() == order(size, seed=size, epoch=3)
+    places = np.array([0, 5, 10**9 - 1, 5])
+    wanted = [permuted(int(p), 10**9, seed=-1, epoch=2) for p in places]
+    assert permuted_many(places, 10**9, seed=-1, epoch=2).tolist() == wanted
+    assert KeyedOrder(50).rows(7, 31, seed=4, epoch=1).tolist() == order(50, seed=4, epoch=1)[7:31]
+    assert len(permuted_many(np.arange(0), 10, seed=0, epoch=0)) == 0
+
+
+# ------------------------------------------------------------------- in blocks
+
+
+def rows_of(blocks: BlockOrder, *, seed: int = 1, epoch: int = 0) -> list[int]:
+    return [blocks.row(p, seed=seed, epoch=epoch) for p in range(len(blocks))]
+
+
+def test_blocks_of_any_size_give_every_row_once() -> None:
+    draw = random.Random(0)
+    for _ in range(200):
+        sizes = [draw.randrange(0, 9) for _ in range(draw.randrange(1, 9))]
+        for window in (1, 2, 3, 20):
+            blocks, size = BlockOrder(sizes, window=window), sum(sizes)
+            found = rows_of(blocks, epoch=5)
+            assert sorted(found) == list(range(size)), (sizes, window)
+            assert blocks.rows(0, size, seed=1, epoch=5).tolist() == found
+            assert blocks.rows(size // 3, size, seed=1, epoch=5).tolist() == found[size // 3 :]
+
+
+def test_a_window_reads_from_its_blocks_alone_and_mixes_them() -> None:
+    sizes = [10, 30, 20, 25, 15, 40, 5]
+    block_of = np.repeat(np.arange(7), sizes)
+    found = block_of[rows_of(BlockOrder(sizes, window=3))]
+    seen: list[set[int]] = [set(found[:0])]
+    for block in found:
+        if len(seen[-1] | {block}) > 3:
+            seen.append(set())
+        seen[-1].add(int(block))
+    assert [len(window) for window in seen] == [3, 3, 1]
+    assert len(set().union(*seen)) == 7
+    changes = sum(a != b for a, b in pairwise(found))
+    assert changes > 60, "rows of the blocks of a window are among one another"
+
+
+def test_blocks_come_in_another_order_each_epoch_and_the_same_one_each_time() -> None:
+    blocks = BlockOrder([4, 5, 6, 7, 8], window=2)
+    by_epoch = [rows_of(blocks, epoch=epoch) for epoch in range(8)]
+    assert len({tuple(found) for found in by_epoch}) == 8
+    assert [rows_of(BlockOrder([4, 5, 6, 7, 8], window=2), epoch=epoch) for epoch in range(7, -1, -1)] == by_epoch[::-1]
+    assert rows_of(blocks, seed=2) != rows_of(blocks, seed=3)
+
+
+def test_the_order_of_blocks_never_changes_between_versions() -> None:
+    # resuming a run with a newer mmtrain depends on it
+    assert rows_of(BlockOrder([3, 4, 2, 3], window=2), seed=0) == [6, 4, 1, 0, 2, 3, 5, 8, 9, 11, 10, 7]
+
+
+def test_a_window_of_no_blocks_is_refused() -> None:
+    with pytest.raises(ValueError, match="window = 0"):
+        BlockOrder([1, 2], window=0)
+
+
+def test_a_billion_rows_take_microseconds_and_the_memory_of_their_blocks() -> None:
+    size, num_blocks = 10**9, 10**5
+    places = range(0, size, size // 400)
+    tracemalloc.start()
+    blocks = BlockOrder(np.full(num_blocks, size // num_blocks), window=8)
+    blocks.row(0, seed=0, epoch=0)
+    held, _ = tracemalloc.get_traced_memory()
+    for epoch in range(4):
+        for place in places:
+            blocks.row(place, seed=0, epoch=epoch)
+            permuted(place, size, seed=0, epoch=epoch)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 50 * num_blocks
+    assert after - held < 24 * num_blocks, "at most the plan of one more epoch"
+    for name, row in (
+        ("permuted", lambda p: permuted(p, size, seed=0, epoch=0)),
+        ("BlockOrder", lambda p: blocks.row(p, seed=0, epoch=0)),
+    ):
+        started = time.perf_counter()
+        for place in places:
+            row(place)
+        print(f"{name}: {(time.perf_counter() - started) / len(places) * 1e6:.1f} us a position of 10**9")

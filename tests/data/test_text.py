@@ -23,9 +23,9 @@ from tests.data.parts import NAMES, text_input
 from tests.data.test_text import RARE
 for algorithm in ("bpe", "wordpiece"):
     reader = text_input(algorithm=algorithm)
-    reader.fit([*NAMES, *RARE])
+    reader.fit([*NAMES, *RARE], Path())
     Path(sys.argv[1], algorithm).mkdir()
-    reader.save(Path(sys.argv[1], algorithm))
+    reader.save(Path(sys.argv[1], algorithm), "text")
 """
 
 
@@ -50,9 +50,9 @@ def test_a_text_stands_between_its_two_marks(algorithm: str) -> None:
 @ALGORITHMS
 def test_what_was_saved_gives_the_same_ids(tmp_path: Path, algorithm: str) -> None:
     reader = fitted_text_input(algorithm=algorithm)
-    reader.save(tmp_path)
+    reader.save(tmp_path, "text")
     again = text_input(algorithm=algorithm)
-    again.restore(tmp_path)
+    again.restore(tmp_path, "text")
     for text in [*NAMES, "GREEN sheep!", "éàü 猫", "x " * 40, "[MASK]"]:
         assert ids(again, text) == ids(reader, text), text
 
@@ -88,7 +88,7 @@ def test_compatible_characters_are_one() -> None:
 @pytest.mark.parametrize("vocab_size", [20, 60, 100])
 def test_the_vocabulary_is_never_larger_than_asked(algorithm: str, vocab_size: int) -> None:
     reader = text_input(algorithm=algorithm, vocab_size=vocab_size)
-    reader.fit([*NAMES, *RARE])
+    reader.fit([*NAMES, *RARE], Path())
     assert reader.tokenizer.get_vocab_size() <= vocab_size
     assert max(i for text in [*NAMES, *RARE] for i in ids(reader, text)) < vocab_size
 
@@ -98,8 +98,8 @@ def test_another_process_trains_the_same_tokenizers(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", CHILD, str(tmp_path)], cwd=root, check=True, timeout=120)
     for algorithm in ("bpe", "wordpiece"):
         reader = text_input(algorithm=algorithm)
-        reader.fit([*NAMES, *RARE])
-        reader.save(tmp_path)
+        reader.fit([*NAMES, *RARE], Path())
+        reader.save(tmp_path, "text")
         assert (tmp_path / "tokenizer.json").read_bytes() == (tmp_path / algorithm / "tokenizer.json").read_bytes()
 
 

@@ -1,0 +1,163 @@
+"""Sound: decoded by PyAV, mono waveforms at one rate.
+
+SpecAugment (1904.08779) is done on the waveform, by a short-time Fourier transform, a mask and the way back, so that it
+serves any encoder, whatever spectrogram it takes or does not take.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmtrain.data.image import content_of, key_of, shown
+from mmtrain.data.media import probe, source_of
+from mmtrain.data.sound import mono, read_audio, resampled
+from mmtrain.errors import ConfigError, SampleError
+from mmtrain.types import Padded
+
+
+class AudioInput:
+    """A sound column: a path relative to the table, bytes, samples, or what `datasets` gives for a sound.
+
+    Of a film it is the sound; a silent film has none, and its row lacks the modality. Samples are floats in -1..1 or
+    integers over their whole range, (L,) or (C, L), and taken as being at `sample_rate`; a dict of `datasets` with
+    "array" says its own "sampling_rate".
+
+    Args:
+        sample_rate: of the waveform, in Hz; what the encoder was made for.
+        max_seconds: of a longer sound training takes a random piece of this length, evaluation the middle.
+        noise: training adds white noise; its standard deviation is drawn from 0 to so many times the RMS of the sound.
+        time_mask: training silences a span of at most this share of the length.
+        freq_mask: training removes a band of at most this share of the frequencies.
+    """
+
+    kind = "audio"
+
+    def __init__(
+        self, *, sample_rate: int, max_seconds: float, noise: float, time_mask: float, freq_mask: float
+    ) -> None:
+        if sample_rate < 1:
+            raise ConfigError(f"sample_rate = {sample_rate} is not a rate in Hz; set it to 16000, say")
+        if round(max_seconds * sample_rate) < 1:
+            raise ConfigError(f"max_seconds = {max_seconds} leaves no sample; set it to 10, say")
+        if noise < 0.0:
+            raise ConfigError(f"noise = {noise} is below 0; set it to 0 for none, or to 0.1, say")
+        for name, share in (("time_mask", time_mask), ("freq_mask", freq_mask)):
+            if not 0.0 <= share < 1.0:
+                raise ConfigError(f"{name} = {share} is not a share below 1; set it to 0 for none, or to 0.2, say")
+        self.sample_rate = sample_rate
+        self.max_seconds = max_seconds
+        self.noise = noise
+        self.time_mask = time_mask
+        self.freq_mask = freq_mask
+
+    def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int] | None:
+        """The waveform (L,), float32, and the key of its content; None for a silent film.
+
+        Raises:
+            SampleError: when it cannot be read, or is empty.
+        """
+        draws = torch.Generator().manual_seed(seed)
+        place = float(torch.rand((), generator=draws)) if train else 0.5
+        content = content_of(value)
+        try:
+            waveform = self._samples(content, place) if _is_samples(content) else self._read(content, folder, place)
+        except SampleError as error:  # by the name that the table gives it
+            raise SampleError(_named(content), error.reason) from error
+        if waveform is None:
+            return None
+        if len(waveform) == 0:
+            raise SampleError(_named(content), "holds no samples")
+        if not waveform.isfinite().all():
+            raise SampleError(_named(content), "has samples that are not finite")
+        return (self._changed(waveform, draws) if train else waveform), self.key(value)
+
+    def key(self, value: Any) -> int:
+        """The key of a cell's content."""
+        content = content_of(value)
+        if _is_samples(content):
+            return key_of(np.ascontiguousarray(_array(content)[0]))
+        return key_of(content)
+
+    def pad(self, values: Sequence[Tensor | None]) -> Padded:
+        """Waveforms (B, L) padded with 0 to the longest, and the mask (B, L)."""
+        length = max((len(v) for v in values if v is not None), default=1)
+        waveforms = torch.zeros(len(values), length)
+        mask = torch.zeros(len(values), length, dtype=torch.bool)
+        for row, value in enumerate(values):
+            if value is not None:
+                waveforms[row, : len(value)] = value
+                mask[row, : len(value)] = True
+        return Padded(waveforms, mask)
+
+    def _read(self, content: Any, folder: Path, place: float) -> Tensor | None:
+        source = source_of(content, folder)
+        spare = probe(source).seconds - self.max_seconds
+        if spare > 0:
+            piece = read_audio(source, self.sample_rate, start=place * spare, seconds=self.max_seconds)
+            if piece is None or len(piece) == round(self.max_seconds * self.sample_rate):
+                return piece
+        # It is short, or the length in the header was a guess, or that of the pictures.
+        whole = read_audio(source, self.sample_rate)
+        return None if whole is None else self._piece(whole, place)
+
+    def _samples(self, content: Any, place: float) -> Tensor:
+        array, rate = _array(content)
+        sound = resampled(torch.from_numpy(np.atleast_2d(array).copy()), rate or self.sample_rate, self.sample_rate)
+        return self._piece(mono(sound), place)
+
+    def _piece(self, waveform: Tensor, place: float) -> Tensor:
+        length = round(self.max_seconds * self.sample_rate)
+        start = round(place * max(0, len(waveform) - length))
+        return waveform[start : start + length].clone()
+
+    def _changed(self, waveform: Tensor, draws: torch.Generator) -> Tensor:
+        if self.noise > 0:
+            level = self.noise * float(torch.rand((), generator=draws)) * waveform.square().mean().sqrt()
+            waveform = waveform + level * torch.randn(len(waveform), generator=draws)
+        if self.time_mask > 0 or self.freq_mask > 0:
+            waveform = self._masked(waveform, draws)
+        return waveform
+
+    def _masked(self, waveform: Tensor, draws: torch.Generator) -> Tensor:
+        """A band and a span of the spectrogram set to zero (section 2 of the paper, F and T masks, one of each)."""
+        width = 1 << max(4, round(0.032 * self.sample_rate).bit_length() - 1)  # 32 ms of 16 kHz
+        window = torch.hann_window(width)
+        spectrum = torch.stft(
+            waveform, width, width // 4, window=window, center=True, pad_mode="constant", return_complex=True
+        )
+        for axis, share in ((0, self.freq_mask), (1, self.time_mask)):
+            size = spectrum.shape[axis]
+            length, place = torch.rand(2, generator=draws).tolist()
+            masked = int(length * share * size + length)  # so that a share of 0 is none, and the most can be reached
+            masked = min(masked, int(share * size))
+            spectrum.narrow(axis, int(place * (size - masked + 1)), masked).zero_()
+        return torch.istft(spectrum, width, width // 4, window=window, center=True, length=len(waveform))
+
+
+def _is_samples(content: Any) -> bool:
+    return isinstance(content, np.ndarray | Tensor | list | tuple) or (
+        isinstance(content, Mapping) and "array" in content
+    )
+
+
+def _array(content: Any) -> tuple[np.ndarray, int | None]:
+    """Samples (L,) or (C, L), float32, and their rate where it is known."""
+    rate = int(content["sampling_rate"]) if isinstance(content, Mapping) else None
+    try:
+        array = np.asarray(content["array"] if isinstance(content, Mapping) else content)
+        if array.dtype.kind == "i" and not isinstance(content, list | tuple):
+            return (array / -float(np.iinfo(array.dtype).min)).astype(np.float32), rate
+        array = array.astype(np.float32)
+    except (ValueError, TypeError) as error:
+        raise SampleError(_named(content), f"is not an array of samples: {error}") from error
+    if array.ndim not in (1, 2):
+        raise SampleError(_named(content), f"has samples of shape {array.shape}; give (length,) or (channels, length)")
+    return array, rate
+
+
+def _named(content: Any) -> str:
+    return "samples of a table" if _is_samples(content) else shown(content)

@@ -1,0 +1,217 @@
+"""Batches of samples that are about equally long, so that little is padded.
+
+`window` batches' worth of consecutive positions are sorted by length and cut into batches, and the batches come in a
+keyed order: what a step has is still a function of seed, epoch and step alone. Sorting within windows and not over all
+keeps the company that a sample is in random. With a token budget (as fairseq's `max_tokens`) short samples come many
+in a batch and long ones few.
+
+Unusual is that the number of steps is the same in every epoch although the batches differ: schedules, limits and a
+resumed run count on it. A bound that no epoch exceeds is known beforehand, and large batches are halved to meet it.
+"""
+
+import heapq
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from mmtrain.data.dataset import Position
+from mmtrain.data.order import Order, mix, permuted
+
+_BATCHES = 0xBA7C
+
+
+class Plan(NamedTuple):
+    """How the steps of an epoch lie in its windows.
+
+    Attributes:
+        extra: (windows,), int64, batches of a window that come of halving others.
+        ends: (windows,), int64, the steps up to the end of a window.
+    """
+
+    extra: np.ndarray
+    ends: np.ndarray
+
+
+class BucketedSteps(Sampler[list[Position]]):
+    """The positions of each step that belong to one rank, as those of `TrainSteps` are, but of similar lengths.
+
+    Args:
+        lengths: (rows,), of each row of the table, in tokens or whatever else is padded; 0 where it has nothing.
+        order: of the positions; a step has positions, and their rows have lengths.
+        seed: of the order.
+        batch_size: samples of a step, over all ranks and micro-batches; with a budget, the most that it may have.
+        max_tokens: rows x longest of a step, over all ranks and micro-batches; None for batches of `batch_size`.
+        window: batches' worth of positions that are sorted together; 1 buckets nothing.
+        rank: of this process.
+        world_size: number of processes.
+        num_micro_batches: a step's samples on a rank are cut into so many; fillers make them even.
+        first_step: the optimizer step to begin with, counted from the start of training.
+        steps_per_epoch: how many of an epoch's steps are taken, None for all.
+
+    Raises:
+        ValueError: when a row is longer than the budget, the window is none, or there is a budget and an order that
+            does not have each row once an epoch, of which no bound is known.
+    """
+
+    def __init__(
+        self,
+        *,
+        lengths: np.ndarray,
+        order: Order,
+        seed: int,
+        batch_size: int,
+        max_tokens: int | None,
+        window: int,
+        rank: int = 0,
+        world_size: int = 1,
+        num_micro_batches: int = 1,
+        first_step: int = 0,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        longest = int(lengths.max())
+        if max_tokens is not None and longest > max_tokens:
+            raise ValueError(
+                f"max_tokens = {max_tokens}, but row {int(lengths.argmax())} alone has {longest}\n"
+                f"    set max_tokens to {longest} or more, or cut samples with max_length"
+            )
+        if window < 1:
+            raise ValueError(f"window = {window} batches; set it to 1 or more")
+        if max_tokens is not None and not order.has_each_once:
+            raise ValueError(
+                f"max_tokens = {max_tokens} needs epochs that have each row once, which weights, a temperature or an"
+                " epoch_size of data=mix change\n    set max_tokens to null, or mix by size"
+            )
+        self.lengths = lengths
+        self.order = order
+        self.seed = seed
+        self.batch_size = batch_size
+        self.max_tokens = max_tokens
+        self.window = window * batch_size  # in positions
+        self.rank = rank
+        self.world_size = world_size
+        self.num_micro_batches = num_micro_batches
+        self._num_windows = math.ceil(len(order) / self.window)
+        self._num_steps = self._bound()
+        self._plans: dict[int, Plan] = {}
+        self._batches: tuple[tuple[int, int], list[list[int]]] | None = None
+        self.epoch, self.start = divmod(first_step, steps_per_epoch or len(self))
+
+    @property
+    def sampler(self) -> "BucketedSteps":
+        """Where Lightning looks for `set_epoch` on a batch sampler."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of an epoch; the epoch that is being resumed keeps its place."""
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
+    def __len__(self) -> int:
+        return self._num_steps
+
+    def __iter__(self) -> Iterator[list[Position]]:
+        epoch = self.epoch
+        for step in range(self.start, len(self)):
+            yield [(epoch, position) for position in self.positions(step, epoch)]
+
+    def positions(self, step: int, epoch: int) -> list[int]:
+        """The positions of a step of an epoch on this rank, -1 for fillers."""
+        whole = self.batch(step, epoch)
+        parts = self.world_size * self.num_micro_batches
+        share = math.ceil((self.batch_size if self.max_tokens is None else len(whole)) / parts)
+        mine: list[int] = []
+        for micro_batch in range(self.num_micro_batches):  # strided, so that every part has long and short ones
+            part = whole[micro_batch * self.world_size + self.rank :: parts]
+            mine += part + [-1] * (share - len(part))
+        return mine
+
+    def batch(self, step: int, epoch: int) -> list[int]:
+        """The positions of a step on all ranks, the longest first."""
+        if self.max_tokens is None:
+            window, nth = divmod(step, self.window // self.batch_size)
+        else:
+            ends = self._plan(epoch).ends
+            window = int(ends.searchsorted(step, side="right"))
+            nth = step - (int(ends[window - 1]) if window else 0)
+        if self._batches is None or self._batches[0] != (epoch, window):
+            self._batches = (epoch, window), self._of_window(window, epoch)
+        return self._batches[1][nth]
+
+    def _of_window(self, window: int, epoch: int) -> list[list[int]]:
+        """The batches of a window, in the order in which they come."""
+        first = window * self.window
+        lengths = self._lengths(window, epoch)
+        places = np.argsort(-lengths, kind="stable")
+        cuts = self._cuts(lengths[places])
+        if self.max_tokens is not None:
+            cuts = halved(cuts, len(places), int(self._plan(epoch).extra[window]))
+        batches = [(first + batch).tolist() for batch in np.split(places, cuts[1:])]
+        seed = mix(self.seed, window, _BATCHES)
+        return [batches[permuted(nth, len(batches), seed=seed, epoch=epoch)] for nth in range(len(batches))]
+
+    def _lengths(self, window: int, epoch: int) -> np.ndarray:
+        first = window * self.window
+        last = min(first + self.window, len(self.order))
+        return self.lengths[self.order.rows(first, last, seed=self.seed, epoch=epoch)].astype(np.int64)
+
+    def _cuts(self, lengths: np.ndarray) -> list[int]:
+        """Where batches begin among lengths that fall."""
+        if self.max_tokens is None:
+            return list(range(0, len(lengths), self.batch_size))
+        cuts, capacity = [0], self._capacity(lengths)
+        while (after := cuts[-1] + int(capacity[cuts[-1]])) < len(lengths):
+            cuts.append(after)
+        return cuts
+
+    def _capacity(self, lengths: np.ndarray) -> np.ndarray:
+        """How many rows of each length a batch may have."""
+        assert self.max_tokens is not None
+        return np.minimum(self.batch_size, self.max_tokens // np.maximum(lengths, 1))
+
+    def _bound(self) -> int:
+        """A number of steps that no epoch exceeds.
+
+        In a window, let n be the capacity for the longest row of a batch; it grows from one batch to the next. Of a
+        batch that is not the last, each row has at most the next batch's n', so that the sum of 1 / capacity over its
+        rows is at least n / n', and 1 - n / n' <= log(n' / n). Over all batches: their number is at most the sum of
+        1 / capacity over the window, plus log(largest n / smallest n), plus 1 for the last.
+        """
+        num_samples = len(self.order)
+        if self.max_tokens is None:
+            return math.ceil(num_samples / self.batch_size)
+        capacity = self._capacity(self.lengths)
+        slack = 1 + math.log(int(capacity.max()) / int(capacity.min()))
+        return min(num_samples, math.floor(float((1 / capacity).sum()) + self._num_windows * slack + 1e-6))
+
+    def _plan(self, epoch: int) -> Plan:
+        """How an epoch's steps lie; the first call for an epoch looks at all its lengths, and at no sample."""
+        if epoch not in self._plans:
+            windows = range(self._num_windows)
+            sizes = np.array([min(self.window, len(self.order) - w * self.window) for w in windows])
+            counts = np.array([len(self._cuts(-np.sort(-self._lengths(w, epoch)))) for w in windows])
+            room = np.cumsum(sizes - counts)  # so many batches more there can be
+            extra = np.zeros_like(counts)
+            if room[-1]:
+                extra = np.diff(room * (len(self) - int(counts.sum())) // room[-1], prepend=0)
+            self._plans = {epoch: Plan(extra, np.cumsum(counts + extra))}
+        return self._plans[epoch]
+
+
+def halved(cuts: Sequence[int], size: int, extra: int) -> list[int]:
+    """More batches of the same rows: the largest is halved, `extra` times.
+
+    >>> halved([0, 2, 6], 10, 2)
+    [0, 2, 4, 6, 8]
+    """
+    heap = [(first - last, first) for first, last in zip(cuts, [*cuts[1:], size], strict=True)]
+    heapq.heapify(heap)
+    for _ in range(extra):
+        negative, first = heapq.heappop(heap)
+        upper = -negative // 2
+        assert upper, "there is room for so many"
+        heapq.heappush(heap, (-upper, first))
+        heapq.heappush(heap, (negative + upper, first + upper))
+    return sorted(first for _, first in heap)

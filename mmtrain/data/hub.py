@@ -1,0 +1,86 @@
+"""A data set of the Hugging Face hub, or a local folder of that form, as tables."""
+
+import re
+from pathlib import Path
+
+from mmtrain.data.files import of_datasets
+from mmtrain.data.splits import Split
+from mmtrain.data.tables import Tables
+from mmtrain.errors import ConfigError
+
+
+def hub_tables(*, name: str, config: str | None, revision: str | None, split: Split) -> Tables:
+    """The tables of a data set that `datasets.load_dataset` knows; downloaded once, into the cache of `datasets`.
+
+    Args:
+        name: on the hub, such as user/birds, or a local folder.
+        config: one of its configurations (languages, versions ...); None where it has only one.
+        revision: branch, tag or commit of its repository; None for the newest. A commit makes a run repeatable.
+        split: how a table is cut that stands alone.
+
+    Raises:
+        ConfigError: when it is not there, cannot be reached, needs another configuration or a program of its own, or
+            cannot be read.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)  # it logs what it raises
+    local = Path(name).expanduser().absolute()
+    is_local = local.is_dir()
+    errors = (OSError, ValueError, RuntimeError, StopIteration, datasets.exceptions.DatasetsError)
+    try:  # OSError: not there, not reached; RuntimeError: it is a program; StopIteration: an empty jsonl
+        found = datasets.load_dataset(str(local) if is_local else name, config, revision=revision)
+    except errors as error:
+        raise _explained(error, name, config, revision) from error
+    return of_datasets(found, name, local if is_local else _cache(), split)
+
+
+def _cache() -> Path:
+    """Where everything lies that is downloaded."""
+    import datasets
+
+    return Path(datasets.config.HF_CACHE_HOME).expanduser().absolute()
+
+
+def _explained(error: Exception, name: str, config: str | None, revision: str | None) -> ConfigError:
+    """The error with its mend; `datasets` has few classes for it, so that the words decide."""
+    import datasets
+
+    said = str(error.__cause__ or error).strip() or "a table in it is empty"
+    configs = re.search(r"(?:available configs|Available): \[(.*?)\]", said, re.DOTALL)
+    if configs is not None:
+        names = [n.strip().strip("'\"") for n in configs[1].split(",")]
+        what = "has several configurations" if config is None else f"has no configuration {config}"
+        return ConfigError(f"{name} {what}; it has {', '.join(names)}\n    choose one: config={names[0]}")
+    if "scripts are no longer supported" in said or "trust_remote_code" in said:
+        return ConfigError(
+            f"{name} is a program of its author's ({said.splitlines()[0]}), which is never run here\n"
+            "    take a copy that holds data (its branch refs/convert/parquet, if the hub made one, by revision=...),"
+            " or save it once with save_to_disk and use data=files"
+        )
+    if "gated" in said or "private" in said or "401" in said:
+        return ConfigError(
+            f"{name} is gated or private\n"
+            "    accept its terms on its page, then log in: hf auth login (or set HF_TOKEN)"
+        )
+    if revision is not None and "evision" in said:
+        return ConfigError(f"{name} has no revision {revision}\n    name a branch, a tag or a commit, or null")
+    if isinstance(error, ConnectionError | TimeoutError):
+        offline = "HF_HUB_OFFLINE is set" if _is_offline() else "the hub cannot be reached"
+        return ConfigError(
+            f"{name} is neither a folder nor in the cache of datasets, and {offline}\n"
+            "    name an existing folder, or run once with a network (and without HF_HUB_OFFLINE)"
+        )
+    if isinstance(error, datasets.exceptions.DatasetNotFoundError | FileNotFoundError):
+        return ConfigError(
+            f"{name} is no data set: {said.splitlines()[0]}\n"
+            "    check the name on https://huggingface.co/datasets (USER/NAME), or name a folder that holds tables"
+        )
+    return ConfigError(f"{name} cannot be read: {said.splitlines()[0]}\n    mend the data set, or name another")
+
+
+def _is_offline() -> bool:
+    import datasets
+
+    return bool(datasets.config.HF_HUB_OFFLINE)

@@ -1,0 +1,157 @@
+"""How long or large the contents of cells are, by what stands at the head of their files where that says it."""
+
+import copy
+import io
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from mmtrain.data.audio import AudioInput
+from mmtrain.data.image import ImageInput, content_of, shown
+from mmtrain.data.kinds import InputKind
+from mmtrain.data.media import probe, source_of
+from mmtrain.data.sequence import SequenceInput
+from mmtrain.data.text import TextInput, texts_of
+from mmtrain.data.video import VideoInput
+from mmtrain.errors import SampleError
+
+
+class Lengths(NamedTuple):
+    """The lengths of a column.
+
+    Attributes:
+        unit: what is counted.
+        low: the smallest.
+        median: the middle one.
+        high: the largest.
+        num: how many contents were measured.
+        note: what a person should know of them; "" for nothing.
+    """
+
+    unit: str
+    low: str
+    median: str
+    high: str
+    num: int
+    note: str
+
+
+class Measured(NamedTuple):
+    """Lengths of an input, and the rows whose length cannot be told, because their content cannot be read."""
+
+    lengths: list[Lengths]
+    unread: list[int]
+
+
+def measured(reader: InputKind, cells: Sequence[tuple[int, Any]], folder: Path) -> Measured:
+    """Measure the cells of an input.
+
+    Args:
+        reader: of the input.
+        cells: the row and its cell, none of them empty.
+        folder: what relative paths start from.
+    """
+    if isinstance(reader, TextInput):
+        return Measured(_of_texts(reader, [text for _, cell in cells for text in texts_of(cell)]), [])
+    found: list[tuple[float, ...]] = []
+    unread: list[int] = []
+    for row, cell in cells:
+        try:
+            found.append(_measure(reader, cell, folder))
+        except SampleError:
+            unread.append(row)
+    return Measured(_described(reader, [f for f in found if f]) if any(found) else [], unread)
+
+
+def summary(unit: str, values: Iterable[float], form: str, note: str = "") -> Lengths:
+    """Smallest, median and largest of numbers.
+
+    >>> summary("frames", [1, 2, 9], ",.0f")
+    Lengths(unit='frames', low='1', median='2', high='9', num=3, note='')
+    """
+    numbers = sorted(values)
+    low, middle, high = (format(n, form) for n in (numbers[0], statistics.median(numbers), numbers[-1]))
+    return Lengths(unit, low, middle, high, len(numbers), note)
+
+
+def _of_texts(reader: TextInput, texts: list[str]) -> list[Lengths]:
+    if not texts:
+        return []
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(reader.tokenizer.to_str())
+    tokenizer.no_truncation()
+    encoded = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    unknown = tokenizer.token_to_id("[UNK]")
+    cut = sum(len(ids) > reader.max_length for ids in encoded)
+    notes = [f"{cut:,} of {len(texts):,} are cut to max_length = {reader.max_length}"] if cut else []
+    share = sum(one == unknown for ids in encoded for one in ids) / sum(len(ids) - 2 for ids in encoded if ids)
+    notes += [f"{share:.1%} of the tokens are unknown"] if share > 0 else []
+    return [summary("tokens", map(len, encoded), ",.0f", "; ".join(notes))]
+
+
+def _measure(reader: InputKind, cell: Any, folder: Path) -> tuple[float, ...]:
+    """(width, height) of a picture, (seconds,) of a sound, (frames, seconds) of a film, (frames,) of a sequence."""
+    content = content_of(cell)
+    if isinstance(reader, ImageInput):
+        return _size(content, folder)
+    if isinstance(reader, AudioInput) and not isinstance(content, str | bytes):
+        whole = copy.copy(reader)
+        whole.max_seconds = 1e9
+        loaded = whole.load(content, folder, seed=0, train=False)
+        return () if loaded is None else (len(loaded[0]) / reader.sample_rate,)
+    if isinstance(reader, AudioInput):
+        found = probe(source_of(content, folder))
+        return (found.seconds,) if found.has_audio else ()
+    if isinstance(reader, VideoInput):
+        if isinstance(content, list | tuple):
+            return (len(content),)
+        found = probe(source_of(content, folder), max_pixels=reader.max_pixels)
+        return (found.frames, found.seconds) if found.frames else ()
+    if isinstance(reader, SequenceInput):
+        whole_sequence = copy.copy(reader)
+        whole_sequence.max_length = 1 << 62
+        loaded = whole_sequence.load(cell, folder, seed=0, train=False)
+        return () if loaded is None else (len(loaded[0]),)
+    return ()
+
+
+def _size(content: Any, folder: Path) -> tuple[int, int]:
+    if isinstance(content, Image.Image):
+        return content.size
+    try:
+        if not isinstance(content, str | bytes):
+            height, width = np.asarray(content).shape[:2]
+            return width, height
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else folder / content) as picture:
+            return picture.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise SampleError(shown(content), str(error)) from error
+
+
+def _described(reader: InputKind, found: list[tuple[float, ...]]) -> list[Lengths]:
+    first = [numbers[0] for numbers in found]
+    if isinstance(reader, ImageInput):
+        sizes = sorted(((int(w), int(h)) for w, h in found), key=lambda size: (size[0] * size[1], size))
+        low, middle, high = (f"{w} x {h}" for w, h in (sizes[0], sizes[len(sizes) // 2], sizes[-1]))
+        small = sum(min(size) < reader.size for size in sizes)
+        note = f"{small:,} of {len(sizes):,} are smaller than size = {reader.size}" if small else ""
+        return [Lengths("pixels", low, middle, high, len(sizes), note)]
+    if isinstance(reader, AudioInput):
+        return [summary("seconds", first, ",.2f", _longer(first, reader.max_seconds, "max_seconds"))]
+    if isinstance(reader, VideoInput):
+        fewer = sum(num < reader.num_frames for num in first)
+        note = f"{fewer:,} of {len(first):,} have fewer than num_frames = {reader.num_frames}" if fewer else ""
+        seconds = [numbers[1] for numbers in found if len(numbers) > 1]
+        return [summary("frames", first, ",.0f", note), *([summary("seconds", seconds, ",.2f")] if seconds else [])]
+    assert isinstance(reader, SequenceInput), "nothing else is measured"
+    return [summary("frames", first, ",.0f", _longer(first, reader.max_length, "max_length"))]
+
+
+def _longer(lengths: list[float], most: float, name: str) -> str:
+    cut = sum(length > most for length in lengths)
+    return f"{cut:,} of {len(lengths):,} are cut to {name} = {most:g}" if cut else ""

@@ -1,0 +1,93 @@
+"""A target of several classes at once: each is there or is not."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmtrain.data.label import name_of
+from mmtrain.types import MultiLabelTarget
+
+
+class MultiLabel:
+    """A column of lists of class names, or of names in one text: "cat|dog".
+
+    An empty list says that the row is known to have none of the classes: all zeros, and labelled. So does a text of
+    separators alone ("|"), for tables that cannot hold a list. A null or blank cell, and a list of nothing but
+    nulls and blanks, is unlabelled. Names that training never saw are left out, and the row counts as having none of
+    the known ones.
+
+    Args:
+        separator: between the names of a text; null takes the whole text for one name.
+
+    Attributes:
+        unseen: how often `load` met each name that training never saw, in this process.
+    """
+
+    def __init__(self, *, separator: str | None) -> None:
+        if separator is not None and not separator.strip():
+            raise ValueError(f"separator = {separator!r} is blank; set it to '|', say, or to null for one name a cell")
+        self.separator = separator
+        self.recipe = f"multilabel separator={separator!r}"
+        self.known = MultiLabelTarget(names=[], counts=[], num_rows=0)
+        self.unseen: Counter[str] = Counter()
+        self._index: dict[str, int] = {}
+
+    def fit(self, cells: Iterable[Any], folder: Path) -> None:
+        """Learn the names, in their own order, and their counts from the training split."""
+        counts: Counter[str] = Counter()
+        num_rows = 0
+        for cell in cells:
+            names = self._names_of(cell)
+            if names is not None:
+                counts.update(names)
+                num_rows += 1
+        names = sorted(counts)
+        self._set(MultiLabelTarget(names=names, counts=[counts[n] for n in names], num_rows=num_rows))
+
+    def _set(self, known: MultiLabelTarget) -> None:
+        self.known = known
+        self._index = {name: i for i, name in enumerate(known.names)}
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write names and counts into a run folder."""
+        text = json.dumps(asdict(self.known), indent=1, ensure_ascii=False)
+        (folder / f"labels_{name}.json").write_text(text + "\n", encoding="utf-8")
+
+    def restore(self, folder: Path, name: str) -> None:
+        """Take names and counts of a run folder."""
+        self._set(MultiLabelTarget(**json.loads((folder / f"labels_{name}.json").read_text(encoding="utf-8"))))
+
+    def load(self, value: Any) -> Tensor | None:
+        """(C,), float32, 1 for the classes that a row has and 0 for the others; None when it is unlabelled."""
+        names = self._names_of(value)
+        if names is None:
+            return None
+        has = torch.zeros(len(self.known.names))
+        for name in names:
+            if name in self._index:
+                has[self._index[name]] = 1.0
+            else:
+                self.unseen[name] += 1
+        return has
+
+    def pad(self, values: Sequence[Tensor | None]) -> Tensor:
+        """(B, C), float32; zeros where a row is unlabelled."""
+        blank = torch.zeros(len(self.known.names))
+        return torch.stack([blank if v is None else v for v in values])
+
+    def _names_of(self, cell: Any) -> list[str] | None:
+        """The names of a cell, each once; None when it is unlabelled."""
+        if isinstance(cell, str) and self.separator is not None:
+            parts: list[Any] = cell.split(self.separator)
+            known_none = len(parts) > 1
+        else:
+            parts = list(cell) if isinstance(cell, Iterable) and not isinstance(cell, str) else [cell]
+            known_none = not parts
+        names = dict.fromkeys(name.strip() for part in parts if (name := name_of(part)) is not None)
+        return list(names) if names or known_none else None

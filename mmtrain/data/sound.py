@@ -1,0 +1,206 @@
+"""The sound of a file, mono, at the rate that a model takes, or only a piece of it; decoded by PyAV."""
+
+import itertools
+import math
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmtrain.data.media import container_seconds, film_of, header_seconds, name_of, opened
+from mmtrain.errors import SampleError
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+
+# What a codec needs before the first sample that is right: 80 ms of Opus, the bit reservoir of MP3.
+_PREROLL = 0.3
+# The resampler's filter is 32 samples of the lower rate long; a piece is read with so much around it.
+_MARGIN = 64
+# A header that counts exactly can still count the encoder's padding.
+_SLACK = 0.1
+_UNKNOWN_SIZE = 0x7FFF0000  # a WAV that was written to a pipe says this or more
+
+
+def read_audio(
+    source: Path | bytes, sample_rate: int, *, start: float = 0.0, seconds: float | None = None
+) -> Tensor | None:
+    """Decode sound, all of it or a piece, of any file that FFmpeg reads.
+
+    A piece is the same samples as that part of the whole, and only it and a little around it is decoded. (Matroska
+    and WebM keep times in milliseconds, so there a piece can lie up to one beside.)
+
+    Args:
+        source: a file or its bytes.
+        sample_rate: of the result, in Hz.
+        start: where the piece begins, in seconds.
+        seconds: how long it is; None up to the end. At the end of the file it is shorter, down to nothing.
+
+    Returns:
+        (L,), float32, -1..1; None when the file has pictures and no sound.
+
+    Raises:
+        SampleError: when it is missing, empty, not sound or film, damaged, or shorter than its header says (where the
+            header is exact: not in Ogg and in MP3 without a header).
+    """
+    with opened(source) as container:
+        if not container.streams.audio:
+            return None
+        stream = container.streams.audio[0]
+        assert stream.time_base is not None
+        sought = start > _PREROLL
+        if sought:
+            ticks = int((start - _PREROLL) / stream.time_base)
+            container.seek((stream.start_time or 0) + ticks, stream=stream)
+        frames = container.decode(stream)
+        first = next(frames, None)
+        if first is None and not sought:
+            raise SampleError(name_of(source), "holds no samples")
+        rate = first.sample_rate if first else sample_rate
+        step = rate // math.gcd(rate, sample_rate)  # at these samples both rates have one
+        margin = _MARGIN * math.ceil(max(1.0, rate / sample_rate))
+        begin = max(0, math.floor((start * rate - margin) / step)) * step
+        at = _place(stream, first, rate) if first and sought else 0
+        if first is None or at is None or at > begin:  # behind the end, or the container cannot seek
+            whole = read_audio(source, sample_rate, seconds=None if seconds is None else start + seconds)
+            return None if whole is None else whole[round(start * sample_rate) :]
+        end = math.inf if seconds is None else math.ceil((start + seconds) * rate) + margin
+        tally = _Tally(at)
+        sound = _resampled(source, tally.until(itertools.chain([first], frames), begin, end), sample_rate)
+        if tally.ran_out:
+            _check_length(source, container, stream, tally.at / rate, end / rate)
+    skip = round(start * sample_rate) - begin * sample_rate // rate
+    stop = None if seconds is None else skip + round(seconds * sample_rate)
+    return mono(sound[:, skip:stop])
+
+
+def mono(sound: Tensor) -> Tensor:
+    """One channel of several, (C, L) -> (L,): the mean of those that are not silent beside the loudest (-40 dB).
+
+    Where they cancel each other, as of a microphone with one wire swapped, it is the loudest alone.
+    """
+    if sound.shape[1] == 0:
+        return sound.new_zeros(0)
+    levels = sound.square().mean(1).sqrt()
+    loudest = levels.argmax()
+    mix = sound[levels >= 0.01 * levels[loudest]].mean(0)
+    if mix.square().mean().sqrt() < 0.1 * levels[loudest]:
+        mix = sound[loudest]
+    return mix.clamp(-1.0, 1.0)
+
+
+def resampled(sound: Tensor, rate: int, sample_rate: int) -> Tensor:
+    """Sound (C, L), float32, at another rate: (C, round(L * sample_rate / rate))."""
+    from av.audio.frame import AudioFrame
+
+    if rate == sample_rate:
+        return sound
+    channels = []
+    for channel in sound.numpy():
+        frame = AudioFrame.from_ndarray(np.ascontiguousarray(channel[None]), format="fltp", layout="mono")
+        frame.sample_rate = rate
+        channels.append(_resampled(b"", [frame], sample_rate))
+    return torch.cat(channels)
+
+
+class _Tally:
+    """Counts the samples that come by, and lets those of a piece through."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.ran_out = False
+
+    def until(self, frames: Iterable["AudioFrame"], begin: int, end: float) -> Iterator["AudioFrame"]:
+        for frame in frames:
+            drop, self.at = max(0, begin - self.at), self.at + frame.samples
+            if drop < frame.samples:
+                yield _without(frame, drop) if drop else frame
+            if self.at >= end:
+                return
+        self.ran_out = True
+
+
+def _place(stream: "AudioStream", frame: "AudioFrame", rate: int) -> int | None:
+    """The number of a frame's first sample; None where the container has no times."""
+    if frame.pts is None or frame.time_base is None or stream.time_base is None:
+        return None
+    return round((frame.pts * frame.time_base - (stream.start_time or 0) * stream.time_base) * rate)
+
+
+def _without(frame: "AudioFrame", drop: int) -> "AudioFrame":
+    from av.audio.frame import AudioFrame
+
+    width = 1 if frame.format.is_planar else frame.layout.nb_channels
+    rest: Any = np.ascontiguousarray(frame.to_ndarray()[:, drop * width :])
+    shorter = AudioFrame.from_ndarray(rest, format=frame.format.name, layout=frame.layout.name)
+    shorter.sample_rate = frame.sample_rate
+    return shorter
+
+
+def _resampled(source: Path | bytes, frames: Iterable["AudioFrame"], sample_rate: int) -> Tensor:
+    """All frames as (C, L), float32."""
+    from av.audio.resampler import AudioResampler
+
+    resampler = AudioResampler(format="fltp", rate=sample_rate)
+    pieces = []
+    shape: tuple[str, str, int] | None = None
+    for frame in frames:
+        frame.pts = None  # the samples follow one another, whatever a careless muxer wrote
+        now = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if shape not in (None, now):
+            raise SampleError(name_of(source), f"changes in the middle from {shape} to {now}")
+        shape = now
+        pieces += [out.to_ndarray() for out in resampler.resample(frame)]
+    pieces += [out.to_ndarray() for out in resampler.resample(None) if out is not None]
+    if not pieces:
+        return torch.zeros(1, 0)
+    return torch.from_numpy(np.concatenate(pieces, axis=1).astype(np.float32, copy=False))
+
+
+def _check_length(
+    source: Path | bytes, container: "InputContainer", stream: "AudioStream", found: float, wanted: float
+) -> None:
+    """Raise SampleError when the file ends before the piece that was wanted, although its header promises more."""
+    promised = _exact_seconds(source, container, stream)
+    if promised is not None and min(promised, wanted) - found > min(_SLACK, 0.2 * promised):
+        raise SampleError(name_of(source), f"is cut short: {found:.2f} s of {promised:.2f} s")
+
+
+def _exact_seconds(source: Path | bytes, container: "InputContainer", stream: "AudioStream") -> float | None:
+    """How long the sound is by a header that counts; None where it is an estimate from the size of the file."""
+    name = container.format.name
+    if name == "wav":  # FFmpeg takes the smaller of what the header says and what the file has
+        return _riff_seconds(source)
+    if name in ("flac", "aiff", "caf", "w64") or name.startswith("mov,"):
+        return header_seconds(container, stream)
+    if name == "mp3":  # one that tells its encoder's delay has a header that counts the frames
+        return header_seconds(container, stream) if stream.start_time else None
+    if name.startswith("matroska"):
+        whole = container_seconds(container) if film_of(container) is None else None
+        return header_seconds(container, stream) or whole
+    return None
+
+
+def _riff_seconds(source: Path | bytes) -> float | None:
+    """Size of the data over bytes a second, by the header of a WAV."""
+    if isinstance(source, bytes):
+        head = source[:65536]
+    else:
+        with source.open("rb") as file:
+            head = file.read(65536)
+    at, bytes_a_second = 12, 0
+    while at + 8 <= len(head):
+        name, size = struct.unpack_from("<4sI", head, at)
+        if name == b"fmt " and at + 20 <= len(head):
+            bytes_a_second = struct.unpack_from("<I", head, at + 16)[0]
+        if name == b"data":
+            known = 0 < size < _UNKNOWN_SIZE and bytes_a_second > 0
+            return size / bytes_a_second if known else None
+        at += 8 + size + size % 2
+    return None

@@ -1,0 +1,83 @@
+"""A sentence to be generated, as token ids of a tokenizer of its own."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mmtrain.data.text import TextInput, texts_of
+from mmtrain.types import TokenTarget
+
+
+class TextTarget:
+    """A column of sentences. Of a list of several, the first is the one to be generated.
+
+    The tokenizer is trained on the target's own sentences, so that a run whose inputs hold no text has one too.
+
+    Args:
+        text: how sentences are tokenized. Its algorithm must be wordpiece: the pieces of its bpe do not say where a
+            word ends, so that what was generated could not be written out again. Its word dropout is never drawn.
+    """
+
+    def __init__(self, *, text: TextInput) -> None:
+        if text.algorithm != "wordpiece":
+            raise ValueError(
+                f"text.algorithm = {text.algorithm} loses where words end, so that generated text cannot be written\n"
+                "    set it to wordpiece"
+            )
+        self.text = text
+        self.recipe = f"sentence {text.recipe}"
+        self.known = TokenTarget(names=[], max_length=text.max_length, pad=0, start=0, end=0)
+
+    def fit(self, cells: Iterable[Any], folder: Path) -> None:
+        """Train the tokenizer on the sentences of the training split; nothing when there are none."""
+        texts = [text for cell in cells if _is_there(cell) for text in texts_of(cell)]
+        if not texts:
+            return
+        self.text.fit(texts, folder)
+        self._learned()
+
+    def _learned(self) -> None:
+        tokenizer = self.text.tokenizer
+        self.known = TokenTarget(
+            names=[tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())],
+            max_length=self.text.max_length,
+            pad=tokenizer.token_to_id("[PAD]"),
+            start=tokenizer.token_to_id("[CLS]"),
+            end=tokenizer.token_to_id("[SEP]"),
+        )
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write the tokenizer into a run folder."""
+        self.text.save(folder, f"target_{name}")
+
+    def restore(self, folder: Path, name: str) -> None:
+        """Take the tokenizer of a run folder."""
+        self.text.restore(folder, f"target_{name}")
+        self._learned()
+
+    def load(self, value: Any) -> Tensor | None:
+        """Token ids (L,), int64, from [CLS] to [SEP]; None for an empty cell."""
+        if not _is_there(value):
+            return None
+        ids, _ = self.text.load(texts_of(value)[:1], Path(), seed=0, train=False)
+        return ids
+
+    def pad(self, values: Sequence[Tensor | None]) -> Tensor:
+        """(B, L), int64, filled up with [PAD] = 0 to the longest; zeros where a row has none."""
+        return self.text.pad(values).values
+
+    def words(self, ids: Sequence[int]) -> str:
+        """Ids as a person reads them: up to [SEP], without marks, pieces of a word together."""
+        from tokenizers import decoders
+
+        ids = list(ids)
+        if self.known.end in ids:
+            ids = ids[: ids.index(self.known.end)]
+        marks = (self.known.pad, self.known.start)
+        return decoders.WordPiece(cleanup=True).decode([self.known.names[i] for i in ids if i not in marks])
+
+
+def _is_there(cell: Any) -> bool:
+    return cell == cell and bool(texts_of(cell))  # NaN is a gap as well

@@ -1,0 +1,175 @@
+"""Films: some frames of each, decoded by PyAV, transformed alike by torchvision v2, normalised floats."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from mmtrain.data.frames import read_frames
+from mmtrain.data.image import ImageInput, content_of, key_of, shown
+from mmtrain.data.media import probe, source_of
+from mmtrain.data.order import mix
+from mmtrain.errors import ConfigError, SampleError
+from mmtrain.types import Padded
+
+SAMPLINGS = ("uniform", "random", "segments")
+
+
+class VideoInput:
+    """A film column: a path relative to the table, bytes, what `datasets` gives, or a list of pictures.
+
+    The film is cut into as many equal parts as it has frames, and some of them are taken. No frame is taken twice: a
+    film with fewer frames than `num_frames` gives those it has, and the mask says so. A copy would look like a film
+    that stands still, and would weigh more than its neighbours in a mean over frames.
+
+    Args:
+        num_frames: of each film, at most.
+        sampling: in training. uniform: the centres of equal parts of the film, as always in evaluation; random: any
+            frames, in order of time; segments: one frame at random from each of the equal parts (1608.00859).
+        size: height and width in pixels that the model sees.
+        mean: by channel, of pixels in 0..1.
+        std: by channel.
+        crop_scale: smallest share of the area that a random crop in training keeps; 1 turns it off. All frames of a
+            film get the same crop, turn, mirroring and colours.
+        rotate: training turns the film by up to so many degrees.
+        flip: chance of mirroring in training. Off by default: a caption can say left or right.
+        color_jitter: strength of changes of brightness, contrast and saturation in training.
+        background: the colour under transparent pixels.
+        max_pixels: a film with larger frames is not decoded, because one can fill the memory.
+    """
+
+    kind = "video"
+
+    def __init__(
+        self,
+        *,
+        num_frames: int,
+        sampling: str,
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        crop_scale: float,
+        rotate: float,
+        flip: float,
+        color_jitter: float,
+        background: Sequence[int],
+        max_pixels: int,
+    ) -> None:
+        if num_frames < 1:
+            raise ConfigError(f"num_frames = {num_frames} leaves nothing of a film; set it to 8, say")
+        if sampling not in SAMPLINGS:
+            raise ConfigError(f"sampling = {sampling}; set it to {', '.join(SAMPLINGS[:-1])} or {SAMPLINGS[-1]}")
+        self.num_frames = num_frames
+        self.sampling = sampling
+        self.size = size
+        self.background = tuple(background)
+        self.max_pixels = max_pixels
+        # opens the pictures of a film that comes as files
+        self.pictures = ImageInput(
+            size=size,
+            mean=mean,
+            std=std,
+            crop_scale=crop_scale,
+            rotate=rotate,
+            flip=flip,
+            color_jitter=color_jitter,
+            background=background,
+            max_pixels=max_pixels,
+        )
+        scale = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+        train: list[Any] = []
+        if rotate > 0:
+            train.append(v2.RandomRotation(rotate, interpolation=v2.InterpolationMode.BILINEAR, fill=list(background)))
+        if crop_scale < 1:
+            train.append(v2.RandomResizedCrop(size, scale=(crop_scale, 1.0), ratio=(0.9, 1.1), antialias=True))
+        else:
+            train.append(v2.Resize((size, size), antialias=True))
+        if flip > 0:
+            train.append(v2.RandomHorizontalFlip(flip))
+        if color_jitter > 0:
+            train.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
+        self._train = v2.Compose([*train, *scale])
+        self._eval = v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size), *scale])
+
+    def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int] | None:
+        """The frames (F, 3, size, size), float32, F <= num_frames, and the key; None for a file with sound only.
+
+        Raises:
+            SampleError: when it cannot be read.
+        """
+        pixels = self._read(value, folder, seed if train else None)
+        if pixels is None:
+            return None
+        film = tv_tensors.Video(pixels)
+        if not train:
+            return self._eval(film).as_subclass(Tensor), self.key(value)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # as in image.py
+            return self._train(film).as_subclass(Tensor), self.key(value)
+
+    def frames(self, value: Any, folder: Path) -> list[Image.Image]:
+        """The frames that evaluation takes, whole, for a person to look at; none of a file with sound only.
+
+        Raises:
+            SampleError: when it cannot be read.
+        """
+        pixels = self._read(value, folder, None)
+        if pixels is None:
+            return []
+        return [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in pixels]
+
+    def key(self, value: Any) -> int:
+        """The key of a cell's content."""
+        return key_of(value)
+
+    def pad(self, values: Sequence[Tensor | None]) -> Padded:
+        """Frames (B, num_frames, 3, size, size) padded with 0, and the mask (B, num_frames); one shape always."""
+        films = torch.zeros(len(values), self.num_frames, 3, self.size, self.size)
+        mask = torch.zeros(len(values), self.num_frames, dtype=torch.bool)
+        for row, value in enumerate(values):
+            if value is not None:
+                films[row, : len(value)] = value
+                mask[row, : len(value)] = True
+        return Padded(films, mask)
+
+    def _read(self, value: Any, folder: Path, seed: int | None) -> Tensor | None:
+        """(F, 3, H, W), uint8; without a seed the frames that evaluation takes."""
+        content = content_of(value)
+        if isinstance(content, list | tuple):
+            return self._stack(content, folder, seed)
+        source = source_of(content, folder)
+        try:
+            film = probe(source, max_pixels=self.max_pixels)
+            if not film.frames:
+                return None
+            times = [(slot + 0.5) * film.seconds / film.frames for slot in self._slots(film.frames, seed)]
+            found = read_frames(source, times, max_pixels=self.max_pixels, background=self.background)
+        except SampleError as error:  # by the name that the table gives it
+            raise SampleError(shown(content), error.reason) from error
+        assert found is not None, "probe saw a film"
+        new = found.seconds.diff(prepend=torch.tensor([-1.0], dtype=torch.float64)) != 0
+        return found.pixels[new]  # one that shows for long fills several parts
+
+    def _stack(self, files: Sequence[Any], folder: Path, seed: int | None) -> Tensor:
+        if not files:
+            raise SampleError("a list of pictures", "is empty")
+        pictures = [self.pictures.open(files[slot], folder) for slot in self._slots(len(files), seed)]
+        size = pictures[0].size
+        return torch.stack([v2.functional.pil_to_tensor(p if p.size == size else p.resize(size)) for p in pictures])
+
+    def _slots(self, count: int, seed: int | None) -> list[int]:
+        """Which of `count` frames: distinct, in order."""
+        take = min(self.num_frames, count)
+        if seed is None or self.sampling == "uniform":
+            return [(2 * part + 1) * count // (2 * take) for part in range(take)]
+        draws = torch.Generator().manual_seed(mix(seed, 1) >> 1)  # not the numbers that the transforms draw
+        if self.sampling == "random":
+            return sorted(torch.randperm(count, generator=draws)[:take].tolist())
+        edges = [part * count // take for part in range(take + 1)]
+        return [int(torch.randint(low, high, (), generator=draws)) for low, high in itertools.pairwise(edges)]

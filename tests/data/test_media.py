@@ -1,0 +1,96 @@
+"""Opening and probing: what a file holds is told without decoding it, and what is none is named."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmtrain.data.media import probe, source_of
+from mmtrain.errors import SampleError
+from tests.data.films import encoded_sound, tone, wav, write_film
+
+
+def test_importing_the_readers_does_not_import_pyav() -> None:
+    code = "import sys, mmtrain.data.audio, mmtrain.data.video; sys.exit('av' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+
+
+def test_a_source_is_a_path_bytes_or_what_datasets_gives(tmp_path: Path) -> None:
+    assert source_of("a/b.wav", tmp_path) == tmp_path / "a/b.wav"
+    assert source_of(b"abc", tmp_path) == b"abc"
+    assert source_of({"path": "b.wav", "bytes": None}, tmp_path) == tmp_path / "b.wav"
+    assert source_of({"path": "b.wav", "bytes": b"abc"}, tmp_path) == b"abc"
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.ts"])
+def test_a_film_is_told_by_its_header(tmp_path: Path, name: str) -> None:
+    found = probe(write_film(tmp_path / name, 50, codec="mpeg4" if name == "a.avi" else "libx264"))
+    assert found.seconds == pytest.approx(2.0, abs=0.01) and found.frames == 50 and found.fps == pytest.approx(25)
+    assert found.exact == (name in ("a.mp4", "a.avi"))
+    assert (found.height, found.width, found.has_audio) == (48, 64, False)
+
+
+def test_a_film_with_sound_has_sound(tmp_path: Path) -> None:
+    found = probe(write_film(tmp_path / "a.mp4", 25, sound=tone(3.0, 16000)))
+    assert found.has_audio and found.frames == 25 and found.seconds == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_film_without_a_duration_is_counted(tmp_path: Path) -> None:
+    bare = probe(write_film(tmp_path / "a.h264", 50, kind="h264"))
+    assert bare.exact and bare.frames == 50 and bare.seconds == pytest.approx(2.0)
+    live = probe(write_film(tmp_path / "a.mkv", 50, options={"live": "1"}))
+    assert live.exact and live.frames == 50 and live.seconds == pytest.approx(2.0, abs=0.05)
+
+
+def test_pictures_are_films_of_one_frame_and_animations_of_several() -> None:
+    frames = [Image.new("RGB", (16, 8), (20 * n, 0, 0)) for n in range(4)]
+    for kind, more, count in (("PNG", [], 1), ("GIF", [], 1), ("GIF", frames[1:], 4)):
+        file = io.BytesIO()
+        frames[0].save(file, kind, save_all=bool(more), append_images=more, duration=100)
+        found = probe(file.getvalue())
+        assert (found.frames, found.exact, found.height, found.width) == (count, True, 8, 16)
+        assert found.seconds > 0
+
+
+def test_a_sound_has_no_frames() -> None:
+    found = probe(wav(tone(1.5, 8000), rate=8000))
+    assert found.seconds == pytest.approx(1.5) and found.frames == 0 and found.has_audio
+    assert probe(encoded_sound(tone(1.5, 16000), 16000, "flac", "flac")).seconds == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello, this is a text\n" * 40, b"1\n00:00:01,000 --> 00:00:02,000\nhi\n\n" * 5]
+)
+def test_what_is_neither_sound_nor_film_is_named(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "a.wav"
+    file.write_bytes(content)
+    for source, name in ((file, "a.wav"), (content, f"{len(content)} bytes")):
+        with pytest.raises(SampleError, match=f"{name}: is (empty|.*neither sound nor film)"):
+            probe(source)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for name in ("no.wav", "", "a\0b.wav"):
+        with pytest.raises(SampleError, match="there is no such file"):
+            probe(tmp_path / name)
+
+
+def test_a_name_with_a_colon_is_a_file_and_not_a_protocol(tmp_path: Path) -> None:
+    (tmp_path / "12:30.wav").write_bytes(wav(tone(0.5, 8000), rate=8000))
+    assert probe(tmp_path / "12:30.wav").seconds == pytest.approx(0.5)
+
+
+def test_a_picture_that_is_too_large_is_not_decoded() -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((100, 200, 3), np.uint8)).save(file, "PNG")
+    assert probe(file.getvalue(), max_pixels=20000).width == 200
+    with pytest.raises(SampleError, match="200 x 100 pixels are more than max_pixels = 19999"):
+        probe(file.getvalue(), max_pixels=19999)
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((1000, 2000, 3), np.uint8)).save(file, "PNG")
+    with pytest.raises(SampleError, match="far more than max_pixels = 100"):
+        probe(file.getvalue(), max_pixels=100)
