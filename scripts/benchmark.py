@@ -63,7 +63,7 @@ def with_plain_loop(cfg: DictConfig, data: DataModule) -> float:
     optimizer = lit.make_optimizer([{"params": list(model.parameters())}])
     split = TrainSplit(data.tables["train"], **data.parts())
     steps = TrainSteps(num_samples=len(split), batch_size=cfg.data.batch_size)
-    collate = Collate(inputs=data.inputs, targets=list(data.targets))
+    collate = Collate(inputs=data.inputs, targets=data.targets)
     loader = make_loader(split, steps, collate, num_workers=cfg.data.num_workers, pin_memory=False)
     started = 0.0
     for number, [batch] in enumerate(loader):
