@@ -1,7 +1,7 @@
 """Configuration -> objects. The only heavy module that knows Hydra.
 
-What the data knows (widths, class names) is handed to the parts here, by keyword: `dims` to the fusion and the tasks,
-`known_targets` to the tasks. Everything else stands in YAML.
+What the data knows (widths, class names) is handed to the parts here, by keyword: `in_dim` to an encoder that takes it,
+`dims` to the fusion and the tasks, `known_targets` to the tasks. Everything else stands in YAML.
 """
 
 import difflib
@@ -9,7 +9,7 @@ import inspect
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -33,6 +33,17 @@ from mmtrain.model import MultimodalModel
 
 # knobs of configs/trainer that belong to the step and not to Lightning's Trainer
 OWN_TRAINER_KEYS = ("accumulate_grad_batches", "gradient_clip_val", "compile")
+
+
+@runtime_checkable
+class KnowsWidth(Protocol):
+    """An input whose width only the data says.
+
+    Attributes:
+        dim: numbers of a row, or features of a frame.
+    """
+
+    dim: int
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
@@ -93,15 +104,21 @@ def _takes(cfg: DictConfig, parts: Mapping[str, Any]) -> bool:
 
 
 def build_data(cfg: DictConfig) -> DataModule:
-    """The DataModule; no table is opened yet."""
-    parts = OmegaConf.masked_copy(cfg.data, [k for k in cfg.data if k != "root"])  # data.source reads data.root
+    """The DataModule, of the inputs that some task reads and the targets that some learns; no table is opened yet."""
+    taken = inspect.signature(get_class(cfg.data._target_)).parameters
+    parts = OmegaConf.masked_copy(
+        cfg.data, ["_target_", *(k for k in cfg.data if k in taken)]
+    )  # source reads the others
+    parts.inputs = OmegaConf.masked_copy(parts.inputs, [m for m in parts.inputs if m in _inputs_read(cfg)])
+    learned = {task.target for task in cfg.task.values() if "target" in task}
+    parts.targets = OmegaConf.masked_copy(parts.targets, [t for t in parts.targets if t in learned])
     return make(parts, "data", seed=cfg.seed, num_micro_batches=cfg.trainer.accumulate_grad_batches)
 
 
 def build_model(cfg: DictConfig, data: DataModule) -> MultimodalModel:
     """The encoders that some task reads, the fusion if one does, the tasks."""
     read = modalities_read(cfg, data)
-    encoders = {m: make(cfg.encoder[m], f"encoder.{m}") for m in read}
+    encoders = {m: _encoder(cfg.encoder[m], m, data) for m in read}
     dims = {m: encoder.dim for m, encoder in encoders.items()}
     fusion = None
     if any("fused" in reads_of(task) for task in cfg.task.values()):
@@ -116,6 +133,12 @@ def reads_of(task: DictConfig) -> tuple[str, ...]:
     if "reads" in task:
         return (task.reads,)
     return tuple(get_class(task._target_).__dict__.get("reads", ())) or tuple(task.modalities)
+
+
+def _inputs_read(cfg: DictConfig) -> set[str]:
+    """The modalities that some task reads, itself or through the fusion, if the data has them."""
+    reads = {m for task in cfg.task.values() for m in (*reads_of(task), *(task.get("modalities") or ()))}
+    return set(map(str, cfg.encoder)) if "fused" in reads else reads
 
 
 def modalities_read(cfg: DictConfig, data: DataModule) -> list[str]:
@@ -138,13 +161,26 @@ def modalities_read(cfg: DictConfig, data: DataModule) -> list[str]:
     return [m for m in there if m in wanted]
 
 
+def _encoder(cfg: DictConfig, modality: str, data: DataModule) -> Any:
+    if "in_dim" not in inspect.signature(get_object(cfg._target_)).parameters:
+        return make(cfg, f"encoder.{modality}")
+    kind = data.inputs[modality]
+    if not isinstance(kind, KnowsWidth):
+        raise ConfigError(
+            f"encoder.{modality}._target_ = {cfg._target_} takes in_dim, but data.inputs.{modality} has no width to"
+            f" give\n    choose an encoder of {kind.kind} data with encoder/{modality}=NAME"
+        )
+    return make(cfg, f"encoder.{modality}", in_dim=kind.dim)
+
+
 def _task(cfg: DictConfig, name: str, dims: Mapping[str, int], data: DataModule) -> nn.Module:
     accepts = inspect.signature(get_class(cfg._target_)).parameters
     facts: dict[str, Any] = {"dims": dict(dims), "known_targets": data.known_targets}
     if "target" in cfg and cfg.target not in data.known_targets:
         raise ConfigError(
-            f"task.{name}.target = {cfg.target}, but the data has {', '.join(data.known_targets) or 'no target'}\n"
-            f"    leave the task out, or say which column holds it: data.columns.{cfg.target}=NAME"
+            f"task.{name}.target = {cfg.target}, but no row to train on has one; the columns are"
+            f" {', '.join(next(iter(data.tables.values())).column_names)}\n"
+            f"    say which column holds it, data.columns.{cfg.target}=NAME, or leave the task out"
         )
     return make(cfg, f"task.{name}", **{k: v for k, v in facts.items() if k in accepts})
 

@@ -245,9 +245,10 @@ class Composer:
         for group in self.groups():
             if not key.startswith(group.replace("/", ".") + "."):
                 continue
-            for option in self._loader.get_group_options(group, ObjectType.CONFIG):
-                if self._source(f"{group}/{option}").get(key) is not None:
-                    return f"it belongs to {group}={option}"
+            options = self._loader.get_group_options(group, ObjectType.CONFIG)
+            having = [option for option in options if self._source(f"{group}/{option}").get(key) is not None]
+            if having:
+                return f"it belongs to {group}={', '.join(having)}"
         return ""
 
 

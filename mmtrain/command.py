@@ -28,6 +28,8 @@ def config_dir() -> Path:
 
 def main() -> None:
     """`mmtrain` and `python train.py`."""
+    # threads that wait for work give their core away: with a loader or another run beside them, spinning costs 5 times
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.path.insert(0, str(Path.cwd()))  # the user's own classes, as `python -m` would find them
     args = get_args_parser().parse_args()
     is_job = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)

@@ -17,6 +17,8 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
     "checkpoint.mode": ("max", "min"),
     "test.subsets": ("single", "none", None),
     "data.inputs.text.algorithm": ("bpe", "wordpiece"),
+    "encoder.audio.mel_scale": ("htk", "slaney"),
+    "encoder.video.temporal": ("mean", "gru", "transformer"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "trainer.precision": (
         *(32, "32", "32-true", 64, "64", "64-true", 16, "16", "16-mixed", "16-true"),
@@ -26,6 +28,7 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
 # What a number of the project's own parts is at least and at most, by the last word of its key.
 RANGES: Mapping[str, tuple[float, float | None]] = {
     **dict.fromkeys(("dim", "hidden_dim", "embed_dim", "num_heads", "image_size", "patch_size", "size"), (1, None)),
+    **dict.fromkeys(("num_mels", "patch_mels", "patch_frames", "num_tokens", "num_frames", "sample_rate"), (1, None)),
     **dict.fromkeys(("batch_size", "eval_batch_size", "accumulate_grad_batches", "log_every_n_steps"), (1, None)),
     **dict.fromkeys(("depth", "num_workers", "weight", "lr", "weight_decay", "mlp_ratio"), (0, None)),
     **dict.fromkeys(("dropout", "drop_path", "label_smoothing", "word_dropout"), (0, 1)),
@@ -48,6 +51,7 @@ GROUPS = ("data", "data.inputs", "encoder", "task", "trainer", "logger", "callba
 # What build.py adds to what the configuration gives a part, by the first word of its key.
 ADDED: Mapping[str, tuple[str, ...]] = {
     "data": ("seed", "num_micro_batches"),
+    "encoder": ("in_dim",),
     "fusion": ("dims",),
     "task": ("dims", "known_targets"),
     "balance": ("weights",),
@@ -88,7 +92,7 @@ def rule_choices(run: Composed) -> Iterator[str]:
     """A word is one of those there are."""
     for key, choices in CHOICES.items():
         value = run.get(key)
-        if key in run.raw and value not in choices:
+        if key in run.raw and value not in choices and _is_ours(run, key):
             names = [str(c) for c in choices if isinstance(c, str)]
             near = difflib.get_close_matches(str(value), names, n=1)
             mend = f"did you mean {near[0]}? It" if near else key
@@ -146,9 +150,22 @@ def _is_ours(run: Composed, key: str) -> bool:
     return target.startswith(("mmtrain.", "torch.optim."))
 
 
+def _is_spoken_of(run: Composed, key: str) -> bool:
+    """Whether a key is of a part that every run has, or of an encoder that the command line or a task names.
+
+    A set of encoders has one for every modality. Nobody should have to mend that of films who has no films: what is
+    wrong with it is said when it is built.
+    """
+    words = key.split(".")
+    if words[0] != "encoder" or words[1] in ("image", "text"):
+        return True
+    overrides = [*run.set_by.values(), *run.chosen_by.values()]
+    return any(words[1] in override for override in overrides)
+
+
 def rule_heads(run: Composed) -> Iterator[str]:
     """Attention heads divide the width."""
-    for key in [k.removesuffix(".num_heads") for k in run.raw if k.endswith(".num_heads")]:
+    for key in [k.removesuffix(".num_heads") for k in run.raw if k.endswith(".num_heads") and _is_spoken_of(run, k)]:
         dim, heads = run.get(f"{key}.dim"), run.get(f"{key}.num_heads")
         if isinstance(dim, int) and isinstance(heads, int) and heads > 0 and dim > 0 and dim % heads:
             divisors = sorted((h for h in range(1, dim + 1) if dim % h == 0), key=lambda h: abs(h - heads))
@@ -161,15 +178,31 @@ def rule_heads(run: Composed) -> Iterator[str]:
 
 
 def rule_patches(run: Composed) -> Iterator[str]:
-    """Patches divide the picture."""
-    for key in [k.removesuffix(".patch_size") for k in run.raw if k.endswith(".patch_size")]:
-        size, patch = run.get(f"{key}.image_size"), run.get(f"{key}.patch_size")
-        if isinstance(size, int) and isinstance(patch, int) and patch > 0 and size > 0 and size % patch:
-            near = min((p for p in range(1, size + 1) if size % p == 0), key=lambda p: abs(p - patch))
+    """Patches divide the picture or the bands of the spectrogram."""
+    for part, whole in _PATCHES.items():
+        for key in [k for k in run.raw if k.endswith(f".{part}") and _is_spoken_of(run, k)]:
+            of = f"{key.removesuffix(part)}{whole}"
+            size, patch = run.get(of), run.get(key)
+            if isinstance(size, int) and isinstance(patch, int) and patch > 0 and size > 0 and size % patch:
+                near = min((p for p in range(1, size + 1) if size % p == 0), key=lambda p: abs(p - patch))
+                yield (
+                    f"{of} = {size} is not divisible by {key} = {patch} ({run.where(of, key)})\n"
+                    f"    set {key} to {near}, or {run.root(of)} to {-(-size // patch) * patch}"
+                )
+
+
+_PATCHES = {"patch_size": "image_size", "patch_mels": "num_mels"}
+
+
+def rule_sizes(run: Composed) -> Iterator[str]:
+    """An encoder takes pictures, or the frames of a film, in the size in which the data gives them."""
+    for key in [k for k in run.raw if re.fullmatch(r"encoder\.(\w+\.)+image_size", k) and _is_spoken_of(run, k)]:
+        given = f"data.inputs.{key.split('.')[1]}.size"
+        size, there = run.get(key), run.get(given)
+        if isinstance(size, int) and isinstance(there, int) and size != there:
             yield (
-                f"{key}.image_size = {size} is not divisible by {key}.patch_size = {patch}"
-                f" ({run.where(f'{key}.image_size', f'{key}.patch_size')})\n"
-                f"    set {key}.patch_size to {near}, or {run.root(f'{key}.image_size')} to {-(-size // patch) * patch}"
+                f"{key} = {size}, but {given} = {there} ({run.where(key, given)})\n"
+                f"    set {key} to {there}, or {given} to {size}"
             )
 
 
@@ -211,14 +244,14 @@ def rule_tasks(run: Composed) -> Iterator[str]:
         reads = [("reads", task.reads)] if task.get("reads", "fused") != "fused" else []
         for word, modality in dict.fromkeys([*reads, *pair]):
             yield from _missing_modality(run, f"task.{name!s}.{word}", modality)
-        known = list(run.cfg.data.targets) if OmegaConf.is_list(run.cfg.data.targets) else []
+        known = [str(name) for name in run.cfg.data.targets]
         if "target" in task and task.target not in known:
             key = f"task.{name!s}.target"
             near = difflib.get_close_matches(str(task.target), known, n=1) or known[:1]
             mend = f"did you mean {near[0]}? Else" if near else "You can"
             yield (
                 f"{key} = {task.target}, but data.targets has {', '.join(known) or 'none'} ({run.where(key)})\n"
-                f"    {mend} learn it with data.targets=[{','.join([*known, str(task.target)])}]"
+                f"    {mend} learn it with +target@data.targets.{task.target}=class"
             )
 
 
@@ -234,19 +267,36 @@ def _missing_modality(run: Composed, key: str, modality: Any) -> Iterator[str]:
 
 def rule_targets(run: Composed) -> Iterator[str]:
     """Every part names a class that exists and takes what is set for it."""
-    for key, node in run.parts():
+    inner = dict(_inner_parts(run))
+    for key, node in [*run.parts(), *inner.items()]:
         if key == "logger.csv" or (node is None and isinstance(run.default(key), Mapping)):  # rule_kinds says that
             continue
         if not isinstance(node, DictConfig) or not isinstance(node.get("_target_"), str):
             where = run.where(f"{key}._target_")
             yield f"{key} has no _target_ ({where})\n    name its class, _target_: package.module.Class"
             continue
-        own = [str(k) for k in node if not re.fullmatch(r"_\w+_", str(k)) and f"{key}.{k!s}" != "data.root"]
-        added = None if node.get("_partial_") or "_args_" in node else ADDED.get(key.split(".")[0], ())
+        of_source = _read_by_source(run) if key == "data" else set()
+        own = [str(k) for k in node if not re.fullmatch(r"_\w+_", str(k))]
+        handed_over = () if key in inner else ADDED.get(key.split(".")[0], ())
+        added = None if node.get("_partial_") or "_args_" in node else handed_over
         for what, mend in fault_of(node._target_, own, added=added):
             argument = re.fullmatch(r"(?:does not take|needs) (\w+).*", what)
+            if argument is not None and what.startswith("does not") and argument[1] in of_source:
+                continue
             named = f"{key}._target_" if argument is None else f"{key}.{argument[1]}"
             yield f"{key}._target_ = {node._target_} {what} ({run.where(named)})\n    {mend}"
+
+
+def _inner_parts(run: Composed) -> Iterator[tuple[str, Any]]:
+    """Parts inside an encoder, such as the one for pictures inside one for films."""
+    for target in [key for key in run.raw if re.fullmatch(r"encoder\.\w+\..+\._target_", key)]:
+        yield target.removesuffix("._target_"), run.get(target.removesuffix("._target_"))
+
+
+def _read_by_source(run: Composed) -> set[str]:
+    """Keys that stand under data for the user's sake, such as data.root; data.source reads them."""
+    of_source = [value for key, value in run.raw.items() if key.startswith("data.source.") and isinstance(value, str)]
+    return {name for value in of_source for name in re.findall(r"\$\{data\.(\w+)\}", value)} | {"root"}
 
 
 def rule_files(run: Composed) -> Iterator[str]:
@@ -310,6 +360,7 @@ RULES: tuple[Rule, ...] = (
     rule_targets,
     rule_heads,
     rule_patches,
+    rule_sizes,
     rule_devices,
     rule_step_split,
     rule_duration,

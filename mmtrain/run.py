@@ -25,6 +25,7 @@ from rich.console import Console
 import mmtrain
 from mmtrain.build import build_data, build_lit, build_model, build_trainer
 from mmtrain.callbacks.parts import describe_parts, parts_table
+from mmtrain.callbacks.quarantine import Quarantine
 from mmtrain.callbacks.stop import Stopped
 from mmtrain.checkpoints import (
     best_checkpoint,
@@ -78,6 +79,8 @@ def fit(cfg: DictConfig) -> None:
         check_same_run(checkpoint, _facts(cfg), resume)
     record = Record(cfg, lit, data)
     if _is_main():
+        for note in data.notes:
+            console.print(note, markup=False, soft_wrap=True)
         OmegaConf.save(cfg, folder / "config.yaml")
         console.print(parts_table(record.parts))
     if cfg.init_from is not None and resume is None:
@@ -89,12 +92,18 @@ def fit(cfg: DictConfig) -> None:
     if _is_main():
         where = f"going on at step {step} of {resume}" if step is not None else f"writing to {folder}"
         console.print(where, markup=False, soft_wrap=True)
-    trainer = build_trainer(cfg, monitor=_monitor(cfg, lit, data), resume_step=step, extra=[record])
+    quarantine = _quarantine(cfg, data)
+    if step is None:
+        quarantine.begin()
+    extra = [record, quarantine]
+    trainer = build_trainer(cfg, monitor=_monitor(cfg, lit, data), resume_step=step, extra=extra)
     try:
         trainer.fit(lit, datamodule=data, ckpt_path=resume, weights_only=True)
         record.trained(trainer)
         if "test" in data.tables:
-            trainer.test(lit, datamodule=data, ckpt_path=best_checkpoint(folder), verbose=False, weights_only=True)
+            # not by ckpt_path: Lightning's averaging callback would load the weights before averaging
+            lit.load_state_dict(load_checkpoint(best_checkpoint(folder))["state_dict"])
+            trainer.test(lit, datamodule=data, verbose=False)
             record.tested()
         record.finish("done")
     except Stopped:
@@ -163,7 +172,7 @@ class Record(Callback):
         started, step = self.samples_started
         seconds = max(time.monotonic() - started, 1e-9)
         steps = trainer.global_step - step
-        per_step = len(self.data.tables["train"]) / -(-len(self.data.tables["train"]) // self.data.batch_size)
+        per_step = self.data.epoch_size / -(-self.data.epoch_size // self.data.batch_size)
         best = trainer.checkpoint_callback
         assert isinstance(best, ModelCheckpoint)
         self.summary["steps"], self.summary["epochs"] = trainer.global_step, trainer.current_epoch
@@ -212,6 +221,10 @@ class Record(Callback):
             picture=lambda name: None if split is None else split.picture(split.position(name)),
             text=lambda name: None if split is None else split.text(split.position(name)),
         )
+        bad = self.folder / "quarantine.jsonl"
+        if bad.exists():
+            count = len(bad.read_text(encoding="utf-8").splitlines())
+            console.print(f"{count} samples could not be read: {bad}", markup=False, soft_wrap=True)
         if self.summary["test"]:
             console.print(metrics_table(self.summary["test"]))
         console.print(f"report: {page}", markup=False, soft_wrap=True)
@@ -239,11 +252,21 @@ def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, Record]:
     lit = _build(cfg, data)
     check_same_model(checkpoint, lit, path)
     lit.load_state_dict(checkpoint["state_dict"])
-    trainer = build_trainer(cfg, monitor=_monitor(cfg, lit, data), resume_step=checkpoint["global_step"])
+    trainer = build_trainer(
+        cfg,
+        monitor=_monitor(cfg, lit, data),
+        resume_step=checkpoint["global_step"],
+        extra=[_quarantine(cfg, data)],
+    )
     lit.step_of_weights = checkpoint["global_step"]
     if _is_main():
         console.print(f"weights of {path} (step {checkpoint['global_step']})", markup=False, soft_wrap=True)
     return lit, data, trainer, Record(cfg, lit, data)
+
+
+def _quarantine(cfg: DictConfig, data: DataModule) -> Quarantine:
+    num_rows = {name: len(table) for name, table in data.tables.items()}
+    return Quarantine(cfg.run_dir, num_rows=num_rows, max_bad=data.max_bad)
 
 
 def _resume_path(cfg: DictConfig) -> Path | None:

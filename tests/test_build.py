@@ -4,6 +4,7 @@ That every file of configs/ can be built is in tests/test_configs.py.
 """
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -138,6 +139,25 @@ def test_a_fusion_is_of_what_the_data_has(tiny: Any) -> None:
     assert list(model.encoders) == list(model.fusion.norms) == ["image"]
 
 
+def test_an_encoder_that_takes_a_width_is_handed_that_of_the_data(tiny: Any) -> None:
+    cfg, data = tiny("task=[classification]")
+    data.inputs["vector"] = SimpleNamespace(kind="vector", dim=5)
+    model = build_model(cfg, data)
+    assert set(model.encoders) == {"image", "text", "vector"}
+    assert model.encoders["vector"].hidden[0].in_features == 5
+
+
+def test_an_encoder_that_takes_a_width_is_refused_where_the_data_has_none(tiny: Any) -> None:
+    cfg, data = tiny()
+    cfg.encoder.image = cfg.encoder.vector
+    with pytest.raises(ConfigError) as raised:
+        build_model(cfg, data)
+    assert str(raised.value) == (
+        "encoder.image._target_ = mmtrain.encoders.vector.mlp.VectorMLP takes in_dim, but data.inputs.image has no"
+        " width to give\n    choose an encoder of image data with encoder/image=NAME"
+    )
+
+
 @pytest.mark.parametrize(
     ("task", "lacking", "said"),
     [
@@ -167,7 +187,10 @@ def test_a_task_whose_modality_the_data_lacks_is_refused_with_the_mend(
         ("task.matching.hard_share=2", r"^task\.matching: hard_share = 2"),
         ("task.classification.reads=audio", r"^task\.classification reads audio, but the data has image, text\n"),
         ("task.contrastive.modalities=[image,audio]", r"^task\.contrastive reads audio, but the data has image, text"),
-        ("task.classification.target=color", r"^task\.classification\.target = color, but the data has label\n"),
+        (
+            "task.classification.target=color",
+            r"^task\.classification\.target = color, but no row to train on has one; the columns are id, image, ",
+        ),
     ],
 )
 def test_what_a_model_cannot_be_is_said_with_its_key(override: str, said: str, tiny: Any) -> None:

@@ -43,7 +43,7 @@ NAMES = [
     ("lowercase=false", "there is no key lowercase\n    did you mean data.inputs.text.lowercase?"),
     ("~optimizer.lrr", "there is no key optimizer.lrr\n    did you mean optimizer.lr"),
     ("qqqq=1", "there is no key qqqq\n    see `python train.py --cfg job` for every key"),
-    ("data.root=.", "there is no key data.root\n    it belongs to data=files"),
+    ("data.root=.", "there is no key data.root\n    it belongs to data=cc3m, coco_captions, files, flickr30k"),
     ("encoder.image.name=resnet18", "there is no key encoder.image.name\n    it belongs to encoder/image=resnet"),
     ("+dim=3", "dim is there already\n    write dim=3 to set it"),
 ]
@@ -144,9 +144,9 @@ def test_the_one_combination_that_is_wrong_is_named() -> None:
     ]
     found = faults("encoder/image=resnet,vit", "data.inputs.image.size=60,64", multirun=True)
     assert found == [
-        "encoder.image.image_size = 60 is not divisible by encoder.image.patch_size = 8"
+        "encoder.image.image_size = 60 is not divisible by encoder.image.patch_size = 16"
         " (override data.inputs.image.size=60)\n"
-        "    set encoder.image.patch_size to 6, or data.inputs.image.size to 64"
+        "    set encoder.image.patch_size to 15, or data.inputs.image.size to 64"
     ]
 
 
@@ -173,7 +173,7 @@ def test_an_experiment_of_the_users_own_is_read_and_named(home: Path) -> None:
     write(home, {"experiment/mine.yaml": f"{recipe}seed: -3\ntrainer:\n  max_epochs: soon\n"})
     assert faults("experiment=mine", extra="conf/") == [
         "trainer.max_epochs = soon is not a whole number (conf/experiment/mine.yaml)\n"
-        "    set trainer.max_epochs to one, such as 20",
+        "    set trainer.max_epochs to one, such as 32",
         "seed = -3 is out of range (conf/experiment/mine.yaml)\n    set seed to between 0 and 4294967295",
     ]
     (fault,) = faults("experiment=mien", extra="conf")

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
+from torch import Tensor
 from torch.optim import Optimizer
 
 from mmtrain.build import (
@@ -36,7 +38,8 @@ FILES = sorted(path.relative_to(config_dir()).with_suffix("") for path in config
 LISTS = ("task", "logger", "callbacks")  # groups of which several options can be chosen
 # What mmtrain.build hands over, and what a schedule is called with; everything else stands in YAML.
 HANDED_OVER = {
-    "inputs": {"source", "seed", "num_micro_batches"},  # the source stands in the files of data/, which name this one
+    "tables": {"source", "seed", "num_micro_batches"},  # the source stands in the files of data/, which name this one
+    "encoder": {"in_dim"},
     "fusion": {"dims"},
     "task": {"dims", "known_targets"},
     "balance": {"weights"},
@@ -65,6 +68,12 @@ def nodes(value: Any) -> list[dict[str, Any]]:
     return [value] * ("_target_" in value) + [node for child in value.values() for node in nodes(child)]
 
 
+def placed(node: dict[str, Any]) -> set[str]:
+    """The keys that a file's defaults list fills: `inputs` of `/input@inputs.image: image`."""
+    entries = [next(iter(entry)) for entry in node.get("defaults", []) if isinstance(entry, dict)]
+    return {entry.partition("@")[2].partition(".")[0] for entry in entries if "@" in entry} - {"_here_"}
+
+
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tables(tmp_path_factory.mktemp("configs") / "data")
@@ -78,10 +87,19 @@ def choosing(tables: Path) -> Any:
         group, option = file.parent.as_posix(), file.name
         if group == ".":
             return []
-        if group == "inputs":  # not a person's choice: the files of data/ name it
-            return [f"inputs@data={option}"]
-        root = [f"data.root={tables}"] if file == Path("data/files") else []
-        return [f"{group}=[{option}]" if group in LISTS else f"{group}={option}", *root]
+        if group == "tables":  # not a person's choice: the files of data/ name it
+            return [f"tables@data={option}"]
+        if group in ("input", "target"):
+            return [f"+{group}@data.{group}s.more={option}"]
+        if group == "part":
+            needs = {"files": f"root={tables}", "hub": "name=user/name"}
+            more = [f"data.parts.more.source.{needs[option]}"] if option in needs else []
+            return ["data=mix", f"+part@data.parts.more={option}", *more]
+        asked = [key for key, value in (content(file) or {}).items() if value == "???"] if group == "data" else []
+        return [
+            f"{group}=[{option}]" if group in LISTS else f"{group}={option}",
+            *(f"data.{k}={tables}" for k in asked),
+        ]
 
     return overrides
 
@@ -108,7 +126,7 @@ def read(cfg: DictConfig) -> DataModule:
 def all_rows(data: DataModule) -> Batch:
     """The training split in one batch: some rows lack their picture, some their caption, some their label."""
     split, size = TrainSplit(data.tables["train"], **data.parts()), len(data.tables["train"])
-    collate = Collate(inputs=data.inputs, targets=list(data.targets))
+    collate = Collate(inputs=data.inputs, targets=data.targets)
     steps = TrainSteps(num_samples=size, batch_size=size)
     return next(iter(make_loader(split, steps, collate, num_workers=0, pin_memory=False)))[0]
 
@@ -142,7 +160,39 @@ def test_a_part_of_the_model_is_built_and_learns(file: Path, choosing: Any, comp
         assert any(p.grad is not None and p.grad.any() for p in part.parameters()), type(part).__name__
 
 
-@of_groups("data", "inputs")
+@each([file for file in FILES if file.parts[0] == "encoder" and len(file.parts) > 2])
+def test_an_encoder_is_built_as_it_stands_and_learns(file: Path, choosing: Any) -> None:
+    """Unlike the tables of these tests, this has every modality, and nothing is made small."""
+    cfg = compose(choosing(file))
+    modality = file.parts[1]
+    values, mask = inputs_of(modality, cfg.data.inputs[modality])
+    knows_width = {"in_dim": values.shape[-1]} if modality in ("vector", "sequence") else {}
+    encoder = make(cfg.encoder[modality], f"encoder.{modality}", **knows_width)
+    tokens, valid = encoder(values, mask).cleared()
+    assert tokens.shape == (*valid.shape, encoder.dim)
+    assert valid.any(dim=1).all()
+    (tokens * torch.randn_like(tokens)).sum().backward()
+    assert [name for name, gradient in gradients(encoder).items() if not gradient.any()] == []
+
+
+def inputs_of(modality: str, cfg: DictConfig) -> tuple[Tensor, Tensor | None]:
+    """Two rows as configs/input/ says they are, the first as long as it can be."""
+    if modality in ("image", "vector"):
+        return torch.randn((2, 3, cfg.size, cfg.size) if modality == "image" else (2, 7)), None
+    if modality == "text":
+        values = torch.randint(6, cfg.vocab_size, (2, cfg.max_length))
+    elif modality == "audio":
+        values = torch.randn(2, round(cfg.max_seconds * cfg.sample_rate))
+    elif modality == "video":
+        values = torch.randn(2, cfg.num_frames, 3, cfg.size, cfg.size)
+    else:
+        assert modality == "sequence", f"say here what a row of {modality} is"
+        values = torch.randn(2, cfg.max_length, 7)
+    length = values.shape[1]
+    return values, torch.arange(length) < torch.tensor([[length], [length // 3]])
+
+
+@of_groups("data")
 def test_a_data_set_is_built_and_no_table_is_opened(file: Path, choosing: Any) -> None:
     data = build_data(compose(choosing(file)))
     assert isinstance(data, DataModule)
@@ -209,7 +259,7 @@ def test_every_argument_of_our_own_stands_in_the_file(file: Path) -> None:
     top = content(file)
     for node in nodes(top):
         if node["_target_"].startswith("mmtrain."):
-            given = {key for key in node if not key.startswith("_")}
+            given = {key for key in node if not key.startswith("_") and key != "defaults"} | placed(node)
             taken = set(inspect.signature(get_object(node["_target_"])).parameters)
             handed_over = HANDED_OVER.get(file.parts[0], set()) if node is top else set()
             assert given <= taken, node["_target_"]

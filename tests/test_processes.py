@@ -54,7 +54,13 @@ def test_two_processes_train_and_test_as_one(tables: Path, tmp_path: Path) -> No
 def test_two_processes_take_the_steps_of_one(tables: Path, tmp_path: Path) -> None:
     """One global batch, no dropout: the weights after an epoch agree, whatever the number of processes."""
     plain = ["task=[contrastive,classification]", "encoder.text.dropout=0", "fusion.dropout=0", "trainer.max_epochs=1"]
-    plain += ["encoder.image.drop_path=0", "task.classification.dropout=0", "optimizer.lr=1e-3", "optimizer.eps=1e-3"]
+    plain += [
+        "encoder.image.drop_path=0",
+        "encoder.image.dropout=0",
+        "task.classification.dropout=0",
+        "optimizer.lr=1e-3",
+        "optimizer.eps=1e-3",
+    ]
     assert train(tables, tmp_path / "one", *plain).returncode == 0
     ranks = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
     assert train(tables, tmp_path / "two", *plain, *ranks).returncode == 0

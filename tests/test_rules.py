@@ -24,9 +24,11 @@ def faults(*overrides: str) -> list[str]:
         ["optimizer.lr=1", "encoder.image.mlp_ratio=2", "trainer.limit_train_batches=10", "trainer.deterministic=warn"],
         ["trainer.gradient_clip_val=null", "trainer.val_check_interval=0.5", "trainer.max_time=00:00:01:00"],
         ["encoder.text.dropout=1", "encoder.image.drop_path=0", "optimizer.lr=0", "data.num_workers=0", "seed=0"],
-        ["data.targets=[label,kind]", "task.classification.target=kind", "+data.columns.kind=group"],
+        ["+target@data.targets.kind=class", "task.classification.target=kind", "+data.columns.kind=group"],
         ["dim=96", "encoder.text.dim=120", "encoder.text.num_heads=8", "fusion.num_heads=6"],
-        ["data.inputs.image.size=56", "encoder.image.patch_size=14"],
+        ["data.inputs.image.size=56", "encoder.image.patch_size=14", "encoder.video.image.patch_size=7"],
+        ["data.inputs.video.size=32", "encoder.video.image.image_size=32", "encoder.video.temporal=gru"],
+        ["encoder/image@encoder.video.image=resnet", "data.inputs.video.size=32", "encoder/audio=cnn"],
         ["trainer.devices=[0,1]", "data.batch_size=2"],
         ["trainer.devices=auto", "trainer.accumulate_grad_batches=4", "data.batch_size=4"],
         ["trainer.devices='0,1'", "trainer.max_epochs=null", "trainer.max_steps=10"],
@@ -80,6 +82,14 @@ BAD = {
             "data.inputs.text.algorithm = bp is not known ({})\n    did you mean bpe? It can be bpe, wordpiece",
         ),
         (
+            "encoder.audio.mel_scale=hkt",
+            "encoder.audio.mel_scale = hkt is not known ({})\n    did you mean htk? It can be htk, slaney",
+        ),
+        (
+            "encoder.video.temporal=max",
+            "encoder.video.temporal = max is not known ({})\n    encoder.video.temporal can be mean, gru, transformer",
+        ),
+        (
             "trainer.accelerator=gpuu",
             "trainer.accelerator = gpuu is not known ({})\n"
             "    did you mean gpu? It can be auto, cpu, gpu, cuda, mps, tpu",
@@ -128,16 +138,18 @@ BAD = {
     "rule_tasks": [
         (
             "task.contrastive.modalities=[image,txt]",
-            "task.contrastive.modalities names txt, but encoder has image, text ({})\n    did you mean text?",
+            "task.contrastive.modalities names txt, but encoder has image, text, audio, video, vector, sequence ({})\n"
+            "    did you mean text?",
         ),
         (
             "task.classification.reads=fuse",
-            "task.classification.reads names fuse, but encoder has image, text ({})\n    did you mean fused?",
+            "task.classification.reads names fuse, but encoder has image, text, audio, video, vector, sequence ({})\n"
+            "    did you mean fused?",
         ),
         (
             "task.classification.target=lable",
-            "task.classification.target = lable, but data.targets has label ({})\n"
-            "    did you mean label? Else learn it with data.targets=[label,lable]",
+            "task.classification.target = lable, but data.targets has label, labels, number, answer ({})\n"
+            "    did you mean label? Else learn it with +target@data.targets.lable=class",
         ),
     ],
     "rule_targets": [
@@ -148,6 +160,16 @@ BAD = {
         (
             "~encoder.text._target_",
             "encoder.text has no _target_ ({})\n    name its class, _target_: package.module.Class",
+        ),
+        (
+            "~encoder.video.image.depth",
+            "encoder.video.image._target_ = mmtrain.encoders.image.vit.ViT needs depth ({})\n"
+            "    set depth beside _target_",
+        ),
+        (
+            "~encoder.vector.num_tokens",
+            "encoder.vector._target_ = mmtrain.encoders.vector.mlp.VectorMLP needs num_tokens ({})\n"
+            "    set num_tokens beside _target_",
         ),
         (
             "balance._target_=mmtrain.balance.fixed.Fixd",
@@ -184,6 +206,18 @@ BAD = {
             "encoder.image.patch_size=7",
             "encoder.image.image_size = 64 is not divisible by encoder.image.patch_size = 7 ({})\n"
             "    set encoder.image.patch_size to 8, or data.inputs.image.size to 70",
+        ),
+        (
+            "encoder.audio.patch_mels=7",
+            "encoder.audio.num_mels = 64 is not divisible by encoder.audio.patch_mels = 7 ({})\n"
+            "    set encoder.audio.patch_mels to 8, or encoder.audio.num_mels to 70",
+        ),
+    ],
+    "rule_sizes": [
+        (
+            "data.inputs.video.size=32",
+            "encoder.video.image.image_size = 64, but data.inputs.video.size = 32 ({})\n"
+            "    set encoder.video.image.image_size to 32, or data.inputs.video.size to 64",
         ),
     ],
     "rule_devices": [
@@ -287,10 +321,13 @@ def test_a_width_that_is_set_once_is_mended_once_for_each_part_that_has_it() -> 
 
 
 def test_a_size_that_is_set_once_is_mended_where_it_is_set() -> None:
-    assert faults("data.inputs.image.size=20") == [
-        "encoder.image.image_size = 20 is not divisible by encoder.image.patch_size = 8"
-        " (override data.inputs.image.size=20)\n"
-        "    set encoder.image.patch_size to 10, or data.inputs.image.size to 24"
+    """Pictures and the frames of films have it, and each encoder has its own patches."""
+    patches = ["encoder.image.patch_size=8", "encoder.video.image.patch_size=8"]
+    assert faults("data.inputs.image.size=20", *patches) == [
+        f"{key}.image_size = 20 is not divisible by {key}.patch_size = 8"
+        f" (override data.inputs.image.size=20, override {key}.patch_size=8)\n"
+        f"    set {key}.patch_size to 10, or data.inputs.image.size to 24"
+        for key in ("encoder.image", "encoder.video.image")
     ]
 
 
@@ -310,12 +347,13 @@ def test_a_run_without_a_task_is_no_run() -> None:
 
 def test_data_that_lacks_what_a_task_reads_is_named_with_the_files_of_the_tasks() -> None:
     assert faults("~encoder/text", "~fusion", "task=[contrastive]") == [
-        "task.contrastive.modalities names text, but encoder has image (configs/task/contrastive.yaml)\n"
+        "task.contrastive.modalities names text, but encoder has image, audio, video, vector, sequence"
+        " (configs/task/contrastive.yaml)\n"
         "    did you mean image?"
     ]
-    assert faults("data.targets=[]") == [
-        "task.classification.target = label, but data.targets has none (configs/task/classification.yaml)\n"
-        "    You can learn it with data.targets=[label]"
+    assert faults("~target@data.targets.label", "~target@data.targets.labels") == [
+        "task.classification.target = label, but data.targets has number, answer (configs/task/classification.yaml)\n"
+        "    did you mean number? Else learn it with +target@data.targets.label=class"
     ]
 
 

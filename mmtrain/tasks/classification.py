@@ -52,6 +52,11 @@ class Classification(nn.Module):
         self.weight = weight
         self.label_smoothing = label_smoothing
         self.names = known_targets[target].names
+        if len(self.names) < 2:
+            raise ValueError(
+                f"target = {target} has only the class {', '.join(self.names) or 'none'} in training;"
+                " add rows of another, or leave the task out"
+            )
         self.pool = MeanPool()
         self.head = nn.Sequential(
             nn.LayerNorm(dims[reads]), nn.Dropout(dropout), nn.Linear(dims[reads], len(self.names))

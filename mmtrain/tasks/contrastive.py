@@ -143,13 +143,10 @@ def _alone(tensor: Tensor) -> Tensor:
 
 def _shown(values: dict[str, Tensor], query: str, gallery: str, name: Callable[[int], str]) -> Retrieval:
     prefix = f"{query}_to_{gallery}/shown"
+    queries = values[f"{prefix}_queries"].reshape(-1)  # torchmetrics makes a scalar of one element
+    found = (values[f"{prefix}_{kind}"].reshape(len(queries), -1).tolist() for kind in ("rows", "scores", "right"))
     hits = [
         [Hit(name(row), score, bool(right)) for row, score, right in zip(*columns, strict=True)]
-        for columns in zip(
-            values[f"{prefix}_rows"].tolist(),
-            values[f"{prefix}_scores"].tolist(),
-            values[f"{prefix}_right"].tolist(),
-            strict=True,
-        )
+        for columns in zip(*found, strict=True)
     ]
-    return Retrieval(query, gallery, [name(row) for row in values[f"{prefix}_queries"].tolist()], hits)
+    return Retrieval(query, gallery, [name(row) for row in queries.tolist()], hits)
