@@ -172,7 +172,7 @@ class Record(Callback):
         started, step = self.samples_started
         seconds = max(time.monotonic() - started, 1e-9)
         steps = trainer.global_step - step
-        per_step = self.data.epoch_size / -(-self.data.epoch_size // self.data.batch_size)
+        per_step = self.data.epoch_size / self.data.steps_per_epoch
         best = trainer.checkpoint_callback
         assert isinstance(best, ModelCheckpoint)
         self.summary["steps"], self.summary["epochs"] = trainer.global_step, trainer.current_epoch
@@ -305,7 +305,11 @@ def _monitor(cfg: DictConfig, lit: LitModel, data: DataModule) -> str | None:
 
 def _facts(cfg: DictConfig) -> dict[str, Any]:
     """What must not change when a run goes on, because the data order follows from it."""
-    return {"seed": cfg.seed, "data.batch_size": cfg.data.batch_size}
+    return {
+        "seed": cfg.seed,
+        "data.batch_size": cfg.data.batch_size,
+        **{f"data.bucket.{key}": value for key, value in cfg.data.bucket.items() if key != "_target_"},
+    }
 
 
 def _command(cfg: DictConfig) -> str:

@@ -1,9 +1,10 @@
-"""Batches of samples that are about equally long, so that little is padded.
+"""Batches of samples that are alike: about equally long, so that little is padded, or of one value in a column.
 
 `window` batches' worth of consecutive positions are sorted by length and cut into batches, and the batches come in a
 keyed order: what a step has is still a function of seed, epoch and step alone. Sorting within windows and not over all
 keeps the company that a sample is in random. With a token budget (as fairseq's `max_tokens`) short samples come many
-in a batch and long ones few.
+in a batch and long ones few. By a column of words, rows that have the same one meet in a batch, which gives contrastive
+tasks wrong partners that are hard.
 
 Unusual is that the number of steps is the same in every epoch although the batches differ: schedules, limits and a
 resumed run count on it. A bound that no epoch exceeds is known beforehand, and large batches are halved to meet it.
@@ -12,15 +13,47 @@ resumed run count on it. A bound that no epoch exceeds is known beforehand, and 
 import heapq
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from mmtrain.data.dataset import Position
+from mmtrain.data.loader import limited
 from mmtrain.data.order import Order, mix, permuted
 
 _BATCHES = 0xBA7C
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """How batches of training are made of rows that are alike.
+
+    Attributes:
+        by: an input that has a length (text, audio, video, sequence), or a column of the table: numbers to sort by, or
+            words that are to meet; None: rows come as they come.
+        window: batches' worth of rows that are sorted together.
+        max_tokens: rows x longest of a step, over all devices; None for steps of `batch_size` rows.
+
+    Raises:
+        ValueError: for a window or a budget of nothing.
+    """
+
+    by: str | None
+    window: int
+    max_tokens: int | None
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise ValueError(f"bucket.window = {self.window} batches; set it to 1 or more")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"bucket.max_tokens = {self.max_tokens}; set it to 1 or more, or to null")
+        if self.max_tokens is not None and self.by is None:
+            raise ValueError(
+                f"bucket.max_tokens = {self.max_tokens} counts nothing without bucket.by\n"
+                "    set data.bucket.by to an input that has a length, such as text"
+            )
 
 
 class Plan(NamedTuple):
@@ -49,11 +82,11 @@ class BucketedSteps(Sampler[list[Position]]):
         world_size: number of processes.
         num_micro_batches: a step's samples on a rank are cut into so many; fillers make them even.
         first_step: the optimizer step to begin with, counted from the start of training.
-        steps_per_epoch: how many of an epoch's steps are taken, None for all.
+        limit: how many of an epoch's steps are taken, or which share of them (Lightning's limit_train_batches).
 
     Raises:
-        ValueError: when a row is longer than the budget, the window is none, or there is a budget and an order that
-            does not have each row once an epoch, of which no bound is known.
+        ValueError: when a row is longer than the budget, or there is a budget and an order that does not have each row
+            once an epoch, of which no bound is known.
     """
 
     def __init__(
@@ -69,20 +102,20 @@ class BucketedSteps(Sampler[list[Position]]):
         world_size: int = 1,
         num_micro_batches: int = 1,
         first_step: int = 0,
-        steps_per_epoch: int | None = None,
+        limit: int | float = 1.0,
     ) -> None:
         longest = int(lengths.max())
         if max_tokens is not None and longest > max_tokens:
             raise ValueError(
-                f"max_tokens = {max_tokens}, but row {int(lengths.argmax())} alone has {longest}\n"
-                f"    set max_tokens to {longest} or more, or cut samples with max_length"
+                f"data.bucket.max_tokens = {max_tokens}, but row {int(lengths.argmax())} alone has {longest}\n"
+                f"    set data.bucket.max_tokens to {longest} or more, or have the input cut what is long"
             )
-        if window < 1:
-            raise ValueError(f"window = {window} batches; set it to 1 or more")
+        assert window >= 1, "Buckets sees to it"
         if max_tokens is not None and not order.has_each_once:
             raise ValueError(
-                f"max_tokens = {max_tokens} needs epochs that have each row once, which weights, a temperature or an"
-                " epoch_size of data=mix change\n    set max_tokens to null, or mix by size"
+                f"data.bucket.max_tokens = {max_tokens} needs epochs that have each row once, which weights, a"
+                " temperature or an epoch_size of data=mix change\n"
+                "    set data.bucket.max_tokens to null, or mix by size"
             )
         self.lengths = lengths
         self.order = order
@@ -97,7 +130,7 @@ class BucketedSteps(Sampler[list[Position]]):
         self._num_steps = self._bound()
         self._plans: dict[int, Plan] = {}
         self._batches: tuple[tuple[int, int], list[list[int]]] | None = None
-        self.epoch, self.start = divmod(first_step, steps_per_epoch or len(self))
+        self.epoch, self.start = divmod(first_step, limited(len(self), limit))
 
     @property
     def sampler(self) -> "BucketedSteps":

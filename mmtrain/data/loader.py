@@ -25,7 +25,7 @@ class TrainSteps(Sampler[list[Position]]):
         world_size: number of processes.
         num_micro_batches: a step's samples on a rank are cut into so many; fillers make them even.
         first_step: the optimizer step to begin with, counted from the start of training.
-        steps_per_epoch: how many of an epoch's steps are taken, None for all.
+        limit: how many of an epoch's steps are taken, or which share of them (Lightning's limit_train_batches).
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class TrainSteps(Sampler[list[Position]]):
         world_size: int = 1,
         num_micro_batches: int = 1,
         first_step: int = 0,
-        steps_per_epoch: int | None = None,
+        limit: int | float = 1.0,
     ) -> None:
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
         self.num_micro_batches = num_micro_batches
-        self.epoch, self.start = divmod(first_step, steps_per_epoch or len(self))
+        self.epoch, self.start = divmod(first_step, limited(len(self), limit))
 
     @property
     def sampler(self) -> "TrainSteps":
@@ -94,6 +94,15 @@ class EvalSteps(Sampler[list[Position]]):
             first = (turn * self.world_size + self.rank) * self.batch_size
             mine = [(0, p) for p in range(first, min(first + self.batch_size, self.num_samples))]
             yield mine + [(0, -1)] * (self.batch_size - len(mine))
+
+
+def limited(num_steps: int, limit: int | float) -> int:
+    """How many steps Lightning takes of so many: all at 1.0, so many at most for an int, a share for a float.
+
+    >>> limited(40, 1.0), limited(40, 7), limited(40, 0.5)
+    (40, 7, 20)
+    """
+    return max(1, min(num_steps, limit if isinstance(limit, int) else int(num_steps * limit)))
 
 
 def make_loader(

@@ -11,17 +11,21 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from mmtrain.data.buckets import BucketedSteps, Buckets
 from mmtrain.data.columns import Column, find_columns, is_empty
 from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit
 from mmtrain.data.files import read_folder
 from mmtrain.data.kinds import InputKind, Learned, TargetKind
 from mmtrain.data.label import ClassLabel
 from mmtrain.data.loader import EvalSteps, TrainSteps, make_loader
+from mmtrain.data.order import KeyedOrder
 from mmtrain.data.row_checks import check_rows
+from mmtrain.data.row_lengths import row_lengths
 from mmtrain.data.splits import Split
 from mmtrain.data.tables import Tables
 from mmtrain.errors import ConfigError, SampleError
@@ -41,6 +45,7 @@ class DataModule(LightningDataModule):
         targets: by name, how to read it.
         max_bad: share of a split's rows that may turn out not to be readable before the run stops.
         confine: whether a path in a table may lead out of its folder.
+        bucket: how batches of training are made of rows that are alike.
         batch_size: samples of an optimizer step, over all devices and micro-batches.
         eval_batch_size: samples of a batch in validation, test and predict.
         num_workers: processes that load, per device; 0 loads in the training process.
@@ -58,6 +63,7 @@ class DataModule(LightningDataModule):
         targets: Mapping[str, TargetKind],
         max_bad: float,
         confine: bool,
+        bucket: Buckets,
         batch_size: int,
         eval_batch_size: int,
         num_workers: int,
@@ -72,6 +78,7 @@ class DataModule(LightningDataModule):
         self._targets = dict(targets)
         self.max_bad = max_bad
         self.confine = confine
+        self.bucket = bucket
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
@@ -82,6 +89,7 @@ class DataModule(LightningDataModule):
         self.tables: dict[str, Any] = {}
         self.inputs: dict[str, InputKind] = {}
         self.targets: dict[str, TargetKind] = {}
+        self._lengths: np.ndarray | None = None  # of each training row, when batches are made by something
 
     @property
     def known_targets(self) -> dict[str, Any]:
@@ -92,6 +100,11 @@ class DataModule(LightningDataModule):
     def epoch_size(self) -> int:
         """Samples of an epoch of training."""
         return len(self.tables["train"] if self._found.order is None else self._found.order)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch of training."""
+        return len(self._steps(rank=0, world_size=1, limit=1.0))
 
     def read(self, vocabulary_folder: Path, *, training: bool) -> None:
         """Open the tables; learn the vocabularies, or take those that the folder already holds.
@@ -129,6 +142,16 @@ class DataModule(LightningDataModule):
         vocabulary_folder.mkdir(parents=True, exist_ok=True)
         with FileLock(vocabulary_folder / ".vocabulary.lock"):
             self._vocabularies(vocabulary_folder, training=training)
+            if training and self.bucket.by is not None:
+                self._lengths = row_lengths(
+                    self.bucket,
+                    self.tables["train"],
+                    columns=self.columns,
+                    inputs=self.inputs,
+                    folder=self.folder,
+                    cache=vocabulary_folder,
+                )
+                self._steps(rank=0, world_size=1, limit=1.0)  # refuses a budget that cannot be kept
         self.notes = list(self._unseen())
 
     def _vocabularies(self, folder: Path, *, training: bool) -> None:
@@ -270,16 +293,30 @@ class DataModule(LightningDataModule):
         """The steps of training, from `first_step` on."""
         assert self.trainer is not None
         split = TrainSplit(self.tables["train"], order=self._found.order, **self.parts())
-        steps = TrainSteps(
-            num_samples=len(split),
-            batch_size=self.batch_size,
+        steps = self._steps(
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
-            num_micro_batches=self.num_micro_batches,
-            first_step=self.first_step,
-            steps_per_epoch=_limited(len(split), self.batch_size, self.trainer.limit_train_batches),
+            limit=self.trainer.limit_train_batches,
         )
         return self._loader(split, steps, self.num_micro_batches)
+
+    def _steps(self, *, rank: int, world_size: int, limit: int | float) -> TrainSteps | BucketedSteps:
+        shared: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "rank": rank,
+            "world_size": world_size,
+            "num_micro_batches": self.num_micro_batches,
+            "first_step": self.first_step,
+            "limit": limit,
+        }
+        if self._lengths is None:
+            return TrainSteps(num_samples=self.epoch_size, **shared)
+        order = self._found.order or KeyedOrder(self.epoch_size)
+        shared |= {"window": self.bucket.window, "max_tokens": self.bucket.max_tokens}
+        try:
+            return BucketedSteps(lengths=self._lengths, order=order, seed=self.seed, **shared)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """The validation split; nothing when there is none."""
@@ -314,8 +351,3 @@ class DataModule(LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )
-
-
-def _limited(num_samples: int, batch_size: int, limit: int | float) -> int:
-    steps = -(-num_samples // batch_size)
-    return max(1, min(steps, limit if isinstance(limit, int) else int(steps * limit)))

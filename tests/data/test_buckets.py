@@ -105,7 +105,7 @@ def test_a_run_goes_on_with_exactly_the_steps_that_remain(ranks: int, max_tokens
 
 
 def test_a_limited_epoch_counts_its_steps_by_the_limit() -> None:
-    (steps,) = bucketed(100, 10, first_step=7, steps_per_epoch=3)
+    (steps,) = bucketed(100, 10, first_step=7, limit=3)
     assert (steps.epoch, steps.start) == (2, 1)
 
 

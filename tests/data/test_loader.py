@@ -91,7 +91,7 @@ def test_set_epoch_keeps_the_place_only_in_the_epoch_that_goes_on() -> None:
 
 
 def test_a_limited_epoch_counts_its_steps_by_the_limit() -> None:
-    (steps,) = train_steps(100, 10, first_step=7, steps_per_epoch=3)
+    (steps,) = train_steps(100, 10, first_step=7, limit=3)
     assert (steps.epoch, steps.start) == (2, 1)
 
 

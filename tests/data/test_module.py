@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from mmtrain.data.buckets import Buckets
 from mmtrain.data.files import existing_folder
 from mmtrain.data.label import ClassLabel
 from mmtrain.data.module import DataModule
@@ -56,6 +57,7 @@ def module(root: Path, *, columns: dict[str, str | None] | None = None, **change
         "split": Split(column=None, fractions={"train": 0.8, "val": 0.1, "test": 0.1}, group=None),
         "max_bad": 0.01,
         "confine": False,
+        "bucket": Buckets(by=None, window=20, max_tokens=None),
         "batch_size": 4,
         "eval_batch_size": 3,
         "num_workers": 0,
@@ -251,3 +253,23 @@ def test_the_files_of_a_vocabulary_are_for_people_too(tmp_path: Path) -> None:
     read(make_folder(tmp_path / "data"), tmp_path / "run")
     known = json.loads((tmp_path / "run" / "classes_label.json").read_text())
     assert known == {"names": ["ant", "cat", "dog"], "counts": [3, 4, 3]}
+
+
+def test_batches_can_be_made_of_rows_that_are_alike(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "data", 12)
+    data = read(root, tmp_path / "run", bucket=Buckets(by="label", window=3, max_tokens=None), num_micro_batches=1)
+    batches = [batch for [batch] in attached(data).train_dataloader()]
+    labels = [{int(label) for label in batch.targets["label"]} for batch in batches]
+    assert sorted(map(len, labels)) == [1, 1, 1], "four cats, four dogs and four ants, each in a batch of their own"
+    assert sorted(i for batch in batches for i in batch.ids) == sorted(f"r{n}" for n in range(12))
+
+
+def test_a_step_can_have_a_budget_of_tokens(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "data", 24)
+    bucket = Buckets(by="text", window=4, max_tokens=12)
+    data = read(root, tmp_path / "run", bucket=bucket, num_micro_batches=1, batch_size=24)
+    batches = [batch for [batch] in attached(data).train_dataloader()]
+    assert all(batch.inputs["text"].values.numel() <= 12 for batch in batches)
+    assert sorted(i for batch in batches for i in batch.ids if i) == sorted(f"r{n}" for n in range(24))
+    refusal = refused(root, tmp_path / "other", bucket=Buckets(by="text", window=4, max_tokens=2))
+    assert "data.bucket.max_tokens = 2, but row" in refusal

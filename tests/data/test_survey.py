@@ -9,6 +9,7 @@ import datasets
 import pytest
 
 from mmtrain.data.answer import Answer
+from mmtrain.data.buckets import Buckets
 from mmtrain.data.label import ClassLabel
 from mmtrain.data.module import DataModule
 from mmtrain.data.multilabel import MultiLabel
@@ -36,6 +37,7 @@ def module(source: Callable[[], Path | Tables], folder: Path, **changed: Any) ->
         "columns": {},
         "max_bad": 0.5,
         "confine": False,
+        "bucket": Buckets(by=None, window=20, max_tokens=None),
         "batch_size": 1,
         "eval_batch_size": 1,
         "num_workers": 0,
