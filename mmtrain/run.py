@@ -294,13 +294,24 @@ def _refuse_to_write_over(folder: Path) -> None:
 
 
 def _monitor(cfg: DictConfig, lit: LitModel, data: DataModule) -> str | None:
-    """The metric that chooses the best checkpoint; None when there is no validation split."""
+    """The metric that chooses the best checkpoint; None when there is no validation split.
+
+    Raises:
+        ConfigError: when no row of the validation split can give that metric.
+    """
     if "val" not in data.tables:
         return None
-    if cfg.monitor is not None:
-        return cfg.monitor
-    name, task = next(iter(lit.model.tasks.items()))
-    return f"val/{name}/{task.monitor}"
+    judged = [n for n, task in lit.model.tasks.items() if data.has_row("val", needs=task.needs, targets=task.targets)]
+    if cfg.monitor is None and judged:
+        return f"val/{judged[0]}/{lit.model.tasks[judged[0]].monitor}"
+    if cfg.monitor is not None and str(cfg.monitor).split("/")[1] in ["loss", *judged]:
+        return str(cfg.monitor)
+    wanted = cfg.monitor or f"val/{next(iter(cfg.task))}/{next(iter(lit.model.tasks.values())).monitor}"
+    other = f"set monitor to val/{judged[0]}/{lit.model.tasks[judged[0]].monitor}, or " if judged else ""
+    raise ConfigError(
+        f"monitor = {wanted} chooses the best checkpoint, but no row of the validation split has what its task needs\n"
+        f"    {other}fill the columns of the validation split"
+    )
 
 
 def _facts(cfg: DictConfig) -> dict[str, Any]:

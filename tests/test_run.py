@@ -195,3 +195,20 @@ def test_parts_that_no_task_reads_are_not_built(options: list[str], tables: Path
     assert run_tiny(tables, tmp_path / "run", *options, "trainer.max_steps=2") == 0
     parts = {p["part"] for p in json.loads((tmp_path / "run" / "summary.json").read_text())["parts"]}
     assert ("fusion" in parts) == ("classification" in options[0])
+
+
+def test_the_best_checkpoint_is_chosen_by_a_task_that_the_validation_split_can_judge(
+    tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "images").symlink_to(tables / "images")
+    for split in ROWS:
+        rows = [json.loads(line) for line in (tables / f"{split}.jsonl").read_text().splitlines()]
+        kept = [row | ({"caption": None} if split == "val" else {}) for row in rows]
+        (root / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    assert run_tiny(root, tmp_path / "run") == 0
+    assert json.loads((tmp_path / "run/summary.json").read_text())["best"]["metric"] == "val/classification/accuracy"
+    assert run_tiny(root, tmp_path / "other", "task=[contrastive]") == 2
+    message = capsys.readouterr()
+    assert "no row of the validation split has what its task needs" in message.out + message.err

@@ -7,7 +7,7 @@ back to the folder, to go on or to test, takes it from there: a table without ca
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from mmtrain.data.buckets import BucketedSteps, Buckets
-from mmtrain.data.columns import Column, find_columns, is_empty
+from mmtrain.data.columns import Column, cell_of, find_columns, is_empty
 from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit
 from mmtrain.data.files import read_folder
 from mmtrain.data.kinds import InputKind, Learned, TargetKind
@@ -255,6 +255,17 @@ class DataModule(LightningDataModule):
             f"{self.folder} has no {name} table; it has {', '.join(self.tables)}\n"
             f"    add {name}.jsonl (or .csv, .parquet ...)"
         )
+
+    def has_row(self, split: str, *, needs: Sequence[str], targets: Sequence[str]) -> bool:
+        """Whether some row of a split has all of these inputs (any one, when none is named) and all of these targets."""
+        table = self.tables[split]
+        for row in range(len(table)):
+            cells = table[row]
+            there = [m for m in self.inputs if not is_empty(cell_of(cells, self.columns.get(m)))]
+            known = [n for n in targets if n in self.targets and not is_empty(cell_of(cells, self.columns.get(n)))]
+            if there and set(needs) <= set(there) and len(known) == len(targets):
+                return True
+        return False
 
     def parts(self) -> dict[str, Any]:
         """What every split of this data is read with."""

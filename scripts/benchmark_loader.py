@@ -1,0 +1,322 @@
+"""What loading costs: mmtrain's training loader over a plain PyTorch DataLoader, and tables of a million rows.
+
+    python scripts/benchmark_loader.py speed [--rounds 3] [--num-workers 0]
+    python scripts/benchmark_loader.py rows [--rows 1000000]
+
+`speed`: samples per second over the same files, with the same decoders and the same random transforms. The two
+alternate, so that a machine that slows down slows both. What mmtrain does besides (an order and draws that follow from
+the seed, keys of contents, checks, masks) counts against it. The plain loader goes through a film from its first frame.
+
+`rows`: for each table the seconds from opening it to the first batch, and the memory of the process and its workers,
+each measured in a fresh process; then the time that a position of the order takes. Memory is PSS (Linux only): a page
+that processes share counts once. In brackets what is not of files, because the system can drop pages of files.
+"""
+
+import argparse
+import json
+import logging
+import math
+import multiprocessing
+import os
+import re
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+import pyarrow
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+from pyarrow import parquet
+from pytorch_lightning import Trainer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from mmtrain.build import build_data, compose
+from mmtrain.data.order import permuted, permuted_many
+
+WARMUP_BATCHES, BATCHES = 2, 20
+NUM_CLASSES = 10
+NUM_FRAMES, FPS = 16, 25
+NUM_PICTURES, NUM_WORDS = 200, 5000  # that the rows of a large table share
+LOOK_AFTER = (100, 1000)  # batches
+POSITIONS = 10**9
+
+
+class Plain(Dataset[tuple[Tensor, int]]):
+    """Files and their classes; the DataLoader shuffles and stacks."""
+
+    def __init__(self, files: list[Path], read: Callable[[Path], Tensor]) -> None:
+        self.files = files
+        self.read = read
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+        return self.read(self.files[row]), row % NUM_CLASSES
+
+
+def crop(size: int) -> v2.Compose:
+    """What configs/input/image.yaml asks for."""
+    crop = v2.RandomResizedCrop(size, scale=(0.6, 1.0), ratio=(0.9, 1.1), antialias=True)
+    scale = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)]
+    return v2.Compose([crop, *scale])
+
+
+def read_picture(path: Path, *, transform: v2.Compose) -> Tensor:
+    with Image.open(path) as picture:
+        return transform(picture.convert("RGB"))
+
+
+def read_sound(path: Path) -> Tensor:
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=16000)
+    with av.open(str(path)) as container:
+        pieces = [out.to_ndarray() for frame in container.decode(audio=0) for out in resampler.resample(frame)]
+    pieces += [out.to_ndarray() for out in resampler.resample(None)]
+    return torch.from_numpy(np.concatenate(pieces, axis=1)[0])
+
+
+def read_film(path: Path, *, transform: v2.Compose) -> Tensor:
+    """One frame at random from each of NUM_FRAMES equal parts."""
+    frames: list[np.ndarray] = []
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        edges = [part * stream.frames // NUM_FRAMES for part in range(NUM_FRAMES + 1)]
+        wanted = [int(torch.randint(low, high, ())) for low, high in pairwise(edges)]
+        for number, frame in enumerate(container.decode(stream)):
+            if number == wanted[len(frames)]:
+                frames.append(frame.to_ndarray(format="rgb24"))
+            if len(frames) == NUM_FRAMES:
+                break
+    return transform(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2))
+
+
+def noise(number: int, width: int, height: int) -> Image.Image:
+    """Large smooth patches with small ones upon them."""
+    draws = np.random.default_rng(number)
+    cells = [draws.integers(0, 256, (height // cell, width // cell, 3), dtype=np.uint8) for cell in (16, 4)]
+    large, small = (Image.fromarray(c).resize((width, height), Image.Resampling.BICUBIC) for c in cells)
+    return Image.blend(large, small, 0.3)
+
+
+def write_picture(path: Path, number: int, *, width: int, height: int) -> None:
+    noise(number, width, height).save(path, quality=90)
+
+
+def write_sound(path: Path, number: int) -> None:
+    """5 s of 44.1 kHz: a chord with hiss."""
+    draws = np.random.default_rng(number)
+    hertz, time = draws.uniform(100, 4000, (3, 1)), np.arange(5 * 44100) / 44100
+    sound = 0.2 * np.sin(2 * math.pi * hertz * time).sum(0) + 0.02 * draws.standard_normal(len(time))
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("flac", rate=44100, layout="mono")
+        samples = (32767 * sound).astype(np.int16)[None]
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        frame.sample_rate = 44100
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+
+
+def write_film(path: Path, number: int, *, seconds: int, options: dict[str, str]) -> None:
+    """320 x 240, H.264: a window that moves over a picture."""
+    ground = np.asarray(noise(number, 640, 480))
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", **options})
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for second in np.arange(seconds * FPS) / FPS:
+            x, y = round(160 + 150 * math.sin(second)), round(120 + 110 * math.cos(1.3 * second))
+            pixels = np.ascontiguousarray(ground[y : y + 240, x : x + 320])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+class Case(NamedTuple):
+    """What `speed` loads: some files again and again, written and read by these."""
+
+    name: str
+    file: str
+    num_files: int
+    batch_size: int
+    write: Callable[[Path, int], None]
+    read: Callable[[Path], Tensor]
+    overrides: list[str]
+
+
+def cases() -> list[Case]:
+    small, large = partial(write_picture, width=64, height=64), partial(write_picture, width=320, height=256)
+    clip, long = partial(write_film, seconds=10, options={}), partial(write_film, seconds=60, options={"g": str(FPS)})
+    picture, film = partial(read_picture, transform=crop(64)), partial(read_film, transform=crop(112))
+    sound = ["data.inputs.audio.time_mask=0", "data.inputs.audio.freq_mask=0"]
+    frames = ["data.inputs.video.size=112", f"data.inputs.video.num_frames={NUM_FRAMES}"]
+    return [
+        Case("64 px from PNG of 64 x 64", "image.png", 256, 128, small, picture, []),
+        Case(
+            "224 px from JPEG of 320 x 256",
+            "image.jpg",
+            128,
+            32,
+            large,
+            partial(read_picture, transform=crop(224)),
+            ["data.inputs.image.size=224"],
+        ),
+        Case("5 s at 16 kHz from FLAC of 44.1 kHz", "audio.flac", 32, 16, write_sound, read_sound, sound),
+        Case("16 frames of 10 s", "video.mp4", 8, 4, clip, film, frames),
+        Case("16 frames of 60 s, a key frame a second", "video.mp4", 2, 1, long, film, frames),
+    ]
+
+
+def train_loader(cfg: DictConfig) -> DataLoader[Any]:
+    """The loader that train.py trains with."""
+    data = build_data(cfg)
+    data.read(Path(cfg.run_dir), training=True)
+    data.trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    return data.train_dataloader()
+
+
+def both_loaders(case: Case, folder: Path, num_workers: int) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    modality, _, ending = case.file.partition(".")
+    files = [folder / f"{number}.{ending}" for number in range(case.num_files)]
+    for number, path in enumerate(files):
+        case.write(path, number)
+    rows = [files[row % case.num_files] for row in range(BATCHES * case.batch_size)]
+    table = [{modality: path.name, "label": str(row % NUM_CLASSES)} for row, path in enumerate(rows)]
+    (folder / "train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in table))
+    common = ["data=files", f"data.root={folder}", f"run_dir={folder}/run", f"data.num_workers={num_workers}"]
+    task = ["task=[classification]", f"task.classification.reads={modality}", f"data.batch_size={case.batch_size}"]
+    ours = train_loader(compose([*common, *task, *case.overrides]))
+    options: dict[str, Any] = {"num_workers": num_workers, "persistent_workers": num_workers > 0}
+    return ours, DataLoader(Plain(rows, case.read), batch_size=case.batch_size, shuffle=True, **options)
+
+
+def rate(loader: DataLoader[Any], batch_size: int) -> float:
+    """Samples per second of an epoch without its first batches."""
+    started = 0.0
+    for number, _ in enumerate(loader, start=1):
+        if number == WARMUP_BATCHES:
+            started = time.perf_counter()
+    return (BATCHES - WARMUP_BATCHES) * batch_size / (time.perf_counter() - started)
+
+
+def speed(console: Console, folder: Path, *, rounds: int, num_workers: int) -> None:
+    table = Table("", "mmtrain", "plain", "ratio", title=f"samples per second, medians; num_workers={num_workers}")
+    for case in cases():
+        with console.status(case.name), tempfile.TemporaryDirectory(dir=folder) as own:
+            ours, plain = both_loaders(case, Path(own), num_workers)
+            rates = [(rate(ours, case.batch_size), rate(plain, case.batch_size)) for _ in range(rounds)]
+        row = [statistics.median(column) for column in zip(*((o, p, o / p) for o, p in rates), strict=True)]
+        table.add_row(case.name, f"{row[0]:.1f}", f"{row[1]:.1f}", f"{row[2]:.3f}")
+    console.print(table)
+
+
+def write_tables(folder: Path, num_rows: int) -> None:
+    """train.jsonl and train.parquet, each in a folder of its own, and the pictures of both."""
+    for name in ("pictures", "jsonl", "parquet"):
+        (folder / name).mkdir()
+    for number in range(NUM_PICTURES):
+        write_picture(folder / f"pictures/{number}.png", number, width=32, height=32)
+    draws = Random(0)
+    words = ["".join(draws.choices("abdefgiklmnoprstu", k=draws.randint(2, 9))) for _ in range(NUM_WORDS)]
+    columns = {
+        "image": [f"../pictures/{row % NUM_PICTURES}.png" for row in range(num_rows)],
+        "caption": [" ".join(draws.choices(words, k=8)) for _ in range(num_rows)],
+        "label": [f"class {row % NUM_CLASSES}" for row in range(num_rows)],
+    }
+    parquet.write_table(pyarrow.table(columns), folder / "parquet/train.parquet")
+    with (folder / "jsonl/train.jsonl").open("w") as table:
+        for cells in zip(*columns.values(), strict=True):
+            table.write(json.dumps(dict(zip(columns, cells, strict=True))) + "\n")
+
+
+def memory() -> str:
+    """Of this process and its workers."""
+    pids = [os.getpid(), *(worker.pid for worker in multiprocessing.active_children())]
+    text = "".join(Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids)
+    kilobytes = {name: sum(map(int, re.findall(rf"^{name}: +(\d+)", text, re.M))) for name in ("Pss", "Pss_File")}
+    return f"{kilobytes['Pss'] / 1024:.0f} ({(kilobytes['Pss'] - kilobytes['Pss_File']) / 1024:.0f})"
+
+
+def measure(folder: Path, num_workers: int) -> list[str]:
+    """Seconds to the first batch and memory after more, for a process that has done nothing else."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    common = ["data=files", f"data.root={folder}", f"run_dir={folder}/run", f"data.num_workers={num_workers}"]
+    cfg = compose([*common, "data.inputs.image.size=32", "data.batch_size=32"])
+    started = time.perf_counter()
+    loader = train_loader(cfg)
+    found: list[str] = []
+    number = 0
+    while number < LOOK_AFTER[-1]:
+        for number, _ in enumerate(loader, start=number + 1):
+            if number == 1:
+                found.append(f"{time.perf_counter() - started:.1f}")
+            if number in LOOK_AFTER:
+                found.append(memory())
+            if number == LOOK_AFTER[-1]:
+                break
+    return found
+
+
+def rows(console: Console, folder: Path, *, num_rows: int) -> None:
+    title = f"{num_rows:,} rows in batches of 32"
+    table = Table("", "num_workers", "s to first batch", *(f"MiB after {n:,}" for n in LOOK_AFTER), title=title)
+    with console.status("writing the tables"):
+        write_tables(folder, num_rows)
+    for kind in ("jsonl", "parquet"):
+        for when, num_workers in (("first time", 0), ("again", 0), ("again", 4)):
+            with console.status(f"{kind}, {when}, {num_workers} workers"), fresh_process() as process:
+                found = process.submit(measure, folder / kind, num_workers).result()
+            table.add_row(f"{kind}, {when}", str(num_workers), *found)
+    console.print(table)
+
+
+def fresh_process() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+
+def order(console: Console) -> None:
+    table = Table("positions", "permuted", "permuted_many", title=f"ns per position of {POSITIONS:,}")
+    for count in (10**4, 10**6):
+        positions = np.random.default_rng(0).integers(0, POSITIONS, count)
+        times = [time.perf_counter()]
+        for position in positions.tolist():
+            permuted(position, POSITIONS, seed=0, epoch=0)
+        times.append(time.perf_counter())
+        permuted_many(positions, POSITIONS, seed=0, epoch=0)
+        times.append(time.perf_counter())
+        table.add_row(f"{count:,}", *(f"{1e9 * (end - start) / count:.0f}" for start, end in pairwise(times)))
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    fast = commands.add_parser("speed", help="samples per second beside a plain loader")
+    fast.add_argument("--rounds", type=int, default=3, metavar="N", help="of each loader (3)")
+    fast.add_argument("--num-workers", type=int, default=0, metavar="N", help="processes that load (0)")
+    many = commands.add_parser("rows", help="time and memory of large tables")
+    many.add_argument("--rows", type=int, default=1_000_000, metavar="N", help="of each table (1000000)")
+    asked = parser.parse_args()
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    console = Console()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HF_DATASETS_CACHE"] = f"{folder}/cache"  # read when `datasets` is imported, with the first table
+        if asked.command == "speed":
+            speed(console, Path(folder), rounds=asked.rounds, num_workers=asked.num_workers)
+        else:
+            rows(console, Path(folder), num_rows=asked.rows)
+            order(console)
+
+
+if __name__ == "__main__":
+    main()
