@@ -5,11 +5,12 @@
 
 `speed`: samples per second over the same files, with the same decoders and the same random transforms. The two
 alternate, so that a machine that slows down slows both. What mmtrain does besides (an order and draws that follow from
-the seed, keys of contents, checks, masks) counts against it. The plain loader goes through a film from its first frame.
+the seed, keys of contents, checks, masks) counts against it. The plain loader decodes a film from its first frame to
+the last that it takes.
 
-`rows`: for each table the seconds from opening it to the first batch, and the memory of the process and its workers,
-each measured in a fresh process; then the time that a position of the order takes. Memory is PSS (Linux only): a page
-that processes share counts once. In brackets what is not of files, because the system can drop pages of files.
+`rows`: for each kind of table the seconds from opening it to the first batch, and the memory of the process and its
+workers, each in a fresh process; then what a position of the order costs. Memory is PSS (Linux only): a page that
+processes share counts once. In brackets what is not of files, because the system can drop pages of files.
 """
 
 import argparse
@@ -20,12 +21,13 @@ import multiprocessing
 import os
 import re
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -34,7 +36,6 @@ import av
 import numpy as np
 import pyarrow
 import torch
-from omegaconf import DictConfig
 from PIL import Image
 from pyarrow import parquet
 from pytorch_lightning import Trainer
@@ -89,16 +90,17 @@ def read_sound(path: Path) -> Tensor:
     return torch.from_numpy(np.concatenate(pieces, axis=1)[0])
 
 
-def read_film(path: Path, *, transform: v2.Compose) -> Tensor:
+def read_film(path: Path, *, transform: v2.Compose, threads: str) -> Tensor:
     """One frame at random from each of NUM_FRAMES equal parts."""
     frames: list[np.ndarray] = []
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
+        stream.thread_type = threads
         edges = [part * stream.frames // NUM_FRAMES for part in range(NUM_FRAMES + 1)]
         wanted = [int(torch.randint(low, high, ())) for low, high in pairwise(edges)]
         for number, frame in enumerate(container.decode(stream)):
             if number == wanted[len(frames)]:
-                frames.append(frame.to_ndarray(format="rgb24"))
+                frames.append(frame.to_ndarray(format="rgb24", threads=1))
             if len(frames) == NUM_FRAMES:
                 break
     return transform(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2))
@@ -119,13 +121,12 @@ def write_picture(path: Path, number: int, *, width: int, height: int) -> None:
 def write_sound(path: Path, number: int) -> None:
     """5 s of 44.1 kHz: a chord with hiss."""
     draws = np.random.default_rng(number)
-    hertz, time = draws.uniform(100, 4000, (3, 1)), np.arange(5 * 44100) / 44100
-    sound = 0.2 * np.sin(2 * math.pi * hertz * time).sum(0) + 0.02 * draws.standard_normal(len(time))
+    hertz, seconds = draws.uniform(100, 4000, (3, 1)), np.arange(5 * 44100) / 44100
+    sound = 0.2 * np.sin(2 * math.pi * hertz * seconds).sum(0) + 0.02 * draws.standard_normal(len(seconds))
+    frame = av.AudioFrame.from_ndarray((32767 * sound).astype(np.int16)[None], format="s16", layout="mono")
+    frame.sample_rate = 44100
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("flac", rate=44100, layout="mono")
-        samples = (32767 * sound).astype(np.int16)[None]
-        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
-        frame.sample_rate = 44100
         container.mux([*stream.encode(frame), *stream.encode(None)])
 
 
@@ -156,29 +157,24 @@ class Case(NamedTuple):
 
 def cases() -> list[Case]:
     small, large = partial(write_picture, width=64, height=64), partial(write_picture, width=320, height=256)
+    read_small, read_large = (partial(read_picture, transform=crop(size)) for size in (64, 224))
     clip, long = partial(write_film, seconds=10, options={}), partial(write_film, seconds=60, options={"g": str(FPS)})
-    picture, film = partial(read_picture, transform=crop(64)), partial(read_film, transform=crop(112))
+    alone, threads = (partial(read_film, transform=crop(112), threads=kind) for kind in ("NONE", "AUTO"))
     sound = ["data.inputs.audio.time_mask=0", "data.inputs.audio.freq_mask=0"]
-    frames = ["data.inputs.video.size=112", f"data.inputs.video.num_frames={NUM_FRAMES}"]
+    film = ["data.inputs.video.size=112", f"data.inputs.video.num_frames={NUM_FRAMES}"]
     return [
-        Case("64 px from PNG of 64 x 64", "image.png", 256, 128, small, picture, []),
-        Case(
-            "224 px from JPEG of 320 x 256",
-            "image.jpg",
-            128,
-            32,
-            large,
-            partial(read_picture, transform=crop(224)),
-            ["data.inputs.image.size=224"],
-        ),
-        Case("5 s at 16 kHz from FLAC of 44.1 kHz", "audio.flac", 32, 16, write_sound, read_sound, sound),
-        Case("16 frames of 10 s", "video.mp4", 8, 4, clip, film, frames),
-        Case("16 frames of 60 s, a key frame a second", "video.mp4", 2, 1, long, film, frames),
+        Case("64 px of PNG, 64 x 64", "image.png", 256, 128, small, read_small, []),
+        Case("224 px of JPEG, 320 x 256", "image.jpg", 128, 32, large, read_large, ["data.inputs.image.size=224"]),
+        Case("16 kHz of FLAC, 5 s, 44.1 kHz", "audio.flac", 32, 16, write_sound, read_sound, sound),
+        Case("16 frames of 10 s", "video.mp4", 8, 4, clip, alone, film),
+        Case("16 frames of 10 s, plain with threads", "video.mp4", 8, 4, clip, threads, film),
+        Case("16 frames of 60 s, key frame each second", "video.mp4", 2, 1, long, alone, film),
     ]
 
 
-def train_loader(cfg: DictConfig) -> DataLoader[Any]:
+def train_loader(folder: Path, overrides: list[str]) -> DataLoader[Any]:
     """The loader that train.py trains with."""
+    cfg = compose(["data=files", f"data.root={folder}", f"run_dir={folder}/{os.getpid()}", *overrides])
     data = build_data(cfg)
     data.read(Path(cfg.run_dir), training=True)
     data.trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
@@ -193,11 +189,11 @@ def both_loaders(case: Case, folder: Path, num_workers: int) -> tuple[DataLoader
     rows = [files[row % case.num_files] for row in range(BATCHES * case.batch_size)]
     table = [{modality: path.name, "label": str(row % NUM_CLASSES)} for row, path in enumerate(rows)]
     (folder / "train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in table))
-    common = ["data=files", f"data.root={folder}", f"run_dir={folder}/run", f"data.num_workers={num_workers}"]
-    task = ["task=[classification]", f"task.classification.reads={modality}", f"data.batch_size={case.batch_size}"]
-    ours = train_loader(compose([*common, *task, *case.overrides]))
+    size = [f"data.batch_size={case.batch_size}", f"data.num_workers={num_workers}"]
+    task = ["task=[classification]", f"task.classification.reads={modality}"]
     options: dict[str, Any] = {"num_workers": num_workers, "persistent_workers": num_workers > 0}
-    return ours, DataLoader(Plain(rows, case.read), batch_size=case.batch_size, shuffle=True, **options)
+    plain = DataLoader(Plain(rows, case.read), batch_size=case.batch_size, shuffle=True, **options)
+    return train_loader(folder, [*size, *task, *case.overrides]), plain
 
 
 def rate(loader: DataLoader[Any], batch_size: int) -> float:
@@ -209,8 +205,8 @@ def rate(loader: DataLoader[Any], batch_size: int) -> float:
     return (BATCHES - WARMUP_BATCHES) * batch_size / (time.perf_counter() - started)
 
 
-def speed(console: Console, folder: Path, *, rounds: int, num_workers: int) -> None:
-    table = Table("", "mmtrain", "plain", "ratio", title=f"samples per second, medians; num_workers={num_workers}")
+def speed(console: Console, folder: Path, rounds: int, num_workers: int) -> None:
+    table = Table("", "mmtrain", "plain", "ratio", title=f"samples per second, num_workers={num_workers}")
     for case in cases():
         with console.status(case.name), tempfile.TemporaryDirectory(dir=folder) as own:
             ours, plain = both_loaders(case, Path(own), num_workers)
@@ -240,48 +236,41 @@ def write_tables(folder: Path, num_rows: int) -> None:
 
 
 def memory() -> str:
-    """Of this process and its workers."""
+    """Of this process and its workers, MiB."""
     pids = [os.getpid(), *(worker.pid for worker in multiprocessing.active_children())]
     text = "".join(Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids)
-    kilobytes = {name: sum(map(int, re.findall(rf"^{name}: +(\d+)", text, re.M))) for name in ("Pss", "Pss_File")}
-    return f"{kilobytes['Pss'] / 1024:.0f} ({(kilobytes['Pss'] - kilobytes['Pss_File']) / 1024:.0f})"
+    whole, files = (sum(map(int, re.findall(rf"^{name}: +(\d+)", text, re.M))) // 1024 for name in ("Pss", "Pss_File"))
+    return f"{whole:,} ({whole - files:,})"
 
 
 def measure(folder: Path, num_workers: int) -> list[str]:
-    """Seconds to the first batch and memory after more, for a process that has done nothing else."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    common = ["data=files", f"data.root={folder}", f"run_dir={folder}/run", f"data.num_workers={num_workers}"]
-    cfg = compose([*common, "data.inputs.image.size=32", "data.batch_size=32"])
+    """Memory before, seconds to the first batch, memory after more; for a process that does nothing else."""
+    found = [memory()]
     started = time.perf_counter()
-    loader = train_loader(cfg)
-    found: list[str] = []
-    number = 0
-    while number < LOOK_AFTER[-1]:
-        for number, _ in enumerate(loader, start=number + 1):
-            if number == 1:
-                found.append(f"{time.perf_counter() - started:.1f}")
-            if number in LOOK_AFTER:
-                found.append(memory())
-            if number == LOOK_AFTER[-1]:
-                break
+    size = ["data.inputs.image.size=32", "data.batch_size=32", f"data.num_workers={num_workers}"]
+    loader = train_loader(folder, size)
+    for number, _ in enumerate(chain.from_iterable(repeat(loader)), start=1):
+        if number == 1:
+            found.append(f"{time.perf_counter() - started:.1f}")
+        if number in LOOK_AFTER:
+            found.append(memory())
+        if number == LOOK_AFTER[-1]:
+            break
     return found
 
 
-def rows(console: Console, folder: Path, *, num_rows: int) -> None:
-    title = f"{num_rows:,} rows in batches of 32"
-    table = Table("", "num_workers", "s to first batch", *(f"MiB after {n:,}" for n in LOOK_AFTER), title=title)
+def rows(console: Console, folder: Path, num_rows: int) -> None:
+    columns = ["workers", "at first", "s to batch 1", *(f"after {number:,}" for number in LOOK_AFTER)]
+    table = Table("", *columns, title=f"{num_rows:,} rows in batches of 32; memory in MiB")
     with console.status("writing the tables"):
         write_tables(folder, num_rows)
     for kind in ("jsonl", "parquet"):
-        for when, num_workers in (("first time", 0), ("again", 0), ("again", 4)):
-            with console.status(f"{kind}, {when}, {num_workers} workers"), fresh_process() as process:
-                found = process.submit(measure, folder / kind, num_workers).result()
-            table.add_row(f"{kind}, {when}", str(num_workers), *found)
+        for when, num_workers in (("first", 0), ("again", 0), ("again", 4)):
+            command = [sys.executable, "-W", "ignore", __file__, "measure", str(folder / kind), str(num_workers)]
+            with console.status(f"{kind}, {when}, {num_workers} workers"):
+                output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            table.add_row(f"{kind} {when}", str(num_workers), *json.loads(output))
     console.print(table)
-
-
-def fresh_process() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
 
 def order(console: Console) -> None:
@@ -301,21 +290,25 @@ def order(console: Console) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    fast = commands.add_parser("speed", help="samples per second beside a plain loader")
-    fast.add_argument("--rounds", type=int, default=3, metavar="N", help="of each loader (3)")
-    fast.add_argument("--num-workers", type=int, default=0, metavar="N", help="processes that load (0)")
-    many = commands.add_parser("rows", help="time and memory of large tables")
-    many.add_argument("--rows", type=int, default=1_000_000, metavar="N", help="of each table (1000000)")
-    asked = parser.parse_args()
+    asked = commands.add_parser("speed")
+    asked.add_argument("--rounds", type=int, default=3, metavar="N", help="of both loaders (3)")
+    asked.add_argument("--num-workers", type=int, default=0, metavar="N", help="processes that load (0)")
+    commands.add_parser("rows").add_argument("--rows", type=int, default=1_000_000, metavar="N", help="(1000000)")
+    asked = commands.add_parser("measure", description="what `rows` runs")
+    asked.add_argument("folder", type=Path)
+    asked.add_argument("num_workers", type=int)
+    arguments = parser.parse_args()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    console = Console()
+    if arguments.command == "measure":
+        print(json.dumps(measure(arguments.folder, arguments.num_workers)))
+        return
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["HF_DATASETS_CACHE"] = f"{folder}/cache"  # read when `datasets` is imported, with the first table
-        if asked.command == "speed":
-            speed(console, Path(folder), rounds=asked.rounds, num_workers=asked.num_workers)
+        os.environ["HF_DATASETS_CACHE"] = f"{folder}/cache"  # read when the first table is
+        if arguments.command == "speed":
+            speed(Console(), Path(folder), arguments.rounds, arguments.num_workers)
         else:
-            rows(console, Path(folder), num_rows=asked.rows)
-            order(console)
+            rows(Console(), Path(folder), arguments.rows)
+            order(Console())
 
 
 if __name__ == "__main__":

@@ -257,7 +257,7 @@ class DataModule(LightningDataModule):
         )
 
     def has_row(self, split: str, *, needs: Sequence[str], targets: Sequence[str]) -> bool:
-        """Whether some row of a split has all of these inputs (any one, when none is named) and all of these targets."""
+        """Whether some row of a split has all of these inputs (any one, when none is named) and all these targets."""
         table = self.tables[split]
         for row in range(len(table)):
             cells = table[row]

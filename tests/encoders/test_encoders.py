@@ -27,7 +27,7 @@ BLOCKS = {"depth": 2, "num_heads": 2, "mlp_ratio": 2.0}
 
 
 def vit(dropout: float) -> ViT:
-    return ViT(image_size=8, patch_size=4, dim=6, **BLOCKS, dropout=dropout, drop_path=0.0)
+    return ViT(image_size=8, patch_size=4, dim=6, **BLOCKS, dropout=dropout, drop_path=0.0, layer_scale=0.3)
 
 
 def frames(temporal: str) -> Callable[[float], Frames]:
@@ -42,7 +42,9 @@ def gru(bidirectional: bool) -> dict[str, int | bool]:
 MAKERS: dict[str, Callable[[float], nn.Module]] = {
     "image/vit": vit,
     "image/resnet": lambda dropout: ResNet(name="resnet18", small_input=True),
-    "text/transformer": lambda dropout: TextTransformer(vocab_size=20, max_length=8, dim=8, **BLOCKS, dropout=dropout),
+    "text/transformer": lambda dropout: TextTransformer(
+        vocab_size=20, max_length=8, dim=8, **BLOCKS, dropout=dropout, layer_scale=0.3
+    ),
     "text/gru": lambda dropout: TextGRU(vocab_size=20, **gru(False), dropout=dropout),
     "audio/spectrogram_transformer": lambda dropout: SpectrogramTransformer(
         max_seconds=0.6, patch_frames=3, patch_mels=4, dim=8, **BLOCKS, dropout=dropout, drop_path=0.0, **SPECTROGRAM

@@ -56,6 +56,16 @@ def test_block_is_the_pre_norm_layer_of_torch() -> None:
     gradients(ours)
 
 
+def test_layer_scale_multiplies_what_is_added() -> None:
+    plain, scaled = Block(dim=8, num_heads=2), Block(dim=8, num_heads=2, layer_scale=0.5)
+    scaled.load_state_dict(plain.state_dict(), strict=False)
+    x = torch.randn(2, 4, 8)
+    middle = x + 0.5 * plain.attn(plain.norm1(x), MASK)
+    torch.testing.assert_close(scaled(x, MASK), middle + 0.5 * plain.mlp(plain.norm2(middle)))
+    scaled(x, MASK).sum().backward()
+    gradients(scaled)
+
+
 @pytest.mark.parametrize("options", [{"dropout": 0.5}, {"drop_path": 0.5}])
 def test_randomness_is_for_training_only(options: dict[str, float]) -> None:
     block = Block(dim=8, num_heads=2, **options)

@@ -19,6 +19,7 @@ class ViT(nn.Module):
         mlp_ratio: hidden width of a block's MLP over `dim`.
         dropout: of what attention and MLP add.
         drop_path: rate of stochastic depth at the last block; it grows linearly from 0.
+        layer_scale: where the factor of what attention and MLP add starts (timm's init_values); None for no factor.
 
     Raises:
         ValueError: when a size does not divide.
@@ -35,6 +36,7 @@ class ViT(nn.Module):
         mlp_ratio: float,
         dropout: float,
         drop_path: float,
+        layer_scale: float | None,
     ) -> None:
         super().__init__()
         if image_size % patch_size:
@@ -48,7 +50,15 @@ class ViT(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + (image_size // patch_size) ** 2, dim))
         rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nn.ModuleList(
-            Block(dim=dim, num_heads=num_heads, mlp_ratio=mlp_ratio, dropout=dropout, drop_path=rate) for rate in rates
+            Block(
+                dim=dim,
+                num_heads=num_heads,
+                mlp_ratio=mlp_ratio,
+                dropout=dropout,
+                drop_path=rate,
+                layer_scale=layer_scale,
+            )
+            for rate in rates
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self._init()

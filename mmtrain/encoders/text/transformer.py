@@ -18,6 +18,8 @@ class TextTransformer(nn.Module):
         num_heads: attention heads, divides `dim`.
         mlp_ratio: hidden width of a block's MLP over `dim`.
         dropout: of the embeddings and of what attention and MLP add.
+        layer_scale: where the factor of what attention and MLP add starts; small, and the encoder starts as a bag of
+            words, which is how unseen names of known words are read best; None for no factor.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class TextTransformer(nn.Module):
         num_heads: int,
         mlp_ratio: float,
         dropout: float,
+        layer_scale: float | None,
     ) -> None:
         super().__init__()
         self.dim = dim
@@ -37,7 +40,8 @@ class TextTransformer(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(1, max_length, dim))
         self.drop = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
-            Block(dim=dim, num_heads=num_heads, mlp_ratio=mlp_ratio, dropout=dropout) for _ in range(depth)
+            Block(dim=dim, num_heads=num_heads, mlp_ratio=mlp_ratio, dropout=dropout, layer_scale=layer_scale)
+            for _ in range(depth)
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         nn.init.normal_(self.embed.weight, std=dim**-0.5)

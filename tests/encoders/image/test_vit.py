@@ -12,16 +12,20 @@ timm = pytest.importorskip("timm.models.vision_transformer")
 SHAPE = {"patch_size": 4, "depth": 3, "num_heads": 2, "mlp_ratio": 2.0}
 
 
-def make_vit(**options: float) -> ViT:
-    vit = ViT(image_size=8, dim=8, **{**SHAPE, "dropout": 0.0, "drop_path": 0.0, **options}).double()
+def make_vit(**options: float | None) -> ViT:
+    vit = ViT(
+        image_size=8, dim=8, **{**SHAPE, "dropout": 0.0, "drop_path": 0.0, "layer_scale": None, **options}
+    ).double()
     for parameter in vit.parameters():
         nn.init.normal_(parameter, std=0.3)
     return vit
 
 
-def test_values_and_gradients_are_those_of_timm() -> None:
-    ours = make_vit()
-    theirs = timm.VisionTransformer(img_size=8, embed_dim=8, num_classes=0, global_pool="", **SHAPE).double()
+@pytest.mark.parametrize("scale", [None, 0.1])
+def test_values_and_gradients_are_those_of_timm(scale: float | None) -> None:
+    ours = make_vit(layer_scale=scale)
+    shape = {"img_size": 8, "embed_dim": 8, "num_classes": 0, "global_pool": "", "init_values": scale} | SHAPE
+    theirs = timm.VisionTransformer(**shape).double()
     theirs.load_state_dict(ours.state_dict())  # strict: the names and shapes are the same
     pictures = torch.randn(3, 3, 8, 8, dtype=torch.float64, requires_grad=True)
     copies = pictures.detach().clone().requires_grad_()
@@ -54,7 +58,7 @@ def test_stochastic_depth_grows_with_depth() -> None:
 
 
 def test_the_start_is_that_of_the_authors_and_its_class_token_not_zero() -> None:
-    vit = ViT(image_size=8, dim=64, **SHAPE, dropout=0.0, drop_path=0.0)
+    vit = ViT(image_size=8, dim=64, **SHAPE, dropout=0.0, drop_path=0.0, layer_scale=None)
     assert vit.pos_embed.std().item() == pytest.approx(0.02, rel=0.2)
     assert 0 < vit.cls_token.abs().max() < 1e-4
     for name, parameter in vit.blocks.named_parameters():
@@ -71,4 +75,4 @@ def test_bfloat16_runs() -> None:
 @pytest.mark.parametrize(("size", "patch", "advice"), [(64, 7, 8), (30, 7, 6), (13, 4, 1)])
 def test_a_patch_that_does_not_divide_is_refused_with_advice(size: int, patch: int, advice: int) -> None:
     with pytest.raises(ValueError, match=f"image_size = {size} .* patch_size = {patch};.* such as {advice}$"):
-        ViT(image_size=size, dim=8, **{**SHAPE, "patch_size": patch}, dropout=0.0, drop_path=0.0)
+        ViT(image_size=size, dim=8, **{**SHAPE, "patch_size": patch}, dropout=0.0, drop_path=0.0, layer_scale=None)

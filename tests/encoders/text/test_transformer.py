@@ -13,7 +13,7 @@ MASK = IDS > 0
 
 def make_encoder(dropout: float = 0.0) -> TextTransformer:
     encoder = TextTransformer(
-        vocab_size=10, max_length=6, dim=8, depth=2, num_heads=2, mlp_ratio=2.0, dropout=dropout
+        vocab_size=10, max_length=6, dim=8, depth=2, num_heads=2, mlp_ratio=2.0, dropout=dropout, layer_scale=None
     ).double()
     for parameter in encoder.parameters():
         nn.init.normal_(parameter, std=0.4)

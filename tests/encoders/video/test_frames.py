@@ -15,7 +15,17 @@ SHAPE = {"num_frames": 5, "dim": 6, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0
 
 
 def make_encoder(temporal: str, image: nn.Module | None = None, **options: float) -> Frames:
-    vit = ViT(image_size=8, patch_size=4, dim=4, depth=1, num_heads=2, mlp_ratio=2.0, dropout=0.0, drop_path=0.0)
+    vit = ViT(
+        image_size=8,
+        patch_size=4,
+        dim=4,
+        depth=1,
+        num_heads=2,
+        mlp_ratio=2.0,
+        dropout=0.0,
+        drop_path=0.0,
+        layer_scale=None,
+    )
     encoder = Frames(image=image or vit, temporal=temporal, **{**SHAPE, **options}).double()
     for parameter in encoder.parameters():
         nn.init.normal_(parameter, std=0.3)
