@@ -301,13 +301,14 @@ def _monitor(cfg: DictConfig, lit: LitModel, data: DataModule) -> str | None:
     """
     if "val" not in data.tables:
         return None
-    judged = [n for n, task in lit.model.tasks.items() if data.has_row("val", needs=task.needs, targets=task.targets)]
+    tasks = lit.model.named_tasks()
+    judged = [n for n, task in tasks.items() if data.has_row("val", needs=task.needs, targets=task.targets)]
     if cfg.monitor is None and judged:
-        return f"val/{judged[0]}/{lit.model.tasks[judged[0]].monitor}"
+        return f"val/{judged[0]}/{tasks[judged[0]].monitor}"
     if cfg.monitor is not None and str(cfg.monitor).split("/")[1] in ["loss", *judged]:
         return str(cfg.monitor)
-    wanted = cfg.monitor or f"val/{next(iter(cfg.task))}/{next(iter(lit.model.tasks.values())).monitor}"
-    other = f"set monitor to val/{judged[0]}/{lit.model.tasks[judged[0]].monitor}, or " if judged else ""
+    wanted = cfg.monitor or f"val/{next(iter(tasks))}/{next(iter(tasks.values())).monitor}"
+    other = f"set monitor to val/{judged[0]}/{tasks[judged[0]].monitor}, or " if judged else ""
     raise ConfigError(
         f"monitor = {wanted} chooses the best checkpoint, but no row of the validation split has what its task needs\n"
         f"    {other}fill the columns of the validation split"

@@ -16,7 +16,6 @@ processes share counts once. In brackets what is not of files, because the syste
 import argparse
 import json
 import logging
-import math
 import multiprocessing
 import os
 import re
@@ -36,6 +35,7 @@ import av
 import numpy as np
 import pyarrow
 import torch
+from benchmark_files import FPS, write_film, write_picture, write_sound
 from PIL import Image
 from pyarrow import parquet
 from pytorch_lightning import Trainer
@@ -50,7 +50,7 @@ from mmtrain.data.order import permuted, permuted_many
 
 WARMUP_BATCHES, BATCHES = 2, 20
 NUM_CLASSES = 10
-NUM_FRAMES, FPS = 16, 25
+NUM_FRAMES = 16
 NUM_PICTURES, NUM_WORDS = 200, 5000  # that the rows of a large table share
 LOOK_AFTER = (100, 1000)  # batches
 POSITIONS = 10**9
@@ -104,43 +104,6 @@ def read_film(path: Path, *, transform: v2.Compose, threads: str) -> Tensor:
             if len(frames) == NUM_FRAMES:
                 break
     return transform(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2))
-
-
-def noise(number: int, width: int, height: int) -> Image.Image:
-    """Large smooth patches with small ones upon them."""
-    draws = np.random.default_rng(number)
-    cells = [draws.integers(0, 256, (height // cell, width // cell, 3), dtype=np.uint8) for cell in (16, 4)]
-    large, small = (Image.fromarray(c).resize((width, height), Image.Resampling.BICUBIC) for c in cells)
-    return Image.blend(large, small, 0.3)
-
-
-def write_picture(path: Path, number: int, *, width: int, height: int) -> None:
-    noise(number, width, height).save(path, quality=90)
-
-
-def write_sound(path: Path, number: int) -> None:
-    """5 s of 44.1 kHz: a chord with hiss."""
-    draws = np.random.default_rng(number)
-    hertz, seconds = draws.uniform(100, 4000, (3, 1)), np.arange(5 * 44100) / 44100
-    sound = 0.2 * np.sin(2 * math.pi * hertz * seconds).sum(0) + 0.02 * draws.standard_normal(len(seconds))
-    frame = av.AudioFrame.from_ndarray((32767 * sound).astype(np.int16)[None], format="s16", layout="mono")
-    frame.sample_rate = 44100
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("flac", rate=44100, layout="mono")
-        container.mux([*stream.encode(frame), *stream.encode(None)])
-
-
-def write_film(path: Path, number: int, *, seconds: int, options: dict[str, str]) -> None:
-    """320 x 240, H.264: a window that moves over a picture."""
-    ground = np.asarray(noise(number, 640, 480))
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", **options})
-        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
-        for second in np.arange(seconds * FPS) / FPS:
-            x, y = round(160 + 150 * math.sin(second)), round(120 + 110 * math.cos(1.3 * second))
-            pixels = np.ascontiguousarray(ground[y : y + 240, x : x + 320])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode(None))
 
 
 class Case(NamedTuple):

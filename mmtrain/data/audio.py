@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mmtrain.data.image import content_of, key_of, shown
-from mmtrain.data.media import probe, source_of
-from mmtrain.data.sound import mono, read_audio, resampled
+from mmtrain.data.media import source_of
+from mmtrain.data.sound import mono, piece, read_piece, resampled
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
 
@@ -58,21 +58,19 @@ class AudioInput:
         """The waveform (L,), float32, and the key of its content; None for a silent film.
 
         Raises:
-            SampleError: when it cannot be read, or is empty.
+            SampleError: when it cannot be read, is empty, or has samples that are not finite.
         """
         draws = torch.Generator().manual_seed(seed)
         place = float(torch.rand((), generator=draws)) if train else 0.5
         content = content_of(value)
         try:
-            waveform = self._samples(content, place) if _is_samples(content) else self._read(content, folder, place)
+            waveform = self._waveform(content, folder, place)
         except SampleError as error:  # by the name that the table gives it
             raise SampleError(_named(content), error.reason) from error
         if waveform is None:
             return None
         if len(waveform) == 0:
             raise SampleError(_named(content), "holds no samples")
-        if not waveform.isfinite().all():
-            raise SampleError(_named(content), "has samples that are not finite")
         return (self._changed(waveform, draws) if train else waveform), self.key(value)
 
     def key(self, value: Any) -> int:
@@ -93,26 +91,13 @@ class AudioInput:
                 mask[row, : len(value)] = True
         return Padded(waveforms, mask)
 
-    def _read(self, content: Any, folder: Path, place: float) -> Tensor | None:
-        source = source_of(content, folder)
-        spare = probe(source).seconds - self.max_seconds
-        if spare > 0:
-            piece = read_audio(source, self.sample_rate, start=place * spare, seconds=self.max_seconds)
-            if piece is None or len(piece) == round(self.max_seconds * self.sample_rate):
-                return piece
-        # It is short, or the length in the header was a guess, or that of the pictures.
-        whole = read_audio(source, self.sample_rate)
-        return None if whole is None else self._piece(whole, place)
-
-    def _samples(self, content: Any, place: float) -> Tensor:
+    def _waveform(self, content: Any, folder: Path, place: float) -> Tensor | None:
+        if not _is_samples(content):
+            source = source_of(content, folder)
+            return read_piece(source, self.sample_rate, seconds=self.max_seconds, place=place)
         array, rate = _array(content)
         sound = resampled(torch.from_numpy(np.atleast_2d(array).copy()), rate or self.sample_rate, self.sample_rate)
-        return self._piece(mono(sound), place)
-
-    def _piece(self, waveform: Tensor, place: float) -> Tensor:
-        length = round(self.max_seconds * self.sample_rate)
-        start = round(place * max(0, len(waveform) - length))
-        return waveform[start : start + length].clone()
+        return piece(mono(sound, _named(content)), round(self.max_seconds * self.sample_rate), place)
 
     def _changed(self, waveform: Tensor, draws: torch.Generator) -> Tensor:
         if self.noise > 0:

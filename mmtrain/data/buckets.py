@@ -21,9 +21,10 @@ from torch.utils.data import Sampler
 
 from mmtrain.data.dataset import Position
 from mmtrain.data.loader import limited
-from mmtrain.data.order import Order, mix, permuted
+from mmtrain.data.order import Order, mix, permuted, permuted_many
 
 _BATCHES = 0xBA7C
+_NAMES = 0x4A3E
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class BucketedSteps(Sampler[list[Position]]):
         rank: of this process.
         world_size: number of processes.
         num_micro_batches: a step's samples on a rank are cut into so many; fillers make them even.
+        names: whether `lengths` are numbers of names: rows of one meet, and which names keep company changes.
         first_step: the optimizer step to begin with, counted from the start of training.
         limit: how many of an epoch's steps are taken, or which share of them (Lightning's limit_train_batches).
 
@@ -101,6 +103,7 @@ class BucketedSteps(Sampler[list[Position]]):
         rank: int = 0,
         world_size: int = 1,
         num_micro_batches: int = 1,
+        names: bool = False,
         first_step: int = 0,
         limit: int | float = 1.0,
     ) -> None:
@@ -126,6 +129,7 @@ class BucketedSteps(Sampler[list[Position]]):
         self.rank = rank
         self.world_size = world_size
         self.num_micro_batches = num_micro_batches
+        self.names = names
         self._num_windows = math.ceil(len(order) / self.window)
         self._num_steps = self._bound()
         self._plans: dict[int, Plan] = {}
@@ -188,7 +192,12 @@ class BucketedSteps(Sampler[list[Position]]):
     def _lengths(self, window: int, epoch: int) -> np.ndarray:
         first = window * self.window
         last = min(first + self.window, len(self.order))
-        return self.lengths[self.order.rows(first, last, seed=self.seed, epoch=epoch)].astype(np.int64)
+        rows = self.order.rows(np.arange(first, last), seed=self.seed, epoch=epoch)
+        lengths = self.lengths[rows].astype(np.int64)
+        if not self.names:
+            return lengths
+        seed = mix(self.seed, window, _NAMES)
+        return permuted_many(lengths, int(self.lengths.max()) + 1, seed=seed, epoch=epoch)
 
     def _cuts(self, lengths: np.ndarray) -> list[int]:
         """Where batches begin among lengths that fall."""

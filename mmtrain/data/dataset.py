@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -11,6 +12,7 @@ from mmtrain.data.columns import Column, cell_of, is_empty
 from mmtrain.data.image import ImageInput
 from mmtrain.data.kinds import InputKind, TargetKind
 from mmtrain.data.order import KeyedOrder, Order, draw_seed, mix
+from mmtrain.data.tables import cells_of, rows_at
 from mmtrain.data.text import texts_of
 from mmtrain.errors import SampleError
 from mmtrain.types import Bad, Batch, Sample
@@ -57,25 +59,35 @@ class TrainSplit(Dataset[Sample]):
         return len(self.order)
 
     def __getitem__(self, at: Position) -> Sample:
-        epoch, position = at
-        if position < 0:
-            return Sample()
-        row = self.order.row(position, seed=self.seed, epoch=epoch)
+        return self.__getitems__([at])[0]
+
+    def __getitems__(self, step: Sequence[Position]) -> list[Sample]:
+        """The samples of some positions of one epoch, whose rows are looked up together; so a DataLoader asks."""
+        epoch = step[0][0]
+        assert all(other == epoch for other, _ in step), "no step has two epochs"
+        positions = [position for _, position in step if position >= 0]
+        rows = self._rows(epoch, positions)
+        there = zip(positions, rows, rows_at(self.table, rows), strict=True)
+        return [Sample() if position < 0 else self._sample_at(epoch, *next(there)) for _, position in step]
+
+    def _rows(self, epoch: int, positions: Sequence[int]) -> list[int]:
+        """The row at each position."""
+        return self.order.rows(np.array(positions, dtype=np.int64), seed=self.seed, epoch=epoch).tolist()
+
+    def _sample_at(self, epoch: int, position: int, row: int, cells: Mapping[str, Any]) -> Sample:
+        """The sample of a position, whose row is given, or of the first other row that can be read."""
         bad: list[Bad] = []
-        while True:
+        while len(bad) < MAX_BAD_IN_TURN:
             try:
-                sample = self.sample(row, seed=draw_seed(self.seed, epoch, position), train=True)
+                sample = self._sample(cells, row, seed=draw_seed(self.seed, epoch, position), train=True)
             except SampleError as error:
-                bad.append(self._bad(row, error))
+                bad.append(_bad(cells, row, error))
             else:
                 sample.bad = bad
                 return sample
-            if len(bad) == MAX_BAD_IN_TURN:
-                return Sample(bad=bad)
             row = mix(self.seed, epoch, position, len(bad)) % len(self.table)
-
-    def _bad(self, row: int, error: SampleError) -> Bad:
-        return Bad(id=id_of(self.table[row], row), row=row, file=error.file, reason=error.reason)
+            cells = self.table[row]
+        return Sample(bad=bad)
 
     def sample(self, row: int, *, seed: int, train: bool) -> Sample:
         """What one row has, decoded; a null or blank cell is simply not there.
@@ -83,7 +95,9 @@ class TrainSplit(Dataset[Sample]):
         Raises:
             SampleError: when something of it cannot be read.
         """
-        cells = self.table[row]
+        return self._sample(self.table[row], row, seed=seed, train=train)
+
+    def _sample(self, cells: Mapping[str, Any], row: int, *, seed: int, train: bool) -> Sample:
         sample = Sample(id=id_of(cells, row), row=row)
         for modality, reader in self.inputs.items():
             value = cell_of(cells, self.columns.get(modality))
@@ -111,7 +125,7 @@ class EvalSplit(TrainSplit):
             (row, modality, nth)
             for modality, reader in self.inputs.items()
             if reader.kind == "text" and self.columns.get(modality) in table.column_names
-            for row, value in enumerate(table[self.columns[modality]])
+            for row, value in enumerate(cells_of(table, self.columns[modality]))
             for nth in range(1, len(texts_of(value)))
         ]
         self._positions: dict[str, int] = {}
@@ -119,18 +133,22 @@ class EvalSplit(TrainSplit):
     def __len__(self) -> int:
         return len(self.table) + len(self.further)
 
-    def __getitem__(self, at: Position) -> Sample:
-        _, position = at
-        if position < 0:
-            return Sample()
-        if position < len(self.table):
-            try:
-                return self.sample(position, seed=0, train=False)
-            except SampleError as error:
-                bad = self._bad(position, error)
-                return Sample(id=bad.id, row=position, bad=[bad])
+    def _rows(self, epoch: int, positions: Sequence[int]) -> list[int]:
+        size = len(self.table)
+        return [position if position < size else self.further[position - size][0] for position in positions]
+
+    def _sample_at(self, epoch: int, position: int, row: int, cells: Mapping[str, Any]) -> Sample:
+        if position >= len(self.table):
+            return self._further_sample(position, cells)
+        try:
+            return self._sample(cells, row, seed=0, train=False)
+        except SampleError as error:
+            bad = _bad(cells, row, error)
+            return Sample(id=bad.id, row=row, bad=[bad])
+
+    def _further_sample(self, position: int, cells: Mapping[str, Any]) -> Sample:
+        """One text of a row, and the keys of what it belongs to."""
         row, modality, nth = self.further[position - len(self.table)]
-        cells = self.table[row]
         sample = Sample(id=f"{id_of(cells, row)}#{nth}", row=position)
         text = texts_of(cell_of(cells, self.columns[modality]))[nth]
         loaded = self.inputs[modality].load(text, self.folder, seed=0, train=False)
@@ -152,7 +170,10 @@ class EvalSplit(TrainSplit):
     def position(self, name: str) -> int:
         """The position of an id."""
         if not self._positions:
-            self._positions = {self.name(p): p for p in range(len(self))}
+            rows = rows_at(self.table, range(len(self.table)))
+            names = [id_of(cells, row) for row, cells in enumerate(rows)]
+            names += [f"{names[row]}#{nth}" for row, _, nth in self.further]
+            self._positions = {name: position for position, name in enumerate(names)}
         return self._positions[name]
 
     def text(self, position: int) -> str | None:
@@ -185,6 +206,10 @@ def id_of(cells: Mapping[str, Any], row: int) -> str:
     """The row's name: its `id` column, or its number."""
     given = cells.get("id")
     return str(row) if given is None or given == "" else str(given)  # "" would mark a filler
+
+
+def _bad(cells: Mapping[str, Any], row: int, error: SampleError) -> Bad:
+    return Bad(id=id_of(cells, row), row=row, file=error.file, reason=error.reason)
 
 
 class Collate:

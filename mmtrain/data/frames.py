@@ -1,7 +1,7 @@
 """Single frames of a film: found by seeking to the key frame before each, so that the film is never decoded whole."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmtrain.data.media import check_pixels, film_of, header_seconds, name_of, opened
+from mmtrain.data.media import Probe, check_pixels, film_of, header_seconds, name_of, probed
 from mmtrain.errors import SampleError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Frames(NamedTuple):
     """Frames of a film in the order of the times that were asked for.
 
     Attributes:
-        pixels: (F, 3, H, W), uint8, RGB.
+        pixels: (F, 3, H, W), uint8, RGB; a view of (F, H, W, 3), as they come from the decoder.
         seconds: (F,), float64, when each began to show, from the first frame of the film. Two that are equal are one
             frame.
     """
@@ -35,14 +35,14 @@ class Frames(NamedTuple):
 
 
 def read_frames(
-    source: Path | bytes, times: Sequence[float], *, max_pixels: int, background: Sequence[int]
+    source: Path | bytes, times: Callable[[Probe], Sequence[float]], *, max_pixels: int, background: Sequence[int]
 ) -> Frames | None:
     """The frames that show at given times, turned as the camera was held.
 
     Args:
         source: a film, an animation or a picture, or its bytes.
-        times: F of them, in seconds from the first frame; in any order. Before the first frame it is the first, after
-            the last the last.
+        times: chooses F of them, by what the file holds, in seconds from the first frame; in any order. Before the
+            first frame it is the first, after the last the last.
         max_pixels: a film with larger frames is not decoded, because one can fill the memory.
         background: the colour under transparent pixels.
 
@@ -53,17 +53,17 @@ def read_frames(
         SampleError: when it is missing, empty, not sound or film, damaged, too large, or ends before one of the times
             although its header promises more.
     """
-    assert len(times) > 0
-    with opened(source, max_pixels) as container:
+    with probed(source, max_pixels) as (container, film):
         stream = film_of(container)
         if stream is None:
             return None
-        check_pixels(source, stream.width, stream.height, max_pixels)
+        chosen = times(film)
+        assert len(chosen) > 0
         walk = _Walk(source, container, stream)
         pictures: dict[int, Tensor] = {}  # by presentation time
         found: dict[float, int] = {}
         size: tuple[int, int] | None = None
-        for second in sorted(set(times)):
+        for second in sorted(set(chosen)):
             frame, pts = walk.to(second)
             found[second] = pts
             if pts in pictures:
@@ -73,8 +73,8 @@ def read_frames(
             check_pixels(source, frame.width, frame.height, max_pixels)
             size = size or (frame.width, frame.height)  # a stream from a phone can change it on the way
             pictures[pts] = _picture(frame, size, background)
-        shown = torch.tensor([walk.seconds(found[t]) for t in times], dtype=torch.float64)
-        return Frames(torch.stack([pictures[found[t]] for t in times]), shown)
+        shown = torch.tensor([walk.seconds(found[t]) for t in chosen], dtype=torch.float64)
+        return Frames(torch.stack([pictures[found[t]] for t in chosen]).permute(0, 3, 1, 2), shown)
 
 
 class _Walk:
@@ -175,7 +175,7 @@ class _Walk:
 
 
 def _picture(frame: "VideoFrame", size: tuple[int, int], background: Sequence[int]) -> Tensor:
-    """(3, H, W), uint8."""
+    """(H, W, 3), uint8."""
     # One thread: the frames are small, and each worker of a loader would start as many as there are cores.
     shape: dict[str, Any] = {"width": size[0], "height": size[1], "threads": 1}
     pixels: np.ndarray
@@ -185,7 +185,7 @@ def _picture(frame: "VideoFrame", size: tuple[int, int], background: Sequence[in
         pixels = (rgba[..., :3] * alpha + np.asarray(background, np.float32) * (1 - alpha)).round().astype(np.uint8)
     else:
         pixels = frame.to_ndarray(format="rgb24", **shape)
-    return torch.from_numpy(np.ascontiguousarray(_upright(frame, pixels).transpose(2, 0, 1)))
+    return torch.from_numpy(np.ascontiguousarray(_upright(frame, pixels)))
 
 
 def _upright(frame: "VideoFrame", pixels: np.ndarray) -> np.ndarray:

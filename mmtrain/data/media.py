@@ -118,25 +118,43 @@ def probe(source: Path | bytes, *, max_pixels: int | None = None) -> Probe:
         SampleError: when it cannot be read, or when a picture of it has more than max_pixels.
     """
     with opened(source, max_pixels) as container:
-        film, sounds = film_of(container), container.streams.audio
-        stream: VideoStream | AudioStream
-        if film is None:
-            if not sounds:
-                raise SampleError(name_of(source), "has neither sound nor film")
-            stream = sounds[0]
-        else:
-            stream = film
-            check_pixels(source, film.width, film.height, max_pixels)
-        seconds = header_seconds(container, stream) or container_seconds(container)
-        fps = 0.0 if film is None else float(film.average_rate or film.guessed_rate or 25)
-        counted = 0 if film is None else film.frames
-        if not seconds:
-            packets, seconds = _walk(container, stream, fps)
-            counted = 0 if film is None else packets
-        if film is None:
-            return Probe(seconds, 0, True, 0.0, 0, 0, True)
-        frames = counted or max(1, round(seconds * fps))
-        return Probe(seconds, frames, bool(counted), fps, film.height, film.width, bool(sounds))
+        return _probe(source, container, max_pixels)[0]
+
+
+@contextmanager
+def probed(source: Path | bytes, max_pixels: int | None = None) -> Iterator[tuple["InputContainer", Probe]]:
+    """A file of sound or film, open and at its beginning as by `opened`, and what it holds.
+
+    Raises:
+        SampleError: as `opened` and `probe`.
+    """
+    with opened(source, max_pixels) as container:
+        found, at_end = _probe(source, container, max_pixels)
+        if not at_end:
+            yield container, found
+            return
+    with opened(source, max_pixels) as container:
+        yield container, found
+
+
+def _probe(source: Path | bytes, container: "InputContainer", max_pixels: int | None) -> tuple[Probe, bool]:
+    """What a file holds, and whether it was read to its end to know."""
+    film, sounds = film_of(container), container.streams.audio
+    stream: VideoStream | AudioStream
+    if film is None:
+        if not sounds:
+            raise SampleError(name_of(source), "has neither sound nor film")
+        stream = sounds[0]
+    else:
+        stream = film
+        check_pixels(source, film.width, film.height, max_pixels)
+    told = header_seconds(container, stream) or container_seconds(container)
+    fps = 0.0 if film is None else float(film.average_rate or film.guessed_rate or 25)
+    counted, seconds = (0 if film is None else film.frames, told) if told else _walk(container, stream, fps)
+    if film is None:
+        return Probe(seconds, 0, True, 0.0, 0, 0, True), not told
+    frames = counted or max(1, round(seconds * fps))
+    return Probe(seconds, frames, bool(counted), fps, film.height, film.width, bool(sounds)), not told
 
 
 def check_pixels(source: Path | bytes, width: int, height: int, max_pixels: int | None) -> None:

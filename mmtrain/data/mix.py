@@ -14,6 +14,7 @@ import hashlib
 import itertools
 import os
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from mmtrain.data.kinds import InputKind
 from mmtrain.data.order import KeyedOrder, Order, mix
 from mmtrain.data.row_checks import check_rows
 from mmtrain.data.splits import Split
-from mmtrain.data.tables import SPLITS, Tables
+from mmtrain.data.tables import SPLITS, Tables, cells_of, rows_at
 from mmtrain.errors import ConfigError
 
 _UNIT = 1 << 64  # an epoch, as what places are measured in
@@ -104,14 +105,11 @@ class PartTable:
         elif name not in self.columns:
             yield from (None for _ in self._ids())
         else:
-            column = self.columns[name]
-            several = [column] if isinstance(column, str) else column
-            for cells in zip(*(self.table[part] for part in several), strict=True):
-                yield self._placed(cells[0] if isinstance(column, str) else list(cells), name)
+            yield from (self._placed(cell, name) for cell in cells_of(self.table, self.columns[name]))
 
     def _ids(self) -> Iterator[Any]:
         if "id" in self.table.column_names:
-            return iter(self.table["id"])
+            return cells_of(self.table, "id")
         return itertools.repeat(None, len(self.table))
 
     def _placed(self, value: Any, name: str) -> Any:
@@ -130,10 +128,10 @@ class PartTable:
 class MixCells(Mapping[str, Any]):
     """A row of a mixture; of shards only what is asked for is read."""
 
-    def __init__(self, part: PartTable, row: int) -> None:
+    def __init__(self, part: PartTable, row: int, cells: Mapping[str, Any]) -> None:
         self._part = part
         self._row = row
-        self._cells = part.table[row]
+        self._cells = cells
 
     def __getitem__(self, name: str) -> Any:
         if name != "id" and name not in self._part.columns:
@@ -168,8 +166,19 @@ class MixTable:
             return (cell for part in self.parts for cell in part.column(key))
         if not 0 <= key < len(self):
             raise IndexError(f"row {key} of {len(self)}")
-        number = bisect_right(self._ends, key)
-        return MixCells(self.parts[number], key - (self._ends[number - 1] if number else 0))
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, rows: list[int]) -> list[MixCells]:
+        """Several rows; those of a part are looked up together."""
+        of_part: dict[int, list[int]] = defaultdict(list)
+        for row in rows:
+            of_part[bisect_right(self._ends, row)].append(row)
+        found: dict[int, MixCells] = {}
+        for number, there in of_part.items():
+            part, first = self.parts[number], self._ends[number] - len(self.parts[number])
+            own = rows_at(part.table, [row - first for row in there])
+            found |= {row: MixCells(part, row - first, cells) for row, cells in zip(there, own, strict=True)}
+        return [found[row] for row in rows]
 
 
 class MixOrder:
@@ -204,9 +213,9 @@ class MixOrder:
         own_epoch, place = divmod(epoch * self._shares[part] + nth, len(order))
         return self._first_rows[part] + order.row(place, seed=mix(seed, part), epoch=own_epoch)
 
-    def rows(self, first: int, last: int, *, seed: int, epoch: int) -> np.ndarray:
-        """The rows at consecutive positions."""
-        return np.array([self.row(p, seed=seed, epoch=epoch) for p in range(first, last)], dtype=np.int64)
+    def rows(self, positions: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+        """The rows at any positions, (N,) -> (N,), int64."""
+        return np.array([self.row(p, seed=seed, epoch=epoch) for p in positions.tolist()], dtype=np.int64)
 
     def part(self, position: int, *, seed: int, epoch: int) -> tuple[int, int]:
         """The part that a position belongs to, and how many positions of the part come before it in the epoch.

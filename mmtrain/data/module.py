@@ -27,7 +27,7 @@ from mmtrain.data.order import KeyedOrder
 from mmtrain.data.row_checks import check_rows
 from mmtrain.data.row_lengths import row_lengths
 from mmtrain.data.splits import Split
-from mmtrain.data.tables import Tables
+from mmtrain.data.tables import Tables, cells_of, rows_at
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Batch, Sample
 
@@ -89,7 +89,7 @@ class DataModule(LightningDataModule):
         self.tables: dict[str, Any] = {}
         self.inputs: dict[str, InputKind] = {}
         self.targets: dict[str, TargetKind] = {}
-        self._lengths: np.ndarray | None = None  # of each training row, when batches are made by something
+        self._lengths: tuple[np.ndarray, bool] | None = None  # of each training row, when batches are made by something
 
     @property
     def known_targets(self) -> dict[str, Any]:
@@ -179,7 +179,7 @@ class DataModule(LightningDataModule):
             for name, target in self.targets.items():
                 unseen: Counter[str] = Counter()
                 if isinstance(target, ClassLabel) and self.columns.get(name) in self.tables[split].column_names:
-                    unseen = target.unseen(self.tables[split][self.columns[name]])
+                    unseen = target.unseen(cells_of(self.tables[split], self.columns[name]))
                 if unseen:
                     shown = ", ".join(f"{label!r} ({count})" for label, count in unseen.most_common(5))
                     more = f" and {len(unseen) - 5} more" if len(unseen) > 5 else ""
@@ -235,10 +235,7 @@ class DataModule(LightningDataModule):
 
     def _cells(self, name: str) -> Iterator[Any]:
         """What the training split has for an input or target."""
-        table, column = self.tables["train"], self.columns[name]
-        if isinstance(column, str):
-            return iter(table[column])
-        return (list(cells) for cells in zip(*(table[part] for part in column), strict=True))
+        return cells_of(self.tables["train"], self.columns[name])
 
     def split(self, name: str) -> EvalSplit:
         """A split as evaluation reads it.
@@ -259,8 +256,7 @@ class DataModule(LightningDataModule):
     def has_row(self, split: str, *, needs: Sequence[str], targets: Sequence[str]) -> bool:
         """Whether some row of a split has all of these inputs (any one, when none is named) and all these targets."""
         table = self.tables[split]
-        for row in range(len(table)):
-            cells = table[row]
+        for cells in rows_at(table, range(len(table))):
             there = [m for m in self.inputs if not is_empty(cell_of(cells, self.columns.get(m)))]
             known = [n for n in targets if n in self.targets and not is_empty(cell_of(cells, self.columns.get(n)))]
             if there and set(needs) <= set(there) and len(known) == len(targets):
@@ -325,7 +321,8 @@ class DataModule(LightningDataModule):
         order = self._found.order or KeyedOrder(self.epoch_size)
         shared |= {"window": self.bucket.window, "max_tokens": self.bucket.max_tokens}
         try:
-            return BucketedSteps(lengths=self._lengths, order=order, seed=self.seed, **shared)
+            lengths, names = self._lengths
+            return BucketedSteps(lengths=lengths, names=names, order=order, seed=self.seed, **shared)
         except ValueError as error:
             raise ConfigError(str(error)) from error
 

@@ -103,8 +103,8 @@ class Order(Protocol):
         """The row at a position, 0 <= position < len(self)."""
         ...
 
-    def rows(self, first: int, last: int, *, seed: int, epoch: int) -> np.ndarray:
-        """The rows at the positions from `first` up to but without `last`, (last - first,), int64."""
+    def rows(self, positions: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+        """The rows at any positions, (N,) -> (N,), int64."""
         ...
 
 
@@ -123,9 +123,9 @@ class KeyedOrder:
         """The row at a position."""
         return permuted(position, self.size, seed=seed, epoch=epoch)
 
-    def rows(self, first: int, last: int, *, seed: int, epoch: int) -> np.ndarray:
-        """The rows at consecutive positions."""
-        return permuted_many(np.arange(first, last), self.size, seed=seed, epoch=epoch)
+    def rows(self, positions: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+        """The rows at any positions, (N,) -> (N,), int64."""
+        return permuted_many(positions, self.size, seed=seed, epoch=epoch)
 
 
 class BlockOrder:
@@ -166,19 +166,19 @@ class BlockOrder:
         nth = int(starts.searchsorted(place, side="right")) - 1
         return int(self._first_rows[blocks[nth]]) + place - int(starts[nth])
 
-    def rows(self, first: int, last: int, *, seed: int, epoch: int) -> np.ndarray:
-        """The rows at consecutive positions."""
+    def rows(self, positions: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+        """The rows at any positions, (N,) -> (N,), int64; all of a window at once."""
         blocks, starts = self._plan(seed, epoch)
-        found = [np.empty(0, dtype=np.int64)]
-        while first < last:
-            window = (int(starts.searchsorted(first, side="right")) - 1) // self.window
+        windows = (starts.searchsorted(positions, side="right") - 1) // self.window
+        places = np.empty(len(positions), dtype=np.int64)
+        for window in np.unique(windows).tolist():
             begin, end = self._bounds(starts, window)
-            positions = np.arange(first, min(end, last)) - begin
-            places = begin + permuted_many(positions, end - begin, seed=mix(seed, window), epoch=epoch)
-            nth = starts.searchsorted(places, side="right") - 1
-            found.append(self._first_rows[blocks[nth]] + places - starts[nth])
-            first = end
-        return np.concatenate(found)
+            here = windows == window
+            places[here] = begin + permuted_many(
+                positions[here] - begin, end - begin, seed=mix(seed, window), epoch=epoch
+            )
+        nth = starts.searchsorted(places, side="right") - 1
+        return self._first_rows[blocks[nth]] + places - starts[nth]
 
     def _bounds(self, starts: np.ndarray, window: int) -> tuple[int, int]:
         """The positions of a window, from and up to but without."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmtrain.data.columns import Column
 from mmtrain.data.image import content_of
+from mmtrain.data.tables import cells_of
 from mmtrain.errors import ConfigError
 
 
@@ -24,10 +25,10 @@ def check_rows(table: Any, name: str, paths: Mapping[str, Column], folder: Path,
         ConfigError: for two rows with one id, or a path that leads out; with the file and the rows.
     """
     if "id" in table.column_names:
-        _check_ids(table["id"], name)
+        _check_ids(cells_of(table, "id"), name)
     for modality, column in paths.items() if confine else ():
         if isinstance(column, str) and column in table.column_names:
-            _check_paths(table[column], name, f"{modality} column {column}", folder)
+            _check_paths(cells_of(table, column), name, f"{modality} column {column}", folder)
 
 
 def _check_ids(ids: Any, name: str) -> None:

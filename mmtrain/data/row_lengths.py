@@ -20,6 +20,7 @@ from mmtrain.data.image import content_of
 from mmtrain.data.kinds import InputKind
 from mmtrain.data.media import probe, source_of
 from mmtrain.data.sequence import SequenceInput
+from mmtrain.data.tables import cells_of
 from mmtrain.data.text import TextInput, texts_of
 from mmtrain.data.video import VideoInput
 from mmtrain.errors import ConfigError, SampleError
@@ -35,8 +36,8 @@ def row_lengths(
     inputs: Mapping[str, InputKind],
     folder: Path,
     cache: Path,
-) -> np.ndarray:
-    """What `buckets.by` says of each row.
+) -> tuple[np.ndarray, bool]:
+    """What `buckets.by` says of each row, and whether that are numbers of names.
 
     Args:
         buckets: how batches are made.
@@ -49,7 +50,7 @@ def row_lengths(
     Returns:
         (rows,), int64: tokens of a text (the longest of several), samples of a sound, frames of a film or sequence, as
         the model gets them; the number of a column of numbers, or the number of a value of a column of words. 0 where
-        there is nothing.
+        there is nothing. With it: whether the numbers stand for words.
 
     Raises:
         ConfigError: when there is nothing of that name, or nothing in it has a length.
@@ -67,10 +68,11 @@ def row_lengths(
         knobs = {key: knob for key, knob in vars(reader).items() if isinstance(knob, int | float | str)}
         kept = cache / f".lengths_{_digest(table._fingerprint, column, knobs)}.npy"
         if not kept.is_file():
-            _write(kept, np.fromiter(_measured(reader, table[column], folder), dtype=np.int64, count=len(table)))
-        return np.load(kept)
+            lengths = _measured(reader, cells_of(table, column), folder)
+            _write(kept, np.fromiter(lengths, dtype=np.int64, count=len(table)))
+        return np.load(kept), False
     if by in table.column_names:
-        return _of_column(buckets, list(table[by]))
+        return _of_column(buckets, list(cells_of(table, by)))
     names = list(dict.fromkeys([*(m for m in inputs if m in columns), *table.column_names]))
     near = difflib.get_close_matches(by, names, n=1)
     raise ConfigError(
@@ -79,17 +81,17 @@ def row_lengths(
     )
 
 
-def _of_column(buckets: Buckets, cells: list[Any]) -> np.ndarray:
+def _of_column(buckets: Buckets, cells: list[Any]) -> tuple[np.ndarray, bool]:
     filled = [cell for cell in cells if not is_empty(cell)]
     if filled and all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in filled):
-        return np.array([0 if is_empty(cell) else max(0, round(cell)) for cell in cells], dtype=np.int64)
+        return np.array([0 if is_empty(cell) else max(0, round(cell)) for cell in cells], dtype=np.int64), False
     if buckets.max_tokens is not None:
         raise ConfigError(
             f"data.bucket.max_tokens = {buckets.max_tokens}, but the column {buckets.by} holds no lengths to count\n"
             "    set data.bucket.max_tokens to null, or data.bucket.by to what has a length"
         )
     names = {value: number for number, value in enumerate(sorted({str(cell) for cell in filled}), start=1)}
-    return np.array([0 if is_empty(cell) else names[str(cell)] for cell in cells], dtype=np.int64)
+    return np.array([0 if is_empty(cell) else names[str(cell)] for cell in cells], dtype=np.int64), True
 
 
 def _measured(reader: InputKind, cells: Iterable[Any], folder: Path) -> Iterable[int]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmtrain.data.media import container_seconds, film_of, header_seconds, name_of, opened
+from mmtrain.data.media import container_seconds, film_of, header_seconds, name_of, opened, probed
 from mmtrain.errors import SampleError
 
 if TYPE_CHECKING:
@@ -46,53 +46,104 @@ def read_audio(
         (L,), float32, -1..1; None when the file has pictures and no sound.
 
     Raises:
-        SampleError: when it is missing, empty, not sound or film, damaged, or shorter than its header says (where the
-            header is exact: not in Ogg and in MP3 without a header).
+        SampleError: when it is missing, empty, not sound or film, damaged, not finite, or shorter than its header says
+            (where the header is exact: not in Ogg and in MP3 without a header).
     """
     with opened(source) as container:
-        if not container.streams.audio:
-            return None
-        stream = container.streams.audio[0]
-        assert stream.time_base is not None
-        sought = start > _PREROLL
-        if sought:
-            ticks = int((start - _PREROLL) / stream.time_base)
-            container.seek((stream.start_time or 0) + ticks, stream=stream)
-        frames = container.decode(stream)
-        first = next(frames, None)
-        if first is None and not sought:
-            raise SampleError(name_of(source), "holds no samples")
-        rate = first.sample_rate if first else sample_rate
-        step = rate // math.gcd(rate, sample_rate)  # at these samples both rates have one
-        margin = _MARGIN * math.ceil(max(1.0, rate / sample_rate))
-        begin = max(0, math.floor((start * rate - margin) / step)) * step
-        at = _place(stream, first, rate) if first and sought else 0
-        if first is None or at is None or at > begin:  # behind the end, or the container cannot seek
-            whole = read_audio(source, sample_rate, seconds=None if seconds is None else start + seconds)
-            return None if whole is None else whole[round(start * sample_rate) :]
-        end = math.inf if seconds is None else math.ceil((start + seconds) * rate) + margin
-        tally = _Tally(at)
-        sound = _resampled(source, tally.until(itertools.chain([first], frames), begin, end), sample_rate)
-        if tally.ran_out:
-            _check_length(source, container, stream, tally.at / rate, end / rate)
+        return _decoded(source, container, sample_rate, start, seconds)
+
+
+def read_piece(source: Path | bytes, sample_rate: int, *, seconds: float, place: float) -> Tensor | None:
+    """Decode sound up to a length: what is longer gives a piece of it.
+
+    Args:
+        source: a file or its bytes.
+        sample_rate: of the result, in Hz.
+        seconds: how long it is at most.
+        place: where the piece lies in what is longer, from 0 (at the beginning) to 1 (at the end).
+
+    Returns:
+        As `read_audio`.
+
+    Raises:
+        SampleError: as `read_audio`.
+    """
+    length = round(seconds * sample_rate)
+    with probed(source) as (container, found):
+        spare = found.seconds - seconds
+        if spare > 0:
+            part = _decoded(source, container, sample_rate, place * spare, seconds)
+            if part is None or len(part) == length:
+                return part
+            # the length in the header was a guess, or that of the pictures
+            whole = read_audio(source, sample_rate)
+        else:
+            whole = _decoded(source, container, sample_rate, 0.0, None)
+    return None if whole is None else piece(whole, length, place)
+
+
+def piece(waveform: Tensor, length: int, place: float) -> Tensor:
+    """So many samples of (L,), or all that there are; `place` as in `read_piece`."""
+    start = round(place * max(0, len(waveform) - length))
+    return waveform if len(waveform) <= length else waveform[start : start + length].clone()
+
+
+def _decoded(
+    source: Path | bytes, container: "InputContainer", sample_rate: int, start: float, seconds: float | None
+) -> Tensor | None:
+    """What `read_audio` returns, of a container that stands at its beginning."""
+    if not container.streams.audio:
+        return None
+    stream = container.streams.audio[0]
+    assert stream.time_base is not None
+    sought = start > _PREROLL
+    if sought:
+        ticks = int((start - _PREROLL) / stream.time_base)
+        container.seek((stream.start_time or 0) + ticks, stream=stream)
+    frames = container.decode(stream)
+    first = next(frames, None)
+    if first is None and not sought:
+        raise SampleError(name_of(source), "holds no samples")
+    rate = first.sample_rate if first else sample_rate
+    step = rate // math.gcd(rate, sample_rate)  # at these samples both rates have one
+    margin = _MARGIN * math.ceil(max(1.0, rate / sample_rate))
+    begin = max(0, math.floor((start * rate - margin) / step)) * step
+    at = _place(stream, first, rate) if first and sought else 0
+    if first is None or at is None or at > begin:  # behind the end, or the container cannot seek
+        whole = read_audio(source, sample_rate, seconds=None if seconds is None else start + seconds)
+        return None if whole is None else whole[round(start * sample_rate) :]
+    end = math.inf if seconds is None else math.ceil((start + seconds) * rate) + margin
+    tally = _Tally(at)
+    sound = _resampled(source, tally.until(itertools.chain([first], frames), begin, end), sample_rate)
+    if tally.ran_out:
+        _check_length(source, container, stream, tally.at / rate, end / rate)
     skip = round(start * sample_rate) - begin * sample_rate // rate
     stop = None if seconds is None else skip + round(seconds * sample_rate)
-    return mono(sound[:, skip:stop])
+    return mono(sound[:, skip:stop], name_of(source))
 
 
-def mono(sound: Tensor) -> Tensor:
-    """One channel of several, (C, L) -> (L,): the mean of those that are not silent beside the loudest (-40 dB).
+def mono(sound: Tensor, name: str) -> Tensor:
+    """One channel of several, (C, L) -> (L,), cut to -1..1: the mean of those not silent beside the loudest (-40 dB).
 
-    Where they cancel each other, as of a microphone with one wire swapped, it is the loudest alone.
+    Where they cancel each other, as of a microphone with one wire swapped, it is the loudest alone. The result can lie
+    in the memory of what is given.
+
+    Raises:
+        SampleError: when a sample is not a number; `name` says whose.
     """
     if sound.shape[1] == 0:
         return sound.new_zeros(0)
+    mix = (sound[0] if len(sound) == 1 else _mixed(sound)).clamp_(-1.0, 1.0)
+    if mix.sum().isnan():
+        raise SampleError(name, "has samples that are not finite")
+    return mix
+
+
+def _mixed(sound: Tensor) -> Tensor:
     levels = sound.square().mean(1).sqrt()
     loudest = levels.argmax()
     mix = sound[levels >= 0.01 * levels[loudest]].mean(0)
-    if mix.square().mean().sqrt() < 0.1 * levels[loudest]:
-        mix = sound[loudest]
-    return mix.clamp(-1.0, 1.0)
+    return sound[loudest] if mix.square().mean().sqrt() < 0.1 * levels[loudest] else mix
 
 
 def resampled(sound: Tensor, rate: int, sample_rate: int) -> Tensor:
@@ -147,7 +198,8 @@ def _resampled(source: Path | bytes, frames: Iterable["AudioFrame"], sample_rate
     """All frames as (C, L), float32."""
     from av.audio.resampler import AudioResampler
 
-    resampler = AudioResampler(format="fltp", rate=sample_rate)
+    # a second at a time: its own frames are short, and each costs a call
+    resampler = AudioResampler(format="fltp", rate=sample_rate, frame_size=sample_rate)
     pieces = []
     shape: tuple[str, str, int] | None = None
     for frame in frames:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmtrain.data.columns import is_empty
 from mmtrain.data.order import mix, permuted
-from mmtrain.data.tables import SPLITS, split_name
+from mmtrain.data.tables import SPLITS, cells_of, split_name
 from mmtrain.errors import ConfigError
 
 USUAL_COLUMNS = ("split", "subset", "partition", "fold")
@@ -58,7 +58,7 @@ class Split:
                     f"data.split.{key} = {wanted}, but {name} has the columns {', '.join(table.column_names)}\n"
                     "    name one of them"
                 )
-        rows = self._by_fractions(table) if column is None else _by_column(table[column], column, name)
+        rows = self._by_fractions(table) if column is None else _by_column(cells_of(table, column), column, name)
         empty = [split for split in self.fractions if not rows.get(split)] if column is None else []
         if empty:
             raise ConfigError(
@@ -69,7 +69,7 @@ class Split:
 
     def _by_fractions(self, table: Any) -> dict[str, list[int]]:
         groups: dict[int | str, list[int]] = {}
-        for row, group in enumerate(range(len(table)) if self.group is None else table[self.group]):
+        for row, group in enumerate(range(len(table)) if self.group is None else cells_of(table, self.group)):
             alone = self.group is None or is_empty(group)
             groups.setdefault(row if alone else str(group), []).append(row)
         members = list(groups.values())

@@ -18,6 +18,7 @@ from mmtrain.data.kinds import TargetKind
 from mmtrain.data.lengths import Lengths, measured, summary
 from mmtrain.data.module import DataModule
 from mmtrain.data.overlap import Shared, folded, shared, shared_files
+from mmtrain.data.tables import cells_of
 from mmtrain.data.text import texts_of
 from mmtrain.data.thin import evenly
 from mmtrain.errors import SampleError
@@ -131,7 +132,7 @@ class Look:
             for name in [*data.inputs, *data.targets]
             if name in data.columns and self._is_there(data.columns[name])
         }
-        self._ids = list(self.table["id"]) if self._is_light("id") else None
+        self._ids = list(cells_of(self.table, "id")) if self._is_light("id") else None
 
     def _is_there(self, column: Column) -> bool:
         parts = [column] if isinstance(column, str) else column
@@ -148,9 +149,7 @@ class Look:
     def _cells(self, column: Column) -> dict[int, Any]:
         parts = [column] if isinstance(column, str) else column
         if self._is_light(*parts):
-            if isinstance(column, str):
-                return dict(enumerate(self.table[column]))
-            return dict(enumerate(map(list, zip(*(self.table[part] for part in parts), strict=True))))
+            return dict(enumerate(cells_of(self.table, column)))
         cells: dict[int, Any] = {}
         for row in evenly(len(self.table), self.limits.heavy):
             try:

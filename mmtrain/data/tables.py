@@ -1,15 +1,21 @@
-"""What a source of data gives: a table a split, and what the paths in them start from."""
+"""What a source of data gives: a table a split, and what the paths in them start from; and how tables are read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+from mmtrain.data.columns import Column
 from mmtrain.data.order import Order
 from mmtrain.errors import ConfigError
 
 SPLITS = ("train", "val", "test")
 ALIASES = {"validation": "val", "valid": "val", "dev": "val", "training": "train", "testing": "test"}
+# A row of a `datasets.Dataset` takes up to twenty times as long alone as among others; but one can be a whole film, of
+# which a worker must not hold many.
+_ROWS_AT_ONCE = 16
+_CELLS_AT_ONCE = 1000
+_BYTES_AT_ONCE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,8 @@ class Tables:
 
     Attributes:
         splits: by train, val and test, a `datasets.Dataset`, or what can be asked as one: `len(table)`, `table[3]` as
-            a dict, `table["column"]` as an iterable of cells, `column_names`, `_fingerprint`.
+            a dict, `table["column"]` as an iterable of cells, `column_names`, `_fingerprint`. Rows and columns are best
+            read by `rows_at` and `cells_of`.
         names: by split, the file or folder that it came from, for messages.
         folder: what relative paths start from.
         order: of the training split; None for a permutation of all its rows.
@@ -28,6 +35,59 @@ class Tables:
     names: Mapping[str, str]
     folder: Path
     order: Order | None = None
+
+
+@runtime_checkable
+class Gathering(Protocol):
+    """A table that reads several rows at once."""
+
+    def __getitems__(self, rows: list[int]) -> Sequence[Mapping[str, Any]]:
+        """The rows of these numbers."""
+        ...
+
+
+@runtime_checkable
+class Columnar(Protocol):
+    """A table that reads many cells of a column at once, as a `datasets.Dataset` does.
+
+    Attributes:
+        data: an Arrow table, of these rows or more.
+    """
+
+    data: Any
+
+    def select_columns(self, column_names: list[str]) -> "Columnar":
+        """The table with these columns alone."""
+        ...
+
+    def iter(self, batch_size: int) -> Iterable[Mapping[str, Sequence[Any]]]:
+        """So many rows after the other, as the cells of each column."""
+        ...
+
+
+def rows_at(table: Any, rows: Sequence[int]) -> Iterator[Mapping[str, Any]]:
+    """The rows of these numbers, looked up together where the table can, but not so many as to fill the memory."""
+    if not isinstance(table, Gathering):
+        yield from (table[row] for row in rows)
+        return
+    for first in range(0, len(rows), _ROWS_AT_ONCE):
+        yield from table.__getitems__(list(rows[first : first + _ROWS_AT_ONCE]))
+
+
+def cells_of(table: Any, column: Column) -> Iterator[Any]:
+    """The cells of a column, or of several as a list a row; read together where the table can, as `rows_at` does.
+
+    Of some tables (shards.py) it is a sample of the rows.
+    """
+    if not isinstance(column, str):
+        yield from (list(cells) for cells in zip(*(cells_of(table, part) for part in column), strict=True))
+    elif not isinstance(table, Columnar):
+        yield from table[column]
+    else:
+        arrow = table.data.column(column)
+        fitting = _BYTES_AT_ONCE * len(arrow) // max(1, arrow.nbytes)
+        for batch in table.select_columns([column]).iter(min(max(1, fitting), _CELLS_AT_ONCE)):
+            yield from batch[column]
 
 
 def split_name(word: str) -> str | None:

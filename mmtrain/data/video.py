@@ -12,8 +12,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from mmtrain.data.frames import read_frames
-from mmtrain.data.image import ImageInput, content_of, key_of, shown
-from mmtrain.data.media import probe, source_of
+from mmtrain.data.image import ImageInput, Normalize, content_of, key_of, seeded, shown
+from mmtrain.data.media import Probe, source_of
 from mmtrain.data.order import mix
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
@@ -82,7 +82,7 @@ class VideoInput:
             background=background,
             max_pixels=max_pixels,
         )
-        scale = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+        normalize = Normalize(mean, std)
         train: list[Any] = []
         if rotate > 0:
             train.append(v2.RandomRotation(rotate, interpolation=v2.InterpolationMode.BILINEAR, fill=list(background)))
@@ -94,8 +94,8 @@ class VideoInput:
             train.append(v2.RandomHorizontalFlip(flip))
         if color_jitter > 0:
             train.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
-        self._train = v2.Compose([*train, *scale])
-        self._eval = v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size), *scale])
+        self._train = v2.Compose([*train, normalize])
+        self._eval = v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size), normalize])
 
     def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int] | None:
         """The frames (F, 3, size, size), float32, F <= num_frames, and the key; None for a file with sound only.
@@ -108,10 +108,9 @@ class VideoInput:
             return None
         film = tv_tensors.Video(pixels)
         if not train:
-            return self._eval(film).as_subclass(Tensor), self.key(value)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # as in image.py
-            return self._train(film).as_subclass(Tensor), self.key(value)
+            return self._eval(film), self.key(value)
+        with seeded(seed):
+            return self._train(film), self.key(value)
 
     def frames(self, value: Any, folder: Path) -> list[Image.Image]:
         """The frames that evaluation takes, whole, for a person to look at; none of a file with sound only.
@@ -145,16 +144,19 @@ class VideoInput:
             return self._stack(content, folder, seed)
         source = source_of(content, folder)
         try:
-            film = probe(source, max_pixels=self.max_pixels)
-            if not film.frames:
-                return None
-            times = [(slot + 0.5) * film.seconds / film.frames for slot in self._slots(film.frames, seed)]
-            found = read_frames(source, times, max_pixels=self.max_pixels, background=self.background)
+            found = read_frames(
+                source, lambda film: self._times(film, seed), max_pixels=self.max_pixels, background=self.background
+            )
         except SampleError as error:  # by the name that the table gives it
             raise SampleError(shown(content), error.reason) from error
-        assert found is not None, "probe saw a film"
+        if found is None:
+            return None
         new = found.seconds.diff(prepend=torch.tensor([-1.0], dtype=torch.float64)) != 0
-        return found.pixels[new]  # one that shows for long fills several parts
+        return found.pixels if new.all() else found.pixels[new]  # one that shows for long fills several parts
+
+    def _times(self, film: Probe, seed: int | None) -> list[float]:
+        """The centres of the parts that are taken, in seconds."""
+        return [(slot + 0.5) * film.seconds / film.frames for slot in self._slots(film.frames, seed)]
 
     def _stack(self, files: Sequence[Any], folder: Path, seed: int | None) -> Tensor:
         if not files:

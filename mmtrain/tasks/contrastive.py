@@ -28,12 +28,13 @@ class Contrastive(nn.Module):
         modalities: the two that make a pair.
         embed_dim: width of the shared space.
         temperature: where the learned temperature starts.
+        min_temperature: how far it may fall. A low one punishes the most similar wrong partners alone and so pulls
+            apart what is alike (2012.09740); millions of pairs bear 0.01 (CLIP, 2103.00020), some thousands do not.
         weight: see `Task`.
     """
 
     targets: tuple[str, ...] = ()
     monitor = "recall"
-    max_scale = 100.0  # as CLIP: the temperature does not fall below 0.01
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class Contrastive(nn.Module):
         modalities: Sequence[str],
         embed_dim: int,
         temperature: float,
+        min_temperature: float,
         weight: float,
     ) -> None:
         super().__init__()
@@ -49,12 +51,18 @@ class Contrastive(nn.Module):
             raise ValueError(
                 f"modalities = {list(modalities)}; contrastive takes two different ones, such as [image, text]"
             )
+        if not 0.0 < min_temperature <= temperature:
+            raise ValueError(
+                f"min_temperature = {min_temperature} is not above 0 and at most temperature = {temperature};"
+                f" set it to {temperature}, or to 0.01"
+            )
         self.reads = self.needs = tuple(modalities)
         self.weight = weight
         self.pool = MeanPool()
         self.projections = nn.ModuleDict(
             {m: nn.Sequential(nn.LayerNorm(dims[m]), nn.Linear(dims[m], embed_dim, bias=False)) for m in modalities}
         )
+        self.max_log_scale = -math.log(min_temperature)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1.0 / temperature)))
 
     @property
@@ -79,7 +87,7 @@ class Contrastive(nn.Module):
         together, together_keys = gather_with_gradient, gather
         if self.training:
             with torch.no_grad():  # the parameter and not its use, which would have no gradient beyond the limit
-                self.log_scale.clamp_(max=math.log(self.max_scale))
+                self.log_scale.clamp_(max=self.max_log_scale)
         else:
             together = together_keys = _alone
         pairs = self._pairs(batch)

@@ -192,6 +192,7 @@ def test_what_cannot_be_read_is_named_as_in_the_table(tmp_path: Path, content: b
     [
         ([], "holds no samples"),
         ([0.1, float("nan")], "not finite"),
+        ([0.1] * 99999 + [float("nan")], "not finite"),
         ([["a"]], "is not an array of samples"),
         (np.zeros((1, 1, 4)), r"shape \(1, 1, 4\); give \(length,\) or \(channels, length\)"),
     ],

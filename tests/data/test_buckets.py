@@ -159,10 +159,9 @@ def test_odd_lengths_give_no_empty_step(lengths: np.ndarray) -> None:
 
 
 def test_a_row_that_is_longer_than_the_budget_is_refused_with_advice() -> None:
-    with pytest.raises(ValueError, match=r"max_tokens = 9, but row 2 alone has 12\n    set max_tokens to 12 or more"):
+    said = r"max_tokens = 9, but row 2 alone has 12\n    set data.bucket.max_tokens to 12 or more"
+    with pytest.raises(ValueError, match=said):
         bucketed(3, 1, lengths=np.array([1, 2, 12]), max_tokens=9)
-    with pytest.raises(ValueError, match="window = 0"):
-        bucketed(3, 1, window=0)
 
 
 def test_a_mixture_with_weights_has_no_budget() -> None:
@@ -191,3 +190,15 @@ def test_a_million_rows_are_planned_in_little_time() -> None:
     (steps,) = bucketed(samples, 256, window=100, lengths=lengths, first_step=30_000)
     next(iter(steps))
     print(f"put at a step of 10**6 rows: {budget:.2f} s with a budget, {time.perf_counter() - started:.3f} s without")
+
+
+def test_rows_of_one_name_meet_and_their_company_changes() -> None:
+    names = np.repeat(np.arange(1, 13), 4)
+    (steps,) = bucketed(48, 8, lengths=names, window=6, names=True)
+    epochs = []
+    for epoch in range(4):
+        batches = [steps.batch(step, epoch) for step in range(len(steps))]
+        met = [names[steps.order.rows(np.array(batch), seed=3, epoch=epoch)] for batch in batches]
+        assert [sorted(np.unique(rows, return_counts=True)[1]) for rows in met] == [[4, 4]] * 6
+        epochs.append({frozenset(rows.tolist()) for rows in met})
+    assert len(set.union(*epochs)) > 15, "of 24 at most"

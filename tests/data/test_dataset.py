@@ -10,8 +10,10 @@ from torch import Tensor
 from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit
 from mmtrain.data.files import read_folder
 from mmtrain.data.image import key_of
+from mmtrain.data.order import draw_seed, mix, permuted
 from mmtrain.types import Batch, Sample
 from tests.data.parts import NAMES, WHOLE, draw_pictures, fitted_label, fitted_text_input, image_input, write_rows
+from tests.data.test_tables import OneByOne
 
 COLUMNS = {"image": "image", "text": "caption", "label": "label"}
 # id, then what the row has of image, text, label
@@ -44,7 +46,7 @@ def plain_rows(folder: Path, count: int) -> list[dict[str, Any]]:
 
 
 def same(one: Sample, other: Sample) -> bool:
-    return (one.id, one.row, one.keys) == (other.id, other.row, other.keys) and all(
+    return (one.id, one.row, one.keys, one.bad) == (other.id, other.row, other.keys, other.bad) and all(
         torch.equal(one.inputs[m], other.inputs[m]) for m in one.inputs | other.inputs
     )
 
@@ -80,6 +82,29 @@ def test_a_sample_follows_from_seed_epoch_and_position_alone(tmp_path: Path) -> 
     assert all(same(forwards[at], again[at]) for at in reversed(places))
     other_seed = TrainSplit(table, **parts(tmp_path, seed=4))
     assert [forwards[at].row for at in places] != [other_seed[at].row for at in places]
+
+
+def test_the_rows_of_a_step_are_those_of_its_positions_whatever_reads_them(tmp_path: Path) -> None:
+    rows = plain_rows(tmp_path, 9)
+    for row in (2, 5, 6):
+        rows[row]["image"] = "missing.png"
+    table = table_of(tmp_path, rows)
+    split, slow = TrainSplit(table, **parts(tmp_path)), TrainSplit(OneByOne(table), **parts(tmp_path))
+    for epoch in range(3):
+        step = [(epoch, position) for position in (8, 1, -1, 4, 0, 7, -1, 2, 3, 6, 5)]
+        for at, sample, other in zip(step, split.__getitems__(step), slow.__getitems__(step), strict=True):
+            assert same(sample, other) and same(sample, split[at])
+            if at[1] < 0:
+                assert sample == Sample()
+                continue
+            row, tried = permuted(at[1], 9, seed=3, epoch=epoch), 0
+            while row in (2, 5, 6):
+                assert sample.bad[tried][1:3] == (row, "missing.png")
+                tried += 1
+                row = mix(3, epoch, at[1], tried) % 9
+            assert len(sample.bad) == tried
+            sample.bad = []
+            assert same(sample, split.sample(row, seed=draw_seed(3, epoch, at[1]), train=True))
 
 
 def test_every_epoch_draws_another_augmentation(tmp_path: Path) -> None:
@@ -142,6 +167,9 @@ def test_evaluation_asks_with_each_of_several_captions(tmp_path: Path) -> None:
     assert "image" not in further[2].keys
     assert [split.text(p) for p in (0, 4, 5, 6)] == ["a red cat", "the golden fish", "a grey mouse", "two blue birds"]
     assert split.text(3) is None and split.picture(4) is None
+    together = split.__getitems__([(0, position) for position in (6, 0, -1, 5, 3)])
+    expected = [samples[6], samples[0], Sample(), samples[5], samples[3]]
+    assert all(same(one, other) for one, other in zip(together, expected, strict=True))
     assert (
         [split.position(s.id) for s in samples] == list(range(7)) == [split.position(split.name(p)) for p in range(7)]
     )

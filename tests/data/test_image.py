@@ -1,5 +1,6 @@
 """Pictures: every mode that Pillow reads becomes RGB as a person would see it, at the size that the model takes."""
 
+import contextlib
 import io
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torchvision.transforms import v2
 
-from mmtrain.data.image import ImageInput, key_of
-from mmtrain.errors import SampleError
+from mmtrain.data.image import ImageInput, Normalize, key_of, seeded
+from mmtrain.errors import ConfigError, SampleError
 from tests.data.parts import image_input, plain_image_input
 
 RED, WHITE = (250, 10, 20), (255, 255, 255)
@@ -137,6 +139,38 @@ def test_pixels_are_normalised_by_channel() -> None:
     found, _ = reader.load(Image.new("RGB", (8, 8), (51, 102, 204)), Path(), seed=0, train=False)
     expected = torch.tensor([(0.2 - 0.1) / 0.5, (0.4 - 0.2) / 0.25, (0.8 - 0.3) / 2.0])
     assert torch.allclose(found[:, 3, 4], expected, atol=1e-6)
+
+
+def test_normalising_is_torchvisions_to_the_last_bit() -> None:
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    pixels = torch.arange(256, dtype=torch.uint8).repeat(2, 3, 1).unflatten(2, (16, 16))
+    expected = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])(pixels)
+    for stored in (pixels, pixels.to(memory_format=torch.channels_last)):
+        found = Normalize(mean, std)(stored)
+        assert torch.equal(found, expected) and found.is_contiguous()
+    with pytest.raises(ConfigError, match=r"std = \[1, 0, 1\] divides by 0; set each above 0"):
+        Normalize(mean, [1, 0, 1])
+
+
+def test_the_generator_is_put_back_even_after_an_error() -> None:
+    state = torch.get_rng_state()
+    with contextlib.suppress(ZeroDivisionError), seeded(3):
+        assert torch.initial_seed() == 3
+        torch.rand(5)
+        raise ZeroDivisionError
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_picture_in_a_cell_stays_as_it_is() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 6, 3), dtype=np.uint8)
+    cell, reader = Image.open(io.BytesIO(encoded(Image.fromarray(pixels), exif=exif))), plain_image_input()
+    key, picture = reader.key(cell), reader.open(cell, Path())
+    assert (np.asarray(picture) == np.rot90(pixels, -1)).all()
+    picture.paste(RED, (0, 0, 4, 4))
+    assert (np.asarray(cell) == pixels).all() and reader.key(cell) == key
+    assert (opened(cell) == np.rot90(pixels, -1)).all(), "not turned twice"
 
 
 def test_a_turned_picture_has_the_background_in_its_corners() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmtrain.data.media import probe, source_of
+from mmtrain.data.media import probe, probed, source_of
 from mmtrain.errors import SampleError
 from tests.data.films import encoded_sound, tone, wav, write_film
 
@@ -44,6 +44,14 @@ def test_a_film_without_a_duration_is_counted(tmp_path: Path) -> None:
     assert bare.exact and bare.frames == 50 and bare.seconds == pytest.approx(2.0)
     live = probe(write_film(tmp_path / "a.mkv", 50, options={"live": "1"}))
     assert live.exact and live.frames == 50 and live.seconds == pytest.approx(2.0, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.h264"])  # by its header, and counted
+def test_what_was_probed_is_read_from_its_beginning(tmp_path: Path, name: str) -> None:
+    path = write_film(tmp_path / name, 30, kind="h264" if name == "a.h264" else "mp4")
+    with probed(path) as (container, found):
+        assert found == probe(path) and found.frames == 30
+        assert sum(1 for _ in container.decode(video=0)) == 30
 
 
 def test_pictures_are_films_of_one_frame_and_animations_of_several() -> None:

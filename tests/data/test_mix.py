@@ -6,6 +6,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
@@ -68,7 +69,7 @@ def test_each_part_has_its_share_and_comes_round_whole(sizes: list[int], shares:
 def test_a_position_is_asked_for_alone_or_among_others(sizes: list[int], shares: list[int]) -> None:
     mixed = order(sizes, shares)
     whole = rows(mixed, 2)
-    assert mixed.rows(0, len(mixed), seed=1, epoch=2).tolist() == whole
+    assert mixed.rows(np.arange(len(mixed))[::-1], seed=1, epoch=2).tolist() == whole[::-1]
     assert order(sizes, shares).row(len(mixed) - 1, seed=1, epoch=2) == whole[-1]
 
 
@@ -167,6 +168,7 @@ def test_the_parts_rows_stand_one_after_the_other_under_our_names(folders: Path)
     assert dict(table[7]) == {"id": "b/r1", "image": "b/1.png", "text": "b 1", "label": "b1"}
     assert tables.folder == folders
     assert list(table["id"]) == [table[row]["id"] for row in range(18)]
+    assert [dict(cells) for cells in table.__getitems__([7, 0, 17, 7])] == [dict(table[row]) for row in (7, 0, 17, 7)]
     assert list(table["text"])[5:7] == ["a 5", "b 0"]
     assert list(table["image"]) == [table[row]["image"] for row in range(18)]
     assert tables.names["test"] == f"{folders}/a/test.jsonl + {folders}/b/test.jsonl"

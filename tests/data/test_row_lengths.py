@@ -23,7 +23,7 @@ def buckets(by: str | None, max_tokens: int | None = None) -> Buckets:
 
 def lengths(by: str, cache: Path, cells: dict[str, list[Any]], inputs: dict[str, Any], **more: Any) -> list[int]:
     asked = {"columns": {name: name for name in inputs}, "inputs": inputs, "folder": cache, "cache": cache} | more
-    return row_lengths(buckets(by), Dataset.from_dict(cells), **asked).tolist()
+    return row_lengths(buckets(by), Dataset.from_dict(cells), **asked)[0].tolist()
 
 
 def test_of_texts_the_tokens_of_the_longest_are_counted_as_they_will_be_cut(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from av import AudioFrame, AudioResampler
 from scipy.signal import resample_poly  # type: ignore[import-untyped]
 
 from mmtrain.data.sound import mono, read_audio, resampled
@@ -114,8 +115,17 @@ def test_the_louder_channel_is_taken_where_one_is_silent() -> None:
 
 
 def test_a_mix_stays_within_one() -> None:
-    assert mono(torch.tensor([[3.0, -3.0, 0.5]])).tolist() == [1.0, -1.0, 0.5]
-    assert mono(torch.zeros(2, 0)).shape == (0,)
+    assert mono(torch.tensor([[3.0, -3.0, 0.5]]), "").tolist() == [1.0, -1.0, 0.5]
+    assert mono(torch.tensor([[3.0, -3.0, 0.5]] * 2), "").tolist() == [1.0, -1.0, 0.5]
+    assert mono(torch.zeros(2, 0), "").shape == (0,)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_what_is_not_a_number_is_named(channels: int) -> None:
+    sound = torch.zeros(channels, 5)
+    sound[-1, 3] = float("nan")
+    with pytest.raises(SampleError, match=r"a\.wav: has samples that are not finite"):
+        mono(sound, "a.wav")
 
 
 def test_samples_are_resampled_like_a_file() -> None:
@@ -123,6 +133,18 @@ def test_samples_are_resampled_like_a_file() -> None:
     found = resampled(torch.stack([samples, -samples]), 8000, 16000)
     assert found.shape == (2, 8000) and torch.equal(found[0], -found[1])
     assert np.abs(found[0].numpy() - resample_poly(samples.numpy(), 2, 1))[400:-400].max() < 2e-3
+
+
+@pytest.mark.parametrize("length", [100, 500, 8000, 8001, 20011])
+@pytest.mark.parametrize("rate", [8000, 11025, 16000])
+def test_the_size_of_the_resamplers_frames_changes_no_sample(length: int, rate: int) -> None:
+    samples = np.random.default_rng(length).uniform(-1, 1, (1, length)).astype(np.float32)
+    frame = AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+    frame.sample_rate = 8000
+    plain = AudioResampler(format="fltp", rate=rate)
+    expected = [out.to_ndarray() for given in (frame, None) for out in plain.resample(given) if out is not None]
+    found = resampled(torch.from_numpy(samples), 8000, rate)
+    assert torch.equal(found, torch.from_numpy(np.concatenate(expected, axis=1)))
 
 
 def test_a_film_without_sound_has_none(tmp_path: Path) -> None:

@@ -26,7 +26,14 @@ RANKS: list[Sides] = [
 
 
 def make_task(**options: Any) -> Contrastive:
-    parts = {"modalities": ["image", "text"], "embed_dim": 6, "temperature": 0.2, "weight": 1.0, **options}
+    parts = {
+        "modalities": ["image", "text"],
+        "embed_dim": 6,
+        "temperature": 0.2,
+        "min_temperature": 0.01,
+        "weight": 1.0,
+        **options,
+    }
     return Contrastive(dims={"image": DIM, "text": DIM}, **parts)
 
 
@@ -163,3 +170,9 @@ def test_in_evaluation_a_rank_looks_at_its_own_batch() -> None:
         expected = step(make_model(tasks=("contrastive",), fusion=None).eval(), make_batch(*sides))
         torch.testing.assert_close(mine["loss"], expected["loss"])
         assert mine["count"] == expected["count"]
+
+
+def test_a_least_temperature_above_the_first_one_is_refused() -> None:
+    for wrong in (0.0, 0.3):
+        with pytest.raises(ValueError, match="min_temperature"):
+            make_task(temperature=0.2, min_temperature=wrong)

@@ -1,0 +1,79 @@
+"""Reading tables: many rows or cells at once give what one after the other would, and never fill the memory."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+from mmtrain.data.tables import cells_of, rows_at
+
+CELLS = {
+    "id": [f"r{n}" for n in range(50)],
+    "captions": [None if n % 7 == 0 else [f"cat {n}", None][: n % 3] for n in range(50)],
+    "number": [None if n % 5 == 0 else n / 4 for n in range(50)],
+    "file": [{"bytes": b"x" * n, "path": None} for n in range(50)],
+}
+
+
+class OneByOne:
+    """A table that cannot read several rows at once."""
+
+    def __init__(self, table: Any) -> None:
+        self.table = table
+        self.column_names = table.column_names
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, key: int | str) -> Any:
+        return self.table[key] if isinstance(key, int) else (self.table[row][key] for row in range(len(self)))
+
+
+class Counted(OneByOne):
+    """Counts what is asked for at once."""
+
+    def __init__(self, table: Dataset) -> None:
+        super().__init__(table)
+        self.data = table.data
+        self.asked: list[int] = []
+
+    def __getitems__(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        self.asked.append(len(rows))
+        return [self.table[row] for row in rows]
+
+    def select_columns(self, column_names: list[str]) -> "Counted":
+        assert column_names == self.table.column_names
+        return self
+
+    def iter(self, batch_size: int) -> Iterator[dict[str, list[Any]]]:
+        self.asked.append(batch_size)
+        return self.table.iter(batch_size)
+
+
+def tables() -> list[Any]:
+    whole = Dataset.from_dict(CELLS)
+    return [whole, whole.select(range(49, 0, -2)), OneByOne(whole)]
+
+
+@pytest.mark.parametrize("nth", range(3))
+def test_the_cells_of_a_column_are_those_of_its_rows(nth: int) -> None:
+    table = tables()[nth]
+    for column in CELLS:
+        assert list(cells_of(table, column)) == [table[row][column] for row in range(len(table))]
+    several = [[cells["number"], cells["id"]] for cells in (table[row] for row in range(len(table)))]
+    assert list(cells_of(table, ["number", "id"])) == several
+
+
+@pytest.mark.parametrize("nth", range(3))
+def test_rows_come_in_the_order_in_which_they_are_asked_for(nth: int) -> None:
+    table = tables()[nth]
+    for rows in ([], [3], [20, 3, 3, 0], range(len(table))):
+        assert list(rows_at(table, rows)) == [table[row] for row in rows]
+
+
+def test_large_cells_are_read_a_few_at_a_time() -> None:
+    small, large = Counted(Dataset.from_dict({"a": ["x"] * 99})), Counted(Dataset.from_dict({"a": ["x" * 10**7] * 3}))
+    assert len(list(cells_of(small, "a"))) == 99 and small.asked == [1000]
+    assert len(list(cells_of(large, "a"))) == 3 and large.asked == [1]
+    assert len(list(rows_at(small, range(40)))) == 40 and small.asked[1:] == [16, 16, 8]
