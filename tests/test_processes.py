@@ -38,12 +38,14 @@ def figures(folder: Path) -> dict[str, dict[str, float]]:
     return json.loads((folder / "summary.json").read_text())["test"]
 
 
-def test_two_processes_train_and_test_as_one(tables: Path, tmp_path: Path) -> None:
-    """The test split has 15 rows, in batches of 8: neither divides by two."""
-    done = train(tables, tmp_path / "two", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+@pytest.mark.parametrize("eval_batch_size", [8, 16])
+def test_two_processes_train_and_test_as_one(eval_batch_size: int, tables: Path, tmp_path: Path) -> None:
+    """The test split has 15 rows, in batches of 8, or in one, so that the second process has none of them."""
+    size = f"data.eval_batch_size={eval_batch_size}"
+    done = train(tables, tmp_path / "two", size, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
     assert done.returncode == 0, done.stderr
     with_two = figures(tmp_path / "two")
-    again = train(tables, tmp_path / "two", "mode=test", "trainer=cpu")
+    again = train(tables, tmp_path / "two", size, "mode=test", "trainer=cpu")
     assert again.returncode == 0, again.stderr
     with_one = figures(tmp_path / "two")
     assert with_one.keys() == with_two.keys()

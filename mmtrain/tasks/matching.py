@@ -19,6 +19,8 @@ from mmtrain.losses.contrastive import related
 from mmtrain.losses.cross_entropy import cross_entropy
 from mmtrain.types import Batch, Confusion, Retrieval
 
+IGNORED = -1  # the truth of a pair that does not count
+
 
 class Pairs(NamedTuple):
     """Logits of right pairs (B, 2) and of wrong ones (N, B, 2), and which rows have a wrong partner (B,)."""
@@ -123,7 +125,10 @@ class Matching(nn.Module):
 
     def metrics(self) -> MetricCollection:
         """Accuracy and the area under the ROC curve, right and wrong pairs in equal number."""
-        return MetricCollection({"accuracy": BinaryAccuracy(), "auroc": BinaryAUROC()}, compute_groups=False)
+        ignored = {"ignore_index": IGNORED}
+        return MetricCollection(
+            {"accuracy": BinaryAccuracy(**ignored), "auroc": BinaryAUROC(**ignored)}, compute_groups=False
+        )
 
     def update(self, metrics: MetricCollection, predictions: Pairs, batch: Batch) -> None:
         """Count the right and the wrong pair of every row that has both.
@@ -131,12 +136,14 @@ class Matching(nn.Module):
         Raises:
             FloatingPointError: when a logit is not finite: it must not score.
         """
-        logits = torch.cat([predictions.right, predictions.wrong[0]])[predictions.has_wrong.repeat(2)].float()
-        if not logits.isfinite().all():
+        logits = torch.cat([predictions.right, predictions.wrong[0]]).float()
+        counts = predictions.has_wrong.repeat(2)
+        if not logits[counts].isfinite().all():
             raise FloatingPointError("matching: a logit is not finite")
-        if len(logits):
-            truth = torch.arange(2, device=logits.device).flip(0).repeat_interleave(len(logits) // 2)
-            metrics.update(logits.softmax(dim=1)[:, 1], truth)
+        truth = torch.arange(2, device=logits.device).flip(0).repeat_interleave(len(batch))
+        # all rows, also where none counts: a metric that was never shown one is out of step with other processes'
+        probability = logits.softmax(dim=1)[:, 1].masked_fill(~counts, 0.0)
+        metrics.update(probability, truth.masked_fill(~counts, IGNORED))
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """A coin."""
