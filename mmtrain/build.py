@@ -149,15 +149,20 @@ def modalities_read(cfg: DictConfig, data: DataModule) -> list[str]:
     """
     there = [m for m in data.inputs if m in cfg.encoder]
     wanted: set[str] = set()
+    faults: list[str] = []
     for name, task in cfg.task.items():
         needed = {m for m in reads_of(task) if m != "fused"} | set(task.get("modalities") or ())
         missing = sorted(needed - set(there))
         if missing:
-            raise ConfigError(
+            pairs = "modalities" in task and len(there) > 1
+            pair = f"set task.{name}.modalities=[{','.join(there[:2])}], " if pairs else ""
+            faults.append(
                 f"task.{name} reads {missing[0]}, but the data has {', '.join(data.inputs)}\n"
-                f"    leave the task out, or say which column holds it: data.columns.{missing[0]}=NAME"
+                f"    {pair}leave the task out, or say which column holds it: data.columns.{missing[0]}=NAME"
             )
         wanted |= set(there) if "fused" in reads_of(task) else needed
+    if faults:
+        raise ConfigError("\n".join(faults))
     return [m for m in there if m in wanted]
 
 

@@ -224,7 +224,8 @@ class Record(Callback):
         bad = self.folder / "quarantine.jsonl"
         if bad.exists():
             count = len(bad.read_text(encoding="utf-8").splitlines())
-            console.print(f"{count} samples could not be read: {bad}", markup=False, soft_wrap=True)
+            samples = "sample" if count == 1 else "samples"
+            console.print(f"{count} {samples} could not be read: {bad}", markup=False, soft_wrap=True)
         if self.summary["test"]:
             console.print(metrics_table(self.summary["test"]))
         console.print(f"report: {page}", markup=False, soft_wrap=True)

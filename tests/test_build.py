@@ -178,6 +178,15 @@ def test_a_task_whose_modality_the_data_lacks_is_refused_with_the_mend(
     assert str(raised.value) == f"{said}\n{mend}"
 
 
+def test_of_two_other_modalities_a_pair_is_offered(tiny: Any) -> None:
+    cfg, data = tiny("task=[contrastive,matching]")
+    data.inputs["audio"] = data.inputs.pop("image")
+    with pytest.raises(ConfigError) as raised:
+        modalities_read(cfg, data)
+    for name in ("contrastive", "matching"):
+        assert f"    set task.{name}.modalities=[text,audio], leave the task out" in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
