@@ -125,10 +125,8 @@ class Matching(nn.Module):
 
     def metrics(self) -> MetricCollection:
         """Accuracy and the area under the ROC curve, right and wrong pairs in equal number."""
-        ignored = {"ignore_index": IGNORED}
-        return MetricCollection(
-            {"accuracy": BinaryAccuracy(**ignored), "auroc": BinaryAUROC(**ignored)}, compute_groups=False
-        )
+        accuracy, auroc = BinaryAccuracy(ignore_index=IGNORED), BinaryAUROC(ignore_index=IGNORED)
+        return MetricCollection({"accuracy": accuracy, "auroc": auroc}, compute_groups=False)
 
     def update(self, metrics: MetricCollection, predictions: Pairs, batch: Batch) -> None:
         """Count the right and the wrong pair of every row that has both.
