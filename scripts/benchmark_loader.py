@@ -251,6 +251,8 @@ def order(console: Console) -> None:
 
 
 def main() -> None:
+    if "OMP_WAIT_POLICY" not in os.environ:  # train.py sets it too: threads that spin slow down what loads
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"OMP_WAIT_POLICY": "PASSIVE"})
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     asked = commands.add_parser("speed")
