@@ -82,8 +82,11 @@ def write_film(
         stream.pix_fmt = "yuv420p"
         stream.gop_size = key_every
         stream.codec_context.time_base = tick
-        if codec == "libx264":
-            stream.options = {"preset": "veryfast", "x264-params": f"keyint={key_every}:min-keyint=1:scenecut=0"}
+        if codec == "libx264":  # by one thread: how several share the work, and so the bytes, depends on the load
+            stream.options = {
+                "preset": "veryfast",
+                "x264-params": f"keyint={key_every}:min-keyint=1:scenecut=0:threads=1",
+            }
         if rotation:
             stream.set_display_rotation(rotation)
         voice: Any = container.add_stream("aac", rate=16000) if sound is not None else None
