@@ -306,7 +306,7 @@ def _monitor(cfg: DictConfig, lit: LitModel, data: DataModule) -> str | None:
     judged = [n for n, task in tasks.items() if data.has_row("val", needs=task.needs, targets=task.targets)]
     if cfg.monitor is None and judged:
         return f"val/{judged[0]}/{tasks[judged[0]].monitor}"
-    if cfg.monitor is not None and str(cfg.monitor).split("/")[1] in ["loss", *judged]:
+    if cfg.monitor is not None and judged and str(cfg.monitor).split("/")[1] in ["loss", *judged]:
         return str(cfg.monitor)
     wanted = cfg.monitor or f"val/{next(iter(tasks))}/{next(iter(tasks.values())).monitor}"
     other = f"set monitor to val/{judged[0]}/{tasks[judged[0]].monitor}, or " if judged else ""

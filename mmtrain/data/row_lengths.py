@@ -68,17 +68,28 @@ def row_lengths(
         knobs = {key: knob for key, knob in vars(reader).items() if isinstance(knob, int | float | str)}
         kept = cache / f".lengths_{_digest(table._fingerprint, column, knobs)}.npy"
         if not kept.is_file():
-            lengths = _measured(reader, cells_of(table, column), folder)
+            lengths = _measured(reader, _whole(table, column, by), folder)
             _write(kept, np.fromiter(lengths, dtype=np.int64, count=len(table)))
         return np.load(kept), False
     if by in table.column_names:
-        return _of_column(buckets, list(cells_of(table, by)))
+        return _of_column(buckets, _whole(table, by, by))
     names = list(dict.fromkeys([*(m for m in inputs if m in columns), *table.column_names]))
     near = difflib.get_close_matches(by, names, n=1)
     raise ConfigError(
         f"data.bucket.by = {by} is neither an input nor a column of the training split; there are {', '.join(names)}\n"
         f"    set data.bucket.by to {near[0] if near else 'one of them, or to null'}"
     )
+
+
+def _whole(table: Any, column: str, by: str) -> list[Any]:
+    """Every cell of a column; of shards only a sample can be had."""
+    cells = list(cells_of(table, column))
+    if len(cells) != len(table):
+        raise ConfigError(
+            f"data.bucket.by = {by} needs that column of every row, but of shards only {len(cells)} of {len(table)} are"
+            " looked at beforehand\n    set data.bucket.by to null"
+        )
+    return cells
 
 
 def _of_column(buckets: Buckets, cells: list[Any]) -> tuple[np.ndarray, bool]:

@@ -83,3 +83,31 @@ def test_what_has_no_length_is_refused_with_the_names_that_there_are(tmp_path: P
 def test_knobs_that_mean_nothing_are_refused(knobs: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Buckets(**{"by": "text", "window": 4, "max_tokens": None} | knobs)
+
+
+class Sampled:
+    """A table of which a column is only a sample, as of shards."""
+
+    column_names = ("text", "base")
+    _fingerprint = "f"
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, column: str) -> list[str]:
+        return ["a cat"] * 3
+
+
+def test_a_table_that_is_only_sampled_is_refused(tmp_path: Path) -> None:
+    reader = text_input(max_length=6)
+    reader.fit(["a cat"], tmp_path)
+    for by in ("text", "base"):
+        with pytest.raises(ConfigError, match="only 3 of 5 are looked at"):
+            row_lengths(
+                buckets(by),
+                Sampled(),
+                columns={"text": "text"},
+                inputs={"text": reader},
+                folder=tmp_path,
+                cache=tmp_path,
+            )
