@@ -1,0 +1,41 @@
+"""Random Fourier features (2006.10739, gamma of equation 4) of the colours of pixels, averaged over each patch.
+
+A linear patch embedding reads two near colours nearly alike, and a network is slow to tell them apart (the same paper's
+spectral bias). A wave along a random direction of colour space goes through several periods between black and white, so
+near colours differ much; the mean over a patch is then close to a histogram of its colours, whatever stands where.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ColorFeatures(nn.Module):
+    """Cosines of random directions of colour, averaged over each patch; fixed, the same in every process.
+
+    Args:
+        num_features: waves.
+        patch_size: height and width of a patch in pixels.
+        frequency: standard deviation of the waves' frequency, in radians per unit of the normalised pixel values.
+    """
+
+    directions: Tensor
+    phases: Tensor
+
+    def __init__(self, *, num_features: int, patch_size: int, frequency: float = 10.0) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.halved = 2 if patch_size % 2 == 0 else 1  # a quarter of the waves for nearly the same mean
+        generator = torch.Generator().manual_seed(0)
+        scale = frequency / math.sqrt(3)
+        self.register_buffer("directions", torch.randn(num_features, 3, 1, 1, generator=generator) * scale)
+        self.register_buffer("phases", torch.rand(num_features, generator=generator) * 2 * math.pi)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to (B, H * W / patch_size**2, num_features); without a gradient to the pixels."""
+        with torch.no_grad():
+            pixels = F.avg_pool2d(values, self.halved)
+            waves = F.conv2d(pixels, self.directions, self.phases).cos()
+            return F.avg_pool2d(waves, self.patch_size // self.halved).flatten(2).transpose(1, 2)
