@@ -24,6 +24,7 @@ from torchmetrics import Metric
 from mmtrain.data.order import mix
 from mmtrain.distributed import rank, total, world_size
 from mmtrain.model import MultimodalModel
+from mmtrain.tuning import Tuning, held, rates_of
 from mmtrain.types import Batch, Confusion, Retrieval
 
 
@@ -39,6 +40,7 @@ class LitModel(LightningModule):
         gradient_clip_val: largest norm of all gradients together; None leaves them.
         log_every_n_steps: training values are logged at every n-th step.
         test_subsets: in test, also judge tasks on fused features with these modalities alone.
+        tunings: how each encoder learns, by its dotted name below the model's encoders.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class LitModel(LightningModule):
         gradient_clip_val: float | None,
         log_every_n_steps: int,
         test_subsets: Sequence[tuple[str, ...]],
+        tunings: Mapping[str, Tuning],
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -63,6 +66,7 @@ class LitModel(LightningModule):
         self.gradient_clip_val = gradient_clip_val
         self.log_every_n_steps = log_every_n_steps
         self.test_subsets = test_subsets
+        self.tunings = tunings
         self.tasks = model.named_tasks()
         self.metrics = nn.ModuleDict({name: task.metrics() for name, task in self.tasks.items()})
         self.subset_metrics = nn.ModuleDict(
@@ -86,12 +90,19 @@ class LitModel(LightningModule):
         assert isinstance(schedule, LRScheduler)
         optimizer.zero_grad()
         means = {name: torch.zeros((), device=self.device) for name in counts}
+        waiting = self._waiting()
+        wait_for = [p for encoder in waiting for p in encoder.parameters() if p.requires_grad]
         for number, batch in enumerate(window):
             with self._synchronized(number == len(window) - 1):
-                losses = {n: s / counts[n].clamp(min=1) for n, (s, _) in self.model.losses(batch).items()}
+                with held(waiting):
+                    losses = {n: s / counts[n].clamp(min=1) for n, (s, _) in self.model.losses(batch).items()}
                 # DDP takes the mean over the ranks; the sum is wanted, because counts are those of all ranks
-                self.manual_backward(self.balance(losses) * world_size())
+                loss = self.balance(losses) * world_size()
+                # DDP waits for a gradient of every parameter that can have one
+                self.manual_backward(loss + sum((p * 0.0).sum() for p in wait_for) if world_size() > 1 else loss)
             means = {n: means[n] + loss.detach() for n, loss in losses.items()}
+        for p in wait_for:
+            p.grad = None  # the optimizer passes it over, also its moments and its decay
         norm = self._clip(optimizer)
         learning_rate = optimizer.param_groups[0]["lr"]  # of this step; the schedule goes on to that of the next
         optimizer.step()
@@ -106,6 +117,15 @@ class LitModel(LightningModule):
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
+
+    def _waiting(self) -> list[nn.Module]:
+        """The encoders that do not learn yet."""
+        steps = {name: tuning.freeze_until for name, tuning in self.tunings.items()}
+        return [
+            self.model.encoders.get_submodule(name)
+            for name, step in steps.items()
+            if step is not None and self.global_step < step
+        ]
 
     def _counts(self, window: list[Batch]) -> dict[str, Tensor]:
         """Items that each task learns from in this step, over all ranks and micro-batches."""
@@ -251,16 +271,30 @@ class LitModel(LightningModule):
     # --------------------------------------------------------------- optimizer
 
     def configure_optimizers(self) -> Any:
-        """Weight matrices decay; biases, norms, positions, tokens and temperatures do not."""
-        named = [(n, p) for n, p in self.named_parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": [p for n, p in named if _decays(n, p)]},
-            {"params": [p for n, p in named if not _decays(n, p)], "weight_decay": 0.0},
-        ]
-        optimizer = self.make_optimizer([g for g in groups if g["params"]])
+        """Weight matrices decay; biases, norms, positions, tokens and temperatures do not. Encoders have rates."""
+        rates = self._rates()
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for name, p in self.named_parameters():
+            if p.requires_grad:
+                groups.setdefault((rates.get(id(p), 1.0), _decays(name, p)), []).append(p)
+        # that of the heads first: its learning rate is the one that is logged
+        sorted_groups = sorted(groups.items(), key=lambda item: (item[0][0] != 1.0, -item[0][0], not item[0][1]))
+        optimizer = self.make_optimizer(
+            [{"params": ps} if decays else {"params": ps, "weight_decay": 0.0} for (_, decays), ps in sorted_groups]
+        )
+        for group, ((rate, _), _) in zip(optimizer.param_groups, sorted_groups, strict=True):
+            group["lr"] *= rate
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _rates(self) -> dict[int, float]:
+        """By the id of a parameter, its learning rate over that of the run; an encoder's holds inside it, too."""
+        rates: dict[int, float] = {}
+        for name, tuning in self.tunings.items():
+            for key, rate in rates_of(self.model.encoders.get_submodule(name), tuning).items():
+                rates[key] = rates.get(key, 1.0) * rate
+        return rates
 
 
 def _decays(name: str, parameter: Tensor) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtrain.tasks.task import Task
+from mmtrain.tuning import still_modules
 from mmtrain.types import Batch, Features
 
 
@@ -35,6 +36,14 @@ class MultimodalModel(nn.Module):
         """Every task's predictions, by task name."""
         view = self.view(batch)
         return {name: view.predictions(name) for name in self.tasks}
+
+    def train(self, mode: bool = True) -> "MultimodalModel":
+        """As of any module, but what does not learn stays in evaluation mode: no dropout, no new statistics."""
+        super().train(mode)
+        for encoder in self.encoders.values():
+            for module in still_modules(encoder):
+                module.eval()
+        return self
 
     def losses(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         """Every task's (sum, count) over the rows of this batch that it can learn from."""
