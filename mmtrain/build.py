@@ -6,6 +6,7 @@ What the data knows (widths, class names) is handed to the parts here, by keywor
 
 import difflib
 import inspect
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,11 +26,14 @@ from torch import nn
 from mmtrain.callbacks.progress import Progress
 from mmtrain.callbacks.stop import StopOnSignal
 from mmtrain.command import CONFIG_NAME, config_dir
+from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
 from mmtrain.lit import LitModel
 from mmtrain.loggers.csv import CSVMetrics
 from mmtrain.model import MultimodalModel
+from mmtrain.tuning import KEYS as TUNING_KEYS
+from mmtrain.tuning import Tuning, tune
 
 # knobs of configs/trainer that belong to the step and not to Lightning's Trainer
 OWN_TRAINER_KEYS = ("accumulate_grad_batches", "gradient_clip_val", "compile")
@@ -44,6 +48,16 @@ class KnowsWidth(Protocol):
     """
 
     dim: int
+
+
+@runtime_checkable
+class WantsOfInput(Protocol):
+    """An encoder whose pretrained weights say how its input is prepared."""
+
+    @classmethod
+    def preprocessing(cls) -> dict[str, Any]:
+        """Keys of the input's configuration; it takes any of the constructor's arguments, and reads no weights."""
+        ...
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
@@ -104,7 +118,11 @@ def _takes(cfg: DictConfig, parts: Mapping[str, Any]) -> bool:
 
 
 def build_data(cfg: DictConfig) -> DataModule:
-    """The DataModule, of the inputs that some task reads and the targets that some learns; no table is opened yet."""
+    """The DataModule, of the inputs that some task reads and the targets that some learns; no table is opened yet.
+
+    What an input leaves to the weights of its encoder (`auto`) is written into `cfg`.
+    """
+    _settle_inputs(cfg)
     taken = inspect.signature(get_class(cfg.data._target_)).parameters
     parts = OmegaConf.masked_copy(
         cfg.data, ["_target_", *(k for k in cfg.data if k in taken)]
@@ -113,6 +131,70 @@ def build_data(cfg: DictConfig) -> DataModule:
     learned = {task.target for task in cfg.task.values() if "target" in task}
     parts.targets = OmegaConf.masked_copy(parts.targets, [t for t in parts.targets if t in learned])
     return make(parts, "data", seed=cfg.seed, num_micro_batches=cfg.trainer.accumulate_grad_batches)
+
+
+# what `auto` means where no pretrained weights say it
+FROM_SCRATCH: Mapping[str, Any] = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "tokenizer": None}
+
+
+def _settle_inputs(cfg: DictConfig) -> None:
+    """Preprocessing comes with pretrained weights.
+
+    Raises:
+        ConfigError: when the configuration of an input says otherwise.
+    """
+    read = _inputs_read(cfg)
+    for modality, node in cfg.data.inputs.items():
+        wanted = _preprocessing(cfg.encoder, str(modality)) if modality in read else {}
+        for key in [str(k) for k in node if node[k] == "auto" and k in FROM_SCRATCH]:
+            node[key] = wanted.get(key, FROM_SCRATCH[key])
+        faults = [
+            f"data.inputs.{modality}.{key} = {_plain(node[key])}, but the weights of encoder.{modality} were trained"
+            f" with {_plain(value)}\n    set data.inputs.{modality}.{key} to {_mend(key, value)}"
+            for key, value in wanted.items()
+            if not _is_same(node[key], value)
+        ]
+        if faults:
+            raise ConfigError("\n".join(faults))
+    if "inputs" in cfg.data.source:  # data=mix shows its parts how they are read
+        cfg.data.source.inputs = cfg.data.inputs
+
+
+def _preprocessing(encoders: DictConfig, modality: str) -> dict[str, Any]:
+    """What the weights of an encoder, or of one inside it, want of its input."""
+    if modality not in encoders:
+        return {}
+    key, node = f"encoder.{modality}", encoders[modality]
+    inner = [part for name, part in node.items() if isinstance(part, DictConfig) and "_target_" in part]
+    wanted: dict[str, Any] = {}
+    for part in [*inner, node]:
+        target = get_object(part._target_)
+        if isinstance(target, type) and issubclass(target, WantsOfInput):
+            takes = inspect.signature(target.preprocessing).parameters
+            plain = OmegaConf.to_container(OmegaConf.masked_copy(part, [k for k in part if k in takes]))
+            assert isinstance(plain, dict)
+            try:
+                wanted |= target.preprocessing(**{str(k): v for k, v in plain.items()})
+            except ValueError as error:
+                raise ConfigError(f"{key}: {error}") from error
+    return wanted
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _is_same(value: Any, wanted: Any) -> bool:
+    value = _plain(value)
+    if isinstance(wanted, list) and isinstance(value, list):
+        return len(value) == len(wanted) and all(
+            math.isclose(a, b, abs_tol=1e-4) for a, b in zip(value, wanted, strict=True)
+        )
+    return bool(value == wanted)
+
+
+def _mend(key: str, value: Any) -> str:
+    return "auto" if key in FROM_SCRATCH else str(value)
 
 
 def build_model(cfg: DictConfig, data: DataModule) -> MultimodalModel:
@@ -166,10 +248,59 @@ def modalities_read(cfg: DictConfig, data: DataModule) -> list[str]:
     return [m for m in there if m in wanted]
 
 
-def _encoder(cfg: DictConfig, modality: str, data: DataModule) -> Any:
+def _encoder(node: DictConfig, modality: str, data: DataModule) -> Any:
+    """An encoder that learns as its configuration says, and the encoders inside it as theirs."""
+    encoder = _untuned_encoder(_without_tuning(node), modality, data)
+    for path, tuning in _tunings(node, f"encoder.{modality}").items():
+        inner = encoder.get_submodule(path.removeprefix(f"encoder.{modality}").removeprefix("."))
+        try:
+            tune(inner, tuning)
+        except ValueError as error:
+            raise ConfigError(f"{path}: {error}") from error
+    return encoder
+
+
+def tunings_of(cfg: DictConfig, modalities: Sequence[str]) -> dict[str, Tuning]:
+    """How each encoder learns, and each inside another, by the dotted name of the module below `encoders`."""
+    found = {path: t for m in modalities for path, t in _tunings(cfg.encoder[m], f"encoder.{m}").items()}
+    return {path.removeprefix("encoder."): tuning for path, tuning in found.items()}
+
+
+def _tunings(node: DictConfig, key: str) -> dict[str, Tuning]:
+    """By the key of the configuration, the inner ones first: what a part says holds also for what is in it."""
+    inner = {str(name): part for name, part in node.items() if isinstance(part, DictConfig) and "_target_" in part}
+    found = {p: t for name, part in inner.items() if name != "peft" for p, t in _tunings(part, f"{key}.{name}").items()}
+    said = {name: node[name] for name in _tuning_keys(node)}
+    if said.get("peft") is not None:
+        said["peft"] = make(said["peft"], f"{key}.peft")
+    try:
+        return found | {key: Tuning(**said)}
+    except ValueError as error:
+        raise ConfigError(f"{key}.{error}") from error
+
+
+def _tuning_keys(node: DictConfig) -> list[str]:
+    """Those that are not the constructor's own."""
+    taken = inspect.signature(get_object(node._target_)).parameters
+    return [name for name in TUNING_KEYS if name in node and name not in taken]
+
+
+def _without_tuning(node: DictConfig) -> DictConfig:
+    bare = node.copy()
+    with open_dict(bare):
+        for name in _tuning_keys(node):
+            del bare[name]
+        for name in [str(n) for n, part in bare.items() if isinstance(part, DictConfig) and "_target_" in part]:
+            bare[name] = _without_tuning(bare[name])
+    return bare
+
+
+def _untuned_encoder(cfg: DictConfig, modality: str, data: DataModule) -> Any:
+    kind = data.inputs[modality]
+    if isinstance(kind, Worded) and "vocab_size" in cfg:  # a pretrained tokenizer has as many words as it has
+        return make(cfg, f"encoder.{modality}", vocab_size=max(cfg.vocab_size, len(kind.words())))
     if "in_dim" not in inspect.signature(get_object(cfg._target_)).parameters:
         return make(cfg, f"encoder.{modality}")
-    kind = data.inputs[modality]
     if not isinstance(kind, KnowsWidth):
         raise ConfigError(
             f"encoder.{modality}._target_ = {cfg._target_} takes in_dim, but data.inputs.{modality} has no width to"
@@ -205,6 +336,7 @@ def build_lit(cfg: DictConfig, model: MultimodalModel) -> LitModel:
         gradient_clip_val=cfg.trainer.gradient_clip_val,
         log_every_n_steps=cfg.trainer.log_every_n_steps,
         test_subsets=subsets,
+        tunings=tunings_of(cfg, list(model.encoders)),
     )
 
 

@@ -30,9 +30,9 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
     **dict.fromkeys(("dim", "hidden_dim", "embed_dim", "num_heads", "image_size", "patch_size", "size"), (1, None)),
     **dict.fromkeys(("num_mels", "patch_mels", "patch_frames", "num_tokens", "num_frames", "sample_rate"), (1, None)),
     **dict.fromkeys(("batch_size", "eval_batch_size", "accumulate_grad_batches", "log_every_n_steps"), (1, None)),
-    **dict.fromkeys(("depth", "num_workers", "weight", "lr", "weight_decay", "mlp_ratio"), (0, None)),
-    **dict.fromkeys(("dropout", "drop_path", "label_smoothing", "word_dropout"), (0, 1)),
-    **dict.fromkeys(("crop_scale", "flip", "warmup", "final", "hard_share"), (0, 1)),
+    **dict.fromkeys(("depth", "num_workers", "weight", "lr", "lr_scale", "weight_decay", "mlp_ratio"), (0, None)),
+    **dict.fromkeys(("dropout", "drop_path", "layer_decay", "label_smoothing", "word_dropout"), (0, 1)),
+    **dict.fromkeys(("crop_scale", "flip", "warmup", "final", "hard_share", "labelled_share"), (0, 1)),
     **dict.fromkeys(("max_epochs", "max_steps"), (-1, None)),
     "gradient_clip_val": (0, None),
     "seed": (0, 2**32 - 1),
@@ -60,7 +60,9 @@ ADDED: Mapping[str, tuple[str, ...]] = {
 NULLABLE = re.compile(
     r"optimizer\.|(callbacks|logger)\.\w+\.|trainer\.(?!accumulate_grad_batches|log_every_n_steps|compile)"
 )
-FREE = ("trainer.devices", "trainer.precision", "trainer.deterministic")
+FREE = re.compile(r"trainer\.(devices|precision|deterministic)|encoder\..*\bfreeze")
+# What an encoder's configuration says beside its constructor's arguments: mmtrain/tuning.py
+TUNING = ("freeze", "freeze_until", "lr_scale", "layer_decay", "checkpointing", "peft")
 
 
 def rule_whole(run: Composed) -> Iterator[str]:
@@ -102,7 +104,7 @@ def rule_choices(run: Composed) -> Iterator[str]:
 def rule_kinds(run: Composed) -> Iterator[str]:
     """A value is of the kind that the first file gives it."""
     for key, raw in run.raw.items():
-        if key in FREE or key in CHOICES or run.root(key) != key or (raw is None and NULLABLE.match(key)):
+        if FREE.fullmatch(key) or key in CHOICES or run.root(key) != key or (raw is None and NULLABLE.match(key)):
             continue
         default, value = run.default(key), run.get(key)
         if isinstance(default, str | None) or _is_like(value, default):
@@ -276,8 +278,9 @@ def rule_targets(run: Composed) -> Iterator[str]:
             yield f"{key} has no _target_ ({where})\n    name its class, _target_: package.module.Class"
             continue
         of_source = _read_by_source(run) if key == "data" else set()
-        own = [str(k) for k in node if not re.fullmatch(r"_\w+_", str(k))]
-        handed_over = () if key in inner else ADDED.get(key.split(".")[0], ())
+        tuning = TUNING if key.startswith("encoder.") and ".peft" not in key else ()
+        own = [str(k) for k in node if not re.fullmatch(r"_\w+_", str(k)) and k not in tuning]
+        handed_over = tuning if key in inner else (*ADDED.get(key.split(".")[0], ()), *tuning)
         added = None if node.get("_partial_") or "_args_" in node else handed_over
         for what, mend in fault_of(node._target_, own, added=added):
             argument = re.fullmatch(r"(?:does not take|needs) (\w+).*", what)

@@ -338,11 +338,11 @@ def _tokens(found: Found, name: str, sample: Any, *, seed: int, train: bool) -> 
     plain.word_dropout = 0.0
     cell = cell_of(found.data.tables["train"][sample.row], found.data.columns[name])
     loaded = plain.load(cell, found.data.folder, seed=seed, train=train)
+    kinds = dict.fromkeys(plain.special, SPECIAL) | {plain.unknown: UNKNOWN}
     tokenizer, pieces = plain.tokenizer, []
     for seen, was in zip(sample.inputs[name].tolist(), loaded[0].tolist(), strict=True):
         token = tokenizer.id_to_token(was)
-        kind = HIDDEN if seen != was else UNKNOWN if token == "[UNK]" else SPECIAL if token in plain.special else PLAIN
-        pieces.append((token, kind))
+        pieces.append((token, HIDDEN if seen != was else kinds.get(token, PLAIN)))
     return Tokens(pieces)
 
 

@@ -77,7 +77,7 @@ def make_encoders() -> dict[str, nn.Module]:
     """A ViT and a text Transformer of one block each."""
     shape = {"dim": DIM, "depth": 1, "num_heads": 2, "mlp_ratio": 2.0, "dropout": 0.0, "layer_scale": None}
     return {
-        "image": ViT(image_size=IMAGE_SIZE, patch_size=4, drop_path=0.0, **shape),
+        "image": ViT(image_size=IMAGE_SIZE, patch_size=4, drop_path=0.0, color_features=0, pretrained=None, **shape),
         "text": TextTransformer(vocab_size=VOCABULARY, max_length=LENGTH, **shape),
     }
 

@@ -27,6 +27,7 @@ def make_lit(*, tasks: Sequence[str] = ("classification",), **changed: Any) -> L
         "gradient_clip_val": None,
         "log_every_n_steps": 1,
         "test_subsets": [],
+        "tunings": {},
     }
     return LitModel(**parts | changed)
 

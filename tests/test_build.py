@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import nn
 
 from mmtrain.build import build_data, build_lit, build_model, build_trainer, compose, make, modalities_read
 from mmtrain.data.module import DataModule
@@ -235,3 +236,56 @@ def test_knobs_reach_what_they_are_for(tiny: Any) -> None:
     trainer = build_trainer(cfg, monitor="val/loss", resume_step=None)
     assert (trainer.checkpoint_callback.monitor, trainer.checkpoint_callback.mode) == ("val/loss", "min")
     assert (trainer.accumulate_grad_batches, trainer.gradient_clip_val) == (1, None)  # the step does both itself
+
+
+class Pretrained(nn.Module):
+    """An encoder whose weights want pictures as these."""
+
+    def __init__(self, *, pretrained: str | None, patch: int) -> None:
+        super().__init__()
+        self.dim = patch
+        self.inner = nn.Linear(1, 1)
+
+    @classmethod
+    def preprocessing(cls, *, pretrained: str | None) -> dict[str, Any]:
+        if pretrained == "gone":
+            raise ValueError("pretrained = gone cannot be read; name another")
+        return {} if pretrained is None else {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+
+
+def with_pretrained(pretrained: str | None, *overrides: str) -> DictConfig:
+    cfg = compose(["task=[contrastive]", *overrides])
+    cfg.encoder.image = {"_target_": f"{__name__}.Pretrained", "pretrained": pretrained, "patch": 4}
+    return cfg
+
+
+def test_preprocessing_comes_with_the_weights() -> None:
+    cfg = with_pretrained("somewhere")
+    build_data(cfg)
+    assert cfg.data.inputs.image.mean == [0.1, 0.2, 0.3] and cfg.data.inputs.image.std == [0.4, 0.5, 0.6]
+
+
+def test_preprocessing_without_weights() -> None:
+    cfg = with_pretrained(None)
+    build_data(cfg)
+    assert cfg.data.inputs.image.mean == cfg.data.inputs.image.std == [0.5, 0.5, 0.5]
+    build_data(own := with_pretrained(None, "data.inputs.image.mean=[0.3,0.3,0.3]"))
+    assert own.data.inputs.image.mean == [0.3, 0.3, 0.3]
+
+
+def test_preprocessing_of_an_encoder_inside_another() -> None:
+    cfg = with_pretrained("somewhere", "data=files", "data.root=.", "task.contrastive.modalities=[video,text]")
+    cfg.encoder.video.image = cfg.encoder.image
+    build_data(cfg)
+    assert cfg.data.inputs.video.mean == [0.1, 0.2, 0.3]
+    assert cfg.data.inputs.image.mean == [0.5, 0.5, 0.5]  # no task reads it
+
+
+def test_other_preprocessing_than_the_weights_want_is_refused_with_the_mend() -> None:
+    cfg = with_pretrained("somewhere", "data.inputs.image.mean=[0.3,0.3,0.3]")
+    message = r"image\.mean = \[0.3, 0.3, 0.3\], but the weights of encoder\.image were trained with \[0.1, 0.2"
+    with pytest.raises(ConfigError, match=message) as caught:
+        build_data(cfg)
+    assert str(caught.value).endswith("\n    set data.inputs.image.mean to auto")
+    with pytest.raises(ConfigError, match=r"encoder\.image: pretrained = gone cannot be read; name another"):
+        build_data(with_pretrained("gone"))

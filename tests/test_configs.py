@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from mmtrain.build import (
     OWN_TRAINER_KEYS,
+    _without_tuning,
     build_callbacks,
     build_data,
     build_lit,
@@ -44,6 +45,16 @@ HANDED_OVER = {
     "task": {"dims", "known_targets"},
     "balance": {"weights"},
     "schedule": {"step", "total_steps"},
+}
+
+SIZES = "hidden_size:16,num_hidden_layers:1,num_attention_heads:2,intermediate_size:16"
+# Models of transformers with random weights, in place of the hub's
+SMALL_MODELS = {
+    "image": f"{{model_type:vit,patch_size:8,{SIZES}}}",
+    "text": f"{{model_type:bert,vocab_size:2000,{SIZES}}}",
+    "audio": f"{{model_type:wav2vec2,conv_dim:[8,8],conv_stride:[5,4],conv_kernel:[10,8],num_feat_extract_layers:2,"
+    f"num_conv_pos_embeddings:4,num_conv_pos_embedding_groups:2,{SIZES}}}",
+    "video": f"{{model_type:videomae,patch_size:8,{SIZES}}}",
 }
 
 
@@ -95,6 +106,15 @@ def choosing(tables: Path) -> Any:
             needs = {"files": f"root={tables}", "hub": "name=user/name"}
             more = [f"data.parts.more.source.{needs[option]}"] if option in needs else []
             return ["data=mix", f"+part@data.parts.more={option}", *more]
+        if option == "huggingface":
+            key = f"encoder.{file.parts[1]}"
+            return [f"{group}={option}", f"{key}.pretrained=null", f"{key}.config={SMALL_MODELS[file.parts[1]]}"]
+        if file.as_posix() == "encoder/image/timm":
+            return [f"{group}={option}", "encoder.image.name=test_efficientnet"]  # takes pictures of 16 pixels
+        if group == "peft":
+            return [f"+peft@encoder.image.peft={option}"]
+        if group == "tuning":
+            return []
         asked = [key for key, value in (content(file) or {}).items() if value == "???"] if group == "data" else []
         return [
             f"{group}=[{option}]" if group in LISTS else f"{group}={option}",
@@ -167,7 +187,7 @@ def test_an_encoder_is_built_as_it_stands_and_learns(file: Path, choosing: Any) 
     modality = file.parts[1]
     values, mask = inputs_of(modality, cfg.data.inputs[modality])
     knows_width = {"in_dim": values.shape[-1]} if modality in ("vector", "sequence") else {}
-    encoder = make(cfg.encoder[modality], f"encoder.{modality}", **knows_width)
+    encoder = make(_without_tuning(cfg.encoder[modality]), f"encoder.{modality}", **knows_width)
     tokens, valid = encoder(values, mask).cleared()
     assert tokens.shape == (*valid.shape, encoder.dim)
     assert valid.any(dim=1).all()

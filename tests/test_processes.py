@@ -53,7 +53,8 @@ def test_two_processes_train_and_test_as_one(eval_batch_size: int, tables: Path,
         assert with_one[name]["value"] == pytest.approx(entry["value"], abs=1e-6), name
 
 
-def test_two_processes_take_the_steps_of_one(tables: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tuning", [[], ["encoder.image.freeze_until=4", "encoder.text.lr_scale=0.5"]])
+def test_two_processes_take_the_steps_of_one(tuning: list[str], tables: Path, tmp_path: Path) -> None:
     """One global batch, no dropout: the weights after an epoch agree, whatever the number of processes."""
     plain = ["task=[contrastive,classification]", "encoder.text.dropout=0", "fusion.dropout=0", "trainer.max_epochs=1"]
     plain += [
@@ -62,6 +63,7 @@ def test_two_processes_take_the_steps_of_one(tables: Path, tmp_path: Path) -> No
         "task.classification.dropout=0",
         "optimizer.lr=1e-3",
         "optimizer.eps=1e-3",
+        *tuning,
     ]
     assert train(tables, tmp_path / "one", *plain).returncode == 0
     ranks = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]

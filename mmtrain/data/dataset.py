@@ -34,6 +34,7 @@ class TrainSplit(Dataset[Sample]):
         targets: by name.
         seed: of the order and of every draw.
         order: which row stands at a position; None for a permutation of all.
+        labelled_share: share of the rows that keep their targets in training; which ones follows from `seed`.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class TrainSplit(Dataset[Sample]):
         targets: Mapping[str, TargetKind],
         seed: int,
         order: Order | None = None,
+        labelled_share: float = 1.0,
     ) -> None:
         self.table = table
         self.folder = folder
@@ -54,6 +56,7 @@ class TrainSplit(Dataset[Sample]):
         self.targets = targets
         self.seed = seed
         self.order = KeyedOrder(len(table)) if order is None else order
+        self.labelled_share = labelled_share
 
     def __len__(self) -> int:
         return len(self.order)
@@ -104,7 +107,8 @@ class TrainSplit(Dataset[Sample]):
             loaded = None if is_empty(value) else reader.load(value, self.folder, seed=seed, train=train)
             if loaded is not None:
                 sample.inputs[modality], sample.keys[modality] = loaded
-        for name, target in self.targets.items():
+        labelled = not train or mix(self.seed, row) < self.labelled_share * 2**64
+        for name, target in self.targets.items() if labelled else ():
             value = target.load(cell_of(cells, self.columns.get(name)))
             if value is not None:
                 sample.targets[name] = value

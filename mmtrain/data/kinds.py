@@ -72,6 +72,15 @@ class Learned(Protocol):
         ...
 
 
+@runtime_checkable
+class Worded(Protocol):
+    """An input of token ids."""
+
+    def words(self) -> list[str]:
+        """The tokens in the order of their ids."""
+        ...
+
+
 class TargetKind(Learned, Protocol):
     """How the cells of one target become tensors.
 

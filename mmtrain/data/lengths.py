@@ -86,10 +86,11 @@ def _of_texts(reader: TextInput, texts: list[str]) -> list[Lengths]:
     tokenizer = Tokenizer.from_str(reader.tokenizer.to_str())
     tokenizer.no_truncation()
     encoded = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-    unknown = tokenizer.token_to_id("[UNK]")
+    unknown = None if reader.unknown is None else tokenizer.token_to_id(reader.unknown)
+    marks = tokenizer.num_special_tokens_to_add(False)
     cut = sum(len(ids) > reader.max_length for ids in encoded)
     notes = [f"{cut:,} of {len(texts):,} are cut to max_length = {reader.max_length}"] if cut else []
-    share = sum(one == unknown for ids in encoded for one in ids) / sum(len(ids) - 2 for ids in encoded if ids)
+    share = sum(one == unknown for ids in encoded for one in ids) / max(1, sum(len(ids) - marks for ids in encoded))
     notes += [f"{share:.1%} of the tokens are unknown"] if share > 0 else []
     return [summary("tokens", map(len, encoded), ",.0f", "; ".join(notes))]
 

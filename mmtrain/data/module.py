@@ -20,7 +20,7 @@ from mmtrain.data.buckets import BucketedSteps, Buckets
 from mmtrain.data.columns import Column, cell_of, find_columns, is_empty
 from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit
 from mmtrain.data.files import read_folder
-from mmtrain.data.kinds import InputKind, Learned, TargetKind
+from mmtrain.data.kinds import InputKind, Learned, TargetKind, Worded
 from mmtrain.data.label import ClassLabel
 from mmtrain.data.loader import EvalSteps, TrainSteps, make_loader
 from mmtrain.data.order import KeyedOrder
@@ -44,6 +44,8 @@ class DataModule(LightningDataModule):
         inputs: by modality, how to read it.
         targets: by name, how to read it.
         max_bad: share of a split's rows that may turn out not to be readable before the run stops.
+        labelled_share: share of the training rows that keep their targets, for learning from few labels; which ones
+            follows from `seed`.
         confine: whether a path in a table may lead out of its folder.
         bucket: how batches of training are made of rows that are alike.
         batch_size: samples of an optimizer step, over all devices and micro-batches.
@@ -62,6 +64,7 @@ class DataModule(LightningDataModule):
         inputs: Mapping[str, InputKind],
         targets: Mapping[str, TargetKind],
         max_bad: float,
+        labelled_share: float,
         confine: bool,
         bucket: Buckets,
         batch_size: int,
@@ -77,6 +80,7 @@ class DataModule(LightningDataModule):
         self._inputs = dict(inputs)
         self._targets = dict(targets)
         self.max_bad = max_bad
+        self.labelled_share = labelled_share
         self.confine = confine
         self.bucket = bucket
         self.batch_size = batch_size
@@ -95,6 +99,11 @@ class DataModule(LightningDataModule):
     def known_targets(self) -> dict[str, Any]:
         """What the training split says of each target that it has."""
         return {name: target.known for name, target in self.targets.items()}
+
+    def names(self) -> dict[str, list[str]]:
+        """What numbers stand for: the words of each text input ("inputs.text"), the classes of each target."""
+        words = {f"inputs.{n}": kind.words() for n, kind in self.inputs.items() if isinstance(kind, Worded)}
+        return words | {f"targets.{n}": list(known.names) for n, known in self.known_targets.items()}
 
     @property
     def epoch_size(self) -> int:
@@ -299,7 +308,9 @@ class DataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """The steps of training, from `first_step` on."""
         assert self.trainer is not None
-        split = TrainSplit(self.tables["train"], order=self._found.order, **self.parts())
+        split = TrainSplit(
+            self.tables["train"], order=self._found.order, labelled_share=self.labelled_share, **self.parts()
+        )
         steps = self._steps(
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,

@@ -1,9 +1,10 @@
-"""Text: token ids from a tokenizer that is trained on the training split and kept in the run folder.
+"""Text: token ids from a tokenizer that is trained on the training split or comes with weights, kept in the run folder.
 
 The same texts give the same tokenizer, which the `tokenizers` trainers alone do not promise: which of several rare
 characters they drop, and how they number the pieces of WordPiece, differs from process to process.
 """
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from mmtrain.data.image import key_of
 from mmtrain.data.order import mix
+from mmtrain.data.pretrained_tokenizer import PretrainedTokenizer, load_tokenizer
+from mmtrain.errors import ConfigError
 from mmtrain.types import Padded
 
 
@@ -21,20 +24,34 @@ class TextInput:
     """A caption column: a string, or a list of which training takes one at random an epoch.
 
     Args:
-        vocab_size: at most so many tokens.
+        tokenizer: that of pretrained weights, a folder or a name of the hub; "auto" or None: one is trained.
+        vocab_size: at most so many tokens; once a tokenizer of weights is loaded, as many as it has.
         max_length: longer texts are cut to so many tokens.
-        lowercase: fold case before tokenizing.
-        algorithm: bpe or wordpiece.
+        lowercase: fold case before tokenizing; a tokenizer of weights does what it does.
+        algorithm: bpe or wordpiece, of a tokenizer that is trained.
         word_dropout: chance of a word to be replaced by [UNK], all its pieces together, in training (1511.06349, 3.1),
-            so that words which training never saw do not drown the others.
+            so that words which training never saw do not drown the others. Where a tokenizer of weights has no token
+            for the unknown, its mask token stands there.
+
+    Attributes:
+        tokenizer: a `tokenizers.Tokenizer`; None before it is trained, loaded or restored.
+        special: the marks that are no part of a text.
+        unknown: the token for what is not known; None where a tokenizer of weights has none.
     """
 
     kind = "text"
-    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
     def __init__(
-        self, *, vocab_size: int, max_length: int, lowercase: bool, algorithm: str, word_dropout: float
+        self,
+        *,
+        tokenizer: str | None,
+        vocab_size: int,
+        max_length: int,
+        lowercase: bool,
+        algorithm: str,
+        word_dropout: float,
     ) -> None:
+        self.special: tuple[str, ...] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
         if algorithm not in ("bpe", "wordpiece"):
             raise ValueError(f"algorithm = {algorithm}; set it to bpe or wordpiece")
         if vocab_size <= len(self.special):
@@ -45,20 +62,34 @@ class TextInput:
             raise ValueError(f"max_length = {max_length} leaves no room between [CLS] and [SEP]; set it to 3 or more")
         if not 0.0 <= word_dropout < 1.0:
             raise ValueError(f"word_dropout = {word_dropout} is not a chance below 1; set it to 0.3, say")
+        self.pretrained = None if tokenizer == "auto" else tokenizer
         self.vocab_size = vocab_size
         self.max_length = max_length
         self.lowercase = lowercase
         self.algorithm = algorithm
         self.word_dropout = word_dropout
         self.tokenizer: Any = None
+        self.unknown: str | None = "[UNK]"
+        self._pad = self.special.index("[PAD]")
+        self._hidden: int | None = self.special.index("[UNK]")
+        self._loaded: PretrainedTokenizer | None = None
 
     @property
     def recipe(self) -> str:
         """What the tokenizer follows from, beside the texts."""
+        if self.pretrained is not None:
+            return f"tokenizer={self.pretrained} max_length={self.max_length}"
         return f"{self.algorithm} vocab_size={self.vocab_size} max_length={self.max_length} lowercase={self.lowercase}"
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
-        """Train the tokenizer on the captions of the training split."""
+        """Train the tokenizer on the captions of the training split, or load that of the weights.
+
+        Raises:
+            ConfigError: when that cannot be loaded, or has no token for a hidden word.
+        """
+        if self.pretrained is not None:
+            self._take(load_tokenizer(self.pretrained, max_length=self.max_length))
+            return
         from tokenizers import processors
 
         texts = [text for cell in cells for text in texts_of(cell)]
@@ -68,6 +99,15 @@ class TextInput:
         )
         tokenizer.enable_truncation(self.max_length)
         self.tokenizer = tokenizer
+
+    def _take(self, loaded: PretrainedTokenizer) -> None:
+        if self.word_dropout > 0 and loaded.hidden is None:
+            raise ConfigError(
+                f"word_dropout = {self.word_dropout}, but tokenizer = {self.pretrained} has neither an unknown token of"
+                " its own nor a mask token\n    set data.inputs.text.word_dropout to 0"
+            )
+        self._loaded, self.tokenizer, self.vocab_size = loaded, loaded.fast, loaded.vocab_size
+        self.special, self.unknown, self._pad, self._hidden = loaded.special, loaded.unknown, loaded.pad, loaded.hidden
 
     def _bpe(self, texts: list[str]) -> Any:
         from tokenizers import models, trainers
@@ -108,12 +148,25 @@ class TextInput:
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         return tokenizer
 
+    def words(self) -> list[str]:
+        """The tokens in the order of their ids; an id that means nothing is shown in brackets."""
+        names = {number: token for token, number in self.tokenizer.get_vocab().items()}
+        return [names.get(number, f"[{number}]") for number in range(max(names) + 1)]
+
     def save(self, folder: Path, name: str) -> None:
         """Write the tokenizer into a run folder."""
-        self.tokenizer.save(str(_file(folder, name)))
+        if self._loaded is None:
+            self.tokenizer.save(str(_file(folder, name)))
+            return
+        place = _file(folder, name).with_suffix("")
+        shutil.rmtree(place, ignore_errors=True)  # of an attempt with another tokenizer
+        self._loaded.whole.save_pretrained(place)
 
     def restore(self, folder: Path, name: str) -> None:
-        """Take the tokenizer of a run folder."""
+        """Take the tokenizer of a run folder; neither the hub nor the folder of the weights is asked."""
+        if self.pretrained is not None:
+            self._take(load_tokenizer(_file(folder, name).with_suffix(""), max_length=self.max_length))
+            return
         from tokenizers import Tokenizer
 
         self.tokenizer = Tokenizer.from_file(str(_file(folder, name)))
@@ -125,15 +178,17 @@ class TextInput:
         encoding = self.tokenizer.encode(text)
         ids = torch.tensor(encoding.ids, dtype=torch.long)
         if train and self.word_dropout > 0:
-            hidden = torch.rand(len(ids), generator=torch.Generator().manual_seed(seed)) < self.word_dropout
-            words = torch.tensor([-1 if w is None else w for w in encoding.word_ids])  # -1 for [CLS] and [SEP]
-            ids[hidden[words] & (words >= 0)] = self.special.index("[UNK]")  # a word has no more pieces than ids
+            assert self._hidden is not None
+            words = torch.tensor([-1 if w is None else w for w in encoding.word_ids], dtype=torch.long)  # -1: a mark
+            count = max([len(ids), *(words + 1).tolist()])  # of some words a tokenizer of weights has no piece
+            hidden = torch.rand(count, generator=torch.Generator().manual_seed(seed)) < self.word_dropout
+            ids[hidden[words] & (words >= 0)] = self._hidden
         return ids, key_of(text)
 
     def pad(self, values: Sequence[Tensor | None]) -> Padded:
-        """Token ids (B, L) padded with 0 to the longest, and the mask (B, L)."""
+        """Token ids (B, L), filled up to the longest with the id for padding, or 0, and the mask (B, L)."""
         length = max((len(v) for v in values if v is not None), default=1)
-        ids = torch.zeros(len(values), length, dtype=torch.long)
+        ids = torch.full((len(values), length), self._pad, dtype=torch.long)
         mask = torch.zeros(len(values), length, dtype=torch.bool)
         for row, value in enumerate(values):
             if value is not None:

@@ -21,6 +21,10 @@ class TextTarget:
     """
 
     def __init__(self, *, text: TextInput) -> None:
+        if text.pretrained is not None:
+            raise ValueError(
+                f"text.tokenizer = {text.pretrained}, but that of a target is trained on its sentences; set it to null"
+            )
         if text.algorithm != "wordpiece":
             raise ValueError(
                 f"text.algorithm = {text.algorithm} loses where words end, so that generated text cannot be written\n"

@@ -23,3 +23,27 @@ class FirstPool(nn.Module):
         tokens, mask = features.cleared()
         first = mask.int().argmax(dim=1)
         return tokens[torch.arange(len(tokens), device=tokens.device), first]
+
+
+class LastPool(nn.Module):
+    """The last valid token, such as the end of a text that is read forwards; zeros where there is none."""
+
+    def forward(self, features: Features) -> Tensor:
+        """Map tokens (B, T, D), mask (B, T) to (B, D)."""
+        tokens, mask = features.cleared()
+        last = mask.shape[1] - 1 - mask.flip(1).int().argmax(dim=1)
+        return tokens[torch.arange(len(tokens), device=tokens.device), last]
+
+
+POOLS: dict[str, type[nn.Module]] = {"class": FirstPool, "mean": MeanPool, "last": LastPool}
+
+
+def make_pool(name: str) -> nn.Module:
+    """The pooling of a name: class, mean or last.
+
+    Raises:
+        ValueError: for any other.
+    """
+    if name not in POOLS:
+        raise ValueError(f"pooling = {name}; set it to {', '.join(list(POOLS)[:-1])} or {list(POOLS)[-1]}")
+    return POOLS[name]()

@@ -41,7 +41,7 @@ def plain_image_input(**changed: Any) -> ImageInput:
 
 def text_input(**changed: Any) -> TextInput:
     plain = {"vocab_size": 80, "max_length": 10, "lowercase": True, "algorithm": "bpe", "word_dropout": 0.0}
-    return TextInput(**plain | changed)
+    return TextInput(**{"tokenizer": None} | plain | changed)
 
 
 def fitted_text_input(**changed: Any) -> TextInput:

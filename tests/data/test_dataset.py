@@ -107,6 +107,22 @@ def test_the_rows_of_a_step_are_those_of_its_positions_whatever_reads_them(tmp_p
             assert same(sample, split.sample(row, seed=draw_seed(3, epoch, at[1]), train=True))
 
 
+def test_a_share_of_the_training_rows_keeps_its_targets(tmp_path: Path) -> None:
+    table = table_of(tmp_path, plain_rows(tmp_path, 40))
+
+    def labelled(share: float, epoch: int = 0, **changed: Any) -> set[str]:
+        split = TrainSplit(table, labelled_share=share, **parts(tmp_path, **changed))
+        samples = [split[epoch, position] for position in range(40)]
+        assert len({s.id for s in samples if "image" in s.inputs}) == 40
+        return {s.id for s in samples if "label" in s.targets}
+
+    few, more = labelled(0.2), labelled(0.5)
+    assert labelled(0.0) == set() and len(labelled(1.0)) == 40
+    assert 3 <= len(few) <= 14 and few < more
+    assert labelled(0.2, epoch=1) == few and labelled(0.2, seed=4) != few
+    assert all("label" in s.targets for s in map(EvalSplit(table, **parts(tmp_path)).__getitem__, [(0, 0), (0, 39)]))
+
+
 def test_every_epoch_draws_another_augmentation(tmp_path: Path) -> None:
     split = TrainSplit(table_of(tmp_path, plain_rows(tmp_path, 6)), **parts(tmp_path))
     by_row: dict[int, list[Tensor]] = {}

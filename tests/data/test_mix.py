@@ -269,7 +269,7 @@ def test_a_fingerprint_follows_from_all_parts(folders: Path) -> None:
 def test_parts_are_written_on_the_command_line(folders: Path) -> None:
     from hydra.utils import instantiate
 
-    from mmtrain.build import compose
+    from mmtrain.build import build_data, compose
 
     cfg = compose(
         [
@@ -286,6 +286,7 @@ def test_parts_are_written_on_the_command_line(folders: Path) -> None:
     )
     assert OmegaConf.missing_keys(cfg) == set()
     assert json.loads(json.dumps(OmegaConf.to_container(cfg.data.parts)))["b"]["columns"] == {"text": "alt"}
+    build_data(cfg)  # settles what the inputs leave to the encoders
     tables = instantiate(cfg.data.source, _convert_="all")()
     assert shares(tables) == [10, 30]
     assert dict(tables.splits["train"][7]) == {"id": "b/r1", "image": "b/1.png", "text": "b 1", "label": "b1"}

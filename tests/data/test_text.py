@@ -1,5 +1,7 @@
-"""Texts as token ids: trained on captions, kept in a folder, the same in every process."""
+"""Texts as token ids: trained on captions or with pretrained weights, kept in a folder, the same in every process."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,9 @@ import pytest
 import torch
 
 from mmtrain.data.image import key_of
+from mmtrain.data.lengths import measured
 from mmtrain.data.text import TextInput, texts_of
+from mmtrain.errors import ConfigError
 from tests.data.parts import NAMES, fitted_text_input, text_input
 
 ALGORITHMS = pytest.mark.parametrize("algorithm", ["bpe", "wordpiece"])
@@ -27,6 +31,9 @@ for algorithm in ("bpe", "wordpiece"):
     Path(sys.argv[1], algorithm).mkdir()
     reader.save(Path(sys.argv[1], algorithm), "text")
 """
+
+MINILM = Path(os.environ.get("MMTRAIN_CACHE", "~/.cache/mmtrain")).expanduser() / "weights" / "minilm_l6"
+MARKS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 
 
 def ids(reader: TextInput, text: str) -> list[int]:
@@ -154,3 +161,127 @@ def test_texts_of_a_cell() -> None:
 def test_knobs_that_cannot_work_are_refused(changed: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         text_input(**changed)
+
+
+def write_tokenizer(folder: Path, marks: dict[str, str] = MARKS) -> Path:
+    """A WordPiece tokenizer of the library with these marks."""
+    from transformers import PreTrainedTokenizerFast
+
+    inside = fitted_text_input(algorithm="wordpiece", vocab_size=70).tokenizer
+    inside.enable_padding(length=8)  # as published files have it
+    PreTrainedTokenizerFast(tokenizer_object=inside, **marks).save_pretrained(folder)
+    return folder
+
+
+def of_weights(folder: Path, **changed: object) -> TextInput:
+    reader = text_input(tokenizer=str(folder), **changed)
+    reader.fit([], Path())
+    return reader
+
+
+def assert_ids_of_the_library(reader: TextInput, folder: Path, texts: list[str]) -> None:
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(folder)
+    for text in texts:
+        assert ids(reader, text) == theirs(text, truncation=True, max_length=reader.max_length)["input_ids"], text
+
+
+def test_a_tokenizer_of_weights_replaces_the_trained_one(tmp_path: Path) -> None:
+    reader = of_weights(write_tokenizer(tmp_path), vocab_size=9, algorithm="bpe", lowercase=False)
+    assert_ids_of_the_library(reader, tmp_path, [*NAMES, "A RED Cat", "猫", "x " * 40])
+    assert reader.vocab_size == len(reader.words()) == 70 and reader.words()[:2] == ["[PAD]", "[UNK]"]
+    assert len(ids(reader, "x " * 40)) == 10
+
+
+@pytest.mark.skipif(not MINILM.is_dir(), reason="python scripts/fetch_weights.py brings it")
+def test_published_tokenizers_give_the_librarys_ids() -> None:
+    reader = of_weights(MINILM, max_length=12)
+    assert_ids_of_the_library(reader, MINILM, [*NAMES, "Skateboarder jumping over stairs; éàü 猫 " * 3])
+    assert reader.vocab_size == len(reader.words()) == 30522
+
+
+@pytest.mark.parametrize(("name", "place"), [("text", "tokenizer"), ("title", "tokenizer_title")])
+def test_the_run_folder_keeps_a_tokenizer_of_weights(tmp_path: Path, name: str, place: str) -> None:
+    weights, run = write_tokenizer(tmp_path / "weights"), tmp_path / "run"
+    reader = of_weights(weights)
+    (run / place).mkdir(parents=True)
+    (run / place / "vocab.txt").write_text("of an attempt before")
+    reader.save(run, name)
+    shutil.rmtree(weights)
+    assert [path.name for path in run.iterdir()] == [place] and not (run / place / "vocab.txt").exists()
+    again = text_input(tokenizer=str(weights))
+    before = again.recipe
+    again.restore(run, name)
+    assert again.vocab_size == 70 and again.recipe == before == reader.recipe
+    for text in [*NAMES, "GREEN sheep!", "猫", "x " * 40]:
+        assert ids(again, text) == ids(reader, text), text
+
+
+def test_padding_is_the_tokenizers_own(tmp_path: Path) -> None:
+    values, mask = of_weights(write_tokenizer(tmp_path, MARKS | {"pad_token": "[MASK]"})).pad([torch.tensor([5]), None])
+    assert values.tolist() == [[5], [4]] and mask is not None and mask.tolist() == [[True], [False]]
+    without = {key: mark for key, mark in MARKS.items() if key != "pad_token"}
+    assert of_weights(write_tokenizer(tmp_path / "b", without)).pad([None]).values.tolist() == [[0]]
+
+
+@pytest.mark.parametrize(("unknown", "hidden"), [("[UNK]", UNK), ("[SEP]", 4)])
+def test_a_hidden_word_is_the_unknown_token_or_the_mask(tmp_path: Path, unknown: str, hidden: int) -> None:
+    """An unknown token that also ends the text, as CLIP's, says something else."""
+    reader = of_weights(write_tokenizer(tmp_path, MARKS | {"unk_token": unknown}), word_dropout=0.6, max_length=60)
+    whole = reader.load(NAMES[2], Path(), seed=0, train=False)[0]
+    drawn = torch.stack([reader.load(NAMES[2], Path(), seed=seed, train=True)[0] for seed in range(60)])
+    assert set(drawn[drawn != whole].tolist()) == {hidden}
+    assert (drawn[:, 0] == CLS).all() and (drawn[:, -1] == SEP).all()
+
+
+def test_word_dropout_without_a_token_for_it_is_refused(tmp_path: Path) -> None:
+    marks = {key: mark for key, mark in MARKS.items() if key not in ("unk_token", "mask_token")}
+    write_tokenizer(tmp_path, marks)
+    assert of_weights(tmp_path).unknown is None
+    with pytest.raises(
+        ConfigError, match=r"word_dropout = 0.3, but tokenizer = (.|\n)*set data.inputs.text.word_dropout"
+    ):
+        of_weights(tmp_path, word_dropout=0.3)
+
+
+def test_auto_without_weights_trains_one() -> None:
+    one, other = text_input(tokenizer="auto"), fitted_text_input(tokenizer=None)
+    one.fit(NAMES, Path())
+    assert one.recipe == other.recipe and one.tokenizer.to_str() == other.tokenizer.to_str()
+
+
+def test_lengths_are_counted_with_a_tokenizer_of_weights(tmp_path: Path) -> None:
+    reader = of_weights(write_tokenizer(tmp_path), max_length=4)
+    count = len(ids(of_weights(tmp_path, max_length=90), "red red red"))
+    [found] = measured(reader, [(0, "red red red"), (1, "猫")], Path()).lengths
+    assert (found.low, found.high) == ("3", str(count)) and count > 4
+    unknown = f"{1 / (count - 2 + 1):.1%} of the tokens are unknown"
+    assert found.note == f"1 of 2 are cut to max_length = 4; {unknown}"
+
+
+def test_what_is_no_tokenizer_is_refused_with_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "tokenizer.json").write_text("{}")
+    for name, said in (
+        (tmp_path / "gone", "cannot be loaded"),
+        (tmp_path / "broken", "cannot be loaded"),
+        (tmp_path, "holds no words"),
+        (Path("no/such-model"), "cannot be loaded: We couldn't connect"),
+    ):
+        with pytest.raises(
+            ConfigError, match=rf"tokenizer = {name} {said}(.|\n)*set data.inputs.text.tokenizer to a folder"
+        ):
+            of_weights(name)
+
+
+def test_transformers_is_imported_for_a_tokenizer_of_weights_only() -> None:
+    fit = "import sys; from tests.data.parts import fitted_text_input; fitted_text_input()"
+    code = f"{fit}; print('transformers' in sys.modules)"
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, check=True, timeout=120, capture_output=True, text=True
+    )
+    assert done.stdout == "False\n"

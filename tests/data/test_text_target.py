@@ -72,6 +72,8 @@ def test_an_empty_cell_is_unlabelled(cell: Any) -> None:
 def test_a_tokenizer_that_loses_words_is_refused() -> None:
     with pytest.raises(ValueError, match=r"text\.algorithm = bpe loses where words end.*\n    set it to wordpiece"):
         text_target(algorithm="bpe")
+    with pytest.raises(ValueError, match=r"text\.tokenizer = a/folder, but that of a target"):
+        text_target(tokenizer="a/folder")
 
 
 def test_what_was_saved_gives_the_same_ids(tmp_path: Path) -> None:

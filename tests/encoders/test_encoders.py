@@ -9,7 +9,11 @@ from torch import Tensor, nn
 
 from mmtrain.encoders.audio.cnn import AudioCNN
 from mmtrain.encoders.audio.spectrogram_transformer import SpectrogramTransformer
+from mmtrain.encoders.image.cnn import ImageCNN
+from mmtrain.encoders.image.huggingface import HuggingFaceImage
 from mmtrain.encoders.image.resnet import ResNet
+from mmtrain.encoders.image.timm import Timm
+from mmtrain.encoders.image.torchvision import TorchVision
 from mmtrain.encoders.image.vit import ViT
 from mmtrain.encoders.sequence.gru import SequenceGRU
 from mmtrain.encoders.sequence.transformer import SequenceTransformer
@@ -18,8 +22,10 @@ from mmtrain.encoders.text.transformer import TextTransformer
 from mmtrain.encoders.vector.mlp import VectorMLP
 from mmtrain.encoders.video.frames import Frames
 from mmtrain.model import encode_present
+from mmtrain.tuning import Layered, Tuning, tune
 from mmtrain.types import Batch, Features, Padded
 from tests.batches import assert_same_bits, gradients
+from tests.encoders.small_models import SMALL
 
 LENGTHS = {"text": [5, 3, 1, 0], "audio": [400, 130, 9, 0], "video": [4, 2, 1, 0], "sequence": [6, 4, 1, 0]}
 SPECTROGRAM = {"sample_rate": 1000, "num_mels": 8, "window_seconds": 0.032, "hop_seconds": 0.016, "mel_scale": "htk"}
@@ -27,7 +33,23 @@ BLOCKS = {"depth": 2, "num_heads": 2, "mlp_ratio": 2.0}
 
 
 def vit(dropout: float) -> ViT:
-    return ViT(image_size=8, patch_size=4, dim=6, **BLOCKS, dropout=dropout, drop_path=0.0, layer_scale=0.3)
+    return ViT(
+        image_size=8,
+        patch_size=4,
+        dim=6,
+        **BLOCKS,
+        dropout=dropout,
+        drop_path=0.0,
+        layer_scale=0.3,
+        color_features=4,
+        pretrained=None,
+    )
+
+
+def huggingface(dropout: float) -> HuggingFaceImage:
+    heads = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12}
+    config = {"model_type": "vit", "patch_size": 4, **heads, "hidden_dropout_prob": dropout}
+    return HuggingFaceImage(pretrained=None, config=config, image_size=8)
 
 
 def frames(temporal: str) -> Callable[[float], Frames]:
@@ -38,10 +60,15 @@ def gru(bidirectional: bool) -> dict[str, int | bool]:
     return {"dim": 8, "depth": 2, "bidirectional": bidirectional}
 
 
+DEEP = ("image/resnet", "image/torchvision", "image/timm")
 # modality/name -> an encoder with a dropout
 MAKERS: dict[str, Callable[[float], nn.Module]] = {
     "image/vit": vit,
-    "image/resnet": lambda dropout: ResNet(name="resnet18", small_input=True),
+    "image/cnn": lambda dropout: ImageCNN(channels=[4, 6], num_groups=2, dropout=dropout),
+    "image/resnet": lambda dropout: ResNet(name="resnet18", small_input=True, pretrained=None),
+    "image/torchvision": lambda dropout: TorchVision(name="mobilenet_v3_small", pretrained=None, image_size=8),
+    "image/timm": lambda dropout: Timm(name="test_vit", pretrained=None, image_size=32, drop_path=dropout),
+    "image/huggingface": huggingface,
     "text/transformer": lambda dropout: TextTransformer(
         vocab_size=20, max_length=8, dim=8, **BLOCKS, dropout=dropout, layer_scale=0.3
     ),
@@ -58,10 +85,11 @@ MAKERS: dict[str, Callable[[float], nn.Module]] = {
     "sequence/transformer": lambda dropout: SequenceTransformer(
         in_dim=5, max_length=9, dim=8, **BLOCKS, dropout=dropout
     ),
+    **SMALL,
 }
 every_encoder = pytest.mark.parametrize("name", MAKERS)
 with_a_mask = pytest.mark.parametrize("name", [n for n in MAKERS if n.split("/")[0] in LENGTHS])
-with_dropout = pytest.mark.parametrize("name", [n for n in MAKERS if n != "image/resnet"])
+with_dropout = pytest.mark.parametrize("name", [n for n in MAKERS if n not in ("image/resnet", "image/torchvision")])
 
 
 def make(name: str, dropout: float = 0.0, seed: int = 1) -> nn.Module:
@@ -69,7 +97,7 @@ def make(name: str, dropout: float = 0.0, seed: int = 1) -> nn.Module:
     torch.manual_seed(seed)
     encoder = MAKERS[name](dropout).double()
     for parameter in encoder.parameters():
-        if name != "image/resnet":  # so deep that random weights would overflow in evaluation
+        if name not in DEEP:  # random weights would overflow in evaluation
             nn.init.normal_(parameter, std=0.4)
     return encoder
 
@@ -78,7 +106,8 @@ def make_inputs(name: str) -> tuple[Tensor, Tensor | None]:
     """Rows of unequal length, the last without anything."""
     generator = torch.Generator().manual_seed(0)
     modality = name.split("/")[0]
-    shapes = {"image": (4, 3, 8, 8), "vector": (4, 5), "audio": (4, 400), "video": (4, 4, 3, 8, 8)}
+    pixels = 32 if name == "image/timm" else 8  # its patches are 16 pixels wide
+    shapes = {"image": (4, 3, pixels, pixels), "vector": (4, 5), "audio": (4, 400), "video": (4, 4, 3, 8, 8)}
     shape = shapes.get(modality, (4, 6, 5))
     values = torch.randn(shape, generator=generator, dtype=torch.float64)
     if modality == "text":
@@ -210,3 +239,27 @@ def test_dropout_is_for_training_only(name: str) -> None:
     assert not torch.equal(encoder(values, mask).cleared().tokens, encoder(values, mask).cleared().tokens)
     encoder.eval()
     assert torch.equal(encoder(values, mask).cleared().tokens, encoder(values, mask).cleared().tokens)
+
+
+@every_encoder
+def test_layers_are_parts_of_the_encoder_and_share_nothing(name: str) -> None:
+    encoder = make(name)
+    assert isinstance(encoder, Layered)
+    layers = encoder.layers()
+    found = [
+        id(p) for layer in layers for part in layer for p in ([part] if torch.is_tensor(part) else part.parameters())
+    ]
+    assert len(layers) > 1 and found and len(found) == len(set(found))
+    assert set(found) <= {id(p) for p in encoder.parameters()}
+
+
+@every_encoder
+def test_checkpointing_gives_the_same_output_and_gradients(name: str) -> None:
+    """Also of what dropout draws."""
+    plain, saving, (values, mask) = make(name, dropout=0.3), make(name, dropout=0.3), make_inputs(name)
+    tune(saving, Tuning(checkpointing=True))
+    torch.manual_seed(3)
+    expected = run(plain, values, mask)
+    torch.manual_seed(3)
+    assert_same_bits(run(saving, values, mask), expected)
+    assert_same_bits(dict(saving.named_buffers()), dict(plain.named_buffers()))

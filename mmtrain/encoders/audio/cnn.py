@@ -69,6 +69,10 @@ class AudioCNN(nn.Module):
         self.proj = nn.Linear(widths[-1] * (num_mels // halvings), dim)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
+    def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """What normalises the frames, then the blocks."""
+        return [(self.input_norm,), *((block,) for block in self.blocks)]
+
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
         """Encode waveforms.
 

@@ -91,6 +91,10 @@ class SpectrogramTransformer(nn.Module):
                 nn.init.xavier_uniform_(module.weight)  # as in our ViT; std 0.02 is for widths near 768
                 nn.init.zeros_(module.bias)
 
+    def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """Patches with their positions and what normalises their frames, then the blocks."""
+        return [(self.input_norm, self.patch_embed, self.pos_embed), *((block,) for block in self.blocks)]
+
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
         """Encode waveforms.
 

@@ -4,10 +4,15 @@ Unusual here: for small pictures the stem can keep the resolution (`small_input`
 max pooling, as the paper does for CIFAR-10), because 64 pixels would shrink to 2x2 tokens.
 """
 
+from typing import Any
+
 import torch
 import torchvision
 from torch import Tensor, nn
 
+from mmtrain.layers.map_tokens import map_tokens
+from mmtrain.layers.pretrained import load_weights
+from mmtrain.layers.torchvision_model import torchvision_preprocessing, torchvision_weights
 from mmtrain.types import Features
 
 
@@ -17,16 +22,22 @@ class ResNet(nn.Module):
     Args:
         name: a torchvision builder: resnet18, resnet34, resnet50, resnet101, resnet152, wide_resnet50_2, ...
         small_input: 3x3 stem of stride 1 without max pooling.
+        pretrained: True for torchvision's default weights, the path of a state dict by torchvision's names, or None.
 
     Raises:
-        ValueError: for a name that torchvision does not have.
+        ValueError: for a name that torchvision does not have, and for weights that cannot be had or do not fit.
     """
 
-    def __init__(self, *, name: str, small_input: bool) -> None:
+    def __init__(self, *, name: str, small_input: bool, pretrained: bool | str | None) -> None:
         super().__init__()
-        known = torchvision.models.list_models(module=torchvision.models, include=["resne*", "wide_resne*"])
+        known = known_resnets()
         if name not in known:
             raise ValueError(f"torchvision has no ResNet named {name!r}; it has {', '.join(known)}")
+        if small_input and pretrained is True:
+            raise ValueError(
+                "small_input = true, but the stem of torchvision's weights is 7x7; set small_input to false,"
+                " or pretrained to null"
+            )
         net = torchvision.models.get_model(name, weights=None)
         self.dim: int = net.fc.in_features
         if small_input:
@@ -35,6 +46,19 @@ class ResNet(nn.Module):
             net.maxpool = nn.Identity()
         net.fc = nn.Identity()
         self.net = net
+        if pretrained:
+            load_weights(net, torchvision_weights(name, pretrained), name=str(pretrained), ignore=("fc.",))
+
+    @classmethod
+    def preprocessing(cls, *, name: str, pretrained: bool | str | None) -> dict[str, Any]:
+        """Mean and standard deviation of the pictures that the weights know; {} without weights."""
+        return torchvision_preprocessing(name, pretrained) if name in known_resnets() else {}
+
+    def layers(self) -> list[tuple[nn.Module, ...]]:
+        """The stem, then the residual blocks."""
+        net = self.net
+        blocks = [block for stage in (net.layer1, net.layer2, net.layer3, net.layer4) for block in stage]
+        return [(net.conv1, net.bn1), *((block,) for block in blocks)]
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Features:
         """Encode pictures.
@@ -49,5 +73,10 @@ class ResNet(nn.Module):
         net = self.net
         x = net.maxpool(net.relu(net.bn1(net.conv1(values))))
         x = net.layer4(net.layer3(net.layer2(net.layer1(x))))
-        x = x.flatten(2).transpose(1, 2)  # (B, dim, H', W') -> (B, T, dim)
+        x = map_tokens(x)
         return Features(x, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device))
+
+
+def known_resnets() -> list[str]:
+    """Names of torchvision's builders; resnext among them."""
+    return torchvision.models.list_models(module=torchvision.models, include=["resne*", "wide_resne*"])

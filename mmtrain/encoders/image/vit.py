@@ -1,10 +1,18 @@
 """Vision Transformer (2010.11929), pre-norm, with a class token; parameter names and order as in timm."""
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from mmtrain.layers.block import Block
+from mmtrain.layers.color_features import ColorFeatures
+from mmtrain.layers.pretrained import load_weights, read_weights, resized_grid
 from mmtrain.types import Features
+
+# what `pretrained: true` means, by width
+PUBLISHED = {192: "vit_tiny_patch16_224", 384: "vit_small_patch16_224", 768: "vit_base_patch16_224"}
 
 
 class ViT(nn.Module):
@@ -20,9 +28,12 @@ class ViT(nn.Module):
         dropout: of what attention and MLP add.
         drop_path: rate of stochastic depth at the last block; it grows linearly from 0.
         layer_scale: where the factor of what attention and MLP add starts (timm's init_values); None for no factor.
+        color_features: waves of `ColorFeatures` that each patch's token also gets; 0 for none, as in the paper.
+        pretrained: timm's ViT of this width (True), of a name, or a file of weights in timm's names; None for none.
+            Positions are resized to the picture. A file does not say its num_heads.
 
     Raises:
-        ValueError: when a size does not divide.
+        ValueError: when a size does not divide, and for weights that cannot be had or do not fit.
     """
 
     def __init__(
@@ -37,6 +48,8 @@ class ViT(nn.Module):
         dropout: float,
         drop_path: float,
         layer_scale: float | None,
+        color_features: int,
+        pretrained: bool | str | None,
     ) -> None:
         super().__init__()
         if image_size % patch_size:
@@ -45,7 +58,7 @@ class ViT(nn.Module):
                 f" set patch_size to a divisor of {image_size}, such as {_nearest_divisor(image_size, patch_size)}"
             )
         self.dim = dim
-        self.patch_embed = PatchEmbed(patch_size=patch_size, dim=dim)
+        self.patch_embed = PatchEmbed(patch_size=patch_size, dim=dim, color_features=color_features)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + (image_size // patch_size) ** 2, dim))
         rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
@@ -62,6 +75,38 @@ class ViT(nn.Module):
         )
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self._init()
+        if pretrained:
+            if color_features:
+                raise ValueError(
+                    f"color_features = {color_features}, which pretrained = {pretrained} does not know;"
+                    " set color_features to 0, or pretrained to null"
+                )
+            self._load(_source(pretrained, dim), num_heads, image_size // patch_size)
+
+    def _load(self, source: str, num_heads: int, side: int) -> None:
+        weights = read_weights(source) if _is_file(source) else _weights_of_timm(source, num_heads)
+        if "pos_embed" in weights:
+            try:
+                weights["pos_embed"] = resized_grid(weights["pos_embed"], (side, side), num_prefix=1)
+            except ValueError as error:
+                raise ValueError(f"pretrained = {source} does not fit: {error}") from error
+        load_weights(self, weights, name=source, ignore=("head.", "fc_norm."))
+
+    @classmethod
+    def preprocessing(cls, *, pretrained: bool | str | None, dim: int) -> dict[str, Any]:
+        """Mean and standard deviation of the pictures that the weights know; {} of a file, which does not say."""
+        if not pretrained:
+            return {}
+        source = _source(pretrained, dim)
+        if _is_file(source):
+            return {}
+        from mmtrain.layers.timm_model import timm_preprocessing
+
+        return timm_preprocessing(source)
+
+    def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """Patches with class token and positions, then the blocks."""
+        return [(self.patch_embed, self.cls_token, self.pos_embed), *((block,) for block in self.blocks)]
 
     def _init(self) -> None:
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
@@ -82,7 +127,7 @@ class ViT(nn.Module):
             tokens (B, 1 + num_patches, dim), the class token first; every token is valid.
         """
         x = self.patch_embed(values)  # (B, num_patches, dim)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1) + self.pos_embed
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)
@@ -90,15 +135,49 @@ class ViT(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Cut a picture into patches and project each."""
+    """Cut a picture into patches and project each, and add a projection of its colours."""
 
-    def __init__(self, *, patch_size: int, dim: int) -> None:
+    def __init__(self, *, patch_size: int, dim: int, color_features: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, dim, kernel_size=patch_size, stride=patch_size)
+        self.colors: nn.Module | None = None
+        if color_features:
+            waves = ColorFeatures(num_features=color_features, patch_size=patch_size)
+            self.colors = nn.Sequential(waves, nn.Linear(color_features, dim))
 
     def forward(self, values: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, H * W / patch_size**2, dim)."""
-        return self.proj(values).flatten(2).transpose(1, 2)
+        x = self.proj(values).flatten(2).transpose(1, 2)
+        return x if self.colors is None else x + self.colors(values)
+
+
+def _source(pretrained: bool | str, dim: int) -> str:
+    """The file or the name of timm that is meant."""
+    if isinstance(pretrained, str):
+        return pretrained
+    if dim not in PUBLISHED:
+        widths = ", ".join(f"{width} ({name})" for width, name in PUBLISHED.items())
+        raise ValueError(
+            f"pretrained = true, but dim = {dim} is the width of none of timm's ViTs: {widths};"
+            " set dim to one of them, or pretrained to a name or a file"
+        )
+    return PUBLISHED[dim]
+
+
+def _is_file(source: str) -> bool:
+    return "/" in source or Path(source).suffix in (".safetensors", ".pth", ".pt", ".bin") or Path(source).is_file()
+
+
+def _weights_of_timm(name: str, num_heads: int) -> dict[str, Tensor]:
+    from mmtrain.layers.timm_model import timm_model  # timm takes seconds to import, and a ViT from scratch needs none
+
+    net: Any = timm_model(name, pretrained=True, options={})
+    if "blocks.0.attn.qkv.weight" in net.state_dict() and net.blocks[0].attn.num_heads != num_heads:
+        raise ValueError(
+            f"num_heads = {num_heads}, but pretrained = {name} has {net.blocks[0].attn.num_heads};"
+            f" set num_heads to {net.blocks[0].attn.num_heads}"
+        )
+    return dict(net.state_dict())
 
 
 def _nearest_divisor(number: int, wanted: int) -> int:

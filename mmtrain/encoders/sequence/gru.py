@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from mmtrain.layers.packed_gru import PackedGRU
+from mmtrain.layers.packed_rnn import PackedRNN
 from mmtrain.types import Features
 
 
@@ -17,14 +17,20 @@ class SequenceGRU(nn.Module):
         dropout: between the layers and of what comes out.
 
     Raises:
-        ValueError: for what `PackedGRU` refuses.
+        ValueError: for what `PackedRNN` refuses.
     """
 
     def __init__(self, *, in_dim: int, dim: int, depth: int, bidirectional: bool, dropout: float) -> None:
         super().__init__()
         self.dim = dim
-        self.gru = PackedGRU(in_dim=in_dim, dim=dim, depth=depth, bidirectional=bidirectional, dropout=dropout)
+        self.gru = PackedRNN(
+            cell="gru", in_dim=in_dim, dim=dim, depth=depth, bidirectional=bidirectional, dropout=dropout
+        )
         self.drop = nn.Dropout(dropout)
+
+    def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """Nothing for embeddings, which features do not need, then the parameters of each layer."""
+        return [(), *self.gru.layers()]
 
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
         """Encode sequences.

@@ -42,6 +42,10 @@ class SequenceTransformer(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
+    def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """The projection of frames and positions, then the blocks."""
+        return [(self.proj, self.pos_embed), *((block,) for block in self.blocks)]
+
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
         """Encode sequences.
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mmtrain.layers.packed_gru import PackedGRU
+from mmtrain.layers.packed_rnn import PackedRNN
 from mmtrain.types import Features
 
 
@@ -18,15 +18,19 @@ class TextGRU(nn.Module):
         dropout: of the embeddings, between the layers and of what comes out.
 
     Raises:
-        ValueError: for what `PackedGRU` refuses.
+        ValueError: for what `PackedRNN` refuses.
     """
 
     def __init__(self, *, vocab_size: int, dim: int, depth: int, bidirectional: bool, dropout: float) -> None:
         super().__init__()
         self.dim = dim
         self.embed = nn.Embedding(vocab_size, dim)
-        self.gru = PackedGRU(in_dim=dim, dim=dim, depth=depth, bidirectional=bidirectional, dropout=dropout)
+        self.gru = PackedRNN(cell="gru", in_dim=dim, dim=dim, depth=depth, bidirectional=bidirectional, dropout=dropout)
         self.drop = nn.Dropout(dropout)
+
+    def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """Embeddings, then the parameters of each layer."""
+        return [(self.embed,), *self.gru.layers()]
 
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
         """Encode token ids.

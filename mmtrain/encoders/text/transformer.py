@@ -47,6 +47,10 @@ class TextTransformer(nn.Module):
         nn.init.normal_(self.embed.weight, std=dim**-0.5)
         nn.init.normal_(self.pos_embed, std=0.01)
 
+    def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """Embeddings and positions, then the blocks."""
+        return [(self.embed, self.pos_embed), *((block,) for block in self.blocks)]
+
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
         """Encode token ids.
 

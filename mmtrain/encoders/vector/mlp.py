@@ -31,6 +31,10 @@ class VectorMLP(nn.Module):
         self.proj = nn.Linear(widths[-1], num_tokens * dim)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
+    def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """Nothing for embeddings, which numbers do not need, then the hidden layers."""
+        return [(), *((layer,) for layer in self.hidden if isinstance(layer, nn.Linear))]
+
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Features:
         """Encode rows of numbers.
 

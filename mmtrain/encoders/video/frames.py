@@ -4,17 +4,27 @@ The image encoder sees only frames that are there, so that a batch norm in it ta
 becomes one token, the mean of its tokens; what happens inside a frame over time is not followed.
 """
 
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from mmtrain.layers.block import Block
-from mmtrain.layers.packed_gru import PackedGRU
+from mmtrain.layers.packed_rnn import PackedRNN
 from mmtrain.layers.pooling import MeanPool
 from mmtrain.types import Features
 
 TEMPORAL = ("mean", "gru", "transformer")
+Layers = list[tuple[nn.Module | nn.Parameter, ...]]
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """An image encoder that tells its layers."""
+
+    def layers(self) -> Layers:
+        """The embeddings or the stem first, then one entry a block."""
+        ...
 
 
 class Frames(nn.Module):
@@ -60,12 +70,29 @@ class Frames(nn.Module):
         if temporal == "mean":
             self.temporal = MeanOverTime()
         elif temporal == "gru":
-            self.temporal = PackedGRU(in_dim=dim, dim=dim, depth=depth, bidirectional=True, dropout=dropout)
+            self.temporal = PackedRNN(cell="gru", in_dim=dim, dim=dim, depth=depth, bidirectional=True, dropout=dropout)
         else:
             self.temporal = TransformerOverTime(
                 dim=dim, depth=depth, num_heads=num_heads, mlp_ratio=mlp_ratio, dropout=dropout
             )
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def layers(self) -> Layers:
+        """Those of the image encoder (the whole of it, if it tells none), then those over time.
+
+        The projection and the positions go with the first over time; of mean over time, which has none, they are the
+        top.
+        """
+        inside: Layers = self.image.layers() if isinstance(self.image, Layered) else [(self.image,)]
+        over_time: Layers = []
+        if isinstance(self.temporal, PackedRNN):
+            over_time = [*self.temporal.layers()]
+        elif isinstance(self.temporal, TransformerOverTime):
+            over_time = [(block,) for block in self.temporal.blocks]
+        if not over_time:
+            return inside
+        first, *others = over_time
+        return [*inside, (self.proj, self.pos_embed, *first), *others]
 
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
         """Encode films.

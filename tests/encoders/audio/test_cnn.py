@@ -65,3 +65,14 @@ def test_values_are_those_of_each_sound_by_itself() -> None:
 def test_what_cannot_be_is_refused_with_advice(change: dict[str, list[int]], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         make_encoder(**change)
+
+
+def test_layers_are_the_first_norm_and_the_blocks() -> None:
+    encoder = make_encoder()
+    layers = encoder.layers()
+    assert len(layers) == 1 + len(encoder.blocks)
+    parts = [part for layer in layers for part in layer]
+    held = [id(p) for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
+    assert len(held) == len(set(held))
+    top = {n.rpartition(".")[0] for n, p in encoder.named_parameters() if id(p) not in held}
+    assert top == {"proj", "norm"}

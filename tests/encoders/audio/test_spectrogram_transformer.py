@@ -107,3 +107,14 @@ def test_a_steady_tone_survives_the_normalisation() -> None:
     loudest = frames.mean(dim=1).argmax(dim=1).tolist()
     assert loudest == sorted(set(loudest))
     assert (frames.amax(dim=2) > 1.0).all()
+
+
+def test_layers_are_patches_and_blocks() -> None:
+    encoder = make_encoder()
+    layers = encoder.layers()
+    assert len(layers) == 1 + len(encoder.blocks)
+    parts = [part for layer in layers for part in layer]
+    held = [id(p) for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
+    assert len(held) == len(set(held))
+    top = {n.rpartition(".")[0] for n, p in encoder.named_parameters() if id(p) not in held}
+    assert top == {"norm"}

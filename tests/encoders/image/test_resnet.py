@@ -1,5 +1,7 @@
 """The ResNet against torchvision's own forward."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision
@@ -10,7 +12,7 @@ from tests.batches import gradients
 
 def test_tokens_are_the_last_feature_map_of_torchvision() -> None:
     """Their classifier reads the mean of the map; without one it gives the mean of our tokens."""
-    ours = ResNet(name="resnet18", small_input=False).double().eval()
+    ours = ResNet(name="resnet18", small_input=False, pretrained=None).double().eval()
     theirs = torchvision.models.resnet18(weights=None)
     theirs.fc = torch.nn.Identity()
     theirs.double().eval().load_state_dict(ours.net.state_dict())
@@ -34,7 +36,7 @@ def test_tokens_are_the_last_feature_map_of_torchvision() -> None:
 
 @pytest.mark.parametrize(("small_input", "tokens"), [(False, 1), (True, 16)])
 def test_small_input_keeps_the_resolution(small_input: bool, tokens: int) -> None:
-    resnet = ResNet(name="resnet18", small_input=small_input)
+    resnet = ResNet(name="resnet18", small_input=small_input, pretrained=None)
     out, mask = resnet(torch.randn(2, 3, 32, 32))
     assert out.shape == (2, tokens, resnet.dim) and mask.shape == (2, tokens)
     out.sum().backward()
@@ -44,11 +46,11 @@ def test_small_input_keeps_the_resolution(small_input: bool, tokens: int) -> Non
 @pytest.mark.parametrize(("name", "dim"), [("resnet18", 512), ("resnet50", 2048)])
 def test_the_width_is_said(name: str, dim: int) -> None:
     with torch.device("meta"):
-        assert ResNet(name=name, small_input=False).dim == dim
+        assert ResNet(name=name, small_input=False, pretrained=None).dim == dim
 
 
 def test_a_picture_does_not_depend_on_its_batch_in_evaluation() -> None:
-    resnet = ResNet(name="resnet18", small_input=False).double().eval()
+    resnet = ResNet(name="resnet18", small_input=False, pretrained=None).double().eval()
     pictures = torch.randn(3, 3, 32, 32, dtype=torch.float64)
     together = resnet(pictures).tokens
     for row in range(3):
@@ -57,4 +59,53 @@ def test_a_picture_does_not_depend_on_its_batch_in_evaluation() -> None:
 
 def test_an_unknown_name_is_refused_with_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"no ResNet named 'resnet19'; it has .*resnet18"):
-        ResNet(name="resnet19", small_input=False)
+        ResNet(name="resnet19", small_input=False, pretrained=None)
+
+
+def test_weights_of_torchvision_are_taken_and_the_classifier_left_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet18(weights=None).eval()
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    published = torchvision.models.ResNet18_Weights
+    monkeypatch.setattr(published, "get_state_dict", lambda *args, **options: theirs.state_dict())
+    theirs.fc = torch.nn.Identity()
+    pictures = torch.randn(2, 3, 64, 64)
+    for pretrained in (True, str(tmp_path / "weights.pth")):
+        ours = ResNet(name="resnet18", small_input=False, pretrained=pretrained).eval()
+        torch.testing.assert_close(ours(pictures).tokens.mean(dim=1), theirs(pictures), rtol=1e-5, atol=1e-5)
+        wanted = ResNet.preprocessing(name="resnet18", pretrained=pretrained)
+        assert wanted == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    assert ResNet.preprocessing(name="resnet18", pretrained=None) == {}
+
+
+def test_weights_that_cannot_be_had_or_do_not_fit_are_refused_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_reach(*args: object, **options: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", out_of_reach)
+    said = r"weights of resnet18 cannot be had from https://.*resnet18.*: no network\n    download that file"
+    with pytest.raises(ValueError, match=said):
+        ResNet(name="resnet18", small_input=False, pretrained=True)
+    with pytest.raises(ValueError, match=r"small_input = true, but the stem .* is 7x7; set small_input to false"):
+        ResNet(name="resnet18", small_input=True, pretrained=True)
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=r"layer1.0.conv3.weight is missing there"):
+        ResNet(name="resnet50", small_input=False, pretrained=str(tmp_path / "weights.pth"))
+    own = ResNet(name="resnet18", small_input=True, pretrained=None)
+    torch.save(own.net.state_dict(), tmp_path / "own.pth")
+    again = ResNet(name="resnet18", small_input=True, pretrained=str(tmp_path / "own.pth"))
+    assert torch.equal(again.net.conv1.weight, own.net.conv1.weight)
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("resnet18", 8), ("resnet50", 16)])
+def test_layers_are_the_stem_and_the_residual_blocks(name: str, blocks: int) -> None:
+    with torch.device("meta"):
+        resnet = ResNet(name=name, small_input=False, pretrained=None)
+    layers = resnet.layers()
+    assert len(layers) == 1 + blocks
+    held = [id(p) for layer in layers for part in layer for p in part.parameters()]
+    assert sorted(held) == sorted(id(p) for p in resnet.parameters())

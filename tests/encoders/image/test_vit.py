@@ -1,21 +1,23 @@
 """The ViT against timm's with the same weights."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed
+from timm.models import vision_transformer as timm
 from torch import nn
 
 from mmtrain.encoders.image.vit import ViT
 from tests.batches import gradients
 
-timm = pytest.importorskip("timm.models.vision_transformer")
-
 SHAPE = {"patch_size": 4, "depth": 3, "num_heads": 2, "mlp_ratio": 2.0}
+PLAIN = {"dropout": 0.0, "drop_path": 0.0, "layer_scale": None, "color_features": 0, "pretrained": None}
 
 
 def make_vit(**options: float | None) -> ViT:
-    vit = ViT(
-        image_size=8, dim=8, **{**SHAPE, "dropout": 0.0, "drop_path": 0.0, "layer_scale": None, **options}
-    ).double()
+    vit = ViT(image_size=8, dim=8, **{**SHAPE, **PLAIN, **options}).double()
     for parameter in vit.parameters():
         nn.init.normal_(parameter, std=0.3)
     return vit
@@ -58,7 +60,7 @@ def test_stochastic_depth_grows_with_depth() -> None:
 
 
 def test_the_start_is_that_of_the_authors_and_its_class_token_not_zero() -> None:
-    vit = ViT(image_size=8, dim=64, **SHAPE, dropout=0.0, drop_path=0.0, layer_scale=None)
+    vit = ViT(image_size=8, dim=64, **SHAPE, **PLAIN)
     assert vit.pos_embed.std().item() == pytest.approx(0.02, rel=0.2)
     assert 0 < vit.cls_token.abs().max() < 1e-4
     for name, parameter in vit.blocks.named_parameters():
@@ -75,4 +77,83 @@ def test_bfloat16_runs() -> None:
 @pytest.mark.parametrize(("size", "patch", "advice"), [(64, 7, 8), (30, 7, 6), (13, 4, 1)])
 def test_a_patch_that_does_not_divide_is_refused_with_advice(size: int, patch: int, advice: int) -> None:
     with pytest.raises(ValueError, match=f"image_size = {size} .* patch_size = {patch};.* such as {advice}$"):
-        ViT(image_size=size, dim=8, **{**SHAPE, "patch_size": patch}, dropout=0.0, drop_path=0.0, layer_scale=None)
+        ViT(image_size=size, dim=8, **{**SHAPE, "patch_size": patch}, **PLAIN)
+
+
+def tiny_of_timm(name: str, *, pretrained: bool, **options: object) -> nn.Module:
+    """In place of what timm downloads."""
+    assert pretrained and name == "vit_tiny_patch16_224"
+    torch.manual_seed(0)
+    net = timm.VisionTransformer(img_size=32, patch_size=16, embed_dim=192, depth=2, num_heads=3, num_classes=5)
+    nn.init.normal_(net.pos_embed)
+    return net
+
+
+def pretrained_vit(pretrained: str | bool, image_size: int = 32, **options: float | None) -> ViT:
+    shape = {"patch_size": 16, "dim": 192, "depth": 2, "num_heads": 3, "mlp_ratio": 4.0}
+    return ViT(image_size=image_size, **{**shape, **PLAIN, "pretrained": pretrained, **options})
+
+
+@pytest.mark.parametrize("source", ["true", "name", "file"])
+def test_weights_of_timm_are_taken_and_positions_resized(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("timm.create_model", tiny_of_timm)
+    theirs = tiny_of_timm("vit_tiny_patch16_224", pretrained=True).eval()
+    save_file(theirs.state_dict(), tmp_path / "vit.safetensors")
+    sources = {"true": True, "name": "vit_tiny_patch16_224", "file": str(tmp_path / "vit.safetensors")}
+    pictures = torch.randn(2, 3, 32, 32)
+    ours = pretrained_vit(sources[source]).eval()
+    torch.testing.assert_close(ours(pictures).tokens, theirs.forward_features(pictures), rtol=1e-5, atol=1e-5)
+    resized = pretrained_vit(sources[source], image_size=64).pos_embed
+    expected = resample_abs_pos_embed(theirs.pos_embed, [4, 4], num_prefix_tokens=1)
+    torch.testing.assert_close(resized, expected, rtol=0, atol=1e-6)
+    wanted = {} if source == "file" else {"mean": [0.5] * 3, "std": [0.5] * 3}
+    assert ViT.preprocessing(pretrained=sources[source], dim=192) == wanted
+
+
+def test_preprocessing_is_that_of_the_named_weights() -> None:
+    assert ViT.preprocessing(pretrained=None, dim=7) == {}
+    wanted = ViT.preprocessing(pretrained="deit_tiny_patch16_224", dim=192)
+    assert wanted == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
+
+def test_layers_are_the_embedding_and_the_blocks() -> None:
+    vit = make_vit()
+    layers = vit.layers()
+    assert layers[0] == (vit.patch_embed, vit.cls_token, vit.pos_embed)
+    assert layers[1:] == [(block,) for block in vit.blocks]
+
+
+def test_weights_that_cannot_be_had_or_do_not_fit_are_refused_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match=r"dim = 200 is the width of none .*: 192 \(vit_tiny(.*); set dim to one of"):
+        pretrained_vit(True, dim=200, num_heads=4)
+    with pytest.raises(
+        ValueError, match=r"color_features = 4, which .* set color_features to 0, or pretrained to null"
+    ):
+        pretrained_vit(True, color_features=4)
+    with pytest.raises(ValueError, match="timm has no model named vit_tinny_patch16_224; the nearest are vit_tiny_pat"):
+        pretrained_vit("vit_tinny_patch16_224")
+    monkeypatch.setattr("timm.create_model", tiny_of_timm)
+    with pytest.raises(ValueError, match=r"num_heads = 6, but pretrained = .* has 3; set num_heads to 3"):
+        pretrained_vit("vit_tiny_patch16_224", num_heads=6)
+    with pytest.raises(ValueError, match=r"does not fit: blocks.2.*is missing there(.|\n)*set the sizes"):
+        pretrained_vit(True, depth=3)
+    weights = tiny_of_timm("vit_tiny_patch16_224", pretrained=True).state_dict()
+    save_file(weights | {"pos_embed": torch.zeros(1, 8, 192)}, tmp_path / "vit.safetensors")
+    with pytest.raises(ValueError, match=r"does not fit: 7 positions of patches are no square grid"):
+        pretrained_vit(str(tmp_path / "vit.safetensors"))
+
+
+def test_a_hub_out_of_reach_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_reach(name: str, *, pretrained: bool, **options: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("timm.create_model", out_of_reach)
+    said = (
+        r"weights of vit_tiny_patch16_224 \(timm/vit_tiny.*\) cannot be had: no network\n    set pretrained to the path"
+    )
+    with pytest.raises(ValueError, match=said):
+        pretrained_vit(True)

@@ -13,7 +13,7 @@ LENGTHS = [6, 4, 1]
 def test_values_are_those_of_torch(bidirectional: bool, width: int) -> None:
     encoder = SequenceGRU(in_dim=3, dim=4, depth=2, bidirectional=bidirectional, dropout=0.0).double()
     theirs = nn.GRU(3, width, 2, bidirectional=bidirectional).double()
-    theirs.load_state_dict(encoder.gru.gru.state_dict())
+    theirs.load_state_dict(encoder.gru.rnn.state_dict())
     values = torch.randn(3, 6, 3, dtype=torch.float64)
     tokens, mask = encoder(values, torch.arange(6) < torch.tensor(LENGTHS)[:, None])
     assert mask.sum(dim=1).tolist() == LENGTHS

@@ -13,7 +13,7 @@ IDS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 0, 0], [8, 0, 0, 0, 0], [0, 0, 0,
 def test_values_are_those_of_torch(bidirectional: bool, width: int) -> None:
     encoder = TextGRU(vocab_size=10, dim=4, depth=2, bidirectional=bidirectional, dropout=0.0).double()
     theirs = nn.GRU(4, width, 2, bidirectional=bidirectional).double()
-    theirs.load_state_dict(encoder.gru.gru.state_dict())
+    theirs.load_state_dict(encoder.gru.rnn.state_dict())
     tokens, mask = encoder(IDS, IDS > 0)
     assert torch.equal(mask, IDS > 0) and not tokens[~mask].any()
     for row, length in enumerate([5, 3, 1]):

@@ -25,6 +25,8 @@ def make_encoder(temporal: str, image: nn.Module | None = None, **options: float
         dropout=0.0,
         drop_path=0.0,
         layer_scale=None,
+        color_features=0,
+        pretrained=None,
     )
     encoder = Frames(image=image or vit, temporal=temporal, **{**SHAPE, **options}).double()
     for parameter in encoder.parameters():
@@ -57,7 +59,7 @@ def test_values_are_those_of_each_film_by_itself(temporal: str) -> None:
             expected = x.mean(dim=0, keepdim=True)
         elif temporal == "gru":
             gru = nn.GRU(6, 3, 2, bidirectional=True).double()
-            gru.load_state_dict(encoder.temporal.gru.state_dict())
+            gru.load_state_dict(encoder.temporal.rnn.state_dict())
             expected, _ = gru(x)
         else:
             expected = x.unsqueeze(0)
@@ -69,9 +71,9 @@ def test_values_are_those_of_each_film_by_itself(temporal: str) -> None:
 
 def test_a_batch_norm_sees_no_padding() -> None:
     """Nor does it count a frame of noise that is not there."""
-    encoder, values = make_encoder("mean", ResNet(name="resnet18", small_input=True)), films()
+    encoder, values = make_encoder("mean", ResNet(name="resnet18", small_input=True, pretrained=None)), films()
     encoder(torch.where(MASK[:, :, None, None, None], values, math.nan), MASK)
-    alone = ResNet(name="resnet18", small_input=True).double()
+    alone = ResNet(name="resnet18", small_input=True, pretrained=None).double()
     alone.load_state_dict(encoder.image.state_dict())
     alone.net.bn1.reset_running_stats()
     alone(values[MASK])
@@ -88,6 +90,36 @@ def test_frames_that_lie_apart_keep_their_places() -> None:
         x = block(x)
     assert torch.equal(valid, mask)
     torch.testing.assert_close(tokens[0, mask[0]], encoder.temporal.norm(x)[0], rtol=0, atol=1e-11)
+
+
+class Told(nn.Module):
+    """An image encoder of two layers."""
+
+    dim = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.block, self.top = nn.Conv2d(3, 4, 4), nn.Linear(4, 4), nn.LayerNorm(4)
+
+    def layers(self) -> list[tuple[nn.Module, ...]]:
+        return [(self.stem,), (self.block,)]
+
+
+@pytest.mark.parametrize(("temporal", "over_time"), [("mean", 0), ("gru", 2), ("transformer", 2)])
+def test_layers_are_those_of_the_image_encoder_and_of_time(temporal: str, over_time: int) -> None:
+    """One that tells none, such as a lone convolution, is one layer."""
+    told, silent = Told(), nn.Conv2d(3, 4, 4)
+    silent.dim = 4
+    for image, count in ((told, 2), (silent, 1)):
+        encoder = make_encoder(temporal, image)
+        layers = encoder.layers()
+        assert len(layers) == count + over_time
+        parts = [part for layer in layers for part in layer]
+        held = [id(p) for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
+        assert len(held) == len(set(held))
+        top = {n.rpartition(".")[0] for n, p in encoder.named_parameters() if id(p) not in held}
+        expected = {"mean": {"", "proj"}, "gru": set(), "transformer": {"temporal.norm"}}[temporal]
+        assert top == expected | ({"image.top"} if image is told else set())
 
 
 def test_what_cannot_be_is_refused_with_advice() -> None:

@@ -1,4 +1,4 @@
-"""A GRU over masked tokens: packed, so that padding is not even computed, and read from both ends if asked."""
+"""A GRU or LSTM over masked tokens: packed, so that padding is not even computed, from both ends if asked."""
 
 import torch
 from torch import Tensor, nn
@@ -6,11 +6,14 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mmtrain.types import Features
 
+CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
 
-class PackedGRU(nn.Module):
-    """torch's GRU (1406.1078) over the valid tokens of each row, wherever they stand.
+
+class PackedRNN(nn.Module):
+    """torch's GRU (1406.1078) or LSTM (without peepholes) over the valid tokens of each row, wherever they stand.
 
     Args:
+        cell: gru or lstm.
         in_dim: width of the tokens that come in.
         dim: width of those that go out; both directions together.
         depth: layers.
@@ -18,18 +21,20 @@ class PackedGRU(nn.Module):
         dropout: between the layers.
 
     Raises:
-        ValueError: for two directions and an odd width, and for no layer at all.
+        ValueError: for an unknown cell, two directions and an odd width, and for no layer at all.
     """
 
-    def __init__(self, *, in_dim: int, dim: int, depth: int, bidirectional: bool, dropout: float) -> None:
+    def __init__(self, *, cell: str, in_dim: int, dim: int, depth: int, bidirectional: bool, dropout: float) -> None:
         super().__init__()
+        if cell not in CELLS:
+            raise ValueError(f"cell = {cell}; set it to {' or '.join(CELLS)}")
         if bidirectional and dim % 2:
             raise ValueError(
                 f"dim = {dim} cannot be halved over two directions; set dim to {dim + 1}, or bidirectional to false"
             )
         if depth < 1:
             raise ValueError(f"depth = {depth} is no layer; set it to at least 1")
-        self.gru = nn.GRU(
+        self.rnn = CELLS[cell](
             in_dim,
             dim // 2 if bidirectional else dim,
             num_layers=depth,
@@ -37,6 +42,14 @@ class PackedGRU(nn.Module):
             bidirectional=bidirectional,
             dropout=dropout if depth > 1 else 0.0,  # torch warns of one between the layers of one
         )
+
+    def layers(self) -> list[tuple[nn.Parameter, ...]]:
+        """The parameters of each layer, both directions together."""
+        named = list(self.rnn.named_parameters())
+        return [
+            tuple(p for name, p in named if name.removesuffix("_reverse").endswith(f"_l{layer}"))
+            for layer in range(self.rnn.num_layers)
+        ]
 
     def forward(self, features: Features) -> Features:
         """Map tokens (B, T, in_dim), mask (B, T) to tokens (B, T, dim), zeros under a False mask, and the mask.
@@ -47,7 +60,7 @@ class PackedGRU(nn.Module):
         order = mask.int().argsort(dim=1, descending=True, stable=True)  # the valid ones come first
         lengths = mask.sum(dim=1).clamp(min=1).cpu()  # packing refuses a row of nothing; what it gives is cleared
         packed = pack_padded_sequence(_at(tokens, order), lengths, batch_first=True, enforce_sorted=False)
-        out, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=tokens.shape[1])
+        out, _ = pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=tokens.shape[1])
         return Features(_at(out, order.argsort(dim=1)), mask).cleared()
 
 

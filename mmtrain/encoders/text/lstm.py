@@ -1,0 +1,51 @@
+"""An LSTM for token ids."""
+
+import torch
+from torch import Tensor, nn
+
+from mmtrain.layers.packed_rnn import PackedRNN
+from mmtrain.types import Features
+
+
+class TextLSTM(nn.Module):
+    """Embeddings and a packed LSTM, from both ends if asked. A text may be of any length.
+
+    Args:
+        vocab_size: number of token ids.
+        dim: width of the embeddings and of the tokens.
+        depth: layers.
+        bidirectional: whether half of the width reads from the end.
+        dropout: of the embeddings, between the layers and of what comes out.
+
+    Raises:
+        ValueError: for what `PackedRNN` refuses.
+    """
+
+    def __init__(self, *, vocab_size: int, dim: int, depth: int, bidirectional: bool, dropout: float) -> None:
+        super().__init__()
+        self.dim = dim
+        self.embed = nn.Embedding(vocab_size, dim)
+        self.lstm = PackedRNN(
+            cell="lstm", in_dim=dim, dim=dim, depth=depth, bidirectional=bidirectional, dropout=dropout
+        )
+        self.drop = nn.Dropout(dropout)
+
+    def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """Embeddings, then the parameters of each layer."""
+        return [(self.embed,), *self.lstm.layers()]
+
+    def forward(self, values: Tensor, mask: Tensor | None) -> Features:
+        """Encode token ids.
+
+        Args:
+            values: (B, L), int64; what stands under a False mask is ignored.
+            mask: (B, L), bool, True where a token is valid; None when all are.
+
+        Returns:
+            tokens (B, L, dim), zeros under a False mask; mask (B, L).
+        """
+        if mask is None:
+            mask = torch.ones_like(values, dtype=torch.bool)
+        x = self.drop(self.embed(values.masked_fill(~mask, 0)))
+        tokens, mask = self.lstm(Features(x, mask))
+        return Features(self.drop(tokens), mask)

@@ -1,0 +1,75 @@
+"""3D ResNets of torchvision (1711.11248): R3D, MC3 and R(2+1)D, without their classifier.
+
+The last feature map is averaged over space: a token a step of time. Unusual here: convolutions cross frames, so films
+with equally many frames run together, and padding is never seen. In training a batch norm's statistics are then those
+of the films of one length; where all films give the same number of frames, they are those of the batch.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision.models import get_model
+
+from mmtrain.layers.by_length import by_length
+from mmtrain.layers.pretrained import load_weights
+from mmtrain.layers.torchvision_model import torchvision_preprocessing, torchvision_weights
+from mmtrain.types import Features
+
+NAMES = ("r3d_18", "mc3_18", "r2plus1d_18")
+
+
+class R3D(nn.Module):
+    """A torchvision video ResNet whose last feature map is read as tokens over time.
+
+    Args:
+        name: r3d_18: an eighth of the frames are left; mc3_18: all (3D convolutions only at the beginning);
+            r2plus1d_18: an eighth (space and time by turns).
+        pretrained: None for random weights; true for torchvision's of Kinetics-400; or a file of weights.
+
+    Raises:
+        ValueError: for an unknown name, and weights that cannot be had or do not fit.
+    """
+
+    def __init__(self, *, name: str, pretrained: bool | str | None) -> None:
+        super().__init__()
+        if name not in NAMES:
+            raise ValueError(f"name = {name}; set it to {', '.join(NAMES[:-1])} or {NAMES[-1]}")
+        net: Any = get_model(name, weights=None)
+        self.dim: int = net.fc.in_features
+        net.fc = nn.Identity()
+        self.net = net
+        if pretrained:
+            load_weights(net, torchvision_weights(name, pretrained), name=str(pretrained), ignore=("fc.",))
+
+    @classmethod
+    def preprocessing(cls, *, name: str, pretrained: bool | str | None) -> dict[str, Any]:
+        """Mean and deviation of the pixels (in 0..1) that the weights were trained with; {} without weights."""
+        return torchvision_preprocessing(name, pretrained) if name in NAMES else {}
+
+    def layers(self) -> list[tuple[nn.Module, ...]]:
+        """The stem, then the residual blocks."""
+        net = self.net
+        stages = (net.layer1, net.layer2, net.layer3, net.layer4)
+        return [(net.stem,), *((block,) for stage in stages for block in stage)]
+
+    def forward(self, values: Tensor, mask: Tensor | None) -> Features:
+        """Encode films.
+
+        Args:
+            values: (B, F, 3, H, W), floating point, normalised; what stands under a False mask is ignored.
+            mask: (B, F), bool, True where a frame is valid; None when all are. At least one of the batch is.
+
+        Returns:
+            tokens (B, T, dim), zeros under a False mask; mask (B, T). A film of F frames has T = ceil(F / 8), or F of
+            mc3_18.
+        """
+        if mask is None:
+            mask = values.new_ones(values.shape[:2]).bool()
+        return by_length(values, mask, self._run)
+
+    def _run(self, films: Tensor) -> Tensor:
+        """(N, F, 3, H, W) to (N, T, dim)."""
+        net = self.net
+        x = net.layer1(net.stem(films.transpose(1, 2)))
+        x = net.layer4(net.layer3(net.layer2(x)))  # (N, dim, T, H', W')
+        return x.mean(dim=(3, 4)).transpose(1, 2)

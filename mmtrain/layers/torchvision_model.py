@@ -1,0 +1,42 @@
+"""Weights of torchvision's classifiers, and what they want of their pictures."""
+
+import re
+from typing import Any
+
+import torchvision
+from torch import Tensor
+
+from mmtrain.layers.pretrained import read_weights
+
+
+def torchvision_weights(name: str, pretrained: bool | str) -> dict[str, Tensor]:
+    """The weights of a classifier by torchvision's names, its head among them.
+
+    Args:
+        name: a builder of `torchvision.models`.
+        pretrained: True for torchvision's default weights, which it downloads once; else the path of a state dict.
+
+    Raises:
+        ValueError: when they cannot be downloaded or read.
+    """
+    if isinstance(pretrained, str):
+        weights = read_weights(pretrained)
+    else:
+        published = torchvision.models.get_model_weights(name).DEFAULT
+        try:
+            weights = dict(published.get_state_dict(progress=False, check_hash=True))
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"pretrained = true: torchvision's weights of {name} cannot be had from {published.url}: {error}\n"
+                "    download that file where there is a network and set pretrained to its path, or set it to null"
+            ) from error
+    # the published DenseNets are older than the names of their layers
+    return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)", r"\1\2", n): w for n, w in weights.items()}
+
+
+def torchvision_preprocessing(name: str, pretrained: bool | str | None) -> dict[str, Any]:
+    """Mean and standard deviation of the channels that the weights were trained with; {} without weights."""
+    if not pretrained:
+        return {}
+    wanted = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    return {"mean": list(wanted.mean), "std": list(wanted.std)}

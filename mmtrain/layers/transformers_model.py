@@ -1,0 +1,95 @@
+"""Models of the transformers library: from a folder or a name of the hub, or from a configuration with random weights.
+
+Its errors become messages that say what was tried; attention is the fastest that the model supports (the library's own
+choice).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+
+# what a wrong name, a hub out of reach, a damaged file and sizes that do not fit come as
+_FAULTS = (OSError, ValueError, KeyError, RuntimeError)
+
+
+def transformers_config(
+    pretrained: str | None, config: Mapping[str, Any] | None, *, model_types: Sequence[str]
+) -> PretrainedConfig:
+    """The configuration of a checkpoint, or one of these sizes.
+
+    Args:
+        pretrained: a folder, or a name of the hub; None for random weights.
+        config: model_type and sizes, for random weights; None beside `pretrained`.
+        model_types: those that the encoder knows.
+
+    Raises:
+        ValueError: for both or neither, a checkpoint that cannot be read, and a model of another type.
+    """
+    if (pretrained is None) == (config is None):
+        both = "are both set; set one of them to null" if config is not None else "are both null; set one of them"
+        raise ValueError(f"pretrained (a folder or a name of the hub) and config (model_type and sizes) {both}")
+    if config is not None:
+        kind, origin = config.get("model_type"), "config.model_type"
+    else:
+        assert pretrained is not None
+        with _said_of(pretrained):
+            loaded = AutoConfig.from_pretrained(pretrained)
+        kind, origin = loaded.model_type, f"the model type of pretrained = {pretrained}"
+    if kind not in model_types:
+        raise ValueError(f"{origin} is {kind}; this encoder takes {', '.join(model_types)}")
+    if config is None:
+        return loaded
+    return AutoConfig.for_model(**config)
+
+
+def transformers_model(
+    pretrained: str | None, config: PretrainedConfig, *, unused: tuple[str, ...] = (), kind: Any = AutoModel
+) -> PreTrainedModel:
+    """The model of a configuration, in 32 bits, with the checkpoint's weights if one is named.
+
+    Args:
+        pretrained: as that of `transformers_config`.
+        config: what that gave, perhaps changed.
+        unused: beginnings of names of weights that the encoder drops, and a checkpoint may lack.
+        kind: the class of the model, or the library's choice by the configuration.
+
+    Raises:
+        ValueError: for a checkpoint that cannot be read or lacks a weight.
+    """
+    if pretrained is None:
+        return kind(config) if issubclass(kind, PreTrainedModel) else kind.from_config(config, dtype=torch.float32)
+    with _said_of(pretrained):
+        model, info = kind.from_pretrained(pretrained, config=config, dtype=torch.float32, output_loading_info=True)
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(unused))
+    if missing:
+        raise ValueError(
+            f"pretrained = {pretrained} lacks {len(missing)} weights, such as {', '.join(missing[:3])};"
+            " name a checkpoint of the whole model"
+        )
+    return model
+
+
+def transformers_settings(pretrained: str, read: Callable[[str], tuple[dict[str, Any], Any]]) -> dict[str, Any]:
+    """What a checkpoint says of its input, by the library's reader of such files.
+
+    Raises:
+        ValueError: when the file cannot be read.
+    """
+    with _said_of(pretrained):
+        return read(pretrained)[0]
+
+
+@contextmanager
+def _said_of(pretrained: str | None) -> Iterator[None]:
+    try:
+        yield
+    except _FAULTS as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise ValueError(
+            f"pretrained = {pretrained} cannot be loaded: {reason}\n"
+            "    set pretrained to a folder with config.json, preprocessor_config.json and model.safetensors,"
+            " or to a name of the hub"
+        ) from error

@@ -1,0 +1,46 @@
+"""The log-mel frames of Whisper (2212.04356, section 2.2), as its authors' code and transformers take them.
+
+Windows of 25 ms every 10 ms, centred and mirrored at both ends; bands of Slaney's scale; the decimal logarithm, cut 8
+below the loudest of the sound.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from mmtrain.layers.log_mel import mel_filters
+
+WINDOW, HOP = 400, 160  # samples at 16 kHz
+
+
+class WhisperMel(nn.Module):
+    """Log-mel frames of sounds that are valid from end to end.
+
+    Args:
+        sample_rate: of the waveform, in Hz; the published weights want 16000.
+        num_mels: bands; 80, or 128 in large-v3.
+    """
+
+    window: Tensor
+    filters: Tensor
+
+    def __init__(self, *, sample_rate: int, num_mels: int) -> None:
+        super().__init__()
+        filters = mel_filters(sample_rate=sample_rate, num_fft=WINDOW, num_mels=num_mels, mel_scale="slaney")
+        window = torch.hann_window(WINDOW, dtype=torch.float64, device="cpu")
+        # they follow from the configuration, so a checkpoint does not carry them
+        self.register_buffer("window", window.float(), persistent=False)
+        self.register_buffer("filters", filters.float(), persistent=False)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Map waveforms (B, L) to frames (B, max(L, 400) // 160, num_mels), 32 bits (or 64, as the waveform).
+
+        A sound shorter than a window is filled up with silence.
+        """
+        dtype = torch.promote_types(values.dtype, torch.float32)
+        sound = nn.functional.pad(values.to(dtype), (0, max(0, WINDOW - values.shape[1])))
+        with torch.autocast(values.device.type, enabled=False):
+            spectrum = torch.stft(sound, WINDOW, HOP, window=self.window.to(dtype), return_complex=True)[..., :-1]
+            power = spectrum.real.square() + spectrum.imag.square()  # (B, WINDOW // 2 + 1, frames)
+            mels = (power.transpose(1, 2) @ self.filters.to(dtype)).clamp(min=1e-10).log10()
+        loudest = mels.amax(dim=(1, 2), keepdim=True)
+        return (torch.maximum(mels, loudest - 8.0) + 4.0) / 4.0

@@ -1,0 +1,72 @@
+"""Encoders of other libraries in the smallest sizes, and those of films that are our own; by modality/name."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from mmtrain.encoders.audio.huggingface import HuggingFaceAudio
+from mmtrain.encoders.text.bert import BERT
+from mmtrain.encoders.text.huggingface import HuggingFaceText
+from mmtrain.encoders.text.lstm import TextLSTM
+from mmtrain.encoders.video.huggingface import HuggingFaceVideo
+from mmtrain.encoders.video.video_vit import VideoViT
+
+BLOCKS = {"depth": 2, "num_heads": 2, "mlp_ratio": 2.0}
+SIZES = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12}
+CONVOLUTIONS = {
+    "conv_dim": [4, 6],
+    "conv_kernel": [6, 3],
+    "conv_stride": [4, 2],
+    "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+}
+NO_OTHER_DROPOUT = {"attention_dropout": 0.0, "activation_dropout": 0.0, "feat_proj_dropout": 0.0}
+
+
+def speech(kind: str, **more: Any) -> Callable[[float], nn.Module]:
+    """Its dropout is that of what attention and MLP add."""
+    config = {"model_type": kind, **CONVOLUTIONS, **SIZES, **NO_OTHER_DROPOUT, **more}
+    return lambda dropout: HuggingFaceAudio(
+        pretrained=None, sample_rate=1000, config={**config, "hidden_dropout": dropout}
+    )
+
+
+def film(kind: str, **more: Any) -> Callable[[float], nn.Module]:
+    """Of six frames."""
+    config = {"model_type": kind, **SIZES, "attention_probs_dropout_prob": 0.0, **more}
+    return lambda dropout: HuggingFaceVideo(
+        pretrained=None, num_frames=6, image_size=8, config={**config, "hidden_dropout_prob": dropout}
+    )
+
+
+def video_vit(attention: str) -> Callable[[float], nn.Module]:
+    """Of six frames."""
+    sizes = {"num_frames": 6, "image_size": 8, "patch_size": 4, "dim": 8, "temporal_depth": 1, **BLOCKS}
+    return lambda dropout: VideoViT(attention=attention, dropout=dropout, drop_path=0.0, **sizes)
+
+
+def modern_bert(dropout: float) -> nn.Module:
+    """No learned positions."""
+    dropouts = {"attention_dropout": dropout, "embedding_dropout": dropout}
+    config = {"model_type": "modernbert", "pad_token_id": 0, "vocab_size": 20, **SIZES, **dropouts}
+    return HuggingFaceText(pretrained=None, max_length=8, pooling="auto", config=config)
+
+
+SMALL: dict[str, Callable[[float], nn.Module]] = {
+    "text/lstm": lambda dropout: TextLSTM(vocab_size=20, dim=8, depth=2, bidirectional=True, dropout=dropout),
+    "text/bert": lambda dropout: BERT(
+        pretrained=None, pooling="auto", vocab_size=20, max_length=8, dim=8, **BLOCKS, dropout=dropout
+    ),
+    "text/huggingface": modern_bert,
+    "audio/huggingface (wav2vec2)": speech("wav2vec2"),
+    "audio/huggingface (wavlm)": speech("wavlm"),
+    "audio/huggingface (hubert)": speech("hubert", feat_extract_norm="layer", do_stable_layer_norm=True),
+    "audio/huggingface (data2vec)": speech("data2vec-audio", conv_pos_kernel_size=3),
+    "video/huggingface (videomae)": film("videomae", patch_size=4),
+    "video/huggingface (timesformer)": film("timesformer", patch_size=4),
+    "video/huggingface (vivit)": film("vivit", tubelet_size=[2, 4, 4]),
+    "video/video_vit (divided)": video_vit("divided"),
+    "video/video_vit (factorised)": video_vit("factorised"),
+}
