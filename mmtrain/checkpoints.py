@@ -1,4 +1,4 @@
-"""Checkpoints as files: which one to take, whether it is one, whether it fits, and taking its weights."""
+"""Checkpoints as files: which one to take, whether it is one, whether it fits."""
 
 import pickle
 import zipfile
@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
 from mmtrain.errors import ConfigError
 
@@ -100,54 +99,3 @@ def check_same_run(checkpoint: dict[str, Any], facts: dict[str, Any], path: Path
         raise ConfigError(
             f"{path} cannot go on exactly\n{lines}\n    set what differs back, or start a new run with init_from={path}"
         )
-
-
-def take_weights(checkpoint: dict[str, Any], module: nn.Module, path: Path) -> Table:
-    """Copy what fits by name and shape into a model.
-
-    Returns:
-        A table of what was taken, what is new and what was left, and why.
-
-    Raises:
-        ConfigError: when nothing fits.
-    """
-    mine, theirs = module.state_dict(), checkpoint["state_dict"]
-    taken = {n: t for n, t in theirs.items() if n in mine and mine[n].shape == t.shape}
-    if not taken:
-        raise ConfigError(
-            f"init_from = {path}: no weight fits this model by name and shape\n"
-            f"    it was made by: {checkpoint['mmtrain']['command']}"
-        )
-    module.load_state_dict(taken, strict=False)
-    table = Table(title=f"weights from {path}", title_justify="left", title_style="bold")
-    for column in ("part", "taken", "new here", "not used", "why"):
-        table.add_column(column, justify="left" if column in ("part", "why") else "right")
-    parts = dict.fromkeys(_part(n) for n in [*mine, *theirs])
-    for part in parts:
-        new = [n for n in mine if _part(n) == part and n not in taken]
-        unused = [n for n in theirs if _part(n) == part and n not in taken]
-        table.add_row(
-            part,
-            str(sum(_part(n) == part for n in taken)),
-            str(len(new)),
-            str(len(unused)),
-            _why(mine, theirs, new, unused),
-        )
-    return table
-
-
-def _part(name: str) -> str:
-    """The part that a weight belongs to: encoders.image, fusion, tasks.contrastive, ..."""
-    words = name.removeprefix("model.").split(".")
-    return ".".join(words[:2]) if words[0] in ("encoders", "tasks") else words[0]
-
-
-def _why(mine: dict[str, Tensor], theirs: dict[str, Tensor], new: list[str], unused: list[str]) -> str:
-    other_shape = [n for n in new if n in theirs]
-    if other_shape:
-        name = other_shape[0]
-        short = name.removeprefix(f"model.{_part(name)}.")
-        return f"{short} is {tuple(theirs[name].shape)} there, {tuple(mine[name].shape)} here"
-    if new:
-        return "the checkpoint has no such part" if not unused else "other names"
-    return "this model has no such part" if unused else ""

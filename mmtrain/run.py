@@ -33,13 +33,13 @@ from mmtrain.checkpoints import (
     check_same_run,
     load_checkpoint,
     newest_checkpoint,
-    take_weights,
 )
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
 from mmtrain.lit import LitModel
 from mmtrain.report.report import write_report
 from mmtrain.report.table import metrics_table
+from mmtrain.transfer import take_weights
 
 # a log file is as wide as the tables need
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -84,7 +84,9 @@ def fit(cfg: DictConfig) -> None:
         OmegaConf.save(cfg, folder / "config.yaml")
         console.print(parts_table(record.parts))
     if cfg.init_from is not None and resume is None:
-        table = take_weights(load_checkpoint(Path(cfg.init_from)), lit, Path(cfg.init_from))
+        path = Path(cfg.init_from)
+        pictures = [m for m, kind in data.inputs.items() if kind.kind == "image"]
+        table = take_weights(load_checkpoint(path), lit, path, names=data.names(), pictures=pictures)
         if _is_main():
             console.print(table)
     step = None if checkpoint is None else checkpoint["global_step"]
@@ -161,6 +163,7 @@ class Record(Callback):
             "version": mmtrain.__version__,
             "command": _command(self.cfg),
             "facts": _facts(self.cfg),
+            "names": self.data.names(),
         }
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:

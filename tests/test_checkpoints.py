@@ -1,6 +1,5 @@
 """Checkpoints: which file is one and which is taken, what does not fit, and which weights another model takes."""
 
-import io
 import os
 import pickle
 import zipfile
@@ -9,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
 from mmtrain.checkpoints import (
@@ -18,7 +16,6 @@ from mmtrain.checkpoints import (
     check_same_run,
     load_checkpoint,
     newest_checkpoint,
-    take_weights,
 )
 from mmtrain.errors import ConfigError
 
@@ -168,39 +165,3 @@ def test_another_order_of_the_data_is_refused(tmp_path: Path) -> None:
     message = str(caught.value)
     assert "seed was 0 and is 3 now" in message and "data.batch_size was 8 and is 16 now" in message
     assert f"init_from={tmp_path / 'a.ckpt'}" in message
-
-
-def shown(table: Any) -> list[list[str]]:
-    """The cells of a table, row by row."""
-    screen = io.StringIO()
-    Console(file=screen, width=200).print(table)
-    return [
-        [cell.strip() for cell in line.strip("│").split("│")] for line in screen.getvalue().splitlines() if "│" in line
-    ]
-
-
-def test_weights_that_fit_are_taken_and_the_table_says_which() -> None:
-    torch.manual_seed(1)
-    source, target = Trained(), Trained(task="classification")
-    target.model.encoders["text"] = nn.Embedding(12, 6)
-    before = {n: t.clone() for n, t in target.state_dict().items()}
-    rows = shown(take_weights(checkpoint_of(source), target, Path("a.ckpt")))
-    after = target.state_dict()
-    for name in after:
-        fits = name.startswith(("model.encoders.image", "model.fusion"))
-        assert torch.equal(after[name], (source.state_dict() if fits else before)[name]), name
-    assert rows == [
-        ["encoders.image", "2", "0", "0", ""],
-        ["encoders.text", "0", "1", "1", "weight is (9, 6) there, (12, 6) here"],
-        ["fusion", "2", "0", "0", ""],
-        ["tasks.classification", "0", "2", "0", "the checkpoint has no such part"],
-        ["tasks.contrastive", "0", "0", "2", "this model has no such part"],
-    ]
-
-
-def test_a_checkpoint_without_any_weight_that_fits_is_refused() -> None:
-    target = nn.Module()
-    target.other = nn.Linear(2, 2)
-    with pytest.raises(ConfigError, match=r"init_from = a\.ckpt: no weight fits this model") as caught:
-        take_weights(checkpoint_of(Trained()), target, Path("a.ckpt"))
-    assert COMMAND in str(caught.value)
