@@ -1,0 +1,70 @@
+"""Write a trained encoder, or the whole model, for programs that do not have mmtrain.
+
+    python scripts/export.py RUN [--part image] --out DIR
+
+RUN is a run folder or a checkpoint in one; the best checkpoint is taken unless one is named. Without --part the whole
+model is written: a program that maps the tensors of rows that have every modality to what the tasks say of them. With
+--part it is the encoder of that modality, in the form of the library that knows its architecture, transformers or timm,
+or else as a program of torch. Beside it go the tokenizers and preprocessing.json, which says how inputs are prepared.
+What loads it is printed at the end.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+
+from mmtrain.build import build_data, build_lit, build_model
+from mmtrain.checkpoints import best_checkpoint, check_same_model, load_checkpoint
+from mmtrain.data.fetch import exit_status
+from mmtrain.errors import ConfigError
+from mmtrain.export import export_encoder, export_model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a checkpoint in one")
+    parser.add_argument("--part", metavar="MODALITY", help="the encoder of this modality; the whole model without it")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    arguments = parser.parse_args()
+    if arguments.out.exists() and any(arguments.out.iterdir()):
+        raise ConfigError(f"--out {arguments.out} is not empty\n    name another folder")
+    path = arguments.run if arguments.run.is_file() else best_checkpoint(arguments.run)
+    folder = path.parent.parent
+    checkpoint = load_checkpoint(path)
+    cfg = OmegaConf.load(folder / "config.yaml")
+    assert OmegaConf.is_dict(cfg)
+    data = build_data(cfg)
+    data.read(folder, training=False)
+    lit = build_lit(cfg, build_model(cfg, data))
+    check_same_model(checkpoint, lit, path)
+    lit.load_state_dict(checkpoint["state_dict"])
+    batch = data.example()
+    inputs = {
+        m: {"values": padded.values} | ({} if padded.mask is None else {"mask": torch.ones_like(padded.mask)})
+        for m, padded in batch.inputs.items()
+    }
+    inputs = {m: {k: torch.cat([t, t])[:2] for k, t in tensors.items()} for m, tensors in inputs.items()}
+    encoders = lit.model.encoders
+    if arguments.part is not None and arguments.part not in encoders:
+        raise ConfigError(f"--part {arguments.part}: the model has {', '.join(encoders)}")
+    if arguments.part is None:
+        code = export_model(lit.model, {m: inputs[m] for m in encoders}, arguments.out)
+    else:
+        code = export_encoder(encoders[arguments.part], inputs[arguments.part], arguments.out)
+    prepared = {m: OmegaConf.to_container(cfg.data.inputs[m]) for m in encoders if arguments.part in (None, m)}
+    (arguments.out / "preprocessing.json").write_text(json.dumps(prepared, indent=1) + "\n", encoding="utf-8")
+    for tokenizer in folder.glob("tokenizer*"):
+        if tokenizer.is_file():
+            shutil.copy(tokenizer, arguments.out)
+        else:
+            shutil.copytree(tokenizer, arguments.out / tokenizer.name)
+    print(f"{arguments.out}: weights of {path} (step {checkpoint['global_step']})\n    {code}")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

@@ -1,0 +1,104 @@
+"""Every encoder by every fusion by every task: one training step each. A new file of any of them joins by itself.
+
+`pytest tests/test_combinations.py -s` prints how many there were and how long they took.
+"""
+
+import itertools
+import time
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from mmtrain.build import compose, make, reads_of
+from mmtrain.command import config_dir
+from mmtrain.model import MultimodalModel
+from mmtrain.types import Batch, ClassTarget, Padded
+from tests.batches import CLASSES, LENGTH, VOCABULARY, make_encoders
+from tests.encoders.test_encoders import MAKERS, make_inputs
+
+FUSIONS = sorted(path.stem for path in (config_dir() / "fusion").glob("*.yaml"))
+TASKS = sorted(path.stem for path in (config_dir() / "task").glob("*.yaml"))
+started = time.perf_counter()
+taken: list[tuple[str, str, str]] = []
+
+
+@cache
+def part(overrides: str) -> DictConfig:
+    """A composed configuration of width 8."""
+    return compose(["dim=8", *overrides.split()])
+
+
+def partner(modality: str) -> tuple[str, nn.Module, Padded]:
+    """The other side of a pair: texts, and pictures for texts."""
+    encoders, generator = make_encoders(), torch.Generator().manual_seed(1)
+    if modality == "text":
+        return "image", encoders["image"], Padded(torch.randn(4, 3, 8, 8, generator=generator), None)
+    ids = torch.randint(1, VOCABULARY, (4, LENGTH), generator=generator)
+    return "text", encoders["text"], Padded(ids, torch.arange(LENGTH) < torch.tensor([[3], [2], [LENGTH], [1]]))
+
+
+def batch_of(inputs: dict[str, Padded], lacking: str) -> Batch:
+    """Four rows, the last without `lacking` and without a label."""
+    there = torch.tensor([True, True, True, False])
+    return Batch(
+        ids=list("abcd"),
+        rows=torch.arange(4),
+        inputs=inputs,
+        present={m: there if m == lacking else torch.ones_like(there) for m in inputs},
+        targets={"label": torch.tensor([0, 1, 2, 0])},
+        labelled={"label": there},
+        keys={m: torch.arange(1, 5) for m in inputs},
+    )
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_one_training_step(name: str) -> None:
+    modality = name.split("/")[0]
+    for fusion, task in itertools.product(FUSIONS, TASKS):
+        torch.manual_seed(0)
+        values, mask = make_inputs(name)
+        other, other_encoder, other_input = partner(modality)
+        encoders = {modality: MAKERS[name](0.1), other: other_encoder.float()}
+        floats = values.float() if values.is_floating_point() else values
+        batch = batch_of({modality: Padded(floats, mask), other: other_input}, lacking=modality)
+        model = model_of(encoders, fusion, task)
+        before = {n: p.detach().clone() for n, p in model.named_parameters()}
+        total, count = step(model, batch)
+        assert total.isfinite() and count == 3, (fusion, task)
+        still = [n for n, p in model.named_parameters() if p.grad is None]
+        assert still == [], (fusion, task)
+        assert any(not torch.equal(p, before[n]) for n, p in model.named_parameters() if n.startswith("encoders"))
+        taken.append((name, fusion, task))
+
+
+def model_of(encoders: dict[str, nn.Module], fusion: str, task: str) -> MultimodalModel:
+    """As mmtrain.build makes one."""
+    node = part(f"task=[{task}]").task[task].copy()
+    if "modalities" in node:
+        node.modalities = list(encoders)
+    dims: dict[str, Any] = {m: encoder.dim for m, encoder in encoders.items()}
+    fused = make(part(f"fusion={fusion}").fusion, "fusion", dims=dims) if "fused" in reads_of(node) else None
+    dims |= {} if fused is None else {"fused": fused.dim}
+    known = {"label": ClassTarget(names=CLASSES, counts=[1, 1, 1])}
+    facts = {"dims": dims} | ({"known_targets": known} if "target" in node else {})
+    return MultimodalModel(encoders=encoders, fusion=fused, tasks={task: make(node, f"task.{task}", **facts)})
+
+
+def step(model: MultimodalModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Plain gradient descent; the loss's sum and count before it."""
+    ((total, count),) = model.losses(batch).values()
+    (total / count).backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    return total, count
+
+
+def test_they_were_all_taken() -> None:
+    """Of this process: `pytest -n` deals them out."""
+    seconds = time.perf_counter() - started
+    print(f"\n{len(taken)} combinations in {seconds:.0f} s")
+    assert len(set(taken)) == len(taken)
+    assert len(taken) % (len(FUSIONS) * len(TASKS)) == 0
