@@ -26,8 +26,8 @@ WEIGHTS = "model.safetensors"
 class Exports(Protocol):
     """An encoder that another library can load."""
 
-    def export(self, folder: Path) -> str:
-        """Write its configuration and weights into a folder; the code that loads them."""
+    def export(self, folder: Path) -> str | None:
+        """Write its configuration and weights into a folder; the code that loads them. None if it is no such one."""
         ...
 
 
@@ -95,8 +95,9 @@ def export_encoder(encoder: nn.Module, example: Mapping[str, Tensor], folder: Pa
     merge_adapters(encoder)
     encoder.eval()
     folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(encoder, Exports):
-        return encoder.export(folder)
+    code = encoder.export(folder) if isinstance(encoder, Exports) else None
+    if code is not None:
+        return code
     _write_program(Alone(encoder, masked="mask" in example), tuple(example.values()), folder)
     return f'torch.export.load("{folder / PROGRAM}").module()({", ".join(example)})  # tokens, mask'
 

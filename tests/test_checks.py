@@ -173,7 +173,7 @@ def test_an_experiment_of_the_users_own_is_read_and_named(home: Path) -> None:
     write(home, {"experiment/mine.yaml": f"{recipe}seed: -3\ntrainer:\n  max_epochs: soon\n"})
     assert faults("experiment=mine", extra="conf/") == [
         "trainer.max_epochs = soon is not a whole number (conf/experiment/mine.yaml)\n"
-        "    set trainer.max_epochs to one, such as 32",
+        "    set trainer.max_epochs to one, such as 26",
         "seed = -3 is out of range (conf/experiment/mine.yaml)\n    set seed to between 0 and 4294967295",
     ]
     (fault,) = faults("experiment=mien", extra="conf")

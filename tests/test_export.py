@@ -2,18 +2,26 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from mmtrain.encoders.audio.huggingface import HuggingFaceAudio
+from mmtrain.encoders.image.huggingface import HuggingFaceImage
+from mmtrain.encoders.image.timm import Timm
+from mmtrain.encoders.image.vit import ViT
+from mmtrain.encoders.text.huggingface import HuggingFaceText
 from mmtrain.errors import ConfigError
 from mmtrain.export import export_encoder, export_model, merge_adapters
 from mmtrain.tuning import Tuning, tune
 from mmtrain.types import Batch
-from tests.batches import make_encoders, make_model, random_batch
+from tests.batches import IMAGE_SIZE, make_encoders, make_model, random_batch
+from tests.encoders.small_models import BLOCKS, SIZES, SMALL
 
 LOADING = """
 import sys
@@ -45,7 +53,7 @@ def tensors(batch: Batch) -> dict[str, dict[str, Tensor]]:
 
 @pytest.mark.parametrize("modality", ["image", "text"])
 def test_an_encoder_elsewhere(modality: str, tmp_path: Path) -> None:
-    encoder = make_encoders()[modality].double()
+    encoder = {**make_encoders(), "image": vit(8, image_size=IMAGE_SIZE)}[modality].double()
     inputs = [tensors(batch)[modality] for batch in full_batches()]
     code = export_encoder(encoder, inputs[0], tmp_path)
     assert "torch.export.load" in code
@@ -94,3 +102,95 @@ class Unclear(nn.Module):
 def test_what_torch_cannot_follow_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"torch\.export cannot follow Alone"):
         export_encoder(Unclear(), {"values": torch.randn(2, 3)}, tmp_path)
+
+
+LOADING_OTHERS = """
+import sys
+import timm
+import torch
+import transformers
+import transformers.models.whisper.modeling_whisper
+arguments = torch.load("arguments.pt")
+torch.save(eval(sys.argv[1], {**globals(), **arguments}), "output.pt")
+assert not any(name.split(".")[0] == "mmtrain" for name in sys.modules)
+"""
+CLIP_TEXT = {"model_type": "clip_text_model", "vocab_size": 20, "eos_token_id": 2, "pad_token_id": 0, **SIZES}
+IMAGE = torch.randn(2, 3, 32, 32)
+
+
+def vit(color_features: int, image_size: int = 32) -> ViT:
+    """With a factor for what attention and MLP add."""
+    options = {"dropout": 0.0, "drop_path": 0.0, "layer_scale": 0.1, "pretrained": None, **BLOCKS}
+    return ViT(image_size=image_size, patch_size=image_size // 4, dim=8, color_features=color_features, **options)
+
+
+def words(encoder: nn.Module) -> tuple[nn.Module, dict[str, Tensor]]:
+    ids = torch.randint(3, 20, (3, 8))
+    mask = torch.arange(8) < torch.tensor([[8], [3], [1]])
+    return encoder, {"values": ids, "mask": mask}
+
+
+OTHERS: dict[str, Callable[[], tuple[nn.Module, dict[str, Tensor]]]] = {
+    "timm": lambda: (Timm(name="convnext_atto", pretrained=None, image_size=32, drop_path=0.0), {"values": IMAGE}),
+    "timm, sized": lambda: (
+        Timm(name="deit3_small_patch16_224", pretrained=None, image_size=32, drop_path=0.1),
+        {"values": IMAGE},
+    ),
+    "vit": lambda: (vit(0), {"values": IMAGE}),
+    "image/huggingface": lambda: (
+        HuggingFaceImage(
+            pretrained=None, image_size=32, config={"model_type": "clip_vision_model", "patch_size": 8, **SIZES}
+        ),
+        {"values": IMAGE},
+    ),
+    "bert": lambda: words(SMALL["text/bert"](0.0)),
+    "text/huggingface": lambda: words(SMALL["text/huggingface"](0.0)),
+    "lengthened": lambda: words(
+        HuggingFaceText(
+            pretrained=None, max_length=8, pooling="auto", config={"max_position_embeddings": 5, **CLIP_TEXT}
+        )
+    ),
+    "video/huggingface": lambda: (
+        SMALL["video/huggingface (timesformer)"](0.0),
+        {"values": torch.randn(2, 6, 3, 8, 8)},
+    ),
+    "audio/huggingface": lambda: (
+        SMALL["audio/huggingface (hubert)"](0.0),
+        {"values": F.layer_norm(torch.randn(2, 200), (200,), eps=1e-7)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_by_the_library_that_knows_the_architecture(name: str, tmp_path: Path) -> None:
+    encoder, given = OTHERS[name]()
+    encoder = encoder.eval()
+    for parameter in encoder.parameters():  # what starts as zero is something, too
+        nn.init.normal_(parameter, std=0.1)
+    code = export_encoder(encoder, given, tmp_path)
+    assert (tmp_path / "model.safetensors").is_file() and (tmp_path / "config.json").is_file()
+    torch.save(given, tmp_path / "arguments.pt")
+    command = [sys.executable, "-P", "-c", LOADING_OTHERS, code]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
+    theirs = torch.load(tmp_path / "output.pt", weights_only=True)
+    mine = encoder(given["values"], given.get("mask"))
+    theirs = theirs.flatten(2).transpose(1, 2) if theirs.ndim == 4 else theirs
+    torch.testing.assert_close(theirs[mine.mask], mine.tokens[mine.mask], rtol=1e-5, atol=1e-5)
+
+
+def test_a_vit_with_features_of_colour_is_a_program(tmp_path: Path) -> None:
+    assert "torch.export.load" in export_encoder(vit(8), {"values": IMAGE}, tmp_path)
+
+
+def test_the_encoder_of_whisper_by_the_library(tmp_path: Path) -> None:
+    config = {"model_type": "whisper", "d_model": 8, "encoder_layers": 1, "encoder_attention_heads": 2}
+    encoder = HuggingFaceAudio(
+        pretrained=None, sample_rate=16000, config={**config, "encoder_ffn_dim": 12, "decoder_attention_heads": 2}
+    ).eval()
+    sound = torch.randn(1, 30 * 16000)
+    code = export_encoder(encoder, {"values": sound, "mask": torch.ones(1, 30 * 16000).bool()}, tmp_path)
+    spectrograms = encoder.net.mel(sound).transpose(1, 2)
+    torch.save({"spectrograms": spectrograms}, tmp_path / "arguments.pt")
+    subprocess.run([sys.executable, "-P", "-c", LOADING_OTHERS, code], cwd=tmp_path, check=True, timeout=300)
+    theirs = torch.load(tmp_path / "output.pt", weights_only=True)
+    torch.testing.assert_close(theirs, encoder(sound, None).tokens, rtol=1e-5, atol=1e-5)

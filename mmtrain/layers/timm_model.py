@@ -2,10 +2,11 @@
 
 import difflib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models import PretrainedCfg
+from timm.models import PretrainedCfg, save_for_hf
 from torch import nn
 
 
@@ -57,3 +58,23 @@ def timm_preprocessing(name: str) -> dict[str, Any]:
     """Mean and standard deviation of the channels that the weights were trained with."""
     config = timm_config(name)
     return {"mean": list(config.mean), "std": list(config.std)}
+
+
+def export_timm(net: nn.Module, name: str, options: Mapping[str, Any], folder: Path) -> str:
+    """Write weights and configuration as timm has them in a folder or on the hub.
+
+    Args:
+        net: a model of that name, or one with its names and shapes; what it lacks is filled up with what timm starts
+            with, and has to be without part in the features.
+        name: as in `timm.list_models()`.
+        options: what the model's constructor is told.
+        folder: is there.
+
+    Returns:
+        The code that loads it.
+    """
+    whole = timm_model(name, pretrained=False, options=options)
+    fit = whole.load_state_dict(net.state_dict(), strict=False)
+    assert not fit.unexpected_keys, fit.unexpected_keys
+    save_for_hf(whole, str(folder), model_args=dict(options), safe_serialization=True)
+    return f'timm.create_model("local-dir:{folder}", pretrained=True).eval().forward_features(values)'

@@ -6,9 +6,11 @@ choice).
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 # what a wrong name, a hub out of reach, a damaged file and sizes that do not fit come as
@@ -80,6 +82,23 @@ def transformers_settings(pretrained: str, read: Callable[[str], tuple[dict[str,
     """
     with _said_of(pretrained):
         return read(pretrained)[0]
+
+
+def export_transformers(model: PreTrainedModel, call: str, folder: Path) -> str:
+    """Write weights and configuration as the library does.
+
+    Args:
+        model: without what has no part in its last hidden states.
+        call: what stands in the brackets when it is called.
+        folder: is there.
+
+    Returns:
+        The code that loads it.
+    """
+    model.save_pretrained(folder)
+    kind = type(model)
+    where = "transformers" if hasattr(transformers, kind.__name__) else kind.__module__
+    return f'{where}.{kind.__name__}.from_pretrained("{folder}")({call}).last_hidden_state'
 
 
 @contextmanager

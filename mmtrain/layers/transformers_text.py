@@ -19,13 +19,14 @@ from transformers import (
     AutoModel,
     AutoModelForTextEncoding,
     PretrainedConfig,
+    PreTrainedModel,
     Siglip2TextModel,
     SiglipTextModel,
 )
 
 from mmtrain.layers.pooling import POOLS, make_pool
 from mmtrain.layers.pretrained import resized_line
-from mmtrain.layers.transformers_model import transformers_model
+from mmtrain.layers.transformers_model import export_transformers, transformers_model
 from mmtrain.types import Features
 
 
@@ -100,7 +101,13 @@ class TransformersText(nn.Module):
         self.pad: int = config.pad_token_id or 0
         if pooling == "auto":
             pooling = "tokens" if pretrained is None else _trained_pooling(pretrained)
+        self.pooling = pooling
         self.pool = None if pooling == "tokens" else make_pool(pooling)
+
+    def export(self, folder: Path) -> str:
+        """Write it as transformers does; the code that loads it. A pooling is said there, not done."""
+        code = export_transformers(self.model, "input_ids=values, attention_mask=mask", folder)
+        return code if self.pooling == "tokens" else f"{code}  # its {self.pooling} over the mask is the one token"
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
         """Embeddings and what all blocks read, then the blocks."""
@@ -126,7 +133,7 @@ class TransformersText(nn.Module):
         return features if self.pool is None else Features(self.pool(features).unsqueeze(1), there)
 
 
-def _lengthen(model: nn.Module, positions: str | None, max_length: int) -> None:
+def _lengthen(model: PreTrainedModel, positions: str | None, max_length: int) -> None:
     """Interpolate learned positions, if there are any and they are too few."""
     table = None if positions is None else dict(model.named_modules()).get(positions)
     if positions is None or table is None:
@@ -139,6 +146,7 @@ def _lengthen(model: nn.Module, positions: str | None, max_length: int) -> None:
     weight = torch.cat([weight[:first], resized_line(weight[None, first:], max_length)[0]])
     longer = nn.Embedding.from_pretrained(weight, freeze=False, padding_idx=table.padding_idx)
     model.set_submodule(positions, longer)
+    model.config.update({"max_position_embeddings": len(weight)})  # what is exported says it
     place = model.get_submodule(positions.rpartition(".")[0])
     for name, buffer in list(place.named_buffers(recurse=False)):
         assert name in ("position_ids", "token_type_ids"), name

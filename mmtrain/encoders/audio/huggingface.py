@@ -11,15 +11,21 @@ to the data.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import FeatureExtractionMixin, PretrainedConfig, PreTrainedModel
+from transformers import FeatureExtractionMixin, PretrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
 
 from mmtrain.layers.by_length import by_length
-from mmtrain.layers.transformers_model import transformers_config, transformers_model, transformers_settings
+from mmtrain.layers.transformers_model import (
+    export_transformers,
+    transformers_config,
+    transformers_model,
+    transformers_settings,
+)
 from mmtrain.layers.whisper_mel import HOP, WhisperMel
 from mmtrain.types import Features
 
@@ -57,13 +63,19 @@ class HuggingFaceAudio(nn.Module):
             for name in STEADY.keys() & found.to_dict().keys():
                 setattr(found, name, STEADY[name])
             # without a word of it the library's extractor normalises
-            self.net = Waveforms(transformers_model(pretrained, found), normalize=settings.get("do_normalize", True))
+            normalize = settings.get("do_normalize", True)
+            model = transformers_model(pretrained, found)
+            self.net = Waveforms(model, normalize=normalize, sample_rate=sample_rate)
         self.dim: int = found.hidden_size
 
     @classmethod
     def preprocessing(cls, *, pretrained: str | None) -> dict[str, Any]:
         """The rate that the weights hear, from their preprocessor_config.json; {} without weights."""
         return {} if pretrained is None else {"sample_rate": _settings(pretrained)["sampling_rate"]}
+
+    def export(self, folder: Path) -> str:
+        """Write it as transformers does; the code that loads it, for sounds without padding."""
+        return self.net.export(folder)
 
     def layers(self) -> list[tuple[nn.Module, ...]]:
         """Convolutions with positions and what comes before the blocks, then the blocks."""
@@ -95,19 +107,27 @@ class Waveforms(nn.Module):
     Args:
         model: the library's.
         normalize: whether each sound is brought to mean 0 and variance 1, as the weights were trained.
+        sample_rate: of the waveform, in Hz.
     """
 
-    def __init__(self, model: PreTrainedModel, *, normalize: bool) -> None:
+    def __init__(self, model: PreTrainedModel, *, normalize: bool, sample_rate: int) -> None:
         super().__init__()
         config: Any = model.config
         self.model: Any = model
         self.normalize = normalize
+        self.sample_rate = sample_rate
         self.group_norm = _setting(config, "feat_extract_norm", "layer") == "group"
         self.kernels = list(zip(config.conv_kernel, config.conv_stride, strict=True))
         # positions of several convolutions, or with a batch norm between, see what padding became
         self.apart = config.model_type == "data2vec-audio" or _setting(config, "conv_pos_batch_norm", False)
         # of norms after the blocks, this one closes the embedding; before them, it closes the model
         self.norm_first = not _setting(config, "do_stable_layer_norm", False)
+
+    def export(self, folder: Path) -> str:
+        """Write the model; its input is normalised by the library's extractor, which is written beside it."""
+        rate = {"sampling_rate": self.sample_rate, "do_normalize": self.normalize}
+        Wav2Vec2FeatureExtractor(feature_size=1, padding_value=0.0, **rate).save_pretrained(folder)
+        return export_transformers(self.model, "input_values=values", folder)
 
     def layers(self) -> list[tuple[nn.Module, ...]]:
         """Feature convolutions, their projection and positions, then the blocks."""
@@ -166,6 +186,14 @@ class Whisper(nn.Module):
         # fixed waves, which the library keeps as a parameter that does not learn
         self.register_buffer("positions", self.encoder.embed_positions.weight.detach().clone())
         del self.encoder.embed_positions
+
+    def export(self, folder: Path) -> str:
+        """Write the encoder; the library's reads spectrograms of 30 seconds."""
+        positions = nn.Embedding.from_pretrained(self.positions.clone())
+        self.encoder.embed_positions = positions
+        code = export_transformers(self.encoder, "input_features=spectrograms", folder)
+        del self.encoder.embed_positions
+        return code
 
     def layers(self) -> list[tuple[nn.Module, ...]]:
         """Convolutions, then the blocks."""

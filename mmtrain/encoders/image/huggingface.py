@@ -10,6 +10,7 @@ every parameter gets a gradient.
 
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,12 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from mmtrain.layers.foreign_model import drop, stem_and_blocks, unreached
 from mmtrain.layers.map_tokens import map_tokens
-from mmtrain.layers.transformers_model import transformers_config, transformers_model, transformers_settings
+from mmtrain.layers.transformers_model import (
+    export_transformers,
+    transformers_config,
+    transformers_model,
+    transformers_settings,
+)
 from mmtrain.types import Features
 
 TWO_TOWERS = ("clip", "siglip")
@@ -74,6 +80,11 @@ class HuggingFaceImage(nn.Module):
         if not settings.get("do_normalize", True):
             return {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
         return {"mean": list(settings["image_mean"]), "std": list(settings["image_std"])}
+
+    def export(self, folder: Path) -> str:
+        """Write it as transformers does; the code that loads it."""
+        options = "".join(f", {name}={value}" for name, value in self.options.items())
+        return export_transformers(self.net, f"pixel_values=values{options}", folder)
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
         """The embedding with class token and positions, then the blocks, or stages of ConvNeXt and Swin."""

@@ -6,6 +6,7 @@ tensors come in the same order with the same shapes, as ports from other librari
 """
 
 import re
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from mmtrain.layers.foreign_model import drop, stem_and_blocks, unreached
 from mmtrain.layers.map_tokens import map_tokens
 from mmtrain.layers.pretrained import load_weights, read_weights
-from mmtrain.layers.timm_model import timm_config, timm_model, timm_preprocessing
+from mmtrain.layers.timm_model import export_timm, timm_config, timm_model, timm_preprocessing
 from mmtrain.types import Features
 
 MERGED = (99999,)  # timm's sign for what goes with the group before: of coarse groups, what closes the model
@@ -63,6 +64,7 @@ class Timm(nn.Module):
         idle = unreached(copy, tokens)
         self.dim: int = tokens.shape[-1]
         self.net: Any = timm_model(name, pretrained=pretrained is True, options=options)
+        self.name, self.options = name, options
         drop(self.net, idle)
         if isinstance(pretrained, str):
             heads = config.classifier if isinstance(config.classifier, tuple) else (config.classifier,)
@@ -83,6 +85,10 @@ class Timm(nn.Module):
     def preprocessing(cls, *, name: str, pretrained: bool | str | None) -> dict[str, Any]:
         """Mean and standard deviation of the pictures that timm's weights know; {} without weights."""
         return timm_preprocessing(name) if pretrained else {}
+
+    def export(self, folder: Path) -> str:
+        """Write it as timm does; the code that loads it."""
+        return export_timm(self.net, self.name, self.options, folder)
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
         """The coarse groups that timm itself forms: the stem, then blocks, or stages of a convolutional network."""

@@ -58,6 +58,19 @@ class ViT(nn.Module):
                 f" set patch_size to a divisor of {image_size}, such as {_nearest_divisor(image_size, patch_size)}"
             )
         self.dim = dim
+        self.timm_options: dict[str, Any] | None = {  # of timm's VisionTransformer that computes the same
+            "img_size": image_size,
+            "patch_size": patch_size,
+            "embed_dim": dim,
+            "depth": depth,
+            "num_heads": num_heads,
+            "mlp_ratio": mlp_ratio,
+            "init_values": layer_scale,
+            "num_classes": 0,
+            "global_pool": "token",
+        }
+        if color_features:
+            self.timm_options = None
         self.patch_embed = PatchEmbed(patch_size=patch_size, dim=dim, color_features=color_features)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + (image_size // patch_size) ** 2, dim))
@@ -103,6 +116,14 @@ class ViT(nn.Module):
         from mmtrain.layers.timm_model import timm_preprocessing
 
         return timm_preprocessing(source)
+
+    def export(self, folder: Path) -> str | None:
+        """Write it as timm's VisionTransformer; the code that loads it. None with `color_features`."""
+        if self.timm_options is None:
+            return None
+        from mmtrain.layers.timm_model import export_timm
+
+        return export_timm(self, PUBLISHED[192], self.timm_options, folder)
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
         """Patches with class token and positions, then the blocks."""

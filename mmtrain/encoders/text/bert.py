@@ -1,5 +1,6 @@
 """BERT (1810.04805), the library's: with published weights or from scratch, without the pooler."""
 
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -68,6 +69,10 @@ class BERT(nn.Module):
         """The tokenizer of the weights, which lies beside them; {} without weights."""
         name = _name(pretrained)
         return {} if name is None else {"tokenizer": name}
+
+    def export(self, folder: Path) -> str:
+        """Write it as transformers does; the code that loads it."""
+        return self.net.export(folder)
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
         """Embeddings with their norm, then the blocks."""

@@ -6,6 +6,7 @@ itself, as it was trained.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -41,6 +42,10 @@ class HuggingFaceText(nn.Module):
     def preprocessing(cls, *, pretrained: str | None) -> dict[str, Any]:
         """The tokenizer of the weights, which lies beside them; {} without weights."""
         return {} if pretrained is None else {"tokenizer": pretrained}
+
+    def export(self, folder: Path) -> str:
+        """Write it as transformers does; the code that loads it."""
+        return self.net.export(folder)
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
         """Embeddings and what all blocks read, then the blocks."""

@@ -6,6 +6,7 @@ VideoMAE, whose positions are fixed waves, and for TimeSformer, whose positions 
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,12 @@ from transformers.video_processing_utils import BaseVideoProcessor
 
 from mmtrain.layers.pretrained import resized_grid, resized_line
 from mmtrain.layers.still_frames import still_frames
-from mmtrain.layers.transformers_model import transformers_config, transformers_model, transformers_settings
+from mmtrain.layers.transformers_model import (
+    export_transformers,
+    transformers_config,
+    transformers_model,
+    transformers_settings,
+)
 from mmtrain.types import Features
 
 MODEL_TYPES = ("videomae", "timesformer", "vivit")
@@ -70,6 +76,10 @@ class HuggingFaceVideo(nn.Module):
         kind = settings.get("video_processor_type", settings.get("image_processor_type", ""))
         offset = float(settings.get("offset", kind.startswith("Vivit")))
         return {"mean": [(m + offset) / scale for m in mean], "std": [s / scale for s in std]}
+
+    def export(self, folder: Path) -> str:
+        """Write it as transformers does; the code that loads it, for films of `num_frames`."""
+        return export_transformers(self.net, "pixel_values=values", folder)
 
     def layers(self) -> list[tuple[nn.Module, ...]]:
         """Patches with their positions, then the blocks."""
