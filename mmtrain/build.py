@@ -1,7 +1,7 @@
 """Configuration -> objects. The only heavy module that knows Hydra.
 
-What the data knows (widths, class names) is handed to the parts here, by keyword: `in_dim` to an encoder that takes it,
-`dims` to the fusion and the tasks, `known_targets` to the tasks. Everything else stands in YAML.
+What only the data or another part knows is handed to the parts here, by keyword: `in_dim` to an encoder that takes it,
+`dims` to the fusion and the tasks, `known_targets` to the tasks, and a fusion that `decides`. The rest stands in YAML.
 """
 
 import difflib
@@ -9,6 +9,7 @@ import inspect
 import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,6 +30,7 @@ from mmtrain.command import CONFIG_NAME, config_dir
 from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
+from mmtrain.layers.head import Decides
 from mmtrain.lit import LitModel
 from mmtrain.loggers.csv import CSVMetrics
 from mmtrain.model import MultimodalModel
@@ -206,7 +208,9 @@ def build_model(cfg: DictConfig, data: DataModule) -> MultimodalModel:
     if any("fused" in reads_of(task) for task in cfg.task.values()):
         fusion = make(cfg.fusion, "fusion", dims=dims)
         dims = dims | {"fused": fusion.dim}
-    tasks = {name: _task(cfg.task[name], name, dims, data) for name in cfg.task}
+    decides = fusion if isinstance(fusion, Decides) else None
+    facts = {"dims": dims, "known_targets": data.known_targets, "decides": decides}
+    tasks = {name: _task(cfg.task[name], name, facts, data) for name in cfg.task}
     return MultimodalModel(encoders=encoders, fusion=fusion, tasks=tasks)
 
 
@@ -309,9 +313,8 @@ def _untuned_encoder(cfg: DictConfig, modality: str, data: DataModule) -> Any:
     return make(cfg, f"encoder.{modality}", in_dim=kind.dim)
 
 
-def _task(cfg: DictConfig, name: str, dims: Mapping[str, int], data: DataModule) -> nn.Module:
+def _task(cfg: DictConfig, name: str, facts: Mapping[str, Any], data: DataModule) -> nn.Module:
     accepts = inspect.signature(get_class(cfg._target_)).parameters
-    facts: dict[str, Any] = {"dims": dict(dims), "known_targets": data.known_targets}
     if "target" in cfg and cfg.target not in data.known_targets:
         raise ConfigError(
             f"task.{name}.target = {cfg.target}, but no row to train on has one; the columns are"
@@ -324,9 +327,8 @@ def _task(cfg: DictConfig, name: str, dims: Mapping[str, int], data: DataModule)
 def build_lit(cfg: DictConfig, model: MultimodalModel) -> LitModel:
     """The LightningModule around a model."""
     weights = {name: task.weight for name, task in model.tasks.items()}
-    subsets: list[tuple[str, ...]] = (
-        [(m,) for m in model.encoders] if cfg.test.subsets == "single" and len(model.encoders) > 1 else []
-    )
+    sizes = {"single": [1], "all": range(1, len(model.encoders))}.get(cfg.test.subsets, [])
+    subsets = [s for size in sizes if len(model.encoders) > 1 for s in combinations(model.encoders, size)]
     return LitModel(
         model=model,
         balance=make(cfg.balance, "balance", weights=weights),

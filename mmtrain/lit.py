@@ -23,7 +23,7 @@ from torchmetrics import Metric
 
 from mmtrain.data.order import mix
 from mmtrain.distributed import rank, total, world_size
-from mmtrain.model import MultimodalModel
+from mmtrain.model import MultimodalModel, View
 from mmtrain.tuning import Tuning, held, rates_of
 from mmtrain.types import Batch, Confusion, Retrieval
 
@@ -201,12 +201,10 @@ class LitModel(LightningModule):
 
     def test_step(self, window: list[Batch], batch_idx: int) -> None:
         """As validation, and again with some modalities alone."""
-        batch = window[0]
-        self._evaluate(batch)
+        view = self._evaluate(window[0])
         for name, subset in self._judged_subsets():
-            part = batch.only(subset)
-            task = self.tasks[name]
-            task.update(self.subset_metrics[_subset_key(name, subset)], self.model.view(part).predictions(name), part)
+            part, task = view.only(subset), self.tasks[name]
+            task.update(self.subset_metrics[_subset_key(name, subset)], part.predictions(name), part.batch)
 
     def _judged_subsets(self) -> list[tuple[str, tuple[str, ...]]]:
         return [
@@ -216,7 +214,7 @@ class LitModel(LightningModule):
             if "fused" in task.reads and set(task.needs) <= set(subset)
         ]
 
-    def _evaluate(self, batch: Batch) -> None:
+    def _evaluate(self, batch: Batch) -> View:
         view = self.model.view(batch)
         for name, task in self.tasks.items():
             predictions = view.predictions(name)
@@ -224,6 +222,7 @@ class LitModel(LightningModule):
             loss, count = task.loss(predictions, batch)
             both = torch.stack([loss.detach().double(), count.double()])
             self._sums[name] = self._sums.get(name, torch.zeros_like(both)) + both
+        return view
 
     def on_validation_epoch_end(self) -> None:
         """Compute and log the metrics of the validation split."""

@@ -4,6 +4,7 @@ A task does not get tensors but a `View` of the batch, and asks it for what it r
 fused ones, another task's predictions, or the same with rows paired otherwise. A view computes each at most once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -91,6 +92,12 @@ class View:
         if task not in self._predictions:
             self._predictions[task] = self.model.tasks[task](self)
         return self._predictions[task]
+
+    def only(self, modalities: Sequence[str]) -> "View":
+        """The same encoded features as if the rows had only these modalities."""
+        encoded = {m: self.encoded(m) for m in self.model.encoders}
+        left = {m: f if m in modalities else f.nothing() for m, f in encoded.items()}
+        return View(model=self.model, batch=self.batch.only(modalities), _encoded=left)
 
     def paired(self, rows: dict[str, Tensor]) -> "View":
         """The same encoded features with the given modalities taken from other rows (B,), int64: wrong pairs."""

@@ -15,7 +15,7 @@ MODES = ("fit", "test", "predict")
 CHOICES: Mapping[str, tuple[Any, ...]] = {
     "mode": MODES,
     "checkpoint.mode": ("max", "min"),
-    "test.subsets": ("single", "none", None),
+    "test.subsets": ("single", "all", "none", None),
     "data.inputs.text.algorithm": ("bpe", "wordpiece"),
     "encoder.audio.mel_scale": ("htk", "slaney"),
     "encoder.video.temporal": ("mean", "gru", "transformer"),
@@ -32,7 +32,9 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
     **dict.fromkeys(("batch_size", "eval_batch_size", "accumulate_grad_batches", "log_every_n_steps"), (1, None)),
     **dict.fromkeys(("depth", "num_workers", "weight", "lr", "lr_scale", "weight_decay", "mlp_ratio"), (0, None)),
     **dict.fromkeys(("dropout", "drop_path", "layer_decay", "label_smoothing", "word_dropout"), (0, 1)),
-    **dict.fromkeys(("crop_scale", "flip", "warmup", "final", "hard_share", "labelled_share"), (0, 1)),
+    **dict.fromkeys(
+        ("crop_scale", "flip", "warmup", "final", "hard_share", "labelled_share", "modality_dropout"), (0, 1)
+    ),
     **dict.fromkeys(("max_epochs", "max_steps"), (-1, None)),
     "gradient_clip_val": (0, None),
     "seed": (0, 2**32 - 1),
@@ -53,14 +55,14 @@ ADDED: Mapping[str, tuple[str, ...]] = {
     "data": ("seed", "num_micro_batches"),
     "encoder": ("in_dim",),
     "fusion": ("dims",),
-    "task": ("dims", "known_targets"),
+    "task": ("dims", "known_targets", "decides"),
     "balance": ("weights",),
 }
 # Lightning and torch take null for theirs, and words for some, and say themselves what they do not like.
 NULLABLE = re.compile(
     r"optimizer\.|(callbacks|logger)\.\w+\.|trainer\.(?!accumulate_grad_batches|log_every_n_steps|compile)"
 )
-FREE = re.compile(r"trainer\.(devices|precision|deterministic)|encoder\..*\bfreeze")
+FREE = re.compile(r"data\.modality_dropout|trainer\.(devices|precision|deterministic)|encoder\..*\bfreeze")
 # What an encoder's configuration says beside its constructor's arguments: mmtrain/tuning.py
 TUNING = ("freeze", "freeze_until", "lr_scale", "layer_decay", "checkpointing", "peft")
 

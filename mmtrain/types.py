@@ -27,6 +27,10 @@ class Features(NamedTuple):
         """The same features with zeros under a False mask, so that nothing that stands there (NaN too) can leak."""
         return Features(self.tokens.masked_fill(~self.mask.unsqueeze(-1), 0.0), self.mask)
 
+    def nothing(self) -> "Features":
+        """Features of the same shape of rows that lack the modality."""
+        return Features(torch.zeros_like(self.tokens), torch.zeros_like(self.mask))
+
     def take(self, rows: Tensor) -> "Features":
         """Features of the given rows (N,), int64, in that order."""
         return Features(self.tokens[rows], self.mask[rows])

@@ -217,12 +217,24 @@ def test_what_an_optimizer_refuses_is_said_with_its_key(tiny: Any) -> None:
         lit.make_optimizer([{"params": list(lit.parameters())}])
 
 
-@pytest.mark.parametrize(("subsets", "expected"), [("single", [("image",), ("text",)]), ("none", [])])
+PAIR = [("image",), ("text",)]
+
+
+@pytest.mark.parametrize(("subsets", "expected"), [("single", PAIR), ("all", PAIR), ("none", [])])
 def test_a_test_judges_the_modalities_alone_if_asked(subsets: str, expected: list[tuple[str]], tiny: Any) -> None:
     cfg, data = tiny(f"test.subsets={subsets}")
     lit = build_lit(cfg, build_model(cfg, data))
     assert lit.test_subsets == expected
     assert {key.partition("+")[2] for key in lit.subset_metrics} == {m for subset in expected for m in subset}
+
+
+def test_all_subsets_of_three_modalities_are_judged(tiny: Any) -> None:
+    cfg, data = tiny("test.subsets=all")
+    encoders = {name: nn.Identity() for name in ("image", "text", "audio")}
+    model = build_model(cfg, data)
+    model.encoders = nn.ModuleDict(encoders)
+    subsets = build_lit(cfg, model).test_subsets
+    assert subsets == [(m,) for m in encoders] + [("image", "text"), ("image", "audio"), ("text", "audio")]
 
 
 def test_knobs_reach_what_they_are_for(tiny: Any) -> None:

@@ -145,6 +145,20 @@ def test_a_paired_view_takes_a_modality_from_other_rows() -> None:
     assert not torch.equal(view.fused().tokens, moved.fused().tokens)
 
 
+def test_a_view_of_some_modalities_is_that_of_rows_that_have_no_others() -> None:
+    """And the encoders run once for all such views."""
+    model, batch = make_model().eval(), random_batch(3)
+    whole = model.view(batch)
+    for modality in ("image", "text"):
+        part, expected = whole.only([modality]), model.view(batch.only([modality]))
+        assert part.batch.present.keys() == batch.present.keys()
+        assert_same_bits(part.batch.present, expected.batch.present)
+        assert part.encoded(modality) is whole.encoded(modality)
+        one, other = part.predictions("classification"), expected.predictions("classification")
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+        assert not torch.equal(one, whole.predictions("classification"))
+
+
 def test_losses_and_predictions_are_those_of_the_tasks() -> None:
     model, batch = make_model(tasks=("contrastive", "classification")), random_batch(3)
     losses, predictions = model.losses(batch), model(batch)

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from mmtrain.data.columns import Column, cell_of, is_empty
 from mmtrain.data.image import ImageInput
 from mmtrain.data.kinds import InputKind, TargetKind
+from mmtrain.data.modality_dropout import drop_modalities
 from mmtrain.data.order import KeyedOrder, Order, draw_seed, mix
 from mmtrain.data.tables import cells_of, rows_at
 from mmtrain.data.text import texts_of
@@ -35,6 +36,7 @@ class TrainSplit(Dataset[Sample]):
         seed: of the order and of every draw.
         order: which row stands at a position; None for a permutation of all.
         labelled_share: share of the rows that keep their targets in training; which ones follows from `seed`.
+        modality_dropout: by modality, how often a row that has it comes without it in training.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class TrainSplit(Dataset[Sample]):
         seed: int,
         order: Order | None = None,
         labelled_share: float = 1.0,
+        modality_dropout: Mapping[str, float] = {},
     ) -> None:
         self.table = table
         self.folder = folder
@@ -57,6 +60,7 @@ class TrainSplit(Dataset[Sample]):
         self.seed = seed
         self.order = KeyedOrder(len(table)) if order is None else order
         self.labelled_share = labelled_share
+        self.modality_dropout = modality_dropout
 
     def __len__(self) -> int:
         return len(self.order)
@@ -107,6 +111,8 @@ class TrainSplit(Dataset[Sample]):
             loaded = None if is_empty(value) else reader.load(value, self.folder, seed=seed, train=train)
             if loaded is not None:
                 sample.inputs[modality], sample.keys[modality] = loaded
+        if train:
+            drop_modalities(sample, self.modality_dropout, seed=seed)
         labelled = not train or mix(self.seed, row) < self.labelled_share * 2**64
         for name, target in self.targets.items() if labelled else ():
             value = target.load(cell_of(cells, self.columns.get(name)))

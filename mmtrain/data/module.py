@@ -23,6 +23,7 @@ from mmtrain.data.files import read_folder
 from mmtrain.data.kinds import InputKind, Learned, TargetKind, Worded
 from mmtrain.data.label import ClassLabel
 from mmtrain.data.loader import EvalSteps, TrainSteps, make_loader
+from mmtrain.data.modality_dropout import modality_rates
 from mmtrain.data.order import KeyedOrder
 from mmtrain.data.row_checks import check_rows
 from mmtrain.data.row_lengths import row_lengths
@@ -46,6 +47,8 @@ class DataModule(LightningDataModule):
         max_bad: share of a split's rows that may turn out not to be readable before the run stops.
         labelled_share: share of the training rows that keep their targets, for learning from few labels; which ones
             follows from `seed`.
+        modality_dropout: how often a training row that has a modality comes without it, for all or by modality; a row
+            never loses all that it has.
         confine: whether a path in a table may lead out of its folder.
         bucket: how batches of training are made of rows that are alike.
         batch_size: samples of an optimizer step, over all devices and micro-batches.
@@ -65,6 +68,7 @@ class DataModule(LightningDataModule):
         targets: Mapping[str, TargetKind],
         max_bad: float,
         labelled_share: float,
+        modality_dropout: float | Mapping[str, float],
         confine: bool,
         bucket: Buckets,
         batch_size: int,
@@ -81,6 +85,7 @@ class DataModule(LightningDataModule):
         self._targets = dict(targets)
         self.max_bad = max_bad
         self.labelled_share = labelled_share
+        self.modality_dropout = modality_rates(modality_dropout, list(inputs))
         self.confine = confine
         self.bucket = bucket
         self.batch_size = batch_size
@@ -309,7 +314,11 @@ class DataModule(LightningDataModule):
         """The steps of training, from `first_step` on."""
         assert self.trainer is not None
         split = TrainSplit(
-            self.tables["train"], order=self._found.order, labelled_share=self.labelled_share, **self.parts()
+            self.tables["train"],
+            order=self._found.order,
+            labelled_share=self.labelled_share,
+            modality_dropout=self.modality_dropout,
+            **self.parts(),
         )
         steps = self._steps(
             rank=self.trainer.global_rank,

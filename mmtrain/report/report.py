@@ -20,6 +20,7 @@ from PIL import Image
 
 from mmtrain.report.curves import Panel, draw, panels, read_metrics
 from mmtrain.report.exhibits import Album, grid, matrix
+from mmtrain.report.subsets import is_of_subset, subset_tables
 from mmtrain.report.table import against_chance, digits
 from mmtrain.types import Confusion, Retrieval
 
@@ -105,6 +106,7 @@ def _contents(
     text: Callable[[str], str | None],
 ) -> dict[str, Any]:
     summary = _summary(run_dir)
+    whole = {metric: figure for metric, figure in summary["test"].items() if not is_of_subset(metric)}
     config, overrides = _config(run_dir)
     curves = panels(read_metrics(run_dir / "metrics.csv"))
     album = Album(picture=picture)
@@ -117,10 +119,9 @@ def _contents(
         "folder": "/".join(run_dir.resolve().parts[-2:]),
         "status": summary["status"] or "unfinished",
         "notice": _notice(summary, absent=absent),
-        "headline": _headline(summary),
-        "test": [
-            (m, f["value"], f["chance"], against_chance(m, f["value"], f["chance"])) for m, f in summary["test"].items()
-        ],
+        "headline": _headline(summary, whole),
+        "test": [(m, f["value"], f["chance"], against_chance(m, f["value"], f["chance"])) for m, f in whole.items()],
+        "subsets": subset_tables(summary["test"]),
         "curves": _drawn(curves, best_step=summary["best"] and summary["best"]["step"]),
         "grids": [grid(e, album=album, text=text) for e in exhibits if isinstance(e, Retrieval)],
         "matrices": [matrix(e) for e in exhibits if isinstance(e, Confusion)],
@@ -179,9 +180,9 @@ def _listed(names: Sequence[str]) -> str:
     return " and no ".join(filter(None, (", no ".join(names[:-1]), *names[-1:])))
 
 
-def _headline(summary: Mapping[str, Any]) -> list[Figure]:
+def _headline(summary: Mapping[str, Any], test: Mapping[str, Any]) -> list[Figure]:
     best, parameters = summary["best"], summary["parameters"]
-    figures = [_test_figure(m, summary["test"][m]) for m in _leading(summary["test"], best=best)]
+    figures = [_test_figure(m, test[m]) for m in _leading(test, best=best)]
     if best:
         figures.append(Figure(digits(best["value"]), best["metric"], f"best, at step {digits(best['step'])}"))
     if summary["steps"] is not None:

@@ -1,4 +1,4 @@
-"""Classification: pool, a linear head, cross entropy over the labelled rows."""
+"""Classification: a linear head, cross entropy over the labelled rows."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
-from mmtrain.layers.pooling import MeanPool
+from mmtrain.layers.head import Decides, make_head
 from mmtrain.losses.cross_entropy import cross_entropy
 from mmtrain.types import Batch, ClassTarget, Confusion, Retrieval
 
@@ -24,6 +24,7 @@ class Classification(nn.Module):
         weight: see `Task`.
         dropout: before the head.
         label_smoothing: share of the target spread over all classes.
+        decides: the fusion, when it is one of decisions.
 
     Raises:
         ValueError: when the data has no such target or nothing of that name can be read.
@@ -41,6 +42,7 @@ class Classification(nn.Module):
         weight: float,
         dropout: float,
         label_smoothing: float,
+        decides: Decides | None = None,
     ) -> None:
         super().__init__()
         for key, value, known in (("target", target, known_targets), ("reads", reads, dims)):
@@ -57,14 +59,12 @@ class Classification(nn.Module):
                 f"target = {target} has only the class {', '.join(self.names) or 'none'} in training;"
                 " add rows of another, or leave the task out"
             )
-        self.pool = MeanPool()
-        self.head = nn.Sequential(
-            nn.LayerNorm(dims[reads]), nn.Dropout(dropout), nn.Linear(dims[reads], len(self.names))
-        )
+        decides = decides if reads == "fused" else None
+        self.head = make_head(dims[reads], len(self.names), dropout=dropout, decides=decides)
 
     def forward(self, view: Any) -> Tensor:
         """Logits (B, C) for a view."""
-        return self.head(self.pool(view.features(self.reads[0])))
+        return self.head(view.features(self.reads[0]))
 
     def _valid(self, batch: Batch) -> Tensor:
         return batch.labelled[self.targets[0]] & self._readable(batch)

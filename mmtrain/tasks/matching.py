@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC
 
-from mmtrain.layers.pooling import MeanPool
+from mmtrain.layers.head import Decides, PooledHead
 from mmtrain.losses.contrastive import related
 from mmtrain.losses.cross_entropy import cross_entropy
 from mmtrain.types import Batch, Confusion, Retrieval
@@ -41,6 +41,10 @@ class Matching(nn.Module):
             where they are nearly right, such as another skin tone of the same gesture.
         weight: see `Task`.
         dropout: before the head.
+        decides: the fusion, when it is one of decisions.
+
+    Raises:
+        ValueError: for a pair that is none, and a fusion that never looks at two modalities together.
     """
 
     reads: tuple[str, ...] = ("fused",)
@@ -56,11 +60,17 @@ class Matching(nn.Module):
         hard_share: float,
         weight: float,
         dropout: float,
+        decides: Decides | None = None,
     ) -> None:
         super().__init__()
         if len(modalities) != 2 or modalities[0] == modalities[1]:
             raise ValueError(
                 f"modalities = {list(modalities)}; matching takes two different ones, such as [image, text]"
+            )
+        if decides is not None:
+            raise ValueError(
+                "matching judges two modalities together, but the fusion decides by each alone;"
+                " choose another, such as fusion=cross_attn, or leave the task out"
             )
         self.needs = tuple(modalities)
         if not 0.0 <= hard_share <= 1.0:
@@ -68,8 +78,7 @@ class Matching(nn.Module):
         self.negatives_from = negatives_from
         self.hard_share = hard_share
         self.weight = weight
-        self.pool = MeanPool()
-        self.head = nn.Sequential(nn.LayerNorm(dims["fused"]), nn.Dropout(dropout), nn.Linear(dims["fused"], 2))
+        self.head = PooledHead(dims["fused"], 2, dropout=dropout)
 
     def forward(self, view: Any) -> Pairs:
         """Judge the view's own pairs and wrong ones made of its rows."""
@@ -85,7 +94,7 @@ class Matching(nn.Module):
         return Pairs(self._judge(view), wrong, allowed.any(dim=1) & allowed.any(dim=0))
 
     def _judge(self, view: Any) -> Tensor:
-        return self.head(self.pool(view.fused()))
+        return self.head(view.fused())
 
     def _allowed(self, batch: Batch) -> Tensor:
         """(B, B), bool: left side of row i with right side of row j is a wrong pair, and both sides are there."""

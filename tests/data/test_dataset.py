@@ -123,6 +123,19 @@ def test_a_share_of_the_training_rows_keeps_its_targets(tmp_path: Path) -> None:
     assert all("label" in s.targets for s in map(EvalSplit(table, **parts(tmp_path)).__getitem__, [(0, 0), (0, 39)]))
 
 
+def test_modalities_are_dropped_in_training_alone(tmp_path: Path) -> None:
+    table = table_of(tmp_path, plain_rows(tmp_path, 40))
+    split = TrainSplit(table, modality_dropout={"image": 0.5}, **parts(tmp_path))
+    first, second = ([split[epoch, position] for position in range(40)] for epoch in (0, 1))
+    gone = [{s.row for s in samples if "image" not in s.inputs} for samples in (first, second)]
+    assert all(10 <= len(rows) <= 30 for rows in gone) and gone[0] != gone[1]
+    assert all("text" in s.inputs and "label" in s.targets and "image" in s.keys for s in first)
+    again = split.__getitems__([(0, position) for position in range(40)])
+    assert all(same(one, other) for one, other in zip(first, again, strict=True))
+    whole = EvalSplit(table, modality_dropout={"image": 0.5}, **parts(tmp_path))
+    assert all("image" in whole[0, position].inputs for position in range(40))
+
+
 def test_every_epoch_draws_another_augmentation(tmp_path: Path) -> None:
     split = TrainSplit(table_of(tmp_path, plain_rows(tmp_path, 6)), **parts(tmp_path))
     by_row: dict[int, list[Tensor]] = {}

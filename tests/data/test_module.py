@@ -57,6 +57,7 @@ def module(root: Path, *, columns: dict[str, str | None] | None = None, **change
         "split": Split(column=None, fractions={"train": 0.8, "val": 0.1, "test": 0.1}, group=None),
         "max_bad": 0.01,
         "labelled_share": 1.0,
+        "modality_dropout": 0.0,
         "confine": False,
         "bucket": Buckets(by=None, window=20, max_tokens=None),
         "batch_size": 4,

@@ -37,6 +37,7 @@ def module(source: Callable[[], Path | Tables], folder: Path, **changed: Any) ->
         "columns": {},
         "max_bad": 0.5,
         "labelled_share": 1.0,
+        "modality_dropout": 0.0,
         "confine": False,
         "bucket": Buckets(by=None, window=20, max_tokens=None),
         "batch_size": 1,
