@@ -1,0 +1,59 @@
+"""Tucker fusion with a bounded rank (MUTAN, 1705.06676, sec. 3).
+
+    q_m = W_m x_m,   z = sum_r  (N_1^r q_1) * (N_2^r q_2) * ... * (N_M^r q_M),   y = W_o z     (* by element)
+
+A Tucker decomposition of the tensor of all products, with factor matrices W_m and W_o, in which every slice of the core
+has a rank of at most `rank`; each map has a bias, as in the authors' code. The paper has two modalities; the core here
+has as many sides as there are modalities, and one alone gives a linear map. A modality that a sample lacks is a factor
+N_m^r q_m of ones, which changes nothing in the product of the others.
+"""
+
+from functools import reduce
+from operator import mul
+
+from torch import nn
+
+from mmtrain.layers.vectors import Absent, Vectors, one_token
+from mmtrain.types import Features
+
+
+class Mutan(nn.Module):
+    """One fused token from products in a small space, summed over the rank.
+
+    Args:
+        dims: width by modality.
+        dim: width of the fused token.
+        factor_dim: width to which each modality is projected first, a side of the core.
+        joint_dim: width of the products, the last side of the core.
+        rank: how many products are summed.
+        dropout: of the sum.
+        missing: what stands for the factors of a modality that a sample lacks: see `Absent`; neutral is ones.
+    """
+
+    def __init__(
+        self,
+        *,
+        dims: dict[str, int],
+        dim: int,
+        factor_dim: int,
+        joint_dim: int,
+        rank: int,
+        dropout: float,
+        missing: str,
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.rank = rank
+        self.vectors = Vectors(dims)
+        self.factors = nn.ModuleDict({m: nn.Linear(dims[m], factor_dim) for m in sorted(dims)})
+        self.core = nn.ModuleDict({m: nn.Linear(factor_dim, rank * joint_dim) for m in sorted(dims)})
+        self.absent = Absent(dims, rank * joint_dim, missing=missing, neutral=1.0)
+        self.drop = nn.Dropout(dropout)
+        self.out = nn.Linear(joint_dim, dim)
+
+    def forward(self, features: dict[str, Features]) -> Features:
+        """Fuse tokens (B, T_m, D_m) of every modality into one token (B, 1, dim), valid where any modality is."""
+        vectors, present = self.vectors(features)
+        sides = [self.absent(m, self.core[m](self.factors[m](v)), present[m]) for m, v in vectors.items()]
+        joint = reduce(mul, sides).unflatten(-1, (self.rank, -1)).sum(dim=1)
+        return one_token(self.out(self.drop(joint)), present)

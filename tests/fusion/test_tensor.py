@@ -1,0 +1,114 @@
+"""TensorFusion against its formula, one sample at a time, from valid tokens alone."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmtrain.fusion.tensor import TensorFusion
+from mmtrain.types import Features
+
+DIMS = {"text": 3, "audio": 5, "image": 4}
+LENGTHS = {"text": 4, "audio": 2, "image": 1}
+
+
+def make(dims: dict[str, int], missing: str, factor_dim: int | None) -> TensorFusion:
+    fusion = TensorFusion(
+        dims=dims, dim=6, factor_dim=factor_dim, hidden_dim=7, dropout=0.0, missing=missing, max_size=1000
+    ).double()
+    for parameter in fusion.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    return fusion
+
+
+def vector(fusion: TensorFusion, modality: str, tokens: Tensor) -> Tensor:
+    norm = fusion.vectors.norms[modality]
+    return F.layer_norm(tokens.sum(dim=0) / len(tokens), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+def plain(fusion: TensorFusion, tokens: dict[str, Tensor]) -> Tensor:
+    """By modality in sorted order, (T_m, D_m); T_m = 0 for one that is lacking."""
+    factors = []
+    for modality, given in tokens.items():
+        if len(given):
+            factor = vector(fusion, modality, given)
+            if isinstance(fusion.factors[modality], nn.Linear):
+                factor = fusion.factors[modality].weight @ factor + fusion.factors[modality].bias
+        elif fusion.absent[modality].learned is None:
+            factor = factor_of_zeros(fusion, modality)
+        else:
+            factor = fusion.absent[modality].learned[modality]
+        factors.append([*factor, torch.ones((), dtype=torch.float64)])
+    product = torch.stack([math.prod(choice) for choice in itertools.product(*factors)])
+    hidden = fusion.mlp.fc1.weight @ product + fusion.mlp.fc1.bias
+    hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
+    return fusion.mlp.fc2.weight @ hidden + fusion.mlp.fc2.bias
+
+
+def factor_of_zeros(fusion: TensorFusion, modality: str) -> Tensor:
+    layer = fusion.factors[modality]
+    return torch.zeros(layer.out_features if isinstance(layer, nn.Linear) else DIMS[modality], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("missing", ["neutral", "learned"])
+@pytest.mark.parametrize("factor_dim", [2, None])
+@pytest.mark.parametrize("modalities", [("text", "image"), ("text", "audio", "image")])
+def test_values_and_gradients_are_those_of_the_formula(
+    modalities: tuple[str, ...], factor_dim: int | None, missing: str
+) -> None:
+    fusion = make({m: DIMS[m] for m in modalities}, missing, factor_dim)
+    masks = {m: torch.rand(6, LENGTHS[m]) < 0.7 for m in modalities}
+    for modality, mask in masks.items():
+        mask[0] = True
+        mask[1] = modality != "text"
+        mask[2] = modality != "image"
+        mask[3] = False
+        mask[4] = modality == "text"
+    tokens = {m: torch.randn(6, LENGTHS[m], DIMS[m], dtype=torch.float64, requires_grad=True) for m in modalities}
+    out, mask = fusion({m: Features(tokens[m], masks[m]) for m in modalities})
+    assert out.shape == (6, 1, 6) and mask[:, 0].tolist() == [
+        any(masks[m][row].any() for m in masks) for row in range(6)
+    ]
+    rows = [{m: tokens[m][row][masks[m][row]] for m in sorted(modalities)} for row in range(6)]
+    expected = torch.stack([plain(fusion, row) if mask[i] else out.new_zeros(6) for i, row in enumerate(rows)])
+    torch.testing.assert_close(out[:, 0], expected, rtol=0, atol=1e-11)
+    wanted = {**tokens, **dict(fusion.named_parameters())}
+    weight = torch.randn_like(expected)
+    mine = torch.autograd.grad((out[:, 0] * weight).sum(), list(wanted.values()))
+    reference = torch.autograd.grad((expected * weight).sum(), list(wanted.values()))
+    for name, one, other in zip(wanted, mine, reference, strict=True):
+        assert one.any(), name
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_missing_has_two_names() -> None:
+    with pytest.raises(ValueError, match="missing = zero; set it to neutral or learned"):
+        make(DIMS, "zero", 2)
+
+
+def test_a_lacking_modality_leaves_the_products_of_the_others() -> None:
+    """Zeros beside a 1: of the tensor (2 + 1) x (3 + 1) only the last slice is not zero, the other vector and a 1."""
+    fusion, seen = make({"image": 2, "text": 3}, "neutral", None), []
+    fusion.mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0].unflatten(1, (3, 4))))
+    there, lacking = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.bool)
+    text = torch.randn(1, 1, 3, dtype=torch.float64)
+    fusion({"image": Features(torch.randn(1, 1, 2, dtype=torch.float64), lacking), "text": Features(text, there)})
+    assert not seen[0][0, :2].any()
+    torch.testing.assert_close(seen[0][0, 2, :3], vector(fusion, "text", text[0]), rtol=0, atol=1e-12)
+    assert seen[0][0, 2, 3] == 1
+
+
+def test_a_large_product_is_refused_with_its_size_and_the_mend() -> None:
+    four = dict.fromkeys(["a", "b", "c", "d"], 256)
+    sizes = {"dim": 8, "hidden_dim": 4, "dropout": 0.0, "missing": "neutral"}
+    said = r"tensor of a \(256\), b \(256\), c \(256\), d \(256\) would have 4.4e\+09 numbers a sample, but max_size ="
+    with pytest.raises(ValueError, match=said + r" 10000; set factor_dim to 9 or less, or choose fusion=low_rank"):
+        TensorFusion(dims=four, factor_dim=None, max_size=10000, **sizes)
+    TensorFusion(dims=four, factor_dim=9, max_size=10000, **sizes)  # (9 + 1) ** 4
+    with pytest.raises(ValueError, match="max_size = 9999; set factor_dim to 8 or less"):
+        TensorFusion(dims=four, factor_dim=9, max_size=9999, **sizes)
+    with pytest.raises(ValueError, match="max_size = 15; raise max_size, or choose"):
+        TensorFusion(dims=four, factor_dim=1, max_size=15, **sizes)
