@@ -96,7 +96,7 @@ def make_tasks(names: Sequence[str]) -> dict[str, nn.Module]:
     head = {"dims": dims, "known_targets": known, "target": "label", "weight": 0.5, "dropout": 0.0}
     pair = {"dims": dims, "modalities": ["image", "text"], "weight": 1.0}
     makers = {
-        "contrastive": lambda: Contrastive(embed_dim=DIM, temperature=0.2, min_temperature=0.01, **pair),
+        "contrastive": lambda: Contrastive(embed_dim=DIM, temperature=0.2, min_temperature=0.01, dropout=0.0, **pair),
         "classification": lambda: Classification(reads="fused", label_smoothing=0.1, **head),
         "image_class": lambda: Classification(reads="image", label_smoothing=0.0, **head),
         "matching": lambda: Matching(negatives_from="contrastive", hard_share=0.5, dropout=0.0, **pair),

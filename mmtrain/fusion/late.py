@@ -1,8 +1,8 @@
 """Fusion of decisions: each modality is judged by a head of its own, and the decisions of what is there become one.
 
-The fused tokens are one a modality, (B, M, dim), valid where the sample has it; they never mix. A task that can be
-decided by each modality alone builds a head a modality on them (`mmtrain.layers.head.DecisionHead` has the formulas);
-one that cannot, such as matching, refuses. Any number of modalities; one that a sample lacks has no say in its decision.
+The fused tokens are one a modality, (B, M, dim), valid where the sample has it; they never mix. A task that each
+modality can decide alone builds a head a modality on them (`mmtrain.layers.head.DecisionHead` has the formulas); one
+that needs two together, such as matching, refuses. Any number of modalities; one that a sample lacks has no say.
 """
 
 import torch

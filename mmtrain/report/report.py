@@ -21,7 +21,7 @@ from PIL import Image
 from mmtrain.report.curves import Panel, draw, panels, read_metrics
 from mmtrain.report.exhibits import Album, grid, matrix
 from mmtrain.report.subsets import is_of_subset, subset_tables
-from mmtrain.report.table import against_chance, digits
+from mmtrain.report.table import against_chance, digits, short
 from mmtrain.types import Confusion, Retrieval
 
 NO_SUMMARY: dict[str, Any] = {
@@ -194,7 +194,7 @@ def _headline(summary: Mapping[str, Any], test: Mapping[str, Any]) -> list[Figur
         figures.append(Figure(digits(summary["samples_per_second"]), "samples per second"))
     if parameters:
         figures.append(
-            Figure(_short(parameters["total"]), "parameters", f"{_short(parameters['trainable'])} trainable")
+            Figure(short(parameters["total"]), "parameters", f"{short(parameters['trainable'])} trainable")
         )
     return figures
 
@@ -211,18 +211,6 @@ def _leading(test: Mapping[str, Mapping[str, Any]], *, best: Mapping[str, Any] |
     for metric in sorted(test, key=lambda m: (m != chooser, test[m]["chance"] is None)):
         leading.setdefault(metric.rpartition("/")[0], metric)
     return [metric for metric in test if metric in leading.values()]
-
-
-def _short(count: int) -> str:
-    """A large count in few characters.
-
-    >>> _short(774), _short(3_959_465)
-    ('774', '3.96 M')
-    """
-    for unit, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if count >= unit:
-            return f"{digits(count / unit)} {name}"
-    return digits(count)
 
 
 def _duration(seconds: float) -> str:

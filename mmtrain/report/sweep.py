@@ -2,12 +2,18 @@
 
 import csv
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from mmtrain.report.table import short
+
+WIDTH = int(os.environ.get("COLUMNS", "120"))  # where no terminal says its own
 
 
 def show_sweep(folder: Path, runs: list[tuple[str, list[str]]]) -> None:
@@ -23,8 +29,8 @@ def show_sweep(folder: Path, runs: list[tuple[str, list[str]]]) -> None:
     rows = [_row(Path(run_dir), [o for o in overrides if o not in common]) for run_dir, overrides in runs]
     metrics = list(dict.fromkeys(r["best"]["metric"] for r in rows if r["best"]))  # one, unless tasks are swept over
     rows.sort(key=lambda row: _place(row, metrics))
-    console = Console(highlight=False)
-    console.print(_table(rows, metrics))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    console.print(_table(rows, metrics, roomy=console.width >= WIDTH))
     path = folder / "sweep.csv"
     _write_csv(path, rows)
     console.print(f"sweep: {path}", markup=False, soft_wrap=True)
@@ -39,22 +45,24 @@ def _place(row: dict[str, Any], metrics: list[str]) -> tuple[bool, int, float]:
     return row["status"] != "done", metrics.index(best["metric"]), value
 
 
-def _table(rows: list[dict[str, Any]], metrics: list[str]) -> Table:
+def _table(rows: list[dict[str, Any]], metrics: list[str], *, roomy: bool) -> Table:
     metric = metrics[0] if len(metrics) == 1 else None
     columns = _test_columns(rows)
     # Text, not str: overrides such as task=[matching] hold brackets, which rich would read as markup.
     title = "sweep, best first" if metric is None else f"sweep, best {metric} first"
     table = Table(title=Text(title, style="bold"), title_justify="left")
+    words = max((len(word) for row in rows for word in row["overrides"]), default=0) if roomy else 0
     for name in ("run", "overrides", "status"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", min_width=min(words, 40) if name == "overrides" else None)
     for name in (metric or "best", *columns, "samples/s", "parameters"):
-        table.add_column(Text(name), justify="right", overflow="fold")
+        # a name may wrap after a slash, not in the middle of a word
+        table.add_column(Text(name.replace("/", "/\n")), justify="right", overflow="fold")
     for row in rows:
         best = row["best"]
         value = "" if best is None else f"{best['value']:.4f}" if metric else f"{best['metric']} {best['value']:.4f}"
         tests = [f"{row['test'][c]['value']:.4f}" if c in row["test"] else "" for c in columns]
         rate = f"{row['samples_per_second']:.0f}" if row["samples_per_second"] else ""
-        parameters = "" if row["parameters"] is None else f"{row['parameters']:,}"
+        parameters = "" if row["parameters"] is None else short(row["parameters"])
         cells = (row["run"], " ".join(row["overrides"]), row["status"], value, *tests, rate, parameters)
         table.add_row(*(Text(cell) for cell in cells))
     return table

@@ -47,6 +47,18 @@ def against_chance(metric: str, value: float | None, chance: float | None) -> st
     return f"{'+' if difference > 0 else ''}{digits(difference)}"
 
 
+def short(count: int) -> str:
+    """A large count in few characters.
+
+    >>> short(774), short(3_959_465)
+    ('774', '3.96 M')
+    """
+    for unit, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= unit:
+            return f"{digits(count / unit)} {name}"
+    return digits(count)
+
+
 def metrics_table(test: Mapping[str, Mapping[str, Any]]) -> Table:
     """The table of test figures that ends a run in the terminal.
 

@@ -31,6 +31,7 @@ class Contrastive(nn.Module):
         min_temperature: how far it may fall. A low one punishes the most similar wrong partners alone and so pulls
             apart what is alike (2012.09740); millions of pairs bear 0.01 (CLIP, 2103.00020), some thousands do not.
         weight: see `Task`.
+        dropout: before the projections.
     """
 
     targets: tuple[str, ...] = ()
@@ -45,6 +46,7 @@ class Contrastive(nn.Module):
         temperature: float,
         min_temperature: float,
         weight: float,
+        dropout: float,
     ) -> None:
         super().__init__()
         if len(modalities) != 2 or modalities[0] == modalities[1]:
@@ -60,7 +62,10 @@ class Contrastive(nn.Module):
         self.weight = weight
         self.pool = MeanPool()
         self.projections = nn.ModuleDict(
-            {m: nn.Sequential(nn.LayerNorm(dims[m]), nn.Linear(dims[m], embed_dim, bias=False)) for m in modalities}
+            {
+                m: nn.Sequential(nn.LayerNorm(dims[m]), nn.Dropout(dropout), nn.Linear(dims[m], embed_dim, bias=False))
+                for m in modalities
+            }
         )
         self.max_log_scale = -math.log(min_temperature)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1.0 / temperature)))

@@ -93,5 +93,5 @@ def test_one_head_over_the_mean() -> None:
 
 
 def test_another_combination_is_refused() -> None:
-    with pytest.raises(ValueError, match="combine = mean; set it to mean_logits, mean_prob.*, learned or"):
+    with pytest.raises(ValueError, match=r"combine = mean; set it to mean_logits, mean_prob.*, learned or"):
         Late(dims=DIMS, dim=6, combine="mean")

@@ -31,6 +31,7 @@ def make_task(**options: Any) -> Contrastive:
         "embed_dim": 6,
         "temperature": 0.2,
         "min_temperature": 0.01,
+        "dropout": 0.0,
         "weight": 1.0,
         **options,
     }
