@@ -8,15 +8,14 @@ from torch import Tensor, nn
 
 from mmtrain.encoders.image.vit import ViT
 from mmtrain.encoders.text.transformer import TextTransformer
-from mmtrain.fusion.concat import Concat
-from mmtrain.fusion.cross_attn import CrossAttn
 from mmtrain.model import MultimodalModel
 from mmtrain.tasks.classification import Classification
 from mmtrain.tasks.contrastive import Contrastive
 from mmtrain.tasks.matching import Matching
 from mmtrain.types import Batch, ClassTarget, Padded
+from tests.fusions import FUSED_DIM, FUSIONS
 
-IMAGE_SIZE, LENGTH, VOCABULARY, DIM = 8, 5, 20, 8
+IMAGE_SIZE, LENGTH, VOCABULARY, DIM = 8, 5, 20, FUSED_DIM
 CLASSES = ["a", "b", "c"]
 
 
@@ -84,9 +83,7 @@ def make_encoders() -> dict[str, nn.Module]:
 
 def make_fusion(name: str, dims: Mapping[str, int]) -> nn.Module:
     """A fusion by its name on the command line."""
-    if name == "concat":
-        return Concat(dims=dict(dims), dim=DIM, hidden_dim=12, dropout=0.0)
-    return CrossAttn(dims=dict(dims), dim=DIM, depth=2, num_heads=2, mlp_ratio=2.0, dropout=0.0)
+    return FUSIONS[name](dims=dict(dims))
 
 
 def make_tasks(names: Sequence[str]) -> dict[str, nn.Module]:

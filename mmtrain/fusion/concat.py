@@ -1,6 +1,6 @@
 """Fusion by concatenation: pool each modality, put the vectors side by side, mix them with an MLP.
 
-A modality that a sample lacks is replaced by a vector learned for "absent". Any number of modalities.
+A modality that a sample lacks is replaced by a vector learned for "absent", or by zeros. Any number of modalities.
 """
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mmtrain.layers.mlp import MLP
 from mmtrain.layers.pooling import MeanPool
+from mmtrain.layers.vectors import MISSING
 from mmtrain.types import Features
 
 
@@ -19,15 +20,24 @@ class Concat(nn.Module):
         dim: width of the fused token.
         hidden_dim: hidden width of the MLP.
         dropout: in the MLP.
+        missing: what stands for a modality that a sample lacks: learned, for a vector a modality that starts with
+            zeros; neutral, for zeros.
+
+    Raises:
+        ValueError: for another `missing`.
     """
 
-    def __init__(self, *, dims: dict[str, int], dim: int, hidden_dim: int, dropout: float) -> None:
+    def __init__(self, *, dims: dict[str, int], dim: int, hidden_dim: int, dropout: float, missing: str) -> None:
         super().__init__()
+        if missing not in MISSING:
+            raise ValueError(f"missing = {missing}; set it to {' or '.join(MISSING)}")
         self.dim = dim
         self.modalities = sorted(dims)
         self.pool = MeanPool()
         self.norms = nn.ModuleDict({m: nn.LayerNorm(dims[m]) for m in self.modalities})
-        self.absent = nn.ParameterDict({m: nn.Parameter(torch.zeros(dims[m])) for m in self.modalities})
+        self.absent: nn.ParameterDict | None = None
+        if missing == "learned":
+            self.absent = nn.ParameterDict({m: nn.Parameter(torch.zeros(dims[m])) for m in self.modalities})
         self.mlp = MLP(dim=sum(dims.values()), hidden_dim=hidden_dim, out_dim=dim, dropout=dropout)
 
     def forward(self, features: dict[str, Features]) -> Features:
@@ -39,4 +49,6 @@ class Concat(nn.Module):
     def _vector(self, modality: str, features: Features) -> Tensor:
         present = features.mask.any(dim=1, keepdim=True)
         pooled = self.norms[modality](self.pool(features))
+        if self.absent is None:
+            return pooled.masked_fill(~present, 0.0)
         return torch.where(present, pooled, self.absent[modality].to(pooled.dtype))

@@ -5,11 +5,14 @@ modality alone a block is self-attention. A modality that a sample lacks is not 
 find nothing to read keep their own value.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from mmtrain.layers.attention import CrossAttention
+from mmtrain.layers.attention import AttentionMaps, CrossAttention, attention_maps
 from mmtrain.layers.block import Block
+from mmtrain.layers.streams import block_weights, lengths
 from mmtrain.types import Features
 
 
@@ -39,15 +42,23 @@ class CrossAttn(nn.Module):
         )
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, features: dict[str, Features]) -> Features:
-        """Fuse tokens (B, T_m, D_m) of every modality into (B, sum of T_m, dim), in the sorted order of modalities."""
+    def forward(
+        self, features: dict[str, Features], *, return_attention: bool = False
+    ) -> Features | tuple[Features, AttentionMaps]:
+        """Fuse tokens (B, T_m, D_m) of every modality into (B, sum of T_m, dim), in the sorted order of modalities.
+
+        The maps, when they are asked for, are those of the last layer: what a modality reads of each other one, summing
+        to 1 over all the others, and what it then reads of itself.
+        """
+        maps: AttentionMaps | None = {} if return_attention else None
         masks = {m: features[m].mask for m in self.modalities}
         tokens = {m: self.projections[m](features[m].cleared().tokens) + self.kinds[m] for m in self.modalities}
         for layer in self.layers:
-            tokens = layer(tokens, masks)
+            tokens = layer(tokens, masks, maps)
         together = torch.cat([tokens[m] for m in self.modalities], dim=1)
         mask = torch.cat([masks[m] for m in self.modalities], dim=1)
-        return Features(self.norm(together), mask).cleared()
+        fused = Features(self.norm(together), mask).cleared()
+        return fused if maps is None else (fused, maps)
 
 
 class CrossLayer(nn.Module):
@@ -64,15 +75,27 @@ class CrossLayer(nn.Module):
             {m: Block(dim=dim, num_heads=num_heads, mlp_ratio=mlp_ratio, dropout=dropout) for m in modalities}
         )
 
-    def forward(self, tokens: dict[str, Tensor], masks: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Map tokens (B, T_m, D), masks (B, T_m) to tokens of the same shapes."""
+    def forward(
+        self, tokens: dict[str, Tensor], masks: dict[str, Tensor], maps: AttentionMaps | None
+    ) -> dict[str, Tensor]:
+        """Map tokens (B, T_m, D), masks (B, T_m) to tokens of the same shapes; write into `maps` what was read."""
         if self.reading:
             normed = {m: self.norms[m](x) for m, x in tokens.items()}
-            tokens = {m: x + self.drop(self._read(m, normed, masks)) for m, x in tokens.items()}
+            tokens = {m: x + self.drop(self._read(m, normed, masks, maps)) for m, x in tokens.items()}
+        if maps is not None:
+            for m, x in tokens.items():
+                itself, weights = {m: x.shape[1]}, block_weights(self.blocks[m], x, masks[m])
+                maps.update(attention_maps(weights, masks[m], itself, itself))
         return {m: self.blocks[m](x, masks[m]) for m, x in tokens.items()}
 
-    def _read(self, modality: str, normed: dict[str, Tensor], masks: dict[str, Tensor]) -> Tensor:
-        others = [m for m in normed if m != modality]
-        context = torch.cat([normed[m] for m in others], dim=1)
+    def _read(
+        self, modality: str, normed: dict[str, Tensor], masks: dict[str, Tensor], maps: AttentionMaps | None
+    ) -> Tensor:
+        cross = cast(CrossAttention, self.cross[modality])
+        query, others = normed[modality], {m: x for m, x in normed.items() if m != modality}
+        context = torch.cat(list(others.values()), dim=1)
         mask = torch.cat([masks[m] for m in others], dim=1)
-        return self.cross[modality](normed[modality], context, mask)
+        if maps is not None:
+            weights = cross.weights(query, context, mask)
+            maps.update(attention_maps(weights, masks[modality], {modality: query.shape[1]}, lengths(others)))
+        return cross(query, context, mask)

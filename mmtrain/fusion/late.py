@@ -19,13 +19,14 @@ class Late(nn.Module):
     Args:
         dims: width by modality.
         dim: width of the tokens.
+        dropout: of the tokens.
         combine: mean_logits, mean_probabilities, learned or product.
 
     Raises:
         ValueError: for another `combine`.
     """
 
-    def __init__(self, *, dims: dict[str, int], dim: int, combine: str) -> None:
+    def __init__(self, *, dims: dict[str, int], dim: int, dropout: float, combine: str) -> None:
         super().__init__()
         if combine not in COMBINATIONS:
             raise ValueError(f"combine = {combine}; set it to {', '.join(COMBINATIONS[:-1])} or {COMBINATIONS[-1]}")
@@ -34,7 +35,10 @@ class Late(nn.Module):
         self.modalities = sorted(dims)
         self.pool = MeanPool()
         self.hidden = nn.ModuleDict(
-            {m: nn.Sequential(nn.LayerNorm(dims[m]), nn.Linear(dims[m], dim), nn.GELU()) for m in self.modalities}
+            {
+                m: nn.Sequential(nn.LayerNorm(dims[m]), nn.Linear(dims[m], dim), nn.GELU(), nn.Dropout(dropout))
+                for m in self.modalities
+            }
         )
 
     def forward(self, features: dict[str, Features]) -> Features:

@@ -2,11 +2,17 @@
 
 Unusual here: a query that has no valid key at all (its sample lacks the modality) gets zeros, never NaN, and no
 gradient flows through it. Attention weights are not dropped: that would take torch's slow path, whose memory grows with
-the square of the length; blocks drop what attention gives instead.
+the square of the length; blocks drop what attention gives instead. The fast path does not give the weights either:
+`weights` computes them once more, for whoever wants to look at them.
 """
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+AttentionMaps = dict[tuple[str, str], Tensor]  # by (query, key): (B, T_query, T_key)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
@@ -29,6 +35,44 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     return out.masked_fill(~some[:, None, None, None], 0.0)
 
 
+def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+    """The weights by which `attend` mixes values, averaged over heads.
+
+    Args:
+        query: (B, H, Tq, D).
+        key: (B, H, Tk, D).
+        mask: (B, Tk), bool, True where a key is valid; None when all are.
+
+    Returns:
+        (B, Tq, Tk), 32 bits or more; zeros for invalid keys and for a sample without a valid key.
+    """
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    with torch.autocast(query.device.type, enabled=False):
+        scores = query.to(dtype) @ key.to(dtype).transpose(2, 3) / query.shape[-1] ** 0.5
+        if mask is None:
+            return scores.softmax(dim=-1).mean(dim=1)
+        keys = mask | ~mask.any(dim=1, keepdim=True)
+        weights = scores.masked_fill(~keys[:, None, None, :], -torch.inf).softmax(dim=-1).mean(dim=1)
+    return weights.masked_fill(~mask.unsqueeze(1), 0.0)
+
+
+def attention_maps(weights: Tensor, mask: Tensor, queries: Mapping[str, int], keys: Mapping[str, int]) -> AttentionMaps:
+    """Cut the weights of several sequences that were read side by side into one map for each pair.
+
+    Args:
+        weights: (B, Tq, Tk).
+        mask: (B, Tq), bool, True where a query is valid; the others get zeros.
+        queries: length by name, in the order in which they stand; their sum is Tq.
+        keys: likewise, of Tk.
+    """
+    rows = weights.masked_fill(~mask.unsqueeze(2), 0.0).split(list(queries.values()), dim=1)
+    return {
+        (query, key): part
+        for query, row in zip(queries, rows, strict=True)
+        for key, part in zip(keys, row.split(list(keys.values()), dim=2), strict=True)
+    }
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention; parameter names as in timm (`qkv`, `proj`)."""
 
@@ -41,9 +85,17 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Map (B, T, D) to (B, T, D); `mask` (B, T) is True where a token is valid."""
-        query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = self._heads(x)
         out = attend(query, key, value, mask)
         return self.proj(out.transpose(1, 2).flatten(2))
+
+    def weights(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """How much each token of (B, T, D) reads of each: (B, T, T), see `attention_weights`."""
+        query, key, _ = self._heads(x)
+        return attention_weights(query, key, mask)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
 
 
 class CrossAttention(nn.Module):
@@ -62,12 +114,21 @@ class CrossAttention(nn.Module):
 
         A sample without a valid context token gets zeros, also without the output bias: nothing was read.
         """
-        query = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        key, value = self.kv(context).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = self._heads(x, context)
         out = self.proj(attend(query, key, value, mask).transpose(1, 2).flatten(2))
         if mask is None:
             return out
         return out.masked_fill(~mask.any(dim=1)[:, None, None], 0.0)
+
+    def weights(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        """How much each token of (B, Tq, D) reads of `context` (B, Tk, C): (B, Tq, Tk), see `attention_weights`."""
+        query, key, _ = self._heads(x, context)
+        return attention_weights(query, key, mask)
+
+    def _heads(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        key, value = self.kv(context).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return query, key, value
 
 
 def check_heads(dim: int, num_heads: int) -> None:

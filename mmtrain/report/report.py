@@ -193,9 +193,7 @@ def _headline(summary: Mapping[str, Any], test: Mapping[str, Any]) -> list[Figur
     if summary["samples_per_second"] is not None:
         figures.append(Figure(digits(summary["samples_per_second"]), "samples per second"))
     if parameters:
-        figures.append(
-            Figure(short(parameters["total"]), "parameters", f"{short(parameters['trainable'])} trainable")
-        )
+        figures.append(Figure(short(parameters["total"]), "parameters", f"{short(parameters['trainable'])} trainable"))
     return figures
 
 

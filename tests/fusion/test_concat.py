@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -25,14 +26,20 @@ def plain(fusion: Concat, tokens: dict[str, Tensor], row: int) -> Tensor:
     parts = []
     for modality in ("image", "text"):
         valid = tokens[modality][row][MASKS[modality][row]]
-        parts.append(norm(valid.mean(dim=0), fusion.norms[modality]) if len(valid) else fusion.absent[modality])
+        if len(valid):
+            parts.append(norm(valid.mean(dim=0), fusion.norms[modality]))
+        elif fusion.absent is None:
+            parts.append(torch.zeros(DIMS[modality], dtype=torch.float64))
+        else:
+            parts.append(fusion.absent[modality])
     hidden = fusion.mlp.fc1.weight @ torch.cat(parts) + fusion.mlp.fc1.bias
     hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
     return fusion.mlp.fc2.weight @ hidden + fusion.mlp.fc2.bias
 
 
-def test_values_and_gradients_are_those_of_the_formula() -> None:
-    fusion = Concat(dims=DIMS, dim=5, hidden_dim=6, dropout=0.0).double()
+@pytest.mark.parametrize("missing", ["neutral", "learned"])
+def test_values_and_gradients_are_those_of_the_formula(missing: str) -> None:
+    fusion = Concat(dims=DIMS, dim=5, hidden_dim=6, dropout=0.0, missing=missing).double()
     for parameter in fusion.parameters():
         nn.init.normal_(parameter, std=0.5)
     tokens = {
@@ -49,3 +56,16 @@ def test_values_and_gradients_are_those_of_the_formula() -> None:
     reference = torch.autograd.grad((expected * weight).sum(), list(wanted.values()))
     for name, one, other in zip(wanted, mine, reference, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_what_is_learned_has_the_name_that_checkpoints_know() -> None:
+    names = {
+        missing: set(Concat(dims=DIMS, dim=5, hidden_dim=6, dropout=0.0, missing=missing).state_dict())
+        for missing in ("neutral", "learned")
+    }
+    assert names["learned"] - names["neutral"] == {"absent.image", "absent.text"}
+
+
+def test_missing_has_two_names() -> None:
+    with pytest.raises(ValueError, match="missing = zero; set it to neutral or learned"):
+        Concat(dims=DIMS, dim=5, hidden_dim=6, dropout=0.0, missing="zero")

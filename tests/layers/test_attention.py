@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmtrain.layers.attention import CrossAttention, SelfAttention, attend
+from mmtrain.layers.attention import CrossAttention, SelfAttention, attend, attention_maps
 
 MASK = torch.tensor([[True, True, True, True], [True, False, True, False], [False] * 4])
 
@@ -135,6 +135,70 @@ def test_cross_attention_without_context_gives_zeros_even_with_a_bias() -> None:
     for parameter in module.parameters():
         assert not parameter.grad.any()  # which a NaN would fail as well
     assert not x.grad.any()
+
+
+def written_out(module: nn.Module, x: Tensor, context: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
+    """One sample's weights (H, Tq, Tk) and what its values make of them (Tq, D), over valid context alone."""
+    weight, bias = (
+        (module.qkv.weight, module.qkv.bias)
+        if isinstance(module, SelfAttention)
+        else (torch.cat([module.q.weight, module.kv.weight]), torch.cat([module.q.bias, module.kv.bias]))
+    )
+    (wq, wk, wv), (bq, bk, bv) = weight.chunk(3), bias.chunk(3)
+    query, key, value = x @ wq.T + bq, context @ wk.T + bk, context @ wv.T + bv
+    width = query.shape[1] // num_heads
+    weights, mixed = [], []
+    for head in (slice(start, start + width) for start in range(0, query.shape[1], width)):
+        exps = (query[:, head] @ key[:, head].T / math.sqrt(width)).exp()
+        weights.append(exps / exps.sum(dim=1, keepdim=True))
+        mixed.append(weights[-1] @ value[:, head])
+    return torch.stack(weights), torch.cat(mixed, dim=1) @ module.proj.weight.T + module.proj.bias
+
+
+@pytest.mark.parametrize("num_heads", [1, 2, 4])
+@pytest.mark.parametrize("kind", [SelfAttention, CrossAttention])
+@pytest.mark.parametrize("masked", [False, True])
+def test_weights_are_those_that_forward_mixes_values_with(kind: type[nn.Module], num_heads: int, masked: bool) -> None:
+    module = kind(dim=8, num_heads=num_heads).double()
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    x = torch.randn(3, 4, 8, dtype=torch.float64)
+    inputs = (x,) if kind is SelfAttention else (torch.randn(3, 5, 8, dtype=torch.float64), x)
+    mask = MASK if masked else None
+    out, weights = module(*inputs, mask), module.weights(*inputs, mask)
+    assert weights.shape == (3, inputs[0].shape[1], 4) and weights.dtype is torch.float64
+    for row in range(3):
+        valid = MASK[row] if masked else torch.ones(4, dtype=torch.bool)
+        assert not weights[row][:, ~valid].any()
+        if not valid.any():
+            continue
+        by_head, mixed = written_out(module, inputs[0][row], x[row][valid], num_heads)
+        torch.testing.assert_close(out[row], mixed, rtol=0, atol=1e-12)
+        torch.testing.assert_close(weights[row][:, valid], by_head.mean(dim=0), rtol=0, atol=1e-12)
+        torch.testing.assert_close(weights[row].sum(dim=1), torch.ones_like(weights[row, :, 0]), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_weights_of_half_precision_are_a_softmax_of_32_bits(autocast: bool) -> None:
+    module = SelfAttention(dim=8, num_heads=2).to(torch.float32 if autocast else torch.bfloat16)
+    x = torch.randn(3, 4, 8, dtype=module.proj.weight.dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        weights = module.weights(x, MASK)
+    assert weights.dtype is torch.float32
+    torch.testing.assert_close(weights.sum(dim=2), torch.tensor([1.0, 1.0, 0.0])[:, None].expand(3, 4))
+
+
+def test_maps_are_the_weights_cut_at_the_lengths() -> None:
+    weights = torch.arange(1.0, 19.0).view(1, 3, 6)
+    maps = attention_maps(weights, torch.tensor([[True, False, True]]), {"a": 2, "b": 1}, {"c": 1, "d": 5})
+    assert {pair: part.shape[1:] for pair, part in maps.items()} == {
+        ("a", "c"): (2, 1),
+        ("a", "d"): (2, 5),
+        ("b", "c"): (1, 1),
+        ("b", "d"): (1, 5),
+    }
+    assert maps["a", "d"].tolist() == [[[2, 3, 4, 5, 6], [0] * 5]]
+    assert maps["b", "c"].tolist() == [[[13]]]
 
 
 @pytest.mark.parametrize(("dim", "num_heads", "advice"), [(96, 7, "6 or 8"), (8, 0, "1 or 2"), (5, 3, "1 or 5")])

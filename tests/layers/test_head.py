@@ -14,7 +14,7 @@ CLASSES = 4
 
 
 def make(combine: str) -> tuple[Late, DecisionHead]:
-    fusion = Late(dims=DIMS, dim=6, combine=combine).double()
+    fusion = Late(dims=DIMS, dim=6, dropout=0.0, combine=combine).double()
     head = make_head(6, CLASSES, dropout=0.0, decides=fusion).double()
     assert isinstance(head, DecisionHead)
     for parameter in [*fusion.parameters(), *head.parameters()]:
@@ -94,4 +94,4 @@ def test_one_head_over_the_mean() -> None:
 
 def test_another_combination_is_refused() -> None:
     with pytest.raises(ValueError, match=r"combine = mean; set it to mean_logits, mean_prob.*, learned or"):
-        Late(dims=DIMS, dim=6, combine="mean")
+        Late(dims=DIMS, dim=6, dropout=0.0, combine="mean")

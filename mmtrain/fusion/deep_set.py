@@ -1,0 +1,55 @@
+"""Fusion as a set of tokens (Deep Sets, 1703.06114, theorem 2): the order and the number of tokens do not matter.
+
+    y = rho(sum over all valid tokens x of all modalities of phi_m(x))
+
+or the mean over those tokens in the place of the sum. phi is one hidden layer a modality, so that tokens of different
+widths and meanings come into one space; rho is an MLP. The paper has one kind of element; here there are as many as
+modalities, any number. A modality that a sample lacks has no tokens in the set and adds nothing.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from mmtrain.layers.mlp import MLP
+from mmtrain.types import Features
+
+POOLS = ("sum", "mean")
+
+
+class DeepSet(nn.Module):
+    """One fused token from the sum or the mean of all tokens, each through a hidden layer.
+
+    Args:
+        dims: width by modality.
+        dim: width of the fused token.
+        hidden_dim: width in which tokens are added, and of the MLP behind.
+        pool: sum, which grows with the number of tokens; or mean, over all valid tokens of all modalities.
+        dropout: in the MLP.
+
+    Raises:
+        ValueError: for another `pool`.
+    """
+
+    def __init__(self, *, dims: dict[str, int], dim: int, hidden_dim: int, pool: str, dropout: float) -> None:
+        super().__init__()
+        if pool not in POOLS:
+            raise ValueError(f"pool = {pool}; set it to {' or '.join(POOLS)}")
+        self.dim = dim
+        self.pool = pool
+        self.modalities = sorted(dims)
+        self.phi = nn.ModuleDict(
+            {m: nn.Sequential(nn.LayerNorm(d), nn.Linear(d, hidden_dim), nn.GELU()) for m, d in sorted(dims.items())}
+        )
+        self.rho = MLP(dim=hidden_dim, hidden_dim=hidden_dim, out_dim=dim, dropout=dropout)
+
+    def forward(self, features: dict[str, Features]) -> Features:
+        """Fuse tokens (B, T_m, D_m) of every modality into one token (B, 1, dim), valid where any modality is."""
+        joint = torch.stack([self._added(m, features[m]) for m in self.modalities]).sum(dim=0)
+        count = torch.stack([features[m].mask.sum(dim=1, keepdim=True) for m in self.modalities]).sum(dim=0)  # (B, 1)
+        if self.pool == "mean":
+            joint = joint / count.clamp(min=1)
+        return Features(self.rho(joint).unsqueeze(1), count > 0).cleared()
+
+    def _added(self, modality: str, features: Features) -> Tensor:
+        tokens, mask = features.cleared()
+        return Features(self.phi[modality](tokens), mask).cleared().tokens.sum(dim=1)

@@ -1,0 +1,112 @@
+"""Feature-wise linear modulation (FiLM, 1709.07871, eq. 1 and 2): the other modalities scale and shift one of them.
+
+    FiLM(x) = gamma * x + beta,   gamma = prod_m (1 + g_m),   beta = sum_m h_m,   [g_m; h_m] = W_m c_m + b_m
+
+x are the tokens of the base, c_m the vector of another modality, and * is by channel. The paper has one conditioning
+modality; of more the gammas multiply and the betas add, so that each modulates by itself. As there, gamma is learned as
+its difference from 1, and a layer is a residual block: h = relu(A x), y = h + relu(FiLM(n(C h))). The maps A and C are
+of each token (convolutions there), and n is a layer norm without a scale of its own (a batch norm there, through which
+samples would depend on each other).
+
+A conditioning modality that a sample lacks modulates nothing: gamma = 1, beta = 0. A sample that lacks the base has one
+learned token for it, in the first place, that the others modulate; in any other sample that token has no part.
+"""
+
+from functools import reduce
+from operator import add, mul
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmtrain.layers.streams import check_counts
+from mmtrain.layers.vectors import Vectors
+from mmtrain.types import Features
+
+BASE = "text"
+
+
+class FiLM(nn.Module):
+    """The tokens of one modality, after layers that all the others modulate.
+
+    Args:
+        dims: width by modality; two or more.
+        dim: width of the fused tokens; the base is projected to it.
+        base: the modality that is modulated; None for text when there is one, else the first by name.
+        depth: number of layers.
+        dropout: of what the modulated branch of a layer adds.
+
+    Raises:
+        ValueError: for one modality alone, a base that is not there, or no layers.
+    """
+
+    def __init__(self, *, dims: dict[str, int], dim: int, base: str | None, depth: int, dropout: float) -> None:
+        super().__init__()
+        check_counts({"depth": depth})
+        self.dim = dim
+        self.base = find_base(sorted(dims), base)
+        others = {m: dims[m] for m in sorted(dims) if m != self.base}
+        self.projection = nn.Linear(dims[self.base], dim)
+        self.stand_in = nn.Parameter(torch.randn(dim) * 0.02)
+        self.vectors = Vectors(others)
+        self.layers = nn.ModuleList(FiLMLayer(dims=others, dim=dim, dropout=dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, features: dict[str, Features]) -> Features:
+        """Map tokens (B, T_m, D_m) of every modality to those of the base, (B, T_base, dim)."""
+        vectors, present = self.vectors(features)
+        tokens, mask = self._stood_in(features[self.base], torch.cat(list(present.values()), dim=1))
+        for layer in self.layers:
+            tokens = layer(tokens, vectors, present)
+        return Features(self.norm(tokens), mask).cleared()
+
+    def _stood_in(self, base: Features, others: Tensor) -> Features:
+        """The projected base, with the stand-in for its first token in rows that have any of `others` (B, M) alone."""
+        first = torch.arange(base.mask.shape[1], device=base.mask.device) == 0
+        stands = first & others.any(dim=1, keepdim=True) & ~base.mask.any(dim=1, keepdim=True)  # (B, T)
+        tokens = self.projection(base.cleared().tokens)
+        stand_in = self.stand_in.to(tokens.dtype)
+        return Features(torch.where(stands.unsqueeze(-1), stand_in, tokens), base.mask | stands)
+
+
+class FiLMLayer(nn.Module):
+    """A residual block on each token, whose branch is modulated.
+
+    Args:
+        dims: width of the conditioning vectors by modality.
+        dim: width of the tokens.
+        dropout: of what the branch adds.
+    """
+
+    def __init__(self, *, dims: dict[str, int], dim: int, dropout: float) -> None:
+        super().__init__()
+        self.inner = nn.Linear(dim, dim)
+        self.outer = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim, elementwise_affine=False)
+        self.generators = nn.ModuleDict({m: nn.Linear(width, 2 * dim) for m, width in dims.items()})
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, vectors: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor:
+        """Map (B, T, dim) to (B, T, dim), given vectors (B, D_m) and presence (B, 1) by modality."""
+        hidden = F.relu(self.inner(tokens))
+        made = [g(vectors[m]).masked_fill(~present[m], 0.0).unsqueeze(1) for m, g in self.generators.items()]
+        changes, shifts = zip(*(both.chunk(2, dim=-1) for both in made), strict=True)  # of each modality (B, 1, dim)
+        gamma, beta = reduce(mul, [1.0 + change for change in changes]), reduce(add, shifts)
+        return hidden + self.drop(F.relu(gamma * self.norm(self.outer(hidden)) + beta))
+
+
+def find_base(modalities: list[str], base: str | None) -> str:
+    """The modality that is modulated.
+
+    Raises:
+        ValueError: when there is nothing that could modulate it, or when it is not one of the modalities.
+    """
+    if len(modalities) < 2:
+        raise ValueError(f"nothing can modulate {modalities[0]}, the only modality; choose fusion=concat")
+    if base is None:
+        return BASE if BASE in modalities else modalities[0]
+    if base not in modalities:
+        raise ValueError(
+            f"base = {base}, but the modalities are {', '.join(modalities)}; set it to one of them or null"
+        )
+    return base

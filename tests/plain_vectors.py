@@ -1,0 +1,46 @@
+"""Fusions without masks: one sample by itself, from its valid tokens alone, written out."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mmtrain.types import Features
+from tests.plain_attention import norm
+
+DIMS = {"text": 3, "audio": 5, "image": 4}
+LENGTHS = {"text": 4, "audio": 1, "image": 3}
+
+# One sample's valid tokens (T_m, D_m) by modality that it has, in sorted order -> fused tokens (T, dim)
+Plain = Callable[[dict[str, Tensor]], Tensor]
+
+
+def assert_fuses(fusion: nn.Module, plain: Plain, modalities: Sequence[str]) -> None:
+    """Compare tokens and the gradients of every parameter and input with those of the plain formula."""
+    masks = {m: torch.rand(7, LENGTHS[m]) < 0.7 for m in modalities}
+    for modality, mask in masks.items():
+        mask[0] = True
+        mask[1] = False
+        mask[2] = modality == "text"
+        mask[3] = modality != "text"
+        mask[4] = modality != "image"
+    tokens = {m: torch.randn(*masks[m].shape, DIMS[m], dtype=torch.float64, requires_grad=True) for m in modalities}
+    out, mask = fusion({m: Features(tokens[m], masks[m]) for m in modalities})
+    weight, total = torch.randn_like(out), out.new_zeros(())
+    for row in range(7):
+        there = {m: tokens[m][row][masks[m][row]] for m in sorted(modalities) if masks[m][row].any()}
+        expected = plain(there) if there else out.new_zeros(0, fusion.dim)
+        torch.testing.assert_close(out[row][mask[row]], expected, rtol=0, atol=1e-11)
+        assert not out[row][~mask[row]].any()
+        total = total + (expected * weight[row][mask[row]]).sum()
+    leaves = {**tokens, **dict(fusion.named_parameters())}
+    mine = torch.autograd.grad((out * weight).sum(), list(leaves.values()))
+    reference = torch.autograd.grad(total, list(leaves.values()))
+    for name, one, other in zip(leaves, mine, reference, strict=True):
+        assert one.any(), name
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def vectors(tokens: Mapping[str, Tensor], norms: nn.ModuleDict) -> dict[str, Tensor]:
+    """The normed mean (D_m,) of each modality that is there."""
+    return {m: norm(x.sum(dim=0) / len(x), norms[m]) for m, x in tokens.items()}
