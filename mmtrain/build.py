@@ -339,7 +339,15 @@ def build_lit(cfg: DictConfig, model: MultimodalModel) -> LitModel:
         log_every_n_steps=cfg.trainer.log_every_n_steps,
         test_subsets=subsets,
         tunings=tunings_of(cfg, list(model.encoders)),
+        modality_balance=_modality_balance(cfg.modality_balance, model),
     )
+
+
+def _modality_balance(cfg: DictConfig, model: MultimodalModel) -> Any:
+    if "_target_" not in cfg:
+        return None
+    dims = {m: encoder.dim for m, encoder in model.encoders.items()}
+    return make(cfg, "modality_balance", tasks=model.named_tasks(), dims=dims)
 
 
 def build_trainer(

@@ -98,5 +98,7 @@ class Composed:
             yield key, self.get(key)
         if "fusion" in self.cfg:
             yield "fusion", self.cfg.fusion
+        if self.get("modality_balance"):
+            yield "modality_balance", self.cfg.modality_balance
         for key in several:
             yield from ((f"{key}.{name!s}", self.get(f"{key}.{name!s}")) for name in self.get(key))

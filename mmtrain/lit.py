@@ -23,9 +23,12 @@ from torchmetrics import Metric
 
 from mmtrain.data.order import mix
 from mmtrain.distributed import rank, total, world_size
+from mmtrain.modality_balance.modality_balance import ModalityBalance
 from mmtrain.model import MultimodalModel, View
 from mmtrain.tuning import Tuning, held, rates_of
 from mmtrain.types import Batch, Confusion, Retrieval
+
+_MODULATES = 0x06E  # of draws that are the same on every rank
 
 
 class LitModel(LightningModule):
@@ -41,6 +44,7 @@ class LitModel(LightningModule):
         log_every_n_steps: training values are logged at every n-th step.
         test_subsets: in test, also judge tasks on fused features with these modalities alone.
         tunings: how each encoder learns, by its dotted name below the model's encoders.
+        modality_balance: what holds back the modality that is ahead; None for nothing.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class LitModel(LightningModule):
         log_every_n_steps: int,
         test_subsets: Sequence[tuple[str, ...]],
         tunings: Mapping[str, Tuning],
+        modality_balance: ModalityBalance | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -67,6 +72,7 @@ class LitModel(LightningModule):
         self.log_every_n_steps = log_every_n_steps
         self.test_subsets = test_subsets
         self.tunings = tunings
+        self.modality_balance = modality_balance
         self.tasks = model.named_tasks()
         self.metrics = nn.ModuleDict({name: task.metrics() for name, task in self.tasks.items()})
         self.subset_metrics = nn.ModuleDict(
@@ -75,6 +81,8 @@ class LitModel(LightningModule):
         self.table: dict[str, dict[str, float | None]] = {}
         self.exhibits: list[Retrieval | Confusion] = []
         self._sums: dict[str, Tensor] = {}
+        self._attention: dict[str, Tensor] = {}
+        self._judged: dict[str, Tensor] = {}
         self._samples, self._clock = 0, 0.0
         self.name_row: Callable[[str, int], str] = lambda stage, row: str(row)
         self.step_of_weights: int | None = None  # where the weights come from a checkpoint that is only looked at
@@ -95,7 +103,7 @@ class LitModel(LightningModule):
         for number, batch in enumerate(window):
             with self._synchronized(number == len(window) - 1):
                 with held(waiting):
-                    losses = {n: s / counts[n].clamp(min=1) for n, (s, _) in self.model.losses(batch).items()}
+                    losses = {n: s / counts[n].clamp(min=1) for n, s in self._sums_of(batch).items()}
                 # DDP takes the mean over the ranks; the sum is wanted, because counts are those of all ranks
                 loss = self.balance(losses) * world_size()
                 # DDP waits for a gradient of every parameter that can have one
@@ -103,13 +111,22 @@ class LitModel(LightningModule):
             means = {n: means[n] + loss.detach() for n, loss in losses.items()}
         for p in wait_for:
             p.grad = None  # the optimizer passes it over, also its moments and its decay
+        if self.modality_balance is not None:
+            self.modality_balance.modulate(self.model.encoders, seed=mix(self.seed, self.global_step, _MODULATES) >> 1)
+        norms = self._norms()
         norm = self._clip(optimizer)
         learning_rate = optimizer.param_groups[0]["lr"]  # of this step; the schedule goes on to that of the next
         optimizer.step()
         schedule.step()
         self._samples += sum(len(batch) for batch in window) * world_size()
         if (self.global_step - 1) % self.log_every_n_steps == 0:
-            self._log_step(means, norm, learning_rate)
+            self._log_step(means, norms | {"grad_norm": norm}, learning_rate)
+
+    def _sums_of(self, batch: Batch) -> dict[str, Tensor]:
+        """By task, the loss summed over the rows of a micro-batch."""
+        view = self.model.view(batch)
+        sums = {name: task.loss(view.predictions(name), batch)[0] for name, task in self.tasks.items()}
+        return sums if self.modality_balance is None else self.modality_balance.losses(view, sums)
 
     def _seed_step(self) -> None:
         """Dropout and every other draw of a step is a function of seed, step and rank: there is no state to lose."""
@@ -146,13 +163,25 @@ class LitModel(LightningModule):
         """Clip by the norm of all gradients and give that norm."""
         gradients = [p for p in self.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in gradients if p.grad is not None])
-        plugin = self.trainer.precision_plugin
-        scale = 1.0
-        if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
-            scale = plugin.scaler.get_scale()  # Lightning unscales inside optimizer.step
+        scale = self._scale()
         if self.gradient_clip_val is not None:
             torch.nn.utils.clip_grads_with_norm_(gradients, self.gradient_clip_val * scale, norm)
         return norm / scale
+
+    def _norms(self) -> dict[str, Tensor]:
+        """The norm of the gradients of each encoder, before clipping, if there are several and it is to be logged."""
+        if self.global_step % self.log_every_n_steps or len(self.model.encoders) < 2:
+            return {}
+        scale = self._scale()
+        parts = {m: [p.grad for p in e.parameters() if p.grad is not None] for m, e in self.model.encoders.items()}
+        return {f"grad_norm/{m}": torch.nn.utils.get_total_norm(found) / scale for m, found in parts.items() if found}
+
+    def _scale(self) -> float:
+        """By how much gradients are too large now; Lightning unscales inside optimizer.step."""
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
+            return plugin.scaler.get_scale()
+        return 1.0
 
     def on_train_epoch_start(self) -> None:
         """Start the clock of samples per second."""
@@ -161,14 +190,15 @@ class LitModel(LightningModule):
     def _restart_clock(self) -> None:
         self._samples, self._clock = 0, time.perf_counter()
 
-    def _log_step(self, means: Mapping[str, Tensor], norm: Tensor, learning_rate: float) -> None:
+    def _log_step(self, means: Mapping[str, Tensor], norms: Mapping[str, Tensor], learning_rate: float) -> None:
         everywhere = total(torch.stack(list(means.values())))
         losses = dict(zip(means, everywhere, strict=True))
         loss = self.balance(losses).detach()
         rate = self._samples / (time.perf_counter() - self._clock)  # loading counts, validation does not
         self._restart_clock()
         values = {f"train/{name}/loss": value for name, value in losses.items()}
-        values |= {"lr": learning_rate, "grad_norm": norm, "train/loss": loss}
+        values |= {"lr": learning_rate, **norms, "train/loss": loss}
+        values |= {} if self.modality_balance is None else self.modality_balance.values()
         self._log(values | {"time/samples_per_second": rate})
 
     def _log(self, values: Mapping[str, Any]) -> None:
@@ -192,19 +222,35 @@ class LitModel(LightningModule):
 
     def _start_evaluation(self) -> None:
         self._sums = {}
+        self._judged = dict.fromkeys(self.subset_metrics, torch.zeros((), dtype=torch.long, device=self.device))
+        self._attention = dict.fromkeys(self.model.encoders, torch.zeros((), dtype=torch.double, device=self.device))
         for metric in [*self.metrics.values(), *self.subset_metrics.values()]:
             cast(Metric, metric).reset()
 
     def validation_step(self, window: list[Batch], batch_idx: int) -> None:
-        """Show one batch to the metrics of every task."""
-        self._evaluate(window[0])
+        """Show one batch to the metrics of every task, and how each modality fares alone."""
+        view = self._evaluate(window[0])
+        self._judge(view, [(name, subset) for name, subset in self._judged_subsets() if len(subset) == 1])
+        self._watch_attention(view)
+        if self.modality_balance is not None:
+            self.modality_balance.validate(view)
 
     def test_step(self, window: list[Batch], batch_idx: int) -> None:
         """As validation, and again with some modalities alone."""
         view = self._evaluate(window[0])
-        for name, subset in self._judged_subsets():
-            part, task = view.only(subset), self.tasks[name]
-            task.update(self.subset_metrics[_subset_key(name, subset)], part.predictions(name), part.batch)
+        self._judge(view, self._judged_subsets())
+
+    def _judge(self, view: View, subsets: list[tuple[str, tuple[str, ...]]]) -> None:
+        for name, subset in subsets:
+            part, task, key = view.only(subset), self.tasks[name], _subset_key(name, subset)
+            task.update(self.subset_metrics[key], part.predictions(name), part.batch)
+            self._judged[key] = self._judged[key] + task.count(part.batch)
+
+    def _watch_attention(self, view: View) -> None:
+        """How much of the attention of what is fused goes to each modality; nothing where the fusion has no maps."""
+        for (_, key), weights in view.attention().items():
+            if key in self.model.encoders:
+                self._attention[key] = self._attention[key] + weights.sum().double()
 
     def _judged_subsets(self) -> list[tuple[str, tuple[str, ...]]]:
         return [
@@ -227,6 +273,8 @@ class LitModel(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Compute and log the metrics of the validation split."""
         self._finish_evaluation("val")
+        if self.modality_balance is not None:
+            self.modality_balance.end_validation()
         self._restart_clock()
 
     def on_test_epoch_end(self) -> None:
@@ -246,15 +294,33 @@ class LitModel(LightningModule):
             table[f"{name}/loss"] = {"value": float(losses[name]), "chance": None}
             table |= _scalars(name, values, task.chance(values))
             exhibits += task.exhibits(values, partial(self.name_row, stage))
-        for name, subset in self._judged_subsets() if stage == "test" else []:
-            if name in losses:
+        for name, subset in self._judged_subsets():
+            here = stage == "test" or len(subset) == 1
+            if here and name in losses and total(self._judged[_subset_key(name, subset)]) > 0:
                 values = cast(Metric, self.subset_metrics[_subset_key(name, subset)]).compute()
                 chance = self.tasks[name].chance(values)
                 table |= _scalars(f"{name}/{'+'.join(subset)}_only", values, chance)
         if losses:
             table["loss"] = {"value": float(self.balance(losses)), "chance": None}
         self.table, self.exhibits = table, exhibits
-        self._log({f"{stage}/{name}": entry["value"] for name, entry in table.items()})
+        self._log({f"{stage}/{name}": entry["value"] for name, entry in table.items()} | self._shares(stage))
+
+    def _shares(self, stage: str) -> dict[str, Tensor]:
+        """Each modality's share of the attention of the validation split, where the fusion has maps."""
+        if stage != "val" or not self.model.has_maps or len(self._attention) < 2:
+            return {}
+        sums = total(torch.stack(list(self._attention.values())))
+        return {f"attention/{m}": share for m, share in zip(self._attention, sums / sums.sum(), strict=True)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What a balance of modalities keeps beside its parameters."""
+        if self.modality_balance is not None:
+            checkpoint["modality_balance"] = self.modality_balance.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it back."""
+        if self.modality_balance is not None and "modality_balance" in checkpoint:
+            self.modality_balance.restore(checkpoint["modality_balance"])
 
     def predict_step(self, window: list[Batch], batch_idx: int) -> list[dict[str, Any]]:
         """One dict a sample: its id and what each task says of it."""

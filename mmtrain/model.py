@@ -4,6 +4,7 @@ A task does not get tensors but a `View` of the batch, and asks it for what it r
 fused ones, another task's predictions, or the same with rows paired otherwise. A view computes each at most once.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -11,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from mmtrain.layers.attention import AttentionMaps
 from mmtrain.tasks.task import Task
 from mmtrain.tuning import still_modules
 from mmtrain.types import Batch, Features
@@ -55,6 +57,11 @@ class MultimodalModel(nn.Module):
         """The tasks by name, as what they are."""
         return {name: cast(Task, task) for name, task in self.tasks.items()}
 
+    @property
+    def has_maps(self) -> bool:
+        """Whether the fusion can say what it reads."""
+        return self.fusion is not None and "return_attention" in inspect.signature(self.fusion.forward).parameters
+
     def view(self, batch: Batch) -> "View":
         """A lazy look at a batch."""
         return View(model=self, batch=batch)
@@ -82,6 +89,14 @@ class View:
             assert self.model.fusion is not None, "a task reads `fused` but no fusion was built"
             self._fused = self.model.fusion({m: self.encoded(m) for m in self.model.encoders})
         return self._fused
+
+    def attention(self) -> AttentionMaps:
+        """What the fusion's tokens read of each modality, by (query, key); {} where it has no such maps."""
+        if not self.model.has_maps:
+            return {}
+        assert self.model.fusion is not None
+        _, maps = self.model.fusion({m: self.encoded(m) for m in self.model.encoders}, return_attention=True)
+        return maps
 
     def features(self, name: str) -> Features:
         """`fused`, or the modality of that name."""

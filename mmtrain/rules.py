@@ -57,6 +57,7 @@ ADDED: Mapping[str, tuple[str, ...]] = {
     "fusion": ("dims",),
     "task": ("dims", "known_targets", "decides"),
     "balance": ("weights",),
+    "modality_balance": ("tasks", "dims"),
 }
 # Lightning and torch take null for theirs, and words for some, and say themselves what they do not like.
 NULLABLE = re.compile(

@@ -11,6 +11,7 @@ from mmtrain.distributed import gather, gather_with_gradient, rank, total, world
 from mmtrain.model import MultimodalModel
 from mmtrain.types import Batch
 from tests.batches import gradients, make_batch, make_model
+from tests.fusions import FUSIONS
 from tests.ranks import on_ranks
 
 TASKS = ("contrastive", "classification", "matching")
@@ -104,6 +105,26 @@ def train_alone(rows: Sequence[Rows], fusion: str | None, tasks: Sequence[str]) 
         sums[name] = (loss, count)
     sum(loss / count.clamp(min=1) for loss, count in sums.values()).backward()
     return {**{f"count of {name}": count for name, (_, count) in sums.items()}, **gradients(model)}
+
+
+def gradients_on_rank(mine: int, rows: Sequence[Rows]) -> dict[str, dict[str, Tensor]]:
+    """With every fusion."""
+    return {fusion: train_on_rank(mine, rows, fusion, TASKS[1:2]) for fusion in FUSIONS}
+
+
+def test_every_fusion_with_a_rank_of_texts_and_a_rank_of_pictures() -> None:
+    rows = [TEXT_ONLY, IMAGE_ONLY]
+    expected = {fusion: train_alone(rows, fusion, TASKS[1:2]) for fusion in FUSIONS}
+    for found in on_ranks(2, gradients_on_rank, rows):
+        for fusion, values in expected.items():
+            for name, value in values.items():
+                torch.testing.assert_close(
+                    found[fusion][name],
+                    value,
+                    rtol=1e-6,
+                    atol=1e-6,
+                    msg=lambda text, at=(fusion, name): f"{at}: {text}",
+                )
 
 
 @pytest.mark.parametrize(

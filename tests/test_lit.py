@@ -233,9 +233,20 @@ def test_training_values_are_logged_at_every_nth_optimizer_step(
     """The step is that of the optimizer, whatever the number of micro-batches."""
     rows = fit(make_lit(tasks=ALL, log_every_n_steps=every), [cut(random_batch(n), [4, 4]) for n in range(5)], tmp_path)
     assert [step for step, _ in rows] == expected
-    names = {"lr", "grad_norm", "train/loss", "time/samples_per_second", "epoch"}
+    names = {"lr", "grad_norm", "train/loss", "time/samples_per_second", "epoch", "grad_norm/image", "grad_norm/text"}
     assert {name for _, row in rows for name in row} == names | {f"train/{task}/loss" for task in ALL}
     assert all(row["time/samples_per_second"] > 0 for _, row in rows)
+
+
+def test_the_gradient_norm_of_each_encoder_is_logged(tmp_path: Path) -> None:
+    lit = make_lit(tasks=ALL, gradient_clip_val=1e-3)
+    ((_, row),) = fit(lit, [[random_batch(3)]], tmp_path)
+    reference = make_lit(tasks=ALL)
+    torch.manual_seed(mix(0, 0, 0) >> 1)
+    mean_loss(reference, random_batch(3)).backward()
+    for modality, encoder in reference.model.encoders.items():
+        norm = math.sqrt(sum(float(p.grad.square().sum()) for p in encoder.parameters()))
+        assert row[f"grad_norm/{modality}"] == pytest.approx(norm, rel=1e-6)
 
 
 def test_callbacks_can_watch_what_is_logged(tmp_path: Path) -> None:
@@ -327,10 +338,23 @@ def test_a_test_judges_the_fused_features_with_each_modality_alone(tmp_path: Pat
     alone = {name for name in logged if "_only" in name}
     assert alone == {f"test/classification/{m}_only/{v}" for m in ("image", "text") for v in ("accuracy", "macro_f1")}
     for (modality,) in subsets:
-        other = evaluate(lit, [[batch.only([modality])]], tmp_path)  # in validation only what is asked is judged
-        assert not any("_only" in name for name in other)
+        other = evaluate(lit, [[batch.only([modality])]], tmp_path)
         assert logged[f"test/classification/{modality}_only/accuracy"] == other["val/classification/accuracy"]
     assert len({logged[f"test/classification/{m}accuracy"] for m in ("", "image_only/", "text_only/")}) > 1
+
+
+def test_validation_says_what_each_modality_carries(tmp_path: Path) -> None:
+    """Its accuracy alone, if rows have it at all, and its share of the attention."""
+    lit, batch = make_lit(tasks=("classification",), test_subsets=[("image",), ("text",)]), random_batch(8, size=12)
+    logged = evaluate(lit, [[part] for part in cut(batch, [6, 6])], tmp_path)
+    _, maps = lit.model.fusion({m: lit.model.view(batch).encoded(m) for m in ("image", "text")}, return_attention=True)
+    sums = {m: sum(float(w.sum()) for (_, key), w in maps.items() if key == m) for m in ("image", "text")}
+    for modality, weight in sums.items():
+        assert logged[f"attention/{modality}"] == pytest.approx(weight / sum(sums.values()), rel=1e-6)
+        assert f"val/classification/{modality}_only/accuracy" in logged
+    without = evaluate(lit, [[batch.only(["image"])]], tmp_path)
+    assert without["attention/image"] == 1.0
+    assert not any("text_only" in name for name in without)
 
 
 def test_exhibits_name_the_rows_of_the_split_that_was_judged(tmp_path: Path) -> None:

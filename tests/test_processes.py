@@ -53,7 +53,15 @@ def test_two_processes_train_and_test_as_one(eval_batch_size: int, tables: Path,
         assert with_one[name]["value"] == pytest.approx(entry["value"], abs=1e-6), name
 
 
-@pytest.mark.parametrize("tuning", [[], ["encoder.image.freeze_until=4", "encoder.text.lr_scale=0.5"]])
+@pytest.mark.parametrize(
+    "tuning",
+    [
+        [],
+        ["encoder.image.freeze_until=4", "encoder.text.lr_scale=0.5"],
+        ["modality_balance=ogm_ge"],
+        ["modality_balance=gradient_blend"],
+    ],
+)
 def test_two_processes_take_the_steps_of_one(tuning: list[str], tables: Path, tmp_path: Path) -> None:
     """One global batch, no dropout: the weights after an epoch agree, whatever the number of processes."""
     plain = ["task=[contrastive,classification]", "encoder.text.dropout=0", "fusion.dropout=0", "trainer.max_epochs=1"]

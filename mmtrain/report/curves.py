@@ -25,8 +25,14 @@ Points = dict[int, float]
 
 SPLITS = ("train", "val")
 OVERALL = "All tasks together"
+CARRIES = "What each modality carries"
 RUNNING = "How it ran"
 TITLES = {"lr": "learning rate", "grad_norm": "gradient norm"}
+OF_MODALITIES = {
+    "grad_norm": "gradient norm of each encoder",
+    "attention": "share of attention",
+    "modality_balance": "modality balance",
+}
 MAX_POINTS = 400
 INK = "#010203"
 # Legible on white and on near-black; each has a dash of its own for those who see no hue.
@@ -112,7 +118,7 @@ def panels(metrics: Mapping[str, Points]) -> list[Panel]:
             continue
         group, title, label = _place(name)
         found.setdefault((group, title), Panel(group, title)).curves[label] = points
-    rank = {OVERALL: 0, RUNNING: 2}
+    rank = {OVERALL: 0, CARRIES: 2, RUNNING: 3}
     groups = list(dict.fromkeys(group for group, _ in found))
     return sorted(found.values(), key=lambda p: (rank.get(p.group, 1), groups.index(p.group), p.title != "loss"))
 
@@ -120,11 +126,16 @@ def panels(metrics: Mapping[str, Points]) -> list[Panel]:
 def _place(name: str) -> tuple[str, str, str]:
     """Group, title and label of a logged name: where its curve is drawn, and beside which others."""
     first, _, rest = name.partition("/")
+    if first in OF_MODALITIES and rest:
+        return CARRIES, OF_MODALITIES[first], rest
     if first not in SPLITS:
         if first == "time" and rest:
             return RUNNING, _words(rest), ""
         return RUNNING, TITLES.get(first, _words(first)), rest
     task, _, metric = rest.rpartition("/")
+    alone = re.fullmatch(r"(.+)/([^/]+)_only", task)
+    if alone is not None:
+        return CARRIES, f"{alone[1]}: {_words(metric)} of each alone", alone[2]
     recall = re.fullmatch(r"(?:(?P<direction>.+)_)?(?P<at>R@\d+)", metric)
     if recall is None:
         return task or OVERALL, _words(metric), first

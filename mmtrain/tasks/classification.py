@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
-from mmtrain.layers.head import Decides, make_head
+from mmtrain.layers.head import Decides, PooledHead, make_head
 from mmtrain.losses.cross_entropy import cross_entropy
 from mmtrain.types import Batch, ClassTarget, Confusion, Retrieval
 
@@ -59,12 +59,24 @@ class Classification(nn.Module):
                 f"target = {target} has only the class {', '.join(self.names) or 'none'} in training;"
                 " add rows of another, or leave the task out"
             )
+        self.dropout = dropout
         decides = decides if reads == "fused" else None
         self.head = make_head(dims[reads], len(self.names), dropout=dropout, decides=decides)
 
     def forward(self, view: Any) -> Tensor:
         """Logits (B, C) for a view."""
         return self.head(view.features(self.reads[0]))
+
+    def new_head(self, dim: int) -> nn.Module:
+        """Another head for features of that width."""
+        return PooledHead(dim, len(self.names), dropout=self.dropout)
+
+    def confidence(self, predictions: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The probability of the true class, summed over the labelled rows, and their count."""
+        valid = self._valid(batch)
+        truth = batch.targets[self.targets[0]].masked_fill(~valid, 0).unsqueeze(1)
+        probability = predictions.float().softmax(dim=1).gather(1, truth).squeeze(1)
+        return probability.masked_fill(~valid, 0.0).sum(), valid.sum()
 
     def _valid(self, batch: Batch) -> Tensor:
         return batch.labelled[self.targets[0]] & self._readable(batch)
