@@ -21,12 +21,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torchmetrics import Metric
 
+from mmtrain.attended import attention_mass
 from mmtrain.data.order import mix
 from mmtrain.distributed import rank, total, world_size
 from mmtrain.modality_balance.modality_balance import ModalityBalance
 from mmtrain.model import MultimodalModel, View
 from mmtrain.tuning import Tuning, held, rates_of
-from mmtrain.types import Batch, Confusion, Retrieval
+from mmtrain.types import Attended, Batch, Exhibit
 
 _MODULATES = 0x06E  # of draws that are the same on every rank
 
@@ -79,7 +80,9 @@ class LitModel(LightningModule):
             {_subset_key(name, s): self.tasks[name].metrics() for name, s in self._judged_subsets()}
         )
         self.table: dict[str, dict[str, float | None]] = {}
-        self.exhibits: list[Retrieval | Confusion] = []
+        self.exhibits: list[Exhibit] = []
+        self.look: Callable[[View], list[Attended]] = lambda view: []  # at what the report can draw of a batch
+        self._looks: list[Attended] = []
         self._sums: dict[str, Tensor] = {}
         self._attention: dict[str, Tensor] = {}
         self._judged: dict[str, Tensor] = {}
@@ -239,6 +242,8 @@ class LitModel(LightningModule):
         """As validation, and again with some modalities alone."""
         view = self._evaluate(window[0])
         self._judge(view, self._judged_subsets())
+        if batch_idx == 0:
+            self._looks = self.look(view)
 
     def _judge(self, view: View, subsets: list[tuple[str, tuple[str, ...]]]) -> None:
         for name, subset in subsets:
@@ -247,10 +252,9 @@ class LitModel(LightningModule):
             self._judged[key] = self._judged[key] + task.count(part.batch)
 
     def _watch_attention(self, view: View) -> None:
-        """How much of the attention of what is fused goes to each modality; nothing where the fusion has no maps."""
-        for (_, key), weights in view.attention().items():
-            if key in self.model.encoders:
-                self._attention[key] = self._attention[key] + weights.sum().double()
+        """How much of the attention in the fusion goes to each modality; nothing where it has no maps."""
+        for m, mass in attention_mass(view.attention(), list(self.model.encoders)).items():
+            self._attention[m] = self._attention[m] + mass.to(self.device)
 
     def _judged_subsets(self) -> list[tuple[str, tuple[str, ...]]]:
         return [
@@ -283,7 +287,7 @@ class LitModel(LightningModule):
 
     def _finish_evaluation(self, stage: str) -> None:
         table: dict[str, dict[str, float | None]] = {}
-        exhibits: list[Retrieval | Confusion] = []
+        exhibits: list[Exhibit] = []
         losses: dict[str, Tensor] = {}
         for name, task in self.tasks.items():
             loss, count = total(self._sums[name])
@@ -302,14 +306,16 @@ class LitModel(LightningModule):
                 table |= _scalars(f"{name}/{'+'.join(subset)}_only", values, chance)
         if losses:
             table["loss"] = {"value": float(self.balance(losses)), "chance": None}
-        self.table, self.exhibits = table, exhibits
+        self.table, self.exhibits = table, [*exhibits, *(self._looks if stage == "test" else [])]
         self._log({f"{stage}/{name}": entry["value"] for name, entry in table.items()} | self._shares(stage))
 
     def _shares(self, stage: str) -> dict[str, Tensor]:
-        """Each modality's share of the attention of the validation split, where the fusion has maps."""
-        if stage != "val" or not self.model.has_maps or len(self._attention) < 2:
+        """Each modality's share of the attention of the validation split, where the fusion chooses between them."""
+        if stage != "val" or not self.model.has_maps:
             return {}
         sums = total(torch.stack(list(self._attention.values())))
+        if sums.sum() == 0:
+            return {}
         return {f"attention/{m}": share for m, share in zip(self._attention, sums / sums.sum(), strict=True)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

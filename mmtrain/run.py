@@ -12,6 +12,8 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from rich.console import Console
 
 import mmtrain
+from mmtrain.attended import attended
 from mmtrain.build import build_data, build_lit, build_model, build_trainer
 from mmtrain.callbacks.parts import describe_parts, parts_table
 from mmtrain.callbacks.quarantine import Quarantine
@@ -34,12 +37,15 @@ from mmtrain.checkpoints import (
     load_checkpoint,
     newest_checkpoint,
 )
+from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
 from mmtrain.lit import LitModel
+from mmtrain.model import View
 from mmtrain.report.report import write_report
 from mmtrain.report.table import metrics_table
 from mmtrain.transfer import take_weights
+from mmtrain.types import Attended
 
 # a log file is as wide as the tables need
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -239,10 +245,22 @@ def _build(cfg: DictConfig, data: DataModule) -> LitModel:
     model = build_model(cfg, data)
     lit = build_lit(cfg, model)
     lit.name_row = lambda stage, row: data.split(stage).name(row)
+    lit.look = _look(data, list(model.encoders))
     if cfg.trainer.compile:
         for part in [*model.encoders.values(), *([model.fusion] if model.fusion is not None else [])]:
             part.compile(dynamic=True)
     return lit
+
+
+def _look(data: DataModule, modalities: list[str]) -> Callable[[View], list[Attended]]:
+    """What the report can draw of a batch: text over picture, where there are such inputs."""
+    of_kind = {data.inputs[m].kind: m for m in reversed(modalities)}
+    image, text = of_kind.get("image"), of_kind.get("text")
+    if image is None:
+        return lambda view: []
+    kind = None if text is None else data.inputs[text]
+    names: list[str] = kind.words() if isinstance(kind, Worded) else []
+    return partial(attended, image=image, text=text, words=lambda ids: [names[i] for i in ids])
 
 
 def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, Record]:

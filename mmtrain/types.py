@@ -236,3 +236,23 @@ class Confusion:
     task: str
     names: list[str]
     counts: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Attended:
+    """For a report: what one row's words, or the fused tokens, read of its picture.
+
+    Attributes:
+        id: of the row.
+        query: the modality that asks, or "fused".
+        words: what each map belongs to.
+        grids: by word, the weight of each patch, row by row from the top; a word's weights sum to 1 at most.
+    """
+
+    id: str
+    query: str
+    words: list[str]
+    grids: list[list[list[float]]]
+
+
+Exhibit = Retrieval | Confusion | Attended

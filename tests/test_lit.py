@@ -345,9 +345,11 @@ def test_a_test_judges_the_fused_features_with_each_modality_alone(tmp_path: Pat
 
 def test_validation_says_what_each_modality_carries(tmp_path: Path) -> None:
     """Its accuracy alone, if rows have it at all, and its share of the attention."""
-    lit, batch = make_lit(tasks=("classification",), test_subsets=[("image",), ("text",)]), random_batch(8, size=12)
+    model = make_model(tasks=("classification",), fusion="merged_attn")
+    lit, batch = make_lit(model=model, test_subsets=[("image",), ("text",)]), random_batch(8, size=12)
     logged = evaluate(lit, [[part] for part in cut(batch, [6, 6])], tmp_path)
-    _, maps = lit.model.fusion({m: lit.model.view(batch).encoded(m) for m in ("image", "text")}, return_attention=True)
+    with torch.no_grad():
+        maps = lit.model.view(batch).attention()
     sums = {m: sum(float(w.sum()) for (_, key), w in maps.items() if key == m) for m in ("image", "text")}
     for modality, weight in sums.items():
         assert logged[f"attention/{modality}"] == pytest.approx(weight / sum(sums.values()), rel=1e-6)

@@ -5,13 +5,15 @@ import io
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 
-from mmtrain.types import Confusion, Hit, Retrieval
+from mmtrain.types import Attended, Confusion, Hit, Retrieval
 
 THUMBNAIL_SIZE = 144  # pixels; shown at 96, so that a sharp screen has something to show
 MAX_CLASSES = 30
 OTHERS = "all others"
+HEAT, HEAT_ALPHA, FULL = (214, 73, 28), 215, 4.0  # the colour of what is read, its opacity at so many even shares
 
 
 class Thumbnail(NamedTuple):
@@ -47,11 +49,28 @@ class Album:
             self._by_id[id] = None if picture is None else self._add(picture)
         return self._by_id[id]
 
+    def overlay(self, id: str, grid: Sequence[Sequence[float]]) -> Thumbnail | None:
+        """The picture of a row in grey under the weights of its patches, None where the row has no picture."""
+        picture = self._picture(id)
+        return None if picture is None else self._add(_overlay(picture, grid))
+
     def _add(self, picture: Image.Image) -> Thumbnail:
         small = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
         small.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
         uri = _data_uri(small)
         return self._by_uri.setdefault(uri, Thumbnail(f"picture{len(self._by_uri)}", *small.size, uri))
+
+
+def _overlay(picture: Image.Image, grid: Sequence[Sequence[float]]) -> Image.Image:
+    """Light grey where nothing was read, all red where FULL times an even share was."""
+    size = (THUMBNAIL_SIZE, THUMBNAIL_SIZE)
+    base = Image.new("RGBA", picture.size, "white")
+    base.alpha_composite(picture.convert("RGBA"))
+    grey = ImageOps.grayscale(base.convert("RGB")).resize(size).point(lambda v: 96 + v * 159 // 255).convert("RGB")
+    weights = np.asarray(grid, dtype=np.float32)
+    heat = Image.fromarray(weights / max(FULL * float(weights.mean()), 1e-12)).resize(size, Image.Resampling.BICUBIC)
+    mask = Image.fromarray((np.clip(np.asarray(heat), 0.0, 1.0) * HEAT_ALPHA).astype(np.uint8))
+    return Image.composite(Image.new("RGB", size, HEAT), grey, mask)
 
 
 def _data_uri(picture: Image.Image) -> str:
@@ -118,6 +137,29 @@ def grid(retrieval: Retrieval, *, album: Album, text: Callable[[str], str | None
         num_columns=max((len(row) for _, row in rows), default=0),
         num_found=sum(any(answer.correct for answer in row) for _, row in rows),
     )
+
+
+class Gaze(NamedTuple):
+    """A row of maps over one picture: the picture, then each word with what it read."""
+
+    id: str
+    words: str | None
+    query: str
+    picture: Thumbnail
+    maps: list[tuple[str, Thumbnail, float]]
+
+
+def gaze(attended: Attended, *, album: Album, text: Callable[[str], str | None]) -> Gaze | None:
+    """What a row's words read of its picture, None where there is no picture to show it on."""
+    picture = album.take(attended.id)
+    maps = []
+    for word, grid in zip(attended.words, attended.grids, strict=True):
+        over = album.overlay(attended.id, grid)
+        if over is not None:
+            maps.append((word, over, sum(map(sum, grid))))
+    if picture is None or not maps:
+        return None
+    return Gaze(attended.id, text(attended.id), attended.query, picture, maps)
 
 
 class Cell(NamedTuple):

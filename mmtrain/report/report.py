@@ -19,10 +19,10 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from mmtrain.report.curves import Panel, draw, panels, read_metrics
-from mmtrain.report.exhibits import Album, grid, matrix
+from mmtrain.report.exhibits import Album, gaze, grid, matrix
 from mmtrain.report.subsets import is_of_subset, subset_tables
 from mmtrain.report.table import against_chance, digits, short
-from mmtrain.types import Confusion, Retrieval
+from mmtrain.types import Attended, Confusion, Exhibit, Retrieval
 
 NO_SUMMARY: dict[str, Any] = {
     "status": None,
@@ -55,7 +55,7 @@ class Figure(NamedTuple):
 def write_report(
     run_dir: Path,
     *,
-    exhibits: Sequence[Retrieval | Confusion],
+    exhibits: Sequence[Exhibit],
     picture: Callable[[str], Image.Image | None],
     text: Callable[[str], str | None],
 ) -> Path:
@@ -101,7 +101,7 @@ def _breakable(name: str) -> Markup:
 def _contents(
     run_dir: Path,
     *,
-    exhibits: Sequence[Retrieval | Confusion],
+    exhibits: Sequence[Exhibit],
     picture: Callable[[str], Image.Image | None],
     text: Callable[[str], str | None],
 ) -> dict[str, Any]:
@@ -124,6 +124,7 @@ def _contents(
         "subsets": subset_tables(summary["test"]),
         "curves": _drawn(curves, best_step=summary["best"] and summary["best"]["step"]),
         "grids": [grid(e, album=album, text=text) for e in exhibits if isinstance(e, Retrieval)],
+        "gazes": [g for e in exhibits if isinstance(e, Attended) if (g := gaze(e, album=album, text=text))],
         "matrices": [matrix(e) for e in exhibits if isinstance(e, Confusion)],
         "thumbnails": album.thumbnails,
         "config": config,

@@ -1,10 +1,13 @@
 """Exhibits: thumbnails stand once, confusion matrices keep their sums."""
 
+import base64
+import io
+
 import pytest
 from PIL import Image
 
-from mmtrain.report.exhibits import MAX_CLASSES, Album, grid, matrix
-from mmtrain.types import Confusion, Hit, Retrieval
+from mmtrain.report.exhibits import MAX_CLASSES, Album, Thumbnail, gaze, grid, matrix
+from mmtrain.types import Attended, Confusion, Hit, Retrieval
 
 
 def test_each_distinct_picture_is_kept_once_and_asked_for_once() -> None:
@@ -69,3 +72,23 @@ def test_of_very_many_classes_those_with_most_mistakes_are_shown() -> None:
     worst = next(row for row in shown.rows if row.name == f"c{num - 1}")
     assert worst.accuracy == 5 / 12
     assert (shown.num_right, shown.total) == (5 * num, 5 * num + 7)
+
+
+def test_a_gaze_is_the_picture_and_each_word_over_it() -> None:
+    pictures = {"a": Image.new("RGB", (40, 40), "white"), "b": None}
+    album = Album(picture=pictures.get)
+    look = Attended("a", "text", ["red", "dog"], [[[0.5, 0.0], [0.0, 0.0]], [[0.25, 0.25], [0.25, 0.25]]])
+    seen = gaze(look, album=album, text={"a": "a red dog"}.get)
+    assert seen is not None
+    assert (seen.id, seen.words, seen.query) == ("a", "a red dog", "text")
+    assert [(word, share) for word, _, share in seen.maps] == [("red", 0.5), ("dog", 1.0)]
+    red, even = (_pixels(picture) for _, picture, _ in seen.maps)
+    corner, far = red.getpixel((4, 4)), red.getpixel((140, 140))
+    assert corner[0] - corner[2] > 100 and abs(far[0] - far[2]) < 12  # red where it was read, grey where it was not
+    one, other = even.getpixel((4, 4)), even.getpixel((140, 140))
+    assert all(abs(x - y) < 12 for x, y in zip(one, other, strict=True))
+    assert gaze(Attended("b", "text", ["x"], [[[1.0]]]), album=album, text={}.get) is None
+
+
+def _pixels(thumbnail: Thumbnail) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(thumbnail.uri.partition(",")[2]))).convert("RGB")
