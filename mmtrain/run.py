@@ -41,6 +41,7 @@ from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
 from mmtrain.lit import LitModel
+from mmtrain.memory import keep_freed_memory
 from mmtrain.model import View
 from mmtrain.report.report import write_report
 from mmtrain.report.table import metrics_table
@@ -55,6 +56,7 @@ def run(cfg: DictConfig) -> int:
     """Do what `mode` says; the exit status."""
     signal.signal(signal.SIGTERM, _leave)
     _quiet()
+    keep_freed_memory()
     try:
         {"fit": fit, "test": test, "predict": predict}[cfg.mode](cfg)
     except ConfigError as error:

@@ -1,0 +1,39 @@
+"""The commands of docs/, each composed with a configuration that holds: what they name is there."""
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from mmtrain.checks import faults_of
+from mmtrain.command import config_dir
+
+DOCS = sorted((Path(__file__).resolve().parent.parent / "docs").glob("*.md"))
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The arguments of every `python train.py` in an indented block; a line that ends with a backslash goes on."""
+    text = os.path.expandvars(page.read_text(encoding="utf-8")).replace("\\\n", " ")
+    lines = [line.strip() for line in re.findall(r"^    .*$", text, flags=re.MULTILINE)]
+    return [shlex.split(line, comments=True)[2:] for line in lines if line.startswith("python train.py")]
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)
+def test_every_command_is_a_right_configuration(page: Path) -> None:
+    found = commands(page)
+    assert found
+    for arguments in found:
+        overrides = [a for a in arguments if a != "-m" and not a.startswith(("init_from=", "run_dir=outputs/"))]
+        said = faults_of(config_dir(), None, overrides, multirun="-m" in arguments)
+        assert said == [], shlex.join(arguments)
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)
+def test_every_part_that_a_page_names_is_there(page: Path) -> None:
+    """`fusion=NAME` and `encoder/MODALITY=NAME`, wherever they stand."""
+    text = page.read_text(encoding="utf-8")
+    for group, names in re.findall(r"\b(fusion|encoder/\w+|modality_balance)=([a-z_0-9]+(?:,[a-z_0-9]+)*)", text):
+        for name in names.split(","):
+            assert (config_dir() / group / f"{name}.yaml").is_file(), f"{group}={name}"
