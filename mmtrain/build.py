@@ -326,12 +326,11 @@ def _task(cfg: DictConfig, name: str, facts: Mapping[str, Any], data: DataModule
 
 def build_lit(cfg: DictConfig, model: MultimodalModel) -> LitModel:
     """The LightningModule around a model."""
-    weights = {name: task.weight for name, task in model.tasks.items()}
     sizes = {"single": [1], "all": range(1, len(model.encoders))}.get(cfg.test.subsets, [])
     subsets = [s for size in sizes if len(model.encoders) > 1 for s in combinations(model.encoders, size)]
     return LitModel(
         model=model,
-        balance=make(cfg.balance, "balance", weights=weights),
+        balance=_balance(cfg.balance, list(model.tasks)),
         optimizer=lambda groups: make(cfg.optimizer, "optimizer", params=groups),
         schedule=make(cfg.schedule, "schedule"),
         seed=cfg.seed,
@@ -341,6 +340,11 @@ def build_lit(cfg: DictConfig, model: MultimodalModel) -> LitModel:
         tunings=tunings_of(cfg, list(model.encoders)),
         modality_balance=_modality_balance(cfg.modality_balance, model),
     )
+
+
+def _balance(cfg: DictConfig, tasks: list[str]) -> Any:
+    takes = inspect.signature(get_object(cfg._target_)).parameters
+    return make(cfg, "balance", **({"tasks": tasks} if "tasks" in takes else {}))
 
 
 def _modality_balance(cfg: DictConfig, model: MultimodalModel) -> Any:

@@ -22,14 +22,17 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torchmetrics import Metric
 
 from mmtrain.attended import attention_mass
+from mmtrain.balance.balance import Balance
+from mmtrain.balance.fixed import Fixed
 from mmtrain.data.order import mix
 from mmtrain.distributed import rank, total, world_size
 from mmtrain.modality_balance.modality_balance import ModalityBalance
 from mmtrain.model import MultimodalModel, View
+from mmtrain.step_look import Run, StepLook
 from mmtrain.tuning import Tuning, held, rates_of
 from mmtrain.types import Attended, Batch, Exhibit
 
-_MODULATES = 0x06E  # of draws that are the same on every rank
+_SHARED = 0x06E  # of draws that are the same on every rank
 
 
 class LitModel(LightningModule):
@@ -37,7 +40,7 @@ class LitModel(LightningModule):
 
     Args:
         model: the network.
-        balance: one scalar from the task losses.
+        balance: a weight for each task, step by step; see `mmtrain.balance.balance`.
         optimizer: parameter groups -> optimizer.
         schedule: (step, total steps) -> factor of the learning rate.
         seed: every step's random state follows from it, the step and the rank.
@@ -52,7 +55,7 @@ class LitModel(LightningModule):
         self,
         *,
         model: MultimodalModel,
-        balance: nn.Module,
+        balance: Balance,
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         schedule: Callable[[int, int], float],
         seed: int,
@@ -86,6 +89,7 @@ class LitModel(LightningModule):
         self._sums: dict[str, Tensor] = {}
         self._attention: dict[str, Tensor] = {}
         self._judged: dict[str, Tensor] = {}
+        self._epoch_sums, self._epoch_steps = torch.zeros(len(self.tasks), dtype=torch.double), 0
         self._samples, self._clock = 0, 0.0
         self.name_row: Callable[[str, int], str] = lambda stage, row: str(row)
         self.step_of_weights: int | None = None  # where the weights come from a checkpoint that is only looked at
@@ -94,46 +98,77 @@ class LitModel(LightningModule):
 
     def training_step(self, window: list[Batch], batch_idx: int) -> None:
         """One optimizer step over the micro-batches of this rank."""
-        self._seed_step()
         counts = self._counts(window)
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, LightningOptimizer)
         assert isinstance(schedule, LRScheduler)
         optimizer.zero_grad()
-        means = {name: torch.zeros((), device=self.device) for name in counts}
         waiting = self._waiting()
         wait_for = [p for encoder in waiting for p in encoder.parameters() if p.requires_grad]
-        for number, batch in enumerate(window):
-            with self._synchronized(number == len(window) - 1):
-                with held(waiting):
-                    losses = {n: s / counts[n].clamp(min=1) for n, s in self._sums_of(batch).items()}
+        look = self._look_at(window, counts, waiting)
+        weights = [w * t.weight for w, t in zip(self.balance.weights(look).tolist(), self.tasks.values(), strict=True)]
+        means = torch.zeros(len(self.tasks), device=self.device)
+        for number in range(len(window)):
+            last = number == len(window) - 1
+            with self._synchronized(last):
+                losses = look.take(number).losses
+                means = means + torch.stack([x.detach() for x in losses])
                 # DDP takes the mean over the ranks; the sum is wanted, because counts are those of all ranks
-                loss = self.balance(losses) * world_size()
+                loss = _weighted(losses, weights) * world_size()
+                if last:
+                    means = total(means)
+                    own = self.balance.own_loss(self._weighed(means))
+                    loss = loss if own is None else loss + own
                 # DDP waits for a gradient of every parameter that can have one
                 self.manual_backward(loss + sum((p * 0.0).sum() for p in wait_for) if world_size() > 1 else loss)
-            means = {n: means[n] + loss.detach() for n, loss in losses.items()}
         for p in wait_for:
             p.grad = None  # the optimizer passes it over, also its moments and its decay
         if self.modality_balance is not None:
-            self.modality_balance.modulate(self.model.encoders, seed=mix(self.seed, self.global_step, _MODULATES) >> 1)
+            self.modality_balance.modulate(self.model.encoders, seed=look.seed)
         norms = self._norms()
         norm = self._clip(optimizer)
         learning_rate = optimizer.param_groups[0]["lr"]  # of this step; the schedule goes on to that of the next
         optimizer.step()
         schedule.step()
+        self.balance.after_step(look.again())
+        self._epoch_sums = self._epoch_sums.to(means.device) + self._weighed(means)
+        self._epoch_steps += 1
         self._samples += sum(len(batch) for batch in window) * world_size()
         if (self.global_step - 1) % self.log_every_n_steps == 0:
-            self._log_step(means, norms | {"grad_norm": norm}, learning_rate)
+            self._log_step(means, weights, norms | {"grad_norm": norm}, learning_rate)
 
-    def _sums_of(self, batch: Batch) -> dict[str, Tensor]:
-        """By task, the loss summed over the rows of a micro-batch."""
-        view = self.model.view(batch)
-        sums = {name: task.loss(view.predictions(name), batch)[0] for name, task in self.tasks.items()}
-        return sums if self.modality_balance is None else self.modality_balance.losses(view, sums)
+    def _look_at(self, window: list[Batch], counts: Mapping[str, Tensor], waiting: list[nn.Module]) -> StepLook:
+        """What a balance may ask of this step."""
+        step = self.global_step
 
-    def _seed_step(self) -> None:
-        """Dropout and every other draw of a step is a function of seed, step and rank: there is no state to lose."""
-        seed = mix(self.seed, self.global_step, rank()) >> 1
+        def run(number: int) -> Run:
+            self._seed(step, number)
+            with held(waiting):
+                view = self.model.view(window[number])
+                sums = {n: task.loss(view.predictions(n), window[number])[0] for n, task in self.tasks.items()}
+                if self.modality_balance is not None:
+                    sums = self.modality_balance.losses(view, sums)
+                return Run([s / counts[n].clamp(min=1) for n, s in sums.items()], view)
+
+        return StepLook(
+            names=list(self.tasks),
+            scales=[task.weight for task in self.tasks.values()],
+            seed=mix(self.seed, step, _SHARED) >> 1,
+            number=len(window),
+            run=run,
+            model=self.model,
+            loss_scale=self._scale(),
+            keeps=True,
+        )
+
+    def _weighed(self, losses: Tensor) -> Tensor:
+        """(K,) losses of the tasks times their own weights, float64."""
+        weights = [task.weight for task in self.tasks.values()]
+        return losses.double() * torch.tensor(weights, dtype=torch.double, device=losses.device)
+
+    def _seed(self, step: int, number: int) -> None:
+        """Every draw of a micro-batch is a function of seed, step, rank and its number: there is no state to lose."""
+        seed = mix(self.seed, step, rank(), *([number] if number else [])) >> 1
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -190,18 +225,28 @@ class LitModel(LightningModule):
         """Start the clock of samples per second."""
         self._restart_clock()
 
+    def on_train_epoch_end(self) -> None:
+        """Tell the balance how each task fared."""
+        if self._epoch_steps:
+            losses = (self._epoch_sums / self._epoch_steps).tolist()
+            self.balance.end_epoch(dict(zip(self.tasks, losses, strict=True)))
+        self._epoch_sums, self._epoch_steps = torch.zeros_like(self._epoch_sums), 0
+
     def _restart_clock(self) -> None:
         self._samples, self._clock = 0, time.perf_counter()
 
-    def _log_step(self, means: Mapping[str, Tensor], norms: Mapping[str, Tensor], learning_rate: float) -> None:
-        everywhere = total(torch.stack(list(means.values())))
-        losses = dict(zip(means, everywhere, strict=True))
-        loss = self.balance(losses).detach()
+    def _log_step(
+        self, means: Tensor, weights: Sequence[float], norms: Mapping[str, Tensor], learning_rate: float
+    ) -> None:
+        losses = dict(zip(self.tasks, means, strict=True))
+        loss = _weighted(list(means), weights)
         rate = self._samples / (time.perf_counter() - self._clock)  # loading counts, validation does not
         self._restart_clock()
         values = {f"train/{name}/loss": value for name, value in losses.items()}
         values |= {"lr": learning_rate, **norms, "train/loss": loss}
         values |= {} if self.modality_balance is None else self.modality_balance.values()
+        if not isinstance(self.balance, Fixed):
+            values |= {f"balance/{n}": w for n, w in zip(self.tasks, weights, strict=True)} | self.balance.values()
         self._log(values | {"time/samples_per_second": rate})
 
     def _log(self, values: Mapping[str, Any]) -> None:
@@ -305,7 +350,9 @@ class LitModel(LightningModule):
                 chance = self.tasks[name].chance(values)
                 table |= _scalars(f"{name}/{'+'.join(subset)}_only", values, chance)
         if losses:
-            table["loss"] = {"value": float(self.balance(losses)), "chance": None}
+            # with the tasks' own weights, whatever the balance: runs can be compared
+            own = [self.tasks[name].weight for name in losses]
+            table["loss"] = {"value": float(_weighted(list(losses.values()), own)), "chance": None}
         self.table, self.exhibits = table, [*exhibits, *(self._looks if stage == "test" else [])]
         self._log({f"{stage}/{name}": entry["value"] for name, entry in table.items()} | self._shares(stage))
 
@@ -319,12 +366,22 @@ class LitModel(LightningModule):
         return {f"attention/{m}": share for m, share in zip(self._attention, sums / sums.sum(), strict=True)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What a balance of modalities keeps beside its parameters."""
+        """What balances keep beside their parameters."""
+        checkpoint["balance"] = {
+            "state": self.balance.state(),
+            "epoch_sums": self._epoch_sums.tolist(),
+            "epoch_steps": self._epoch_steps,
+        }
         if self.modality_balance is not None:
             checkpoint["modality_balance"] = self.modality_balance.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it back."""
+        if "balance" in checkpoint:
+            kept = checkpoint["balance"]
+            self.balance.restore(kept["state"])
+            self._epoch_sums = torch.tensor(kept["epoch_sums"], dtype=torch.double, device=self.device)
+            self._epoch_steps = kept["epoch_steps"]
         if self.modality_balance is not None and "modality_balance" in checkpoint:
             self.modality_balance.restore(checkpoint["modality_balance"])
 
@@ -366,6 +423,12 @@ class LitModel(LightningModule):
             for key, rate in rates_of(self.model.encoders.get_submodule(name), tuning).items():
                 rates[key] = rates.get(key, 1.0) * rate
         return rates
+
+
+def _weighted(losses: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The weighted sum of scalars."""
+    terms = [w * loss for w, loss in zip(weights, losses, strict=True)]
+    return sum(terms[1:], terms[0])
 
 
 def _decays(name: str, parameter: Tensor) -> bool:

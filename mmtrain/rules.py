@@ -56,7 +56,7 @@ ADDED: Mapping[str, tuple[str, ...]] = {
     "encoder": ("in_dim",),
     "fusion": ("dims",),
     "task": ("dims", "known_targets", "decides"),
-    "balance": ("weights",),
+    "balance": ("tasks",),
     "modality_balance": ("tasks", "dims"),
 }
 # Lightning and torch take null for theirs, and words for some, and say themselves what they do not like.

@@ -5,7 +5,7 @@ names of weights stay, except below the adapters of `peft`.
 """
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, runtime_checkable
@@ -144,7 +144,7 @@ def _forward_again(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
     def contexts() -> tuple[Any, Any]:
-        return _as_is(), _without_statistics(norms)
+        return _as_is(), without_statistics(norms)
 
     return checkpoint(forward, module, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
@@ -155,7 +155,7 @@ def _as_is() -> Iterator[None]:
 
 
 @contextmanager
-def _without_statistics(norms: list[_BatchNorm]) -> Iterator[None]:
+def without_statistics(norms: Sequence[_BatchNorm]) -> Iterator[None]:
     """The second forward pass shows a batch norm nothing new."""
     before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm, _, count in before:

@@ -20,7 +20,7 @@ def make_lit(*, tasks: Sequence[str] = ("classification",), **changed: Any) -> L
     """Plain gradient descent on a float64 model without dropout; each task weighs more than the one before."""
     parts: dict[str, Any] = {
         "model": make_model(tasks=tasks),
-        "balance": Fixed(weights={name: 1.0 + n / 2 for n, name in enumerate(tasks)}),
+        "balance": Fixed(),
         "optimizer": partial(torch.optim.SGD, lr=0.1),
         "schedule": partial(constant, warmup=0.0),
         "seed": 0,
@@ -29,7 +29,10 @@ def make_lit(*, tasks: Sequence[str] = ("classification",), **changed: Any) -> L
         "test_subsets": [],
         "tunings": {},
     }
-    return LitModel(**parts | changed)
+    lit = LitModel(**parts | changed)
+    for n, task in enumerate(lit.tasks.values()):
+        task.weight = 1.0 + n / 2
+    return lit
 
 
 def make_trainer(folder: Path, **options: Any) -> Trainer:

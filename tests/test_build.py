@@ -244,7 +244,7 @@ def test_knobs_reach_what_they_are_for(tiny: Any) -> None:
     lit = build_lit(cfg, build_model(cfg, data))
     assert (data.seed, data.num_micro_batches, data.batch_size) == (7, 2, 8)
     assert (lit.seed, lit.gradient_clip_val, lit.log_every_n_steps) == (7, None, 5)
-    assert lit.balance.weights == {"contrastive": 3, "classification": 0.5}
+    assert {name: task.weight for name, task in lit.tasks.items()} == {"contrastive": 3, "classification": 0.5}
     trainer = build_trainer(cfg, monitor="val/loss", resume_step=None)
     assert (trainer.checkpoint_callback.monitor, trainer.checkpoint_callback.mode) == ("val/loss", "min")
     assert (trainer.accumulate_grad_batches, trainer.gradient_clip_val) == (1, None)  # the step does both itself

@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 from mmtrain import lit as lit_module
+from mmtrain.balance.fixed import Fixed
 from mmtrain.build import compose
 from mmtrain.data.order import mix
 from mmtrain.lit import LitModel, _scalars, _shown
@@ -61,7 +62,7 @@ def cut(batch: Batch, sizes: list[int]) -> list[Batch]:
 def mean_loss(lit: LitModel, batch: Batch) -> Tensor:
     """The weighted sum of each task's mean over a whole batch, written down again."""
     losses = lit.model.losses(batch)
-    return sum(lit.balance.weights[name] * total / max(int(count), 1) for name, (total, count) in losses.items())
+    return sum(lit.tasks[name].weight * total / max(int(count), 1) for name, (total, count) in losses.items())
 
 
 # ------------------------------------------------------------------ gradients
@@ -132,19 +133,18 @@ def test_every_step_begins_with_no_gradient(tmp_path: Path) -> None:
 # ----------------------------------------------------------------- randomness
 
 
-class Draws(nn.Module):
-    """A balance that draws, as dropout would, and keeps what it drew and the seed that it drew with."""
+class Draws(Fixed):
+    """A balance that draws as dropout would, and keeps what it drew and the seed that it drew with."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seeds: list[int] = []
         self.drawn: list[float] = []
 
-    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        if torch.is_grad_enabled():
-            self.seeds.append(torch.initial_seed())
-            self.drawn.append(float(torch.rand(())))
-        return torch.stack(list(losses.values())).sum()
+    def own_loss(self, losses: Tensor) -> Tensor | None:
+        self.seeds.append(torch.initial_seed())
+        self.drawn.append(float(torch.rand(())))
+        return None
 
 
 @pytest.fixture
@@ -167,8 +167,15 @@ def test_the_draws_of_a_step_follow_from_seed_step_and_rank(drawn: Callable[...,
     assert len({*one.drawn[-3:], *drawn(seed=1).drawn[-3:], *drawn(rank=1).drawn[-3:]}) == 9
 
 
-def test_micro_batches_of_a_step_do_not_draw_the_same(drawn: Callable[..., Draws]) -> None:
-    assert len(set(drawn(num_micro_batches=2).drawn)) >= 6
+def test_micro_batches_of_a_step_do_not_draw_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lit, seeds = make_lit(), []
+    count = lit.tasks["classification"].loss
+    monkeypatch.setattr(
+        lit.tasks["classification"], "loss", lambda *given: (seeds.append(torch.initial_seed()), count(*given))[1]
+    )
+    fit(lit, [[random_batch(n)] * 3 for n in range(2)], tmp_path)
+    assert seeds == [mix(0, step, 0, *([n] if n else [])) >> 1 for step in range(2) for n in range(3)]
+    assert len(set(seeds)) == 6
 
 
 # ------------------------------------------------------------------- optimizer
@@ -325,8 +332,8 @@ def test_a_task_without_anything_to_judge_is_left_out(tmp_path: Path) -> None:
     logged = evaluate(lit, [[make_batch([1, 2, 3], [4, 5, 6], [-1, -1, -1])]], tmp_path)
     assert not any("classification" in name for name in [*logged, *lit.table])
     assert {"val/contrastive/loss", "val/matching/loss", "val/loss"} <= set(logged)
-    expected = lit.balance.weights["contrastive"] * logged["val/contrastive/loss"]
-    expected += lit.balance.weights["matching"] * logged["val/matching/loss"]
+    expected = lit.tasks["contrastive"].weight * logged["val/contrastive/loss"]
+    expected += lit.tasks["matching"].weight * logged["val/matching/loss"]
     assert logged["val/loss"] == pytest.approx(expected, rel=1e-6)
 
 

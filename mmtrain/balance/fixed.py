@@ -1,22 +1,41 @@
-"""Fixed weights: the sum of weight times loss."""
+"""Fixed weights: each task counts with its own, `task.NAME.weight`, and nothing else."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from mmtrain.balance.balance import Look
 
 
 class Fixed(nn.Module):
-    """Each task counts with its own weight.
+    """One for every task."""
 
-    Args:
-        weights: by task name.
-    """
-
-    def __init__(self, *, weights: Mapping[str, float]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.weights = dict(weights)
 
-    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """One scalar from the scalar loss of each task."""
-        terms = [self.weights[name] * loss for name, loss in losses.items()]
-        return sum(terms[1:], terms[0])
+    def weights(self, look: Look) -> Tensor:
+        """(K,) ones."""
+        return torch.ones(len(look.names), dtype=torch.double)
+
+    def own_loss(self, losses: Tensor) -> Tensor | None:
+        """Nothing to learn."""
+        return None
+
+    def after_step(self, look: Look) -> None:
+        """Nothing to learn."""
+
+    def end_epoch(self, losses: Mapping[str, float]) -> None:
+        """Nothing to learn."""
+
+    def values(self) -> dict[str, float]:
+        """Nothing beside the weights."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """Nothing to keep."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Nothing to take."""
