@@ -76,7 +76,7 @@ BAD = {
         ("mode=tset", "mode = tset is not known ({})\n    did you mean test? It can be fit, test, predict"),
         ("mode=null", "mode = None is not known ({})\n    mode can be fit, test, predict"),
         ("checkpoint.mode=mx", "checkpoint.mode = mx is not known ({})\n    did you mean max? It can be max, min"),
-        ("test.subsets=all", "test.subsets = all is not known ({})\n    test.subsets can be single, none"),
+        ("test.subsets=each", "test.subsets = each is not known ({})\n    test.subsets can be single, all, none"),
         (
             "data.inputs.text.algorithm=bp",
             "data.inputs.text.algorithm = bp is not known ({})\n    did you mean bpe? It can be bpe, wordpiece",

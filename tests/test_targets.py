@@ -70,7 +70,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("target", "arguments"),
     [
-        ("mmtrain.fusion.concat.Concat", ["dims", "dim", "hidden_dim", "dropout"]),
+        ("mmtrain.fusion.concat.Concat", ["dims", "dim", "hidden_dim", "dropout", "missing"]),
         ("torch.optim.AdamW", ["lr", "betas"]),
         ("torch.nn.modules.linear.Linear", ["in_features", "out_features", "bias"]),
         ("pytorch_lightning.callbacks.EarlyStopping", ["monitor"]),
@@ -156,8 +156,8 @@ def test_arguments_are_those_of_the_constructor(
 def test_what_the_program_adds_need_not_be_configured() -> None:
     assert fault_of("mmtrain.schedules.cosine", ["warmup", "final"], added=None) == []
     target = "mmtrain.fusion.concat.Concat"
-    assert fault_of(target, ["dim", "hidden_dim"], added=["dims", "dropout"]) == []
-    assert fault_of(target, ["dim", "hidden_dim"], added=["dims"]) == [
+    assert fault_of(target, ["dim", "hidden_dim", "missing"], added=["dims", "dropout"]) == []
+    assert fault_of(target, ["dim", "hidden_dim", "missing"], added=["dims"]) == [
         ("needs dropout", "set dropout beside _target_"),
     ]
     assert fault_of(target, ["dim", "hidden_dim"], added=None) == [], "nobody can say what a later call gives"

@@ -12,6 +12,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+ROUNDING = 1e-6  # of a product of two unit vectors in float32
+
 
 class RetrievalMetric(Metric):
     """Collects embeddings; `compute` gives recalls, their chance level and some queries with what they found.
@@ -114,8 +116,11 @@ class RetrievalMetric(Metric):
                 sums[f"{query}_to_{gallery}_R@{k}"] += float(hit.sum())
                 sums[f"{query}_to_{gallery}_R@{k}/chance"] += float(chance.sum())
             of_chunk = shown_of[(shown_of >= start) & (shown_of < stop)] - start
-            best = similarity[of_chunk].topk(min(self.num_shown, len(g_keys)), dim=1)
-            shown.append((g_rows[best.indices], best.values, positive[of_chunk].gather(1, best.indices)))
+            # of equals the first in the table, whatever rounding says
+            nearest = (similarity[of_chunk] / (8 * ROUNDING)).round().sort(dim=1, descending=True, stable=True).indices
+            nearest = nearest[:, : self.num_shown]
+            scores, right = similarity[of_chunk].gather(1, nearest), positive[of_chunk].gather(1, nearest)
+            shown.append((g_rows[nearest], scores, right))
         count = max(int(asked.sum()), 1)
         out = {name: torch.tensor(value / count, device=q_keys.device) for name, value in sums.items()}
         prefix = f"{query}_to_{gallery}/shown"
@@ -139,6 +144,8 @@ class RetrievalMetric(Metric):
 def expected_hits(similarity: Tensor, positive: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The chance that some right answer is among the first k, over every order of equally similar items.
 
+    Equal is what differs by rounding alone: how a matrix product rounds depends on its size and on the machine.
+
     With `better` wrong items before the best right answer, m = k - better places are left for the tied group of `a`
     right and `b` wrong items: P = 1 - C(b, m) / C(a + b, m).
 
@@ -151,8 +158,8 @@ def expected_hits(similarity: Tensor, positive: Tensor, k: int) -> tuple[Tensor,
         (Q,), float64: the expectation, and what a random ranking would score.
     """
     best = similarity.masked_fill(~positive, float("-inf")).amax(dim=1, keepdim=True)
-    better = (similarity > best).sum(dim=1)
-    tied = similarity == best
+    better = (similarity > best + ROUNDING).sum(dim=1)
+    tied = (similarity - best).abs() <= ROUNDING
     right, wrong = (tied & positive).sum(dim=1), (tied & ~positive).sum(dim=1)
     everywhere = positive.sum(dim=1)
     return _probability(right, wrong, k - better), _probability(

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from mmtrain.report.table import short
 
-WIDTH = int(os.environ.get("COLUMNS", "120"))  # where no terminal says its own
+WIDTH = 120  # where neither a terminal nor COLUMNS says another
 
 
 def show_sweep(folder: Path, runs: list[tuple[str, list[str]]]) -> None:
@@ -29,7 +29,7 @@ def show_sweep(folder: Path, runs: list[tuple[str, list[str]]]) -> None:
     rows = [_row(Path(run_dir), [o for o in overrides if o not in common]) for run_dir, overrides in runs]
     metrics = list(dict.fromkeys(r["best"]["metric"] for r in rows if r["best"]))  # one, unless tasks are swept over
     rows.sort(key=lambda row: _place(row, metrics))
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", WIDTH)))
     console.print(_table(rows, metrics, roomy=console.width >= WIDTH))
     path = folder / "sweep.csv"
     _write_csv(path, rows)
