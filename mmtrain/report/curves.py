@@ -33,6 +33,12 @@ OF_MODALITIES = {
     "attention": "share of attention",
     "modality_balance": "modality balance",
 }
+BALANCES = "How tasks are balanced"
+OF_TASKS = {
+    "balance": "weight of each task",
+    "gradient_norm": "gradient norm of each task",
+    "cosine": "cosine of gradients of two tasks",
+}
 MAX_POINTS = 400
 INK = "#010203"
 # Legible on white and on near-black; each has a dash of its own for those who see no hue.
@@ -118,7 +124,7 @@ def panels(metrics: Mapping[str, Points]) -> list[Panel]:
             continue
         group, title, label = _place(name)
         found.setdefault((group, title), Panel(group, title)).curves[label] = points
-    rank = {OVERALL: 0, CARRIES: 2, RUNNING: 3}
+    rank = {OVERALL: 0, BALANCES: 2, CARRIES: 3, RUNNING: 4}
     groups = list(dict.fromkeys(group for group, _ in found))
     return sorted(found.values(), key=lambda p: (rank.get(p.group, 1), groups.index(p.group), p.title != "loss"))
 
@@ -128,6 +134,8 @@ def _place(name: str) -> tuple[str, str, str]:
     first, _, rest = name.partition("/")
     if first in OF_MODALITIES and rest:
         return CARRIES, OF_MODALITIES[first], rest
+    if first in OF_TASKS and rest:
+        return BALANCES, OF_TASKS[first], rest
     if first not in SPLITS:
         if first == "time" and rest:
             return RUNNING, _words(rest), ""

@@ -110,3 +110,13 @@ def test_a_long_run_makes_no_heavy_drawing() -> None:
 def test_the_same_figures_make_the_same_drawing() -> None:
     panel = Panel("g", "loss", {"train": {1: 1.0, 2: 2.0}})
     assert draw(panel, index=0, best_step=None) == draw(panel, index=0, best_step=None)
+
+
+def test_weights_norms_and_cosines_of_tasks_stand_together() -> None:
+    names = ("balance/a", "balance/b", "gradient_norm/a", "gradient_norm/b", "cosine/a-b", "lr", "train/a/loss")
+    found = panels({name: {1: 0.5} for name in names})
+    assert [(p.title, list(p.curves)) for p in found if p.group == "How tasks are balanced"] == [
+        ("weight of each task", ["a", "b"]),
+        ("gradient norm of each task", ["a", "b"]),
+        ("cosine of gradients of two tasks", ["a-b"]),
+    ]

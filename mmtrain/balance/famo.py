@@ -1,0 +1,86 @@
+"""FAMO: all losses fall at one relative rate, without a look at any gradient (2306.03792, algorithm 1).
+
+    z = softmax(x),   w_k = c z_k / L_k,   c = 1 / sum_i z_i / L_i
+    after the step:   x = x - lr (d + weight_decay x),   d = (dz/dx)^T (log L_before - log L_after)
+
+on the same samples, with the losses asked once more: a task that fell less than the others counts more from now on. The
+update of x is Adam's, as in the authors' code. Weights sum to 1: a step is some K times shorter than that of
+balance=fixed. A loss below `floor`, as one that is negative, counts as `floor`. A loss of exactly 0 is that of a task
+without a target in the step: its weight is 0, and it did not change.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmtrain.balance.balance import Look
+from mmtrain.balance.plain import Plain
+
+BETAS = (0.9, 0.999)
+EPS = 1e-8
+
+
+class FAMO(Plain):
+    """Weights that follow how each loss changed.
+
+    Args:
+        tasks: names.
+        lr: of x.
+        weight_decay: of x.
+        floor: the least loss.
+
+    Raises:
+        ValueError: when `lr` or `floor` is not positive, or `weight_decay` is negative.
+    """
+
+    def __init__(self, *, tasks: Sequence[str], lr: float, weight_decay: float, floor: float) -> None:
+        super().__init__()
+        if lr <= 0 or floor <= 0 or weight_decay < 0:
+            raise ValueError(
+                f"balance.lr = {lr}, floor = {floor}, weight_decay = {weight_decay}; set lr and floor above 0 and"
+                " weight_decay to 0 or more"
+            )
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.floor = floor
+        # plain numbers and no parameter: the network's optimizer must not touch x
+        self._logits = [0.0] * len(tasks)
+        self._moments = [[0.0] * len(tasks), [0.0] * len(tasks)]
+        self._steps = 0
+        self._before = torch.zeros(len(tasks), dtype=torch.double)
+
+    def weights(self, look: Look) -> Tensor:
+        """(K,), of sum 1."""
+        self._before = look.losses().cpu()
+        shares = self._shares() / self._before.clamp(min=self.floor)
+        shares = torch.where(self._before != 0, shares, 0.0)
+        return shares / shares.sum() if shares.any() else shares
+
+    def _shares(self) -> Tensor:
+        return torch.tensor(self._logits, dtype=torch.double).softmax(dim=0)
+
+    def after_step(self, look: Look) -> None:
+        """Look again at the losses and move x."""
+        after = look.losses().cpu()
+        fallen = self._before.clamp(min=self.floor).log() - after.clamp(min=self.floor).log()
+        fallen = torch.where((self._before != 0) & fallen.isfinite(), fallen, 0.0)
+        shares = self._shares()
+        logits = torch.tensor(self._logits, dtype=torch.double)
+        gradient = shares * (fallen - shares @ fallen) + self.weight_decay * logits
+        first, second = torch.tensor(self._moments, dtype=torch.double)
+        self._steps += 1
+        first = BETAS[0] * first + (1 - BETAS[0]) * gradient
+        second = BETAS[1] * second + (1 - BETAS[1]) * gradient**2
+        scale = (second / (1 - BETAS[1] ** self._steps)).sqrt() + EPS
+        logits = logits - self.lr * first / (1 - BETAS[0] ** self._steps) / scale
+        self._logits, self._moments = logits.tolist(), [first.tolist(), second.tolist()]
+
+    def state(self) -> dict[str, Any]:
+        """The x and what Adam keeps of it."""
+        return {"logits": self._logits, "moments": self._moments, "steps": self._steps}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take what `state` gave."""
+        self._logits, self._moments, self._steps = state["logits"], state["moments"], state["steps"]

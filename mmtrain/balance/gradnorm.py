@@ -1,0 +1,91 @@
+"""GradNorm: weights are learned with which all tasks train at similar rates (1711.02257).
+
+    n_k = |w_k g_k|,   r_k = (L_k / L_k(0)) / mean_i(L_i / L_i(0)),   t_k = mean_i(n_i) r_k^alpha
+    w_k = w_k - lr d/dw_k sum_i |n_i - t_i| = w_k - lr sign(n_k - t_k) |g_k|,   then scaled to sum K
+
+with t constant, as in the paper. A step is taken with the weights from before its own update. The paper takes the
+gradients of the last shared layer; here `gradients_of` says which. `lr` is in units of weight by length of gradient. A
+weight is kept at `LEAST` or more, and a loss that is not above `LEAST` counts as `LEAST` in its ratio. L_k(0) is the
+first loss of a task that is not exactly 0, as it is in a step without its target; in such a step its weight stays, and
+the others are scaled to the sum that they had.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmtrain.balance.balance import Look
+from mmtrain.balance.gradients import Gradients, with_gradient
+from mmtrain.balance.plain import Plain
+
+LEAST = 1e-4
+
+
+class GradNorm(Plain):
+    """Weights that follow the lengths of gradients.
+
+    Args:
+        tasks: names.
+        gradients_of: parameters or features: which gradients are measured.
+        alpha: how strongly a task that has fallen behind is helped; 0 makes all lengths equal.
+        lr: how fast weights move.
+
+    Raises:
+        ValueError: when `lr` is not positive.
+    """
+
+    def __init__(self, *, tasks: Sequence[str], gradients_of: str, alpha: float, lr: float) -> None:
+        super().__init__()
+        if lr <= 0:
+            raise ValueError(f"balance.lr = {lr}; set it above 0")
+        self._gradients = Gradients(of=gradients_of)
+        self.alpha = alpha
+        self.lr = lr
+        self._weights = [1.0] * len(tasks)
+        self._first = [0.0] * len(tasks)
+
+    def weights(self, look: Look) -> Tensor:
+        """(K,), positive, of sum K."""
+        gramian = self._gradients.gramian(look)
+        losses = look.losses().cpu()
+        first = torch.tensor(self._first, dtype=torch.double)
+        first = torch.where((first == 0) & losses.isfinite(), losses, first)
+        weights = torch.tensor(self._weights, dtype=torch.double)
+        norms = gramian.diagonal().clamp(min=0.0).sqrt()
+        there = with_gradient(gramian) & losses.isfinite()
+        after = weights.clone()
+        if there.any():
+            rates = losses[there].clamp(min=LEAST) / first[there].clamp(min=LEAST)
+            after[there] = moved(weights[there], norms[there], rates, alpha=self.alpha, lr=self.lr)
+        self._weights, self._first = after.tolist(), first.tolist()
+        return weights
+
+    def values(self) -> dict[str, float]:
+        """Lengths and cosines of the gradients of the last step."""
+        return self._gradients.seen
+
+    def state(self) -> dict[str, Any]:
+        """The weights of the next step, and the first losses."""
+        return {"weights": self._weights, "first": self._first}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take what `state` gave."""
+        self._weights, self._first = state["weights"], state["first"]
+
+
+def moved(weights: Tensor, norms: Tensor, rates: Tensor, *, alpha: float, lr: float) -> Tensor:
+    """The weights of the next step, (K,), with the sum of those of this.
+
+    Args:
+        weights: (K,).
+        norms: (K,), of gradients without weights.
+        rates: (K,), losses by what they were at first.
+        alpha: how strongly rates count.
+        lr: how fast weights move.
+    """
+    lengths = weights * norms
+    targets = lengths.mean() * (rates / rates.mean()) ** alpha
+    after = (weights - lr * torch.sign(lengths - targets) * norms).clamp(min=LEAST)
+    return after * (weights.sum() / after.sum())

@@ -1,0 +1,96 @@
+"""Gradient vaccine (GradVac, 2010.05874): gradients are turned until they are as similar as they usually are.
+
+    c_ij = cos(g_i', g_j);   where c_ij < t_ij:
+    g_i' = g_i' + |g_i'| (t_ij sqrt(1 - c_ij^2) - c_ij sqrt(1 - t_ij^2)) / (|g_j| sqrt(1 - t_ij^2)) g_j
+    t_ij = (1 - beta) t_ij + beta c_ij
+    step = sum_i g_i',   for each i, over all j != i in a random order
+
+With targets t of 0, where they start, this is PCGrad. Weights are 1 where nothing is turned. torchjd has the same rule,
+but keeps its targets to itself: they could not be saved with a run, nor stay as they are for a task that a step lacks.
+A target counts as 0.999 at most, because 1 is reached only by a weight without end.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmtrain.balance.balance import Look
+from mmtrain.balance.gradients import Gradients, weigh, with_gradient
+from mmtrain.balance.plain import Plain
+
+LIMIT = 0.999
+TINY = 1e-12
+
+
+class GradVac(Plain):
+    """Weights of the sum of turned gradients.
+
+    Args:
+        tasks: names.
+        gradients_of: parameters or features: which gradients are compared.
+        beta: how fast the targets follow what is seen.
+
+    Raises:
+        ValueError: when `beta` is not between 0 and 1.
+    """
+
+    def __init__(self, *, tasks: Sequence[str], gradients_of: str, beta: float) -> None:
+        super().__init__()
+        if not 0 <= beta <= 1:
+            raise ValueError(f"balance.beta = {beta}; set it between 0 and 1")
+        self._gradients = Gradients(of=gradients_of)
+        self.beta = beta
+        self._targets = torch.zeros(len(tasks), len(tasks), dtype=torch.double).tolist()
+
+    def weights(self, look: Look) -> Tensor:
+        """(K,); a task without a gradient has 1, and its targets stay."""
+        gramian = self._gradients.gramian(look)
+        pairs = torch.nonzero(with_gradient(gramian)).flatten()
+        targets = torch.tensor(self._targets, dtype=torch.double)
+        part = targets[pairs][:, pairs]
+        generator = torch.Generator().manual_seed(look.seed)
+        weights = weigh(gramian, lambda g: vaccinated(g, part, self.beta, generator).sum(dim=0), otherwise=1.0)
+        targets[pairs[:, None], pairs] = part
+        self._targets = targets.tolist()
+        return weights
+
+    def values(self) -> dict[str, float]:
+        """Lengths and cosines of the gradients of the last step."""
+        return self._gradients.seen
+
+    def state(self) -> dict[str, Any]:
+        """The targets."""
+        return {"targets": self._targets}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take what `state` gave."""
+        self._targets = state["targets"]
+
+
+def vaccinated(gramian: Tensor, targets: Tensor, beta: float, generator: torch.Generator) -> Tensor:
+    """How each turned gradient is mixed from the gradients, (K, K).
+
+    Args:
+        gramian: (K, K).
+        targets: (K, K), changed in place.
+        beta: how fast they change.
+        generator: for the order.
+    """
+    size = len(gramian)
+    norms = gramian.diagonal().sqrt()
+    mixes = torch.eye(size, dtype=gramian.dtype)
+    for i, mix in enumerate(mixes):
+        others = [j for j in range(size) if j != i]
+        for place in torch.randperm(size - 1, generator=generator).tolist():
+            j = others[place]
+            products = gramian @ mix
+            norm = (mix @ products).clamp(min=0.0).sqrt()
+            cosine = (products[j] / (norm * norms[j]).clamp(min=TINY)).clamp(-1.0, 1.0)
+            target = targets[i, j].clamp(max=LIMIT)
+            if cosine < target:
+                wanted, there = (1 - target**2).sqrt(), (1 - cosine**2).sqrt()
+                mix[j] += norm * (target * there - cosine * wanted) / (norms[j] * wanted)
+            targets[i, j] = (1 - beta) * targets[i, j] + beta * cosine
+    return mixes

@@ -1,0 +1,283 @@
+"""Rules of gradients against torchjd on the whole Jacobian, and against what their papers say of the step."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torchjd import aggregation
+
+from mmtrain.balance.aligned import Aligned
+from mmtrain.balance.cagrad import CAGrad
+from mmtrain.balance.gradvac import GradVac
+from mmtrain.balance.imtl_g import IMTLG
+from mmtrain.balance.mgda import MGDA
+from mmtrain.balance.nash import RIDGE, Nash, bargain
+from mmtrain.balance.pcgrad import PCGrad
+from mmtrain.balance.upgrad import UPGrad
+from tests.looks import JACOBIANS, NAMES, FakeLook, jacobian
+
+EXACT: dict[str, float] = {"rtol": 1e-10, "atol": 1e-10}
+ON = {"gradients_of": "parameters"}
+needs_quadprog = pytest.mark.skipif(
+    find_spec("quadprog") is None or find_spec("qpsolvers") is None, reason="torchjd[quadprog_projector]"
+)
+needs_ecos = pytest.mark.skipif(find_spec("ecos") is None, reason="torchjd[nash_mtl]")
+
+PAIRS = {
+    "mgda": lambda: (MGDA(**ON, epsilon=1e-3, max_iters=100), aggregation.MGDA(epsilon=1e-3, max_iters=100)),
+    "pcgrad": lambda: (PCGrad(**ON), aggregation.PCGrad()),
+    "gradvac": lambda: (GradVac(**ON, tasks=NAMES, beta=0.1), aggregation.GradVac(beta=0.1, eps=0.0)),
+    "imtl_g": lambda: (IMTLG(**ON), aggregation.IMTLG()),
+    "aligned": lambda: (Aligned(**ON, scale_mode="min"), aggregation.AlignedMTL(scale_mode="min")),
+    "rmse": lambda: (Aligned(**ON, scale_mode="rmse"), aggregation.AlignedMTL(scale_mode="rmse")),
+    "upgrad": lambda: (UPGrad(**ON), aggregation.UPGrad()),
+}
+OF_TORCHJD = [pytest.param(name, marks=[needs_quadprog] if name == "upgrad" else []) for name in PAIRS]
+ALL = [*OF_TORCHJD, "cagrad", "nash"]
+
+
+def make(name: str) -> Any:
+    if name == "cagrad":
+        return CAGrad(**ON, c=0.5)
+    return Nash(**ON, every=1, max_norm=None) if name == "nash" else PAIRS[name]()[0]
+
+
+def step_of(rule: Any, gradients: Tensor, seed: int = 7) -> Tensor:
+    return gradients.T @ rule.weights(FakeLook(gradients=gradients, seed=seed))
+
+
+@pytest.mark.parametrize("kind", ["alike", "conflicting", "identical", "dependent"])
+@pytest.mark.parametrize("name", OF_TORCHJD)
+def test_the_step_is_that_of_torchjd_on_the_whole_jacobian(name: str, kind: str) -> None:
+    rule, reference = PAIRS[name]()
+    gradients = jacobian(kind)
+    for seed in range(4):
+        found = step_of(rule, gradients, seed)
+        torch.manual_seed(seed)
+        torch.testing.assert_close(found, reference(gradients), **EXACT)
+        gradients = gradients + 0.1 * jacobian("alike")
+
+
+@pytest.mark.parametrize("kind", ["alike", "conflicting", "identical", "dependent"])
+@pytest.mark.parametrize("c", [0.0, 0.5, 2.0])
+def test_cagrad_is_torchjds_to_the_solvers_tolerance(kind: str, c: float) -> None:
+    gradients = jacobian(kind)
+    expected = aggregation.CAGrad(c=c)(gradients)
+    torch.testing.assert_close(step_of(CAGrad(**ON, c=c), gradients), expected, rtol=1e-5, atol=1e-5)
+
+
+# ------------------------------------------------------------ a task without a gradient
+
+
+@pytest.mark.parametrize("name", ["imtl_g", "aligned", pytest.param("upgrad", marks=needs_quadprog)])
+def test_a_zero_gradient_changes_nothing_where_torchjd_heeds_it_already(name: str) -> None:
+    rule, reference = PAIRS[name]()
+    gradients = jacobian("one lacks")
+    # UPGrad of torchjd adds 1e-4 to the diagonal, of a mean that the zero has a part in
+    torch.testing.assert_close(step_of(rule, gradients), reference(gradients), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_task_without_a_gradient_takes_nothing_from_the_others(name: str) -> None:
+    """Their step is that without it; of a mean, it is the mean's share."""
+    lacking = jacobian("one lacks")
+    there = lacking[[0, 2]]
+    weights = make(name).weights(FakeLook(gradients=lacking))
+    alone = make(name)
+    if name == "gradvac":
+        alone = GradVac(**ON, tasks=["a", "c"], beta=0.1)
+    expected = alone.weights(FakeLook(gradients=there, names=["a", "c"]))
+    share = 2 / 3 if name in ("cagrad", "aligned", "rmse", "upgrad") else 1.0
+    torch.testing.assert_close(weights[[0, 2]], share * expected, rtol=1e-6, atol=1e-6)
+    assert weights[1] == pytest.approx(1.0 if name in ("pcgrad", "gradvac", "nash") else 1 / 3)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_small_gradients_are_no_zeros(name: str) -> None:
+    """Those of features are small: solvers with a fixed tolerance would take them for nothing."""
+    big, small = step_of(make(name), jacobian("conflicting")), step_of(make(name), jacobian("small"))
+    scale = 1.0 if name == "nash" else 1e-4
+    torch.testing.assert_close(small, scale * big, rtol=1e-6, atol=1e-9)
+
+
+# ------------------------------------------------------------ what the papers say of the step
+
+
+def test_mgda_finds_the_shortest_vector_between_two_gradients() -> None:
+    a, b = jacobian("conflicting")[:2]
+    share = ((b - a) @ b / (a - b).square().sum()).clamp(0, 1)
+    found = MGDA(**ON, epsilon=1e-3, max_iters=100).weights(FakeLook(gradients=torch.stack([a, b]), names=["a", "b"]))
+    torch.testing.assert_close(found, torch.stack([share, 1 - share]), **EXACT)
+
+
+@pytest.mark.parametrize("kind", ["alike", "conflicting"])
+def test_imtl_g_is_as_long_along_every_gradient(kind: str) -> None:
+    gradients = jacobian(kind)
+    along = gradients @ step_of(IMTLG(**ON), gradients) / gradients.norm(dim=1)
+    torch.testing.assert_close(along, along[0].expand(3), rtol=1e-9, atol=1e-9)
+
+
+def test_aligned_makes_all_singular_values_the_least() -> None:
+    gradients = jacobian("conflicting")
+    left, values, right = torch.linalg.svd(gradients, full_matrices=False)
+    expected = (values[-1] * left @ right).mean(dim=0)
+    torch.testing.assert_close(step_of(Aligned(**ON, scale_mode="min"), gradients), expected, **EXACT)
+
+
+@needs_quadprog
+@pytest.mark.parametrize("kind", ["conflicting", "opposite", "one lacks", "small"])
+def test_upgrad_hurts_no_task(kind: str) -> None:
+    gradients = jacobian(kind)
+    along = gradients @ step_of(UPGrad(**ON), gradients)
+    assert along.min() > -1e-3 * gradients.square().sum(dim=1).max()
+
+
+@pytest.mark.parametrize("c", [0.3, 0.8])
+def test_cagrad_helps_the_worst_task_most_of_all_steps_near_the_mean(c: float) -> None:
+    gradients = jacobian("conflicting")
+    mean = gradients.mean(dim=0)
+    step = step_of(CAGrad(**ON, c=c), gradients)
+    assert (step - mean).norm() == pytest.approx((c * mean.norm()).item(), rel=1e-4)
+    turned = torch.randn(20000, 4, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    others = mean + c * mean.norm() * turned / turned.norm(dim=1, keepdim=True)
+    assert (gradients @ step).min() >= (others @ gradients.T).min(dim=1).values.max() - 1e-6
+
+
+def test_gradvac_turns_a_gradient_to_its_target() -> None:
+    a, b = jacobian("conflicting")[:2]
+    rule = GradVac(**ON, tasks=["a", "b"], beta=0.0)
+    rule.restore({"targets": [[0.0, 0.6], [-1.0, 0.0]]})
+    weights = rule.weights(FakeLook(gradients=torch.stack([a, b]), names=["a", "b"]))
+    assert weights[0] == 1.0
+    turned = a + (weights[1] - 1) * b
+    assert torch.cosine_similarity(turned, b, dim=0).item() == pytest.approx(0.6)
+
+
+def test_gradvac_keeps_the_targets_of_a_task_that_a_step_lacks() -> None:
+    rule = GradVac(**ON, tasks=NAMES, beta=0.5)
+    rule.weights(FakeLook())
+    before = torch.tensor(rule.state()["targets"])
+    rule.weights(FakeLook(gradients=jacobian("one lacks")))
+    after = torch.tensor(rule.state()["targets"])
+    assert torch.equal(after[1], before[1]) and torch.equal(after[:, 1], before[:, 1])
+    assert after[0, 2] != before[0, 2]
+
+
+# ------------------------------------------------------------ Nash
+
+
+@pytest.mark.parametrize("kind", ["alike", "conflicting", "small"])
+def test_nash_solves_the_bargain(kind: str) -> None:
+    gradients = jacobian(kind)
+    weights = Nash(**ON, every=1, max_norm=None).weights(FakeLook(gradients=gradients))
+    assert weights.min() > 0
+    torch.testing.assert_close(weights * (gradients @ gradients.T @ weights), torch.ones(3).double(), rtol=0, atol=5e-3)
+    assert step_of(Nash(**ON, every=1, max_norm=1.0), gradients).norm() == pytest.approx(1.0)
+
+
+def test_a_bargain_is_exact_but_for_its_ridge() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for size in range(1, 12):
+        gradients = torch.randn(size, 2 + size, generator=generator, dtype=torch.double)
+        gramian = gradients @ gradients.T
+        weights = bargain(gramian)
+        ridged = gramian + RIDGE * torch.diag(gramian.diagonal())
+        torch.testing.assert_close(weights * (ridged @ weights), torch.ones(size).double(), **EXACT)
+
+
+@needs_ecos
+@pytest.mark.parametrize("kind", ["alike", "conflicting"])
+def test_nash_is_that_of_torchjd_and_both_see_the_gramian_alone(kind: str) -> None:
+    gradients = jacobian(kind)
+    values, vectors = torch.linalg.eigh(gradients @ gradients.T)
+    root = vectors @ torch.diag(values.clamp(min=0.0).sqrt())
+    found = Nash(**ON, every=1, max_norm=None).weights(FakeLook(gradients=gradients))
+    for matrix in (gradients, root):
+        expected = aggregation.NashMTL(n_tasks=3, max_norm=0.0, optim_niter=100).weighting(matrix)
+        torch.testing.assert_close(found, expected, rtol=5e-3, atol=5e-3)
+
+
+def test_nash_keeps_its_weights_and_does_not_look() -> None:
+    rule = Nash(**ON, every=3, max_norm=1.0)
+    looks = [FakeLook(gradients=jacobian(kind)) for kind in ("alike", "conflicting", "dependent", "conflicting")]
+    weights = [rule.weights(look) for look in looks]
+    assert torch.equal(weights[0], weights[1]) and torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[0], weights[3])
+    assert [look.asked for look in looks] == [["parameters"], [], [], ["parameters"]]
+
+
+# ------------------------------------------------------------ all
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_lengths_and_cosines_of_the_gradients_are_logged(name: str) -> None:
+    rule = make(name)
+    assert rule.values() == {}
+    rule.weights(FakeLook(gradients=jacobian("conflicting")))
+    a, b, c = jacobian("conflicting")
+    pairs = {"cosine/a-b": (a, b), "cosine/a-c": (a, c), "cosine/b-c": (b, c)}
+    expected = {key: torch.cosine_similarity(*pair, dim=0).item() for key, pair in pairs.items()}
+    expected |= {f"gradient_norm/{name}": row.norm().item() for name, row in zip(NAMES, (a, b, c), strict=True)}
+    assert rule.values() == pytest.approx(expected)
+    rule.weights(FakeLook(gradients=jacobian("one lacks")))
+    assert rule.values()["cosine/a-b"] == 0
+
+
+@pytest.mark.parametrize("rule", [PCGrad(**ON), GradVac(**ON, tasks=NAMES, beta=0.0)])
+def test_the_order_is_that_of_the_seed(rule: Any) -> None:
+    gradients = jacobian("conflicting")
+    steps = [step_of(rule, gradients, seed) for seed in (1, 1, *range(20))]
+    assert torch.equal(steps[0], steps[1])
+    assert any(not torch.equal(steps[0], other) for other in steps)
+
+
+@pytest.mark.parametrize("kind", JACOBIANS)
+def test_the_weights_of_nash_are_bounded_by_its_ridge(kind: str) -> None:
+    gradients = jacobian(kind)
+    weights = Nash(**ON, every=1, max_norm=None).weights(FakeLook(gradients=gradients))
+    # a.G a + RIDGE |a|^2 = K in cosines
+    assert (weights * gradients.norm(dim=1)).square().sum() <= 3 / RIDGE
+
+
+@pytest.mark.parametrize(
+    ("rule", "given", "message"),
+    [
+        (PCGrad, {"gradients_of": "loss"}, "balance.gradients_of = loss; set it to parameters or features"),
+        (CAGrad, {**ON, "c": -1.0}, "balance.c = -1.0; set it to 0 or more"),
+        (Aligned, {**ON, "scale_mode": "max"}, "balance.scale_mode = max; set it to min, median or rmse"),
+        (GradVac, {**ON, "tasks": NAMES, "beta": 2.0}, "balance.beta = 2.0; set it between 0 and 1"),
+        (Nash, {**ON, "every": 0, "max_norm": 1.0}, "balance.every = 0; set it to 1 or more"),
+        (Nash, {**ON, "every": 1, "max_norm": 0.0}, "balance.max_norm = 0.0; set it above 0, or to null"),
+    ],
+)
+def test_a_knob_that_makes_no_sense_is_refused(rule: Any, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        rule(**given)
+
+
+@pytest.mark.parametrize(
+    ("rule", "given", "missing", "package"),
+    [
+        (CAGrad, {**ON, "c": 0.5}, "cvxpy", "torchjd[cagrad]"),
+        (UPGrad, ON, "quadprog", "torchjd[quadprog_projector]"),
+    ],
+)
+def test_a_solver_that_is_not_installed_is_named(
+    rule: Any, given: dict[str, Any], missing: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchjd._mixins.find_spec", lambda name: None if name == missing else object())
+    with pytest.raises(ValueError, match=missing) as caught:
+        rule(**given)
+    assert f'pip install "{package}"' in str(caught.value)
+
+
+def test_torchjd_is_imported_only_by_a_rule_that_is_built() -> None:
+    code = (
+        "import sys, mmtrain.balance.mgda, mmtrain.balance.pcgrad, mmtrain.balance.imtl_g, mmtrain.balance.aligned,"
+        " mmtrain.balance.cagrad, mmtrain.balance.upgrad, mmtrain.balance.nash; assert 'torchjd' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
