@@ -29,6 +29,7 @@ from mmtrain.distributed import rank, total, world_size
 from mmtrain.modality_balance.modality_balance import ModalityBalance
 from mmtrain.model import MultimodalModel, View
 from mmtrain.step_look import Run, StepLook
+from mmtrain.tasks.task import Staged
 from mmtrain.tuning import Tuning, held, rates_of
 from mmtrain.types import Attended, Batch, Exhibit
 
@@ -262,13 +263,16 @@ class LitModel(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last evaluation."""
-        self._start_evaluation()
+        self._start_evaluation("val")
 
     def on_test_epoch_start(self) -> None:
         """Forget the last evaluation."""
-        self._start_evaluation()
+        self._start_evaluation("test")
 
-    def _start_evaluation(self) -> None:
+    def _start_evaluation(self, stage: str) -> None:
+        for task in self.tasks.values():
+            if isinstance(task, Staged):
+                task.start_evaluation(stage)
         self._sums = {}
         self._judged = dict.fromkeys(self.subset_metrics, torch.zeros((), dtype=torch.long, device=self.device))
         self._attention = dict.fromkeys(self.model.encoders, torch.zeros((), dtype=torch.double, device=self.device))

@@ -255,4 +255,21 @@ class Attended:
     grids: list[list[list[float]]]
 
 
-Exhibit = Retrieval | Confusion | Attended
+@dataclass(frozen=True)
+class Caption:
+    """For a report: what was written of a row, and what is right."""
+
+    id: str
+    written: str
+    right: list[str]
+
+
+@dataclass(frozen=True)
+class Captions:
+    """For a report: sentences of a task for some rows."""
+
+    task: str
+    rows: list[Caption]
+
+
+Exhibit = Retrieval | Confusion | Attended | Captions

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from mmtrain.types import Attended, Confusion, Hit, Retrieval
+from mmtrain.types import Attended, Captions, Confusion, Hit, Retrieval
 
 THUMBNAIL_SIZE = 144  # pixels; shown at 96, so that a sharp screen has something to show
 MAX_CLASSES = 30
@@ -160,6 +160,38 @@ def gaze(attended: Attended, *, album: Album, text: Callable[[str], str | None])
     if picture is None or not maps:
         return None
     return Gaze(attended.id, text(attended.id), attended.query, picture, maps)
+
+
+class Told(NamedTuple):
+    """A row of captions: its picture, or its own words where it has none, what was written and what is right."""
+
+    item: Item
+    written: str
+    right: list[str]
+    is_right: bool
+
+
+class Story(NamedTuple):
+    """The sentences of one task."""
+
+    task: str
+    rows: list[Told]
+
+
+def story(captions: Captions, *, album: Album, text: Callable[[str], str | None]) -> Story:
+    """Sentences with their pictures."""
+    return Story(
+        captions.task,
+        [
+            Told(
+                Item(row.id, picture := album.take(row.id), text(row.id) if picture is None else None, row.id),
+                row.written,
+                row.right,
+                row.written in row.right,
+            )
+            for row in captions.rows
+        ],
+    )
 
 
 class Cell(NamedTuple):

@@ -19,10 +19,10 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from mmtrain.report.curves import Panel, draw, panels, read_metrics
-from mmtrain.report.exhibits import Album, gaze, grid, matrix
+from mmtrain.report.exhibits import Album, gaze, grid, matrix, story
 from mmtrain.report.subsets import is_of_subset, subset_tables
 from mmtrain.report.table import against_chance, digits, short
-from mmtrain.types import Attended, Confusion, Exhibit, Retrieval
+from mmtrain.types import Attended, Captions, Confusion, Exhibit, Retrieval
 
 NO_SUMMARY: dict[str, Any] = {
     "status": None,
@@ -125,6 +125,7 @@ def _contents(
         "curves": _drawn(curves, best_step=summary["best"] and summary["best"]["step"]),
         "grids": [grid(e, album=album, text=text) for e in exhibits if isinstance(e, Retrieval)],
         "gazes": [g for e in exhibits if isinstance(e, Attended) if (g := gaze(e, album=album, text=text))],
+        "stories": [story(e, album=album, text=text) for e in exhibits if isinstance(e, Captions)],
         "matrices": [matrix(e) for e in exhibits if isinstance(e, Confusion)],
         "thumbnails": album.thumbnails,
         "config": config,

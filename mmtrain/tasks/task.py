@@ -1,12 +1,12 @@
 """What the rest of the house asks of a task. A task is an `nn.Module` with these members; nothing is inherited."""
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from mmtrain.types import Batch, Confusion, Retrieval
+from mmtrain.types import Batch, Exhibit
 
 
 class Task(Protocol):
@@ -50,10 +50,19 @@ class Task(Protocol):
         """What guessing would score, by metric name, given the computed values."""
         ...
 
-    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Retrieval | Confusion]:
+    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> Sequence[Exhibit]:
         """What the report can draw of the computed values; `name` gives the id of a row."""
         ...
 
     def rows(self, predictions: Any, batch: Batch) -> list[dict[str, Any]]:
         """For `mode=predict`: one small dict a row, empty where the task has nothing to say."""
+        ...
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A task that does more in test than in validation, because it is slow."""
+
+    def start_evaluation(self, stage: str) -> None:
+        """What comes is val or test."""
         ...

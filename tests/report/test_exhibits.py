@@ -6,8 +6,8 @@ import io
 import pytest
 from PIL import Image
 
-from mmtrain.report.exhibits import MAX_CLASSES, Album, Thumbnail, gaze, grid, matrix
-from mmtrain.types import Attended, Confusion, Hit, Retrieval
+from mmtrain.report.exhibits import MAX_CLASSES, Album, Thumbnail, gaze, grid, matrix, story
+from mmtrain.types import Attended, Caption, Captions, Confusion, Hit, Retrieval
 
 
 def test_each_distinct_picture_is_kept_once_and_asked_for_once() -> None:
@@ -92,3 +92,13 @@ def test_a_gaze_is_the_picture_and_each_word_over_it() -> None:
 
 def _pixels(thumbnail: Thumbnail) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(thumbnail.uri.partition(",")[2]))).convert("RGB")
+
+
+def test_a_sentence_stands_below_its_picture_and_says_whether_it_is_right() -> None:
+    rows = [Caption("a", "a red cat", ["a red cat", "a cat"]), Caption("b", "", ["a dog"])]
+    red = Image.new("RGB", (8, 8), "red")
+    album = Album(picture=lambda id: red if id == "a" else None)
+    shown = story(Captions("caption", rows), album=album, text=lambda id: f"words {id}")
+    assert [told.is_right for told in shown.rows] == [True, False]
+    assert shown.rows[0].item.picture in album.thumbnails and shown.rows[0].item.words is None
+    assert shown.rows[1].item.picture is None and shown.rows[1].item.words == "words b"

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mmtrain.report.report import write_report
-from mmtrain.types import Confusion, Hit, Retrieval
+from mmtrain.types import Caption, Captions, Confusion, Exhibit, Hit, Retrieval
 
 OVERRIDES = ["encoder=vit", "task=[contrastive,classification]"]
 SUMMARY: dict[str, Any] = {
@@ -85,7 +85,7 @@ def _fill(run_dir: Path, **changes: Any) -> None:
     )
 
 
-def _write(run_dir: Path, *exhibits: Retrieval | Confusion) -> str:
+def _write(run_dir: Path, *exhibits: Exhibit) -> str:
     return write_report(run_dir, exhibits=exhibits, picture=_picture, text=CAPTIONS.get).read_text(encoding="utf-8")
 
 
@@ -257,3 +257,11 @@ def test_the_usual_page_is_light(tmp_path: Path) -> None:
     _fill(tmp_path)
     path = write_report(tmp_path, exhibits=exhibits, picture=pictures.get, text=lambda id: "a caption " * 12)
     assert path.stat().st_size < 3_000_000
+
+
+def test_sentences_stand_with_what_is_right(tmp_path: Path) -> None:
+    _fill(tmp_path)
+    rows = [Caption("a", "a red cat", ["a red cat"]), Caption("b", "<b>", ["a dog", "dog"]), Caption("c", "", ["x"])]
+    page = Page(_write(tmp_path, Captions("caption", rows)))
+    for words in ("Sentences", "✓ right: a red cat", "<b>a dog / dog", "(nothing)x"):
+        assert words in page.text, words
