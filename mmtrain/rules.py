@@ -12,10 +12,15 @@ from mmtrain.composed import Composed
 from mmtrain.targets import fault_of
 
 MODES = ("fit", "test", "predict")
+DECODINGS = ("greedy", "beam", "sample")
 CHOICES: Mapping[str, tuple[Any, ...]] = {
     "mode": MODES,
     "checkpoint.mode": ("max", "min"),
     "test.subsets": ("single", "all", "none", None),
+    "task.classification.loss": ("cross_entropy", "focal"),
+    "task.regression.loss": ("mse", "l1", "huber"),
+    "task.vqa.loss": ("binary_cross_entropy", "cross_entropy"),
+    **{f"task.{name}.decoding.method": DECODINGS for name in ("generation", "captioning", "vqa_generative")},
     "data.inputs.text.algorithm": ("bpe", "wordpiece"),
     "encoder.audio.mel_scale": ("htk", "slaney"),
     "encoder.video.temporal": ("mean", "gru", "transformer"),
@@ -36,7 +41,7 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
         ("crop_scale", "flip", "warmup", "final", "hard_share", "labelled_share", "modality_dropout"), (0, 1)
     ),
     **dict.fromkeys(("max_epochs", "max_steps"), (-1, None)),
-    "gradient_clip_val": (0, None),
+    **dict.fromkeys(("gradient_clip_val", "focal_gamma", "huber_delta"), (0, None)),
     "seed": (0, 2**32 - 1),
     "vocab_size": (6, None),  # five are special
     "max_length": (3, None),  # the two marks and something between them
@@ -294,8 +299,8 @@ def rule_targets(run: Composed) -> Iterator[str]:
 
 
 def _inner_parts(run: Composed) -> Iterator[tuple[str, Any]]:
-    """Parts inside an encoder, such as the one for pictures inside one for films."""
-    for target in [key for key in run.raw if re.fullmatch(r"encoder\.\w+\..+\._target_", key)]:
+    """Parts inside an encoder or a task, such as the encoder for pictures inside one for films."""
+    for target in [key for key in run.raw if re.fullmatch(r"(encoder|task)\.\w+\..+\._target_", key)]:
         yield target.removesuffix("._target_"), run.get(target.removesuffix("._target_"))
 
 

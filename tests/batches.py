@@ -91,6 +91,7 @@ def make_tasks(names: Sequence[str]) -> dict[str, nn.Module]:
     dims = {"image": DIM, "text": DIM, "fused": DIM}
     known = {"label": ClassTarget(names=CLASSES, counts=[3, 2, 1])}
     head = {"dims": dims, "known_targets": known, "target": "label", "weight": 0.5, "dropout": 0.0}
+    head |= {"loss": "cross_entropy", "focal_gamma": 2.0, "class_weights": None}
     pair = {"dims": dims, "modalities": ["image", "text"], "weight": 1.0}
     makers = {
         "contrastive": lambda: Contrastive(embed_dim=DIM, temperature=0.2, min_temperature=0.01, dropout=0.0, **pair),

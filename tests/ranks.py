@@ -15,7 +15,10 @@ SECONDS = 60  # a collective that waits longer is a hang
 PRELOADED = [
     "pytest",
     "mmtrain.model",
-    *(f"mmtrain.tasks.{name}" for name in ("classification", "contrastive", "matching")),
+    *(
+        f"mmtrain.tasks.{name}"
+        for name in ("classification", "contrastive", "matching", "multilabel", "ranking", "regression", "vqa")
+    ),
 ]
 
 

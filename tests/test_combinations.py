@@ -5,6 +5,7 @@
 
 import itertools
 import time
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -18,14 +19,24 @@ from mmtrain.command import config_dir
 from mmtrain.errors import ConfigError
 from mmtrain.layers.head import Decides
 from mmtrain.model import MultimodalModel
-from mmtrain.types import Batch, ClassTarget, Padded
+from mmtrain.types import AnswerTarget, Batch, ClassTarget, MultiLabelTarget, NumberTarget, Padded, TokenTarget
 from tests.batches import CLASSES, LENGTH, VOCABULARY, make_encoders
 from tests.encoders.test_encoders import MAKERS, make_inputs
 
 FUSIONS = sorted(path.stem for path in (config_dir() / "fusion").glob("*.yaml"))
 TASKS = sorted(path.stem for path in (config_dir() / "task").glob("*.yaml"))
-REFUSED = {("late", "matching")}  # decisions by one modality each say nothing of a pair
+# decisions by one modality each say nothing of a pair, and write no sentence
+REFUSED = {("late", "matching"), ("late", "generation"), ("late", "vqa_generative")}
 started = time.perf_counter()
+SENTENCES = torch.tensor([[2, 4, 5, 3], [2, 5, 3, 0], [2, 4, 3, 0], [2, 4, 3, 0]])
+KNOWN = {
+    "label": ClassTarget(names=CLASSES, counts=[1, 1, 1]),
+    "labels": MultiLabelTarget(names=CLASSES, counts=[1, 1, 1], num_rows=3),
+    "number": NumberTarget(names=["0"], mean=[0.0], std=[1.0]),
+    "answer": AnswerTarget(names=CLASSES, counts=[1, 1, 1]),
+}
+WORDS = TokenTarget(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b"], max_length=5, pad=0, start=2, end=3)
+COUNTS = {"ranking": 3, "generation": 7, "captioning": 7, "vqa_generative": 7}  # pairs, tokens; else rows
 taken: list[tuple[str, str, str]] = []
 
 
@@ -52,8 +63,14 @@ def batch_of(inputs: dict[str, Padded], lacking: str) -> Batch:
         rows=torch.arange(4),
         inputs=inputs,
         present={m: there if m == lacking else torch.ones_like(there) for m in inputs},
-        targets={"label": torch.tensor([0, 1, 2, 0])},
-        labelled={"label": there},
+        targets={
+            "label": torch.tensor([0, 1, 2, 0]),
+            "labels": torch.eye(3)[[0, 1, 2, 0]],
+            "number": torch.tensor([[0.0], [1.0], [2.0], [0.0]]),
+            "answer": torch.eye(3)[[0, 1, 2, 0]],
+            **dict.fromkeys(("sentence", "caption"), SENTENCES),
+        },
+        labelled=dict.fromkeys(("label", "labels", "number", "answer", "sentence", "caption"), there),
         keys={m: torch.arange(1, 5) for m in inputs},
     )
 
@@ -68,10 +85,14 @@ def test_one_training_step(name: str) -> None:
         encoders = {modality: MAKERS[name](0.1), other: other_encoder.float()}
         floats = values.float() if values.is_floating_point() else values
         batch = batch_of({modality: Padded(floats, mask), other: other_input}, lacking=modality)
+        if task == "ranking":
+            batch = replace(batch, keys={m: torch.ones_like(k) for m, k in batch.keys.items()})
+        if task == "vqa_generative":
+            batch = replace(batch, targets=batch.targets | {"answer": SENTENCES})
         model = model_of(encoders, fusion, task)
         before = {n: p.detach().clone() for n, p in model.named_parameters()}
         total, count = step(model, batch)
-        assert total.isfinite() and count == 3, (fusion, task)
+        assert total.isfinite() and count == COUNTS.get(task, 3), (fusion, task)
         still = [n for n, p in model.named_parameters() if p.grad is None]
         assert still == [], (fusion, task)
         assert any(not torch.equal(p, before[n]) for n, p in model.named_parameters() if n.startswith("encoders"))
@@ -101,7 +122,9 @@ def model_of(encoders: dict[str, nn.Module], fusion: str, task: str) -> Multimod
     dims: dict[str, Any] = {m: encoder.dim for m, encoder in encoders.items()}
     fused = make(part(f"fusion={fusion}").fusion, "fusion", dims=dims) if "fused" in reads_of(node) else None
     dims |= {} if fused is None else {"fused": fused.dim}
-    known = {"label": ClassTarget(names=CLASSES, counts=[1, 1, 1])}
+    if "group_by" in node:
+        node.group_by = next(iter(encoders))
+    known = dict.fromkeys((node.get("target"),), WORDS) if "decoder" in node else KNOWN
     facts = {"dims": dims} | ({"known_targets": known} if "target" in node else {})
     if isinstance(fused, Decides):
         facts |= {"decides": fused}

@@ -58,6 +58,13 @@ SMALL_MODELS = {
     "video": f"{{model_type:videomae,patch_size:8,{SIZES}}}",
 }
 
+# What a task of sentences is told of its target
+TARGETS_OF = {
+    "captioning": ("+target@data.targets.caption=text", "+data.columns.caption=caption"),
+    "generation": ("+target@data.targets.sentence=text", "+data.columns.sentence=caption"),
+    "vqa_generative": ("target@data.targets.answer=text", "data.columns.answer=caption"),
+}
+
 
 def each(files: list[Path]) -> pytest.MarkDecorator:
     """A test for each of these files."""
@@ -116,6 +123,13 @@ def choosing(tables: Path) -> Any:
             return [f"+peft@encoder.image.peft={option}"]
         if group == "tuning":
             return []
+        if file.as_posix() == "fusion/late":
+            return ["fusion=late", "task=[contrastive,classification]"]  # no pair is judged by one modality each
+        if group == "task":
+            return [
+                f"task=[{option}]",
+                *TARGETS_OF.get(option, ("data.columns.labels=label", "data.columns.answer=label")),
+            ]
         asked = [key for key, value in (content(file) or {}).items() if value == "???"] if group == "data" else []
         return [
             f"{group}=[{option}]" if group in LISTS else f"{group}={option}",

@@ -343,7 +343,8 @@ def test_a_test_judges_the_fused_features_with_each_modality_alone(tmp_path: Pat
     lit, batch = make_lit(tasks=tasks, test_subsets=subsets), random_batch(8, size=12)
     logged = evaluate(lit, [[part] for part in cut(batch, [6, 6])], tmp_path, "test")
     alone = {name for name in logged if "_only" in name}
-    assert alone == {f"test/classification/{m}_only/{v}" for m in ("image", "text") for v in ("accuracy", "macro_f1")}
+    scores = ("accuracy", "macro_f1", "auroc", "mean_average_precision", "calibration_error")
+    assert alone == {f"test/classification/{m}_only/{v}" for m in ("image", "text") for v in scores}
     for (modality,) in subsets:
         other = evaluate(lit, [[batch.only([modality])]], tmp_path)
         assert logged[f"test/classification/{modality}_only/accuracy"] == other["val/classification/accuracy"]

@@ -35,7 +35,7 @@ def make_tables(root: Path) -> Path:
     return root
 
 
-def _row(root: Path, split: str, number: int, draw: random.Random) -> dict[str, str | None]:
+def _row(root: Path, split: str, number: int, draw: random.Random) -> dict[str, str | int | None]:
     color, shape = draw.choice(list(COLORS)), draw.choice(SHAPES)
     picture = Image.new("RGB", (20, 20), "white")
     left, top = draw.randrange(6), draw.randrange(6)
@@ -50,4 +50,5 @@ def _row(root: Path, split: str, number: int, draw: random.Random) -> dict[str, 
         "image": None if number % 9 == 4 else name,
         "caption": None if number % 7 == 3 else f"a {color} {shape}",
         "label": None if number % 9 == 5 else shape,
+        "number": None if number % 5 == 2 else number % 4,
     }

@@ -1,16 +1,27 @@
-"""Classification: a linear head, cross entropy over the labelled rows."""
+"""Classification: a linear head, cross entropy or focal loss over the labelled rows.
 
-from collections.abc import Callable, Mapping
+AUROC (one class against the others) and average precision are means over the classes that the counted rows have; AUROC
+is left out where they have only one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
 from mmtrain.layers.head import Decides, PooledHead, make_head
 from mmtrain.losses.cross_entropy import cross_entropy
-from mmtrain.types import Batch, ClassTarget, Confusion, Retrieval
+from mmtrain.losses.focal import focal
+from mmtrain.metrics.calibration import CalibrationError
+from mmtrain.metrics.score_curves import ScoreCurves
+from mmtrain.types import Batch, ClassTarget, Confusion, Exhibit
+
+LOSSES = ("cross_entropy", "focal")
+TOP = 5
+GUESSED = "/chance"
 
 
 class Classification(nn.Module):
@@ -24,13 +35,19 @@ class Classification(nn.Module):
         weight: see `Task`.
         dropout: before the head.
         label_smoothing: share of the target spread over all classes.
+        loss: cross_entropy or focal.
+        focal_gamma: how much more focal loss counts a doubtful class than a certain one.
+        class_weights: what costs of each class are multiplied by: None; balanced, in inverse proportion to its rows of
+            training, 1 on average over these; or a list in the order of the classes.
         decides: the fusion, when it is one of decisions.
 
     Raises:
-        ValueError: when the data has no such target or nothing of that name can be read.
+        ValueError: when the data has no such target, nothing of that name can be read, there is no such loss, or
+            weights do not fit the classes.
     """
 
     monitor = "accuracy"
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -42,10 +59,13 @@ class Classification(nn.Module):
         weight: float,
         dropout: float,
         label_smoothing: float,
+        loss: str,
+        focal_gamma: float,
+        class_weights: str | Sequence[float] | None,
         decides: Decides | None = None,
     ) -> None:
         super().__init__()
-        for key, value, known in (("target", target, known_targets), ("reads", reads, dims)):
+        for key, value, known in (("target", target, known_targets), ("reads", reads, dims), ("loss", loss, LOSSES)):
             if value not in known:
                 raise ValueError(f"{key} = {value}, but there is {', '.join(known) or 'none'}; name one of them")
         self.reads = (reads,)
@@ -53,12 +73,18 @@ class Classification(nn.Module):
         self.targets = (target,)
         self.weight = weight
         self.label_smoothing = label_smoothing
+        self.kind = loss
+        self.focal_gamma = focal_gamma
         self.names = known_targets[target].names
         if len(self.names) < 2:
             raise ValueError(
                 f"target = {target} has only the class {', '.join(self.names) or 'none'} in training;"
                 " add rows of another, or leave the task out"
             )
+        if focal_gamma < 0.0:
+            raise ValueError(f"focal_gamma = {focal_gamma} is below 0; set it to 2.0, say")
+        weights = _weights(class_weights, known_targets[target])
+        self.register_buffer("class_weights", weights, persistent=False)  # a fact of the data or the configuration
         self.dropout = dropout
         decides = decides if reads == "fused" else None
         self.head = make_head(dims[reads], len(self.names), dropout=dropout, decides=decides)
@@ -89,22 +115,27 @@ class Classification(nn.Module):
         return self._valid(batch).sum()
 
     def loss(self, predictions: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross entropy of logits (B, C): (sum, count)."""
-        return cross_entropy(
-            predictions, batch.targets[self.targets[0]], self._valid(batch), label_smoothing=self.label_smoothing
-        )
+        """The loss of logits (B, C): (sum of weighted costs, count of rows)."""
+        truth, valid = batch.targets[self.targets[0]], self._valid(batch)
+        smoothing, weights = self.label_smoothing, self.class_weights
+        if self.kind == "focal":
+            gamma = self.focal_gamma
+            return focal(predictions, truth, valid, gamma=gamma, label_smoothing=smoothing, weights=weights)
+        return cross_entropy(predictions, truth, valid, label_smoothing=smoothing, weights=weights)
 
     def metrics(self) -> MetricCollection:
-        """Accuracy, macro F1 and the confusion matrix (C, C), rows true."""
+        """Accuracies, macro F1, areas under curves, calibration error, and the confusion matrix (C, C), rows true."""
         num = len(self.names)
-        return MetricCollection(
-            {
-                "accuracy": MulticlassAccuracy(num, average="micro"),
-                "macro_f1": MulticlassF1Score(num, average="macro"),
-                "confusion": MulticlassConfusionMatrix(num),
-            },
-            compute_groups=False,
-        )
+        scores: dict[str, Metric | MetricCollection] = {
+            "accuracy": MulticlassAccuracy(num, average="micro"),
+            "macro_f1": MulticlassF1Score(num, average="macro"),
+            "curves": ScoreCurves(num_classes=num),
+            "calibration_error": CalibrationError(),
+            "confusion": MulticlassConfusionMatrix(num),
+        }
+        if num > TOP:
+            scores[f"top{TOP}_accuracy"] = MulticlassAccuracy(num, average="micro", top_k=TOP)
+        return MetricCollection(scores, compute_groups=False)
 
     def update(self, metrics: MetricCollection, predictions: Tensor, batch: Batch) -> None:
         """Count the labelled rows.
@@ -117,16 +148,20 @@ class Classification(nn.Module):
         if not logits.isfinite().all():
             raise FloatingPointError(f"classification of {self.targets[0]}: a logit is not finite")
         if len(logits):
-            metrics.update(logits, batch.targets[self.targets[0]][valid])
+            # float64 keeps apart what float32 would round to the same probability
+            metrics.update(logits.double().softmax(dim=1), batch.targets[self.targets[0]][valid])
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Always the most frequent class of the rows that were counted."""
+        """Always the most frequent class (or five) of the rows that were counted; of areas, a random order."""
         counts = values["confusion"].sum(dim=1).double()
         share = float(counts.max() / counts.sum().clamp(min=1))
         classes = max(int((counts > 0).sum()), 1)
-        return {"accuracy": share, "macro_f1": 2 * share / (1 + share) / classes}
+        chance = {"accuracy": share, "macro_f1": 2 * share / (1 + share) / classes}
+        if len(self.names) > TOP:
+            chance[f"top{TOP}_accuracy"] = float(counts.topk(TOP).values.sum() / counts.sum().clamp(min=1))
+        return chance | {n.removesuffix(GUESSED): float(v) for n, v in values.items() if n.endswith(GUESSED)}
 
-    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Retrieval | Confusion]:
+    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
         """The confusion matrix."""
         return [Confusion(task=self.targets[0], names=list(self.names), counts=values["confusion"].tolist())]
 
@@ -138,3 +173,27 @@ class Classification(nn.Module):
             {self.targets[0]: self.names[c], "probability": round(p, 6)} if readable else {}
             for c, p, readable in zip(*columns, strict=True)
         ]
+
+
+def _weights(given: str | Sequence[float] | None, known: ClassTarget) -> Tensor | None:
+    """(C,), what costs of each class are multiplied by.
+
+    Raises:
+        ValueError: for another word, another number of weights, or one that is negative or not finite.
+    """
+    if given is None:
+        return None
+    if given == "balanced":
+        counts = torch.tensor(known.counts, dtype=torch.float32).clamp(min=1.0)
+        return counts.sum() / (len(counts) * counts)
+    if isinstance(given, str):
+        raise ValueError(f"class_weights = {given}; set it to null, balanced or a list of {len(known.names)} numbers")
+    if len(given) != len(known.names):
+        raise ValueError(
+            f"class_weights has {len(given)} numbers, but there are {len(known.names)} classes;"
+            f" give one for each of {', '.join(known.names)}, in that order"
+        )
+    weights = torch.tensor(given, dtype=torch.float32)
+    if not (weights.isfinite() & (weights >= 0)).all() or not weights.any():
+        raise ValueError(f"class_weights = {list(given)}; set them to numbers from 0, not all 0")
+    return weights

@@ -17,7 +17,7 @@ from mmtrain.distributed import gather, gather_with_gradient
 from mmtrain.layers.pooling import MeanPool
 from mmtrain.losses.contrastive import info_nce, related
 from mmtrain.metrics.retrieval import RetrievalMetric
-from mmtrain.types import Batch, Confusion, Hit, Retrieval
+from mmtrain.types import Batch, Exhibit, Hit, Retrieval
 
 
 class Contrastive(nn.Module):
@@ -135,7 +135,7 @@ class Contrastive(nn.Module):
         """What a random ranking would score."""
         return {name.removesuffix("/chance"): float(v) for name, v in values.items() if name.endswith("/chance")}
 
-    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Retrieval | Confusion]:
+    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
         """Both directions: sixteen queries spread over the split with their nearest items."""
         left, right = self.reads
         return [_shown(values, right, left, name), _shown(values, left, right, name)]

@@ -17,7 +17,7 @@ from torchmetrics.classification import BinaryAccuracy, BinaryAUROC
 from mmtrain.layers.head import Decides, PooledHead
 from mmtrain.losses.contrastive import related
 from mmtrain.losses.cross_entropy import cross_entropy
-from mmtrain.types import Batch, Confusion, Retrieval
+from mmtrain.types import Batch, Exhibit
 
 IGNORED = -1  # the truth of a pair that does not count
 
@@ -156,7 +156,7 @@ class Matching(nn.Module):
         """A coin."""
         return {"accuracy": 0.5, "auroc": 0.5}
 
-    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Retrieval | Confusion]:
+    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
         """Nothing to draw."""
         return []
 

@@ -1,8 +1,17 @@
 """Classification: metrics against scikit-learn, what is counted, what is refused."""
 
+from typing import Any
+
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    confusion_matrix,
+    f1_score,
+    roc_auc_score,
+    top_k_accuracy_score,
+)
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,15 +22,18 @@ from tests.batches import CLASSES, DIM, make_batch, make_model
 SIZE = 40
 
 
-def make_task(reads: str = "fused", label_smoothing: float = 0.0) -> Classification:
+def make_task(
+    reads: str = "fused", label_smoothing: float = 0.0, known: ClassTarget | None = None, **options: Any
+) -> Classification:
     return Classification(
         dims={"fused": DIM, "image": DIM},
-        known_targets={"label": ClassTarget(names=CLASSES, counts=[1, 1, 1])},
+        known_targets={"label": known or ClassTarget(names=CLASSES, counts=[1, 1, 1])},
         target="label",
         reads=reads,
         weight=1.0,
         dropout=0.0,
         label_smoothing=label_smoothing,
+        **({"loss": "cross_entropy", "focal_gamma": 2.0, "class_weights": None} | options),
     )
 
 
@@ -117,9 +129,88 @@ def test_a_head_that_reads_one_modality_needs_no_fusion() -> None:
 
 
 def test_what_the_data_does_not_have_is_refused_by_name() -> None:
-    parts = {"weight": 1.0, "dropout": 0.0, "label_smoothing": 0.0}
+    parts: dict[str, Any] = {"weight": 1.0, "dropout": 0.0, "label_smoothing": 0.0}
+    parts |= {"loss": "cross_entropy", "focal_gamma": 2.0, "class_weights": None}
     known = {"label": ClassTarget(names=CLASSES, counts=[1, 1, 1])}
     with pytest.raises(ValueError, match=r"target = lable, .* label"):
         Classification(dims={"fused": DIM}, known_targets=known, target="lable", reads="fused", **parts)
     with pytest.raises(ValueError, match=r"reads = audio, .* fused, image"):
         Classification(dims={"fused": DIM, "image": DIM}, known_targets=known, target="label", reads="audio", **parts)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": "hinge"}, "loss = hinge, but there is cross_entropy, focal"),
+        ({"focal_gamma": -1.0}, "focal_gamma = -1.0 is below 0"),
+        ({"class_weights": "even"}, "class_weights = even; set it to null, balanced or a list of 3 numbers"),
+        ({"class_weights": [1.0, 2.0]}, "class_weights has 2 numbers, but there are 3 classes; give one .* a, b, c"),
+        ({"class_weights": [1.0, -2.0, 1.0]}, r"class_weights = \[1.0, -2.0, 1.0\]; set them to numbers from 0"),
+        ({"class_weights": [0.0, 0.0, 0.0]}, "not all 0"),
+    ],
+)
+def test_what_means_nothing_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_task(**options)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.3])
+def test_weights_are_of_classes_and_the_count_is_of_rows(loss: str, label_smoothing: float) -> None:
+    batch, logits = make_batch([1, 2, 3, 0], [1, 0, 3, 0], [0, 1, -1, 0]), torch.randn(4, 3)
+    total, count = make_task("fused", label_smoothing, loss=loss, class_weights=[3.0, 0.5, 1.0]).loss(logits, batch)
+    log_p = logits.log_softmax(dim=1)
+    damped = (1 - log_p.exp()) ** 2 * log_p if loss == "focal" else log_p
+    shares = torch.eye(3)[[0, 1]] * (1 - label_smoothing) + label_smoothing / 3
+    expected = -(shares * damped[:2] * torch.tensor([3.0, 0.5, 1.0])).sum()
+    torch.testing.assert_close(total, expected)
+    assert count == 2
+
+
+def test_balanced_weights_make_classes_equal_and_leave_the_scale() -> None:
+    known = ClassTarget(names=CLASSES, counts=[6, 3, 1])
+    weights = make_task(known=known, class_weights="balanced").class_weights
+    assert weights is not None
+    share = weights * torch.tensor(known.counts)
+    torch.testing.assert_close(share, torch.full((3,), 10 / 3))
+    assert "class_weights" not in make_task(class_weights="balanced").state_dict()
+
+
+MANY = ClassTarget(names=list("abcdefg"), counts=[1] * 7)
+
+
+def scored_of_many(num_occurring: int) -> tuple[Classification, dict[str, Tensor], Tensor, Tensor]:
+    torch.manual_seed(0)
+    truth, logits = torch.randint(0, num_occurring, (SIZE,)), 2 * torch.randn(SIZE, 7)
+    task = make_task(known=MANY)
+    metrics = task.metrics()
+    for start in range(0, SIZE, 7):
+        part = truth[start : start + 7].tolist()
+        task.update(metrics, logits[start : start + 7], make_batch([1] * len(part), [1] * len(part), part))
+    return task, metrics.compute(), truth, logits
+
+
+@pytest.mark.parametrize("num_occurring", [1, 4, 7])
+def test_scores_of_probabilities_are_those_of_scikit_learn(num_occurring: int) -> None:
+    task, values, truth, logits = scored_of_many(num_occurring)
+    probability, has = logits.double().softmax(dim=1), torch.eye(7)[truth]
+    expected = top_k_accuracy_score(truth, logits, k=5, labels=range(7))
+    assert values["top5_accuracy"].item() == pytest.approx(expected)
+    occurring = [c for c in range(7) if has[:, c].any()]
+    precision = [average_precision_score(has[:, c], probability[:, c]) for c in occurring]
+    assert values["mean_average_precision"].item() == pytest.approx(sum(precision) / len(precision), abs=0.02)
+    chance = task.chance(values)
+    counts = sorted(torch.bincount(truth, minlength=7).tolist())
+    assert chance["top5_accuracy"] == pytest.approx(sum(counts[-5:]) / SIZE)
+    assert chance["mean_average_precision"] == pytest.approx(1 / len(occurring))
+    if num_occurring == 1:
+        assert "auroc" not in values and "auroc" not in chance
+        return
+    areas = [roc_auc_score(has[:, c], probability[:, c]) for c in occurring]
+    assert values["auroc"].item() == pytest.approx(sum(areas) / len(areas), abs=0.01)
+    assert chance["auroc"] == 0.5
+
+
+def test_five_guesses_are_for_more_than_five_classes() -> None:
+    _, values = scored(labels(), torch.randn(SIZE, 3))
+    assert "top5_accuracy" not in values and "calibration_error" in values

@@ -1,0 +1,40 @@
+"""Expected calibration error (1706.04599, eq. 3): how far a classifier's certainty is from how often it is right.
+
+As torchmetrics' own, over 15 even bins of certainty, but its states are sums: they add over batches and ranks, and do
+not grow with the split.
+"""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+NUM_BINS = 15
+
+
+class CalibrationError(Metric):
+    """Sums by bin; `compute` gives one scalar, 0 for no rows."""
+
+    full_state_update = False
+    sums: Tensor
+    num_rows: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("sums", default=torch.zeros(2, NUM_BINS, dtype=torch.double), dist_reduce_fx="sum")
+        self.add_state("num_rows", default=torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, probability: Tensor, truth: Tensor) -> None:
+        """Add rows.
+
+        Args:
+            probability: (N, C), finite, from 0 to 1.
+            truth: (N,), int64, the class.
+        """
+        certainty, said = probability.double().max(dim=1)
+        bins = (certainty * NUM_BINS).long().clamp(max=NUM_BINS - 1)
+        self.sums += torch.zeros_like(self.sums).index_add(1, bins, torch.stack([certainty, (said == truth).double()]))
+        self.num_rows += len(truth)
+
+    def compute(self) -> Tensor:
+        """The mean over rows of the distance, in the row's bin, of the mean certainty from the share that is right."""
+        return (self.sums[0] - self.sums[1]).abs().sum() / self.num_rows.clamp(min=1)

@@ -1,0 +1,179 @@
+"""Visual question answering as a choice among the most frequent answers (1612.00837), whatever is read.
+
+A row says what each answer is worth, from 0 to 1. As binary cross entropy (1707.07998; a sum over the answers) each
+answer learns its worth; as cross entropy the target is the worth divided by its sum, so that a row none of whose
+answers can be chosen teaches nothing and does not count in the loss. In the scores it counts, as wrong.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.aggregation import MeanMetric
+
+from mmtrain.layers.head import Decides, PooledHead, make_head
+from mmtrain.losses.binary_cross_entropy import binary_cross_entropy
+from mmtrain.losses.cross_entropy import cross_entropy
+from mmtrain.types import AnswerTarget, Batch, Exhibit
+
+LOSSES = ("binary_cross_entropy", "cross_entropy")
+GUESSED = "/chance"  # how the metrics of a constant guess are named
+
+
+class VQA(nn.Module):
+    """One answer a row.
+
+    Args:
+        dims: width by what can be read: "fused" and each modality.
+        known_targets: what the data knows of each target, by name.
+        target: name of the target of answers.
+        reads: "fused" or one modality.
+        weight: see `Task`.
+        dropout: before the head.
+        loss: binary_cross_entropy or cross_entropy.
+        decides: the fusion, when it is one of decisions.
+
+    Raises:
+        ValueError: when the data has no such target, nothing of that name can be read, or there is no such loss.
+    """
+
+    monitor = "vqa_accuracy"
+
+    def __init__(
+        self,
+        *,
+        dims: Mapping[str, int],
+        known_targets: Mapping[str, Any],
+        target: str,
+        reads: str,
+        weight: float,
+        dropout: float,
+        loss: str,
+        decides: Decides | None = None,
+    ) -> None:
+        super().__init__()
+        for key, value, names in (("target", target, known_targets), ("reads", reads, dims), ("loss", loss, LOSSES)):
+            if value not in names:
+                raise ValueError(f"{key} = {value}, but there is {', '.join(names) or 'none'}; name one of them")
+        known = known_targets[target]
+        if not isinstance(known, AnswerTarget):
+            raise ValueError(
+                f"target = {target} has no answers; make it one that has, with target@data.targets.{target}=answer,"
+                " or name another"
+            )
+        if len(known.names) < 2:
+            raise ValueError(
+                f"target = {target} has only the answer {', '.join(known.names) or 'none'} in training;"
+                f" set data.targets.{target}.num_answers to more, or leave the task out"
+            )
+        decides = decides if reads == "fused" else None
+        by_class = decides is not None and decides.decides_by in ("mean_probabilities", "product")
+        if by_class and loss == "binary_cross_entropy":
+            raise ValueError(
+                "loss = binary_cross_entropy judges each answer alone, but the fusion combines distributions over all;"
+                " set it to cross_entropy, or fusion.combine to mean_logits"
+            )
+        self.reads = (reads,)
+        self.needs = () if reads == "fused" else (reads,)
+        self.targets = (target,)
+        self.weight = weight
+        self.kind = loss
+        self.names = known.names
+        self.most_frequent = max(range(len(known.counts)), key=known.counts.__getitem__)
+        self.dropout = dropout
+        self.head = make_head(dims[reads], len(self.names), dropout=dropout, decides=decides)
+
+    def forward(self, view: Any) -> Tensor:
+        """Logits (B, C) for a view."""
+        return self.head(view.features(self.reads[0]))
+
+    def new_head(self, dim: int) -> nn.Module:
+        """Another head for features of that width."""
+        return PooledHead(dim, len(self.names), dropout=self.dropout)
+
+    def confidence(self, predictions: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The mean probability of a row's answers by their worth, summed over the rows of the loss, and their count."""
+        learned = self._learned(batch)
+        worth = batch.targets[self.targets[0]].masked_fill(~learned.unsqueeze(1), 0.0)
+        probability = self._probability(predictions).masked_fill(~learned.unsqueeze(1), 0.0)
+        return (_shares(worth) * probability).sum(), learned.sum()
+
+    def _probability(self, predictions: Tensor) -> Tensor:
+        logits = predictions.float()
+        return logits.sigmoid() if self.kind == "binary_cross_entropy" else logits.softmax(dim=1)
+
+    def _valid(self, batch: Batch) -> Tensor:
+        return batch.labelled[self.targets[0]] & self._readable(batch)
+
+    def _readable(self, batch: Batch) -> Tensor:
+        return torch.stack([batch.present[m] for m in self.needs or tuple(batch.present)]).any(dim=0)
+
+    def _learned(self, batch: Batch) -> Tensor:
+        if self.kind == "binary_cross_entropy":
+            return self._valid(batch)
+        return self._valid(batch) & (batch.targets[self.targets[0]] > 0).any(dim=1)
+
+    def count(self, batch: Batch) -> Tensor:
+        """Labelled rows with something to read; for cross entropy, those with an answer that can be chosen."""
+        return self._learned(batch).sum()
+
+    def loss(self, predictions: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss of logits (B, C): (sum, count)."""
+        worth, learned = batch.targets[self.targets[0]], self._learned(batch)
+        if self.kind == "cross_entropy":
+            return cross_entropy(predictions, _shares(worth), learned)
+        total, count = binary_cross_entropy(predictions, worth, learned)
+        return total * len(self.names), count  # with the mean, thousands of answers would hardly learn
+
+    def metrics(self) -> MetricCollection:
+        """What the chosen answer is worth, how often none is worth more, and both of the most frequent answer."""
+        names = [f"{name}{kind}" for name in ("vqa_accuracy", "exact_match") for kind in ("", GUESSED)]
+        scores: dict[str, Metric | MetricCollection] = {name: MeanMetric(nan_strategy="error") for name in names}
+        return MetricCollection(scores, compute_groups=False)
+
+    def update(self, metrics: MetricCollection, predictions: Tensor, batch: Batch) -> None:
+        """Count the labelled rows.
+
+        An exact match is an answer worth as much as the row's best that can be chosen, and something at all.
+
+        Raises:
+            FloatingPointError: when a logit is not finite: it must not score.
+        """
+        valid = self._valid(batch)
+        logits, worth = predictions[valid].float(), batch.targets[self.targets[0]][valid]
+        if not logits.isfinite().all():
+            raise FloatingPointError(f"vqa of {self.targets[0]}: a logit is not finite")
+        if not len(logits):
+            return
+        chosen = worth.gather(1, logits.argmax(dim=1, keepdim=True)).squeeze(1)
+        best = worth.amax(dim=1)
+        for kind, scored in (("", chosen), (GUESSED, worth[:, self.most_frequent])):
+            metrics[f"vqa_accuracy{kind}"].update(scored)
+            metrics[f"exact_match{kind}"].update(((scored == best) & (scored > 0)).float())
+
+    def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """Always the answer that training gives most often."""
+        return {name.removesuffix(GUESSED): float(v) for name, v in values.items() if name.endswith(GUESSED)}
+
+    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
+        """Nothing to draw."""
+        return []
+
+    def rows(self, predictions: Tensor, batch: Batch) -> list[dict[str, Any]]:
+        """The answer and its probability, where there is something to read."""
+        probability = self._probability(predictions)
+        best = predictions.float().argmax(dim=1)
+        sure = probability.gather(1, best.unsqueeze(1)).squeeze(1)
+        columns = (best.tolist(), sure.tolist(), self._readable(batch).tolist())
+        return [
+            {self.targets[0]: self.names[c], "probability": round(p, 6)} if readable else {}
+            for c, p, readable in zip(*columns, strict=True)
+        ]
+
+
+def _shares(worth: Tensor) -> Tensor:
+    """(B, C), rows that sum to 1; a row of zeros stays."""
+    total = worth.sum(dim=1, keepdim=True)
+    return worth / total.masked_fill(total == 0, 1.0)
