@@ -29,7 +29,7 @@ from mmtrain.distributed import rank, total, world_size
 from mmtrain.modality_balance.modality_balance import ModalityBalance
 from mmtrain.model import MultimodalModel, View
 from mmtrain.step_look import Run, StepLook
-from mmtrain.tasks.task import Staged
+from mmtrain.tasks.task import Remembers, Staged
 from mmtrain.tuning import Tuning, held, rates_of
 from mmtrain.types import Attended, Batch, Exhibit
 
@@ -132,6 +132,9 @@ class LitModel(LightningModule):
         optimizer.step()
         schedule.step()
         self.balance.after_step(look.again())
+        for task in self.tasks.values():
+            if isinstance(task, Remembers):
+                task.end_step()
         self._epoch_sums = self._epoch_sums.to(means.device) + self._weighed(means)
         self._epoch_steps += 1
         self._samples += sum(len(batch) for batch in window) * world_size()
@@ -376,6 +379,7 @@ class LitModel(LightningModule):
             "epoch_sums": self._epoch_sums.tolist(),
             "epoch_steps": self._epoch_steps,
         }
+        checkpoint["tasks"] = {n: task.memory() for n, task in self.tasks.items() if isinstance(task, Remembers)}
         if self.modality_balance is not None:
             checkpoint["modality_balance"] = self.modality_balance.state()
 
@@ -386,6 +390,10 @@ class LitModel(LightningModule):
             self.balance.restore(kept["state"])
             self._epoch_sums = torch.tensor(kept["epoch_sums"], dtype=torch.double, device=self.device)
             self._epoch_steps = kept["epoch_steps"]
+        for name, memory in checkpoint.get("tasks", {}).items():
+            task = self.tasks.get(name)
+            if isinstance(task, Remembers):
+                task.recall(memory)
         if self.modality_balance is not None and "modality_balance" in checkpoint:
             self.modality_balance.restore(checkpoint["modality_balance"])
 

@@ -17,6 +17,7 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
     "mode": MODES,
     "checkpoint.mode": ("max", "min"),
     "test.subsets": ("single", "all", "none", None),
+    "task.contrastive.loss": ("info_nce", "sigmoid"),
     "task.classification.loss": ("cross_entropy", "focal"),
     "task.regression.loss": ("mse", "l1", "huber"),
     "task.vqa.loss": ("binary_cross_entropy", "cross_entropy"),
@@ -33,7 +34,9 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
 # What a number of the project's own parts is at least and at most, by the last word of its key.
 RANGES: Mapping[str, tuple[float, float | None]] = {
     **dict.fromkeys(("dim", "hidden_dim", "embed_dim", "num_heads", "image_size", "patch_size", "size"), (1, None)),
-    **dict.fromkeys(("num_mels", "patch_mels", "patch_frames", "num_tokens", "num_frames", "sample_rate"), (1, None)),
+    **dict.fromkeys(
+        ("chunk", "num_mels", "patch_mels", "patch_frames", "num_tokens", "num_frames", "sample_rate"), (1, None)
+    ),
     **dict.fromkeys(("batch_size", "eval_batch_size", "accumulate_grad_batches", "log_every_n_steps"), (1, None)),
     **dict.fromkeys(("depth", "num_workers", "weight", "lr", "lr_scale", "weight_decay", "mlp_ratio"), (0, None)),
     **dict.fromkeys(("dropout", "drop_path", "layer_decay", "label_smoothing", "word_dropout"), (0, 1)),
@@ -41,7 +44,7 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
         ("crop_scale", "flip", "warmup", "final", "hard_share", "labelled_share", "modality_dropout"), (0, 1)
     ),
     **dict.fromkeys(("max_epochs", "max_steps"), (-1, None)),
-    **dict.fromkeys(("gradient_clip_val", "focal_gamma", "huber_delta"), (0, None)),
+    **dict.fromkeys(("gradient_clip_val", "focal_gamma", "huber_delta", "queue"), (0, None)),
     "seed": (0, 2**32 - 1),
     "vocab_size": (6, None),  # five are special
     "max_length": (3, None),  # the two marks and something between them
@@ -68,7 +71,9 @@ ADDED: Mapping[str, tuple[str, ...]] = {
 NULLABLE = re.compile(
     r"optimizer\.|(callbacks|logger)\.\w+\.|trainer\.(?!accumulate_grad_batches|log_every_n_steps|compile)"
 )
-FREE = re.compile(r"data\.modality_dropout|trainer\.(devices|precision|deterministic)|encoder\..*\bfreeze")
+FREE = re.compile(
+    r"task\.contrastive\.dropout|data\.modality_dropout|trainer\.(devices|precision|deterministic)|encoder\..*\bfreeze"
+)
 # What an encoder's configuration says beside its constructor's arguments: mmtrain/tuning.py
 TUNING = ("freeze", "freeze_until", "lr_scale", "layer_decay", "checkpointing", "peft")
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,17 @@ from tests.fusions import FUSED_DIM, FUSIONS
 
 IMAGE_SIZE, LENGTH, VOCABULARY, DIM = 8, 5, 20, FUSED_DIM
 CLASSES = ["a", "b", "c"]
+
+CONTRASTIVE: dict[str, Any] = {
+    "embed_dim": DIM,
+    "temperature": 0.2,
+    "min_temperature": 0.01,
+    "dropout": 0.0,
+    "loss": "info_nce",
+    "bias": -10.0,
+    "queue": 0,
+    "chunk": 1024,
+}
 
 
 def make_batch(image: Sequence[int], text: Sequence[int], label: Sequence[int] | None = None, first: int = 0) -> Batch:
@@ -94,7 +106,7 @@ def make_tasks(names: Sequence[str]) -> dict[str, nn.Module]:
     head |= {"loss": "cross_entropy", "focal_gamma": 2.0, "class_weights": None}
     pair = {"dims": dims, "modalities": ["image", "text"], "weight": 1.0}
     makers = {
-        "contrastive": lambda: Contrastive(embed_dim=DIM, temperature=0.2, min_temperature=0.01, dropout=0.0, **pair),
+        "contrastive": lambda: Contrastive(**CONTRASTIVE, **pair),
         "classification": lambda: Classification(reads="fused", label_smoothing=0.1, **head),
         "image_class": lambda: Classification(reads="image", label_smoothing=0.0, **head),
         "matching": lambda: Matching(negatives_from="contrastive", hard_share=0.5, dropout=0.0, **pair),

@@ -1,8 +1,9 @@
-"""Contrastive learning of two modalities in one space (CLIP, 2103.00020), with a learned temperature.
+"""Contrastive learning of two modalities in one space (CLIP, 2103.00020; SigLIP, 2303.15343), temperature learned.
 
 Unusual here: positives are found by content (a caption shared by several pictures is right for all of them), rows
 that lack a side stand in no denominator, and in training every rank's rows are negatives of every other's, with
 gradients through the gathering. In evaluation the loss is that of the batch alone, whatever the number of ranks.
+What was right for a row when a queue took it is neither right nor wrong while it ages there.
 """
 
 import math
@@ -15,9 +16,12 @@ from torch.nn import functional as F
 
 from mmtrain.distributed import gather, gather_with_gradient
 from mmtrain.layers.pooling import MeanPool
-from mmtrain.losses.contrastive import info_nce, related
+from mmtrain.layers.queue import Queue
+from mmtrain.losses.contrastive import Related, by_chunks, info_nce, pairwise_sigmoid
 from mmtrain.metrics.retrieval import RetrievalMetric
 from mmtrain.types import Batch, Exhibit, Hit, Retrieval
+
+LOSSES = ("info_nce", "sigmoid")
 
 
 class Contrastive(nn.Module):
@@ -31,7 +35,11 @@ class Contrastive(nn.Module):
         min_temperature: how far it may fall. A low one punishes the most similar wrong partners alone and so pulls
             apart what is alike (2012.09740); millions of pairs bear 0.01 (CLIP, 2103.00020), some thousands do not.
         weight: see `Task`.
-        dropout: before the projections.
+        dropout: before the projections, for both or by modality.
+        loss: info_nce or sigmoid.
+        bias: of sigmoid, where it starts.
+        queue: how many rows of past steps are kept as more wrong answers; not in evaluation.
+        chunk: queries that are compared with all at once; more take the time of a second forward pass.
     """
 
     targets: tuple[str, ...] = ()
@@ -46,7 +54,11 @@ class Contrastive(nn.Module):
         temperature: float,
         min_temperature: float,
         weight: float,
-        dropout: float,
+        dropout: float | Mapping[str, float],
+        loss: str,
+        bias: float,
+        queue: int,
+        chunk: int,
     ) -> None:
         super().__init__()
         if len(modalities) != 2 or modalities[0] == modalities[1]:
@@ -58,17 +70,26 @@ class Contrastive(nn.Module):
                 f"min_temperature = {min_temperature} is not above 0 and at most temperature = {temperature};"
                 f" set it to {temperature}, or to 0.01"
             )
+        if loss not in LOSSES:
+            raise ValueError(f"loss = {loss}; set it to {' or '.join(LOSSES)}")
+        if queue < 0 or chunk < 1:
+            raise ValueError(f"queue = {queue} and chunk = {chunk}; set queue to 0 or more and chunk to 1 or more")
+        rates = _rates(dropout, modalities)
         self.reads = self.needs = tuple(modalities)
         self.weight = weight
         self.pool = MeanPool()
         self.projections = nn.ModuleDict(
             {
-                m: nn.Sequential(nn.LayerNorm(dims[m]), nn.Dropout(dropout), nn.Linear(dims[m], embed_dim, bias=False))
+                m: nn.Sequential(nn.LayerNorm(dims[m]), nn.Dropout(rates[m]), nn.Linear(dims[m], embed_dim, bias=False))
                 for m in modalities
             }
         )
         self.max_log_scale = -math.log(min_temperature)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1.0 / temperature)))
+        self.bias = nn.Parameter(torch.tensor(float(bias))) if loss == "sigmoid" else None
+        self.chunk = chunk
+        self.queue = Queue(size=queue, modalities=self.reads, dim=embed_dim)
+        self._seen: dict[int, tuple[dict[str, Tensor], ...]] = {}  # of this step, by micro-batch
 
     @property
     def scale(self) -> Tensor:
@@ -88,7 +109,7 @@ class Contrastive(nn.Module):
         return batch.present[left] & batch.present[right]
 
     def loss(self, predictions: dict[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        """InfoNCE in both directions, averaged, over the rows that have both sides: (sum, count)."""
+        """The loss in both directions, averaged, over the rows that have both sides: (sum, count)."""
         together, together_keys = gather_with_gradient, gather
         if self.training:
             with torch.no_grad():  # the parameter and not its use, which would have no gradient beyond the limit
@@ -100,23 +121,54 @@ class Contrastive(nn.Module):
         present = {m: together_keys(batch.present[m]) for m in self.reads}
         keys = {m: together_keys(batch.keys[m]) for m in self.reads}
         vectors = {m: together(predictions[m]) for m in self.reads}
-        forward_sum, count = info_nce(
-            predictions[left],
-            vectors[right],
-            related(keys[left], keys[right], batch.keys[left], keys[right]),
-            scale=self.scale,
-            valid_queries=pairs,
-            valid_keys=present[right],
-        )
-        backward_sum, _ = info_nce(
-            predictions[right],
-            vectors[left],
-            related(keys[right], keys[left], batch.keys[right], keys[left]),
-            scale=self.scale,
-            valid_queries=pairs,
-            valid_keys=present[left],
-        )
-        return (forward_sum + backward_sum) / 2, count
+        if self.queue.size and self.training:
+            self._seen[id(batch)] = (vectors, keys, present)
+            self.queue.to(batch.rows.device)
+            vectors, keys, present = (
+                {m: torch.cat([new[m], old[m]]) for m in self.reads}
+                for new, old in ((vectors, self.queue.vectors), (keys, self.queue.keys), (present, self.queue.present))
+            )
+        sums = []
+        for asks, answers in ((left, right), (right, left)):
+            rows = (predictions[asks], batch.keys[asks], pairs)
+            related = Related(keys[asks], keys[answers], keys[answers])
+            sums.append(self._direction(rows, related, vectors[answers], present[answers]))
+        return (sums[0][0] + sums[1][0]) / 2, sums[0][1]
+
+    def _direction(
+        self, rows: tuple[Tensor, Tensor, Tensor], related: Related, gallery: Tensor, there: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(sum, count) of the rows that ask: vectors, keys, which count. The last of the gallery are the queue's."""
+        aged = torch.arange(len(gallery), device=gallery.device) >= len(gallery) - self._num_aged
+
+        def block(queries: Tensor, keys: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+            positives = related(keys)
+            options = {"scale": self.scale, "valid_queries": valid, "valid_keys": there}
+            ignored = positives & aged if self._num_aged else None
+            if self.bias is None:
+                return info_nce(queries, gallery, positives, **options, ignored=ignored)
+            return pairwise_sigmoid(queries, gallery, positives, **options, bias=self.bias, ignored=ignored)
+
+        return by_chunks(block, rows, chunk=self.chunk)
+
+    @property
+    def _num_aged(self) -> int:
+        return self.queue.size if self.training else 0
+
+    def end_step(self) -> None:
+        """The step was taken: its rows go into the queue."""
+        for vectors, keys, present in self._seen.values():
+            self.queue.push(vectors, keys, present)
+        self._seen = {}
+
+    def memory(self) -> dict[str, Tensor]:
+        """What a run that goes on needs beside parameters."""
+        return self.queue.state() if self.queue.size else {}
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:
+        """Take what `memory` gave."""
+        if memory:
+            self.queue.restore(memory)
 
     def metrics(self) -> RetrievalMetric:
         """Recall at 1, 5 and 10 in both directions over the whole split."""
@@ -148,6 +200,20 @@ class Contrastive(nn.Module):
             {"similarity": round(s, 6)} if has else {}
             for s, has in zip(similarity, self._pairs(batch).tolist(), strict=True)
         ]
+
+
+def _rates(dropout: float | Mapping[str, float], modalities: Sequence[str]) -> dict[str, float]:
+    """One rate a modality; one that is not named has none.
+
+    Raises:
+        ValueError: for a name that is not among them.
+    """
+    if not isinstance(dropout, Mapping):
+        return dict.fromkeys(modalities, dropout)
+    strange = [name for name in dropout if name not in modalities]
+    if strange:
+        raise ValueError(f"dropout names {strange[0]}, but modalities has {', '.join(modalities)}; name one of them")
+    return dict.fromkeys(modalities, 0.0) | dict(dropout)
 
 
 def _alone(tensor: Tensor) -> Tensor:

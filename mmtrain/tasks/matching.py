@@ -15,7 +15,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC
 
 from mmtrain.layers.head import Decides, PooledHead
-from mmtrain.losses.contrastive import related
+from mmtrain.losses.contrastive import Related
 from mmtrain.losses.cross_entropy import cross_entropy
 from mmtrain.types import Batch, Exhibit
 
@@ -101,7 +101,7 @@ class Matching(nn.Module):
         left, right = self.needs
         pairs = batch.present[left] & batch.present[right]
         keys = batch.keys
-        positive = related(keys[left], keys[right], keys[left], keys[right])
+        positive = Related(keys[left], keys[right], keys[right])(keys[left])
         return ~positive & pairs.unsqueeze(1) & pairs
 
     def _chances(self, view: Any, allowed: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """What the rest of the house asks of a task. A task is an `nn.Module` with these members; nothing is inherited."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -56,6 +56,23 @@ class Task(Protocol):
 
     def rows(self, predictions: Any, batch: Batch) -> list[dict[str, Any]]:
         """For `mode=predict`: one small dict a row, empty where the task has nothing to say."""
+        ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A task that keeps something from step to step beside its parameters."""
+
+    def end_step(self) -> None:
+        """The optimizer step was taken."""
+        ...
+
+    def memory(self) -> dict[str, Tensor]:
+        """What a run that goes on needs."""
+        ...
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:
+        """Take what `memory` gave."""
         ...
 
 

@@ -1,13 +1,15 @@
 """InfoNCE against open_clip and against loops; `related` against loops."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmtrain.losses.contrastive import info_nce, related
+from mmtrain.losses.contrastive import Related, by_chunks, info_nce, pairwise_sigmoid
 from tests.batches import assert_same_bits
 
 ROWS, WIDTH = 7, 5
@@ -124,7 +126,7 @@ def test_it_is_float32_under_autocast() -> None:
 def test_related_is_the_loop(seed: int) -> None:
     torch.manual_seed(seed)
     left, right, queries, gallery = (torch.randint(0, 5, (n,)) for n in (9, 9, 6, 8))
-    found = related(left, right, queries, gallery)
+    found = Related(left, right, gallery)(queries)
     assert found.shape == (6, 8) and found.dtype is torch.bool
     pairs = {(a, b) for a, b in zip(left.tolist(), right.tolist(), strict=True) if a and b}
     assert found.tolist() == [[(q, g) in pairs for g in gallery.tolist()] for q in queries.tolist()]
@@ -133,7 +135,7 @@ def test_related_is_the_loop(seed: int) -> None:
 def test_a_third_row_joins_two_that_share_with_it_and_a_chain_does_not() -> None:
     """Rows: picture 1 with text 11, picture 2 with text 11, picture 2 with text 12, text 12 alone, picture 3 alone."""
     pictures, texts = torch.tensor([1, 2, 2, 0, 3]), torch.tensor([11, 11, 12, 12, 0])
-    found = related(pictures, texts, pictures, texts)
+    found = Related(pictures, texts, texts)(pictures)
     assert found.int().tolist() == [
         [1, 1, 0, 0, 0],  # not text 12: only picture 2, which is another, has it
         [1, 1, 1, 1, 0],
@@ -148,4 +150,69 @@ def test_related_knows_keys_of_every_size() -> None:
     big = 2**62
     left = torch.tensor([big, big + 1])
     right = torch.tensor([-big, -big - 1])
-    assert torch.equal(related(left, right, left, right), torch.eye(2, dtype=torch.bool))
+    assert torch.equal(Related(left, right, right)(left), torch.eye(2, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
+def test_with_one_positive_each_the_sigmoid_loss_is_that_of_open_clip(scale: float) -> None:
+    loss = pytest.importorskip("open_clip.loss")
+    left, right = unit(ROWS, 1), unit(ROWS, 2)
+    factor, bias = torch.tensor(scale, requires_grad=True), torch.tensor(-10.0, requires_grad=True)
+    options = {"scale": factor, "bias": bias, "valid_queries": everything(), "valid_keys": everything()}
+    total, count = pairwise_sigmoid(left, right, torch.eye(ROWS, dtype=torch.bool), **options)
+    reference = loss.SigLipLoss()(left, right, factor, bias)
+    torch.testing.assert_close(total / count, reference, rtol=1e-6, atol=1e-6)
+    wanted = (left, right, factor, bias)
+    pairs = zip(torch.autograd.grad(total / count, wanted), torch.autograd.grad(reference, wanted), strict=True)
+    for one, other in pairs:
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_sigmoid_loss_is_its_loop(seed: int) -> None:
+    torch.manual_seed(seed)
+    queries, keys = unit(ROWS, 2 * seed), unit(ROWS + 2, 2 * seed + 1)
+    positives, ignored = torch.rand(ROWS, ROWS + 2) < 0.3, torch.rand(ROWS, ROWS + 2) < 0.2
+    valid, there = torch.rand(ROWS) < 0.7, torch.rand(ROWS + 2) < 0.7
+    options = {"scale": torch.tensor(5.0), "bias": torch.tensor(-1.0), "valid_queries": valid, "valid_keys": there}
+    total, count = pairwise_sigmoid(queries, keys, positives, **options, ignored=ignored)
+    expected = 0.0
+    for i in range(ROWS):
+        for j in range(ROWS + 2):
+            if valid[i] and there[j] and not ignored[i, j]:
+                logit = 5.0 * float(queries[i] @ keys[j]) - 1.0
+                expected += math.log1p(math.exp(-logit if positives[i, j] else logit))
+    assert float(total) == pytest.approx(expected, rel=1e-5)
+    assert count == valid.sum()
+
+
+def test_what_is_ignored_is_as_if_it_were_not_there() -> None:
+    queries, keys, positives = unit(4, 1), unit(6, 2), torch.eye(4, 6, dtype=torch.bool)
+    options = {"scale": torch.tensor(5.0), "valid_queries": everything(4)}
+    ignored = torch.arange(6).expand(4, 6) >= 4
+    total, _ = info_nce(queries, keys, positives, **options, valid_keys=everything(6), ignored=ignored)
+    expected, _ = info_nce(queries, keys[:4], positives[:, :4], **options, valid_keys=everything(4))
+    torch.testing.assert_close(total, expected)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 6])
+@pytest.mark.parametrize("loss", [info_nce, pairwise_sigmoid])
+def test_chunks_give_the_loss_and_the_gradients_of_the_whole(loss: Callable[..., Any], chunk: int) -> None:
+    found = []
+    for size in (chunk, ROWS):
+        queries, keys = unit(ROWS, 1), unit(ROWS + 2, 2)
+        scale, bias = torch.tensor(5.0, requires_grad=True), torch.tensor(-1.0, requires_grad=True)
+        ids = torch.tensor([1, 2, 3, 3, 4, 5, 6])
+        related = Related(ids, ids, torch.tensor([1, 2, 3, 4, 4, 5, 6, 7, 8]))
+
+        def block(
+            queries: Tensor, ids: Tensor, valid: Tensor, keys=keys, scale=scale, bias=bias, related=related
+        ) -> tuple[Tensor, Tensor]:
+            options = {"scale": scale, "valid_queries": valid, "valid_keys": everything(ROWS + 2)}
+            return loss(queries, keys, related(ids), **options, **({} if loss is info_nce else {"bias": bias}))
+
+        total, count = by_chunks(block, (queries, ids, torch.arange(ROWS) != 2), chunk=size)
+        wanted = [queries, keys, scale, *([] if loss is info_nce else [bias])]
+        found.append([total.detach(), count, *torch.autograd.grad(total, wanted)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)

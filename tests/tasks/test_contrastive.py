@@ -33,6 +33,10 @@ def make_task(**options: Any) -> Contrastive:
         "min_temperature": 0.01,
         "dropout": 0.0,
         "weight": 1.0,
+        "loss": "info_nce",
+        "bias": -10.0,
+        "queue": 0,
+        "chunk": 1024,
         **options,
     }
     return Contrastive(dims={"image": DIM, "text": DIM}, **parts)
@@ -177,3 +181,98 @@ def test_a_least_temperature_above_the_first_one_is_refused() -> None:
     for wrong in (0.0, 0.3):
         with pytest.raises(ValueError, match="min_temperature"):
             make_task(temperature=0.2, min_temperature=wrong)
+
+
+def test_a_rate_of_dropout_is_of_both_or_of_the_one_that_is_named() -> None:
+    rates = [[part[1].p for part in make_task(dropout=given).projections.values()] for given in (0.3, {"text": 0.5})]
+    assert rates == [[0.3, 0.3], [0.0, 0.5]]
+    with pytest.raises(ValueError, match="dropout names txt, but modalities has image, text"):
+        make_task(dropout={"txt": 0.5})
+
+
+@pytest.mark.parametrize(("wrong", "message"), [({"loss": "nce"}, "info_nce or sigmoid"), ({"chunk": 0}, "chunk")])
+def test_what_means_nothing_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_task(**wrong)
+
+
+@pytest.mark.parametrize("loss", ["info_nce", "sigmoid"])
+def test_a_queue_gives_wrong_answers_from_the_steps_before(loss: str) -> None:
+    """As a batch with those rows whose gradients are not asked for; what was right there is left out."""
+    task, plain = make_task(loss=loss, queue=6), make_task(loss=loss)
+    old, new = make_batch([1, 2, 3], [11, 12, 0], first=0), make_batch([4, 2, 5], [14, 12, 15], first=3)
+    before, now = vectors(3), vectors(3)
+    task.loss(before, old)
+    task.end_step()
+    total, count = task.loss(now, new)
+    both = make_batch([1, 2, 3, 4, 2, 5], [11, 12, 0, 14, 12, 15])
+    assert count == 3
+    scale, expected = float(plain.scale), torch.zeros(())
+    for query, gallery in (("image", "text"), ("text", "image")):
+        for i in range(3):
+            score = scale * now[query][i] @ torch.cat([now[gallery], before[gallery].detach()]).T
+            keys = torch.cat([new.keys[gallery], old.keys[gallery]])
+            there = torch.cat([new.present[gallery], old.present[gallery]])
+            right = keys == new.keys[gallery][i]
+            there &= ~(right & (torch.arange(6) >= 3))
+            if loss == "info_nce":
+                expected = expected - (score[i] - score[there].logsumexp(0)) / 2
+            else:
+                signs = torch.where(right, 1.0, -1.0) * (score - 10.0)
+                expected = expected - torch.nn.functional.logsigmoid(signs)[there].sum() / 2
+    torch.testing.assert_close(total, expected)
+    assert len(both) == 6
+    task.eval()
+    torch.testing.assert_close(task.loss(now, new)[0], plain.eval().loss(now, new)[0])
+
+
+def test_a_queue_keeps_the_last_rows_and_comes_back_with_its_memory() -> None:
+    task, other = make_task(queue=4), make_task(queue=4)
+    for first in (1, 4, 7):
+        task.loss(vectors(3), make_batch([first, first + 1, first + 2], [11, 12, 13]))
+        task.end_step()
+    assert sorted(task.queue.keys["image"].tolist()) == [6, 7, 8, 9]
+    other.recall(task.memory())
+    batch, now = make_batch([1, 2, 3], [11, 12, 13]), vectors(3)
+    assert torch.equal(task.loss(now, batch)[0], other.loss(now, batch)[0])
+    assert make_task().memory() == {}
+    assert not [name for name in task.state_dict() if "queue" in name]
+
+
+def test_more_rows_than_a_queue_has_room_for() -> None:
+    task = make_task(queue=2)
+    task.loss(vectors(5), make_batch([1, 2, 3, 4, 5], [11, 12, 13, 14, 15]))
+    task.end_step()
+    assert sorted(task.queue.keys["text"].tolist()) == [14, 15]
+
+
+def sigmoid_of_rank(rank: int, sides: Sequence[Sides], chunk: int) -> dict[str, Tensor]:
+    task = make_task(loss="sigmoid", chunk=chunk)
+    batch = make_batch(*sides[rank])
+    first = 4 * rank
+    whole_size = sum(len(image) for image, _ in sides)
+    torch.manual_seed(5)
+    drawn = {m: torch.nn.functional.normalize(torch.randn(whole_size, 6), dim=1) for m in ("image", "text")}
+    mine = {m: v[first : first + len(batch)].clone().requires_grad_() for m, v in drawn.items()}
+    total, count = task.loss(mine, batch)
+    total.backward()
+    assert task.bias is not None and task.bias.grad is not None and task.log_scale.grad is not None
+    return {
+        "loss": total.detach(),
+        "count": count,
+        "bias": task.bias.grad,
+        "scale": task.log_scale.grad,
+        **{m: v.grad for m, v in mine.items() if v.grad is not None},
+    }
+
+
+@pytest.mark.parametrize("chunk", [2, 1024])
+def test_the_sigmoid_loss_of_real_ranks_is_that_of_one_process(chunk: int) -> None:
+    sides = RANKS
+    found = on_ranks(len(sides), sigmoid_of_rank, sides, chunk)
+    together = [([k for image, _ in sides for k in image], [k for _, text in sides for k in text])]
+    expected = sigmoid_of_rank(0, together, 1024)
+    for name in ("loss", "count", "bias", "scale"):
+        torch.testing.assert_close(sum(rank[name] for rank in found), expected[name], rtol=1e-6, atol=1e-6)
+    for m in ("image", "text"):
+        torch.testing.assert_close(torch.cat([rank[m] for rank in found]), expected[m], rtol=1e-6, atol=1e-6)
