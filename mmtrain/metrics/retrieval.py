@@ -1,7 +1,7 @@
-"""Recall at k in both directions between two modalities, over a whole split and over all ranks.
+"""Recall at k, median rank and mean average precision in both directions between two modalities, over all ranks.
 
 Unusual here: items are told apart by content, so that a caption shared by several pictures is one query with several
-right answers; and equal similarities share their rank: the score is the expectation over every order of the tied items,
+right answers; and equal similarities share their rank: a score is the expectation over every order of the tied items,
 so that collapsed features score what chance does (torchmetrics and most public scripts give them 0 or 1).
 """
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+MOST = 2**26  # similarities that stand in memory at once
 ROUNDING = 1e-6  # of a product of two unit vectors in float32
 
 
@@ -22,7 +23,7 @@ class RetrievalMetric(Metric):
         modalities: the two.
         at: the k of recall at k.
         num_shown: how many nearest items to give of each of sixteen queries.
-        chunk: queries at once; memory is chunk x gallery.
+        chunk: queries at once, fewer where the gallery is large.
     """
 
     full_state_update = False
@@ -67,7 +68,9 @@ class RetrievalMetric(Metric):
         return getattr(self, f"{modality}_{kind}")
 
     def compute(self) -> dict[str, Tensor]:
-        """Scalars `A_to_B_R@k`, their `/chance`, `recall` (the mean of all), and `A_to_B/shown_*` for a report.
+        """Scalars `A_to_B_R@k`, `A_to_B_median_rank`, `A_to_B_mAP`, their `/chance`, `recall` (the mean of all R@k).
+
+        The rank is that of a query's first right answer. `A_to_B/shown_*` is for a report.
 
         Empty when the split has no pair of which both sides are there: there is nothing to score.
         """
@@ -102,27 +105,32 @@ class RetrievalMetric(Metric):
         shown_of = asked.nonzero().squeeze(1)
         step = max(len(shown_of) // self.num_queries_shown, 1)
         shown_of = shown_of[::step][: self.num_queries_shown]
-        sums = {f"{query}_to_{gallery}_R@{k}{kind}": 0.0 for k in self.at for kind in ("", "/chance")}
+        by_name: dict[str, list[Tensor]] = {}
         shown: list[tuple[Tensor, Tensor, Tensor]] = []
-        for start in range(0, len(q_keys), self.chunk):
-            stop = min(start + self.chunk, len(q_keys))
+        chunk = max(min(self.chunk, MOST // max(len(g_keys), 1)), 1)
+        for start in range(0, len(q_keys), chunk):
+            stop = min(start + chunk, len(q_keys))
             similarity = q_vectors[start:stop] @ g_vectors.T
             mine = (q_of_pair >= start) & (q_of_pair < stop)
             positive = torch.zeros_like(similarity, dtype=torch.bool)
             positive[q_of_pair[mine] - start, g_of_pair[mine]] = True
             some = asked[start:stop]
-            for k in self.at:
-                hit, chance = expected_hits(similarity[some], positive[some], k)
-                sums[f"{query}_to_{gallery}_R@{k}"] += float(hit.sum())
-                sums[f"{query}_to_{gallery}_R@{k}/chance"] += float(chance.sum())
+            of_some = {f"R@{k}": expected_hits(similarity[some], positive[some], k) for k in self.at}
+            of_some["median_rank"] = expected_ranks(similarity[some], positive[some])
+            of_some["mAP"] = expected_precisions(similarity[some], positive[some])
+            for name, both in of_some.items():
+                for kind, values in zip(("", "/chance"), both, strict=True):
+                    by_name.setdefault(f"{query}_to_{gallery}_{name}{kind}", []).append(values)
             of_chunk = shown_of[(shown_of >= start) & (shown_of < stop)] - start
             # of equals the first in the table, whatever rounding says
             nearest = (similarity[of_chunk] / (8 * ROUNDING)).round().sort(dim=1, descending=True, stable=True).indices
             nearest = nearest[:, : self.num_shown]
             scores, right = similarity[of_chunk].gather(1, nearest), positive[of_chunk].gather(1, nearest)
             shown.append((g_rows[nearest], scores, right))
-        count = max(int(asked.sum()), 1)
-        out = {name: torch.tensor(value / count, device=q_keys.device) for name, value in sums.items()}
+        out = {}
+        for name, found in by_name.items():
+            values = torch.cat(found)  # (number of queries,), float64
+            out[name] = (values.quantile(0.5) if "median" in name else values.mean()).float()
         prefix = f"{query}_to_{gallery}/shown"
         out[f"{prefix}_queries"] = q_rows[shown_of]
         for name, parts in zip(("rows", "scores", "right"), zip(*shown, strict=True), strict=True):
@@ -165,6 +173,59 @@ def expected_hits(similarity: Tensor, positive: Tensor, k: int) -> tuple[Tensor,
     return _probability(right, wrong, k - better), _probability(
         everywhere, positive.shape[1] - everywhere, torch.full_like(better, k)
     )
+
+
+def expected_ranks(similarity: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """The rank of the first right answer, from 1, the mean over every order of equally similar items.
+
+    The first of `a` right items among `a` + `b` in a random order stands at (a + b + 1) / (a + 1) on average.
+
+    Args:
+        similarity: (Q, G), float.
+        positive: (Q, G), bool, with a True in every row.
+
+    Returns:
+        (Q,), float64: the expectation, and that of a random ranking.
+    """
+    best = similarity.masked_fill(~positive, float("-inf")).amax(dim=1, keepdim=True)
+    better = (similarity > best + ROUNDING).sum(dim=1)
+    tied = (similarity - best).abs() <= ROUNDING
+    right, count = (tied & positive).sum(dim=1).double(), tied.sum(dim=1)
+    everywhere = positive.sum(dim=1).double()
+    return better + (count + 1) / (right + 1), (positive.shape[1] + 1) / (everywhere + 1)
+
+
+def expected_precisions(similarity: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """Average precision, the mean over every order of equally similar items.
+
+    For a right item with s better items, R of them right, in a group of n equal ones, r of them right, the precision at
+    its place i of n is on average (R + 1 + (i - 1) (r - 1) / (n - 1)) / (s + i), and every i is as likely.
+
+    Args:
+        similarity: (Q, G), float.
+        positive: (Q, G), bool, with a True in every row.
+
+    Returns:
+        (Q,), float64: the expectation, and that of a random ranking.
+    """
+    queries, items = positive.nonzero(as_tuple=True)
+    parts = []
+    for q, g in zip(*(index.split(max(MOST // positive.shape[1], 1)) for index in (queries, items)), strict=True):
+        rows, mine = similarity[q], similarity[q, g].unsqueeze(1)
+        better, tied, right = rows > mine + ROUNDING, (rows - mine).abs() <= ROUNDING, positive[q]
+        counts = (better.sum(1), (better & right).sum(1), tied.sum(1), (tied & right).sum(1))
+        parts.append(_precision(*(count.double() for count in counts)))
+    every = positive.sum(dim=1).double()
+    sums = torch.zeros_like(every).index_add(0, queries, torch.cat(parts) if parts else every[:0])
+    nothing = torch.zeros_like(every)
+    return sums / every, _precision(nothing, nothing, torch.full_like(every, positive.shape[1]), every)
+
+
+def _precision(better: Tensor, right_better: Tensor, tied: Tensor, right_tied: Tensor) -> Tensor:
+    """The mean over the places 1 to `tied` of the precision there, all float64."""
+    harmonic = torch.digamma(better + tied + 1) - torch.digamma(better + 1)  # the sum of 1 / (better + i)
+    others = (right_tied - 1) / (tied - 1).clamp(min=1)
+    return ((right_better + 1) * harmonic + others * (tied - (better + 1) * harmonic)) / tied
 
 
 def _probability(right: Tensor, wrong: Tensor, places: Tensor) -> Tensor:

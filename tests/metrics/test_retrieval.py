@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmtrain.metrics.retrieval import RetrievalMetric, expected_hits
+from mmtrain.metrics.retrieval import RetrievalMetric, expected_hits, expected_precisions, expected_ranks
 from tests.ranks import on_ranks
 
 Row = tuple[int, int]  # content keys of picture and text as in tests.batches: -k is known but not carried
@@ -225,3 +226,51 @@ def share_of_rank(rank: int, world_size: int, batch: int) -> dict[str, Tensor]:
 def test_real_ranks_give_the_values_of_one(world_size: int, batch: int) -> None:
     for values in on_ranks(world_size, share_of_rank, world_size, batch):
         assert_same(values, score(make_rows(0)))
+
+
+def by_every_order(score: Sequence[float], right: Sequence[bool]) -> tuple[float, float]:
+    """Rank of the first right item and average precision, the mean over all orders that the scores allow."""
+    every = itertools.permutations(range(len(score)))
+    orders = [order for order in every if all(score[a] >= score[b] for a, b in itertools.pairwise(order))]
+    ranks, precisions = [], []
+    for order in orders:
+        hits = [right[i] for i in order]
+        ranks.append(hits.index(True) + 1)
+        precisions.append(sum(sum(hits[: i + 1]) / (i + 1) for i, hit in enumerate(hits) if hit) / sum(hits))
+    return sum(ranks) / len(orders), sum(precisions) / len(orders)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_ranks_and_precisions_are_means_over_every_order(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    similarity = torch.randint(0, 3, (5, 6), generator=generator) / 4
+    positive = torch.rand(5, 6, generator=generator) < 0.4
+    positive[:, seed % 6] = True
+    ranks, rank_chance = expected_ranks(similarity, positive)
+    precisions, precision_chance = expected_precisions(similarity, positive)
+    for row in range(5):
+        right = positive[row].tolist()
+        rank, precision = by_every_order(similarity[row].tolist(), right)
+        assert ranks[row].item() == pytest.approx(rank)
+        assert precisions[row].item() == pytest.approx(precision)
+        rank, precision = by_every_order([0.0] * 6, right)
+        assert rank_chance[row].item() == pytest.approx(rank)
+        assert precision_chance[row].item() == pytest.approx(precision)
+
+
+def test_without_ties_average_precision_is_that_of_scikit_learn() -> None:
+    generator = torch.Generator().manual_seed(0)
+    similarity, positive = torch.rand(9, 40, generator=generator), torch.rand(9, 40, generator=generator) < 0.2
+    positive[:, 0] = True
+    expected = [average_precision_score(p, s) for p, s in zip(positive, similarity, strict=True)]
+    assert expected_precisions(similarity, positive)[0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_median_is_over_queries_and_the_mean_over_queries_too() -> None:
+    values = score([(i, i) for i in range(1, 8)])
+    pictures, texts = (torch.stack([vector_of(side, i) for i in range(1, 8)]) for side in ("image", "text"))
+    similarity = pictures @ texts.T
+    ranks = sorted((similarity > similarity.diagonal().unsqueeze(1)).sum(1) + 1)
+    assert values["image_to_text_median_rank"] == ranks[3]
+    assert values["image_to_text_median_rank/chance"] == 4
+    assert values["image_to_text_mAP"].item() == pytest.approx(sum(1 / int(rank) for rank in ranks) / 7)
