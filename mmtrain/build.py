@@ -209,7 +209,14 @@ def build_model(cfg: DictConfig, data: DataModule) -> MultimodalModel:
         fusion = make(cfg.fusion, "fusion", dims=dims)
         dims = dims | {"fused": fusion.dim}
     decides = fusion if isinstance(fusion, Decides) else None
-    facts = {"dims": dims, "known_targets": data.known_targets, "decides": decides}
+    inputs = {m: data.inputs[m] for m in encoders}
+    facts = {
+        "dims": dims,
+        "known_targets": data.known_targets,
+        "vocabularies": {m: kind.vocabulary() for m, kind in inputs.items() if isinstance(kind, Worded)},
+        "encoders": encoders,
+        "decides": decides,
+    }
     tasks = {name: _task(cfg.task[name], name, facts, data) for name in cfg.task}
     return MultimodalModel(encoders=encoders, fusion=fusion, tasks=tasks)
 

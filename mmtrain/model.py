@@ -6,7 +6,7 @@ fused ones, another task's predictions, or the same with rows paired otherwise. 
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmtrain.layers.attention import AttentionMaps
 from mmtrain.tasks.task import Task
 from mmtrain.tuning import still_modules
-from mmtrain.types import Batch, Features
+from mmtrain.types import Batch, Features, Padded
 
 
 class MultimodalModel(nn.Module):
@@ -76,9 +76,13 @@ class View:
     _encoded: dict[str, Features] = field(default_factory=dict)
     _fused: Features | None = None
     _predictions: dict[str, Any] = field(default_factory=dict)
+    _whole: "View | None" = None  # the one that this one differs from
+    _replaced: tuple[str, ...] = ()  # in these modalities
 
     def encoded(self, modality: str) -> Features:
         """One modality's features: tokens (B, T, D) and mask (B, T), all False in rows that lack it."""
+        if self._whole is not None and modality not in self._replaced:
+            return self._whole.encoded(modality)
         if modality not in self._encoded:
             self._encoded[modality] = encode_present(self.model.encoders[modality], self.batch, modality)
         return self._encoded[modality]
@@ -113,6 +117,11 @@ class View:
         encoded = {m: self.encoded(m) for m in self.model.encoders}
         left = {m: f if m in modalities else f.nothing() for m, f in encoded.items()}
         return View(model=self.model, batch=self.batch.only(modalities), _encoded=left)
+
+    def replaced(self, inputs: dict[str, Padded]) -> "View":
+        """The same rows with other contents of these modalities; the others are not encoded again."""
+        batch = replace(self.batch, inputs=self.batch.inputs | inputs)
+        return View(model=self.model, batch=batch, _whole=self, _replaced=tuple(inputs))
 
     def paired(self, rows: dict[str, Tensor]) -> "View":
         """The same encoded features with the given modalities taken from other rows (B,), int64: wrong pairs."""

@@ -63,7 +63,7 @@ ADDED: Mapping[str, tuple[str, ...]] = {
     "data": ("seed", "num_micro_batches"),
     "encoder": ("in_dim",),
     "fusion": ("dims",),
-    "task": ("dims", "known_targets", "decides"),
+    "task": ("dims", "known_targets", "vocabularies", "encoders", "decides"),
     "balance": ("tasks",),
     "modality_balance": ("tasks", "dims"),
 }

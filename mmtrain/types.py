@@ -143,6 +143,21 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Vocabulary:
+    """What the data knows of a text.
+
+    Attributes:
+        names: the tokens in the order of their ids.
+        special: ids of marks that are no part of a text.
+        mask: the id that stands for a hidden token; None where there is none.
+    """
+
+    names: list[str]
+    special: frozenset[int]
+    mask: int | None
+
+
+@dataclass(frozen=True)
 class ClassTarget:
     """What the data knows of a class target: its names in the order of their indices, how often training has each."""
 

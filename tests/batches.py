@@ -12,13 +12,16 @@ from mmtrain.encoders.text.transformer import TextTransformer
 from mmtrain.model import MultimodalModel
 from mmtrain.tasks.classification import Classification
 from mmtrain.tasks.contrastive import Contrastive
+from mmtrain.tasks.masked_image import MaskedImage
+from mmtrain.tasks.masked_text import MaskedText
 from mmtrain.tasks.matching import Matching
-from mmtrain.types import Batch, ClassTarget, Padded
+from mmtrain.types import Batch, ClassTarget, Padded, Vocabulary
 from tests.fusions import FUSED_DIM, FUSIONS
 
 IMAGE_SIZE, LENGTH, VOCABULARY, DIM = 8, 5, 20, FUSED_DIM
 CLASSES = ["a", "b", "c"]
 
+IDS = Vocabulary(names=[str(i) for i in range(VOCABULARY)], special=frozenset({0}), mask=VOCABULARY - 1)
 CONTRASTIVE: dict[str, Any] = {
     "embed_dim": DIM,
     "temperature": 0.2,
@@ -105,10 +108,24 @@ def make_tasks(names: Sequence[str]) -> dict[str, nn.Module]:
     head = {"dims": dims, "known_targets": known, "target": "label", "weight": 0.5, "dropout": 0.0}
     head |= {"loss": "cross_entropy", "focal_gamma": 2.0, "class_weights": None}
     pair = {"dims": dims, "modalities": ["image", "text"], "weight": 1.0}
+    masked: dict[str, Any] = {"dims": dims, "vocabularies": {"text": IDS}, "modality": "text"}
+    masked |= {"share": 0.3, "num_heads": 2, "weight": 1.0}
     makers = {
         "contrastive": lambda: Contrastive(**CONTRASTIVE, **pair),
         "classification": lambda: Classification(reads="fused", label_smoothing=0.1, **head),
         "image_class": lambda: Classification(reads="image", label_smoothing=0.0, **head),
+        "masked_text": lambda: MaskedText(reads="text", **masked),
+        "masked_fusion": lambda: MaskedText(reads="fused", **masked),
+        "masked_image": lambda: MaskedImage(
+            dims=dims,
+            encoders=make_encoders(),
+            reads="image",
+            share=0.5,
+            decoder_dim=8,
+            decoder_depth=1,
+            decoder_num_heads=2,
+            weight=1.0,
+        ),
         "matching": lambda: Matching(negatives_from="contrastive", hard_share=0.5, dropout=0.0, **pair),
     }
     return {name: makers[name]() for name in names}

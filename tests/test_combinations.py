@@ -20,13 +20,13 @@ from mmtrain.errors import ConfigError
 from mmtrain.layers.head import Decides
 from mmtrain.model import MultimodalModel
 from mmtrain.types import AnswerTarget, Batch, ClassTarget, MultiLabelTarget, NumberTarget, Padded, TokenTarget
-from tests.batches import CLASSES, LENGTH, VOCABULARY, make_encoders
+from tests.batches import CLASSES, IDS, LENGTH, VOCABULARY, make_encoders
 from tests.encoders.test_encoders import MAKERS, make_inputs
 
 FUSIONS = sorted(path.stem for path in (config_dir() / "fusion").glob("*.yaml"))
 TASKS = sorted(path.stem for path in (config_dir() / "task").glob("*.yaml"))
 # decisions by one modality each say nothing of a pair, and write no sentence
-REFUSED = {("late", "matching"), ("late", "generation"), ("late", "vqa_generative")}
+REFUSED = {("late", "matching"), ("late", "generation"), ("late", "masked_fusion"), ("late", "vqa_generative")}
 started = time.perf_counter()
 SENTENCES = torch.tensor([[2, 4, 5, 3], [2, 5, 3, 0], [2, 4, 3, 0], [2, 4, 3, 0]])
 KNOWN = {
@@ -89,10 +89,13 @@ def test_one_training_step(name: str) -> None:
             batch = replace(batch, keys={m: torch.ones_like(k) for m, k in batch.keys.items()})
         if task == "vqa_generative":
             batch = replace(batch, targets=batch.targets | {"answer": SENTENCES})
+        if (task == "masked_text" and modality != "text") or (task == "masked_image" and name != "image/vit"):
+            continue  # of the other one of the pair, or of an encoder that cannot leave patches out
         model = model_of(encoders, fusion, task)
         before = {n: p.detach().clone() for n, p in model.named_parameters()}
         total, count = step(model, batch)
-        assert total.isfinite() and count == COUNTS.get(task, 3), (fusion, task)
+        assert total.isfinite() and count > 0, (fusion, task)
+        assert task.startswith("masked") or count == COUNTS.get(task, 3), (fusion, task)
         still = [n for n, p in model.named_parameters() if p.grad is None]
         assert still == [], (fusion, task)
         assert any(not torch.equal(p, before[n]) for n, p in model.named_parameters() if n.startswith("encoders"))
@@ -129,6 +132,8 @@ def model_of(encoders: dict[str, nn.Module], fusion: str, task: str) -> Multimod
         node.group_by = next(iter(encoders))
     known = dict.fromkeys((node.get("target"),), WORDS) if "decoder" in node else KNOWN
     facts = {"dims": dims} | ({"known_targets": known} if "target" in node else {})
+    facts |= {"vocabularies": {"text": IDS}} if "masked_text" in node._target_ else {}
+    facts |= {"encoders": encoders} if task == "masked_image" else {}
     if isinstance(fused, Decides):
         facts |= {"decides": fused}
     return MultimodalModel(encoders=encoders, fusion=fused, tasks={task: make(node, f"task.{task}", **facts)})
@@ -147,4 +152,5 @@ def test_they_were_all_taken() -> None:
     seconds = time.perf_counter() - started
     print(f"\n{len(taken)} combinations in {seconds:.0f} s")
     assert len(set(taken)) == len(taken)
-    assert len(taken) % len(fitting()) == 0
+    skipped = len({name for name in MAKERS if not name.startswith("text/")}) + len(MAKERS) - 1
+    assert len(taken) == len(MAKERS) * len(fitting()) - skipped or len({name for name, _, _ in taken}) < len(MAKERS)

@@ -42,7 +42,7 @@ HANDED_OVER = {
     "tables": {"source", "seed", "num_micro_batches"},  # the source stands in the files of data/, which name this one
     "encoder": {"in_dim"},
     "fusion": {"dims"},
-    "task": {"dims", "known_targets", "decides"},
+    "task": {"dims", "known_targets", "vocabularies", "encoders", "decides"},
     "balance": {"tasks"},
     "modality_balance": {"tasks", "dims"},
     "schedule": {"step", "total_steps"},

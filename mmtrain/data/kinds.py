@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from mmtrain.types import Padded
+from mmtrain.types import Padded, Vocabulary
 
 
 class InputKind(Protocol):
@@ -78,6 +78,10 @@ class Worded(Protocol):
 
     def words(self) -> list[str]:
         """The tokens in the order of their ids."""
+        ...
+
+    def vocabulary(self) -> Vocabulary:
+        """The same, and which of them are marks."""
         ...
 
 

@@ -17,7 +17,7 @@ from mmtrain.data.image import key_of
 from mmtrain.data.order import mix
 from mmtrain.data.pretrained_tokenizer import PretrainedTokenizer, load_tokenizer
 from mmtrain.errors import ConfigError
-from mmtrain.types import Padded
+from mmtrain.types import Padded, Vocabulary
 
 
 class TextInput:
@@ -152,6 +152,13 @@ class TextInput:
         """The tokens in the order of their ids; an id that means nothing is shown in brackets."""
         names = {number: token for token, number in self.tokenizer.get_vocab().items()}
         return [names.get(number, f"[{number}]") for number in range(max(names) + 1)]
+
+    def vocabulary(self) -> Vocabulary:
+        """The tokens, and which of them are marks."""
+        ids = {mark: self.tokenizer.token_to_id(mark) for mark in self.special}
+        mask = "[MASK]" if self._loaded is None else self._loaded.whole.mask_token
+        special = frozenset(number for number in ids.values() if number is not None)
+        return Vocabulary(names=self.words(), special=special, mask=self.tokenizer.token_to_id(mask) if mask else None)
 
     def save(self, folder: Path, name: str) -> None:
         """Write the tokenizer into a run folder."""

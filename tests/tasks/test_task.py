@@ -12,7 +12,10 @@ from mmtrain.model import MultimodalModel
 from mmtrain.types import Batch, Confusion, Padded, Retrieval
 from tests.batches import CLASSES, assert_same_bits, gradients, make_batch, make_model, random_batch
 
-TASKS = ("contrastive", "classification", "image_class", "matching")
+MASKED = ("masked_text", "masked_fusion", "masked_image")
+TASKS = ("contrastive", "classification", "image_class", "matching", *MASKED)
+FUSED = ("classification", "matching", "masked_fusion")
+ALONE = {"image_class": "text", "masked_image": "text", "masked_text": "image"}  # what is not read
 every_task = pytest.mark.parametrize("name", TASKS)
 both_modes = pytest.mark.parametrize("training", [True, False])
 
@@ -49,6 +52,8 @@ def test_count_says_before_the_network_runs_what_the_loss_counts(
 def test_a_batch_to_learn_nothing_from_gives_zeros_with_finite_gradients(
     whole: MultimodalModel, name: str, training: bool, rows: str
 ) -> None:
+    if rows == "one side each" and name in ("masked_text", "masked_image"):
+        pytest.skip("one side is enough")
     batch = make_batch([0, 0], [0, 0]) if rows == "filler" else make_batch([1, 0, -2], [0, 1, 2])
     if rows == "no row":
         batch = make_batch([0], [0])
@@ -85,9 +90,9 @@ def test_what_a_row_lacks_changes_no_bit_of_loss_or_gradient(
 ) -> None:
     results = []
     tasks = ("contrastive", "matching") if name == "matching" else (name,)
-    model = make_model(tasks=tasks, fusion=fusion if name in ("classification", "matching") else None).train(training)
-    if name == "image_class":
-        del model.encoders["text"]
+    model = make_model(tasks=tasks, fusion=fusion if name in FUSED else None).train(training)
+    if name in ALONE:
+        del model.encoders[ALONE[name]]
     for seed in range(3):
         batch = random_batch(seed)
         for rows in (batch, dirty(batch, garbage)):
@@ -117,11 +122,11 @@ def test_metrics_have_what_is_monitored_and_chance_names_what_is_there(whole: Mu
         batch = random_batch(seed, first=8 * seed)
         task.update(metric, whole.view(batch).predictions(name), batch)
     values = metric.compute()
-    assert 0.0 <= float(values[task.monitor]) <= 1.0
+    assert (-math.inf if task.monitor == "r2" else 0.0) <= float(values[task.monitor]) <= 1.0
     chance = task.chance(values)
     assert task.monitor in chance
     for key, value in chance.items():
-        assert 0.0 <= value <= 1.0 and values[key].ndim == 0
+        assert 0.0 <= value <= (math.inf if "rank" in key else 1.0) and values[key].ndim == 0
     for exhibit in task.exhibits(values, str):
         assert isinstance(exhibit, Retrieval | Confusion)
 
@@ -138,6 +143,8 @@ def test_what_is_not_finite_never_scores(whole: MultimodalModel, name: str) -> N
 
 @every_task
 def test_rows_say_something_of_those_that_have_what_is_needed(whole: MultimodalModel, name: str) -> None:
+    if name in MASKED:
+        pytest.skip("says nothing of a row")
     task, batch = whole.eval().named_tasks()[name], random_batch(1)
     rows = task.rows(whole.view(batch).predictions(name), batch)
     assert len(rows) == len(batch)
@@ -158,6 +165,8 @@ def test_a_loss_is_a_sum(whole: MultimodalModel, name: str) -> None:
     """Rows that say nothing to each other may be cut into batches; what compares rows may not."""
     if name in ("contrastive", "matching"):
         pytest.skip("compares rows")
+    if name in MASKED:
+        pytest.skip("counts rows without a label, too")
     batch = random_batch(2)
     parts = [random_batch(2) for _ in range(2)]
     for part, rows in zip(parts, (slice(0, 3), slice(3, 8)), strict=True):

@@ -58,6 +58,8 @@ class ViT(nn.Module):
                 f" set patch_size to a divisor of {image_size}, such as {_nearest_divisor(image_size, patch_size)}"
             )
         self.dim = dim
+        self.patch_size = patch_size
+        self.num_patches = (image_size // patch_size) ** 2
         self.timm_options: dict[str, Any] | None = {  # of timm's VisionTransformer that computes the same
             "img_size": image_size,
             "patch_size": patch_size,
@@ -142,13 +144,16 @@ class ViT(nn.Module):
 
         Args:
             values: (B, 3, image_size, image_size), floating point, normalised.
-            mask: unused; a picture has no padding.
+            mask: None; or (B, num_patches), bool, True for the patches that are looked at, as many in each row.
 
         Returns:
-            tokens (B, 1 + num_patches, dim), the class token first; every token is valid.
+            tokens (B, 1 + num_patches, dim), or of those patches; the class token first; every token is valid.
         """
         x = self.patch_embed(values)  # (B, num_patches, dim)
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1) + self.pos_embed
+        if mask is not None:
+            seen = x[:, 1:][mask].unflatten(0, (len(x), -1))
+            x = torch.cat([x[:, :1], seen], dim=1)
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)

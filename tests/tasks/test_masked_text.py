@@ -1,0 +1,159 @@
+"""Masked text: rates, that the hidden tokens alone are counted, what can be read, and what is refused."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmtrain.tasks.masked_text import MaskedText
+from mmtrain.types import Batch, Features, Padded, Vocabulary
+from tests.batches import DIM, IDS, make_batch, make_model, random_batch
+
+NAMES = [str(i) for i in range(100)]
+LARGE = Vocabulary(names=NAMES, special=frozenset({0, 1, 2}), mask=3)
+
+
+def make_task(vocabulary: Vocabulary = IDS, reads: str = "text", **options: Any) -> MaskedText:
+    parts = {"modality": "text", "share": 0.15, "num_heads": 2, "weight": 1.0, **options}
+    dims = {"text": DIM, "image": DIM, "fused": DIM}
+    return MaskedText(dims=dims, vocabularies={"text": vocabulary}, reads=reads, **parts)
+
+
+class Watch:
+    """A view whose encoder notes what it is given."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.given: list[Padded] = []
+
+    def replaced(self, inputs: dict[str, Padded]) -> "Watch":
+        self.given.append(inputs["text"])
+        return self
+
+    def encoded(self, modality: str) -> Features:
+        ids, mask = self.given[-1]
+        return Features(torch.zeros(*ids.shape, DIM), mask if mask is not None else torch.ones_like(ids).bool())
+
+
+def long_batch(rows: int = 400, length: int = 43) -> Batch:
+    """Texts of 40 words between marks."""
+    ids = torch.randint(4, 100, (rows, length), generator=torch.Generator().manual_seed(0))
+    ids[:, 0], ids[:, -2], ids[:, -1] = 1, 2, 0
+    batch = make_batch([0] * rows, [1] * rows)
+    batch.inputs["text"] = Padded(ids, torch.arange(length) < torch.full((rows, 1), length - 1))
+    return batch
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_of_the_hidden_80_are_masked_10_random_and_10_as_they_are(training: bool) -> None:
+    torch.manual_seed(0)
+    task, batch = make_task(LARGE).train(training), long_batch()
+    view = Watch(batch)
+    told = task(view)
+    before, after = batch.inputs["text"].values, view.given[0].values
+    assert len(told.wanted) == 400 * 6 == int(task.count(batch))  # 15% of 40
+    changed = before != after
+    masked = (after == 3) & changed
+    assert masked.sum() / (400 * 6) == pytest.approx(0.8, abs=0.03)
+    random = (changed & ~masked).sum() / (400 * 6)
+    assert random == pytest.approx(0.1 * 96 / 97, abs=0.025)
+    assert not changed[:, [0, -2, -1]].any()
+    assert (after[changed] >= 3).all() and len(after[changed & ~masked].unique()) > 60
+    places = torch.zeros(43).index_add(0, changed.nonzero()[:, 1], torch.ones(int(changed.sum())))
+    assert places[1:-2].min() > 20  # every place alike
+
+
+def test_the_loss_is_the_cross_entropy_of_the_hidden_tokens() -> None:
+    model = make_model(tasks=("masked_text",), fusion=None).eval()
+    batch, task = random_batch(3), model.named_tasks()["masked_text"]
+    assert isinstance(task, MaskedText)
+    told = model.view(batch).predictions("masked_text")
+    chosen = task._chosen(batch)
+    ids, mask = batch.inputs["text"]
+    corrupted = task._corrupted(ids, chosen, batch.rows)
+    total = torch.zeros((), dtype=torch.double)
+    for row, place in chosen.nonzero().tolist():
+        tokens = model.encoders["text"](corrupted[row : row + 1], mask[row : row + 1]).tokens
+        total = total - task.head(tokens[0, place]).log_softmax(0)[ids[row, place]]
+    loss, count = task.loss(told, batch)
+    assert count == chosen.sum() == task.count(batch)
+    torch.testing.assert_close(loss.double(), total, rtol=1e-5, atol=1e-5)
+
+
+def test_in_evaluation_the_same_are_hidden_in_any_batch() -> None:
+    task = make_task(share=0.5).eval()
+    whole = make_batch([0] * 6, [1, 2, 3, 4, 5, 6], first=10)
+    part = make_batch([0] * 3, [4, 5, 6], first=13)
+    assert torch.equal(task._chosen(whole)[3:], task._chosen(part))
+    again = task.train()
+    torch.manual_seed(1)
+    one = again._chosen(whole)
+    torch.manual_seed(2)
+    assert not torch.equal(one, again._chosen(whole))
+
+
+def test_what_is_fused_counts_where_something_stands_beside_the_text_and_is_read() -> None:
+    batch = make_batch([1, 0, 2, 3], [1, 2, 0, 3])
+    fused = make_task(reads="fused", share=0.5)
+    assert fused._chosen(batch).any(dim=1).tolist() == [True, False, False, True]
+    model = make_model(tasks=("masked_fusion",)).eval()
+    logits = [model.view(make_batch([key, key], [1, 3])).predictions("masked_fusion").logits for key in (1, 2)]
+    assert not torch.equal(*logits)
+
+
+def test_it_learns_a_text_by_heart_and_from_a_picture_what_the_text_does_not_say() -> None:
+    """One word, hidden: only the picture tells it."""
+    torch.manual_seed(0)
+    words = {1: 5, 2: 6, 3: 7}
+    batch = make_batch([1, 2, 3] * 4, [1] * 12)
+    ids = torch.tensor([words[int(key)] for key in batch.keys["image"]]).unsqueeze(1)
+    batch.inputs["text"] = Padded(ids, torch.ones_like(ids, dtype=torch.bool))
+    scores = {}
+    for name in ("masked_text", "masked_fusion"):
+        model = make_model(tasks=(name,), fusion="cross_attn" if name == "masked_fusion" else None)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+        for _ in range(150):
+            optimizer.zero_grad()
+            ((total, count),) = model.losses(batch).values()
+            (total / count).backward()
+            optimizer.step()
+        told = model.eval().view(batch).predictions(name)
+        hidden = told.logits.argmax(dim=1) == told.wanted
+        scores[name] = float(hidden.float().mean())
+    assert scores["masked_fusion"] > 0.9 > 0.7 > scores["masked_text"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"modality": "txt"}, "modality = txt is no text; there is text"),
+        ({"reads": "image"}, "reads = image; set it to text or fused"),
+        ({"share": 0.0}, "share = 0.0; set it between 0 and 1"),
+        ({"vocabulary": Vocabulary(NAMES, frozenset({0}), None)}, "has no mask token"),
+        ({"reads": "fused", "decides": object()}, "the fusion decides by each alone"),
+    ],
+)
+def test_what_means_nothing_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_task(**options)
+
+
+def test_an_encoder_that_gives_one_token_is_refused() -> None:
+    view = Watch(make_batch([0, 0], [1, 2]))
+    view.encoded = lambda modality: Features(torch.zeros(2, 1, DIM), torch.ones(2, 1).bool())  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match=r"gives 1; set encoder.text.pooling=tokens"):
+        make_task()(view)
+
+
+def test_the_mean_over_parts_is_that_of_the_whole() -> None:
+    """In evaluation, where what is hidden follows from the row."""
+    model = make_model(tasks=("masked_text",), fusion=None).eval()
+    sums: list[tuple[Tensor, Tensor]] = []
+    for keys, first in (([1, 2, 3, 4, 0], 0), ([1, 2], 0), ([3, 4, 0], 2)):
+        batch = make_batch([0] * len(keys), keys, first=first)
+        sums.append(model.losses(batch)["masked_text"])
+    torch.testing.assert_close(sums[1][0] + sums[2][0], sums[0][0])
+    assert sums[1][1] + sums[2][1] == sums[0][1]
+    assert F.relu(sums[0][0]) > 0
