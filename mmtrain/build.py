@@ -217,7 +217,7 @@ def build_model(cfg: DictConfig, data: DataModule) -> MultimodalModel:
         "encoders": encoders,
         "decides": decides,
     }
-    tasks = {name: _task(cfg.task[name], name, facts, data) for name in cfg.task}
+    tasks = {name: _task(cfg, name, facts, data) for name in cfg.task}
     return MultimodalModel(encoders=encoders, fusion=fusion, tasks=tasks)
 
 
@@ -320,7 +320,8 @@ def _untuned_encoder(cfg: DictConfig, modality: str, data: DataModule) -> Any:
     return make(cfg, f"encoder.{modality}", in_dim=kind.dim)
 
 
-def _task(cfg: DictConfig, name: str, facts: Mapping[str, Any], data: DataModule) -> nn.Module:
+def _task(whole: DictConfig, name: str, facts: Mapping[str, Any], data: DataModule) -> nn.Module:
+    cfg = whole.task[name]
     accepts = inspect.signature(get_class(cfg._target_)).parameters
     if "target" in cfg and cfg.target not in data.known_targets:
         raise ConfigError(
@@ -328,7 +329,12 @@ def _task(cfg: DictConfig, name: str, facts: Mapping[str, Any], data: DataModule
             f" {', '.join(next(iter(data.tables.values())).column_names)}\n"
             f"    say which column holds it, data.columns.{cfg.target}=NAME, or leave the task out"
         )
-    return make(cfg, f"task.{name}", **{k: v for k, v in facts.items() if k in accepts})
+    given = {k: v for k, v in facts.items() if k in accepts}
+    if "teacher" in cfg:
+        from mmtrain.trained import load_teacher  # which builds a model, too
+
+        given["teacher"] = load_teacher(cfg.teacher, data, whole.data.inputs, f"task.{name}.teacher")
+    return make(cfg, f"task.{name}", **given)
 
 
 def build_lit(cfg: DictConfig, model: MultimodalModel) -> LitModel:

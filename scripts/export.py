@@ -18,11 +18,10 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from mmtrain.build import build_data, build_lit, build_model
-from mmtrain.checkpoints import best_checkpoint, check_same_model, load_checkpoint
 from mmtrain.data.fetch import exit_status
 from mmtrain.errors import ConfigError
 from mmtrain.export import export_encoder, export_model
+from mmtrain.trained import load_trained
 
 
 def main() -> None:
@@ -33,16 +32,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.out.exists() and any(arguments.out.iterdir()):
         raise ConfigError(f"--out {arguments.out} is not empty\n    name another folder")
-    path = arguments.run if arguments.run.is_file() else best_checkpoint(arguments.run)
+    lit, data, cfg, path, step = load_trained(arguments.run)
     folder = path.parent.parent
-    checkpoint = load_checkpoint(path)
-    cfg = OmegaConf.load(folder / "config.yaml")
-    assert OmegaConf.is_dict(cfg)
-    data = build_data(cfg)
-    data.read(folder, training=False)
-    lit = build_lit(cfg, build_model(cfg, data))
-    check_same_model(checkpoint, lit, path)
-    lit.load_state_dict(checkpoint["state_dict"])
     batch = data.example()
     inputs = {
         m: {"values": padded.values} | ({} if padded.mask is None else {"mask": torch.ones_like(padded.mask)})
@@ -63,7 +54,7 @@ def main() -> None:
             shutil.copy(tokenizer, arguments.out)
         else:
             shutil.copytree(tokenizer, arguments.out / tokenizer.name)
-    print(f"{arguments.out}: weights of {path} (step {checkpoint['global_step']})\n    {code}")
+    print(f"{arguments.out}: weights of {path} (step {step})\n    {code}")
 
 
 if __name__ == "__main__":

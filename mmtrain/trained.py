@@ -1,0 +1,104 @@
+"""A model that another run has trained, as a part of this one: a teacher."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from mmtrain.build import build_data, build_lit, build_model
+from mmtrain.checkpoints import best_checkpoint, check_same_model, load_checkpoint
+from mmtrain.data.kinds import Worded
+from mmtrain.data.module import DataModule
+from mmtrain.errors import ConfigError
+from mmtrain.lit import LitModel
+
+# what changes inputs in training alone, or bounds what is read
+FREE = ("crop_scale", "flip", "rotate", "color_jitter", "word_dropout", "noise", "time_mask", "freq_mask", "max_pixels")
+
+
+class Trained(NamedTuple):
+    """What lies in a run folder, or beside a checkpoint in one.
+
+    Attributes:
+        lit: with the weights, in evaluation mode.
+        data: as it was read, with its vocabularies.
+        cfg: of the run.
+        path: of the checkpoint.
+        step: of the checkpoint.
+    """
+
+    lit: LitModel
+    data: DataModule
+    cfg: DictConfig
+    path: Path
+    step: int
+
+
+def load_trained(run: Path) -> Trained:
+    """Build the model of a run and load its weights.
+
+    Args:
+        run: a run folder, of which the best checkpoint is taken, or a checkpoint.
+
+    Raises:
+        ConfigError: when there is none, or it is of another model than its configuration says.
+    """
+    path = run if run.is_file() else best_checkpoint(run)
+    folder = path.parent.parent
+    checkpoint = load_checkpoint(path)
+    cfg = OmegaConf.load(folder / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    data = build_data(cfg)
+    data.read(folder, training=False)
+    lit = build_lit(cfg, build_model(cfg, data))
+    check_same_model(checkpoint, lit, path)
+    lit.load_state_dict(checkpoint["state_dict"])
+    return Trained(lit.eval(), data, cfg, path, checkpoint["global_step"])
+
+
+def load_teacher(run: str, data: DataModule, inputs: DictConfig, key: str) -> nn.Module:
+    """The model of a run that takes the inputs of this one.
+
+    Args:
+        run: a run folder or a checkpoint.
+        data: of this run, which has been read.
+        inputs: how this run prepares what it reads, by modality.
+        key: of the configuration, for messages.
+
+    Raises:
+        ConfigError: when it takes other inputs.
+    """
+    place = Path(run).expanduser()
+    if not place.exists():
+        raise ConfigError(f"{key} = {run} does not exist\n    name a run folder, or a checkpoint in one")
+    teacher = load_trained(place)
+    for modality in teacher.lit.model.encoders:
+        if modality not in data.inputs:
+            raise ConfigError(
+                f"{key} = {run} reads {modality}, but the tasks of this run read {', '.join(data.inputs)}\n"
+                f"    name a teacher that reads no more, or add a task that reads {modality}"
+            )
+        theirs, mine = (_plain(cfg, modality) for cfg in (teacher.cfg.data.inputs, inputs))
+        differing = sorted(name for name in theirs.keys() | mine.keys() if theirs.get(name) != mine.get(name))
+        if differing:
+            raise ConfigError(
+                f"{key} = {run} was trained with data.inputs.{modality}.{differing[0]} = {theirs.get(differing[0])},"
+                f" but here it is {mine.get(differing[0])}\n    set it as the teacher's run has it"
+            )
+        if _words(teacher.data, modality) != _words(data, modality):
+            raise ConfigError(
+                f"{key} = {run} was trained with another tokenizer of {modality}, made of other rows\n"
+                "    train both on the same rows, or give both the tokenizer of the same weights"
+            )
+    return teacher.lit.model.requires_grad_(False)
+
+
+def _plain(inputs: DictConfig, modality: str) -> dict[str, Any]:
+    node: Any = OmegaConf.to_container(inputs[modality], resolve=True)
+    return {name: value for name, value in node.items() if name not in FREE}
+
+
+def _words(data: DataModule, modality: str) -> list[str]:
+    kind = data.inputs[modality]
+    return kind.words() if isinstance(kind, Worded) else []
