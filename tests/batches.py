@@ -106,7 +106,7 @@ def make_tasks(names: Sequence[str]) -> dict[str, nn.Module]:
     dims = {"image": DIM, "text": DIM, "fused": DIM}
     known = {"label": ClassTarget(names=CLASSES, counts=[3, 2, 1])}
     head = {"dims": dims, "known_targets": known, "target": "label", "weight": 0.5, "dropout": 0.0}
-    head |= {"loss": "cross_entropy", "focal_gamma": 2.0, "class_weights": None}
+    head |= {"loss": "cross_entropy", "focal_gamma": 2.0, "class_weights": None, "mixup": 0.0, "cutmix": 0.0}
     pair = {"dims": dims, "modalities": ["image", "text"], "weight": 1.0}
     masked: dict[str, Any] = {"dims": dims, "vocabularies": {"text": IDS}, "modality": "text"}
     masked |= {"share": 0.3, "num_heads": 2, "weight": 1.0}

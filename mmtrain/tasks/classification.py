@@ -5,23 +5,32 @@ is left out where they have only one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
 from mmtrain.layers.head import Decides, PooledHead, make_head
+from mmtrain.layers.mixing import mix_pictures
 from mmtrain.losses.cross_entropy import cross_entropy
 from mmtrain.losses.focal import focal
 from mmtrain.metrics.calibration import CalibrationError
 from mmtrain.metrics.score_curves import ScoreCurves
-from mmtrain.types import Batch, ClassTarget, Confusion, Exhibit
+from mmtrain.types import Batch, ClassTarget, Confusion, Exhibit, Padded
 
 LOSSES = ("cross_entropy", "focal")
 TOP = 5
 GUESSED = "/chance"
+
+
+class Mixed(NamedTuple):
+    """What is said of mixed pictures: logits (B, C), and what is true of each, (B, C)."""
+
+    logits: Tensor
+    truth: Tensor
 
 
 class Classification(nn.Module):
@@ -39,6 +48,8 @@ class Classification(nn.Module):
         focal_gamma: how much more focal loss counts a doubtful class than a certain one.
         class_weights: what costs of each class are multiplied by: None; balanced, in inverse proportion to its rows of
             training, 1 on average over these; or a list in the order of the classes.
+        mixup: alpha of mixup in training (1710.09412), for a task that reads pictures alone; 0 for none.
+        cutmix: alpha of CutMix (1905.04899), likewise; with both, one of them a batch.
         decides: the fusion, when it is one of decisions.
 
     Raises:
@@ -62,12 +73,22 @@ class Classification(nn.Module):
         loss: str,
         focal_gamma: float,
         class_weights: str | Sequence[float] | None,
+        mixup: float,
+        cutmix: float,
         decides: Decides | None = None,
     ) -> None:
         super().__init__()
         for key, value, known in (("target", target, known_targets), ("reads", reads, dims), ("loss", loss, LOSSES)):
             if value not in known:
                 raise ValueError(f"{key} = {value}, but there is {', '.join(known) or 'none'}; name one of them")
+        if mixup < 0.0 or cutmix < 0.0:
+            raise ValueError(f"mixup = {mixup} and cutmix = {cutmix}; set them to 0 or more")
+        if (mixup or cutmix) and reads == "fused":
+            raise ValueError(
+                "mixup and cutmix mix pictures, but the text and the rest of a sample cannot be mixed with them;"
+                " set reads to image, or both to 0"
+            )
+        self.mixup, self.cutmix = mixup, cutmix
         self.reads = (reads,)
         self.needs = () if reads == "fused" else (reads,)
         self.targets = (target,)
@@ -89,9 +110,21 @@ class Classification(nn.Module):
         decides = decides if reads == "fused" else None
         self.head = make_head(dims[reads], len(self.names), dropout=dropout, decides=decides)
 
-    def forward(self, view: Any) -> Tensor:
-        """Logits (B, C) for a view."""
+    def forward(self, view: Any) -> "Tensor | Mixed":
+        """Logits (B, C) for a view; in training, of mixed pictures if they are asked for."""
+        if self.training and (self.mixup or self.cutmix):
+            return self._mixed(view)
         return self.head(view.features(self.reads[0]))
+
+    def _mixed(self, view: Any) -> "Mixed":
+        (modality,) = self.reads
+        values, mask = view.batch.inputs[modality]
+        if mask is not None or not values.is_floating_point():
+            raise ValueError(f"mixup and cutmix mix pictures, but {modality} is none; set both to 0")
+        mixture = mix_pictures(values, self._valid(view.batch), mixup=self.mixup, cutmix=self.cutmix)
+        logits = self.head(view.replaced({modality: Padded(mixture.values, None)}).features(modality))
+        truth = F.one_hot(view.batch.targets[self.targets[0]].clamp(0, len(self.names) - 1), len(self.names)).float()
+        return Mixed(logits, mixture.share * truth + (1 - mixture.share) * truth[mixture.partner])
 
     def new_head(self, dim: int) -> nn.Module:
         """Another head for features of that width."""
@@ -114,9 +147,11 @@ class Classification(nn.Module):
         """Labelled rows with something to read."""
         return self._valid(batch).sum()
 
-    def loss(self, predictions: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, predictions: "Tensor | Mixed", batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss of logits (B, C): (sum of weighted costs, count of rows)."""
         truth, valid = batch.targets[self.targets[0]], self._valid(batch)
+        if isinstance(predictions, Mixed):
+            predictions, truth = predictions
         smoothing, weights = self.label_smoothing, self.class_weights
         if self.kind == "focal":
             gamma = self.focal_gamma

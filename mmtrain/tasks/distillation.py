@@ -118,7 +118,10 @@ class Distillation(nn.Module):
                 f"{self.of} of the teacher has the classes {', '.join(self.names)}, here they are"
                 f" {', '.join(tasks[self.of].names)}; train both on the same rows, or leave distillation out"
             )
-        return view.predictions(self.of)
+        said = view.predictions(self.of)
+        if not isinstance(said, Tensor):
+            raise ValueError(f"{self.of} mixes pictures, which its teacher does not see; set its mixup and cutmix to 0")
+        return said
 
     def _valid(self, batch: Batch) -> Tensor:
         """Rows of which both can read something."""

@@ -15,7 +15,7 @@ from sklearn.metrics import (
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmtrain.tasks.classification import Classification
+from mmtrain.tasks.classification import Classification, Mixed
 from mmtrain.types import ClassTarget, Confusion
 from tests.batches import CLASSES, DIM, make_batch, make_model
 
@@ -33,7 +33,7 @@ def make_task(
         weight=1.0,
         dropout=0.0,
         label_smoothing=label_smoothing,
-        **({"loss": "cross_entropy", "focal_gamma": 2.0, "class_weights": None} | options),
+        **({"loss": "cross_entropy", "focal_gamma": 2.0, "class_weights": None, "mixup": 0.0, "cutmix": 0.0} | options),
     )
 
 
@@ -130,7 +130,7 @@ def test_a_head_that_reads_one_modality_needs_no_fusion() -> None:
 
 def test_what_the_data_does_not_have_is_refused_by_name() -> None:
     parts: dict[str, Any] = {"weight": 1.0, "dropout": 0.0, "label_smoothing": 0.0}
-    parts |= {"loss": "cross_entropy", "focal_gamma": 2.0, "class_weights": None}
+    parts |= {"loss": "cross_entropy", "focal_gamma": 2.0, "class_weights": None, "mixup": 0.0, "cutmix": 0.0}
     known = {"label": ClassTarget(names=CLASSES, counts=[1, 1, 1])}
     with pytest.raises(ValueError, match=r"target = lable, .* label"):
         Classification(dims={"fused": DIM}, known_targets=known, target="lable", reads="fused", **parts)
@@ -214,3 +214,29 @@ def test_scores_of_probabilities_are_those_of_scikit_learn(num_occurring: int) -
 def test_five_guesses_are_for_more_than_five_classes() -> None:
     _, values = scored(labels(), torch.randn(SIZE, 3))
     assert "top5_accuracy" not in values and "calibration_error" in values
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_mixed_pictures_have_mixed_truths_in_training_alone(kind: str) -> None:
+    model = make_model(tasks=("image_class",), fusion=None)
+    del model.encoders["text"]
+    task, batch = model.tasks["image_class"], make_batch([1, 2, 3, 0], [0] * 4, [0, 1, 2, 1])
+    plain = model.view(batch).predictions("image_class")
+    setattr(task, kind, 1.0)
+    torch.manual_seed(0)
+    mixed = model.view(batch).predictions("image_class")
+    assert isinstance(mixed, Mixed)
+    torch.testing.assert_close(mixed.truth.sum(dim=1), torch.ones(4))
+    assert not torch.equal(mixed.logits[:3], plain[:3])
+    total, count = task.loss(mixed, batch)
+    expected = -(mixed.truth * mixed.logits.log_softmax(dim=1).float())[:3].sum()
+    assert count == 3
+    torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(model.eval().view(batch).predictions("image_class"), plain)
+
+
+def test_what_cannot_be_mixed_is_refused() -> None:
+    with pytest.raises(ValueError, match="set reads to image, or both to 0"):
+        make_task(mixup=0.2)
+    with pytest.raises(ValueError, match="set them to 0 or more"):
+        make_task("image", mixup=-0.2)

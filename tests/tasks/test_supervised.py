@@ -27,7 +27,15 @@ KNOWN = {
     "answer": AnswerTarget(names=CLASSES, counts=[3, 2, 1]),
 }
 BASE: dict[str, Any] = {"known_targets": KNOWN, "weight": 1.0, "dropout": 0.0}
-FOCAL = {"target": "label", "label_smoothing": 0.1, "loss": "focal", "focal_gamma": 2.0, "class_weights": "balanced"}
+FOCAL = {
+    "target": "label",
+    "label_smoothing": 0.1,
+    "loss": "focal",
+    "focal_gamma": 2.0,
+    "class_weights": "balanced",
+    "mixup": 0.0,
+    "cutmix": 0.0,
+}
 TASKS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "focal": (Classification, FOCAL),
     "multilabel": (MultiLabel, {"target": "labels", "positive_weights": "balanced"}),
