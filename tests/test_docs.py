@@ -34,6 +34,8 @@ def test_every_command_is_a_right_configuration(page: Path) -> None:
 def test_every_part_that_a_page_names_is_there(page: Path) -> None:
     """`fusion=NAME` and `encoder/MODALITY=NAME`, wherever they stand."""
     text = page.read_text(encoding="utf-8")
-    for group, names in re.findall(r"\b(fusion|encoder/\w+|modality_balance|balance)=([a-z_0-9]+(?:,[a-z_0-9]+)*)", text):
+    for group, names in re.findall(
+        r"\b(fusion|encoder/\w+|modality_balance|balance)=([a-z_0-9]+(?:,[a-z_0-9]+)*)", text
+    ):
         for name in names.split(","):
             assert (config_dir() / group / f"{name}.yaml").is_file(), f"{group}={name}"
