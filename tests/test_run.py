@@ -103,10 +103,33 @@ class SendSigterm(Callback):
 def test_stopped_and_resumed_is_as_never_stopped(
     step: int, options: list[str], calm: Path, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "run"
     if options:
         calm = tmp_path / "calm"
         run_tiny(tables, calm, *options)
+    stop_and_resume(step, options, tables, tmp_path / "run", monkeypatch)
+    assert_same_run(calm, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["balance=famo", "task.contrastive.queue=16"],
+        ["balance=gradnorm", "balance.gradients_of=features", "task.contrastive.loss=sigmoid"],
+        ["balance=uncertainty", "trainer.accumulate_grad_batches=2", "task.contrastive.queue=16"],
+        ["balance=gradvac", "task=[contrastive,masked_fusion,masked_image]"],
+    ],
+    ids=" ".join,
+)
+def test_what_balances_and_queues_keep_goes_on_too(
+    options: list[str], tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_tiny(tables, tmp_path / "calm", *options)
+    stop_and_resume(STEPS_PER_EPOCH + 2, options, tables, tmp_path / "run", monkeypatch)
+    assert_same_run(tmp_path / "calm", tmp_path / "run")
+
+
+def stop_and_resume(step: int, options: list[str], tables: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is told to stop at a step, and then goes on."""
 
     def with_sigterm(*args: Any, extra: Any = (), **parts: Any) -> Any:
         return build_trainer(*args, extra=[*extra, SendSigterm(step)], **parts)
@@ -120,7 +143,6 @@ def test_stopped_and_resumed_is_as_never_stopped(
     assert (folder / "report.html").exists()
     assert run_tiny(tables, folder, *options, "resume=auto") == 0
     assert json.loads((folder / "summary.json").read_text())["status"] == "done"
-    assert_same_run(calm, folder)
 
 
 def test_a_run_that_is_done_is_not_trained_again(calm: Path, tables: Path, tmp_path: Path) -> None:
