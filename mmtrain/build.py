@@ -34,6 +34,7 @@ from mmtrain.layers.head import Decides
 from mmtrain.lit import LitModel
 from mmtrain.loggers.csv import CSVMetrics
 from mmtrain.model import MultimodalModel
+from mmtrain.trained import load_teacher
 from mmtrain.tuning import KEYS as TUNING_KEYS
 from mmtrain.tuning import Tuning, tune
 
@@ -331,10 +332,15 @@ def _task(whole: DictConfig, name: str, facts: Mapping[str, Any], data: DataModu
         )
     given = {k: v for k, v in facts.items() if k in accepts}
     if "teacher" in cfg:
-        from mmtrain.trained import load_teacher  # which builds a model, too
-
-        given["teacher"] = load_teacher(cfg.teacher, data, whole.data.inputs, f"task.{name}.teacher")
+        given["teacher"] = load_teacher(cfg.teacher, data, whole.data.inputs, f"task.{name}.teacher", build_again)
     return make(cfg, f"task.{name}", **given)
+
+
+def build_again(cfg: DictConfig, folder: Path) -> tuple[LitModel, DataModule]:
+    """The model of a run that is done, and its data with the vocabularies that lie in its folder."""
+    data = build_data(cfg)
+    data.read(folder, training=False)
+    return build_lit(cfg, build_model(cfg, data)), data
 
 
 def build_lit(cfg: DictConfig, model: MultimodalModel) -> LitModel:

@@ -1,12 +1,12 @@
 """A model that another run has trained, as a part of this one: a teacher."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from mmtrain.build import build_data, build_lit, build_model
 from mmtrain.checkpoints import best_checkpoint, check_same_model, load_checkpoint
 from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
@@ -15,6 +15,9 @@ from mmtrain.lit import LitModel
 
 # what changes inputs in training alone, or bounds what is read
 FREE = ("crop_scale", "flip", "rotate", "color_jitter", "word_dropout", "noise", "time_mask", "freq_mask", "max_pixels")
+
+
+Build = Callable[[DictConfig, Path], tuple[LitModel, DataModule]]  # `mmtrain.build.build_again`
 
 
 class Trained(NamedTuple):
@@ -35,11 +38,12 @@ class Trained(NamedTuple):
     step: int
 
 
-def load_trained(run: Path) -> Trained:
+def load_trained(run: Path, build: Build) -> Trained:
     """Build the model of a run and load its weights.
 
     Args:
         run: a run folder, of which the best checkpoint is taken, or a checkpoint.
+        build: makes the model of a configuration with the vocabularies of a run folder.
 
     Raises:
         ConfigError: when there is none, or it is of another model than its configuration says.
@@ -49,15 +53,13 @@ def load_trained(run: Path) -> Trained:
     checkpoint = load_checkpoint(path)
     cfg = OmegaConf.load(folder / "config.yaml")
     assert isinstance(cfg, DictConfig)
-    data = build_data(cfg)
-    data.read(folder, training=False)
-    lit = build_lit(cfg, build_model(cfg, data))
+    lit, data = build(cfg, folder)
     check_same_model(checkpoint, lit, path)
     lit.load_state_dict(checkpoint["state_dict"])
     return Trained(lit.eval(), data, cfg, path, checkpoint["global_step"])
 
 
-def load_teacher(run: str, data: DataModule, inputs: DictConfig, key: str) -> nn.Module:
+def load_teacher(run: str, data: DataModule, inputs: DictConfig, key: str, build: Build) -> nn.Module:
     """The model of a run that takes the inputs of this one.
 
     Args:
@@ -65,6 +67,7 @@ def load_teacher(run: str, data: DataModule, inputs: DictConfig, key: str) -> nn
         data: of this run, which has been read.
         inputs: how this run prepares what it reads, by modality.
         key: of the configuration, for messages.
+        build: see `load_trained`.
 
     Raises:
         ConfigError: when it takes other inputs.
@@ -72,7 +75,7 @@ def load_teacher(run: str, data: DataModule, inputs: DictConfig, key: str) -> nn
     place = Path(run).expanduser()
     if not place.exists():
         raise ConfigError(f"{key} = {run} does not exist\n    name a run folder, or a checkpoint in one")
-    teacher = load_trained(place)
+    teacher = load_trained(place, build)
     for modality in teacher.lit.model.encoders:
         if modality not in data.inputs:
             raise ConfigError(

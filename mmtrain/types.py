@@ -113,6 +113,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def has_any(self, modalities: Sequence[str]) -> Tensor:
+        """(B,), bool: rows that have one of these modalities; where none is named, of all."""
+        return torch.stack([self.present[m] for m in modalities or tuple(self.present)]).any(dim=0)
+
     def only(self, modalities: Sequence[str]) -> "Batch":
         """The same rows as if they had only these modalities."""
         present = {m: p if m in modalities else torch.zeros_like(p) for m, p in self.present.items()}

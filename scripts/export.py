@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
+from mmtrain.build import build_again
 from mmtrain.data.fetch import exit_status
 from mmtrain.errors import ConfigError
 from mmtrain.export import export_encoder, export_model
@@ -32,7 +33,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.out.exists() and any(arguments.out.iterdir()):
         raise ConfigError(f"--out {arguments.out} is not empty\n    name another folder")
-    lit, data, cfg, path, step = load_trained(arguments.run)
+    lit, data, cfg, path, step = load_trained(arguments.run, build_again)
     folder = path.parent.parent
     batch = data.example()
     inputs = {

@@ -1,4 +1,4 @@
-"""The members of `Balance` that most rules leave empty: here, so that each rule's file shows what it does."""
+"""The members of `Balance` that most rules leave empty: here, so that each rule's file shows what it does alone."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -20,6 +20,13 @@ class EMA(EMAWeightAveraging):
 
     def __init__(self, *, decay: float) -> None:
         super().__init__(decay=decay)
+        self._constants: list[str] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Note which buffers are constants."""
+        super().setup(trainer, pl_module, stage)
+        kept = pl_module.state_dict().keys()
+        self._constants = [name for name, _ in pl_module.named_buffers() if name not in kept]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -27,9 +34,5 @@ class EMA(EMAWeightAveraging):
         """Average, but for constants."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         assert self._average_model is not None
-        averaged = dict(self._average_model.module.named_modules())
-        for name, module in pl_module.named_modules():
-            for buffer in module._non_persistent_buffers_set:
-                mine, other = getattr(module, buffer), getattr(averaged[name], buffer)
-                if mine is not None:
-                    other.copy_(mine)
+        for name in self._constants:
+            self._average_model.module.get_buffer(name).copy_(pl_module.get_buffer(name))

@@ -18,12 +18,13 @@ from mmtrain.layers.mixing import mix_pictures
 from mmtrain.losses.cross_entropy import cross_entropy
 from mmtrain.losses.focal import focal
 from mmtrain.metrics.calibration import CalibrationError
+from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.score_curves import ScoreCurves
+from mmtrain.tasks.names import check_names
 from mmtrain.types import Batch, ClassTarget, Confusion, Exhibit, Padded
 
 LOSSES = ("cross_entropy", "focal")
 TOP = 5
-GUESSED = "/chance"
 
 
 class Mixed(NamedTuple):
@@ -78,9 +79,7 @@ class Classification(nn.Module):
         decides: Decides | None = None,
     ) -> None:
         super().__init__()
-        for key, value, known in (("target", target, known_targets), ("reads", reads, dims), ("loss", loss, LOSSES)):
-            if value not in known:
-                raise ValueError(f"{key} = {value}, but there is {', '.join(known) or 'none'}; name one of them")
+        check_names(("target", target, known_targets), ("reads", reads, dims), ("loss", loss, LOSSES))
         if mixup < 0.0 or cutmix < 0.0:
             raise ValueError(f"mixup = {mixup} and cutmix = {cutmix}; set them to 0 or more")
         if (mixup or cutmix) and reads == "fused":
@@ -138,10 +137,7 @@ class Classification(nn.Module):
         return probability.masked_fill(~valid, 0.0).sum(), valid.sum()
 
     def _valid(self, batch: Batch) -> Tensor:
-        return batch.labelled[self.targets[0]] & self._readable(batch)
-
-    def _readable(self, batch: Batch) -> Tensor:
-        return torch.stack([batch.present[m] for m in self.needs or tuple(batch.present)]).any(dim=0)
+        return batch.labelled[self.targets[0]] & batch.has_any(self.needs)
 
     def count(self, batch: Batch) -> Tensor:
         """Labelled rows with something to read."""
@@ -194,7 +190,7 @@ class Classification(nn.Module):
         chance = {"accuracy": share, "macro_f1": 2 * share / (1 + share) / classes}
         if len(self.names) > TOP:
             chance[f"top{TOP}_accuracy"] = float(counts.topk(TOP).values.sum() / counts.sum().clamp(min=1))
-        return chance | {n.removesuffix(GUESSED): float(v) for n, v in values.items() if n.endswith(GUESSED)}
+        return chance | guessed(values)
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
         """The confusion matrix."""
@@ -203,7 +199,7 @@ class Classification(nn.Module):
     def rows(self, predictions: Tensor, batch: Batch) -> list[dict[str, Any]]:
         """The most likely class and its probability, where there is something to read."""
         probability, best = predictions.float().softmax(dim=1).max(dim=1)
-        columns = (best.tolist(), probability.tolist(), self._readable(batch).tolist())
+        columns = (best.tolist(), probability.tolist(), batch.has_any(self.needs).tolist())
         return [
             {self.targets[0]: self.names[c], "probability": round(p, 6)} if readable else {}
             for c, p, readable in zip(*columns, strict=True)

@@ -18,6 +18,7 @@ from mmtrain.distributed import gather, gather_with_gradient
 from mmtrain.layers.pooling import MeanPool
 from mmtrain.layers.queue import Queue
 from mmtrain.losses.contrastive import Related, by_chunks, info_nce, pairwise_sigmoid
+from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.retrieval import RetrievalMetric
 from mmtrain.types import Batch, Exhibit, Hit, Retrieval
 
@@ -122,7 +123,7 @@ class Contrastive(nn.Module):
         keys = {m: together_keys(batch.keys[m]) for m in self.reads}
         vectors = {m: together(predictions[m]) for m in self.reads}
         if self.queue.size and self.training:
-            self._seen[id(batch)] = (vectors, keys, present)
+            self._seen[id(batch)] = ({m: v.detach() for m, v in vectors.items()}, keys, present)
             self.queue.to(batch.rows.device)
             vectors, keys, present = (
                 {m: torch.cat([new[m], old[m]]) for m in self.reads}
@@ -185,7 +186,7 @@ class Contrastive(nn.Module):
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """What a random ranking would score."""
-        return {name.removesuffix("/chance"): float(v) for name, v in values.items() if name.endswith("/chance")}
+        return guessed(values)
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
         """Both directions: sixteen queries spread over the split with their nearest items."""

@@ -15,6 +15,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from mmtrain.layers.pooling import MeanPool
 from mmtrain.losses.distillation import feature_distance, soft_cross_entropy
+from mmtrain.tasks.classification import Classification
+from mmtrain.tasks.names import check_names
 from mmtrain.types import Batch, Exhibit
 
 
@@ -39,7 +41,7 @@ class Distillation(nn.Module):
 
     Args:
         dims: width by what can be read: "fused" and each modality.
-        teacher: the trained model.
+        teacher: the trained model, in evaluation mode.
         of: name of the task of classes that both models have.
         reads: what that task reads here: "fused" or a modality.
         temperature: softens both distributions.
@@ -65,14 +67,13 @@ class Distillation(nn.Module):
         weight: float,
     ) -> None:
         super().__init__()
-        if reads not in dims:
-            raise ValueError(f"reads = {reads}, but there is {', '.join(dims)}; name one of them")
+        check_names(("reads", reads, dims))
         if temperature <= 0.0 or features < 0.0:
             raise ValueError(
                 f"temperature = {temperature} and features = {features}; set temperature above 0, features to 0 or more"
             )
         tasks: Any = teacher.get_submodule("tasks")
-        classes = [name for name, task in tasks.items() if hasattr(task, "names") and hasattr(task, "head")]
+        classes = [name for name, task in tasks.items() if isinstance(task, Classification)]
         if of not in classes:
             raise ValueError(f"of = {of}, but of classes the teacher has {', '.join(classes) or 'none'}; name one")
         self._teacher = (teacher,)  # not registered
@@ -100,7 +101,8 @@ class Distillation(nn.Module):
         student = self._student(view)
         model: Any = self._teacher[0]
         with torch.no_grad():
-            model.to(student.device).eval()
+            if next(model.parameters()).device != student.device:
+                model.to(student.device)
             theirs = model.view(view.batch)
             said = theirs.predictions(self.of)
             pooled = None if self.map is None else self.pool(theirs.features(self.theirs))
@@ -125,10 +127,9 @@ class Distillation(nn.Module):
 
     def _valid(self, batch: Batch) -> Tensor:
         """Rows of which both can read something."""
-        mine = torch.stack([batch.present[m] for m in self.needs or tuple(batch.present)]).any(dim=0)
         model: Any = self._teacher[0]
         read = list(model.encoders) if self.theirs == "fused" else [self.theirs]
-        return mine & torch.stack([batch.present[m] for m in read]).any(dim=0)
+        return batch.has_any(self.needs) & batch.has_any(read)
 
     def count(self, batch: Batch) -> Tensor:
         """Rows of which both can read something."""

@@ -17,7 +17,9 @@ from torchmetrics import Metric, MetricCollection
 from mmtrain.layers.decoder import Decoder, DecoderShape, Decoding
 from mmtrain.layers.head import Decides
 from mmtrain.losses.cross_entropy import cross_entropy
+from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.text_generation import TextGeneration, TokenAccuracy
+from mmtrain.tasks.names import check_names
 from mmtrain.types import Batch, Caption, Captions, Exhibit, Features, TokenTarget
 
 
@@ -71,9 +73,7 @@ class Generation(nn.Module):
         decides: Decides | None = None,
     ) -> None:
         super().__init__()
-        for key, value, there in (("target", target, known_targets), ("reads", reads, dims)):
-            if value not in there:
-                raise ValueError(f"{key} = {value}, but there is {', '.join(there) or 'none'}; name one of them")
+        check_names(("target", target, known_targets), ("reads", reads, dims))
         self.known = _sentences(known_targets[target], target, decoding)
         if decides is not None and reads == "fused":
             raise ValueError(
@@ -104,10 +104,7 @@ class Generation(nn.Module):
         return Written(self.decoder(self._ids(view.batch)[:, :-1], read), read)
 
     def _valid(self, batch: Batch) -> Tensor:
-        return batch.labelled[self.targets[0]] & self._readable(batch)
-
-    def _readable(self, batch: Batch) -> Tensor:
-        return torch.stack([batch.present[m] for m in self.needs or tuple(batch.present)]).any(dim=0)
+        return batch.labelled[self.targets[0]] & batch.has_any(self.needs)
 
     def _ids(self, batch: Batch) -> Tensor:
         """(B, L), int64, L at least 2; padding in rows that do not count, so that there is always something to do."""
@@ -168,7 +165,7 @@ class Generation(nn.Module):
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Always the most frequent token, and always the most frequent sentence, of the rows that were counted."""
-        return {name.removesuffix("/chance"): float(v) for name, v in values.items() if name.endswith("/chance")}
+        return guessed(values)
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
         """Twelve rows spread over the split, if sentences were written."""
@@ -179,7 +176,7 @@ class Generation(nn.Module):
 
     def rows(self, predictions: Written, batch: Batch) -> list[dict[str, Any]]:
         """The sentence, where there is something to read."""
-        chosen = self._readable(batch).nonzero().squeeze(1)
+        chosen = batch.has_any(self.needs).nonzero().squeeze(1)
         said = dict(zip(chosen.tolist(), self._write(predictions, batch, chosen), strict=True))
         return [{self.targets[0]: said[i]} if i in said else {} for i in range(len(batch))]
 

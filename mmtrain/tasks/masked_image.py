@@ -15,6 +15,7 @@ from torchmetrics import Metric
 
 from mmtrain.layers.block import Block
 from mmtrain.layers.masking import hidden_places, num_hidden, steady_noise
+from mmtrain.tasks.names import check_names
 from mmtrain.types import Batch, Exhibit, Features, Padded
 
 EPS = 1e-6
@@ -77,8 +78,7 @@ class MaskedImage(nn.Module):
         weight: float,
     ) -> None:
         super().__init__()
-        if reads not in encoders:
-            raise ValueError(f"reads = {reads}, but there is {', '.join(encoders) or 'none'}; name one of them")
+        check_names(("reads", reads, encoders))
         encoder = encoders[reads]
         if not isinstance(encoder, PatchEncoder):
             raise ValueError(

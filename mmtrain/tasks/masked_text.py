@@ -18,6 +18,7 @@ from mmtrain.layers.attention import CrossAttention
 from mmtrain.layers.head import Decides
 from mmtrain.layers.masking import hidden_places, num_hidden, steady_noise
 from mmtrain.losses.cross_entropy import cross_entropy
+from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.text_generation import TokenAccuracy
 from mmtrain.types import Batch, Exhibit, Features, Padded, Vocabulary
 
@@ -178,7 +179,7 @@ class MaskedText(nn.Module):
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Always the most frequent of the hidden tokens."""
-        return {name.removesuffix("/chance"): float(v) for name, v in values.items() if name.endswith("/chance")}
+        return guessed(values)
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
         """Nothing to draw."""

@@ -14,10 +14,10 @@ from torchmetrics.classification import MultilabelExactMatch, MultilabelF1Score
 
 from mmtrain.layers.head import Decides, PooledHead, make_head
 from mmtrain.losses.binary_cross_entropy import binary_cross_entropy
+from mmtrain.metrics.chance import GUESSED, guessed
 from mmtrain.metrics.score_curves import ScoreCurves
+from mmtrain.tasks.names import check_names
 from mmtrain.types import Batch, Exhibit, MultiLabelTarget
-
-GUESSED = "/chance"  # how the metrics of a constant guess are named
 
 
 class MultiLabel(nn.Module):
@@ -55,9 +55,7 @@ class MultiLabel(nn.Module):
         decides: Decides | None = None,
     ) -> None:
         super().__init__()
-        for key, value, names in (("target", target, known_targets), ("reads", reads, dims)):
-            if value not in names:
-                raise ValueError(f"{key} = {value}, but there is {', '.join(names) or 'none'}; name one of them")
+        check_names(("target", target, known_targets), ("reads", reads, dims))
         known = known_targets[target]
         if not isinstance(known, MultiLabelTarget) or not known.names:
             raise ValueError(
@@ -101,10 +99,7 @@ class MultiLabel(nn.Module):
         return probability.masked_fill(~valid, 0.0).sum(), valid.sum()
 
     def _valid(self, batch: Batch) -> Tensor:
-        return batch.labelled[self.targets[0]] & self._readable(batch)
-
-    def _readable(self, batch: Batch) -> Tensor:
-        return torch.stack([batch.present[m] for m in self.needs or tuple(batch.present)]).any(dim=0)
+        return batch.labelled[self.targets[0]] & batch.has_any(self.needs)
 
     def count(self, batch: Batch) -> Tensor:
         """Labelled rows with something to read."""
@@ -144,7 +139,7 @@ class MultiLabel(nn.Module):
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Always the classes that more than half of training's rows have; of areas, a random order."""
-        return {name.removesuffix(GUESSED): float(v) for name, v in values.items() if name.endswith(GUESSED)}
+        return guessed(values)
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
         """Nothing to draw."""
@@ -158,5 +153,5 @@ class MultiLabel(nn.Module):
         ]
         return [
             {self.targets[0]: [n for _, n in row], "probabilities": [round(p, 6) for p, _ in row]} if readable else {}
-            for row, readable in zip(said, self._readable(batch).tolist(), strict=True)
+            for row, readable in zip(said, batch.has_any(self.needs).tolist(), strict=True)
         ]

@@ -8,15 +8,14 @@ counted is pairs. Scores are of the whole split: a pair need not have met in a b
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mmtrain.layers.head import Decides, PooledHead, make_head
 from mmtrain.losses.ranking import ordered_pairs, pairwise_logistic
+from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.ranking import RankingMetric
+from mmtrain.tasks.names import check_names
 from mmtrain.types import Batch, Exhibit, NumberTarget
-
-GUESSED = "/chance"
 
 
 class Ranking(nn.Module):
@@ -53,9 +52,7 @@ class Ranking(nn.Module):
         super().__init__()
         modalities = [name for name in dims if name != "fused"]
         choices = (("target", target, known_targets), ("reads", reads, dims), ("group_by", group_by, modalities))
-        for key, value, names in choices:
-            if value not in names:
-                raise ValueError(f"{key} = {value}, but there is {', '.join(names) or 'none'}; name one of them")
+        check_names(*choices)
         known = known_targets[target]
         if not isinstance(known, NumberTarget) or len(known.names) != 1:
             numbers = len(known.names) if isinstance(known, NumberTarget) else "no"
@@ -88,10 +85,7 @@ class Ranking(nn.Module):
 
     def _valid(self, batch: Batch) -> Tensor:
         """Labelled rows of a known group with something to read."""
-        return batch.labelled[self.targets[0]] & self._readable(batch) & (batch.keys[self.group_by] != 0)
-
-    def _readable(self, batch: Batch) -> Tensor:
-        return torch.stack([batch.present[m] for m in self.needs or tuple(batch.present)]).any(dim=0)
+        return batch.labelled[self.targets[0]] & batch.has_any(self.needs) & (batch.keys[self.group_by] != 0)
 
     def _truths(self, batch: Batch) -> Tensor:
         return batch.targets[self.targets[0]].squeeze(1)
@@ -122,7 +116,7 @@ class Ranking(nn.Module):
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """The mean over every order."""
-        return {name.removesuffix(GUESSED): float(v) for name, v in values.items() if name.endswith(GUESSED)}
+        return guessed(values)
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
         """Nothing to draw."""
@@ -132,5 +126,5 @@ class Ranking(nn.Module):
         """The score."""
         return [
             {"score": float(f"{score:.7g}")} if readable else {}
-            for score, readable in zip(predictions.float().tolist(), self._readable(batch).tolist(), strict=True)
+            for score, readable in zip(predictions.float().tolist(), batch.has_any(self.needs).tolist(), strict=True)
         ]

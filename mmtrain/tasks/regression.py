@@ -8,16 +8,16 @@ numbers that do not change in the split, and are not there when none does.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mmtrain.layers.head import Decides, PooledHead, make_head
 from mmtrain.losses.regression import absolute_error, huber, squared_error
+from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.regression import RegressionMetric
+from mmtrain.tasks.names import check_names
 from mmtrain.types import Batch, Exhibit, NumberTarget
 
 LOSSES = ("mse", "l1", "huber")
-GUESSED = "/chance"
 
 
 class Regression(nn.Module):
@@ -54,9 +54,7 @@ class Regression(nn.Module):
         decides: Decides | None = None,
     ) -> None:
         super().__init__()
-        for key, value, names in (("target", target, known_targets), ("reads", reads, dims), ("loss", loss, LOSSES)):
-            if value not in names:
-                raise ValueError(f"{key} = {value}, but there is {', '.join(names) or 'none'}; name one of them")
+        check_names(("target", target, known_targets), ("reads", reads, dims), ("loss", loss, LOSSES))
         known = known_targets[target]
         if not isinstance(known, NumberTarget) or not known.names:
             raise ValueError(
@@ -90,10 +88,7 @@ class Regression(nn.Module):
         return PooledHead(dim, len(self.known.names), dropout=self.dropout)
 
     def _valid(self, batch: Batch) -> Tensor:
-        return batch.labelled[self.targets[0]] & self._readable(batch)
-
-    def _readable(self, batch: Batch) -> Tensor:
-        return torch.stack([batch.present[m] for m in self.needs or tuple(batch.present)]).any(dim=0)
+        return batch.labelled[self.targets[0]] & batch.has_any(self.needs)
 
     def count(self, batch: Batch) -> Tensor:
         """Labelled rows with something to read."""
@@ -129,7 +124,7 @@ class Regression(nn.Module):
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Always the mean of training; of a target that is not scaled, the mean of the rows that were counted."""
-        return {name.removesuffix(GUESSED): float(v) for name, v in values.items() if name.endswith(GUESSED)}
+        return guessed(values)
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
         """Nothing to draw."""
@@ -142,5 +137,5 @@ class Regression(nn.Module):
         said = [[float(f"{number:.7g}") for number in row] for row in numbers]
         return [
             {self.targets[0]: row[0] if len(row) == 1 else row} if readable else {}
-            for row, readable in zip(said, self._readable(batch).tolist(), strict=True)
+            for row, readable in zip(said, batch.has_any(self.needs).tolist(), strict=True)
         ]

@@ -8,7 +8,6 @@ answers can be chosen teaches nothing and does not count in the loss. In the sco
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.aggregation import MeanMetric
@@ -16,10 +15,11 @@ from torchmetrics.aggregation import MeanMetric
 from mmtrain.layers.head import Decides, PooledHead, make_head
 from mmtrain.losses.binary_cross_entropy import binary_cross_entropy
 from mmtrain.losses.cross_entropy import cross_entropy
+from mmtrain.metrics.chance import GUESSED, guessed
+from mmtrain.tasks.names import check_names
 from mmtrain.types import AnswerTarget, Batch, Exhibit
 
 LOSSES = ("binary_cross_entropy", "cross_entropy")
-GUESSED = "/chance"  # how the metrics of a constant guess are named
 
 
 class VQA(nn.Module):
@@ -54,9 +54,7 @@ class VQA(nn.Module):
         decides: Decides | None = None,
     ) -> None:
         super().__init__()
-        for key, value, names in (("target", target, known_targets), ("reads", reads, dims), ("loss", loss, LOSSES)):
-            if value not in names:
-                raise ValueError(f"{key} = {value}, but there is {', '.join(names) or 'none'}; name one of them")
+        check_names(("target", target, known_targets), ("reads", reads, dims), ("loss", loss, LOSSES))
         known = known_targets[target]
         if not isinstance(known, AnswerTarget):
             raise ValueError(
@@ -105,10 +103,7 @@ class VQA(nn.Module):
         return logits.sigmoid() if self.kind == "binary_cross_entropy" else logits.softmax(dim=1)
 
     def _valid(self, batch: Batch) -> Tensor:
-        return batch.labelled[self.targets[0]] & self._readable(batch)
-
-    def _readable(self, batch: Batch) -> Tensor:
-        return torch.stack([batch.present[m] for m in self.needs or tuple(batch.present)]).any(dim=0)
+        return batch.labelled[self.targets[0]] & batch.has_any(self.needs)
 
     def _learned(self, batch: Batch) -> Tensor:
         if self.kind == "binary_cross_entropy":
@@ -155,7 +150,7 @@ class VQA(nn.Module):
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Always the answer that training gives most often."""
-        return {name.removesuffix(GUESSED): float(v) for name, v in values.items() if name.endswith(GUESSED)}
+        return guessed(values)
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
         """Nothing to draw."""
@@ -166,7 +161,7 @@ class VQA(nn.Module):
         probability = self._probability(predictions)
         best = predictions.float().argmax(dim=1)
         sure = probability.gather(1, best.unsqueeze(1)).squeeze(1)
-        columns = (best.tolist(), sure.tolist(), self._readable(batch).tolist())
+        columns = (best.tolist(), sure.tolist(), batch.has_any(self.needs).tolist())
         return [
             {self.targets[0]: self.names[c], "probability": round(p, 6)} if readable else {}
             for c, p, readable in zip(*columns, strict=True)

@@ -25,9 +25,6 @@ LOSSES = {
 
 
 def rule(name: str, tasks: Sequence[str] = NAMES) -> Any:
-    if name == "upgrad":
-        pytest.importorskip("quadprog")
-        pytest.importorskip("qpsolvers")
     given = yaml.safe_load((config_dir() / "balance" / f"{name}.yaml").read_text(encoding="utf-8"))
     target = get_object(given.pop("_target_"))
     facts = {"tasks": list(tasks)} if "tasks" in inspect.signature(target).parameters else {}

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -22,10 +21,6 @@ from tests.looks import JACOBIANS, NAMES, FakeLook, jacobian
 
 EXACT: dict[str, float] = {"rtol": 1e-10, "atol": 1e-10}
 ON = {"gradients_of": "parameters"}
-needs_quadprog = pytest.mark.skipif(
-    find_spec("quadprog") is None or find_spec("qpsolvers") is None, reason="torchjd[quadprog_projector]"
-)
-needs_ecos = pytest.mark.skipif(find_spec("ecos") is None, reason="torchjd[nash_mtl]")
 
 PAIRS = {
     "mgda": lambda: (MGDA(**ON, epsilon=1e-3, max_iters=100), aggregation.MGDA(epsilon=1e-3, max_iters=100)),
@@ -36,8 +31,7 @@ PAIRS = {
     "rmse": lambda: (Aligned(**ON, scale_mode="rmse"), aggregation.AlignedMTL(scale_mode="rmse")),
     "upgrad": lambda: (UPGrad(**ON), aggregation.UPGrad()),
 }
-OF_TORCHJD = [pytest.param(name, marks=[needs_quadprog] if name == "upgrad" else []) for name in PAIRS]
-ALL = [*OF_TORCHJD, "cagrad", "nash"]
+ALL = [*PAIRS, "cagrad", "nash"]
 
 
 def make(name: str) -> Any:
@@ -51,7 +45,7 @@ def step_of(rule: Any, gradients: Tensor, seed: int = 7) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", ["alike", "conflicting", "identical", "dependent"])
-@pytest.mark.parametrize("name", OF_TORCHJD)
+@pytest.mark.parametrize("name", [*PAIRS])
 def test_the_step_is_that_of_torchjd_on_the_whole_jacobian(name: str, kind: str) -> None:
     rule, reference = PAIRS[name]()
     gradients = jacobian(kind)
@@ -73,7 +67,7 @@ def test_cagrad_is_torchjds_to_the_solvers_tolerance(kind: str, c: float) -> Non
 # ------------------------------------------------------------ a task without a gradient
 
 
-@pytest.mark.parametrize("name", ["imtl_g", "aligned", pytest.param("upgrad", marks=needs_quadprog)])
+@pytest.mark.parametrize("name", ["imtl_g", "aligned", "upgrad"])
 def test_a_zero_gradient_changes_nothing_where_torchjd_heeds_it_already(name: str) -> None:
     rule, reference = PAIRS[name]()
     gradients = jacobian("one lacks")
@@ -128,7 +122,6 @@ def test_aligned_makes_all_singular_values_the_least() -> None:
     torch.testing.assert_close(step_of(Aligned(**ON, scale_mode="min"), gradients), expected, **EXACT)
 
 
-@needs_quadprog
 @pytest.mark.parametrize("kind", ["conflicting", "opposite", "one lacks", "small"])
 def test_upgrad_hurts_no_task(kind: str) -> None:
     gradients = jacobian(kind)
@@ -189,7 +182,6 @@ def test_a_bargain_is_exact_but_for_its_ridge() -> None:
         torch.testing.assert_close(weights * (ridged @ weights), torch.ones(size).double(), **EXACT)
 
 
-@needs_ecos
 @pytest.mark.parametrize("kind", ["alike", "conflicting"])
 def test_nash_is_that_of_torchjd_and_both_see_the_gramian_alone(kind: str) -> None:
     gradients = jacobian(kind)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmtrain.build import build_lit, build_model, compose
+from mmtrain.build import build_again, build_lit, build_model, compose
 from mmtrain.errors import ConfigError
 from mmtrain.run import fit
 from mmtrain.tasks.distillation import Distillation
@@ -38,7 +38,7 @@ def student_of(teacher: Path, tmp_path: Path, *overrides: str) -> Any:
 
 def test_a_run_teaches_another(teacher: Path, tmp_path: Path) -> None:
     lit, data = student_of(teacher, tmp_path, "encoder.image.depth=2", "task.distillation.features=0.5")
-    trained = load_trained(teacher / "run")
+    trained = load_trained(teacher / "run", build_again)
     batch = all_rows(data)
     said = lit.model.eval().view(batch).predictions("distillation")
     with torch.no_grad():
