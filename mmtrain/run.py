@@ -13,7 +13,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -246,7 +246,8 @@ def _build(cfg: DictConfig, data: DataModule) -> LitModel:
     seed_everything(cfg.seed, verbose=False)
     model = build_model(cfg, data)
     lit = build_lit(cfg, model)
-    lit.name_row = lambda stage, row: data.split(stage).name(row)
+    split = cache(data.split)  # names are asked for row by row
+    lit.name_row = lambda stage, row: split(stage).name(row)
     lit.look = _look(data, list(model.encoders))
     if cfg.trainer.compile:
         for part in [*model.encoders.values(), *([model.fusion] if model.fusion is not None else [])]:

@@ -14,7 +14,8 @@ from torch import multiprocessing
 SECONDS = 60  # a collective that waits longer is a hang
 PRELOADED = [
     "pytest",
-    "mmtrain.model",
+    "mmtrain.run",
+    "tests.runs",
     *(
         f"mmtrain.tasks.{name}"
         for name in ("classification", "contrastive", "matching", "multilabel", "ranking", "regression", "vqa")

@@ -1,20 +1,13 @@
 """Whole runs, in this process: the run folder, the same figures twice, stopping and going on, testing, predicting."""
 
-import csv
 import json
-import os
-import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Callback
 
-from mmtrain import run as run_module
-from mmtrain.build import build_trainer, compose
-from mmtrain.run import run
-from tests.tiny import ROWS, TINY_MODEL, make_tables
+from tests.runs import assert_same_run, rows_of, run_tiny, stop_and_resume, weights_of
+from tests.tiny import ROWS, make_tables
 
 STEPS_PER_EPOCH = -(-ROWS["train"] // 8)
 
@@ -30,27 +23,6 @@ def calm(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("calm") / "run"
     assert run_tiny(tables, folder) == 0
     return folder
-
-
-def run_tiny(tables: Path, folder: Path, *overrides: str) -> int:
-    return run(compose(["data=files", f"data.root={tables}", f"run_dir={folder}", *TINY_MODEL, *overrides]))
-
-
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    """metrics.csv without timings."""
-    with (folder / "metrics.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in csv.DictReader(file)]
-
-
-def weights_of(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    assert rows_of(one) == rows_of(other)
-    left, right = weights_of(one), weights_of(other)
-    assert left.keys() == right.keys()
-    assert [name for name in left if not torch.equal(left[name], right[name])] == []
 
 
 def test_the_run_folder_is_whole(calm: Path) -> None:
@@ -87,26 +59,15 @@ def test_workers_change_nothing(calm: Path, tables: Path, tmp_path: Path) -> Non
     assert_same_run(calm, tmp_path / "run")
 
 
-class SendSigterm(Callback):
-    """A cluster that takes its machine back while step `step` is computed."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
-        if trainer.global_step == self.step - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
 @pytest.mark.parametrize("step", [1, 4, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 1, 2 * STEPS_PER_EPOCH])
 @pytest.mark.parametrize("options", [[], ["callbacks=[]", "trainer.accumulate_grad_batches=2"]])
 def test_stopped_and_resumed_is_as_never_stopped(
-    step: int, options: list[str], calm: Path, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: int, options: list[str], calm: Path, tables: Path, tmp_path: Path
 ) -> None:
     if options:
         calm = tmp_path / "calm"
         run_tiny(tables, calm, *options)
-    stop_and_resume(step, options, tables, tmp_path / "run", monkeypatch)
+    stop_and_resume(step, tables, tmp_path / "run", *options)
     assert_same_run(calm, tmp_path / "run")
 
 
@@ -120,29 +81,10 @@ def test_stopped_and_resumed_is_as_never_stopped(
     ],
     ids=" ".join,
 )
-def test_what_balances_and_queues_keep_goes_on_too(
-    options: list[str], tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_balances_and_queues_keep_goes_on_too(options: list[str], tables: Path, tmp_path: Path) -> None:
     run_tiny(tables, tmp_path / "calm", *options)
-    stop_and_resume(STEPS_PER_EPOCH + 2, options, tables, tmp_path / "run", monkeypatch)
+    stop_and_resume(STEPS_PER_EPOCH + 2, tables, tmp_path / "run", *options)
     assert_same_run(tmp_path / "calm", tmp_path / "run")
-
-
-def stop_and_resume(step: int, options: list[str], tables: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that is told to stop at a step, and then goes on."""
-
-    def with_sigterm(*args: Any, extra: Any = (), **parts: Any) -> Any:
-        return build_trainer(*args, extra=[*extra, SendSigterm(step)], **parts)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(run_module, "build_trainer", with_sigterm)
-        assert run_tiny(tables, folder, *options) == 143
-    summary = json.loads((folder / "summary.json").read_text())
-    assert summary["status"] == "stopped"
-    assert summary["steps"] == step
-    assert (folder / "report.html").exists()
-    assert run_tiny(tables, folder, *options, "resume=auto") == 0
-    assert json.loads((folder / "summary.json").read_text())["status"] == "done"
 
 
 def test_a_run_that_is_done_is_not_trained_again(calm: Path, tables: Path, tmp_path: Path) -> None:

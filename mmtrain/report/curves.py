@@ -40,6 +40,10 @@ OF_TASKS = {
     "cosine": "cosine of gradients of two tasks",
 }
 MAX_POINTS = 400
+INCHES = (4.6, 2.7)  # of a drawing
+# Room for ticks and labels in inches. A layout engine would measure every text twice and take half of the time.
+LEFT, RIGHT, BOTTOM, TOP, LEGEND_ROW = 0.6, 0.08, 0.42, 0.1, 0.175
+LEGEND_COLUMNS = 3
 INK = "#010203"
 # Legible on white and on near-black; each has a dash of its own for those who see no hue.
 STROKES = [
@@ -63,7 +67,7 @@ STYLE: dict[Any, Any] = {
     "ytick.color": INK,
     "legend.labelcolor": INK,
     "legend.frameon": False,
-    "axes.formatter.limits": (-3, 5),
+    "axes.formatter.limits": (-3, 7),
     "axes.formatter.use_mathtext": False,
 }
 
@@ -164,20 +168,27 @@ def draw(panel: Panel, *, index: int, best_step: int | None) -> Markup:
         best_step: where the best checkpoint was taken; a dotted line marks it beside validation figures.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.6, 2.7), layout="constrained")
-        axes = figure.add_subplot()
+        figure = Figure(figsize=INCHES)
+        axes = figure.add_axes(_room(num_labels=sum(map(bool, panel.curves))))
         for (label, points), (color, dash) in zip(panel.curves.items(), _strokes(panel), strict=True):
             _plot(axes, points, label=label, color=color, dash=dash)
         if best_step is not None and any(_is_validation(label) for label in panel.curves):
             axes.axvline(best_step, color=INK, linewidth=1, linestyle=(0, (1, 2)), alpha=0.7)
         _rule(axes)
         if any(panel.curves):
-            figure.legend(loc="outside upper left", ncols=3, borderpad=0, handlelength=2.4)
+            figure.legend(loc="upper left", ncols=LEGEND_COLUMNS, borderpad=0, borderaxespad=0.2, handlelength=2.4)
         buffer = io.StringIO()
         figure.savefig(
             buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
         )
     return _inline(buffer.getvalue(), prefix=f"curve{index}-", label=_described(panel))
+
+
+def _room(*, num_labels: int) -> tuple[float, float, float, float]:
+    """Left, bottom, width and height of the axes, as shares of the drawing; a legend of so many labels stands above."""
+    width, height = INCHES
+    top = TOP + LEGEND_ROW * -(-num_labels // LEGEND_COLUMNS)
+    return LEFT / width, BOTTOM / height, (width - LEFT - RIGHT) / width, (height - BOTTOM - top) / height
 
 
 def _is_validation(label: str) -> bool:
@@ -213,6 +224,7 @@ def _rule(axes: Axes) -> None:
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_formatter("{x:g}")  # no common factor above the axis, where there is no room for it
     axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
     axes.tick_params(length=0)
 
