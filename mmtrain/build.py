@@ -24,11 +24,12 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
+from mmtrain.callbacks.interruptions import Interruptions
 from mmtrain.callbacks.progress import Progress
-from mmtrain.callbacks.stop import StopOnSignal
 from mmtrain.command import CONFIG_NAME, config_dir
 from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
+from mmtrain.duration import duration
 from mmtrain.errors import ConfigError
 from mmtrain.layers.head import Decides
 from mmtrain.lit import LitModel
@@ -37,9 +38,10 @@ from mmtrain.model import MultimodalModel
 from mmtrain.trained import load_teacher
 from mmtrain.tuning import KEYS as TUNING_KEYS
 from mmtrain.tuning import Tuning, tune
+from mmtrain.whole import WholeCheckpoints
 
 # knobs of configs/trainer that belong to the step and not to Lightning's Trainer
-OWN_TRAINER_KEYS = ("accumulate_grad_batches", "gradient_clip_val", "compile")
+OWN_TRAINER_KEYS = ("accumulate_grad_batches", "gradient_clip_val", "compile", "max_time")
 
 
 @runtime_checkable
@@ -381,6 +383,7 @@ def build_trainer(
     own: dict[str, Any] = {
         "callbacks": [*build_callbacks(cfg, monitor=monitor), *extra],
         "logger": build_loggers(cfg, resume_step=resume_step),
+        "plugins": [WholeCheckpoints(background=cfg.checkpoint.background)],
         "default_root_dir": cfg.run_dir,
         "num_sanity_val_steps": 0,
         "use_distributed_sampler": False,
@@ -398,14 +401,20 @@ def build_callbacks(cfg: DictConfig, *, monitor: str | None) -> list[Callback]:
     """Checkpoints, clean stop, progress, and those of configs/callbacks; without `monitor` the newest is the best."""
     folder = Path(cfg.run_dir) / "checkpoints"
     places: dict[str, Any] = {"dirpath": folder, "save_top_k": 1, "enable_version_counter": False}
-    # at the end of validation, so that its state is in the checkpoint that StopOnSignal writes at the end of the epoch
+    # at the end of validation, so that its state is in the checkpoint that Interruptions writes at the end of the epoch
     best = ModelCheckpoint(
         filename="best", monitor=monitor, mode=cfg.checkpoint.mode, save_on_train_epoch_end=monitor is None, **places
     )
     # Lightning's own save_last only follows a new best
     last = ModelCheckpoint(filename="last", monitor=None, save_on_train_epoch_end=True, **places)
     own = [make(node, f"callbacks.{name}") for name, node in cfg.callbacks.items()]
-    return [*own, best, last, StopOnSignal(folder / "last.ckpt"), Progress()]
+    interruptions = Interruptions(
+        cfg.run_dir,
+        every_n_steps=cfg.checkpoint.every_n_steps,
+        every_minutes=cfg.checkpoint.every_minutes,
+        max_time=duration(cfg.trainer.max_time),
+    )
+    return [*own, best, last, interruptions, Progress()]
 
 
 def build_loggers(cfg: DictConfig, *, resume_step: int | None) -> list[Logger]:

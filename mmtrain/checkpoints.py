@@ -2,51 +2,80 @@
 
 import pickle
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from packaging.version import Version
 from torch import nn
 
+import mmtrain
 from mmtrain.errors import ConfigError
+from mmtrain.whole import NO_MANIFEST, broken
 
 _MEND = "name another, such as RUN/checkpoints/last.ckpt"
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of this project; loading runs no code.
+    """Read a checkpoint of this project, if it is whole; loading runs no code.
 
     Raises:
-        ConfigError: when there is no such file or it is not one.
+        ConfigError: when there is no such file, it is not one, not whole, or of a newer version.
     """
     if not path.is_file():
         raise ConfigError(f"{path} does not exist\n    {_MEND}")
     if not zipfile.is_zipfile(path):
         raise ConfigError(f"{path} is not a checkpoint, or only a part of one\n    {_MEND}")
+    why = broken(path)
+    if why not in (None, NO_MANIFEST):
+        raise ConfigError(f"{path} is not whole: {why}\n    {_MEND}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise ConfigError(
             f"{path} holds more than tensors and plain values; to load that could run code\n    {_MEND}"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0][:160]
+    except (RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError, OSError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:160]
         raise ConfigError(f"{path} is not a checkpoint that can be read: {reason}\n    {_MEND}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "mmtrain" not in checkpoint:
         raise ConfigError(f"{path} is not a checkpoint of mmtrain\n    {_MEND}")
+    if why is not None:
+        raise ConfigError(f"{path} is not whole: {why}\n    {_MEND}")
+    written_by = checkpoint["mmtrain"]["version"]
+    if Version(written_by) > Version(mmtrain.__version__):
+        raise ConfigError(
+            f"{path} was written by mmtrain {written_by}, and this is {mmtrain.__version__}\n"
+            f"    install mmtrain {written_by} or newer"
+        )
     return checkpoint
 
 
-def newest_checkpoint(run_dir: Path) -> Path | None:
-    """The whole checkpoint of a run folder that got furthest, for `resume=auto`; one that a kill cut short is not."""
+@dataclass(frozen=True)
+class Newest:
+    """What `resume=auto` finds.
+
+    Attributes:
+        path: the whole checkpoint that got furthest; None when there is none.
+        passed_over: why others were not taken, a line each.
+    """
+
+    path: Path | None
+    passed_over: list[str]
+
+
+def newest_checkpoint(run_dir: Path) -> Newest:
+    """The whole checkpoint of a run folder that got furthest; one that is damaged is passed over and named."""
     steps: dict[Path, int] = {}
+    passed_over = []
     for path in sorted((run_dir / "checkpoints").glob("*.ckpt"), key=lambda p: p.name == "last.ckpt"):
         try:
             steps[path] = load_checkpoint(path)["global_step"]
-        except ConfigError:
-            continue
+        except ConfigError as error:
+            passed_over.append(f"passed over: {str(error).splitlines()[0]}")
     # of several at one step it is last.ckpt, which is written when the step and its validation are done
-    return max(reversed(steps), key=lambda p: steps[p], default=None)
+    return Newest(max(reversed(steps), key=lambda p: steps[p], default=None), passed_over)
 
 
 def best_checkpoint(run_dir: Path) -> Path:
@@ -83,19 +112,4 @@ def check_same_model(checkpoint: dict[str, Any], module: nn.Module, path: Path) 
         raise ConfigError(
             f"{path} is of another model\n{shown}{more}\n    it was made by: {checkpoint['mmtrain']['command']}\n"
             "    repeat those overrides, or take its weights with init_from"
-        )
-
-
-def check_same_run(checkpoint: dict[str, Any], facts: dict[str, Any], path: Path) -> None:
-    """Refuse to go on with another order of the data.
-
-    Raises:
-        ConfigError: with each value that differs.
-    """
-    before = checkpoint["mmtrain"]["facts"]
-    faults = [f"    {key} was {before[key]} and is {value} now" for key, value in facts.items() if before[key] != value]
-    if faults:
-        lines = "\n".join(faults)
-        raise ConfigError(
-            f"{path} cannot go on exactly\n{lines}\n    set what differs back, or start a new run with init_from={path}"
         )

@@ -347,7 +347,7 @@ def with_overrides_of_run(overrides: list[str]) -> tuple[list[str], list[str]]:
         before = [str(o) for o in yaml.safe_load(record.read_text(encoding="utf-8"))["overrides"]]
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
         return overrides, [f"{record} is not the record of a run\n    {mend}"]
-    own = ("mode", "run_dir", "resume", "init_from")
+    own = ("mode", "run_dir", "resume", "resume_allow", "init_from")
     said = [f"{key}.".replace("/", ".") for key in (*own, *asked)]
     kept = [o for o in before if not f"{_key(o)}.".replace("/", ".").startswith(tuple(said))]
     extra = [] if "run_dir" in asked else [f"run_dir={folder}"]

@@ -4,6 +4,7 @@ Lightning would start ranks by repeating the command line, which in a sweep repe
 resolved configuration in a file and joins as if `torchrun` had started it. No heavy import: the parent only watches.
 """
 
+import ctypes
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 GRACE_SECONDS = 15.0  # for the others to notice that one has ended
 
 
@@ -32,12 +34,13 @@ def launch(config_file: Path, num_processes: int) -> int:
             if rank.poll() is None:
                 rank.send_signal(signum)
 
-    before = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGINT)}
+    before = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     try:
         for number in range(num_processes):
             own = {"RANK": str(number), "LOCAL_RANK": str(number), "NODE_RANK": "0", "GROUP_RANK": "0"}
             command = [sys.executable, "-m", "mmtrain.run", str(config_file)]
-            ranks.append(subprocess.Popen(command, env=environment | own))
+            # of a session of its own: Ctrl-C in a terminal reaches it once, by `forward`
+            ranks.append(subprocess.Popen(command, env=environment | own, start_new_session=True))
         for signum in received[:1]:  # it came while they were being started
             forward(signum, None)
         return _watch(ranks)
@@ -48,6 +51,15 @@ def launch(config_file: Path, num_processes: int) -> int:
                 rank.wait()
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def end_with_launcher() -> None:
+    """Called in a rank: when what launched it is killed, the kernel kills it too, and no orphan computes on.
+
+    Systems other than Linux are left alone.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _watch(ranks: list["subprocess.Popen[bytes]"]) -> int:

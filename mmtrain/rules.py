@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mmtrain.composed import Composed
+from mmtrain.duration import duration
 from mmtrain.targets import fault_of
 
 MODES = ("fit", "test", "predict")
@@ -37,7 +38,9 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
     **dict.fromkeys(
         ("chunk", "num_mels", "patch_mels", "patch_frames", "num_tokens", "num_frames", "sample_rate"), (1, None)
     ),
-    **dict.fromkeys(("batch_size", "eval_batch_size", "accumulate_grad_batches", "log_every_n_steps"), (1, None)),
+    **dict.fromkeys(
+        ("batch_size", "eval_batch_size", "accumulate_grad_batches", "log_every_n_steps", "every_n_steps"), (1, None)
+    ),
     **dict.fromkeys(("depth", "num_workers", "weight", "lr", "lr_scale", "weight_decay", "mlp_ratio"), (0, None)),
     **dict.fromkeys(("dropout", "drop_path", "layer_decay", "label_smoothing", "word_dropout"), (0, 1)),
     **dict.fromkeys(
@@ -51,10 +54,11 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
 }
 # Keys that the program itself reads; those of a part are its constructor's.
 NEEDED = (
-    *("mode", "seed", "run_dir", "resume", "init_from", "monitor", "checkpoint.mode", "test.subsets"),
+    *("mode", "seed", "run_dir", "resume", "resume_allow", "init_from", "monitor", "test.subsets"),
+    *("checkpoint.mode", "checkpoint.every_n_steps", "checkpoint.every_minutes", "checkpoint.background"),
     *("data", "encoder", "task", "balance", "optimizer", "schedule", "trainer", "logger", "callbacks"),
     *("data.inputs", "data.source", "data.targets", "data.batch_size"),
-    *("trainer.devices", "trainer.max_epochs", "trainer.max_steps"),
+    *("trainer.devices", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time"),
     *("trainer.accumulate_grad_batches", "trainer.gradient_clip_val", "trainer.log_every_n_steps", "trainer.compile"),
 )
 GROUPS = ("data", "data.inputs", "encoder", "task", "trainer", "logger", "callbacks")
@@ -69,7 +73,7 @@ ADDED: Mapping[str, tuple[str, ...]] = {
 }
 # Lightning and torch take null for theirs, and words for some, and say themselves what they do not like.
 NULLABLE = re.compile(
-    r"optimizer\.|(callbacks|logger)\.\w+\.|trainer\.(?!accumulate_grad_batches|log_every_n_steps|compile)"
+    r"optimizer\.|checkpoint\.every_|(callbacks|logger)\.\w+\.|trainer\.(?!accumulate_grad_batches|log_every_n_steps|compile)"
 )
 FREE = re.compile(
     r"task\.contrastive\.dropout|data\.modality_dropout|trainer\.(devices|precision|deterministic)|encoder\..*\bfreeze"
@@ -81,8 +85,8 @@ TUNING = ("freeze", "freeze_until", "lr_scale", "layer_decay", "checkpointing", 
 def rule_whole(run: Composed) -> Iterator[str]:
     """What every run needs is there; without it no other rule can look."""
     gone = [key for key in NEEDED if key not in run.raw]
-    for key in [k for k in gone if k.rpartition(".")[0] not in gone]:
-        where = run.where(key)
+    first = {run.where(key): key for key in reversed(gone) if key.rpartition(".")[0] not in gone}
+    for where, key in sorted(first.items(), key=lambda item: gone.index(item[1])):
         mend = f"take {where.removeprefix('override ')} away" if where.startswith("override ") else f"set {key}"
         yield f"{key} is missing ({where})\n    every run needs it: {mend}"
     for key in GROUPS:
@@ -345,6 +349,17 @@ def rule_duration(run: Composed) -> Iterator[str]:
     elif 0 in (epochs, steps):
         what = f"trainer.max_epochs = {epochs} and trainer.max_steps = {steps} train nothing"
         yield f"{what} ({where})\n    set the one that is 0 to 1"
+
+
+def rule_max_time(run: Composed) -> Iterator[str]:
+    """A time limit is written as one."""
+    try:
+        duration(run.cfg.trainer.max_time)
+    except ValueError as error:
+        yield (
+            f"trainer.max_time = {error} ({run.where('trainer.max_time')})\n"
+            "    write it as days:hours:minutes:seconds, such as 00:12:00:00"
+        )
 
 
 def rule_monitor(run: Composed) -> Iterator[str]:

@@ -27,24 +27,25 @@ from rich.console import Console
 import mmtrain
 from mmtrain.attended import attended
 from mmtrain.build import build_data, build_lit, build_model, build_trainer
+from mmtrain.callbacks.interruptions import Stopped
 from mmtrain.callbacks.parts import describe_parts, parts_table
 from mmtrain.callbacks.quarantine import Quarantine
-from mmtrain.callbacks.stop import Stopped
 from mmtrain.checkpoints import (
     best_checkpoint,
     check_same_model,
-    check_same_run,
     load_checkpoint,
     newest_checkpoint,
 )
 from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
+from mmtrain.launch import end_with_launcher
 from mmtrain.lit import LitModel
 from mmtrain.memory import keep_freed_memory
 from mmtrain.model import View
 from mmtrain.report.report import write_report
 from mmtrain.report.table import metrics_table
+from mmtrain.same_run import check_same_run, facts_of
 from mmtrain.transfer import take_weights
 from mmtrain.types import Attended
 
@@ -55,6 +56,7 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 def run(cfg: DictConfig) -> int:
     """Do what `mode` says; the exit status."""
     signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # before training there is nothing to save
     _quiet()
     keep_freed_memory()
     try:
@@ -65,7 +67,7 @@ def run(cfg: DictConfig) -> int:
     except Stopped as stopped:
         if _is_main():
             console.print(str(stopped), markup=False, soft_wrap=True)
-        return 143
+        return stopped.status
     except KeyboardInterrupt:
         return 130
     return 0
@@ -84,7 +86,9 @@ def fit(cfg: DictConfig) -> None:
     if checkpoint is not None:
         assert resume is not None
         check_same_model(checkpoint, lit, resume)
-        check_same_run(checkpoint, _facts(cfg), resume)
+        facts = facts_of(cfg, data.digest("train"))
+        notes = check_same_run(checkpoint["mmtrain"]["facts"], facts, resume, allow=cfg.resume_allow)
+        data.notes += notes
     record = Record(cfg, lit, data)
     if _is_main():
         for note in data.notes:
@@ -158,6 +162,7 @@ class Record(Callback):
         self.lit = lit
         self.data = data
         self.folder = Path(cfg.run_dir)
+        self.facts = facts_of(cfg, data.digest("train")) if "train" in data.tables else {}
         self.parts = describe_parts(lit.model, data.example())
         self.started = time.monotonic()
         self.samples_started = (0.0, 0)
@@ -170,7 +175,7 @@ class Record(Callback):
         checkpoint["mmtrain"] = {
             "version": mmtrain.__version__,
             "command": _command(self.cfg),
-            "facts": _facts(self.cfg),
+            "facts": self.facts,
             "names": self.data.names(),
         }
 
@@ -299,7 +304,10 @@ def _resume_path(cfg: DictConfig) -> Path | None:
         return None
     if cfg.resume != "auto":
         return Path(cfg.resume)
-    return newest_checkpoint(Path(cfg.run_dir))
+    newest = newest_checkpoint(Path(cfg.run_dir))
+    for line in newest.passed_over if _is_main() else []:
+        console.print(line, markup=False, soft_wrap=True)
+    return newest.path
 
 
 def _refuse_to_write_over(folder: Path) -> None:
@@ -338,15 +346,6 @@ def _monitor(cfg: DictConfig, lit: LitModel, data: DataModule) -> str | None:
         f"monitor = {wanted} chooses the best checkpoint, but no row of the validation split has what its task needs\n"
         f"    {other}fill the columns of the validation split"
     )
-
-
-def _facts(cfg: DictConfig) -> dict[str, Any]:
-    """What must not change when a run goes on, because the data order follows from it."""
-    return {
-        "seed": cfg.seed,
-        "data.batch_size": cfg.data.batch_size,
-        **{f"data.bucket.{key}": value for key, value in cfg.data.bucket.items() if key != "_target_"},
-    }
 
 
 def _command(cfg: DictConfig) -> str:
@@ -416,6 +415,7 @@ def _quiet() -> None:
 
 def main() -> None:
     """One rank of a run."""
+    end_with_launcher()
     cfg = OmegaConf.load(sys.argv[1])
     assert isinstance(cfg, DictConfig)
     status = 1

@@ -6,6 +6,7 @@ any number of ranks. In evaluation whole batches go to the ranks in turn, so tha
 """
 
 import math
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -121,4 +122,10 @@ def make_loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
+        worker_init_fn=_ignore_ctrl_c,
     )
+
+
+def _ignore_ctrl_c(worker: int) -> None:
+    """A terminal sends it to workers, too; it is the main process that finishes its step and leaves."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -4,6 +4,7 @@ What a run learned (a tokenizer, class names) and which inputs and targets it ha
 back to the folder, to go on or to test, takes it from there: a table without captions or labels serves as well then.
 """
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from mmtrain.data.buckets import BucketedSteps, Buckets
 from mmtrain.data.columns import Column, cell_of, find_columns, is_empty
-from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit
+from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit, id_of
 from mmtrain.data.files import read_folder
 from mmtrain.data.kinds import InputKind, Learned, TargetKind, Worded
 from mmtrain.data.label import ClassLabel
@@ -33,6 +34,7 @@ from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Batch, Sample
 
 NUM_LOOKED_AT = 100  # rows among which an example is sought
+SAMPLED_IDS = 1000  # that stand for all ids of a split
 
 
 class DataModule(LightningDataModule):
@@ -250,6 +252,13 @@ class DataModule(LightningDataModule):
     def _cells(self, name: str) -> Iterator[Any]:
         """What the training split has for an input or target."""
         return cells_of(self.tables["train"], self.columns[name])
+
+    def digest(self, name: str) -> str:
+        """How many rows a split has, and a digest of some of their ids in order, so that another table is noticed."""
+        table = self.tables[name]
+        some = range(0, len(table), max(1, len(table) // SAMPLED_IDS))
+        ids = "\n".join(id_of(table[row], row) for row in some)
+        return f"{len(table)} ({hashlib.sha256(ids.encode()).hexdigest()[:12]})"
 
     def split(self, name: str) -> EvalSplit:
         """A split as evaluation reads it.

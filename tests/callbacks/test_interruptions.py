@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import pytest
 import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+from torch.nn import functional as F
 
 from mmtrain import run as run_module
 from mmtrain.build import build_callbacks, build_trainer, compose
-from mmtrain.callbacks import stop
-from mmtrain.callbacks.stop import StopOnSignal
+from mmtrain.callbacks import interruptions
+from mmtrain.callbacks.interruptions import Interruptions, Why
 from mmtrain.run import run
 from tests.tiny import ROWS, TINY_MODEL, make_tables
 
@@ -142,10 +144,10 @@ def test_all_ranks_leave_when_any_got_the_signal(
     asked: list[float] = []
 
     def total(noted: torch.Tensor) -> torch.Tensor:
-        asked.append(float(noted))
-        return noted + (len(asked) == 2)  # another rank has it in the second step
+        asked.append(float(noted.sum()))
+        return noted + (len(asked) == 2) * F.one_hot(torch.tensor(Why.SIGTERM), len(Why))  # of another rank
 
-    monkeypatch.setattr(stop, "total", total)
+    monkeypatch.setattr(interruptions, "total", total)
     assert run_tiny("short epochs", tmp_path / "run") == 143
     assert asked == [0.0, 0.0]
     assert left_by(tmp_path / "run")["steps"] == 2
@@ -155,5 +157,94 @@ def test_it_comes_after_the_checkpoints(tables: dict[bool, Path], tmp_path: Path
     """Whose files must be written before it leaves; the first of them stays the one that knows the best."""
     cfg = compose(["data=files", f"data.root={tables[True]}", f"run_dir={tmp_path / 'run'}", "callbacks=[ema]"])
     trainer = Trainer(callbacks=build_callbacks(cfg, monitor=None), logger=False, accelerator="cpu")
-    assert [type(c) for c in trainer.callbacks[-3:]] == [ModelCheckpoint, ModelCheckpoint, StopOnSignal]
+    assert [type(c) for c in trainer.callbacks[-3:]] == [ModelCheckpoint, ModelCheckpoint, Interruptions]
     assert trainer.checkpoint_callback.filename == "best"
+
+
+class Watch(Callback):
+    """Does something at the start of some steps, and notes which step last.ckpt is of at the start of each."""
+
+    def __init__(self, folder: Path, does: dict[int, Callable[[], None]]) -> None:
+        self.last = folder / "checkpoints" / "last.ckpt"
+        self.does = does
+        self.seen: list[int | None] = []
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        there = self.last.exists()
+        self.seen.append(torch.load(self.last, weights_only=True)["global_step"] if there else None)
+        self.does.get(trainer.global_step, lambda: None)()
+
+
+def send(signum: int) -> Callable[[], None]:
+    return lambda: os.kill(os.getpid(), signum)
+
+
+def test_checkpoints_are_written_in_the_midst_of_an_epoch(run_tiny: Any, calm: Path, tmp_path: Path) -> None:
+    """After every second step, and after the third by a signal, and after the fifth by a file. Nothing changes."""
+    folder = tmp_path / "run"
+    asks = folder / "checkpoint_now"
+    watch = Watch(folder, {2: send(signal.SIGUSR1), 4: asks.touch})
+    if not (calm / "no validation").exists():
+        assert run_tiny("no validation", calm / "no validation") == 0
+    assert run_tiny("no validation", folder, "checkpoint.every_n_steps=2", callback=watch) == 0
+    assert watch.seen[:STEPS_PER_EPOCH] == [None, None, 2, 3, 4, 5]
+    assert not asks.exists()
+    assert_same(left_by(calm / "no validation"), left_by(folder))
+
+
+def test_checkpoints_are_written_when_the_last_is_old(run_tiny: Any, tmp_path: Path) -> None:
+    watch = Watch(tmp_path / "run", {})
+    assert run_tiny("short epochs", tmp_path / "run", "checkpoint.every_minutes=0.0", callback=watch) == 0
+    assert watch.seen == [None, 1, 2, 3, 4, 5]
+
+
+def test_ctrl_c_leaves_with_a_checkpoint(run_tiny: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    watch = Watch(tmp_path / "run", {1: send(signal.SIGINT)})
+    assert run_tiny("short epochs", tmp_path / "run", callback=watch) == 130
+    assert (left_by(tmp_path / "run")["status"], left_by(tmp_path / "run")["steps"]) == ("stopped", 2)
+    said = capfd.readouterr()
+    assert "leaving after this step, with a checkpoint; once more to leave at once" in said.err
+    assert "stopped by Ctrl-C at step 2" in said.out
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert run_tiny("short epochs", tmp_path / "run", "resume=auto") == 0
+
+
+def test_ctrl_c_twice_leaves_at_once(run_tiny: Any, tmp_path: Path) -> None:
+    def twice() -> None:
+        send(signal.SIGINT)()
+        send(signal.SIGINT)()
+
+    assert run_tiny("short epochs", tmp_path / "run", callback=Watch(tmp_path / "run", {1: twice})) == 130
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "stopped"
+    assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_a_time_limit_ends_with_a_checkpoint(run_tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_tiny("short epochs", tmp_path / "run", "trainer.max_time=00:00:00:00") == 0
+    assert (left_by(tmp_path / "run")["status"], left_by(tmp_path / "run")["steps"]) == ("stopped", 1)
+    assert "stopped by trainer.max_time at step 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(0, "job 7_3 is put back into the queue"), (1, "could not be put back into the queue (no)")]
+)
+def test_a_slurm_job_is_put_back_into_the_queue(
+    status: int,
+    said: str,
+    run_tiny: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho $@ > {tmp_path}/asked\necho no >&2\nexit {status}\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    slurm = {"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    watch = Watch(tmp_path / "run", {1: send(signal.SIGUSR1)})
+    assert run_tiny("short epochs", tmp_path / "run", callback=watch) == 143
+    assert (tmp_path / "asked").read_text() == "requeue 7_3\n"
+    assert said in capsys.readouterr().out
+    assert left_by(tmp_path / "run")["steps"] == 2

@@ -1,0 +1,194 @@
+"""Checkpoints that are whole or not there at all: written beside, checked, synced, renamed.
+
+The manifest, which has the size and the SHA-256 of every record, is the last record of the archive itself: the one
+rename that puts a checkpoint in place puts its manifest there too, and a kill can separate nothing. `torch.load` passes
+over a record that it does not know.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from pytorch_lightning.plugins import TorchCheckpointIO
+from torch import Tensor
+
+from mmtrain.errors import ConfigError
+
+MANIFEST = "archive/manifest.json"  # torch reads no archive with a record outside its one folder
+NO_MANIFEST = "it has no manifest, so that nothing says whether it is whole"
+_BLOCK = 2**20
+# What zipfile and json may say of an archive with flipped bits: a place outside of it, an unknown method, a password.
+_DAMAGE = (
+    *(zipfile.BadZipFile, struct.error, zlib.error, EOFError, OSError),
+    *(ValueError, LookupError, TypeError, RuntimeError, MemoryError),
+)
+_REST = 2**20  # bytes of a checkpoint beside its tensors, about
+
+
+def write_whole(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Put a checkpoint at `path`; what stood there stays until the new one is whole, also when this is killed.
+
+    Raises:
+        ConfigError: when there is no room, or it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.unlink(missing_ok=True)  # of a run that was killed while it wrote
+        _check_room(checkpoint, path)
+        with part.open("wb") as file:
+            torch.save(dict(checkpoint), file)
+        with zipfile.ZipFile(part, "a") as archive:
+            archive.writestr(MANIFEST, json.dumps({"records": _records(archive)}))
+        _sync(part)
+        part.replace(path)
+        _sync(path.parent)
+    except (OSError, RuntimeError, zipfile.BadZipFile) as error:  # torch says RuntimeError when a write fails
+        reason = str(error).splitlines()[0][:160]
+        raise ConfigError(_not_written(checkpoint, path, f"it cannot be written: {reason}")) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def broken(path: Path) -> str | None:
+    """Why an archive is not whole, or None; every byte of its records is read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if MANIFEST not in archive.namelist():
+                return NO_MANIFEST
+            wanted = json.loads(archive.read(MANIFEST))["records"]
+            for name in archive.namelist():
+                if name != MANIFEST and name not in wanted:
+                    return f"its record {name} is not in its manifest"
+            found = _records(archive)
+    except _DAMAGE as error:
+        return f"a part of it is not what was written: {error}"
+    for name, entry in wanted.items():
+        if name not in found:
+            return f"its record {name} is missing"
+        if found[name] != entry:
+            return f"its record {name} is not what was written: the SHA-256 differs"
+    return None
+
+
+def _records(archive: zipfile.ZipFile) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every record but the manifest; reading one checks the CRC that torch made in memory."""
+    found = {}
+    for info in archive.infolist():
+        if info.filename == MANIFEST:
+            continue
+        digest = hashlib.sha256()
+        with archive.open(info) as record:
+            while block := record.read(_BLOCK):
+                digest.update(block)
+        found[info.filename] = {"bytes": info.file_size, "sha256": digest.hexdigest()}
+    return found
+
+
+def _check_room(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Before anything is written: the old one goes only when the new one stands, so both must fit."""
+    wanted, free = num_bytes(checkpoint) + _REST, shutil.disk_usage(path.parent).free
+    if wanted > free:
+        reason = f"it needs {_mib(wanted)} and {_mib(free)} are free there"
+        raise ConfigError(_not_written(checkpoint, path, reason))
+
+
+def _not_written(checkpoint: Mapping[str, Any], path: Path, reason: str) -> str:
+    step = checkpoint.get("global_step")
+    stands = "the one that stands there is whole; " if path.exists() else ""
+    return (
+        f"no checkpoint of step {step} in {path}: {reason}\n    {stands}make room, then go on with resume=auto, "
+        "or set run_dir to a larger disk"
+    )
+
+
+def num_bytes(checkpoint: object) -> int:
+    """Bytes of the tensors in nested dicts and lists; what shares memory counts once, as torch writes it once.
+
+    >>> a = torch.zeros(10)
+    >>> num_bytes({"a": a, "again": [a.view(2, 5)], "b": 1})
+    40
+    """
+    storages: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    apply_to_collection(checkpoint, Tensor, note)
+    return sum(storages.values())
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, have reached the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """How Lightning reads and writes checkpoints here.
+
+    Args:
+        background: training waits only until the values are copied; a thread writes them. Twice the memory meanwhile.
+    """
+
+    def __init__(self, *, background: bool) -> None:
+        super().__init__()
+        self.background = background
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write it, or begin to.
+
+        Raises:
+            ConfigError: when it, or in the background the one before, cannot be written.
+        """
+        self.wait()
+        if not self.background:
+            write_whole(checkpoint, Path(path))
+            return
+        copied = apply_to_collection(checkpoint, Tensor, lambda t: t.detach().to("cpu", copy=True))
+        self._writing = self._writer.submit(write_whole, cast(dict[str, Any], copied), Path(path))
+
+    def wait(self) -> None:
+        """Until what is being written stands.
+
+        Raises:
+            ConfigError: when it could not be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
+        """Read one, after what is being written stands."""
+        self.wait()
+        return super().load_checkpoint(path, *args, **options)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove one, after what is being written stands."""
+        self.wait()
+        super().remove_checkpoint(path)
+
+    def teardown(self) -> None:
+        """The end of training waits for the last one."""
+        self.wait()

@@ -1,0 +1,91 @@
+"""Peak memory and time of the contrastive loss with its gradients, in chunks against whole.
+
+    python scripts/benchmark_contrastive.py [SIZE ...]
+
+Both directions of InfoNCE over SIZE pairs of 256-wide features (8,192 and 32,768 unless told), a process each. Whole,
+the loss holds several SIZE x SIZE matrices; where that is more than the free memory it is left out.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmtrain.losses.contrastive import Related, by_chunks, info_nce
+
+SIZES = (8192, 32768)
+CHUNKS = (256, 1024, 4096)
+WIDTH = 256
+MATRICES = 7  # float32 of SIZE x SIZE that stand at once when the loss is computed whole, about
+
+
+def direction(queries: Tensor, keys: Tensor, scale: Tensor, *, chunk: int) -> Tensor:
+    """The mean of InfoNCE of queries against keys, as `mmtrain.tasks.contrastive` computes it."""
+    ids, valid = torch.arange(1, len(keys) + 1), torch.ones(len(keys), dtype=torch.bool)
+    related = Related(ids, ids, ids)
+
+    def block(queries: Tensor, asked: Tensor, valid_queries: Tensor) -> tuple[Tensor, Tensor]:
+        return info_nce(queries, keys, related(asked), scale=scale, valid_queries=valid_queries, valid_keys=valid)
+
+    total, count = by_chunks(block, (queries, ids, valid), chunk=chunk)
+    return total / count
+
+
+def peak_memory() -> int:
+    """The most bytes that this process held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(size: int, chunk: int) -> dict[str, float]:
+    """Of this process: seconds of forward and backward, MiB above what it held before, loss and a gradient's norm."""
+    torch.manual_seed(0)
+    left, right = (F.normalize(torch.randn(size, WIDTH), dim=1).requires_grad_() for _ in range(2))
+    scale = torch.tensor(10.0, requires_grad=True)
+    direction(left[:8], right[:8], scale, chunk=8).backward()  # what torch sets up once is not counted
+    left.grad = None
+    before, started = peak_memory(), time.perf_counter()
+    loss = (direction(left, right, scale, chunk=chunk) + direction(right, left, scale, chunk=chunk)) / 2
+    loss.backward()
+    seconds = time.perf_counter() - started
+    assert left.grad is not None
+    grad_norm = float(left.grad.norm())
+    return {"seconds": seconds, "mib": (peak_memory() - before) / 2**20, "loss": float(loss), "grad_norm": grad_norm}
+
+
+def main(sizes: list[int]) -> None:
+    """Measure each in a process of its own and print the table."""
+    table = Table(title=f"InfoNCE, both directions, {WIDTH} wide, {torch.get_num_threads()} threads")
+    for heading in ("pairs", "chunk", "peak memory", "seconds", "loss", "norm of a gradient"):
+        table.add_column(heading, justify="right")
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for size in sizes:
+        for chunk in (*CHUNKS, size):
+            if chunk == size and MATRICES * 4 * size**2 > free:
+                table.add_row(f"{size:,}", "whole", f"some {MATRICES * 4 * size**2 / 2**30:.0f} GiB: left out")
+                continue
+            command = [sys.executable, __file__, "--one", str(size), str(chunk)]
+            done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            table.add_row(
+                f"{size:,}",
+                "whole" if chunk == size else f"{chunk:,}",
+                f"{done['mib']:,.0f} MiB",
+                f"{done['seconds']:.1f}",
+                f"{done['loss']:.6f}",
+                f"{done['grad_norm']:.6g}",
+            )
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(measure(int(sys.argv[2]), int(sys.argv[3]))))
+    else:
+        main([int(size) for size in sys.argv[1:]] or list(SIZES))

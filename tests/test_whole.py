@@ -1,0 +1,172 @@
+"""Checkpoints are whole or not there: what stands stays, damage is found wherever it is, and no room is said before."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from mmtrain import whole
+from mmtrain.checkpoints import load_checkpoint
+from mmtrain.errors import ConfigError
+from mmtrain.whole import MANIFEST, NO_MANIFEST, WholeCheckpoints, broken, num_bytes, write_whole
+
+
+def checkpoint_of(step: int, size: int = 2000) -> dict[str, Any]:
+    weights = torch.full((size,), float(step))
+    return {"global_step": step, "state_dict": {"a": weights, "tied": weights[:10]}, "mmtrain": {"version": "0"}}
+
+
+def read(path: Path) -> dict[str, Any]:
+    return torch.load(path, weights_only=True, mmap=True)
+
+
+def test_what_is_written_is_read_and_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.ckpt"
+    write_whole(checkpoint_of(3), path)
+    assert broken(path) is None
+    assert read(path)["global_step"] == 3
+    assert torch.equal(read(path)["state_dict"]["a"], torch.full((2000,), 3.0))
+    assert [p.name for p in path.parent.iterdir()] == ["a.ckpt"]
+    with zipfile.ZipFile(path) as archive:
+        records = json.loads(archive.read(MANIFEST))["records"]
+        assert {i.filename for i in archive.infolist()} == {*records, MANIFEST}
+    assert all(len(r["sha256"]) == 64 and r["bytes"] >= 0 for r in records.values())
+
+
+def test_a_bit_that_flips_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    """It may lie in a time stamp, or between two records. Whatever it hits, the error is ours."""
+    path = tmp_path / "a.ckpt"
+    write_whole(checkpoint_of(3, size=40) | {"mmtrain": {"version": "0"}}, path)
+    good, content = load_checkpoint(path), path.read_bytes()
+    found = 0
+    for place in range(0, len(content), 5):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << (place % 8)
+        path.write_bytes(damaged)
+        try:
+            now = load_checkpoint(path)
+        except ConfigError:
+            found += 1
+        else:
+            assert torch.equal(now["state_dict"]["a"], good["state_dict"]["a"]), place
+            assert now["global_step"] == 3
+    assert found > len(content) / 10
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_part_is_broken(share: float, tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    write_whole(checkpoint_of(3), path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    assert broken(path) is not None
+
+
+def test_records_that_were_added_or_lost_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    write_whole(checkpoint_of(3), path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("archive/more", b"1")
+    assert broken(path) == "its record archive/more is not in its manifest"
+    torch.save(checkpoint_of(3), path)
+    assert broken(path) == NO_MANIFEST
+    with zipfile.ZipFile(path, "a") as archive:
+        entry = {"bytes": 1, "sha256": "0" * 64}
+        archive.writestr(MANIFEST, json.dumps({"records": {"archive/gone": entry}}))
+    assert "is not in its manifest" in str(broken(path))
+
+
+def test_what_shares_memory_counts_once() -> None:
+    assert num_bytes(checkpoint_of(1)) == 8000
+
+
+def test_no_room_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.ckpt"
+    write_whole(checkpoint_of(3), path)
+    monkeypatch.setattr(whole.shutil, "disk_usage", lambda folder: SimpleNamespace(free=4 * 2**20))
+    with pytest.raises(ConfigError) as caught:
+        write_whole(checkpoint_of(4, size=2**20), path)
+    message = str(caught.value)
+    assert message.startswith(f"no checkpoint of step 4 in {path}: it needs 5.0 MiB and 4.0 MiB are free there")
+    assert "the one that stands there is whole" in message and "resume=auto" in message
+    assert broken(path) is None and read(path)["global_step"] == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("writer failed\nat line 3")])
+def test_a_disk_that_fills_while_it_is_written_costs_nothing(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.ckpt"
+    write_whole(checkpoint_of(3), path)
+
+    def fill(content: Any, file: Any) -> None:
+        file.write(b"half")
+        raise error
+
+    monkeypatch.setattr(torch, "save", fill)
+    with pytest.raises(ConfigError, match=r"cannot be written: (.*No space left on device|writer failed)\n"):
+        write_whole(checkpoint_of(4), path)
+    assert broken(path) is None and read(path)["global_step"] == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def write_on(path: str) -> None:
+    """Until it is killed."""
+    for step in range(10**6):
+        write_whole(checkpoint_of(step, size=200_000), Path(path))
+
+
+def test_a_kill_while_it_is_written_leaves_one_that_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    write_whole(checkpoint_of(0), path)
+    left_parts = 0
+    for number in range(8):
+        process = multiprocessing.get_context("fork").Process(target=write_on, args=(str(path),))
+        process.start()
+        time.sleep(0.15 + 0.017 * number)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert broken(path) is None
+        left_parts += len(list(tmp_path.iterdir())) - 1
+    write_whole(checkpoint_of(1), path)
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"], "what a kill left is cleared away"
+    assert left_parts > 0, "no kill came while it was written"
+
+
+def test_in_the_background_the_values_of_the_moment_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = WholeCheckpoints(background=True)
+    weights = torch.zeros(1000)
+    state = {"step": 0, "lists": [0]}
+    checkpoint = {"global_step": 1, "state_dict": {"a": weights}, "state": state}
+    slow = torch.save
+    monkeypatch.setattr(torch, "save", lambda *args: (time.sleep(0.3), slow(*args)))
+    checkpoints.save_checkpoint(checkpoint, tmp_path / "a.ckpt")
+    weights += 1
+    state["step"] = 5
+    state["lists"].append(9)
+    assert not (tmp_path / "a.ckpt").exists()
+    checkpoints.teardown()
+    found = read(tmp_path / "a.ckpt")
+    assert found["state_dict"]["a"].sum() == 0 and found["state"] == {"step": 0, "lists": [0]}
+
+
+def test_what_fails_in_the_background_is_said_at_the_next_chance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = WholeCheckpoints(background=True)
+    monkeypatch.setattr(whole.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+    checkpoints.save_checkpoint(checkpoint_of(1), tmp_path / "a.ckpt")
+    with pytest.raises(ConfigError, match="no checkpoint of step 1"):
+        checkpoints.wait()
+    checkpoints.wait()
