@@ -41,7 +41,7 @@ from mmtrain.tuning import Tuning, tune
 from mmtrain.whole import WholeCheckpoints
 
 # knobs of configs/trainer that belong to the step and not to Lightning's Trainer
-OWN_TRAINER_KEYS = ("accumulate_grad_batches", "gradient_clip_val", "compile", "max_time")
+OWN_TRAINER_KEYS = ("accumulate_grad_batches", "gradient_clip_val", "compile", "max_time", "max_skipped")
 
 
 @runtime_checkable

@@ -54,3 +54,12 @@ def total(tensor: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(out)
     return out
+
+
+def gather_objects(mine: Any) -> list[Any]:
+    """What every rank has, in rank order; for what is small and rare, because it is pickled."""
+    if world_size() == 1:
+        return [mine]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, mine)
+    return found

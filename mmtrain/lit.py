@@ -8,6 +8,7 @@ samples fall into micro-batches and ranks does not weigh them differently.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial
 from typing import Any, cast
 
@@ -25,9 +26,10 @@ from mmtrain.attended import attention_mass
 from mmtrain.balance.balance import Balance
 from mmtrain.balance.fixed import Fixed
 from mmtrain.data.order import mix
-from mmtrain.distributed import rank, total, world_size
+from mmtrain.distributed import gather_objects, rank, total, world_size
 from mmtrain.modality_balance.modality_balance import ModalityBalance
 from mmtrain.model import MultimodalModel, View
+from mmtrain.numerics import Cause, Skipped, Statistics, explain
 from mmtrain.step_look import Run, StepLook
 from mmtrain.tasks.task import Remembers, Staged
 from mmtrain.tuning import Tuning, held, rates_of
@@ -92,6 +94,8 @@ class LitModel(LightningModule):
         self._judged: dict[str, Tensor] = {}
         self._epoch_sums, self._epoch_steps = torch.zeros(len(self.tasks), dtype=torch.double), 0
         self._samples, self._clock = 0, 0.0
+        self._skipped_in_row = 0
+        self.tell_skipped: Callable[[Skipped], None] = lambda skipped: None
         self.name_row: Callable[[str, int], str] = lambda stage, row: str(row)
         self.step_of_weights: int | None = None  # where the weights come from a checkpoint that is only looked at
 
@@ -107,6 +111,7 @@ class LitModel(LightningModule):
         waiting = self._waiting()
         wait_for = [p for encoder in waiting for p in encoder.parameters() if p.requires_grad]
         look = self._look_at(window, counts, waiting)
+        before = deepcopy(self.balance.state()), Statistics(self.model)
         weights = [w * t.weight for w, t in zip(self.balance.weights(look).tolist(), self.tasks.values(), strict=True)]
         means = torch.zeros(len(self.tasks), device=self.device)
         for number in range(len(window)):
@@ -129,17 +134,50 @@ class LitModel(LightningModule):
         norms = self._norms()
         norm = self._clip(optimizer)
         learning_rate = optimizer.param_groups[0]["lr"]  # of this step; the schedule goes on to that of the next
-        optimizer.step()
-        schedule.step()
+        skipped = self._skipped(window, means, norm)
+        if skipped is None:
+            optimizer.step()
+            schedule.step()
+            self._end_step(look, means)
+        else:
+            self._drop_step(optimizer, *before)
+            schedule.step()
+            self.tell_skipped(skipped)
+        self._samples += sum(len(batch) for batch in window) * world_size()
+        if (self.global_step - 1) % self.log_every_n_steps == 0 or skipped is not None:
+            self._log_step(means, weights, norms | {"grad_norm": norm}, learning_rate)
+
+    def _end_step(self, look: StepLook, means: Tensor) -> None:
+        """The step was taken: those that keep something of it hear so."""
+        self._skipped_in_row = 0
         self.balance.after_step(look.again())
         for task in self.tasks.values():
             if isinstance(task, Remembers):
                 task.end_step()
         self._epoch_sums = self._epoch_sums.to(means.device) + self._weighed(means)
         self._epoch_steps += 1
-        self._samples += sum(len(batch) for batch in window) * world_size()
-        if (self.global_step - 1) % self.log_every_n_steps == 0:
-            self._log_step(means, weights, norms | {"grad_norm": norm}, learning_rate)
+
+    def _skipped(self, window: list[Batch], means: Tensor, norm: Tensor) -> Skipped | None:
+        """Why this step must not be taken, if its loss or its gradient is not finite; the same on every rank."""
+        if bool(means.isfinite().all()) and (bool(norm.isfinite()) or self._scale() != 1.0):  # a scaler sees to itself
+            return None
+        losses = dict(zip(self.tasks, means.tolist(), strict=True))
+        causes: list[Cause] = gather_objects(explain(self.model, window, losses))
+        first = min(causes, key=lambda cause: cause.place)
+        ids = [id for cause in causes if cause.place == first.place for id in cause.ids]
+        self._skipped_in_row += 1
+        return Skipped(self.global_step + 1, losses, float(norm), first.first, ids, self._skipped_in_row)
+
+    def _drop_step(self, optimizer: LightningOptimizer, balance: dict[str, Any], statistics: Statistics) -> None:
+        """Count the step, and leave everything as it was before."""
+        self.balance.restore(balance)
+        statistics.restore()
+        for task in self.tasks.values():
+            if isinstance(task, Remembers):
+                task.drop_step()
+        if self._scale() == 1.0:
+            optimizer.zero_grad()  # what has no gradient is passed over, also its moments and its decay
+        optimizer.step()
 
     def _look_at(self, window: list[Batch], counts: Mapping[str, Tensor], waiting: list[nn.Module]) -> StepLook:
         """What a balance may ask of this step."""
@@ -379,6 +417,7 @@ class LitModel(LightningModule):
             "epoch_sums": self._epoch_sums.tolist(),
             "epoch_steps": self._epoch_steps,
         }
+        checkpoint["skipped_in_row"] = self._skipped_in_row
         checkpoint["tasks"] = {n: task.memory() for n, task in self.tasks.items() if isinstance(task, Remembers)}
         if self.modality_balance is not None:
             checkpoint["modality_balance"] = self.modality_balance.state()
@@ -390,6 +429,7 @@ class LitModel(LightningModule):
             self.balance.restore(kept["state"])
             self._epoch_sums = torch.tensor(kept["epoch_sums"], dtype=torch.double, device=self.device)
             self._epoch_steps = kept["epoch_steps"]
+        self._skipped_in_row = checkpoint.get("skipped_in_row", 0)
         for name, memory in checkpoint.get("tasks", {}).items():
             task = self.tasks.get(name)
             if isinstance(task, Remembers):

@@ -41,13 +41,15 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
     **dict.fromkeys(
         ("batch_size", "eval_batch_size", "accumulate_grad_batches", "log_every_n_steps", "every_n_steps"), (1, None)
     ),
-    **dict.fromkeys(("depth", "num_workers", "weight", "lr", "lr_scale", "weight_decay", "mlp_ratio"), (0, None)),
+    **dict.fromkeys(
+        ("depth", "num_workers", "max_skipped", "weight", "lr", "lr_scale", "weight_decay", "mlp_ratio"), (0, None)
+    ),
     **dict.fromkeys(("dropout", "drop_path", "layer_decay", "label_smoothing", "word_dropout"), (0, 1)),
     **dict.fromkeys(
         ("crop_scale", "flip", "warmup", "final", "hard_share", "labelled_share", "modality_dropout"), (0, 1)
     ),
     **dict.fromkeys(("max_epochs", "max_steps"), (-1, None)),
-    **dict.fromkeys(("gradient_clip_val", "focal_gamma", "huber_delta", "queue"), (0, None)),
+    **dict.fromkeys(("gradient_clip_val", "max_skipped", "focal_gamma", "huber_delta", "queue"), (0, None)),
     "seed": (0, 2**32 - 1),
     "vocab_size": (6, None),  # five are special
     "max_length": (3, None),  # the two marks and something between them
@@ -58,7 +60,7 @@ NEEDED = (
     *("checkpoint.mode", "checkpoint.every_n_steps", "checkpoint.every_minutes", "checkpoint.background"),
     *("data", "encoder", "task", "balance", "optimizer", "schedule", "trainer", "logger", "callbacks"),
     *("data.inputs", "data.source", "data.targets", "data.batch_size"),
-    *("trainer.devices", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time"),
+    *("trainer.devices", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.max_skipped"),
     *("trainer.accumulate_grad_batches", "trainer.gradient_clip_val", "trainer.log_every_n_steps", "trainer.compile"),
 )
 GROUPS = ("data", "data.inputs", "encoder", "task", "trainer", "logger", "callbacks")
@@ -73,7 +75,7 @@ ADDED: Mapping[str, tuple[str, ...]] = {
 }
 # Lightning and torch take null for theirs, and words for some, and say themselves what they do not like.
 NULLABLE = re.compile(
-    r"optimizer\.|checkpoint\.every_|(callbacks|logger)\.\w+\.|trainer\.(?!accumulate_grad_batches|log_every_n_steps|compile)"
+    r"optimizer\.|checkpoint\.every_|(callbacks|logger)\.\w+\.|trainer\.(?!accumulate_grad_batches|log_every_n_steps|compile|max_skipped)"
 )
 FREE = re.compile(
     r"task\.contrastive\.dropout|data\.modality_dropout|trainer\.(devices|precision|deterministic)|encoder\..*\bfreeze"

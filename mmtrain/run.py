@@ -18,7 +18,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -30,6 +29,7 @@ from mmtrain.build import build_data, build_lit, build_model, build_trainer
 from mmtrain.callbacks.interruptions import Stopped
 from mmtrain.callbacks.parts import describe_parts, parts_table
 from mmtrain.callbacks.quarantine import Quarantine
+from mmtrain.callbacks.skips import Skips
 from mmtrain.checkpoints import (
     best_checkpoint,
     check_same_model,
@@ -38,11 +38,13 @@ from mmtrain.checkpoints import (
 )
 from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
+from mmtrain.distributed import gather_objects
 from mmtrain.errors import ConfigError
 from mmtrain.launch import end_with_launcher
 from mmtrain.lit import LitModel
 from mmtrain.memory import keep_freed_memory
 from mmtrain.model import View
+from mmtrain.numerics import Diverged
 from mmtrain.report.report import write_report
 from mmtrain.report.table import metrics_table
 from mmtrain.same_run import check_same_run, facts_of
@@ -64,6 +66,9 @@ def run(cfg: DictConfig) -> int:
     except ConfigError as error:
         _say_error(str(error))
         return 2
+    except Diverged as error:
+        _say_error(str(error))
+        return 1
     except Stopped as stopped:
         if _is_main():
             console.print(str(stopped), markup=False, soft_wrap=True)
@@ -109,6 +114,9 @@ def fit(cfg: DictConfig) -> None:
     quarantine = _quarantine(cfg, data)
     if step is None:
         quarantine.begin()
+    skips = Skips(folder, max_in_row=cfg.trainer.max_skipped)
+    skips.begin(step or 0)
+    lit.tell_skipped = skips
     extra = [record, quarantine]
     trainer = build_trainer(cfg, monitor=_monitor(cfg, lit, data), resume_step=step, extra=extra)
     try:
@@ -142,7 +150,7 @@ def predict(cfg: DictConfig) -> None:
     lit, data, trainer, _ = _load(cfg)
     batches = trainer.predict(lit, datamodule=data, return_predictions=True)
     mine = [row for batch in batches or [] for row in batch]
-    rows = _from_all_ranks(mine)
+    rows = [row for part in gather_objects(mine) for row in part]
     if not _is_main():
         return
     path = Path(cfg.run_dir) / "predictions.jsonl"
@@ -365,14 +373,6 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() if found.returncode == 0 else None
-
-
-def _from_all_ranks(rows: list[Any]) -> list[Any]:
-    if not torch.distributed.is_initialized():
-        return rows
-    gathered: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(gathered, rows)
-    return [row for part in gathered for row in part]
 
 
 def _is_main() -> bool:

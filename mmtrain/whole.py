@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -143,6 +144,10 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def _has_nan(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and bool(tensor.isnan().any())
+
+
 class WholeCheckpoints(TorchCheckpointIO):
     """How Lightning reads and writes checkpoints here.
 
@@ -157,12 +162,16 @@ class WholeCheckpoints(TorchCheckpointIO):
         self._writing: Future[None] | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write it, or begin to.
+        """Write it, or begin to; weights that are NaN are of no use to anyone and replace nothing.
 
         Raises:
             ConfigError: when it, or in the background the one before, cannot be written.
         """
         self.wait()
+        if bad := [name for name, tensor in checkpoint.get("state_dict", {}).items() if _has_nan(tensor)]:
+            there = "what stands there stays" if Path(path).exists() else "it is not written"
+            print(f"{path}: {bad[0]} has NaN at step {checkpoint['global_step']}; {there}", file=sys.stderr)
+            return
         if not self.background:
             write_whole(checkpoint, Path(path))
             return

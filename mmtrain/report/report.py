@@ -122,6 +122,7 @@ def _contents(
         "headline": _headline(summary, whole),
         "test": [(m, f["value"], f["chance"], against_chance(m, f["value"], f["chance"])) for m, f in whole.items()],
         "subsets": subset_tables(summary["test"]),
+        "skipped": _skipped(run_dir),
         "curves": _drawn(curves, best_step=summary["best"] and summary["best"]["step"]),
         "grids": [grid(e, album=album, text=text) for e in exhibits if isinstance(e, Retrieval)],
         "gazes": [g for e in exhibits if isinstance(e, Attended) if (g := gaze(e, album=album, text=text))],
@@ -142,6 +143,14 @@ def _summary(run_dir: Path) -> dict[str, Any]:
     given = json.loads(path.read_text(encoding="utf-8"))
     # A run that failed early says null where it has nothing to say.
     return {key: nothing if given.get(key) is None else given[key] for key, nothing in NO_SUMMARY.items()}
+
+
+def _skipped(run_dir: Path) -> list[dict[str, Any]]:
+    """Steps that were not finite, a row each."""
+    path = run_dir / "skipped.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _config(run_dir: Path) -> tuple[str | None, list[str]]:

@@ -162,6 +162,10 @@ class Contrastive(nn.Module):
             self.queue.push(vectors, keys, present)
         self._seen = {}
 
+    def drop_step(self) -> None:
+        """The step was passed over: its rows do not go into the queue."""
+        self._seen = {}
+
     def memory(self) -> dict[str, Tensor]:
         """What a run that goes on needs beside parameters."""
         return self.queue.state() if self.queue.size else {}

@@ -67,6 +67,10 @@ class Remembers(Protocol):
         """The optimizer step was taken."""
         ...
 
+    def drop_step(self) -> None:
+        """The optimizer step was passed over: nothing of it is kept."""
+        ...
+
     def memory(self) -> dict[str, Tensor]:
         """What a run that goes on needs."""
         ...

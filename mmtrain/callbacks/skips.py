@@ -1,0 +1,71 @@
+"""Steps that were not finite and were passed over: said, kept in skipped.jsonl, and too many in a row end training."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from mmtrain.checkpoints import newest_checkpoint
+from mmtrain.numerics import Diverged, Skipped
+
+NUM_SHOWN = 5
+
+
+class Skips:
+    """Keeps RUN/skipped.jsonl: `Skipped.record` a line. Every rank calls it at the same step; the first one writes.
+
+    Args:
+        run_dir: folder of the run.
+        max_in_row: so many steps in a row may be passed over; the next one ends training.
+    """
+
+    def __init__(self, run_dir: str | Path, *, max_in_row: int) -> None:
+        self.folder = Path(run_dir)
+        self.path = self.folder / "skipped.jsonl"
+        self.max_in_row = max_in_row
+
+    def begin(self, step: int) -> None:
+        """Forget steps after this one: they come again."""
+        if not _is_main() or not self.path.exists():
+            return
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        self.path.write_text("".join(kept), encoding="utf-8") if kept else self.path.unlink()
+
+    def __call__(self, skipped: Skipped) -> None:
+        """Note a step.
+
+        Raises:
+            Diverged: when it is one too many.
+        """
+        if _is_main():
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(skipped.record(), ensure_ascii=False) + "\n")
+            print(_said(skipped), file=sys.stderr, flush=True)
+        if skipped.in_row > self.max_in_row:
+            raise Diverged(self._too_many(skipped))
+
+    def _too_many(self, skipped: Skipped) -> str:
+        newest = newest_checkpoint(self.folder)
+        there = (
+            "no checkpoint was written before" if newest.path is None else f"{newest.path} is the last good checkpoint"
+        )
+        return (
+            f"training stopped at step {skipped.step}: {skipped.in_row} steps in a row were not finite, and"
+            f" trainer.max_skipped = {self.max_in_row} allows no more\n"
+            f"    the first tensor that is not finite: {skipped.first}\n"
+            f"    {there}; {self.path} lists the steps\n"
+            "    mend or take out the samples it names; or go on with resume=auto and a lower optimizer.lr or"
+            " trainer.gradient_clip_val ('resume.allow=[optimizer.lr,trainer.gradient_clip_val]')"
+        )
+
+
+def _said(skipped: Skipped) -> str:
+    more = len(skipped.ids) - NUM_SHOWN
+    shown = ", ".join(skipped.ids[:NUM_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    samples = f" (samples {shown})" if skipped.ids else ""
+    return f"step {skipped.step} is passed over, it is not finite: {skipped.first}{samples}"
+
+
+def _is_main() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
