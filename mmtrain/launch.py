@@ -15,13 +15,14 @@ from pathlib import Path
 from types import FrameType
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-GRACE_SECONDS = 15.0  # for the others to notice that one has ended
+GRACE_SECONDS = 5.0  # for the others to notice that one has ended
 
 
 def launch(config_file: Path, num_processes: int) -> int:
     """Run `python -m mmtrain.run CONFIG_FILE` as so many ranks and give their common exit status."""
     port = _free_port()
     environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_processes)}
+    environment["MMTRAIN_LAUNCHER"] = str(os.getpid())  # so that a rank can be told from those of other runs
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # the user's own classes are found there too
     threads = max(1, (os.cpu_count() or 1) // num_processes)
     environment.setdefault("OMP_NUM_THREADS", str(threads))

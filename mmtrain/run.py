@@ -40,6 +40,7 @@ from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
 from mmtrain.distributed import gather_objects
 from mmtrain.errors import ConfigError
+from mmtrain.faults import explained
 from mmtrain.launch import end_with_launcher
 from mmtrain.lit import LitModel
 from mmtrain.memory import keep_freed_memory
@@ -75,6 +76,12 @@ def run(cfg: DictConfig) -> int:
         return stopped.status
     except KeyboardInterrupt:
         return 130
+    except RuntimeError as error:
+        said = explained(error, cfg)
+        if said is None:
+            raise
+        print(said, file=sys.stderr)  # of the rank that it happened to
+        return 1
     return 0
 
 

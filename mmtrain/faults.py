@@ -1,0 +1,46 @@
+"""Faults of the machine that a person can do something about: a worker that was killed, memory that is full."""
+
+import re
+
+import torch
+from omegaconf import DictConfig
+
+
+def explained(error: BaseException, cfg: DictConfig) -> str | None:
+    """What happened and the mend; None for what is a fault of the program.
+
+    Args:
+        error: what ended the run.
+        cfg: its configuration.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return _out_of_memory(str(error), cfg)
+    text = str(error)
+    if isinstance(error, RuntimeError) and "DataLoader worker" in text:
+        return _worker_gone(f"{text} {error.__cause__ or ''}", cfg)  # torch says the signal in one of the two
+    return None
+
+
+def _worker_gone(text: str, cfg: DictConfig) -> str:
+    pids = ", ".join(dict.fromkeys(re.findall(r"\d+", text.partition("pid")[2]))) or "unknown"
+    how = re.search(r"killed by signal: ([^.]*)", text)
+    what = f"was killed ({how[1].strip()})" if how else "ended without a word"
+    return (
+        f"a process that loads data (pid {pids}) {what}; that is what a system does when memory runs out\n"
+        f"    lower data.num_workers ({cfg.data.num_workers} now, on each device) or data.batch_size"
+        f" ({cfg.data.batch_size}), or ask for more memory; then go on with resume=auto"
+    )
+
+
+def _out_of_memory(text: str, cfg: DictConfig) -> str:
+    tried = re.search(r"Tried to allocate ([\d.]+ \w+)", text)
+    free = re.search(r"([\d.]+ \w+) is free", text)
+    figures = f": {tried[1]} were asked for" if tried else ""
+    figures += f", {free[1]} are free" if free else ""
+    parts = cfg.trainer.accumulate_grad_batches
+    return (
+        f"the device is out of memory{figures}\n"
+        f"    cut the batch: trainer.accumulate_grad_batches={2 * parts} ({parts} now; data.batch_size ="
+        f" {cfg.data.batch_size} stays what it is), or set trainer.precision=bf16-mixed, or"
+        " encoder.NAME.checkpointing=true; then go on with resume=auto"
+    )

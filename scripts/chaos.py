@@ -1,0 +1,257 @@
+"""Kill training again and again, go on each time, and compare the end with a run that nothing disturbed.
+
+    python scripts/chaos.py [--kills 30] [--cases plain,kept,...] [--seed 0] [--folder DIR]
+
+Every case is a configuration with something that a resumed run could lose. A calm run and a disturbed one begin alike;
+the disturbed one is ended by kill -9 at random moments, of which some are those at which a checkpoint is being written,
+and goes on by resume=auto with the same command. In the end the SHA-256 of all weights and of the optimizer's state,
+metrics.csv without timings, and the ledger of sample ids must be equal. Exit status 1 where they are not.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmark_files import write_picture
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+TRAIN = Path(__file__).resolve().parent.parent / "train.py"
+ROWS = {"train": 90, "val": 24, "test": 24}
+SHARED = [
+    "data.inputs.image.size=32",
+    "data.inputs.text.vocab_size=60",
+    "dim=16",
+    "encoder.image.patch_size=8",
+    "encoder.image.depth=1",
+    "encoder.text.depth=1",
+    "data.batch_size=8",
+    "data.eval_batch_size=8",
+    "trainer.max_epochs=3",
+    "trainer.log_every_n_steps=1",
+    "checkpoint.every_n_steps=2",
+]
+FILES = ["data=files", "data.root={data}"]
+EMA_LEDGER = "callbacks=[ema,ledger]"
+RANKS = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+CASES = {
+    "plain": [*FILES, EMA_LEDGER],
+    "kept": [*FILES, EMA_LEDGER, "balance=famo", "task.contrastive.queue=16", "data.modality_dropout=0.3"],
+    "accumulated": [*FILES, EMA_LEDGER, "trainer.accumulate_grad_batches=2", "data.num_workers=2"],
+    "bucketed": [*FILES, EMA_LEDGER, "data.bucket.by=text", "data.bucket.max_tokens=96", "data.num_workers=1"],
+    "mixed": [
+        *("data=mix", "+part@data.parts.a=files", "+part@data.parts.b=files", EMA_LEDGER),
+        *("data.parts.a.source.root={data}", "data.parts.b.source.root={data}", "data.num_workers=4"),
+    ],
+    "judged": [
+        *(*FILES, "callbacks=[ema,early_stopping,ledger]", "trainer.val_check_interval=5"),
+        *("balance=uncertainty", "checkpoint.background=true"),
+    ],
+    "two ranks": [*FILES, EMA_LEDGER, *RANKS, "balance=gradvac", "data.num_workers=1", "task.contrastive.queue=16"],
+}
+
+
+def make_data(root: Path) -> None:
+    """Pictures with captions and labels; one in seven lacks its caption, one in nine its label or its picture."""
+    (root / "images").mkdir(parents=True)
+    draw = random.Random(0)
+    for split, count in ROWS.items():
+        rows = []
+        for number in range(count):
+            name, kind = f"images/{split}{number}.png", draw.choice(("calm", "busy", "odd"))
+            write_picture(root / name, draw.randrange(10**6), width=32, height=32)
+            words = " ".join(draw.choice(("red", "blue", "old", "new", "tall")) for _ in range(draw.randint(1, 9)))
+            rows.append(
+                {
+                    "id": f"{split}-{number}",
+                    "image": None if number % 9 == 4 else name,
+                    "caption": None if number % 7 == 3 else f"a {kind} {words}",
+                    "label": None if number % 9 == 5 else kind,
+                }
+            )
+        (root / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def command(case: str, data: Path, folder: Path) -> list[str]:
+    """A run of a case; also what goes on with it."""
+    overrides = [override.format(data=data) for override in CASES[case]]
+    return [sys.executable, str(TRAIN), *SHARED, *overrides, f"run_dir={folder}", "resume=auto"]
+
+
+def run(words: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start it in a session of its own, so that a kill takes workers and ranks too, as a cluster's does."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with log.open("ab") as file:
+        return subprocess.Popen(words, stdout=file, stderr=file, env=environment, start_new_session=True)
+
+
+def steps_of(folder: Path) -> int:
+    """How far metrics.csv got."""
+    path = folder / "metrics.csv"
+    return path.read_bytes().count(b"\n") - 1 if path.exists() else 0
+
+
+def disturb(case: str, data: Path, folder: Path, kills: int, last: int, draw: random.Random) -> dict[str, Any]:
+    """Run a case to its end with so many kills on the way; what was done to it."""
+    words, log = command(case, data, folder), folder.parent / "disturbed.log"
+    done = {"kills": 0, "while writing": 0, "runs": 0, "at": []}
+    moments = sorted(draw.sample(range(1, last), kills))
+    while True:
+        process = run(words, log)
+        done["runs"] += 1
+        if done["kills"] < kills:
+            while_writing = draw.random() < 1 / 3
+            moment = moments[done["kills"]]
+            # earlier, because it waits for a checkpoint that is being written, and may miss some
+            if _wait(process, folder, moment // 2 if while_writing else moment, while_writing):
+                time.sleep(0 if while_writing else draw.uniform(0, 0.15))
+                done["at"].append(steps_of(folder))
+                _kill(process)
+                done["kills"] += 1
+                done["while writing"] += bool(list((folder / "checkpoints").glob(".*.part")))
+                continue
+        status = process.wait()
+        if status != 0:
+            raise RuntimeError(f"{' '.join(words)} ended with {status}; {log} says why")
+        return done
+
+
+def _wait(process: "subprocess.Popen[bytes]", folder: Path, step: int, while_writing: bool) -> bool:
+    """Until the run has got to a step, and writes a checkpoint if that is wanted; False when it ended before."""
+    while process.poll() is None:
+        there = steps_of(folder) >= step
+        if there and (not while_writing or list((folder / "checkpoints").glob(".*.part"))):
+            return True
+        time.sleep(0.0005 if there else 0.01)
+    return False
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """The launcher alone: its ranks and workers must not stay behind."""
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 20
+    while _session(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if left := _session(process.pid):
+        raise RuntimeError(f"processes {left} were left behind by a kill")
+
+
+def _session(leader: int) -> list[int]:
+    """Processes of a session that are alive; of ranks, which have sessions of their own, those that name it."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+            environment = (path.parent / "environ").read_bytes()
+        except OSError:
+            continue
+        mine = int(fields[3]) == leader or f"MMTRAIN_LAUNCHER={leader}\0".encode() in environment
+        if mine and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def digest(value: object) -> str:
+    """SHA-256 of nested dicts and lists with tensors."""
+    found = hashlib.sha256()
+
+    def feed(value: object) -> None:
+        if isinstance(value, Tensor):
+            found.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            found.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+        elif isinstance(value, dict):
+            for key, part in value.items():
+                found.update(repr(key).encode())
+                feed(part)
+        elif isinstance(value, list | tuple):
+            for part in value:
+                feed(part)
+        else:
+            found.update(repr(value).encode())
+
+    feed(value)
+    return found.hexdigest()
+
+
+def ends(folder: Path) -> dict[str, str]:
+    """What must be equal, each as a digest."""
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in csv.DictReader(file)]
+    rest = {k: checkpoint[k] for k in ("balance", "tasks", "lr_schedulers", "global_step", "epoch") if k in checkpoint}
+    return {
+        "weights": digest(checkpoint["state_dict"]),
+        "optimizer": digest(checkpoint["optimizer_states"]),
+        "rest": digest(rest),
+        "best": digest(best["state_dict"]),
+        "metrics": digest(rows),
+        "ledger": digest((folder / "ledger.jsonl").read_text()),
+    }
+
+
+def main() -> int:
+    """Every case; the table; 1 where something differs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=None)
+    asked = parser.parse_args()
+    names = asked.cases.split(",")
+    if unknown := [name for name in names if name not in CASES]:
+        parser.error(f"there is no case {unknown[0]}; choose of {', '.join(CASES)}")
+    root = Path(tempfile.mkdtemp(prefix="chaos-")) if asked.folder is None else asked.folder
+    make_data(root / "data")
+    table = Table(title=f"kill -9, seed {asked.seed}")
+    for heading in ("case", "kills", "while writing", "steps", "killed at", "weights", "equal"):
+        table.add_column(heading, overflow="fold")
+    draw, all_equal, left = random.Random(asked.seed), True, asked.kills
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    for number, name in enumerate(names):
+        folder = root / name.replace(" ", "_")
+        folder.mkdir()
+        status = run(command(name, root / "data", folder / "calm"), folder / "calm.log").wait()
+        if status != 0:
+            raise RuntimeError(f"the calm run of {name} ended with {status}; {folder / 'calm.log'} says why")
+        last = steps_of(folder / "calm")
+        kills = min(left // (len(names) - number), last - 1)
+        done = disturb(name, root / "data", folder / "run", kills, last, draw)
+        left -= done["kills"]
+        calm, run_over = ends(folder / "calm"), ends(folder / "run")
+        differs = [key for key in calm if calm[key] != run_over[key]]
+        all_equal &= not differs
+        table.add_row(
+            name,
+            str(done["kills"]),
+            str(done["while writing"]),
+            str(last),
+            " ".join(map(str, done["at"])),
+            calm["weights"][:12],
+            "all" if not differs else f"not {', '.join(differs)}",
+        )
+        console.print(f"{name}: {done['kills']} kills, {'equal' if not differs else f'differs in {differs}'}")
+    console.print(table)
+    if left:
+        console.print(f"{left} kills came to nothing: a run ended before")
+    if all_equal and asked.folder is None:
+        shutil.rmtree(root)
+    return 0 if all_equal else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Faults of the machine: each says what to change, and keeps quiet of what it does not know."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mmtrain.build import compose
+from mmtrain.data.dataset import TrainSplit
+from mmtrain.faults import explained
+from tests.runs import run_tiny
+from tests.tiny import make_tables
+
+
+def test_a_worker_that_is_killed_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main, seen = os.getpid(), TrainSplit.__getitems__
+
+    def killed(self: TrainSplit, positions: list[tuple[int, int]]) -> object:
+        if os.getpid() != main and positions[0] == (1, 0):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return seen(self, positions)
+
+    monkeypatch.setattr(TrainSplit, "__getitems__", killed)
+    tables = make_tables(tmp_path / "data")
+    assert run_tiny(tables, tmp_path / "run", "data.num_workers=1") == 1
+    said = capsys.readouterr().err
+    assert "a process that loads data (pid " in said and ("was killed (Killed)" in said or "ended without" in said)
+    assert "lower data.num_workers (1 now, on each device)" in said and "resume=auto" in said
+    monkeypatch.undo()
+    assert run_tiny(tables, tmp_path / "run", "data.num_workers=1", "resume=auto") == 0
+
+
+class Leaves(Dataset[int]):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, place: int) -> int:
+        os._exit(3)
+
+
+def test_a_worker_that_leaves_is_told_of_too() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        list(DataLoader(Leaves(), num_workers=1))
+    said = explained(caught.value, compose([]))
+    assert said is not None and "ended without a word" in said
+
+
+def test_a_full_device_says_what_to_change() -> None:
+    error = torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.10 GiB of which 1.20 GiB is"
+        " free."
+    )
+    said = explained(error, compose(["data.batch_size=64", "trainer.accumulate_grad_batches=2"]))
+    assert said is not None
+    assert said.startswith("the device is out of memory: 2.50 GiB were asked for, 1.20 GiB are free\n")
+    assert "trainer.accumulate_grad_batches=4 (2 now; data.batch_size = 64 stays" in said
+
+
+def test_a_fault_of_the_program_is_not_explained_away() -> None:
+    assert explained(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), compose([])) is None
+    assert explained(KeyError("DataLoader worker"), compose([])) is None
