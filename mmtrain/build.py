@@ -418,6 +418,12 @@ def build_callbacks(cfg: DictConfig, *, monitor: str | None) -> list[Callback]:
 
 
 def build_loggers(cfg: DictConfig, *, resume_step: int | None) -> list[Logger]:
-    """Csv always; the others as asked."""
-    others = [make(node, f"logger.{name}") for name, node in cfg.logger.items() if name != "csv"]
+    """Csv always; the others as asked. One that takes `resume_step` is told where training goes on."""
+    others = []
+    for name, node in cfg.logger.items():
+        if name == "csv":
+            continue
+        names = inspect.signature(get_object(node._target_)).parameters
+        facts = {"resume_step": resume_step if cfg.mode == "fit" else None} if "resume_step" in names else {}
+        others.append(make(node, f"logger.{name}", **facts))
     return [CSVMetrics(cfg.run_dir, resume_step=resume_step), *others]

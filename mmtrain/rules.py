@@ -72,6 +72,7 @@ ADDED: Mapping[str, tuple[str, ...]] = {
     "task": ("dims", "known_targets", "vocabularies", "encoders", "decides"),
     "balance": ("tasks",),
     "modality_balance": ("tasks", "dims"),
+    "logger": ("resume_step",),
 }
 # Lightning and torch take null for theirs, and words for some, and say themselves what they do not like.
 NULLABLE = re.compile(
