@@ -34,7 +34,7 @@ def main() -> None:
     args = get_args_parser().parse_args()
     is_job = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
     if args.config_name is None and is_job:
-        overrides, faults = with_overrides_of_run([_spelled(o) for o in args.overrides])
+        overrides, faults = with_overrides_of_run([spelled(o) for o in args.overrides])
         faults = faults or faults_of(config_dir(), args.config_dir, overrides, multirun=args.multirun)
         if faults:
             print("\n".join(faults), file=sys.stderr)
@@ -48,7 +48,7 @@ def main() -> None:
     sys.exit(max((job.status for job in jobs), default=0))
 
 
-def _spelled(override: str) -> str:
+def spelled(override: str) -> str:
     """`resume` is a value and has no keys below it; `resume.allow` is what people would write."""
     return override.replace("resume.allow=", "resume_allow=", 1) if override.startswith("resume.allow=") else override
 

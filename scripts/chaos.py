@@ -1,11 +1,15 @@
 """Kill training again and again, go on each time, and compare the end with a run that nothing disturbed.
 
     python scripts/chaos.py [--kills 30] [--cases plain,kept,...] [--seed 0] [--folder DIR]
+    python scripts/chaos.py --elastic [--folder DIR]
 
 Every case is a configuration with something that a resumed run could lose. A calm run and a disturbed one begin alike;
 the disturbed one is ended by kill -9 at random moments, of which some are those at which a checkpoint is being written,
 and goes on by resume=auto with the same command. In the end the SHA-256 of all weights and of the optimizer's state,
 metrics.csv without timings, and the ledger of sample ids must be equal. Exit status 1 where they are not.
+
+--elastic goes from two processes to one and back, with a kill before each change: every sample once an epoch, and the
+losses those of a calm run of one process within 1e-3; DIR/elastic.png shows both.
 """
 
 import argparse
@@ -25,6 +29,7 @@ from typing import Any
 
 import torch
 from benchmark_files import write_picture
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -46,6 +51,10 @@ SHARED = [
 ]
 FILES = ["data=files", "data.root={data}"]
 EMA_LEDGER = "callbacks=[ema,ledger]"
+STILL = [  # dropout draws by process
+    *("encoder.image.drop_path=0", "encoder.image.dropout=0", "encoder.text.dropout=0", "fusion.dropout=0"),
+    *("task=[contrastive,classification]", "task.classification.dropout=0", "optimizer.lr=1e-3", "optimizer.eps=1e-3"),
+]
 RANKS = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 CASES = {
     "plain": [*FILES, EMA_LEDGER],
@@ -165,6 +174,48 @@ def _session(leader: int) -> list[int]:
     return found
 
 
+def losses_of(folder: Path) -> list[float]:
+    """The training loss of each step."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [float(row["train/loss"]) for row in csv.DictReader(file)]
+
+
+def elastic(root: Path, console: Console) -> bool:
+    """Two processes, one, two: whether every sample came once an epoch and the losses are those of a calm run."""
+    folder = root / "run"
+    ranks = [*FILES, "callbacks=[ledger]", *STILL]
+    words = [sys.executable, str(TRAIN), *SHARED, *(o.format(data=root / "data") for o in ranks), "resume=auto"]
+    if status := run([*words, f"run_dir={root / 'calm'}"], root / "calm.log").wait():
+        raise RuntimeError(f"the calm run ended with {status}; {root / 'calm.log'} says why")
+    last = steps_of(root / "calm")
+    for processes, until in ((2, last // 3), (1, 2 * last // 3), (2, last)):
+        more = [] if processes == 1 else RANKS
+        process = run([*words, f"run_dir={folder}", *more], root / "disturbed.log")
+        if until < last and _wait(process, folder, until, while_writing=False):
+            console.print(f"{processes} processes: killed at step {steps_of(folder)}")
+            _kill(process)
+        elif status := process.wait():
+            raise RuntimeError(f"a run of {processes} processes ended with {status}; {root / 'disturbed.log'} says why")
+    epochs: dict[int, list[str]] = {}
+    for line in (folder / "ledger.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        epochs.setdefault(entry["epoch"], []).extend(entry["ids"])
+    once = all(sorted(ids) == sorted(f"train-{n}" for n in range(ROWS["train"])) for ids in epochs.values())
+    calm, moved = losses_of(root / "calm"), losses_of(folder)
+    largest = max(abs(a - b) for a, b in zip(calm, moved, strict=True))
+    console.print(
+        f"{len(epochs)} epochs, every sample once in each: {once}; largest difference of a loss: {largest:.2g}"
+    )
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.add_subplot(xlabel="step", ylabel="training loss")
+    axes.plot(range(1, last + 1), calm, linewidth=4, alpha=0.4, label="one process, undisturbed")
+    axes.plot(range(1, last + 1), moved, "--", label="two processes, one, two; killed twice")
+    axes.legend()
+    figure.savefig(root / "elastic.png", dpi=120)
+    console.print(f"{root / 'elastic.png'}")
+    return once and largest < 1e-3
+
+
 def digest(value: object) -> str:
     """SHA-256 of nested dicts and lists with tensors."""
     found = hashlib.sha256()
@@ -211,17 +262,20 @@ def main() -> int:
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--elastic", action="store_true")
     asked = parser.parse_args()
     names = asked.cases.split(",")
     if unknown := [name for name in names if name not in CASES]:
         parser.error(f"there is no case {unknown[0]}; choose of {', '.join(CASES)}")
     root = Path(tempfile.mkdtemp(prefix="chaos-")) if asked.folder is None else asked.folder
     make_data(root / "data")
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    if asked.elastic:
+        return 0 if elastic(root, console) else 1
     table = Table(title=f"kill -9, seed {asked.seed}")
     for heading in ("case", "kills", "while writing", "steps", "killed at", "weights", "equal"):
         table.add_column(heading, overflow="fold")
     draw, all_equal, left = random.Random(asked.seed), True, asked.kills
-    console = Console(width=None if sys.stdout.isatty() else 150)
     for number, name in enumerate(names):
         folder = root / name.replace(" ", "_")
         folder.mkdir()

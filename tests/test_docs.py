@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmtrain.checks import faults_of
-from mmtrain.command import config_dir
+from mmtrain.command import config_dir, spelled
 
 DOCS = sorted((Path(__file__).resolve().parent.parent / "docs").glob("*.md"))
 
@@ -25,7 +25,9 @@ def test_every_command_is_a_right_configuration(page: Path) -> None:
     found = commands(page)
     assert found
     for arguments in found:
-        overrides = [a for a in arguments if a != "-m" and not a.startswith(("init_from=", "run_dir=outputs/"))]
+        overrides = [
+            spelled(a) for a in arguments if a != "-m" and not a.startswith(("init_from=", "run_dir=outputs/"))
+        ]
         said = faults_of(config_dir(), None, overrides, multirun="-m" in arguments)
         assert said == [], shlex.join(arguments)
 
