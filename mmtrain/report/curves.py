@@ -21,6 +21,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mmtrain.report.spikes import spikes
+
 Points = dict[int, float]
 
 SPLITS = ("train", "val")
@@ -53,6 +55,7 @@ STROKES = [
     ("#b05fc4", ":"),
     ("#c94f5d", (0, (6, 1, 1, 1, 1, 1))),
 ]
+SPIKE = "#c94f5d"
 # Any as key: newer stubs of matplotlib list every name as a literal, older ones say str.
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it takes the page's font and can be searched
@@ -90,6 +93,18 @@ class Panel:
     def num_not_finite(self) -> int:
         """How many of the logged values are NaN or infinite."""
         return sum(not math.isfinite(v) for points in self.curves.values() for v in points.values())
+
+    @property
+    def spikes(self) -> Points:
+        """Steps at which a training loss jumped, with its value there."""
+        points = self.curves.get("train", {}) if self.title == "loss" else {}
+        steps = list(points)
+        return {steps[i]: points[steps[i]] for i in spikes(np.array(list(points.values()), dtype=float)).nonzero()[0]}
+
+    @property
+    def num_spikes(self) -> int:
+        """How many of them."""
+        return len(self.spikes)
 
 
 def read_metrics(path: Path) -> dict[str, Points]:
@@ -174,6 +189,8 @@ def draw(panel: Panel, *, index: int, best_step: int | None) -> Markup:
             _plot(axes, points, label=label, color=color, dash=dash)
         if best_step is not None and any(_is_validation(label) for label in panel.curves):
             axes.axvline(best_step, color=INK, linewidth=1, linestyle=(0, (1, 2)), alpha=0.7)
+        if jumps := panel.spikes:
+            axes.plot(list(jumps), list(jumps.values()), "v", color=SPIKE, markersize=5)
         _rule(axes)
         if any(panel.curves):
             figure.legend(loc="upper left", ncols=LEGEND_COLUMNS, borderpad=0, borderaxespad=0.2, handlelength=2.4)
@@ -249,7 +266,13 @@ def _described(panel: Panel) -> str:
         f"{label or panel.title} {points[max(points)]:.3g} at step {max(points)}"
         for label, points in panel.curves.items()
     ]
-    return f"{panel.group}, {panel.title} over steps; last: {', '.join(ends)}"
+    jumps = list(panel.spikes)
+    said = f"; {_counted(jumps)} at step {', '.join(map(str, jumps[:5]))}" if jumps else ""
+    return f"{panel.group}, {panel.title} over steps; last: {', '.join(ends)}{said}"
+
+
+def _counted(jumps: list[int]) -> str:
+    return "1 spike" if len(jumps) == 1 else f"{len(jumps)} spikes"
 
 
 def _inline(svg: str, *, prefix: str, label: str) -> Markup:

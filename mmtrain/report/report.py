@@ -242,6 +242,11 @@ def _drawn(curves: Sequence[Panel], *, best_step: int | None) -> dict[str, list[
     for index, panel in enumerate(curves):
         drawing = draw(panel, index=index, best_step=best_step)
         groups.setdefault(panel.group, []).append(
-            {"title": panel.title, "svg": drawing, "num_not_finite": panel.num_not_finite}
+            {
+                "title": panel.title,
+                "svg": drawing,
+                "num_not_finite": panel.num_not_finite,
+                "num_spikes": panel.num_spikes,
+            }
         )
     return groups
