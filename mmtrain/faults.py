@@ -1,5 +1,6 @@
-"""Faults of the machine that a person can do something about: a worker that was killed, memory that is full."""
+"""Faults of the machine that a person can do something about: a killed worker, memory or a disk that is full."""
 
+import errno
 import re
 
 import torch
@@ -15,10 +16,20 @@ def explained(error: BaseException, cfg: DictConfig) -> str | None:
     """
     if isinstance(error, torch.OutOfMemoryError):
         return _out_of_memory(str(error), cfg)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _disk_full(error, cfg)
     text = str(error)
     if isinstance(error, RuntimeError) and "DataLoader worker" in text:
         return _worker_gone(f"{text} {error.__cause__ or ''}", cfg)  # torch says the signal in one of the two
     return None
+
+
+def _disk_full(error: OSError, cfg: DictConfig) -> str:
+    where = error.filename or f"run_dir = {cfg.run_dir}"
+    return (
+        f"{where}: {error.strerror}; checkpoints that stand there are whole\n"
+        "    make room, then go on with resume=auto, or set run_dir to a copy of it on a larger disk"
+    )
 
 
 def _worker_gone(text: str, cfg: DictConfig) -> str:

@@ -76,7 +76,7 @@ def run(cfg: DictConfig) -> int:
         return stopped.status
     except KeyboardInterrupt:
         return 130
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         said = explained(error, cfg)
         if said is None:
             raise
@@ -137,10 +137,10 @@ def fit(cfg: DictConfig) -> None:
         record.finish("done")
     except Stopped:
         record.trained(trainer)
-        record.finish("stopped")
+        record.finish_if_possible("stopped")
         raise
     except BaseException as error:
-        record.finish("stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed", error)
+        record.finish_if_possible("stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed", error)
         raise
 
 
@@ -221,6 +221,13 @@ class Record(Callback):
         """Note the test metrics."""
         self.split = "test"
         self.summary["test"] = dict(self.lit.table)
+
+    def finish_if_possible(self, status: str, error: BaseException | None = None) -> None:
+        """As `finish`; where it cannot, such as on a full disk, what ended the run is still what is told."""
+        try:
+            self.finish(status, error)
+        except OSError as second:
+            _say_error(f"{self.folder}: summary.json and report.html cannot be written: {second.strerror}")
 
     def finish(self, status: str, error: BaseException | None = None) -> None:
         """Write summary.json and report.html and say where they are."""

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from mmtrain import run as run_module
 from mmtrain.build import compose
 from mmtrain.data.dataset import TrainSplit
 from mmtrain.faults import explained
+from mmtrain.loggers.csv import CSVMetrics
 from tests.runs import run_tiny
 from tests.tiny import make_tables
 
@@ -59,6 +61,23 @@ def test_a_full_device_says_what_to_change() -> None:
     assert said is not None
     assert said.startswith("the device is out of memory: 2.50 GiB were asked for, 1.20 GiB are free\n")
     assert "trainer.accumulate_grad_batches=4 (2 now; data.batch_size = 64 stays" in said
+
+
+def test_a_full_disk_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = make_tables(tmp_path / "data")
+
+    def full(self: CSVMetrics, *args: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CSVMetrics, "log_metrics", full)
+        patched.setattr(run_module, "write_report", full)
+        assert run_tiny(tables, tmp_path / "run") == 1
+    said = capsys.readouterr().err
+    assert f"run_dir = {tmp_path / 'run'}: No space left on device; checkpoints that stand there are whole" in said
+    assert "summary.json and report.html cannot be written" in said and "Traceback" not in said
 
 
 def test_a_fault_of_the_program_is_not_explained_away() -> None:
