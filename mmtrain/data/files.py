@@ -134,7 +134,7 @@ def _read(path: Path, split: str) -> Any:
         elif ending == "jsonl":
             _check_encoding(path)  # the reader would take any bytes and fail when they are used
         table = datasets.load_dataset(READERS[ending], data_files=str(path), split="train", **options)
-    except (datasets.exceptions.DatasetGenerationError, ValueError, csv.Error) as error:
+    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError, csv.Error) as error:  # OSError: parquet
         if "corresponds to no data" in str(error) or options.get("features") == {}:
             raise no_rows(str(path), split) from error
         cause = _broken_line(path) if ending == "jsonl" else None

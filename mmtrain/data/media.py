@@ -5,6 +5,7 @@ is opened, so that a run without sound and films does not need it.
 """
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,18 +90,27 @@ def opened(source: Path | bytes, max_pixels: int | None = None) -> Iterator["Inp
 
 
 def film_of(container: "InputContainer") -> "VideoStream | None":
-    """The first film; the cover of a record is none."""
+    """The first film; the cover of a record is none.
+
+    Raises:
+        SampleError: when FFmpeg does not know its codec.
+    """
     from av.stream import Disposition
 
-    return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
+    film = next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
+    if film is not None and film.codec_context is None:
+        raise SampleError(str(container.name or "bytes").removeprefix("file:"), "is damaged: no codec is known for it")
+    return film
 
 
 def header_seconds(container: "InputContainer", stream: "Stream") -> float | None:
     """How long a stream is by its own header; None where only the container as a whole has a duration, or nothing."""
     if stream.duration and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
-    if "DURATION" in stream.metadata:  # Matroska keeps 00:01:02.345 as a tag: the end, not the length
-        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+    # Matroska keeps 00:01:02.345 as a tag: the end, not the length
+    tag = re.fullmatch(r"(\d{1,6}):(\d\d):(\d\d(?:\.\d*)?)", stream.metadata.get("DURATION", ""), re.ASCII)
+    if tag is not None:
+        hours, minutes, seconds = tag.groups()
         start = float((stream.start_time or 0) * (stream.time_base or 0))
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds) - start
     return None
