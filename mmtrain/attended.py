@@ -54,7 +54,7 @@ def attention_mass(maps: AttentionMaps, modalities: Sequence[str]) -> dict[str, 
     """How much of their attention the tokens of a batch gave to each modality: a scalar for each, float64.
 
     Only what chooses between modalities counts: a softmax over tokens of several. Where a stream reads another one and
-    then itself, each reading sums to 1, whatever it is worth.
+    then itself, each reading sums to 1, whatever it is worth; where it reads several by a softmax each, to even parts.
     """
     mass = {m: torch.zeros((), dtype=torch.double) for m in modalities}
     for query in dict.fromkeys(query for query, _ in maps):
@@ -62,7 +62,7 @@ def attention_mass(maps: AttentionMaps, modalities: Sequence[str]) -> dict[str, 
         if not _is_one_softmax(read):
             read = {key: weights for key, weights in read.items() if key != query}
         chosen = [m for m in modalities if m in read]
-        if len(chosen) > 1 and _is_one_softmax(read):
+        if len(chosen) > 1 and _is_one_softmax(read) and not _is_even(read):
             mass |= {m: mass[m].to(read[m].device) + read[m].double().sum() for m in chosen}
     return mass
 
@@ -73,6 +73,13 @@ def _is_one_softmax(read: Mapping[str, Tensor]) -> bool:
         return False
     sums = torch.stack([weights.sum(dim=2) for weights in read.values()]).sum(dim=0)
     return bool((sums <= 1.001).all())
+
+
+def _is_even(read: Mapping[str, Tensor]) -> bool:
+    """Whether every token gives the same to each modality that is there."""
+    sums = torch.stack([weights.sum(dim=2) for weights in read.values()])
+    least = sums.masked_fill(sums == 0, float("inf")).amin(dim=0)
+    return bool((sums.amax(dim=0) - least <= 0.001).all())
 
 
 def _ids(view: View, text: str | None, row: int) -> list[int] | None:

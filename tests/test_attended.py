@@ -62,18 +62,23 @@ def shares(*weights: list[float]) -> Tensor:
 
 
 def test_only_a_choice_between_modalities_counts() -> None:
-    """`a` reads b and c in one softmax and itself in another; b reads each in its own; d has no choice."""
+    """`a` reads b and c in one softmax and itself in another; b reads each in its own; d has no choice.
+
+    `e` reads b and c each in its own, too, and takes the mean, or the one that is there.
+    """
     maps = {
-        ("a", "b"): shares([0.25, 0.25]),
-        ("a", "c"): shares([0.5]),
+        ("a", "b"): shares([0.25, 0.35]),
+        ("a", "c"): shares([0.4]),
         ("a", "a"): shares([1.0]),
         ("b", "a"): shares([1.0]),
         ("b", "c"): shares([1.0]),
         ("d", "a"): shares([1.0]),
+        ("e", "b"): shares([0.5], [1.0]),
+        ("e", "c"): shares([0.2, 0.3], [0.0, 0.0]),
         ("fused", "a"): shares([0.1]),
         ("fused", "b"): shares([0.2, 0.0]),
         ("fused", "fused"): shares([0.7]),
     }
     mass = attention_mass(maps, ["a", "b", "c", "d"])
-    assert {m: float(value) for m, value in mass.items()} == pytest.approx({"a": 0.1, "b": 0.7, "c": 0.5, "d": 0.0})
+    assert {m: float(value) for m, value in mass.items()} == pytest.approx({"a": 0.1, "b": 0.8, "c": 0.4, "d": 0.0})
     assert not any(attention_mass({}, ["a", "b"]).values())

@@ -11,7 +11,8 @@ _ALONE = re.compile(r"(?P<task>[^/]+)/(?P<subset>[^/]+)_only/(?P<metric>.+)")
 class SubsetCell(NamedTuple):
     """One metric of a subset: its value, how far it is below that of all modalities, and its way up from chance.
 
-    `share` is 0 at chance or below and 1 at the value of all modalities or above; without a known chance, from 0.
+    `share` is 0 at chance or below and 1 at the value of all modalities or above; 0, which has no colour, where chance
+    is not known, as of an error, which is good when it is low.
     """
 
     value: float
@@ -70,6 +71,8 @@ def _table(
 
 def _cell(figure: Mapping[str, Any], whole: Mapping[str, Any]) -> SubsetCell:
     value, best = float(figure["value"]), float(whole["value"])
-    floor = float(whole["chance"] or 0.0)
+    if whole["chance"] is None:
+        return SubsetCell(value=value, drop=best - value, share=0.0)
+    floor = float(whole["chance"])
     share = (value - floor) / (best - floor) if best > floor else float(value >= best)
     return SubsetCell(value=value, drop=best - value, share=min(max(share, 0.0), 1.0))
