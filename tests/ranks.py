@@ -23,8 +23,8 @@ PRELOADED = [
 ]
 
 
-def on_ranks(world_size: int, work: Callable[..., Any], *args: Any) -> list[Any]:
-    """Run `work(rank, *args)` in every process of a group; what each gave, by rank.
+def on_ranks(world_size: int, work: Callable[..., Any], *args: Any, seconds: float = 2 * SECONDS) -> list[Any]:
+    """Run `work(rank, *args)` in every process of a group; what each gave, by rank. It may take so many seconds.
 
     `work` is a function of a module that imports nothing slow. The processes are forked from a server that has imported
     torch and the model once, because a fresh interpreter takes seconds to.
@@ -39,7 +39,7 @@ def on_ranks(world_size: int, work: Callable[..., Any], *args: Any) -> list[Any]
         for process in processes:
             process.start()
         for process in processes:
-            process.join(2 * SECONDS)
+            process.join(seconds)
         hanging = [rank for rank, process in enumerate(processes) if process.is_alive()]
         for rank in hanging:
             processes[rank].kill()

@@ -45,6 +45,7 @@ HANDED_OVER = {
     "task": {"dims", "known_targets", "vocabularies", "encoders", "decides"},
     "balance": {"tasks"},
     "modality_balance": {"tasks", "dims"},
+    "logger": {"resume_step"},
     "schedule": {"step", "total_steps"},
 }
 
