@@ -1,5 +1,6 @@
 """The few collectives that losses and steps need. Without a process group each is the identity."""
 
+import os
 from typing import Any
 
 import torch
@@ -16,6 +17,11 @@ def world_size() -> int:
 def rank() -> int:
     """Number of this process, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def is_main() -> bool:
+    """Whether this process speaks and writes for all; known before there is a process group."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def gather(tensor: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ from mmtrain.checkpoints import (
 )
 from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
-from mmtrain.distributed import gather_objects
+from mmtrain.distributed import gather_objects, is_main
 from mmtrain.errors import ConfigError
 from mmtrain.faults import explained
 from mmtrain.launch import end_with_launcher
@@ -71,7 +71,7 @@ def run(cfg: DictConfig) -> int:
         _say_error(str(error))
         return 1
     except Stopped as stopped:
-        if _is_main():
+        if is_main():
             console.print(str(stopped), markup=False, soft_wrap=True)
         return stopped.status
     except KeyboardInterrupt:
@@ -102,7 +102,7 @@ def fit(cfg: DictConfig) -> None:
         notes = check_same_run(checkpoint["mmtrain"]["facts"], facts, resume, allow=cfg.resume_allow)
         data.notes += notes
     record = Record(cfg, lit, data)
-    if _is_main():
+    if is_main():
         for note in data.notes:
             console.print(note, markup=False, soft_wrap=True)
         OmegaConf.save(cfg, folder / "config.yaml")
@@ -111,11 +111,11 @@ def fit(cfg: DictConfig) -> None:
         path = Path(cfg.init_from)
         pictures = [m for m, kind in data.inputs.items() if kind.kind == "image"]
         table = take_weights(load_checkpoint(path), lit, path, names=data.names(), pictures=pictures)
-        if _is_main():
+        if is_main():
             console.print(table)
     step = None if checkpoint is None else checkpoint["global_step"]
     data.first_step = step or 0
-    if _is_main():
+    if is_main():
         where = f"going on at step {step} of {resume}" if step is not None else f"writing to {folder}"
         console.print(where, markup=False, soft_wrap=True)
     quarantine = _quarantine(cfg, data)
@@ -158,7 +158,7 @@ def predict(cfg: DictConfig) -> None:
     batches = trainer.predict(lit, datamodule=data, return_predictions=True)
     mine = [row for batch in batches or [] for row in batch]
     rows = [row for part in gather_objects(mine) for row in part]
-    if not _is_main():
+    if not is_main():
         return
     path = Path(cfg.run_dir) / "predictions.jsonl"
     split = data.split("test")
@@ -231,7 +231,7 @@ class Record(Callback):
 
     def finish(self, status: str, error: BaseException | None = None) -> None:
         """Write summary.json and report.html and say where they are."""
-        if not _is_main() or not self.folder.is_dir():
+        if not is_main() or not self.folder.is_dir():
             return
         path = self.folder / "summary.json"
         before = json.loads(path.read_text(encoding="utf-8")) if self.cfg.mode != "fit" and path.exists() else {}
@@ -311,7 +311,7 @@ def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, Record]:
         extra=[_quarantine(cfg, data)],
     )
     lit.step_of_weights = checkpoint["global_step"]
-    if _is_main():
+    if is_main():
         console.print(f"weights of {path} (step {checkpoint['global_step']})", markup=False, soft_wrap=True)
     return lit, data, trainer, Record(cfg, lit, data)
 
@@ -327,7 +327,7 @@ def _resume_path(cfg: DictConfig) -> Path | None:
     if cfg.resume != "auto":
         return Path(cfg.resume)
     newest = newest_checkpoint(Path(cfg.run_dir))
-    for line in newest.passed_over if _is_main() else []:
+    for line in newest.passed_over if is_main() else []:
         console.print(line, markup=False, soft_wrap=True)
     return newest.path
 
@@ -338,7 +338,7 @@ def _refuse_to_write_over(folder: Path) -> None:
     Raises:
         ConfigError: when it has checkpoints or a summary.
     """
-    if int(os.environ.get("RANK", "0")) != 0:
+    if not is_main():
         return
     held = [n for n in ("summary.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt") if (folder / n).exists()]
     if held:
@@ -389,10 +389,6 @@ def _git_commit() -> str | None:
     return found.stdout.strip() if found.returncode == 0 else None
 
 
-def _is_main() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(text, encoding="utf-8")
@@ -400,7 +396,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _say_error(text: str) -> None:
-    if _is_main():
+    if is_main():
         print(text, file=sys.stderr)
 
 

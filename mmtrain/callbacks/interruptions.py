@@ -22,7 +22,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
-from mmtrain.distributed import total
+from mmtrain.distributed import is_main, total
 from mmtrain.whole import WholeCheckpoints
 
 ASKS = "checkpoint_now"  # a file of this name in the run folder asks for a checkpoint
@@ -113,7 +113,7 @@ class Interruptions(Checkpoint):  # Lightning lets checkpoints come last: best.c
             raise Stopped("stopped by Ctrl-C in the midst of a step", ENDS[Why.CTRL_C][1])
         else:
             self.asked.add(Why.CTRL_C)
-            if int(os.environ.get("RANK", "0")) == 0:
+            if is_main():
                 # os.write: print may be in the midst of a line when the signal comes
                 os.write(2, b"\nCtrl-C: leaving after this step, with a checkpoint; once more to leave at once\n")
 
@@ -157,7 +157,7 @@ class Interruptions(Checkpoint):  # Lightning lets checkpoints come last: best.c
 
     def _look_around(self) -> None:
         """What is asked for without a signal; the first rank looks, and the others hear of it."""
-        if int(os.environ.get("RANK", "0")) != 0:
+        if not is_main():
             return
         if self.every_minutes is not None and self.clock() - self._saved >= 60 * self.every_minutes:
             self.asked.add(Why.MINUTES)

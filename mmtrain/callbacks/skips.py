@@ -1,11 +1,11 @@
 """Steps that were not finite and were passed over: said, kept in skipped.jsonl, and too many in a row end training."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
 from mmtrain.checkpoints import newest_checkpoint
+from mmtrain.distributed import is_main
 from mmtrain.numerics import Diverged, Skipped
 
 NUM_SHOWN = 5
@@ -26,7 +26,7 @@ class Skips:
 
     def begin(self, step: int) -> None:
         """Forget steps after this one: they come again."""
-        if not _is_main() or not self.path.exists():
+        if not is_main() or not self.path.exists():
             return
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
@@ -38,7 +38,7 @@ class Skips:
         Raises:
             Diverged: when it is one too many.
         """
-        if _is_main():
+        if is_main():
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(skipped.record(), ensure_ascii=False) + "\n")
             print(_said(skipped), file=sys.stderr, flush=True)
@@ -65,7 +65,3 @@ def _said(skipped: Skipped) -> str:
     shown = ", ".join(skipped.ids[:NUM_SHOWN]) + (f" and {more} more" if more > 0 else "")
     samples = f" (samples {shown})" if skipped.ids else ""
     return f"step {skipped.step} is passed over, it is not finite: {skipped.first}{samples}"
-
-
-def _is_main() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
