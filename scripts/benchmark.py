@@ -2,13 +2,15 @@
 
     python scripts/benchmark.py [group=option ...] [key=value ...]
 
-The two alternate, so that a machine that slows down slows both. Overrides are those of train.py.
+The two alternate, so that a machine that slows down slows both. Overrides are those of train.py; with trainer=gpu the
+plain loop has the same device and precision.
 """
 
 import statistics
 import sys
 import tempfile
 import time
+from itertools import chain, repeat
 from pathlib import Path
 
 import torch
@@ -38,8 +40,16 @@ class Stopwatch(Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         """Note the time after each step."""
         if batch_idx + 1 == WARMUP_STEPS:
-            self.started = time.perf_counter()
-        self.ended = time.perf_counter()
+            self.started = now()
+        if batch_idx + 1 == WARMUP_STEPS + STEPS:
+            self.ended = now()
+
+
+def now() -> float:
+    """Seconds; what a GPU was told to do is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def build(cfg: DictConfig, data: DataModule) -> LitModel:
@@ -59,26 +69,30 @@ def with_framework(cfg: DictConfig, data: DataModule) -> float:
 
 def with_plain_loop(cfg: DictConfig, data: DataModule) -> float:
     """Samples per second of the loop that one would write by hand."""
+    on_gpu = cfg.trainer.accelerator in ("gpu", "cuda")
+    device = torch.device("cuda" if on_gpu else "cpu")
     lit = build(cfg, data)
-    model = lit.model.train()
+    model = lit.model.train().to(device)
     optimizer = lit.make_optimizer([{"params": list(model.parameters())}])
     split = TrainSplit(data.tables["train"], **data.parts())
     steps = TrainSteps(num_samples=len(split), batch_size=cfg.data.batch_size)
     collate = Collate(inputs=data.inputs, targets=data.targets)
-    loader = make_loader(split, steps, collate, num_workers=cfg.data.num_workers, pin_memory=False)
+    loader = make_loader(split, steps, collate, num_workers=cfg.data.num_workers, pin_memory=on_gpu)
     started = 0.0
-    for number, [batch] in enumerate(loader):
-        losses = {name: total / count.clamp(min=1) for name, (total, count) in model.losses(batch).items()}
-        loss = sum(model.tasks[name].weight * value for name, value in losses.items())
+    for number, [batch] in enumerate(chain.from_iterable(repeat(loader))):
+        with torch.autocast(device.type, torch.bfloat16, enabled=cfg.trainer.precision == "bf16-mixed"):
+            sums = model.losses(batch.to(device, non_blocking=True))
+            losses = {name: total / count.clamp(min=1) for name, (total, count) in sums.items()}
+            loss = sum(model.tasks[name].weight * value for name, value in losses.items())
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.trainer.gradient_clip_val)
         optimizer.step()
         if number + 1 == WARMUP_STEPS:
-            started = time.perf_counter()
+            started = now()
         if number + 1 == WARMUP_STEPS + STEPS:
             break
-    return STEPS * cfg.data.batch_size / (time.perf_counter() - started)
+    return STEPS * cfg.data.batch_size / (now() - started)
 
 
 def main() -> None:
@@ -86,8 +100,8 @@ def main() -> None:
     keep_freed_memory()  # as a run does; both loops are of this process
     with tempfile.TemporaryDirectory() as folder:
         length = [
-            f"trainer.limit_train_batches={WARMUP_STEPS + STEPS}",
-            "trainer.max_epochs=1",
+            f"trainer.max_steps={WARMUP_STEPS + STEPS}",
+            f"trainer.max_epochs={WARMUP_STEPS + STEPS}",
             "trainer.limit_val_batches=0",
         ]
         cfg = compose([*sys.argv[1:], *length, f"run_dir={folder}"])

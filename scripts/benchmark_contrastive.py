@@ -1,6 +1,6 @@
 """Peak memory and time of the contrastive loss with its gradients, in chunks against whole.
 
-    python scripts/benchmark_contrastive.py [SIZE ...]
+    python scripts/benchmark_contrastive.py [--gpu] [SIZE ...]
 
 Both directions of InfoNCE over SIZE pairs of 256-wide features (8,192 and 32,768 unless told), a process each. Whole,
 the loss holds several SIZE x SIZE matrices; where that is more than the free memory it is left out.
@@ -29,7 +29,8 @@ MATRICES = 7  # float32 of SIZE x SIZE that stand at once when the loss is compu
 
 def direction(queries: Tensor, keys: Tensor, scale: Tensor, *, chunk: int) -> Tensor:
     """The mean of InfoNCE of queries against keys, as `mmtrain.tasks.contrastive` computes it."""
-    ids, valid = torch.arange(1, len(keys) + 1), torch.ones(len(keys), dtype=torch.bool)
+    ids = torch.arange(1, len(keys) + 1, device=keys.device)
+    valid = torch.ones_like(ids, dtype=torch.bool)
     related = Related(ids, ids, ids)
 
     def block(queries: Tensor, asked: Tensor, valid_queries: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,45 +40,68 @@ def direction(queries: Tensor, keys: Tensor, scale: Tensor, *, chunk: int) -> Te
     return total / count
 
 
-def peak_memory() -> int:
-    """The most bytes that this process held so far."""
+def peak_memory(device: str) -> int:
+    """The most bytes that this process held so far, on the GPU or in memory."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def measure(size: int, chunk: int) -> dict[str, float]:
+def now(device: str) -> float:
+    """Seconds; what a GPU was told to do is done."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def measure(size: int, chunk: int, device: str) -> dict[str, float]:
     """Of this process: seconds of forward and backward, MiB above what it held before, loss and a gradient's norm."""
-    torch.manual_seed(0)
-    left, right = (F.normalize(torch.randn(size, WIDTH), dim=1).requires_grad_() for _ in range(2))
-    scale = torch.tensor(10.0, requires_grad=True)
+    generator = torch.Generator().manual_seed(0)
+    left, right = (
+        F.normalize(torch.randn(size, WIDTH, generator=generator), dim=1).to(device).requires_grad_() for _ in range(2)
+    )
+    scale = torch.tensor(10.0, device=device, requires_grad=True)
     direction(left[:8], right[:8], scale, chunk=8).backward()  # what torch sets up once is not counted
     left.grad = None
-    before, started = peak_memory(), time.perf_counter()
+    before, started = peak_memory(device), now(device)
     loss = (direction(left, right, scale, chunk=chunk) + direction(right, left, scale, chunk=chunk)) / 2
     loss.backward()
-    seconds = time.perf_counter() - started
+    seconds = now(device) - started
     assert left.grad is not None
-    grad_norm = float(left.grad.norm())
-    return {"seconds": seconds, "mib": (peak_memory() - before) / 2**20, "loss": float(loss), "grad_norm": grad_norm}
+    return {
+        "seconds": seconds,
+        "mib": (peak_memory(device) - before) / 2**20,
+        "loss": float(loss.detach()),
+        "grad_norm": float(left.grad.norm()),
+    }
 
 
-def main(sizes: list[int]) -> None:
+def free_memory(device: str) -> int:
+    """Bytes."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def main(sizes: list[int], device: str) -> None:
     """Measure each in a process of its own and print the table."""
-    table = Table(title=f"InfoNCE, both directions, {WIDTH} wide, {torch.get_num_threads()} threads")
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+    table = Table(title=f"InfoNCE, both directions, {WIDTH} wide, float32, {where}")
     for heading in ("pairs", "chunk", "peak memory", "seconds", "loss", "norm of a gradient"):
         table.add_column(heading, justify="right")
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = free_memory(device)
     for size in sizes:
         for chunk in (*CHUNKS, size):
             if chunk == size and MATRICES * 4 * size**2 > free:
                 table.add_row(f"{size:,}", "whole", f"some {MATRICES * 4 * size**2 / 2**30:.0f} GiB: left out")
                 continue
-            command = [sys.executable, __file__, "--one", str(size), str(chunk)]
+            command = [sys.executable, __file__, "--one", str(size), str(chunk), device]
             done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             table.add_row(
                 f"{size:,}",
                 "whole" if chunk == size else f"{chunk:,}",
                 f"{done['mib']:,.0f} MiB",
-                f"{done['seconds']:.1f}",
+                f"{done['seconds']:.3g}",
                 f"{done['loss']:.6f}",
                 f"{done['grad_norm']:.6g}",
             )
@@ -85,7 +109,9 @@ def main(sizes: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--one"]:
-        print(json.dumps(measure(int(sys.argv[2]), int(sys.argv[3]))))
+    given = sys.argv[1:]
+    if given[:1] == ["--one"]:
+        print(json.dumps(measure(int(given[1]), int(given[2]), given[3])))
     else:
-        main([int(size) for size in sys.argv[1:]] or list(SIZES))
+        sizes = [int(size) for size in given if size != "--gpu"]
+        main(sizes or list(SIZES), "cuda" if "--gpu" in given else "cpu")

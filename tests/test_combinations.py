@@ -78,13 +78,18 @@ def batch_of(inputs: dict[str, Padded], lacking: str) -> Batch:
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_one_training_step(name: str) -> None:
+    take_steps(name, fitting(), torch.device("cpu"))
+
+
+def take_steps(name: str, pairs: list[tuple[str, str]], device: torch.device) -> None:
+    """One step of an encoder, and of its partner, under each pair of a fusion and a task."""
     modality = name.split("/")[0]
     torch.manual_seed(0)
     values, mask = make_inputs(name)
     other, other_encoder, other_input = partner(modality)
     encoders = {modality: MAKERS[name](0.1), other: other_encoder.float()}  # made once: it goes on learning
     floats = values.float() if values.is_floating_point() else values
-    for fusion, task in fitting():
+    for fusion, task in pairs:
         batch = batch_of({modality: Padded(floats, mask), other: other_input}, lacking=modality)
         if task == "ranking":
             batch = replace(batch, keys={m: torch.ones_like(k) for m, k in batch.keys.items()})
@@ -92,9 +97,9 @@ def test_one_training_step(name: str) -> None:
             batch = replace(batch, targets=batch.targets | {"answer": SENTENCES})
         if (task == "masked_text" and modality != "text") or (task == "masked_image" and name != "image/vit"):
             continue  # of the other one of the pair, or of an encoder that cannot leave patches out
-        model = model_of(encoders, fusion, task)
+        model = model_of(encoders, fusion, task).to(device)
         before = [parameter.detach().clone() for parameter in model.encoders.parameters()]
-        total, count = step(model, batch)
+        total, count = step(model, batch.to(device))
         assert total.isfinite() and count > 0, (fusion, task)
         assert task.startswith("masked") or count == COUNTS.get(task, 3), (fusion, task)
         still = [n for n, p in model.named_parameters() if p.grad is None]
