@@ -31,7 +31,9 @@ def main() -> None:
     # threads that wait for work give their core away: with a loader or another run beside them, spinning costs 5 times
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.path.insert(0, str(Path.cwd()))  # the user's own classes, as `python -m` would find them
-    args = get_args_parser().parse_args()
+    args = get_args_parser().parse_intermixed_args()
+    flags = [word for word in sys.argv[1:] if word not in args.overrides]
+    sys.argv[1:] = [*flags, *args.overrides]  # Hydra's own reading of them stops at a flag between overrides
     is_job = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
     if args.config_name is None and is_job:
         overrides, faults = with_overrides_of_run([spelled(o) for o in args.overrides])
@@ -39,7 +41,7 @@ def main() -> None:
         if faults:
             print("\n".join(faults), file=sys.stderr)
             sys.exit(2)
-        sys.argv[1:] = [*(a for a in sys.argv[1:] if a not in args.overrides), *overrides]
+        sys.argv[1:] = [*flags, *overrides]
     jobs: list[Job] = []
     hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=CONFIG_NAME)(Job.into(jobs))()
     if jobs and jobs[0].sweep_dir is not None:

@@ -61,7 +61,7 @@ def measure(size: int, chunk: int, device: str) -> dict[str, float]:
         F.normalize(torch.randn(size, WIDTH, generator=generator), dim=1).to(device).requires_grad_() for _ in range(2)
     )
     scale = torch.tensor(10.0, device=device, requires_grad=True)
-    direction(left[:8], right[:8], scale, chunk=8).backward()  # what torch sets up once is not counted
+    direction(left[:16], right[:16], scale, chunk=8).backward()  # what torch sets up once is not counted
     left.grad = None
     before, started = peak_memory(device), now(device)
     loss = (direction(left, right, scale, chunk=chunk) + direction(right, left, scale, chunk=chunk)) / 2

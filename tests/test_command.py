@@ -70,7 +70,9 @@ def test_help_lists_options_of_the_users_own(home: Path) -> None:
     assert re.search(r"^encoder/image: .*mine, .*vit$", done.stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("args", [["encoder=vitt"], ["-m", "encoder=vit,vitt", "run_dir=out"]])
+@pytest.mark.parametrize(
+    "args", [["encoder=vitt"], ["-m", "encoder=vit,vitt", "run_dir=out"], ["run_dir=out", "-m", "encoder=vit,vitt"]]
+)
 def test_a_wrong_command_ends_with_2_and_leaves_nothing(tmp_path: Path, args: list[str]) -> None:
     """Nor does it matter where it is called from."""
     done = command(*args, cwd=tmp_path)
@@ -85,6 +87,12 @@ def test_a_wrong_command_in_the_checkout_leaves_nothing() -> None:
     done = command("encoder=vitt", "trainer.max_epoch=3", cwd=ROOT)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 4)
     assert sorted(ROOT.iterdir()) == before
+
+
+def test_flags_may_stand_anywhere(tmp_path: Path) -> None:
+    done = command("seed=3", "--cfg", "job", "dim=32", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "\nseed: 3\n" in done.stdout and "\ndim: 32\n" in done.stdout
 
 
 def test_testing_needs_a_run(tmp_path: Path) -> None:
