@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 
 VENV := .venv
 READY := $(VENV)/.ready
@@ -23,7 +23,8 @@ demo: $(READY) ## train the default model on OpenMoji and say where its report l
 train: $(READY) ## train something else: make train ARGS="encoder=resnet fusion=concat"
 	$(BIN)/python train.py $(ARGS)
 
-# One thread a worker: two workers with a thread pool each would fight for the cores.
+# One thread a worker: workers with a thread pool each would fight for the cores. Three keep two cores busy, because some
+# tests wait for processes that they start.
 test: $(READY) ## run the tests; some of them: make test ARGS="-k fusion"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
