@@ -33,7 +33,7 @@ def main() -> None:
     sys.path.insert(0, str(Path.cwd()))  # the user's own classes, as `python -m` would find them
     args = get_args_parser().parse_intermixed_args()
     flags = [word for word in sys.argv[1:] if word not in args.overrides]
-    sys.argv[1:] = [*flags, *args.overrides]  # Hydra's own reading of them stops at a flag between overrides
+    sys.argv[1:] = [*args.overrides, *flags]  # Hydra's own reading of them stops at a flag between overrides
     is_job = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
     if args.config_name is None and is_job:
         overrides, faults = with_overrides_of_run([spelled(o) for o in args.overrides])
@@ -41,7 +41,7 @@ def main() -> None:
         if faults:
             print("\n".join(faults), file=sys.stderr)
             sys.exit(2)
-        sys.argv[1:] = [*flags, *overrides]
+        sys.argv[1:] = [*overrides, *flags]
     jobs: list[Job] = []
     hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=CONFIG_NAME)(Job.into(jobs))()
     if jobs and jobs[0].sweep_dir is not None:

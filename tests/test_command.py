@@ -93,6 +93,9 @@ def test_flags_may_stand_anywhere(tmp_path: Path) -> None:
     done = command("seed=3", "--cfg", "job", "dim=32", cwd=tmp_path)
     assert done.returncode == 0
     assert "\nseed: 3\n" in done.stdout and "\ndim: 32\n" in done.stdout
+    done = command("seed=3", "--info", "config", cwd=tmp_path)
+    assert done.returncode == 0
+    assert command("seed=3", "dim=32", "--info", cwd=tmp_path).returncode == 0  # an override is not its value
 
 
 def test_testing_needs_a_run(tmp_path: Path) -> None:

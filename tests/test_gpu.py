@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmtrain.command import config_dir
+from tests.balance.test_ranks import BALANCES
 from tests.encoders.test_encoders import MAKERS
 from tests.runs import assert_same_run, rows_of, run_tiny, stop_and_resume
 from tests.test_combinations import FUSIONS, fitting, take_steps
@@ -14,7 +14,6 @@ from tests.test_numerics import Plant, run_with, spoil_a_picture
 from tests.tiny import make_tables
 
 pytestmark = pytest.mark.gpu
-BALANCES = sorted(path.stem for path in (config_dir() / "balance").glob("*.yaml"))
 PRECISIONS = ["32", "bf16-mixed", "16-mixed"]
 GPU = ["trainer=gpu", "trainer.benchmark=false", "trainer.deterministic=true"]
 
