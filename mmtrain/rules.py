@@ -271,9 +271,10 @@ def rule_tasks(run: Composed) -> Iterator[str]:
             key = f"task.{name!s}.target"
             near = difflib.get_close_matches(str(task.target), known, n=1) or known[:1]
             mend = f"did you mean {near[0]}? Else" if near else "You can"
+            kind = "text" if "decoder" in task else "class"
             yield (
                 f"{key} = {task.target}, but data.targets has {', '.join(known) or 'none'} ({run.where(key)})\n"
-                f"    {mend} learn it with +target@data.targets.{task.target}=class"
+                f"    {mend} learn it with +target@data.targets.{task.target}={kind}"
             )
 
 

@@ -61,7 +61,7 @@ SMALL_MODELS = {
 
 # What a task of sentences is told of its target
 TARGETS_OF = {
-    "captioning": ("+target@data.targets.caption=text", "+data.columns.caption=caption"),
+    "captioning": (),
     "generation": ("+target@data.targets.sentence=text", "+data.columns.sentence=caption"),
     "vqa_generative": ("target@data.targets.answer=text", "data.columns.answer=caption"),
 }

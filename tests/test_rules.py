@@ -148,7 +148,7 @@ BAD = {
         ),
         (
             "task.classification.target=lable",
-            "task.classification.target = lable, but data.targets has label, labels, number, answer ({})\n"
+            "task.classification.target = lable, but data.targets has label, labels, number, answer, caption ({})\n"
             "    did you mean label? Else learn it with +target@data.targets.lable=class",
         ),
     ],
@@ -352,8 +352,13 @@ def test_data_that_lacks_what_a_task_reads_is_named_with_the_files_of_the_tasks(
         "    did you mean image?"
     ]
     assert faults("~target@data.targets.label", "~target@data.targets.labels") == [
-        "task.classification.target = label, but data.targets has number, answer (configs/task/classification.yaml)\n"
+        "task.classification.target = label, but data.targets has number, answer, caption (configs/task/classification.yaml)\n"
         "    did you mean number? Else learn it with +target@data.targets.label=class"
+    ]
+    assert faults("task=[captioning]", "task.captioning.target=captions") == [
+        "task.captioning.target = captions, but data.targets has label, labels, number, answer, caption"
+        " (override task.captioning.target=captions)\n"
+        "    did you mean caption? Else learn it with +target@data.targets.captions=text"
     ]
 
 

@@ -41,6 +41,7 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "labels": ("labels", "classes", "categories", "tags"),
     "number": ("number", "score", "rating", "value", "price"),
     "answer": ("answer", "answers"),
+    "caption": ("caption", "captions", "text", "sentence", "sentences", "title", "description", "txt", "transcript"),
 }
 Column = str | list[str]
 
