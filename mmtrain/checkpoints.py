@@ -12,19 +12,39 @@ from torch import nn
 
 import mmtrain
 from mmtrain.errors import ConfigError
+from mmtrain.weights import SUFFIX, read_weights
 from mmtrain.whole import NO_MANIFEST, broken
 
+WEIGHTS = f"best{SUFFIX}"  # of the best checkpoint, beside it
 _MEND = "name another, such as RUN/checkpoints/last.ckpt"
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of this project, if it is whole; loading runs no code.
+    """Read a checkpoint of this project, or its weights alone, if it is whole; loading runs no code.
 
     Raises:
         ConfigError: when there is no such file, it is not one, not whole, or of a newer version.
     """
     if not path.is_file():
         raise ConfigError(f"{path} does not exist\n    {_MEND}")
+    checkpoint = _read_weights(path) if path.suffix == SUFFIX else _read_archive(path)
+    written_by = checkpoint["mmtrain"]["version"]
+    if Version(written_by) > Version(mmtrain.__version__):
+        raise ConfigError(
+            f"{path} was written by mmtrain {written_by}, and this is {mmtrain.__version__}\n"
+            f"    install mmtrain {written_by} or newer"
+        )
+    return checkpoint
+
+
+def _read_weights(path: Path) -> dict[str, Any]:
+    try:
+        return read_weights(path)
+    except ValueError as error:
+        raise ConfigError(f"{path} is not whole: {error}\n    {_MEND}") from error
+
+
+def _read_archive(path: Path) -> dict[str, Any]:
     if not zipfile.is_zipfile(path):
         raise ConfigError(f"{path} is not a checkpoint, or only a part of one\n    {_MEND}")
     why = broken(path)
@@ -43,12 +63,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not a checkpoint of mmtrain\n    {_MEND}")
     if why is not None:
         raise ConfigError(f"{path} is not whole: {why}\n    {_MEND}")
-    written_by = checkpoint["mmtrain"]["version"]
-    if Version(written_by) > Version(mmtrain.__version__):
-        raise ConfigError(
-            f"{path} was written by mmtrain {written_by}, and this is {mmtrain.__version__}\n"
-            f"    install mmtrain {written_by} or newer"
-        )
     return checkpoint
 
 
@@ -79,12 +93,12 @@ def newest_checkpoint(run_dir: Path) -> Newest:
 
 
 def best_checkpoint(run_dir: Path) -> Path:
-    """The best checkpoint of a run folder, or its last.
+    """The best checkpoint of a run folder, or its last, or the weights that are left of it.
 
     Raises:
         ConfigError: when it has none.
     """
-    for name in ("best.ckpt", "last.ckpt"):
+    for name in ("best.ckpt", "last.ckpt", WEIGHTS):
         if (path := run_dir / "checkpoints" / name).exists():
             return path
     raise ConfigError(

@@ -57,7 +57,8 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
 # Keys that the program itself reads; those of a part are its constructor's.
 NEEDED = (
     *("mode", "seed", "run_dir", "resume", "resume_allow", "init_from", "monitor", "test.subsets"),
-    *("checkpoint.mode", "checkpoint.every_n_steps", "checkpoint.every_minutes", "checkpoint.background"),
+    *("checkpoint.mode", "checkpoint.every_n_steps", "checkpoint.every_minutes"),
+    *("checkpoint.background", "checkpoint.safetensors"),
     *("data", "encoder", "task", "balance", "optimizer", "schedule", "trainer", "logger", "callbacks"),
     *("data.inputs", "data.source", "data.targets", "data.batch_size"),
     *("trainer.devices", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.max_skipped"),
@@ -333,6 +334,12 @@ def rule_files(run: Composed) -> Iterator[str]:
         )
     for key in ("resume", "init_from"):
         value = run.get(key)
+        if key == "resume" and str(value).endswith(".safetensors") and run.get("mode") == "fit":
+            yield (
+                f"resume = {value} holds weights alone, no optimizer and no place in the data ({run.where(key)})\n"
+                f"    start a new run with init_from={value}, or go on from a .ckpt"
+            )
+            continue
         if value is None or (key == "resume" and value == "auto") or Path(str(value)).is_file():
             continue
         what = "is a folder" if Path(str(value)).is_dir() else "does not exist"

@@ -31,6 +31,7 @@ from mmtrain.callbacks.parts import describe_parts, parts_table
 from mmtrain.callbacks.quarantine import Quarantine
 from mmtrain.callbacks.skips import Skips
 from mmtrain.checkpoints import (
+    WEIGHTS,
     best_checkpoint,
     check_same_model,
     load_checkpoint,
@@ -51,6 +52,7 @@ from mmtrain.report.table import metrics_table
 from mmtrain.same_run import check_same_run, facts_of
 from mmtrain.transfer import take_weights
 from mmtrain.types import Attended
+from mmtrain.weights import write_weights
 
 # a log file is as wide as the tables need
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -129,9 +131,12 @@ def fit(cfg: DictConfig) -> None:
     try:
         trainer.fit(lit, datamodule=data, ckpt_path=resume, weights_only=True)
         record.trained(trainer)
+        best = load_checkpoint(best_checkpoint(folder))
+        if cfg.checkpoint.safetensors and is_main():
+            write_weights(best, folder / "checkpoints" / WEIGHTS)
         if "test" in data.tables:
             # not by ckpt_path: Lightning's averaging callback would load the weights before averaging
-            lit.load_state_dict(load_checkpoint(best_checkpoint(folder))["state_dict"])
+            lit.load_state_dict(best["state_dict"])
             trainer.test(lit, datamodule=data, verbose=False)
             record.tested()
         record.finish("done")
@@ -340,7 +345,8 @@ def _refuse_to_write_over(folder: Path) -> None:
     """
     if not is_main():
         return
-    held = [n for n in ("summary.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt") if (folder / n).exists()]
+    kept = ("summary.json", *(f"checkpoints/{name}" for name in ("last.ckpt", "best.ckpt", WEIGHTS)))
+    held = [name for name in kept if (folder / name).exists()]
     if held:
         raise ConfigError(
             f"run_dir = {folder} already holds a run ({', '.join(held)})\n"

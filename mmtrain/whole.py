@@ -13,8 +13,9 @@ import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,21 +43,29 @@ def write_whole(checkpoint: Mapping[str, Any], path: Path) -> None:
     Raises:
         ConfigError: when there is no room, or it cannot be written.
     """
+    try:
+        with placed(path) as part:
+            _check_room(checkpoint, path)
+            with part.open("wb") as file:
+                torch.save(dict(checkpoint), file)
+            with zipfile.ZipFile(part, "a") as archive:
+                archive.writestr(MANIFEST, json.dumps({"records": _records(archive)}))
+    except (OSError, RuntimeError, zipfile.BadZipFile) as error:  # torch says RuntimeError when a write fails
+        reason = str(error).splitlines()[0][:160]
+        raise ConfigError(_not_written(checkpoint, path, f"it cannot be written: {reason}")) from error
+
+
+@contextmanager
+def placed(path: Path) -> Iterator[Path]:
+    """A file to write beside `path`, which it replaces once it is on the disk; without a trace when writing fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:
         part.unlink(missing_ok=True)  # of a run that was killed while it wrote
-        _check_room(checkpoint, path)
-        with part.open("wb") as file:
-            torch.save(dict(checkpoint), file)
-        with zipfile.ZipFile(part, "a") as archive:
-            archive.writestr(MANIFEST, json.dumps({"records": _records(archive)}))
+        yield part
         _sync(part)
         part.replace(path)
         _sync(path.parent)
-    except (OSError, RuntimeError, zipfile.BadZipFile) as error:  # torch says RuntimeError when a write fails
-        reason = str(error).splitlines()[0][:160]
-        raise ConfigError(_not_written(checkpoint, path, f"it cannot be written: {reason}")) from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -264,6 +264,11 @@ BAD = {
     ],
     "rule_files": [
         (
+            "resume=best.safetensors",
+            "resume = best.safetensors holds weights alone, no optimizer and no place in the data ({})\n"
+            "    start a new run with init_from=best.safetensors, or go on from a .ckpt",
+        ),
+        (
             "resume=gone.ckpt",
             "resume = gone.ckpt does not exist ({})\n    name a checkpoint, such as RUN/checkpoints/last.ckpt",
         ),
@@ -352,7 +357,8 @@ def test_data_that_lacks_what_a_task_reads_is_named_with_the_files_of_the_tasks(
         "    did you mean image?"
     ]
     assert faults("~target@data.targets.label", "~target@data.targets.labels") == [
-        "task.classification.target = label, but data.targets has number, answer, caption (configs/task/classification.yaml)\n"
+        "task.classification.target = label, but data.targets has number, answer, caption"
+        " (configs/task/classification.yaml)\n"
         "    did you mean number? Else learn it with +target@data.targets.label=class"
     ]
     assert faults("task=[captioning]", "task.captioning.target=captions") == [

@@ -28,7 +28,7 @@ def calm(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_run_folder_is_whole(calm: Path) -> None:
     names = {path.name for path in calm.iterdir()}
     assert {"config.yaml", "metrics.csv", "summary.json", "report.html", "checkpoints", "tokenizer.json"} <= names
-    assert {p.name for p in (calm / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {p.name for p in (calm / "checkpoints").iterdir()} == {"best.ckpt", "best.safetensors", "last.ckpt"}
     summary = json.loads((calm / "summary.json").read_text())
     assert summary["status"] == "done"
     assert summary["steps"] == 2 * STEPS_PER_EPOCH
