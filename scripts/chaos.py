@@ -153,13 +153,13 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + 20
-    while _session(process.pid) and time.monotonic() < deadline:
+    while session_of(process.pid) and time.monotonic() < deadline:
         time.sleep(0.02)
-    if left := _session(process.pid):
+    if left := session_of(process.pid):
         raise RuntimeError(f"processes {left} were left behind by a kill")
 
 
-def _session(leader: int) -> list[int]:
+def session_of(leader: int) -> list[int]:
     """Processes of a session that are alive; of ranks, which have sessions of their own, those that name it."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
