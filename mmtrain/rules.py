@@ -406,6 +406,7 @@ RULES: tuple[Rule, ...] = (
     rule_devices,
     rule_step_split,
     rule_duration,
+    rule_max_time,
     rule_monitor,
     rule_files,
 )

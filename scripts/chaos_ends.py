@@ -41,7 +41,7 @@ class Case(NamedTuple):
         what: for the table.
         more: overrides.
         when: whether its moment has come, of the run folder and the folder of the data.
-        whom: which process is meant, of the leader's id.
+        whom: which process is meant, of the leader's id; a negative number: its process group.
         signal: what is sent to it.
         status: with which the run must end.
     """
@@ -72,6 +72,11 @@ def while_drawing(folder: Path, cache: Path) -> bool:
 def leader(process: int) -> int:
     """The process that was started."""
     return process
+
+
+def everyone(process: int) -> int:
+    """All of one machine, as a cluster does it."""
+    return -process
 
 
 def a_rank(number: int) -> Callable[[int], int]:
@@ -106,6 +111,7 @@ CASES = {
     "background": Case(
         "the same, written in the background", ["checkpoint.background=true"], while_writing, leader, TERM, 143
     ),
+    "everyone": Case("SIGTERM to a run and its workers", WORKERS, at_step(12), everyone, TERM, 143),
     "ranks": Case("SIGTERM to the launcher of two ranks", RANKS, at_step(12), leader, TERM, 143),
     "rank-0": Case("rank 0 of two killed", RANKS, at_step(12), a_rank(0), KILL, 137),
     "rank-1": Case("rank 1 of two killed", RANKS, at_step(12), a_rank(1), KILL, 137),

@@ -84,14 +84,21 @@ def test_two_processes_take_the_steps_of_one(tuning: list[str], tables: Path, tm
         torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("ranks", [[], ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]])
-def test_sigterm_leaves_a_checkpoint_to_go_on_from(ranks: list[str], tables: Path, tmp_path: Path) -> None:
+RANKS = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+
+
+@pytest.mark.parametrize(("ranks", "to_all"), [([], False), (RANKS, False), (["data.num_workers=1"], True)])
+def test_sigterm_leaves_a_checkpoint_to_go_on_from(
+    ranks: list[str], to_all: bool, tables: Path, tmp_path: Path
+) -> None:
+    """A cluster sends it to every process of a job: workers go on until the step is done."""
     folder = tmp_path / "run"
-    process = subprocess.Popen(command(tables, folder, *ranks, "trainer.max_epochs=2000"), stdout=subprocess.DEVNULL)
+    words = command(tables, folder, *ranks, "trainer.max_epochs=2000")
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 200
     while len(_steps(folder)) < 9 and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
+    os.kill(-process.pid if to_all else process.pid, signal.SIGTERM)
     assert process.wait(timeout=60) == 143
     stopped_at = _steps(folder)[-1]
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == stopped_at

@@ -122,10 +122,11 @@ def make_loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
-        worker_init_fn=_ignore_ctrl_c,
+        worker_init_fn=_leave_stopping_to_main,
     )
 
 
-def _ignore_ctrl_c(worker: int) -> None:
-    """A terminal sends it to workers, too; it is the main process that finishes its step and leaves."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_stopping_to_main(worker: int) -> None:
+    """Terminals and clusters send signals to workers, too; the main process needs them to finish its step and leave."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(signum, signal.SIG_IGN)
