@@ -76,6 +76,7 @@ class Sample:
         keys: by modality, a hash of the content: two rows with one key have the same content there. A row can know
             the key of a content that it does not carry, such as a second caption of a picture that comes once.
         bad: rows that could not be read and whose place this one takes; in evaluation the row itself.
+        references: by name of a target of sentences, in evaluation: every sentence that is right.
     """
 
     id: str = ""
@@ -84,6 +85,7 @@ class Sample:
     targets: dict[str, Tensor] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
     bad: list[Bad] = field(default_factory=list)
+    references: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -99,6 +101,7 @@ class Batch:
         labelled: by name (B,), bool.
         keys: by modality (B,), int64, equal where the content is equal; 0 where the row knows of none.
         bad: rows that could not be read, in the order in which they were met.
+        references: by name of a target of sentences, in evaluation, for each row every sentence that is right.
     """
 
     ids: list[str]
@@ -109,6 +112,7 @@ class Batch:
     labelled: dict[str, Tensor]
     keys: dict[str, Tensor]
     bad: list[Bad] = field(default_factory=list)
+    references: dict[str, list[list[str]]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -135,6 +139,7 @@ class Batch:
             labelled={k: move(v) for k, v in self.labelled.items()},
             keys={k: move(v) for k, v in self.keys.items()},
             bad=self.bad,
+            references=self.references,
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":

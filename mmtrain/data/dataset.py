@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from mmtrain.data.columns import Column, cell_of, is_empty
 from mmtrain.data.image import ImageInput
-from mmtrain.data.kinds import InputKind, TargetKind
+from mmtrain.data.kinds import InputKind, Referenced, TargetKind
 from mmtrain.data.modality_dropout import drop_modalities
 from mmtrain.data.order import KeyedOrder, Order, draw_seed, mix
 from mmtrain.data.tables import cells_of, rows_at
@@ -115,9 +115,12 @@ class TrainSplit(Dataset[Sample]):
             drop_modalities(sample, self.modality_dropout, seed=seed)
         labelled = not train or mix(self.seed, row) < self.labelled_share * 2**64
         for name, target in self.targets.items() if labelled else ():
-            value = target.load(cell_of(cells, self.columns.get(name)))
+            cell = cell_of(cells, self.columns.get(name))
+            value = target.load(cell)
             if value is not None:
                 sample.targets[name] = value
+                if not train and isinstance(target, Referenced):
+                    sample.references[name] = target.references(cell)
         return sample
 
 
@@ -255,4 +258,9 @@ class Collate:
             labelled={t: torch.tensor([t in s.targets for s in samples]) for t in self.targets},
             keys={m: torch.tensor([s.keys.get(m, 0) for s in samples]) for m in self.inputs},
             bad=[bad for s in samples for bad in s.bad],
+            references={
+                t: [s.references.get(t, []) for s in samples]
+                for t in self.targets
+                if any(t in s.references for s in samples)
+            },
         )

@@ -105,3 +105,12 @@ class TargetKind(Learned, Protocol):
     def pad(self, values: Sequence[Tensor | None]) -> Tensor:
         """(B, ...) of B cells; what stands for None is arbitrary."""
         ...
+
+
+@runtime_checkable
+class Referenced(Protocol):
+    """A target of sentences, which what was written is compared with."""
+
+    def references(self, value: Any) -> list[str]:
+        """Every sentence of a cell that is not empty, whole, in the spelling in which sentences are written out."""
+        ...

@@ -72,6 +72,15 @@ class TextTarget:
         """(B, L), int64, filled up with [PAD] = 0 to the longest; zeros where a row has none."""
         return self.text.pad(values).values
 
+    def references(self, value: Any) -> list[str]:
+        """Every sentence of a cell: what its tokens would say if none were unknown and none cut off."""
+        from tokenizers import decoders
+
+        tokenizer = self.text.tokenizer
+        spell = decoders.WordPiece(cleanup=True)
+        folded = [tokenizer.normalizer.normalize_str(text) for text in texts_of(value)]
+        return [spell.decode([word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)]) for text in folded]
+
     def words(self, ids: Sequence[int]) -> str:
         """Ids as a person reads them: up to [SEP], without marks, pieces of a word together."""
         from tokenizers import decoders

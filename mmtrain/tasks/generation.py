@@ -150,7 +150,8 @@ class Generation(nn.Module):
             raise FloatingPointError(f"generation of {self.targets[0]}: a logit is not finite")
         metrics["tokens"].update(logits.argmax(dim=1), wanted[counts])
         chosen = (self._valid(batch) & self._to_write(batch)).nonzero().squeeze(1)
-        references = [[sentence(ids, self.known)] for ids in batch.targets[self.targets[0]][chosen].tolist()]
+        right = batch.references.get(self.targets[0], [])  # none when no row of the batch has a sentence
+        references = [right[row] for row in chosen.tolist()]
         metrics["sentences"].update(self._write(predictions, batch, chosen), references, batch.rows[chosen])
 
     def _to_write(self, batch: Batch) -> Tensor:

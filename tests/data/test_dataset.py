@@ -11,8 +11,18 @@ from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit
 from mmtrain.data.files import read_folder
 from mmtrain.data.image import key_of
 from mmtrain.data.order import draw_seed, mix, permuted
+from mmtrain.data.text_target import TextTarget
 from mmtrain.types import Batch, Sample
-from tests.data.parts import NAMES, WHOLE, draw_pictures, fitted_label, fitted_text_input, image_input, write_rows
+from tests.data.parts import (
+    NAMES,
+    WHOLE,
+    draw_pictures,
+    fitted_label,
+    fitted_text_input,
+    image_input,
+    text_input,
+    write_rows,
+)
 from tests.data.test_tables import OneByOne
 
 COLUMNS = {"image": "image", "text": "caption", "label": "label"}
@@ -178,6 +188,19 @@ def test_training_draws_each_of_several_captions(tmp_path: Path) -> None:
     keys = [s.keys["text"] for s in samples if s.id == "x"]
     counts = {text: keys.count(key_of(text)) for text in ("a red cat", "the golden fish", "a grey mouse")}
     assert sum(counts.values()) == 60 and min(counts.values()) > 8
+
+
+def test_evaluation_knows_every_sentence_that_is_right(tmp_path: Path) -> None:
+    target = TextTarget(text=text_input(algorithm="wordpiece", vocab_size=200))
+    target.fit(NAMES, tmp_path)
+    rows = [{"id": "a", "caption": ["a red cat", "a zebra"]}, {"id": "b", "caption": None}]
+    table = table_of(tmp_path, rows)
+    given = parts(tmp_path, columns={"said": "caption"}, inputs={}, targets={"said": target})
+    collate = Collate(inputs={}, targets={"said": target})
+    evaluated = collate.batch(EvalSplit(table, **given).__getitems__([(0, 0), (0, 1), (0, -1)]))
+    assert evaluated.references == {"said": [["a red cat", "a zebra"], [], []]}
+    assert evaluated.to("cpu").references == evaluated.references
+    assert collate.batch(TrainSplit(table, **given).__getitems__([(0, 0), (0, 1)])).references == {}
 
 
 def test_evaluation_asks_with_each_of_several_captions(tmp_path: Path) -> None:

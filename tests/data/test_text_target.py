@@ -51,6 +51,16 @@ def test_tasks_are_told_of_the_tokens() -> None:
     assert max(i for name in NAMES for i in ids(fitted(), name)) < len(known.names) <= 200
 
 
+def test_what_is_written_is_compared_with_every_whole_sentence() -> None:
+    """Words that training never saw and what is behind `max_length` are part of what is right."""
+    target = fitted(max_length=4)
+    assert target.references("A Zebra’s stripes, 2nd of 3") == ["a zebra ’ s stripes, 2nd of 3"]
+    assert target.references([NAMES[0], " ", "ｂ  c"]) == [NAMES[0].lower(), "b c"]
+    plain = fitted()
+    for name in NAMES:
+        assert plain.references(name) == [plain.words(ids(plain, name))]
+
+
 def test_words_come_back() -> None:
     target = fitted()
     assert [target.words(ids(target, name)) for name in NAMES] == list(NAMES)

@@ -57,8 +57,12 @@ def batch_of(
 ) -> Batch:
     length = max([len(s) for s in sentences] + [1])
     ids = torch.tensor([s + [KNOWN.pad] * (length - len(s)) for s in sentences])
-    batch = make_batch(image, text, first=first)
-    return replace(batch, targets={"caption": ids}, labelled={"caption": torch.tensor([bool(s) for s in sentences])})
+    return replace(
+        make_batch(image, text, first=first),
+        targets={"caption": ids},
+        labelled={"caption": torch.tensor([bool(s) for s in sentences])},
+        references={"caption": [[sentence(s, KNOWN)] if s else [] for s in sentences]},
+    )
 
 
 def loss_of(model: MultimodalModel, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -77,6 +81,18 @@ def scored(model: MultimodalModel, *batches: Batch) -> dict[str, Tensor]:
     for batch in batches:
         task.update(metrics, model.view(batch).predictions("captioning"), batch)
     return metrics.compute()
+
+
+def test_scores_compare_with_the_references_and_not_with_the_tokens() -> None:
+    """Of several right sentences any counts, and one whose words are unknown is not hit by [UNK]."""
+    model, batch = make_model(), batch_of()
+    task = task_of(model)
+    view = model.view(batch).predictions("captioning")
+    said = task._write(view, batch, torch.arange(len(SENTENCES)))
+    other = [["zebra", said[i]] if i != 4 else ["a zebra"] for i in range(len(SENTENCES))]
+    metrics = task.metrics()
+    task.update(metrics, view, replace(batch, references={"caption": other}))
+    assert metrics.compute()["exact_match"] == 1  # the fifth row has nothing to read
 
 
 # ------------------------------------------------------------------------ the loss
