@@ -110,6 +110,21 @@ def test_sigterm_leaves_a_checkpoint_to_go_on_from(
     assert _steps(folder) == list(range(1, stopped_at + 4))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_when_one_of_several_workers_dies_the_run_ends_and_leaves_none(tables: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = command(tables, folder, "data.num_workers=2", "trainer.max_epochs=2000")
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while len(_steps(folder)) < 9 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    assert "a process that loads data" in process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
 def _steps(folder: Path) -> list[int]:
     if not (folder / "metrics.csv").exists():
         return []

@@ -6,8 +6,10 @@ any number of ranks. In evaluation whole batches go to the ranks in turn, so tha
 """
 
 import math
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from threading import Thread
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -127,6 +129,19 @@ def make_loader(
 
 
 def _leave_stopping_to_main(worker: int) -> None:
-    """Terminals and clusters send signals to workers, too; the main process needs them to finish its step and leave."""
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(signum, signal.SIG_IGN)
+    """Terminals and clusters send signals to workers, too; the main process needs them to finish its step and leave.
+
+    SIGTERM from the main process itself is how it ends its workers. Systems that do not say who sent it, such as macOS,
+    are left alone.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
+
+
+def _end_with(main: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid not in (main, os.getppid()):
+        pass
+    os._exit(0)
