@@ -4,15 +4,16 @@ What only the data or another part knows is handed to the parts here, by keyword
 `dims` to the fusion and the tasks, `known_targets` to the tasks, and a fusion that `decides`. The rest stands in YAML.
 """
 
-import difflib
 import inspect
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -22,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from mmtrain.callbacks.interruptions import Interruptions
@@ -35,13 +37,11 @@ from mmtrain.layers.head import Decides
 from mmtrain.lit import LitModel
 from mmtrain.loggers.csv import CSVMetrics
 from mmtrain.model import MultimodalModel
+from mmtrain.rules import OWN_TRAINER_KEYS
 from mmtrain.trained import load_teacher
 from mmtrain.tuning import KEYS as TUNING_KEYS
 from mmtrain.tuning import Tuning, tune
 from mmtrain.whole import WholeCheckpoints
-
-# knobs of configs/trainer that belong to the step and not to Lightning's Trainer
-OWN_TRAINER_KEYS = ("accumulate_grad_batches", "gradient_clip_val", "compile", "max_time", "max_skipped")
 
 
 @runtime_checkable
@@ -389,12 +389,47 @@ def build_trainer(
         "use_distributed_sampler": False,
         "enable_model_summary": False,
     }
-    known = [name for name in inspect.signature(Trainer).parameters if name not in own]
-    for name in [name for name in options if name not in known]:
-        near = difflib.get_close_matches(name, known, n=1)
-        mend = f"did you mean trainer.{near[0]}?" if near else "leave it out"
-        raise ConfigError(f"trainer.{name} is not one of Lightning's keys that can be set\n    {mend}")
-    return Trainer(**options, **own)
+    return _trainer({**options, **own})
+
+
+def _trainer(options: dict[str, Any]) -> Trainer:
+    """Lightning's Trainer.
+
+    Raises:
+        ConfigError: with what it says of a key, or of this machine.
+    """
+    try:
+        return Trainer(**options)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        said = " ".join(str(error).split())
+        mend = "set trainer=cpu, or run where one is" if "gpu backend" in said or "No GPU" in said else ""
+        raise ConfigError(f"trainer: {said}\n    {mend or 'mend the keys of trainer'}") from error
+
+
+def check_parts(cfg: DictConfig) -> None:
+    """Make every part that needs neither data nor weights, and throw it away: before anything is read.
+
+    Raises:
+        ConfigError: with what each of them says that cannot be made so.
+    """
+    weight = [nn.Parameter(torch.zeros(1))]
+    options = {str(k): v for k, v in cfg.trainer.items() if k not in OWN_TRAINER_KEYS}
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trials: list[Callable[[], Any]] = [
+        lambda: make(cfg.optimizer, "optimizer", params=weight),
+        lambda: make(cfg.schedule, "schedule")(0, 10),
+        lambda: _balance(cfg.balance, list(cfg.task)),
+        lambda: _trainer(options | quiet),
+        *(partial(make, node, f"callbacks.{name}") for name, node in cfg.callbacks.items()),
+    ]
+    faults = []
+    for trial in trials:
+        try:
+            trial()
+        except ConfigError as error:
+            faults.append(str(error))
+    if faults:
+        raise ConfigError("\n".join(faults))
 
 
 def build_callbacks(cfg: DictConfig, *, monitor: str | None) -> list[Callback]:

@@ -110,6 +110,8 @@ class Composer:
             return self._blame(overrides) or [_said(error)]
         if any(self._is_lost(o) for o in overrides):
             return self._blame(overrides)
+        if undone := list(_undone(overrides)):
+            return undone
         HydraConfig.instance().set_config(cfg)
         composed = self._composed(cfg, overrides)
         faults = list(self._hidden(composed)) or list(rule_whole(composed)) or list(_unresolved(composed))
@@ -261,6 +263,16 @@ def _names_options(override: str) -> bool:
 def _is_sweep(override: str) -> bool:
     (parsed,) = OverridesParser.create().parse_overrides([override])
     return parsed.is_sweep_override()
+
+
+def _undone(overrides: list[str]) -> Iterator[str]:
+    """Overrides that say nothing, because a later one sets the same key to something else, or all around it."""
+    for place, earlier in enumerate(overrides):
+        key = _key(earlier).replace("/", ".")
+        for later in overrides[place + 1 :]:
+            if later != earlier and f"{key}.".startswith(f"{_key(later).replace('/', '.')}."):
+                yield f"{earlier} is undone by {later}\n    take one of them away"
+                break
 
 
 def _key(override: str) -> str:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmtrain.composed import Composed
 from mmtrain.duration import duration
-from mmtrain.targets import fault_of
+from mmtrain.targets import fault_of, parameters_of
 
 MODES = ("fit", "test", "predict")
 DECODINGS = ("greedy", "beam", "sample")
@@ -63,6 +63,13 @@ NEEDED = (
     *("data.inputs", "data.source", "data.targets", "data.batch_size"),
     *("trainer.devices", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.max_skipped"),
     *("trainer.accumulate_grad_batches", "trainer.gradient_clip_val", "trainer.log_every_n_steps", "trainer.compile"),
+)
+# knobs of configs/trainer that belong to the step and not to Lightning's Trainer
+OWN_TRAINER_KEYS = ("accumulate_grad_batches", "gradient_clip_val", "compile", "max_time", "max_skipped")
+# what build.py gives the Trainer itself
+GIVEN_TO_TRAINER = (
+    *("callbacks", "logger", "plugins", "default_root_dir", "num_sanity_val_steps", "use_distributed_sampler"),
+    *("enable_model_summary", "accumulate_grad_batches", "gradient_clip_val", "max_time"),
 )
 GROUPS = ("data", "data.inputs", "encoder", "task", "trainer", "logger", "callbacks")
 # What build.py adds to what the configuration gives a part, by the first word of its key.
@@ -240,6 +247,30 @@ def rule_devices(run: Composed) -> Iterator[str]:
         )
 
 
+def rule_trainer(run: Composed) -> Iterator[str]:
+    """Lightning's Trainer takes what is set for it."""
+    taken = [
+        name for name in parameters_of("pytorch_lightning.trainer.trainer.Trainer") if name not in GIVEN_TO_TRAINER
+    ]
+    known = [*taken, *OWN_TRAINER_KEYS]
+    for name in map(str, run.cfg.trainer if taken else ()):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            mend = f"did you mean trainer.{near[0]}?" if near else "leave it out"
+            yield f"trainer.{name} is none of the Trainer's keys ({run.where(f'trainer.{name}')})\n    {mend}"
+
+
+def rule_balance(run: Composed) -> Iterator[str]:
+    """A balance has something to weigh."""
+    target = str(run.get("balance._target_"))
+    if len(run.cfg.task) == 1 and target.startswith("mmtrain.") and not target.endswith(".Fixed"):
+        name, (only,) = target.rpartition(".")[2], run.cfg.task
+        yield (
+            f"balance = {name} weighs several tasks, but {only} is alone ({run.where('balance', 'task')})\n"
+            "    set balance=fixed, or choose more tasks"
+        )
+
+
 def rule_step_split(run: Composed) -> Iterator[str]:
     """Every device and micro-batch of a step gets a sample."""
     devices, parts, size = (run.get(k) for k in ("trainer.devices", *_STEP))
@@ -403,6 +434,8 @@ RULES: tuple[Rule, ...] = (
     rule_heads,
     rule_patches,
     rule_sizes,
+    rule_trainer,
+    rule_balance,
     rule_devices,
     rule_step_split,
     rule_duration,

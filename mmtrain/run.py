@@ -25,7 +25,7 @@ from rich.console import Console
 
 import mmtrain
 from mmtrain.attended import attended
-from mmtrain.build import build_data, build_lit, build_model, build_trainer
+from mmtrain.build import build_data, build_lit, build_model, build_trainer, check_parts
 from mmtrain.callbacks.interruptions import Stopped
 from mmtrain.callbacks.parts import describe_parts, parts_table
 from mmtrain.callbacks.quarantine import Quarantine
@@ -90,6 +90,7 @@ def run(cfg: DictConfig) -> int:
 def fit(cfg: DictConfig) -> None:
     """Train, then test the best checkpoint, and leave a whole run folder in every case."""
     folder = Path(cfg.run_dir)
+    check_parts(cfg)
     resume = _resume_path(cfg)
     if resume is None:
         _refuse_to_write_over(folder)

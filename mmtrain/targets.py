@@ -51,6 +51,17 @@ def fault_of(target: str, arguments: Iterable[str], *, added: Iterable[str] | No
     return [*_unknown(function, given), *([] if added is None else _missing(function, [*given, *added]))]
 
 
+def parameters_of(target: str) -> list[str]:
+    """What the constructor of a class takes, also where decorators hide it; empty when its source cannot be read."""
+    path, _, rest = _module(target.split(".")) or (None, [], [])
+    if path is None or path.suffix != ".py" or len(rest) != 1:
+        return []
+    body = ast.parse(path.read_bytes()).body
+    inside = next((n.body for n in body if isinstance(n, ast.ClassDef) and n.name == rest[0]), [])
+    made = next((n for n in inside if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+    return [] if made is None else [a.arg for a in (*made.args.args, *made.args.kwonlyargs) if a.arg != "self"]
+
+
 _DEFINITIONS = (ast.ClassDef, ast.FunctionDef)
 
 

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from mmtrain.build import build_data, build_lit, build_model, build_trainer, compose, make, modalities_read
+from mmtrain.build import build_data, build_lit, build_model, build_trainer, check_parts, compose, make, modalities_read
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
 from tests.tiny import TINY_MODEL, make_tables
@@ -61,18 +61,19 @@ def test_what_breaks_inside_is_a_fault_of_the_program() -> None:
     assert not isinstance(caught.value, ConfigError)
 
 
-@pytest.mark.parametrize(
-    ("key", "mend"),
-    [("num_node", r"did you mean trainer\.num_nodes\?"), ("logger", "leave it out"), ("zzz", "leave it out")],
-)
-def test_the_trainer_takes_the_keys_of_lightning_that_are_not_ours(key: str, mend: str, tmp_path: object) -> None:
-    cfg = compose([f"run_dir={tmp_path}"])
-    with open_dict(cfg):
-        cfg.trainer[key] = 1
-    with pytest.raises(
-        ConfigError, match=rf"^trainer\.{key} is not one of Lightning's keys that can be set\n    {mend}"
-    ):
-        build_trainer(cfg, monitor=None, resume_step=None)
+def test_parts_that_need_no_data_are_tried_before_it_is_read_and_all_that_is_wrong_is_said(tmp_path: object) -> None:
+    wrong = [
+        *("optimizer.betas=[1]", "callbacks.ema.decay=2", "trainer.strategy=dpp", "balance=gradvac", "balance.beta=7"),
+        f"run_dir={tmp_path}",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        check_parts(compose(wrong))
+    said = str(caught.value)
+    assert [line.split(":")[0] for line in said.splitlines() if not line.startswith(" ")] == [
+        *("optimizer", "balance", "trainer", "callbacks.ema")
+    ]
+    assert "invalid strategy name: `strategy='dpp'`" in said
+    check_parts(compose([f"run_dir={tmp_path}"]))
 
 
 def test_a_key_of_lightning_that_no_file_has_is_passed_on(tmp_path: object) -> None:

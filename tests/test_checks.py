@@ -40,7 +40,7 @@ NAMES = [
     ("enocder=vit", "there is no key enocder\n    did you mean encoder?"),
     ("trainer.max_epoch=3", "there is no key trainer.max_epoch\n    did you mean trainer.max_epochs or "),
     ("encoder.image.patchsize=8", "there is no key encoder.image.patchsize\n    did you mean encoder.image.patch_size"),
-    ("lowercase=false", "there is no key lowercase\n    did you mean data.inputs.text.lowercase?"),
+    ("lowercase=false", "there is no key lowercase\n    did you mean data.inputs.text.lowercase or "),
     ("~optimizer.lrr", "there is no key optimizer.lrr\n    did you mean optimizer.lr"),
     ("qqqq=1", "there is no key qqqq\n    see `python train.py --cfg job` for every key"),
     ("data.root=.", "there is no key data.root\n    it belongs to data=cc3m, coco_captions, files, flickr30k"),
@@ -55,6 +55,23 @@ def test_what_is_not_there_is_said_with_the_nearest_name_all_at_once() -> None:
     assert len(found) == len(NAMES)
     for override, fault in NAMES:
         assert any(line.startswith(f"{override}: {fault}") for line in found), (override, found)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ("dim=64", "dim=128"),
+        ("encoder.image.depth=2", "~encoder.image"),
+        ("encoder.image.depth=2", "encoder.image={_target_:mmtrain.encoders.image.cnn.CNN}"),
+        ("+trainer.num_nodes=1", "++trainer.num_nodes=2"),
+    ],
+)
+def test_an_override_that_another_one_undoes_is_named(earlier: str, later: str) -> None:
+    assert faults(earlier, "seed=1", later) == [f"{earlier} is undone by {later}\n    take one of them away"]
+
+
+def test_what_is_said_twice_is_said() -> None:
+    assert faults("dim=64", "seed=1", "dim=64", "data.inputs.image.size=32", "data.inputs.image.crop_scale=1.0") == []
 
 
 def test_a_key_of_another_option_is_found_below_a_set_of_encoders() -> None:

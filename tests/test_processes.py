@@ -26,7 +26,9 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(tables: Path, folder: Path, *overrides: str) -> list[str]:
-    given = ["data=files", f"data.root={tables}", f"run_dir={folder}", *TINY_MODEL, *overrides]
+    asked = [o.split("=")[0] for o in overrides]
+    tiny = [o for o in TINY_MODEL if o.split("=")[0] not in asked]  # no key twice: that is a fault
+    given = ["data=files", f"data.root={tables}", f"run_dir={folder}", *tiny, *overrides]
     return [sys.executable, str(ROOT / "train.py"), *given]
 
 

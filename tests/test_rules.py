@@ -228,6 +228,26 @@ BAD = {
         )
         for said, shown in [("0", "0"), ("two", "two"), ("null", "None"), ("1.5", "1.5"), ("[]", "[]")]
     ],
+    "rule_trainer": [
+        (
+            "+trainer.max_epoch=3",
+            "trainer.max_epoch is none of the Trainer's keys ({})\n    did you mean trainer.max_epochs?",
+        ),
+        ("++trainer.zzz=1", "trainer.zzz is none of the Trainer's keys ({})\n    leave it out"),
+        (
+            "+trainer.num_node=2",
+            "trainer.num_node is none of the Trainer's keys ({})\n    did you mean trainer.num_nodes?",
+        ),
+        ("+trainer.logger=true", "trainer.logger is none of the Trainer's keys ({})\n    leave it out"),
+    ],
+    "rule_balance": [],
+    "rule_max_time": [
+        (
+            "trainer.max_time=5",
+            "trainer.max_time = 5 is not days:hours:minutes:seconds ({})\n"
+            "    write it as days:hours:minutes:seconds, such as 00:12:00:00",
+        ),
+    ],
     "rule_step_split": [
         (
             "trainer.devices=200",
@@ -365,6 +385,15 @@ def test_data_that_lacks_what_a_task_reads_is_named_with_the_files_of_the_tasks(
         "task.captioning.target = captions, but data.targets has label, labels, number, answer, caption"
         " (override task.captioning.target=captions)\n"
         "    did you mean caption? Else learn it with +target@data.targets.captions=text"
+    ]
+
+
+@pytest.mark.parametrize(("balance", "name"), [("pcgrad", "PCGrad"), ("uncertainty", "Uncertainty")])
+def test_one_task_alone_has_nothing_to_be_balanced_with(balance: str, name: str) -> None:
+    assert faults("task=[contrastive]", f"balance={balance}") == [
+        f"balance = {name} weighs several tasks, but contrastive is alone"
+        f" (override balance={balance}, override task=[contrastive])\n"
+        "    set balance=fixed, or choose more tasks"
     ]
 
 
