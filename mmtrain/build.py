@@ -415,21 +415,32 @@ def check_parts(cfg: DictConfig) -> None:
     weight = [nn.Parameter(torch.zeros(1))]
     options = {str(k): v for k, v in cfg.trainer.items() if k not in OWN_TRAINER_KEYS}
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trials: list[Callable[[], Any]] = [
-        lambda: make(cfg.optimizer, "optimizer", params=weight),
-        lambda: make(cfg.schedule, "schedule")(0, 10),
-        lambda: _balance(cfg.balance, list(cfg.task)),
-        lambda: _trainer(options | quiet),
-        *(partial(make, node, f"callbacks.{name}") for name, node in cfg.callbacks.items()),
-    ]
+    trials: dict[str, Callable[[], Any]] = {
+        "optimizer": lambda: make(cfg.optimizer, "optimizer", params=weight),
+        "schedule": lambda: make(cfg.schedule, "schedule")(0, 10),
+        "balance": lambda: _balance(cfg.balance, list(cfg.task)),
+        "trainer": lambda: _trainer(options | quiet),
+        **{f"callbacks.{name}": partial(make, node, f"callbacks.{name}") for name, node in cfg.callbacks.items()},
+        **{f"encoder.{name}": partial(_tunings, node, f"encoder.{name}") for name, node in cfg.encoder.items()},
+    }
     faults = []
-    for trial in trials:
+    for key, trial in trials.items():
         try:
             trial()
         except ConfigError as error:
-            faults.append(str(error))
+            what, *mend = str(error).splitlines()
+            if not mend:  # constructors say it behind a semicolon, other libraries not at all
+                what, _, said = what.partition("; ")
+                mend = [f"    {said or f'mend the keys of {key}'}"]
+            asked = [f"override {o}" for o in cfg.overrides if _speaks_of(o, key)]
+            faults += [f"{what} ({', '.join(asked)})" if asked else what, *mend]
     if faults:
         raise ConfigError("\n".join(faults))
+
+
+def _speaks_of(override: str, key: str) -> bool:
+    named = override.lstrip("+~").split("=")[0].split("@")[-1].replace("/", ".")
+    return f"{named}.".startswith(f"{key}.")
 
 
 def build_callbacks(cfg: DictConfig, *, monitor: str | None) -> list[Callback]:

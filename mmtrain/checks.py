@@ -110,12 +110,21 @@ class Composer:
             return self._blame(overrides) or [_said(error)]
         if any(self._is_lost(o) for o in overrides):
             return self._blame(overrides)
-        if undone := list(_undone(overrides)):
-            return undone
+        if faults := [*_undone(overrides), *self._meant_as_choices(overrides)]:
+            return faults
         HydraConfig.instance().set_config(cfg)
         composed = self._composed(cfg, overrides)
         faults = list(self._hidden(composed)) or list(rule_whole(composed)) or list(_unresolved(composed))
         return faults or [fault for rule in RULES for fault in rule(composed)]
+
+    def _meant_as_choices(self, overrides: list[str]) -> Iterator[str]:
+        """A name given to a group of keys where its options are chosen by another spelling."""
+        groups = self.groups()
+        for override in overrides:
+            key, _, value = override.lstrip("+").partition("=")
+            group = key.replace(".", "/")
+            if group != key and group in groups and value in self._loader.get_group_options(group, ObjectType.CONFIG):
+                yield f"{override}: {key} is a group of keys\n    write {group}={value} to choose an option of it"
 
     def _hidden(self, run: Composed) -> Iterator[str]:
         """Files of the user's own folder that Hydra would not read."""
@@ -234,7 +243,8 @@ class Composer:
             return f"{override}: {key} is chosen already\n    write {key}={value} to choose another"
         if not unknown:
             return f"{override}: {_said(error)}"
-        near = difflib.get_close_matches(unknown[0], options, n=1)
+        begun = [option for option in options if option.startswith(unknown[0])]
+        near = [*difflib.get_close_matches(unknown[0], options, n=1), *begun]
         mend = f"did you mean {key}={near[0]}? " if near else ""
         return f"{override}: {key} has no option {unknown[0]}\n    {mend}{held}"
 
@@ -354,7 +364,9 @@ def with_overrides_of_run(overrides: list[str]) -> tuple[list[str], list[str]]:
         return overrides, [f"mode={mode} needs a run\n    {mend}"]
     record = folder / "config.yaml"
     if not record.is_file():
-        return overrides, [f"run_dir = {folder} is not the folder of a run: it has no config.yaml\n    {mend}"]
+        return overrides, [
+            f"run_dir = {folder} is not the folder of a run: it has no config.yaml (mode={mode})\n    {mend}"
+        ]
     try:
         before = [str(o) for o in yaml.safe_load(record.read_text(encoding="utf-8"))["overrides"]]
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):

@@ -296,6 +296,12 @@ def rule_tasks(run: Composed) -> Iterator[str]:
             continue
         pair = [("modalities", m) for m in task.get("modalities") or [] if OmegaConf.is_list(task.modalities)]
         reads = [("reads", task.reads)] if task.get("reads", "fused") != "fused" else []
+        if len(pair) == 2 and pair[0] == pair[1]:
+            key = f"task.{name!s}.modalities"
+            yield (
+                f"{key} = [{', '.join(m for _, m in pair)}] is one modality twice ({run.where(key)})\n"
+                f"    set {key} to two different ones, such as [image,text]"
+            )
         for word, modality in dict.fromkeys([*reads, *pair]):
             yield from _missing_modality(run, f"task.{name!s}.{word}", modality)
         known = [str(name) for name in run.cfg.data.targets]
