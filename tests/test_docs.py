@@ -10,7 +10,8 @@ import pytest
 from mmtrain.checks import faults_of
 from mmtrain.command import config_dir, spelled
 
-DOCS = sorted((Path(__file__).resolve().parent.parent / "docs").glob("*.md"))
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = sorted((ROOT / "docs").glob("*.md"))
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -41,3 +42,10 @@ def test_every_part_that_a_page_names_is_there(page: Path) -> None:
     ):
         for name in names.split(","):
             assert (config_dir() / group / f"{name}.yaml").is_file(), f"{group}={name}"
+
+
+def test_the_page_of_rules_is_what_the_rules_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import write_compatibility
+
+    assert write_compatibility.PAGE.read_text(encoding="utf-8") == write_compatibility.page()

@@ -1,0 +1,62 @@
+"""Write docs/compatibility.md: every rule of a configuration, with a command line that breaks it and what is said then.
+
+python scripts/write_compatibility.py
+"""
+
+import shlex
+from pathlib import Path
+
+from mmtrain.checks import faults_of
+from mmtrain.command import config_dir
+from mmtrain.rules import RULES
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "compatibility.md"
+BROKEN_BY = {
+    "rule_choices": "trainer.precision=bf16-mixd",
+    "rule_kinds": "data.inputs.text.lowercase=maybe",
+    "rule_ranges": "encoder.text.dropout=1.5",
+    "rule_tasks": "task.contrastive.modalities=[image,txt]",
+    "rule_fusion": "~fusion",
+    "rule_targets": "++encoder.image.dept=3",
+    "rule_heads": "encoder.text.num_heads=5",
+    "rule_patches": "encoder.image.patch_size=15",
+    "rule_sizes": "encoder.image.image_size=32",
+    "rule_trainer": "+trainer.max_epoch=3",
+    "rule_balance": "task=[contrastive] balance=pcgrad",
+    "rule_devices": "trainer.devices=two",
+    "rule_step_split": "data.batch_size=2 trainer.accumulate_grad_batches=4",
+    "rule_duration": "trainer.max_epochs=0",
+    "rule_max_time": "trainer.max_time=5",
+    "rule_monitor": "monitor=val/loss",
+    "rule_files": "data=files data.root=nowhere",
+}
+INTRODUCTION = """# What goes with what
+
+Before torch is imported, and before any data, weights or network are touched, a configuration is looked at by the
+rules below, and everything that is wrong is said at once: what, where it was set, the mend. Names that are not there,
+values of another kind, and overrides that undo each other are found before. What only torch and Lightning know, such as
+their own arguments and the devices of this machine, is tried next, still before the data. What only the data knows (its
+columns, its classes) is said when it is read.
+
+This one breaks none of them:
+
+    python train.py dim=96 encoder.text.num_heads=4 data.inputs.image.size=56 encoder.image.patch_size=14
+
+This page is written from the rules themselves (`mmtrain/rules.py`) by `scripts/write_compatibility.py`.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [INTRODUCTION]
+    for rule in RULES:
+        line = BROKEN_BY[rule.__name__]
+        said = faults_of(config_dir(), None, shlex.split(line), multirun=False)
+        shown = "\n".join(f"    {row}" for fault in said[:1] for row in fault.splitlines())
+        parts.append(f"## {(rule.__doc__ or '').strip()}\n\n    $ python train.py {line}\n{shown}\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(PAGE)
