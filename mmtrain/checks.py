@@ -110,7 +110,7 @@ class Composer:
             return self._blame(overrides) or [_said(error)]
         if any(self._is_lost(o) for o in overrides):
             return self._blame(overrides)
-        if faults := [*_undone(overrides), *self._meant_as_choices(overrides)]:
+        if faults := [*_undone([o for o in overrides if not self._is_choice(o)]), *self._meant_as_choices(overrides)]:
             return faults
         HydraConfig.instance().set_config(cfg)
         composed = self._composed(cfg, overrides)
@@ -276,7 +276,10 @@ def _is_sweep(override: str) -> bool:
 
 
 def _undone(overrides: list[str]) -> Iterator[str]:
-    """Overrides that say nothing, because a later one sets the same key to something else, or all around it."""
+    """Values that say nothing, because a later one sets the same key to something else, or all around it.
+
+    Options of groups are no such later ones: Hydra chooses them first, wherever they stand.
+    """
     for place, earlier in enumerate(overrides):
         key = _key(earlier).replace("/", ".")
         for later in overrides[place + 1 :]:

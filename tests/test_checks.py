@@ -70,7 +70,11 @@ def test_an_override_that_another_one_undoes_is_named(earlier: str, later: str) 
     assert faults(earlier, "seed=1", later) == [f"{earlier} is undone by {later}\n    take one of them away"]
 
 
-def test_what_is_said_twice_is_said() -> None:
+def test_what_is_said_twice_or_before_an_option_is_chosen_holds() -> None:
+    assert (
+        faults("data.batch_size=8", "encoder.image.depth=1", "data=digits", "encoder=vit", "task=[classification]")
+        == []
+    )
     assert faults("dim=64", "seed=1", "dim=64", "data.inputs.image.size=32", "data.inputs.image.crop_scale=1.0") == []
 
 
