@@ -78,6 +78,7 @@ class Composer:
             shown = extra_dir.rstrip("/")
             self.shown.setdefault(folder, "./configs" if shown == "configs" else shown)
         self.read: dict[str, Source] = {}
+        self.made: dict[tuple[str, ...], DictConfig | Exception] = {}
         GlobalHydra.instance().clear()
         self.hydra = Hydra.create_main_hydra2(task_name="train", config_search_path=path)
 
@@ -97,10 +98,19 @@ class Composer:
         return loader
 
     def compose(self, overrides: list[str]) -> DictConfig:
-        """The configuration with Hydra's own part, nothing resolved."""
-        return self.hydra.compose_config(
-            config_name=CONFIG_NAME, overrides=overrides, run_mode=RunMode.RUN, with_log_configuration=False
-        )
+        """The configuration with Hydra's own part, nothing resolved; each is composed once, not to be changed."""
+        key = tuple(overrides)
+        if key not in self.made:
+            try:
+                self.made[key] = self.hydra.compose_config(
+                    config_name=CONFIG_NAME, overrides=overrides, run_mode=RunMode.RUN, with_log_configuration=False
+                )
+            except ComposeError as error:
+                self.made[key] = error
+        made = self.made[key]
+        if isinstance(made, Exception):
+            raise made
+        return made
 
     def faults(self, overrides: list[str]) -> list[str]:
         """What is wrong with these overrides, or with what they compose to."""
