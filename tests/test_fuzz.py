@@ -25,6 +25,7 @@ from mmtrain.data.files import read_folder
 from mmtrain.data.kinds import InputKind
 from mmtrain.data.splits import Split
 from mmtrain.errors import ConfigError, SampleError
+from mmtrain.weights import write_weights
 from mmtrain.whole import write_whole
 from tests.data.films import encoded_sound, tone, wav, write_film
 
@@ -144,10 +145,11 @@ def test_a_damaged_table_is_told_of_or_read(kind: str, tmp_path: Path) -> None:
     assert [message for message in said if len(message.splitlines()) < 2] == [], "without a mend"
 
 
-def test_a_damaged_checkpoint_is_refused_or_the_same(tmp_path: Path) -> None:
-    path = tmp_path / "a.ckpt"
+@pytest.mark.parametrize(("name", "write"), [("a.ckpt", write_whole), ("a.safetensors", write_weights)])
+def test_a_damaged_checkpoint_is_refused_or_the_same(name: str, write: Callable[..., None], tmp_path: Path) -> None:
+    path = tmp_path / name
     content = {"global_step": 3, "state_dict": {"a": torch.arange(30.0)}, "mmtrain": {"version": "0"}}
-    write_whole(content, path)
+    write(content, path)
     whole = path.read_bytes()
 
     @quick
