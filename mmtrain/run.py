@@ -93,7 +93,7 @@ def fit(cfg: DictConfig) -> None:
     check_parts(cfg)
     resume = _resume_path(cfg)
     if resume is None:
-        _refuse_to_write_over(folder)
+        _refuse_to_write_over(folder, anew=cfg.resume == "auto")
     data = build_data(cfg)
     data.read(folder, training=True)
     lit = _build(cfg, data)
@@ -338,20 +338,29 @@ def _resume_path(cfg: DictConfig) -> Path | None:
     return newest.path
 
 
-def _refuse_to_write_over(folder: Path) -> None:
+def _refuse_to_write_over(folder: Path, *, anew: bool) -> None:
     """A folder that holds a run is only gone on with.
+
+    Args:
+        folder: of the run.
+        anew: one that has come to no whole checkpoint may begin again.
 
     Raises:
         ConfigError: when it has checkpoints or a summary.
     """
     if not is_main():
         return
-    kept = ("summary.json", *(f"checkpoints/{name}" for name in ("last.ckpt", "best.ckpt", WEIGHTS)))
+    begun = () if anew else ("summary.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt")
+    kept = (*begun, f"checkpoints/{WEIGHTS}")
     held = [name for name in kept if (folder / name).exists()]
     if held:
         raise ConfigError(
             f"run_dir = {folder} already holds a run ({', '.join(held)})\n"
-            "    go on with it by resume=auto, or set run_dir to another folder"
+            + (
+                "    set run_dir to another folder"
+                if anew
+                else "    go on with it by resume=auto, or set run_dir to another"
+            )
         )
 
 

@@ -49,10 +49,13 @@ def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _is_free(key: str) -> bool:
-    """Folders that the data lies in are free, too: a cluster gives each job another, and the rows are compared."""
+    """Folders that the data lies in are free, too: a cluster gives each job another, and the rows are compared.
+
+    So is the run folder where a part is told of it: it may have been moved.
+    """
     parts = key.split(".")
     return any(key == free or key.startswith(f"{free}.") for free in FREE) or (
-        parts[0] == "data" and parts[-1] in ("root", "cache")
+        parts[-1] == "run_dir" or (parts[0] == "data" and parts[-1] in ("root", "cache"))
     )
 
 

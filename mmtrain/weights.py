@@ -34,7 +34,9 @@ def write_weights(checkpoint: Mapping[str, Any], path: Path) -> None:
     header = {"step": str(checkpoint["global_step"]), "mmtrain": json.dumps(checkpoint["mmtrain"])}
     try:
         with placed(path) as part:
+            mode = part.stat().st_mode  # of any new file; safetensors makes its own readable by the owner alone
             save_file(weights, part, metadata=header | {"sha256": _digest(weights, header)})
+            part.chmod(mode)
     except (OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0][:160]
         raise ConfigError(

@@ -62,6 +62,7 @@ def placed(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.part")
     try:
         part.unlink(missing_ok=True)  # of a run that was killed while it wrote
+        part.touch()
         yield part
         _sync(part)
         part.replace(path)

@@ -140,6 +140,29 @@ def test_nothing_is_written_over(
     assert {p: p.read_bytes() for p in calm.rglob("*") if p.is_file()} == before
 
 
+def test_a_run_that_came_to_no_whole_checkpoint_begins_again_when_it_is_asked_to_go_on(
+    calm: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "summary.json").write_text("{}")
+    (folder / "checkpoints" / "last.ckpt").write_bytes(b"half")
+    assert run_tiny(tables, folder) == 2
+    assert "go on with it by resume=auto" in capsys.readouterr().err
+    assert run_tiny(tables, folder, "resume=auto") == 0
+    said = capsys.readouterr().out
+    assert f"passed over: {folder}/checkpoints/last.ckpt" in said and f"writing to {folder}" in said
+    assert all(torch.equal(weight, weights_of(calm)[name]) for name, weight in weights_of(folder).items())
+
+
+def test_weights_alone_are_not_written_over(tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = tmp_path / "run" / "checkpoints" / "best.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"precious")
+    assert run_tiny(tables, tmp_path / "run", "resume=auto") == 2
+    assert "set run_dir to another folder" in capsys.readouterr().err and weights.read_bytes() == b"precious"
+
+
 def test_a_batch_larger_than_the_data_is_refused(
     tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,11 @@ def test_the_same_run_goes_on_wherever_it_runs() -> None:
     assert check_same_run(facts("data=files", "data.root=here"), facts("data=files", *other), PATH) == []
 
 
+def test_a_run_folder_may_have_been_moved() -> None:
+    parts = ["data=files", "data.root=here", "callbacks=[ema,ledger]"]
+    assert check_same_run(facts(*parts), facts(*parts, "run_dir=moved"), PATH) == []
+
+
 def test_longer_is_said_and_let_pass() -> None:
     said = check_same_run(facts(), facts("trainer.max_epochs=99"), PATH)
     assert said == [f"trainer.max_epochs was {compose([]).trainer.max_epochs} and is 99 now"]

@@ -47,6 +47,8 @@ def test_weights_come_back_as_they_were_with_their_record(tmp_path: Path) -> Non
         for name, tensor in checkpoint["state_dict"].items():
             assert weights[name].dtype == tensor.dtype and torch.equal(weights[name], tensor), name
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+    (tmp_path / "any").touch()
+    assert path.stat().st_mode == (tmp_path / "any").stat().st_mode
 
 
 def test_a_bit_that_flips_and_an_end_that_is_missing_are_found(tmp_path: Path) -> None:
