@@ -120,12 +120,25 @@ class Composer:
             return self._blame(overrides) or [_said(error)]
         if any(self._is_lost(o) for o in overrides):
             return self._blame(overrides)
-        if faults := [*_undone([o for o in overrides if not self._is_choice(o)]), *self._meant_as_choices(overrides)]:
+        if faults := [*self._undone(overrides), *self._meant_as_choices(overrides)]:
             return faults
         HydraConfig.instance().set_config(cfg)
         composed = self._composed(cfg, overrides)
         faults = list(self._hidden(composed)) or list(rule_whole(composed)) or list(_unresolved(composed))
         return faults or [fault for rule in RULES for fault in rule(composed)]
+
+    def _undone(self, overrides: list[str]) -> Iterator[str]:
+        """Overrides that say nothing, because a later one sets the same to something else, or all around it.
+
+        Options of groups are chosen first, wherever they stand, and undo no value.
+        """
+        for place, earlier in enumerate(overrides):
+            key, chooses = _key(earlier), self._is_choice(earlier)
+            for later in overrides[place + 1 :]:
+                same = key == _key(later) if chooses else f"{key}.".startswith(f"{_key(later)}.")
+                if later != earlier and same and chooses == self._is_choice(later):
+                    yield f"{earlier} is undone by {later}\n    take one of them away"
+                    break
 
     def _meant_as_choices(self, overrides: list[str]) -> Iterator[str]:
         """A name given to a group of keys where its options are chosen by another spelling."""
@@ -283,19 +296,6 @@ def _names_options(override: str) -> bool:
 def _is_sweep(override: str) -> bool:
     (parsed,) = OverridesParser.create().parse_overrides([override])
     return parsed.is_sweep_override()
-
-
-def _undone(overrides: list[str]) -> Iterator[str]:
-    """Values that say nothing, because a later one sets the same key to something else, or all around it.
-
-    Options of groups are no such later ones: Hydra chooses them first, wherever they stand.
-    """
-    for place, earlier in enumerate(overrides):
-        key = _key(earlier).replace("/", ".")
-        for later in overrides[place + 1 :]:
-            if later != earlier and f"{key}.".startswith(f"{_key(later).replace('/', '.')}."):
-                yield f"{earlier} is undone by {later}\n    take one of them away"
-                break
 
 
 def _key(override: str) -> str:

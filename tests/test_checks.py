@@ -61,6 +61,7 @@ def test_what_is_not_there_is_said_with_the_nearest_name_all_at_once() -> None:
     ("earlier", "later"),
     [
         ("dim=64", "dim=128"),
+        ("encoder=vit", "encoder=resnet"),
         ("encoder.image.depth=2", "~encoder.image"),
         ("encoder.image.depth=2", "encoder.image={_target_:mmtrain.encoders.image.cnn.CNN}"),
         ("+trainer.num_nodes=1", "++trainer.num_nodes=2"),
@@ -317,7 +318,7 @@ def test_a_run_is_needed(tmp_path: Path) -> None:
         _, wrong = with_overrides_of_run(["mode=test", *more])
         assert wrong == [f"mode=test needs a run\n{MEND}"]
     _, wrong = with_overrides_of_run(["mode=predict", f"run_dir={tmp_path}"])
-    assert wrong == [f"run_dir = {tmp_path} is not the folder of a run: it has no config.yaml\n{MEND}"]
+    assert wrong == [f"run_dir = {tmp_path} is not the folder of a run: it has no config.yaml (mode=predict)\n{MEND}"]
 
 
 @pytest.mark.parametrize("content", [b"", b"a: [", b"dim: 3", b"- 1", b"overrides: 3", b"overrides:", b"\xff\xfe\x00"])

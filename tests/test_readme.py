@@ -47,6 +47,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(home: Path, *command: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"MMTRAIN_CACHE": str(home / "cache"), "PYTHONPATH": str(ROOT)}
+    set_later = [
+        {word.partition("=")[0] for word in command[place + 1 :] if "=" in word} for place in range(len(command))
+    ]
+    command = tuple(w for w, later in zip(command, set_later, strict=True) if w.partition("=")[0] not in later)
     return subprocess.run(
         [sys.executable, *command], cwd=home, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
