@@ -5,9 +5,10 @@ names of weights stay, except below the adapters of `peft`.
 """
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -144,14 +145,23 @@ def _forward_again(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
     def contexts() -> tuple[Any, Any]:
-        return _as_is(), without_statistics(norms)
+        return nullcontext(), _Anew(partial(without_statistics, norms))
 
     return checkpoint(forward, module, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 
-@contextmanager
-def _as_is() -> Iterator[None]:
-    yield
+class _Anew:
+    """A context that is entered once for each time that a graph is gone through: balances do so for every task."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
+        self._make = make
+
+    def __enter__(self) -> None:
+        self._open = self._make()
+        self._open.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.__exit__(*error)
 
 
 @contextmanager

@@ -239,6 +239,26 @@ def test_checkpointing_changes_no_gradient_and_no_statistic(norm: bool) -> None:
     assert set(saving.state_dict()) == set(plain.state_dict())
 
 
+@pytest.mark.parametrize("norm", [False, True])
+def test_a_checkpointed_graph_is_gone_through_for_each_of_several_losses(norm: bool) -> None:
+    torch.manual_seed(0)
+    plain = Encoder(norm=norm).double()
+    saving = copy.deepcopy(plain)
+    tune(saving, Tuning(checkpointing=True))
+    values = torch.randn(5, 3, 4, dtype=torch.float64)
+    found = []
+    for encoder in (plain, saving):
+        torch.manual_seed(1)
+        tokens = encoder(values).tokens
+        for loss in (tokens.square().sum(), tokens.abs().sum()):
+            found.append(torch.autograd.grad(loss, list(encoder.parameters()), retain_graph=True, allow_unused=True))
+    assert all(
+        (g is None and h is None) or torch.equal(g, h)
+        for before, after in ((found[0], found[2]), (found[1], found[3]))
+        for g, h in zip(before, after, strict=True)
+    )
+
+
 @pytest.mark.parametrize("config", [LoraConfig(r=2), LoHaConfig(r=2), LoKrConfig(r=2), IA3Config()])
 def test_adapters_learn_inside_the_blocks_and_start_as_the_model_was(config: Any) -> None:
     encoder = Encoder().eval()
