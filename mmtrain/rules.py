@@ -1,6 +1,7 @@
 """What must hold in a composed configuration, between its parts and in each: one small function a rule, in `RULES`."""
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,9 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmtrain.composed import Composed
 from mmtrain.duration import duration
+from mmtrain.machine import rule_accelerator, rule_gpus, rule_precision, rule_run_dir, rule_workers
 from mmtrain.targets import fault_of, parameters_of
 
-MODES = ("fit", "test", "predict")
+MODES = ("fit", "test", "predict", "plan")
 DECODINGS = ("greedy", "beam", "sample")
 CHOICES: Mapping[str, tuple[Any, ...]] = {
     "mode": MODES,
@@ -63,9 +65,13 @@ NEEDED = (
     *("data.inputs", "data.source", "data.targets", "data.batch_size"),
     *("trainer.devices", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.max_skipped"),
     *("trainer.accumulate_grad_batches", "trainer.gradient_clip_val", "trainer.log_every_n_steps", "trainer.compile"),
+    *("trainer.find_batch_size", "plan"),
 )
 # knobs of configs/trainer that belong to the step and not to Lightning's Trainer
-OWN_TRAINER_KEYS = ("accumulate_grad_batches", "gradient_clip_val", "compile", "max_time", "max_skipped")
+OWN_TRAINER_KEYS = (
+    *("accumulate_grad_batches", "gradient_clip_val", "compile", "max_time", "max_skipped"),
+    "find_batch_size",
+)
 # what build.py gives the Trainer itself
 GIVEN_TO_TRAINER = (
     *("callbacks", "logger", "plugins", "default_root_dir", "num_sanity_val_steps", "use_distributed_sampler"),
@@ -383,7 +389,8 @@ def rule_files(run: Composed) -> Iterator[str]:
         yield f"{key} = {value} {what} ({run.where(key)})\n    name a checkpoint, such as RUN/checkpoints/last.ckpt"
     folder = run.get("run_dir")
     path = Path(str(folder))
-    if folder is None or not str(folder).strip() or any(p.is_file() for p in (path, *path.parents)):
+    in_file = any(os.path.isfile(p) for p in (path, *path.parents))  # noqa: PTH113 - Path.is_file can raise
+    if folder is None or not str(folder).strip() or in_file:
         what = "is a file, or inside one" if str(folder or "").strip() else "names no folder"
         yield f"run_dir = {folder} {what} ({run.where('run_dir')})\n    set run_dir to a folder, such as outputs/mine"
 
@@ -448,4 +455,9 @@ RULES: tuple[Rule, ...] = (
     rule_max_time,
     rule_monitor,
     rule_files,
+    rule_workers,
+    rule_gpus,
+    rule_accelerator,
+    rule_precision,
+    rule_run_dir,
 )

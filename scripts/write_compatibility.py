@@ -5,7 +5,9 @@ python scripts/write_compatibility.py
 
 import shlex
 from pathlib import Path
+from unittest.mock import patch
 
+from mmtrain import machine
 from mmtrain.checks import faults_of
 from mmtrain.command import config_dir
 from mmtrain.rules import RULES
@@ -29,20 +31,41 @@ BROKEN_BY = {
     "rule_max_time": "trainer.max_time=5",
     "rule_monitor": "monitor=val/loss",
     "rule_files": "data=files data.root=nowhere",
+    "rule_workers": "trainer=ddp data.num_workers=64",
+    "rule_gpus": "trainer=gpu trainer.devices=8",
+    "rule_accelerator": "trainer.accelerator=tpu",
+    "rule_precision": "trainer.precision=16-mixed",
+    "rule_run_dir": "run_dir=outputs/mine",
+}
+# what the page is written for, wherever it is written
+MACHINE = {
+    "num_cores": lambda: 16,
+    "num_gpus": lambda: 2,
+    "is_installed": lambda package: False,
+    "free_bytes": lambda folder: 12_000_000,
 }
 INTRODUCTION = """# What goes with what
 
 Before torch is imported, and before any data, weights or network are touched, a configuration is looked at by the
 rules below, and everything that is wrong is said at once: what, where it was set, the mend. Names that are not there,
 values of another kind, and overrides that undo each other are found before. What only torch and Lightning know, such as
-their own arguments and the devices of this machine, is tried next, still before the data. What only the data knows (its
-columns, its classes) is said when it is read.
+their own arguments and whether CUDA works, is tried next, still before the data. What only the data knows is said from
+its first rows, before a model is made or weights are loaded: a column that is not there, or cannot be what it is read
+as; paths that lead to no file; classes of which there is one alone, or nearly one for each row; and, as a note, how
+many texts are longer than `max_length` and lose their ends.
+
+Some things need not fit. `data.batch_size` need not be a multiple of `trainer.devices` times
+`trainer.accumulate_grad_batches`, nor the rows of one of `data.batch_size`: parts that have a sample less are filled up
+with nothing, and the loss is a mean over the samples that are there, so that each counts the same for any split. And
+`mode=plan`, or a launcher that sends runs to a cluster, speaks of another machine than this one: no core or GPU is
+counted then.
 
 This one breaks none of them:
 
     python train.py dim=96 encoder.text.num_heads=4 data.inputs.image.size=56 encoder.image.patch_size=14
 
-This page is written from the rules themselves (`mmtrain/rules.py`) by `scripts/write_compatibility.py`.
+This page is written from the rules themselves (`mmtrain/rules.py`, `mmtrain/machine.py`) by
+`scripts/write_compatibility.py`, as a machine of 16 cores and 2 GPUs whose disk is full would say it.
 """
 
 
@@ -51,7 +74,8 @@ def page() -> str:
     parts = [INTRODUCTION]
     for rule in RULES:
         line = BROKEN_BY[rule.__name__]
-        said = faults_of(config_dir(), None, shlex.split(line), multirun=False)
+        with patch.multiple(machine, **MACHINE):
+            said = faults_of(config_dir(), None, shlex.split(line), multirun=False)
         shown = "\n".join(f"    {row}" for fault in said[:1] for row in fault.splitlines())
         parts.append(f"## {(rule.__doc__ or '').strip()}\n\n    $ python train.py {line}\n{shown}\n")
     return "\n".join(parts)

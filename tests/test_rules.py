@@ -20,7 +20,8 @@ def faults(*overrides: str) -> list[str]:
         ["encoder=resnet", "fusion=concat", "task=[contrastive]", "schedule=constant", "trainer=gpu"],
         ["~fusion", "task=[contrastive,matching]"],
         ["task.classification.reads=image", "~fusion"],
-        ["mode=fit", "test.subsets=null", "trainer.precision=16-mixed", "data.inputs.text.algorithm=wordpiece"],
+        ["mode=fit", "test.subsets=null", "data.inputs.text.algorithm=wordpiece"],
+        ["trainer=gpu", "trainer.precision=16-mixed"],
         ["optimizer.lr=1", "encoder.image.mlp_ratio=2", "trainer.limit_train_batches=10", "trainer.deterministic=warn"],
         ["trainer.gradient_clip_val=null", "trainer.val_check_interval=0.5", "trainer.max_time=00:00:01:00"],
         ["encoder.text.dropout=1", "encoder.image.drop_path=0", "optimizer.lr=0", "data.num_workers=0", "seed=0"],
@@ -73,8 +74,8 @@ def test_parts_by_name_are_no_part() -> None:
 
 BAD = {
     "rule_choices": [
-        ("mode=tset", "mode = tset is not known ({})\n    did you mean test? It can be fit, test, predict"),
-        ("mode=null", "mode = None is not known ({})\n    mode can be fit, test, predict"),
+        ("mode=tset", "mode = tset is not known ({})\n    did you mean test? It can be fit, test, predict, plan"),
+        ("mode=null", "mode = None is not known ({})\n    mode can be fit, test, predict, plan"),
         ("checkpoint.mode=mx", "checkpoint.mode = mx is not known ({})\n    did you mean max? It can be max, min"),
         ("test.subsets=each", "test.subsets = each is not known ({})\n    test.subsets can be single, all, none"),
         (
@@ -305,6 +306,7 @@ BAD = {
         ),
     ],
 }
+BAD |= {rule: [] for rule in ("rule_workers", "rule_gpus", "rule_accelerator", "rule_precision", "rule_run_dir")}
 
 
 def test_every_rule_has_its_bad_cases() -> None:

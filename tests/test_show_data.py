@@ -68,7 +68,7 @@ def test_it_shows_what_is_there_and_writes_the_sheet(run, root: Path, tmp_path: 
 
 
 def test_what_no_task_reads_is_shown_and_does_not_stand_in_the_way(run, tmp_path: Path) -> None:
-    rows = [{"caption": f"a cat {n}", "vector": [n, 1.0], "score": n, "label": "c"} for n in range(8)]
+    rows = [{"caption": f"a cat {n}", "vector": [n, 1.0], "score": n, "label": "cd"[n % 2]} for n in range(8)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "val.jsonl").write_text(json.dumps(rows[0]) + "\n")
     _, out, _ = run("data=files", "data.root=.", "task=[classification]", "task.classification.reads=text")

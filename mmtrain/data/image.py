@@ -97,8 +97,8 @@ class ImageInput:
                 return self._as_seen(ImageOps.exif_transpose(picture))
             ImageOps.exif_transpose(picture, in_place=True)
             return self._as_seen(picture)
-        except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
-            # SyntaxError: a broken PNG; ValueError and TypeError: an array that is none, a path with a NUL
+        except (OSError, SyntaxError, ValueError, TypeError, IndexError, Image.DecompressionBombError) as error:
+            # SyntaxError: a broken PNG; ValueError, TypeError, IndexError: an array that is none, a path with a NUL
             raise SampleError(shown(content), f"cannot be read as a picture: {error}") from error
 
     def _as_seen(self, picture: Image.Image) -> Image.Image:

@@ -81,10 +81,7 @@ def summary(unit: str, values: Iterable[float], form: str, note: str = "") -> Le
 def _of_texts(reader: TextInput, texts: list[str]) -> list[Lengths]:
     if not texts:
         return []
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_str(reader.tokenizer.to_str())
-    tokenizer.no_truncation()
+    tokenizer = reader.uncut()
     encoded = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
     unknown = None if reader.unknown is None else tokenizer.token_to_id(reader.unknown)
     marks = tokenizer.num_special_tokens_to_add(False)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mmtrain.data.image import content_of
+from mmtrain.data.image import content_of, shown
 from mmtrain.errors import SampleError
 
 if TYPE_CHECKING:
@@ -46,8 +46,14 @@ class Probe(NamedTuple):
 
 
 def source_of(value: Any, folder: Path) -> Path | bytes:
-    """What to open for a cell: a path relative to the folder, bytes, or a dict of `datasets` that has one of them."""
+    """What to open for a cell: a path relative to the folder, bytes, or a dict of `datasets` that has one of them.
+
+    Raises:
+        SampleError: when it is neither.
+    """
     content = content_of(value)
+    if not isinstance(content, str | bytes):
+        raise SampleError(shown(content), "neither a path nor the bytes of a file")
     return content if isinstance(content, bytes) else folder / content
 
 

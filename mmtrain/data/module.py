@@ -18,9 +18,11 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from mmtrain.data.buckets import BucketedSteps, Buckets
+from mmtrain.data.class_checks import check_classes
 from mmtrain.data.columns import Column, cell_of, find_columns, is_empty
 from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit, id_of
 from mmtrain.data.files import read_folder
+from mmtrain.data.head_checks import check_cells, cut_texts
 from mmtrain.data.kinds import InputKind, Learned, TargetKind, Worded
 from mmtrain.data.label import ClassLabel
 from mmtrain.data.loader import EvalSteps, TrainSteps, make_loader
@@ -30,6 +32,8 @@ from mmtrain.data.row_checks import check_rows
 from mmtrain.data.row_lengths import row_lengths
 from mmtrain.data.splits import Split
 from mmtrain.data.tables import Tables, cells_of, rows_at
+from mmtrain.data.text import TextInput
+from mmtrain.data.text_target import TextTarget
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Batch, Sample
 
@@ -155,6 +159,7 @@ class DataModule(LightningDataModule):
                 f"data.batch_size = {self.batch_size} is larger than the training split of {rows} rows"
                 f" in {self.folder}\n    set data.batch_size to {rows} or less"
             )
+        self.notes = []
         vocabulary_folder.mkdir(parents=True, exist_ok=True)
         with FileLock(vocabulary_folder / ".vocabulary.lock"):
             self._vocabularies(vocabulary_folder, training=training)
@@ -168,7 +173,7 @@ class DataModule(LightningDataModule):
                     cache=vocabulary_folder,
                 )
                 self._steps(rank=0, world_size=1, limit=1.0)  # refuses a budget that cannot be kept
-        self.notes = list(self._unseen())
+        self.notes += [*self._unseen(), *(self._cut() if training else ())]
 
     def _vocabularies(self, folder: Path, *, training: bool) -> None:
         record = folder / ".vocabulary.json"
@@ -204,6 +209,17 @@ class DataModule(LightningDataModule):
                         f" and count as without one: {shown}{more}"
                     )
 
+    def _cut(self) -> Iterator[str]:
+        """Texts that are longer than what is read of them."""
+        inputs = [(f"data.inputs.{m}", m, part) for m, part in self.inputs.items() if isinstance(part, TextInput)]
+        targets = [
+            (f"data.targets.{t}.text", t, part.text) for t, part in self.targets.items() if isinstance(part, TextTarget)
+        ]
+        where, table = self._found.names["train"], self.tables["train"]
+        for key, name, reader in [*inputs, *targets]:
+            if self.columns.get(name) in table.column_names:
+                yield from cut_texts(key, reader, self._cells(name), where=where, num_rows=len(table))
+
     def _origin(self) -> list[str]:
         """What the vocabularies follow from."""
         recipes = [
@@ -230,24 +246,46 @@ class DataModule(LightningDataModule):
         """Fit on the training split; a target that it never has is none.
 
         Raises:
-            ConfigError: for an input whose column holds nothing at all.
+            ConfigError: for an input whose column holds nothing at all, and for a column that cannot be what it is read
+                as.
         """
         self.inputs = {m: reader for m, reader in self._inputs.items() if m in self.columns}
-        for name, reader in self.inputs.items():
+        for name in self.inputs:
             if all(is_empty(cell) for cell in self._cells(name)):
                 raise ConfigError(
                     f"{self._found.names['train']}: the column {self.columns[name]} is empty in every row\n"
                     f"    fill it, name another by data.columns.{name}, or leave it out by ~data.inputs.{name}"
                 )
-            if isinstance(reader, Learned):
-                reader.fit(self._cells(name), self.folder)
-                reader.save(folder, name)
+        self._check_cells()
         for name, target in self._targets.items():
             if name in self.columns:
                 target.fit(self._cells(name), self.folder)
         self.targets = {name: target for name, target in self._targets.items() if target.known.names}
+        self._check_classes()
+        for name, reader in self.inputs.items():
+            if isinstance(reader, Learned):
+                reader.fit(self._cells(name), self.folder)
+                reader.save(folder, name)
         for name, target in self.targets.items():
             target.save(folder, name)
+
+    def _check_cells(self) -> None:
+        parts: Mapping[str, InputKind | TargetKind] = {**self.inputs, **self._targets}
+        for name, part in parts.items():
+            column = self.columns.get(name)
+            if isinstance(column, str):
+                where = self._found.names["train"]
+                check_cells(name, part, self._cells(name), column=column, where=where, folder=self.folder)
+
+    def _check_classes(self) -> None:
+        for name, target in self.targets.items():
+            column = self.columns[name]
+            if isinstance(target, ClassLabel) and isinstance(column, str):
+                tables = {s: table for s, table in self.tables.items() if s != "train" and column in table.column_names}
+                others = {self._found.names[s]: cells_of(table, column) for s, table in tables.items()}
+                where = self._found.names["train"]
+                note = check_classes(name, target, column=column, where=where, others=others)
+                self.notes += [] if note is None else [note]
 
     def _cells(self, name: str) -> Iterator[Any]:
         """What the training split has for an input or target."""

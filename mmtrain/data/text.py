@@ -148,6 +148,14 @@ class TextInput:
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         return tokenizer
 
+    def uncut(self) -> Any:
+        """A `tokenizers.Tokenizer` that does not cut, to measure texts with."""
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
+        tokenizer.no_truncation()
+        return tokenizer
+
     def words(self) -> list[str]:
         """The tokens in the order of their ids; an id that means nothing is shown in brackets."""
         names = {number: token for token, number in self.tokenizer.get_vocab().items()}

@@ -212,6 +212,12 @@ def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes | None) -> N
     assert caught.value.file == "a.png"
 
 
+@pytest.mark.parametrize("cell", [1.5, 3, {"a": 1}])
+def test_a_number_or_a_dict_is_no_picture(cell: object, tmp_path: Path) -> None:
+    with pytest.raises(SampleError, match=f"^{type(cell).__name__}: cannot be read as a picture"):
+        plain_image_input().open(cell, tmp_path)
+
+
 def test_a_picture_cut_short_is_found_out_when_it_is_decoded(tmp_path: Path) -> None:
     for kind in ("PNG", "JPEG"):
         whole = encoded(Image.effect_noise((64, 64), 80).convert("RGB"), kind)

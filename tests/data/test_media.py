@@ -87,6 +87,11 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
             probe(tmp_path / name)
 
 
+def test_a_number_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(SampleError, match=r"^float: neither a path nor the bytes of a file"):
+        source_of(1.5, tmp_path)
+
+
 def test_a_name_with_a_colon_is_a_file_and_not_a_protocol(tmp_path: Path) -> None:
     (tmp_path / "12:30.wav").write_bytes(wav(tone(0.5, 8000), rate=8000))
     assert probe(tmp_path / "12:30.wav").seconds == pytest.approx(0.5)

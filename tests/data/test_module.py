@@ -119,14 +119,14 @@ def test_two_processes_at_once_have_one_vocabulary(tmp_path: Path) -> None:
 
 def test_a_run_that_never_trained_leaves_nothing_that_binds_the_next(tmp_path: Path) -> None:
     root, run = make_folder(tmp_path / "data"), tmp_path / "run"
-    write_rows(root / "train.jsonl", [{"caption": name, "kind": "x"} for name in NAMES])
+    write_rows(root / "train.jsonl", [{"caption": name, "kind": "xy"[len(name) % 2]} for name in NAMES])
     assert list(read(root, run).known_targets) == []
     columns = {"image": None, "text": None, "label": "kind"}
-    assert read(root, run, columns=columns).known_targets["label"].names == ["x"]
+    assert read(root, run, columns=columns).known_targets["label"].names == ["x", "y"]
     smaller = {"inputs": {"text": text_input(vocab_size=40)}, "columns": columns}
     assert read(root, run, **smaller).inputs["text"].tokenizer.get_vocab_size() <= 40
-    write_rows(root / "train.jsonl", [{"caption": name, "kind": "y"} for name in NAMES])
-    assert read(root, run, columns=columns).known_targets["label"].names == ["y"]
+    write_rows(root / "train.jsonl", [{"caption": name, "kind": "yz"[len(name) % 2]} for name in NAMES])
+    assert read(root, run, columns=columns).known_targets["label"].names == ["y", "z"]
 
 
 def test_what_a_trained_run_learned_stays_when_the_data_changes(tmp_path: Path) -> None:
@@ -194,6 +194,43 @@ def test_columns_that_do_not_serve_are_explained(tmp_path: Path) -> None:
     wrong = {"image": "x", "text": "y", "label": "zz"}
     assert "data.columns.label=z" in refused(odd, tmp_path / "run", columns=wrong)
     assert not (tmp_path / "run").exists(), "nothing is written before the data is known to be good"
+
+
+def test_a_column_that_is_something_else_is_explained_before_anything_is_learned(tmp_path: Path) -> None:
+    root, run = make_folder(tmp_path / "data"), tmp_path / "run"
+    train = root / "train.jsonl"
+    rows = [json.loads(line) for line in train.read_text().splitlines()]
+    write_rows(train, [row | {"same": "one", "number": 1.5, "boxes": [{"x": 1}]} for row in rows])
+    table = f"{train}: the column"
+    for columns, message in {
+        ("caption", "caption", "label"): f"{train}: of the column caption none of the first 10 files is there, such as",
+        (
+            "number",
+            "caption",
+            "label",
+        ): f"{table} number holds 1.5, which is no picture\n    name the column of pictures",
+        (
+            "image",
+            "boxes",
+            "label",
+        ): f"{table} boxes holds [{{'x': 1}}], which is no text\n    name the column of texts",
+        ("image", "caption", "same"): f"{table} same holds one class alone, 'one', in 10 rows\n    name another column",
+    }.items():
+        said = refused(root, run, columns=dict(zip(("image", "text", "label"), columns, strict=True)))
+        assert said.startswith(message), said
+        assert [path.name for path in run.iterdir()] == [".vocabulary.lock"]
+
+
+def test_texts_that_lose_their_ends_are_counted(tmp_path: Path) -> None:
+    root, run = make_folder(tmp_path / "data"), tmp_path / "run"
+    assert read(root, run, inputs={"text": text_input()}).notes == []
+    (note,) = read(root, tmp_path / "short", inputs={"text": text_input(max_length=4)}).notes
+    assert note == (
+        f"{root}/train.jsonl: 10 of 10 rows have a text that is longer than data.inputs.text.max_length = 4 tokens:"
+        " its end is cut (the longest has 5)\n    set data.inputs.text.max_length to 5 for all"
+    )
+    again = read(root, tmp_path / "short", training=False, inputs={"text": text_input(max_length=4)})
+    assert again.notes == [], "who only tests cannot change it any more"
 
 
 def test_data_that_does_not_serve_is_explained(tmp_path: Path) -> None:

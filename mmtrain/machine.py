@@ -1,0 +1,154 @@
+"""What a configuration asks of this machine: cores, GPUs, packages and a folder to write in. Nothing heavy is imported.
+
+Only what is certain is a fault here. Whether CUDA works, and which GPU there is, torch and Lightning say afterwards.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from itertools import takewhile
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from mmtrain.composed import Composed
+
+MOST_WORKERS = 4  # processes that load, for each core: a disk is waited for, but no longer than that
+LEAST_FREE = 100_000_000  # bytes: a run writes its metrics, its report and two checkpoints
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def num_gpus() -> int | None:
+    """NVIDIA GPUs that a run has at most; None when only CUDA can tell."""
+    there = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(there)))).split(",")
+    return min(there, len(list(takewhile(lambda name: name.strip() not in ("", "-1"), named)))) or None
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported, without doing so."""
+    return find_spec(package) is not None
+
+
+def free_bytes(folder: Path) -> int | None:
+    """What can be written on the disk of a folder; None where the file system does not say."""
+    disk = shutil.disk_usage(folder)
+    return disk.free if disk.total > 0 else None
+
+
+def _is_local(run: Composed) -> bool:
+    """Whether the run is not sent to a cluster."""
+    return run.get("hydra.launcher._target_") in (None, BASIC_LAUNCHER)
+
+
+def _is_here(run: Composed) -> bool:
+    """Whether the model is trained on this machine, and not planned for another or sent there."""
+    return run.get("mode") != "plan" and _is_local(run)
+
+
+def _is_rank() -> bool:
+    """Whether somebody else started the ranks and shared the machine among them."""
+    return "LOCAL_RANK" in os.environ or "SLURM_NTASKS" in os.environ
+
+
+def _devices(run: Composed) -> list[int]:
+    """The numbers of the devices that a run takes here; one where that is left to Lightning."""
+    devices = run.get("trainer.devices")
+    if OmegaConf.is_list(devices):
+        return [d for d in devices if isinstance(d, int)]
+    words = str(devices).split(",")
+    if not all(word.isdecimal() for word in words):
+        return [0]
+    return list(map(int, words)) if len(words) > 1 else list(range(int(words[0])))
+
+
+def rule_workers(run: Composed) -> Iterator[str]:
+    """Not many more processes load than there are cores."""
+    workers, cores = run.get("data.num_workers"), num_cores()
+    devices = 1 if _is_rank() else max(1, len(_devices(run)))
+    if not _is_here(run) or not isinstance(workers, int) or workers < 2 or workers * devices <= MOST_WORKERS * cores:
+        return
+    each = f" on each of {devices} devices" if devices > 1 else ""
+    yield (
+        f"data.num_workers = {workers}{each}, but this machine has {cores} {'core' if cores == 1 else 'cores'}"
+        f" ({run.where('data.num_workers', *(['trainer.devices'] if devices > 1 else []))})\n"
+        f"    set data.num_workers to {max(1, cores // devices)}, or to 0 to load in the training process"
+    )
+
+
+def rule_gpus(run: Composed) -> Iterator[str]:
+    """There are as many GPUs as a run takes."""
+    gpus, devices = num_gpus(), _devices(run)
+    if gpus is None or not _is_here(run) or _is_rank() or run.get("trainer.accelerator") not in ("gpu", "cuda"):
+        return
+    if max(devices, default=0) >= gpus:
+        is_list = len(devices) != max(devices) + 1
+        mend = f"number them from 0 to {gpus - 1}" if is_list else f"set trainer.devices to {gpus}, or to auto for all"
+        yield (
+            f"trainer.devices = {run.get('trainer.devices')}, but this machine has {gpus}"
+            f" {'GPU' if gpus == 1 else 'GPUs'} ({run.where('trainer.devices')})\n    {mend}"
+        )
+
+
+def rule_accelerator(run: Composed) -> Iterator[str]:
+    """What an accelerator needs is there."""
+    accelerator = run.get("trainer.accelerator")
+    lacking = {
+        "mps": "a Mac" if sys.platform != "darwin" else None,
+        "tpu": "the package torch_xla, which is not installed" if not is_installed("torch_xla") else None,
+    }.get(str(accelerator))
+    if _is_here(run) and lacking is not None:
+        yield (
+            f"trainer.accelerator = {accelerator} needs {lacking} ({run.where('trainer.accelerator')})\n"
+            "    set trainer.accelerator to cpu, gpu or auto"
+        )
+
+
+def rule_precision(run: Composed) -> Iterator[str]:
+    """The device can compute in the precision."""
+    key = "trainer.precision"
+    precision, where = str(run.get(key)), run.where(key, "trainer.accelerator")
+    if not _is_here(run):
+        return
+    if precision in ("16", "16-mixed") and run.get("trainer.accelerator") == "cpu":
+        yield (
+            f"{key} = {precision} needs a GPU, but trainer.accelerator = cpu ({where})\n"
+            f"    set {key} to bf16-mixed or 32, or choose trainer=gpu"
+        )
+    if precision.startswith("transformer-engine") and not is_installed("transformer_engine"):
+        yield (
+            f"{key} = {precision} needs the package transformer_engine, which is not installed ({run.where(key)})\n"
+            f"    set {key} to bf16-mixed, or install it"
+        )
+
+
+def rule_run_dir(run: Composed) -> Iterator[str]:
+    """The run folder can be written, and its disk has room."""
+    name = str(run.get("run_dir") or "").strip()
+    # not Path.exists: it raises where a folder must not be looked into
+    there = next((p for p in (Path(name), *Path(name).parents) if os.path.exists(p)), Path(name))  # noqa: PTH110
+    if not name or there.is_file() or not _is_local(run):
+        return  # of a file rule_files says it
+    where = run.where("run_dir")
+    try:
+        with tempfile.TemporaryFile(dir=there):  # a superuser may write everywhere, also where nothing can be written
+            free = free_bytes(there)
+    except OSError as error:
+        yield (
+            f"run_dir = {name}: nothing can be written in {there}: {error.strerror} ({where})\n"
+            "    set run_dir to a folder that you can write in, such as outputs/mine"
+        )
+        return
+    if run.get("mode") == "fit" and free is not None and free < LEAST_FREE:
+        yield (
+            f"run_dir = {name}: {free / 1e6:.0f} MB are free there, too few for checkpoints ({where})\n"
+            f"    free {LEAST_FREE / 1e6:.0f} MB at the least, or set run_dir to a folder on another disk"
+        )
