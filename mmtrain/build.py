@@ -419,7 +419,8 @@ def check_parts(cfg: DictConfig) -> None:
         "optimizer": lambda: make(cfg.optimizer, "optimizer", params=weight),
         "schedule": lambda: make(cfg.schedule, "schedule")(0, 10),
         "balance": lambda: _balance(cfg.balance, list(cfg.task)),
-        "trainer": lambda: _trainer(options | quiet),
+        # what is planned may be another machine than this one
+        **({"trainer": lambda: _trainer(options | quiet)} if cfg.mode != "plan" else {}),
         **{f"callbacks.{name}": partial(make, node, f"callbacks.{name}") for name, node in cfg.callbacks.items()},
         **{f"encoder.{name}": partial(_tunings, node, f"encoder.{name}") for name, node in cfg.encoder.items()},
     }

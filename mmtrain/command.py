@@ -88,10 +88,15 @@ class Job:
 
     def run(self) -> int:
         """Run here, or as one process a device."""
+        if self.cfg.trainer.find_batch_size and self.cfg.mode == "fit":
+            status = importlib.import_module("mmtrain.plan.settle").settle_batch_size(self.cfg)
+            if status:
+                return status
         devices = self.cfg.trainer.devices
         if (
             isinstance(devices, int)
             and devices > 1
+            and self.cfg.mode != "plan"
             and "LOCAL_RANK" not in os.environ
             and "SLURM_NTASKS" not in os.environ
         ):

@@ -26,6 +26,7 @@ from rich.console import Console
 import mmtrain
 from mmtrain.attended import attended
 from mmtrain.build import build_data, build_lit, build_model, build_trainer, check_parts
+from mmtrain.callbacks.footprint import Footprint
 from mmtrain.callbacks.interruptions import Stopped
 from mmtrain.callbacks.parts import describe_parts, parts_table
 from mmtrain.callbacks.quarantine import Quarantine
@@ -65,7 +66,7 @@ def run(cfg: DictConfig) -> int:
     _quiet()
     keep_freed_memory()
     try:
-        {"fit": fit, "test": test, "predict": predict}[cfg.mode](cfg)
+        {"fit": fit, "test": test, "predict": predict, "plan": plan}[cfg.mode](cfg)
     except ConfigError as error:
         _say_error(str(error))
         return 2
@@ -96,6 +97,7 @@ def fit(cfg: DictConfig) -> None:
         _refuse_to_write_over(folder, anew=cfg.resume == "auto")
     data = build_data(cfg)
     data.read(folder, training=True)
+    footprint = Footprint()
     lit = _build(cfg, data)
     checkpoint = None if resume is None else load_checkpoint(resume)
     if checkpoint is not None:
@@ -104,7 +106,7 @@ def fit(cfg: DictConfig) -> None:
         facts = facts_of(cfg, data.digest("train"))
         notes = check_same_run(checkpoint["mmtrain"]["facts"], facts, resume, allow=cfg.resume_allow)
         data.notes += notes
-    record = Record(cfg, lit, data)
+    record = Record(cfg, lit, data, footprint)
     if is_main():
         for note in data.notes:
             console.print(note, markup=False, soft_wrap=True)
@@ -127,7 +129,7 @@ def fit(cfg: DictConfig) -> None:
     skips = Skips(folder, max_in_row=cfg.trainer.max_skipped)
     skips.begin(step or 0)
     lit.tell_skipped = skips
-    extra = [record, quarantine]
+    extra = [record, quarantine, footprint]
     trainer = build_trainer(cfg, monitor=_monitor(cfg, lit, data), resume_step=step, extra=extra)
     try:
         trainer.fit(lit, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -175,11 +177,28 @@ def predict(cfg: DictConfig) -> None:
     console.print(f"{len(rows)} predictions in {path}", markup=False, soft_wrap=True)
 
 
+def plan(cfg: DictConfig) -> None:
+    """Say what `mode=fit` would take, and write it to plan.json."""
+    from mmtrain.plan.plan import make_plan  # other modes do without it
+    from mmtrain.plan.table import plan_tables
+
+    check_parts(cfg)
+    folder = Path(cfg.run_dir)
+    data = build_data(cfg)
+    data.read(folder, training=True)
+    planned = make_plan(cfg, data)
+    _write(folder / "plan.json", json.dumps(planned, indent=1) + "\n")
+    for table in plan_tables(planned):
+        console.print(table)
+    console.print(f"plan: {folder / 'plan.json'}", markup=False, soft_wrap=True)
+
+
 class Record(Callback):
     """What a run leaves for people and scripts: summary.json, report.html, and the record in its checkpoints."""
 
-    def __init__(self, cfg: DictConfig, lit: LitModel, data: DataModule) -> None:
+    def __init__(self, cfg: DictConfig, lit: LitModel, data: DataModule, footprint: Footprint | None = None) -> None:
         self.cfg = cfg
+        self.footprint = footprint
         self.lit = lit
         self.data = data
         self.folder = Path(cfg.run_dir)
@@ -247,6 +266,7 @@ class Record(Callback):
             "command": _command(self.cfg),
             **self.summary,
             "samples_per_second": self.rate,
+            "peak_memory": None if self.footprint is None else self.footprint.peak,
             "seconds": time.monotonic() - self.started,
             "parameters": {k: sum(p[k] for p in self.parts) for k in ("parameters", "trainable")},
             "parts": self.parts,

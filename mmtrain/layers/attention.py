@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmtrain.precision import full_precision
+
 AttentionMaps = dict[tuple[str, str], Tensor]  # by (query, key): (B, T_query, T_key)
 
 
@@ -47,7 +49,7 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor
         (B, Tq, Tk), 32 bits or more; zeros for invalid keys and for a sample without a valid key.
     """
     dtype = torch.promote_types(query.dtype, torch.float32)
-    with torch.autocast(query.device.type, enabled=False):
+    with full_precision(query):
         scores = query.to(dtype) @ key.to(dtype).transpose(2, 3) / query.shape[-1] ** 0.5
         if mask is None:
             return scores.softmax(dim=-1).mean(dim=1)

@@ -25,7 +25,8 @@ def by_length(values: Tensor, mask: Tensor, run: Callable[[Tensor], Tensor]) -> 
         tokens (B, T, D), T the longest t, zeros under a False mask; mask (B, T), all False in a row of nothing. The
         lengths are brought to the CPU.
     """
-    lengths = mask.sum(dim=1).tolist()
+    # of a tensor without content nobody knows the lengths: all are full
+    lengths = [mask.shape[1]] * len(mask) if mask.is_meta else mask.sum(dim=1).tolist()
     order: list[int] = []
     pieces: list[Tensor] = []
     counts = [0] * len(lengths)

@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from mmtrain.precision import full_precision
 from mmtrain.types import Features
 
 FLOOR = 1e-7  # power below which nothing is told apart: about what rounding to 16 bits leaves in a window
@@ -90,7 +91,7 @@ class LogMel(nn.Module):
         sound = nn.functional.pad(values.masked_fill(~mask, 0.0).to(dtype), (0, short))
         valid = nn.functional.pad(mask, (0, short))
         pieces = sound.unfold(1, self.window_length, self.hop_length)  # (B, T, window_length)
-        with torch.autocast(values.device.type, enabled=False):
+        with full_precision(values):
             spectrum = torch.fft.rfft(pieces * self.window.to(dtype), n=self.num_fft)
             power = spectrum.real.square() + spectrum.imag.square()  # (B, T, num_fft // 2 + 1)
             mels = (power @ self.filters.to(dtype)).clamp(min=FLOOR).log()

@@ -57,6 +57,8 @@ class PackedRNN(nn.Module):
         The lengths are brought to the CPU, which packing asks for.
         """
         tokens, mask = features.cleared()
+        if tokens.is_meta:  # nobody knows the lengths: all are full
+            return Features(self.rnn(tokens)[0], mask).cleared()
         order = mask.int().argsort(dim=1, descending=True, stable=True)  # the valid ones come first
         lengths = mask.sum(dim=1).clamp(min=1).cpu()  # packing refuses a row of nothing; what it gives is cleared
         packed = pack_padded_sequence(_at(tokens, order), lengths, batch_first=True, enforce_sorted=False)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtrain.layers.log_mel import mel_filters
+from mmtrain.precision import full_precision
 
 WINDOW, HOP = 400, 160  # samples at 16 kHz
 
@@ -38,7 +39,7 @@ class WhisperMel(nn.Module):
         """
         dtype = torch.promote_types(values.dtype, torch.float32)
         sound = nn.functional.pad(values.to(dtype), (0, max(0, WINDOW - values.shape[1])))
-        with torch.autocast(values.device.type, enabled=False):
+        with full_precision(values):
             spectrum = torch.stft(sound, WINDOW, HOP, window=self.window.to(dtype), return_complex=True)[..., :-1]
             power = spectrum.real.square() + spectrum.imag.square()  # (B, WINDOW // 2 + 1, frames)
             mels = (power.transpose(1, 2) @ self.filters.to(dtype)).clamp(min=1e-10).log10()

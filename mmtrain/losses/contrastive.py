@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mmtrain.precision import full_precision
+
 
 def info_nce(
     queries: Tensor,
@@ -38,7 +40,7 @@ def info_nce(
     Returns:
         The sum over the valid queries that have a valid positive, float32, and their count.
     """
-    with torch.autocast(queries.device.type, enabled=False):
+    with full_precision(queries):
         queries, keys = _cleared(queries, valid_queries), _cleared(keys, valid_keys)
         logits = scale.float() * queries @ keys.T
         unread = ~valid_keys if ignored is None else ~valid_keys | ignored
@@ -77,7 +79,7 @@ def pairwise_sigmoid(
     Returns:
         The sum over the valid queries, float32, and their count.
     """
-    with torch.autocast(queries.device.type, enabled=False):
+    with full_precision(queries):
         queries, keys = _cleared(queries, valid_queries), _cleared(keys, valid_keys)
         logits = scale.float() * queries @ keys.T + bias.float()
         costs = -F.logsigmoid(torch.where(positives, logits, -logits))

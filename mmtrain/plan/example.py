@@ -1,0 +1,56 @@
+"""A batch whose sequences are as long as they come in training."""
+
+from collections.abc import Iterator
+
+from mmtrain.data.columns import cell_of, is_empty
+from mmtrain.data.dataset import Collate, TrainSplit
+from mmtrain.data.module import DataModule
+from mmtrain.data.tables import rows_at
+from mmtrain.errors import ConfigError, SampleError
+from mmtrain.types import Batch, Sample, TokenTarget
+
+NUM_READ = 32  # rows that are decoded
+NUM_LOOKED_AT = 5000  # rows whose sentences are
+
+
+def longest_example(data: DataModule) -> Batch:
+    """Some rows from all over the training split, and the one with the longest of the first sentences of each kind.
+
+    Args:
+        data: whose tables have been read.
+
+    Raises:
+        ConfigError: when none of them can be read.
+    """
+    table = data.tables["train"]
+    split = TrainSplit(table, **data.parts())
+    spread = range(0, len(table), max(1, len(table) // NUM_READ))
+    samples: list[Sample] = []
+    fault = ""
+    for row in dict.fromkeys([*spread, *_rows_of_long_sentences(data)]):
+        try:
+            samples.append(split.sample(row, seed=0, train=True))
+        except SampleError as error:
+            fault = f"{error.file}: {error.reason}"
+    if not samples:
+        raise ConfigError(f"{data.folder}: none of {len(spread)} rows can be read, the last because of {fault}")
+    return Collate(inputs=data.inputs, targets=data.targets).batch(samples)
+
+
+def _rows_of_long_sentences(data: DataModule) -> Iterator[int]:
+    """For each input and target of sentences, the row of the longest."""
+    table = data.tables["train"]
+    inputs = {name: kind for name, kind in data.inputs.items() if kind.kind == "text"}
+    targets = {name: kind for name, kind in data.targets.items() if isinstance(kind.known, TokenTarget)}
+    lengths: dict[str, list[int]] = {name: [] for name in [*inputs, *targets]}
+    for cells in rows_at(table, range(min(len(table), NUM_LOOKED_AT))):
+        for name, found in lengths.items():
+            cell = cell_of(cells, data.columns.get(name))
+            sentence = None
+            if not is_empty(cell) and name in inputs:
+                loaded = inputs[name].load(cell, data.folder, seed=0, train=False)
+                sentence = None if loaded is None else loaded[0]
+            elif not is_empty(cell):
+                sentence = targets[name].load(cell)
+            found.append(0 if sentence is None else len(sentence))
+    yield from (found.index(max(found)) for found in lengths.values() if found)

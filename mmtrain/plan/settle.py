@@ -1,0 +1,35 @@
+"""`trainer.find_batch_size=true`: before a run begins, its batch size is found; a run that goes on keeps its own."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mmtrain.errors import ConfigError
+from mmtrain.plan.find import find_batch_size
+
+
+def settle_batch_size(cfg: DictConfig) -> int:
+    """Set `data.batch_size`; the exit status, 0 to go on.
+
+    Args:
+        cfg: resolved; it is changed.
+    """
+    record = Path(cfg.run_dir) / "config.yaml"
+    if cfg.resume is not None and record.is_file():
+        size = OmegaConf.load(record).data.batch_size
+        said = f"data.batch_size={size}, as this run found it before"
+    else:
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                trial = cfg.copy()
+                with open_dict(trial):
+                    trial.run_dir = folder
+                size, said = find_batch_size(trial, Path(folder))
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            return 2
+    cfg.data.batch_size = size
+    print(said, flush=True)
+    return 0

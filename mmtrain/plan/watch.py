@@ -1,0 +1,271 @@
+"""What a step holds in memory and computes, seen operation by operation on the meta device.
+
+Tensors on the meta device have a shape and no content. Three things have to be supplied: which storages are alive (the
+peak of their bytes is what a device needs), an answer where a program looks into a tensor, and what a real device does
+otherwise than this one: fused attention, and the casts of autocast. An answer is the one that makes most work: every
+row has everything, every mask is full, every value is another one.
+"""
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import _engine_run_backward
+from torch.fx.experimental import _config as shapes_config
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+aten = torch.ops.aten
+
+
+class Watch(TorchDispatchMode):
+    """Live bytes of storages by kind, and what was alive at the peak.
+
+    Args:
+        answers: whether to answer what only content could; not where tensors have theirs.
+
+    Attributes:
+        peak: bytes by kind at the moment when most was alive.
+        highest: by kind, the most that was ever alive of it.
+    """
+
+    def __init__(self, *, answers: bool = True) -> None:
+        super().__init__()
+        self.live: Counter[str] = Counter()
+        self.peak: Counter[str] = Counter()
+        self.highest: Counter[str] = Counter()
+        self._kinds: dict[int, tuple[str, int]] = {}
+        self._per_row: dict[int, int] = {}  # True of each row of masks that draw a share
+        self._answers: Mapping[Any, Callable[..., Any]] = (
+            {}
+            if not answers
+            else _ANSWERS
+            | {
+                aten.bitwise_not.default: self._not,
+                aten.nonzero.default: self._nonzero,
+                aten.index.Tensor: self._index,
+                aten._index_put_impl_.default: lambda values, *_: values,
+                aten.index_put_.default: lambda values, *_: values,
+                aten.index_put.default: lambda values, *_: torch.empty_like(values),
+            }
+        )
+
+    def hold(self, kind: str, tensors: Iterator[Tensor]) -> None:
+        """Count tensors as of a kind, whether they are known already or not."""
+        for tensor in tensors:
+            self._see(tensor, kind)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Answer or run an operation, and note what it made."""
+        out = self._answers.get(func, func)(*args, **(kwargs or {}))
+        if self._answers and func is aten.lt.Scalar and 0 < args[1] < 1 and out.ndim == 2:
+            self._per_row[out.untyped_storage()._cdata] = max(1, round(out.shape[1] * args[1]))
+        for leaf in tree_iter(out):
+            if isinstance(leaf, Tensor):
+                self._see(leaf, None)
+        return out
+
+    def _see(self, tensor: Tensor, kind: str | None) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        known = self._kinds.get(key)
+        if known is not None:
+            if kind is not None and kind != known[0]:
+                self.live[known[0]] -= known[1]
+                self.live[kind] += known[1]
+                self._kinds[key] = (kind, known[1])
+            return
+        size = storage.nbytes()
+        self._kinds[key] = (kind or "activations", size)
+        self.live[kind or "activations"] += size
+        weakref.finalize(storage, self._forget, key)
+        self.highest |= Counter({kind or "activations": self.live[kind or "activations"]})
+        if self.live.total() > self.peak.total():
+            self.peak = self.live.copy()
+
+    def _forget(self, key: int) -> None:
+        kind, size = self._kinds.pop(key)
+        self.live[kind] -= size
+        self._per_row.pop(key, None)
+
+    def _known(self, mask: Any) -> int | None:
+        """How many of each row a mask has, if it draws a share."""
+        return self._per_row.get(mask.untyped_storage()._cdata) if isinstance(mask, Tensor) else None
+
+    def _not(self, mask: Tensor) -> Tensor:
+        out, known = torch.empty_like(mask), self._known(mask)
+        if known is not None:
+            self._per_row[out.untyped_storage()._cdata] = mask.shape[1] - known
+        return out
+
+    def _nonzero(self, mask: Tensor) -> Tensor:
+        known = self._known(mask)
+        rows = mask.numel() if known is None else mask.shape[0] * known
+        return torch.empty(rows, mask.ndim, dtype=torch.long, device=mask.device)
+
+    def _index(self, values: Tensor, indices: list[Tensor | None]) -> Tensor:
+        known = self._known(indices[0])
+        if known is not None:
+            assert indices[0] is not None
+            return values.new_empty(len(indices[0]) * known, *values.shape[2:])
+        out = aten.index.Tensor(values, indices)
+        if (of_values := self._known(values)) is not None and out.shape == values.shape:
+            self._per_row[out.untyped_storage()._cdata] = of_values
+        return out
+
+
+def _scalar(tensor: Tensor) -> bool | int | float:
+    """What a program reads of a tensor: yes, one."""
+    return torch.ones((), dtype=tensor.dtype).item()
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape
+
+
+def _unique(values: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    index = torch.empty(values.shape, dtype=torch.long, device=values.device)
+    return torch.empty_like(values).flatten(), index, index.flatten().clone()
+
+
+_ANSWERS: dict[Any, Callable[..., Any]] = {
+    aten._local_scalar_dense.default: _scalar,
+    aten.equal.default: _equal,
+    aten._unique2.default: _unique,
+}
+
+
+class OnDevice(TorchFunctionMode):
+    """Runs a few functions as a device of some type would, in its precision.
+
+    Args:
+        device: cpu or cuda.
+        autocast: the type that autocast casts to; None without it.
+    """
+
+    def __init__(self, device: str, autocast: torch.dtype | None) -> None:
+        super().__init__()
+        self.device = device
+        self.autocast = autocast
+        self._cast: dict[int, Tensor] = {}  # weights, once a step
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Cast what autocast casts, and choose the kernel of attention that the device would take."""
+        kwargs = kwargs or {}
+        if self.autocast is not None and func in _IN_16_BITS:
+            args, kwargs = self._all_cast(args, self.autocast), self._all_cast(kwargs, self.autocast)
+        elif self.autocast is not None and func in _IN_32_BITS and self.device == "cuda":
+            args, kwargs = self._all_cast(args, torch.float32), self._all_cast(kwargs, torch.float32)
+        if func in (torch.autograd.backward, torch.autograd.grad):
+            with self:  # what is computed again in the backward pass is computed so, too
+                return _differentiate(func, *args, **kwargs)
+        if func is F.scaled_dot_product_attention:
+            return _attention(self.device, *args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _all_cast(self, values: Any, dtype: torch.dtype) -> Any:
+        if isinstance(values, dict):
+            return {key: self._all_cast(value, dtype) for key, value in values.items()}
+        if isinstance(values, tuple | list):
+            return type(values)(self._all_cast(value, dtype) for value in values)
+        if not isinstance(values, Tensor) or not values.is_floating_point() or values.dtype in (dtype, torch.float64):
+            return values
+        if not isinstance(values, nn.Parameter):
+            return values.to(dtype)
+        return self._cast.setdefault(id(values), values.to(dtype))
+
+
+def _differentiate(func: Any, outputs: Any, inputs: Any = None, **options: Any) -> Any:
+    """`torch.autograd.backward(loss)` or `.grad(loss, inputs)`, which would leave the function modes."""
+    outputs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+    ones = tuple(torch.ones_like(output) for output in outputs)
+    keep, more = bool(options.get("retain_graph")), bool(options.get("create_graph"))
+    if func is torch.autograd.backward:
+        return _engine_run_backward(outputs, ones, keep, more, (), allow_unreachable=True, accumulate_grad=True)
+    unused = bool(options.get("allow_unused"))
+    return _engine_run_backward(outputs, ones, keep, more, tuple(inputs), unused, accumulate_grad=False)
+
+
+_IN_16_BITS = {
+    *(F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose2d, F.scaled_dot_product_attention),
+    *(torch.matmul, torch.bmm, torch.mm, torch.addmm, torch.baddbmm, torch.einsum),
+    *(Tensor.matmul, Tensor.__matmul__, Tensor.bmm, Tensor.mm),
+}
+_IN_32_BITS = {
+    *(F.layer_norm, F.group_norm, F.softmax, F.log_softmax, F.cross_entropy, F.nll_loss, F.mse_loss, F.l1_loss),
+    *(F.cosine_similarity, F.normalize, F.softplus, torch.softmax, torch.log_softmax, torch.exp, torch.log, torch.pow),
+    *(torch.cumsum, torch.prod, torch.norm, torch.rsqrt, torch.logsumexp, Tensor.softmax, Tensor.log_softmax),
+    *(Tensor.exp, Tensor.log, Tensor.pow, Tensor.cumsum, Tensor.prod, Tensor.norm, Tensor.rsqrt, Tensor.logsumexp),
+    *(F.binary_cross_entropy_with_logits, F.smooth_l1_loss, F.huber_loss),
+}
+
+
+def _attention(
+    device: str,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    if enable_gqa:
+        groups = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = torch.zeros(attn_mask.shape, dtype=query.dtype, device=query.device)
+    if device == "cpu" and dropout_p == 0.0:
+        return aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
+        )[0]
+    if device == "cuda" and attn_mask is None and query.dtype in (torch.bfloat16, torch.float16):
+        return aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)[0]
+    if device == "cuda":
+        bias = None if attn_mask is None else attn_mask.expand(*query.shape[:3], key.shape[2])
+        return aten._scaled_dot_product_efficient_attention(
+            query, key, value, bias, True, dropout_p, is_causal, scale=scale
+        )[0]
+    return aten._scaled_dot_product_attention_math(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)[0]
+
+
+def _attention_flop(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+def _attention_backward_flop(
+    grad: Any, query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any
+) -> int:
+    return int(sdpa_backward_flop_count(grad, query, key, value))
+
+
+def flop_counter() -> FlopCounterMode:
+    """The counter of torch, which also counts the attention that CPUs have."""
+    return FlopCounterMode(
+        display=False,
+        custom_mapping={
+            aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop,
+            aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flop,
+        },
+    )
+
+
+@contextmanager
+def without_content() -> Iterator[None]:
+    """On the meta device, where a search finds everything."""
+    with ExitStack() as stack:
+        stack.enter_context(shapes_config.patch(meta_nonzero_assume_all_nonzero=True))  # type: ignore[attr-defined]
+        stack.enter_context(torch.device("meta"))
+        yield
