@@ -1,10 +1,14 @@
 """Faults of the machine that a person can do something about: a killed worker, memory or a disk that is full."""
 
 import errno
+import json
 import re
+from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
+
+from mmtrain.plan.sizes import readable
 
 
 def explained(error: BaseException, cfg: DictConfig) -> str | None:
@@ -43,6 +47,17 @@ def _worker_gone(text: str, cfg: DictConfig) -> str:
     )
 
 
+def _planned(cfg: DictConfig) -> str:
+    """What the plan of this folder says, or how to make one."""
+    path = Path(cfg.run_dir) / "plan.json"
+    if not path.is_file():
+        return "\n    where it goes, and the largest batch that fits: the same command with mode=plan run_dir=ANOTHER"
+    plan = json.loads(path.read_text(encoding="utf-8"))
+    kinds = ", ".join(f"{kind} {readable(size)}" for kind, size in plan["memory"].items() if size)
+    largest = plan["batch"]["largest_size"]
+    return f"\n    the plan said {kinds}" + (f"; data.batch_size={largest} at most" if largest else "")
+
+
 def _out_of_memory(text: str, cfg: DictConfig) -> str:
     tried = re.search(r"Tried to allocate ([\d.]+ \w+)", text)
     free = re.search(r"([\d.]+ \w+) is free", text)
@@ -50,7 +65,7 @@ def _out_of_memory(text: str, cfg: DictConfig) -> str:
     figures += f", {free[1]} are free" if free else ""
     parts = cfg.trainer.accumulate_grad_batches
     return (
-        f"the device is out of memory{figures}\n"
+        f"the device is out of memory{figures}{_planned(cfg)}\n"
         f"    cut the batch: trainer.accumulate_grad_batches={2 * parts} ({parts} now; data.batch_size ="
         f" {cfg.data.batch_size} stays what it is), or set trainer.precision=bf16-mixed, or"
         " encoder.NAME.checkpointing=true; then go on with resume=auto"

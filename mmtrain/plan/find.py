@@ -6,7 +6,6 @@ what it takes: a line says what is tried and a line whether it fitted, and who r
 
 import gc
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Generator
@@ -25,9 +24,10 @@ from mmtrain.callbacks.footprint import Footprint
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
 from mmtrain.lit import LitModel
-from mmtrain.memory import memory_of
+from mmtrain.memory import allow, memory_of
 from mmtrain.plan.example import longest_example
 from mmtrain.plan.plan import device_of, make_plan
+from mmtrain.plan.sizes import in_bytes
 from mmtrain.types import Batch
 
 CLOSE = 0.03  # what is found is at most so much too small
@@ -89,11 +89,13 @@ def sizes(low: int, high: int, guess: int) -> Generator[int, bool, None]:
         high: does not.
         guess: between them.
     """
+    step = STEP
     while high - low > max(1, int(low * CLOSE)):
         guess = min(max(guess, low + 1), high - 1)
         fitted = yield guess
         low, high = (guess, high) if fitted else (low, guess)
-        guess = int(low * STEP) + 1 if fitted and low * STEP < high else (low + high) // 2
+        guess = int(low * step) + 1 if fitted and low * step < high else (low + high) // 2
+        step = min(4.0, step * step)
 
 
 class Trial:
@@ -109,7 +111,7 @@ class Trial:
         self.data: DataModule = build_data(cfg)
         self.data.read(Path(cfg.run_dir), training=True)
         self.example = longest_example(self.data)
-        self.limit = memory_of(self.device)
+        self.limit = memory_of(self.device) if cfg.plan.memory is None else in_bytes(cfg.plan.memory)
 
     def fits(self, rows: int) -> bool:
         """Whether two steps can be taken."""
@@ -124,7 +126,7 @@ class Trial:
             if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
                 return False
             raise
-        return self.device == "cuda" or (footprint.peak or 0) < self.limit
+        return (footprint.peak or 0) < self.limit
 
     def _train(self, lit: LitModel, rows: int, footprint: Footprint) -> None:
         window = [repeated(self.example, rows) for _ in range(self.cfg.trainer.accumulate_grad_batches)]
@@ -158,8 +160,8 @@ def main() -> None:
     cfg: Any = OmegaConf.load(path)
     torch.manual_seed(cfg.seed)
     trial = Trial(cfg)
-    if trial.device == "cpu":  # an allocation that fails is better than a machine that stands still
-        resource.setrlimit(resource.RLIMIT_DATA, (int(trial.limit * 1.1), resource.RLIM_INFINITY))
+    if trial.device == "cpu":
+        allow(int(trial.limit * 1.2))
     wanted = sizes(low, high, guess)
     size = next(wanted)
     with suppress(StopIteration):

@@ -20,7 +20,7 @@ from mmtrain.plan.simulate import AUTOCAST, Simulator, Step, of_size, simulator
 from mmtrain.plan.sizes import in_bytes
 from mmtrain.plan.watch import OnDevice, Watch, without_content
 
-KINDS = ("weights", "averages", "gradients", "optimizer", "activations", "data", "communication")
+KINDS = ("weights", "casts", "averages", "gradients", "optimizer", "activations", "data", "communication")
 # Of the memory there is, what tensors can have. On a GPU its context, workspaces of kernels and gaps between blocks
 # take the rest; on a CPU the C library keeps what was freed, and the process is up to twice as large: docs/plan.md
 USABLE = {"cuda": 0.92, "cpu": 0.5}
@@ -134,6 +134,7 @@ class Sharing:
         return {
             **seen,
             **shared,
+            "casts": 0,  # weights are gathered in 16 bits, and given back
             "gradients": self.gradients // self.num_devices,
             "activations": step.activations,
             "communication": self.gathered,
@@ -190,7 +191,8 @@ def _largest(simulated: Simulator, sharing: Sharing, rows: int, step: Step, usab
 
 
 def _parts(simulated: Simulator) -> list[dict[str, Any]]:
-    with without_content(), OnDevice(simulated.device, AUTOCAST.get(simulated.precision)), Watch():
+    watch = Watch()
+    with without_content(), OnDevice(simulated.device, AUTOCAST.get(simulated.precision), watch), watch:
         return describe_parts(simulated.lit.model, of_size(simulated.example, 2))
 
 

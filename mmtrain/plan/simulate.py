@@ -28,7 +28,8 @@ class Step:
     """What one step of one device takes.
 
     Attributes:
-        memory: bytes at the moment when most is alive: weights, averages, gradients, optimizer, activations, data.
+        memory: bytes at the moment when most is alive: weights, casts (of autocast), averages, gradients, optimizer,
+            activations, data.
         activations: bytes at the moment when most of them are alive, which may be another.
         flops: floating-point operations of the whole step, forward and backward, as torch counts them.
     """
@@ -69,7 +70,7 @@ class Simulator:
         """A step in whose micro-batches are so many rows each, on one device."""
         lit = self.lit
         watch, counter = Watch(), flop_counter()
-        on_device = OnDevice(self.device, AUTOCAST.get(self.precision))
+        on_device = OnDevice(self.device, AUTOCAST.get(self.precision), watch)
         with without_content(), on_device:
             window = [of_size(self.example, num_rows) for _ in range(self.num_micro_batches)]
             watch.hold("weights", tensors_of(lit.model))
@@ -78,7 +79,7 @@ class Simulator:
             averages = [copy.deepcopy(list(tensors_of(lit.model))) for _ in range(self.num_averages)]
             watch.hold("averages", (t for copies in averages for t in copies))
             with _marked(lit, watch), watch, counter:
-                self._forward_and_backward(window[:NUM_SIMULATED])
+                self.forward_and_backward(window[:NUM_SIMULATED])
                 self._take(optimizer)
             lit.zero_grad()
         simulated = min(NUM_SIMULATED, self.num_micro_batches)
@@ -99,7 +100,8 @@ class Simulator:
         watch.hold("optimizer", (t for state in optimizer.state.values() for t in state.values() if torch.is_tensor(t)))
         return optimizer
 
-    def _forward_and_backward(self, window: list[Batch]) -> None:
+    def forward_and_backward(self, window: list[Batch]) -> None:
+        """Leave the gradients of these micro-batches with the parameters."""
         look = self._look(window)
         if self.gradients_of is not None:
             look.gramian(self.gradients_of)

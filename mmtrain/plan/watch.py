@@ -150,10 +150,12 @@ class OnDevice(TorchFunctionMode):
     Args:
         device: cpu or cuda.
         autocast: the type that autocast casts to; None without it.
+        watch: is told which tensors are such casts of weights; they stay for the whole step.
     """
 
-    def __init__(self, device: str, autocast: torch.dtype | None) -> None:
+    def __init__(self, device: str, autocast: torch.dtype | None, watch: Watch) -> None:
         super().__init__()
+        self.watch = watch
         self.device = device
         self.autocast = autocast
         self._cast: dict[int, Tensor] = {}  # weights, once a step
@@ -183,7 +185,10 @@ class OnDevice(TorchFunctionMode):
             return values
         if not isinstance(values, nn.Parameter):
             return values.to(dtype)
-        return self._cast.setdefault(id(values), values.to(dtype))
+        if id(values) not in self._cast:
+            self._cast[id(values)] = values.to(dtype)
+            self.watch.hold("casts", iter([self._cast[id(values)]]))
+        return self._cast[id(values)]
 
 
 def _differentiate(func: Any, outputs: Any, inputs: Any = None, **options: Any) -> Any:

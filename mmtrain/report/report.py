@@ -33,6 +33,7 @@ NO_SUMMARY: dict[str, Any] = {
     "best": None,
     "test": {},
     "samples_per_second": None,
+    "peak_memory": None,
     "seconds": None,
     "parameters": None,
     "parts": [],
@@ -123,6 +124,7 @@ def _contents(
         "test": [(m, f["value"], f["chance"], against_chance(m, f["value"], f["chance"])) for m, f in whole.items()],
         "subsets": subset_tables(summary["test"]),
         "skipped": _skipped(run_dir),
+        "plan": _planned(run_dir, summary),
         "curves": _drawn(curves, best_step=summary["best"] and summary["best"]["step"]),
         "grids": [grid(e, album=album, text=text) for e in exhibits if isinstance(e, Retrieval)],
         "gazes": [g for e in exhibits if isinstance(e, Attended) if (g := gaze(e, album=album, text=text))],
@@ -151,6 +153,31 @@ def _skipped(run_dir: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _planned(run_dir: Path, summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What plan.json said of this run beside what it was: name, planned, measured."""
+    path = run_dir / "plan.json"
+    if not path.exists():
+        return []
+    plan = json.loads(path.read_text(encoding="utf-8"))
+    run, parameters, peak = plan["run"], summary["parameters"], summary["peak_memory"]
+    kinds = ", ".join(f"{kind} {_mebibytes(size)}" for kind, size in plan["memory"].items() if size and kind != "total")
+    return [
+        ("parameters", f"{plan['parameters']['total']:,}", f"{parameters['total']:,}" if parameters else "-"),
+        ("memory of a device", f"{_mebibytes(plan['memory']['total'])} ({kinds})", _mebibytes(peak)),
+        ("steps", f"{run['steps']:,}", "-" if summary["steps"] is None else f"{summary['steps']:,}"),
+        ("samples a second", _whole(run["samples_per_second"]), _whole(summary["samples_per_second"])),
+        ("seconds", _whole(run["seconds"]), _whole(summary["seconds"])),
+    ]
+
+
+def _mebibytes(size: int | None) -> str:
+    return "-" if size is None else f"{size / 2**20:,.0f} MiB"
+
+
+def _whole(number: float | None) -> str:
+    return "-" if number is None else f"{number:,.0f}"
 
 
 def _config(run_dir: Path) -> tuple[str | None, list[str]]:
