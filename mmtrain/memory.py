@@ -33,14 +33,6 @@ def resident() -> int:
     return _status("VmRSS")
 
 
-def allow(more: int) -> None:
-    """Let this process ask for so many bytes more: better an allocation that fails than a machine that stands still."""
-    import resource  # not of every system
-
-    if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_DATA, (_status("VmData") + more, resource.RLIM_INFINITY))
-
-
 def _status(name: str) -> int:
     path = Path("/proc/self/status")
     if not path.is_file():

@@ -1,11 +1,11 @@
 """The largest batch that fits, found by trying, from the plan's guess: `trainer.find_batch_size=true`.
 
-`python -m mmtrain.plan.find CONFIG.yaml LOW HIGH GUESS` tries sizes in a process of its own, which may be killed for
-what it takes: a line says what is tried and a line whether it fitted, and who reads them knows what the end meant.
+`python -m mmtrain.plan.find CONFIG.yaml ROWS` tries one size, in a process of its own: a system may kill it for what it
+takes, and the next begins with nothing.
 """
 
-import gc
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Generator
@@ -21,10 +21,8 @@ from torch.utils.data import DataLoader
 
 from mmtrain.build import build_callbacks, build_data, build_lit, build_model
 from mmtrain.callbacks.footprint import Footprint
-from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
-from mmtrain.lit import LitModel
-from mmtrain.memory import allow, memory_of
+from mmtrain.memory import keep_freed_memory, memory_of
 from mmtrain.plan.example import longest_example
 from mmtrain.plan.plan import device_of, make_plan
 from mmtrain.plan.sizes import in_bytes
@@ -32,7 +30,7 @@ from mmtrain.types import Batch
 
 CLOSE = 0.03  # what is found is at most so much too small
 STEP = 1.25  # from a size that fits to the next that is tried
-FITS, FAILS, TRIES = "fits", "fails", "tries"
+TOO_MUCH = 3  # exit status of a try that does not fit
 
 
 def find_batch_size(cfg: DictConfig, folder: Path) -> tuple[int, str]:
@@ -49,36 +47,40 @@ def find_batch_size(cfg: DictConfig, folder: Path) -> tuple[int, str]:
     data.read(folder, training=True)
     plan = make_plan(cfg, data)
     parts = plan["machine"]["devices"] * plan["batch"]["micro_batches"]
-    low, high = 0, max(1, data.epoch_size // parts) + 1
+    high = max(1, data.epoch_size // parts) + 1
     guess = min(max(1, plan["batch"]["largest_rows"] or 1), high - 1)
     config = folder / "find.yaml"
     OmegaConf.save(cfg, config)
-    tried = 0
-    while high - low > max(1, int(low * CLOSE)):
-        low, high, guess, seen = _narrowed(config, low, high, guess)
-        tried += seen
+    low, tried = 0, 0
+    tries = sizes(0, high, guess)
+    size = next(tries)
+    with suppress(StopIteration):
+        while True:
+            fitted, tried = _is_tried(config, size), tried + 1
+            low = size if fitted else low
+            size = tries.send(fitted)
     if low == 0:
         raise ConfigError(
             "trainer.find_batch_size: not even one row at once fits on a device\n"
             "    set trainer.precision=bf16-mixed, encoder.NAME.checkpointing=true or a smaller model"
         )
-    size = low * parts
-    said = f"data.batch_size={size} is the largest that fits: {low:,} rows at once on a device, {tried} sizes tried"
-    return size, f"{said}; the plan said {plan['batch']['largest_rows']:,}"
+    said = (
+        f"data.batch_size={low * parts} is the largest that fits: {low:,} rows at once on a device, {tried} sizes tried"
+    )
+    return low * parts, f"{said}; the plan said {plan['batch']['largest_rows']:,}"
 
 
-def _narrowed(config: Path, low: int, high: int, guess: int) -> tuple[int, int, int, int]:
-    """Bounds after one process has tried: what fits, what does not, the next guess, how many were tried."""
-    command = [sys.executable, "-m", "mmtrain.plan.find", str(config), *map(str, (low, high, guess))]
-    lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout.splitlines()
-    said = [line.split() for line in lines if line.startswith((FITS, FAILS, TRIES))]
-    tried = [int(n) for word, n in said if word == TRIES]
-    if not tried:
-        raise ConfigError("trainer.find_batch_size: the first try did not begin; its messages stand above")
-    low = max([low, *(int(n) for word, n in said if word == FITS)])
-    ended = [] if said[-1][0] != TRIES else [tried[-1]]  # the system ended it there
-    high = min([high, *ended, *(int(n) for word, n in said if word == FAILS)])
-    return low, high, max(low + 1, (low + high) // 2), len(tried)
+def _is_tried(config: Path, size: int) -> bool:
+    """Whether a process of its own could take steps of so many rows.
+
+    Raises:
+        ConfigError: with what it said, when it ended otherwise than for want of memory.
+    """
+    command = [sys.executable, "-m", "mmtrain.plan.find", str(config), str(size)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode in (0, TOO_MUCH, -signal.SIGKILL):
+        return done.returncode == 0
+    raise ConfigError(f"trainer.find_batch_size: {size} rows could not be tried\n{done.stderr.strip()}")
 
 
 def sizes(low: int, high: int, guess: int) -> Generator[int, bool, None]:
@@ -98,51 +100,39 @@ def sizes(low: int, high: int, guess: int) -> Generator[int, bool, None]:
         step = min(4.0, step * step)
 
 
-class Trial:
-    """Steps of the run's own model on this device, with rows as long as they come.
+def fits(cfg: DictConfig, rows: int) -> bool:
+    """Whether two steps of the run's own model can be taken on this device, with rows as long as they come.
 
     Args:
         cfg: resolved.
+        rows: of a micro-batch.
     """
-
-    def __init__(self, cfg: DictConfig) -> None:
-        self.cfg = cfg
-        self.device = device_of(cfg)
-        self.data: DataModule = build_data(cfg)
-        self.data.read(Path(cfg.run_dir), training=True)
-        self.example = longest_example(self.data)
-        self.limit = memory_of(self.device) if cfg.plan.memory is None else in_bytes(cfg.plan.memory)
-
-    def fits(self, rows: int) -> bool:
-        """Whether two steps can be taken."""
-        gc.collect()
-        if self.device == "cuda":
-            torch.cuda.empty_cache()
-        footprint = Footprint()
-        lit = build_lit(self.cfg, build_model(self.cfg, self.data))
-        try:
-            self._train(lit, rows, footprint)
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-                return False
-            raise
-        return (footprint.peak or 0) < self.limit
-
-    def _train(self, lit: LitModel, rows: int, footprint: Footprint) -> None:
-        window = [repeated(self.example, rows) for _ in range(self.cfg.trainer.accumulate_grad_batches)]
-        averages = [c for c in build_callbacks(self.cfg, monitor=None) if isinstance(c, WeightAveraging)]
-        trainer = Trainer(
-            accelerator="gpu" if self.device == "cuda" else "cpu",
-            devices=1,
-            precision=self.cfg.trainer.precision,
-            max_steps=2,
-            callbacks=[*averages, footprint],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+    device = device_of(cfg)
+    data = build_data(cfg)
+    data.read(Path(cfg.run_dir), training=True)
+    window = [repeated(longest_example(data), rows) for _ in range(cfg.trainer.accumulate_grad_batches)]
+    limit = memory_of(device) if cfg.plan.memory is None else in_bytes(cfg.plan.memory)
+    footprint = Footprint()
+    lit = build_lit(cfg, build_model(cfg, data))
+    averages = [c for c in build_callbacks(cfg, monitor=None) if isinstance(c, WeightAveraging)]
+    trainer = Trainer(
+        accelerator="gpu" if device == "cuda" else "cpu",
+        devices=1,
+        precision=cfg.trainer.precision,
+        max_steps=2,
+        callbacks=[*averages, footprint],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    try:
         trainer.fit(lit, DataLoader([window, window], batch_size=None))  # type: ignore[arg-type]
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            return False
+        raise
+    return (footprint.peak or 0) < limit
 
 
 def repeated(batch: Batch, num_rows: int) -> Batch:
@@ -155,22 +145,13 @@ def repeated(batch: Batch, num_rows: int) -> Batch:
 
 
 def main() -> None:
-    """Try sizes and say of each whether it fits."""
-    path, low, high, guess = sys.argv[1], *map(int, sys.argv[2:5])
-    cfg: Any = OmegaConf.load(path)
+    """Try one size; the exit status says whether it fits."""
+    cfg: Any = OmegaConf.load(sys.argv[1])
     torch.manual_seed(cfg.seed)
-    trial = Trial(cfg)
-    if trial.device == "cpu":
-        allow(int(trial.limit * 1.2))
-    wanted = sizes(low, high, guess)
-    size = next(wanted)
-    with suppress(StopIteration):
-        while True:
-            print(TRIES, size, flush=True)
-            fitted = trial.fits(size)
-            print(FITS if fitted else FAILS, size, flush=True)
-            size = wanted.send(fitted)
-    os._exit(0)
+    keep_freed_memory()
+    status = 0 if fits(cfg, int(sys.argv[2])) else TOO_MUCH
+    sys.stdout.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":
