@@ -28,6 +28,24 @@ from mmtrain.composed import Composed, Source
 from mmtrain.rules import NEEDED, RULES, rule_whole
 
 CONFIG_NAME = "train"
+# What other programs call it, by the last word of the key: what to write here.
+ELSEWHERE = {
+    **dict.fromkeys(("epochs", "num_epochs", "num_train_epochs", "n_epochs"), "trainer.max_epochs=N"),
+    **dict.fromkeys(("gpus", "num_gpus", "n_gpus", "gpu"), "trainer=gpu, or trainer=ddp trainer.devices=N for several"),
+    **dict.fromkeys(("wandb", "use_wandb"), "logger=[csv,wandb]"),
+    **dict.fromkeys(("tensorboard", "use_tensorboard"), "logger=[csv,tensorboard]"),
+    **dict.fromkeys(("path", "data_dir", "data_path", "dataset", "train_data", "root"), "data=files data.root=DIR"),
+    **dict.fromkeys(("workers", "num_proc"), "data.num_workers=N"),
+    **dict.fromkeys(("output_dir", "out_dir", "save_dir", "output"), "run_dir=DIR"),
+    **dict.fromkeys(("ckpt", "ckpt_path", "pretrained", "load_from"), "init_from=FILE, or resume=FILE to go on"),
+    **dict.fromkeys(("learning_rate", "base_lr"), "optimizer.lr=X"),
+    **dict.fromkeys(("wd",), "optimizer.weight_decay=X"),
+    **dict.fromkeys(
+        ("model", "backbone", "arch", "vision_tower"), "encoder=NAME, or encoder/image=NAME for one modality"
+    ),
+    **dict.fromkeys(("fp16", "amp"), "trainer.precision=16-mixed"),
+    **dict.fromkeys(("bf16",), "trainer.precision=bf16-mixed"),
+}
 # what composing raises when an override or a file is wrong; the last three when a group is given something like null
 # or [null], and when a file holds something else than keys
 ComposeError = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError)
@@ -146,8 +164,15 @@ class Composer:
         for override in overrides:
             key, _, value = override.lstrip("+").partition("=")
             group = key.replace(".", "/")
-            if group != key and group in groups and value in self._loader.get_group_options(group, ObjectType.CONFIG):
-                yield f"{override}: {key} is a group of keys\n    write {group}={value} to choose an option of it"
+            if group == key or group not in groups or not re.fullmatch(r"[A-Za-z]\w*", value):
+                continue
+            options = self._loader.get_group_options(group, ObjectType.CONFIG)
+            near = [value] if value in options else difflib.get_close_matches(value, options, n=1)
+            if near:
+                yield f"{override}: {key} is a group of keys\n    write {group}={near[0]} to choose an option of it"
+            elif value not in ("null", "true", "false"):
+                held = f"It has {', '.join(options)}"
+                yield f"{override}: {key} is a group of keys\n    write {group}=NAME to choose an option of it. {held}"
 
     def _hidden(self, run: Composed) -> Iterator[str]:
         """Files of the user's own folder that Hydra would not read."""
@@ -234,7 +259,7 @@ class Composer:
         if isinstance(error, yaml.YAMLError):
             return f"{override}: {_said(error)}"
         if _is_sweep(override):
-            listed = "" if "(" in value else f", or write [{value}] for a list"
+            listed = f", or write '{key}=[{value}]' for a list" if self._takes_list(key) and "(" not in value else ""
             return f"{override}: several values are a sweep\n    add -m to run each{listed}"
         if self._is_choice(override):
             return self._explain_choice(override, key, value, error)
@@ -243,8 +268,17 @@ class Composer:
             return f"{override}: {key} is there already\n    write {key}={value} to set it"
         if key in names or override.startswith("+"):
             return f"{override}: {_said(error)}"
-        mend = self._elsewhere(key) or _nearest(key, names)
+        foreign = ELSEWHERE.get(key.rpartition(".")[2])
+        same = [name for name in names if name.rpartition(".")[2] == key]
+        mend = self._elsewhere(key) if "." in key else ""
+        mend = mend or (f"write {foreign}" if foreign and not same else _nearest(key, names))
         return f"{override}: there is no key {key}\n    {mend or 'see `python train.py --cfg job` for every key'}"
+
+    def _takes_list(self, key: str) -> bool:
+        """Whether several options, or a list, can stand there."""
+        cfg = self.compose([])
+        many = self._is_choice(f"{key}=") and key not in cfg.hydra.runtime.choices
+        return many or OmegaConf.is_list(OmegaConf.select(cfg, key, throw_on_resolution_failure=False))
 
     def _explain_group(self, override: str, key: str) -> str:
         groups = self.groups()

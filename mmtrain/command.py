@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -31,7 +32,11 @@ def main() -> None:
     # threads that wait for work give their core away: with a loader or another run beside them, spinning costs 5 times
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.path.insert(0, str(Path.cwd()))  # the user's own classes, as `python -m` would find them
-    args = get_args_parser().parse_intermixed_args()
+    parser = get_args_parser()
+    if dashed := with_dashes(sys.argv[1:], [flag for action in parser._actions for flag in action.option_strings]):
+        print("\n".join(dashed), file=sys.stderr)
+        sys.exit(2)
+    args = parser.parse_intermixed_args()
     flags = [word for word in sys.argv[1:] if word not in args.overrides]
     sys.argv[1:] = [*args.overrides, *flags]  # Hydra's own reading of them stops at a flag between overrides
     is_job = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
@@ -48,6 +53,27 @@ def main() -> None:
         sweep = importlib.import_module("mmtrain.report.sweep")
         sweep.show_sweep(Path(jobs[0].sweep_dir), [(job.run_dir, job.overrides) for job in jobs])
     sys.exit(max((job.status for job in jobs), default=0))
+
+
+def with_dashes(words: list[str], flags: list[str]) -> list[str]:
+    """What is wrong with words that other programs take: `--lr 0.1`, `--batch_size=32`.
+
+    Args:
+        words: of the command line.
+        flags: that there are; a beginning of one stands for it.
+    """
+    faults = []
+    for place, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        if re.fullmatch(r"--?[A-Za-z][\w./-]*", flag) is None or any(known.startswith(flag) for known in flags):
+            continue
+        following = words[place + 1] if place + 1 < len(words) else ""
+        apart = not equals and following and not following.startswith("-") and "=" not in following
+        name, value = flag.lstrip("-").replace("-", "_"), value if equals else following if apart else "VALUE"
+        said = faults_of(config_dir(), None, [f"{name}={value}"], multirun=False)
+        faults.append(f"{word}: keys are written without dashes\n    write {name}={value}")
+        faults += [fault for fault in said if "there is no key" in fault]
+    return faults
 
 
 def spelled(override: str) -> str:

@@ -34,6 +34,16 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
         *("bf16", "bf16-mixed", "bf16-true", "transformer-engine", "transformer-engine-float16"),
     ),
 }
+# What other programs call them.
+MEANT: Mapping[str, Mapping[str, str]] = {
+    "mode": {"train": "fit", "training": "fit", "eval": "test", "evaluate": "test", "infer": "predict"},
+    "trainer.precision": {
+        **dict.fromkeys(("fp16", "float16", "half", "amp", "mixed"), "16-mixed"),
+        **dict.fromkeys(("bfloat16", "bf16-amp"), "bf16-mixed"),
+        **dict.fromkeys(("fp32", "float32", "full", "single"), "32"),
+        **dict.fromkeys(("fp64", "float64", "double"), "64"),
+    },
+}
 # What a number of the project's own parts is at least and at most, by the last word of its key.
 RANGES: Mapping[str, tuple[float, float | None]] = {
     **dict.fromkeys(("dim", "hidden_dim", "embed_dim", "num_heads", "image_size", "patch_size", "size"), (1, None)),
@@ -130,7 +140,8 @@ def rule_choices(run: Composed) -> Iterator[str]:
         value = run.get(key)
         if key in run.raw and value not in choices and _is_ours(run, key):
             names = [str(c) for c in choices if isinstance(c, str)]
-            near = difflib.get_close_matches(str(value), names, n=1)
+            meant = MEANT.get(key, {}).get(str(value).lower())
+            near = [meant] if meant else difflib.get_close_matches(str(value), names, n=1)
             mend = f"did you mean {near[0]}? It" if near else key
             yield f"{key} = {value} is not known ({run.where(key)})\n    {mend} can be {', '.join(names)}"
 
@@ -386,7 +397,11 @@ def rule_files(run: Composed) -> Iterator[str]:
         if value is None or (key == "resume" and value == "auto") or Path(str(value)).is_file():
             continue
         what = "is a folder" if Path(str(value)).is_dir() else "does not exist"
-        yield f"{key} = {value} {what} ({run.where(key)})\n    name a checkpoint, such as RUN/checkpoints/last.ckpt"
+        go_on = "set resume to auto to go on in run_dir, or " if key == "resume" else ""
+        yield (
+            f"{key} = {value} {what} ({run.where(key)})\n"
+            f"    {go_on}name a checkpoint, such as {'outputs/mine' if go_on else 'RUN'}/checkpoints/last.ckpt"
+        )
     folder = run.get("run_dir")
     path = Path(str(folder))
     in_file = any(os.path.isfile(p) for p in (path, *path.parents))  # noqa: PTH113 - Path.is_file can raise

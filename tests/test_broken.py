@@ -11,7 +11,7 @@ import pytest
 from mmtrain import run as run_module
 from mmtrain.build import compose
 from mmtrain.checks import faults_of, with_overrides_of_run
-from mmtrain.command import config_dir
+from mmtrain.command import config_dir, with_dashes
 from mmtrain.data.module import DataModule
 from tests.broken import BROKEN
 
@@ -35,6 +35,8 @@ def nothing_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
 def said_of(line: str, capsys: pytest.CaptureFixture[str]) -> str:
     """What the command prints of a command line, and that it is status 2."""
     words = shlex.split(line)
+    if dashed := with_dashes(words, ["--config-dir"]):
+        return "\n".join(dashed)
     extra = words.pop(1) if words[0] == "--config-dir" else None
     overrides, faults = with_overrides_of_run([w for w in words if not w.startswith("--")])
     faults = faults or faults_of(config_dir(), extra, overrides, multirun=False)

@@ -110,8 +110,10 @@ def test_what_is_no_override_is_said_before_anything_is_composed() -> None:
 
 def test_several_values_want_a_sweep() -> None:
     wrong = {
-        "encoder=vit,resnet": ", or write [vit,resnet] for a list",
-        "optimizer.betas=0.9,0.98": ", or write [0.9,0.98] for a list",
+        "encoder=vit,resnet": "",  # one is chosen
+        "logger=csv,wandb": ", or write 'logger=[csv,wandb]' for a list",
+        "optimizer.lr=1e-3,1e-4": "",
+        "optimizer.betas=0.9,0.98": ", or write 'optimizer.betas=[0.9,0.98]' for a list",
         "dim=choice(64,128)": "",
         "schedule=glob(*)": "",
     }

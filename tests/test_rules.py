@@ -291,7 +291,8 @@ BAD = {
         ),
         (
             "resume=gone.ckpt",
-            "resume = gone.ckpt does not exist ({})\n    name a checkpoint, such as RUN/checkpoints/last.ckpt",
+            "resume = gone.ckpt does not exist ({})\n    set resume to auto to go on in run_dir, or name a checkpoint,"
+            " such as outputs/mine/checkpoints/last.ckpt",
         ),
         (
             "init_from=auto",
@@ -409,7 +410,7 @@ def test_files_and_folders_are_looked_at(tmp_path: Path) -> None:
         f"data.root = {file} is not a folder (override data.root={file})\n"
         "    set data.root to the folder that holds train.jsonl (or .csv, .parquet ...)",
         f"resume = {tmp_path} is a folder (override resume={tmp_path})\n"
-        "    name a checkpoint, such as RUN/checkpoints/last.ckpt",
+        "    set resume to auto to go on in run_dir, or name a checkpoint, such as outputs/mine/checkpoints/last.ckpt",
         f"run_dir = {file} is a file, or inside one (override run_dir={file})\n"
         "    set run_dir to a folder, such as outputs/mine",
     ]

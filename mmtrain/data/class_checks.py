@@ -1,5 +1,6 @@
 """What the classes of training say of their column."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from mmtrain.errors import ConfigError
 
 MANY = 100  # classes, below which each may well have one row alone
 NEARLY_ALL = 0.9
+FEW = 10  # numbers that may well be grades
 
 
 def check_classes(
@@ -26,7 +28,8 @@ def check_classes(
         A note, when nearly every row has a class of its own and no other table tells whether that is meant.
 
     Raises:
-        ConfigError: for one class alone, and when nearly every row has its own and no other table has any of them.
+        ConfigError: for one class alone, for measurements, and when nearly every row has its own and no other table has
+            any of them.
     """
     names, rows = target.known.names, sum(target.known.counts)
     if len(names) == 1:
@@ -34,6 +37,12 @@ def check_classes(
             f"{where}: the column {column} holds one class alone, {names[0]!r}, in {rows:,}"
             f" {'row' if rows == 1 else 'rows'}\n"
             f"    name another column by data.columns.{name}, add rows of another class, or leave the task out"
+        )
+    if len(names) > FEW and len(names) > rows / 2 and all(re.fullmatch(r"-?\d+\.\d+(e-?\d+)?", n) for n in names):
+        raise ConfigError(
+            f"{where}: the column {column} holds {len(names):,} different numbers in {rows:,} rows: measurements, not"
+            f" classes\n    learn them by task=[regression] data.columns.number={column}, or name the column of"
+            f" classes by data.columns.{name}"
         )
     if len(names) < MANY or len(names) < NEARLY_ALL * rows:
         return None

@@ -147,6 +147,13 @@ class DataModule(LightningDataModule):
         wanted = {name: self._wanted.get(name) for name in [*self._inputs, *self._targets]}
         self.columns = find_columns(first.column_names, wanted, where=self._found.names[split])
         if not any(m in self.columns for m in self._inputs):
+            names = first.column_names
+            mark = next((m for m in (";", "\t", "|") if len(names) == 1 and m in names[0]), None)
+            if mark is not None:
+                raise ConfigError(
+                    f"{self._found.names[split]} has one column, {names[0]!r}: its cells are separated by {mark!r}\n"
+                    "    save it with commas as .csv, or with tabs as .tsv"
+                )
             raise ConfigError(
                 f"{self.folder}: no column is known as an input; the table has {', '.join(first.column_names)}\n"
                 f"    say which holds what, such as data.columns.{next(iter(self._inputs))}={first.column_names[0]}"

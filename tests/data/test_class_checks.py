@@ -51,3 +51,11 @@ def test_one_example_of_each_class_can_be_meant() -> None:
 @pytest.mark.parametrize("cells", [names(90), names(400) + names(50), ["a"] * 30 + names(100)])
 def test_few_rows_or_some_with_a_class_in_common_are_nothing_to_speak_of(cells: list[str]) -> None:
     assert check(cells, val=["other"]) is None
+
+
+def test_measurements_are_no_classes() -> None:
+    numbers = [f"{n / 7:.3f}" for n in range(40)]
+    said = refused(numbers, val=["0.1"])
+    assert "40 different numbers in 40 rows: measurements, not classes" in said
+    assert "task=[regression] data.columns.number=kind" in said
+    assert check([f"{n % 8 / 2}" for n in range(40)]) is None  # grades

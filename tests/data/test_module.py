@@ -103,6 +103,13 @@ def test_reading_learns_and_reading_again_takes_the_same(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_cells_between_semicolons_are_noticed(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("image;caption;label\n" + "a.png;a cat;cat\n" * 8)
+    said = refused(tmp_path, tmp_path / "run")
+    assert "has one column, 'image;caption;label': its cells are separated by ';'" in said
+    assert "save it with commas as .csv" in said
+
+
 def test_two_processes_at_once_have_one_vocabulary(tmp_path: Path) -> None:
     root, go, run = make_folder(tmp_path / "data"), tmp_path / "go", tmp_path / "run"
     command = [sys.executable, "-c", CHILD, str(root), str(go), str(run)]
