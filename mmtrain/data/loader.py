@@ -108,6 +108,20 @@ def limited(num_steps: int, limit: int | float) -> int:
     return max(1, min(num_steps, limit if isinstance(limit, int) else int(num_steps * limit)))
 
 
+class Loader(DataLoader[Any]):
+    """A DataLoader whose workers begin with SIGTERM blocked, see `_leave_stopping_to_main`.
+
+    Blocked before they are forked, it is so in every thread of theirs: libraries such as wandb start some in a fork.
+    """
+
+    def _get_iterator(self) -> Any:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        try:
+            return super()._get_iterator()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def make_loader(
     split: Dataset[Any],
     steps: Sampler[list[Position]],
@@ -117,7 +131,7 @@ def make_loader(
     pin_memory: bool,
 ) -> DataLoader[Any]:
     """A DataLoader that gives one list of micro-batches a step."""
-    return DataLoader(
+    return Loader(
         split,
         batch_sampler=steps,
         collate_fn=collate,

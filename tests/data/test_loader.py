@@ -1,6 +1,9 @@
 """Which samples a step has: each once an epoch, the same for every split over ranks, and from any step on."""
 
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,3 +171,36 @@ def test_evaluation_reads_the_table_in_its_order(parts: tuple[Any, dict[str, Any
     batches = [batch for (batch,) in make_loader(split, steps, collate, num_workers=0, pin_memory=False)]
     assert [name for batch in batches for name in batch.ids] == [f"r{n}" for n in range(21)] + [""] * 3
     assert batches[-1].rows.tolist() == [16, 17, 18, 19, 20, -1, -1, -1]
+
+
+def test_a_worker_outlives_sigterm_whatever_threads_a_library_starts_in_it(tmp_path: Path) -> None:
+    """As wandb does. Whoever ends a job signals every process of it; the main one still needs its workers then."""
+    script = tmp_path / "forking.py"
+    script.write_text(
+        """
+import os, subprocess, time
+from threading import Thread
+
+from mmtrain.data.loader import TrainSteps, make_loader
+
+
+class Rows:
+    def __getitem__(self, at):
+        return at[1]
+
+    def __len__(self):
+        return 64
+
+
+os.register_at_fork(after_in_child=lambda: Thread(target=time.sleep, args=(600,), daemon=True).start())
+steps = TrainSteps(num_samples=64, batch_size=2)
+batches = iter(make_loader(Rows(), steps, len, num_workers=2, pin_memory=False))
+next(batches)
+for worker in batches._workers:
+    subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+time.sleep(0.3)
+print(sum(1 for _ in batches))
+"""
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.split() == ["31"], done.stderr
