@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from mmtrain.plan.sizes import readable
+from mmtrain.sizes import readable
 
 
 def explained(error: BaseException, cfg: DictConfig) -> str | None:

@@ -1,5 +1,6 @@
 """Faults of the machine: each says what to change, and keeps quiet of what it does not know."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -61,6 +62,14 @@ def test_a_full_device_says_what_to_change() -> None:
     assert said is not None
     assert said.startswith("the device is out of memory: 2.50 GiB were asked for, 1.20 GiB are free\n")
     assert "trainer.accumulate_grad_batches=4 (2 now; data.batch_size = 64 stays" in said
+
+
+def test_a_full_device_says_what_was_planned(tmp_path: Path) -> None:
+    plan = {"memory": {"weights": 2**20, "casts": 0, "total": 2**21}, "batch": {"largest_size": 96}}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    said = explained(torch.OutOfMemoryError("CUDA out of memory."), compose([f"run_dir={tmp_path}"]))
+    assert said is not None
+    assert "the plan said weights 1.00 MiB, total 2.00 MiB; data.batch_size=96 at most" in said
 
 
 def test_a_full_disk_is_no_traceback(

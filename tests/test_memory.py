@@ -1,4 +1,4 @@
-"""Freed memory is kept: a process that takes and frees large blocks asks the system for few pages."""
+"""Freed memory is kept: who takes and frees large blocks asks the system for few pages. Peaks are measured."""
 
 import subprocess
 import sys
@@ -23,6 +23,24 @@ def faults(mode: str) -> tuple[bool, int]:
     done = subprocess.run([sys.executable, "-c", CODE, mode], capture_output=True, text=True, check=True, timeout=120)
     kept, count = done.stdout.split()
     return kept == "True", int(count)
+
+
+PEAK = """
+import torch
+from mmtrain.memory import Peak, resident
+before = resident()
+torch.ones(2**26).sum()
+watch = Peak(torch.device("cpu"), before)
+watch.reset()
+torch.ones(2**24).sum()
+print(watch.value())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of proc(5)")
+def test_the_peak_is_that_since_the_reset() -> None:
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True, timeout=120)
+    assert 2**26 <= int(done.stdout) < 2 * 2**26  # bytes: of the second block, not of the first
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of glibc")

@@ -25,7 +25,7 @@ from mmtrain.errors import ConfigError
 from mmtrain.memory import keep_freed_memory, memory_of
 from mmtrain.plan.example import longest_example
 from mmtrain.plan.plan import device_of, make_plan
-from mmtrain.plan.sizes import in_bytes
+from mmtrain.sizes import in_bytes
 from mmtrain.types import Batch
 
 CLOSE = 0.03  # what is found is at most so much too small

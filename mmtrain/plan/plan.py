@@ -17,8 +17,8 @@ from mmtrain.errors import ConfigError
 from mmtrain.memory import memory_of
 from mmtrain.plan.example import longest_example
 from mmtrain.plan.simulate import AUTOCAST, Simulator, Step, of_size, simulator
-from mmtrain.plan.sizes import in_bytes
 from mmtrain.plan.watch import OnDevice, Watch, without_content
+from mmtrain.sizes import in_bytes
 
 KINDS = ("weights", "casts", "averages", "gradients", "optimizer", "activations", "data", "communication")
 # Of the memory there is, what tensors can have. On a GPU its context, workspaces of kernels and gaps between blocks

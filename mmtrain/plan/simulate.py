@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,7 +20,7 @@ from mmtrain.step_look import Run, StepLook
 from mmtrain.types import Batch
 
 NUM_SIMULATED = 2  # micro-batches of a step: from the second on, gradients are there already
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "bf16": torch.bfloat16, "16-mixed": torch.float16, "16": torch.float16}
 WHOLLY = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64": torch.float64, "64-true": torch.float64}
 
 
@@ -78,7 +79,7 @@ class Simulator:
             optimizer = self._optimizer(watch)
             averages = [copy.deepcopy(list(tensors_of(lit.model))) for _ in range(self.num_averages)]
             watch.hold("averages", (t for copies in averages for t in copies))
-            with _marked(lit, watch), watch, counter:
+            with _gradients_marked(lit, watch), watch, counter:
                 self.forward_and_backward(window[:NUM_SIMULATED])
                 self._take(optimizer)
             lit.zero_grad()
@@ -189,19 +190,15 @@ def tensors_of_batch(batch: Batch) -> Iterator[Tensor]:
     yield from found
 
 
-class _marked:
+@contextmanager
+def _gradients_marked(lit: LitModel, watch: Watch) -> Iterator[None]:
     """Gradients that stay with their parameters are known as such."""
 
-    def __init__(self, lit: LitModel, watch: Watch) -> None:
-        def note(parameter: Tensor) -> None:
-            assert parameter.grad is not None
-            watch.hold("gradients", iter([parameter.grad]))
+    def note(parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        watch.hold("gradients", iter([parameter.grad]))
 
-        self._hooks = [p.register_post_accumulate_grad_hook(note) for p in lit.parameters() if p.requires_grad]
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *error: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
+    hooks = [p.register_post_accumulate_grad_hook(note) for p in lit.parameters() if p.requires_grad]
+    yield
+    for hook in hooks:
+        hook.remove()

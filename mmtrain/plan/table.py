@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from mmtrain.callbacks.parts import parts_table
-from mmtrain.plan.sizes import readable
+from mmtrain.sizes import readable
 
 
 def plan_tables(plan: Mapping[str, Any]) -> Iterator[Table]:

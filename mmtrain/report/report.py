@@ -22,6 +22,7 @@ from mmtrain.report.curves import Panel, draw, panels, read_metrics
 from mmtrain.report.exhibits import Album, gaze, grid, matrix, story
 from mmtrain.report.subsets import is_of_subset, subset_tables
 from mmtrain.report.table import against_chance, digits, short
+from mmtrain.sizes import readable
 from mmtrain.types import Attended, Captions, Confusion, Exhibit, Retrieval
 
 NO_SUMMARY: dict[str, Any] = {
@@ -162,18 +163,15 @@ def _planned(run_dir: Path, summary: Mapping[str, Any]) -> list[tuple[str, str, 
         return []
     plan = json.loads(path.read_text(encoding="utf-8"))
     run, parameters, peak = plan["run"], summary["parameters"], summary["peak_memory"]
-    kinds = ", ".join(f"{kind} {_mebibytes(size)}" for kind, size in plan["memory"].items() if size and kind != "total")
+    sizes = {kind: readable(size) for kind, size in plan["memory"].items() if size}
+    kinds = ", ".join(f"{kind} {size}" for kind, size in sizes.items() if kind != "total")
     return [
         ("parameters", f"{plan['parameters']['total']:,}", f"{parameters['total']:,}" if parameters else "-"),
-        ("memory of a device", f"{_mebibytes(plan['memory']['total'])} ({kinds})", _mebibytes(peak)),
+        ("memory of a device", f"{sizes['total']} ({kinds})", "-" if peak is None else readable(peak)),
         ("steps", f"{run['steps']:,}", "-" if summary["steps"] is None else f"{summary['steps']:,}"),
         ("samples a second", _whole(run["samples_per_second"]), _whole(summary["samples_per_second"])),
         ("seconds", _whole(run["seconds"]), _whole(summary["seconds"])),
     ]
-
-
-def _mebibytes(size: int | None) -> str:
-    return "-" if size is None else f"{size / 2**20:,.0f} MiB"
 
 
 def _whole(number: float | None) -> str:

@@ -18,8 +18,8 @@ from mmtrain.plan.example import longest_example
 from mmtrain.plan.find import repeated, sizes
 from mmtrain.plan.plan import Sharing, make_plan
 from mmtrain.plan.simulate import simulator, tensors_of, tensors_of_batch
-from mmtrain.plan.sizes import in_bytes
 from mmtrain.plan.watch import Watch, flop_counter
+from mmtrain.sizes import in_bytes
 from mmtrain.types import Batch
 from tests.tiny import TINY_MODEL, make_tables
 

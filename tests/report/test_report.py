@@ -117,6 +117,20 @@ def test_the_page_holds_what_the_run_folder_holds(tmp_path: Path) -> None:
     assert [a["aria-label"] for tag, a in page.elements if tag == "svg" and "over steps" in str(a.get("aria-label"))]
 
 
+def test_a_plan_stands_beside_what_was_measured(tmp_path: Path) -> None:
+    _fill(tmp_path, peak_memory=300 * 2**20)
+    assert "planned" not in Page(_write(tmp_path)).text
+    plan = {
+        "parameters": {"total": 3_959_465, "trainable": 774},
+        "memory": {"weights": 2**20, "casts": 0, "activations": 2**28, "total": 257 * 2**20},
+        "run": {"steps": 500, "samples_per_second": None, "seconds": None},
+    }
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    text = Page(_write(tmp_path)).text
+    assert "257 MiB (weights 1.00 MiB, activations 256 MiB)300 MiB" in text
+    assert "samples a second-410" in text
+
+
 def test_the_page_needs_nothing_beside_it(tmp_path: Path) -> None:
     _fill(tmp_path)
     page = _write(tmp_path, Retrieval("text", "image", ["a"], [[Hit("a", 0.9, True), Hit("b", 0.1, False)]]))

@@ -28,14 +28,15 @@ def test_it_composes_and_is_built(name: str, tmp_path: Path) -> None:
 
 
 def test_food101_is_read(tmp_path: Path) -> None:
-    for number in range(10):
-        picture(tmp_path / f"images/waffles/{number}.jpg")
-    write(tmp_path / "meta/train.txt", "\n".join(f"waffles/{n}" for n in range(9)))
-    write(tmp_path / "meta/test.txt", "waffles/9")
+    names = [f"{dish}/{number}" for dish in ("apple_pie", "waffles") for number in range(5)]
+    for name in names:
+        picture(tmp_path / f"images/{name}.jpg")
+    write(tmp_path / "meta/train.txt", "\n".join(names[:-1]))
+    write(tmp_path / "meta/test.txt", names[-1])
     small = ["data.batch_size=2", "data.source.val=0.2", "task=[classification]"]
     data = build_data(compose(["data=food101", f"data.root={tmp_path}", *small]))
     data.read(tmp_path / "run", training=True)
-    assert list(data.inputs) == ["image"] and data.known_targets["label"].names == ["waffles"]
+    assert list(data.inputs) == ["image"] and data.known_targets["label"].names == ["apple_pie", "waffles"]
     assert data.example().inputs["image"].values.shape == (2, 3, 64, 64)
 
 
