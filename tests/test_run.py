@@ -36,6 +36,7 @@ def test_the_run_folder_is_whole(calm: Path) -> None:
     assert summary["best"]["metric"] == "val/contrastive/recall"
     assert summary["test"]["classification/accuracy"]["chance"] > 0
     assert summary["samples_per_second"] > 0
+    assert summary["peak_memory"] > 0
     assert summary["parameters"]["total"] == sum(part["parameters"] for part in summary["parts"])
 
 

@@ -64,9 +64,7 @@ def find_batch_size(cfg: DictConfig, folder: Path) -> tuple[int, str]:
             "trainer.find_batch_size: not even one row at once fits on a device\n"
             "    set trainer.precision=bf16-mixed, encoder.NAME.checkpointing=true or a smaller model"
         )
-    said = (
-        f"data.batch_size={low * parts} is the largest that fits: {low:,} rows at once on a device, {tried} sizes tried"
-    )
+    said = f"data.batch_size={low * parts} is the largest that fits: {low:,} rows at once on a device, tries: {tried}"
     return low * parts, f"{said}; the plan said {plan['batch']['largest_rows']:,}"
 
 
