@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ class Composer:
 
     def _meant_as_choices(self, overrides: list[str]) -> Iterator[str]:
         """A name given to a group of keys where its options are chosen by another spelling."""
-        groups = self.groups()
+        groups = self.groups
         for override in overrides:
             key, _, value = override.lstrip("+").partition("=")
             group = key.replace(".", "/")
@@ -232,7 +233,7 @@ class Composer:
                 good.append(override)
             except ComposeError as error:
                 faults.append(self._explain(override, error, good))
-        return faults
+        return faults + (self.faults(good) if faults else [])  # what the others say is looked at, too
 
     def _is_choice(self, override: str) -> bool:
         return self._loader.repository.group_exists(_key(override).split("@")[0])
@@ -241,6 +242,7 @@ class Composer:
         """Whether it chooses from a group that is not there; with a + Hydra would make a key of it."""
         return "/" in _key(override) and not self._is_choice(override)
 
+    @cached_property
     def groups(self) -> list[str]:
         """Every group: encoder, encoder/image, ..."""
         found: list[str] = []
@@ -281,7 +283,7 @@ class Composer:
         return many or OmegaConf.is_list(OmegaConf.select(cfg, key, throw_on_resolution_failure=False))
 
     def _explain_group(self, override: str, key: str) -> str:
-        groups = self.groups()
+        groups = self.groups
         near = difflib.get_close_matches(key, groups, n=1)
         mend = f"did you mean {near[0]}? " if near else ""
         return f"{override}: there is no group {key}\n    {mend}There are {', '.join(groups)}"
@@ -307,11 +309,11 @@ class Composer:
 
     def _names(self, good: list[str]) -> list[str]:
         """Every key of what the good overrides compose to, and every group."""
-        return [*self._composed(self.compose(good), good).raw, *self.groups()]
+        return [*self._composed(self.compose(good), good).raw, *self.groups]
 
     def _elsewhere(self, key: str) -> str:
         """The mend for a key that another option of its group has."""
-        for group in self.groups():
+        for group in self.groups:
             if not key.startswith(group.replace("/", ".") + "."):
                 continue
             options = self._loader.get_group_options(group, ObjectType.CONFIG)

@@ -67,7 +67,8 @@ class Peak:
         """Bytes; None where the system does not tell."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        return _status("VmHWM") - self.baseline if self.baseline else None
+        # a process that freed much before has room in it that nobody sees being taken
+        return max(0, _status("VmHWM") - self.baseline) if self.baseline else None
 
 
 def memory_of(device: str) -> int:

@@ -108,6 +108,13 @@ def test_what_is_no_override_is_said_before_anything_is_composed() -> None:
     assert faults("encoder=vitt", *wrong) == [f"{override}: not an override\n    {mend}" for override in wrong]
 
 
+def test_faults_of_every_kind_are_said_together() -> None:
+    wrong = ("encodr=vit", "encoder.text.num_heads=5", "fusion=crossattn", "trainer.max_epochs=ten", "seed=-1")
+    said = faults(*wrong)
+    assert len(said) == len(wrong)
+    assert all(any(override in fault for fault in said) for override in wrong)
+
+
 def test_several_values_want_a_sweep() -> None:
     wrong = {
         "encoder=vit,resnet": "",  # one is chosen
