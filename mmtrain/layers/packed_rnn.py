@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mmtrain.types import Features
@@ -26,6 +27,7 @@ class PackedRNN(nn.Module):
 
     def __init__(self, *, cell: str, in_dim: int, dim: int, depth: int, bidirectional: bool, dropout: float) -> None:
         super().__init__()
+        self.share_without_content = 1.0  # of the tokens that are valid, where they have no content: in a plan
         if cell not in CELLS:
             raise ValueError(f"cell = {cell}; set it to {' or '.join(CELLS)}")
         if bidirectional and dim % 2:
@@ -57,8 +59,10 @@ class PackedRNN(nn.Module):
         The lengths are brought to the CPU, which packing asks for.
         """
         tokens, mask = features.cleared()
-        if tokens.is_meta:  # nobody knows the lengths: all are full
-            return Features(self.rnn(tokens)[0], mask).cleared()
+        if tokens.is_meta:  # nobody knows the lengths
+            length = max(1, round(tokens.shape[1] * self.share_without_content))
+            out = F.pad(self.rnn(tokens[:, :length])[0], (0, 0, 0, tokens.shape[1] - length))
+            return Features(out, mask).cleared()
         order = mask.int().argsort(dim=1, descending=True, stable=True)  # the valid ones come first
         lengths = mask.sum(dim=1).clamp(min=1).cpu()  # packing refuses a row of nothing; what it gives is cleared
         packed = pack_padded_sequence(_at(tokens, order), lengths, batch_first=True, enforce_sorted=False)

@@ -25,9 +25,10 @@ def longest_example(data: DataModule) -> Batch:
     table = data.tables["train"]
     split = TrainSplit(table, **data.parts())
     spread = range(0, len(table), max(1, len(table) // NUM_READ))
+    longest = [lengths.index(max(lengths)) for lengths in sentence_lengths(data).values() if lengths]
     samples: list[Sample] = []
     fault = ""
-    for row in dict.fromkeys([*spread, *_rows_of_long_sentences(data)]):
+    for row in dict.fromkeys([*spread, *longest]):
         try:
             samples.append(split.sample(row, seed=0, train=True))
         except SampleError as error:
@@ -37,8 +38,8 @@ def longest_example(data: DataModule) -> Batch:
     return Collate(inputs=data.inputs, targets=data.targets).batch(samples)
 
 
-def _rows_of_long_sentences(data: DataModule) -> Iterator[int]:
-    """For each input and target of sentences, the row of the longest."""
+def sentence_lengths(data: DataModule) -> dict[str, list[int]]:
+    """For each input and target of sentences, the tokens of the first rows of training; 0 for a row without any."""
     table = data.tables["train"]
     inputs = {name: kind for name, kind in data.inputs.items() if kind.kind == "text"}
     targets = {name: kind for name, kind in data.targets.items() if isinstance(kind.known, TokenTarget)}
@@ -53,4 +54,4 @@ def _rows_of_long_sentences(data: DataModule) -> Iterator[int]:
             elif not is_empty(cell):
                 sentence = targets[name].load(cell)
             found.append(0 if sentence is None else len(sentence))
-    yield from (found.index(max(found)) for found in lengths.values() if found)
+    return lengths

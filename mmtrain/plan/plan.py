@@ -15,8 +15,9 @@ from mmtrain.callbacks.parts import describe_parts
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
 from mmtrain.memory import memory_of
-from mmtrain.plan.example import longest_example
+from mmtrain.plan.example import longest_example, sentence_lengths
 from mmtrain.plan.simulate import AUTOCAST, Simulator, Step, of_size, simulator
+from mmtrain.plan.typical import typical_flops
 from mmtrain.plan.watch import OnDevice, Watch, without_content
 from mmtrain.sizes import in_bytes
 
@@ -45,6 +46,7 @@ def make_plan(cfg: DictConfig, data: DataModule) -> dict[str, Any]:
     parts = num_devices * cfg.trainer.accumulate_grad_batches
     rows = math.ceil(cfg.data.batch_size / parts)
     step = simulated.step(rows)
+    flops = typical_flops(simulated, sentence_lengths(data), rows)
     limit = _bytes(cfg, "memory") or (memory_of(device) if device == "cpu" or torch.cuda.is_available() else None)
     usable = None if limit is None else int(limit * USABLE[device])
     model = Sharing(
@@ -72,11 +74,11 @@ def make_plan(cfg: DictConfig, data: DataModule) -> dict[str, Any]:
         },
         "memory": memory | {"total": sum(memory.values())},
         "flops": {
-            "sample": step.flops // (rows * cfg.trainer.accumulate_grad_batches),
-            "step": step.flops * num_devices,
+            "sample": flops // (rows * cfg.trainer.accumulate_grad_batches),
+            "step": flops * num_devices,
         },
         "network": _network(cfg, model),
-        "run": _run(cfg, data, step, model),
+        "run": _run(cfg, data, flops, model),
         "disk": _disk(simulated, step),
     }
 
@@ -202,7 +204,7 @@ def _network(cfg: DictConfig, sharing: Sharing) -> dict[str, Any]:
     return {"bytes_per_step": sharing.network, "bandwidth": bandwidth, "seconds_per_step": seconds}
 
 
-def _run(cfg: DictConfig, data: DataModule, step: Step, sharing: Sharing) -> dict[str, Any]:
+def _run(cfg: DictConfig, data: DataModule, flops: int, sharing: Sharing) -> dict[str, Any]:
     per_epoch, epochs, most = data.steps_per_epoch, cfg.trainer.max_epochs, cfg.trainer.max_steps
     asked = [n for n in (None if epochs in (None, -1) else epochs * per_epoch, most) if n not in (None, -1)]
     steps = min(asked)
@@ -212,7 +214,7 @@ def _run(cfg: DictConfig, data: DataModule, step: Step, sharing: Sharing) -> dic
     if rate is None and cfg.plan.flops_per_second is not None:
         bandwidth = _bytes(cfg, "bandwidth")
         waiting = 0.0 if bandwidth is None else sharing.network / bandwidth  # as if nothing of it were hidden
-        seconds = steps * (step.flops / cfg.plan.flops_per_second + waiting)
+        seconds = steps * (flops / cfg.plan.flops_per_second + waiting)
     return {
         "steps_per_epoch": per_epoch,
         "steps": steps,

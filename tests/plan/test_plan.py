@@ -18,6 +18,7 @@ from mmtrain.plan.example import longest_example
 from mmtrain.plan.find import repeated, sizes
 from mmtrain.plan.plan import Sharing, make_plan
 from mmtrain.plan.simulate import simulator, tensors_of, tensors_of_batch
+from mmtrain.plan.typical import typical_flops
 from mmtrain.plan.watch import Watch, flop_counter
 from mmtrain.sizes import in_bytes
 from mmtrain.types import Batch
@@ -188,3 +189,15 @@ def test_sizes_are_tried_until_the_bounds_meet(limit: int, guess: int) -> None:
     assert limit - fitting <= max(1, limit * 0.03)
     assert len(seen) < 16
     assert len(set(seen)) == len(seen)
+
+
+def test_operations_are_those_of_usual_sentences(tables: Path, tmp_path: Path) -> None:
+    cfg, data = read(tables, tmp_path, "encoder/text=gru", "task=[classification]")
+    simulated = simulator(cfg, data, longest_example(data), device="cpu")
+    longest = simulated.step(8).flops
+    length = simulated.example.inputs["text"].values.shape[1]
+    assert typical_flops(simulated, {"text": [length] * 5}, 8) == longest
+    some = typical_flops(simulated, {"text": [1, 0, length]}, 1000)  # padded to the longest, which the GRU skips
+    less = typical_flops(simulated, {"text": [1, 1, 1]}, 8)
+    assert less < some < typical_flops(simulated, {"text": [length]}, 1000)
+    assert simulated.step(8).flops == longest
