@@ -6,6 +6,7 @@ What only the data or another part knows is handed to the parts here, by keyword
 
 import inspect
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -34,14 +35,17 @@ from mmtrain.data.module import DataModule
 from mmtrain.duration import duration
 from mmtrain.errors import ConfigError
 from mmtrain.layers.head import Decides
-from mmtrain.lit import LitModel
+from mmtrain.lit import LitModel, ShardedLitModel
 from mmtrain.loggers.csv import CSVMetrics
 from mmtrain.model import MultimodalModel
 from mmtrain.rules import OWN_TRAINER_KEYS
+from mmtrain.sharded_strategy import ShardedStrategy
 from mmtrain.trained import load_teacher
 from mmtrain.tuning import KEYS as TUNING_KEYS
 from mmtrain.tuning import Tuning, tune
 from mmtrain.whole import WholeCheckpoints
+
+SHARDED = "fsdp"  # as trainer.strategy
 
 
 @runtime_checkable
@@ -349,7 +353,8 @@ def build_lit(cfg: DictConfig, model: MultimodalModel) -> LitModel:
     """The LightningModule around a model."""
     sizes = {"single": [1], "all": range(1, len(model.encoders))}.get(cfg.test.subsets, [])
     subsets = [s for size in sizes if len(model.encoders) > 1 for s in combinations(model.encoders, size)]
-    return LitModel(
+    made = ShardedLitModel if cfg.trainer.strategy == SHARDED else LitModel
+    return made(
         model=model,
         balance=_balance(cfg.balance, list(model.tasks)),
         optimizer=lambda groups: make(cfg.optimizer, "optimizer", params=groups),
@@ -379,7 +384,7 @@ def build_trainer(
     cfg: DictConfig, *, monitor: str | None, resume_step: int | None, extra: Sequence[Callback] = ()
 ) -> Trainer:
     """The Lightning Trainer with its callbacks (and extra ones) and loggers."""
-    options = {str(k): v for k, v in cfg.trainer.items() if k not in OWN_TRAINER_KEYS}
+    options = _trainer_options(cfg)
     own: dict[str, Any] = {
         "callbacks": [*build_callbacks(cfg, monitor=monitor), *extra],
         "logger": build_loggers(cfg, resume_step=resume_step),
@@ -390,6 +395,13 @@ def build_trainer(
         "enable_model_summary": False,
     }
     return _trainer({**options, **own})
+
+
+def _trainer_options(cfg: DictConfig) -> dict[str, Any]:
+    options = {str(k): v for k, v in cfg.trainer.items() if k not in OWN_TRAINER_KEYS}
+    if options["strategy"] == SHARDED:  # by FSDP2; Lightning's strategy of that name is the one before it
+        options["strategy"] = ShardedStrategy(num_ranks=int(os.environ.get("WORLD_SIZE", "1")))
+    return options
 
 
 def _trainer(options: dict[str, Any]) -> Trainer:
@@ -413,7 +425,7 @@ def check_parts(cfg: DictConfig) -> None:
         ConfigError: with what each of them says that cannot be made so.
     """
     weight = [nn.Parameter(torch.zeros(1))]
-    options = {str(k): v for k, v in cfg.trainer.items() if k not in OWN_TRAINER_KEYS}
+    options = _trainer_options(cfg)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trials: dict[str, Callable[[], Any]] = {
         "optimizer": lambda: make(cfg.optimizer, "optimizer", params=weight),

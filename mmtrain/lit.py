@@ -16,8 +16,9 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.plugins.precision import MixedPrecision
-from pytorch_lightning.strategies import ParallelStrategy
+from pytorch_lightning.strategies import ModelParallelStrategy, ParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torchmetrics import Metric
@@ -30,6 +31,7 @@ from mmtrain.distributed import gather_objects, rank, total, world_size
 from mmtrain.modality_balance.modality_balance import ModalityBalance
 from mmtrain.model import MultimodalModel, View
 from mmtrain.numerics import Cause, Skipped, Statistics, explain
+from mmtrain.sharding import clip, exchange_whole, norm_of, shard, without_exchange
 from mmtrain.step_look import Run, StepLook
 from mmtrain.tasks.task import Remembers, Staged
 from mmtrain.tuning import Tuning, held, rates_of
@@ -126,7 +128,10 @@ class LitModel(LightningModule):
                     own = self.balance.own_loss(self._weighed(means))
                     loss = loss if own is None else loss + own
                 # DDP waits for a gradient of every parameter that can have one
-                self.manual_backward(loss + sum((p * 0.0).sum() for p in wait_for) if world_size() > 1 else loss)
+                waits = world_size() > 1 and not self._is_shared
+                self.manual_backward(loss + sum((p * 0.0).sum() for p in wait_for) if waits else loss)
+        if self._is_shared:
+            exchange_whole(self)
         for p in wait_for:
             p.grad = None  # the optimizer passes it over, also its moments and its decay
         if self.modality_balance is not None:
@@ -236,16 +241,21 @@ class LitModel(LightningModule):
         if last or not isinstance(strategy, ParallelStrategy):
             yield
             return
-        with strategy.block_backward_sync():
+        with without_exchange(self.model) if self._is_shared else strategy.block_backward_sync():
             yield
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether each rank keeps a share of the weights."""
+        return isinstance(self.trainer.strategy, ModelParallelStrategy)
 
     def _clip(self, optimizer: Any) -> Tensor:
         """Clip by the norm of all gradients and give that norm."""
         gradients = [p for p in self.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in gradients if p.grad is not None])
+        norm = norm_of([p.grad for p in gradients if p.grad is not None])
         scale = self._scale()
         if self.gradient_clip_val is not None:
-            torch.nn.utils.clip_grads_with_norm_(gradients, self.gradient_clip_val * scale, norm)
+            clip(gradients, self.gradient_clip_val * scale, norm)
         return norm / scale
 
     def _norms(self) -> dict[str, Tensor]:
@@ -254,7 +264,7 @@ class LitModel(LightningModule):
             return {}
         scale = self._scale()
         parts = {m: [p.grad for p in e.parameters() if p.grad is not None] for m, e in self.model.encoders.items()}
-        return {f"grad_norm/{m}": torch.nn.utils.get_total_norm(found) / scale for m, found in parts.items() if found}
+        return {f"grad_norm/{m}": norm_of(found) / scale for m, found in parts.items() if found}
 
     def _scale(self) -> float:
         """By how much gradients are too large now; Lightning unscales inside optimizer.step."""
@@ -453,16 +463,16 @@ class LitModel(LightningModule):
     def configure_optimizers(self) -> Any:
         """Weight matrices decay; biases, norms, positions, tokens and temperatures do not. Encoders have rates."""
         rates = self._rates()
-        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
         for name, p in self.named_parameters():
-            if p.requires_grad:
-                groups.setdefault((rates.get(id(p), 1.0), _decays(name, p)), []).append(p)
+            if p.requires_grad:  # an optimizer does not take shares and what is whole together
+                groups.setdefault((rates.get(id(p), 1.0), _decays(name, p), isinstance(p, DTensor)), []).append(p)
         # that of the heads first: its learning rate is the one that is logged
         sorted_groups = sorted(groups.items(), key=lambda item: (item[0][0] != 1.0, -item[0][0], not item[0][1]))
         optimizer = self.make_optimizer(
-            [{"params": ps} if decays else {"params": ps, "weight_decay": 0.0} for (_, decays), ps in sorted_groups]
+            [{"params": ps} if decays else {"params": ps, "weight_decay": 0.0} for (_, decays, _), ps in sorted_groups]
         )
-        for group, ((rate, _), _) in zip(optimizer.param_groups, sorted_groups, strict=True):
+        for group, ((rate, _, _), _) in zip(optimizer.param_groups, sorted_groups, strict=True):
             group["lr"] *= rate
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, steps))
@@ -475,6 +485,18 @@ class LitModel(LightningModule):
             for key, rate in rates_of(self.model.encoders.get_submodule(name), tuning).items():
                 rates[key] = rates.get(key, 1.0) * rate
         return rates
+
+
+class ShardedLitModel(LitModel):
+    """Of whose weights each rank keeps its share: `trainer=fsdp`."""
+
+    def configure_model(self) -> None:
+        """Share them out, once; Lightning asks for that before each of fit and test."""
+        assert self.device_mesh is not None
+        plugin = self.trainer.precision_plugin
+        mixed = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(str(plugin.precision))
+        self.model.to(self.trainer.strategy.root_device)
+        shard(self.model, self.device_mesh["data_parallel"], gathered_in=mixed)
 
 
 def _weighted(losses: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

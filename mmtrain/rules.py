@@ -451,6 +451,24 @@ def rule_monitor(run: Composed) -> Iterator[str]:
         )
 
 
+def rule_sharded(run: Composed) -> Iterator[str]:
+    """What looks at whole weights does not go with ranks that keep shares of them."""
+    if run.cfg.trainer.strategy != "fsdp":
+        return
+    but = f"but with trainer.strategy = fsdp each rank keeps a share ({run.where('trainer.strategy')})"
+    for name, node in run.cfg.callbacks.items():
+        if str(node.get("_target_")).endswith((".EMA", "WeightAveraging")):
+            yield f"callbacks.{name} averages whole weights, {but}\n    leave it out with ~callbacks.{name}"
+    if run.get("balance.gradients_of") == "parameters":
+        yield (
+            f"balance.gradients_of = parameters compares whole gradients, {but}\n    set balance.gradients_of=features"
+        )
+    precision = run.cfg.trainer.precision
+    if str(precision) in ("16", "16-mixed"):
+        what = f"trainer.precision = {precision} looks for what is not finite"
+        yield f"{what}, {but}\n    set trainer.precision=bf16-mixed"
+
+
 Rule = Callable[[Composed], Iterator[str]]
 RULES: tuple[Rule, ...] = (
     rule_choices,
@@ -474,5 +492,6 @@ RULES: tuple[Rule, ...] = (
     rule_gpus,
     rule_accelerator,
     rule_precision,
+    rule_sharded,
     rule_run_dir,
 )

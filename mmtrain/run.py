@@ -51,6 +51,7 @@ from mmtrain.numerics import Diverged
 from mmtrain.report.report import write_report
 from mmtrain.report.table import metrics_table
 from mmtrain.same_run import check_same_run, facts_of
+from mmtrain.sharding import load_weights
 from mmtrain.transfer import take_weights
 from mmtrain.types import Attended
 from mmtrain.weights import write_weights
@@ -139,7 +140,7 @@ def fit(cfg: DictConfig) -> None:
             write_weights(best, folder / "checkpoints" / WEIGHTS)
         if "test" in data.tables:
             # not by ckpt_path: Lightning's averaging callback would load the weights before averaging
-            lit.load_state_dict(best["state_dict"])
+            load_weights(lit, best["state_dict"])
             trainer.test(lit, datamodule=data, verbose=False)
             record.tested()
         record.finish("done")

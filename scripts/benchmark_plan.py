@@ -1,20 +1,28 @@
 """The plan of a run against the run: parameters, floating-point operations, peak memory.
 
-    python scripts/benchmark_plan.py [--device gpu] [NUMBER ...]
+    python scripts/benchmark_plan.py [--device gpu] [--ranks 2] [NUMBER ...] [-- OVERRIDE ...]
 
 Each configuration is planned and then trained for a few steps in a process of its own. Memory is the most that its
 tensors take, and the most that the process has over what it had before the model was built (on a GPU: what torch says
 of it). The C library is told to give back what is freed: as a run has it, it keeps that and what lies between, and the
-process has more. NUMBER chooses among the configurations, from 0.
+process has more. NUMBER chooses among the configurations, from 0. What follows `--` holds for all of them, such as
+trainer.precision=bf16-mixed.
+
+With --ranks so many processes share the weights (FSDP2), each as a node of its own; where GPUs are fewer than ranks,
+several compute on one and talk by gloo. Tensors are not counted then: those that FSDP frees keep their storage.
 """
 
 import argparse
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -35,8 +43,10 @@ BY_NAME = {
 
 def measure(overrides: list[str]) -> None:
     """Train a few steps and print what they took, in the process of their own."""
+    import torch
     from pytorch_lightning import Callback
     from pytorch_lightning.callbacks import WeightAveraging
+    from pytorch_lightning.strategies import ModelParallelStrategy
 
     from mmtrain.build import build_data, build_lit, build_model, build_trainer, compose
     from mmtrain.callbacks.footprint import Footprint
@@ -51,26 +61,32 @@ def measure(overrides: list[str]) -> None:
             if trainer.global_step < STEPS - 1:
                 return
             found["process"] = footprint.peak
+            counter.__enter__()
+            if sharded:
+                return
             watch.hold("weights", tensors_of(pl_module.model))
             watch.hold("data", (t for part in batch for t in tensors_of_batch(part)))
             watch.hold("optimizer", (t for state in trainer.optimizers[0].state.values() for t in state.values()))
             averages = [c._average_model for c in trainer.callbacks if isinstance(c, WeightAveraging)]
             watch.hold("averages", (t for model in averages for t in tensors_of(model.module.model)))
             watch.__enter__()
-            counter.__enter__()
 
     found: dict[str, int | None] = {}
     counter, watch = flop_counter(), Watch(answers=False)
     cfg = compose(overrides)
+    sharded = cfg.trainer.strategy == "fsdp"
+    if sharded and torch.cuda.is_available() and torch.cuda.device_count() < int(os.environ["WORLD_SIZE"]):
+        ModelParallelStrategy._get_process_group_backend = lambda self: "gloo"  # nccl wants a GPU for each rank
     data = build_data(cfg)
     data.read(Path(cfg.run_dir), training=True)
     footprint = Footprint()
     lit = build_lit(cfg, build_model(cfg, data))
     trainer = build_trainer(cfg, monitor=None, resume_step=None, extra=[footprint, Counted()])
     trainer.fit(lit, datamodule=data)
+    if not sharded:
+        watch.__exit__(None, None, None)
+        found["tensors"] = watch.peak.total()
     counter.__exit__(None, None, None)
-    watch.__exit__(None, None, None)
-    found["tensors"] = watch.peak.total()
     found |= {"flops": counter.get_total_flops(), "parameters": sum(p.numel() for p in lit.model.parameters())}
     print(json.dumps(found))
 
@@ -79,9 +95,11 @@ def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("--ranks", type=int, default=0)
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("numbers", nargs="*", type=int)
-    args = parser.parse_args()
+    own, more = (sys.argv[1:], []) if "--" not in sys.argv else split_at(sys.argv[1:], "--")
+    args = parser.parse_args(own)
     if args.measure:
         measure(args.measure)
         return
@@ -91,12 +109,7 @@ def main() -> None:
     for number, (name, overrides) in enumerate(BY_NAME.items()):
         if args.numbers and number not in args.numbers:
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            said = [*overrides.split(), f"trainer={args.device}", f"run_dir={folder}", "data.num_workers=0"]
-            length = [f"trainer.max_steps={STEPS}", "trainer.limit_val_batches=0"]
-            run(["train.py", "mode=plan", *said, *length])
-            plan = json.loads(Path(folder, "plan.json").read_text(encoding="utf-8"))
-            found = json.loads(run([__file__, "--measure", *said, *length]).splitlines()[-1])
+        plan, found = plan_and_run([*overrides.split(), f"trainer={args.device}", *more], args.ranks)
         same = "equal" if plan["parameters"]["total"] == found["parameters"] else f"NOT {found['parameters']:,}"
         flops, memory = plan["flops"]["step"], plan["memory"]["total"]
         table.add_row(
@@ -106,19 +119,56 @@ def main() -> None:
             f"{found['flops'] / 1e9:.2f}",
             f"{flops / found['flops']:.3f}",
             f"{memory / 2**20:.0f}",
-            f"{found['tensors'] / 2**20:.0f}",
-            f"{memory / found['tensors']:.3f}",
+            f"{found['tensors'] / 2**20:.0f}" if "tensors" in found else "",
+            f"{memory / found['tensors']:.3f}" if "tensors" in found else "",
             f"{found['process'] / 2**20:.0f}",
             f"{memory / found['process']:.3f}",
         )
     Console(width=150).print(table)
 
 
-def run(command: list[str]) -> str:
+def split_at(words: list[str], mark: str) -> tuple[list[str], list[str]]:
+    """What stands before and after it."""
+    place = words.index(mark)
+    return words[:place], words[place + 1 :]
+
+
+def plan_and_run(overrides: list[str], ranks: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """plan.json, and what was measured: of the rank that had most, operations of all together."""
+    with tempfile.TemporaryDirectory() as folder:
+        said = [*overrides, f"run_dir={folder}", "data.num_workers=0"]
+        said += [f"trainer.max_steps={STEPS}", "trainer.limit_val_batches=0"]
+        shared = ["trainer.strategy=fsdp", "~callbacks.ema"] if ranks else []
+        run(["train.py", "mode=plan", *said, *shared, *([f"plan.devices={ranks}"] if ranks else [])])
+        plan = json.loads(Path(folder, "plan.json").read_text(encoding="utf-8"))
+        nodes = [*shared, f"+trainer.num_nodes={ranks}"] if ranks else []
+        command = [__file__, "--measure", *said, *nodes]
+        with ThreadPoolExecutor(max_workers=max(1, ranks)) as pool:
+            port = free_port()
+            environments = [of_rank(rank, ranks, port) for rank in range(ranks)] or [{}]
+            outputs = list(pool.map(lambda own: run(command, own), environments))
+    found = [json.loads(output.splitlines()[-1]) for output in outputs]
+    most: dict[str, Any] = max(found, key=lambda each: each["process"])
+    return plan, most | {"flops": sum(each["flops"] for each in found)}
+
+
+def free_port() -> int:
+    """Where ranks can meet."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+def of_rank(rank: int, ranks: int, port: int) -> dict[str, str]:
+    """The environment of a rank that is a node of its own."""
+    place = {"RANK": str(rank), "NODE_RANK": str(rank), "GROUP_RANK": str(rank), "LOCAL_RANK": "0"}
+    return place | {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def run(command: list[str], environment: Mapping[str, str] | None = None) -> str:
     """The output of a Python script; what it says when it fails."""
-    done = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, check=False, env=os.environ | EXACT
-    )
+    environment = os.environ | EXACT | (environment or {})
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         sys.exit(done.stdout + done.stderr)
     return done.stdout

@@ -1,7 +1,5 @@
 """A batch whose sequences are as long as they come in training."""
 
-from collections.abc import Iterator
-
 from mmtrain.data.columns import cell_of, is_empty
 from mmtrain.data.dataset import Collate, TrainSplit
 from mmtrain.data.module import DataModule

@@ -19,6 +19,7 @@ from mmtrain.plan.example import longest_example, sentence_lengths
 from mmtrain.plan.simulate import AUTOCAST, Simulator, Step, of_size, simulator
 from mmtrain.plan.typical import typical_flops
 from mmtrain.plan.watch import OnDevice, Watch, without_content
+from mmtrain.sharding import blocks_of, matrices_of
 from mmtrain.sizes import in_bytes
 
 KINDS = ("weights", "casts", "averages", "gradients", "optimizer", "activations", "data", "communication")
@@ -107,7 +108,7 @@ class Sharing:
     Args:
         model: without content.
         num_devices: N.
-        sharded: whether each keeps an Nth of everything (FSDP), or all of it (DDP).
+        sharded: whether each keeps an Nth of the matrices in blocks (FSDP), or all of everything (DDP).
         in_16_bits: whether weights are gathered so while they stay in 32.
     """
 
@@ -119,11 +120,15 @@ class Sharing:
             "total": sum(p.numel() for p in model.parameters()),
             "trainable": sum(p.numel() for p in learning),
         }
+        self.weights = sum(p.nbytes for p in model.parameters())
         self.gradients = sum(p.nbytes for p in learning)
-        self.weights = sum(p.nbytes for p in model.parameters()) // (2 if in_16_bits else 1)
-        largest, root = _units(model)
-        # the unit that computes and the next one, which is on its way; what is in no block stays for the whole step
-        self.gathered = (2 * largest + root) // (2 if in_16_bits else 1)
+        units = [matrices_of(block) for block in blocks_of(model)]
+        self.shared = sum(p.nbytes for unit in units for p in unit)
+        self.shared_gradients = sum(p.nbytes for unit in units for p in unit if p.requires_grad)
+        largest = max((sum(p.nbytes for p in unit) for unit in units), default=0)
+        self.gathered = self.shared // (2 if in_16_bits else 1)
+        # the block that computes, as it is gathered and as it is used, and its gradient, whole and in shares to be sent
+        self.in_flight = largest // (2 if in_16_bits else 1) * 2 + 2 * largest
 
     def memory(self, step: Step) -> dict[str, int]:
         """Bytes on each device by kind."""
@@ -132,36 +137,29 @@ class Sharing:
             return seen
         if not self.sharded:  # DDP sends gradients from buckets of its own
             return seen | {"communication": self.gradients}
-        shared = {kind: seen[kind] // self.num_devices for kind in ("weights", "averages", "optimizer")}
         return {
             **seen,
-            **shared,
-            "casts": 0,  # weights are gathered in 16 bits, and given back
-            "gradients": self.gradients // self.num_devices,
+            **{kind: self._kept(seen[kind], self.shared, self.weights) for kind in ("weights", "averages")},
+            "optimizer": self._kept(seen["optimizer"], self.shared_gradients, self.gradients),
+            "gradients": self._kept(self.gradients, self.shared_gradients, self.gradients),
+            "casts": seen["casts"] * (self.weights - self.shared) // max(1, self.weights),  # matrices come in 16 bits
             "activations": step.activations,
-            "communication": self.gathered,
+            "communication": self.in_flight + self.gradients - self.shared_gradients,
         }
+
+    def _kept(self, size: int, shared: int, whole: int) -> int:
+        """What a device keeps of so many bytes, when of so many parameters so many are shared out."""
+        return size - size * shared // max(1, whole) * (self.num_devices - 1) // self.num_devices
 
     @property
     def network(self) -> int:
         """Bytes that each device sends in a step: a ring passes on (N - 1)/N of what is reduced or gathered."""
         if self.num_devices == 1:
             return 0
-        passed = 2 * self.weights + self.gradients if self.sharded else 2 * self.gradients
+        if not self.sharded:
+            return 2 * self.gradients * (self.num_devices - 1) // self.num_devices
+        passed = 2 * self.gathered + self.shared_gradients + 2 * (self.gradients - self.shared_gradients)
         return passed * (self.num_devices - 1) // self.num_devices
-
-
-def _units(model: nn.Module) -> tuple[int, int]:
-    """Bytes of the largest block, and of what is in none. Blocks are what lists of modules hold, the outer ones."""
-    blocks: list[nn.Module] = []
-    inside: set[int] = set()
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and id(module) not in inside:
-            blocks += list(module)
-            inside |= {id(m) for m in module.modules()}
-    in_blocks = {id(p) for block in blocks for p in block.parameters()}
-    sizes = [sum(p.nbytes for p in block.parameters()) for block in blocks]
-    return max(sizes, default=0), sum(p.nbytes for p in model.parameters() if id(p) not in in_blocks)
 
 
 def _largest(simulated: Simulator, sharing: Sharing, rows: int, step: Step, usable: int, *, most: int) -> int:

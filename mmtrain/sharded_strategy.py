@@ -1,0 +1,75 @@
+"""Lightning's strategy for shares of weights, with checkpoints that are those of any other run.
+
+Lightning's own way numbers the state of the optimizer by the order of the model's parameters and comes back from that
+with other moments than it left; here it is numbered as the optimizer has it, and whole tensors are written, so that any
+number of ranks goes on from them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from pytorch_lightning.strategies import ModelParallelStrategy
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from mmtrain.sharding import load_weights
+
+
+class ShardedStrategy(ModelParallelStrategy):
+    """Of so many ranks, each of which keeps a share.
+
+    Args:
+        num_ranks: all of them.
+    """
+
+    def __init__(self, *, num_ranks: int) -> None:
+        super().__init__(data_parallel_size=num_ranks, tensor_parallel_size=1, save_distributed_checkpoint=False)
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Yes: by `load_optimizer_state_dict`."""
+        return True
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read it, as every rank does."""
+        read: dict[str, Any] = self.checkpoint_io.load_checkpoint(checkpoint_path, weights_only=weights_only)
+        return read
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Each rank takes its share of whole weights."""
+        assert self.lightning_module is not None
+        load_weights(self.lightning_module, checkpoint["state_dict"])
+
+    def optimizer_state(self, optimizer: Optimizer | LightningOptimizer) -> dict[str, Any]:
+        """As of any optimizer, with whole tensors on the CPU; every rank has to ask for it."""
+        plain = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        found = plain.state_dict()
+        found["state"] = {number: _whole(state) for number, state in found["state"].items()}
+        return found
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Each rank takes its share of whole moments."""
+        for optimizer, found in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            state = {number: _shares(kept, parameters[number]) for number, kept in found["state"].items()}
+            optimizer.load_state_dict({**found, "state": state})
+
+
+def _whole(state: Mapping[str, Any]) -> dict[str, Any]:
+    tensors = {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in state.items()}
+    return {name: t.cpu() if isinstance(t, Tensor) else t for name, t in tensors.items()}
+
+
+def _shares(state: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
+    """What stands for each number of a parameter is shared out as it is."""
+    if not isinstance(parameter, DTensor):
+        return dict(state)
+    return {
+        name: distribute_tensor(t.to(parameter.device), parameter.device_mesh, parameter.placements)
+        if isinstance(t, torch.Tensor) and t.shape == parameter.shape
+        else t
+        for name, t in state.items()
+    }

@@ -1,0 +1,115 @@
+"""Fully sharded data parallelism (2004.13336, 2304.11277), by torch's FSDP2: each rank keeps its share of every block.
+
+What is sharded are the matrices of blocks: of what lists of modules hold, in encoders, fusion and tasks alike. They are
+put together when their block runs, forward or backward, and given back after. All else (norms, biases, positions,
+temperatures, what stands in no block) is small, stays whole on every rank, and may be read by whoever needs it; its
+gradients are exchanged once a step.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from mmtrain.distributed import total, world_size
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """What lists of modules hold, the outer ones; a list of lists has what these hold."""
+    blocks: list[nn.Module] = []
+    inside: set[int] = set()
+    for module in model.modules():  # from the outside to the inside
+        if isinstance(module, nn.ModuleList) and id(module) not in inside:
+            blocks += [block for block in module if not isinstance(block, nn.ModuleList)]
+            inside |= {id(m) for block in module if not isinstance(block, nn.ModuleList) for m in block.modules()}
+    return blocks
+
+
+def matrices_of(block: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a block that are shared out."""
+    return [p for p in block.parameters() if p.ndim >= 2]
+
+
+def shard(model: nn.Module, mesh: DeviceMesh, *, gathered_in: torch.dtype | None) -> None:
+    """Let each rank keep its share; nothing is done twice.
+
+    Args:
+        model: with the same weights on every rank.
+        mesh: of one dimension, the ranks.
+        gathered_in: the type in which matrices are put together; None for that which they have.
+    """
+    policy = MixedPrecisionPolicy(param_dtype=gathered_in, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for block in blocks_of(model):
+        matrices = {id(p) for p in matrices_of(block)}
+        if matrices and not isinstance(block, FSDPModule):
+            rest = {p for p in block.parameters() if id(p) not in matrices}
+            fully_shard(block, mesh=mesh, mp_policy=policy, ignored_params=rest)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether ranks keep shares of it."""
+    return any(isinstance(module, FSDPModule) for module in model.modules())
+
+
+@contextmanager
+def without_exchange(model: nn.Module) -> Iterator[None]:
+    """A backward pass whose gradients stay here, to be exchanged with those of a later one."""
+    sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for module in sharded:
+        module.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        for module in sharded:
+            module.set_requires_gradient_sync(True)
+
+
+def exchange_whole(model: nn.Module) -> None:
+    """The mean over ranks of the gradients of what every rank has; those of shares have been exchanged."""
+    whole = [p for p in model.parameters() if p.requires_grad and not isinstance(p, DTensor)]
+    for dtype in dict.fromkeys(p.dtype for p in whole):
+        alike = [p for p in whole if p.dtype is dtype]
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in alike])
+        dist.all_reduce(flat)
+        flat /= world_size()
+        for p, part in zip(alike, flat.split([p.numel() for p in alike]), strict=True):
+            if p.grad is not None:
+                p.grad.copy_(part.view_as(p))
+
+
+def norm_of(tensors: Sequence[Tensor]) -> Tensor:
+    """The norm of all tensors together, over all ranks where these keep shares; the same everywhere."""
+    shares = [t.to_local() for t in tensors if isinstance(t, DTensor)]
+    whole = torch.nn.utils.get_total_norm([t for t in tensors if not isinstance(t, DTensor)])
+    if not shares:
+        return whole
+    squared = total(torch.nn.utils.get_total_norm(shares).square())
+    return (squared + whole.to(squared.device).square()).sqrt()
+
+
+def clip(parameters: Sequence[nn.Parameter], max_norm: float, norm: Tensor) -> None:
+    """Scale gradients down where their common norm is larger than it may be.
+
+    Args:
+        parameters: that have gradients.
+        max_norm: that they may have together.
+        norm: that they have.
+    """
+    torch.nn.utils.clip_grads_with_norm_([p for p in parameters if not isinstance(p.grad, DTensor)], max_norm, norm)
+    for gradient in [p.grad for p in parameters if isinstance(p.grad, DTensor)]:
+        gradient.to_local().mul_(torch.clamp(max_norm / (norm + 1e-6), max=1.0))
+
+
+def load_weights(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Take whole weights, each rank its share of them."""
+    if not is_sharded(module):
+        module.load_state_dict(state_dict)
+        return
+    options = StateDictOptions(full_state_dict=True, strict=True)
+    set_model_state_dict(module, dict(state_dict), options=options)

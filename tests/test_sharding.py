@@ -1,0 +1,102 @@
+"""Ranks that keep shares of the weights: gradients, norms and whole runs are those of ranks that keep everything."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+
+from mmtrain.distributed import total
+from mmtrain.sharding import blocks_of, clip, exchange_whole, is_sharded, matrices_of, norm_of, shard, without_exchange
+from tests.batches import make_batch, make_model
+from tests.ranks import on_ranks
+from tests.test_distributed import BOTH, IMAGE_ONLY, MIXED, TASKS, TEXT_ONLY, Rows, Step, train_alone
+from tests.test_processes import train
+from tests.tiny import make_tables
+
+
+def whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def train_shared(mine: int, rows: list[Rows], tasks: tuple[str, ...], windows: int) -> dict[str, Tensor]:
+    """Gradients after a step; each window has the same rows and counts for its part of the step."""
+    model, batch = make_model(tasks=tasks, fusion="cross_attn"), make_batch(*rows[mine])
+    shard(model, init_device_mesh("cpu", (len(rows),)), gathered_in=None)
+    shard(model, init_device_mesh("cpu", (len(rows),)), gathered_in=None)  # is done already
+    step = Step(model)
+    counts = {name: total(task.count(batch)) * windows for name, task in model.named_tasks().items()}
+    for window in range(windows):
+        torch.manual_seed(mine)
+        if window == windows - 1:
+            step(batch, counts).backward()
+        else:
+            with without_exchange(model):
+                step(batch, counts).backward()
+    exchange_whole(model)
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    norm = norm_of(list(found.values()))
+    clip([p for p in model.parameters() if p.grad is not None], float(norm) / 2, norm)
+    assert is_sharded(model)
+    assert {id(p) for p in model.parameters() if isinstance(p, DTensor)} == {
+        id(p) for block in blocks_of(model) for p in matrices_of(block)
+    }
+    return {"norm": norm} | {name: whole(g).clone() for name, g in found.items()}
+
+
+@pytest.mark.parametrize("windows", [1, 2])
+@pytest.mark.parametrize("rows", [[TEXT_ONLY, IMAGE_ONLY], [MIXED, BOTH, TEXT_ONLY]], ids=["two", "three"])
+def test_gradients_are_those_of_one_process(rows: list[Rows], windows: int) -> None:
+    alone = {k: v for k, v in train_alone(rows, "cross_attn", TASKS).items() if not k.startswith("count of")}
+    norm = torch.nn.utils.get_total_norm(list(alone.values()))
+    for found in on_ranks(len(rows), train_shared, rows, TASKS, windows):
+        torch.testing.assert_close(found.pop("norm"), norm, rtol=1e-5, atol=1e-6)
+        assert found.keys() == alone.keys()
+        for name, gradient in alone.items():
+            torch.testing.assert_close(found[name], gradient / 2, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_blocks_are_what_lists_hold() -> None:
+    blocks = [nn.Linear(2, 2) for _ in range(4)]
+    inner = nn.ModuleList([nn.Linear(2, 2)])
+    holder = nn.Sequential(nn.Linear(2, 2), inner)
+    model = nn.ModuleDict({"a": nn.ModuleList(blocks[:2]), "b": nn.ModuleList([nn.ModuleList(blocks[2:]), holder])})
+    assert blocks_of(model) == [*blocks[:2], holder, *blocks[2:]]
+    assert [p.shape for p in matrices_of(blocks[0])] == [(2, 2)]
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tables(tmp_path_factory.mktemp("sharded") / "data")
+
+
+@pytest.mark.slow
+def test_a_run_is_that_of_ranks_that_keep_everything(tables: Path, tmp_path: Path) -> None:
+    """Gone on with after an epoch, and its checkpoint is one that a single process tests."""
+    ranks = ["trainer.accelerator=cpu", "trainer.devices=2", "~callbacks.ema"]
+    calm = ["task=[contrastive,classification,captioning]", "optimizer.eps=1e-3", "schedule=constant","schedule.warmup=0"]
+    calm += ["trainer.accumulate_grad_batches=2", "encoder.image.checkpointing=true", *ranks]
+    assert train(tables, tmp_path / "whole", "trainer=ddp", "trainer.max_epochs=2", *calm).returncode == 0
+    half = train(tables, tmp_path / "shared", "trainer=fsdp", "trainer.max_epochs=1", *calm)
+    assert half.returncode == 0, half.stderr
+    go_on = ["trainer.max_epochs=2", "resume=auto", "resume_allow=[trainer.max_epochs]"]
+    more = train(tables, tmp_path / "shared", "trainer=fsdp", *go_on, *calm)
+    assert more.returncode == 0, more.stderr
+    one, two = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "shared")
+    )
+    assert one["global_step"] == two["global_step"]
+    assert one["state_dict"].keys() == two["state_dict"].keys()
+    for name, weight in one["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][name], weight, rtol=1e-4, atol=1e-5, msg=name)
+    for name in ("whole", "shared"):
+        tested = train(tables, tmp_path / name, "mode=test", *[o for o in calm if o not in ranks], "~callbacks.ema")
+        assert tested.returncode == 0, tested.stderr
+    losses = [
+        [row["train/loss"] for row in csv.DictReader((tmp_path / name / "metrics.csv").open()) if row["train/loss"]]
+        for name in ("whole", "shared")
+    ]
+    assert [float(x) for x in losses[0]] == pytest.approx([float(x) for x in losses[1]], rel=1e-3)
