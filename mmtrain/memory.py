@@ -83,3 +83,17 @@ def memory_of(device: str) -> int:
     allowed = Path("/sys/fs/cgroup/memory.max")
     said = allowed.read_text().strip() if allowed.is_file() else "max"
     return machine if said == "max" else min(machine, int(said))
+
+
+def workspace_of(device: str) -> int:
+    """Bytes that torch gives to cuBLAS once it multiplies: 32 MiB from Hopper on, before 8.125, each to two threads.
+
+    One thread runs forward passes, the other backward ones. Where there is no GPU to ask, it is taken to be a new one.
+
+    Args:
+        device: cpu or cuda.
+    """
+    if device == "cpu":
+        return 0
+    is_new = not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] >= 9
+    return 2 * (32 * 1024**2 if is_new else 8320 * 1024)

@@ -1,8 +1,8 @@
 """Lightning's strategy for shares of weights, with checkpoints that are those of any other run.
 
-Lightning's own way numbers the state of the optimizer by the order of the model's parameters and comes back from that
-with other moments than it left; here it is numbered as the optimizer has it, and whole tensors are written, so that any
-number of ranks goes on from them.
+They are read and written by the same code, whole tensors, moments numbered as the optimizer has its parameters, so that
+any number of ranks goes on from them. (Lightning's own way reads past the reader of checkpoints and numbers moments by
+the order of the model.)
 """
 
 from collections.abc import Mapping

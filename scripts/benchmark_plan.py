@@ -8,8 +8,8 @@ of it). The C library is told to give back what is freed: as a run has it, it ke
 process has more. NUMBER chooses among the configurations, from 0. What follows `--` holds for all of them, such as
 trainer.precision=bf16-mixed.
 
-With --ranks so many processes share the weights (FSDP2), each as a node of its own; where GPUs are fewer than ranks,
-several compute on one and talk by gloo. Tensors are not counted then: those that FSDP frees keep their storage.
+With --ranks so many processes share the weights (FSDP2), each as a node of its own. Tensors are not counted then: those
+that FSDP frees keep their storage.
 """
 
 import argparse
@@ -46,7 +46,6 @@ def measure(overrides: list[str]) -> None:
     import torch
     from pytorch_lightning import Callback
     from pytorch_lightning.callbacks import WeightAveraging
-    from pytorch_lightning.strategies import ModelParallelStrategy
 
     from mmtrain.build import build_data, build_lit, build_model, build_trainer, compose
     from mmtrain.callbacks.footprint import Footprint
@@ -76,7 +75,7 @@ def measure(overrides: list[str]) -> None:
     cfg = compose(overrides)
     sharded = cfg.trainer.strategy == "fsdp"
     if sharded and torch.cuda.is_available() and torch.cuda.device_count() < int(os.environ["WORLD_SIZE"]):
-        ModelParallelStrategy._get_process_group_backend = lambda self: "gloo"  # nccl wants a GPU for each rank
+        sys.exit("there are fewer GPUs than ranks: try --device cpu")
     data = build_data(cfg)
     data.read(Path(cfg.run_dir), training=True)
     footprint = Footprint()

@@ -14,7 +14,7 @@ from torch import nn
 from mmtrain.callbacks.parts import describe_parts
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
-from mmtrain.memory import memory_of
+from mmtrain.memory import memory_of, workspace_of
 from mmtrain.plan.example import longest_example, sentence_lengths
 from mmtrain.plan.simulate import AUTOCAST, Simulator, Step, of_size, simulator
 from mmtrain.plan.typical import typical_flops
@@ -22,9 +22,9 @@ from mmtrain.plan.watch import OnDevice, Watch, without_content
 from mmtrain.sharding import blocks_of, matrices_of
 from mmtrain.sizes import in_bytes
 
-KINDS = ("weights", "casts", "averages", "gradients", "optimizer", "activations", "data", "communication")
-# Of the memory there is, what tensors can have. On a GPU its context, workspaces of kernels and gaps between blocks
-# take the rest; on a CPU the C library keeps what was freed, and the process is up to twice as large: docs/plan.md
+KINDS = ("weights", "casts", "averages", "gradients", "optimizer", "activations", "data", "communication", "workspace")
+# Of the memory there is, what tensors can have. On a GPU its context and gaps between blocks take the rest; on a CPU
+# the C library keeps what was freed, and the process is up to twice as large: docs/plan.md
 USABLE = {"cuda": 0.92, "cpu": 0.5}
 MAX_TRIES = 8
 
@@ -51,7 +51,11 @@ def make_plan(cfg: DictConfig, data: DataModule) -> dict[str, Any]:
     limit = _bytes(cfg, "memory") or (memory_of(device) if device == "cpu" or torch.cuda.is_available() else None)
     usable = None if limit is None else int(limit * USABLE[device])
     model = Sharing(
-        simulated.lit.model, num_devices, sharded=sharded, in_16_bits=str(cfg.trainer.precision) in AUTOCAST
+        simulated.lit.model,
+        num_devices,
+        sharded=sharded,
+        in_16_bits=str(cfg.trainer.precision) in AUTOCAST,
+        workspace=workspace_of(device),
     )
     memory = model.memory(step)
     largest = None if usable is None else _largest(simulated, model, rows, step, usable, most=data.epoch_size)
@@ -110,10 +114,14 @@ class Sharing:
         num_devices: N.
         sharded: whether each keeps an Nth of the matrices in blocks (FSDP), or all of everything (DDP).
         in_16_bits: whether weights are gathered so while they stay in 32.
+        workspace: bytes that libraries of each device take.
     """
 
-    def __init__(self, model: nn.Module, num_devices: int, *, sharded: bool, in_16_bits: bool) -> None:
+    def __init__(
+        self, model: nn.Module, num_devices: int, *, sharded: bool, in_16_bits: bool, workspace: int = 0
+    ) -> None:
         self.num_devices = num_devices
+        self.workspace = workspace
         self.sharded = sharded and num_devices > 1
         learning = [p for p in model.parameters() if p.requires_grad]
         self.parameters = {
@@ -132,7 +140,7 @@ class Sharing:
 
     def memory(self, step: Step) -> dict[str, int]:
         """Bytes on each device by kind."""
-        seen = {kind: step.memory.get(kind, 0) for kind in KINDS}
+        seen = {kind: step.memory.get(kind, 0) for kind in KINDS} | {"workspace": self.workspace}
         if self.num_devices == 1:
             return seen
         if not self.sharded:  # DDP sends gradients from buckets of its own

@@ -91,13 +91,14 @@ class Simulator:
         """The optimizer of a run that has taken steps: it has its moments."""
         learning = [p for p in self.lit.parameters() if p.requires_grad]
         optimizer = self.lit.make_optimizer([{"params": learning}])
+        for parameter in learning:
+            parameter.grad = torch.empty_like(parameter)
+        with Watch():  # which answers when an optimizer asks what step it is
+            optimizer.step()
+        optimizer.zero_grad()
         for group in optimizer.param_groups:
             if self.device == "cuda" and group.get("foreach", 0) is None and not group.get("fused"):
                 group["foreach"] = True  # what torch chooses there
-        for parameter in learning:
-            parameter.grad = torch.empty_like(parameter)
-        optimizer.step()
-        optimizer.zero_grad()
         watch.hold("optimizer", (t for state in optimizer.state.values() for t in state.values() if torch.is_tensor(t)))
         return optimizer
 

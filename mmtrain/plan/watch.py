@@ -174,6 +174,8 @@ class OnDevice(TorchFunctionMode):
                 return _differentiate(func, *args, **kwargs)
         if func is F.scaled_dot_product_attention:
             return _attention(self.device, *args, **kwargs)
+        if func is F.dropout and self.device == "cuda":
+            return _dropout(*args, **kwargs)
         return func(*args, **kwargs)
 
     def _all_cast(self, values: Any, dtype: torch.dtype) -> Any:
@@ -244,6 +246,11 @@ def _attention(
             query, key, value, bias, True, dropout_p, is_causal, scale=scale
         )[0]
     return aten._scaled_dot_product_attention_math(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)[0]
+
+
+def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """A GPU keeps which numbers stay as a byte each; other devices keep a factor for each."""
+    return torch.native_dropout(input, p, training)[0] if training and p > 0 else input
 
 
 def _attention_flop(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
