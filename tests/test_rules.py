@@ -283,6 +283,13 @@ BAD = {
             "    set checkpoint.mode to min",
         ),
     ],
+    "rule_sharded": [
+        (
+            "trainer.strategy=fsdp",
+            "callbacks.ema averages whole weights, but with trainer.strategy = fsdp each rank keeps a share ({})\n"
+            "    leave it out with ~callbacks.ema",
+        ),
+    ],
     "rule_files": [
         (
             "resume=best.safetensors",
