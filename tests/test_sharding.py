@@ -77,7 +77,12 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_is_that_of_ranks_that_keep_everything(tables: Path, tmp_path: Path) -> None:
     """Gone on with after an epoch, and its checkpoint is one that a single process tests."""
     ranks = ["trainer.accelerator=cpu", "trainer.devices=2", "~callbacks.ema"]
-    calm = ["task=[contrastive,classification,captioning]", "optimizer.eps=1e-3", "schedule=constant","schedule.warmup=0"]
+    calm = [
+        "task=[contrastive,classification,captioning]",
+        "optimizer.eps=1e-3",
+        "schedule=constant",
+        "schedule.warmup=0",
+    ]
     calm += ["trainer.accumulate_grad_batches=2", "encoder.image.checkpointing=true", *ranks]
     assert train(tables, tmp_path / "whole", "trainer=ddp", "trainer.max_epochs=2", *calm).returncode == 0
     half = train(tables, tmp_path / "shared", "trainer=fsdp", "trainer.max_epochs=1", *calm)

@@ -14,12 +14,14 @@ from pytorch_lightning import seed_everything
 from mmtrain.build import build_data, build_lit, build_model, compose
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
+from mmtrain.memory import workspace_of
 from mmtrain.plan.example import longest_example
 from mmtrain.plan.find import repeated, sizes
 from mmtrain.plan.plan import Sharing, make_plan
 from mmtrain.plan.simulate import simulator, tensors_of, tensors_of_batch
 from mmtrain.plan.typical import typical_flops
-from mmtrain.plan.watch import Watch, flop_counter
+from mmtrain.plan.watch import OnDevice, Watch, flop_counter, without_content
+from mmtrain.sharding import blocks_of, matrices_of
 from mmtrain.sizes import in_bytes
 from mmtrain.types import Batch
 from tests.tiny import TINY_MODEL, make_tables
@@ -149,10 +151,33 @@ def test_devices_share_what_they_hold(tables: Path, tmp_path: Path) -> None:
     size = sum(p.nbytes for p in model.parameters())
     assert alone.network == 0
     assert copied.network == 2 * size * 3 // 4
-    assert shared.network == 3 * size * 3 // 4
+    blocks = sum(p.nbytes for block in blocks_of(model) for p in matrices_of(block))
+    assert 0 < blocks < size
+    assert shared.network == (3 * blocks + 2 * (size - blocks)) * 3 // 4
     assert copied.memory(step)["communication"] == size
-    assert shared.memory(step)["optimizer"] == step.memory["optimizer"] // 4
-    assert shared.memory(step)["weights"] == step.memory["weights"] // 4
+    kept = blocks / 4 + size - blocks
+    assert shared.memory(step)["weights"] == pytest.approx(step.memory["weights"] * kept / size, rel=1e-3)
+    assert shared.memory(step)["gradients"] == pytest.approx(kept, rel=1e-3)
+    assert shared.memory(step)["optimizer"] == pytest.approx(step.memory["optimizer"] * kept / size, rel=1e-3)
+
+
+def test_a_gpu_gives_room_to_its_libraries(tables: Path, tmp_path: Path) -> None:
+    cfg, data = read(tables, tmp_path, "plan.accelerator=gpu")
+    assert make_plan(cfg, data)["memory"]["workspace"] == workspace_of("cuda") > 8 * 2**20
+    cfg.plan.accelerator = "cpu"
+    assert make_plan(cfg, data)["memory"]["workspace"] == 0
+
+
+def test_what_dropout_keeps_is_a_byte_on_a_gpu_and_a_factor_elsewhere() -> None:
+    sizes = {}
+    for device in ("cpu", "cuda"):
+        watch = Watch()
+        with without_content(), OnDevice(device, None, watch), watch:
+            tokens = torch.empty(100, 100, requires_grad=True)
+            dropped = torch.nn.functional.dropout(tokens, 0.1)
+        sizes[device] = watch.live.total()
+        del tokens, dropped
+    assert sizes == {"cpu": 3 * 40_000, "cuda": 2 * 40_000 + 10_000}
 
 
 def test_mixed_precision_halves_activations(tables: Path, tmp_path: Path) -> None:
