@@ -166,7 +166,7 @@ class DataModule(LightningDataModule):
                 f"data.batch_size = {self.batch_size} is larger than the training split of {rows} rows"
                 f" in {self.folder}\n    set data.batch_size to {rows} or less"
             )
-        self.notes = []
+        self.notes = list(self._found.notes)
         vocabulary_folder.mkdir(parents=True, exist_ok=True)
         with FileLock(vocabulary_folder / ".vocabulary.lock"):
             self._vocabularies(vocabulary_folder, training=training)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from mmtrain.data.columns import is_empty
 from mmtrain.data.order import mix, permuted
@@ -11,6 +11,14 @@ from mmtrain.errors import ConfigError
 
 USUAL_COLUMNS = ("split", "subset", "partition", "fold")
 _SALT = 0x5B117  # the same cut for every seed of training
+
+
+class Cuts(Protocol):
+    """What makes splits of a table that stands alone."""
+
+    def cut(self, table: Any, name: str) -> dict[str, Any]:
+        """By split, its rows."""
+        ...
 
 
 class Split:
