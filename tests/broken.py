@@ -169,6 +169,12 @@ BROKEN: dict[str, list[tuple[str, str]]] = {
         ("trainer.strategy=fsdp trainer.devices=2", "fsdp"),
         ("data.num_workers=100000", "set data.num_workers to"),
         ("trainer=ddp data.num_workers=100000", "100000 on each of 2 devices"),
+        (
+            "trainer=gpu",
+            "trainer.accelerator = gpu, but there is no GPU here (override trainer=gpu)\n    set trainer=cpu",
+        ),
+        ("trainer=gpu trainer.devices=8", "set trainer=cpu trainer.devices=1"),
+        ("trainer.accelerator=cuda", "trainer.accelerator = cuda, but there is no GPU here"),
         ("trainer.accelerator=tpu", "torch_xla"),
         ("trainer=gpu trainer.accelerator=tpu", "cpu, gpu or auto"),
         ("trainer.precision=16-mixed", "bf16-mixed or 32"),

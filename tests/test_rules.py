@@ -4,9 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from mmtrain import machine
 from mmtrain.checks import faults_of
 from mmtrain.command import config_dir
 from mmtrain.rules import RULES
+
+
+@pytest.fixture(autouse=True)
+def there_may_be_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`test_machine.py` has what a machine lacks."""
+    monkeypatch.setattr(machine, "lacks_gpu", lambda: False)
 
 
 def faults(*overrides: str) -> list[str]:
