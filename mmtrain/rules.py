@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mmtrain.composed import Composed
+from mmtrain.data_rules import rule_tables
 from mmtrain.duration import duration
 from mmtrain.machine import rule_accelerator, rule_gpus, rule_precision, rule_run_dir, rule_workers
 from mmtrain.targets import fault_of, parameters_of
@@ -470,6 +471,7 @@ RULES: tuple[Rule, ...] = (
     rule_max_time,
     rule_monitor,
     rule_files,
+    rule_tables,
     rule_workers,
     rule_gpus,
     rule_accelerator,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtrain.data.folders import Columns, read_class_folders
-from mmtrain.data.json_rows import broken_line, rows_of_json
+from mmtrain.data.json_rows import NoRowsError, broken_line, names_in, rows_of_json
 from mmtrain.data.layout import WHOLE, ending, nothing_in, passed_over, tables_in
 from mmtrain.data.splits import Cuts, Split
 from mmtrain.data.tables import SPLITS, Tables, no_rows, split_name, undecoded
@@ -145,7 +145,8 @@ def _read(path: Path, split: str) -> Any:
     options: dict[str, Any] = {}
     try:
         if kind == "json":  # the reader would make 7 of "007"
-            table = datasets.Dataset.from_list(rows_of_json(path))
+            rows = rows_of_json(path)
+            table = _dataset({name: [row.get(name) for row in rows] for name in names_in(rows)})
         else:
             if kind in ("csv", "tsv"):
                 options = _as_text(path, "\t" if kind == "tsv" else ",")
@@ -157,17 +158,18 @@ def _read(path: Path, split: str) -> Any:
         if "corresponds to no data" in str(error) or options.get("features") == {}:
             raise no_rows(str(path), split) from error
         cause = broken_line(path) if kind == "jsonl" else None
-        raise unreadable(path, cause or str(error.__cause__ or error)) from error
+        raise unreadable(path, ValueError(cause) if cause else error.__cause__ or error) from error
     if len(table) == 0:
         raise no_rows(str(path), split)
     return undecoded(table)
 
 
-def unreadable(path: Path, cause: str) -> ConfigError:
-    """The message for a table that is broken, and where; the mend may stand in a second line of the cause."""
-    what, *mend = cause.strip().splitlines()
-    said = "save it as UTF-8" if "codec can't decode" in what else mend[0].strip() if mend else "mend the table"
-    return ConfigError(f"{path} cannot be read as {ending(path)}: {what}\n    {said}")
+def unreadable(path: Path, error: BaseException) -> ConfigError:
+    """The message for a table that is broken, and where."""
+    what = (str(error).strip() or type(error).__name__).splitlines()[0]
+    mend = error.mend if isinstance(error, NoRowsError) else "mend the table"
+    mend = "save it as UTF-8" if "codec can't decode" in what else mend
+    return ConfigError(f"{path} cannot be read as {ending(path)}: {what}\n    {mend}")
 
 
 def _as_text(path: Path, delimiter: str) -> dict[str, Any]:
