@@ -132,7 +132,11 @@ def rule_fusion(run: Composed) -> Iterator[str]:
     reading = [name for name, task in tasks.items() if task.get("reads") == "fused"]
     if reading and "fusion" not in run.cfg:
         where = run.where("fusion")
-        yield f"task.{reading[0]} reads fused, but there is no fusion ({where})\n    choose one, such as fusion=concat"
+        alone = " ".join(f"task.{name}.reads=image" for name in reading)
+        yield (
+            f"task.{reading[0]} reads fused, but there is no fusion ({where})\n"
+            f"    choose one, such as fusion=concat, or let tasks read one modality, such as {alone}"
+        )
 
 
 def rule_choices(run: Composed) -> Iterator[str]:

@@ -310,11 +310,15 @@ BAD = {
     "rule_fusion": [
         (
             "~fusion",
-            "task.classification reads fused, but there is no fusion ({})\n    choose one, such as fusion=concat",
+            "task.classification reads fused, but there is no fusion ({})\n    choose one, such as fusion=concat,"
+            " or let tasks read one modality, such as task.classification.reads=image",
         ),
     ],
 }
-BAD |= {rule: [] for rule in ("rule_workers", "rule_gpus", "rule_accelerator", "rule_precision", "rule_run_dir")}
+BAD |= {
+    rule: []
+    for rule in ("rule_tables", "rule_workers", "rule_gpus", "rule_accelerator", "rule_precision", "rule_run_dir")
+}
 
 
 def test_every_rule_has_its_bad_cases() -> None:
@@ -410,6 +414,7 @@ def test_one_task_alone_has_nothing_to_be_balanced_with(balance: str, name: str)
 def test_files_and_folders_are_looked_at(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
+    (tmp_path / "train.csv").write_text("caption\na cat\n")
     here = [f"resume={file}", f"init_from={file}", f"run_dir={tmp_path / 'new'}", "data=files", f"data.root={tmp_path}"]
     assert faults(*here) == []
     wrong = [f"resume={tmp_path}", f"run_dir={file}", "data=files", f"data.root={file}"]
