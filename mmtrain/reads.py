@@ -35,6 +35,7 @@ def faults_of_tasks(
     targets: Collection[str],
     columns: Sequence[str],
     likely: Callable[[], Mapping[str, Column]],
+    useless: Collection[str] = (),
 ) -> Iterator[tuple[str, str]]:
     """For each task that lacks something, the key that names it, and the message.
 
@@ -44,16 +45,17 @@ def faults_of_tasks(
         targets: that it has.
         columns: of its tables.
         likely: what other columns seem to hold; asked only for messages.
+        useless: columns that nothing can be learned from.
     """
     lacking = {str(name): sorted(needed_by(task) - set(inputs)) for name, task in tasks.items()}
     blind = {str(n): str(t["target"]) for n, t in tasks.items() if "target" in t and t["target"] not in targets}
     left = [str(name) for name in tasks if not lacking[str(name)] and str(name) not in blind]
     seems = likely() if blind or any(lacking.values()) else {}
-    other = [] if left else _instead(inputs, columns)
+    other = [] if left else _instead(inputs, [column for column in columns if column not in useless])
     leave = [f"leave out what {{}} it: task=[{','.join(left)}]"] if left else [f"choose task=[{t}]" for t in other]
     for name, missing in lacking.items():
         if missing:
-            ways = [f"set {_named(missing[0], seems)}", *(way.format("reads") for way in leave)]
+            ways = _ways(missing[0], seems, [way.format("reads") for way in leave])
             pair = "modalities" in tasks[name] and len(inputs) > 1
             ways = [f"set task.{name}.modalities=[{','.join(inputs[:2])}]"] * pair + ways
             word = "modalities" if missing[0] in (tasks[name].get("modalities") or ()) else "reads"
@@ -63,7 +65,7 @@ def faults_of_tasks(
                 f" {', '.join(columns)}\n    {', or '.join(ways)}",
             )
     for name, target in blind.items():
-        ways = [f"set {_named(target, seems)}", *(way.format("learns") for way in leave)]
+        ways = _ways(target, seems, [way.format("learns") for way in leave])
         yield (
             f"task.{name}.target",
             f"task.{name}.target = {target}, but no row to train on has one; the columns are {', '.join(columns)}\n"
@@ -71,10 +73,11 @@ def faults_of_tasks(
         )
 
 
-def _named(name: str, likely: Mapping[str, Column]) -> str:
+def _ways(name: str, likely: Mapping[str, Column], leave: list[str]) -> list[str]:
+    """To name its column comes first where there seems to be one."""
     if name in likely:
-        return typed({name: likely[name]})
-    return f"data.columns.{name}=NAME, the column that holds it"
+        return [f"set {typed({name: likely[name]})}", *leave]
+    return [*leave, f"set data.columns.{name}=NAME, if a column holds it"]
 
 
 def _instead(inputs: Sequence[str], columns: Sequence[str]) -> list[str]:

@@ -57,7 +57,7 @@ their own arguments and whether CUDA works, is tried next, still before the data
 its first rows, before a model is made or weights are loaded: a column that is not there, or cannot be what it is read
 as; paths that lead to no file; classes of which there is one alone, or nearly one for each row; and, as a note, how
 many texts are longer than `max_length` and lose their ends. Of `data=files` the first rows are looked at with the
-rules, and of a table of up to a thousand rows all of them: what is wrong is in the same report, before torch is imported.
+rules, and of a table of up to a thousand rows all of them: what is wrong is in the same report.
 
 Some things need not fit. `data.batch_size` need not be a multiple of `trainer.devices` times
 `trainer.accumulate_grad_batches`, nor the rows of one of `data.batch_size`: parts that have a sample less are filled up

@@ -388,7 +388,7 @@ def test_data_that_lacks_what_a_task_reads_is_named_with_the_files_of_the_tasks(
     assert faults("~encoder/text", "~fusion", "task=[contrastive]") == [
         "task.contrastive.modalities names text, but encoder has image, audio, video, vector, sequence"
         " (configs/task/contrastive.yaml)\n"
-        "    did you mean image?"
+        "    name one of them, or choose another task"
     ]
     assert faults("~target@data.targets.label", "~target@data.targets.labels") == [
         "task.classification.target = label, but data.targets has number, answer, caption"

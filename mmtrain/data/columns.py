@@ -102,8 +102,9 @@ def faults_of_columns(
     for name, column in lacking.items():
         near = difflib.get_close_matches(column, there, n=1)
         one = guessed.get(name) or (near[0] if near and isinstance(wanted[name], str) else None)
-        others = {other: part for other, part in guessed.items() if other != name and part != one}
-        mend = f"set {typed({name: one, **others})}" if one else f"set data.columns.{name} to one of them"
+        whole = {n: one if n == name else guessed.get(n) for n in wanted}
+        line = typed({n: part for n, part in whole.items() if part and (n == name or part != one)})
+        mend = f"set {line}" if one else f"set data.columns.{name} to one of them"
         faults[name] = f"data.columns.{name} = {column}, but {where} has the columns {', '.join(there)}\n    {mend}"
     return faults
 
@@ -132,7 +133,7 @@ def no_input(inputs: Sequence[str], there: Sequence[str], *, where: str, likely:
     such = typed(likely or {next(iter(inputs), "image"): there[0]})
     return ConfigError(
         f"{where}: no column is known as an input; the table has {', '.join(there)}\n"
-        f"    say which holds what, {'such as ' if not likely else ''}{such}"
+        f"    {'set' if likely else 'say which holds what, such as'} {such}"
     )
 
 

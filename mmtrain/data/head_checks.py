@@ -102,8 +102,21 @@ def _check_files(name: str, kind: str, cells: list[Any], column: str, where: str
     # not Path.exists: it raises for a text that is too long to be a path
     if all(isinstance(path, str) and not os.path.exists(folder / path) for path in paths):  # noqa: PTH110
         count = f"none of the first {len(paths)} files is there" if len(paths) > 1 else "the only file is not there"
+        near = _same_name(paths[0], folder)
+        if near is not None:
+            raise ConfigError(
+                f"{where}: of the column {column} {count}, such as {folder / paths[0]}\n"
+                f"    write the paths from {folder} on: {near} in place of {paths[0]}"
+            )
         raise ConfigError(
             f"{where}: of the column {column} {count}, such as {folder / paths[0]}\n"
             f"    mend the paths, which start from {folder}, or name the column of {_FILE_KINDS[kind]} by"
             f" data.columns.{name}"
         )
+
+
+def _same_name(path: str, folder: Path) -> Path | None:
+    """A file of this name in the folder or in one inside it, from the folder on."""
+    places = [folder, *islice((p for p in folder.iterdir() if p.is_dir()), _FILES)] if folder.is_dir() else []
+    found = (place / Path(path).name for place in places)
+    return next((p.relative_to(folder) for p in found if os.path.isfile(p)), None)  # noqa: PTH113 - as above
