@@ -38,7 +38,7 @@ def faults_of_folder(run: Composed, folder: Path) -> Iterator[str]:
         if training and "train" not in found.splits:
             raise no_table(found, "train")
     except ConfigError as error:
-        yield str(error)
+        yield _located(run, str(error), "data.root")
         return
     look = _Look(run, found)
     yield from look.columns_that_are_not_there()
@@ -111,7 +111,8 @@ class _Look:
         for name, fault in self.wrong.items():
             yield self._located(fault, f"data.columns.{name}")
         if self._inputs(self.wanted) and not self._inputs(self.columns) and not self.wrong:
-            yield str(no_input(self._inputs(self.wanted), self.there, where=self.where, likely=self.likely))
+            error = no_input(self._inputs(self.wanted), self.there, where=self.where, likely=self.likely)
+            yield self._located(str(error), "data.root")
 
     def rows_of_training(self) -> Iterator[str]:
         """Cells, ids, paths and their number."""
@@ -181,10 +182,14 @@ class _Look:
             yield self._located(str(error), key)
 
     def _located(self, fault: str, key: str) -> str:
-        """A fault with the override that has to do with it, if one has."""
-        where = self.run.where(key)
-        what, *mend = fault.splitlines()
-        return "\n".join([f"{what} ({where})" if where.startswith("override ") else what, *mend])
+        return _located(self.run, fault, key)
+
+
+def _located(run: Composed, fault: str, key: str) -> str:
+    """A fault with the override that has to do with it, if one has."""
+    where = run.where(key)
+    what, *mend = fault.splitlines()
+    return "\n".join([f"{what} ({where})" if where.startswith("override ") else what, *mend])
 
 
 def _has(table: Head, column: Column) -> bool:
