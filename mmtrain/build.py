@@ -327,7 +327,12 @@ def _task(whole: DictConfig, name: str, facts: Mapping[str, Any], data: DataModu
     given = {k: v for k, v in facts.items() if k in accepts}
     if "teacher" in cfg:
         given["teacher"] = load_teacher(cfg.teacher, data, whole.data.inputs, f"task.{name}.teacher", build_again)
-    return make(cfg, f"task.{name}", **given)
+    try:
+        return make(cfg, f"task.{name}", **given)
+    except ConfigError as error:  # a task does not know the others
+        others = ",".join(str(other) for other in whole.task if other != name)
+        leave = f"leave it out: task=[{others}]" if others else "choose another task"
+        raise ConfigError(str(error).replace("leave the task out", leave)) from error
 
 
 def build_again(cfg: DictConfig, folder: Path) -> tuple[LitModel, DataModule]:

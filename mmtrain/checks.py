@@ -260,6 +260,7 @@ class Composer:
         foreign = mends.for_key(key, value)
         same = [name for name in names if name.rpartition(".")[2] == key]
         mend = self._elsewhere(key) if "." in key else ""
+        mend = f"write {foreign}" if foreign and key.startswith("data.columns.") else mend
         if key == "data.root":
             mend = f"write {foreign} for your own tables\n    {mend}"
         mend = mend or (f"write {foreign}" if foreign and not same else _nearest(key, names))

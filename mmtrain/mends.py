@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from mmtrain.data.columns import USUAL_NAMES
 from mmtrain.targets import parameters_of
 
 # What other programs call it, by the last word of the key: what to write here; {value} is what was given.
@@ -15,7 +16,21 @@ ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("gpus", "num_gpus", "n_gpus", "gpu"), "trainer=gpu, or trainer=ddp trainer.devices=N for several"),
     **dict.fromkeys(("wandb", "use_wandb"), "logger=[csv,wandb]"),
     **dict.fromkeys(("tensorboard", "use_tensorboard"), "logger=[csv,tensorboard]"),
-    **dict.fromkeys(("path", "data_dir", "data_path", "dataset", "train_data", "root"), "data=files data.root={value}"),
+    **dict.fromkeys(
+        (
+            "path",
+            "root",
+            "files",
+            "folder",
+            "data_dir",
+            "data_path",
+            "data_root",
+            "dataset",
+            "train_data",
+            "train_file",
+        ),
+        "data=files data.root={value}",
+    ),
     **dict.fromkeys(("workers", "num_proc"), "data.num_workers=N"),
     **dict.fromkeys(("output_dir", "out_dir", "save_dir", "output"), "run_dir=DIR"),
     **dict.fromkeys(("ckpt", "ckpt_path", "pretrained", "load_from"), "init_from=FILE, or resume=FILE to go on"),
@@ -40,7 +55,11 @@ _TWO_TOWERS = ("clip", "siglip")
 
 def for_key(key: str, value: str) -> str | None:
     """What to write for a key that other programs have."""
-    known = ELSEWHERE.get(key.rpartition(".")[2])
+    above, _, name = key.rpartition(".")
+    if above == "data.columns":
+        usual = next((known for known, names in USUAL_NAMES.items() if name in names), None)
+        return f"{key.replace(name, usual)}={value}" if usual else None
+    known = ELSEWHERE.get(name)
     return None if known is None else known.format(value=value or "DIR")
 
 
@@ -53,8 +72,9 @@ def for_option(group: str, value: str, groups: Mapping[str, Sequence[str]]) -> s
         groups: every group with its options.
     """
     word = value.lower()
-    if group == "data" and (Path(value).is_dir() or not nearest(value, groups[group])):
-        return f"your own tables are data=files data.root={value if Path(value).is_dir() else 'DIR'}"
+    if group == "data" and (Path(value).exists() or not nearest(value, groups[group])):
+        folder = Path(value).parent if Path(value).is_file() else value if Path(value).is_dir() else "DIR"
+        return f"your own tables are data=files data.root={folder}"
     if word in ("none", "no", "off", "false") and group == "fusion":
         return "~fusion leaves it out; then each task reads one modality, such as task.classification.reads=image"
     if group == "optimizer":
@@ -118,7 +138,9 @@ def _goes_on(begun: str, word: str) -> bool:
 
 def _for_word(word: str) -> str:
     """What may be meant by a word that is no override: a folder, a file of data, a checkpoint."""
-    path = Path(word)
+    path, asked = Path(word), re.fullmatch(r"([+~]*[\w./@]+)=(.+)", word)
+    if asked is not None:
+        return _quoted(asked[1], asked[2])
     if word.endswith(".ckpt"):
         return f"write init_from={word} to start from its weights, or resume={word} to go on"
     if word.endswith(_TABLES):
@@ -126,6 +148,15 @@ def _for_word(word: str) -> str:
     if word and re.fullmatch(r"[\w./~-]+", word) and ("/" in word or path.is_dir()):
         return f"write data=files data.root={word}, if it holds your data"
     return "write key=value, such as trainer.max_epochs=3, and quote what holds spaces or brackets"
+
+
+def _quoted(key: str, value: str) -> str:
+    """A value that Hydra does not read as it stands."""
+    if value.count("[") == value.count("]") + 1:
+        return f"write {key}={value}], with its last bracket"
+    if re.fullmatch(r"~/[\w./-]*", value):
+        return f"write {key}=$HOME{value[1:]}: Hydra reads a ~ otherwise"
+    return f"write '{key}=\"{value}\"', with both kinds of quotes around such characters"
 
 
 def nearest(word: str, known: Sequence[str]) -> list[str]:

@@ -65,7 +65,9 @@ def faults_of_tasks(
                 f" {', '.join(columns)}\n    {', or '.join(ways)}",
             )
     for name, target in blind.items():
+        there = [t for t in _instead([], columns) if t not in tasks]  # such as labels in place of a label
         ways = _ways(target, seems, [way.format("learns") for way in leave])
+        ways += [f"learn what is there: task=[{','.join([*left, *there])}]"] if left and there else []
         yield (
             f"task.{name}.target",
             f"task.{name}.target = {target}, but no row to train on has one; the columns are {', '.join(columns)}\n"

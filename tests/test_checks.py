@@ -48,6 +48,7 @@ NAMES = [
         "there is no key data.root\n    write data=files data.root=. for your own tables\n    it belongs to",
     ),
     ("encoder.image.name=resnet18", "there is no key encoder.image.name\n    it belongs to encoder/image=resnet"),
+    ("data.columns.picture=a", "there is no key data.columns.picture\n    write data.columns.image=a"),
     ("+dim=3", "dim is there already\n    write dim=3 to set it"),
 ]
 
@@ -106,7 +107,7 @@ def test_a_group_is_given_an_option(override: str, fault: str) -> None:
 
 
 def test_what_is_no_override_is_said_before_anything_is_composed() -> None:
-    wrong = ["=3", "foo", "a b=3", "trainer.max_epochs", "", "task=[a"]
+    wrong = ["=3", "foo", "a b=3", "trainer.max_epochs", ""]
     mend = "write key=value, such as trainer.max_epochs=3, and quote what holds spaces or brackets"
     assert faults("encoder=vitt", *wrong) == [f"{override}: not an override\n    {mend}" for override in wrong]
 
@@ -118,6 +119,12 @@ def test_what_is_no_override_is_said_before_anything_is_composed() -> None:
         (["task=[contrastive,", "matching]"], "write task=[contrastive,matching]"),
         (["optimizer.betas=[0.9,", "0.98]", "seed=1"], "write optimizer.betas=[0.9,0.98]"),
         (["trainer.max_epochs", "=", "3"], "trainer.max_epochs = 3: a space ends an override\n    write trainer.max_e"),
+        (
+            ["task=[contrastive,matching"],
+            "not an override\n    write task=[contrastive,matching], with its last bracket",
+        ),
+        (["data.root=~/mine"], "write data.root=$HOME/mine"),
+        (["data.root=mine_(1)"], "write 'data.root=\"mine_(1)\"', with both kinds of quotes"),
         (["optimizer.lr=", "1e-3"], "write optimizer.lr=1e-3"),
     ],
 )

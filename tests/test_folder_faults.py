@@ -116,6 +116,27 @@ def test_paths_that_start_elsewhere_are_shown_as_they_should_be(home: Path) -> N
     ]
 
 
+def test_paths_of_windows_are_shown_as_they_should_be(home: Path) -> None:
+    write("image,caption,label", lambda n: f"photos\\{n}.jpg,number {n},{ANIMALS[n % 3]}")
+    assert faults()[0].endswith("write the paths from mine on: photos/0.jpg in place of photos\\0.jpg")
+
+
+def test_a_table_without_names_is_told_from_one_with_others(home: Path) -> None:
+    write("photos/0.jpg,a picture,cat", lambda n: f"photos/{n}.jpg,number {n},{ANIMALS[n % 3]}")
+    assert faults()[0].splitlines() == [
+        "mine/train.csv: the first line names no columns, but holds photos/0.jpg, a picture, cat"
+        " (override data.root=mine)",
+        "    write a line of names above it, such as image,caption,label",
+    ]
+
+
+def test_another_kind_of_target_that_is_there_is_offered(home: Path) -> None:
+    write("image,caption,price", lambda n: f"photos/{n}.jpg,number {n},{n}.5")
+    (found,) = faults()
+    assert found.endswith("or learn what is there: task=[contrastive,matching,regression]")
+    assert faults("task=[contrastive,matching,regression]") == []
+
+
 def test_what_all_rows_say_is_said_where_all_are_known(home: Path) -> None:
     write("image,caption,label", lambda n: f"photos/{n}.jpg,number {n},cat")
     assert faults() == [

@@ -130,6 +130,11 @@ def no_input(inputs: Sequence[str], there: Sequence[str], *, where: str, likely:
             f"{where} has one column, {there[0]!r}: its cells are separated by {mark!r}\n"
             "    save it with commas as .csv, or with tabs as .tsv"
         )
+    if any(re.search(r"[\\/]|\.\w{3,4}$", name) for name in there):
+        return ConfigError(
+            f"{where}: the first line names no columns, but holds {', '.join(there)}\n"
+            "    write a line of names above it, such as image,caption,label"
+        )
     such = typed(likely or {next(iter(inputs), "image"): there[0]})
     return ConfigError(
         f"{where}: no column is known as an input; the table has {', '.join(there)}\n"

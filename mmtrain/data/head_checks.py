@@ -117,6 +117,8 @@ def _check_files(name: str, kind: str, cells: list[Any], column: str, where: str
 
 def _same_name(path: str, folder: Path) -> Path | None:
     """A file of this name in the folder or in one inside it, from the folder on."""
+    if os.path.isfile(folder / path.replace("\\", "/")):  # noqa: PTH113 - written on Windows
+        return Path(path.replace("\\", "/"))
     places = [folder, *islice((p for p in folder.iterdir() if p.is_dir()), _FILES)] if folder.is_dir() else []
     found = (place / Path(path).name for place in places)
     return next((p.relative_to(folder) for p in found if os.path.isfile(p)), None)  # noqa: PTH113 - as above

@@ -27,8 +27,9 @@ def check_size(num_rows: int, batch_size: int, folder: Path) -> None:
         ConfigError: when training has fewer.
     """
     if num_rows < batch_size:
+        rows = "row" if num_rows == 1 else "rows"
         raise ConfigError(
-            f"data.batch_size = {batch_size} is larger than the training split of {num_rows} rows in {folder}\n"
+            f"data.batch_size = {batch_size} is larger than the training split of {num_rows} {rows} in {folder}\n"
             f"    set data.batch_size={num_rows} or less"
         )
 
