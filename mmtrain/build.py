@@ -38,6 +38,7 @@ from mmtrain.layers.head import Decides
 from mmtrain.lit import LitModel, ShardedLitModel
 from mmtrain.loggers.csv import CSVMetrics
 from mmtrain.model import MultimodalModel
+from mmtrain.reads import faults_of_tasks, needed_by, tasks_without
 from mmtrain.rules import OWN_TRAINER_KEYS
 from mmtrain.sharded_strategy import ShardedStrategy
 from mmtrain.trained import load_teacher
@@ -139,7 +140,9 @@ def build_data(cfg: DictConfig) -> DataModule:
     parts.inputs = OmegaConf.masked_copy(parts.inputs, [m for m in parts.inputs if m in _inputs_read(cfg)])
     learned = {task.target for task in cfg.task.values() if "target" in task}
     parts.targets = OmegaConf.masked_copy(parts.targets, [t for t in parts.targets if t in learned])
-    return make(parts, "data", seed=cfg.seed, num_micro_batches=cfg.trainer.accumulate_grad_batches)
+    data: DataModule = make(parts, "data", seed=cfg.seed, num_micro_batches=cfg.trainer.accumulate_grad_batches)
+    data.without = {t: others for t in learned if (others := tasks_without(cfg.task, t)) is not None}
+    return data
 
 
 # what `auto` means where no pretrained weights say it
@@ -245,25 +248,20 @@ def modalities_read(cfg: DictConfig, data: DataModule) -> list[str]:
     """The modalities of the data whose encoders some task reads, itself or through the fusion.
 
     Raises:
-        ConfigError: when a task needs one that the data does not have.
+        ConfigError: when a task needs one, or a target, that the data does not have.
     """
     there = [m for m in data.inputs if m in cfg.encoder]
-    wanted: set[str] = set()
-    faults: list[str] = []
-    for name, task in cfg.task.items():
-        needed = {m for m in reads_of(task) if m != "fused"} | set(task.get("modalities") or ())
-        missing = sorted(needed - set(there))
-        if missing:
-            pairs = "modalities" in task and len(there) > 1
-            pair = f"set task.{name}.modalities=[{','.join(there[:2])}], " if pairs else ""
-            faults.append(
-                f"task.{name} reads {missing[0]}, but the data has {', '.join(data.inputs)}\n"
-                f"    {pair}leave the task out, or say which column holds it: data.columns.{missing[0]}=NAME"
-            )
-        wanted |= set(there) if "fused" in reads_of(task) else needed
-    if faults:
-        raise ConfigError("\n".join(faults))
-    return [m for m in there if m in wanted]
+    faults = faults_of_tasks(
+        cfg.task,
+        inputs=there,
+        targets=data.known_targets,
+        columns=next(iter(data.tables.values())).column_names,
+        likely=data.likely,
+    )
+    if said := [fault for _, fault in faults]:
+        raise ConfigError("\n".join(said))
+    reads = {m for task in cfg.task.values() for m in (*reads_of(task), *needed_by(task))}
+    return [m for m in there if m in reads or "fused" in reads]
 
 
 def _encoder(node: DictConfig, modality: str, data: DataModule) -> Any:
@@ -330,16 +328,15 @@ def _untuned_encoder(cfg: DictConfig, modality: str, data: DataModule) -> Any:
 def _task(whole: DictConfig, name: str, facts: Mapping[str, Any], data: DataModule) -> nn.Module:
     cfg = whole.task[name]
     accepts = inspect.signature(get_class(cfg._target_)).parameters
-    if "target" in cfg and cfg.target not in data.known_targets:
-        raise ConfigError(
-            f"task.{name}.target = {cfg.target}, but no row to train on has one; the columns are"
-            f" {', '.join(next(iter(data.tables.values())).column_names)}\n"
-            f"    say which column holds it, data.columns.{cfg.target}=NAME, or leave the task out"
-        )
     given = {k: v for k, v in facts.items() if k in accepts}
     if "teacher" in cfg:
         given["teacher"] = load_teacher(cfg.teacher, data, whole.data.inputs, f"task.{name}.teacher", build_again)
-    return make(cfg, f"task.{name}", **given)
+    try:
+        return make(cfg, f"task.{name}", **given)
+    except ConfigError as error:  # a task does not know the others
+        others = ",".join(str(other) for other in whole.task if other != name)
+        leave = f"leave it out: task=[{others}]" if others else "choose another task"
+        raise ConfigError(str(error).replace("leave the task out", leave)) from error
 
 
 def build_again(cfg: DictConfig, folder: Path) -> tuple[LitModel, DataModule]:

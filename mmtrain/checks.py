@@ -25,28 +25,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mmtrain import mends
 from mmtrain.composed import Composed, Source
 from mmtrain.rules import NEEDED, RULES, rule_whole
 
 CONFIG_NAME = "train"
-# What other programs call it, by the last word of the key: what to write here.
-ELSEWHERE = {
-    **dict.fromkeys(("epochs", "num_epochs", "num_train_epochs", "n_epochs"), "trainer.max_epochs=N"),
-    **dict.fromkeys(("gpus", "num_gpus", "n_gpus", "gpu"), "trainer=gpu, or trainer=ddp trainer.devices=N for several"),
-    **dict.fromkeys(("wandb", "use_wandb"), "logger=[csv,wandb]"),
-    **dict.fromkeys(("tensorboard", "use_tensorboard"), "logger=[csv,tensorboard]"),
-    **dict.fromkeys(("path", "data_dir", "data_path", "dataset", "train_data", "root"), "data=files data.root=DIR"),
-    **dict.fromkeys(("workers", "num_proc"), "data.num_workers=N"),
-    **dict.fromkeys(("output_dir", "out_dir", "save_dir", "output"), "run_dir=DIR"),
-    **dict.fromkeys(("ckpt", "ckpt_path", "pretrained", "load_from"), "init_from=FILE, or resume=FILE to go on"),
-    **dict.fromkeys(("learning_rate", "base_lr"), "optimizer.lr=X"),
-    **dict.fromkeys(("wd",), "optimizer.weight_decay=X"),
-    **dict.fromkeys(
-        ("model", "backbone", "arch", "vision_tower"), "encoder=NAME, or encoder/image=NAME for one modality"
-    ),
-    **dict.fromkeys(("fp16", "amp"), "trainer.precision=16-mixed"),
-    **dict.fromkeys(("bf16",), "trainer.precision=bf16-mixed"),
-}
 # what composing raises when an override or a file is wrong; the last three when a group is given something like null
 # or [null], and when a file holds something else than keys
 ComposeError = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError)
@@ -63,10 +46,9 @@ def faults_of(config_dir: Path, extra_dir: str | None, overrides: list[str], *, 
     """
     if extra_dir is not None and not Path(extra_dir).is_dir():
         return [f"--config-dir {extra_dir} is not a folder\n    name the folder that holds your YAML files"]
-    malformed = [o for o in overrides if not _is_override(o)]
+    malformed = list(mends.split_words(overrides, map(_is_override, overrides)))
     if malformed:
-        mend = "write key=value, such as trainer.max_epochs=3, and quote what holds spaces or brackets"
-        return [f"{o}: not an override\n    {mend}" for o in malformed]
+        return [f"{typed}: {fault}" for typed, fault in malformed]
     composer = Composer(config_dir, extra_dir)
     try:
         faults: dict[str, None] = {}
@@ -256,6 +238,11 @@ class Composer:
                     waiting.append(path)
         return sorted(found)
 
+    @cached_property
+    def _options(self) -> dict[str, list[str]]:
+        """Of every group."""
+        return {group: self._loader.get_group_options(group, ObjectType.CONFIG) for group in self.groups}
+
     def _explain(self, override: str, error: Exception, good: list[str]) -> str:
         key, (_, _, value) = _key(override), override.partition("=")
         if isinstance(error, yaml.YAMLError):
@@ -270,9 +257,12 @@ class Composer:
             return f"{override}: {key} is there already\n    write {key}={value} to set it"
         if key in names or override.startswith("+"):
             return f"{override}: {_said(error)}"
-        foreign = ELSEWHERE.get(key.rpartition(".")[2])
+        foreign = mends.for_key(key, value)
         same = [name for name in names if name.rpartition(".")[2] == key]
         mend = self._elsewhere(key) if "." in key else ""
+        mend = f"write {foreign}" if foreign and key.startswith("data.columns.") else mend
+        if key == "data.root":
+            mend = f"write {foreign} for your own tables\n    {mend}"
         mend = mend or (f"write {foreign}" if foreign and not same else _nearest(key, names))
         return f"{override}: there is no key {key}\n    {mend or 'see `python train.py --cfg job` for every key'}"
 
@@ -302,10 +292,10 @@ class Composer:
             return f"{override}: {key} is chosen already\n    write {key}={value} to choose another"
         if not unknown:
             return f"{override}: {_said(error)}"
-        begun = [option for option in options if option.startswith(unknown[0])]
-        near = [*difflib.get_close_matches(unknown[0], options, n=1), *begun]
-        mend = f"did you mean {key}={near[0]}? " if near else ""
-        return f"{override}: {key} has no option {unknown[0]}\n    {mend}{held}"
+        near = mends.nearest(unknown[0], options)
+        other = mends.for_option(key, unknown[0], self._options)
+        said = [f"did you mean {key}={near[0]}? {held}", other] if near else [other, held]
+        return "\n    ".join([f"{override}: {key} has no option {unknown[0]}", *filter(None, said)])
 
     def _names(self, good: list[str]) -> list[str]:
         """Every key of what the good overrides compose to, and every group."""
@@ -360,7 +350,9 @@ def _unresolved(run: Composed) -> Iterator[str]:
     """Mandatory values that are missing, and interpolations that lead nowhere: each once, where it begins."""
     missing = [k for k, v in run.raw.items() if v == "???" or (v is None and run.default(k) == "???")]
     for key in missing:
-        yield f"{key} is not set ({run.where(key)})\n    set {key}=..."
+        folder = "DIR, the folder with train.jsonl (or train.csv, train.parquet ...)"
+        own = key == "data.root" and run.get("data.source._target_") == "mmtrain.data.files.existing_folder"
+        yield f"{key} is not set ({run.where(key)})\n    set {key}={folder if own else '...'}"
     failing: dict[str, str] = {}
     for key in [] if missing else [k for k, v in run.raw.items() if isinstance(v, str) and "${" in v]:
         try:

@@ -18,6 +18,8 @@ from mmtrain.composed import Composed
 
 MOST_WORKERS = 4  # processes that load, for each core: a disk is waited for, but no longer than that
 LEAST_FREE = 100_000_000  # bytes: a run writes its metrics, its report and two checkpoints
+# where a GPU shows on Linux: NVIDIA's, one of Windows seen from WSL, a Jetson's, AMD's
+GPU_FILES = ("nvidia*", "dxg", "nvhost*", "nvmap", "nvgpu*", "kfd")
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
@@ -31,6 +33,11 @@ def num_gpus() -> int | None:
     there = len(list(Path("/dev").glob("nvidia[0-9]*")))
     named = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(there)))).split(",")
     return min(there, len(list(takewhile(lambda name: name.strip() not in ("", "-1"), named)))) or None
+
+
+def lacks_gpu() -> bool:
+    """Whether there is certainly no GPU; elsewhere than on Linux only torch can tell."""
+    return sys.platform == "linux" and not any(any(Path("/dev").glob(name)) for name in GPU_FILES)
 
 
 def is_installed(package: str) -> bool:
@@ -87,7 +94,17 @@ def rule_workers(run: Composed) -> Iterator[str]:
 def rule_gpus(run: Composed) -> Iterator[str]:
     """There are as many GPUs as a run takes."""
     gpus, devices = num_gpus(), _devices(run)
-    if gpus is None or not _is_here(run) or _is_rank() or run.get("trainer.accelerator") not in ("gpu", "cuda"):
+    accelerator = run.get("trainer.accelerator")
+    if not _is_here(run) or accelerator not in ("gpu", "cuda"):
+        return
+    if lacks_gpu():
+        one = " trainer.devices=1" if len(devices) > 1 else ""
+        where = run.where("trainer.accelerator" if "trainer.accelerator" in run.set_by else "trainer")
+        yield (
+            f"trainer.accelerator = {accelerator}, but there is no GPU here ({where})\n"
+            f"    set trainer=cpu{one}, or run where there is one"
+        )
+    if gpus is None or _is_rank():
         return
     if max(devices, default=0) >= gpus:
         is_list = len(devices) != max(devices) + 1
@@ -121,7 +138,7 @@ def rule_precision(run: Composed) -> Iterator[str]:
     if precision in ("16", "16-mixed") and run.get("trainer.accelerator") == "cpu":
         yield (
             f"{key} = {precision} needs a GPU, but trainer.accelerator = cpu ({where})\n"
-            f"    set {key} to bf16-mixed or 32, or choose trainer=gpu"
+            f"    set {key} to bf16-mixed or 32{'' if lacks_gpu() else ', or choose trainer=gpu'}"
         )
     if precision.startswith("transformer-engine") and not is_installed("transformer_engine"):
         yield (

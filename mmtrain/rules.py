@@ -10,8 +10,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mmtrain.composed import Composed
+from mmtrain.data_rules import rule_tables
 from mmtrain.duration import duration
 from mmtrain.machine import rule_accelerator, rule_gpus, rule_precision, rule_run_dir, rule_workers
+from mmtrain.reads import needed_by
 from mmtrain.targets import fault_of, parameters_of
 
 MODES = ("fit", "test", "predict", "plan")
@@ -131,7 +133,11 @@ def rule_fusion(run: Composed) -> Iterator[str]:
     reading = [name for name, task in tasks.items() if task.get("reads") == "fused"]
     if reading and "fusion" not in run.cfg:
         where = run.where("fusion")
-        yield f"task.{reading[0]} reads fused, but there is no fusion ({where})\n    choose one, such as fusion=concat"
+        alone = " ".join(f"task.{name}.reads=image" for name in reading)
+        yield (
+            f"task.{reading[0]} reads fused, but there is no fusion ({where})\n"
+            f"    choose one, such as fusion=concat, or let tasks read one modality, such as {alone}"
+        )
 
 
 def rule_choices(run: Composed) -> Iterator[str]:
@@ -337,8 +343,11 @@ def _missing_modality(run: Composed, key: str, modality: Any) -> Iterator[str]:
     for place in ("encoder", "data.inputs"):
         known = [str(k) for k in run.get(place)]
         if modality not in known:
-            near = difflib.get_close_matches(str(modality), [*known, "fused"], n=1) or known[:1]
-            mend = f"did you mean {near[0]}?" if near else f"choose one, such as {place.replace('.', '/')}=..."
+            near = difflib.get_close_matches(str(modality), [*known, "fused"], n=1)
+            tasks = {str(n): task for n, task in run.cfg.task.items() if isinstance(task, DictConfig)}
+            left = [name for name, task in tasks.items() if modality not in needed_by(task)]
+            leave = f"leave out what reads it: task=[{','.join(left)}]" if left else "choose another task"
+            mend = f"did you mean {near[0]}?" if near else f"name one of them, or {leave}"
             yield f"{key} names {modality}, but {place} has {', '.join(known) or 'none'} ({run.where(key)})\n    {mend}"
             return
 
@@ -363,6 +372,8 @@ def rule_targets(run: Composed) -> Iterator[str]:
             if argument is not None and what.startswith("does not") and argument[1] in of_source:
                 continue
             named = f"{key}._target_" if argument is None else f"{key}.{argument[1]}"
+            if what.startswith("does not take") and run.where(named).startswith("configs/") and "mean" not in mend:
+                mend = f"take it out with ~{named}"  # of the class that was there before
             yield f"{key}._target_ = {node._target_} {what} ({run.where(named)})\n    {mend}"
 
 
@@ -382,9 +393,13 @@ def rule_files(run: Composed) -> Iterator[str]:
     """Files and folders that are named exist."""
     root = run.get("data.root")
     if root is not None and not Path(str(root)).expanduser().is_dir():
+        inside = Path(str(root)).expanduser().is_file()
+        folder = (
+            f"={Path(str(root)).parent}, the folder it is in" if inside else " to the folder that holds train.jsonl"
+        )
         yield (
             f"data.root = {root} is not a folder ({run.where('data.root')})\n"
-            "    set data.root to the folder that holds train.jsonl (or .csv, .parquet ...)"
+            f"    set data.root{folder}{'' if inside else ' (or .csv, .parquet ...)'}"
         )
     for key in ("resume", "init_from"):
         value = run.get(key)
@@ -488,6 +503,7 @@ RULES: tuple[Rule, ...] = (
     rule_max_time,
     rule_monitor,
     rule_files,
+    rule_tables,
     rule_workers,
     rule_gpus,
     rule_accelerator,

@@ -41,6 +41,9 @@ def fault_of(target: str, arguments: Iterable[str], *, added: Iterable[str] | No
     except SyntaxError as error:
         return [(f"cannot be imported: {path}, line {error.lineno}: {error.msg}", "mend that line")]
     node = next((n for n in tree.body if isinstance(n, _DEFINITIONS) and n.name == rest[0]), None)
+    passed_on = _passed_on(tree.body, rest[0])
+    if node is None and passed_on is not None and len(rest) == 1:
+        return fault_of(passed_on, arguments, added=added)
     if node is None:
         source = path.read_text(encoding="utf-8", errors="replace")
         return [] if _may_be_there(rest[0], source) else _not_there(target, rest[0], tree.body, _modules(folders))
@@ -60,6 +63,12 @@ def parameters_of(target: str) -> list[str]:
     inside = next((n.body for n in body if isinstance(n, ast.ClassDef) and n.name == rest[0]), [])
     made = next((n for n in inside if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     return [] if made is None else [a.arg for a in (*made.args.args, *made.args.kwonlyargs) if a.arg != "self"]
+
+
+def _passed_on(body: list[ast.stmt], name: str) -> str | None:
+    """Where a name comes from that a module takes from another by the same name."""
+    froms = [n for n in body if isinstance(n, ast.ImportFrom) and n.level == 0 and n.module]
+    return next((f"{n.module}.{name}" for n in froms for a in n.names if a.name == name == (a.asname or a.name)), None)
 
 
 _DEFINITIONS = (ast.ClassDef, ast.FunctionDef)

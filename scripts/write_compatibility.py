@@ -3,7 +3,9 @@
 python scripts/write_compatibility.py
 """
 
+import contextlib
 import shlex
+import tempfile
 from pathlib import Path
 from unittest.mock import patch
 
@@ -32,6 +34,7 @@ BROKEN_BY = {
     "rule_max_time": "trainer.max_time=5",
     "rule_monitor": "monitor=val/loss",
     "rule_files": "data=files data.root=nowhere",
+    "rule_tables": "data=files data.root=mydata data.columns.image=photo",
     "rule_workers": "trainer=ddp data.num_workers=64",
     "rule_gpus": "trainer=gpu trainer.devices=8",
     "rule_accelerator": "trainer.accelerator=tpu",
@@ -42,6 +45,7 @@ BROKEN_BY = {
 MACHINE = {
     "num_cores": lambda: 16,
     "num_gpus": lambda: 2,
+    "lacks_gpu": lambda: False,
     "is_installed": lambda package: False,
     "free_bytes": lambda folder: 12_000_000,
 }
@@ -53,7 +57,8 @@ values of another kind, and overrides that undo each other are found before. Wha
 their own arguments and whether CUDA works, is tried next, still before the data. What only the data knows is said from
 its first rows, before a model is made or weights are loaded: a column that is not there, or cannot be what it is read
 as; paths that lead to no file; classes of which there is one alone, or nearly one for each row; and, as a note, how
-many texts are longer than `max_length` and lose their ends.
+many texts are longer than `max_length` and lose their ends. Of `data=files` the first rows are looked at with the
+rules, and of a table of up to a thousand rows all of them: what is wrong is in the same report.
 
 Some things need not fit. `data.batch_size` need not be a multiple of `trainer.devices` times
 `trainer.accumulate_grad_batches`, nor the rows of one of `data.batch_size`: parts that have a sample less are filled up
@@ -65,7 +70,7 @@ This one breaks none of them:
 
     python train.py dim=96 encoder.text.num_heads=4 data.inputs.image.size=56 encoder.image.patch_size=14
 
-This page is written from the rules themselves (`mmtrain/rules.py`, `mmtrain/machine.py`) by
+This page is written from the rules themselves (`mmtrain/rules.py`, `mmtrain/machine.py`, `mmtrain/data_rules.py`) by
 `scripts/write_compatibility.py`, as a machine of 16 cores and 2 GPUs whose disk is full would say it.
 """
 
@@ -75,7 +80,9 @@ def page() -> str:
     parts = [INTRODUCTION]
     for rule in RULES:
         line = BROKEN_BY[rule.__name__]
-        with patch.multiple(machine, **MACHINE):
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), patch.multiple(machine, **MACHINE):
+            Path("mydata").mkdir()
+            Path("mydata/train.csv").write_text("path,title,kind\na.jpg,a cat that sleeps,cat\n", encoding="utf-8")
             said = faults_of(config_dir(), None, shlex.split(line), multirun=False)
         shown = "\n".join(f"    {row}" for fault in said[:1] for row in fault.splitlines())
         parts.append(f"## {(rule.__doc__ or '').strip()}\n\n    $ python train.py {line}\n{shown}\n")

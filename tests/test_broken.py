@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mmtrain import machine
 from mmtrain import run as run_module
 from mmtrain.build import compose
 from mmtrain.checks import faults_of, with_overrides_of_run
@@ -21,13 +22,14 @@ took: dict[str, float] = {}
 
 @pytest.fixture(autouse=True)
 def nothing_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No socket, no table, no weights."""
+    """No socket, no table, no weights; nor is there a GPU."""
 
     def touched(*args: object, **options: object) -> None:
         raise AssertionError("a broken configuration touched the network, data or weights")
 
     monkeypatch.chdir(Path(__file__).resolve().parent.parent)
     monkeypatch.setattr(socket.socket, "connect", touched)
+    monkeypatch.setattr(machine, "lacks_gpu", lambda: True)
     monkeypatch.setattr(DataModule, "read", touched)
     monkeypatch.setattr(run_module, "load_checkpoint", touched)
 

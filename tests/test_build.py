@@ -176,8 +176,8 @@ def test_a_task_whose_modality_the_data_lacks_is_refused_with_the_mend(
     del data.inputs[lacking]
     with pytest.raises(ConfigError) as raised:
         modalities_read(cfg, data)
-    mend = f"    leave the task out, or say which column holds it: data.columns.{lacking}=NAME"
-    assert str(raised.value) == f"{said}\n{mend}"
+    mend = f"    choose task=[classification], or set data.columns.{lacking}=NAME, if a column holds it"
+    assert str(raised.value) == f"{said}; the columns are id, image, caption, label, number\n{mend}"
 
 
 def test_of_two_other_modalities_a_pair_is_offered(tiny: Any) -> None:
@@ -186,7 +186,7 @@ def test_of_two_other_modalities_a_pair_is_offered(tiny: Any) -> None:
     with pytest.raises(ConfigError) as raised:
         modalities_read(cfg, data)
     for name in ("contrastive", "matching"):
-        assert f"    set task.{name}.modalities=[text,audio], leave the task out" in str(raised.value)
+        assert f"    set task.{name}.modalities=[text,audio], or " in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,10 @@ def test_of_two_other_modalities_a_pair_is_offered(tiny: Any) -> None:
         ("encoder.image.patch_size=5", r"^encoder\.image: image_size = 16 is not divisible by patch_size = 5"),
         ("fusion.num_heads=3", r"^fusion: dim = 16 is not divisible by num_heads = 3"),
         ("task.matching.hard_share=2", r"^task\.matching: hard_share = 2"),
-        ("task.classification.reads=audio", r"^task\.classification reads audio, but the data has image, text\n"),
+        (
+            "task.classification.reads=audio",
+            r"^task\.classification reads audio, but the data has image, text; the columns are id",
+        ),
         ("task.contrastive.modalities=[image,audio]", r"^task\.contrastive reads audio, but the data has image, text"),
         (
             "task.classification.target=color",

@@ -43,8 +43,12 @@ NAMES = [
     ("lowercase=false", "there is no key lowercase\n    did you mean data.inputs.text.lowercase or "),
     ("~optimizer.lrr", "there is no key optimizer.lrr\n    did you mean optimizer.lr"),
     ("qqqq=1", "there is no key qqqq\n    see `python train.py --cfg job` for every key"),
-    ("data.root=.", "there is no key data.root\n    it belongs to data=cc3m, coco_captions, files, flickr30k"),
+    (
+        "data.root=.",
+        "there is no key data.root\n    write data=files data.root=. for your own tables\n    it belongs to",
+    ),
     ("encoder.image.name=resnet18", "there is no key encoder.image.name\n    it belongs to encoder/image=resnet"),
+    ("data.columns.picture=a", "there is no key data.columns.picture\n    write data.columns.image=a"),
     ("+dim=3", "dim is there already\n    write dim=3 to set it"),
 ]
 
@@ -103,9 +107,77 @@ def test_a_group_is_given_an_option(override: str, fault: str) -> None:
 
 
 def test_what_is_no_override_is_said_before_anything_is_composed() -> None:
-    wrong = ["foo", "=3", "a b=3", "task=[a", "trainer.max_epochs", ""]
+    wrong = ["=3", "foo", "a b=3", "trainer.max_epochs", ""]
     mend = "write key=value, such as trainer.max_epochs=3, and quote what holds spaces or brackets"
     assert faults("encoder=vitt", *wrong) == [f"{override}: not an override\n    {mend}" for override in wrong]
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["logger=csv,", "wandb"], "logger=csv, wandb: a space ends an override\n    write logger=[csv,wandb]"),
+        (["task=[contrastive,", "matching]"], "write task=[contrastive,matching]"),
+        (["optimizer.betas=[0.9,", "0.98]", "seed=1"], "write optimizer.betas=[0.9,0.98]"),
+        (["trainer.max_epochs", "=", "3"], "trainer.max_epochs = 3: a space ends an override\n    write trainer.max_e"),
+        (
+            ["task=[contrastive,matching"],
+            "not an override\n    write task=[contrastive,matching], with its last bracket",
+        ),
+        (["data.root=~/mine"], "write data.root=$HOME/mine"),
+        (["data.root=mine_(1)"], "write 'data.root=\"mine_(1)\"', with both kinds of quotes"),
+        (["optimizer.lr=", "1e-3"], "write optimizer.lr=1e-3"),
+    ],
+)
+def test_an_override_that_a_space_has_cut_is_written_whole(words: list[str], fault: str) -> None:
+    (found,) = faults(*words)
+    assert fault in found
+
+
+def test_a_word_alone_may_be_a_place(home: Path) -> None:
+    (home / "mine").mkdir()
+    for word, mend in {
+        "mine": "data=files data.root=mine, if it holds your data",
+        "./mine/": "data=files data.root=./mine/, if it holds your data",
+        "mine/train.csv": "data=files data.root=mine, the folder that holds it",
+        "outputs/a.ckpt": "init_from=outputs/a.ckpt to start from its weights, or resume=outputs/a.ckpt to go on",
+    }.items():
+        assert faults(word) == [f"{word}: not an override\n    write {mend}"]
+    assert "your own tables are data=files data.root=mine" in faults("data=mine")[0]
+    assert "your own tables are data=files data.root=DIR\n" in faults("data=yours")[0]
+
+
+@pytest.mark.parametrize(
+    ("override", "mend"),
+    [
+        ("fusion=none", "~fusion leaves it out; then each task reads one modality, such as task.classification.reads="),
+        (
+            "encoder=clip",
+            "encoder/image=huggingface encoder.image.pretrained=openai/clip-vit-base-patch16 encoder/text=",
+        ),
+        ("encoder/image=dinov3", "encoder/image=huggingface encoder.image.pretrained=facebook/dinov2-base data.inputs"),
+        ("encoder=bert", "did you mean encoder/text=bert?\n    It has resnet, vit"),
+        (
+            "optimizer=sgd",
+            "optimizer._target_=torch.optim.SGD ~optimizer.betas ~optimizer.eps +optimizer.momentum=0.9\n    It has",
+        ),
+        ("optimizer=rmsprop", "optimizer._target_=torch.optim.RMSprop ~optimizer.betas +optimizer.momentum=0.9"),
+        (
+            "optimizer=adam",
+            "optimizer=adamw? It has adamw\n    a class of torch is optimizer._target_=torch.optim.Adam",
+        ),
+    ],
+)
+def test_what_others_have_as_an_option_is_said_as_it_is_written_here(override: str, mend: str) -> None:
+    (found,) = faults(override)
+    assert mend in found
+
+
+def test_the_optimizer_that_is_offered_is_a_good_one() -> None:
+    assert (
+        faults("optimizer._target_=torch.optim.SGD", "~optimizer.betas", "~optimizer.eps", "+optimizer.momentum=0.9")
+        == []
+    )
+    assert faults("~fusion", "task.classification.reads=image") == []
 
 
 def test_faults_of_every_kind_are_said_together() -> None:
@@ -129,7 +201,8 @@ def test_several_values_want_a_sweep() -> None:
 
 
 def test_a_value_that_must_be_given_is_asked_for() -> None:
-    fault = "data.root is not set ({})\n    set data.root=..."
+    mend = "set data.root=DIR, the folder with train.jsonl (or train.csv, train.parquet ...)"
+    fault = f"data.root is not set ({{}})\n    {mend}"
     assert faults("data=files") == [fault.format("configs/data/files.yaml")]
     assert faults("data=files", "data.root=null") == [fault.format("override data.root=null")]
 

@@ -18,6 +18,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight cores and two GPUs, and nobody who shared them out."""
     monkeypatch.setattr(machine, "num_cores", lambda: 8)
     monkeypatch.setattr(machine, "num_gpus", lambda: 2)
+    monkeypatch.setattr(machine, "lacks_gpu", lambda: False)
     for name in ("LOCAL_RANK", "SLURM_NTASKS"):
         monkeypatch.delenv(name, raising=False)
 
@@ -99,6 +100,48 @@ def test_gpus_are_those_of_dev_that_cuda_may_see(
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert machine.num_gpus() == count
+
+
+@pytest.mark.parametrize(
+    ("asked", "mend"),
+    [
+        (["trainer=gpu"], "set trainer=cpu, or run where there is one"),
+        (["trainer=gpu", "trainer.devices=auto"], "set trainer=cpu, or run where there is one"),
+        (["trainer=gpu", "trainer.devices=8"], "set trainer=cpu trainer.devices=1, or run where there is one"),
+    ],
+)
+def test_without_a_gpu_none_is_waited_for(asked: list[str], mend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "num_gpus", lambda: None)
+    monkeypatch.setattr(machine, "lacks_gpu", lambda: True)
+    expected = f"trainer.accelerator = gpu, but there is no GPU here (override trainer=gpu)\n    {mend}"
+    assert faults(*asked) == [expected]
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert faults(*asked) == [expected]
+    assert faults(*asked, "mode=plan") == faults(*asked, CLUSTER) == faults("trainer=ddp") == []
+
+
+@pytest.mark.parametrize(
+    ("system", "files", "lacking"),
+    [
+        ("linux", ["null", "tty0"], True),
+        ("linux", ["nvidia0"], False),
+        ("linux", ["nvidiactl"], False),  # of a part of a GPU (MIG), say
+        ("linux", ["dxg"], False),
+        ("linux", ["nvhost-gpu"], False),
+        ("linux", ["kfd"], False),
+        ("darwin", [], False),
+        ("win32", [], False),
+    ],
+)
+def test_only_where_nothing_looks_like_a_gpu_there_is_none(
+    system: str, files: list[str], lacking: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.undo()
+    for name in files:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(machine, "Path", lambda name: tmp_path)
+    monkeypatch.setattr(machine, "sys", SimpleNamespace(platform=system))
+    assert machine.lacks_gpu() is lacking
 
 
 def test_a_precision_that_the_device_lacks_is_not_another_in_silence() -> None:

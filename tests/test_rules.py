@@ -4,9 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from mmtrain import machine
 from mmtrain.checks import faults_of
 from mmtrain.command import config_dir
 from mmtrain.rules import RULES
+
+
+@pytest.fixture(autouse=True)
+def there_may_be_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`test_machine.py` has what a machine lacks."""
+    monkeypatch.setattr(machine, "lacks_gpu", lambda: False)
 
 
 def faults(*overrides: str) -> list[str]:
@@ -310,11 +317,15 @@ BAD = {
     "rule_fusion": [
         (
             "~fusion",
-            "task.classification reads fused, but there is no fusion ({})\n    choose one, such as fusion=concat",
+            "task.classification reads fused, but there is no fusion ({})\n    choose one, such as fusion=concat,"
+            " or let tasks read one modality, such as task.classification.reads=image",
         ),
     ],
 }
-BAD |= {rule: [] for rule in ("rule_workers", "rule_gpus", "rule_accelerator", "rule_precision", "rule_run_dir")}
+BAD |= {
+    rule: []
+    for rule in ("rule_tables", "rule_workers", "rule_gpus", "rule_accelerator", "rule_precision", "rule_run_dir")
+}
 
 
 def test_every_rule_has_its_bad_cases() -> None:
@@ -384,7 +395,7 @@ def test_data_that_lacks_what_a_task_reads_is_named_with_the_files_of_the_tasks(
     assert faults("~encoder/text", "~fusion", "task=[contrastive]") == [
         "task.contrastive.modalities names text, but encoder has image, audio, video, vector, sequence"
         " (configs/task/contrastive.yaml)\n"
-        "    did you mean image?"
+        "    name one of them, or choose another task"
     ]
     assert faults("~target@data.targets.label", "~target@data.targets.labels") == [
         "task.classification.target = label, but data.targets has number, answer, caption"
@@ -410,6 +421,7 @@ def test_one_task_alone_has_nothing_to_be_balanced_with(balance: str, name: str)
 def test_files_and_folders_are_looked_at(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
+    (tmp_path / "train.csv").write_text("caption\na cat\n")
     here = [f"resume={file}", f"init_from={file}", f"run_dir={tmp_path / 'new'}", "data=files", f"data.root={tmp_path}"]
     assert faults(*here) == []
     wrong = [f"resume={tmp_path}", f"run_dir={file}", "data=files", f"data.root={file}"]

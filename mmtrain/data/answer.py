@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtrain.data.label import name_of
+from mmtrain.data.columns import name_of
 from mmtrain.data.scale import in_short
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import AnswerTarget

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmtrain.data.image import content_of, key_of, shown
+from mmtrain.data.columns import content_of
+from mmtrain.data.image import key_of, shown
 from mmtrain.data.media import source_of
 from mmtrain.data.sound import mono, piece, read_piece, resampled
 from mmtrain.errors import ConfigError, SampleError

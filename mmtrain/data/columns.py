@@ -1,7 +1,8 @@
 """Which column of a table holds what: by its usual name, or as the user says."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mmtrain.errors import ConfigError
@@ -46,7 +47,13 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
 Column = str | list[str]
 
 
-def find_columns(there: Sequence[str], wanted: Mapping[str, Column | None], *, where: str) -> dict[str, Column]:
+def find_columns(
+    there: Sequence[str],
+    wanted: Mapping[str, Column | None],
+    *,
+    where: str,
+    likely: Callable[[], Mapping[str, Column]] = dict,
+) -> dict[str, Column]:
     """Which column holds what.
 
     Args:
@@ -54,13 +61,17 @@ def find_columns(there: Sequence[str], wanted: Mapping[str, Column | None], *, w
         wanted: by name of an input or target: its column (several, to make one vector of), or None to look for the
             usual names.
         where: the table, for messages.
+        likely: what the columns seem to hold, by input or target; asked only for messages.
 
     Returns:
         The column of each that the table has.
 
     Raises:
-        ConfigError: for a named column that is not there.
+        ConfigError: for the named columns that are not there.
     """
+    faults = faults_of_columns(there, wanted, where=where, likely=likely)
+    if faults:
+        raise ConfigError("\n".join(faults.values()))
     columns: dict[str, Column] = {}
     for name, column in wanted.items():
         if column is None:
@@ -68,17 +79,67 @@ def find_columns(there: Sequence[str], wanted: Mapping[str, Column | None], *, w
             if usual is not None:
                 columns[name] = usual
             continue
-        for part in [column] if isinstance(column, str) else column:
-            if part not in there:
-                raise _no_column(name, part, there, where)
         columns[name] = column
     return columns
 
 
-def _no_column(name: str, column: str, there: Sequence[str], where: str) -> ConfigError:
-    near = difflib.get_close_matches(column, there, n=1)
-    mend = f"set data.columns.{name}={near[0]}" if near else f"set data.columns.{name} to one of them, or to null"
-    return ConfigError(f"data.columns.{name} = {column}, but {where} has the columns {', '.join(there)}\n    {mend}")
+def faults_of_columns(
+    there: Sequence[str],
+    wanted: Mapping[str, Column | None],
+    *,
+    where: str,
+    likely: Callable[[], Mapping[str, Column]],
+) -> dict[str, str]:
+    """By input or target, that its named column is not there, and what to type; `find_columns` has the arguments."""
+    lacking = {
+        name: part
+        for name, column in wanted.items()
+        for part in ([column] if isinstance(column, str) else column or [])
+        if part not in there
+    }
+    guessed = likely() if lacking else {}
+    faults = {}
+    for name, column in lacking.items():
+        near = difflib.get_close_matches(column, there, n=1)
+        one = guessed.get(name) or (near[0] if near and isinstance(wanted[name], str) else None)
+        whole = {n: one if n == name else guessed.get(n) for n in wanted}
+        line = typed({n: part for n, part in whole.items() if part and (n == name or part != one)})
+        mend = f"set {line}" if one else f"set data.columns.{name} to one of them"
+        faults[name] = f"data.columns.{name} = {column}, but {where} has the columns {', '.join(there)}\n    {mend}"
+    return faults
+
+
+def typed(columns: Mapping[str, Column]) -> str:
+    """Columns as they are named on the command line.
+
+    >>> typed({"image": "photo", "vector": ["age", "body height"]})
+    "data.columns.image=photo 'data.columns.vector=[age,body height]'"
+    """
+    said = [
+        f"data.columns.{name}={column if isinstance(column, str) else '[' + ','.join(column) + ']'}"
+        for name, column in columns.items()
+    ]
+    return " ".join(word if re.fullmatch(r"[\w.=/-]+", word) else f"'{word}'" for word in said)
+
+
+def no_input(inputs: Sequence[str], there: Sequence[str], *, where: str, likely: Mapping[str, Column]) -> ConfigError:
+    """The message for a table of which no column is known as an input."""
+    mark = next((m for m in (";", "\t", "|") if len(there) == 1 and m in there[0]), None)
+    if mark is not None:
+        return ConfigError(
+            f"{where} has one column, {there[0]!r}: its cells are separated by {mark!r}\n"
+            "    save it with commas as .csv, or with tabs as .tsv"
+        )
+    if any(re.search(r"[\\/]|\.\w{3,4}$", name) for name in there):
+        return ConfigError(
+            f"{where}: the first line names no columns, but holds {', '.join(there)}\n"
+            "    write a line of names above it, such as image,caption,label"
+        )
+    such = typed(likely or {next(iter(inputs), "image"): there[0]})
+    return ConfigError(
+        f"{where}: no column is known as an input; the table has {', '.join(there)}\n"
+        f"    {'set' if likely else 'say which holds what, such as'} {such}"
+    )
 
 
 def cell_of(cells: Mapping[str, Any], column: Column | None) -> Any:
@@ -105,3 +166,18 @@ def is_empty(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(is_empty(part) for part in value.values())
     return False
+
+
+def content_of(value: Any) -> Any:
+    """What a cell holds: of the {"bytes", "path"} that `datasets` gives for a file, the bytes or else the path."""
+    if isinstance(value, Mapping) and {"bytes", "path"} <= value.keys():
+        return value["path"] if value["bytes"] is None else value["bytes"]
+    return value
+
+
+def name_of(value: Any) -> str | None:
+    """The class that a cell names; 3.0 is 3, because a column of numbers with gaps often comes as floats."""
+    if value is None or value != value:  # NaN is a gap as well
+        return None
+    name = str(int(value) if isinstance(value, float) and value.is_integer() else value)
+    return name if name.strip() else None

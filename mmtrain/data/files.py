@@ -1,20 +1,22 @@
 """A folder as tables, read by the `datasets` library; an embedded data set first writes such a folder.
 
-DIR/{train,val,test}.{jsonl,csv,tsv,parquet,arrow}, or one such table to be cut into splits, or DIR/[SPLIT/]CLASS/file,
-or what `save_to_disk` of `datasets` wrote.
+DIR/{train,val,test}.{jsonl,csv,tsv,json,parquet,arrow}, or one such table to be cut into splits, or
+DIR/[SPLIT/]CLASS/file, or what `save_to_disk` of `datasets` wrote.
 """
 
 import csv
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmtrain.data.folders import read_class_folders
-from mmtrain.data.splits import Split
+from mmtrain.data.folders import Columns, read_class_folders
+from mmtrain.data.json_rows import NoRowsError, broken_line, names_in, rows_of_json
+from mmtrain.data.layout import WHOLE, ending, nothing_in, passed_over, tables_in
+from mmtrain.data.splits import Cuts, Split
 from mmtrain.data.tables import SPLITS, Tables, no_rows, split_name, undecoded
 from mmtrain.errors import ConfigError
 
-READERS = {"jsonl": "json", "csv": "csv", "tsv": "csv", "parquet": "parquet", "arrow": "arrow"}
+_READERS = {"jsonl": "json", "csv": "csv", "tsv": "csv", "parquet": "parquet", "arrow": "arrow"}
 
 
 def existing_folder(root: str | Path) -> Path:
@@ -33,6 +35,11 @@ def existing_folder(root: str | Path) -> Path:
     return folder
 
 
+def is_saved(root: Path) -> bool:
+    """Whether `save_to_disk` of `datasets` wrote the folder."""
+    return any((root / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
 def read_folder(root: Path, split: Split) -> Tables:
     """The tables of a folder.
 
@@ -43,43 +50,45 @@ def read_folder(root: Path, split: Split) -> Tables:
     Raises:
         ConfigError: when there is nothing to read, a split stands twice, or one is empty.
     """
-    if any((root / name).is_file() for name in ("dataset_dict.json", "state.json")):
-        return _saved(root, split)
-    files = sorted(p for p in root.iterdir() if p.suffix[1:] in READERS and p.is_file() and not p.name.startswith("."))
-    named: dict[str, Path] = {}
-    for path in files:
-        name = split_name(path.stem)
-        if name is not None and name in named:
-            raise ConfigError(
-                f"{root} has {named[name].name} and {path.name}: which is the {name} split?\n    keep one"
-            )
-        if name is not None:
-            named[name] = path
-    if named:
-        splits = {name: _read(named[name], name) for name in SPLITS if name in named}
-        return Tables(splits=splits, names={name: str(named[name]) for name in splits}, folder=root)
-    if len(files) == 1:
-        return cut(_read(files[0], "whole"), str(files[0]), root, split)
-    if len(files) > 1:
-        raise ConfigError(
-            f"{root} has the tables {', '.join(p.name for p in files)}: which is for training?\n"
-            "    name them train, val and test, or keep one, which is then cut as data.split says"
-        )
-    folders = read_class_folders(root)
+    return _saved(root, split) if is_saved(root) else tables_of_folder(root, split, read=_read, make=_dataset)
+
+
+def tables_of_folder(
+    root: Path,
+    split: Cuts,
+    *,
+    read: Callable[[Path, str], Any],
+    make: Callable[[Columns], Any],
+    most: int | None = None,
+) -> Tables:
+    """The tables of a folder that were not saved by `datasets`, as `read` reads them and `make` makes them.
+
+    Args:
+        root: the folder.
+        split: how a table is cut that stands alone.
+        read: a table of a file, and of the split that it is for.
+        make: a table of columns.
+        most: files in folders of classes that are looked at.
+    """
+    files = tables_in(root)
+    if WHOLE in files:
+        return cut(read(files[WHOLE], WHOLE), str(files[WHOLE]), root, split)
+    if files:
+        splits = {name: read(path, name) for name, path in files.items()}
+        others = [path.name for path in passed_over(root, files)]
+        notes = [f"{root}: {', '.join(others)} is not read: the splits are train, val and test"] if others else []
+        names = {name: str(path) for name, path in files.items()}
+        return Tables(splits=splits, names=names, folder=root, notes=notes)
+    folders = read_class_folders(root, make, most=most)
     if folders is None:
-        held = ", ".join(sorted(p.name for p in root.iterdir())[:8]) or "nothing"
-        endings = ", ".join(f".{e}" for e in READERS)
-        raise ConfigError(
-            f"{root} has no train, val or test table; it holds {held}\n"
-            f"    name a table train with one of {endings}, or put files into a folder a class"
-        )
+        raise nothing_in(root)
     if None in folders:
         return cut(folders[None], str(root), root, split)
     splits = {name: folders[name] for name in SPLITS if name in folders}
     return Tables(splits=splits, names={name: f"{root}/{name}" for name in splits}, folder=root)
 
 
-def cut(table: Any, name: str, folder: Path, split: Split) -> Tables:
+def cut(table: Any, name: str, folder: Path, split: Cuts) -> Tables:
     """A lone table as splits."""
     splits = split.cut(table, name)
     return Tables(splits=splits, names=dict.fromkeys(splits, name), folder=folder)
@@ -119,6 +128,12 @@ def of_datasets(found: Any, name: str, folder: Path, split: Split) -> Tables:
     return Tables(splits=splits, names={ours: f"{name} ({ours})" for ours in splits}, folder=folder)
 
 
+def _dataset(columns: Columns) -> Any:
+    import datasets
+
+    return datasets.Dataset.from_dict(dict(columns))
+
+
 def _read(path: Path, split: str) -> Any:
     if not path.stat().st_size:
         raise no_rows(str(path), split)
@@ -126,24 +141,35 @@ def _read(path: Path, split: str) -> Any:
 
     datasets.disable_progress_bars()
     datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)  # it logs what it raises
-    ending = path.suffix[1:]
+    kind = ending(path)
     options: dict[str, Any] = {}
     try:
-        if ending in ("csv", "tsv"):
-            options = _as_text(path, "\t" if ending == "tsv" else ",")
-        elif ending == "jsonl":
-            _check_encoding(path)  # the reader would take any bytes and fail when they are used
-        table = datasets.load_dataset(READERS[ending], data_files=str(path), split="train", **options)
-    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError, csv.Error) as error:  # OSError: parquet
+        if kind == "json":  # the reader would make 7 of "007"
+            rows = rows_of_json(path)
+            table = _dataset({name: [row.get(name) for row in rows] for name in names_in(rows)})
+        else:
+            if kind in ("csv", "tsv"):
+                options = _as_text(path, "\t" if kind == "tsv" else ",")
+            elif kind == "jsonl":
+                _check_encoding(path)  # the reader would take any bytes and fail when they are used
+            table = datasets.load_dataset(_READERS[kind], data_files=str(path), split="train", **options)
+    # Arrow's own are ValueErrors, TypeErrors (a column of words and numbers) and OSErrors
+    except (datasets.exceptions.DatasetGenerationError, ValueError, TypeError, OSError, csv.Error) as error:
         if "corresponds to no data" in str(error) or options.get("features") == {}:
             raise no_rows(str(path), split) from error
-        cause = _broken_line(path) if ending == "jsonl" else None
-        cause = cause or str(error.__cause__ or error).strip().splitlines()[0]
-        mend = "save it as UTF-8" if "codec can't decode" in cause else "mend the table"
-        raise ConfigError(f"{path} cannot be read as {ending}: {cause}\n    {mend}") from error
+        cause = broken_line(path) if kind == "jsonl" else None
+        raise unreadable(path, ValueError(cause) if cause else error.__cause__ or error) from error
     if len(table) == 0:
         raise no_rows(str(path), split)
     return undecoded(table)
+
+
+def unreadable(path: Path, error: BaseException) -> ConfigError:
+    """The message for a table that is broken, and where."""
+    what = (str(error).strip() or type(error).__name__).splitlines()[0]
+    mend = error.mend if isinstance(error, NoRowsError) else "mend the table"
+    mend = "save it as UTF-8" if "codec can't decode" in what else mend
+    return ConfigError(f"{path} cannot be read as {ending(path)}: {what}\n    {mend}")
 
 
 def _as_text(path: Path, delimiter: str) -> dict[str, Any]:
@@ -175,14 +201,3 @@ def _check_encoding(path: Path) -> None:
     with path.open(encoding="utf-8") as file:
         for _ in file:
             pass
-
-
-def _broken_line(path: Path) -> str | None:
-    """The first line of a jsonl file that is not JSON, in words."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                json.loads(line.strip() or "null")
-            except json.JSONDecodeError as error:
-                return f"line {number} is not JSON ({error.msg} at character {error.pos + 1})"
-    return None

@@ -1,40 +1,47 @@
-"""What the first rows of training say: cells that cannot be what they are read as, and texts that will be cut.
+"""What the first rows of training say: cells that cannot be what they are read as. Nothing heavy is imported.
 
 A wrong column is named before anything is learned from it, and before a model is made for it.
 """
 
-import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mmtrain.data.audio import AudioInput
-from mmtrain.data.columns import is_empty
-from mmtrain.data.image import ImageInput, content_of
-from mmtrain.data.kinds import InputKind, TargetKind
-from mmtrain.data.label import ClassLabel
+from mmtrain.data.columns import content_of, is_empty
 from mmtrain.data.scale import in_short
-from mmtrain.data.sequence import SequenceInput
-from mmtrain.data.text import TextInput, texts_of
-from mmtrain.data.text_target import TextTarget
-from mmtrain.data.video import VideoInput
 from mmtrain.errors import ConfigError
 
 FIRST_ROWS = 1000  # that are looked at
 _FILES = 100  # of which it is seen whether they are there
-_CHARACTERS = 4_000_000  # that are tokenized to be counted: some seconds
+# How cells are read by the project's own inputs and targets; those of others are not looked at.
+READ_AS: Mapping[str, str] = {
+    "mmtrain.data.image.ImageInput": "image",
+    "mmtrain.data.text.TextInput": "text",
+    "mmtrain.data.audio.AudioInput": "audio",
+    "mmtrain.data.video.VideoInput": "video",
+    "mmtrain.data.sequence.SequenceInput": "sequence",
+    "mmtrain.data.vector.VectorInput": "vector",
+    "mmtrain.data.text_target.TextTarget": "text",
+    "mmtrain.data.label.ClassLabel": "class",
+    "mmtrain.data.multilabel.MultiLabel": "classes",
+    "mmtrain.data.number.Number": "number",
+    "mmtrain.data.answer.Answer": "answer",
+}
 
 
-def check_cells(
-    name: str, part: InputKind | TargetKind, cells: Iterable[Any], *, column: str, where: str, folder: Path
-) -> None:
+def read_as(part: object) -> str | None:
+    """How an input or target reads cells."""
+    return READ_AS.get(f"{type(part).__module__}.{type(part).__qualname__}")
+
+
+def check_cells(name: str, kind: str | None, cells: Iterable[Any], *, column: str, where: str, folder: Path) -> None:
     """Look at the first cells of a column that hold something.
 
     Args:
         name: of the input or target.
-        part: how it reads them.
+        kind: how it reads them, of `READ_AS`.
         cells: of the column, in order; files that lie in the table itself are not read beyond the first.
         column: its name.
         where: the table, for messages.
@@ -47,15 +54,15 @@ def check_cells(
     first = next(filled, None)
     if first is None:
         return
-    wrong = _what_it_is_not(part, first)
+    wrong = _what_it_is_not(kind, first)
     if wrong is not None:
         what, mend = wrong
         raise ConfigError(
             f"{where}: the column {column} holds {_shown(first)}, which is no {what}\n"
             f"    {mend.format(name=name, column=column)}"
         )
-    if isinstance(part, ImageInput | AudioInput | VideoInput | SequenceInput) and isinstance(content_of(first), str):
-        _check_files(name, part.kind, [first, *islice(filled, _FILES - 1)], column, where, folder)
+    if kind is not None and kind in _FILE_KINDS and isinstance(content_of(first), str):
+        _check_files(name, kind, [first, *islice(filled, _FILES - 1)], column, where, folder)
 
 
 _FILE_KINDS: Mapping[str, str] = {
@@ -66,23 +73,23 @@ _FILE_KINDS: Mapping[str, str] = {
 }
 
 
-def _what_it_is_not(part: InputKind | TargetKind, cell: Any) -> tuple[str, str] | None:
+def _what_it_is_not(kind: str | None, cell: Any) -> tuple[str, str] | None:
     """What a cell should be and is not, and the mend; None when it may be that."""
     content = content_of(cell)
-    if isinstance(part, TextInput | TextTarget):
+    if kind == "text":
         texts = cell if isinstance(cell, list | tuple) else [cell]
         if any(isinstance(text, Mapping | bytes | list) for text in texts):
             return "text", "name the column of texts by data.columns.{name}"
-    elif isinstance(part, ClassLabel):
+    elif kind == "class":
         if isinstance(cell, list | tuple | Mapping | bytes):
             several = ", or learn several by task=multilabel data.columns.labels={column}"
             mend = "name a column with one class a row by data.columns.{name}"
             return "class", mend + (several if isinstance(cell, list | tuple) else "")
-    elif isinstance(part, ImageInput | AudioInput | VideoInput):
-        words = isinstance(part, ImageInput) and isinstance(content, list) and isinstance(content[0], str)
+    elif kind in ("image", "audio", "video"):
+        words = kind == "image" and isinstance(content, list) and isinstance(content[0], str)
         if words or isinstance(content, int | float) or (isinstance(content, Mapping) and "array" not in content):
-            one = {"image": "picture", "audio": "sound", "video": "film"}[part.kind]
-            return one, f"name the column of {_FILE_KINDS[part.kind]}, or of paths to them, by data.columns.{{name}}"
+            one = {"image": "picture", "audio": "sound", "video": "film"}[kind]
+            return one, f"name the column of {_FILE_KINDS[kind]}, or of paths to them, by data.columns.{{name}}"
     return None
 
 
@@ -95,6 +102,12 @@ def _check_files(name: str, kind: str, cells: list[Any], column: str, where: str
     # not Path.exists: it raises for a text that is too long to be a path
     if all(isinstance(path, str) and not os.path.exists(folder / path) for path in paths):  # noqa: PTH110
         count = f"none of the first {len(paths)} files is there" if len(paths) > 1 else "the only file is not there"
+        near = _same_name(paths[0], folder)
+        if near is not None:
+            raise ConfigError(
+                f"{where}: of the column {column} {count}, such as {folder / paths[0]}\n"
+                f"    write the paths from {folder} on: {near} in place of {paths[0]}"
+            )
         raise ConfigError(
             f"{where}: of the column {column} {count}, such as {folder / paths[0]}\n"
             f"    mend the paths, which start from {folder}, or name the column of {_FILE_KINDS[kind]} by"
@@ -102,37 +115,10 @@ def _check_files(name: str, kind: str, cells: list[Any], column: str, where: str
         )
 
 
-def cut_texts(key: str, reader: TextInput, cells: Iterable[Any], *, where: str, num_rows: int) -> Iterator[str]:
-    """A note when some texts lose their ends.
-
-    Args:
-        key: of the configuration, that holds max_length.
-        reader: with its tokenizer.
-        cells: of the column, in order.
-        where: the table.
-        num_rows: that it has.
-    """
-    rows = list(_head(cells))
-    counted = iter(reader.uncut().encode_batch([text for texts in rows for text in texts]))
-    lengths = sorted(max((len(next(counted)) for _ in texts), default=0) for texts in rows)
-    cut = sum(length > reader.max_length for length in lengths)
-    if cut == 0:
-        return
-    most, longest = lengths[math.ceil(0.99 * len(lengths)) - 1], lengths[-1]
-    nearly = f"{most} for 99 of 100 rows, or to " if reader.max_length < most < longest else ""
-    yield (
-        f"{where}: {cut:,} of {'the first ' if len(rows) < num_rows else ''}{len(rows):,} rows have a text that is"
-        f" longer than {key}.max_length = {reader.max_length} tokens: its end is cut (the longest has {longest:,})\n"
-        f"    set {key}.max_length to {nearly}{longest} for all"
-    )
-
-
-def _head(cells: Iterable[Any]) -> Iterator[list[str]]:
-    """The texts of the first rows, of fewer rows when they are long."""
-    room = _CHARACTERS
-    for cell in islice(cells, FIRST_ROWS):
-        texts = texts_of(cell)
-        yield texts
-        room -= sum(map(len, texts))
-        if room < 0:
-            return
+def _same_name(path: str, folder: Path) -> Path | None:
+    """A file of this name in the folder or in one inside it, from the folder on."""
+    if os.path.isfile(folder / path.replace("\\", "/")):  # noqa: PTH113 - written on Windows
+        return Path(path.replace("\\", "/"))
+    places = [folder, *islice((p for p in folder.iterdir() if p.is_dir()), _FILES)] if folder.is_dir() else []
+    found = (place / Path(path).name for place in places)
+    return next((p.relative_to(folder) for p in found if os.path.isfile(p)), None)  # noqa: PTH113 - as above

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
+from mmtrain.data.columns import content_of
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
 
@@ -169,13 +170,6 @@ def _opened(content: Any, folder: Path) -> Image.Image:
     if isinstance(content, str):
         return Image.open(folder / content)
     return Image.fromarray(np.asarray(content, dtype=np.uint8))
-
-
-def content_of(value: Any) -> Any:
-    """What a cell holds: of the {"bytes", "path"} that `datasets` gives for a file, the bytes or else the path."""
-    if isinstance(value, Mapping) and {"bytes", "path"} <= value.keys():
-        return value["path"] if value["bytes"] is None else value["bytes"]
-    return value
 
 
 def shown(content: Any) -> str:

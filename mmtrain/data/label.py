@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtrain.data.columns import name_of
 from mmtrain.types import ClassTarget
 
 
@@ -51,11 +52,3 @@ class ClassLabel:
     def pad(self, values: Sequence[Tensor | None]) -> Tensor:
         """(B,), int64; 0 where a row has none."""
         return torch.stack([torch.tensor(0) if v is None else v for v in values])
-
-
-def name_of(value: Any) -> str | None:
-    """The class that a cell names; 3.0 is 3, because a column of numbers with gaps often comes as floats."""
-    if value is None or value != value:  # NaN is a gap as well
-        return None
-    name = str(int(value) if isinstance(value, float) and value.is_integer() else value)
-    return name if name.strip() else None

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from mmtrain.data.audio import AudioInput
-from mmtrain.data.image import ImageInput, content_of, shown
+from mmtrain.data.columns import content_of
+from mmtrain.data.image import ImageInput, shown
 from mmtrain.data.kinds import InputKind
 from mmtrain.data.media import probe, source_of
 from mmtrain.data.sequence import SequenceInput

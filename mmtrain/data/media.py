@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mmtrain.data.image import content_of, shown
+from mmtrain.data.columns import content_of
+from mmtrain.data.image import shown
 from mmtrain.errors import SampleError
 
 if TYPE_CHECKING:

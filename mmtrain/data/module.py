@@ -19,20 +19,23 @@ from torch.utils.data import DataLoader
 
 from mmtrain.data.buckets import BucketedSteps, Buckets
 from mmtrain.data.class_checks import check_classes
-from mmtrain.data.columns import Column, cell_of, find_columns, is_empty
+from mmtrain.data.columns import Column, cell_of, find_columns, is_empty, no_input
 from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit, id_of
 from mmtrain.data.files import read_folder
-from mmtrain.data.head_checks import check_cells, cut_texts
+from mmtrain.data.head_checks import read_as
 from mmtrain.data.kinds import InputKind, Learned, TargetKind, Worded
 from mmtrain.data.label import ClassLabel
+from mmtrain.data.likely import likely_in
 from mmtrain.data.loader import EvalSteps, TrainSteps, make_loader
 from mmtrain.data.modality_dropout import modality_rates
 from mmtrain.data.order import KeyedOrder
 from mmtrain.data.row_checks import check_rows
 from mmtrain.data.row_lengths import row_lengths
 from mmtrain.data.splits import Split
+from mmtrain.data.table_checks import check_size, faults_of_cells, no_table
 from mmtrain.data.tables import Tables, cells_of, rows_at
 from mmtrain.data.text import TextInput
+from mmtrain.data.text_checks import cut_texts
 from mmtrain.data.text_target import TextTarget
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Batch, Sample
@@ -100,6 +103,7 @@ class DataModule(LightningDataModule):
         self.seed = seed
         self.num_micro_batches = num_micro_batches
         self.notes: list[str] = []  # what a person should know of the data before training
+        self.without: Mapping[str, str] = {}  # by target, what a person types to do without it
         self.first_step = 0  # of training; Lightning asks for the loader before it restores its own count
         self.tables: dict[str, Any] = {}
         self.inputs: dict[str, InputKind] = {}
@@ -142,31 +146,18 @@ class DataModule(LightningDataModule):
         self._found = found if isinstance(found, Tables) else read_folder(found, self._split)
         self.folder, self.tables = self._found.folder, dict(self._found.splits)
         if training and "train" not in self.tables:
-            raise self._no_table("train")
+            raise no_table(self._found, "train")
         split, first = next(iter(self.tables.items()))
-        wanted = {name: self._wanted.get(name) for name in [*self._inputs, *self._targets]}
-        self.columns = find_columns(first.column_names, wanted, where=self._found.names[split])
+        wanted = self._named()
+        where, there = self._found.names[split], first.column_names
+        self.columns = find_columns(there, wanted, where=where, likely=self.likely)
         if not any(m in self.columns for m in self._inputs):
-            names = first.column_names
-            mark = next((m for m in (";", "\t", "|") if len(names) == 1 and m in names[0]), None)
-            if mark is not None:
-                raise ConfigError(
-                    f"{self._found.names[split]} has one column, {names[0]!r}: its cells are separated by {mark!r}\n"
-                    "    save it with commas as .csv, or with tabs as .tsv"
-                )
-            raise ConfigError(
-                f"{self.folder}: no column is known as an input; the table has {', '.join(first.column_names)}\n"
-                f"    say which holds what, such as data.columns.{next(iter(self._inputs))}={first.column_names[0]}"
-            )
+            raise no_input(list(self._inputs), there, where=where, likely=self.likely())
         for name, table in self.tables.items():
             check_rows(table, self._found.names[name], self._paths(), self.folder, confine=self.confine)
-        if training and self.epoch_size < self.batch_size:
-            rows = self.epoch_size
-            raise ConfigError(
-                f"data.batch_size = {self.batch_size} is larger than the training split of {rows} rows"
-                f" in {self.folder}\n    set data.batch_size to {rows} or less"
-            )
-        self.notes = []
+        if training:
+            check_size(self.epoch_size, self.batch_size, self.folder)
+        self.notes = list(self._found.notes)
         vocabulary_folder.mkdir(parents=True, exist_ok=True)
         with FileLock(vocabulary_folder / ".vocabulary.lock"):
             self._vocabularies(vocabulary_folder, training=training)
@@ -181,6 +172,14 @@ class DataModule(LightningDataModule):
                 )
                 self._steps(rank=0, world_size=1, limit=1.0)  # refuses a budget that cannot be kept
         self.notes += [*self._unseen(), *(self._cut() if training else ())]
+
+    def _named(self) -> dict[str, Column | None]:
+        return {name: self._wanted.get(name) for name in [*self._inputs, *self._targets]}
+
+    def likely(self) -> dict[str, Column]:
+        """What seems to hold the inputs and targets of which no column is found: for messages."""
+        kinds = {name: read_as(part) for name, part in (self._inputs | self._targets).items()}
+        return likely_in(next(iter(self.tables.values())), self._named(), kinds)
 
     def _vocabularies(self, folder: Path, *, training: bool) -> None:
         record = folder / ".vocabulary.json"
@@ -257,12 +256,6 @@ class DataModule(LightningDataModule):
                 as.
         """
         self.inputs = {m: reader for m, reader in self._inputs.items() if m in self.columns}
-        for name in self.inputs:
-            if all(is_empty(cell) for cell in self._cells(name)):
-                raise ConfigError(
-                    f"{self._found.names['train']}: the column {self.columns[name]} is empty in every row\n"
-                    f"    fill it, name another by data.columns.{name}, or leave it out by ~data.inputs.{name}"
-                )
         self._check_cells()
         for name, target in self._targets.items():
             if name in self.columns:
@@ -277,12 +270,17 @@ class DataModule(LightningDataModule):
             target.save(folder, name)
 
     def _check_cells(self) -> None:
-        parts: Mapping[str, InputKind | TargetKind] = {**self.inputs, **self._targets}
-        for name, part in parts.items():
-            column = self.columns.get(name)
-            if isinstance(column, str):
-                where = self._found.names["train"]
-                check_cells(name, part, self._cells(name), column=column, where=where, folder=self.folder)
+        parts = self.inputs | self._targets
+        faults = faults_of_cells(
+            self.tables["train"],
+            {name: self.columns[name] for name in parts if name in self.columns},
+            {name: read_as(part) for name, part in parts.items()},
+            inputs=self.inputs,
+            where=self._found.names["train"],
+            folder=self.folder,
+        )
+        if said := [fault for _, fault in faults]:
+            raise ConfigError("\n".join(said))
 
     def _check_classes(self) -> None:
         for name, target in self.targets.items():
@@ -291,7 +289,15 @@ class DataModule(LightningDataModule):
                 tables = {s: table for s, table in self.tables.items() if s != "train" and column in table.column_names}
                 others = {self._found.names[s]: cells_of(table, column) for s, table in tables.items()}
                 where = self._found.names["train"]
-                note = check_classes(name, target, column=column, where=where, others=others)
+                note = check_classes(
+                    name,
+                    target.known.names,
+                    sum(target.known.counts),
+                    column=column,
+                    where=where,
+                    others=others,
+                    without=self.without.get(name),
+                )
                 self.notes += [] if note is None else [note]
 
     def _cells(self, name: str) -> Iterator[Any]:
@@ -312,14 +318,8 @@ class DataModule(LightningDataModule):
             ConfigError: when there is no such table.
         """
         if name not in self.tables:
-            raise self._no_table(name)
+            raise no_table(self._found, name)
         return EvalSplit(self.tables[name], **self.parts())
-
-    def _no_table(self, name: str) -> ConfigError:
-        return ConfigError(
-            f"{self.folder} has no {name} table; it has {', '.join(self.tables)}\n"
-            f"    add {name}.jsonl (or .csv, .parquet ...)"
-        )
 
     def has_row(self, split: str, *, needs: Sequence[str], targets: Sequence[str]) -> bool:
         """Whether some row of a split has all of these inputs (any one, when none is named) and all these targets."""

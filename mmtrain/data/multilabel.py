@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtrain.data.label import name_of
+from mmtrain.data.columns import name_of
 from mmtrain.types import MultiLabelTarget
 
 

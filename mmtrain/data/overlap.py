@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmtrain.data.image import content_of
+from mmtrain.data.columns import content_of
 
 Named = tuple[str, Any]  # the row's id and its cell
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmtrain.data.columns import Column
-from mmtrain.data.image import content_of
+from mmtrain.data.columns import Column, content_of
 from mmtrain.data.tables import cells_of
 from mmtrain.errors import ConfigError
 

@@ -15,8 +15,7 @@ import numpy as np
 
 from mmtrain.data.audio import AudioInput
 from mmtrain.data.buckets import Buckets
-from mmtrain.data.columns import Column, is_empty
-from mmtrain.data.image import content_of
+from mmtrain.data.columns import Column, content_of, is_empty
 from mmtrain.data.kinds import InputKind
 from mmtrain.data.media import probe, source_of
 from mmtrain.data.sequence import SequenceInput

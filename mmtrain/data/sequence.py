@@ -20,7 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mmtrain.data.image import content_of, key_of
+from mmtrain.data.columns import content_of
+from mmtrain.data.image import key_of
 from mmtrain.data.order import mix
 from mmtrain.data.scale import Statistics, in_short, restore_scale, save_scale, scaled
 from mmtrain.errors import ConfigError, SampleError

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from mmtrain.data.columns import is_empty
 from mmtrain.data.order import mix, permuted
@@ -11,6 +11,14 @@ from mmtrain.errors import ConfigError
 
 USUAL_COLUMNS = ("split", "subset", "partition", "fold")
 _SALT = 0x5B117  # the same cut for every seed of training
+
+
+class Cuts(Protocol):
+    """What makes splits of a table that stands alone."""
+
+    def cut(self, table: Any, name: str) -> dict[str, Any]:
+        """By split, its rows."""
+        ...
 
 
 class Split:
@@ -51,13 +59,7 @@ class Split:
         Raises:
             ConfigError: for a column that is not there, a word that means no split, or a split without rows.
         """
-        column = self.column or next((c for c in USUAL_COLUMNS if c in table.column_names), None)
-        for key, wanted in (("column", self.column), ("group", self.group)):
-            if wanted is not None and wanted not in table.column_names:
-                raise ConfigError(
-                    f"data.split.{key} = {wanted}, but {name} has the columns {', '.join(table.column_names)}\n"
-                    "    name one of them"
-                )
+        column = self.column_of(table, name)
         rows = self._by_fractions(table) if column is None else _by_column(cells_of(table, column), column, name)
         empty = [split for split in self.fractions if not rows.get(split)] if column is None else []
         if empty:
@@ -66,6 +68,20 @@ class Split:
                 f"    add rows, or set data.split.fractions.{empty[0]} to 0 and raise another"
             )
         return {split: table.select(rows[split]) for split in SPLITS if rows.get(split)}
+
+    def column_of(self, table: Any, name: str) -> str | None:
+        """The column that says the split, if one does.
+
+        Raises:
+            ConfigError: when a named one is not there.
+        """
+        for key, wanted in (("column", self.column), ("group", self.group)):
+            if wanted is not None and wanted not in table.column_names:
+                raise ConfigError(
+                    f"data.split.{key} = {wanted}, but {name} has the columns {', '.join(table.column_names)}\n"
+                    "    name one of them"
+                )
+        return self.column or next((c for c in USUAL_COLUMNS if c in table.column_names), None)
 
     def _by_fractions(self, table: Any) -> dict[str, list[int]]:
         groups: dict[int | str, list[int]] = {}

@@ -29,12 +29,14 @@ class Tables:
         names: by split, the file or folder that it came from, for messages.
         folder: what relative paths start from.
         order: of the training split; None for a permutation of all its rows.
+        notes: what a person should know of the folder.
     """
 
     splits: Mapping[str, Any]
     names: Mapping[str, str]
     folder: Path
     order: Order | None = None
+    notes: Sequence[str] = ()
 
 
 @runtime_checkable

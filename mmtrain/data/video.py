@@ -11,8 +11,9 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from mmtrain.data.columns import content_of
 from mmtrain.data.frames import read_frames
-from mmtrain.data.image import ImageInput, Normalize, content_of, key_of, seeded, shown
+from mmtrain.data.image import ImageInput, Normalize, key_of, seeded, shown
 from mmtrain.data.media import Probe, source_of
 from mmtrain.data.order import mix
 from mmtrain.errors import ConfigError, SampleError

@@ -13,7 +13,16 @@ from mmtrain.errors import ConfigError
 def check(cells: list[Any], **others: list[Any]) -> str | None:
     label = ClassLabel()
     label.fit(cells, Path())
-    return check_classes("label", label, column="kind", where="train.csv", others=others)
+    known = label.known
+    return check_classes(
+        "label",
+        known.names,
+        sum(known.counts),
+        column="kind",
+        where="train.csv",
+        others=others,
+        without="task=[contrastive]",
+    )
 
 
 def refused(cells: list[Any], **others: list[Any]) -> str:
@@ -29,7 +38,8 @@ def names(count: int, prefix: str = "u") -> list[str]:
 def test_one_class_alone_is_refused() -> None:
     assert refused(["cat", "cat", None]) == (
         "train.csv: the column kind holds one class alone, 'cat', in 2 rows\n"
-        "    name another column by data.columns.label, add rows of another class, or leave the task out"
+        "    name another column by data.columns.label, add rows of another class,"
+        " or leave out what learns it: task=[contrastive]"
     )
     assert check(["cat", "dog"]) is None
 
@@ -37,7 +47,7 @@ def test_one_class_alone_is_refused() -> None:
 def test_a_class_for_each_row_that_no_other_table_has_is_refused() -> None:
     assert refused([*names(1200), None], val=names(50, "v"), test=["", None]) == (
         "train.csv: the column kind has 1,200 classes in 1,200 rows, and none of them in val or test\n"
-        "    name the column of classes by data.columns.label, or leave the task out"
+        "    name the column of classes by data.columns.label, or leave out what learns it: task=[contrastive]"
     )
 
 

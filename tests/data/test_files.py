@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmtrain.data.files import READERS, existing_folder, read_folder
+from mmtrain.data.files import existing_folder, read_folder
+from mmtrain.data.layout import ENDINGS
 from mmtrain.errors import ConfigError
 from tests.data.parts import WHOLE
 
@@ -31,6 +32,8 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
     table = pa.Table.from_pylist(rows)
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
     elif path.suffix in (".csv", ".tsv"):
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
@@ -43,7 +46,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
             stream.write_table(table)
 
 
-@pytest.mark.parametrize("ending", list(READERS))
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_every_format_gives_the_same_rows(tmp_path: Path, ending: str) -> None:
     for split, rows in (("train", ROWS), ("val", ROWS[:2]), ("test", ROWS[2:])):
         write(tmp_path / f"{split}.{ending}", rows)
@@ -101,6 +104,20 @@ BROKEN: list[tuple[str, bytes, list[str]]] = [
     ("train.csv", "id,caption\n1,é\n".encode("latin-1"), ["as csv", "save it as UTF-8"]),
     ("train.csv", b"id,caption\n1,a cat, a dog\n", ["3 fields under 2 column names", "quote what holds a comma"]),
     ("train.csv", b"id,caption\n1,a cat\n2,a cat, a dog\n", ["Expected 2 fields in line 3, saw 3"]),
+    ("train.json", b"", ["has no rows"]),
+    ("train.json", b"[]", ["has no rows"]),
+    ("train.json", b'[{"id": 1},\n {"id": 2]', ["as json", "line 2 is not JSON"]),
+    ("train.json", b'["a.png", "b.png"]', ["it holds no objects, but a list of str", "write an object a row"]),
+    ("train.json", b'[{"id": 1}, {"id": "a"}]', ["as json", "mend the table"]),
+    (
+        "train.json",
+        b'{"info": {}, "images": [{"id": 1}], "annotations": [{"id": 1}, {"id": 2}]}',
+        ["one object with the keys info, images, annotations", "['annotations']]\" > ", "train.jsonl && mv "],
+    ),
+    ("train.xlsx", b"PK", ["ends in .xlsx is not read", "save it as ", "train.csv, in the program that made it"]),
+    ("train.csv.gz", b"", ["ends in .csv.gz is not read", "gunzip "]),
+    ("val.ndjson", b"", ["mv ", "val.jsonl"]),
+    ("labels.xlsx", b"PK", ["save it as ", "labels.csv"]),
     ("train.parquet", b"PAR1 and no more", ["as parquet"]),
     ("train.arrow", b"not arrow at all", ["as arrow"]),
 ]
@@ -125,12 +142,54 @@ def test_two_tables_of_one_split_are_refused(tmp_path: Path) -> None:
     assert "train.csv and train.jsonl" in message and "which is the train split" in message and "keep one" in message
 
 
-def test_a_folder_without_a_table_says_what_it_holds(tmp_path: Path) -> None:
+def test_a_json_of_columns_is_read_as_well(tmp_path: Path) -> None:
+    (tmp_path / "train.json").write_text(json.dumps({name: [row[name] for row in ROWS] for name in ROWS[0]}))
+    assert list(read_tables(tmp_path)["train"]) == ROWS
+
+
+def test_endings_are_read_in_any_letters(tmp_path: Path) -> None:
+    (tmp_path / "Train.CSV").write_text("caption\na cat\n")
+    assert list(read_tables(tmp_path)["train"]) == [{"caption": "a cat"}]
+
+
+def test_tables_that_say_in_their_names_what_they_are_for_are_to_be_renamed(tmp_path: Path) -> None:
+    for name in ("train_data.csv", "flowers-test.csv"):
+        write(tmp_path / name, ROWS)
+    assert refused(tmp_path) == (
+        f"{tmp_path} has the tables flowers-test.csv, train_data.csv: which is for training?\n"
+        f"    mv {tmp_path}/flowers-test.csv {tmp_path}/test.csv && mv {tmp_path}/train_data.csv {tmp_path}/train.csv"
+    )
+    (tmp_path / "train_data.csv").rename(tmp_path / "mine.csv")
+    assert refused(tmp_path).endswith(
+        "name them train, val and test, or keep one, which is then cut as data.split says"
+    )
+
+
+def test_tables_that_are_not_read_are_said(tmp_path: Path) -> None:
+    for name in ("train.csv", "val_data.csv"):
+        write(tmp_path / name, ROWS)
+    found = read_folder(tmp_path, WHOLE)
+    assert list(found.splits) == ["train"]
+    assert found.notes == [f"{tmp_path}: val_data.csv is not read: the splits are train, val and test"]
+
+
+def test_a_folder_without_a_table_says_what_it_holds_and_what_to_write(tmp_path: Path) -> None:
     message = refused(tmp_path)
     assert "no train, val or test table" in message and "it holds nothing" in message
     (tmp_path / "notes.json").write_text("[]")
     message = refused(tmp_path)
-    assert "notes.json" in message and ".jsonl, .csv, .tsv, .parquet, .arrow" in message
+    assert "notes.json" in message and ".jsonl, .csv, .tsv, .json, .parquet, .arrow" in message
+    (tmp_path / "b.jpg").touch()
+    assert refused(tmp_path) == (
+        f"{tmp_path} has no train, val or test table, and no folder a class; it holds b.jpg, notes.json\n"
+        f"    write {tmp_path}/train.jsonl with a line for each file, such as"
+        ' {"image": "b.jpg", "caption": "what it shows", "label": "its class"}\n'
+        f"    or move the files of each class into a folder of its own: {tmp_path}/CLASS/b.jpg"
+    )
+    write(tmp_path / "inner.csv", ROWS)
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner.csv").rename(tmp_path / "inner" / "metadata.csv")
+    assert refused(tmp_path).endswith(f"    set data.root={tmp_path}/inner, which holds tables")
 
 
 def test_the_folder_must_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

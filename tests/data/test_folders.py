@@ -36,7 +36,7 @@ def test_sounds_and_films_have_columns_of_their_own(tmp_path: Path) -> None:
     for name in ("bark/a.WAV", "bark/b.mp4", "bark/notes.txt", "meow/c.flac"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = read_class_folders(tmp_path)
+    found = read_class_folders(tmp_path, lambda columns: datasets.Dataset.from_dict(dict(columns)))
     assert found is not None
     assert list(found[None]) == [
         {"id": "bark/a.WAV", "label": "bark", "audio": "bark/a.WAV", "video": None},

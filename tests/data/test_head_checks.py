@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from mmtrain.data.audio import AudioInput
-from mmtrain.data.head_checks import FIRST_ROWS, check_cells, cut_texts
+from mmtrain.data.head_checks import FIRST_ROWS, check_cells, read_as
 from mmtrain.data.label import ClassLabel
+from mmtrain.data.text_checks import cut_texts
 from mmtrain.data.text_target import TextTarget
 from mmtrain.errors import ConfigError
 from tests.data.parts import fitted_text_input, image_input, text_input
@@ -20,7 +21,7 @@ def audio_input() -> AudioInput:
 
 
 def check(part: Any, *cells: Any, folder: Path = Path("/nowhere")) -> None:
-    check_cells("x", part, cells, column="c", where="t.csv", folder=folder)
+    check_cells("x", read_as(part), cells, column="c", where="t.csv", folder=folder)
 
 
 def refused(part: Any, *cells: Any) -> str:
@@ -95,7 +96,7 @@ def test_no_more_than_the_head_is_read() -> None:
         yield from itertools.repeat("a b", rows - 1)
         raise AssertionError("read on")
 
-    check_cells("x", image_input(), cells(b"...", 1), column="c", where="t.csv", folder=Path())
+    check_cells("x", "image", cells(b"...", 1), column="c", where="t.csv", folder=Path())
     reader = fitted_text_input()
     assert list(cut_texts("k", reader, cells("a b", FIRST_ROWS), where="t.csv", num_rows=10**6)) == []
     assert len(list(cut_texts("k", reader, cells("a " * 3_000_000, 2), where="t.csv", num_rows=10**6))) == 1

@@ -244,7 +244,7 @@ def test_data_that_does_not_serve_is_explained(tmp_path: Path) -> None:
     root, run = make_folder(tmp_path / "data"), tmp_path / "run"
     message = refused(root, run, batch_size=11)
     assert "data.batch_size = 11 is larger than the training split of 10 rows" in message
-    assert "set data.batch_size to 10 or less" in message
+    assert "set data.batch_size=10 or less" in message
     assert "nothere does not exist" in refused(tmp_path / "nothere", run)
     (root / "train.jsonl").unlink()
     message = refused(root, run)

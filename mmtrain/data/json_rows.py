@@ -1,0 +1,96 @@
+"""JSON as rows: one object a line, one array of objects, or an object of columns."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+class NoRowsError(ValueError):
+    """JSON that is no table.
+
+    Args:
+        what: it is instead.
+        mend: to be typed or written.
+    """
+
+    def __init__(self, what: str, mend: str) -> None:
+        super().__init__(what)
+        self.mend = mend
+
+
+def rows_of_json(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file that is an array of objects, or an object of columns of one length.
+
+    Raises:
+        ValueError: for what is not JSON.
+        NoRowsError: for one that is neither, with the command that makes a table of its longest array.
+    """
+    with path.open(encoding="utf-8-sig") as file:
+        try:
+            content = json.load(file)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"line {error.lineno} is not JSON ({error.msg} at character {error.colno})") from None
+    rows = _as_rows(content)
+    if rows is None:
+        raise _no_rows(path, content)
+    return rows
+
+
+def _as_rows(content: Any) -> list[dict[str, Any]] | None:
+    if isinstance(content, list) and all(isinstance(row, dict) for row in content):
+        return content
+    if isinstance(content, dict) and content and all(isinstance(cells, list) for cells in content.values()):
+        try:
+            return [dict(zip(content, cells, strict=True)) for cells in zip(*content.values(), strict=True)]
+        except ValueError:
+            return None  # of different length
+    return None
+
+
+def _no_rows(path: Path, content: Any) -> NoRowsError:
+    if not isinstance(content, dict):
+        held = f"a list of {type(content[0]).__name__}" if isinstance(content, list) else type(content).__name__
+        return NoRowsError(f"it holds no objects, but {held}", _AN_OBJECT_A_ROW)
+    arrays = {key: part for key, part in content.items() if isinstance(part, list) and part and _as_rows(part)}
+    what = f"it is one object with the keys {', '.join(list(content)[:8])}, and no list of rows"
+    if not arrays:
+        return NoRowsError(what, _AN_OBJECT_A_ROW)
+    key = max(arrays, key=lambda name: len(arrays[name]))
+    program = f"import json; [print(json.dumps(row)) for row in json.load(open('{path}'))['{key}']]"
+    return NoRowsError(what, f'python -c "{program}" > {path.with_suffix(".jsonl")} && mv {path} {path}.whole')
+
+
+_AN_OBJECT_A_ROW = 'write an object a row: [{"image": "a.jpg", "caption": "a dog"}, ...]'
+
+
+def names_in(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Every key of some row."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def first_objects(path: Path, most: int) -> list[dict[str, Any]]:
+    """The objects that an array begins with, of a file that is too large to be read for them."""
+    with path.open(encoding="utf-8-sig") as file:
+        rest = file.read(1_000_000).strip()
+    rows: list[dict[str, Any]] = []
+    rest = rest.removeprefix("[").lstrip()
+    while len(rows) < most and rest.startswith("{"):
+        try:
+            row, end = json.JSONDecoder().raw_decode(rest)
+        except json.JSONDecodeError:
+            break  # where the piece ends
+        rows.append(row)
+        rest = rest[end:].lstrip(", \r\n\t")
+    return rows
+
+
+def broken_line(path: Path) -> str | None:
+    """The first line of a jsonl file that is not JSON, in words."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                json.loads(line.strip() or "null")
+            except json.JSONDecodeError as error:
+                return f"line {number} is not JSON ({error.msg} at character {error.pos + 1})"
+    return None
