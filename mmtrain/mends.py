@@ -155,6 +155,7 @@ def _quoted(key: str, value: str) -> str:
     if value.count("[") == value.count("]") + 1:
         return f"write {key}={value}], with its last bracket"
     if re.fullmatch(r"~/[\w./-]*", value):
+        key = "data=files data.root" if key == "data" else key
         return f"write {key}=$HOME{value[1:]}: Hydra reads a ~ otherwise"
     return f"write '{key}=\"{value}\"', with both kinds of quotes around such characters"
 

@@ -18,8 +18,8 @@ def fault_of(target: str, arguments: Iterable[str], *, added: Iterable[str] | No
         arguments: what the configuration gives.
         added: what the program gives beside it; None when nobody can say.
 
-    Only what is certain is a fault: a name that an `__init__.py` passes on is taken to be there, and arguments of
-    a class that inherits its constructor are not looked at.
+    Only what is certain is a fault: a name that an `__init__.py` makes in another way than by an import is taken to be
+    there, and arguments of a class that inherits its constructor are not looked at.
     """
     names = target.split(".")
     if len(names) < 2 or not all(name.isidentifier() for name in names):
@@ -43,7 +43,7 @@ def fault_of(target: str, arguments: Iterable[str], *, added: Iterable[str] | No
     node = next((n for n in tree.body if isinstance(n, _DEFINITIONS) and n.name == rest[0]), None)
     passed_on = _passed_on(tree.body, rest[0])
     if node is None and passed_on is not None and len(rest) == 1:
-        return fault_of(passed_on, arguments, added=added)
+        return fault_of(passed_on, arguments, added=None)  # what else it is given is not known so far away
     if node is None:
         source = path.read_text(encoding="utf-8", errors="replace")
         return [] if _may_be_there(rest[0], source) else _not_there(target, rest[0], tree.body, _modules(folders))
