@@ -24,7 +24,7 @@ BROKEN: dict[str, list[tuple[str, str]]] = {
         ("optimizer=adam", "optimizer=adamw"),
         ("schedule=cosin", "schedule=cosine"),
         ("trainer=dpp", "trainer=ddp"),
-        ("trainer=cuda", "cpu, ddp, gpu"),
+        ("trainer=cuda", "cpu, ddp, fsdp, gpu"),
         ("logger=[csvv]", "logger=csv"),
         ("callbacks=[emma]", "callbacks=ema"),
         ("experiment=stamps_retreival", "experiment=stamps_retrieval"),

@@ -427,7 +427,7 @@ def test_files_and_folders_are_looked_at(tmp_path: Path) -> None:
     wrong = [f"resume={tmp_path}", f"run_dir={file}", "data=files", f"data.root={file}"]
     assert faults(*wrong) == [
         f"data.root = {file} is not a folder (override data.root={file})\n"
-        "    set data.root to the folder that holds train.jsonl (or .csv, .parquet ...)",
+        f"    set data.root={tmp_path}, the folder it is in",
         f"resume = {tmp_path} is a folder (override resume={tmp_path})\n"
         "    set resume to auto to go on in run_dir, or name a checkpoint, such as outputs/mine/checkpoints/last.ckpt",
         f"run_dir = {file} is a file, or inside one (override run_dir={file})\n"

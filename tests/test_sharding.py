@@ -97,9 +97,8 @@ def test_a_run_is_that_of_ranks_that_keep_everything(tables: Path, tmp_path: Pat
     assert one["state_dict"].keys() == two["state_dict"].keys()
     for name, weight in one["state_dict"].items():
         torch.testing.assert_close(two["state_dict"][name], weight, rtol=1e-4, atol=1e-5, msg=name)
-    for name in ("whole", "shared"):
-        tested = train(tables, tmp_path / name, "mode=test", *[o for o in calm if o not in ranks], "~callbacks.ema")
-        assert tested.returncode == 0, tested.stderr
+    tested = train(tables, tmp_path / "shared", "mode=test", *[o for o in calm if o not in ranks], "~callbacks.ema")
+    assert tested.returncode == 0, tested.stderr
     losses = [
         [row["train/loss"] for row in csv.DictReader((tmp_path / name / "metrics.csv").open()) if row["train/loss"]]
         for name in ("whole", "shared")
