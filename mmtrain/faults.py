@@ -3,6 +3,7 @@
 import errno
 import json
 import re
+import traceback
 from pathlib import Path
 
 import torch
@@ -25,6 +26,8 @@ def explained(error: BaseException, cfg: DictConfig) -> str | None:
     text = str(error)
     if isinstance(error, RuntimeError) and "DataLoader worker" in text:
         return _worker_gone(f"{text} {error.__cause__ or ''}", cfg)  # torch says the signal in one of the two
+    if isinstance(error, EOFError | ConnectionError) and _is_from_worker(error):  # it was just handing a batch over
+        return _worker_gone("", cfg)
     return None
 
 
@@ -34,6 +37,11 @@ def _disk_full(error: OSError, cfg: DictConfig) -> str:
         f"{where}: {error.strerror}; checkpoints that stand there are whole\n"
         "    make room, then go on with resume=auto, or set run_dir to a copy of it on a larger disk"
     )
+
+
+def _is_from_worker(error: BaseException) -> bool:
+    """Whether it was met on the way of a tensor from another process."""
+    return any("multiprocessing" in Path(frame.filename).parts for frame in traceback.extract_tb(error.__traceback__))
 
 
 def _worker_gone(text: str, cfg: DictConfig) -> str:

@@ -80,7 +80,7 @@ def run(cfg: DictConfig) -> int:
         return stopped.status
     except KeyboardInterrupt:
         return 130
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, EOFError) as error:
         said = explained(error, cfg)
         if said is None:
             raise

@@ -38,7 +38,11 @@ def main() -> int:
         print(__doc__)
         return 0
     out = Path(outs[-1].removeprefix("out=") if outs else OUT)
-    faults = faults_of(config_dir(), args.config_dir, args.overrides, multirun=False) or faults_of_out(out)
+    asked = [
+        *args.overrides,
+        "mode=test",
+    ]  # rows, classes and the size of batches are no matter of the command line here
+    faults = faults_of(config_dir(), args.config_dir, asked, multirun=False) or faults_of_out(out)
     if faults:
         print("\n".join(faults), file=sys.stderr)
         return 2

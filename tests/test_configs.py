@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor
 from torch.optim import Optimizer
 
+from mmtrain import machine
 from mmtrain.build import (
     OWN_TRAINER_KEYS,
     _without_tuning,
@@ -133,10 +134,13 @@ def choosing(tables: Path) -> Any:
                 f"task=[{option}]",
                 *TARGETS_OF.get(option, ("data.columns.labels=label", "data.columns.answer=label")),
             ]
+        if file.as_posix() == "trainer/fsdp":
+            return ["trainer=fsdp", "~callbacks.ema"]
         asked = [key for key, value in (content(file) or {}).items() if value == "???"] if group == "data" else []
         return [
             f"{group}=[{option}]" if group in LISTS else f"{group}={option}",
             *(f"data.{k}={tables}" for k in asked),
+            *(["data.batch_size=8"] if asked else []),
         ]
 
     return overrides
@@ -173,7 +177,8 @@ def all_rows(data: DataModule) -> Batch:
 
 
 @each(FILES)
-def test_it_composes_without_a_fault(file: Path, choosing: Any) -> None:
+def test_it_composes_without_a_fault(file: Path, choosing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "lacks_gpu", lambda: False)
     overrides = choosing(file)
     assert faults_of(config_dir(), None, overrides, multirun=False) == []
     cfg = compose(overrides)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,17 @@ def test_a_worker_that_leaves_is_told_of_too() -> None:
         list(DataLoader(Leaves(), num_workers=1))
     said = explained(caught.value, compose([]))
     assert said is not None and "ended without a word" in said
+
+
+def test_a_worker_that_goes_while_it_hands_a_batch_over_is_told_of_too() -> None:
+    """Its socket is closed; that of a site on the network is another matter."""
+    here, there = Pipe()
+    there.close()
+    with pytest.raises(EOFError) as caught:
+        here.recv()
+    said = explained(caught.value, compose([]))
+    assert said is not None and "a process that loads data (pid unknown) ended without a word" in said
+    assert explained(ConnectionResetError("the site"), compose([])) is None
 
 
 def test_a_full_device_says_what_to_change() -> None:

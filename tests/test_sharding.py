@@ -75,7 +75,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_a_run_is_that_of_ranks_that_keep_everything(tables: Path, tmp_path: Path) -> None:
-    """Gone on with after an epoch, and its checkpoint is one that a single process tests."""
+    """Gone on with after an epoch; its checkpoint is one of whole weights."""
     ranks = ["trainer.accelerator=cpu", "trainer.devices=2", "~callbacks.ema"]
     calm = [
         "task=[contrastive,classification,captioning]",
@@ -97,8 +97,6 @@ def test_a_run_is_that_of_ranks_that_keep_everything(tables: Path, tmp_path: Pat
     assert one["state_dict"].keys() == two["state_dict"].keys()
     for name, weight in one["state_dict"].items():
         torch.testing.assert_close(two["state_dict"][name], weight, rtol=1e-4, atol=1e-5, msg=name)
-    tested = train(tables, tmp_path / "shared", "mode=test", *[o for o in calm if o not in ranks], "~callbacks.ema")
-    assert tested.returncode == 0, tested.stderr
     losses = [
         [row["train/loss"] for row in csv.DictReader((tmp_path / name / "metrics.csv").open()) if row["train/loss"]]
         for name in ("whole", "shared")
