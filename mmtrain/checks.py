@@ -80,6 +80,7 @@ class Composer:
             self.shown.setdefault(folder, "./configs" if shown == "configs" else shown)
         self.read: dict[str, Source] = {}
         self.made: dict[tuple[str, ...], DictConfig | Exception] = {}
+        self.seen: dict[tuple[str, ...], Composed] = {}
         GlobalHydra.instance().clear()
         self.hydra = Hydra.create_main_hydra2(task_name="train", config_search_path=path)
 
@@ -124,7 +125,7 @@ class Composer:
         if faults := [*self._undone(overrides), *self._meant_as_choices(overrides)]:
             return faults
         HydraConfig.instance().set_config(cfg)
-        composed = self._composed(cfg, overrides)
+        composed = self._composed(overrides)
         faults = list(self._hidden(composed)) or list(rule_whole(composed)) or list(_unresolved(composed))
         return faults or [fault for rule in RULES for fault in rule(composed)]
 
@@ -164,7 +165,14 @@ class Composer:
             for name in [n for n in names if shown != "configs" and Path(folder, n).is_file()]:
                 yield f"{shown}/{name} is never read: configs/{name} comes first\n    give it another name"
 
-    def _composed(self, cfg: DictConfig, overrides: list[str]) -> Composed:
+    def _composed(self, overrides: list[str]) -> Composed:
+        """What they compose to, with where each value comes from; looked at once."""
+        key = tuple(overrides)
+        if key not in self.seen:
+            self.seen[key] = self._look_at(self.compose(overrides), overrides)
+        return self.seen[key]
+
+    def _look_at(self, cfg: DictConfig, overrides: list[str]) -> Composed:
         choices = [o for o in overrides if self._is_choice(o)]
         plain = OmegaConf.to_container(cfg, resolve=False)
         assert isinstance(plain, dict)
@@ -299,7 +307,7 @@ class Composer:
 
     def _names(self, good: list[str]) -> list[str]:
         """Every key of what the good overrides compose to, and every group."""
-        return [*self._composed(self.compose(good), good).raw, *self.groups]
+        return [*self._composed(good).raw, *self.groups]
 
     def _elsewhere(self, key: str) -> str:
         """The mend for a key that another option of its group has."""
