@@ -129,7 +129,7 @@ BROKEN: dict[str, list[tuple[str, str]]] = {
         ("optimizer.betas=[1]", "optimizer"),
     ],
     "not one of the words": [
-        ("mode=train", "fit, test, predict"),
+        ("mode=train", "did you mean fit"),
         ("checkpoint.mode=maximum", "max, min"),
         ("test.subsets=some", "single, all, none"),
         ("task.contrastive.loss=infonce", "info_nce"),
@@ -222,7 +222,6 @@ BROKEN: dict[str, list[tuple[str, str]]] = {
         ("ckpt_path=a.ckpt", "init_from=FILE"),
         ("trainer.precision=fp16", "16-mixed"),
         ("trainer.precision=bfloat16", "bf16-mixed"),
-        ("mode=train", "did you mean fit"),
         ("mode=eval", "did you mean test"),
         ("resume=true", "resume to auto"),
         ("encoder.image=resnet50", "encoder/image=resnet"),
