@@ -12,24 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmtrain import mends
 from mmtrain.composed import Composed, Source
+from mmtrain.composing import Composing, key_of
 from mmtrain.rules import NEEDED, RULES, rule_whole
 
-CONFIG_NAME = "train"
 # what composing raises when an override or a file is wrong; the last three when a group is given something like null
 # or [null], and when a file holds something else than keys
 ComposeError = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError)
@@ -78,35 +74,25 @@ class Composer:
             path.prepend(provider="command-line", path=f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
             shown = extra_dir.rstrip("/")
             self.shown.setdefault(folder, "./configs" if shown == "configs" else shown)
-        self.read: dict[str, Source] = {}
+        self.composing = Composing(path)
         self.made: dict[tuple[str, ...], DictConfig | Exception] = {}
         self.seen: dict[tuple[str, ...], Composed] = {}
-        GlobalHydra.instance().clear()
-        self.hydra = Hydra.create_main_hydra2(task_name="train", config_search_path=path)
 
     def combinations(self, overrides: list[str]) -> list[list[str]]:
         """The runs of a sweep, as Hydra's basic sweeper makes them."""
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-        parsed = OverridesParser.create(self._loader).parse_overrides(overrides)
+        parsed = self.composing.parsed(overrides)
         if any(o.is_sweep_override() and not o.is_discrete_sweep() for o in parsed):
             return [[o.input_line or "" for o in parsed if not o.is_sweep_override()]]  # a sweeper draws from a range
         return [list(job) for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None) for job in batch]
-
-    @property
-    def _loader(self) -> ConfigLoaderImpl:
-        loader = self.hydra.config_loader
-        assert isinstance(loader, ConfigLoaderImpl)
-        return loader
 
     def compose(self, overrides: list[str]) -> DictConfig:
         """The configuration with Hydra's own part, nothing resolved; each is composed once, not to be changed."""
         key = tuple(overrides)
         if key not in self.made:
             try:
-                self.made[key] = self.hydra.compose_config(
-                    config_name=CONFIG_NAME, overrides=overrides, run_mode=RunMode.RUN, with_log_configuration=False
-                )
+                self.made[key] = self.composing.compose(overrides)
             except ComposeError as error:
                 self.made[key] = error
         made = self.made[key]
@@ -135,22 +121,22 @@ class Composer:
         Options of groups are chosen first, wherever they stand, and undo no value.
         """
         for place, earlier in enumerate(overrides):
-            key, chooses = _key(earlier), self._is_choice(earlier)
+            key, chooses = key_of(earlier), self.composing.is_choice(earlier)
             for later in overrides[place + 1 :]:
-                same = key == _key(later) if chooses else f"{key}.".startswith(f"{_key(later)}.")
-                if later != earlier and same and chooses == self._is_choice(later):
+                same = key == key_of(later) if chooses else f"{key}.".startswith(f"{key_of(later)}.")
+                if later != earlier and same and chooses == self.composing.is_choice(later):
                     yield f"{earlier} is undone by {later}\n    take one of them away"
                     break
 
     def _meant_as_choices(self, overrides: list[str]) -> Iterator[str]:
         """A name given to a group of keys where its options are chosen by another spelling."""
-        groups = self.groups
+        groups = self.composing.groups
         for override in overrides:
             key, _, value = override.lstrip("+").partition("=")
             group = key.replace(".", "/")
             if group == key or group not in groups or not re.fullmatch(r"[A-Za-z]\w*", value):
                 continue
-            options = self._loader.get_group_options(group, ObjectType.CONFIG)
+            options = self.composing.options(group)
             near = [value] if value in options else difflib.get_close_matches(value, options, n=1)
             if near:
                 yield f"{override}: {key} is a group of keys\n    write {group}={near[0]} to choose an option of it"
@@ -173,37 +159,25 @@ class Composer:
         return self.seen[key]
 
     def _look_at(self, cfg: DictConfig, overrides: list[str]) -> Composed:
-        choices = [o for o in overrides if self._is_choice(o)]
+        choices = [o for o in overrides if self.composing.is_choice(o)]
         plain = OmegaConf.to_container(cfg, resolve=False)
         assert isinstance(plain, dict)
         return Composed(
             cfg=cfg,
             raw=dict(_values({k: v for k, v in plain.items() if k != "hydra"})),
             sources=list(self._sources(overrides)),
-            set_by={_key(o): o for o in overrides if o not in choices},
-            chosen_by={_key(o): o for o in choices},
+            set_by={key_of(o): o for o in overrides if o not in choices},
+            chosen_by={key_of(o): o for o in choices},
         )
 
     def _sources(self, overrides: list[str]) -> Iterator[Source]:
-        found = self._loader.compute_defaults_list(CONFIG_NAME, overrides, RunMode.RUN)
-        for default in found.defaults:
-            path, package = default.config_path, default.package or ""
-            if path is not None and not path.startswith("hydra/"):
-                yield replace(self._source(path), package=package)
+        for path, package in self.composing.files(overrides):
+            yield replace(self._source(path), package=package)
 
     def _source(self, path: str) -> Source:
         """A file, at the package that it names itself."""
-        if path not in self.read:
-            loaded = self._loader.repository.load_config(path)
-            assert loaded is not None
-            folder = loaded.path.removeprefix("file://")
-            content = OmegaConf.to_container(loaded.config, resolve=False)
-            self.read[path] = Source(
-                file=f"{self.shown.get(folder, folder)}/{path}.yaml",
-                package=loaded.header.get("package") or path.rpartition("/")[0].replace("/", "."),
-                content={str(k): v for k, v in content.items()} if isinstance(content, dict) else {},
-            )
-        return self.read[path]
+        file = self.composing.file(path)
+        return Source(f"{self.shown.get(file.folder, file.folder)}/{path}.yaml", file.package, file.content)
 
     def _blame(self, overrides: list[str]) -> list[str]:
         """Which overrides cannot be composed: first those that choose options, then values on top of the good ones."""
@@ -211,12 +185,12 @@ class Composer:
             self.compose([])
         except ComposeError:
             return []  # not an override's fault, but a file's
-        choices = [o for o in overrides if self._is_choice(o)]
+        choices = [o for o in overrides if self.composing.is_choice(o)]
         good: list[str] = []
         faults: list[str] = []
         for override in sorted(overrides, key=lambda o: o not in choices):
             if self._is_lost(override):
-                faults.append(self._explain_group(override, _key(override)))
+                faults.append(self._explain_group(override, key_of(override)))
                 continue
             try:
                 self.compose([*good, override])
@@ -225,40 +199,23 @@ class Composer:
                 faults.append(self._explain(override, error, good))
         return faults + (self.faults(good) if faults else [])  # what the others say is looked at, too
 
-    def _is_choice(self, override: str) -> bool:
-        return self._loader.repository.group_exists(_key(override).split("@")[0])
-
     def _is_lost(self, override: str) -> bool:
         """Whether it chooses from a group that is not there; with a + Hydra would make a key of it."""
-        return "/" in _key(override) and not self._is_choice(override)
-
-    @cached_property
-    def groups(self) -> list[str]:
-        """Every group: encoder, encoder/image, ..."""
-        found: list[str] = []
-        waiting = [""]
-        while waiting:
-            parent = waiting.pop()
-            for name in self._loader.list_groups(parent):
-                path = f"{parent}/{name}" if parent else name
-                if not path.startswith("hydra"):
-                    found.append(path)
-                    waiting.append(path)
-        return sorted(found)
+        return "/" in key_of(override) and not self.composing.is_choice(override)
 
     @cached_property
     def _options(self) -> dict[str, list[str]]:
         """Of every group."""
-        return {group: self._loader.get_group_options(group, ObjectType.CONFIG) for group in self.groups}
+        return {group: self.composing.options(group) for group in self.composing.groups}
 
     def _explain(self, override: str, error: Exception, good: list[str]) -> str:
-        key, (_, _, value) = _key(override), override.partition("=")
+        key, (_, _, value) = key_of(override), override.partition("=")
         if isinstance(error, yaml.YAMLError):
             return f"{override}: {_said(error)}"
         if _is_sweep(override):
             listed = f", or write '{key}=[{value}]' for a list" if self._takes_list(key) and "(" not in value else ""
             return f"{override}: several values are a sweep\n    add -m to run each{listed}"
-        if self._is_choice(override):
+        if self.composing.is_choice(override):
             return self._explain_choice(override, key, value, error)
         names = self._names(good)
         if key in names and override.startswith("+"):
@@ -277,17 +234,17 @@ class Composer:
     def _takes_list(self, key: str) -> bool:
         """Whether several options, or a list, can stand there."""
         cfg = self.compose([])
-        many = self._is_choice(f"{key}=") and key not in cfg.hydra.runtime.choices
+        many = self.composing.is_choice(f"{key}=") and key not in cfg.hydra.runtime.choices
         return many or OmegaConf.is_list(OmegaConf.select(cfg, key, throw_on_resolution_failure=False))
 
     def _explain_group(self, override: str, key: str) -> str:
-        groups = self.groups
+        groups = self.composing.groups
         near = difflib.get_close_matches(key, groups, n=1)
         mend = f"did you mean {near[0]}? " if near else ""
         return f"{override}: there is no group {key}\n    {mend}There are {', '.join(groups)}"
 
     def _explain_choice(self, override: str, key: str, value: str, error: Exception) -> str:
-        options = self._loader.get_group_options(key.split("@")[0], ObjectType.CONFIG)
+        options = self.composing.options(key.split("@")[0])
         held = f"It has {', '.join(options) or 'none'}"
         if override.startswith("~") or not _names_options(override):  # of a list of options none is [], else ~ does it
             many = key not in self.compose([]).hydra.runtime.choices
@@ -307,14 +264,14 @@ class Composer:
 
     def _names(self, good: list[str]) -> list[str]:
         """Every key of what the good overrides compose to, and every group."""
-        return [*self._composed(good).raw, *self.groups]
+        return [*self._composed(good).raw, *self.composing.groups]
 
     def _elsewhere(self, key: str) -> str:
         """The mend for a key that another option of its group has."""
-        for group in self.groups:
+        for group in self.composing.groups:
             if not key.startswith(group.replace("/", ".") + "."):
                 continue
-            options = self._loader.get_group_options(group, ObjectType.CONFIG)
+            options = self.composing.options(group)
             having = [option for option in options if self._source(f"{group}/{option}").get(key) is not None]
             if having:
                 return f"it belongs to {group}={', '.join(having)}"
@@ -330,10 +287,6 @@ def _names_options(override: str) -> bool:
 def _is_sweep(override: str) -> bool:
     (parsed,) = OverridesParser.create().parse_overrides([override])
     return parsed.is_sweep_override()
-
-
-def _key(override: str) -> str:
-    return override.split("=")[0].lstrip("+~")
 
 
 def _values(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -403,7 +356,7 @@ def with_overrides_of_run(overrides: list[str]) -> tuple[list[str], list[str]]:
     Returns:
         The overrides to use, and what is wrong.
     """
-    asked = {_key(o): o.partition("=")[2].strip("'\"") for o in overrides}
+    asked = {key_of(o): o.partition("=")[2].strip("'\"") for o in overrides}
     mode = asked.get("mode")
     if mode not in ("test", "predict"):
         return overrides, []
@@ -422,7 +375,7 @@ def with_overrides_of_run(overrides: list[str]) -> tuple[list[str], list[str]]:
         return overrides, [f"{record} is not the record of a run\n    {mend}"]
     own = ("mode", "run_dir", "resume", "resume_allow", "init_from")
     said = [f"{key}.".replace("/", ".") for key in (*own, *asked)]
-    kept = [o for o in before if not f"{_key(o)}.".replace("/", ".").startswith(tuple(said))]
+    kept = [o for o in before if not f"{key_of(o)}.".replace("/", ".").startswith(tuple(said))]
     extra = [] if "run_dir" in asked else [f"run_dir={folder}"]
     return [*kept, *overrides, *extra], []
 

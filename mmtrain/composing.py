@@ -1,0 +1,159 @@
+"""Hydra's composing, taken apart: options are composed once, values are set on copies, and each file is read once."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository, IConfigRepository
+from hydra._internal.hydra import Hydra
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.default_element import ResultDefault
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.plugins.config_source import ConfigResult
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+CONFIG_NAME = "train"
+
+
+@dataclass(frozen=True)
+class File:
+    """A YAML file as it is written.
+
+    Attributes:
+        folder: of the search path, in which it stands.
+        package: the key below which it says that its content belongs.
+        content: without its defaults list, nothing resolved.
+    """
+
+    folder: str
+    package: str
+    content: Mapping[str, Any]
+
+
+@dataclass
+class _Options:
+    """What the chosen options compose to, no value set, and the files that spoke: path and package."""
+
+    cfg: DictConfig
+    files: list[tuple[str, str]] = field(default_factory=list)
+
+
+class _Repository(ConfigRepository):
+    """Hydra's, which remembers what it has read."""
+
+    def __init__(self, search_path: ConfigSearchPath) -> None:
+        self.read: dict[str, File] = {}
+        super().__init__(search_path)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Repository":
+        return copy.copy(self)  # Hydra makes a copy for each reading, to give it other sources
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        loaded = super().load_config(config_path)
+        if loaded is not None and config_path not in self.read and OmegaConf.is_config(loaded.config):
+            content = OmegaConf.to_container(loaded.config, resolve=False)
+            self.read[config_path] = File(
+                folder=loaded.path.removeprefix("file://"),
+                package=loaded.header.get("package") or config_path.rpartition("/")[0].replace("/", "."),
+                content={str(k): v for k, v in content.items()} if isinstance(content, dict) else {},
+            )
+        return loaded
+
+
+class _Loader(ConfigLoaderImpl):
+    """Hydra's, which says afterwards what the last configuration was composed of."""
+
+    repository: _Repository
+
+    def __init__(self, search_path: ConfigSearchPath) -> None:
+        super().__init__(search_path)
+        self.repository = _Repository(search_path)
+        self.last: list[ResultDefault] = []
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        self.last = defaults
+        return super()._compose_config_from_defaults_list(defaults, repo)
+
+
+class Composing:
+    """The configurations that can be composed from the folders of a search path."""
+
+    def __init__(self, search_path: ConfigSearchPath) -> None:
+        self._loader = _Loader(search_path)
+        self._composed: dict[tuple[str, ...], _Options] = {}
+        GlobalHydra.instance().clear()
+        GlobalHydra.instance().initialize(Hydra(task_name=CONFIG_NAME, config_loader=self._loader))
+
+    def parsed(self, overrides: list[str]) -> list[Override]:
+        """Overrides as Hydra reads them."""
+        return OverridesParser.create(self._loader).parse_overrides(overrides)
+
+    def compose(self, overrides: list[str]) -> DictConfig:
+        """The configuration with Hydra's own part, nothing resolved.
+
+        Raises:
+            HydraException: or one of OmegaConf or YAML, when an override or a file is wrong.
+        """
+        values = [o for o in overrides if not self._chooses(o)]
+        parsed = self.parsed(values)
+        self._loader.validate_sweep_overrides_legal(parsed, run_mode=RunMode.RUN, from_shell=True)
+        cfg = copy.deepcopy(self._options(overrides).cfg)
+        self._loader._apply_overrides_to_config(parsed, cfg)
+        cfg.hydra.overrides.task = [o for o in overrides if not o.lstrip("+~").startswith("hydra")]
+        return cfg
+
+    def files(self, overrides: list[str]) -> list[tuple[str, str]]:
+        """The files that what they compose to is made of, in the order in which they speak: path and package."""
+        return self._options(overrides).files
+
+    def file(self, path: str) -> File:
+        """A file of the search path, such as `encoder/text/bert`."""
+        if path not in self._loader.repository.read:
+            self._loader.repository.load_config(path)
+        return self._loader.repository.read[path]
+
+    def _options(self, overrides: list[str]) -> _Options:
+        choices = tuple(o for o in overrides if self._chooses(o))
+        if choices not in self._composed:
+            cfg = self._loader.load_configuration(CONFIG_NAME, list(choices), RunMode.RUN)
+            named = [(d.config_path, d.package or "") for d in self._loader.last]
+            own = [(path, package) for path, package in named if path is not None and not path.startswith("hydra/")]
+            self._composed[choices] = _Options(cfg, own)
+        return self._composed[choices]
+
+    def _chooses(self, override: str) -> bool:
+        return self.is_choice(override) or override.startswith("hydra.searchpath=")
+
+    def is_choice(self, override: str) -> bool:
+        """Whether it chooses an option of a group."""
+        return self._loader.repository.group_exists(key_of(override).split("@")[0])
+
+    def options(self, group: str) -> list[str]:
+        """The options of a group."""
+        return self._loader.repository.get_group_options(group, ObjectType.CONFIG)
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """Every group: encoder, encoder/image, ..."""
+        found: list[str] = []
+        waiting = [""]
+        while waiting:
+            parent = waiting.pop()
+            for name in self._loader.repository.get_group_options(parent, ObjectType.GROUP):
+                path = f"{parent}/{name}" if parent else name
+                if not path.startswith("hydra"):
+                    found.append(path)
+                    waiting.append(path)
+        return sorted(found)
+
+
+def key_of(override: str) -> str:
+    """What an override sets or chooses from."""
+    return override.split("=")[0].lstrip("+~")
