@@ -470,7 +470,17 @@ def build_callbacks(cfg: DictConfig, *, monitor: str | None) -> list[Callback]:
         every_minutes=cfg.checkpoint.every_minutes,
         max_time=duration(cfg.trainer.max_time),
     )
-    return [*own, best, last, interruptions, Progress()]
+    return [*own, *_pruning(cfg, monitor), best, last, interruptions, Progress()]
+
+
+def _pruning(cfg: DictConfig, monitor: str | None) -> list[Callback]:
+    """For a run that Optuna chose."""
+    if cfg.trial is None:
+        return []
+    from mmtrain.callbacks.pruning import Pruning  # Optuna is an extra
+
+    pruner = make(cfg.trial.pruner, "hydra.sweeper.pruner")
+    return [Pruning(folder=cfg.trial.folder, number=cfg.trial.number, pruner=pruner, monitor=monitor)]
 
 
 def build_loggers(cfg: DictConfig, *, resume_step: int | None) -> list[Logger]:

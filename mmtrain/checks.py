@@ -25,6 +25,7 @@ from mmtrain import mends
 from mmtrain.composed import Composed, Source
 from mmtrain.composing import Composing, key_of
 from mmtrain.rules import NEEDED, RULES, rule_whole
+from mmtrain.sweep_checks import combinations, faults_of_sweeper
 
 # what composing raises when an override or a file is wrong; the last three when a group is given something like null
 # or [null], and when a file holds something else than keys
@@ -47,10 +48,9 @@ def faults_of(config_dir: Path, extra_dir: str | None, overrides: list[str], *, 
         return [f"{typed}: {fault}" for typed, fault in malformed]
     composer = Composer(config_dir, extra_dir)
     try:
-        faults: dict[str, None] = {}
-        for combination in composer.combinations(overrides) if multirun else [overrides]:
-            faults |= dict.fromkeys(composer.faults(combination))
-        return list(faults)
+        if not multirun:
+            return composer.faults(overrides)
+        return composer.faults_of_sweep(overrides)
     finally:
         GlobalHydra.instance().clear()
 
@@ -78,14 +78,17 @@ class Composer:
         self.made: dict[tuple[str, ...], DictConfig | Exception] = {}
         self.seen: dict[tuple[str, ...], Composed] = {}
 
-    def combinations(self, overrides: list[str]) -> list[list[str]]:
-        """The runs of a sweep, as Hydra's basic sweeper makes them."""
-        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-        parsed = self.composing.parsed(overrides)
-        if any(o.is_sweep_override() and not o.is_discrete_sweep() for o in parsed):
-            return [[o.input_line or "" for o in parsed if not o.is_sweep_override()]]  # a sweeper draws from a range
-        return [list(job) for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None) for job in batch]
+    def faults_of_sweep(self, overrides: list[str]) -> list[str]:
+        """What is wrong with any of its runs, each fault once."""
+        plain = [o for o in overrides if not _is_sweep(o)]
+        try:
+            sweeper = self.compose(plain).hydra.sweeper
+        except ComposeError:
+            return self.faults(plain)
+        if faults := list(faults_of_sweeper(self.composing, sweeper, overrides)):
+            return faults
+        runs = combinations(self.composing, sweeper, overrides)
+        return list(dict.fromkeys(fault for run in runs for fault in self.faults(run)))
 
     def compose(self, overrides: list[str]) -> DictConfig:
         """The configuration with Hydra's own part, nothing resolved; each is composed once, not to be changed."""

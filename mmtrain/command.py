@@ -6,6 +6,7 @@ import re
 import sys
 import tempfile
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,7 @@ def main() -> None:
         sys.argv[1:] = [*overrides, *flags]
     jobs: list[Job] = []
     hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=CONFIG_NAME)(Job.into(jobs))()
-    if jobs and jobs[0].sweep_dir is not None:
-        sweep = importlib.import_module("mmtrain.report.sweep")
-        sweep.show_sweep(Path(jobs[0].sweep_dir), [(job.run_dir, job.overrides) for job in jobs])
-    sys.exit(max((job.status for job in jobs), default=0))
+    sys.exit(max((job.status for job in jobs), default=0))  # a sweep has said its own: mmtrain.sweep.Summary
 
 
 def with_dashes(words: list[str], flags: list[str]) -> list[str]:
@@ -91,8 +89,16 @@ class Job:
         self.overrides = list(about.overrides.task)
         with open_dict(cfg):
             cfg.run_dir = self.run_dir
+            cfg.trial = self._trial(about)
         self.cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
         self.status = 1
+
+    def _trial(self, about: Any) -> dict[str, Any] | None:
+        """Of a sweep by Optuna: where this run tells how it fares, if it may be given up."""
+        sweeper = about.sweeper
+        if self.sweep_dir is None or "pruner" not in sweeper or sweeper.pruner is None or len(sweeper.objectives) > 1:
+            return None
+        return {"folder": self.sweep_dir, "number": int(Path(self.run_dir).name), "pruner": sweeper.pruner}
 
     @staticmethod
     def into(jobs: list["Job"]) -> Any:
@@ -103,14 +109,38 @@ class Job:
                 return
             job = Job(cfg)
             jobs.append(job)
-            if job.sweep_dir is not None:
-                print(f"run {len(jobs)}: {' '.join(job.overrides)}", flush=True)
             try:
-                job.status = job.run()
+                job.status = job.run() if job.sweep_dir is None else job.run_of_sweep()
             except Exception:  # noqa: BLE001 - the other runs of a sweep go on; the status says it
                 traceback.print_exc()
 
         return task
+
+    def run_of_sweep(self) -> int:
+        """Run, unless that was done before or another process does it."""
+        from mmtrain.sweep import Asked, held, passed_over
+
+        folder, asked = Path(self.run_dir), Asked(self.overrides, None)
+        said = f"run {folder.name}: {' '.join(self.overrides)}"
+        with held(folder) as free:
+            if not free:
+                print(f"{said}\n    another process has it", flush=True)
+                return 0
+            try:
+                reason = passed_over(folder, self.overrides, goes_on=self.cfg.resume == "auto")
+            except ValueError as error:
+                print(error, file=sys.stderr, flush=True)
+                return 2
+            print(said if reason is None else f"{said}\n    {reason}", flush=True)
+            if reason is not None:
+                return 0
+            asked.write(folder)
+            status = 1
+            try:
+                status = self.run()
+            finally:
+                replace(asked, status=status).write(folder)
+        return status
 
     def run(self) -> int:
         """Run here, or as one process a device."""

@@ -144,9 +144,9 @@ def fit(cfg: DictConfig) -> None:
             trainer.test(lit, datamodule=data, verbose=False)
             record.tested()
         record.finish("done")
-    except Stopped:
+    except Stopped as stopped:
         record.trained(trainer)
-        record.finish_if_possible("stopped")
+        record.finish_if_possible(stopped.outcome)
         raise
     except BaseException as error:
         record.finish_if_possible("stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed", error)

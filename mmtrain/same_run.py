@@ -21,7 +21,7 @@ FREE = (
         "trainer.accumulate_grad_batches",
     ),
     *("trainer.log_every_n_steps", "trainer.max_time", "trainer.compile", "trainer.limit_test_batches"),
-    *("plan", "trainer.find_batch_size"),
+    *("plan", "trial", "trainer.find_batch_size"),
     *("data.num_workers", "data.pin_memory", "data.eval_batch_size", "data.max_bad"),
 )
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")

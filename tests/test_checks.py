@@ -239,7 +239,28 @@ def test_what_others_read_is_missed_where_it_was_taken_out() -> None:
 
 def test_a_sweep_is_good_when_every_combination_is() -> None:
     assert faults("encoder=choice(vit,resnet)", "schedule=glob(cos*)", "dim=64,128", multirun=True) == []
-    assert faults("optimizer.lr=interval(0.1,1)", multirun=True) == [], "a range that a sweeper draws from"
+
+
+def test_a_range_wants_a_sweeper_that_draws_from_it() -> None:
+    assert faults("optimizer.lr=interval(0.1,1)", multirun=True) == [
+        "optimizer.lr=interval(0.1,1): there are endlessly many values in a range\n"
+        "    add hydra/sweeper=optuna to draw from it, or list values: optimizer.lr=0.1,1.0"
+    ]
+    assert faults("optimizer.lr=interval(0.1,1)", "hydra/sweeper=optuna", multirun=True) == []
+    assert faults("sweep=optimizer", "fusion=sum,concat", multirun=True) == []
+
+
+def test_both_ends_of_a_range_and_every_option_are_looked_at() -> None:
+    found = faults("sweep=optimizer", "optimizer.lr=interval(-1,1)", "fusion=sum,conct", multirun=True)
+    assert len(found) == 2 and "optimizer.lr = -1.0" in found[0]
+    assert found[1].startswith("fusion=conct: fusion has no option conct\n    did you mean fusion=concat?")
+
+
+def test_a_search_wants_something_to_search() -> None:
+    (fault,) = faults("hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", multirun=True)
+    assert fault.startswith("hydra/sweeper=optuna has nothing to search\n")
+    (fault,) = faults("sweep=optimizer", "+hydra.sweeper.objectives.parameters=down", multirun=True)
+    assert fault == "hydra.sweeper.objectives.parameters = down is no direction\n    write max or min"
 
 
 def test_the_one_combination_that_is_wrong_is_named() -> None:

@@ -57,6 +57,8 @@ class Stopped(BaseException):
         status: the exit status.
     """
 
+    outcome = "stopped"  # the status in summary.json
+
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status

@@ -198,7 +198,7 @@ def draw(panel: Panel, *, index: int, best_step: int | None) -> Markup:
         figure.savefig(
             buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
         )
-    return _inline(buffer.getvalue(), prefix=f"curve{index}-", label=_described(panel))
+    return inline(buffer.getvalue(), prefix=f"curve{index}-", label=_described(panel))
 
 
 def _room(*, num_labels: int) -> tuple[float, float, float, float]:
@@ -275,7 +275,7 @@ def _counted(jumps: list[int]) -> str:
     return "1 spike" if len(jumps) == 1 else f"{len(jumps)} spikes"
 
 
-def _inline(svg: str, *, prefix: str, label: str) -> Markup:
+def inline(svg: str, *, prefix: str, label: str) -> Markup:
     """A stand-alone SVG file made fit to stand in a page: no prologue, the page's font, ids of its own."""
     body = svg[svg.index("<svg ") :]
     body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL)

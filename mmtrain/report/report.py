@@ -5,21 +5,18 @@ says plainly what a run that was stopped or failed does not have.
 """
 
 import json
-import os
-import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import yaml
-from markupsafe import Markup, escape
 from PIL import Image
 
 from mmtrain.report.curves import Panel, draw, panels, read_metrics
 from mmtrain.report.exhibits import Album, gaze, grid, matrix, story
+from mmtrain.report.page import write_page
 from mmtrain.report.subsets import is_of_subset, subset_tables
 from mmtrain.report.table import against_chance, digits, short
 from mmtrain.sizes import readable
@@ -72,32 +69,9 @@ def write_report(
     Returns:
         The path of the page.
     """
-    page = _render(_contents(run_dir, exhibits=exhibits, picture=picture, text=text))
     path = run_dir / "report.html"
-    temporary = run_dir / f".report.html.{os.getpid()}"
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_page(path, "template.html", _contents(run_dir, exhibits=exhibits, picture=picture, text=text))
     return path
-
-
-def _render(contents: Mapping[str, Any]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"digits": digits, "breakable": _breakable}
-    return environment.get_template("template.html").render(contents)
-
-
-def _breakable(name: str) -> Markup:
-    """A metric's name that may wrap after a slash or an underscore, not in the middle of a word."""
-    return Markup(re.sub(r"([/_])", r"\1<wbr>", str(escape(name))))
 
 
 def _contents(
@@ -205,6 +179,7 @@ def _notice(summary: Mapping[str, Any], *, absent: Sequence[str]) -> str | None:
     how = {
         "done": "",
         "stopped": f"This run was stopped{after}, before its end. The figures are those of the moment it stopped.",
+        "pruned": f"The sweep gave this run up{after}: others had come further by then.",
         "failed": f"This run failed{after}.",
         None: "This run has left no summary.json: it is still going, or it was cut off. The page shows what it logged.",
     }[summary["status"]]

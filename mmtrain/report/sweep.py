@@ -1,9 +1,12 @@
-"""The table that ends a sweep."""
+"""What ends a sweep: a table in the terminal, sweep.csv and the page sweep.html."""
 
 import csv
 import json
 import os
+import shlex
 import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,38 +14,76 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mmtrain.report.table import short
+from mmtrain.report.knobs import Importance, Repeated, Run, importances, knobs_of, repeated
+from mmtrain.report.page import write_page
+from mmtrain.report.table import digits, short
+from mmtrain.sweep import NOT_OF_THE_RUN, Asked, folders_of, is_held
 
 WIDTH = 120  # where neither a terminal nor COLUMNS says another
 
 
-def show_sweep(folder: Path, runs: list[tuple[str, list[str]]]) -> None:
-    """Print the runs, best first by the metric that chose their checkpoints, and write them to sweep.csv.
+def show_sweep(folder: Path) -> None:
+    """Print the runs, best first by the metric that chose their checkpoints; write sweep.csv and sweep.html.
 
     Stopped and failed runs stand last: what they reached is not what they would have.
 
     Args:
-        folder: of the sweep.
-        runs: folder and overrides of each.
+        folder: of the sweep; runs of other machines are in it, too.
     """
-    common = set.intersection(*(set(overrides) for _, overrides in runs))
-    rows = [_row(Path(run_dir), [o for o in overrides if o not in common]) for run_dir, overrides in runs]
+    rows = _rows(folder)
     metrics = list(dict.fromkeys(r["best"]["metric"] for r in rows if r["best"]))  # one, unless tasks are swept over
     rows.sort(key=lambda row: _place(row, metrics))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", WIDTH)))
     console.print(_table(rows, metrics, roomy=console.width >= WIDTH))
-    path = folder / "sweep.csv"
-    _write_csv(path, rows)
-    console.print(f"sweep: {path}", markup=False, soft_wrap=True)
+    again = _repeated(rows, metrics)
+    if again:
+        console.print(_table_of_seeds(again))
+    _write_csv(folder / "sweep.csv", rows)
+    console.print(f"sweep: {folder / 'sweep.csv'}", markup=False, soft_wrap=True)
+    write_page(folder / "sweep.html", "sweep.html", _contents(folder, rows, metrics, again))
+    console.print(f"report: {folder / 'sweep.html'}", markup=False, soft_wrap=True)
 
 
-def _place(row: dict[str, Any], metrics: list[str]) -> tuple[bool, int, float]:
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    runs = [(run, asked) for run in folders_of(folder) if (asked := Asked.read(run)) is not None]
+    told = [[o for o in asked.overrides if o.split("=")[0] not in NOT_OF_THE_RUN] for _, asked in runs]
+    common = set.intersection(*map(set, told)) if told else set()
+    return [
+        _row(folder, run, asked, [o for o in own if o not in common], own)
+        for (run, asked), own in zip(runs, told, strict=True)
+    ]
+
+
+def _row(folder: Path, run: Path, asked: Asked, overrides: list[str], whole: list[str]) -> dict[str, Any]:
+    path = run / "summary.json"
+    summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    status = summary.get("status", "failed" if asked.status else "killed")
+    if asked.status is None:
+        status = "running" if is_held(run) else "killed"
+    return {
+        "run": str(run.relative_to(folder)),
+        "overrides": overrides,
+        "whole": whole,
+        "status": status,
+        "best": summary.get("best"),
+        "test": summary.get("test") or {},
+        "samples_per_second": summary.get("samples_per_second"),
+        "seconds": summary.get("seconds"),
+        "parameters": summary.get("parameters", {}).get("total"),
+        "report": (run / "report.html").exists(),
+    }
+
+
+def _place(row: Mapping[str, Any], metrics: Sequence[str]) -> tuple[bool, int, float]:
     """What the runs are sorted by; values are compared with those of the same metric only."""
     best = row["best"]
     if best is None:
         return row["status"] != "done", len(metrics), 0.0
     value = best["value"] if best["mode"] == "min" else -best["value"]
     return row["status"] != "done", metrics.index(best["metric"]), value
+
+
+# ---------------------------------------------------------------------------- in the terminal
 
 
 def _table(rows: list[dict[str, Any]], metrics: list[str], *, roomy: bool) -> Table:
@@ -68,21 +109,26 @@ def _table(rows: list[dict[str, Any]], metrics: list[str], *, roomy: bool) -> Ta
     return table
 
 
-def _row(folder: Path, overrides: list[str]) -> dict[str, Any]:
-    path = folder / "summary.json"
-    summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {
-        "run": folder.name,
-        "overrides": overrides,
-        "status": summary.get("status", "failed"),
-        "best": summary.get("best"),
-        "test": summary.get("test") or {},
-        "samples_per_second": summary.get("samples_per_second"),
-        "parameters": summary.get("parameters", {}).get("total"),
-    }
+def _table_of_seeds(again: Sequence[Repeated]) -> Table:
+    table = Table(title=Text("seeds taken together", style="bold"), title_justify="left")
+    for name in ("overrides", "runs", "mean", "deviation", "against the best"):
+        table.add_column(name, justify="left" if name == "overrides" else "right")
+    for one in again:
+        deviation = "" if one.deviation is None else digits(one.deviation)
+        cells = (" ".join(one.overrides) or "-", str(len(one.runs)), digits(one.mean), deviation, _against_best(one))
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
 
 
-def _test_columns(rows: list[dict[str, Any]]) -> list[str]:
+def _against_best(one: Repeated) -> str:
+    """Whether a difference is larger than noise, in words."""
+    if one.margin is None:
+        return "the best"
+    what = "worse" if one.behind > one.margin else "within noise"
+    return f"{what}: {digits(one.behind)} of {digits(one.margin)}"
+
+
+def _test_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """One metric a task: recall, accuracy, or the first that is no loss."""
     names = dict.fromkeys(n for r in rows for n in r["test"] if n.count("/") == 1)
     chosen: dict[str, str] = {}
@@ -91,34 +137,63 @@ def _test_columns(rows: list[dict[str, Any]]) -> list[str]:
     return [name for name in names if name in chosen.values()]
 
 
+# ------------------------------------------------------------------------------------ as files
+
+
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     names = list(dict.fromkeys(n for r in rows for n in r["test"]))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
+        tests = [f"test/{n}" for n in names]
         writer.writerow(
-            [
-                "run",
-                "overrides",
-                "status",
-                "metric",
-                "value",
-                *(f"test/{n}" for n in names),
-                "samples_per_second",
-                "parameters",
-            ]
+            ["run", "overrides", "status", "metric", "value", *tests, "samples_per_second", "seconds", "parameters"]
         )
         for r in rows:
             best = r["best"] or {"metric": "", "value": ""}
-            tests = [r["test"][n]["value"] if n in r["test"] else "" for n in names]
-            writer.writerow(
-                [
-                    r["run"],
-                    " ".join(r["overrides"]),
-                    r["status"],
-                    best["metric"],
-                    best["value"],
-                    *tests,
-                    r["samples_per_second"],
-                    r["parameters"],
-                ]
-            )
+            values = [r["test"][n]["value"] if n in r["test"] else "" for n in names]
+            said = [r["run"], " ".join(r["overrides"]), r["status"], best["metric"], best["value"]]
+            writer.writerow([*said, *values, r["samples_per_second"], r["seconds"], r["parameters"]])
+
+
+def _compared(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> tuple[list[Run], bool]:
+    """The runs that are done, by the metric that most of them have, and whether larger is better."""
+    done = [row for row in rows if row["status"] == "done" and row["best"]]
+    counts = Counter(row["best"]["metric"] for row in done)
+    metric = max(metrics, key=lambda name: counts[name], default=None)
+    same = [row for row in done if row["best"]["metric"] == metric]
+    runs = [Run(row["run"], row["overrides"], row["best"]["value"]) for row in same]
+    return runs, all(row["best"]["mode"] != "min" for row in same)
+
+
+def _repeated(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[Repeated]:
+    runs, larger_is_better = _compared(rows, metrics)
+    return repeated(runs, larger_is_better=larger_is_better)
+
+
+def _contents(
+    folder: Path, rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], again: Sequence[Repeated]
+) -> dict[str, Any]:
+    from mmtrain.report.parallel import MAX_KNOBS, parallel  # matplotlib takes a while to import
+
+    runs, larger_is_better = _compared(rows, metrics)
+    metric = next((row["best"]["metric"] for row in rows if runs and row["run"] == runs[0].name), None)
+    knobs = knobs_of(runs)
+    ranked: list[Importance] = importances(runs) if len(runs) > 1 else []
+    order = [i.knob for i in ranked] if len(knobs) > MAX_KNOBS else knobs
+    drawn = parallel(runs, order, metric, larger_is_better=larger_is_better) if knobs and metric else None
+    best = next((row for row in rows if runs and row["run"] == runs[0].name), None)
+    counts = Counter(row["status"] for row in rows)
+    return {
+        "folder": "/".join(folder.resolve().parts[-2:]),
+        "counts": [f"{n} {status}" for status, n in counts.items()],
+        "all_done": set(counts) <= {"done", "pruned"},
+        "rows": rows,
+        "metric": metric,
+        "columns": _test_columns(rows),
+        "best": best,
+        "command": None if best is None else shlex.join(["python", "train.py", *best["whole"]]),
+        "drawn": drawn,
+        "left_out": max(0, len(knobs) - MAX_KNOBS) if drawn else 0,
+        "importances": ranked,
+        "repeated": [(one, _against_best(one)) for one in again],
+    }

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mmtrain.report.sweep import show_sweep
+from mmtrain.sweep import Asked
 
 ACCURACY, LOSS = "val/classification/accuracy", "val/loss"
 
@@ -35,11 +36,14 @@ def shown(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     def show(*runs: tuple[list[str], dict[str, Any] | None]) -> tuple[list[str], list[dict[str, str]]]:
         for number, (_, left) in enumerate(runs):
             (tmp_path / str(number)).mkdir()
+            done = left is not None and left["status"] == "done"
+            Asked(runs[number][0], 0 if done else 1).write(tmp_path / str(number))
             if left is not None:
                 (tmp_path / str(number) / "summary.json").write_text(json.dumps(left))
-        show_sweep(tmp_path, [(str(tmp_path / str(n)), overrides) for n, (overrides, _) in enumerate(runs)])
+        show_sweep(tmp_path)
         lines = capsys.readouterr().out.splitlines()
-        assert lines[-1] == f"sweep: {tmp_path / 'sweep.csv'}"
+        files = [f"sweep: {tmp_path / 'sweep.csv'}", f"report: {tmp_path / 'sweep.html'}"]
+        assert lines[-2:] == files and (tmp_path / "sweep.html").is_file()
         with (tmp_path / "sweep.csv").open(newline="", encoding="utf-8") as file:
             return lines, list(csv.DictReader(file))
 
@@ -85,7 +89,9 @@ def test_what_did_not_end_well_stands_last_and_says_so(shown: Any) -> None:
 
 def test_without_a_summary_nothing_is_made_up(shown: Any) -> None:
     _, rows = shown((["seed=0"], None), (["seed=1"], summary(best(0.5), classification_accuracy=0.5)))
-    nothing = dict.fromkeys(("metric", "value", "test/classification/accuracy", "samples_per_second", "parameters"), "")
+    nothing = dict.fromkeys(
+        ("metric", "value", "test/classification/accuracy", "samples_per_second", "seconds", "parameters"), ""
+    )
     assert rows[1] == {"run": "0", "overrides": "seed=0", "status": "failed", **nothing}
 
 
@@ -131,7 +137,7 @@ def test_the_table_has_a_test_metric_for_each_task_and_the_file_has_all(shown: A
     assert cells(lines, "0") == ["0", "dim=8", "done", "0.5000", "0.2500", "", "123", "19.30 k"]
     assert cells(lines, "1") == ["1", "dim=9", "done", "0.4000", "", "0.1250", "123", "19.30 k"]
     everything = ["contrastive/loss", "contrastive/recall", "loss", "caption/loss", "caption/bleu", "caption/rouge"]
-    first, last = ["run", "overrides", "status", "metric", "value"], ["samples_per_second", "parameters"]
+    first, last = ["run", "overrides", "status", "metric", "value"], ["samples_per_second", "seconds", "parameters"]
     assert list(rows[0]) == [*first, *(f"test/{name}" for name in everything), *last]
     assert rows[1]["test/caption/rouge"] == "0.5"
     assert rows[0]["samples_per_second"] == "123.4"

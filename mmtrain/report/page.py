@@ -1,0 +1,42 @@
+"""Pages: one HTML file each that needs nothing beside it, written whole or not at all."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from mmtrain.report.table import digits
+
+
+def write_page(path: Path, template: str, contents: Mapping[str, Any]) -> None:
+    """Render a template of this folder.
+
+    Args:
+        path: of the page.
+        template: the file's name.
+        contents: what the template asks for; a name that is missing is a fault.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"digits": digits, "breakable": _breakable}
+    page = environment.get_template(template).render(contents)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(page, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _breakable(name: str) -> Markup:
+    """A metric's name that may wrap after a slash or an underscore, not in the middle of a word."""
+    return Markup(re.sub(r"([/_])", r"\1<wbr>", str(escape(name))))
