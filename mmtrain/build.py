@@ -362,6 +362,7 @@ def build_lit(cfg: DictConfig, model: MultimodalModel) -> LitModel:
         test_subsets=subsets,
         tunings=tunings_of(cfg, list(model.encoders)),
         modality_balance=_modality_balance(cfg.modality_balance, model),
+        gradient_cache=cfg.trainer.gradient_cache,
     )
 
 

@@ -19,6 +19,7 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from pytorch_lightning.strategies import ModelParallelStrategy, ParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torchmetrics import Metric
@@ -28,13 +29,14 @@ from mmtrain.balance.balance import Balance
 from mmtrain.balance.fixed import Fixed
 from mmtrain.data.order import mix
 from mmtrain.distributed import gather_objects, rank, total, world_size
+from mmtrain.gradient_cache import cache_of
 from mmtrain.modality_balance.modality_balance import ModalityBalance
 from mmtrain.model import MultimodalModel, View
 from mmtrain.numerics import Cause, Skipped, Statistics, explain
 from mmtrain.sharding import clip, exchange_whole, norm_of, shard, without_exchange
 from mmtrain.step_look import Run, StepLook
 from mmtrain.tasks.task import Remembers, Staged
-from mmtrain.tuning import Tuning, held, rates_of
+from mmtrain.tuning import Tuning, held, rates_of, without_statistics
 from mmtrain.types import Attended, Batch, Exhibit
 
 _SHARED = 0x06E  # of draws that are the same on every rank
@@ -54,6 +56,7 @@ class LitModel(LightningModule):
         test_subsets: in test, also judge tasks on fused features with these modalities alone.
         tunings: how each encoder learns, by its dotted name below the model's encoders.
         modality_balance: what holds back the modality that is ahead; None for nothing.
+        gradient_cache: whether tasks that compare rows compare all of a step, also of several micro-batches.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class LitModel(LightningModule):
         test_subsets: Sequence[tuple[str, ...]],
         tunings: Mapping[str, Tuning],
         modality_balance: ModalityBalance | None = None,
+        gradient_cache: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -82,6 +86,7 @@ class LitModel(LightningModule):
         self.test_subsets = test_subsets
         self.tunings = tunings
         self.modality_balance = modality_balance
+        self.gradient_cache = gradient_cache
         self.tasks = model.named_tasks()
         self.metrics = nn.ModuleDict({name: task.metrics() for name, task in self.tasks.items()})
         self.subset_metrics = nn.ModuleDict(
@@ -187,15 +192,24 @@ class LitModel(LightningModule):
     def _look_at(self, window: list[Batch], counts: Mapping[str, Tensor], waiting: list[nn.Module]) -> StepLook:
         """What a balance may ask of this step."""
         step = self.global_step
+        cache = cache_of(self.tasks, window, wanted=self.gradient_cache)
+
+        def view_of(number: int) -> View:
+            self._seed(step, number)
+            return self.model.view(window[number])
+
+        def prepare() -> None:
+            norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+            with held(waiting), without_statistics(norms):
+                cache.fill(view_of)
 
         def run(number: int) -> Run:
-            self._seed(step, number)
             with held(waiting):
-                view = self.model.view(window[number])
-                sums = {n: task.loss(view.predictions(n), window[number])[0] for n, task in self.tasks.items()}
+                view = view_of(number)
+                sums = cache.losses(self.tasks, view, number)
                 if self.modality_balance is not None:
                     sums = self.modality_balance.losses(view, sums)
-                return Run([s / counts[n].clamp(min=1) for n, s in sums.items()], view)
+                return Run([sums[n] / counts[n].clamp(min=1) for n in self.tasks], view)
 
         return StepLook(
             names=list(self.tasks),
@@ -206,6 +220,7 @@ class LitModel(LightningModule):
             model=self.model,
             loss_scale=self._scale(),
             keeps=True,
+            prepare=prepare,
         )
 
     def _weighed(self, losses: Tensor) -> Tensor:

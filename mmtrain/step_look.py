@@ -38,6 +38,7 @@ class StepLook:
         model: whose parameters are shared, and whose batch norms are spared.
         loss_scale: by how much gradients are scaled up so that 16 bits hold them.
         keeps: whether a run of the only micro-batch may be the step's own.
+        prepare: done once before the first run, when there is one.
     """
 
     def __init__(
@@ -51,12 +52,15 @@ class StepLook:
         model: MultimodalModel,
         loss_scale: float,
         keeps: bool,
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
         self.names = names
         self.seed = seed
         self._scales = scales
         self._number = number
-        self._run = run
+        self._prepare: Callable[[], None] | None = prepare
+        self._again = prepare
+        self._runs_one = run
         self._model = model
         self._loss_scale = loss_scale
         self._keeps = keeps
@@ -69,16 +73,23 @@ class StepLook:
             scales=self._scales,
             seed=self.seed,
             number=self._number,
-            run=self._run,
+            run=self._runs_one,
             model=self._model,
             loss_scale=self._loss_scale,
             keeps=False,
+            prepare=self._again,
         )
 
     def take(self, number: int) -> Run:
         """A micro-batch for the step itself: as it was looked at, or run now."""
         kept, self._kept = self._kept, None
         return self._run(number) if kept is None else kept
+
+    def _run(self, number: int) -> Run:
+        prepare, self._prepare = self._prepare, None
+        if prepare is not None:
+            prepare()
+        return self._runs_one(number)
 
     def losses(self) -> Tensor:
         """(K,), float64: each task's mean loss times its own weight."""

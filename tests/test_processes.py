@@ -55,17 +55,23 @@ def test_two_processes_train_and_test_as_one(eval_batch_size: int, tables: Path,
         assert with_one[name]["value"] == pytest.approx(entry["value"], abs=1e-6), name
 
 
+RANKS = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+
+
 @pytest.mark.parametrize(
     "tuning",
     [
-        [],
+        ["trainer.gradient_cache=true"],
         ["encoder.image.freeze_until=4", "encoder.text.lr_scale=0.5"],
         ["modality_balance=ogm_ge"],
         ["modality_balance=gradient_blend"],
     ],
 )
 def test_two_processes_take_the_steps_of_one(tuning: list[str], tables: Path, tmp_path: Path) -> None:
-    """One global batch, no dropout: the weights after an epoch agree, whatever the number of processes."""
+    """One global batch, no dropout: the weights after an epoch agree, whatever the number of processes.
+
+    With a gradient cache also where each process takes its part in two micro-batches.
+    """
     plain = ["task=[contrastive,classification]", "encoder.text.dropout=0", "fusion.dropout=0", "trainer.max_epochs=1"]
     plain += [
         "encoder.image.drop_path=0",
@@ -76,17 +82,14 @@ def test_two_processes_take_the_steps_of_one(tuning: list[str], tables: Path, tm
         *tuning,
     ]
     assert train(tables, tmp_path / "one", *plain).returncode == 0
-    ranks = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
-    assert train(tables, tmp_path / "two", *plain, *ranks).returncode == 0
+    parts = ["trainer.accumulate_grad_batches=2"] if "trainer.gradient_cache=true" in tuning else []
+    assert train(tables, tmp_path / "two", *plain, *RANKS, *parts).returncode == 0
     one, two = (
         torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
         for name in ("one", "two")
     )
     for name, weight in one.items():
         torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=1e-5, msg=name)
-
-
-RANKS = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
 
 @pytest.mark.parametrize(("ranks", "to_all"), [([], False), (RANKS, False), (["data.num_workers=1"], True)])

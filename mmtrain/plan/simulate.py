@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from mmtrain.build import build_callbacks, build_lit, build_model
 from mmtrain.data.module import DataModule
+from mmtrain.gradient_cache import cache_of
 from mmtrain.lit import LitModel
 from mmtrain.plan.watch import OnDevice, Watch, flop_counter, without_content
 from mmtrain.step_look import Run, StepLook
@@ -113,11 +114,12 @@ class Simulator:
 
     def _look(self, window: list[Batch]) -> StepLook:
         model = self.lit.model
+        cache = cache_of(self.lit.tasks, window, wanted=self.lit.gradient_cache)
 
         def run(number: int) -> Run:
             view = model.view(window[number])
-            sums = [task.loss(view.predictions(n), window[number])[0] for n, task in self.lit.tasks.items()]
-            return Run([s / len(window[number]) for s in sums], view)
+            sums = cache.losses(self.lit.tasks, view, number)
+            return Run([s / len(window[number]) for s in sums.values()], view)
 
         return StepLook(
             names=list(self.lit.tasks),
@@ -128,6 +130,7 @@ class Simulator:
             model=model,
             loss_scale=1.0,
             keeps=True,
+            prepare=lambda: cache.fill(lambda number: model.view(window[number])),
         )
 
     def _take(self, optimizer: Optimizer) -> None:

@@ -136,6 +136,10 @@ class Contrastive(nn.Module):
             sums.append(self._direction(rows, related, vectors[answers], present[answers]))
         return (sums[0][0] + sums[1][0]) / 2, sums[0][1]
 
+    def compares_with(self) -> list[Tensor]:
+        """The temperature, and the bias if there is one."""
+        return [self.log_scale] if self.bias is None else [self.log_scale, self.bias]
+
     def _direction(
         self, rows: tuple[Tensor, Tensor, Tensor], related: Related, gallery: Tensor, there: Tensor
     ) -> tuple[Tensor, Tensor]:

@@ -81,6 +81,22 @@ class Remembers(Protocol):
 
 
 @runtime_checkable
+class Compares(Protocol):
+    """A task whose loss compares rows with one another: its predictions are vectors by modality.
+
+    Of a batch its loss reads presence and keys alone.
+    """
+
+    def compares_with(self) -> Sequence[Tensor]:
+        """The parameters that the loss reads beside the predictions."""
+        ...
+
+    def loss(self, predictions: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See `Task`."""
+        ...
+
+
+@runtime_checkable
 class Staged(Protocol):
     """A task that does more in test than in validation, because it is slow."""
 
