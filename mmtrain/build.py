@@ -34,6 +34,8 @@ from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
 from mmtrain.duration import duration
 from mmtrain.errors import ConfigError
+from mmtrain.half_weights import NAME as HALF_WEIGHTS
+from mmtrain.half_weights import HalfWeights
 from mmtrain.layers.head import Decides
 from mmtrain.lit import LitModel, ShardedLitModel
 from mmtrain.loggers.csv import CSVMetrics
@@ -382,11 +384,13 @@ def build_trainer(
     cfg: DictConfig, *, monitor: str | None, resume_step: int | None, extra: Sequence[Callback] = ()
 ) -> Trainer:
     """The Lightning Trainer with its callbacks (and extra ones) and loggers."""
+    torch.backends.cudnn.allow_tf32 = cfg.trainer.tf32  # which torch allows unless told, but not for matrices
+    torch.set_float32_matmul_precision("high" if cfg.trainer.tf32 else "highest")
     options = _trainer_options(cfg)
     own: dict[str, Any] = {
         "callbacks": [*build_callbacks(cfg, monitor=monitor), *extra],
         "logger": build_loggers(cfg, resume_step=resume_step),
-        "plugins": [WholeCheckpoints(background=cfg.checkpoint.background)],
+        "plugins": [*options.pop("plugins", []), WholeCheckpoints(background=cfg.checkpoint.background)],
         "default_root_dir": cfg.run_dir,
         "num_sanity_val_steps": 0,
         "use_distributed_sampler": False,
@@ -399,6 +403,9 @@ def _trainer_options(cfg: DictConfig) -> dict[str, Any]:
     options = {str(k): v for k, v in cfg.trainer.items() if k not in OWN_TRAINER_KEYS}
     if options["strategy"] == SHARDED:  # by FSDP2; Lightning's strategy of that name is the one before it
         options["strategy"] = ShardedStrategy(num_ranks=int(os.environ.get("WORLD_SIZE", "1")))
+    if options["precision"] == HALF_WEIGHTS:
+        del options["precision"]  # the Trainer takes one or the other
+        options["plugins"] = [HalfWeights()]
     return options
 
 

@@ -30,6 +30,7 @@ from mmtrain.balance.fixed import Fixed
 from mmtrain.data.order import mix
 from mmtrain.distributed import gather_objects, rank, total, world_size
 from mmtrain.gradient_cache import cache_of
+from mmtrain.half_weights import HalfWeights, to_half
 from mmtrain.modality_balance.modality_balance import ModalityBalance
 from mmtrain.model import MultimodalModel, View
 from mmtrain.numerics import Cause, Skipped, Statistics, explain
@@ -509,6 +510,8 @@ class ShardedLitModel(LitModel):
         """Share them out, once; Lightning asks for that before each of fit and test."""
         assert self.device_mesh is not None
         plugin = self.trainer.precision_plugin
+        if isinstance(plugin, HalfWeights):  # Lightning leaves it to us here
+            to_half(self.model)
         mixed = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(str(plugin.precision))
         self.model.to(self.trainer.strategy.root_device)
         shard(self.model, self.device_mesh["data_parallel"], gathered_in=mixed)

@@ -82,7 +82,7 @@ NEEDED = (
 # knobs of configs/trainer that belong to the step and not to Lightning's Trainer
 OWN_TRAINER_KEYS = (
     *("accumulate_grad_batches", "gradient_clip_val", "compile", "max_time", "max_skipped"),
-    *("find_batch_size", "gradient_cache"),
+    *("find_batch_size", "gradient_cache", "tf32"),
 )
 # what build.py gives the Trainer itself
 GIVEN_TO_TRAINER = (
@@ -484,6 +484,21 @@ def rule_sharded(run: Composed) -> Iterator[str]:
         yield f"{what}, {but}\n    set trainer.precision=bf16-mixed"
 
 
+def rule_half_weights(run: Composed) -> Iterator[str]:
+    """Averages of weights in 16 bits do not move: a step of them is less than their last digit."""
+    if str(run.cfg.trainer.precision) not in ("bf16-true", "16-true"):
+        return
+    said = f"trainer.precision = {run.cfg.trainer.precision} ({run.where('trainer.precision')})"
+    for name, node in run.cfg.callbacks.items():
+        if str(node.get("_target_")).endswith((".EMA", "WeightAveraging")):
+            yield (
+                f"callbacks.{name} averages weights, but in 16 bits an average does not move: {said}\n"
+                f"    leave it out with ~callbacks.{name}, or set trainer.precision=bf16-mixed"
+            )
+    if str(run.cfg.trainer.precision) == "16-true":
+        yield f"{said}: small gradients are zero there\n    set trainer.precision to bf16-true or 16-mixed"
+
+
 Rule = Callable[[Composed], Iterator[str]]
 RULES: tuple[Rule, ...] = (
     rule_choices,
@@ -509,5 +524,6 @@ RULES: tuple[Rule, ...] = (
     rule_accelerator,
     rule_precision,
     rule_sharded,
+    rule_half_weights,
     rule_run_dir,
 )

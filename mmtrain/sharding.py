@@ -86,11 +86,18 @@ def exchange_whole(model: nn.Module) -> None:
 def norm_of(tensors: Sequence[Tensor]) -> Tensor:
     """The norm of all tensors together, over all ranks where these keep shares; the same everywhere."""
     shares = [t.to_local() for t in tensors if isinstance(t, DTensor)]
-    whole = torch.nn.utils.get_total_norm([t for t in tensors if not isinstance(t, DTensor)])
+    whole = _norm([t for t in tensors if not isinstance(t, DTensor)])
     if not shares:
         return whole
-    squared = total(torch.nn.utils.get_total_norm(shares).square())
+    squared = total(_norm(shares).square())
     return (squared + whole.to(squared.device).square()).sqrt()
+
+
+def _norm(tensors: Sequence[Tensor]) -> Tensor:
+    if all(t.dtype not in (torch.bfloat16, torch.float16) for t in tensors):
+        return torch.nn.utils.get_total_norm(list(tensors))
+    norms = [torch.linalg.vector_norm(t, dtype=torch.float32) for t in tensors]  # 16 bits have two or three digits
+    return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def clip(parameters: Sequence[nn.Parameter], max_norm: float, norm: Tensor) -> None:

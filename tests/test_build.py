@@ -76,6 +76,16 @@ def test_parts_that_need_no_data_are_tried_before_it_is_read_and_all_that_is_wro
     check_parts(compose([f"run_dir={tmp_path}"]))
 
 
+@pytest.mark.parametrize("tf32", [True, False])
+def test_products_of_float32_have_all_their_digits_unless_told(tf32: bool, tmp_path: object) -> None:
+    try:
+        build_trainer(compose([f"run_dir={tmp_path}", f"trainer.tf32={tf32}"]), monitor=None, resume_step=None)
+        assert torch.backends.cudnn.allow_tf32 is tf32
+        assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_a_key_of_lightning_that_no_file_has_is_passed_on(tmp_path: object) -> None:
     trainer = build_trainer(compose([f"run_dir={tmp_path}", "+trainer.num_nodes=1"]), monitor=None, resume_step=None)
     assert trainer.num_nodes == 1

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from mmtrain.build import build_callbacks, build_lit, build_model
 from mmtrain.data.module import DataModule
 from mmtrain.gradient_cache import cache_of
+from mmtrain.half_weights import to_half
 from mmtrain.lit import LitModel
 from mmtrain.plan.watch import OnDevice, Watch, flop_counter, without_content
 from mmtrain.step_look import Run, StepLook
@@ -22,7 +23,7 @@ from mmtrain.types import Batch
 
 NUM_SIMULATED = 2  # micro-batches of a step: from the second on, gradients are there already
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "bf16": torch.bfloat16, "16-mixed": torch.float16, "16": torch.float16}
-WHOLLY = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64": torch.float64, "64-true": torch.float64}
+WHOLLY = {"bf16-true": torch.bfloat16, "64": torch.float64, "64-true": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,9 @@ def simulator(cfg: DictConfig, data: DataModule, example: Batch, *, device: str)
         lit = build_lit(cfg, build_model(cfg, data))
         lit.model.train()
         dtype = WHOLLY.get(str(cfg.trainer.precision))
-        if dtype is not None:
+        if dtype is torch.bfloat16:
+            to_half(lit.model)
+        elif dtype is not None:
             lit.model.to(dtype)
     return Simulator(
         lit=lit,
