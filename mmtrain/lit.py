@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from mmtrain.attended import attention_mass
@@ -29,6 +29,7 @@ from mmtrain.balance.balance import Balance
 from mmtrain.balance.fixed import Fixed
 from mmtrain.data.order import mix
 from mmtrain.distributed import gather_objects, rank, total, world_size
+from mmtrain.following import Following
 from mmtrain.gradient_cache import cache_of
 from mmtrain.half_weights import HalfWeights, to_half
 from mmtrain.modality_balance.modality_balance import ModalityBalance
@@ -105,6 +106,10 @@ class LitModel(LightningModule):
         self._skipped_in_row = 0
         self.tell_skipped: Callable[[Skipped], None] = lambda skipped: None
         self.name_row: Callable[[str, int], str] = lambda stage, row: str(row)
+        self.retuned: Sequence[
+            str
+        ] = ()  # options of the optimizer that are not those of the checkpoint it goes on from
+        self._asked: list[dict[str, Any]] = []  # of the optimizer, by group
         self.step_of_weights: int | None = None  # where the weights come from a checkpoint that is only looked at
 
     # ---------------------------------------------------------------- training
@@ -288,6 +293,13 @@ class LitModel(LightningModule):
         if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
             return plugin.scaler.get_scale()
         return 1.0
+
+    def on_train_start(self) -> None:
+        """Where a run goes on with other options of its optimizer, these are what counts."""
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        for group, asked in zip(optimizer.param_groups, self._asked, strict=True):
+            group.update({name: asked[name] for name in self.retuned if name in asked and name != "lr"})
 
     def on_train_epoch_start(self) -> None:
         """Start the clock of samples per second."""
@@ -478,21 +490,32 @@ class LitModel(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Weight matrices decay; biases, norms, positions, tokens and temperatures do not. Encoders have rates."""
-        rates = self._rates()
-        groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
-        for name, p in self.named_parameters():
-            if p.requires_grad:  # an optimizer does not take shares and what is whole together
-                groups.setdefault((rates.get(id(p), 1.0), _decays(name, p), isinstance(p, DTensor)), []).append(p)
-        # that of the heads first: its learning rate is the one that is logged
-        sorted_groups = sorted(groups.items(), key=lambda item: (item[0][0] != 1.0, -item[0][0], not item[0][1]))
-        optimizer = self.make_optimizer(
-            [{"params": ps} if decays else {"params": ps, "weight_decay": 0.0} for (_, decays, _), ps in sorted_groups]
-        )
-        for group, ((rate, _, _), _) in zip(optimizer.param_groups, sorted_groups, strict=True):
+        asked: list[dict[str, Any]] = []
+        rates = []
+        for rate, decays, parameters in self.parameter_groups():
+            # an optimizer does not take shares and what is whole together
+            kinds = ([p for p in parameters if isinstance(p, DTensor) is shared] for shared in (False, True))
+            for alike in filter(None, kinds):
+                asked.append({"params": alike} if decays else {"params": alike, "weight_decay": 0.0})
+                rates.append(rate)
+        optimizer = self.make_optimizer(asked)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] *= rate
         steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, steps))
+        scheduler = Following(optimizer, lambda step: self.schedule(step, steps))
+        self._asked = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def parameter_groups(self) -> list[tuple[float, bool, list[nn.Parameter]]]:
+        """What learns, in the order of checkpoints, whoever keeps what: (rate over that of the run, decays, them)."""
+        rates = self._rates()
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for name, p in self.named_parameters():
+            if p.requires_grad:
+                groups.setdefault((rates.get(id(p), 1.0), _decays(name, p)), []).append(p)
+        # that of the heads first: its learning rate is the one that is logged
+        ordered = sorted(groups, key=lambda key: (key[0] != 1.0, -key[0], not key[1]))
+        return [(*key, groups[key]) for key in ordered]
 
     def _rates(self) -> dict[int, float]:
         """By the id of a parameter, its learning rate over that of the run; an encoder's holds inside it, too."""

@@ -50,7 +50,7 @@ from mmtrain.model import View
 from mmtrain.numerics import Diverged
 from mmtrain.report.report import write_report
 from mmtrain.report.table import metrics_table
-from mmtrain.same_run import check_same_run, facts_of
+from mmtrain.same_run import check_same_run, facts_of, retuned
 from mmtrain.sharding import load_weights
 from mmtrain.transfer import take_weights
 from mmtrain.types import Attended
@@ -107,6 +107,7 @@ def fit(cfg: DictConfig) -> None:
         facts = facts_of(cfg, data.digest("train"))
         notes = check_same_run(checkpoint["mmtrain"]["facts"], facts, resume, allow=cfg.resume_allow)
         data.notes += notes
+        lit.retuned = retuned(checkpoint["mmtrain"]["facts"], facts)
     record = Record(cfg, lit, data, footprint)
     if is_main():
         for note in data.notes:

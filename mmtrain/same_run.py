@@ -95,3 +95,9 @@ def check_same_run(
         + (f"{pass_by}, " if pass_by else "")
         + f"or start a new run with init_from={path}"
     )
+
+
+def retuned(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The options of the optimizer that differ from those of the checkpoint, such as weight_decay."""
+    of_optimizer = [key for key in now if key.startswith("optimizer.") and now[key] != before.get(key)]
+    return [key.removeprefix("optimizer.") for key in of_optimizer]

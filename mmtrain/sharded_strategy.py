@@ -6,16 +6,25 @@ the order of the model.)
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.strategies import ModelParallelStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from mmtrain.sharding import load_weights
+
+
+@runtime_checkable
+class GroupsParameters(Protocol):
+    """What the strategy asks of the LightningModule."""
+
+    def parameter_groups(self) -> list[tuple[float, bool, list[nn.Parameter]]]:
+        """What learns, in the order of checkpoints; in each group those that have the same options."""
+        ...
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -44,18 +53,40 @@ class ShardedStrategy(ModelParallelStrategy):
         load_weights(self.lightning_module, checkpoint["state_dict"])
 
     def optimizer_state(self, optimizer: Optimizer | LightningOptimizer) -> dict[str, Any]:
-        """As of any optimizer, with whole tensors on the CPU; every rank has to ask for it."""
+        """As of a run whose ranks keep everything, with whole tensors on the CPU; every rank has to ask for it."""
         plain = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-        found = plain.state_dict()
-        found["state"] = {number: _whole(state) for number, state in found["state"].items()}
-        return found
+        options = {id(p): group for group in plain.param_groups for p in group["params"]}
+        state: dict[int, dict[str, Any]] = {}
+        groups: list[dict[str, Any]] = []
+        first = 0
+        for parameters in self._groups():
+            numbers = list(range(first, first + len(parameters)))
+            kept = {n: plain.state[p] for n, p in zip(numbers, parameters, strict=True) if p in plain.state}
+            state |= {number: _whole(found) for number, found in kept.items()}
+            groups.append({**options[id(parameters[0])], "params": numbers})
+            first += len(parameters)
+        return {"state": state, "param_groups": groups}
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Each rank takes its share of whole moments."""
+        ordered = [p for parameters in self._groups() for p in parameters]
         for optimizer, found in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            state = {number: _shares(kept, parameters[number]) for number, kept in found["state"].items()}
-            optimizer.load_state_dict({**found, "state": state})
+            kept = {id(ordered[number]): state for number, state in found["state"].items()}
+            options = {id(ordered[number]): group for group in found["param_groups"] for number in group["params"]}
+            state: dict[int, dict[str, Any]] = {}
+            groups: list[dict[str, Any]] = []
+            for group in optimizer.param_groups:
+                first = sum(len(before["params"]) for before in groups)
+                numbers = range(first, first + len(group["params"]))
+                for number, p in zip(numbers, group["params"], strict=True):
+                    if id(p) in kept:
+                        state[number] = _shares(kept[id(p)], p)
+                groups.append({**options[id(group["params"][0])], "params": list(numbers)})
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+    def _groups(self) -> list[list[nn.Parameter]]:
+        assert isinstance(self.lightning_module, GroupsParameters)
+        return [parameters for _, _, parameters in self.lightning_module.parameter_groups()]
 
 
 def _whole(state: Mapping[str, Any]) -> dict[str, Any]:

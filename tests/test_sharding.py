@@ -17,6 +17,11 @@ from tests.test_distributed import BOTH, IMAGE_ONLY, MIXED, TASKS, TEXT_ONLY, Ro
 from tests.test_processes import train
 from tests.tiny import make_tables
 
+NO_DROPOUT = [
+    *("encoder.image.dropout", "encoder.image.drop_path", "encoder.text.dropout", "fusion.dropout"),
+    *("task.classification.dropout", "task.captioning.decoder.dropout", "task.contrastive.dropout"),
+]
+
 
 def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
@@ -74,31 +79,43 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_run_is_that_of_ranks_that_keep_everything(tables: Path, tmp_path: Path) -> None:
-    """Gone on with after an epoch; its checkpoint is one of whole weights."""
-    ranks = ["trainer.accelerator=cpu", "trainer.devices=2", "~callbacks.ema"]
-    calm = [
-        "task=[contrastive,classification,captioning]",
-        "optimizer.eps=1e-3",
-        "schedule=constant",
+def test_a_run_goes_on_with_other_ranks_and_strategies(tables: Path, tmp_path: Path) -> None:
+    """Two ranks that keep shares, then three, then one process: checkpoints are those of a run that never changed."""
+    plain = ["task=[contrastive,classification,captioning]", "optimizer.eps=1e-3", "schedule=constant"]
+    plain += [
         "schedule.warmup=0",
+        "data.batch_size=12",
+        "encoder.image.checkpointing=true",
+        "~callbacks.ema",
+        "trainer.gradient_cache=true",
     ]
-    calm += ["trainer.accumulate_grad_batches=2", "encoder.image.checkpointing=true", *ranks]
-    assert train(tables, tmp_path / "whole", "trainer=ddp", "trainer.max_epochs=2", *calm).returncode == 0
-    half = train(tables, tmp_path / "shared", "trainer=fsdp", "trainer.max_epochs=1", *calm)
-    assert half.returncode == 0, half.stderr
-    go_on = ["trainer.max_epochs=2", "resume=auto", "resume_allow=[trainer.max_epochs]"]
-    more = train(tables, tmp_path / "shared", "trainer=fsdp", *go_on, *calm)
-    assert more.returncode == 0, more.stderr
+    plain += [f"{key}=0" for key in NO_DROPOUT]
+    assert train(tables, tmp_path / "calm", "trainer.max_epochs=3", *plain).returncode == 0
+    again = ["resume=auto", "resume_allow=[trainer.max_epochs]"]
+    for epochs, devices in ((1, 2), (2, 3)):
+        shared = [
+            "trainer=fsdp",
+            "trainer.accelerator=cpu",
+            "trainer.accumulate_grad_batches=2",
+            f"trainer.devices={devices}",
+        ]
+        done = train(tables, tmp_path / "moved", *shared, f"trainer.max_epochs={epochs}", *again, *plain)
+        assert done.returncode == 0, done.stderr
+    done = train(tables, tmp_path / "moved", "trainer.max_epochs=3", *again, *plain)
+    assert done.returncode == 0, done.stderr
     one, two = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "shared")
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("calm", "moved")
     )
     assert one["global_step"] == two["global_step"]
     assert one["state_dict"].keys() == two["state_dict"].keys()
     for name, weight in one["state_dict"].items():
         torch.testing.assert_close(two["state_dict"][name], weight, rtol=1e-4, atol=1e-5, msg=name)
+    states = one["optimizer_states"][0], two["optimizer_states"][0]
+    assert [g["params"] for g in states[0]["param_groups"]] == [g["params"] for g in states[1]["param_groups"]]
+    for number, moments in states[0]["state"].items():
+        torch.testing.assert_close(states[1]["state"][number], moments, rtol=1e-3, atol=1e-5)
     losses = [
         [row["train/loss"] for row in csv.DictReader((tmp_path / name / "metrics.csv").open()) if row["train/loss"]]
-        for name in ("whole", "shared")
+        for name in ("calm", "moved")
     ]
     assert [float(x) for x in losses[0]] == pytest.approx([float(x) for x in losses[1]], rel=1e-3)
