@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mmtrain.checks import faults_of, with_overrides_of_run
+from mmtrain.slurm import take_rank
 
 CONFIG_NAME = "train"
 STOPPED = (130, 143)  # by Ctrl-C, by SIGTERM
@@ -32,6 +33,7 @@ def main() -> None:
     """`mmtrain` and `python train.py`."""
     # threads that wait for work give their core away: with a loader or another run beside them, spinning costs 5 times
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    take_rank(os.environ)
     sys.path.insert(0, str(Path.cwd()))  # the user's own classes, as `python -m` would find them
     parser = get_args_parser()
     if dashed := with_dashes(sys.argv[1:], [flag for action in parser._actions for flag in action.option_strings]):
@@ -149,13 +151,7 @@ class Job:
             if status:
                 return status
         devices = self.cfg.trainer.devices
-        if (
-            isinstance(devices, int)
-            and devices > 1
-            and self.cfg.mode != "plan"
-            and "LOCAL_RANK" not in os.environ
-            and "SLURM_NTASKS" not in os.environ
-        ):
+        if isinstance(devices, int) and devices > 1 and self.cfg.mode != "plan" and "LOCAL_RANK" not in os.environ:
             from mmtrain.launch import launch
 
             with tempfile.TemporaryDirectory() as folder:

@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from mmtrain.slurm import without_slurm
+
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 GRACE_SECONDS = 5.0  # for the others to notice that one has ended
 
@@ -21,7 +23,11 @@ GRACE_SECONDS = 5.0  # for the others to notice that one has ended
 def launch(config_file: Path, num_processes: int) -> int:
     """Run `python -m mmtrain.run CONFIG_FILE` as so many ranks and give their common exit status."""
     port = _free_port()
-    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_processes)}
+    environment = without_slurm(os.environ) | {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(num_processes),
+    }
     environment["MMTRAIN_LAUNCHER"] = str(os.getpid())  # so that a rank can be told from those of other runs
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # the user's own classes are found there too
     threads = max(1, (os.cpu_count() or 1) // num_processes)

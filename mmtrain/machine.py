@@ -63,7 +63,7 @@ def _is_here(run: Composed) -> bool:
 
 def _is_rank() -> bool:
     """Whether somebody else started the ranks and shared the machine among them."""
-    return "LOCAL_RANK" in os.environ or "SLURM_NTASKS" in os.environ
+    return "LOCAL_RANK" in os.environ
 
 
 def _devices(run: Composed) -> list[int]:
@@ -75,6 +75,16 @@ def _devices(run: Composed) -> list[int]:
     if not all(word.isdecimal() for word in words):
         return [0]
     return list(map(int, words)) if len(words) > 1 else list(range(int(words[0])))
+
+
+def rule_common_folder(run: Composed) -> Iterator[str]:
+    """Ranks that somebody else starts compose by themselves, and must come to one folder."""
+    several = _is_rank() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and _is_here(run) and "run_dir" not in run.set_by and "now" in str(run.raw["run_dir"]):
+        yield (
+            "run_dir is a time, which is another one for each process of this run"
+            f" ({run.file_of('run_dir')})\n    set run_dir=DIR"
+        )
 
 
 def rule_workers(run: Composed) -> Iterator[str]:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from mmtrain.composed import Composed
 from mmtrain.data_rules import rule_tables
 from mmtrain.duration import duration
-from mmtrain.machine import rule_accelerator, rule_gpus, rule_precision, rule_run_dir, rule_workers
+from mmtrain.machine import rule_accelerator, rule_common_folder, rule_gpus, rule_precision, rule_run_dir, rule_workers
 from mmtrain.reads import needed_by
 from mmtrain.targets import fault_of, parameters_of
 
@@ -525,5 +525,6 @@ RULES: tuple[Rule, ...] = (
     rule_precision,
     rule_sharded,
     rule_half_weights,
+    rule_common_folder,
     rule_run_dir,
 )

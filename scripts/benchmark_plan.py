@@ -4,7 +4,8 @@
 
 Each configuration is planned and then trained for a few steps in a process of its own. Memory is the most that its
 tensors take, and the most that the process has over what it had before the model was built (on a GPU: what torch says
-of it). The C library is told to give back what is freed: as a run has it, it keeps that and what lies between, and the
+of it). Steps a second are those without counting, beside what the plan would say with the operations a second of the first
+configuration (plan.flops_per_second). The C library is told to give back what is freed: as a run has it, it keeps that and what lies between, and the
 process has more. NUMBER chooses among the configurations, from 0. What follows `--` holds for all of them, such as
 trainer.precision=bf16-mixed.
 
@@ -19,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -56,7 +58,10 @@ def measure(overrides: list[str]) -> None:
         """Counts the operations and the tensors of the last step."""
 
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-            """Begin at the last step, when the peak of the process has been seen."""
+            """Begin at the last step, when the peak of the process has been seen and the others were timed."""
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            times.setdefault(trainer.global_step, time.perf_counter())
             if trainer.global_step < STEPS - 1:
                 return
             found["process"] = footprint.peak
@@ -70,7 +75,8 @@ def measure(overrides: list[str]) -> None:
             watch.hold("averages", (t for model in averages for t in tensors_of(model.module.model)))
             watch.__enter__()
 
-    found: dict[str, int | None] = {}
+    found: dict[str, float | None] = {}
+    times: dict[int, float] = {}
     counter, watch = flop_counter(), Watch(answers=False)
     cfg = compose(overrides)
     sharded = cfg.trainer.strategy == "fsdp"
@@ -87,6 +93,7 @@ def measure(overrides: list[str]) -> None:
         found["tensors"] = watch.peak.total()
     counter.__exit__(None, None, None)
     found |= {"flops": counter.get_total_flops(), "parameters": sum(p.numel() for p in lit.model.parameters())}
+    found["steps_per_second"] = (STEPS - 2) / (times[STEPS - 1] - times[1])
     print(json.dumps(found))
 
 
@@ -103,13 +110,17 @@ def main() -> None:
         measure(args.measure)
         return
     table = Table(
-        "configuration", "parameters", "GFLOP", "counted", "ratio", "MiB", "tensors", "ratio", "process", "ratio"
+        *("configuration", "parameters", "GFLOP", "counted", "ratio", "MiB", "tensors", "ratio", "process", "ratio"),
+        *("steps/s", "by the first's rate"),
     )
+    rate = None  # floating-point operations a second of the first configuration
     for number, (name, overrides) in enumerate(BY_NAME.items()):
         if args.numbers and number not in args.numbers:
             continue
         plan, found = plan_and_run([*overrides.split(), f"trainer={args.device}", *more], args.ranks)
         same = "equal" if plan["parameters"]["total"] == found["parameters"] else f"NOT {found['parameters']:,}"
+        speed = found["steps_per_second"]
+        rate = rate or found["flops"] * speed
         flops, memory = plan["flops"]["step"], plan["memory"]["total"]
         table.add_row(
             name,
@@ -122,6 +133,8 @@ def main() -> None:
             f"{memory / found['tensors']:.3f}" if "tensors" in found else "",
             f"{found['process'] / 2**20:.0f}",
             f"{memory / found['process']:.3f}",
+            f"{speed:.3f}",
+            f"{rate / flops:.3f}",
         )
     Console(width=150).print(table)
 
@@ -140,7 +153,7 @@ def plan_and_run(overrides: list[str], ranks: int) -> tuple[dict[str, Any], dict
         shared = ["trainer.strategy=fsdp", "~callbacks.ema"] if ranks else []
         run(["train.py", "mode=plan", *said, *shared, *([f"plan.devices={ranks}"] if ranks else [])])
         plan = json.loads(Path(folder, "plan.json").read_text(encoding="utf-8"))
-        nodes = [*shared, f"+trainer.num_nodes={ranks}"] if ranks else []
+        nodes = [*shared, f"trainer.num_nodes={ranks}"] if ranks else []
         command = [__file__, "--measure", *said, *nodes]
         with ThreadPoolExecutor(max_workers=max(1, ranks)) as pool:
             port = free_port()

@@ -4,6 +4,7 @@ python scripts/write_compatibility.py
 """
 
 import contextlib
+import os
 import shlex
 import tempfile
 from pathlib import Path
@@ -31,6 +32,7 @@ BROKEN_BY = {
     "rule_step_split": "data.batch_size=2 trainer.accumulate_grad_batches=4",
     "rule_half_weights": "trainer.precision=bf16-true",
     "rule_sharded": "trainer=fsdp trainer.precision=16-mixed ~callbacks.ema",
+    "rule_common_folder": "torchrun --nproc-per-node 2 train.py trainer=ddp",
     "rule_duration": "trainer.max_epochs=0",
     "rule_max_time": "trainer.max_time=5",
     "rule_monitor": "monitor=val/loss",
@@ -81,12 +83,15 @@ def page() -> str:
     parts = [INTRODUCTION]
     for rule in RULES:
         line = BROKEN_BY[rule.__name__]
+        command = line if "train.py" in line else f"python train.py {line}"
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), patch.multiple(machine, **MACHINE):
             Path("mydata").mkdir()
             Path("mydata/train.csv").write_text("path,title,kind\na.jpg,a cat that sleeps,cat\n", encoding="utf-8")
-            said = faults_of(config_dir(), None, shlex.split(line), multirun=False)
+            ranks = {"LOCAL_RANK": "0", "WORLD_SIZE": "2"} if command.startswith("torchrun") else {}
+            with patch.dict(os.environ, ranks):
+                said = faults_of(config_dir(), None, shlex.split(command.partition("train.py ")[2]), multirun=False)
         shown = "\n".join(f"    {row}" for fault in said[:1] for row in fault.splitlines())
-        parts.append(f"## {(rule.__doc__ or '').strip()}\n\n    $ python train.py {line}\n{shown}\n")
+        parts.append(f"## {(rule.__doc__ or '').strip()}\n\n    $ {command}\n{shown}\n")
     return "\n".join(parts)
 
 

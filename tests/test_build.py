@@ -88,8 +88,10 @@ def test_products_of_float32_have_all_their_digits_unless_told(tf32: bool, tmp_p
 
 
 def test_a_key_of_lightning_that_no_file_has_is_passed_on(tmp_path: object) -> None:
-    trainer = build_trainer(compose([f"run_dir={tmp_path}", "+trainer.num_nodes=1"]), monitor=None, resume_step=None)
-    assert trainer.num_nodes == 1
+    trainer = build_trainer(
+        compose([f"run_dir={tmp_path}", "+trainer.inference_mode=false"]), monitor=None, resume_step=None
+    )
+    assert trainer.test_loop.inference_mode is False
 
 
 @pytest.mark.parametrize("added", [{}, {"size": 1}])

@@ -68,7 +68,7 @@ def test_what_is_not_there_is_said_with_the_nearest_name_all_at_once() -> None:
         ("encoder=vit", "encoder=resnet"),
         ("encoder.image.depth=2", "~encoder.image"),
         ("encoder.image.depth=2", "encoder.image={_target_:mmtrain.encoders.image.cnn.CNN}"),
-        ("+trainer.num_nodes=1", "++trainer.num_nodes=2"),
+        ("+trainer.inference_mode=true", "++trainer.inference_mode=false"),
     ],
 )
 def test_an_override_that_another_one_undoes_is_named(earlier: str, later: str) -> None:

@@ -290,6 +290,7 @@ BAD = {
             "    set checkpoint.mode to min",
         ),
     ],
+    "rule_half_weights": [],  # tests/test_half_weights.py
     "rule_sharded": [
         (
             "trainer.strategy=fsdp",
@@ -324,7 +325,15 @@ BAD = {
 }
 BAD |= {
     rule: []
-    for rule in ("rule_tables", "rule_workers", "rule_gpus", "rule_accelerator", "rule_precision", "rule_run_dir")
+    for rule in (
+        "rule_tables",
+        "rule_workers",
+        "rule_gpus",
+        "rule_accelerator",
+        "rule_precision",
+        "rule_run_dir",
+        "rule_common_folder",
+    )
 }
 
 
