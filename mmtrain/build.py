@@ -28,6 +28,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from mmtrain.callbacks.interruptions import Interruptions
+from mmtrain.callbacks.profile import Profile
 from mmtrain.callbacks.progress import Progress
 from mmtrain.command import CONFIG_NAME, config_dir
 from mmtrain.data.kinds import Worded
@@ -478,6 +479,7 @@ def build_callbacks(cfg: DictConfig, *, monitor: str | None) -> list[Callback]:
         every_minutes=cfg.checkpoint.every_minutes,
         max_time=duration(cfg.trainer.max_time),
     )
+    own += [Profile(cfg.run_dir)] if cfg.trainer.profile else []
     return [*own, *_pruning(cfg, monitor), best, last, interruptions, Progress()]
 
 

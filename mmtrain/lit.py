@@ -7,7 +7,7 @@ samples fall into micro-batches and ranks does not weigh them differently.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from functools import partial
 from typing import Any, cast
@@ -114,6 +114,10 @@ class LitModel(LightningModule):
 
     # ---------------------------------------------------------------- training
 
+    def span(self, name: str) -> AbstractContextManager[object]:
+        """Nothing, unless somebody wants to know how long this part of a step takes and puts a clock here."""
+        return nullcontext()
+
     def training_step(self, window: list[Batch], batch_idx: int) -> None:
         """One optimizer step over the micro-batches of this rank."""
         counts = self._counts(window)
@@ -140,7 +144,8 @@ class LitModel(LightningModule):
                     loss = loss if own is None else loss + own
                 # DDP waits for a gradient of every parameter that can have one
                 waits = world_size() > 1 and not self._is_shared
-                self.manual_backward(loss + sum((p * 0.0).sum() for p in wait_for) if waits else loss)
+                with self.span("backward"):
+                    self.manual_backward(loss + sum((p * 0.0).sum() for p in wait_for) if waits else loss)
         if self._is_shared:
             exchange_whole(self)
         for p in wait_for:
@@ -152,7 +157,8 @@ class LitModel(LightningModule):
         learning_rate = optimizer.param_groups[0]["lr"]  # of this step; the schedule goes on to that of the next
         skipped = self._skipped(window, means, norm)
         if skipped is None:
-            optimizer.step()
+            with self.span("optimizer"):
+                optimizer.step()
             schedule.step()
             self._end_step(look, means)
         else:

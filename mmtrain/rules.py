@@ -82,7 +82,7 @@ NEEDED = (
 # knobs of configs/trainer that belong to the step and not to Lightning's Trainer
 OWN_TRAINER_KEYS = (
     *("accumulate_grad_batches", "gradient_clip_val", "compile", "max_time", "max_skipped"),
-    *("find_batch_size", "gradient_cache", "tf32"),
+    *("find_batch_size", "gradient_cache", "profile", "tf32"),
 )
 # what build.py gives the Trainer itself
 GIVEN_TO_TRAINER = (

@@ -20,7 +20,13 @@ FREE = (
         "trainer.strategy",
         "trainer.accumulate_grad_batches",
     ),
-    *("trainer.log_every_n_steps", "trainer.max_time", "trainer.compile", "trainer.limit_test_batches"),
+    *(
+        "trainer.log_every_n_steps",
+        "trainer.max_time",
+        "trainer.compile",
+        "trainer.profile",
+        "trainer.limit_test_batches",
+    ),
     *("plan", "trial", "trainer.find_batch_size"),
     *("data.num_workers", "data.pin_memory", "data.eval_batch_size", "data.max_bad"),
 )

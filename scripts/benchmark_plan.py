@@ -4,10 +4,10 @@
 
 Each configuration is planned and then trained for a few steps in a process of its own. Memory is the most that its
 tensors take, and the most that the process has over what it had before the model was built (on a GPU: what torch says
-of it). Steps a second are those without counting, beside what the plan would say with the operations a second of the first
-configuration (plan.flops_per_second). The C library is told to give back what is freed: as a run has it, it keeps that and what lies between, and the
-process has more. NUMBER chooses among the configurations, from 0. What follows `--` holds for all of them, such as
-trainer.precision=bf16-mixed.
+of it). The C library is told to give back what is freed: as a run has it, it keeps that and what lies between, and the
+process has more. Steps a second are those without counting, beside what the plan says (plan.flops_per_second) with the
+operations a second of the first configuration. NUMBER chooses among the configurations, from 0. What follows `--` holds
+for all of them, such as trainer.precision=bf16-mixed.
 
 With --ranks so many processes share the weights (FSDP2), each as a node of its own. Tensors are not counted then: those
 that FSDP frees keep their storage.
