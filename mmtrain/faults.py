@@ -9,7 +9,13 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
+from mmtrain.distributed import rank, world_size
 from mmtrain.sizes import readable
+
+# gloo and NCCL say so
+PEER_GONE = re.compile(
+    r"Connection (reset|closed) by peer|remote process exited|Read error|ncclRemoteError", re.IGNORECASE
+)
 
 
 def explained(error: BaseException, cfg: DictConfig) -> str | None:
@@ -28,6 +34,11 @@ def explained(error: BaseException, cfg: DictConfig) -> str | None:
         return _worker_gone(f"{text} {error.__cause__ or ''}", cfg)  # torch says the signal in one of the two
     if isinstance(error, EOFError | ConnectionError) and _is_from_worker(error):  # it was just handing a batch over
         return _worker_gone("", cfg)
+    if isinstance(error, RuntimeError) and world_size() > 1 and PEER_GONE.search(text):
+        return (
+            f"another process of this run is gone, and rank {rank()} with it; why, that one has said, if it could\n"
+            "    go on with resume=auto"
+        )
     return None
 
 

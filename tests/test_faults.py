@@ -104,3 +104,22 @@ def test_a_full_disk_is_no_traceback(
 def test_a_fault_of_the_program_is_not_explained_away() -> None:
     assert explained(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), compose([])) is None
     assert explained(KeyError("DataLoader worker"), compose([])) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[/x/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:3231: Connection reset by peer. This is typically",
+        "[../gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.2]:1234",
+        "NCCL error: remote process exited or there was a network error",
+    ],
+)
+def test_a_rank_that_others_have_left_says_so(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = compose([])
+    assert explained(RuntimeError(said), cfg) is None, "alone it cannot be that"
+    monkeypatch.setattr("mmtrain.faults.world_size", lambda: 2)
+    monkeypatch.setattr("mmtrain.faults.rank", lambda: 1)
+    assert explained(RuntimeError(said), cfg) == (
+        "another process of this run is gone, and rank 1 with it; why, that one has said, if it could\n"
+        "    go on with resume=auto"
+    )
