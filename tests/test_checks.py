@@ -248,6 +248,7 @@ def test_a_range_wants_a_sweeper_that_draws_from_it() -> None:
     ]
     assert faults("optimizer.lr=interval(0.1,1)", "hydra/sweeper=optuna", multirun=True) == []
     assert faults("sweep=optimizer", "fusion=sum,concat", multirun=True) == []
+    assert faults("sweep=architecture", multirun=True) == []
 
 
 def test_both_ends_of_a_range_and_every_option_are_looked_at() -> None:
