@@ -19,6 +19,7 @@ from mmtrain.report.table import digits
 MAX_KNOBS = 8
 MAX_TICKS = 8  # of names on one axis
 HEIGHT, INCHES_A_KNOB = 3.4, 1.45
+GAP = 0.06  # between marks, as a share of an axis
 SPREAD = 30.0  # numbers that differ by more are drawn on a logarithmic axis
 SHADES = LinearSegmentedColormap.from_list("runs", ["#8a94a0", "#3f7fd0", "#d97a2b"])  # poor, middling, good
 
@@ -92,12 +93,18 @@ def _places(settings: Sequence[str]) -> tuple[list[float], list[tuple[float, str
         first, last = min(scaled), max(scaled)
         places = [(n - first) / (last - first) if last > first else 0.5 for n in scaled]
         by_name = dict(zip(settings, places, strict=True))
-        few = (
-            names
-            if len(names) <= MAX_TICKS
-            else [min(names, key=by_name.__getitem__), max(names, key=by_name.__getitem__)]
-        )
-        return places, [(by_name[name], name) for name in few]
+        return places, _apart([(by_name[name], name) for name in names])
     rows = {name: i / max(1, len(names) - 1) if len(names) > 1 else 0.5 for i, name in enumerate(sorted(names))}
     step = max(1, -(-len(rows) // (2 * MAX_TICKS)))
     return [rows[s] for s in settings], [(height, name) for name, height in list(rows.items())[::step]]
+
+
+def _apart(marks: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Marks that do not stand on one another; the two ends always do."""
+    first, *others = sorted(marks)
+    kept = [first]
+    last = others[-1] if others else first
+    for mark in others[:-1]:
+        if mark[0] - kept[-1][0] >= GAP <= last[0] - mark[0]:
+            kept.append(mark)
+    return [*kept, *([last] if last[0] > first[0] else [])]

@@ -170,6 +170,11 @@ def _repeated(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list
     return repeated(runs, larger_is_better=larger_is_better)
 
 
+def _alone(overrides: Sequence[str]) -> list[str]:
+    """What a run is told that is none of a sweep."""
+    return [o for o in overrides if o.split("=")[0].lstrip("+~") != "sweep"]
+
+
 def _contents(
     folder: Path, rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], again: Sequence[Repeated]
 ) -> dict[str, Any]:
@@ -191,7 +196,7 @@ def _contents(
         "metric": metric,
         "columns": _test_columns(rows),
         "best": best,
-        "command": None if best is None else shlex.join(["python", "train.py", *best["whole"]]),
+        "command": None if best is None else shlex.join(["python", "train.py", *_alone(best["whole"])]),
         "drawn": drawn,
         "left_out": max(0, len(knobs) - MAX_KNOBS) if drawn else 0,
         "importances": ranked,

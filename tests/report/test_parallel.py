@@ -41,7 +41,10 @@ def test_axes_name_knobs_settings_and_the_metric() -> None:
 def test_numbers_far_apart_are_drawn_by_their_logarithm() -> None:
     places, marks = _places(["1", "0.1", "0.001"])
     assert places == pytest.approx([1.0, 2 / 3, 0.0])
-    assert dict(map(reversed, marks)) == pytest.approx({"1": 1.0, "0.1": 2 / 3, "0.001": 0.0})  # type: ignore[arg-type]
+    assert [name for _, name in marks] == ["0.001", "0.1", "1"]
+    assert [height for height, _ in marks] == pytest.approx([0.0, 2 / 3, 1.0])
+    _, marks = _places(["0", "1", "2", "50", "99", "100"])
+    assert [name for _, name in marks] == ["0", "50", "100"], "not on one another"
     places, _ = _places(["1", "2", "5"])
     assert places == [0.0, 0.25, 1.0]
 
