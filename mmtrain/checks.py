@@ -231,6 +231,10 @@ class Composer:
         mend = f"write {foreign}" if foreign and key.startswith("data.columns.") else mend
         if key == "data.root":
             mend = f"write {foreign} for your own tables\n    {mend}"
+        if key.startswith("hydra."):
+            part = self.compose(good).hydra
+            known = [f"hydra.{name}" for name, _ in _values(OmegaConf.to_container(part, resolve=False))]
+            return f"{override}: there is no key {key}\n    {_nearest(key, known) or 'see `--cfg hydra` for every key'}"
         mend = mend or (f"write {foreign}" if foreign and not same else _nearest(key, names))
         return f"{override}: there is no key {key}\n    {mend or 'see `python train.py --cfg job` for every key'}"
 

@@ -39,6 +39,12 @@ ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(
         ("model", "backbone", "arch", "vision_tower"), "encoder=NAME, or encoder/image=NAME for one modality"
     ),
+    **dict.fromkeys(
+        ("accumulate", "accumulation", "grad_accum", "gradient_accumulation_steps", "accumulation_steps"),
+        "trainer.accumulate_grad_batches=N",
+    ),
+    **dict.fromkeys(("n_trials", "num_trials", "trials"), "hydra.sweeper.n_trials=N, with -m hydra/sweeper=optuna"),
+    **dict.fromkeys(("nodes", "nnodes"), "trainer.num_nodes=N"),
     **dict.fromkeys(("fp16", "amp"), "trainer.precision=16-mixed"),
     **dict.fromkeys(("bf16",), "trainer.precision=bf16-mixed"),
 }
@@ -161,5 +167,6 @@ def _quoted(key: str, value: str) -> str:
 
 
 def nearest(word: str, known: Sequence[str]) -> list[str]:
-    """The options that are written nearly so, and those that begin so."""
-    return [*difflib.get_close_matches(word, known, n=1), *(name for name in known if name.startswith(word))]
+    """The options that are written nearly so, those that begin so, and those of whose words it is one."""
+    near = [*difflib.get_close_matches(word, known, n=1), *(name for name in known if name.startswith(word))]
+    return near or [name for name in known if word in name.split("_")]
