@@ -55,6 +55,17 @@ def faults_of(config_dir: Path, extra_dir: str | None, overrides: list[str], *, 
         GlobalHydra.instance().clear()
 
 
+def help_text(config_dir: Path, extra_dir: str | None) -> str:
+    """What `--help` says: the template of train.yaml with every group and its options.
+
+    Hydra's own copies its plugins for each group, which takes a second.
+    """
+    composing = Composer(config_dir, extra_dir).composing
+    groups = "".join(f"{group}: {', '.join(sorted(composing.options(group)))}\n" for group in composing.groups)
+    template = str(composing.file("train").content["hydra"]["help"]["template"])
+    return template.replace("$APP_CONFIG_GROUPS", groups)
+
+
 def _is_override(text: str) -> bool:
     try:
         (parsed,) = OverridesParser.create().parse_overrides([text])

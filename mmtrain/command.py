@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mmtrain.checks import faults_of, with_overrides_of_run
+from mmtrain.checks import faults_of, help_text, with_overrides_of_run
 from mmtrain.slurm import take_rank
 
 CONFIG_NAME = "train"
@@ -42,6 +42,9 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     flags = [word for word in sys.argv[1:] if word not in args.overrides]
     sys.argv[1:] = [*args.overrides, *flags]  # Hydra's own reading of them stops at a flag between overrides
+    if args.help and args.config_name is None:
+        print(help_text(config_dir(), args.config_dir))
+        return
     is_job = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
     if args.config_name is None and is_job:
         overrides, faults = with_overrides_of_run([spelled(o) for o in args.overrides])
