@@ -55,7 +55,7 @@ def main() -> None:
         sys.argv[1:] = [*overrides, *flags]
     jobs: list[Job] = []
     hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=CONFIG_NAME)(Job.into(jobs))()
-    sys.exit(max((job.status for job in jobs), default=0))  # a sweep has said its own: mmtrain.sweep.Summary
+    sys.exit(max((job.status for job in jobs), default=0))  # a sweep has said its own: mmtrain.sweep_summary.Summary
 
 
 def with_dashes(words: list[str], flags: list[str]) -> list[str]:

@@ -20,23 +20,15 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from mmtrain.study import NAME, STUDY, storage_of
 from mmtrain.sweep import Asked, is_held
 
-STUDY, NAME = "study.log", "sweep"
 DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 MOST_FAILED = 3  # in a row, before a search gives up
 SECONDS_TO_START = 120.0  # after these a trial that has no folder has lost its process
-
-
-def storage_of(sweep_dir: Path) -> JournalStorage:
-    """The study's, in the folder of a sweep."""
-    sweep_dir.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(str(sweep_dir / STUDY)))
 
 
 class Search:

@@ -6,15 +6,10 @@ has locked its folder, and the lock goes with the process that holds it, however
 """
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
 
 JOB = "job.json"
 LOCK = ".lock"
@@ -119,19 +114,3 @@ def folders_of(sweep_dir: Path) -> list[Path]:
     """The runs of a sweep, in the order of their numbers."""
     found = [path.parent for path in sweep_dir.rglob(JOB)]
     return sorted(found, key=lambda f: (not f.name.isdigit(), int(f.name) if f.name.isdigit() else 0, str(f)))
-
-
-class Summary(Callback):
-    """Ends a sweep: its table, its page, and as exit status that of the worst of its runs."""
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called by Hydra, whoever launched the runs."""
-        from mmtrain.report.sweep import show_sweep
-
-        folder = Path(config.hydra.sweep.dir)
-        runs = folders_of(folder)
-        if not runs:
-            sys.exit(1)
-        show_sweep(folder)
-        asked = [Asked.read(run) for run in runs if not is_held(run)]  # the others are still being run, elsewhere
-        sys.exit(max((1 if a is None or a.status is None else a.status for a in asked), default=0))

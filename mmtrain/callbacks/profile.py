@@ -77,6 +77,7 @@ class Profile(Callback):
         self._step: Any = None
         self._trace: profile | None = None
         self._ended = 0.0
+        self._timed: dict[str, float] = {}
         self._spans: Spans | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
