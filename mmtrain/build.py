@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.precision import DoublePrecision
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
@@ -407,6 +408,9 @@ def _trainer_options(cfg: DictConfig) -> dict[str, Any]:
     if options["precision"] == HALF_WEIGHTS:
         del options["precision"]  # the Trainer takes one or the other
         options["plugins"] = [HalfWeights()]
+    elif str(options["precision"]) in ("64", "64-true") and isinstance(options["strategy"], ShardedStrategy):
+        del options["precision"]  # which Lightning does not let pass with this strategy
+        options["plugins"] = [DoublePrecision()]
     return options
 
 

@@ -54,6 +54,58 @@ class _Gather(torch.autograd.Function):
         return total(gradient)[rank() * ctx.size :][: ctx.size]
 
 
+def rows_of_all(tensor: Tensor, places: Tensor) -> Tensor:
+    """Rows of what all ranks have, in rank order, with their gradient; only what is asked for is sent.
+
+    Args:
+        tensor: (P, ...), P and the shape of a row the same on every rank.
+        places: (B,), int64, from 0 to world * P, B the same on every rank.
+
+    Returns:
+        (B, ...).
+    """
+    if world_size() == 1:
+        return tensor[places]
+    return _RowsOfAll.apply(tensor, places)
+
+
+class _RowsOfAll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, places: Tensor) -> Tensor:
+        asked = gather(places).view(world_size(), -1)
+        owners = asked // len(tensor)
+        ctx.size = len(tensor)
+        ctx.sent = (asked % len(tensor))[owners == rank()]  # by who asked
+        ctx.num_sent = (owners == rank()).sum(dim=1).tolist()
+        ctx.num_received = owners[rank()].bincount(minlength=world_size()).tolist()
+        ctx.order = owners[rank()].argsort(stable=True)  # what comes is by who has it
+        out = tensor.new_empty(len(places), *tensor.shape[1:])
+        out[ctx.order] = _swapped(tensor[ctx.sent], ctx.num_sent, ctx.num_received)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        came = _swapped(gradient[ctx.order], ctx.num_received, ctx.num_sent)
+        return gradient.new_zeros(ctx.size, *gradient.shape[1:]).index_add(0, ctx.sent, came), None
+
+
+def _swapped(rows: Tensor, num_sent: list[int], num_received: list[int]) -> Tensor:
+    """Rows for each rank in turn -> rows from each rank in turn."""
+    out = rows.new_empty(sum(num_received), *rows.shape[1:])
+    dist.all_to_all_single(out, rows.contiguous(), num_received, num_sent)
+    return out
+
+
+def largest(number: int, device: torch.device) -> int:
+    """The largest number of any rank."""
+    if world_size() == 1:
+        return number
+    out = torch.tensor(number, device=device)
+    dist.all_reduce(out, dist.ReduceOp.MAX)
+    return int(out)
+
+
 def total(tensor: Tensor) -> Tensor:
     """The sum over all ranks, without gradient."""
     out = tensor.detach().clone(memory_format=torch.contiguous_format)

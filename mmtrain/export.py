@@ -78,7 +78,9 @@ class Whole(nn.Module):
         return {name: view.predictions(name) for name in self.names}
 
 
-_NO_BATCH = Batch(ids=[], rows=torch.empty(0), inputs={}, present={}, targets={}, labelled={}, keys={})
+_NO_BATCH = Batch(
+    ids=[], rows=torch.empty(0), inputs={}, present={}, targets={}, labelled={}, keys={}, draws=torch.empty(0)
+)
 
 
 def export_encoder(encoder: nn.Module, example: Mapping[str, Tensor], folder: Path) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmtrain.model import View
+from mmtrain.step_rows import StepPart, StepRows, together
 from mmtrain.tasks.task import Compares, Task
 from mmtrain.types import Batch
 
@@ -27,6 +28,7 @@ class GradientCache:
     def __init__(self, tasks: Mapping[str, Compares], window: Sequence[Batch]) -> None:
         self.tasks = tasks
         self._num = len(window)
+        self._step: StepRows | None = window[0].step.rows if isinstance(window[0].step, StepPart) else None
         self._together = together(window)
         self._sums: dict[str, Tensor] = {}
         self._of_vectors: dict[str, list[dict[str, Tensor]]] = {}
@@ -38,12 +40,16 @@ class GradientCache:
         Args:
             view: of a micro-batch, with its draws; it is asked without a graph.
         """
-        found: dict[str, list[dict[str, Tensor]]] = {name: [] for name in self.tasks}
+        told = self._step.wanted if self._step is not None else ()
+        found: dict[str, list[dict[str, Tensor]]] = {name: [] for name in dict.fromkeys([*self.tasks, *told])}
         for number in range(self._num):
             with torch.no_grad():
                 seen = view(number)
-                for name in self.tasks:
-                    found[name].append(dict(seen.predictions(name)))
+                for name, parts in found.items():
+                    parts.append(dict(seen.predictions(name)))
+        for name in told:
+            assert self._step is not None
+            self._step.fill(name, found[name])
         for name, task in self.tasks.items():
             self._compare(name, task, found[name])
 
@@ -84,16 +90,3 @@ def cache_of(tasks: Mapping[str, Task], window: Sequence[Batch], *, wanted: bool
     """Of the tasks that compare rows; of none where there is one micro-batch, or it is not wanted."""
     needed = wanted and len(window) > 1
     return GradientCache({n: t for n, t in tasks.items() if needed and isinstance(t, Compares)}, window)
-
-
-def together(window: Sequence[Batch]) -> Batch:
-    """The rows of several micro-batches with what is compared by: presence and keys, without contents or targets."""
-    return Batch(
-        ids=[id for batch in window for id in batch.ids],
-        rows=torch.cat([batch.rows for batch in window]),
-        inputs={},
-        present={m: torch.cat([batch.present[m] for batch in window]) for m in window[0].present},
-        targets={},
-        labelled={},
-        keys={m: torch.cat([batch.keys[m] for batch in window]) for m in window[0].keys},
-    )

@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.core.optimizer import LightningOptimizer
-from pytorch_lightning.plugins.precision import MixedPrecision
+from pytorch_lightning.plugins.precision import DoublePrecision, MixedPrecision
 from pytorch_lightning.strategies import ModelParallelStrategy, ParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -37,6 +37,7 @@ from mmtrain.model import MultimodalModel, View
 from mmtrain.numerics import Cause, Skipped, Statistics, explain
 from mmtrain.sharding import clip, exchange_whole, norm_of, shard, without_exchange
 from mmtrain.step_look import Run, StepLook
+from mmtrain.step_rows import within_step
 from mmtrain.tasks.task import Remembers, Staged
 from mmtrain.tuning import Tuning, held, rates_of, without_statistics
 from mmtrain.types import Attended, Batch, Exhibit
@@ -120,6 +121,7 @@ class LitModel(LightningModule):
 
     def training_step(self, window: list[Batch], batch_idx: int) -> None:
         """One optimizer step over the micro-batches of this rank."""
+        window = within_step(window, self.tasks)
         counts = self._counts(window)
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, LightningOptimizer)
@@ -541,6 +543,8 @@ class ShardedLitModel(LitModel):
         plugin = self.trainer.precision_plugin
         if isinstance(plugin, HalfWeights):  # Lightning leaves it to us here
             to_half(self.model)
+        elif isinstance(plugin, DoublePrecision):
+            self.double()
         mixed = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(str(plugin.precision))
         self.model.to(self.trainer.strategy.root_device)
         shard(self.model, self.device_mesh["data_parallel"], gathered_in=mixed)

@@ -125,9 +125,12 @@ class View:
 
     def paired(self, rows: dict[str, Tensor]) -> "View":
         """The same encoded features with the given modalities taken from other rows (B,), int64: wrong pairs."""
-        encoded = {m: self.encoded(m) for m in self.model.encoders}
-        moved = {m: f.take(rows[m]) if m in rows else f for m, f in encoded.items()}
-        return View(model=self.model, batch=self.batch, _encoded=moved)
+        return self.having({m: self.encoded(m).take(places) for m, places in rows.items()})
+
+    def having(self, features: dict[str, Features]) -> "View":
+        """The same rows with other features of these modalities."""
+        encoded = {m: features[m] if m in features else self.encoded(m) for m in self.model.encoders}
+        return View(model=self.model, batch=self.batch, _encoded=encoded)
 
 
 def encode_present(encoder: nn.Module, batch: Batch, modality: str) -> Features:

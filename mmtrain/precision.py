@@ -1,4 +1,4 @@
-"""A region without autocast, also where there is none: a plan runs the model on the meta device."""
+"""Where and in what type numbers are computed that 16 bits do not hold, on the meta device of a plan, too."""
 
 from contextlib import AbstractContextManager
 
@@ -15,3 +15,12 @@ def full_precision(like: Tensor) -> AbstractContextManager[object]:
     if like.is_meta:  # a plan casts by a function mode, see mmtrain/plan/watch.py
         return torch._C.DisableTorchFunction()
     return torch.autocast(like.device.type, enabled=False)
+
+
+def full(tensor: Tensor) -> Tensor:
+    """Float32 of 16 bits; float64 stays.
+
+    >>> full(torch.zeros(1, dtype=torch.bfloat16)).dtype, full(torch.zeros(1, dtype=torch.float64)).dtype
+    (torch.float32, torch.float64)
+    """
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

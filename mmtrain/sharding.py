@@ -44,7 +44,9 @@ def shard(model: nn.Module, mesh: DeviceMesh, *, gathered_in: torch.dtype | None
         mesh: of one dimension, the ranks.
         gathered_in: the type in which matrices are put together; None for that which they have.
     """
-    policy = MixedPrecisionPolicy(param_dtype=gathered_in, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    double = all(p.dtype is torch.float64 for p in model.parameters())
+    sums_in = torch.float64 if double else torch.float32
+    policy = MixedPrecisionPolicy(param_dtype=gathered_in, reduce_dtype=sums_in, cast_forward_inputs=False)
     for block in blocks_of(model):
         matrices = {id(p) for p in matrices_of(block)}
         if matrices and not isinstance(block, FSDPModule):

@@ -4,9 +4,9 @@ The one idea of the project lives in these types: every sample carries what it h
 the loader to the metric. True always means "is there": a valid token, a present modality, a labelled target.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -71,6 +71,8 @@ class Sample:
     Attributes:
         id: the row's name, unique in its data set; "" for a filler row that only evens out the ranks.
         row: its number in the table of its split; -1 for a filler row.
+        draw: what every random draw of a task for this sample follows from: in training of (seed, epoch, position), in
+            evaluation the number of the row.
         inputs: by modality; (C, H, W) for a picture, (L,) for token ids, ...
         targets: by name; a scalar tensor for a class.
         keys: by modality, a hash of the content: two rows with one key have the same content there. A row can know
@@ -81,11 +83,41 @@ class Sample:
 
     id: str = ""
     row: int = -1
+    draw: int = -1
     inputs: dict[str, Tensor] = field(default_factory=dict)
     targets: dict[str, Tensor] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
     bad: list[Bad] = field(default_factory=list)
     references: dict[str, list[str]] = field(default_factory=dict)
+
+
+class Step(Protocol):
+    """The whole optimizer step that a batch is a part of: the rows of all micro-batches on all ranks, N of them.
+
+    Attributes:
+        everything: those rows with what tells them apart, presence, keys and draws; without inputs and targets.
+    """
+
+    everything: "Batch"
+
+    def vectors(self, task: str, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What a task says of all N rows, without gradient; `own` is what it says of the batch."""
+        ...
+
+    def paired(self, view: Any, places: Mapping[str, Tensor]) -> Any:
+        """A view of the batch with the given modalities taken from other rows of the step, with their gradients.
+
+        All ranks call it at the same time.
+
+        Args:
+            view: of the batch, a `mmtrain.model.View`.
+            places: by modality, which of the N rows, (B,), int64.
+        """
+        ...
+
+    def place(self) -> Tensor:
+        """(B,), int64: which of the N rows are those of the batch."""
+        ...
 
 
 @dataclass
@@ -100,8 +132,10 @@ class Batch:
         targets: by name (B, ...); what stands in an unlabelled row is arbitrary.
         labelled: by name (B,), bool.
         keys: by modality (B,), int64, equal where the content is equal; 0 where the row knows of none.
+        draws: (B,), int64, what a task's random draws for a row follow from, whatever batch the row is in.
         bad: rows that could not be read, in the order in which they were met.
         references: by name of a target of sentences, in evaluation, for each row every sentence that is right.
+        step: what else is in its step; None where nobody said.
     """
 
     ids: list[str]
@@ -111,8 +145,10 @@ class Batch:
     targets: dict[str, Tensor]
     labelled: dict[str, Tensor]
     keys: dict[str, Tensor]
+    draws: Tensor
     bad: list[Bad] = field(default_factory=list)
     references: dict[str, list[list[str]]] = field(default_factory=dict)
+    step: Step | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -138,6 +174,7 @@ class Batch:
             targets={k: move(v) for k, v in self.targets.items()},
             labelled={k: move(v) for k, v in self.labelled.items()},
             keys={k: move(v) for k, v in self.keys.items()},
+            draws=move(self.draws),
             bad=self.bad,
             references=self.references,
         )

@@ -57,6 +57,7 @@ def make_batch(image: Sequence[int], text: Sequence[int], label: Sequence[int] |
         targets={"label": labels.clamp(min=0)},
         labelled={"label": labels >= 0},
         keys={"image": torch.tensor(image).abs(), "text": torch.tensor(text).abs()},
+        draws=torch.arange(first, first + size) * 7919 + 17,
     )
 
 
@@ -126,7 +127,9 @@ def make_tasks(names: Sequence[str]) -> dict[str, nn.Module]:
             decoder_num_heads=2,
             weight=1.0,
         ),
-        "matching": lambda: Matching(negatives_from="contrastive", hard_share=0.5, dropout=0.0, **pair),
+        "matching": lambda: Matching(
+            negatives_from="contrastive", hard_share=0.5, partners="step", dropout=0.0, **pair
+        ),
     }
     return {name: makers[name]() for name in names}
 

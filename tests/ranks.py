@@ -18,7 +18,17 @@ PRELOADED = [
     "tests.runs",
     *(
         f"mmtrain.tasks.{name}"
-        for name in ("classification", "contrastive", "matching", "multilabel", "ranking", "regression", "vqa")
+        for name in (
+            "classification",
+            "contrastive",
+            "masked_image",
+            "masked_text",
+            "matching",
+            "multilabel",
+            "ranking",
+            "regression",
+            "vqa",
+        )
     ),
 ]
 

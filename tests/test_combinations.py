@@ -73,6 +73,7 @@ def batch_of(inputs: dict[str, Padded], lacking: str) -> Batch:
         },
         labelled=dict.fromkeys(("label", "labels", "number", "answer", "sentence", "caption"), there),
         keys={m: torch.arange(1, 5) for m in inputs},
+        draws=torch.arange(4),
     )
 
 

@@ -9,12 +9,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmtrain.distributed import gather, gather_with_gradient, rank, total, world_size
 from mmtrain.model import MultimodalModel
+from mmtrain.step_rows import within_step
 from mmtrain.types import Batch
 from tests.batches import gradients, make_batch, make_model
 from tests.fusions import FUSIONS
 from tests.ranks import on_ranks
 
-TASKS = ("contrastive", "classification", "matching")
+TASKS = ("contrastive", "classification", "matching", "masked_text", "masked_fusion", "masked_image")
 Rows = tuple[list[int], list[int], list[int]]  # picture keys, text keys, labels
 
 TEXT_ONLY: Rows = ([0, 0, 0], [11, 12, 13], [0, -1, 2])
@@ -80,29 +81,27 @@ class Step(nn.Module):
 
 def train_on_rank(mine: int, rows: Sequence[Rows], fusion: str | None, tasks: Sequence[str]) -> dict[str, Tensor]:
     """Two steps, because DDP complains of a parameter without a gradient at the second."""
-    model, batch = make_model(tasks=tasks, fusion=fusion), make_batch(*rows[mine])
+    model = make_model(tasks=tasks, fusion=fusion)
+    (batch,) = within_step([make_batch(*rows[mine], first=first_of(rows, mine))], model.named_tasks())
     # tiny buckets: their sums take turns with the gathering of the contrastive task
     wrapped = DistributedDataParallel(Step(model), bucket_cap_mb=0.001)
     counts = {name: total(task.count(batch)) for name, task in model.named_tasks().items()}
     for _ in range(2):
         model.zero_grad()
-        torch.manual_seed(mine)  # of matching's draws
         wrapped(batch, counts).backward()
     return {**{f"count of {name}": count for name, count in counts.items()}, **gradients(model)}
 
 
+def first_of(rows: Sequence[Rows], rank: int) -> int:
+    """The number of the first row of a rank."""
+    return sum(len(part[0]) for part in rows[:rank])
+
+
 def train_alone(rows: Sequence[Rows], fusion: str | None, tasks: Sequence[str]) -> dict[str, Tensor]:
-    """One process: matching finds its wrong pairs in the batch of a rank, the other tasks see all rows together."""
+    """One process that sees all rows together."""
     model = make_model(tasks=tasks, fusion=fusion)
-    together = make_batch(*([key for part in rows for key in part[side]] for side in range(3)))
-    sums: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, task in model.named_tasks().items():
-        parts = []
-        for seed, batch in enumerate([make_batch(*part) for part in rows] if name == "matching" else [together]):
-            torch.manual_seed(seed)
-            parts.append(task.loss(model.view(batch).predictions(name), batch))
-        loss, count = (sum(column) for column in zip(*parts, strict=True))
-        sums[name] = (loss, count)
+    batch = make_batch(*([key for part in rows for key in part[side]] for side in range(3)))
+    sums = model.losses(batch)
     sum(loss / count.clamp(min=1) for loss, count in sums.values()).backward()
     return {**{f"count of {name}": count for name, (_, count) in sums.items()}, **gradients(model)}
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from mmtrain.balance.famo import FAMO
 from mmtrain.data.order import mix
-from mmtrain.gradient_cache import GradientCache, together
+from mmtrain.gradient_cache import GradientCache
 from mmtrain.lit import LitModel
 from mmtrain.model import MultimodalModel
+from mmtrain.step_rows import StepPart, together, within_step
 from mmtrain.tasks.contrastive import Contrastive
 from mmtrain.types import Batch
 from tests.batches import gradients, make_batch, make_model, random_batch
@@ -41,12 +42,24 @@ def step(lit: LitModel, window: list[Batch], folder: Path) -> dict[str, Tensor]:
     return gradients(lit.model)
 
 
+def seed_of(lit: LitModel, number: int) -> None:
+    """Of a micro-batch of the first step."""
+    torch.manual_seed(mix(lit.seed, 0, 0, *([number] if number else [])) >> 1)
+
+
 def at_once(lit: LitModel, window: list[Batch]) -> dict[str, Tensor]:
     """The same with every graph alive: vectors of all micro-batches side by side in one loss."""
     views, sums = [], dict.fromkeys(lit.tasks, torch.zeros((), dtype=torch.double))
+    window = within_step(window, lit.tasks)
     counts = {n: sum(int(t.count(b)) for b in window) for n, t in lit.tasks.items()}
+    told = []
     for number, batch in enumerate(window):
-        torch.manual_seed(mix(lit.seed, 0, 0, *([number] if number else [])) >> 1)
+        seed_of(lit, number)
+        told.append(lit.model.view(batch).predictions("contrastive"))
+    assert isinstance(window[0].step, StepPart)
+    window[0].step.rows.fill("contrastive", told)
+    for number, batch in enumerate(window):
+        seed_of(lit, number)
         view = lit.model.view(batch)
         if len(window) > 1:
             view.predictions("contrastive")

@@ -11,9 +11,10 @@ from torch.distributed.tensor import DTensor
 
 from mmtrain.distributed import total
 from mmtrain.sharding import blocks_of, clip, exchange_whole, is_sharded, matrices_of, norm_of, shard, without_exchange
+from mmtrain.step_rows import within_step
 from tests.batches import make_batch, make_model
 from tests.ranks import on_ranks
-from tests.test_distributed import BOTH, IMAGE_ONLY, MIXED, TASKS, TEXT_ONLY, Rows, Step, train_alone
+from tests.test_distributed import BOTH, IMAGE_ONLY, MIXED, TASKS, TEXT_ONLY, Rows, Step, first_of, train_alone
 from tests.test_processes import train
 from tests.tiny import make_tables
 
@@ -29,13 +30,13 @@ def whole(tensor: Tensor) -> Tensor:
 
 def train_shared(mine: int, rows: list[Rows], tasks: tuple[str, ...], windows: int) -> dict[str, Tensor]:
     """Gradients after a step; each window has the same rows and counts for its part of the step."""
-    model, batch = make_model(tasks=tasks, fusion="cross_attn"), make_batch(*rows[mine])
+    model = make_model(tasks=tasks, fusion="cross_attn")
+    (batch,) = within_step([make_batch(*rows[mine], first=first_of(rows, mine))], model.named_tasks())
     shard(model, init_device_mesh("cpu", (len(rows),)), gathered_in=None)
     shard(model, init_device_mesh("cpu", (len(rows),)), gathered_in=None)  # is done already
     step = Step(model)
     counts = {name: total(task.count(batch)) * windows for name, task in model.named_tasks().items()}
     for window in range(windows):
-        torch.manual_seed(mine)
         if window == windows - 1:
             step(batch, counts).backward()
         else:

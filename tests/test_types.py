@@ -46,7 +46,7 @@ def test_a_batch_with_only_some_modalities_keeps_all_else() -> None:
 def tensors(batch: Batch) -> list[torch.Tensor]:
     inputs = [t for padded in batch.inputs.values() for t in padded if t is not None]
     dicts = (batch.present, batch.targets, batch.labelled, batch.keys)
-    return [batch.rows, *inputs, *(t for group in dicts for t in group.values())]
+    return [batch.rows, batch.draws, *inputs, *(t for group in dicts for t in group.values())]
 
 
 def test_map_reaches_every_tensor() -> None:

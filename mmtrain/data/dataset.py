@@ -105,7 +105,7 @@ class TrainSplit(Dataset[Sample]):
         return self._sample(self.table[row], row, seed=seed, train=train)
 
     def _sample(self, cells: Mapping[str, Any], row: int, *, seed: int, train: bool) -> Sample:
-        sample = Sample(id=id_of(cells, row), row=row)
+        sample = Sample(id=id_of(cells, row), row=row, draw=seed if train else row)
         for modality, reader in self.inputs.items():
             value = cell_of(cells, self.columns.get(modality))
             loaded = None if is_empty(value) else reader.load(value, self.folder, seed=seed, train=train)
@@ -162,7 +162,7 @@ class EvalSplit(TrainSplit):
     def _further_sample(self, position: int, cells: Mapping[str, Any]) -> Sample:
         """One text of a row, and the keys of what it belongs to."""
         row, modality, nth = self.further[position - len(self.table)]
-        sample = Sample(id=f"{id_of(cells, row)}#{nth}", row=position)
+        sample = Sample(id=f"{id_of(cells, row)}#{nth}", row=position, draw=position)
         text = texts_of(cell_of(cells, self.columns[modality]))[nth]
         loaded = self.inputs[modality].load(text, self.folder, seed=0, train=False)
         assert loaded is not None, "a text that is not blank"
@@ -257,6 +257,7 @@ class Collate:
             targets={t: target.pad([s.targets.get(t) for s in samples]) for t, target in self.targets.items()},
             labelled={t: torch.tensor([t in s.targets for s in samples]) for t in self.targets},
             keys={m: torch.tensor([s.keys.get(m, 0) for s in samples]) for m in self.inputs},
+            draws=torch.tensor([s.draw for s in samples]),
             bad=[bad for s in samples for bad in s.bad],
             references={
                 t: [s.references.get(t, []) for s in samples]

@@ -1,7 +1,7 @@
 """Which items of a row are hidden: a fixed share of each row, so that how many there are is known from masks alone.
 
-In training the places are drawn from the global random state, which a step seeds; in evaluation they follow from the
-number of the row, so that the same are hidden whatever the batch, the ranks and the epoch.
+Which ones follows from a number that each row brings along (`Batch.draws`): in training another one in every epoch, in
+evaluation always the same. So the same are hidden whatever the micro-batch and the rank that a row is in.
 """
 
 import torch
@@ -36,19 +36,29 @@ def hidden_places(allowed: Tensor, share: float, noise: Tensor) -> Tensor:
     return order < num_hidden(allowed, share).unsqueeze(1)
 
 
-def steady_noise(rows: Tensor, length: int, salt: int) -> Tensor:
-    """(B, length), float64, evenly from 0 to 1; a function of the number of the row, the place and `salt` alone.
+def steady_noise(draws: Tensor, length: int, salt: int) -> Tensor:
+    """(B, length), float64, evenly from 0 to 1; a function of the row's draw, the place and `salt` alone.
 
     Args:
-        rows: (B,), int64.
+        draws: (B,), int64.
         length: L.
         salt: another one gives other noise.
     """
-    places = torch.arange(length, device=rows.device)
-    x = (rows.unsqueeze(1) + 1) * 0x9E3779B1 + (places + 1) * 0x85EBCA6B + salt * 0x27D4EB2F
+    return pair_noise(draws, torch.arange(length, device=draws.device), salt)
+
+
+def pair_noise(left: Tensor, right: Tensor, salt: int) -> Tensor:
+    """(B, N), float64, evenly from 0 to 1, neither of them itself; a function of the two numbers and `salt` alone.
+
+    Args:
+        left: (B,), int64.
+        right: (N,), int64.
+        salt: another one gives other noise.
+    """
+    x = (left.unsqueeze(1) + 1) * 0x9E3779B1 + (right + 1) * 0x85EBCA6B + salt * 0x27D4EB2F
     for shift, factor in ((16, 0x7FEB352D), (15, 0x2C1B3C6D)):  # a 32-bit finaliser in 64 bits, which never overflow
         x = x & 0xFFFFFFFF
         x = (x ^ (x >> shift)) * factor
     x = x & 0xFFFFFFFF
     x = x ^ (x >> 16)
-    return x.double() / 2**32
+    return (x.double() + 0.5) / 2**32

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mmtrain.precision import full_precision
+from mmtrain.precision import full, full_precision
 
 
 def info_nce(
@@ -38,11 +38,11 @@ def info_nce(
         ignored: (Q, K), bool; columns that are neither right nor wrong for a query.
 
     Returns:
-        The sum over the valid queries that have a valid positive, float32, and their count.
+        The sum over the valid queries that have a valid positive, float32 or float64, and their count.
     """
     with full_precision(queries):
         queries, keys = _cleared(queries, valid_queries), _cleared(keys, valid_keys)
-        logits = scale.float() * queries @ keys.T
+        logits = full(scale) * queries @ keys.T
         unread = ~valid_keys if ignored is None else ~valid_keys | ignored
         logits = logits.masked_fill(unread, float("-inf"))
         positives = positives & ~unread
@@ -77,18 +77,18 @@ def pairwise_sigmoid(
         ignored: see there.
 
     Returns:
-        The sum over the valid queries, float32, and their count.
+        The sum over the valid queries, float32 or float64, and their count.
     """
     with full_precision(queries):
         queries, keys = _cleared(queries, valid_queries), _cleared(keys, valid_keys)
-        logits = scale.float() * queries @ keys.T + bias.float()
+        logits = full(scale) * queries @ keys.T + full(bias)
         costs = -F.logsigmoid(torch.where(positives, logits, -logits))
         unread = ~valid_keys if ignored is None else ~valid_keys | ignored
         return costs.masked_fill(unread | ~valid_queries.unsqueeze(1), 0.0).sum(), valid_queries.sum()
 
 
 def _cleared(vectors: Tensor, valid: Tensor) -> Tensor:
-    return vectors.float().masked_fill(~valid.unsqueeze(1), 0.0)  # else a NaN there is in every gradient
+    return full(vectors).masked_fill(~valid.unsqueeze(1), 0.0)  # else a NaN there is in every gradient
 
 
 class Related:

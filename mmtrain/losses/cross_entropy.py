@@ -8,6 +8,8 @@ from masks alone, and how rows fall into batches and ranks weighs none different
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmtrain.precision import full
+
 
 def cross_entropy(
     logits: Tensor, targets: Tensor, valid: Tensor, *, label_smoothing: float = 0.0, weights: Tensor | None = None
@@ -22,7 +24,7 @@ def cross_entropy(
         label_smoothing: share of the target spread over all classes (1512.00567).
         weights: (C,), what a cost of each class is multiplied by.
     """
-    logits = logits.float().masked_fill(~valid.unsqueeze(1), 0.0)  # else a NaN there is in the gradient
+    logits = full(logits).masked_fill(~valid.unsqueeze(1), 0.0)  # else a NaN there is in the gradient
     weights = None if weights is None else weights.to(logits.dtype)
     if targets.is_floating_point():
         shares = targets.to(logits.dtype).masked_fill(~valid.unsqueeze(1), 0.0)

@@ -19,6 +19,7 @@ from mmtrain.half_weights import to_half
 from mmtrain.lit import LitModel
 from mmtrain.plan.watch import OnDevice, Watch, flop_counter, without_content
 from mmtrain.step_look import Run, StepLook
+from mmtrain.step_rows import within_step
 from mmtrain.types import Batch
 
 NUM_SIMULATED = 2  # micro-batches of a step: from the second on, gradients are there already
@@ -106,7 +107,7 @@ class Simulator:
 
     def forward_and_backward(self, window: list[Batch]) -> None:
         """Leave the gradients of these micro-batches with the parameters."""
-        look = self._look(window)
+        look = self._look(within_step(window, self.lit.tasks))
         if self.gradients_of is not None:
             look.gramian(self.gradients_of)
         for number in range(len(window)):

@@ -20,6 +20,7 @@ from mmtrain.layers.queue import Queue
 from mmtrain.losses.contrastive import Related, by_chunks, info_nce, pairwise_sigmoid
 from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.retrieval import RetrievalMetric
+from mmtrain.precision import full
 from mmtrain.types import Batch, Exhibit, Hit, Retrieval
 
 LOSSES = ("info_nce", "sigmoid")
@@ -94,12 +95,12 @@ class Contrastive(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """The inverse temperature, scalar float32."""
-        return self.log_scale.float().exp()
+        """The inverse temperature, scalar, float32 or float64."""
+        return full(self.log_scale).exp()
 
     def forward(self, view: Any) -> dict[str, Tensor]:
-        """Unit vectors (B, embed_dim), float32, by modality; of no meaning in a row that lacks it."""
-        return {m: F.normalize(self.projections[m](self.pool(view.encoded(m))).float(), dim=-1) for m in self.reads}
+        """Unit vectors (B, embed_dim), float32 or float64, by modality; of no meaning in a row that lacks it."""
+        return {m: F.normalize(full(self.projections[m](self.pool(view.encoded(m)))), dim=-1) for m in self.reads}
 
     def count(self, batch: Batch) -> Tensor:
         """Rows that have both sides."""

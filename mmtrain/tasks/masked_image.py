@@ -121,9 +121,7 @@ class MaskedImage(nn.Module):
 
     def _hidden(self, batch: Batch) -> Tensor:
         """(B, num_patches), bool, as many in each row."""
-        rows = batch.rows
-        shape = (len(rows), len(self.positions))
-        noise = torch.rand(shape, device=rows.device) if self.training else steady_noise(rows, shape[1], 1)
+        noise = steady_noise(batch.draws, len(self.positions), 1)
         return hidden_places(torch.ones_like(noise, dtype=torch.bool), self.share, noise)
 
     def count(self, batch: Batch) -> Tensor:

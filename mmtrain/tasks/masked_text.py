@@ -115,7 +115,7 @@ class MaskedText(nn.Module):
         batch: Batch = view.batch
         ids, mask = batch.inputs[self.modality]
         chosen = self._chosen(batch)
-        part = view.replaced({self.modality: Padded(self._corrupted(ids, chosen, batch.rows), mask)})
+        part = view.replaced({self.modality: Padded(self._corrupted(ids, chosen, batch.draws), mask)})
         text: Features = part.encoded(self.modality)
         if text.tokens.shape[1] != ids.shape[1]:
             raise ValueError(
@@ -141,15 +141,10 @@ class MaskedText(nn.Module):
 
     def _chosen(self, batch: Batch) -> Tensor:
         allowed = self._allowed(batch)
-        return hidden_places(allowed, self.share, self._noise(batch.rows, allowed, PLACES))
+        return hidden_places(allowed, self.share, steady_noise(batch.draws, allowed.shape[1], PLACES))
 
-    def _noise(self, rows: Tensor, like: Tensor, salt: int) -> Tensor:
-        if self.training:
-            return torch.rand(like.shape, device=like.device)
-        return steady_noise(rows, like.shape[1], salt)
-
-    def _corrupted(self, ids: Tensor, chosen: Tensor, rows: Tensor) -> Tensor:
-        kinds, drawn = self._noise(rows, ids, KINDS), self._noise(rows, ids, WORDS)
+    def _corrupted(self, ids: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:
+        kinds, drawn = (steady_noise(draws, ids.shape[1], salt) for salt in (KINDS, WORDS))
         words = self.words[(drawn * len(self.words)).long().clamp(max=len(self.words) - 1)]
         out = torch.where(chosen & (kinds < MASKED), self.mask_id, ids)
         return torch.where(chosen & (kinds >= MASKED) & (kinds < MASKED + RANDOM), words, out)

@@ -97,6 +97,21 @@ class Compares(Protocol):
 
 
 @runtime_checkable
+class Pairs(Protocol):
+    """A task that pairs a row with another one of its step.
+
+    Attributes:
+        negatives_from: name of the task whose vectors choose it, which need not be there.
+    """
+
+    negatives_from: str
+
+    def pairs_within_step(self) -> bool:
+        """Whether the other row may be in another micro-batch or on another rank."""
+        ...
+
+
+@runtime_checkable
 class Staged(Protocol):
     """A task that does more in test than in validation, because it is slow."""
 

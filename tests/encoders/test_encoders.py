@@ -202,7 +202,7 @@ def test_every_parameter_gets_a_gradient_whatever_the_batch_lacks(name: str, lac
     """Through the model, which leaves out the rows that lack the modality."""
     encoder, (values, mask) = make(name), make_inputs(name)
     present = torch.tensor([row not in lacking for row in range(4)])
-    batch = Batch([""] * 4, torch.arange(4), {"m": Padded(values, mask)}, {"m": present}, {}, {}, {})
+    batch = Batch([""] * 4, torch.arange(4), {"m": Padded(values, mask)}, {"m": present}, {}, {}, {}, torch.arange(4))
     out = encode_present(encoder, batch, "m")
     assert torch.equal(out.mask.any(dim=1), present) and not out.tokens[~out.mask].any()
     (out.tokens * torch.randn_like(out.tokens)).sum().backward()

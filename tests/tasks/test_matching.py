@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from sklearn.metrics import accuracy_score, roc_auc_score
 from torch import Tensor
 
+from mmtrain.layers.masking import pair_noise
 from mmtrain.model import MultimodalModel, View
 from mmtrain.tasks.matching import Matching, Pairs, _draw, _next
 from mmtrain.types import Batch
@@ -25,7 +27,23 @@ def model() -> MultimodalModel:
 
 def make_task(**options: Any) -> Matching:
     parts = {"modalities": ["image", "text"], "negatives_from": "contrastive", "hard_share": 0.5, "weight": 1.0}
-    return Matching(dims={"fused": DIM}, dropout=0.0, **{**parts, **options})
+    return Matching(dims={"fused": DIM}, dropout=0.0, partners="step", **{**parts, **options})
+
+
+def allowed_in(task: Matching, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(B, B), bool: whose right side, and whose left side, makes a wrong pair."""
+    ((_, right, left),) = task._allowed(batch, batch)
+    return right, left
+
+
+def chances_in(task: Matching, view: View) -> list[Tensor]:
+    """(B, B) each: how likely another row's right side, and left side, is."""
+    vectors, found = task._vectors(view), []
+    sides = zip((task.needs, task.needs[::-1]), allowed_in(task, view.batch), strict=True)
+    for (asks, answers), allowed in sides:
+        similarity = None if vectors is None else vectors[0][asks] @ vectors[1][answers].T
+        found.append(task._chances(similarity, allowed))
+    return found
 
 
 def known_pairs(batch: Batch) -> set[tuple[int, int]]:
@@ -89,11 +107,13 @@ def test_rows_without_a_wrong_partner_are_left_out(model: MultimodalModel, sides
 def test_draws_follow_the_weights() -> None:
     weights = torch.tensor([0.5, 0.0, 0.3, 0.2, 0.0])
     number = 40_000
-    drawn = Counter(_draw(weights.expand(number, -1).contiguous()).tolist())
+    noise = pair_noise(torch.arange(number), torch.arange(5), 1)
+    drawn = Counter(_draw(weights.expand(number, -1), noise).tolist())
     for column, weight in enumerate(weights.tolist()):
         sigma = math.sqrt(number * weight * (1 - weight))
         assert abs(drawn[column] - number * weight) <= 5 * sigma
-    assert _draw(torch.zeros(3, 4)).tolist() == [0, 0, 0]
+    one = torch.tensor([[0.0, 0.0, 1e-30, 0.0]])
+    assert _draw(one, torch.tensor([[0.9, 0.9, 1e-9, 0.9]])).tolist() == [2]
 
 
 @pytest.mark.parametrize("hard_share", [0.0, 0.5, 1.0])
@@ -105,9 +125,7 @@ def test_chances_mix_the_similarities_of_the_other_task_with_even_ones(
     view = model.eval().view(batch)
     vectors, scale = view.predictions("contrastive"), model.tasks["contrastive"].scale
     pairs, size, both = known_pairs(batch), len(batch), batch.present["image"] & batch.present["text"]
-    for chances, query, gallery in zip(
-        task._chances(view, task._allowed(batch)), ("image", "text"), ("text", "image"), strict=True
-    ):
+    for chances, query, gallery in zip(chances_in(task, view), ("image", "text"), ("text", "image"), strict=True):
         for i in range(size):
             wrong = []
             for j in range(size):
@@ -124,9 +142,10 @@ def test_chances_mix_the_similarities_of_the_other_task_with_even_ones(
 
 def test_without_the_other_task_all_wrong_partners_are_even() -> None:
     task, batch = make_task(hard_share=1.0), make_batch(*SHARED)
-    allowed = task._allowed(batch)
-    alone = make_model(tasks=("matching",))
-    for chances, possible in zip(task._chances(alone.view(batch), allowed), (allowed, allowed.T), strict=True):
+    view = make_model(tasks=("matching",)).view(batch)
+    right, left = allowed_in(task, batch)
+    assert torch.equal(left, right.T)
+    for chances, possible in zip(chances_in(task, view), (right, left), strict=True):
         for row, mask in zip(chances, possible, strict=True):
             assert row[mask].tolist() == pytest.approx([1 / max(int(mask.sum()), 1)] * int(mask.sum()))
             assert not row[~mask].any()
@@ -196,6 +215,29 @@ def test_rows_that_do_not_count_may_hold_anything() -> None:
         task.update(metrics, Pairs(right, wrong, counted), batch)
         results.append((task.loss(Pairs(right, wrong, counted), batch)[0], metrics.compute()["accuracy"]))
     assert results[0] == results[1]
+
+
+def test_rows_are_looked_at_some_at_a_time(model: MultimodalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    model.train()
+    whole = model.view(random_batch(2)).predictions("matching")
+    monkeypatch.setattr("mmtrain.tasks.matching.AT_ONCE", 24)
+    for one, other in zip(whole, model.view(random_batch(2)).predictions("matching"), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_partners_follow_from_the_draws_of_both_rows() -> None:
+    """In whatever order the rows come."""
+    task, batch = make_model(tasks=("matching",)).named_tasks()["matching"], random_batch(4, size=10, contents=30)
+    assert isinstance(task, Matching)
+    model = make_model(tasks=("matching",))
+    rights, lefts, wrong = task._drawn(model.view(batch))
+    order = torch.randperm(10)
+    moved = replace(batch.map(lambda t: t[order]), ids=[batch.ids[i] for i in order])
+    found = task._drawn(model.view(moved))
+    assert torch.equal(order[found[0]], rights[order]) and torch.equal(order[found[1]], lefts[order])
+    assert torch.equal(found[2], wrong[order]) and wrong.any()
+    others = task._drawn(model.view(replace(batch, draws=batch.draws + 1)))
+    assert not torch.equal(others[0], rights)
 
 
 @pytest.mark.parametrize("hard_share", [-0.1, 1.5])
