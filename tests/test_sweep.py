@@ -151,11 +151,12 @@ def test_a_killed_sweep_goes_on_also_by_two_processes(tables: Path, tmp_path: Pa
     assert "python train.py data=files" in page and "Seeds taken together" in page and page.count("<svg") == 1
 
 
-def test_the_worst_run_is_the_exit_status(tables: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", ["basic", "ray"])
+def test_the_worst_run_is_the_exit_status(launcher: str, tables: Path, tmp_path: Path) -> None:
     """The others are run all the same."""
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "summary.json").write_text("{}")  # of a run that nobody knows
-    command = sweep(tables, tmp_path, "fusion=concat,sum", "trainer.max_steps=2")
+    command = sweep(tables, tmp_path, "fusion=concat,sum", "trainer.max_steps=2", f"hydra/launcher={launcher}")
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 2 and "already holds a run" in done.stderr
     assert [status(tmp_path / str(n)) for n in range(2)] == [2, 0]
