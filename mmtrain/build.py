@@ -27,6 +27,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.precision import DoublePrecision
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
+from torch.optim import Optimizer
 
 from mmtrain.callbacks.interruptions import Interruptions
 from mmtrain.callbacks.profile import Profile
@@ -36,6 +37,7 @@ from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
 from mmtrain.duration import duration
 from mmtrain.errors import ConfigError
+from mmtrain.fused import keep_choice, settled
 from mmtrain.half_weights import NAME as HALF_WEIGHTS
 from mmtrain.half_weights import HalfWeights
 from mmtrain.layers.head import Decides
@@ -358,7 +360,7 @@ def build_lit(cfg: DictConfig, model: MultimodalModel) -> LitModel:
     return made(
         model=model,
         balance=_balance(cfg.balance, list(model.tasks)),
-        optimizer=lambda groups: make(cfg.optimizer, "optimizer", params=groups),
+        optimizer=partial(_optimizer, cfg.optimizer),
         schedule=make(cfg.schedule, "schedule"),
         seed=cfg.seed,
         gradient_clip_val=cfg.trainer.gradient_clip_val,
@@ -368,6 +370,16 @@ def build_lit(cfg: DictConfig, model: MultimodalModel) -> LitModel:
         modality_balance=_modality_balance(cfg.modality_balance, model),
         gradient_cache=cfg.trainer.gradient_cache,
     )
+
+
+def _optimizer(cfg: DictConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    if "fused" not in cfg:
+        optimizer: Optimizer = make(cfg, "optimizer", params=groups)
+        return optimizer
+    fused = settled(cfg.fused, groups)
+    optimizer = make(cfg, "optimizer", params=groups, fused=fused)
+    keep_choice(optimizer, fused)
+    return optimizer
 
 
 def _balance(cfg: DictConfig, tasks: list[str]) -> Any:
@@ -434,11 +446,11 @@ def check_parts(cfg: DictConfig) -> None:
     Raises:
         ConfigError: with what each of them says that cannot be made so.
     """
-    weight = [nn.Parameter(torch.zeros(1))]
+    weight = [{"params": [nn.Parameter(torch.zeros(1))]}]
     options = _trainer_options(cfg)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trials: dict[str, Callable[[], Any]] = {
-        "optimizer": lambda: make(cfg.optimizer, "optimizer", params=weight),
+        "optimizer": lambda: _optimizer(cfg.optimizer, weight),
         "schedule": lambda: make(cfg.schedule, "schedule")(0, 10),
         "balance": lambda: _balance(cfg.balance, list(cfg.task)),
         # what is planned may be another machine than this one

@@ -108,7 +108,7 @@ def _of_torch(word: str) -> str | None:
     if name is None:
         return None
     taken = parameters_of(f"torch.optim.{word}.{name}")
-    gone = [f"~optimizer.{key}" for key in ("betas", "eps", "weight_decay") if key not in taken]
+    gone = [f"~optimizer.{key}" for key in ("betas", "eps", "weight_decay", "fused") if key not in taken]
     more = ["+optimizer.momentum=0.9"] if "momentum" in taken else []
     return f"a class of torch is optimizer._target_=torch.optim.{' '.join([name, *gone, *more])}"
 

@@ -121,7 +121,8 @@ def explain(model: MultimodalModel, window: Sequence[Batch], losses: Mapping[str
 def _first_output(model: MultimodalModel, batch: Batch) -> tuple[str, list[str]] | None:
     """The first module, as they run, that gives something not finite; the samples if rows of it are samples."""
     found: list[tuple[str, list[str]]] = []
-    with _watched(model, batch, found), torch.no_grad(), without_statistics(_norms(model)):
+    plain = torch.compiler.set_stance("force_eager")  # nobody can look inside of what is compiled
+    with _watched(model, batch, found), torch.no_grad(), without_statistics(_norms(model)), plain:
         view = model.view(batch)
         for name in model.tasks:
             view.predictions(name)

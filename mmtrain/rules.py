@@ -30,6 +30,7 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
     "data.inputs.text.algorithm": ("bpe", "wordpiece"),
     "encoder.audio.mel_scale": ("htk", "slaney"),
     "encoder.video.temporal": ("mean", "gru", "transformer"),
+    "optimizer.fused": ("auto", True, False),
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
     "trainer.precision": (
         *(32, "32", "32-true", 64, "64", "64-true", 16, "16", "16-mixed", "16-true"),
@@ -145,7 +146,7 @@ def rule_choices(run: Composed) -> Iterator[str]:
     for key, choices in CHOICES.items():
         value = run.get(key)
         if key in run.raw and value not in choices and _is_ours(run, key):
-            names = [str(c) for c in choices if isinstance(c, str)]
+            names = [str(c).lower() if isinstance(c, bool) else c for c in choices if isinstance(c, str | bool)]
             meant = MEANT.get(key, {}).get(str(value).lower())
             near = [meant] if meant else difflib.get_close_matches(str(value), names, n=1)
             mend = f"did you mean {near[0]}? It" if near else key

@@ -38,6 +38,7 @@ from mmtrain.checkpoints import (
     load_checkpoint,
     newest_checkpoint,
 )
+from mmtrain.compiling import compile_regions, say
 from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
 from mmtrain.distributed import gather_objects, is_main
@@ -305,8 +306,7 @@ def _build(cfg: DictConfig, data: DataModule) -> LitModel:
     lit.name_row = lambda stage, row: split(stage).name(row)
     lit.look = _look(data, list(model.encoders))
     if cfg.trainer.compile:
-        for part in [*model.encoders.values(), *([model.fusion] if model.fusion is not None else [])]:
-            part.compile(dynamic=True)
+        compile_regions(model, backend="inductor", tell=say)
     return lit
 
 

@@ -27,7 +27,7 @@ FREE = (
         "trainer.profile",
         "trainer.limit_test_batches",
     ),
-    *("plan", "trial", "trainer.find_batch_size"),
+    *("plan", "trial", "trainer.find_batch_size", "optimizer.fused"),
     *("data.num_workers", "data.pin_memory", "data.eval_batch_size", "data.max_bad"),
 )
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")

@@ -143,6 +143,8 @@ def _forward_again(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     if not (module.training and torch.is_grad_enabled()):
         return forward(module, *args, **kwargs)
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:  # torch.compile knows of no contexts
+        return checkpoint(forward, module, *args, use_reentrant=False, **kwargs)
 
     def contexts() -> tuple[Any, Any]:
         return nullcontext(), _Anew(partial(without_statistics, norms))

@@ -164,7 +164,10 @@ def test_a_word_alone_may_be_a_place(home: Path) -> None:
             "optimizer=sgd",
             "optimizer._target_=torch.optim.SGD ~optimizer.betas ~optimizer.eps +optimizer.momentum=0.9\n    It has",
         ),
-        ("optimizer=rmsprop", "optimizer._target_=torch.optim.RMSprop ~optimizer.betas +optimizer.momentum=0.9"),
+        (
+            "optimizer=rmsprop",
+            "optimizer._target_=torch.optim.RMSprop ~optimizer.betas ~optimizer.fused +optimizer.momentum=0.9",
+        ),
         (
             "optimizer=adam",
             "optimizer=adamw? It has adamw\n    a class of torch is optimizer._target_=torch.optim.Adam",

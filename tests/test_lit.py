@@ -14,16 +14,17 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 from mmtrain import lit as lit_module
+from mmtrain import run as run_module
 from mmtrain.balance.fixed import Fixed
-from mmtrain.build import compose
+from mmtrain.compiling import compile_regions
 from mmtrain.data.order import mix
 from mmtrain.lit import LitModel, _scalars, _shown
-from mmtrain.run import run
 from mmtrain.schedules import cosine
 from mmtrain.types import Batch, Confusion, Retrieval
 from tests.batches import CLASSES, gradients, make_batch, make_model, random_batch
+from tests.runs import run_tiny, stop_and_resume, weights_of
 from tests.steps import loader, make_lit, make_trainer
-from tests.tiny import TINY_MODEL, make_tables
+from tests.tiny import make_tables
 
 CLASS_TASKS = ("classification", "image_class")
 ALL = ("contrastive", "classification", "matching")
@@ -397,31 +398,17 @@ def test_predictions_are_one_row_a_sample_and_none_for_a_filler(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_compiled_parts_train_as_the_others_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_compiled_and_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the backend that only traces: to make machine code takes minutes on a small machine."""
-    compiled: list[str] = []
-    compile_part = nn.Module.compile
-
-    def trace(part: nn.Module, **options: Any) -> None:
-        compiled.append(type(part).__name__)
-        compile_part(part, backend="eager", **options)
-
-    monkeypatch.setattr(nn.Module, "compile", trace)
-    tables = make_tables(tmp_path / "data")
-    for name, compiling in (("plain", False), ("compiled", True)):
-        given = [
-            "data=files",
-            f"data.root={tables}",
-            f"run_dir={tmp_path / name}",
-            "task=[classification]",
-            *TINY_MODEL,
-        ]
-        assert run(compose([*given, "fusion=concat", "trainer.max_steps=3", f"trainer.compile={compiling}"])) == 0
-    assert compiled == ["ViT", "TextTransformer", "Concat"]
-    one, other = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for name in ("plain", "compiled")
+    monkeypatch.setattr(
+        run_module, "compile_regions", lambda model, **o: compile_regions(model, **o | {"backend": "eager"})
     )
+    tables = make_tables(tmp_path / "data")
+    plain = ["task=[classification]", "fusion=concat", "schedule=constant", "schedule.warmup=0"]
+    compiled = [*plain, "trainer.compile=true"]
+    assert run_tiny(tables, tmp_path / "plain", *plain) == 0
+    stop_and_resume(3, tables, tmp_path / "changing", *compiled)
+    one, other = weights_of(tmp_path / "plain"), weights_of(tmp_path / "changing")
     assert one.keys() == other.keys()
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-5, msg=name)
