@@ -319,7 +319,7 @@ def rule_tasks(run: Composed) -> Iterator[str]:
             continue
         pair = [("modalities", m) for m in task.get("modalities") or [] if OmegaConf.is_list(task.modalities)]
         reads = [("reads", task.reads)] if task.get("reads", "fused") != "fused" else []
-        if len(pair) == 2 and pair[0] == pair[1]:
+        if len(set(pair)) < len(pair):
             key = f"task.{name!s}.modalities"
             yield (
                 f"{key} = [{', '.join(m for _, m in pair)}] is one modality twice ({run.where(key)})\n"
