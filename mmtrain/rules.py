@@ -16,7 +16,8 @@ from mmtrain.machine import rule_accelerator, rule_common_folder, rule_gpus, rul
 from mmtrain.reads import needed_by
 from mmtrain.targets import fault_of, parameters_of
 
-MODES = ("fit", "test", "predict", "plan")
+MODES = ("fit", "test", "predict", "plan", "index", "search")
+OF_A_RUN = ("test", "predict", "index", "search")  # modes of a run that is trained
 DECODINGS = ("greedy", "beam", "sample")
 CHOICES: Mapping[str, tuple[Any, ...]] = {
     "mode": MODES,
@@ -38,7 +39,16 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
 }
 # What other programs call them.
 MEANT: Mapping[str, Mapping[str, str]] = {
-    "mode": {"train": "fit", "training": "fit", "eval": "test", "evaluate": "test", "infer": "predict"},
+    "mode": {
+        "train": "fit",
+        "training": "fit",
+        "eval": "test",
+        "evaluate": "test",
+        "infer": "predict",
+        "embed": "index",
+        "find": "search",
+        "query": "search",
+    },
     "trainer.precision": {
         **dict.fromkeys(("fp16", "float16", "half", "amp", "mixed"), "16-mixed"),
         **dict.fromkeys(("bfloat16", "bf16-amp"), "bf16-mixed"),
@@ -70,7 +80,7 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
 }
 # Keys that the program itself reads; those of a part are its constructor's.
 NEEDED = (
-    *("mode", "seed", "run_dir", "resume", "resume_allow", "init_from", "monitor", "test.subsets"),
+    *("mode", "seed", "run_dir", "resume", "resume_allow", "init_from", "monitor", "test.subsets", "search"),
     *("checkpoint.mode", "checkpoint.every_n_steps", "checkpoint.every_minutes"),
     *("checkpoint.background", "checkpoint.safetensors"),
     *("data", "encoder", "task", "balance", "optimizer", "schedule", "trainer", "logger", "callbacks"),
@@ -499,6 +509,25 @@ def rule_half_weights(run: Composed) -> Iterator[str]:
         yield f"{said}: small gradients are zero there\n    set trainer.precision to bf16-true or 16-mixed"
 
 
+def rule_search(run: Composed) -> Iterator[str]:
+    """Whoever searches says for what, and in an index."""
+    if run.get("mode") != "search":
+        return
+    query, k, index = (run.get(f"search.{name}") for name in ("query", "k", "index"))
+    if query is None or (OmegaConf.is_list(query) and not query):
+        yield (
+            f"search.query is not set ({run.where('search.query')})\n"
+            '    set it to a text, a file or a list of them, such as search.query="a red car"'
+        )
+    if not isinstance(k, int) or k < 1:
+        yield f"search.k = {k} is not a number of items ({run.where('search.k')})\n    set search.k to 5"
+    if not (Path(str(index)) / "index.json").is_file():
+        yield (
+            f"search.index = {index} holds no index ({run.where('search.index')})\n"
+            f"    make it with mode=index run_dir={run.get('run_dir')} search.index={index}"
+        )
+
+
 Rule = Callable[[Composed], Iterator[str]]
 RULES: tuple[Rule, ...] = (
     rule_choices,
@@ -525,6 +554,7 @@ RULES: tuple[Rule, ...] = (
     rule_precision,
     rule_sharded,
     rule_half_weights,
+    rule_search,
     rule_common_folder,
     rule_run_dir,
 )

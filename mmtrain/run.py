@@ -67,7 +67,8 @@ def run(cfg: DictConfig) -> int:
     _quiet()
     keep_freed_memory()
     try:
-        {"fit": fit, "test": test, "predict": predict, "plan": plan}[cfg.mode](cfg)
+        modes = {"fit": fit, "test": test, "predict": predict, "plan": plan, "index": index, "search": search}
+        modes[cfg.mode](cfg)
     except ConfigError as error:
         _say_error(str(error))
         return 2
@@ -193,6 +194,20 @@ def plan(cfg: DictConfig) -> None:
     for table in plan_tables(planned):
         console.print(table)
     console.print(f"plan: {folder / 'plan.json'}", markup=False, soft_wrap=True)
+
+
+def index(cfg: DictConfig) -> None:
+    """Write the vectors of a contrastive task for every row, to be searched in."""
+    from mmtrain.finding import make_index  # other modes do without it
+
+    make_index(cfg, console)
+
+
+def search(cfg: DictConfig) -> None:
+    """Find what is nearest to the queries."""
+    from mmtrain.finding import search as find
+
+    find(cfg, console)
 
 
 class Record(Callback):

@@ -332,6 +332,7 @@ BAD |= {
         "rule_accelerator",
         "rule_precision",
         "rule_run_dir",
+        "rule_search",  # tests/test_finder.py
         "rule_common_folder",
     )
 }

@@ -173,6 +173,20 @@ class DataModule(LightningDataModule):
                 self._steps(rank=0, world_size=1, limit=1.0)  # refuses a budget that cannot be kept
         self.notes += [*self._unseen(), *(self._cut() if training else ())]
 
+    def restore(self, vocabulary_folder: Path) -> None:
+        """Take the vocabularies of a run alone: to ask its model, when its tables may be elsewhere.
+
+        Args:
+            vocabulary_folder: the run folder.
+
+        Raises:
+            ConfigError: when it holds none.
+        """
+        record = vocabulary_folder / ".vocabulary.json"
+        if not record.is_file():
+            raise ConfigError(f"{vocabulary_folder} holds no vocabulary\n    name the folder of a training run")
+        self._restore(vocabulary_folder, json.loads(record.read_text(encoding="utf-8")))
+
     def _named(self) -> dict[str, Column | None]:
         return {name: self._wanted.get(name) for name in [*self._inputs, *self._targets]}
 
