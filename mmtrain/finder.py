@@ -70,7 +70,7 @@ class Finder:
 
     @classmethod
     def load(cls, run: str | Path, *, index: str | Path | None = None) -> "Finder":
-        """Take a run's best checkpoint; neither its data nor its pretrained weights need be there any more.
+        """Take a run's best checkpoint; its data need not be there any more.
 
         Args:
             run: a run folder, or a checkpoint in one.

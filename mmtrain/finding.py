@@ -1,6 +1,7 @@
 """mode=index and mode=search: make an index of a model's vectors, and look something up in it."""
 
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from rich.text import Text
 from mmtrain.build import build_again
 from mmtrain.checkpoints import best_checkpoint, check_same_model, load_checkpoint
 from mmtrain.data.columns import cell_of, content_of
-from mmtrain.data.dataset import Collate, EvalSplit
+from mmtrain.data.dataset import EvalSplit
 from mmtrain.data.loader import EvalSteps, make_loader
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
@@ -86,8 +87,7 @@ def vectors_of(data: DataModule, splits: list[str], towers: Towers, *, step: int
         split, first = data.split(name), len(rows)
         rows += [_row(split, position, name, data) for position in range(len(split))]
         steps = EvalSteps(num_samples=len(split), batch_size=data.eval_batch_size)
-        collate = Collate(inputs=data.inputs, targets={})
-        for (batch,) in make_loader(split, steps, collate, num_workers=data.num_workers, pin_memory=False):
+        for (batch,) in make_loader(split, steps, data.collate(), num_workers=data.num_workers, pin_memory=False):
             bad += batch.bad
             for m in [m for m in towers.modalities if batch.present[m].any()]:
                 there = batch.present[m]
@@ -127,11 +127,11 @@ def search(cfg: DictConfig, console: Console) -> None:
     queries = [finder.query(str(one)) for one in asked]
     found = finder.find_all(queries, within=cfg.search.within, k=cfg.search.k)
     for query, results in zip(queries, found, strict=True):
-        console.print(_table(query, results))
+        console.print(_table(query, results, finder))
     path = Path(cfg.search.sheet)
     path.parent.mkdir(parents=True, exist_ok=True)
     shown = [_asked(finder, query, results) for query, results in zip(queries, found, strict=True)]
-    found_sheet(shown, title=f"{cfg.run_dir}: {len(queries)} of {len(queries)} queries").save(path)
+    found_sheet(shown, title=f"{len(queries)} queries of {Path(cfg.run_dir).name}").save(path)
     answers = path.with_suffix(".jsonl")
     lines = [
         json.dumps({"query": query.value, "found": [_plain(one) for one in results]}, ensure_ascii=False) + "\n"
@@ -145,13 +145,15 @@ def _plain(found: Found) -> dict[str, object]:
     return {**found._asdict(), "file": None if found.file is None else str(found.file)}
 
 
-def _table(query: Query, results: list[Found]) -> Table:
+def _table(query: Query, results: list[Found], finder: Finder) -> Table:
+    """Files are named as the indexed table names them; found.jsonl has the whole paths."""
+    assert finder.index is not None
     table = Table(title=Text(f"{query.modality}: {query.value}"), title_justify="left")
     table.add_column("similarity", justify="right")
     for name in ("id", "text", "file"):
         table.add_column(name, overflow="fold")
     for one in results:
-        file = "" if one.file is None else str(one.file)
+        file = "" if one.file is None else os.path.relpath(one.file, finder.index.folder)
         table.add_row(f"{one.score:.3f}", Text(one.id), Text(one.text or ""), Text(file))
     return table
 

@@ -18,6 +18,7 @@ from mmtrain.targets import fault_of, parameters_of
 
 MODES = ("fit", "test", "predict", "plan", "index", "search")
 OF_A_RUN = ("test", "predict", "index", "search")  # modes of a run that is trained
+CORRUPTIONS = ("noise", "blur", "crop", "typos", "missing")  # as mmtrain/data/corruptions.py, which imports torch
 DECODINGS = ("greedy", "beam", "sample")
 CHOICES: Mapping[str, tuple[Any, ...]] = {
     "mode": MODES,
@@ -80,7 +81,8 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
 }
 # Keys that the program itself reads; those of a part are its constructor's.
 NEEDED = (
-    *("mode", "seed", "run_dir", "resume", "resume_allow", "init_from", "monitor", "test.subsets", "search"),
+    *("mode", "seed", "run_dir", "resume", "resume_allow", "init_from", "monitor", "search"),
+    *("test.subsets", "test.corruptions", "test.severities", "test.by", "test.zero_shot", "test.templates"),
     *("checkpoint.mode", "checkpoint.every_n_steps", "checkpoint.every_minutes"),
     *("checkpoint.background", "checkpoint.safetensors"),
     *("data", "encoder", "task", "balance", "optimizer", "schedule", "trainer", "logger", "callbacks"),
@@ -509,6 +511,20 @@ def rule_half_weights(run: Composed) -> Iterator[str]:
         yield f"{said}: small gradients are zero there\n    set trainer.precision to bf16-true or 16-mixed"
 
 
+def rule_corruptions(run: Composed) -> Iterator[str]:
+    """What a test split is corrupted by is known, and how much."""
+    names, severities = run.get("test.corruptions"), run.get("test.severities")
+    for name in names if OmegaConf.is_list(names) else []:
+        if name not in CORRUPTIONS:
+            near = difflib.get_close_matches(str(name), CORRUPTIONS, n=1)
+            mend = f"did you mean {near[0]}? It" if near else "It"
+            where = run.where("test.corruptions")
+            yield f"test.corruptions has {name} ({where})\n    {mend} can have {', '.join(CORRUPTIONS)}"
+    if OmegaConf.is_list(severities) and (not severities or not set(severities) <= {1, 2, 3, 4, 5}):
+        where = run.where("test.severities")
+        yield f"test.severities = {list(severities)} ({where})\n    set it to some of 1, 2, 3, 4, 5"
+
+
 def rule_search(run: Composed) -> Iterator[str]:
     """Whoever searches says for what, and in an index."""
     if run.get("mode") != "search":
@@ -554,6 +570,7 @@ RULES: tuple[Rule, ...] = (
     rule_precision,
     rule_sharded,
     rule_half_weights,
+    rule_corruptions,
     rule_search,
     rule_common_folder,
     rule_run_dir,

@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -50,6 +50,15 @@ from mmtrain.model import View
 from mmtrain.numerics import Diverged
 from mmtrain.report.report import write_report
 from mmtrain.report.table import metrics_table
+from mmtrain.robustness import (
+    GroupFigure,
+    Judged,
+    headline,
+    judge_corrupted,
+    judge_groups,
+    judge_zero_shot,
+    write_rows,
+)
 from mmtrain.same_run import check_same_run, facts_of, retuned
 from mmtrain.sharding import load_weights
 from mmtrain.transfer import take_weights
@@ -143,8 +152,7 @@ def fit(cfg: DictConfig) -> None:
         if "test" in data.tables:
             # not by ckpt_path: Lightning's averaging callback would load the weights before averaging
             load_weights(lit, best["state_dict"])
-            trainer.test(lit, datamodule=data, verbose=False)
-            record.tested()
+            _judge(cfg, lit, data, trainer, record)
         record.finish("done")
     except Stopped as stopped:
         record.trained(trainer)
@@ -158,9 +166,22 @@ def fit(cfg: DictConfig) -> None:
 def test(cfg: DictConfig) -> None:
     """Test a checkpoint of a run folder on the test split."""
     lit, data, trainer, record = _load(cfg)
+    _judge(cfg, lit, data, trainer, record)
+    record.finish("done")
+
+
+def _judge(cfg: DictConfig, lit: LitModel, data: DataModule, trainer: Trainer, record: "Record") -> None:
+    """The test split as it is, and as else it is asked for: corrupted, by groups, by names of classes alone."""
     trainer.test(lit, datamodule=data, verbose=False)
     record.tested()
-    record.finish("done")
+    asked = cfg.test
+    if asked.corruptions:
+        options = {"names": asked.corruptions, "severities": asked.severities, "clean": lit.table}
+        record.judged(corruptions=judge_corrupted(lit, data, trainer, **options))
+    if asked.by is not None:
+        record.judged(groups=judge_groups(lit, data, trainer, column=asked.by))
+    if asked.zero_shot is not None:
+        record.summary["test"] |= judge_zero_shot(lit, data, column=asked.zero_shot, templates=asked.templates)
 
 
 def predict(cfg: DictConfig) -> None:
@@ -225,6 +246,8 @@ class Record(Callback):
         self.samples_started = (0.0, 0)
         self.rate: float | None = None
         self.summary: dict[str, Any] = {"test": {}, "best": None, "steps": 0, "epochs": 0}
+        self.summary |= {"corruptions": [], "groups": []}
+        self.tables: dict[str, Sequence[Judged] | Sequence[GroupFigure]] = {"corruptions": (), "groups": ()}
         self.split = "val"
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -264,6 +287,14 @@ class Record(Callback):
         self.split = "test"
         self.summary["test"] = dict(self.lit.table)
 
+    def judged(self, *, corruptions: Sequence[Judged] = (), groups: Sequence[GroupFigure] = ()) -> None:
+        """Note further tests: all of it goes into tables, the headline metrics into the summary."""
+        main = headline(self.lit, self.lit.table)
+        for name, rows in (("corruptions", corruptions), ("groups", groups)):
+            if rows:
+                self.tables[name] = rows
+                self.summary[name] = [row._asdict() for row in rows if row.metric in main]
+
     def finish_if_possible(self, status: str, error: BaseException | None = None) -> None:
         """As `finish`; where it cannot, such as on a full disk, what ended the run is still what is told."""
         try:
@@ -292,9 +323,10 @@ class Record(Callback):
             "error": None if error is None else f"{type(error).__name__}: {error}",
         }
         mine["parameters"]["total"] = mine["parameters"].pop("parameters")
-        _write(
-            path, json.dumps(before | {"test": mine["test"]} if before else mine, indent=1, ensure_ascii=False) + "\n"
-        )
+        tested = {name: mine[name] for name in ("test", "corruptions", "groups")}
+        _write(path, json.dumps(before | tested if before else mine, indent=1, ensure_ascii=False) + "\n")
+        for name, rows in self.tables.items():
+            write_rows(self.folder / f"{name}.csv", rows)
         split = self.data.split(self.split) if self.split in self.data.tables else None
         page = write_report(
             self.folder,

@@ -104,6 +104,7 @@ class DataModule(LightningDataModule):
         self.num_micro_batches = num_micro_batches
         self.notes: list[str] = []  # what a person should know of the data before training
         self.without: Mapping[str, str] = {}  # by target, what a person types to do without it
+        self.altered: Callable[[EvalSplit], Any] = lambda split: split  # what is tested in place of the test split
         self.first_step = 0  # of training; Lightning asks for the loader before it restores its own count
         self.tables: dict[str, Any] = {}
         self.inputs: dict[str, InputKind] = {}
@@ -376,7 +377,7 @@ class DataModule(LightningDataModule):
                 f"none of the first {min(len(table), NUM_LOOKED_AT)} rows of {self.folder} can be read, the last"
                 f" because of {fault}\n    mend the paths in the table: they start from its folder"
             )
-        return Collate(inputs=self.inputs, targets=self.targets).batch((samples * 2)[:2])
+        return self.collate().batch((samples * 2)[:2])
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The steps of training, from `first_step` on."""
@@ -428,7 +429,7 @@ class DataModule(LightningDataModule):
 
     def _eval_loader(self, name: str) -> DataLoader[Any]:
         assert self.trainer is not None
-        split = self.split(name)
+        split = self.altered(self.split(name)) if name == "test" else self.split(name)
         steps = EvalSteps(
             num_samples=len(split),
             batch_size=self.eval_batch_size,
@@ -437,13 +438,17 @@ class DataModule(LightningDataModule):
         )
         return self._loader(split, steps, 1)
 
-    def _loader(self, split: TrainSplit, steps: Any, num_micro_batches: int) -> DataLoader[Any]:
+    def collate(self, num_micro_batches: int = 1) -> Collate:
+        """Samples -> batches of what this data has."""
+        return Collate(inputs=self.inputs, targets=self.targets, num_micro_batches=num_micro_batches)
+
+    def _loader(self, split: Any, steps: Any, num_micro_batches: int) -> DataLoader[Any]:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive the workers' fork
         assert self.trainer is not None
         return make_loader(
             split,
             steps,
-            Collate(inputs=self.inputs, targets=self.targets, num_micro_batches=num_micro_batches),
+            self.collate(num_micro_batches),
             num_workers=self.num_workers,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )

@@ -17,6 +17,7 @@ from PIL import Image
 from mmtrain.report.curves import Panel, draw, panels, read_metrics
 from mmtrain.report.exhibits import Album, gaze, grid, matrix, story
 from mmtrain.report.page import write_page
+from mmtrain.report.robustness import corruption_tables, group_tables
 from mmtrain.report.subsets import is_of_subset, subset_tables
 from mmtrain.report.table import against_chance, digits, short
 from mmtrain.sizes import readable
@@ -30,6 +31,8 @@ NO_SUMMARY: dict[str, Any] = {
     "epochs": None,
     "best": None,
     "test": {},
+    "corruptions": [],
+    "groups": [],
     "samples_per_second": None,
     "peak_memory": None,
     "seconds": None,
@@ -98,6 +101,8 @@ def _contents(
         "headline": _headline(summary, whole),
         "test": [(m, f["value"], f["chance"], against_chance(m, f["value"], f["chance"])) for m, f in whole.items()],
         "subsets": subset_tables(summary["test"]),
+        "corruptions": corruption_tables(summary["corruptions"], summary["test"]),
+        "groups": group_tables(summary["groups"]),
         "skipped": _skipped(run_dir),
         "plan": _planned(run_dir, summary),
         "curves": _drawn(curves, best_step=summary["best"] and summary["best"]["step"]),
