@@ -48,6 +48,7 @@ from mmtrain.lit import LitModel
 from mmtrain.memory import keep_freed_memory
 from mmtrain.model import View
 from mmtrain.numerics import Diverged
+from mmtrain.report.card import DataFacts, write_card
 from mmtrain.report.report import write_report
 from mmtrain.report.table import metrics_table
 from mmtrain.robustness import (
@@ -328,6 +329,7 @@ class Record(Callback):
         for name, rows in self.tables.items():
             write_rows(self.folder / f"{name}.csv", rows)
         split = self.data.split(self.split) if self.split in self.data.tables else None
+        card = write_card(self.folder, self._data_facts()) if status == "done" else None
         page = write_report(
             self.folder,
             exhibits=self.lit.exhibits,
@@ -342,6 +344,19 @@ class Record(Callback):
         if self.summary["test"]:
             console.print(metrics_table(self.summary["test"]))
         console.print(f"report: {page}", markup=False, soft_wrap=True)
+        if card is not None:
+            console.print(f"card: {card}", markup=False, soft_wrap=True)
+
+    def _data_facts(self) -> DataFacts:
+        data = self.data
+        return DataFacts(
+            name=data.folder.name,
+            license=data.license,
+            languages=data.languages,
+            reads=list(self.lit.model.encoders),
+            rows={name: len(table) for name, table in data.tables.items()},
+            filled={name: data.filled(name) for name in data.tables},
+        )
 
 
 def _build(cfg: DictConfig, data: DataModule) -> LitModel:

@@ -33,7 +33,7 @@ from mmtrain.data.row_checks import check_rows
 from mmtrain.data.row_lengths import row_lengths
 from mmtrain.data.splits import Split
 from mmtrain.data.table_checks import check_size, faults_of_cells, no_table
-from mmtrain.data.tables import Tables, cells_of, rows_at
+from mmtrain.data.tables import Columnar, Tables, cells_of, rows_at
 from mmtrain.data.text import TextInput
 from mmtrain.data.text_checks import cut_texts
 from mmtrain.data.text_target import TextTarget
@@ -41,6 +41,7 @@ from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Batch, Sample
 
 NUM_LOOKED_AT = 100  # rows among which an example is sought
+MOST_COUNTED = 100_000  # rows of a table whose cells are counted
 SAMPLED_IDS = 1000  # that stand for all ids of a split
 
 
@@ -59,6 +60,8 @@ class DataModule(LightningDataModule):
         modality_dropout: how often a training row that has a modality comes without it, for all or by modality; a row
             never loses all that it has.
         confine: whether a path in a table may lead out of its folder.
+        license: of the data, for the model's card; None where nobody said.
+        languages: of its texts and speech, likewise.
         bucket: how batches of training are made of rows that are alike.
         batch_size: samples of an optimizer step, over all devices and micro-batches.
         eval_batch_size: samples of a batch in validation, test and predict.
@@ -79,6 +82,8 @@ class DataModule(LightningDataModule):
         labelled_share: float,
         modality_dropout: float | Mapping[str, float],
         confine: bool,
+        license: str | None,
+        languages: Sequence[str] | None,
         bucket: Buckets,
         batch_size: int,
         eval_batch_size: int,
@@ -96,6 +101,8 @@ class DataModule(LightningDataModule):
         self.labelled_share = labelled_share
         self.modality_dropout = modality_rates(modality_dropout, list(inputs))
         self.confine = confine
+        self.license = license
+        self.languages = languages
         self.bucket = bucket
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -345,6 +352,16 @@ class DataModule(LightningDataModule):
             if there and set(needs) <= set(there) and len(known) == len(targets):
                 return True
         return False
+
+    def filled(self, split: str) -> dict[str, int] | None:
+        """How many rows of a split have each input and target; None of a table that would have to be read for it."""
+        table = self.tables[split]
+        is_columnar = isinstance(table, Columnar)
+        if not is_columnar or len(table) > MOST_COUNTED:
+            return None
+        known = {n: c for n, c in self.columns.items() if n in self.inputs or n in self.targets}
+        there = {n: c for n, c in known.items() if set([c] if isinstance(c, str) else c) <= set(table.column_names)}
+        return {n: sum(not is_empty(cell) for cell in cells_of(table, c)) for n, c in there.items()}
 
     def parts(self) -> dict[str, Any]:
         """What every split of this data is read with."""

@@ -84,7 +84,7 @@ def _contents(
     picture: Callable[[str], Image.Image | None],
     text: Callable[[str], str | None],
 ) -> dict[str, Any]:
-    summary = _summary(run_dir)
+    summary = read_summary(run_dir)
     whole = {metric: figure for metric, figure in summary["test"].items() if not is_of_subset(metric)}
     config, overrides = _config(run_dir)
     curves = panels(read_metrics(run_dir / "metrics.csv"))
@@ -118,7 +118,8 @@ def _contents(
     }
 
 
-def _summary(run_dir: Path) -> dict[str, Any]:
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """What summary.json says, or nothing, under every name."""
     path = run_dir / "summary.json"
     if not path.exists():
         return NO_SUMMARY
