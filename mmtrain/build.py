@@ -261,7 +261,7 @@ def modalities_read(cfg: DictConfig, data: DataModule) -> list[str]:
         cfg.task,
         inputs=there,
         targets=data.known_targets,
-        columns=next(iter(data.tables.values())).column_names,
+        columns=next((table.column_names for table in data.tables.values()), []),
         likely=data.likely,
     )
     if said := [fault for _, fault in faults]:
@@ -349,6 +349,13 @@ def build_again(cfg: DictConfig, folder: Path) -> tuple[LitModel, DataModule]:
     """The model of a run that is done, and its data with the vocabularies that lie in its folder."""
     data = build_data(cfg)
     data.read(folder, training=False)
+    return build_lit(cfg, build_model(cfg, data)), data
+
+
+def build_restored(cfg: DictConfig, folder: Path) -> tuple[LitModel, DataModule]:
+    """As `build_again`, but no table is opened."""
+    data = build_data(cfg)
+    data.restore(folder)
     return build_lit(cfg, build_model(cfg, data)), data
 
 

@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mmtrain import mends
 from mmtrain.composed import Composed, Source
 from mmtrain.composing import Composing, key_of
-from mmtrain.rules import NEEDED, RULES, rule_whole
+from mmtrain.rules import NEEDED, OF_A_RUN, RULES, rule_whole
 from mmtrain.sweep_checks import combinations, faults_of_sweeper
 
 # what composing raises when an override or a file is wrong; the last three when a group is given something like null
@@ -367,7 +367,7 @@ def _said(error: Exception) -> str:
 
 
 def with_overrides_of_run(overrides: list[str]) -> tuple[list[str], list[str]]:
-    """For mode=test and mode=predict: the overrides of the run that is tested, under those of this command line.
+    """For modes of a run that is trained: the overrides of that run, under those of this command line.
 
     What the run set inside a group for which this command line chooses an option is left out: it may not be there.
 
@@ -376,7 +376,7 @@ def with_overrides_of_run(overrides: list[str]) -> tuple[list[str], list[str]]:
     """
     asked = {key_of(o): o.partition("=")[2].strip("'\"") for o in overrides}
     mode = asked.get("mode")
-    if mode not in ("test", "predict"):
+    if mode not in OF_A_RUN:
         return overrides, []
     mend = "set run_dir to the folder of a training run, such as run_dir=outputs/2026-01-31/12-00-00"
     folder = _folder_of_run(asked)

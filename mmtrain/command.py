@@ -80,8 +80,19 @@ def with_dashes(words: list[str], flags: list[str]) -> list[str]:
 
 
 def spelled(override: str) -> str:
-    """`resume` is a value and has no keys below it; `resume.allow` is what people would write."""
-    return override.replace("resume.allow=", "resume_allow=", 1) if override.startswith("resume.allow=") else override
+    """An override as Hydra takes it, where people would write another.
+
+    `resume` is a value and has no keys below it; a query is a sentence, with commas and quotes of its own.
+
+    >>> spelled("resume.allow=[seed]"), spelled("search.query=a cat, on a mat"), spelled("search.query=[a,b]")
+    ('resume_allow=[seed]', 'search.query="a cat, on a mat"', 'search.query=[a,b]')
+    """
+    if override.startswith("resume.allow="):
+        return override.replace("resume.allow=", "resume_allow=", 1)
+    key, _, value = override.partition("=")
+    if key != "search.query" or value.startswith(("[", '"', "'", "$")) or value in ("", "null"):
+        return override
+    return key + '="' + value.replace('"', '\\"') + '"'
 
 
 class Job:
@@ -154,7 +165,8 @@ class Job:
             if status:
                 return status
         devices = self.cfg.trainer.devices
-        if isinstance(devices, int) and devices > 1 and self.cfg.mode != "plan" and "LOCAL_RANK" not in os.environ:
+        alone = self.cfg.mode in ("plan", "index", "search")
+        if isinstance(devices, int) and devices > 1 and not alone and "LOCAL_RANK" not in os.environ:
             from mmtrain.launch import launch
 
             with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,9 @@ from mmtrain.machine import rule_accelerator, rule_common_folder, rule_gpus, rul
 from mmtrain.reads import needed_by
 from mmtrain.targets import fault_of, parameters_of
 
-MODES = ("fit", "test", "predict", "plan")
+MODES = ("fit", "test", "predict", "plan", "index", "search")
+OF_A_RUN = ("test", "predict", "index", "search")  # modes of a run that is trained
+CORRUPTIONS = ("noise", "blur", "crop", "typos", "missing")  # as mmtrain/data/corruptions.py, which imports torch
 DECODINGS = ("greedy", "beam", "sample")
 CHOICES: Mapping[str, tuple[Any, ...]] = {
     "mode": MODES,
@@ -39,7 +41,16 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
 }
 # What other programs call them.
 MEANT: Mapping[str, Mapping[str, str]] = {
-    "mode": {"train": "fit", "training": "fit", "eval": "test", "evaluate": "test", "infer": "predict"},
+    "mode": {
+        "train": "fit",
+        "training": "fit",
+        "eval": "test",
+        "evaluate": "test",
+        "infer": "predict",
+        "embed": "index",
+        "find": "search",
+        "query": "search",
+    },
     "trainer.precision": {
         **dict.fromkeys(("fp16", "float16", "half", "amp", "mixed"), "16-mixed"),
         **dict.fromkeys(("bfloat16", "bf16-amp"), "bf16-mixed"),
@@ -71,7 +82,8 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
 }
 # Keys that the program itself reads; those of a part are its constructor's.
 NEEDED = (
-    *("mode", "seed", "run_dir", "resume", "resume_allow", "init_from", "monitor", "test.subsets"),
+    *("mode", "seed", "run_dir", "resume", "resume_allow", "init_from", "monitor", "search"),
+    *("test.subsets", "test.corruptions", "test.severities", "test.by", "test.zero_shot", "test.templates"),
     *("checkpoint.mode", "checkpoint.every_n_steps", "checkpoint.every_minutes"),
     *("checkpoint.background", "checkpoint.safetensors"),
     *("data", "encoder", "task", "balance", "optimizer", "schedule", "trainer", "logger", "callbacks"),
@@ -320,7 +332,7 @@ def rule_tasks(run: Composed) -> Iterator[str]:
             continue
         pair = [("modalities", m) for m in task.get("modalities") or [] if OmegaConf.is_list(task.modalities)]
         reads = [("reads", task.reads)] if task.get("reads", "fused") != "fused" else []
-        if len(pair) == 2 and pair[0] == pair[1]:
+        if len(set(pair)) < len(pair):
             key = f"task.{name!s}.modalities"
             yield (
                 f"{key} = [{', '.join(m for _, m in pair)}] is one modality twice ({run.where(key)})\n"
@@ -500,6 +512,39 @@ def rule_half_weights(run: Composed) -> Iterator[str]:
         yield f"{said}: small gradients are zero there\n    set trainer.precision to bf16-true or 16-mixed"
 
 
+def rule_corruptions(run: Composed) -> Iterator[str]:
+    """What a test split is corrupted by is known, and how much."""
+    names, severities = run.get("test.corruptions"), run.get("test.severities")
+    for name in names if OmegaConf.is_list(names) else []:
+        if name not in CORRUPTIONS:
+            near = difflib.get_close_matches(str(name), CORRUPTIONS, n=1)
+            mend = f"did you mean {near[0]}? It" if near else "It"
+            where = run.where("test.corruptions")
+            yield f"test.corruptions has {name} ({where})\n    {mend} can have {', '.join(CORRUPTIONS)}"
+    if OmegaConf.is_list(severities) and (not severities or not set(severities) <= {1, 2, 3, 4, 5}):
+        where = run.where("test.severities")
+        yield f"test.severities = {list(severities)} ({where})\n    set it to some of 1, 2, 3, 4, 5"
+
+
+def rule_search(run: Composed) -> Iterator[str]:
+    """Whoever searches says for what, and in an index."""
+    if run.get("mode") != "search":
+        return
+    query, k, index = (run.get(f"search.{name}") for name in ("query", "k", "index"))
+    if query is None or (OmegaConf.is_list(query) and not query):
+        yield (
+            f"search.query is not set ({run.where('search.query')})\n"
+            '    set it to a text, a file or a list of them, such as search.query="a red car"'
+        )
+    if not isinstance(k, int) or k < 1:
+        yield f"search.k = {k} is not a number of items ({run.where('search.k')})\n    set search.k to 5"
+    if not (Path(str(index)) / "index.json").is_file():
+        yield (
+            f"search.index = {index} holds no index ({run.where('search.index')})\n"
+            f"    make it with mode=index run_dir={run.get('run_dir')} search.index={index}"
+        )
+
+
 Rule = Callable[[Composed], Iterator[str]]
 RULES: tuple[Rule, ...] = (
     rule_choices,
@@ -526,6 +571,8 @@ RULES: tuple[Rule, ...] = (
     rule_precision,
     rule_sharded,
     rule_half_weights,
+    rule_corruptions,
+    rule_search,
     rule_common_folder,
     rule_run_dir,
 )

@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -49,8 +49,18 @@ from mmtrain.lit import LitModel
 from mmtrain.memory import keep_freed_memory
 from mmtrain.model import View
 from mmtrain.numerics import Diverged
+from mmtrain.report.card import DataFacts, write_card
 from mmtrain.report.report import write_report
 from mmtrain.report.table import metrics_table
+from mmtrain.robustness import (
+    GroupFigure,
+    Judged,
+    headline,
+    judge_corrupted,
+    judge_groups,
+    judge_zero_shot,
+    write_rows,
+)
 from mmtrain.same_run import check_same_run, facts_of, retuned
 from mmtrain.sharding import load_weights
 from mmtrain.transfer import take_weights
@@ -68,7 +78,8 @@ def run(cfg: DictConfig) -> int:
     _quiet()
     keep_freed_memory()
     try:
-        {"fit": fit, "test": test, "predict": predict, "plan": plan}[cfg.mode](cfg)
+        modes = {"fit": fit, "test": test, "predict": predict, "plan": plan, "index": index, "search": search}
+        modes[cfg.mode](cfg)
     except ConfigError as error:
         _say_error(str(error))
         return 2
@@ -143,8 +154,7 @@ def fit(cfg: DictConfig) -> None:
         if "test" in data.tables:
             # not by ckpt_path: Lightning's averaging callback would load the weights before averaging
             load_weights(lit, best["state_dict"])
-            trainer.test(lit, datamodule=data, verbose=False)
-            record.tested()
+            _judge(cfg, lit, data, trainer, record)
         record.finish("done")
     except Stopped as stopped:
         record.trained(trainer)
@@ -158,9 +168,22 @@ def fit(cfg: DictConfig) -> None:
 def test(cfg: DictConfig) -> None:
     """Test a checkpoint of a run folder on the test split."""
     lit, data, trainer, record = _load(cfg)
+    _judge(cfg, lit, data, trainer, record)
+    record.finish("done")
+
+
+def _judge(cfg: DictConfig, lit: LitModel, data: DataModule, trainer: Trainer, record: "Record") -> None:
+    """The test split as it is, and as else it is asked for: corrupted, by groups, by names of classes alone."""
     trainer.test(lit, datamodule=data, verbose=False)
     record.tested()
-    record.finish("done")
+    asked = cfg.test
+    if asked.corruptions:
+        options = {"names": asked.corruptions, "severities": asked.severities, "clean": lit.table}
+        record.judged(corruptions=judge_corrupted(lit, data, trainer, **options))
+    if asked.by is not None:
+        record.judged(groups=judge_groups(lit, data, trainer, column=asked.by))
+    if asked.zero_shot is not None:
+        record.summary["test"] |= judge_zero_shot(lit, data, column=asked.zero_shot, templates=asked.templates)
 
 
 def predict(cfg: DictConfig) -> None:
@@ -196,6 +219,20 @@ def plan(cfg: DictConfig) -> None:
     console.print(f"plan: {folder / 'plan.json'}", markup=False, soft_wrap=True)
 
 
+def index(cfg: DictConfig) -> None:
+    """Write the vectors of a contrastive task for every row, to be searched in."""
+    from mmtrain.finding import make_index  # other modes do without it
+
+    make_index(cfg, console)
+
+
+def search(cfg: DictConfig) -> None:
+    """Find what is nearest to the queries."""
+    from mmtrain.finding import search as find
+
+    find(cfg, console)
+
+
 class Record(Callback):
     """What a run leaves for people and scripts: summary.json, report.html, and the record in its checkpoints."""
 
@@ -211,6 +248,8 @@ class Record(Callback):
         self.samples_started = (0.0, 0)
         self.rate: float | None = None
         self.summary: dict[str, Any] = {"test": {}, "best": None, "steps": 0, "epochs": 0}
+        self.summary |= {"corruptions": [], "groups": []}
+        self.tables: dict[str, Sequence[Judged] | Sequence[GroupFigure]] = {"corruptions": (), "groups": ()}
         self.split = "val"
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -250,6 +289,14 @@ class Record(Callback):
         self.split = "test"
         self.summary["test"] = dict(self.lit.table)
 
+    def judged(self, *, corruptions: Sequence[Judged] = (), groups: Sequence[GroupFigure] = ()) -> None:
+        """Note further tests: all of it goes into tables, the headline metrics into the summary."""
+        main = headline(self.lit, self.lit.table)
+        for name, rows in (("corruptions", corruptions), ("groups", groups)):
+            if rows:
+                self.tables[name] = rows
+                self.summary[name] = [row._asdict() for row in rows if row.metric in main]
+
     def finish_if_possible(self, status: str, error: BaseException | None = None) -> None:
         """As `finish`; where it cannot, such as on a full disk, what ended the run is still what is told."""
         try:
@@ -278,10 +325,12 @@ class Record(Callback):
             "error": None if error is None else f"{type(error).__name__}: {error}",
         }
         mine["parameters"]["total"] = mine["parameters"].pop("parameters")
-        _write(
-            path, json.dumps(before | {"test": mine["test"]} if before else mine, indent=1, ensure_ascii=False) + "\n"
-        )
+        tested = {name: mine[name] for name in ("test", "corruptions", "groups")}
+        _write(path, json.dumps(before | tested if before else mine, indent=1, ensure_ascii=False) + "\n")
+        for name, rows in self.tables.items():
+            write_rows(self.folder / f"{name}.csv", rows)
         split = self.data.split(self.split) if self.split in self.data.tables else None
+        card = write_card(self.folder, self._data_facts()) if status == "done" else None
         page = write_report(
             self.folder,
             exhibits=self.lit.exhibits,
@@ -296,6 +345,19 @@ class Record(Callback):
         if self.summary["test"]:
             console.print(metrics_table(self.summary["test"]))
         console.print(f"report: {page}", markup=False, soft_wrap=True)
+        if card is not None:
+            console.print(f"card: {card}", markup=False, soft_wrap=True)
+
+    def _data_facts(self) -> DataFacts:
+        data = self.data
+        return DataFacts(
+            name=data.folder.name,
+            license=data.license,
+            languages=data.languages,
+            reads=list(self.lit.model.encoders),
+            rows={name: len(table) for name, table in data.tables.items()},
+            filled={name: data.filled(name) for name in data.tables},
+        )
 
 
 def _build(cfg: DictConfig, data: DataModule) -> LitModel:

@@ -12,7 +12,19 @@ from omegaconf import DictConfig, OmegaConf
 from mmtrain.errors import ConfigError
 
 FREE = (
-    *("mode", "run_dir", "resume", "resume_allow", "init_from", "overrides", "hydra", "logger", "checkpoint", "test"),
+    *(
+        "mode",
+        "run_dir",
+        "resume",
+        "resume_allow",
+        "init_from",
+        "overrides",
+        "hydra",
+        "logger",
+        "checkpoint",
+        "test",
+        "search",
+    ),
     *(
         "trainer.accelerator",
         "trainer.devices",
@@ -28,7 +40,7 @@ FREE = (
         "trainer.limit_test_batches",
     ),
     *("plan", "trial", "trainer.find_batch_size", "optimizer.fused"),
-    *("data.num_workers", "data.pin_memory", "data.eval_batch_size", "data.max_bad"),
+    *("data.num_workers", "data.pin_memory", "data.eval_batch_size", "data.max_bad", "data.license", "data.languages"),
 )
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")
 ROWS = "rows of the training split"

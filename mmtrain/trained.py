@@ -82,12 +82,12 @@ def load_teacher(run: str, data: DataModule, inputs: DictConfig, key: str, build
                 f"{key} = {run} reads {modality}, but the tasks of this run read {', '.join(data.inputs)}\n"
                 f"    name a teacher that reads no more, or add a task that reads {modality}"
             )
-        theirs, mine = (_plain(cfg, modality) for cfg in (teacher.cfg.data.inputs, inputs))
-        differing = sorted(name for name in theirs.keys() | mine.keys() if theirs.get(name) != mine.get(name))
-        if differing:
+        differing = differing_input(teacher.cfg.data.inputs, inputs, modality)
+        if differing is not None:
+            name, theirs, mine = differing
             raise ConfigError(
-                f"{key} = {run} was trained with data.inputs.{modality}.{differing[0]} = {theirs.get(differing[0])},"
-                f" but here it is {mine.get(differing[0])}\n    set it as the teacher's run has it"
+                f"{key} = {run} was trained with {name} = {theirs}, but here it is {mine}\n"
+                "    set it as the teacher's run has it"
             )
         if _words(teacher.data, modality) != _words(data, modality):
             raise ConfigError(
@@ -95,6 +95,19 @@ def load_teacher(run: str, data: DataModule, inputs: DictConfig, key: str, build
                 "    train both on the same rows, or give both the tokenizer of the same weights"
             )
     return teacher.lit.model.requires_grad_(False)
+
+
+def differing_input(theirs: DictConfig, mine: DictConfig, modality: str) -> tuple[str, Any, Any] | None:
+    """The first key by which two configurations prepare a modality otherwise, with both values; None if there is none.
+
+    Args:
+        theirs: by modality, as another run prepares what it reads.
+        mine: likewise.
+        modality: that both have.
+    """
+    one, other = (_plain(inputs, modality) for inputs in (theirs, mine))
+    names = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+    return (f"data.inputs.{modality}.{names[0]}", one.get(names[0]), other.get(names[0])) if names else None
 
 
 def _plain(inputs: DictConfig, modality: str) -> dict[str, Any]:

@@ -332,9 +332,20 @@ BAD |= {
         "rule_accelerator",
         "rule_precision",
         "rule_run_dir",
+        "rule_corruptions",  # below
+        "rule_search",  # tests/test_finder.py
         "rule_common_folder",
     )
 }
+
+
+def test_corruptions_are_known_and_so_is_how_much() -> None:
+    found = faults("test.corruptions=[noise,blurr,fog]", "test.severities=[0,1]")
+    assert [fault.splitlines()[1] for fault in found] == [
+        "    did you mean blur? It can have noise, blur, crop, typos, missing",
+        "    It can have noise, blur, crop, typos, missing",
+        "    set it to some of 1, 2, 3, 4, 5",
+    ]
 
 
 def test_every_rule_has_its_bad_cases() -> None:

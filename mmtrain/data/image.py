@@ -53,7 +53,8 @@ class ImageInput:
         self.size = size
         self.max_pixels = max_pixels
         self.background = tuple(background)
-        scale = [_pixels, Normalize(mean, std)]
+        self.normalize = Normalize(mean, std)
+        scale = [_pixels, self.normalize]
         train: list[Any] = []
         if rotate > 0:
             train.append(v2.RandomRotation(rotate, interpolation=v2.InterpolationMode.BILINEAR, fill=list(background)))
@@ -141,6 +142,14 @@ class Normalize:
         """(..., C, H, W), uint8, in any order in memory -> the same shape, float32, contiguous."""
         floats = pixels.as_subclass(Tensor).to(torch.float32, memory_format=torch.contiguous_format)
         return floats.mul_(1 / 255).sub_(self.mean).div_(self.std)
+
+    def of_floats(self, pixels: Tensor) -> Tensor:
+        """(..., C, H, W), float32 in 0..1 -> normalised."""
+        return (pixels - self.mean) / self.std
+
+    def undone(self, values: Tensor) -> Tensor:
+        """(..., C, H, W), normalised -> float32 in 0..1."""
+        return values * self.std + self.mean
 
 
 @contextmanager

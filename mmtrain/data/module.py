@@ -33,7 +33,7 @@ from mmtrain.data.row_checks import check_rows
 from mmtrain.data.row_lengths import row_lengths
 from mmtrain.data.splits import Split
 from mmtrain.data.table_checks import check_size, faults_of_cells, no_table
-from mmtrain.data.tables import Tables, cells_of, rows_at
+from mmtrain.data.tables import Columnar, Tables, cells_of, rows_at
 from mmtrain.data.text import TextInput
 from mmtrain.data.text_checks import cut_texts
 from mmtrain.data.text_target import TextTarget
@@ -41,6 +41,7 @@ from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Batch, Sample
 
 NUM_LOOKED_AT = 100  # rows among which an example is sought
+MOST_COUNTED = 100_000  # rows of a table whose cells are counted
 SAMPLED_IDS = 1000  # that stand for all ids of a split
 
 
@@ -59,6 +60,8 @@ class DataModule(LightningDataModule):
         modality_dropout: how often a training row that has a modality comes without it, for all or by modality; a row
             never loses all that it has.
         confine: whether a path in a table may lead out of its folder.
+        license: of the data, for the model's card; None where nobody said.
+        languages: of its texts and speech, likewise.
         bucket: how batches of training are made of rows that are alike.
         batch_size: samples of an optimizer step, over all devices and micro-batches.
         eval_batch_size: samples of a batch in validation, test and predict.
@@ -79,6 +82,8 @@ class DataModule(LightningDataModule):
         labelled_share: float,
         modality_dropout: float | Mapping[str, float],
         confine: bool,
+        license: str | None,
+        languages: Sequence[str] | None,
         bucket: Buckets,
         batch_size: int,
         eval_batch_size: int,
@@ -96,6 +101,8 @@ class DataModule(LightningDataModule):
         self.labelled_share = labelled_share
         self.modality_dropout = modality_rates(modality_dropout, list(inputs))
         self.confine = confine
+        self.license = license
+        self.languages = languages
         self.bucket = bucket
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -104,6 +111,7 @@ class DataModule(LightningDataModule):
         self.num_micro_batches = num_micro_batches
         self.notes: list[str] = []  # what a person should know of the data before training
         self.without: Mapping[str, str] = {}  # by target, what a person types to do without it
+        self.altered: Callable[[EvalSplit], Any] = lambda split: split  # what is tested in place of the test split
         self.first_step = 0  # of training; Lightning asks for the loader before it restores its own count
         self.tables: dict[str, Any] = {}
         self.inputs: dict[str, InputKind] = {}
@@ -172,6 +180,20 @@ class DataModule(LightningDataModule):
                 )
                 self._steps(rank=0, world_size=1, limit=1.0)  # refuses a budget that cannot be kept
         self.notes += [*self._unseen(), *(self._cut() if training else ())]
+
+    def restore(self, vocabulary_folder: Path) -> None:
+        """Take the vocabularies of a run alone: to ask its model, when its tables may be elsewhere.
+
+        Args:
+            vocabulary_folder: the run folder.
+
+        Raises:
+            ConfigError: when it holds none.
+        """
+        record = vocabulary_folder / ".vocabulary.json"
+        if not record.is_file():
+            raise ConfigError(f"{vocabulary_folder} holds no vocabulary\n    name the folder of a training run")
+        self._restore(vocabulary_folder, json.loads(record.read_text(encoding="utf-8")))
 
     def _named(self) -> dict[str, Column | None]:
         return {name: self._wanted.get(name) for name in [*self._inputs, *self._targets]}
@@ -331,6 +353,16 @@ class DataModule(LightningDataModule):
                 return True
         return False
 
+    def filled(self, split: str) -> dict[str, int] | None:
+        """How many rows of a split have each input and target; None of a table that would have to be read for it."""
+        table = self.tables[split]
+        is_columnar = isinstance(table, Columnar)
+        if not is_columnar or len(table) > MOST_COUNTED:
+            return None
+        known = {n: c for n, c in self.columns.items() if n in self.inputs or n in self.targets}
+        there = {n: c for n, c in known.items() if set([c] if isinstance(c, str) else c) <= set(table.column_names)}
+        return {n: sum(not is_empty(cell) for cell in cells_of(table, c)) for n, c in there.items()}
+
     def parts(self) -> dict[str, Any]:
         """What every split of this data is read with."""
         return {
@@ -362,7 +394,7 @@ class DataModule(LightningDataModule):
                 f"none of the first {min(len(table), NUM_LOOKED_AT)} rows of {self.folder} can be read, the last"
                 f" because of {fault}\n    mend the paths in the table: they start from its folder"
             )
-        return Collate(inputs=self.inputs, targets=self.targets).batch((samples * 2)[:2])
+        return self.collate().batch((samples * 2)[:2])
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The steps of training, from `first_step` on."""
@@ -414,7 +446,7 @@ class DataModule(LightningDataModule):
 
     def _eval_loader(self, name: str) -> DataLoader[Any]:
         assert self.trainer is not None
-        split = self.split(name)
+        split = self.altered(self.split(name)) if name == "test" else self.split(name)
         steps = EvalSteps(
             num_samples=len(split),
             batch_size=self.eval_batch_size,
@@ -423,13 +455,17 @@ class DataModule(LightningDataModule):
         )
         return self._loader(split, steps, 1)
 
-    def _loader(self, split: TrainSplit, steps: Any, num_micro_batches: int) -> DataLoader[Any]:
+    def collate(self, num_micro_batches: int = 1) -> Collate:
+        """Samples -> batches of what this data has."""
+        return Collate(inputs=self.inputs, targets=self.targets, num_micro_batches=num_micro_batches)
+
+    def _loader(self, split: Any, steps: Any, num_micro_batches: int) -> DataLoader[Any]:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive the workers' fork
         assert self.trainer is not None
         return make_loader(
             split,
             steps,
-            Collate(inputs=self.inputs, targets=self.targets, num_micro_batches=num_micro_batches),
+            self.collate(num_micro_batches),
             num_workers=self.num_workers,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )

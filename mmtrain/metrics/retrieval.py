@@ -1,4 +1,4 @@
-"""Recall at k, median rank and mean average precision in both directions between two modalities, over all ranks.
+"""Recall at k, median rank and mean average precision in both directions between modalities, over all ranks.
 
 Unusual here: items are told apart by content, so that a caption shared by several pictures is one query with several
 right answers; and equal similarities share their rank: a score is the expectation over every order of the tied items,
@@ -6,6 +6,7 @@ so that collapsed features score what chance does (torchmetrics and most public 
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ class RetrievalMetric(Metric):
     """Collects embeddings; `compute` gives recalls, their chance level and some queries with what they found.
 
     Args:
-        modalities: the two.
+        modalities: the two, or more, of which every two are a pair.
         at: the k of recall at k.
         num_shown: how many nearest items to give of each of sixteen queries.
         chunk: queries at once, fewer where the gallery is large.
@@ -53,8 +54,7 @@ class RetrievalMetric(Metric):
         Raises:
             FloatingPointError: when a vector is not finite: it must not score.
         """
-        left, right = self.modalities
-        known = (keys[left] != 0) & (keys[right] != 0)
+        known = torch.stack([keys[m] != 0 for m in self.modalities]).sum(dim=0) >= 2
         for m in self.modalities:
             mine = vectors[m][present[m]].detach().float()
             if not mine.isfinite().all():
@@ -74,15 +74,23 @@ class RetrievalMetric(Metric):
 
         Empty when the split has no pair of which both sides are there: there is nothing to score.
         """
-        left, right = self.modalities
-        here = [torch.isin(*(dim_zero_cat(self._state(m, kind)) for kind in ("known", "keys"))) for m in (left, right)]
-        if not (here[0] & here[1]).any():
+        out: dict[str, Tensor] = {}
+        for left, right in combinations(self.modalities, 2):
+            known = self._known(left, right)
+            here = [torch.isin(known[:, n], dim_zero_cat(self._state(m, "keys"))) for n, m in enumerate((left, right))]
+            if (here[0] & here[1]).any():
+                out |= self._direction(left, right) | self._direction(right, left)
+        if not out:
             return {}
-        out = self._direction(left, right) | self._direction(right, left)
         recalls = {name: v for name, v in out.items() if "_R@" in name}
         out["recall"] = torch.stack([v for n, v in recalls.items() if not n.endswith("/chance")]).mean()
         out["recall/chance"] = torch.stack([v for n, v in recalls.items() if n.endswith("/chance")]).mean()
         return out
+
+    def _known(self, left: str, right: str) -> Tensor:
+        """(P, 2), int64: the keys of rows that know both."""
+        known = torch.stack([dim_zero_cat(self._state(m, "known")) for m in (left, right)], dim=1)
+        return known[(known != 0).all(dim=1)]
 
     def _items(self, modality: str) -> tuple[Tensor, Tensor, Tensor]:
         """Distinct contents in the order of their rows: vectors (N, D), keys (N,), rows (N,)."""
@@ -139,7 +147,7 @@ class RetrievalMetric(Metric):
 
     def _pair_indices(self, query: str, gallery: str, q_keys: Tensor, g_keys: Tensor) -> tuple[Tensor, Tensor]:
         """The known pairs whose two sides are both here, as indices into the queries and the gallery."""
-        pairs = torch.stack([dim_zero_cat(self._state(m, "known")) for m in (query, gallery)], dim=1).unique(dim=0)
+        pairs = self._known(query, gallery).unique(dim=0)
         places = []
         for side, keys in ((0, q_keys), (1, g_keys)):
             order = keys.argsort()

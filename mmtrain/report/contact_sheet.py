@@ -4,17 +4,17 @@ It knows pictures, frames, sounds, tokens and numbers, and nothing of where they
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
+
+from mmtrain.report.lettering import fitted, font_of, wrapped
 
 WIDTH = 232  # pixels of a column
 GAP = 8
@@ -106,12 +106,12 @@ def contact_sheet(bands: Sequence[Band], *, columns: Sequence[str], title: str) 
 def _head(columns: Sequence[str], title: str, width: int) -> Image.Image:
     head = Image.new("RGB", (width, 92), PAPER)
     draw = ImageDraw.Draw(head)
-    draw.text((MARGIN, 12), _fitted(title, _font(17, bold=True), width - 2 * MARGIN), INK, _font(17, bold=True))
+    draw.text((MARGIN, 12), fitted(title, font_of(17, bold=True), width - 2 * MARGIN), INK, font_of(17, bold=True))
     at = MARGIN
     for kind, words in ((SPECIAL, "mark"), (PLAIN, "token"), (UNKNOWN, "unknown"), (HIDDEN, "hidden in training")):
         at += _token(draw, at, 40, words, kind) + 6
     for number, column in enumerate(columns):
-        draw.text((_left(number), 70), column, INK, _font(13, bold=True))
+        draw.text((_left(number), 70), column, INK, font_of(13, bold=True))
     return head
 
 
@@ -124,20 +124,20 @@ def _band(band: Band, width: int) -> Image.Image:
     tiles = {name: [_tile(draws[name]) for draws in band.draws] for name in names}
     heights = {name: max(tile.height for tile in tiles[name]) for name in names}
     words = "   ".join(f"{name}: {value}" for name, value in band.targets.items())
-    lines = list(_wrapped(words, _font(13, bold=True), width - 2 * MARGIN))
+    lines = list(wrapped(words, font_of(13, bold=True), width - 2 * MARGIN))
     height = 30 + sum(h + 20 + GAP for h in heights.values()) + 18 * len(lines) + GAP
     image = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, 0, width, 22), BAND)
-    draw.text((MARGIN, 3), _fitted(band.name, _font(13), width - 2 * MARGIN), INK, _font(13))
+    draw.text((MARGIN, 3), fitted(band.name, font_of(13), width - 2 * MARGIN), INK, font_of(13))
     top = 28
     for name in names:
-        draw.text((MARGIN, top), name, FAINT, _font(11))
+        draw.text((MARGIN, top), name, FAINT, font_of(11))
         for column, tile in enumerate(tiles[name]):
             image.paste(tile, (_left(column), top + 16))
         top += heights[name] + 20 + GAP
     for line in lines:
-        draw.text((MARGIN, top - 4), line, INK, _font(13, bold=True))
+        draw.text((MARGIN, top - 4), line, INK, font_of(13, bold=True))
         top += 18
     return image
 
@@ -214,7 +214,7 @@ def _colored(shade: np.ndarray, name: str) -> Image.Image:
 def _captioned(picture: Image.Image, words: str) -> Image.Image:
     image = Image.new("RGB", (WIDTH, picture.height + 16), PAPER)
     image.paste(picture, (0, 0))
-    ImageDraw.Draw(image).text((0, picture.height + 1), _fitted(words, _font(11), WIDTH), FAINT, _font(11))
+    ImageDraw.Draw(image).text((0, picture.height + 1), fitted(words, font_of(11), WIDTH), FAINT, font_of(11))
     return image
 
 
@@ -238,7 +238,7 @@ def _text(pieces: Sequence[tuple[str, str]]) -> Image.Image:
 
 
 def _token_width(draw: ImageDraw.ImageDraw, words: str) -> int:
-    return min(WIDTH, math.ceil(draw.textlength(words, _font(12))) + 8)
+    return min(WIDTH, math.ceil(draw.textlength(words, font_of(12))) + 8)
 
 
 def _token(draw: ImageDraw.ImageDraw, left: int, top: int, words: str, kind: str) -> int:
@@ -246,48 +246,17 @@ def _token(draw: ImageDraw.ImageDraw, left: int, top: int, words: str, kind: str
     outline = INK if kind == UNKNOWN else None
     draw.rounded_rectangle((left, top, left + width - 1, top + 18), 3, fill=COLORS[kind], outline=outline)
     ink = FAINT if kind in (SPECIAL, HIDDEN) else INK
-    draw.text((left + 4, top + 2), _fitted(words, _font(12), width - 8), ink, _font(12))
+    draw.text((left + 4, top + 2), fitted(words, font_of(12), width - 8), ink, font_of(12))
     if kind == HIDDEN:
         draw.line((left + 2, top + 10, left + width - 3, top + 10), INK, 1)
     return width
 
 
 def _nothing(why: str) -> Image.Image:
-    lines = list(_wrapped(why, _font(12), WIDTH - 12))
+    lines = list(wrapped(why, font_of(12), WIDTH - 12))
     image = Image.new("RGB", (WIDTH, 10 + 16 * len(lines)), PAPER)
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, 0, WIDTH - 1, image.height - 1), outline="#c9c9d0")
     for number, line in enumerate(lines):
-        draw.text((6, 4 + 16 * number), line, FAINT, _font(12))
+        draw.text((6, 4 + 16 * number), line, FAINT, font_of(12))
     return image
-
-
-def _wrapped(words: str, font: ImageFont.FreeTypeFont, width: int) -> Iterator[str]:
-    line = ""
-    for word in words.split(" "):
-        longer = f"{line} {word}" if line else word
-        if line and font.getlength(longer) > width:
-            yield line
-            longer = word
-        line = _fitted(longer, font, width)
-    if line.strip():
-        yield line
-
-
-def _fitted(words: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """On one line, cut with an ellipsis where it is too long."""
-    words = " ".join(words.splitlines())
-    if font.getlength(words) <= width:
-        return words
-    low, high = 0, len(words)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if font.getlength(words[:middle] + "…") <= width else (low, middle - 1)
-    return words[:low] + "…"
-
-
-@cache
-def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The one that comes with matplotlib, so that every machine draws the same sheet."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / name), size)

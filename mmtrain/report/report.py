@@ -17,6 +17,7 @@ from PIL import Image
 from mmtrain.report.curves import Panel, draw, panels, read_metrics
 from mmtrain.report.exhibits import Album, gaze, grid, matrix, story
 from mmtrain.report.page import write_page
+from mmtrain.report.robustness import corruption_tables, group_tables
 from mmtrain.report.subsets import is_of_subset, subset_tables
 from mmtrain.report.table import against_chance, digits, short
 from mmtrain.sizes import readable
@@ -30,6 +31,8 @@ NO_SUMMARY: dict[str, Any] = {
     "epochs": None,
     "best": None,
     "test": {},
+    "corruptions": [],
+    "groups": [],
     "samples_per_second": None,
     "peak_memory": None,
     "seconds": None,
@@ -81,7 +84,7 @@ def _contents(
     picture: Callable[[str], Image.Image | None],
     text: Callable[[str], str | None],
 ) -> dict[str, Any]:
-    summary = _summary(run_dir)
+    summary = read_summary(run_dir)
     whole = {metric: figure for metric, figure in summary["test"].items() if not is_of_subset(metric)}
     config, overrides = _config(run_dir)
     curves = panels(read_metrics(run_dir / "metrics.csv"))
@@ -98,6 +101,8 @@ def _contents(
         "headline": _headline(summary, whole),
         "test": [(m, f["value"], f["chance"], against_chance(m, f["value"], f["chance"])) for m, f in whole.items()],
         "subsets": subset_tables(summary["test"]),
+        "corruptions": corruption_tables(summary["corruptions"], summary["test"]),
+        "groups": group_tables(summary["groups"]),
         "skipped": _skipped(run_dir),
         "plan": _planned(run_dir, summary),
         "curves": _drawn(curves, best_step=summary["best"] and summary["best"]["step"]),
@@ -113,7 +118,8 @@ def _contents(
     }
 
 
-def _summary(run_dir: Path) -> dict[str, Any]:
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """What summary.json says, or nothing, under every name."""
     path = run_dir / "summary.json"
     if not path.exists():
         return NO_SUMMARY

@@ -1,13 +1,15 @@
-"""Contrastive learning of two modalities in one space (CLIP, 2103.00020; SigLIP, 2303.15343), temperature learned.
+"""Contrastive learning of modalities in one space (CLIP, 2103.00020; SigLIP, 2303.15343), temperature learned.
 
 Unusual here: positives are found by content (a caption shared by several pictures is right for all of them), rows
 that lack a side stand in no denominator, and in training every rank's rows are negatives of every other's, with
 gradients through the gathering. In evaluation the loss is that of the batch alone, whatever the number of ranks.
+Of more than two modalities every two are a pair (AudioCLIP, 2106.13043), of the rows that have both.
 What was right for a row when a queue took it is neither right nor wrong while it ages there.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations, permutations
 from typing import Any
 
 import torch
@@ -27,11 +29,11 @@ LOSSES = ("info_nce", "sigmoid")
 
 
 class Contrastive(nn.Module):
-    """Project two modalities to unit vectors and make pairs similar.
+    """Project modalities to unit vectors and make pairs similar.
 
     Args:
         dims: width by modality.
-        modalities: the two that make a pair.
+        modalities: the two that make a pair, or more, of which every two do.
         embed_dim: width of the shared space.
         temperature: where the learned temperature starts.
         min_temperature: how far it may fall. A low one punishes the most similar wrong partners alone and so pulls
@@ -63,9 +65,9 @@ class Contrastive(nn.Module):
         chunk: int,
     ) -> None:
         super().__init__()
-        if len(modalities) != 2 or modalities[0] == modalities[1]:
+        if len(modalities) < 2 or len(set(modalities)) < len(modalities):
             raise ValueError(
-                f"modalities = {list(modalities)}; contrastive takes two different ones, such as [image, text]"
+                f"modalities = {list(modalities)}; contrastive takes two different ones or more, such as [image, text]"
             )
         if not 0.0 < min_temperature <= temperature:
             raise ValueError(
@@ -77,7 +79,8 @@ class Contrastive(nn.Module):
         if queue < 0 or chunk < 1:
             raise ValueError(f"queue = {queue} and chunk = {chunk}; set queue to 0 or more and chunk to 1 or more")
         rates = _rates(dropout, modalities)
-        self.reads = self.needs = tuple(modalities)
+        self.reads = tuple(modalities)
+        self.needs = self.reads if len(self.reads) == 2 else ()  # of more any two will do
         self.weight = weight
         self.pool = MeanPool()
         self.projections = nn.ModuleDict(
@@ -100,15 +103,20 @@ class Contrastive(nn.Module):
 
     def forward(self, view: Any) -> dict[str, Tensor]:
         """Unit vectors (B, embed_dim), float32 or float64, by modality; of no meaning in a row that lacks it."""
-        return {m: F.normalize(full(self.projections[m](self.pool(view.encoded(m)))), dim=-1) for m in self.reads}
+        return {m: self.embed(view, m) for m in self.reads}
+
+    def embed(self, view: Any, modality: str) -> Tensor:
+        """As `forward`, of one modality; the encoders of the others do not run."""
+        return F.normalize(full(self.projections[modality](self.pool(view.encoded(modality)))), dim=-1)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every two modalities."""
+        return list(combinations(self.reads, 2))
 
     def count(self, batch: Batch) -> Tensor:
-        """Rows that have both sides."""
-        return self._pairs(batch).sum()
-
-    def _pairs(self, batch: Batch) -> Tensor:
-        left, right = self.reads
-        return batch.present[left] & batch.present[right]
+        """Rows that have both sides; of more than two modalities, summed over their pairs."""
+        return torch.stack([_both(batch, *pair).sum() for pair in self.pairs]).sum()
 
     def loss(self, predictions: dict[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss in both directions, averaged, over the rows that have both sides: (sum, count)."""
@@ -118,8 +126,6 @@ class Contrastive(nn.Module):
                 self.log_scale.clamp_(max=self.max_log_scale)
         else:
             together = together_keys = _alone
-        pairs = self._pairs(batch)
-        left, right = self.reads
         present = {m: together_keys(batch.present[m]) for m in self.reads}
         keys = {m: together_keys(batch.keys[m]) for m in self.reads}
         vectors = {m: together(predictions[m]) for m in self.reads}
@@ -130,12 +136,15 @@ class Contrastive(nn.Module):
                 {m: torch.cat([new[m], old[m]]) for m in self.reads}
                 for new, old in ((vectors, self.queue.vectors), (keys, self.queue.keys), (present, self.queue.present))
             )
-        sums = []
-        for asks, answers in ((left, right), (right, left)):
-            rows = (predictions[asks], batch.keys[asks], pairs)
-            related = Related(keys[asks], keys[answers], keys[answers])
-            sums.append(self._direction(rows, related, vectors[answers], present[answers]))
-        return (sums[0][0] + sums[1][0]) / 2, sums[0][1]
+        sums, counts = [], []
+        for pair in self.pairs:
+            for asks, answers in (pair, pair[::-1]):
+                rows = (predictions[asks], batch.keys[asks], _both(batch, *pair))
+                related = Related(keys[asks], keys[answers], keys[answers])
+                loss, count = self._direction(rows, related, vectors[answers], present[answers])
+                sums.append(loss)
+            counts.append(count)
+        return sum(sums[1:], sums[0]) / 2, sum(counts[1:], counts[0])
 
     def compares_with(self) -> list[Tensor]:
         """The temperature, and the bias if there is one."""
@@ -181,7 +190,7 @@ class Contrastive(nn.Module):
             self.queue.restore(memory)
 
     def metrics(self) -> RetrievalMetric:
-        """Recall at 1, 5 and 10 in both directions over the whole split."""
+        """Recall at 1, 5 and 10 in both directions of each pair over the whole split."""
         return RetrievalMetric(modalities=self.reads, at=(1, 5, 10), num_shown=10)
 
     def update(self, metrics: RetrievalMetric, predictions: dict[str, Tensor], batch: Batch) -> None:
@@ -198,18 +207,28 @@ class Contrastive(nn.Module):
         return guessed(values)
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
-        """Both directions: sixteen queries spread over the split with their nearest items."""
-        left, right = self.reads
-        return [_shown(values, right, left, name), _shown(values, left, right, name)]
+        """Every direction: sixteen queries spread over the split with their nearest items."""
+        directions = [(asks, answers) for answers, asks in permutations(self.reads, 2)]
+        return [
+            _shown(values, asks, answers, name)
+            for asks, answers in directions
+            if f"{asks}_to_{answers}/shown_queries" in values
+        ]
 
     def rows(self, predictions: dict[str, Tensor], batch: Batch) -> list[dict[str, Any]]:
-        """The similarity of the row's own pair."""
-        left, right = self.reads
-        similarity = (predictions[left] * predictions[right]).sum(dim=-1).tolist()
-        return [
-            {"similarity": round(s, 6)} if has else {}
-            for s, has in zip(similarity, self._pairs(batch).tolist(), strict=True)
-        ]
+        """The similarity of the row's own pair; of more than two modalities, of each."""
+        rows: list[dict[str, Any]] = [{} for _ in batch.ids]
+        for left, right in self.pairs:
+            name = "similarity" if len(self.reads) == 2 else f"{left}_{right}_similarity"
+            similarity = (predictions[left] * predictions[right]).sum(dim=-1).tolist()
+            for row, value, has in zip(rows, similarity, _both(batch, left, right).tolist(), strict=True):
+                row |= {name: round(value, 6)} if has else {}
+        return rows
+
+
+def _both(batch: Batch, left: str, right: str) -> Tensor:
+    """(B,), bool: rows that have both sides of a pair."""
+    return batch.present[left] & batch.present[right]
 
 
 def _rates(dropout: float | Mapping[str, float], modalities: Sequence[str]) -> dict[str, float]:

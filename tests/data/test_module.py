@@ -59,6 +59,8 @@ def module(root: Path, *, columns: dict[str, str | None] | None = None, **change
         "labelled_share": 1.0,
         "modality_dropout": 0.0,
         "confine": False,
+        "license": None,
+        "languages": None,
         "bucket": Buckets(by=None, window=20, max_tokens=None),
         "batch_size": 4,
         "eval_batch_size": 3,

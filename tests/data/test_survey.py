@@ -39,6 +39,8 @@ def module(source: Callable[[], Path | Tables], folder: Path, **changed: Any) ->
         "labelled_share": 1.0,
         "modality_dropout": 0.0,
         "confine": False,
+        "license": None,
+        "languages": None,
         "bucket": Buckets(by=None, window=20, max_tokens=None),
         "batch_size": 1,
         "eval_batch_size": 1,

@@ -26,21 +26,22 @@ RANKS: list[Sides] = [
 ]
 
 
+OPTIONS: dict[str, Any] = {
+    "modalities": ["image", "text"],
+    "embed_dim": 6,
+    "temperature": 0.2,
+    "min_temperature": 0.01,
+    "dropout": 0.0,
+    "weight": 1.0,
+    "loss": "info_nce",
+    "bias": -10.0,
+    "queue": 0,
+    "chunk": 1024,
+}
+
+
 def make_task(**options: Any) -> Contrastive:
-    parts = {
-        "modalities": ["image", "text"],
-        "embed_dim": 6,
-        "temperature": 0.2,
-        "min_temperature": 0.01,
-        "dropout": 0.0,
-        "weight": 1.0,
-        "loss": "info_nce",
-        "bias": -10.0,
-        "queue": 0,
-        "chunk": 1024,
-        **options,
-    }
-    return Contrastive(dims={"image": DIM, "text": DIM}, **parts)
+    return Contrastive(dims={"image": DIM, "text": DIM}, **(OPTIONS | options))
 
 
 def vectors(size: int) -> dict[str, Tensor]:
@@ -136,10 +137,46 @@ def test_exhibits_name_the_rows_of_both_directions() -> None:
             assert sorted((hit.score for hit in hits), reverse=True) == [hit.score for hit in hits]
 
 
-@pytest.mark.parametrize("modalities", [["image"], ["image", "image"], ["image", "text", "audio"]])
-def test_anything_but_two_modalities_is_refused(modalities: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"contrastive takes two different ones, such as \[image, text\]"):
+@pytest.mark.parametrize("modalities", [["image"], ["image", "image"], ["image", "text", "image"]])
+def test_one_modality_alone_or_twice_is_refused(modalities: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"contrastive takes two different ones or more, such as \[image, text\]"):
         make_task(modalities=modalities)
+
+
+def test_of_three_modalities_every_two_are_a_pair() -> None:
+    """Loss, count and metrics are those of the three pairs, each as a task of its own sees it."""
+    parts = dict.fromkeys(("image", "text", "audio"), DIM)
+    three = Contrastive(dims=parts, **(OPTIONS | {"modalities": list(parts)}))
+    batch = random_batch(3, size=12, contents=5)
+    batch.present["audio"] = torch.arange(12) % 3 != 1
+    batch.keys["audio"] = torch.where(batch.present["audio"], torch.arange(12) + 50, 0)
+    torch.manual_seed(1)
+    given = {m: torch.nn.functional.normalize(torch.randn(12, 6), dim=1) for m in parts}
+    total, count = three.loss(given, batch)
+    metric = three.metrics()
+    three.update(metric, given, batch)
+    found = metric.compute()
+    sums, counts, recalls = torch.zeros(()), 0, []
+    for left, right in (("image", "text"), ("image", "audio"), ("text", "audio")):
+        two = Contrastive(dims=parts, **(OPTIONS | {"modalities": [left, right]}))
+        loss, of_pair = two.loss({left: given[left], right: given[right]}, batch)
+        sums, counts = sums + loss, counts + int(of_pair)
+        one = two.metrics()
+        two.update(one, given, batch)
+        alone = one.compute()
+        recalls.append(alone["recall"])
+        for name in (f"{left}_to_{right}_R@5", f"{right}_to_{left}_median_rank"):
+            assert torch.equal(found[name], alone[name])
+    torch.testing.assert_close(total, sums)
+    assert int(count) == counts == int(three.count(batch)) > 0
+    torch.testing.assert_close(found["recall"], torch.stack(recalls).mean())
+    assert len(three.exhibits(found, str)) == 6
+    rows = three.rows(given, batch)
+    assert sum(map(len, rows)) == counts and {n for row in rows for n in row} == {
+        "image_text_similarity",
+        "image_audio_similarity",
+        "text_audio_similarity",
+    }
 
 
 def whole(sides: Sequence[Sides]) -> Batch:

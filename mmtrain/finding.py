@@ -1,0 +1,176 @@
+"""mode=index and mode=search: make an index of a model's vectors, and look something up in it."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mmtrain.build import build_again
+from mmtrain.checkpoints import best_checkpoint, check_same_model, load_checkpoint
+from mmtrain.data.columns import cell_of, content_of
+from mmtrain.data.dataset import EvalSplit
+from mmtrain.data.loader import EvalSteps, make_loader
+from mmtrain.data.module import DataModule
+from mmtrain.errors import ConfigError
+from mmtrain.finder import Finder, Found, Query
+from mmtrain.report.found import Asked, Result, found_sheet
+from mmtrain.search_index import Row, SearchIndex, first_of_each
+from mmtrain.towers import Towers
+from mmtrain.trained import differing_input
+from mmtrain.types import Bad
+
+NUM_SHOWN = 5  # of what could not be read
+
+
+def make_index(cfg: DictConfig, console: Console) -> None:
+    """Run the towers of a run over every row of its data, or of other data, and write what came out.
+
+    Raises:
+        ConfigError: when the run has no contrastive task, prepares its inputs otherwise than `cfg` does, or too many
+            rows cannot be read.
+    """
+    run = Path(cfg.run_dir)
+    path = best_checkpoint(run)
+    checkpoint = load_checkpoint(path)
+    lit, data = build_again(cfg, run)
+    check_same_model(checkpoint, lit, path)
+    lit.load_state_dict(checkpoint["state_dict"])
+    towers = Towers(lit.model, data.inputs, where=str(run))
+    _check_inputs(cfg, run, towers)
+    if cfg.trainer.accelerator in ("gpu", "cuda"):
+        lit.to("cuda")
+    splits = _splits(data, cfg.search.split)
+    index, bad = vectors_of(data, splits, towers, step=checkpoint["global_step"])
+    num_rows = sum(len(data.tables[name]) for name in splits)
+    if len(bad) > data.max_bad * num_rows:
+        shown = [f"    {b.id}: {b.file}: {b.reason}" for b in bad[:NUM_SHOWN]]
+        raise ConfigError("\n".join([f"{len(bad)} of {num_rows} rows cannot be read", *shown]))
+    folder = Path(cfg.search.index)
+    index.write(folder)
+    for one in bad:
+        console.print(f"left out: {one.id}: {one.file}: {one.reason}", markup=False, soft_wrap=True)
+    counts = ", ".join(f"{m} {len(v)}" for m, v in index.vectors.items())
+    console.print(f"weights of {path} (step {index.step})", markup=False, soft_wrap=True)
+    console.print(f"index: {folder} ({counts}; {num_rows} rows of {', '.join(splits)})", markup=False, soft_wrap=True)
+
+
+def _check_inputs(cfg: DictConfig, run: Path, towers: Towers) -> None:
+    before = OmegaConf.load(run / "config.yaml")
+    assert isinstance(before, DictConfig)
+    for modality in towers.modalities:
+        found = differing_input(before.data.inputs, cfg.data.inputs, modality)
+        if found is not None:
+            key, theirs, mine = found
+            raise ConfigError(f"{run} was trained with {key} = {theirs}, but here it is {mine}\n    set {key}={theirs}")
+
+
+def _splits(data: DataModule, wanted: str | None) -> list[str]:
+    if wanted is None:
+        return list(data.tables)
+    data.split(wanted)  # refuses one that is not there
+    return [wanted]
+
+
+def vectors_of(data: DataModule, splits: list[str], towers: Towers, *, step: int) -> tuple[SearchIndex, list[Bad]]:
+    """An index of some splits, and what of them could not be read."""
+    vectors: dict[str, list[torch.Tensor]] = {m: [] for m in towers.modalities}
+    owners: dict[str, list[int]] = {m: [] for m in towers.modalities}
+    keys: dict[str, list[int]] = {m: [] for m in towers.modalities}
+    rows: list[Row] = []
+    bad: list[Bad] = []
+    for name in splits:
+        split, first = data.split(name), len(rows)
+        rows += [_row(split, position, name, data) for position in range(len(split))]
+        steps = EvalSteps(num_samples=len(split), batch_size=data.eval_batch_size)
+        for (batch,) in make_loader(split, steps, data.collate(), num_workers=data.num_workers, pin_memory=False):
+            bad += batch.bad
+            for m in [m for m in towers.modalities if batch.present[m].any()]:
+                there = batch.present[m]
+                vectors[m].append(towers.of_batch(batch, m)[there])
+                owners[m] += (batch.rows[there] + first).tolist()
+                keys[m] += batch.keys[m][there].tolist()
+    whole = {m: torch.cat(parts) for m, parts in vectors.items() if parts}
+    kept = {m: first_of_each(keys[m]) for m in whole}
+    index = SearchIndex(
+        vectors={m: v[kept[m]] for m, v in whole.items()},
+        owners={m: torch.tensor(owners[m])[kept[m]] for m in whole},
+        rows=rows,
+        folder=data.folder,
+        weights=towers.digest(),
+        step=step,
+    )
+    return index, bad
+
+
+def _row(split: EvalSplit, position: int, name: str, data: DataModule) -> Row:
+    files: dict[str, str] = {}
+    if position < len(split.table):
+        cells = split.table[position]
+        contents = {m: content_of(cell_of(cells, split.columns.get(m))) for m in data.inputs}
+        files = {m: c for m, c in contents.items() if isinstance(c, str) and data.inputs[m].kind != "text"}
+    return Row(split.name(position), name, split.text(position), files)
+
+
+def search(cfg: DictConfig, console: Console) -> None:
+    """Look up every query: a table in the terminal, the pictures on a sheet.
+
+    Raises:
+        ConfigError: when a query, the index or the run does not serve.
+    """
+    asked = [cfg.search.query] if isinstance(cfg.search.query, str) else list(cfg.search.query)
+    finder = Finder.load(cfg.run_dir, index=cfg.search.index)
+    queries = [finder.query(str(one)) for one in asked]
+    found = finder.find_all(queries, within=cfg.search.within, k=cfg.search.k)
+    for query, results in zip(queries, found, strict=True):
+        console.print(_table(query, results, finder))
+    path = Path(cfg.search.sheet)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shown = [_asked(finder, query, results) for query, results in zip(queries, found, strict=True)]
+    found_sheet(shown, title=f"{len(queries)} queries of {Path(cfg.run_dir).name}").save(path)
+    answers = path.with_suffix(".jsonl")
+    lines = [
+        json.dumps({"query": query.value, "found": [_plain(one) for one in results]}, ensure_ascii=False) + "\n"
+        for query, results in zip(queries, found, strict=True)
+    ]
+    answers.write_text("".join(lines), encoding="utf-8")
+    console.print(f"found: {path}, {answers}", markup=False, soft_wrap=True)
+
+
+def _plain(found: Found) -> dict[str, object]:
+    return {**found._asdict(), "file": None if found.file is None else str(found.file)}
+
+
+def _table(query: Query, results: list[Found], finder: Finder) -> Table:
+    """Files are named as the indexed table names them; found.jsonl has the whole paths."""
+    assert finder.index is not None
+    table = Table(title=Text(f"{query.modality}: {query.value}"), title_justify="left")
+    table.add_column("similarity", justify="right")
+    for name in ("id", "text", "file"):
+        table.add_column(name, overflow="fold")
+    for one in results:
+        file = "" if one.file is None else os.path.relpath(one.file, finder.index.folder)
+        table.add_row(f"{one.score:.3f}", Text(one.id), Text(one.text or ""), Text(file))
+    return table
+
+
+def _asked(finder: Finder, query: Query, results: list[Found]) -> Asked:
+    kinds = finder.towers.kinds
+    is_picture = kinds[query.modality] == "image"
+    words = str(query.value) if kinds[query.modality] == "text" else f"{query.modality}: {Path(query.value).name}"
+    return Asked(
+        words=None if is_picture else words,
+        picture=Path(query.value) if is_picture else None,
+        results=[
+            Result(
+                picture=one.file if kinds[one.modality] == "image" else None,
+                words=one.text or one.id,
+                score=one.score,
+            )
+            for one in results
+        ],
+    )

@@ -1,0 +1,208 @@
+"""The card of a model: card.md, what another person must know of it before using it.
+
+It holds what the run folder and the data say, and nothing else: what was not looked at is listed as that.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from mmtrain.report.report import read_summary
+from mmtrain.report.robustness import corruption_tables, group_tables
+from mmtrain.report.subsets import is_of_subset, subset_tables
+from mmtrain.report.table import digits
+from mmtrain.sizes import readable
+
+NOT_SAID = "not said"
+
+
+class DataFacts(NamedTuple):
+    """What the data says of itself.
+
+    Attributes:
+        name: of the folder that it lies in.
+        license: its licence; None where nobody said.
+        languages: of its texts and speech, likewise.
+        reads: the modalities that the model reads.
+        rows: by split, how many there are.
+        filled: by split, how many rows have each input and target; None where that was not counted.
+    """
+
+    name: str
+    license: str | None
+    languages: Sequence[str] | None
+    reads: Sequence[str]
+    rows: Mapping[str, int]
+    filled: Mapping[str, Mapping[str, int] | None]
+
+
+def write_card(run_dir: Path, data: DataFacts) -> Path:
+    """Write `run_dir/card.md`, whole or not at all.
+
+    Args:
+        run_dir: the run's folder; summary.json and config.yaml are read.
+        data: that the run had.
+    """
+    summary = read_summary(run_dir)
+    config = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+    sections = {
+        f"# {run_dir.resolve().name}": _head(summary),
+        "## Data": _data(data),
+        "## Model": _model(summary, config),
+        "## Training": _training(summary, config),
+        "## Figures": _figures(summary),
+        "## Missing modalities": _subsets(summary),
+        "## Corruptions": _corruptions(summary),
+        "## Groups": _groups(summary),
+        "## Limits": _limits(summary, data, num_bad=_lines(run_dir / "quarantine.jsonl")),
+        "## Use": _use(config),
+    }
+    parts = [f"{head}\n\n{body}" for head, lines in sections.items() if (body := "\n".join(lines))]
+    path = run_dir / "card.md"
+    temporary = path.with_name("card.md.part")
+    temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def _lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def _head(summary: Mapping[str, Any]) -> Iterator[str]:
+    versions = summary["versions"]
+    yield f"Made by mmtrain {versions.get('mmtrain', NOT_SAID)}, torch {versions.get('torch', NOT_SAID)}."
+    yield f"Commit: {summary['git_commit'] or NOT_SAID}."
+
+
+def _data(data: DataFacts) -> Iterator[str]:
+    yield f"- name: {data.name}"
+    yield f"- licence: {data.license or NOT_SAID}"
+    yield f"- languages: {', '.join(data.languages) if data.languages else NOT_SAID}\n"
+    names = list(dict.fromkeys(name for counts in data.filled.values() for name in counts or ()))
+    rows = []
+    for split, count in data.rows.items():
+        filled = data.filled[split]
+        rows.append([split, f"{count:,}", *("-" if filled is None else f"{filled.get(n, 0):,}" for n in names)])
+    yield from _table(["split", "rows", *(f"with {name}" for name in names)], rows)
+
+
+def _model(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
+    starts = {f"encoder.{m}": _start(node) for m, node in config["encoder"].items() if isinstance(node, dict)}
+    rows = [
+        [p["part"], p["what"], starts.get(p["part"], ""), f"{p['parameters']:,}", f"{p['trainable']:,}"]
+        for p in summary["parts"]
+    ]
+    yield from _table(["part", "what", "starts from", "parameters", "trainable"], rows)
+
+
+def _start(encoder: Mapping[str, Any]) -> str:
+    """The weights that an encoder starts from: the name of a file, a folder or the hub; or none."""
+    given = encoder.get("pretrained")
+    if given in (None, False):
+        return "random weights"
+    named = encoder.get("name")
+    return ", ".join(str(word) for word in (named, given if given is True else Path(str(given)).name) if word)
+
+
+def _training(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
+    best = summary["best"]
+    trainer = config["trainer"]
+    facts = {
+        "command": f"`{summary['command']}`",
+        "steps": digits(summary["steps"]),
+        "epochs": digits(summary["epochs"]),
+        "samples of a step": config["data"]["batch_size"],
+        "seed": config["seed"],
+        "precision": trainer["precision"],
+        "seconds": digits(None if summary["seconds"] is None else round(summary["seconds"])),
+        "peak memory": None if summary["peak_memory"] is None else readable(summary["peak_memory"]),
+        "best checkpoint": None if best is None else f"{best['metric']} {digits(best['value'])} at step {best['step']}",
+    }
+    yield from (f"- {name}: {NOT_SAID if value is None else value}" for name, value in facts.items())
+
+
+def _figures(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Every test metric of all modalities together, calibration among them."""
+    test = {name: figure for name, figure in summary["test"].items() if not is_of_subset(name)}
+    if not test:
+        yield "There is no test split."
+        return
+    rows = [[name, digits(f["value"]), digits(f["chance"])] for name, f in test.items()]
+    yield from _table(["test", "value", "chance"], rows)
+
+
+def _subsets(summary: Mapping[str, Any]) -> Iterator[str]:
+    for table in subset_tables(summary["test"]):
+        chance = [digits(summary["test"][f"{table.task}/{metric}"]["chance"]) for metric in table.metrics]
+        rows = [
+            [
+                " + ".join(m for m, is_there in zip(table.modalities, there, strict=True) if is_there),
+                *(digits(cell.value) for cell in cells),
+            ]
+            for there, cells in table.rows
+        ]
+        yield f"{table.task}\n"
+        yield from _table(["there is", *table.metrics], [*rows, ["chance", *chance]])
+
+
+def _corruptions(summary: Mapping[str, Any]) -> Iterator[str]:
+    for table in corruption_tables(summary["corruptions"], summary["test"]):
+        heads = [f"severity {severity}" for severity in table.severities]
+        rows = [
+            [name, m, digits(table.chance), digits(table.clean), *(digits(value) for value, _ in cells)]
+            for name, m, cells in table.rows
+        ]
+        yield f"{table.metric}\n"
+        yield from _table([*("corruption", "of", "chance", "clean"), *heads], rows)
+        yield ""
+
+
+def _groups(summary: Mapping[str, Any]) -> Iterator[str]:
+    for table in group_tables(summary["groups"]):
+        worst = "" if table.worst is None else f"; worst: {table.worst}"
+        yield f"{table.metric}, mean of the groups {digits(table.mean)}{worst}\n"
+        rows = [[name, f"{count:,}", digits(value), digits(chance)] for name, count, value, chance in table.rows]
+        yield from _table(["group", "rows", "value", "chance"], rows)
+        yield ""
+
+
+def _limits(summary: Mapping[str, Any], data: DataFacts, *, num_bad: int) -> Iterator[str]:
+    yield f"- It reads {', '.join(data.reads)}, and was trained on {data.rows.get('train', 0):,} rows."
+    train = data.filled.get("train")
+    for name in data.reads if train else ():
+        assert train is not None
+        lacking = data.rows["train"] - train.get(name, 0)
+        if lacking:
+            yield f"- {lacking:,} of these have no {name}."
+    yield "- The figures are of one run with one seed."
+    yield f"- Languages: {'those of the data alone' if data.languages else NOT_SAID}."
+    yield "- Licence of the data: " + (f"{data.license}." if data.license else f"{NOT_SAID}.")
+    if not summary["test"]:
+        yield "- Not tested: there was no test split."
+    if not summary["corruptions"]:
+        yield "- Not tested: spoiled inputs."
+    if not summary["groups"]:
+        yield "- Not tested: groups of rows."
+    if not any(is_of_subset(name) for name in summary["test"]):
+        yield "- Not tested: missing modalities."
+    if not any("calibration_error" in name for name in summary["test"]):
+        yield "- Not measured: calibration."
+    if num_bad:
+        yield f"- {num_bad:,} rows could not be read and were left out."
+
+
+def _use(config: Mapping[str, Any]) -> Iterator[str]:
+    yield "    python train.py mode=predict run_dir=RUN        # predictions.jsonl of the test split"
+    yield "    python train.py mode=test run_dir=RUN           # these figures again"
+    if any(str(task.get("_target_", "")).endswith(".Contrastive") for task in config["task"].values()):
+        yield "    python train.py mode=index run_dir=RUN"
+        yield '    python train.py mode=search run_dir=RUN search.query="a text, or the name of a file"'
+    yield "    python scripts/export.py RUN --out DIR          # for programs without mmtrain"

@@ -1,0 +1,88 @@
+"""A sheet of what queries found: a query a band, then the items, nearest first, as a PNG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw, UnidentifiedImageError
+
+from mmtrain.report.lettering import fitted, font_of, wrapped
+
+TILE = 128  # pixels of a picture's longer side
+GAP, MARGIN, HEAD = 10, 16, 44
+LINES = 2  # of words below a picture
+INK, FAINT, PAPER, BAND = "#1b1b1f", "#8a8a94", "#ffffff", "#eef0f4"
+
+
+class Result(NamedTuple):
+    """One item: the file of its picture, or None where it has none; its words; how similar it is."""
+
+    picture: Path | None
+    words: str
+    score: float
+
+
+class Asked(NamedTuple):
+    """A query, in words or as a picture, and what it found."""
+
+    words: str | None
+    picture: Path | None
+    results: Sequence[Result]
+
+
+def found_sheet(asked: Sequence[Asked], *, title: str) -> Image.Image:
+    """Draw the sheet.
+
+    Args:
+        asked: from top to bottom.
+        title: of the sheet.
+    """
+    columns = 1 + max((len(one.results) for one in asked), default=0)
+    width = 2 * MARGIN + columns * (TILE + GAP) - GAP
+    bands = [_band(one, width) for one in asked]
+    sheet = Image.new("RGB", (width, HEAD + sum(band.height for band in bands)), PAPER)
+    bold = font_of(15, bold=True)
+    ImageDraw.Draw(sheet).text((MARGIN, 12), fitted(title, bold, width - 2 * MARGIN), INK, bold)
+    top = HEAD
+    for band in bands:
+        sheet.paste(band, (0, top))
+        top += band.height
+    return sheet
+
+
+def _band(asked: Asked, width: int) -> Image.Image:
+    band = Image.new("RGB", (width, TILE + 16 * (LINES + 1) + 2 * GAP), PAPER)
+    draw = ImageDraw.Draw(band)
+    draw.rectangle((0, 0, MARGIN + TILE + GAP // 2, band.height - GAP // 2), BAND)
+    _place(band, MARGIN, _tile(asked.picture, asked.words or ""))
+    for number, result in enumerate(asked.results, start=1):
+        left = MARGIN + number * (TILE + GAP)
+        _place(band, left, _tile(result.picture, result.words))
+        draw.text((left, TILE + GAP + 2), f"{result.score:.3f}", FAINT, font_of(11))
+        if result.picture is not None:
+            for line, words in enumerate([*wrapped(result.words, font_of(11), TILE)][:LINES]):
+                draw.text((left, TILE + GAP + 16 * (line + 1) + 2), words, INK, font_of(11))
+    return band
+
+
+def _place(band: Image.Image, left: int, tile: Image.Image) -> None:
+    band.paste(tile, (left + (TILE - tile.width) // 2, GAP // 2 + (TILE - tile.height) // 2))
+
+
+def _tile(picture: Path | None, words: str) -> Image.Image:
+    """The picture, or words where there is none or it cannot be read any more."""
+    if picture is not None:
+        try:
+            with Image.open(picture) as opened:
+                shown = Image.new("RGBA", opened.size, PAPER)
+                shown.alpha_composite(opened.convert("RGBA"))
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+            words = f"{picture.name} cannot be read"
+        else:
+            shown.thumbnail((TILE, TILE))
+            return shown.convert("RGB")
+    tile = Image.new("RGB", (TILE, TILE), BAND)
+    draw = ImageDraw.Draw(tile)
+    for line, part in enumerate([*wrapped(words, font_of(13), TILE - 12)][:7]):
+        draw.text((6, 6 + 17 * line), part, INK, font_of(13))
+    return tile

@@ -1,0 +1,159 @@
+"""What is searched in: unit vectors by modality and the rows they belong to, as files that any program can read.
+
+    vectors.safetensors   by modality its vectors (N, D), and under MODALITY.rows the row of each
+    rows.jsonl            {"id", "split", "text", "files": {modality: path}} a line; paths start from `folder`
+    index.json            what model it is of, where the files lie, and a digest of the two
+
+A content that several rows share, such as a caption, stands there once, with its first row.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mmtrain.errors import ConfigError
+
+FORMAT = 1
+HEAD, ROWS, VECTORS = "index.json", "rows.jsonl", "vectors.safetensors"
+CHUNK = 2**16  # vectors that queries are compared with at once
+
+
+class Row(NamedTuple):
+    """A row of the data: what a person needs to find it again."""
+
+    id: str
+    split: str
+    text: str | None
+    files: dict[str, str]
+
+
+class Nearest(NamedTuple):
+    """What a query found: numbers of rows and similarities, nearest first."""
+
+    rows: list[int]
+    scores: list[float]
+
+
+@dataclass(frozen=True)
+class SearchIndex:
+    """Vectors and rows.
+
+    Attributes:
+        vectors: by modality (N, D), float32, unit length.
+        owners: by modality (N,), int64, the row of each vector.
+        rows: of the data.
+        folder: what paths in the rows start from.
+        weights: digest of the towers that made the vectors.
+        step: of the checkpoint.
+    """
+
+    vectors: dict[str, Tensor]
+    owners: dict[str, Tensor]
+    rows: list[Row]
+    folder: Path
+    weights: str
+    step: int
+
+    def nearest(self, queries: Tensor, within: str, k: int) -> list[Nearest]:
+        """The k most similar of one modality, exactly, a chunk at a time; of equals the first in the table.
+
+        Args:
+            queries: (Q, D), unit length.
+            within: the modality that is looked through.
+            k: how many of each; fewer where there are fewer.
+        """
+        gallery, owners = self.vectors[within], self.owners[within]
+        best, places = queries.new_empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.long)
+        for start in range(0, len(gallery), CHUNK):
+            scores = queries @ gallery[start : start + CHUNK].T
+            here = torch.arange(start, start + scores.shape[1]).expand(len(queries), -1)
+            both, of_both = torch.cat([best, scores], dim=1), torch.cat([places, here], dim=1)
+            order = both.sort(dim=1, descending=True, stable=True).indices[:, :k]
+            best, places = both.gather(1, order), of_both.gather(1, order)
+        return [Nearest(owners[p].tolist(), s.tolist()) for p, s in zip(places, best, strict=True)]
+
+    def write(self, folder: Path) -> None:
+        """Put it into a folder, in place of an index that lies there.
+
+        Raises:
+            ConfigError: when the folder holds something else, or there is nothing to write.
+        """
+        if not any(len(v) for v in self.vectors.values()):
+            raise ConfigError(f"search.index = {folder}: no row has anything to search in\n    name data that has")
+        if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / HEAD).is_file())):
+            raise ConfigError(f"search.index = {folder} holds something else\n    name a new folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / HEAD).unlink(missing_ok=True)  # without it, what is half written is no index
+        lines = [json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in self.rows]
+        (folder / ROWS).write_text("".join(lines), encoding="utf-8")
+        owners = {f"{m}.rows": rows for m, rows in self.owners.items()}
+        save_file({m: v.contiguous() for m, v in (self.vectors | owners).items()}, folder / VECTORS)
+        head = {
+            "format": FORMAT,
+            "weights": self.weights,
+            "step": self.step,
+            "folder": str(self.folder.resolve()),
+            "vectors": {m: list(v.shape) for m, v in self.vectors.items()},
+            "sha256": _digest(folder),
+        }
+        (folder / HEAD).write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> "SearchIndex":
+        """Take what `write` put there.
+
+        Raises:
+            ConfigError: when there is none, or it is not what was written.
+        """
+        make = "make it with mode=index"
+        if not (folder / HEAD).is_file():
+            raise ConfigError(f"{folder} holds no index to search in\n    {make}")
+        try:
+            head: dict[str, Any] = json.loads((folder / HEAD).read_text(encoding="utf-8"))
+            if head["format"] != FORMAT:
+                raise ConfigError(f"{folder} is of another version of mmtrain\n    {make} again")
+            if head["sha256"] != _digest(folder):
+                raise ConfigError(f"{folder} is not whole: its files are not what was written\n    {make} again")
+            tensors = load_file(folder / VECTORS)
+            lines = (folder / ROWS).read_text(encoding="utf-8").splitlines()
+            rows = [Row(**json.loads(line)) for line in lines]
+        except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError) as error:
+            raise ConfigError(f"{folder} cannot be read as an index: {error}\n    {make} again") from error
+        names = list(head["vectors"])
+        return cls(
+            vectors={m: tensors[m] for m in names},
+            owners={m: tensors[f"{m}.rows"] for m in names},
+            rows=rows,
+            folder=Path(head["folder"]),
+            weights=head["weights"],
+            step=head["step"],
+        )
+
+
+def first_of_each(keys: Sequence[int]) -> list[int]:
+    """The place of each content where it comes first.
+
+    >>> first_of_each([7, 8, 7, 9])
+    [0, 1, 3]
+    """
+    seen: dict[int, int] = {}
+    for place, key in enumerate(keys):
+        seen.setdefault(key, place)
+    return list(seen.values())
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in (VECTORS, ROWS):
+        with (folder / name).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

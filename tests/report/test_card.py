@@ -1,0 +1,111 @@
+"""The card of a model: every number is one of the run, and what was not looked at is listed as that."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmtrain.report.card import DataFacts, write_card
+from mmtrain.report.robustness import corruption_tables, group_tables
+
+FACTS = DataFacts(
+    name="pets",
+    license="CC BY 4.0",
+    languages=["en"],
+    reads=["image", "text"],
+    rows={"train": 1200, "test": 90},
+    filled={"train": {"image": 1200, "text": 1100}, "test": {"image": 90, "text": 80}},
+)
+SUMMARY: dict[str, Any] = {
+    "status": "done",
+    "mode": "fit",
+    "command": "python train.py data=files",
+    "test": {
+        "label/accuracy": {"value": 0.75, "chance": 0.25},
+        "label/calibration_error": {"value": 0.0625, "chance": None},
+        "label/text_only/accuracy": {"value": 0.5, "chance": 0.25},
+        "label/image_only/accuracy": {"value": 0.625, "chance": 0.25},
+    },
+    "corruptions": [
+        {
+            "corruption": "typos",
+            "modality": "text",
+            "severity": severity,
+            "metric": "label/accuracy",
+            "value": value,
+            "clean": 0.75,
+            "chance": 0.25,
+        }
+        for severity, value in ((1, 0.7), (5, None))
+    ],
+    "groups": [
+        {"group": "cat", "rows": 60, "metric": "label/accuracy", "value": 0.8, "chance": 0.3},
+        {"group": "dog|fox", "rows": 30, "metric": "label/accuracy", "value": 0.6, "chance": 0.3},
+    ],
+    "best": {"metric": "val/label/accuracy", "value": 0.7, "step": 40, "mode": "max"},
+    "steps": 60,
+    "epochs": 2,
+    "seconds": 12.4,
+    "peak_memory": 1000000,
+    "parts": [{"part": "encoder.text", "what": "Bert", "output": "", "parameters": 2000, "trainable": 0}],
+    "versions": {"mmtrain": "1.0", "torch": "2.14.1"},
+    "git_commit": None,
+}
+CONFIG = {
+    "encoder": {"text": {"pretrained": "/somewhere/minilm"}},
+    "task": {"label": {"_target_": "mmtrain.tasks.classification.Classification"}},
+    "data": {"batch_size": 32},
+    "trainer": {"precision": 32},
+    "seed": 4,
+}
+
+
+def card(folder: Path, facts: DataFacts = FACTS, **changed: Any) -> str:
+    (folder / "summary.json").write_text(json.dumps(SUMMARY | changed))
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    return write_card(folder, facts).read_text()
+
+
+def test_it_says_what_the_run_and_the_data_say(tmp_path: Path) -> None:
+    said = card(tmp_path)
+    for line in (
+        "- licence: CC BY 4.0",
+        "- languages: en",
+        "| train | 1,200 | 1,200 | 1,100 |",
+        "| encoder.text | Bert | minilm | 2,000 | 0 |",
+        "- best checkpoint: val/label/accuracy 0.700 at step 40",
+        "| label/accuracy | 0.750 | 0.250 |",
+        "| label/calibration_error | 0.062 | - |",
+        "| text | 0.500 |",
+        "| typos | text | 0.250 | 0.750 | 0.700 | - |",
+        "label/accuracy, mean of the groups 0.700; worst: dog|fox",
+        "| dog\\|fox | 30 | 0.600 | 0.300 |",
+        "- 100 of these have no text.",
+    ):
+        assert line in said.splitlines(), line
+    assert "Not tested" not in said and "/somewhere" not in said
+    heads = re.findall(r"^#+ (.*)$", said, flags=re.MULTILINE)
+    assert heads[1:] == [
+        *("Data", "Model", "Training", "Figures", "Missing modalities", "Corruptions", "Groups", "Limits", "Use")
+    ]
+
+
+def test_what_was_not_looked_at_is_listed(tmp_path: Path) -> None:
+    bare = FACTS._replace(license=None, languages=None, filled={"train": None, "test": None})
+    said = card(tmp_path, bare, test={}, corruptions=[], groups=[])
+    assert "- licence: not said" in said and "- languages: not said" in said
+    for what in ("there was no test split", "spoiled inputs", "groups of rows", "missing modalities"):
+        assert f"- Not tested: {what}." in said
+    assert "- Not measured: calibration." in said
+    assert "## Corruptions" not in said and "## Groups" not in said
+
+
+def test_tables_of_corruptions_and_groups() -> None:
+    (table,) = corruption_tables(SUMMARY["corruptions"], SUMMARY["test"])
+    assert (table.severities, table.clean, table.chance) == ([1, 5], 0.75, 0.25)
+    assert table.rows == [("typos", "text", [(0.7, 0.25), (None, 0.25)])]
+    (groups,) = group_tables(SUMMARY["groups"])
+    assert (groups.mean, groups.worst) == (pytest.approx(0.7), "dog|fox")
