@@ -105,6 +105,7 @@ class Towers:
             targets={},
             labelled={},
             keys={modality: torch.zeros(size, dtype=torch.long)},
+            draws=torch.arange(size),
         )
 
     def digest(self) -> str:

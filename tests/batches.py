@@ -31,6 +31,7 @@ CONTRASTIVE: dict[str, Any] = {
     "bias": -10.0,
     "queue": 0,
     "chunk": 1024,
+    "exchange": "gather",
 }
 
 
@@ -102,7 +103,7 @@ def make_fusion(name: str, dims: Mapping[str, int]) -> nn.Module:
     return FUSIONS[name](dims=dict(dims))
 
 
-def make_tasks(names: Sequence[str]) -> dict[str, nn.Module]:
+def make_tasks(names: Sequence[str], **contrastive: Any) -> dict[str, nn.Module]:
     """Tasks by their names on the command line; `image_class` is a classification that reads the image alone."""
     dims = {"image": DIM, "text": DIM, "fused": DIM}
     known = {"label": ClassTarget(names=CLASSES, counts=[3, 2, 1])}
@@ -112,7 +113,7 @@ def make_tasks(names: Sequence[str]) -> dict[str, nn.Module]:
     masked: dict[str, Any] = {"dims": dims, "vocabularies": {"text": IDS}, "modality": "text"}
     masked |= {"share": 0.3, "num_heads": 2, "weight": 1.0}
     makers = {
-        "contrastive": lambda: Contrastive(**CONTRASTIVE, **pair),
+        "contrastive": lambda: Contrastive(**CONTRASTIVE | contrastive, **pair),
         "classification": lambda: Classification(reads="fused", label_smoothing=0.1, **head),
         "image_class": lambda: Classification(reads="image", label_smoothing=0.0, **head),
         "masked_text": lambda: MaskedText(reads="text", **masked),

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from mmtrain.distributed import gather, gather_with_gradient, rank, total, world_size
 from mmtrain.model import MultimodalModel
 from mmtrain.step_rows import within_step
 from mmtrain.types import Batch
-from tests.batches import gradients, make_batch, make_model
+from tests.batches import gradients, make_batch, make_model, make_tasks
 from tests.fusions import FUSIONS
 from tests.ranks import on_ranks
 
@@ -149,3 +150,26 @@ def test_gradients_of_real_ranks_are_those_of_one_process(
             )
     learned = any(value.any() for name, value in expected.items() if not name.startswith("count"))
     assert learned == (rows != [FILLERS, FILLERS])
+
+
+def compare_around(mine: int, rows: list[Rows], exchange: str, chunk: int) -> dict[str, Tensor]:
+    """Gradients of the vectors of a rank, of the temperature and of the bias."""
+    task = make_tasks(["contrastive"], loss="sigmoid", exchange=exchange, chunk=chunk)["contrastive"].double()
+    batch = make_batch(*rows[mine])
+    generator = torch.Generator().manual_seed(mine)
+    vectors = {m: torch.randn(len(batch), 8, generator=generator, dtype=torch.double) for m in ("image", "text")}
+    leaves = {m: F.normalize(v, dim=1).requires_grad_() for m, v in vectors.items()}
+    loss, count = task.loss(leaves, batch)
+    loss.backward()
+    assert task.bias is not None and task.bias.grad is not None
+    found = {m: leaf.grad for m, leaf in leaves.items()} | {"loss": loss.detach(), "count": count}
+    return found | {"scale": task.log_scale.grad, "bias": task.bias.grad}
+
+
+@pytest.mark.parametrize(("rows", "chunk"), [([MIXED, BOTH], 1024), ([MIXED, BOTH, IMAGE_ONLY], 2)])
+def test_vectors_that_go_round_give_the_gradients_of_all_at_once(rows: list[Rows], chunk: int) -> None:
+    whole = on_ranks(len(rows), compare_around, rows, "gather", 1024)
+    for found, expected in zip(on_ranks(len(rows), compare_around, rows, "ring", chunk), whole, strict=True):
+        assert any(value.any() for value in expected.values())
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-10, msg=name)

@@ -9,14 +9,16 @@ What was right for a row when a queue took it is neither right nor wrong while i
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import combinations, permutations
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from mmtrain.distributed import gather, gather_with_gradient
+from mmtrain.distributed import gather, gather_with_gradient, rank, rows_of_all, world_size
 from mmtrain.layers.pooling import MeanPool
 from mmtrain.layers.queue import Queue
 from mmtrain.losses.contrastive import Related, by_chunks, info_nce, pairwise_sigmoid
@@ -26,6 +28,7 @@ from mmtrain.precision import full
 from mmtrain.types import Batch, Exhibit, Hit, Retrieval
 
 LOSSES = ("info_nce", "sigmoid")
+EXCHANGES = ("gather", "ring")
 
 
 class Contrastive(nn.Module):
@@ -44,6 +47,8 @@ class Contrastive(nn.Module):
         bias: of sigmoid, where it starts.
         queue: how many rows of past steps are kept as more wrong answers; not in evaluation.
         chunk: queries that are compared with all at once; more take the time of a second forward pass.
+        exchange: gather: each rank holds the vectors of all; ring, for the sigmoid alone: those of one other rank at a
+            time (2303.15343, 3.3). The gradient is the same.
     """
 
     targets: tuple[str, ...] = ()
@@ -63,6 +68,7 @@ class Contrastive(nn.Module):
         bias: float,
         queue: int,
         chunk: int,
+        exchange: str,
     ) -> None:
         super().__init__()
         if len(modalities) < 2 or len(set(modalities)) < len(modalities):
@@ -78,6 +84,13 @@ class Contrastive(nn.Module):
             raise ValueError(f"loss = {loss}; set it to {' or '.join(LOSSES)}")
         if queue < 0 or chunk < 1:
             raise ValueError(f"queue = {queue} and chunk = {chunk}; set queue to 0 or more and chunk to 1 or more")
+        if exchange not in EXCHANGES:
+            raise ValueError(f"exchange = {exchange}; set it to {' or '.join(EXCHANGES)}")
+        if exchange == "ring" and (loss != "sigmoid" or queue):
+            what = (
+                f"loss = {loss} compares a row with all others at once" if not queue else f"queue = {queue} is of all"
+            )
+            raise ValueError(f"exchange = ring, but {what}; set exchange to gather, or loss to sigmoid and queue to 0")
         rates = _rates(dropout, modalities)
         self.reads = tuple(modalities)
         self.needs = self.reads if len(self.reads) == 2 else ()  # of more any two will do
@@ -93,6 +106,7 @@ class Contrastive(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(1.0 / temperature)))
         self.bias = nn.Parameter(torch.tensor(float(bias))) if loss == "sigmoid" else None
         self.chunk = chunk
+        self.exchange = exchange
         self.queue = Queue(size=queue, modalities=self.reads, dim=embed_dim)
         self._seen: dict[int, tuple[dict[str, Tensor], ...]] = {}  # of this step, by micro-batch
 
@@ -128,6 +142,8 @@ class Contrastive(nn.Module):
             together = together_keys = _alone
         present = {m: together_keys(batch.present[m]) for m in self.reads}
         keys = {m: together_keys(batch.keys[m]) for m in self.reads}
+        if self.exchange == "ring" and self.training and world_size() > 1:
+            return self._around(predictions, batch, present, keys)
         vectors = {m: together(predictions[m]) for m in self.reads}
         if self.queue.size and self.training:
             self._seen[id(batch)] = ({m: v.detach() for m, v in vectors.items()}, keys, present)
@@ -145,6 +161,33 @@ class Contrastive(nn.Module):
                 sums.append(loss)
             counts.append(count)
         return sum(sums[1:], sums[0]) / 2, sum(counts[1:], counts[0])
+
+    def _around(
+        self, predictions: dict[str, Tensor], batch: Batch, present: dict[str, Tensor], keys: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The same with vectors of one other rank at a time, which the backward pass asks for again."""
+        size, sums, counts = len(batch), [], []
+        for pair in self.pairs:
+            for asks, answers in (pair, pair[::-1]):
+                rows = (predictions[asks], batch.keys[asks], _both(batch, *pair))
+                for hop in range(world_size()):
+                    there = (rank() + hop) % world_size() * size + torch.arange(size, device=batch.rows.device)
+                    related = Related(keys[asks], keys[answers], keys[answers][there])
+                    block = partial(self._with_those_of, rows, related, present[answers][there], there)
+                    loss, count = checkpoint(block, predictions[answers], use_reentrant=False, preserve_rng_state=False)
+                    sums.append(loss)
+            counts.append(count)
+        return sum(sums[1:], sums[0]) / 2, sum(counts[1:], counts[0])
+
+    def _with_those_of(
+        self,
+        rows: tuple[Tensor, Tensor, Tensor],
+        related: Related,
+        valid: Tensor,
+        there: Tensor,
+        mine: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        return self._direction(rows, related, rows_of_all(mine, there), valid)
 
     def compares_with(self) -> list[Tensor]:
         """The temperature, and the bias if there is one."""

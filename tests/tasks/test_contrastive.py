@@ -37,6 +37,7 @@ OPTIONS: dict[str, Any] = {
     "bias": -10.0,
     "queue": 0,
     "chunk": 1024,
+    "exchange": "gather",
 }
 
 
