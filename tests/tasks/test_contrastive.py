@@ -229,7 +229,10 @@ def test_a_rate_of_dropout_is_of_both_or_of_the_one_that_is_named() -> None:
         make_task(dropout={"txt": 0.5})
 
 
-@pytest.mark.parametrize(("wrong", "message"), [({"loss": "nce"}, "info_nce or sigmoid"), ({"chunk": 0}, "chunk")])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"loss": "nce"}, "info_nce or sigmoid"), ({"chunk": 0}, "chunk"), ({"exchange": "ring"}, "loss to sigmoid")],
+)
 def test_what_means_nothing_is_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_task(**wrong)
