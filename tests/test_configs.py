@@ -229,6 +229,8 @@ def inputs_of(modality: str, cfg: DictConfig) -> tuple[Tensor, Tensor | None]:
         values = torch.randn(2, round(cfg.max_seconds * cfg.sample_rate))
     elif modality == "video":
         values = torch.randn(2, cfg.num_frames, 3, cfg.size, cfg.size)
+    elif modality == "dialogue":
+        values = torch.randint(cfg.max_speakers, (2, cfg.max_turns, 1 + cfg.max_length))
     else:
         assert modality == "sequence", f"say here what a row of {modality} is"
         values = torch.randn(2, cfg.max_length, 7)

@@ -38,6 +38,7 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "video": ("video", "clip", "film", "video_path", "video_file", "mp4"),
     "vector": ("vector", "features", "tabular"),
     "sequence": ("sequence", "feature_path", "features_path", "npy"),
+    "dialogue": ("dialogue", "turns", "utterances"),
     "label": ("label", "class", "category", "target", "cls"),
     "labels": ("labels", "classes", "categories", "tags"),
     "number": ("number", "score", "rating", "value", "price"),

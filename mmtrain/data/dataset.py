@@ -15,6 +15,7 @@ from mmtrain.data.modality_dropout import drop_modalities
 from mmtrain.data.order import KeyedOrder, Order, draw_seed, mix
 from mmtrain.data.tables import cells_of, rows_at
 from mmtrain.data.text import texts_of
+from mmtrain.data.turns import TurnsInput
 from mmtrain.errors import SampleError
 from mmtrain.types import Bad, Batch, Sample
 
@@ -198,6 +199,10 @@ class EvalSplit(TrainSplit):
             if reader.kind == "text":
                 texts = texts_of(cell_of(self.table[row], self.columns.get(modality)))
                 return texts[nth] if nth < len(texts) else None
+        for modality, reader in self.inputs.items():
+            value = cell_of(self.table[row], self.columns.get(modality))
+            if isinstance(reader, TurnsInput) and not is_empty(value):
+                return reader.text(value)
         return None
 
     def picture(self, position: int) -> Any:

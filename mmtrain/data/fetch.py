@@ -22,7 +22,7 @@ from mmtrain.errors import ConfigError
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
 DONE = "done.json"  # holds what the folder was made with; a folder without it is not ours to replace
 
-Row = dict[str, str | int | None]
+Row = dict[str, Any]
 Tables = Mapping[str, Sequence[Row]]
 T = TypeVar("T")
 

@@ -8,12 +8,14 @@ from torch import Tensor
 
 from mmtrain.types import Padded, Vocabulary
 
+NO_FILES = ("text", "vector", "dialogue")  # kinds whose cells are never paths
+
 
 class InputKind(Protocol):
     """How the cells of one modality become tensors.
 
     Attributes:
-        kind: image, text, audio, video, vector or sequence.
+        kind: image, text, audio, video, vector, sequence or dialogue.
     """
 
     kind: str

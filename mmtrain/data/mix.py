@@ -24,7 +24,7 @@ import numpy as np
 from mmtrain.data.columns import Column, cell_of, find_columns
 from mmtrain.data.dataset import id_of
 from mmtrain.data.files import read_folder
-from mmtrain.data.kinds import InputKind
+from mmtrain.data.kinds import NO_FILES, InputKind
 from mmtrain.data.order import KeyedOrder, Order, mix
 from mmtrain.data.row_checks import check_rows
 from mmtrain.data.splits import Split
@@ -305,7 +305,7 @@ def _part_tables(
         columns = find_columns(first.column_names, wanted, where=found.names[split])
     except ConfigError as error:
         raise ConfigError(str(error).replace("data.columns", f"data.parts.{name}.columns")) from error
-    paths = [key for key, reader in inputs.items() if key in columns and reader.kind not in ("text", "vector")]
+    paths = [key for key, reader in inputs.items() if key in columns and reader.kind not in NO_FILES]
     folder = found.folder.absolute().relative_to(common)
     for split, table in found.splits.items():
         if part.confine:

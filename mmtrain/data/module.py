@@ -23,7 +23,7 @@ from mmtrain.data.columns import Column, cell_of, find_columns, is_empty, no_inp
 from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit, id_of
 from mmtrain.data.files import read_folder
 from mmtrain.data.head_checks import read_as
-from mmtrain.data.kinds import InputKind, Learned, TargetKind, Worded
+from mmtrain.data.kinds import NO_FILES, InputKind, Learned, TargetKind, Worded
 from mmtrain.data.label import ClassLabel
 from mmtrain.data.likely import likely_in
 from mmtrain.data.loader import EvalSteps, TrainSteps, make_loader
@@ -260,7 +260,7 @@ class DataModule(LightningDataModule):
         return {
             m: self.columns[m]
             for m, reader in self._inputs.items()
-            if m in self.columns and reader.kind not in ("text", "vector")
+            if m in self.columns and reader.kind not in NO_FILES
         }
 
     def _restore(self, folder: Path, known: Mapping[str, Any]) -> None:

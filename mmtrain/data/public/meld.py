@@ -1,4 +1,4 @@
-"""MELD (1810.02508): what is said in Friends, with the clip; emotion and sentiment of each utterance.
+"""MELD (1810.02508): what is said in Friends, with the clip; emotion and sentiment of each utterance, in its dialogue.
 
 A few clips are missing from the archives (or were never cut). Their rows keep their words, so that they are not lost.
 """
@@ -25,7 +25,10 @@ QUOTES = str.maketrans({c: bytes([c]).decode("cp1252") for c in (0x85, 0x91, 0x9
 
 
 def meld(*, root: str | Path) -> Tables:
-    """The tables: id, video, audio (of the same clip), text, speaker, label (the emotion), sentiment, dialogue.
+    """The tables: a row an utterance.
+
+    id, video, audio (of the same clip), text, speaker, label (the emotion), sentiment, dialogue_id, turns (the dialogue
+    up to the utterance and with it) and reply (what is said next, if anything is).
 
     Args:
         root: of the data set.
@@ -43,7 +46,7 @@ def meld(*, root: str | Path) -> Tables:
 def _rows(layout: Layout, split: str, file: Path, folder: Path) -> list[dict[str, Any]]:
     there = {path.name for path in folder.iterdir()}
     with layout.reading(file), file.open(newline="", encoding="utf-8-sig") as lines:
-        return [_row(layout, split, row, folder, there) for row in csv.DictReader(lines)]
+        return in_dialogues([_row(layout, split, row, folder, there) for row in csv.DictReader(lines)])
 
 
 def _row(layout: Layout, split: str, row: dict[str, str], folder: Path, there: set[str]) -> dict[str, Any]:
@@ -57,5 +60,21 @@ def _row(layout: Layout, split: str, row: dict[str, str], folder: Path, there: s
         "speaker": row["Speaker"].translate(QUOTES),
         "label": row["Emotion"],
         "sentiment": row["Sentiment"],
-        "dialogue": row["Dialogue_ID"],
+        "dialogue_id": row["Dialogue_ID"],
+        "place": int(row["Utterance_ID"]),
     }
+
+
+def in_dialogues(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows in their order, each with the turns up to it and the text of the next one; without their places."""
+    dialogues: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        dialogues.setdefault(row["dialogue_id"], []).append(row)
+    for dialogue in dialogues.values():
+        dialogue.sort(key=lambda row: row["place"])
+        turns = [{"speaker": row["speaker"], "text": row["text"]} for row in dialogue]
+        replies = [*(row["text"] for row in dialogue[1:]), None]
+        for number, (row, reply) in enumerate(zip(dialogue, replies, strict=True), start=1):
+            row["turns"], row["reply"] = turns[:number], reply
+            del row["place"]
+    return rows

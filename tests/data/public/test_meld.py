@@ -36,10 +36,13 @@ def test_an_utterance_has_words_clip_and_sound(friends: Path) -> None:
         "speaker": "Ross",
         "label": "neutral",
         "sentiment": "neutral",
-        "dialogue": "0",
+        "dialogue_id": "0",
+        "turns": [{"speaker": "Ross", "text": "I’m fine, really"}],
+        "reply": "Oh – my",
     }
     assert (tables.folder / first["video"]).is_file()
     assert (second["text"], second["video"], second["label"]) == ("Oh – my", None, "surprise")
+    assert [turn["speaker"] for turn in second["turns"]] == ["Ross", "Rachel"] and second["reply"] is None
 
 
 def test_faults_are_named(friends: Path) -> None:

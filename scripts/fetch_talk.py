@@ -1,0 +1,63 @@
+"""Fetch short dialogues by topic: what was said so far, and what is answered.
+
+    python scripts/fetch_talk.py [--wheel FILE] [--out DIR]
+    python train.py experiment=dialogue
+
+Some seconds; 300 kB are downloaded: PyPI's chatterbot-corpus (BSD), not installed; its English part is kept. A dialogue
+of n turns makes n - 1 rows, and all rows of dialogues that begin alike are in one split. Writes {train,val,test}.jsonl:
+
+    {"id": "ai-3-1", "turns": [{"speaker": "A", "text": "Are you sentient?"}], "reply": "Sort of.", "topic": "ai"}
+"""
+
+import sys
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+from mmtrain.data.fetch import Row, Tables, command_line, exit_status, plain, split_rows, wheel_of, write_folder
+from mmtrain.errors import ConfigError
+
+FORMAT = 1  # raise it when the rows change, so that a folder of before is made again
+REQUIREMENT = "chatterbot-corpus==1.3.3"
+DATA = "chatterbot_corpus/data/english/"
+FEWEST = 40  # rows of a topic; smaller ones keep their replies and have no topic
+
+
+def main() -> None:
+    parser = command_line(__doc__, "talk")
+    parser.add_argument("--wheel", type=Path, metavar="FILE", help="a chatterbot_corpus-*.whl that is there already")
+    arguments = parser.parse_args()
+
+    def fill(folder: Path, scratch: Path) -> Tables:
+        with zipfile.ZipFile(wheel_of(REQUIREMENT, arguments.wheel, scratch)) as wheel:
+            return talk(wheel)
+
+    write_folder(arguments.out, {"format": FORMAT, "package": REQUIREMENT}, fill)
+
+
+def talk(wheel: zipfile.ZipFile) -> Tables:
+    """The rows of a wheel by split."""
+    files = sorted(name for name in wheel.namelist() if name.startswith(DATA) and name.endswith(".yml"))
+    if not files:
+        raise ConfigError(f"the wheel has no {DATA}*.yml\n    name a chatterbot_corpus-*.whl")
+    rows = [row for name in files for row in rows_of(yaml.safe_load(wheel.read(name)), PurePosixPath(name).stem)]
+    counts = Counter(str(row["topic"]) for row in rows)
+    for row in rows:
+        row["topic"] = row["topic"] if counts[str(row["topic"])] >= FEWEST else None
+    return split_rows(rows, (f"talk:{plain(row['turns'][0]['text'])}" for row in rows))
+
+
+def rows_of(content: object, topic: str) -> Iterator[Row]:
+    assert isinstance(content, dict)
+    for number, dialogue in enumerate(content["conversations"]):
+        said = [" ".join(str(text).split()) for text in dialogue if text is not None]
+        for length in range(1, len(said)):
+            turns = [{"speaker": "AB"[place % 2], "text": text} for place, text in enumerate(said[:length])]
+            yield {"id": f"{topic}-{number}-{length}", "turns": turns, "reply": said[length], "topic": topic}
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))
