@@ -46,6 +46,8 @@ from mmtrain.model import MultimodalModel
 from mmtrain.reads import faults_of_tasks, needed_by, tasks_without
 from mmtrain.rules import OWN_TRAINER_KEYS
 from mmtrain.sharded_strategy import ShardedStrategy
+from mmtrain.shared_scaler import NAMES as HALF
+from mmtrain.shared_scaler import shared_half
 from mmtrain.trained import load_teacher
 from mmtrain.tuning import KEYS as TUNING_KEYS
 from mmtrain.tuning import Tuning, tune
@@ -416,9 +418,10 @@ def _trainer_options(cfg: DictConfig) -> dict[str, Any]:
     options = {str(k): v for k, v in cfg.trainer.items() if k not in OWN_TRAINER_KEYS}
     if options["strategy"] == SHARDED:  # by FSDP2; Lightning's strategy of that name is the one before it
         options["strategy"] = ShardedStrategy(num_ranks=int(os.environ.get("WORLD_SIZE", "1")))
-    if options["precision"] == HALF_WEIGHTS:
-        del options["precision"]  # the Trainer takes one or the other
-        options["plugins"] = [HalfWeights()]
+    shares = isinstance(options["strategy"], ShardedStrategy)
+    own = {HALF_WEIGHTS: HalfWeights} | {name: partial(shared_half, options["accelerator"]) for name in HALF if shares}
+    if str(options["precision"]) in own:
+        options["plugins"] = [own[str(options.pop("precision"))]()]  # the Trainer takes one or the other
     return options
 
 

@@ -479,10 +479,6 @@ def rule_sharded(run: Composed) -> Iterator[str]:
         yield (
             f"balance.gradients_of = parameters compares whole gradients, {but}\n    set balance.gradients_of=features"
         )
-    precision = run.cfg.trainer.precision
-    if str(precision) in ("16", "16-mixed"):
-        what = f"trainer.precision = {precision} looks for what is not finite"
-        yield f"{what}, {but}\n    set trainer.precision=bf16-mixed"
 
 
 def rule_half_weights(run: Composed) -> Iterator[str]:

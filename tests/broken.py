@@ -178,7 +178,6 @@ BROKEN: dict[str, list[tuple[str, str]]] = {
         ("data.batch_size=1 trainer=ddp", "at least 2"),
         ("trainer=fsdp callbacks.ema._target_=pytorch_lightning.callbacks.EMAWeightAveraging", "callbacks=[ema]"),
         ("trainer=fsdp balance=pcgrad", "balance.gradients_of=features"),
-        ("trainer=fsdp trainer.precision=16-mixed", "trainer.precision=bf16-mixed"),
         ("data.num_workers=100000", "set data.num_workers to"),
         ("trainer=ddp data.num_workers=100000", "100000 on each of 2 devices"),
         (
