@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim import Optimizer
@@ -416,6 +417,8 @@ def build_trainer(
 
 def _trainer_options(cfg: DictConfig) -> dict[str, Any]:
     options = {str(k): v for k, v in cfg.trainer.items() if k not in OWN_TRAINER_KEYS}
+    if options["strategy"] == "ddp":  # not static_graph: torch's reducer fails on steps of several micro-batches
+        options["strategy"] = DDPStrategy(gradient_as_bucket_view=True)  # else they stand there twice
     if options["strategy"] == SHARDED:  # by FSDP2; Lightning's strategy of that name is the one before it
         options["strategy"] = ShardedStrategy(num_ranks=int(os.environ.get("WORLD_SIZE", "1")))
     shares = isinstance(options["strategy"], ShardedStrategy)

@@ -82,7 +82,7 @@ def train_on_rank(mine: int, rows: Sequence[Rows], fusion: str | None, tasks: Se
     """Two steps, because DDP complains of a parameter without a gradient at the second."""
     model, batch = make_model(tasks=tasks, fusion=fusion), make_batch(*rows[mine])
     # tiny buckets: their sums take turns with the gathering of the contrastive task
-    wrapped = DistributedDataParallel(Step(model), bucket_cap_mb=0.001)
+    wrapped = DistributedDataParallel(Step(model), bucket_cap_mb=0.001, gradient_as_bucket_view=True)
     counts = {name: total(task.count(batch)) for name, task in model.named_tasks().items()}
     for _ in range(2):
         model.zero_grad()
