@@ -25,6 +25,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.precision import DoublePrecision
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim import Optimizer
@@ -47,6 +48,8 @@ from mmtrain.model import MultimodalModel
 from mmtrain.reads import faults_of_tasks, needed_by, tasks_without
 from mmtrain.rules import OWN_TRAINER_KEYS
 from mmtrain.sharded_strategy import ShardedStrategy
+from mmtrain.shared_scaler import NAMES as HALF
+from mmtrain.shared_scaler import shared_half
 from mmtrain.trained import load_teacher
 from mmtrain.tuning import KEYS as TUNING_KEYS
 from mmtrain.tuning import Tuning, tune
@@ -422,14 +425,16 @@ def build_trainer(
 
 def _trainer_options(cfg: DictConfig) -> dict[str, Any]:
     options = {str(k): v for k, v in cfg.trainer.items() if k not in OWN_TRAINER_KEYS}
+    if options["strategy"] == "ddp":  # not static_graph: torch's reducer fails on steps of several micro-batches
+        options["strategy"] = DDPStrategy(gradient_as_bucket_view=True)  # else they stand there twice
     if options["strategy"] == SHARDED:  # by FSDP2; Lightning's strategy of that name is the one before it
         options["strategy"] = ShardedStrategy(num_ranks=int(os.environ.get("WORLD_SIZE", "1")))
-    if options["precision"] == HALF_WEIGHTS:
-        del options["precision"]  # the Trainer takes one or the other
-        options["plugins"] = [HalfWeights()]
-    elif str(options["precision"]) in ("64", "64-true") and isinstance(options["strategy"], ShardedStrategy):
-        del options["precision"]  # which Lightning does not let pass with this strategy
-        options["plugins"] = [DoublePrecision()]
+    own: dict[str, Callable[[], Any]] = {HALF_WEIGHTS: HalfWeights}
+    if isinstance(options["strategy"], ShardedStrategy):
+        own |= {name: partial(shared_half, options["accelerator"]) for name in HALF}
+        own |= dict.fromkeys(("64", "64-true"), DoublePrecision)  # which Lightning does not let pass here
+    if str(options["precision"]) in own:
+        options["plugins"] = [own[str(options.pop("precision"))]()]  # the Trainer takes one or the other
     return options
 
 

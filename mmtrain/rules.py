@@ -485,16 +485,12 @@ def rule_sharded(run: Composed) -> Iterator[str]:
         return
     but = f"but with trainer.strategy = fsdp each rank keeps a share ({run.where('trainer.strategy')})"
     for name, node in run.cfg.callbacks.items():
-        if str(node.get("_target_")).endswith((".EMA", "WeightAveraging")):
-            yield f"callbacks.{name} averages whole weights, {but}\n    leave it out with ~callbacks.{name}"
+        if str(node.get("_target_")).endswith("WeightAveraging"):
+            yield f"callbacks.{name} averages whole weights, {but}\n    take callbacks=[ema] in its place"
     if run.get("balance.gradients_of") == "parameters":
         yield (
             f"balance.gradients_of = parameters compares whole gradients, {but}\n    set balance.gradients_of=features"
         )
-    precision = run.cfg.trainer.precision
-    if str(precision) in ("16", "16-mixed"):
-        what = f"trainer.precision = {precision} looks for what is not finite"
-        yield f"{what}, {but}\n    set trainer.precision=bf16-mixed"
 
 
 def rule_half_weights(run: Composed) -> Iterator[str]:

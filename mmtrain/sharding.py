@@ -8,11 +8,12 @@ gradients are exchanged once a step.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
@@ -113,6 +114,21 @@ def clip(parameters: Sequence[nn.Parameter], max_norm: float, norm: Tensor) -> N
     torch.nn.utils.clip_grads_with_norm_([p for p in parameters if not isinstance(p.grad, DTensor)], max_norm, norm)
     for gradient in [p.grad for p in parameters if isinstance(p.grad, DTensor)]:
         gradient.to_local().mul_(torch.clamp(max_norm / (norm + 1e-6), max=1.0))
+
+
+def keep_shares(model: nn.Module) -> None:
+    """Give back what a forward pass has put together and no backward pass has followed, before weights are changed."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def whole_weights(module: nn.Module) -> dict[str, Tensor]:
+    """On the CPU of the first rank, where ranks keep shares, and nothing on the others; all have to ask."""
+    if not is_sharded(module):
+        return dict(module.state_dict())
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return cast(dict[str, Tensor], get_model_state_dict(module, options=options))
 
 
 def load_weights(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:

@@ -31,7 +31,7 @@ BROKEN_BY = {
     "rule_devices": "trainer.devices=two",
     "rule_step_split": "data.batch_size=2 trainer.accumulate_grad_batches=4",
     "rule_half_weights": "trainer.precision=bf16-true",
-    "rule_sharded": "trainer=fsdp trainer.precision=16-mixed ~callbacks.ema",
+    "rule_sharded": "trainer=fsdp balance=pcgrad",
     "rule_common_folder": "torchrun --nproc-per-node 2 train.py trainer=ddp",
     "rule_duration": "trainer.max_epochs=0",
     "rule_max_time": "trainer.max_time=5",

@@ -176,9 +176,8 @@ BROKEN: dict[str, list[tuple[str, str]]] = {
         ("trainer.devices=two", "a number such as 2"),
         ("data.batch_size=2 trainer.accumulate_grad_batches=4", "at least 4"),
         ("data.batch_size=1 trainer=ddp", "at least 2"),
-        ("trainer.strategy=fsdp trainer.devices=2", "~callbacks.ema"),
-        ("trainer=fsdp ~callbacks.ema balance=pcgrad", "balance.gradients_of=features"),
-        ("trainer=fsdp ~callbacks.ema trainer.precision=16-mixed", "trainer.precision=bf16-mixed"),
+        ("trainer=fsdp callbacks.ema._target_=pytorch_lightning.callbacks.EMAWeightAveraging", "callbacks=[ema]"),
+        ("trainer=fsdp balance=pcgrad", "balance.gradients_of=features"),
         ("data.num_workers=100000", "set data.num_workers to"),
         ("trainer=ddp data.num_workers=100000", "100000 on each of 2 devices"),
         (

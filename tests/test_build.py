@@ -10,9 +10,21 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer
+from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 
-from mmtrain.build import build_data, build_lit, build_model, build_trainer, check_parts, compose, make, modalities_read
+from mmtrain.build import (
+    _trainer_options,
+    build_data,
+    build_lit,
+    build_model,
+    build_trainer,
+    check_parts,
+    compose,
+    make,
+    modalities_read,
+)
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
 from tests.tiny import TINY_MODEL, make_tables
@@ -75,6 +87,13 @@ def test_parts_that_need_no_data_are_tried_before_it_is_read_and_all_that_is_wro
     ]
     assert "invalid strategy name: `strategy='dpp'`" in said
     check_parts(compose([f"run_dir={tmp_path}"]))
+
+
+def test_gradients_of_ddp_stand_in_its_buckets() -> None:
+    trainer = Trainer(**_trainer_options(compose(["trainer=ddp", "trainer.accelerator=cpu"])))
+    assert isinstance(trainer.strategy, DDPStrategy)
+    assert trainer.strategy._ddp_kwargs == {"gradient_as_bucket_view": True}
+    assert trainer.num_devices == 2
 
 
 @pytest.mark.parametrize("tf32", [True, False])

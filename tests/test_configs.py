@@ -134,8 +134,6 @@ def choosing(tables: Path) -> Any:
                 f"task=[{option}]",
                 *TARGETS_OF.get(option, ("data.columns.labels=label", "data.columns.answer=label")),
             ]
-        if file.as_posix() == "trainer/fsdp":
-            return ["trainer=fsdp", "~callbacks.ema"]
         asked = [key for key, value in (content(file) or {}).items() if value == "???"] if group == "data" else []
         return [
             f"{group}=[{option}]" if group in LISTS else f"{group}={option}",

@@ -85,7 +85,7 @@ def train_on_rank(mine: int, rows: Sequence[Rows], fusion: str | None, tasks: Se
     model = make_model(tasks=tasks, fusion=fusion)
     (batch,) = within_step([make_batch(*rows[mine], first=first_of(rows, mine))], model.named_tasks())
     # tiny buckets: their sums take turns with the gathering of the contrastive task
-    wrapped = DistributedDataParallel(Step(model), bucket_cap_mb=0.001)
+    wrapped = DistributedDataParallel(Step(model), bucket_cap_mb=0.001, gradient_as_bucket_view=True)
     counts = {name: total(task.count(batch)) for name, task in model.named_tasks().items()}
     for _ in range(2):
         model.zero_grad()

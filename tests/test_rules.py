@@ -291,13 +291,7 @@ BAD = {
         ),
     ],
     "rule_half_weights": [],  # tests/test_half_weights.py
-    "rule_sharded": [
-        (
-            "trainer.strategy=fsdp",
-            "callbacks.ema averages whole weights, but with trainer.strategy = fsdp each rank keeps a share ({})\n"
-            "    leave it out with ~callbacks.ema",
-        ),
-    ],
+    "rule_sharded": [],  # below: each case takes several overrides
     "rule_files": [
         (
             "resume=best.safetensors",
@@ -350,6 +344,16 @@ def test_corruptions_are_known_and_so_is_how_much() -> None:
 
 def test_every_rule_has_its_bad_cases() -> None:
     assert BAD.keys() == {rule.__name__ for rule in RULES}
+
+
+def test_what_looks_at_whole_weights_does_not_go_with_shares() -> None:
+    but = "but with trainer.strategy = fsdp each rank keeps a share (override trainer.strategy=fsdp)\n    "
+    other = "callbacks.ema._target_=pytorch_lightning.callbacks.EMAWeightAveraging"
+    assert faults("trainer.strategy=fsdp", "trainer.devices=2") == []
+    assert faults("trainer.strategy=fsdp", other, "balance=pcgrad") == [
+        f"callbacks.ema averages whole weights, {but}take callbacks=[ema] in its place",
+        f"balance.gradients_of = parameters compares whole gradients, {but}set balance.gradients_of=features",
+    ]
 
 
 @pytest.mark.parametrize("rule", BAD)

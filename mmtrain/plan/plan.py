@@ -143,8 +143,8 @@ class Sharing:
         seen = {kind: step.memory.get(kind, 0) for kind in KINDS} | {"workspace": self.workspace}
         if self.num_devices == 1:
             return seen
-        if not self.sharded:  # DDP sends gradients from buckets of its own
-            return seen | {"communication": self.gradients}
+        if not self.sharded:  # the buckets that are sent are the gradients, and stand there from step to step
+            return seen | {"gradients": self.gradients}
         return {
             **seen,
             **{kind: self._kept(seen[kind], self.shared, self.weights) for kind in ("weights", "averages")},
