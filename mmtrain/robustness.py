@@ -16,6 +16,8 @@ from mmtrain.data.loader import EvalSteps, make_loader
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
 from mmtrain.lit import LitModel
+from mmtrain.metrics.chance import GUESSED, guessed
+from mmtrain.metrics.retrieval import RetrievalMetric
 from mmtrain.towers import Towers
 from mmtrain.zero_shot import Figures, class_vectors, figures, probabilities
 
@@ -91,12 +93,40 @@ def _corrupted(corruption: Corruption) -> Callable[[EvalSplit], CorruptedSplit]:
 
 
 def judge_groups(lit: LitModel, data: DataModule, trainer: Trainer, *, column: str) -> list[GroupFigure]:
-    """Test each group of rows alone; retrieval then looks through the group alone, and so does its chance."""
-    found = []
-    for group, positions in groups_of(data.split("test"), column, where="the test split").items():
-        table = _tested(lit, data, trainer, _only(positions))
-        found += [GroupFigure(group, len(positions), m, f["value"], f["chance"]) for m, f in table.items()]
-    return found
+    """The figures of each group of rows.
+
+    Retrieval asks with the rows of a group and looks through all rows; it takes what the last test has collected. Other
+    tasks are tested on the group alone.
+
+    Args:
+        lit: that has tested the clean split just now.
+        data: with that split.
+        trainer: that did it.
+        column: of the groups.
+    """
+    groups = groups_of(data.split("test"), column, where="the test split")
+    ranking = {n: m for n, m in lit.metrics.items() if isinstance(m, RetrievalMetric)}
+    tables: dict[str, dict[str, Any]] = {group: {} for group in groups}
+    for name, metric in ranking.items():
+        for group, positions in groups.items():
+            tables[group] |= _of_asking(name, metric, positions)
+    if len(ranking) < len(lit.metrics):
+        for group, positions in groups.items():
+            table = _tested(lit, data, trainer, _only(positions))
+            tables[group] |= {m: f for m, f in table.items() if m.split("/")[0] not in (*ranking, "loss")}
+    sizes = {group: len(positions) for group, positions in groups.items()}
+    return [GroupFigure(g, sizes[g], m, f["value"], f["chance"]) for g, t in tables.items() for m, f in t.items()]
+
+
+def _of_asking(name: str, metric: RetrievalMetric, rows: Sequence[int]) -> dict[str, dict[str, float | None]]:
+    metric.asking, metric._computed = torch.tensor(rows), None  # compute keeps what it gave
+    try:
+        values = metric.compute()
+    finally:
+        metric.asking, metric._computed = None, None
+    chance = guessed(values)
+    scalars = {n: v for n, v in values.items() if v.ndim == 0 and not n.endswith(GUESSED) and "/shown" not in n}
+    return {f"{name}/{n}": {"value": float(v), "chance": chance.get(n)} for n, v in scalars.items()}
 
 
 def _only(positions: Sequence[int]) -> Callable[[EvalSplit], Chosen]:

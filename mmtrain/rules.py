@@ -523,10 +523,10 @@ def rule_corruptions(run: Composed) -> Iterator[str]:
 
 
 def rule_search(run: Composed) -> Iterator[str]:
-    """Whoever searches says for what, and in an index."""
+    """Whoever searches says for what."""
     if run.get("mode") != "search":
         return
-    query, k, index = (run.get(f"search.{name}") for name in ("query", "k", "index"))
+    query, k = run.get("search.query"), run.get("search.k")
     if query is None or (OmegaConf.is_list(query) and not query):
         yield (
             f"search.query is not set ({run.where('search.query')})\n"
@@ -534,11 +534,6 @@ def rule_search(run: Composed) -> Iterator[str]:
         )
     if not isinstance(k, int) or k < 1:
         yield f"search.k = {k} is not a number of items ({run.where('search.k')})\n    set search.k to 5"
-    if not (Path(str(index)) / "index.json").is_file():
-        yield (
-            f"search.index = {index} holds no index ({run.where('search.index')})\n"
-            f"    make it with mode=index run_dir={run.get('run_dir')} search.index={index}"
-        )
 
 
 Rule = Callable[[Composed], Iterator[str]]

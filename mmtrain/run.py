@@ -177,11 +177,11 @@ def _judge(cfg: DictConfig, lit: LitModel, data: DataModule, trainer: Trainer, r
     trainer.test(lit, datamodule=data, verbose=False)
     record.tested()
     asked = cfg.test
+    if asked.by is not None:
+        record.judged(groups=judge_groups(lit, data, trainer, column=asked.by))
     if asked.corruptions:
         options = {"names": asked.corruptions, "severities": asked.severities, "clean": lit.table}
         record.judged(corruptions=judge_corrupted(lit, data, trainer, **options))
-    if asked.by is not None:
-        record.judged(groups=judge_groups(lit, data, trainer, column=asked.by))
     if asked.zero_shot is not None:
         record.summary["test"] |= judge_zero_shot(lit, data, column=asked.zero_shot, templates=asked.templates)
 

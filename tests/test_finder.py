@@ -160,6 +160,8 @@ def test_an_index_of_other_weights_or_that_is_damaged_is_refused(
     (tmp_path / "index" / "rows.jsonl").write_text("")
     with pytest.raises(ConfigError, match="is not whole"):
         SearchIndex.read(tmp_path / "index")
+    nowhere = ["search.query=dog", f"search.index={tmp_path}"]
+    assert "holds no index to search in" in refusal(tables, done, capsys, "mode=search", *nowhere)
     (tmp_path / "something").mkdir()
     (tmp_path / "something" / "mine.txt").write_text("keep")
     place = f"search.index={tmp_path / 'something'}"
@@ -232,7 +234,7 @@ def test_figures_of_classes_are_written_beside_chance() -> None:
     )
 
 
-def test_search_wants_a_query_and_an_index(done: Path) -> None:
+def test_search_wants_a_query(done: Path) -> None:
     from mmtrain.checks import faults_of
     from mmtrain.command import config_dir, spelled
 
@@ -243,8 +245,7 @@ def test_search_wants_a_query_and_an_index(done: Path) -> None:
     query = 'search.query=a "red" car, or two'
     assert faults(*asked, query) == []
     assert compose([spelled(query)]).search.query == 'a "red" car, or two'
-    assert [f.splitlines()[0].split(" (")[0] for f in faults(*asked, "search.k=0", "search.index=none")] == [
+    assert [f.splitlines()[0].split(" (")[0] for f in faults(*asked, "search.k=0")] == [
         "search.query is not set",
         "search.k = 0 is not a number of items",
-        "search.index = none holds no index",
     ]

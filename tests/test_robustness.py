@@ -58,6 +58,8 @@ def test_corruptions_and_groups_are_judged_beside_the_clean_split(
     groups = [row for row in summary["groups"] if row["metric"] == "classification/accuracy"]
     assert {row["group"] for row in groups} == {"bar", "frame", "square"}
     assert sum(row["rows"] for row in groups) <= ROWS["test"]
+    chances = {row["chance"] for row in summary["groups"] if row["metric"] == "contrastive/recall"}
+    assert all(chance == pytest.approx(before["contrastive/recall"]["chance"], abs=0.1) for chance in chances)
     page = (done / "report.html").read_text()
     assert "Corruptions" in page and "Groups" in page and "worst" in page
     run_tiny(tables, done, *TASKS, "mode=test")

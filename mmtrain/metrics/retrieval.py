@@ -25,6 +25,9 @@ class RetrievalMetric(Metric):
         at: the k of recall at k.
         num_shown: how many nearest items to give of each of sixteen queries.
         chunk: queries at once, fewer where the gallery is large.
+
+    Attributes:
+        asking: rows whose contents ask, among all; None: every row. A content is that of the first row that has it.
     """
 
     full_state_update = False
@@ -36,6 +39,7 @@ class RetrievalMetric(Metric):
         self.at = tuple(at)
         self.num_shown = num_shown
         self.chunk = chunk
+        self.asking: Tensor | None = None
         for modality in self.modalities:
             for kind in ("vectors", "keys", "rows", "known"):
                 self.add_state(f"{modality}_{kind}", default=[], dist_reduce_fx="cat")
@@ -110,6 +114,10 @@ class RetrievalMetric(Metric):
         q_of_pair, g_of_pair = self._pair_indices(query, gallery, q_keys, g_keys)
         asked = torch.zeros(len(q_keys), dtype=torch.bool, device=q_keys.device)
         asked[q_of_pair] = True  # a query without any right answer in the gallery asks nothing
+        if self.asking is not None:
+            asked &= torch.isin(q_rows, self.asking.to(q_rows.device))
+            if not asked.any():
+                return {}
         shown_of = asked.nonzero().squeeze(1)
         step = max(len(shown_of) // self.num_queries_shown, 1)
         shown_of = shown_of[::step][: self.num_queries_shown]

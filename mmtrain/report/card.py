@@ -157,12 +157,17 @@ def _corruptions(summary: Mapping[str, Any]) -> Iterator[str]:
     for table in corruption_tables(summary["corruptions"], summary["test"]):
         heads = [f"severity {severity}" for severity in table.severities]
         rows = [
-            [name, m, digits(table.chance), digits(table.clean), *(digits(value) for value, _ in cells)]
+            [name, m, digits(table.chance), digits(table.clean), *(_cell(*cell, table.chance) for cell in cells)]
             for name, m, cells in table.rows
         ]
         yield f"{table.metric}\n"
         yield from _table([*("corruption", "of", "chance", "clean"), *heads], rows)
         yield ""
+
+
+def _cell(value: float | None, chance: float | None, usual: float | None) -> str:
+    """A value, and what guessing scores where that is not as of the clean split."""
+    return digits(value) if value is None or chance == usual else f"{digits(value)} ({digits(chance)})"
 
 
 def _groups(summary: Mapping[str, Any]) -> Iterator[str]:

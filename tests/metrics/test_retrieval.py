@@ -202,6 +202,22 @@ def test_without_a_pair_there_is_nothing_to_score(rows: list[Row]) -> None:
     assert score(rows) == {}
 
 
+def test_some_rows_ask_among_all() -> None:
+    """The means over two halves that ask, weighted by how many do, are that over all."""
+    rows = [(n, n + 30) for n in range(1, 12)]
+    metric = make_metric()
+    update(metric, rows, range(len(rows)))
+    whole = metric.compute()
+    parts = []
+    for asking in (range(4), range(4, 11), range(50, 60)):
+        metric.asking, metric._computed = torch.tensor(list(asking)), None
+        parts.append(metric.compute())
+    name = "image_to_text_R@2"
+    torch.testing.assert_close((4 * parts[0][name] + 7 * parts[1][name]) / 11, whole[name])
+    assert torch.equal(parts[0][f"{name}/chance"], whole[f"{name}/chance"])
+    assert parts[2] == {}
+
+
 def test_nothing_warns() -> None:
     torch.set_warn_always(True)  # else only the first time in a process
     try:
