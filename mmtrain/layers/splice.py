@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmtrain.layers.gated_read import Beside
+
 
 class Media(NamedTuple):
     """The media of one modality.
@@ -50,13 +52,15 @@ class Lines(NamedTuple):
         slot: (S,), int64, line * width + column.
         number: of lines.
         width: of the longest.
-        shared: whether a line has several rows.
+        line: (B,), int64, of each row.
+        rank: (B,), int64, how many rows stand before it on its line; None: no line has several.
     """
 
     slot: Tensor
     number: int
     width: int
-    shared: bool
+    line: Tensor
+    rank: Tensor | None
 
     def put(self, flat: Tensor, fill: float) -> Tensor:
         """(S, ...) as (number, width, ...)."""
@@ -108,26 +112,38 @@ def lay_out(spliced: Spliced, *, room: int | None) -> Lines:
         room: tokens that rows can share a line of, the longest first, each where it first fits; None: a line a row.
             A longer row has a line for itself.
     """
+    if room is None:
+        rows = torch.arange(len(spliced.lengths), device=spliced.row.device)
+        width = max(1, int(spliced.lengths.max()))
+        return Lines(spliced.row * width + spliced.position, len(rows), width, rows, None)
     lengths = spliced.lengths.tolist()
-    line, offset = (list(range(len(lengths))), [0] * len(lengths)) if room is None else _packed(lengths, room)
-    ends = [o + n for o, n in zip(offset, lengths, strict=True)]
-    width = max([1, *ends])
-    start = torch.tensor([at * width + o for at, o in zip(line, offset, strict=True)], device=spliced.row.device)
-    slot = start[spliced.row] + spliced.position
-    return Lines(slot, number=max(line) + 1, width=width, shared=room is not None)
+    places = _packed(lengths, room)
+    line, offset, rank = torch.tensor(places, device=spliced.row.device).unbind(dim=1)
+    width = max(1, int((offset + spliced.lengths).max()))
+    slot = (line * width + offset)[spliced.row] + spliced.position
+    return Lines(slot, int(line.max()) + 1, width, line, rank)
 
 
-def _packed(lengths: Sequence[int], room: int) -> tuple[list[int], list[int]]:
-    """The line of each row and what stands before it there, first fit by falling length."""
+def at_right_end(spliced: Spliced) -> Lines:
+    """A line a row, each ending where the longest does, as what is to be continued has to."""
+    lines = lay_out(spliced, room=None)
+    return lines._replace(slot=lines.slot + lines.width - spliced.lengths[spliced.row])
+
+
+def _packed(lengths: Sequence[int], room: int) -> list[tuple[int, int, int]]:
+    """By row its line, what stands before it there, and how many rows do; first fit by falling length."""
     filled: list[int] = []
-    line, offset = [0] * len(lengths), [0] * len(lengths)
+    held: list[int] = []
+    places = [(0, 0, 0)] * len(lengths)
     for row in sorted(range(len(lengths)), key=lambda r: (-lengths[r], r)):
         at = next((n for n, used in enumerate(filled) if used + lengths[row] <= room), len(filled))
         if at == len(filled):
             filled.append(0)
-        line[row], offset[row] = at, filled[at]
+            held.append(0)
+        places[row] = (at, filled[at], held[at])
         filled[at] += lengths[row]
-    return line, offset
+        held[at] += 1
+    return places
 
 
 def within_rows(row: Tensor, dtype: torch.dtype) -> Tensor:
@@ -140,3 +156,30 @@ def within_rows(row: Tensor, dtype: torch.dtype) -> Tensor:
     same = (row.unsqueeze(2) == row.unsqueeze(1)) & (row >= 0).unsqueeze(1)
     sees = (same | torch.eye(row.shape[1], dtype=torch.bool, device=row.device)).tril()
     return torch.zeros(sees.shape, dtype=dtype, device=row.device).masked_fill(~sees, torch.finfo(dtype).min)[:, None]
+
+
+def beside(spliced: Spliced, lines: Lines, media: Mapping[int, Media]) -> Beside:
+    """Media that stand beside the text: each token reads the last one of its row that was spoken of, of each place.
+
+    Args:
+        spliced: with a token for the place of each medium that is there.
+        lines: where they stand; rows that share a line do not read each other's media.
+        media: by the id of their place.
+    """
+    tokens = torch.cat([m.tokens.flatten(1, 2) for m in media.values()], dim=1)  # (B, C, D)
+    start = spliced.lengths.cumsum(0) - spliced.lengths
+    masks = []
+    for place, m in media.items():
+        spoken = (spliced.ids == place).long().cumsum(0)
+        before = torch.cat([spoken.new_zeros(1), spoken])[start]
+        last = spoken - before[spliced.row] - 1  # -1: of none yet
+        chosen = torch.arange(m.mask.shape[1], device=last.device) == last.unsqueeze(1)
+        masks.append((chosen.unsqueeze(2) & m.mask[spliced.row]).flatten(1))
+    mask = torch.cat(masks, dim=1)  # (S, C)
+    if lines.rank is None:
+        return Beside(tokens, lines.put(mask, False))
+    most = int(lines.rank.max()) + 1
+    held = tokens.new_zeros(lines.number * most, *tokens.shape[1:])
+    held = held.index_copy(0, lines.line * most + lines.rank, tokens).unflatten(0, (lines.number, most)).flatten(1, 2)
+    own = torch.arange(most, device=mask.device) == lines.rank[spliced.row].unsqueeze(1)
+    return Beside(held, lines.put((own.unsqueeze(2) & mask.unsqueeze(1)).flatten(1), False))

@@ -7,7 +7,8 @@ each other, at the same loss.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,23 @@ from torchmetrics import Metric, MetricCollection
 
 from mmtrain.layers.causal_lm import CausalLM, CausalLMSource
 from mmtrain.layers.decoder import Decoding
-from mmtrain.layers.splice import Media, Spliced, lay_out, splice, within_rows
+from mmtrain.layers.gated_read import reading
+from mmtrain.layers.splice import Lines, Media, Spliced, at_right_end, beside, lay_out, splice, within_rows
 from mmtrain.losses.cross_entropy import cross_entropy
 from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.text_generation import TextGeneration, TokenAccuracy
 from mmtrain.tasks.names import check_names
 from mmtrain.tasks.shown import shown_captions
 from mmtrain.types import Batch, DialogueTarget, Exhibit, Features
+
+
+@runtime_checkable
+class StandsBeside(Protocol):
+    """A connector whose media do not stand in the text."""
+
+    def readers(self, num_blocks: int) -> nn.ModuleDict:
+        """What reads them in front of blocks, by their number."""
+        ...
 
 
 class Answered(NamedTuple):
@@ -102,7 +113,10 @@ class LanguageModel(nn.Module):
         self.lm = CausalLM(source=lm, known=self.known)
         if pack is not None:
             self.lm.check_packing()
-        self.connectors = nn.ModuleDict({m: connector(in_dim=dims[m], dim=self.lm.dim) for m in modalities})
+        connectors = {m: connector(in_dim=dims[m], dim=self.lm.dim) for m in modalities}
+        first = connectors[modalities[0]]
+        self.connectors = nn.ModuleDict(connectors)
+        self.readers = first.readers(len(self.lm.blocks())) if isinstance(first, StandsBeside) else None
 
     def start_evaluation(self, stage: str) -> None:
         """What comes is val or test: validation writes answers for some rows alone."""
@@ -119,10 +133,17 @@ class LanguageModel(nn.Module):
         lines = lay_out(spliced, room=self.pack)
         answers = (spliced.flags > 0).nonzero().squeeze(1)
         some = answers if len(answers) else answers.new_ones(1)  # the token behind the first
-        mask = within_rows(lines.put(spliced.row, -1), spliced.embeds.dtype) if lines.shared else None
-        logits = self.lm(lines.put(spliced.embeds, 0.0), lines.put(spliced.position, 0), mask, lines.slot[some - 1])
+        mask = None if lines.rank is None else within_rows(lines.put(spliced.row, -1), spliced.embeds.dtype)
+        with self._reading(spliced, lines, media):
+            logits = self.lm(lines.put(spliced.embeds, 0.0), lines.put(spliced.position, 0), mask, lines.slot[some - 1])
         wanted = spliced.ids[answers] if len(answers) else some * 0
         return Answered(logits, wanted, (some > 0) & (len(answers) > 0), media)
+
+    def _reading(self, spliced: Spliced, lines: Lines, media: Mapping[int, Media]) -> AbstractContextManager[None]:
+        """Media that do not stand in the text are read beside it."""
+        if self.readers is None:
+            return nullcontext()
+        return reading(self.lm.blocks(), self.readers, beside(spliced, lines, media))
 
     def _media(self, modality: str, features: Features) -> Media:
         """One medium a row."""
@@ -130,7 +151,7 @@ class LanguageModel(nn.Module):
         return Media(tokens.unsqueeze(1), mask.unsqueeze(1))
 
     def _spliced(self, values: Tensor, keep: Tensor, media: Mapping[int, Media]) -> Spliced:
-        spliced = splice(values, keep, self.lm.embed, media, inserted=True)
+        spliced = splice(values, keep, self.lm.embed, media, inserted=self.readers is None)
         # every rank waits for a gradient of every connector, also when no row has a place for its media
         touched = torch.stack([tokens.sum() for tokens, _ in media.values()]).sum() * 0.0
         return spliced._replace(embeds=spliced.embeds + touched.to(spliced.embeds.dtype))
@@ -213,13 +234,10 @@ class LanguageModel(nn.Module):
         keep = (values[..., 1] >= 0) & ~behind
         media = {place: Media(m.tokens[chosen], m.mask[chosen]) for place, m in predictions.media.items()}
         spliced = self._spliced(values, keep, media)
-        width = int(spliced.lengths.max())
-        column = width - spliced.lengths[spliced.row] + spliced.position  # at the right end
-        whole = spliced.embeds.new_zeros(len(chosen) * width, self.lm.dim)
-        slot = spliced.row * width + column
-        embeds = whole.index_copy(0, slot, spliced.embeds).unflatten(0, (len(chosen), width))
-        there = torch.arange(width, device=slot.device) >= width - spliced.lengths.unsqueeze(1)
-        return self.lm.generate(embeds, there, batch.rows[chosen], self.decoding)
+        lines = at_right_end(spliced)
+        there = lines.put(torch.ones_like(spliced.row, dtype=torch.bool), False)
+        with self._reading(spliced, lines, media):
+            return self.lm.generate(lines.put(spliced.embeds, 0.0), there, batch.rows[chosen], self.decoding)
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Always the most frequent token, and always the most frequent answer, of the rows that were counted."""
