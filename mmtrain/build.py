@@ -258,7 +258,7 @@ def modalities_read(cfg: DictConfig, data: DataModule) -> list[str]:
         cfg.task,
         inputs=there,
         targets=data.known_targets,
-        columns=next(iter(data.tables.values())).column_names,
+        columns=[name for table in [*data.tables.values()][:1] for name in table.column_names],
         likely=data.likely,
     )
     if said := [fault for _, fault in faults]:

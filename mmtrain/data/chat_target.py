@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtrain.data.chat_tokenizer import tokenizer_of, trained_tokenizer, written
+from mmtrain.data.chat_tokenizer import PLAIN, tokenizer_of, trained_tokenizer, written
 from mmtrain.data.dialogue import HOLDS, Dialogue, dialogue_of, places_in
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import DialogueTarget
@@ -70,6 +70,11 @@ class ChatTarget:
         self.tokenizer: Any = None
         self.known = DialogueTarget([], max_length, 0, 0, {}, frozenset(), [""], str)
 
+    @property
+    def chosen_template(self) -> str:
+        """The one that is used."""
+        return str(self.template or self.tokenizer.chat_template or PLAIN)
+
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
         """Take or train the tokenizer, and see which media and kinds there are; nothing when there is no dialogue.
 
@@ -95,12 +100,13 @@ class ChatTarget:
         if self.pretrained is None:
             blank = trained_tokenizer([], vocab_size=self.vocab_size, places=self.places)
             marks = re.compile("|".join(map(re.escape, blank.all_special_tokens)))
-            texts = [marks.sub("", written(blank, d.turns, template=self.template, asking=False)) for d in some]
+            self.tokenizer = blank
+            texts = [marks.sub("", written(blank, d.turns, template=self.chosen_template, asking=False)) for d in some]
             self.tokenizer = trained_tokenizer(texts, vocab_size=self.vocab_size, places=self.places)
         else:
             self.tokenizer = tokenizer_of(self.pretrained, places=self.places)
         self._learned(used, sorted(kinds))
-        self._encoded(some[0])
+        self.encode(some[0])
 
     def _readable(self, cell: Any) -> Dialogue | None:
         """What cannot be read is said when it is loaded."""
@@ -148,9 +154,14 @@ class ChatTarget:
             SampleError: when it is no dialogue, or what is asked is too long.
         """
         dialogue = dialogue_of(value, holds=self.holds, prompt=self.prompt)
-        return None if dialogue is None else self._encoded(dialogue)
+        return None if dialogue is None else self.encode(dialogue)
 
-    def _encoded(self, dialogue: Dialogue) -> Tensor:
+    def encode(self, dialogue: Dialogue) -> Tensor:
+        """(L, 2), as `load` gives it.
+
+        Raises:
+            SampleError: when an answer holds a medium, or what is asked is too long.
+        """
         turns, flag = dialogue.turns, 1 + self._number(dialogue.kind)
         said = [turn for turn in turns if turn["role"] == "assistant"]
         if places_in(said, self.places):
@@ -163,12 +174,12 @@ class ChatTarget:
             if turn["role"] != "assistant" and not is_last:
                 continue
             before = turns[:number] if turn["role"] == "assistant" else turns
-            question = written(self.tokenizer, before, template=self.template, asking=True)
+            question = written(self.tokenizer, before, template=self.chosen_template, asking=True)
             read = self._ids(question, done)
             ids, flags, done = ids + read, flags + [0] * len(read), question
             asked = len(ids)
             if turn["role"] == "assistant":
-                whole = written(self.tokenizer, turns[: number + 1], template=self.template, asking=False)
+                whole = written(self.tokenizer, turns[: number + 1], template=self.chosen_template, asking=False)
                 answer, behind = self._up_to_end(self._ids(whole, done))
                 ids, flags, done = ids + answer, flags + [flag] * len(answer), whole
                 if not is_last:

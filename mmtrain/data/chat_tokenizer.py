@@ -59,7 +59,7 @@ def tokenizer_of(name: str | Path, *, places: Sequence[str]) -> Any:
     return whole
 
 
-def written(tokenizer: Any, turns: list[Turn], *, template: str | None, asking: bool) -> str:
+def written(tokenizer: Any, turns: list[Turn], *, template: str, asking: bool) -> str:
     """Turns as one text; with `asking`, up to where the answer starts.
 
     Raises:
@@ -67,10 +67,9 @@ def written(tokenizer: Any, turns: list[Turn], *, template: str | None, asking: 
     """
     from jinja2 import TemplateError
 
-    chosen = template or tokenizer.chat_template or PLAIN
     try:
         return str(
-            tokenizer.apply_chat_template(turns, chat_template=chosen, tokenize=False, add_generation_prompt=asking)
+            tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, add_generation_prompt=asking)
         )
     except TemplateError as error:
         roles = ", ".join(turn["role"] for turn in turns)

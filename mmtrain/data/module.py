@@ -173,6 +173,17 @@ class DataModule(LightningDataModule):
                 self._steps(rank=0, world_size=1, limit=1.0)  # refuses a budget that cannot be kept
         self.notes += [*self._unseen(), *(self._cut() if training else ())]
 
+    def recall(self, vocabulary_folder: Path) -> None:
+        """Take what training left in the run folder, without a table: to ask a model about what is in none.
+
+        Raises:
+            ConfigError: when there is nothing.
+        """
+        record = vocabulary_folder / ".vocabulary.json"
+        if not record.is_file():
+            raise ConfigError(f"{vocabulary_folder} holds no vocabulary\n    name the folder of a training run")
+        self._restore(vocabulary_folder, json.loads(record.read_text(encoding="utf-8")))
+
     def _named(self) -> dict[str, Column | None]:
         return {name: self._wanted.get(name) for name in [*self._inputs, *self._targets]}
 

@@ -100,7 +100,7 @@ class LanguageModel(nn.Module):
         if pack is not None and pack < 1:
             raise ValueError(f"pack = {pack} has no room for a token; set it to 1024, say, or to null")
         self.reads = tuple(modalities)
-        self.needs = ()
+        self.needs: tuple[str, ...] = ()
         self.targets = (target,)
         self.weight = weight
         self.label_smoothing = label_smoothing
