@@ -65,9 +65,15 @@ def source_of(kind: str = "llama", **options: Any) -> CausalLMSource:
 
 
 def make_task(kind: str = "llama", **options: Any) -> LanguageModel:
-    facts = {"dims": {"image": DIM}, "known_targets": {"chat": KNOWN}, "encoders": {}, "target": "chat"}
-    knobs = {"modalities": ["image"], "weight": 1.0, "label_smoothing": 0.0, "generate_every": 1, "tokenize": "13a"}
+    facts = {
+        "dims": {"image": DIM},
+        "known_targets": {"chat": KNOWN},
+        "encoders": {"image": nn.Identity()},
+        "target": "chat",
+    }
+    knobs = {"target": "chat", "modalities": ["image"], "weight": 1.0, "label_smoothing": 0.0, "generate_every": 1}
     parts = {"lm": source_of(kind), "connector": partial(MLPConnector), "pack": None, "decoding": decoding_of()}
+    parts["tokenize"] = "13a"
     return LanguageModel(**{**facts, **knobs, **parts, **options})
 
 

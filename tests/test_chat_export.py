@@ -59,7 +59,7 @@ def make_parts(kind: str, tower: str, **options: Any) -> tuple[MultimodalModel, 
         **{
             "dims": {"image": image.dim},
             "known_targets": {"chat": chat.known},
-            "encoders": {},
+            "encoders": {"image": nn.Identity()},
             "target": "chat",
             "modalities": ["image"],
             "weight": 1.0,

@@ -125,6 +125,8 @@ def choosing(tables: Path) -> Any:
             return [f"{group}={option}", "encoder.image.name=test_efficientnet"]  # takes pictures of 16 pixels
         if group == "connector":
             return ["task=[language_model]", f"connector@task.language_model.connector={option}"]
+        if option == "pictures":
+            return ["encoder/image=pictures", "input@data.inputs.image=images", "encoder.image.image.patch_size=8"]
         if group == "peft":
             return [f"+peft@encoder.image.peft={option}"]
         if group == "tuning":
@@ -214,6 +216,8 @@ def test_an_encoder_is_built_as_it_stands_and_learns(file: Path, choosing: Any) 
     cfg = compose(choosing(file))
     modality = file.parts[1]
     values, mask = inputs_of(modality, cfg.data.inputs[modality])
+    if file.name == "pictures":
+        values, mask = values.unsqueeze(1).expand(-1, 2, -1, -1, -1), torch.tensor([[True, True], [True, False]])
     knows_width = {"in_dim": values.shape[-1]} if modality in ("vector", "sequence") else {}
     encoder = make(_without_tuning(cfg.encoder[modality]), f"encoder.{modality}", **knows_width)
     tokens, valid = encoder(values, mask).cleared()

@@ -27,6 +27,17 @@ from mmtrain.types import Batch, DialogueTarget, Exhibit, Features
 
 
 @runtime_checkable
+class TakesSeveral(Protocol):
+    """An encoder of several media a row, (B, N, ...): each has as many tokens, in order.
+
+    Attributes:
+        takes_several: True.
+    """
+
+    takes_several: bool
+
+
+@runtime_checkable
 class StandsBeside(Protocol):
     """A connector whose media do not stand in the text."""
 
@@ -110,6 +121,7 @@ class LanguageModel(nn.Module):
         self.tokenize = tokenize
         self.stage = "test"
         self.metrics()  # an unknown `tokenize` is said before anything runs
+        self.several = frozenset(m for m in modalities if isinstance(encoders[m], TakesSeveral))
         self.lm = CausalLM(source=lm, known=self.known)
         if pack is not None:
             self.lm.check_packing()
@@ -125,7 +137,7 @@ class LanguageModel(nn.Module):
     def forward(self, view: Any) -> Answered:
         """Logits of a view's answers, and what they are written from."""
         batch = view.batch
-        media = {self.known.places[m]: self._media(m, view.encoded(m)) for m in self.reads}
+        media = {self.known.places[m]: self._media(m, view.encoded(m), batch) for m in self.reads}
         values = self._values(batch)
         keep = (values[..., 1] >= 0) & self._valid(batch).unsqueeze(1)
         keep[0, 0] |= ~keep.any()  # something to do, also without a row that counts
@@ -145,10 +157,12 @@ class LanguageModel(nn.Module):
             return nullcontext()
         return reading(self.lm.blocks(), self.readers, beside(spliced, lines, media))
 
-    def _media(self, modality: str, features: Features) -> Media:
-        """One medium a row."""
-        tokens, mask = self.connectors[modality](features)
-        return Media(tokens.unsqueeze(1), mask.unsqueeze(1))
+    def _media(self, modality: str, features: Features, batch: Batch) -> Media:
+        """Each medium by itself through the connector; one a row, unless the encoder takes several."""
+        number = batch.inputs[modality].values.shape[1] if modality in self.several else 1
+        tokens, mask = (part.unflatten(1, (number, -1)).flatten(0, 1) for part in features)  # (B * N, K, D)
+        connected = self.connectors[modality](Features(tokens, mask))
+        return Media(*(part.unflatten(0, (-1, number)) for part in connected))
 
     def _spliced(self, values: Tensor, keep: Tensor, media: Mapping[int, Media]) -> Spliced:
         spliced = splice(values, keep, self.lm.embed, media, inserted=self.readers is None)
