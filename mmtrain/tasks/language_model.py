@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
+from mmtrain.errors import ConfigError
 from mmtrain.layers.causal_lm import CausalLM, CausalLMSource
 from mmtrain.layers.decoder import Decoding
 from mmtrain.layers.gated_read import reading
@@ -135,8 +136,17 @@ class LanguageModel(nn.Module):
         self.stage = stage
 
     def forward(self, view: Any) -> Answered:
-        """Logits of a view's answers, and what they are written from."""
+        """Logits of a view's answers, and what they are written from.
+
+        Raises:
+            ConfigError: on the meta device, where nothing has a content.
+        """
         batch = view.batch
+        if batch.rows.is_meta:
+            raise ConfigError(
+                "mode=plan cannot say what a language_model takes: how long its lines are follows from what rows hold\n"
+                "    measure a few steps instead: mode=fit trainer.max_steps=5"
+            )
         media = {self.known.places[m]: self._media(m, view.encoded(m), batch) for m in self.reads}
         values = self._values(batch)
         keep = (values[..., 1] >= 0) & self._valid(batch).unsqueeze(1)

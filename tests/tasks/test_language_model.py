@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig
 from torch import Tensor, nn
 
+from mmtrain.errors import ConfigError
 from mmtrain.layers.causal_lm import CausalLM
 from mmtrain.layers.splice import lay_out, splice
 from mmtrain.model import MultimodalModel
@@ -320,6 +321,11 @@ def test_a_source_that_cannot_be_is_refused(options: dict[str, Any], message: st
 def test_what_does_not_fit_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_task(**options)
+
+
+def test_what_a_step_takes_cannot_be_planned() -> None:
+    with pytest.raises(ConfigError, match="mode=plan cannot say what a language_model takes"):
+        make_model().view(batch_of().to("meta")).predictions("answers")
 
 
 def test_a_dialogue_that_is_too_long_for_the_model_is_said() -> None:
