@@ -128,12 +128,14 @@ def _adapt(encoder: nn.Module, config: Any) -> None:
 
 
 def _linear_maps(encoder: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Of the blocks; of an encoder without layers, of the whole."""
+    """Of the blocks; of an encoder without layers, of the whole. Those of GPT-2 are no Linear."""
+    from transformers.pytorch_utils import Conv1D
+
     inside = {id(encoder)}
     if isinstance(encoder, Layered):
         inside = {id(part) for layer in encoder.layers()[1:] for part in layer}
     within = [m for m in encoder.modules() if id(m) in inside]
-    ids = {id(m) for part in within for m in part.modules() if isinstance(m, nn.Linear)}
+    ids = {id(m) for part in within for m in part.modules() if isinstance(m, nn.Linear | Conv1D)}
     yield from ((name, m) for name, m in encoder.named_modules() if id(m) in ids)
 
 

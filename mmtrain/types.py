@@ -269,6 +269,34 @@ class TokenTarget:
 
 
 @dataclass(frozen=True)
+class DialogueTarget:
+    """What the data knows of dialogues, whose values are (B, L, 2): ids, and a flag.
+
+    The flag is 0 for what is read, 1 + the number of its kind for what is answered, -1 where a row has ended. A
+    dialogue that ends unanswered is one to be answered.
+
+    Attributes:
+        names: the tokens in the order of their ids.
+        max_length: no dialogue is longer than so many ids, a medium counted as one.
+        pad: the id that fills a row up.
+        end: the id that every answer ends with.
+        places: by modality, the id that stands where a medium of it does.
+        used: the modalities whose media the dialogues of training speak of.
+        kinds: what kinds of dialogues there are, judged each by itself; at least one, "" where they have no names.
+        write: ids as a person reads them, without marks.
+    """
+
+    names: list[str]
+    max_length: int
+    pad: int
+    end: int
+    places: dict[str, int]
+    used: frozenset[str]
+    kinds: list[str]
+    write: Callable[[list[int]], str]
+
+
+@dataclass(frozen=True)
 class Hit:
     """One item that a query found: the row's id, the similarity, and whether it is a right answer."""
 

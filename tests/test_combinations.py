@@ -22,6 +22,7 @@ from mmtrain.layers.head import Decides
 from mmtrain.model import MultimodalModel
 from mmtrain.types import AnswerTarget, Batch, ClassTarget, MultiLabelTarget, NumberTarget, Padded, TokenTarget
 from tests.batches import CLASSES, IDS, LENGTH, VOCABULARY, make_encoders
+from tests.dialogues import KNOWN as DIALOGUES
 from tests.encoders.test_encoders import MAKERS, make_inputs
 
 FUSIONS = sorted(path.stem for path in (config_dir() / "fusion").glob("*.yaml"))
@@ -35,9 +36,17 @@ KNOWN = {
     "labels": MultiLabelTarget(names=CLASSES, counts=[1, 1, 1], num_rows=3),
     "number": NumberTarget(names=["0"], mean=[0.0], std=[1.0]),
     "answer": AnswerTarget(names=CLASSES, counts=[1, 1, 1]),
+    "chat": replace(
+        DIALOGUES,
+        places={"image": 2, "text": 3, "audio": 17, "video": 18, "vector": 19, "sequence": 20},
+        used=frozenset(),
+    ),
 }
+# of every medium, then two tokens that answer
+CHAT = torch.tensor([[[place, 0] for place in (2, 3, 17, 18, 19, 20)] + [[5, 1], [1, 1]]] * 4)
 WORDS = TokenTarget(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b"], max_length=5, pad=0, start=2, end=3)
-COUNTS = {"ranking": 3, "generation": 7, "captioning": 7, "vqa_generative": 7}  # pairs, tokens; else rows
+# pairs, tokens; else rows
+COUNTS = {"ranking": 3, "generation": 7, "captioning": 7, "vqa_generative": 7, "language_model": 6}
 taken: list[tuple[str, str, str]] = []
 
 
@@ -70,8 +79,9 @@ def batch_of(inputs: dict[str, Padded], lacking: str) -> Batch:
             "number": torch.tensor([[0.0], [1.0], [2.0], [0.0]]),
             "answer": torch.eye(3)[[0, 1, 2, 0]],
             **dict.fromkeys(("sentence", "caption"), SENTENCES),
+            "chat": CHAT,
         },
-        labelled=dict.fromkeys(("label", "labels", "number", "answer", "sentence", "caption"), there),
+        labelled=dict.fromkeys(("label", "labels", "number", "answer", "sentence", "caption", "chat"), there),
         keys={m: torch.arange(1, 5) for m in inputs},
         draws=torch.arange(4),
     )
@@ -140,7 +150,7 @@ def model_of(encoders: dict[str, nn.Module], fusion: str, task: str) -> Multimod
     known = dict.fromkeys((node.get("target"),), WORDS) if "decoder" in node else KNOWN
     facts = {"dims": dims} | ({"known_targets": known} if "target" in node else {})
     facts |= {"vocabularies": {"text": IDS}} if "masked_text" in node._target_ else {}
-    facts |= {"encoders": encoders} if task == "masked_image" else {}
+    facts |= {"encoders": encoders} if task in ("masked_image", "language_model") else {}
     if isinstance(fused, Decides):
         facts |= {"decides": fused}
     return MultimodalModel(encoders=encoders, fusion=fused, tasks={task: make(node, f"task.{task}", **facts)})

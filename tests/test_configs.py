@@ -43,6 +43,7 @@ HANDED_OVER = {
     "tables": {"source", "seed", "num_micro_batches"},  # the source stands in the files of data/, which name this one
     "encoder": {"in_dim"},
     "fusion": {"dims"},
+    "connector": {"in_dim", "dim"},
     "task": {"dims", "known_targets", "vocabularies", "encoders", "decides"},
     "balance": {"tasks"},
     "modality_balance": {"tasks", "dims"},
@@ -63,6 +64,7 @@ SMALL_MODELS = {
 # What a task of sentences is told of its target
 TARGETS_OF = {
     "captioning": (),
+    "language_model": ("data.columns.chat=caption", "data.targets.chat.holds=[answer]"),
     "generation": ("+target@data.targets.sentence=text", "+data.columns.sentence=caption"),
     "vqa_generative": ("target@data.targets.answer=text", "data.columns.answer=caption"),
 }
@@ -121,6 +123,10 @@ def choosing(tables: Path) -> Any:
             return [f"{group}={option}", f"{key}.pretrained=null", f"{key}.config={SMALL_MODELS[file.parts[1]]}"]
         if file.as_posix() == "encoder/image/timm":
             return [f"{group}={option}", "encoder.image.name=test_efficientnet"]  # takes pictures of 16 pixels
+        if group == "connector":
+            return ["task=[language_model]", f"connector@task.language_model.connector={option}"]
+        if option == "pictures":
+            return ["encoder/image=pictures", "input@data.inputs.image=images", "encoder.image.image.patch_size=8"]
         if group == "peft":
             return [f"+peft@encoder.image.peft={option}"]
         if group == "tuning":
@@ -208,6 +214,8 @@ def test_an_encoder_is_built_as_it_stands_and_learns(file: Path, choosing: Any) 
     cfg = compose(choosing(file))
     modality = file.parts[1]
     values, mask = inputs_of(modality, cfg.data.inputs[modality])
+    if file.name == "pictures":
+        values, mask = values.unsqueeze(1).expand(-1, 2, -1, -1, -1), torch.tensor([[True, True], [True, False]])
     knows_width = {"in_dim": values.shape[-1]} if modality in ("vector", "sequence") else {}
     encoder = make(_without_tuning(cfg.encoder[modality]), f"encoder.{modality}", **knows_width)
     tokens, valid = encoder(values, mask).cleared()

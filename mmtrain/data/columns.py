@@ -44,6 +44,7 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "number": ("number", "score", "rating", "value", "price"),
     "answer": ("answer", "answers"),
     "caption": ("caption", "captions", "text", "sentence", "sentences", "title", "description", "txt", "transcript"),
+    "chat": ("chat", "messages", "conversations", "conversation", "dialogue", "dialog", "turns"),
 }
 Column = str | list[str]
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmtrain.data.columns import Column, cell_of, is_empty
 from mmtrain.data.image import ImageInput
-from mmtrain.data.kinds import InputKind, Referenced, TargetKind
+from mmtrain.data.kinds import Illustrated, InputKind, Referenced, Several, TargetKind
 from mmtrain.data.modality_dropout import drop_modalities
 from mmtrain.data.order import KeyedOrder, Order, draw_seed, mix
 from mmtrain.data.tables import cells_of, rows_at
@@ -112,6 +113,7 @@ class TrainSplit(Dataset[Sample]):
             loaded = None if is_empty(value) else reader.load(value, self.folder, seed=seed, train=train)
             if loaded is not None:
                 sample.inputs[modality], sample.keys[modality] = loaded
+        media = {m: self._count(m, value) for m, value in sample.inputs.items()}
         if train:
             drop_modalities(sample, self.modality_dropout, seed=seed)
         labelled = not train or mix(self.seed, row) < self.labelled_share * 2**64
@@ -119,10 +121,16 @@ class TrainSplit(Dataset[Sample]):
             cell = cell_of(cells, self.columns.get(name))
             value = target.load(cell)
             if value is not None:
+                if isinstance(target, Illustrated):
+                    target.check_media(value, media)
                 sample.targets[name] = value
                 if not train and isinstance(target, Referenced):
                     sample.references[name] = target.references(cell)
         return sample
+
+    def _count(self, modality: str, value: Tensor) -> int:
+        reader = self.inputs[modality]
+        return reader.count(value) if isinstance(reader, Several) else 1
 
 
 class EvalSplit(TrainSplit):

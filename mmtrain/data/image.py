@@ -51,6 +51,7 @@ class ImageInput:
         max_pixels: int,
     ) -> None:
         self.size = size
+        self.mean, self.std = list(mean), list(std)
         self.max_pixels = max_pixels
         self.background = tuple(background)
         self.normalize = Normalize(mean, std)

@@ -1,6 +1,6 @@
 """What a column can hold: what every kind of input and every kind of target offers. Nothing is inherited."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -115,4 +115,30 @@ class Referenced(Protocol):
 
     def references(self, value: Any) -> list[str]:
         """Every sentence of a cell that is not empty, whole, in the spelling in which sentences are written out."""
+        ...
+
+
+@runtime_checkable
+class Illustrated(Protocol):
+    """A target that speaks of the media of its row."""
+
+    def check_media(self, value: Tensor, media: Mapping[str, int]) -> None:
+        """Refuse a value that speaks of other media than the row has.
+
+        Args:
+            value: what `load` gave.
+            media: by modality, how many the row has; what it has none of can be missing.
+
+        Raises:
+            SampleError: with both numbers.
+        """
+        ...
+
+
+@runtime_checkable
+class Several(Protocol):
+    """An input of which one cell can hold several media, each its own place in a text."""
+
+    def count(self, value: Tensor) -> int:
+        """How many there are in what `load` gave."""
         ...

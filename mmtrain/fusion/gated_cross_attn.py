@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from mmtrain.layers.attention import AttentionMaps, attention_maps
 from mmtrain.layers.block import Block
-from mmtrain.layers.streams import FeedForward, Read, Streams, anything, block_weights, check_counts, lengths
+from mmtrain.layers.gated_read import GatedRead
+from mmtrain.layers.streams import Streams, anything, block_weights, check_counts, lengths
 from mmtrain.types import Features
 
 
@@ -128,19 +129,3 @@ class GatedLayer(nn.Module):
             maps.update(attention_maps(block_weights(self.block, y, mask), mask, lengths(x), lengths(x)))
         y = self.block(y, mask)
         return dict(zip(x, y.split(list(lengths(x).values()), dim=1), strict=True))
-
-
-class GatedRead(nn.Module):
-    """y + tanh(a) read(y, context), then y + tanh(b) feed_forward(y)."""
-
-    def __init__(self, *, dim: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
-        super().__init__()
-        self.read = Read(dim=dim, num_heads=num_heads, dropout=dropout)
-        self.feed = FeedForward(dim=dim, mlp_ratio=mlp_ratio, dropout=dropout)
-        self.read_gate = nn.Parameter(torch.zeros(1))
-        self.feed_gate = nn.Parameter(torch.zeros(1))
-
-    def forward(self, y: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-        """Map (B, T, dim), reading `context` (B, K, dim) where `mask` (B, K) is True, to (B, T, dim)."""
-        y = y + self.read_gate.tanh() * self.read(y, context, mask)
-        return y + self.feed_gate.tanh() * self.feed(y)

@@ -24,17 +24,18 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
         query: (B, H, Tq, D).
         key: (B, H, Tk, D).
         value: (B, H, Tk, D). Must be finite under a False mask: a weight of zero times NaN is NaN.
-        mask: (B, Tk), bool, True where a key is valid; None when all are.
+        mask: (B, Tk), bool, True where a key is valid, or (B, Tq, Tk), for each query; None when all are.
 
     Returns:
-        (B, H, Tq, D); zeros for a sample without a valid key.
+        (B, H, Tq, D); zeros for a sample, or a query, without a valid key.
     """
     if mask is None:
         return F.scaled_dot_product_attention(query, key, value)
-    some = mask.any(dim=1)
-    keys = (mask | ~some.unsqueeze(1))[:, None, None, :]  # without a valid key: attend anywhere, cleared below
+    mask = mask if mask.ndim == 3 else mask.unsqueeze(1)
+    some = mask.any(dim=2, keepdim=True)
+    keys = (mask | ~some).unsqueeze(1)  # without a valid key: attend anywhere, cleared below
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=keys)
-    return out.masked_fill(~some[:, None, None, None], 0.0)
+    return out.masked_fill(~some.unsqueeze(1), 0.0)
 
 
 def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
@@ -112,15 +113,16 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map (B, Tq, D) to (B, Tq, D), reading `context` (B, Tk, C) where `mask` (B, Tk) is True.
+        """Map (B, Tq, D) to (B, Tq, D), reading `context` (B, Tk, C) where `mask` (B, Tk) or (B, Tq, Tk) is True.
 
-        A sample without a valid context token gets zeros, also without the output bias: nothing was read.
+        What has no valid context token gets zeros, also without the output bias: nothing was read.
         """
         query, key, value = self._heads(x, context)
         out = self.proj(attend(query, key, value, mask).transpose(1, 2).flatten(2))
         if mask is None:
             return out
-        return out.masked_fill(~mask.any(dim=1)[:, None, None], 0.0)
+        some = mask.any(dim=-1, keepdim=True)  # (B, 1) or (B, Tq, 1)
+        return out.masked_fill(~(some if mask.ndim == 3 else some.unsqueeze(2)), 0.0)
 
     def weights(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
         """How much each token of (B, Tq, D) reads of `context` (B, Tk, C): (B, Tq, Tk), see `attention_weights`."""

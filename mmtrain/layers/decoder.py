@@ -155,7 +155,7 @@ class Decoder(nn.Module):
             input_ids=start,
             attention_mask=torch.ones_like(start),
             generation_config=self._generation_config(decoding),
-            logits_processor=_draws(decoding, rows) if decoding.method == "sample" else LogitsProcessorList(),
+            logits_processor=draws(decoding, rows),
             **self._memory(read),
         )
         self.train(training)
@@ -163,18 +163,42 @@ class Decoder(nn.Module):
 
     def _generation_config(self, decoding: Decoding) -> GenerationConfig:
         longest = self.known.max_length - 1  # no position behind it was ever trained
-        beams = {"num_beams": decoding.num_beams, "length_penalty": decoding.length_penalty}
-        return GenerationConfig(
+        known = self.known
+        return generation_config(
+            decoding,
             max_new_tokens=min(decoding.max_new_tokens or longest, longest),
-            do_sample=False,
-            use_cache=True,
-            no_repeat_ngram_size=decoding.no_repeat_ngram_size,
-            suppress_tokens=self.never or None,
-            bos_token_id=self.known.start,
-            eos_token_id=self.known.end,
-            pad_token_id=self.known.pad,
-            **(beams if decoding.method == "beam" and decoding.num_beams > 1 else {}),
+            never=self.never,
+            start=known.start,
+            end=known.end,
+            pad=known.pad,
         )
+
+
+def generation_config(
+    decoding: Decoding, *, max_new_tokens: int, never: list[int], start: int | None, end: int, pad: int
+) -> GenerationConfig:
+    """How sentences are written, as the library takes it; what `sample` draws is for `draws`.
+
+    Args:
+        decoding: how.
+        max_new_tokens: the end mark among them.
+        never: ids that are not written.
+        start: the id that every sentence starts with, if one does.
+        end: the id that every sentence ends with.
+        pad: the id that fills a row up.
+    """
+    beams = {"num_beams": decoding.num_beams, "length_penalty": decoding.length_penalty}
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        use_cache=True,
+        no_repeat_ngram_size=decoding.no_repeat_ngram_size,
+        suppress_tokens=never or None,
+        bos_token_id=start,
+        eos_token_id=end,
+        pad_token_id=pad,
+        **(beams if decoding.method == "beam" and decoding.num_beams > 1 else {}),
+    )
 
 
 def _config(shape: DecoderShape, known: TokenTarget) -> GPT2Config:
@@ -233,8 +257,15 @@ class _Gumbel(LogitsProcessor):
         return scores + torch.stack(noise).to(scores)
 
 
-def _draws(decoding: Decoding, rows: Tensor) -> LogitsProcessorList:
-    """What makes the best token a drawn one; the library runs these after the tokens that are ruled out."""
+def draws(decoding: Decoding, rows: Tensor) -> LogitsProcessorList:
+    """What makes the best token a drawn one; the library runs these after the tokens that are ruled out.
+
+    Args:
+        decoding: how; nothing is drawn unless by `sample`.
+        rows: (B,), int64, numbers of the rows, from which the draws follow.
+    """
+    if decoding.method != "sample":
+        return LogitsProcessorList()
     parts: list[LogitsProcessor] = [TemperatureLogitsWarper(float(decoding.temperature))]
     if decoding.top_p < 1.0:
         parts.append(TopPLogitsWarper(float(decoding.top_p)))

@@ -58,6 +58,7 @@ class TextGeneration(Metric):
     Args:
         tokenize: how BLEU splits words, one of sacrebleu's.
         num_shown: rows for a report.
+        prefix: of the names of all values.
 
     Raises:
         ValueError: for a way to split that sacrebleu does not know.
@@ -66,7 +67,7 @@ class TextGeneration(Metric):
     full_state_update = False
     lines: list[Tensor]
 
-    def __init__(self, *, tokenize: str, num_shown: int = 12) -> None:
+    def __init__(self, *, tokenize: str, num_shown: int = 12, prefix: str = "") -> None:
         super().__init__()
         if tokenize not in BLEU.TOKENIZERS:
             raise ValueError(
@@ -74,6 +75,7 @@ class TextGeneration(Metric):
             )
         self.tokenize = tokenize
         self.num_shown = num_shown
+        self.prefix = prefix
         self.add_state("lines", default=[], dist_reduce_fx="cat")
 
     def update(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]], rows: Tensor) -> None:
@@ -103,9 +105,9 @@ class TextGeneration(Metric):
         values = scores | {f"{name}/chance": value for name, value in chance.items()}
         shown = rows[:: max(len(rows) // self.num_shown, 1)][: self.num_shown]
         text = "".join(json.dumps(row) + "\n" for row in shown)
-        return {name: torch.tensor(value, dtype=torch.double) for name, value in values.items()} | {
-            "shown": torch.tensor(list(text.encode()), dtype=torch.uint8)
-        }
+        computed = {name: torch.tensor(value, dtype=torch.double) for name, value in values.items()}
+        computed["shown"] = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        return {self.prefix + name: value for name, value in computed.items()}
 
 
 def text_scores(hypotheses: list[str], references: list[list[str]], *, tokenize: str) -> dict[str, float]:

@@ -5,7 +5,6 @@ here: the loss counts tokens, not rows, so that a long sentence weighs as much a
 is slow, so that validation does it for some rows alone, always the same ones whatever the ranks.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -20,7 +19,8 @@ from mmtrain.losses.cross_entropy import cross_entropy
 from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.text_generation import TextGeneration, TokenAccuracy
 from mmtrain.tasks.names import check_names
-from mmtrain.types import Batch, Caption, Captions, Exhibit, Features, TokenTarget
+from mmtrain.tasks.shown import shown_captions
+from mmtrain.types import Batch, Exhibit, Features, TokenTarget
 
 
 class Written(NamedTuple):
@@ -172,8 +172,7 @@ class Generation(nn.Module):
         """Twelve rows spread over the split, if sentences were written."""
         if "shown" not in values:
             return []
-        rows = [json.loads(line) for line in bytes(values["shown"].tolist()).splitlines()]
-        return [Captions(self.targets[0], [Caption(name(row), said, right) for row, said, right in rows])]
+        return [shown_captions(self.targets[0], values["shown"], name)]
 
     def rows(self, predictions: Written, batch: Batch) -> list[dict[str, Any]]:
         """The sentence, where there is something to read."""

@@ -1,0 +1,77 @@
+"""Ask a trained language model that reads media, of any connector and tower.
+
+    from mmtrain.answers import Answers
+    answers = Answers("outputs/mine")
+    print(answers("<image>what is this?", image="a.png"))
+
+What was learned lies in the run folder; the tables that it was learned from are not needed.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmtrain.build import build_restored
+from mmtrain.data.chat_target import ChatTarget
+from mmtrain.data.dataset import Collate
+from mmtrain.data.dialogue import Dialogue, Turn
+from mmtrain.data.kinds import Several
+from mmtrain.errors import ConfigError
+from mmtrain.model import MultimodalModel
+from mmtrain.tasks.language_model import LanguageModel
+from mmtrain.trained import load_trained
+from mmtrain.types import Sample
+
+
+class Answers:
+    """A run that answers.
+
+    Args:
+        run: a run folder, of which the best checkpoint is taken, or a checkpoint in one.
+        task: which of its tasks.
+
+    Raises:
+        ConfigError: when there is no such run, or the task is no language model.
+    """
+
+    def __init__(self, run: str | Path, *, task: str = "language_model") -> None:
+        trained = load_trained(Path(run), build_restored)
+        self.model: MultimodalModel = trained.lit.model
+        self.data = trained.data
+        chosen: Any = self.model.named_tasks().get(task)
+        if not isinstance(chosen, LanguageModel):
+            raise ConfigError(f"task = {task} is no language model; {run} has {', '.join(self.model.tasks)}")
+        self.name, self.task = task, chosen
+        chat = self.data.targets[chosen.targets[0]]
+        assert isinstance(chat, ChatTarget)
+        self.chat = chat
+
+    def __call__(self, asked: str | list[Turn], **media: Any) -> str:
+        """The answer.
+
+        Args:
+            asked: a question, in which <image> and the like stand for media, or turns of which the last is the user's.
+            media: by modality, what a cell of a table could hold: a path, a picture, bytes, or a list of several.
+
+        Raises:
+            ConfigError: for media that the run does not read.
+            SampleError: when a medium cannot be read, or the question speaks of another number of them.
+        """
+        turns = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+        if unknown := sorted(media.keys() - set(self.task.reads)):
+            raise ConfigError(f"{unknown[0]} is not read; the run reads {', '.join(self.task.reads)}")
+        value = self.chat.encode(Dialogue(turns, [], ""))
+        inputs, counts = {}, {}
+        for modality, cell in media.items():
+            reader = self.data.inputs[modality]
+            loaded = reader.load(cell, Path(), seed=0, train=False)
+            if loaded is not None:
+                inputs[modality] = loaded[0]
+                counts[modality] = reader.count(loaded[0]) if isinstance(reader, Several) else 1
+        self.chat.check_media(value, counts)
+        sample = Sample(id="asked", row=0, inputs=inputs, targets={self.task.targets[0]: value})
+        batch = Collate(inputs=self.data.inputs, targets={self.task.targets[0]: self.chat}).batch([sample])
+        with torch.no_grad():
+            said = self.task.rows(self.model.view(batch).predictions(self.name), batch)
+        return str(said[0][self.task.targets[0]])

@@ -1,0 +1,24 @@
+"""Two linear maps with a GELU between them, for each token by itself (LLaVA-1.5, 2310.03744, 3.2)."""
+
+from torch import nn
+
+from mmtrain.layers.mlp import MLP
+from mmtrain.types import Features
+
+
+class MLPConnector(nn.Module):
+    """As many tokens as the encoder gives.
+
+    Args:
+        in_dim: width of the encoder's tokens.
+        dim: width of the language model, and of what is between the maps.
+    """
+
+    def __init__(self, *, in_dim: int, dim: int) -> None:
+        super().__init__()
+        self.mlp = MLP(dim=in_dim, hidden_dim=dim, out_dim=dim)
+
+    def forward(self, features: Features) -> Features:
+        """Map tokens (B, T, in_dim), mask (B, T) to (B, T, dim), (B, T)."""
+        tokens, mask = features.cleared()
+        return Features(self.mlp(tokens), mask)

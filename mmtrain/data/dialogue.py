@@ -1,0 +1,115 @@
+"""A cell as a dialogue: turns as chat models know them, a question and its answer, or an answer alone."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mmtrain.data.columns import is_empty
+from mmtrain.data.text import texts_of
+from mmtrain.errors import SampleError
+
+# of tables in LLaVA's form (2304.08485), too
+ROLES: Mapping[str, str] = {
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "human": "user",
+    "gpt": "assistant",
+}
+_HOLDS = (["turns"], ["answer"], ["question", "answer"])
+HOLDS = (*_HOLDS, *([*parts, "kind"] for parts in _HOLDS))
+Turn = dict[str, str]
+
+
+class Dialogue(NamedTuple):
+    """What a cell says.
+
+    Attributes:
+        turns: each {"role": ..., "content": ...}; the last is the user's where nothing answers.
+        answers: every last answer that is right, the one in `turns` first.
+        kind: "" where the cell says none.
+    """
+
+    turns: list[Turn]
+    answers: list[str]
+    kind: str
+
+
+def dialogue_of(cell: Any, *, holds: Sequence[str], prompt: str) -> Dialogue | None:
+    """What a cell says; None when it asks nothing.
+
+    Args:
+        cell: of one column, or a list with one cell for each of several columns.
+        holds: what stands in it; of `HOLDS`, in any order.
+        prompt: what the user says in a cell without turns; {question} is what the cell asks.
+
+    Raises:
+        SampleError: when it is no such cell.
+    """
+    parts = _parts(cell, holds)
+    kind = "" if is_empty(parts.get("kind")) else str(parts["kind"])
+    if "turns" in holds:
+        if is_empty(parts["turns"]):
+            return None
+        turns = [_turn(turn) for turn in _listed(parts["turns"])]
+        if not any(turn["role"] == "user" for turn in turns):
+            raise SampleError("a dialogue", "has no turn of a user")
+        return Dialogue(turns, [turns[-1]["content"]] if turns[-1]["role"] == "assistant" else [], kind)
+    if "question" in holds and is_empty(parts["question"]):
+        return None
+    question = str(parts["question"]) if "question" in holds else ""
+    answers = [] if is_empty(parts["answer"]) else texts_of(parts["answer"])
+    asked = {"role": "user", "content": prompt.replace("{question}", question)}
+    return Dialogue([asked, *({"role": "assistant", "content": a} for a in answers[:1])], answers, kind)
+
+
+def places_in(turns: Sequence[Turn], names: Sequence[str]) -> list[str]:
+    """The modalities of the media that are spoken of, in order.
+
+    >>> places_in([{"role": "user", "content": "<image> and <image>: <b>which?</b>"}], ["image", "audio"])
+    ['image', 'image']
+    """
+    found = re.compile("|".join(re.escape(f"<{name}>") for name in names))
+    return [mark[1:-1] for turn in turns for mark in found.findall(turn["content"])] if names else []
+
+
+def _parts(cell: Any, holds: Sequence[str]) -> dict[str, Any]:
+    if len(holds) == 1:
+        return {holds[0]: cell}
+    if not isinstance(cell, list | tuple) or len(cell) != len(holds):
+        raise SampleError(
+            str(cell)[:40], f"is not {', '.join(holds)}; name as many columns, such as [{','.join(holds)}]"
+        )
+    return dict(zip(holds, cell, strict=True))
+
+
+def _listed(turns: Any) -> list[Any]:
+    if isinstance(turns, str):
+        try:
+            turns = json.loads(turns)
+        except json.JSONDecodeError as error:
+            raise SampleError(turns[:40], f"is no list of turns: {error}; write it as JSON") from error
+    if not isinstance(turns, list | tuple):
+        raise SampleError(str(turns)[:40], 'is no list of turns, such as [{"role": "user", "content": "..."}]')
+    return list(turns)
+
+
+def _turn(turn: Any) -> Turn:
+    if not isinstance(turn, Mapping):
+        raise SampleError(str(turn)[:40], 'is no turn; write {"role": "user", "content": "..."}')
+    role, content = (turn.get(new, turn.get(old)) for new, old in (("role", "from"), ("content", "value")))
+    if role not in ROLES:
+        raise SampleError(f"role {role!r}", f"is none of {', '.join(ROLES)}")
+    if isinstance(content, list | tuple):
+        content = "".join(_content_part(part) for part in content)
+    if not isinstance(content, str):
+        raise SampleError(f"a turn of the {ROLES[role]}", f"has no content, but {content!r}")
+    return {"role": ROLES[role], "content": content}
+
+
+def _content_part(part: Any) -> str:
+    """Of transformers' form, in which a content is a list of texts and media."""
+    if not isinstance(part, Mapping) or "type" not in part:
+        raise SampleError(str(part)[:40], 'is no part of a content, such as {"type": "text", "text": "..."}')
+    return str(part.get("text")) if part["type"] == "text" else f"<{part['type']}>"

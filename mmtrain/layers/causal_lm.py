@@ -1,0 +1,222 @@
+"""A causal language model of transformers that reads embeddings: of any type, by name, from a folder or of given sizes.
+
+Logits are taken only where they are asked for: with a large vocabulary those of every token would be the largest
+tensor of a step.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from mmtrain.layers.decoder import Decoding, draws, generation_config
+from mmtrain.layers.foreign_model import stem_and_blocks
+from mmtrain.layers.splice import within_rows
+from mmtrain.layers.transformers_model import transformers_config, transformers_model
+from mmtrain.tuning import Tuning, still_modules, tune
+from mmtrain.types import DialogueTarget
+
+MODEL_TYPES = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalLMSource:
+    """Which language model, and how it learns.
+
+    Attributes:
+        name: a folder, or a name of the hub; None for random weights.
+        config: for random weights, model_type and sizes as in a config.json; None beside `name`.
+        bits: 4 or 8: the weights of `name` are kept in so many bits and adapters learn (QLoRA, 2305.14314); needs
+            bitsandbytes. None: 32.
+        freeze: true: nothing of it learns; N: not its embeddings and its N lowest blocks.
+        checkpointing: forget what is inside its blocks and compute it again in the backward pass.
+        peft: a configuration of `peft`, such as LoraConfig: the weights stay and adapters learn; None for none.
+    """
+
+    name: str | None
+    config: Mapping[str, Any] | None
+    bits: int | None
+    freeze: bool | int
+    checkpointing: bool
+    peft: Any
+
+    def __post_init__(self) -> None:
+        if (self.name is None) == (self.config is None):
+            both = "are both set; set one of them to null" if self.name else "are both null; set one of them"
+            raise ValueError(f"lm.name (a folder or a name of the hub) and lm.config (model_type and sizes) {both}")
+        if self.bits is None:
+            return
+        if self.bits not in (4, 8):
+            raise ValueError(f"lm.bits = {self.bits}; set it to 4, 8 or null")
+        if self.name is None or self.peft is None:
+            raise ValueError(
+                f"lm.bits = {self.bits} keeps the weights of lm.name in few bits, in which they cannot learn;"
+                " name them and add adapters, +peft@task.language_model.lm.peft=lora, or set lm.bits to null"
+            )
+        if find_spec("bitsandbytes") is None:
+            raise ValueError(
+                f"lm.bits = {self.bits} needs bitsandbytes, which is not installed; pip install bitsandbytes,"
+                " or set lm.bits to null (LoRA beside weights in 32 bits)"
+            )
+
+
+class CausalLM(nn.Module):
+    """A language model from embeddings to logits, and to written tokens.
+
+    Args:
+        source: which, and how it learns.
+        known: the vocabulary, its marks and the longest dialogue.
+
+    Raises:
+        ValueError: when weights cannot be read, a type is unknown, or it cannot learn so.
+    """
+
+    def __init__(self, *, source: CausalLMSource, known: DialogueTarget) -> None:
+        super().__init__()
+        self.known = known
+        self.model: Any = _model(source, known)
+        self.model.generation_config = GenerationConfig()  # that of weights would fill up what is not asked for
+        config = self.model.config.get_text_config()
+        self.dim: int = config.hidden_size
+        self.num_positions: int | None = getattr(config, "max_position_embeddings", None)  # not every type has them
+        self.never = sorted({*known.places.values(), known.pad} - {known.end})
+        try:
+            tune(self, Tuning(freeze=source.freeze, checkpointing=source.checkpointing, peft=source.peft))
+        except ValueError as error:
+            raise ValueError(f"lm.{error}") from error
+
+    def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
+        """The embeddings, then the blocks."""
+        return stem_and_blocks(self.model)
+
+    def blocks(self) -> list[nn.Module]:
+        """The blocks, lowest first."""
+        return [part for layer in self.layers()[1:] for part in layer if isinstance(part, nn.Module)]
+
+    def train(self, mode: bool = True) -> "CausalLM":
+        """As of any module, but what does not learn stays in evaluation mode."""
+        super().train(mode)
+        for module in still_modules(self.model):
+            module.eval()
+        return self
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Map ids (...), int64, to (..., dim)."""
+        return self.model.get_input_embeddings()(ids)
+
+    def forward(self, embeds: Tensor, positions: Tensor, mask: Tensor | None, wanted: Tensor) -> Tensor:
+        """Logits of the token behind some tokens.
+
+        Args:
+            embeds: (P, T, dim).
+            positions: (P, T), int64, from 0 in each row.
+            mask: (P, 1, T, T), floating point, added to scores; None: each token reads all before it.
+            wanted: (A,), int64, line * T + column of the tokens that are asked.
+
+        Returns:
+            (A, V).
+
+        Raises:
+            ValueError: when a row is longer than the model has positions.
+        """
+        longest = int(positions.max()) + 1
+        if self.num_positions is not None and longest > self.num_positions:
+            raise ValueError(
+                f"a dialogue has {longest} tokens, those of its media among them, but the language model has"
+                f" {self.num_positions} positions; set lm.config.max_position_embeddings to {longest} or more, or"
+                " take fewer by max_length of the target or a connector with few tokens"
+            )
+        with _only(self.model.get_output_embeddings(), wanted):
+            return self.model(inputs_embeds=embeds, position_ids=positions, attention_mask=mask, use_cache=False).logits
+
+    @torch.no_grad()
+    def check_packing(self) -> None:
+        """Refuse a model in which rows that share a line would read each other.
+
+        Raises:
+            ValueError: when the first of two rows changes what is said of the second, as in models with a state.
+        """
+        kind, training = self.model.config.model_type, self.training
+        self.eval()
+        ids = torch.tensor([[3, 4, 5, 6], [1, 2, 5, 6]])
+        row, positions = torch.tensor([[0, 0, 1, 1]] * 2), torch.tensor([[0, 1, 0, 1]] * 2)
+        try:
+            said = self(self.embed(ids), positions, within_rows(row, torch.float32), torch.tensor([3, 7]))
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise ValueError(f"a {kind} takes no mask that parts rows on a line: set pack to null") from error
+        finally:
+            self.train(training)
+        if not torch.allclose(said[0], said[1], rtol=1e-4, atol=1e-5):
+            raise ValueError(f"in a {kind} rows that share a line read each other: set pack to null")
+
+    @torch.no_grad()
+    def generate(self, embeds: Tensor, mask: Tensor, rows: Tensor, decoding: Decoding) -> Tensor:
+        """Write an answer a row, in evaluation mode and with a cache, without a collective.
+
+        Args:
+            embeds: (B, T, dim), what is asked, at the right end.
+            mask: (B, T), bool, True where something is.
+            rows: (B,), int64, numbers of the rows, from which the draws of `sample` follow.
+            decoding: how.
+
+        Returns:
+            (B, N), int64; what stands behind an end mark means nothing.
+        """
+        known = self.known
+        config = generation_config(
+            decoding,
+            max_new_tokens=decoding.max_new_tokens or known.max_length,
+            never=self.never,
+            start=None,
+            end=known.end,
+            pad=known.pad,
+        )
+        return self.model.generate(
+            inputs_embeds=embeds,
+            attention_mask=mask.long(),
+            generation_config=config,
+            logits_processor=draws(decoding, rows),
+        )
+
+
+@contextmanager
+def _only(head: nn.Module, wanted: Tensor) -> Iterator[None]:
+    """The last map sees the tokens that are asked, (A, dim), of all (P, T, dim)."""
+    handle = head.register_forward_pre_hook(lambda module, given: (given[0].flatten(0, 1)[wanted],))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _model(source: CausalLMSource, known: DialogueTarget) -> Any:
+    sizes = source.config
+    if sizes is not None:
+        marks = {"vocab_size": len(known.names), "bos_token_id": None, "eos_token_id": known.end}
+        sizes = {**sizes, **marks, "pad_token_id": known.pad}
+    config = transformers_config(source.name, sizes, model_types=MODEL_TYPES)
+    if source.bits is not None:
+        return _in_few_bits(source)
+    model: Any = transformers_model(source.name, config, kind=AutoModelForCausalLM)
+    if len(known.names) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(known.names), mean_resizing=False)
+    return model
+
+
+def _in_few_bits(source: CausalLMSource) -> Any:
+    assert source.name is not None
+    kept = BitsAndBytesConfig(
+        load_in_4bit=source.bits == 4,
+        load_in_8bit=source.bits == 8,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_use_double_quant=True,
+    )
+    config = AutoConfig.from_pretrained(source.name)
+    return AutoModelForCausalLM.from_pretrained(source.name, config=config, quantization_config=kept)

@@ -1,0 +1,46 @@
+"""Write a trained language model that reads pictures so that transformers loads it, without mmtrain.
+
+    python scripts/export_chat.py RUN --out DIR [--task language_model]
+
+RUN is a run folder or a checkpoint in one; the best checkpoint is taken unless one is named. The folder has the model,
+the tokenizer with its chat template and the processor of pictures; how answers are written (task.*.decoding) is in
+generation_config.json. What transformers has no architecture for is said; such a run is asked by `mmtrain.answers`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmtrain.build import build_again
+from mmtrain.chat_export import export_chat
+from mmtrain.data.chat_target import ChatTarget
+from mmtrain.data.fetch import exit_status
+from mmtrain.data.image import ImageInput
+from mmtrain.errors import ConfigError
+from mmtrain.tasks.language_model import LanguageModel
+from mmtrain.trained import load_trained
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a checkpoint in one")
+    parser.add_argument("--task", default="language_model", help="which of its tasks")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    arguments = parser.parse_args()
+    if arguments.out.exists() and any(arguments.out.iterdir()):
+        raise ConfigError(f"--out {arguments.out} is not empty\n    name another folder")
+    lit, data, _, path, step = load_trained(arguments.run, build_again)
+    tasks = lit.model.named_tasks()
+    chosen = tasks.get(arguments.task)
+    if not isinstance(chosen, LanguageModel):
+        raise ConfigError(f"--task {arguments.task} is no language model; the model has {', '.join(tasks)}")
+    picture, dialogues = data.inputs.get("image"), data.targets[chosen.targets[0]]
+    assert isinstance(dialogues, ChatTarget)
+    if not isinstance(picture, ImageInput):
+        raise ConfigError(f"task.{arguments.task} reads no single picture; only such a model is one of transformers'")
+    code = export_chat(lit.model, arguments.task, picture, dialogues, arguments.out)
+    print(f"{arguments.out}: weights of {path} (step {step})\n    {code}")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

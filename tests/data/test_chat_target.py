@@ -1,0 +1,180 @@
+"""Dialogues: what cells can be, which tokens answer, what is refused, what is kept in the run folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmtrain.data.chat_target import ChatTarget
+from mmtrain.data.dialogue import dialogue_of
+from mmtrain.errors import ConfigError, SampleError
+
+TURNS = [
+    {"role": "user", "content": "<image>what is this?"},
+    {"role": "assistant", "content": "a red square"},
+    {"role": "user", "content": "and this, <image>?"},
+    {"role": "assistant", "content": "a blue bar"},
+]
+CHATML = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}"
+    "\n\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def make_target(holds: list[str] | None = None, **options: Any) -> ChatTarget:
+    plain = {"prompt": "<image>{question}", "tokenizer": None, "template": None, "vocab_size": 320, "max_length": 256}
+    return ChatTarget(holds=holds or ["turns"], **{**plain, "places": ["image", "audio"], **options})
+
+
+def fitted(cells: list[Any], holds: list[str] | None = None, **options: Any) -> ChatTarget:
+    target = make_target(holds, **options)
+    target.fit(cells, Path())
+    return target
+
+
+def text_of(target: ChatTarget, value: Any, *, answers: bool) -> str:
+    ids = [i for i, flag in value.tolist() if (flag > 0) == answers]
+    return str(target.tokenizer.decode(ids))
+
+
+def test_answers_are_told_from_what_is_asked() -> None:
+    target = fitted([TURNS])
+    value = target.load(TURNS)
+    assert value is not None and value.dtype == torch.int64
+    assert text_of(target, value, answers=True) == " a red square</s> a blue bar</s>"
+    asked = "user: <image>what is this?\nassistant:\nuser: and this, <image>?\nassistant:"
+    assert text_of(target, value, answers=False) == asked
+    assert (value[:, 0] == target.known.places["image"]).sum() == 2
+    assert value[-1].tolist() == [target.known.end, 1]
+    assert target.references(TURNS) == ["a blue bar"]
+    assert target.known.used == {"image"}
+
+
+def test_a_template_of_ones_own() -> None:
+    target = fitted([TURNS], template=CHATML)
+    value = target.load(TURNS)
+    assert text_of(target, value, answers=True) == "a red square</s>a blue bar</s>"
+
+
+def test_an_unanswered_dialogue_ends_where_the_answer_starts() -> None:
+    target = fitted([TURNS])
+    value, whole = target.load(TURNS[:3]), target.load(TURNS)
+    assert value is not None and whole is not None
+    torch.testing.assert_close(value, whole[: len(value)])
+    assert whole[len(value) :, 1].tolist() == [1] * (len(whole) - len(value))
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        json.dumps(TURNS),
+        [{"from": "human", "value": t["content"]} if t["role"] == "user" else {"from": "gpt", "value": t["content"]}
+         for t in TURNS],
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what is this?"}]}, *TURNS[1:]],
+    ],
+    ids=["json", "llava", "parts"],
+)  # fmt: skip
+def test_other_spellings_of_turns(cell: Any) -> None:
+    found = dialogue_of(cell, holds=["turns"], prompt="")
+    assert found is not None and found.turns == TURNS
+
+
+def test_a_question_and_answers_and_an_answer_alone() -> None:
+    pair = fitted([["what?", ["a", "an a"]]], ["question", "answer"])
+    assert text_of(pair, pair.load(["what?", ["a", "an a"]]), answers=False) == "user: <image>what?\nassistant:"
+    assert pair.references(["what?", ["a", "an a"]]) == ["a", "an a"]
+    assert pair.load([None, "a"]) is None
+    unanswered = pair.load(["what?", None])
+    assert unanswered is not None and unanswered[:, 1].tolist() == [0] * len(unanswered)
+    caption = fitted(["a bar", None], ["answer"])
+    assert text_of(caption, caption.load(None), answers=False) == "user: <image>\nassistant:"
+    assert fitted([None, ["what?", None]], ["question", "answer"]).known.names == []
+
+
+def test_kinds_are_numbered() -> None:
+    target = fitted([["a", "caption"], ["b", "group"], ["c", None]], ["answer", "kind"])
+    assert target.known.kinds == ["", "caption", "group"]
+    assert target.load(["b", "group"])[-1, 1] == 3  # type: ignore[index]
+    with pytest.raises(ConfigError, match="the dialogues have 21 kinds"):
+        fitted([["a", str(i)] for i in range(21)], ["answer", "kind"])
+
+
+def test_padding_and_long_answers() -> None:
+    target = fitted([TURNS], max_length=60)
+    long = [TURNS[0], {"role": "assistant", "content": "red " * 60}]
+    values = [target.load(long), None, target.load(TURNS[:2])]
+    padded = target.pad(values)
+    assert padded.shape == (3, 60, 2)
+    assert padded[1].tolist() == [[target.known.pad, -1]] * 60
+    assert len(values[0]) == 60 and padded[0, -1, 1] == 1  # type: ignore[arg-type]
+    with pytest.raises(SampleError, match=r"asks in \d+ tokens, but max_length = 60"):
+        target.load([{"role": "user", "content": "why " * 99}])
+
+
+def test_media_are_counted() -> None:
+    target = fitted([TURNS])
+    value = target.load(TURNS)
+    assert value is not None
+    target.check_media(value, {"image": 2})
+    target.check_media(value, {})  # a row may lack what is spoken of
+    for there in (1, 3):
+        with pytest.raises(SampleError, match=f"says <image> 2 times, but the row has {there} of image; write <image>"):
+            target.check_media(value, {"image": there})
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("[1", "no list of turns"),
+        ([1], "is no turn"),
+        ([{"role": "robot", "content": "a"}], "none of system, user"),
+        ([{"role": "user", "content": None}], "has no content"),
+        ([TURNS[1]], "no turn of a user"),
+        ([TURNS[0], {"role": "assistant", "content": "<image>"}], "can be read, not written"),
+    ],
+)
+def test_what_is_no_dialogue_is_set_aside(cell: Any, message: str) -> None:
+    with pytest.raises(SampleError, match=message):
+        fitted([TURNS]).load(cell)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"holds": ["answer", "turns"]}, r"holds = \[answer, turns\] is no dialogue; set it to \[turns\]"),
+        ({"vocab_size": 200}, "vocab_size = 200 has no room"),
+        ({"max_length": 3}, "max_length = 3"),
+    ],
+)
+def test_what_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_target(**options)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ messages[0].content }}{{ eos_token if add_generation_prompt else '' }}", "writes earlier turns otherwise"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", "does not end an answer with"),
+        ("{{ raise_exception('no') }}", "refuses the turns"),
+    ],
+)
+def test_a_template_that_hides_answers_is_refused(template: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        fitted([TURNS], template=template)
+
+
+def test_the_run_folder_keeps_it_and_a_language_models_is_taken(tmp_path: Path) -> None:
+    target = fitted([TURNS])
+    target.save(tmp_path, "chat")
+    again = make_target()
+    again.restore(tmp_path, "chat")
+    torch.testing.assert_close(again.load(TURNS), target.load(TURNS))
+    assert again.known.names == target.known.names and again.known.used == target.known.used
+    other = fitted([TURNS], tokenizer=str(tmp_path / "tokenizer_target_chat"), places=["image", "audio", "video"])
+    assert other.known.names == [*target.known.names, "<video>"]
+    assert other.known.write([*other.tokenizer(" ein Ei").input_ids, other.known.end, 5]) == "ein Ei"
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        fitted([TURNS], tokenizer=str(tmp_path / "none"))
