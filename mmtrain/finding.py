@@ -91,7 +91,10 @@ def vectors_of(data: DataModule, splits: list[str], towers: Towers, *, step: int
             bad += batch.bad
             for m in [m for m in towers.modalities if batch.present[m].any()]:
                 there = batch.present[m]
-                vectors[m].append(towers.of_batch(batch, m)[there])
+                mine = towers.of_batch(batch, m)[there]
+                if not mine.isfinite().all():
+                    raise FloatingPointError(f"an embedding of {m} is not finite: it must not be found")
+                vectors[m].append(mine)
                 owners[m] += (batch.rows[there] + first).tolist()
                 keys[m] += batch.keys[m][there].tolist()
     whole = {m: torch.cat(parts) for m, parts in vectors.items() if parts}

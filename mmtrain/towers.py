@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtrain.data.image import shown
 from mmtrain.data.kinds import InputKind
-from mmtrain.errors import ConfigError
+from mmtrain.errors import ConfigError, SampleError
 from mmtrain.model import MultimodalModel
 from mmtrain.tasks.contrastive import Contrastive
 from mmtrain.types import Batch
@@ -85,23 +86,26 @@ class Towers:
             (N, D), float32.
 
         Raises:
-            SampleError: when one cannot be read.
+            SampleError: when one cannot be read, or holds nothing of the modality, as a silent film holds no sound.
         """
         reader, parts = self.readers[modality], []
         for start in range(0, len(values), NUM_AT_ONCE):
             chunk = values[start : start + NUM_AT_ONCE]
             loaded = [reader.load(value, folder, seed=0, train=False) for value in chunk]
-            tensors = [None if one is None else one[0] for one in loaded]
+            for value, one in zip(chunk, loaded, strict=True):
+                if one is None:
+                    raise SampleError(shown(value), f"holds no {self.kinds[modality]}")
+            tensors = [one[0] for one in loaded if one is not None]
             parts.append(self.of_batch(self._batch(modality, tensors), modality))
         return torch.cat(parts) if parts else torch.empty(0, 0)
 
-    def _batch(self, modality: str, tensors: Sequence[Tensor | None]) -> Batch:
+    def _batch(self, modality: str, tensors: Sequence[Tensor]) -> Batch:
         size = len(tensors)
         return Batch(
             ids=[str(n) for n in range(size)],
             rows=torch.arange(size),
             inputs={modality: self.readers[modality].pad(tensors)},
-            present={modality: torch.tensor([tensor is not None for tensor in tensors])},
+            present={modality: torch.ones(size, dtype=torch.bool)},
             targets={},
             labelled={},
             keys={modality: torch.zeros(size, dtype=torch.long)},

@@ -149,6 +149,14 @@ def test_a_query_that_cannot_be_asked_with_is_refused(
         Finder.load(done, index=done / "index").find(image="nowhere.png")
 
 
+def test_a_file_that_lacks_what_is_asked_with_is_refused(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a silent film lacks a sound."""
+    finder = Finder.load(done, index=done / "index")
+    monkeypatch.setattr(finder.towers.readers["image"], "load", lambda *args, **options: None)
+    with pytest.raises(ConfigError, match=r"film\.mp4 cannot be asked with: holds no image"):
+        finder.find(image="film.mp4")
+
+
 def test_an_index_of_other_weights_or_that_is_damaged_is_refused(
     done: Path, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
