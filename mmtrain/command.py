@@ -165,7 +165,7 @@ class Job:
             if status:
                 return status
         devices = self.cfg.trainer.devices
-        alone = self.cfg.mode in ("plan", "index", "search")
+        alone = self.cfg.mode in ("plan", "search", "chat") or self.cfg.predict.index is not None
         if isinstance(devices, int) and devices > 1 and not alone and "LOCAL_RANK" not in os.environ:
             from mmtrain.launch import launch
 

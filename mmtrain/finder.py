@@ -63,7 +63,7 @@ class Finder:
         if index is not None and (mine := towers.digest()) != index.weights:
             raise ConfigError(
                 f"the index is stale: weights {index.weights} (step {index.step}) made it, but those of {towers.where}"
-                f" are {mine}\n    make it again with mode=index"
+                f" are {mine}\n    make it again with mode=predict predict.index=DIR"
             )
         self.towers = towers
         self.index = index
@@ -74,7 +74,7 @@ class Finder:
 
         Args:
             run: a run folder, or a checkpoint in one.
-            index: a folder that mode=index wrote; None to do without.
+            index: a folder that mode=predict wrote; None to do without.
 
         Raises:
             ConfigError: when one of them is not there, has no contrastive task, or they do not belong together.
@@ -113,7 +113,7 @@ class Finder:
     def find_all(self, queries: Sequence[Query], *, within: str | None, k: int) -> list[list[Found]]:
         """The k nearest to each query; see `find`."""
         if self.index is None:
-            raise ConfigError("there is no index to search in\n    name one that mode=index wrote")
+            raise ConfigError("there is no index to search in\n    name one that mode=predict wrote")
         found = []
         for query in queries:
             modality = self.within(query.modality, within)

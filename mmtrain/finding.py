@@ -1,4 +1,4 @@
-"""mode=index and mode=search: make an index of a model's vectors, and look something up in it."""
+"""mode=predict predict.index=DIR and mode=search: make an index of a model's vectors, and look something up in it."""
 
 import json
 import os
@@ -44,13 +44,13 @@ def make_index(cfg: DictConfig, console: Console) -> None:
     _check_inputs(cfg, run, towers)
     if cfg.trainer.accelerator in ("gpu", "cuda"):
         lit.to("cuda")
-    splits = _splits(data, cfg.search.split)
+    splits = _splits(data, cfg.predict.split)
     index, bad = vectors_of(data, splits, towers, step=checkpoint["global_step"])
     num_rows = sum(len(data.tables[name]) for name in splits)
     if len(bad) > data.max_bad * num_rows:
         shown = [f"    {b.id}: {b.file}: {b.reason}" for b in bad[:NUM_SHOWN]]
         raise ConfigError("\n".join([f"{len(bad)} of {num_rows} rows cannot be read", *shown]))
-    folder = Path(cfg.search.index)
+    folder = Path(cfg.predict.index)
     index.write(folder)
     for one in bad:
         console.print(f"left out: {one.id}: {one.file}: {one.reason}", markup=False, soft_wrap=True)

@@ -16,8 +16,8 @@ from mmtrain.machine import rule_accelerator, rule_common_folder, rule_gpus, rul
 from mmtrain.reads import needed_by
 from mmtrain.targets import fault_of, parameters_of
 
-MODES = ("fit", "test", "predict", "plan", "index", "search")
-OF_A_RUN = ("test", "predict", "index", "search")  # modes of a run that is trained
+MODES = ("fit", "test", "predict", "plan", "search", "chat")
+OF_A_RUN = ("test", "predict", "search", "chat")  # modes of a run that is trained
 CORRUPTIONS = ("noise", "blur", "crop", "typos", "missing")  # as mmtrain/data/corruptions.py, which imports torch
 DECODINGS = ("greedy", "beam", "sample")
 CHOICES: Mapping[str, tuple[Any, ...]] = {
@@ -47,7 +47,8 @@ MEANT: Mapping[str, Mapping[str, str]] = {
         "eval": "test",
         "evaluate": "test",
         "infer": "predict",
-        "embed": "index",
+        "embed": "predict",
+        "talk": "chat",
         "find": "search",
         "query": "search",
     },
@@ -82,7 +83,7 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
 }
 # Keys that the program itself reads; those of a part are its constructor's.
 NEEDED = (
-    *("mode", "seed", "run_dir", "resume", "resume_allow", "init_from", "monitor", "search"),
+    *("mode", "seed", "run_dir", "resume", "resume_allow", "init_from", "monitor", "predict", "search"),
     *("test.subsets", "test.corruptions", "test.severities", "test.by", "test.zero_shot", "test.templates"),
     *("checkpoint.mode", "checkpoint.every_n_steps", "checkpoint.every_minutes"),
     *("checkpoint.background", "checkpoint.safetensors"),

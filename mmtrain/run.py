@@ -78,7 +78,7 @@ def run(cfg: DictConfig) -> int:
     _quiet()
     keep_freed_memory()
     try:
-        modes = {"fit": fit, "test": test, "predict": predict, "plan": plan, "index": index, "search": search}
+        modes = {"fit": fit, "test": test, "predict": predict, "plan": plan, "search": search, "chat": chat}
         modes[cfg.mode](cfg)
     except ConfigError as error:
         _say_error(str(error))
@@ -187,7 +187,12 @@ def _judge(cfg: DictConfig, lit: LitModel, data: DataModule, trainer: Trainer, r
 
 
 def predict(cfg: DictConfig) -> None:
-    """Write predictions.jsonl: one line a row of the test split."""
+    """Write predictions.jsonl, one line a row of the test split; or an index of the vectors of every row."""
+    if cfg.predict.index is not None:
+        from mmtrain.finding import make_index
+
+        make_index(cfg, console)
+        return
     lit, data, trainer, _ = _load(cfg)
     batches = trainer.predict(lit, datamodule=data, return_predictions=True)
     mine = [row for batch in batches or [] for row in batch]
@@ -219,18 +224,18 @@ def plan(cfg: DictConfig) -> None:
     console.print(f"plan: {folder / 'plan.json'}", markup=False, soft_wrap=True)
 
 
-def index(cfg: DictConfig) -> None:
-    """Write the vectors of a contrastive task for every row, to be searched in."""
-    from mmtrain.finding import make_index  # other modes do without it
-
-    make_index(cfg, console)
-
-
 def search(cfg: DictConfig) -> None:
     """Find what is nearest to the queries."""
-    from mmtrain.finding import search as find
+    from mmtrain.finding import search as find  # other modes do without it
 
     find(cfg, console)
+
+
+def chat(cfg: DictConfig) -> None:
+    """Let a person and the model talk."""
+    from mmtrain.chatting import chat as talk
+
+    talk(cfg, console)
 
 
 class Record(Callback):

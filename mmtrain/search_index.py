@@ -87,9 +87,9 @@ class SearchIndex:
             ConfigError: when the folder holds something else, or there is nothing to write.
         """
         if not any(len(v) for v in self.vectors.values()):
-            raise ConfigError(f"search.index = {folder}: no row has anything to search in\n    name data that has")
+            raise ConfigError(f"predict.index = {folder}: no row has anything to search in\n    name data that has")
         if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / HEAD).is_file())):
-            raise ConfigError(f"search.index = {folder} holds something else\n    name a new folder")
+            raise ConfigError(f"predict.index = {folder} holds something else\n    name a new folder")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / HEAD).unlink(missing_ok=True)  # without it, what is half written is no index
         lines = [json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in self.rows]
@@ -113,7 +113,7 @@ class SearchIndex:
         Raises:
             ConfigError: when there is none, or it is not what was written.
         """
-        make = "make it with mode=index"
+        make = "make it with mode=predict predict.index=DIR"
         if not (folder / HEAD).is_file():
             raise ConfigError(f"{folder} holds no index to search in\n    {make}")
         try:

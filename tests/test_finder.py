@@ -21,6 +21,11 @@ from tests.tiny import ROWS, make_tables
 ONE_TASK = ["task=[contrastive]", "trainer.max_epochs=1"]
 
 
+def index_in(folder: Path) -> list[str]:
+    """What is typed to write an index."""
+    return ["mode=predict", f"predict.index={folder}"]
+
+
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tables(tmp_path_factory.mktemp("finder") / "data")
@@ -31,7 +36,7 @@ def done(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was trained and indexed."""
     folder = tmp_path_factory.mktemp("finder") / "run"
     assert run_tiny(tables, folder, *ONE_TASK) == 0
-    assert run_tiny(tables, folder, *ONE_TASK, "mode=index") == 0
+    assert run_tiny(tables, folder, *ONE_TASK, *index_in(folder / "index")) == 0
     return folder
 
 
@@ -114,7 +119,7 @@ def test_a_folder_of_pictures_is_indexed(done: Path, tables: Path, tmp_path: Pat
     shutil.copytree(tables / "images", pictures / "deep")
     (pictures / ".hidden.png").write_bytes(b"")
     (pictures / "notes.txt").write_text("no picture")
-    shown = ["mode=index", f"search.index={tmp_path / 'index'}"]
+    shown = index_in(tmp_path / "index")
     assert run_tiny(tables, done, *ONE_TASK, "data=pictures", f"data.root={pictures}", *shown) == 0
     finder = Finder.load(done, index=tmp_path / "index")
     assert finder.index is not None and set(finder.index.vectors) == {"image"}
@@ -172,14 +177,13 @@ def test_an_index_of_other_weights_or_that_is_damaged_is_refused(
     assert "holds no index to search in" in refusal(tables, done, capsys, "mode=search", *nowhere)
     (tmp_path / "something").mkdir()
     (tmp_path / "something" / "mine.txt").write_text("keep")
-    place = f"search.index={tmp_path / 'something'}"
-    assert "holds something else" in refusal(tables, done, capsys, "mode=index", place)
+    assert "holds something else" in refusal(tables, done, capsys, *index_in(tmp_path / "something"))
 
 
 def test_inputs_that_are_prepared_otherwise_are_refused(
     done: Path, tables: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = refusal(tables, done, capsys, "mode=index", "data.inputs.image.mean=[0.4,0.5,0.5]")
+    said = refusal(tables, done, capsys, *index_in(done / "index"), "data.inputs.image.mean=[0.4,0.5,0.5]")
     assert "was trained with data.inputs.image.mean = [0.5, 0.5, 0.5], but here it is [0.4, 0.5, 0.5]" in said
 
 
@@ -188,7 +192,7 @@ def test_a_run_that_is_not_contrastive_is_refused(
 ) -> None:
     alone = ["task=[classification]", "trainer.max_epochs=1", "trainer.limit_train_batches=1"]
     assert run_tiny(tables, tmp_path / "run", *alone) == 0
-    assert run_tiny(tables, tmp_path / "run", *alone, "mode=index") == 2
+    assert run_tiny(tables, tmp_path / "run", *alone, *index_in(tmp_path / "index")) == 2
     assert "has no contrastive task" in capsys.readouterr().err
 
 

@@ -81,7 +81,10 @@ def test_parts_by_name_are_no_part() -> None:
 
 BAD = {
     "rule_choices": [
-        ("mode=tset", "mode = tset is not known ({})\n    did you mean test? It can be fit, test, predict, plan"),
+        (
+            "mode=tset",
+            "mode = tset is not known ({})\n    did you mean test? It can be fit, test, predict, plan, search, chat",
+        ),
         ("mode=null", "mode = None is not known ({})\n    mode can be fit, test, predict, plan"),
         ("checkpoint.mode=mx", "checkpoint.mode = mx is not known ({})\n    did you mean max? It can be max, min"),
         ("test.subsets=each", "test.subsets = each is not known ({})\n    test.subsets can be single, all, none"),
@@ -146,12 +149,12 @@ BAD = {
     "rule_tasks": [
         (
             "task.contrastive.modalities=[image,txt]",
-            "task.contrastive.modalities names txt, but encoder has image, text, audio, video, vector, sequence ({})\n"
+            "task.contrastive.modalities names txt, but encoder has image, text, audio, video, vector, sequence, dialogue ({})\n"
             "    did you mean text?",
         ),
         (
             "task.classification.reads=fuse",
-            "task.classification.reads names fuse, but encoder has image, text, audio, video, vector, sequence ({})\n"
+            "task.classification.reads names fuse, but encoder has image, text, audio, video, vector, sequence, dialogue ({})\n"
             "    did you mean fused?",
         ),
         (

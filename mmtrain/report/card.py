@@ -208,6 +208,6 @@ def _use(config: Mapping[str, Any]) -> Iterator[str]:
     yield "    python train.py mode=predict run_dir=RUN        # predictions.jsonl of the test split"
     yield "    python train.py mode=test run_dir=RUN           # these figures again"
     if any(str(task.get("_target_", "")).endswith(".Contrastive") for task in config["task"].values()):
-        yield "    python train.py mode=index run_dir=RUN"
+        yield "    python train.py mode=predict run_dir=RUN predict.index=RUN/index"
         yield '    python train.py mode=search run_dir=RUN search.query="a text, or the name of a file"'
     yield "    python scripts/export.py RUN --out DIR          # for programs without mmtrain"

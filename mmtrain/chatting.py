@@ -1,0 +1,188 @@
+"""mode=chat: a person and a trained model in a terminal. Whatever the model says of a dialogue is shown, turn by turn.
+
+Lines are what the person says, but for those that begin with a slash: /image FILE, /audio FILE and /video FILE go with
+the next line, /new begins another dialogue, /quit ends. Sentences that the model writes are its turns.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+
+from mmtrain.build import build_restored
+from mmtrain.data.chat_target import ChatTarget
+from mmtrain.data.dataset import Collate
+from mmtrain.data.dialogue import Dialogue
+from mmtrain.data.kinds import Several
+from mmtrain.errors import ConfigError, SampleError
+from mmtrain.tasks.generation import Generation
+from mmtrain.tasks.language_model import LanguageModel
+from mmtrain.trained import load_trained
+from mmtrain.types import Sample
+
+PERSON, MODEL = "person", "model"
+MEDIA = ("image", "audio", "video")
+HELP = "/image FILE, /audio FILE, /video FILE: show it with your next line; /new: another dialogue; /quit"
+
+
+class Said(NamedTuple):
+    """What a model says of a dialogue: sentences, and other things by task, such as a class and its probability."""
+
+    sentences: dict[str, str]
+    judged: dict[str, dict[str, Any]]
+
+
+class Talk:
+    """A dialogue with a trained model.
+
+    Args:
+        run: a run folder, of which the best checkpoint is taken, or a checkpoint in one.
+
+    Raises:
+        ConfigError: when there is none, or it reads no words.
+    """
+
+    def __init__(self, run: Path) -> None:
+        trained = load_trained(run, build_restored)
+        self.model, self.data = trained.lit.model, trained.data
+        self.tasks = self.model.named_tasks()
+        self.kinds = {m: self.data.inputs[m].kind for m in self.model.encoders}
+        speaks = any(isinstance(task, LanguageModel) for task in self.tasks.values())
+        if not speaks and not {"text", "dialogue"} & set(self.kinds.values()):
+            raise ConfigError(f"{run} reads {', '.join(self.kinds)} and no words, so that nobody can talk to it")
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was said."""
+        self.turns: list[dict[str, str]] = []
+        self.shown: list[tuple[int, str, str]] = []  # the turn, the modality, the file
+
+    def say(self, words: str, media: Mapping[str, str] = {}) -> Said:
+        """What the model makes of a further turn of the person.
+
+        Args:
+            words: of the turn.
+            media: by modality a file that goes with it.
+
+        Raises:
+            SampleError: when a file cannot be read.
+        """
+        self.turns.append({"speaker": PERSON, "text": words})
+        self.shown += [(len(self.turns) - 1, modality, file) for modality, file in media.items()]
+        try:
+            said = self._said()
+        except SampleError:
+            self.turns.pop()  # as if it had not been said
+            self.shown = [one for one in self.shown if one[0] < len(self.turns)]
+            raise
+        if said.sentences:
+            self.turns.append({"speaker": MODEL, "text": next(iter(said.sentences.values()))})
+        return said
+
+    @torch.no_grad()
+    def _said(self) -> Said:
+        sample = Sample(id="talk", row=0)
+        counts: dict[str, int] = {}
+        for modality, reader in self.data.inputs.items():
+            value = self._cell(modality)
+            loaded = None if value is None else reader.load(value, Path(), seed=0, train=False)
+            if loaded is not None:
+                sample.inputs[modality] = loaded[0]
+                counts[modality] = reader.count(loaded[0]) if isinstance(reader, Several) else 1
+        for name, target in self.data.targets.items():
+            if isinstance(target, ChatTarget):
+                sample.targets[name] = target.encode(self._dialogue(counts))
+        batch = Collate(inputs=self.data.inputs, targets=self.data.targets).batch([sample])
+        view = self.model.view(batch)
+        said = Said({}, {})
+        for name, task in self.tasks.items():
+            (row,) = task.rows(view.predictions(name), batch)
+            if not row:
+                continue
+            if isinstance(task, Generation | LanguageModel):
+                said.sentences[name] = str(row[task.targets[0]])
+            else:
+                said.judged[name] = row
+        return said
+
+    def _cell(self, modality: str) -> Any:
+        """What a table would hold of the dialogue so far."""
+        reader = self.data.inputs[modality]
+        if reader.kind == "dialogue":
+            return self.turns
+        if reader.kind == "text":
+            return self.turns[-1]["text"]
+        files = [file for _, shown, file in self.shown if shown == reader.kind]
+        if not files:
+            return None
+        return files if isinstance(reader, Several) else files[-1]
+
+    def _dialogue(self, counts: Mapping[str, int]) -> Dialogue:
+        """For a language model: a place for each medium that it gets, the last ones first."""
+        left = dict(counts)
+        places: dict[int, str] = {}
+        for turn, modality, _ in reversed(self.shown):
+            if left.get(modality, 0) > 0:
+                left[modality] -= 1
+                places[turn] = f"<{modality}>" + places.get(turn, "")
+        roles = {PERSON: "user", MODEL: "assistant"}
+        turns = [
+            {"role": roles[turn["speaker"]], "content": places.get(number, "") + turn["text"]}
+            for number, turn in enumerate(self.turns)
+        ]
+        return Dialogue(turns, [], "")
+
+
+def chat(cfg: DictConfig, console: Console) -> None:
+    """Talk until the person has enough."""
+    talk = Talk(Path(cfg.run_dir))
+    reads = [kind for kind in MEDIA if kind in talk.kinds.values()]
+    console.print(f"{cfg.run_dir} reads words{''.join(f', {kind}' for kind in reads)}\n{HELP}", markup=False)
+    media: dict[str, str] = {}
+    for line in _lines():
+        command, _, file = line.partition(" ")
+        if not sys.stdin.isatty():
+            console.print(f"> {line}", markup=False, soft_wrap=True)
+        if command == "/quit":
+            return
+        if command == "/new":
+            talk.begin()
+            media = {}
+        elif command[1:] in MEDIA and command.startswith("/"):
+            if command[1:] not in reads:
+                console.print(f"it reads no {command[1:]}", markup=False)
+            elif not Path(file.strip()).expanduser().is_file():
+                console.print(f"there is no file {file.strip()}", markup=False)
+            else:
+                media[command[1:]] = str(Path(file.strip()).expanduser().resolve())
+        elif command.startswith("/"):
+            console.print(HELP, markup=False)
+        elif line:
+            try:
+                _show(talk.say(line, media), console)
+            except SampleError as error:
+                console.print(f"{error.file} {error.reason}", markup=False, soft_wrap=True)
+            media = {}
+
+
+def _lines() -> Iterator[str]:
+    while True:
+        try:
+            yield input("> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return
+
+
+def _show(said: Said, console: Console) -> None:
+    for name, sentence in said.sentences.items():
+        console.print(f"{name}: {sentence}", markup=False, soft_wrap=True)
+    for name, row in said.judged.items():
+        parts = [
+            f"{v:.2f}" if isinstance(v, float) else ", ".join(map(str, v)) if isinstance(v, list) else str(v)
+            for v in row.values()
+        ]
+        console.print(f"    {name}: {'  '.join(parts)}", markup=False, soft_wrap=True)
