@@ -159,7 +159,7 @@ BAD = {
         ),
         (
             "task.classification.target=lable",
-            "task.classification.target = lable, but data.targets has label, labels, number, answer, caption ({})\n"
+            "task.classification.target = lable, but data.targets has label, labels, number, answer, caption, chat ({})\n"
             "    did you mean label? Else learn it with +target@data.targets.lable=class",
         ),
     ],
@@ -425,12 +425,12 @@ def test_data_that_lacks_what_a_task_reads_is_named_with_the_files_of_the_tasks(
         "    name one of them, or choose another task"
     ]
     assert faults("~target@data.targets.label", "~target@data.targets.labels") == [
-        "task.classification.target = label, but data.targets has number, answer, caption"
+        "task.classification.target = label, but data.targets has number, answer, caption, chat"
         " (configs/task/classification.yaml)\n"
         "    did you mean number? Else learn it with +target@data.targets.label=class"
     ]
     assert faults("task=[captioning]", "task.captioning.target=captions") == [
-        "task.captioning.target = captions, but data.targets has label, labels, number, answer, caption"
+        "task.captioning.target = captions, but data.targets has label, labels, number, answer, caption, chat"
         " (override task.captioning.target=captions)\n"
         "    did you mean caption? Else learn it with +target@data.targets.captions=text"
     ]

@@ -31,7 +31,7 @@ class CausalLMSource:
 
     Attributes:
         name: a folder, or a name of the hub; None for random weights.
-        config: for random weights, model_type and sizes as in a config.json; None beside `name`.
+        config: for random weights, model_type and sizes as in a config.json; not looked at beside `name`.
         bits: 4 or 8: the weights of `name` are kept in so many bits and adapters learn (QLoRA, 2305.14314); needs
             bitsandbytes. None: 32.
         freeze: true: nothing of it learns; N: not its embeddings and its N lowest blocks.
@@ -47,9 +47,11 @@ class CausalLMSource:
     peft: Any
 
     def __post_init__(self) -> None:
-        if (self.name is None) == (self.config is None):
-            both = "are both set; set one of them to null" if self.name else "are both null; set one of them"
-            raise ValueError(f"lm.name (a folder or a name of the hub) and lm.config (model_type and sizes) {both}")
+        if self.name is None and self.config is None:
+            raise ValueError(
+                "lm.name (a folder or a name of the hub) and lm.config (model_type and sizes) are both null;"
+                " set one of them"
+            )
         if self.bits is None:
             return
         if self.bits not in (4, 8):
@@ -196,7 +198,7 @@ def _only(head: nn.Module, wanted: Tensor) -> Iterator[None]:
 
 
 def _model(source: CausalLMSource, known: DialogueTarget) -> Any:
-    sizes = source.config
+    sizes = source.config if source.name is None else None
     if sizes is not None:
         marks = {"vocab_size": len(known.names), "bos_token_id": None, "eos_token_id": known.end}
         sizes = {**sizes, **marks, "pad_token_id": known.pad}
