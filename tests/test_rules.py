@@ -85,7 +85,7 @@ BAD = {
             "mode=tset",
             "mode = tset is not known ({})\n    did you mean test? It can be fit, test, predict, plan, search, chat",
         ),
-        ("mode=null", "mode = None is not known ({})\n    mode can be fit, test, predict, plan"),
+        ("mode=null", "mode = None is not known ({})\n    mode can be fit, test, predict, plan, search, chat"),
         ("checkpoint.mode=mx", "checkpoint.mode = mx is not known ({})\n    did you mean max? It can be max, min"),
         ("test.subsets=each", "test.subsets = each is not known ({})\n    test.subsets can be single, all, none"),
         (
@@ -420,7 +420,7 @@ def test_a_run_without_a_task_is_no_run() -> None:
 
 def test_data_that_lacks_what_a_task_reads_is_named_with_the_files_of_the_tasks() -> None:
     assert faults("~encoder/text", "~fusion", "task=[contrastive]") == [
-        "task.contrastive.modalities names text, but encoder has image, audio, video, vector, sequence"
+        "task.contrastive.modalities names text, but encoder has image, audio, video, vector, sequence, dialogue"
         " (configs/task/contrastive.yaml)\n"
         "    name one of them, or choose another task"
     ]
