@@ -149,17 +149,20 @@ BAD = {
     "rule_tasks": [
         (
             "task.contrastive.modalities=[image,txt]",
-            "task.contrastive.modalities names txt, but encoder has image, text, audio, video, vector, sequence, dialogue ({})\n"
+            "task.contrastive.modalities names txt, but encoder has image, text, audio, video, vector,"
+            " sequence, dialogue ({})\n"
             "    did you mean text?",
         ),
         (
             "task.classification.reads=fuse",
-            "task.classification.reads names fuse, but encoder has image, text, audio, video, vector, sequence, dialogue ({})\n"
+            "task.classification.reads names fuse, but encoder has image, text, audio, video, vector,"
+            " sequence, dialogue ({})\n"
             "    did you mean fused?",
         ),
         (
             "task.classification.target=lable",
-            "task.classification.target = lable, but data.targets has label, labels, number, answer, caption, chat ({})\n"
+            "task.classification.target = lable, but data.targets has label, labels, number, answer, caption,"
+            " chat ({})\n"
             "    did you mean label? Else learn it with +target@data.targets.lable=class",
         ),
     ],
