@@ -15,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -122,7 +123,11 @@ class Composing:
     def _options(self, overrides: list[str]) -> _Options:
         choices = tuple(o for o in overrides if self._chooses(o))
         if choices not in self._composed:
-            cfg = self._loader.load_configuration(CONFIG_NAME, list(choices), RunMode.RUN)
+            try:
+                cfg = self._loader.load_configuration(CONFIG_NAME, list(choices), RunMode.RUN)
+            except AssertionError as error:  # Hydra's own, where it wants to say just this
+                said = "a defaults list has lines behind `override` lines; put the `override` lines last"
+                raise ConfigCompositionException(said) from error
             named = [(d.config_path, d.package or "") for d in self._loader.last]
             own = [(path, package) for path, package in named if path is not None and not path.startswith("hydra/")]
             self._composed[choices] = _Options(cfg, own)

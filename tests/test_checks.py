@@ -437,3 +437,11 @@ def test_a_record_that_is_none_is_said(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
     _, wrong = with_overrides_of_run(["mode=test", f"run_dir={tmp_path}"])
     assert wrong == [f"{tmp_path / 'config.yaml'} is not the record of a run\n{MEND}"]
+
+
+def test_an_experiment_whose_overrides_are_not_last_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    lines = ["# @package _global_", "defaults:", "  - override /task: []", "  - /task@task.mood: classification"]
+    (tmp_path / "experiment" / "mine.yaml").write_text("\n".join(lines))
+    said = "experiment=mine: a defaults list has lines behind `override` lines; put the `override` lines last"
+    assert faults("experiment=mine", extra=str(tmp_path)) == [said]
