@@ -99,8 +99,7 @@ def test_gradients_are_those_of_all_graphs_at_once(loss: str, sizes: list[int], 
 
 @pytest.mark.parametrize("sizes", [[4, 4, 4], [7, 5], [1] * 12])
 def test_without_draws_the_cutting_changes_nothing(sizes: list[int], tmp_path: Path) -> None:
-    tasks = ("classification", "contrastive")
-    lits = [make_lit(model=make_model(tasks=tasks), gradient_cache=True) for _ in range(2)]
+    lits = [make_lit(model=make_model(tasks=(*TASKS, "masked_image")), gradient_cache=True) for _ in range(2)]
     whole = step(lits[1], [BATCH], tmp_path)
     assert_equal(step(lits[0], cut(BATCH, sizes), tmp_path), whole)
 
