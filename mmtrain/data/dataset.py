@@ -119,7 +119,7 @@ class TrainSplit(Dataset[Sample]):
             value = target.load(cell)
             if value is not None:
                 sample.targets[name] = value
-                if not train and isinstance(target, Referenced):
+                if isinstance(target, Referenced) and (not train or target.keep_sentences):
                     sample.references[name] = target.references(cell)
         return sample
 
