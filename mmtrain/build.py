@@ -338,8 +338,9 @@ def _task(whole: DictConfig, name: str, facts: Mapping[str, Any], data: DataModu
     cfg = whole.task[name]
     accepts = inspect.signature(get_class(cfg._target_)).parameters
     given = {k: v for k, v in facts.items() if k in accepts}
-    if "teacher" in cfg:
-        given["teacher"] = load_teacher(cfg.teacher, data, whole.data.inputs, f"task.{name}.teacher", build_again)
+    for part in ("teacher", "reference"):
+        if part in cfg and cfg[part] is not None:
+            given[part] = load_teacher(cfg[part], data, whole.data.inputs, f"task.{name}.{part}", build_again)
     try:
         return make(cfg, f"task.{name}", **given)
     except ConfigError as error:  # a task does not know the others

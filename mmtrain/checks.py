@@ -388,7 +388,8 @@ def with_overrides_of_run(overrides: list[str]) -> tuple[list[str], list[str]]:
             f"run_dir = {folder} is not the folder of a run: it has no config.yaml (mode={mode})\n    {mend}"
         ]
     try:
-        before = [str(o) for o in yaml.safe_load(record.read_text(encoding="utf-8"))["overrides"]]
+        whole = yaml.safe_load(record.read_text(encoding="utf-8"))
+        before = [*map(str, whole["overrides"]), *_references(whole)]
     except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
         return overrides, [f"{record} is not the record of a run\n    {mend}"]
     own = ("mode", "run_dir", "resume", "resume_allow", "init_from")
@@ -396,6 +397,12 @@ def with_overrides_of_run(overrides: list[str]) -> tuple[list[str], list[str]]:
     kept = [o for o in before if not f"{key_of(o)}.".replace("/", ".").startswith(tuple(said))]
     extra = [] if "run_dir" in asked else [f"run_dir={folder}"]
     return [*kept, *overrides, *extra], []
+
+
+def _references(whole: dict[str, Any]) -> list[str]:
+    """The models that tasks are compared with, which follow from the `init_from` of training."""
+    tasks = {name: task for name, task in (whole.get("task") or {}).items() if isinstance(task, dict)}
+    return [f"task.{name}.reference='{task['reference']}'" for name, task in tasks.items() if task.get("reference")]
 
 
 def _folder_of_run(asked: dict[str, str]) -> Path | None:

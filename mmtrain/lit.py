@@ -38,7 +38,7 @@ from mmtrain.numerics import Cause, Skipped, Statistics, explain
 from mmtrain.sharding import clip, exchange_whole, norm_of, shard, without_exchange
 from mmtrain.step_look import Run, StepLook
 from mmtrain.step_rows import within_step
-from mmtrain.tasks.task import Remembers, Staged
+from mmtrain.tasks.task import Remembers, Staged, Tells
 from mmtrain.tuning import Tuning, held, rates_of, without_statistics
 from mmtrain.types import Attended, Batch, Exhibit
 
@@ -168,8 +168,9 @@ class LitModel(LightningModule):
             schedule.step()
             self.tell_skipped(skipped)
         self._samples += sum(len(batch) for batch in window) * world_size()
+        told = {name: task.told() for name, task in self.tasks.items() if isinstance(task, Tells)}
         if (self.global_step - 1) % self.log_every_n_steps == 0 or skipped is not None:
-            self._log_step(means, weights, norms | {"grad_norm": norm}, learning_rate)
+            self._log_step(means, weights, norms | {"grad_norm": norm}, learning_rate, _means_of(told))
 
     def _end_step(self, look: StepLook, means: Tensor) -> None:
         """The step was taken: those that keep something of it hear so."""
@@ -324,14 +325,19 @@ class LitModel(LightningModule):
         self._samples, self._clock = 0, time.perf_counter()
 
     def _log_step(
-        self, means: Tensor, weights: Sequence[float], norms: Mapping[str, Tensor], learning_rate: float
+        self,
+        means: Tensor,
+        weights: Sequence[float],
+        norms: Mapping[str, Tensor],
+        learning_rate: float,
+        told: Mapping[str, float],
     ) -> None:
         losses = dict(zip(self.tasks, means, strict=True))
         loss = _weighted(list(means), weights)
         rate = self._samples / (time.perf_counter() - self._clock)  # loading counts, validation does not
         self._restart_clock()
         values = {f"train/{name}/loss": value for name, value in losses.items()}
-        values |= {"lr": learning_rate, **norms, "train/loss": loss}
+        values |= {"lr": learning_rate, **norms, "train/loss": loss, **told}
         values |= {} if self.modality_balance is None else self.modality_balance.values()
         if not isinstance(self.balance, Fixed):
             values |= {f"balance/{n}": w for n, w in zip(self.tasks, weights, strict=True)} | self.balance.values()
@@ -554,6 +560,15 @@ def _weighted(losses: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """The weighted sum of scalars."""
     terms = [w * loss for w, loss in zip(weights, losses, strict=True)]
     return sum(terms[1:], terms[0])
+
+
+def _means_of(told: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> dict[str, float]:
+    """What tasks tell of a step, over all ranks; nothing where nothing was counted."""
+    parts = {f"train/{task}/{name}": pair for task, said in told.items() for name, pair in said.items()}
+    if not parts:
+        return {}
+    sums = total(torch.stack([torch.stack([part.double() for part in pair]) for pair in parts.values()]))
+    return {name: float(value / count) for name, (value, count) in zip(parts, sums, strict=True) if count > 0}
 
 
 def _decays(name: str, parameter: Tensor) -> bool:

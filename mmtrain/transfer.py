@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmtrain.errors import ConfigError
 from mmtrain.layers.pretrained import resized_grid, resized_line
+from mmtrain.tasks.task import Continues
 
 Names = Mapping[str, Sequence[str]]  # by "inputs.text" or "targets.label": the words or classes in their order
 
@@ -48,10 +49,11 @@ def take_weights(
     mine = module.state_dict()
     theirs = checkpoint["state_dict"]
     plain = {_bare(name): name for name in theirs}
+    former = _former_names(module, mine, plain)
     rows = _rows_by_name(module, names, checkpoint["mmtrain"].get("names", {}))
     found: dict[str, Found] = {}
     for name, weight in mine.items():
-        other = plain.get(_bare(name))
+        other = plain.get(former[name])
         if other is not None and (taken := _fitted(name, theirs[other], weight, rows, pictures)) is not None:
             found[name] = taken
     if not found:
@@ -60,7 +62,7 @@ def take_weights(
             f"    it was made by: {checkpoint['mmtrain']['command']}"
         )
     module.load_state_dict({n: f.weight for n, f in found.items()}, strict=False)
-    used = {plain[_bare(name)] for name in found}
+    used = {plain[former[name]] for name in found}
     table = Table(title=f"weights from {path}", title_justify="left", title_style="bold")
     for column in ("part", "taken", "resized", "new here", "not used", "why"):
         table.add_column(column, justify="left" if column in ("part", "why") else "right")
@@ -70,8 +72,25 @@ def take_weights(
         unused = [n for n in theirs if _part(n) == part and n not in used]
         changed = [f for f in own.values() if f.how]
         counts = [len(own) - len(changed), len(changed), len(new), len(unused)]
-        table.add_row(part, *map(str, counts), _why(mine, theirs, changed, new, unused))
+        if any(counts):  # not one whose weights another part took
+            table.add_row(part, *map(str, counts), _why(mine, theirs, changed, new, unused))
     return table
+
+
+def _former_names(module: nn.Module, mine: Mapping[str, Tensor], theirs: Collection[str]) -> dict[str, str]:
+    """By the name of a weight here, what it is called there: a task may go on from another one's weights."""
+    other = {
+        f"{name}.": f"{name.rpartition('.')[0]}.{part.continues}."
+        for name, part in module.named_modules()
+        if isinstance(part, Continues)
+    }
+    names = {}
+    for name in mine:
+        names[name] = _bare(name)
+        for here, there in other.items():
+            if name.startswith(here) and _bare(name) not in theirs:
+                names[name] = _bare(there + name.removeprefix(here))
+    return names
 
 
 def _fitted(

@@ -78,7 +78,8 @@ class Sample:
         keys: by modality, a hash of the content: two rows with one key have the same content there. A row can know
             the key of a content that it does not carry, such as a second caption of a picture that comes once.
         bad: rows that could not be read and whose place this one takes; in evaluation the row itself.
-        references: by name of a target of sentences, in evaluation: every sentence that is right.
+        references: by name of a target of sentences: every sentence that is right; in training only of a target
+            that keeps its sentences.
     """
 
     id: str = ""
@@ -134,7 +135,8 @@ class Batch:
         keys: by modality (B,), int64, equal where the content is equal; 0 where the row knows of none.
         draws: (B,), int64, what a task's random draws for a row follow from, whatever batch the row is in.
         bad: rows that could not be read, in the order in which they were met.
-        references: by name of a target of sentences, in evaluation, for each row every sentence that is right.
+        references: by name of a target of sentences, for each row every sentence that is right; in training only of
+            a target that keeps its sentences.
         step: what else is in its step; None where nobody said.
     """
 
@@ -259,6 +261,7 @@ class TokenTarget:
         pad: the id that fills a row up.
         start: the id that every sentence starts with.
         end: the id that every sentence ends with.
+        sentences: of each row of training that has some, those that are right; only of a target that keeps them.
     """
 
     names: list[str]
@@ -266,6 +269,12 @@ class TokenTarget:
     pad: int
     start: int
     end: int
+    sentences: list[list[str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PairTarget(TokenTarget):
+    """What the data knows of a sentence that is chosen and one that is rejected; targets are (B, 2, L)."""
 
 
 @dataclass(frozen=True)

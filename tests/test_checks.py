@@ -414,6 +414,15 @@ def test_what_only_the_training_was_told_is_left_out(tmp_path: Path) -> None:
     )
 
 
+def test_what_a_run_is_compared_with_is_kept(tmp_path: Path) -> None:
+    """Though it followed from `init_from`, which is left out."""
+    run = recorded(tmp_path / "run", ["task=[scst]", "init_from=a b.ckpt"])
+    record = {"overrides": ["task=[scst]", "init_from=a b.ckpt"], "task": {"scst": {"reference": "a b.ckpt"}}}
+    (run / "config.yaml").write_text(yaml.safe_dump(record))
+    given = ["mode=test", f"run_dir={run}"]
+    assert with_overrides_of_run(given) == (["task=[scst]", "task.scst.reference='a b.ckpt'", *given], [])
+
+
 @pytest.mark.parametrize("key", ["resume", "init_from"])
 def test_a_checkpoint_says_whose_run_it_is(run: Path, key: str) -> None:
     given = ["mode=test", f"{key}={run}/checkpoints/best.ckpt"]

@@ -124,7 +124,7 @@ class TrainSplit(Dataset[Sample]):
                 if isinstance(target, Illustrated):
                     target.check_media(value, media)
                 sample.targets[name] = value
-                if not train and isinstance(target, Referenced):
+                if isinstance(target, Referenced) and (not train or target.keep_sentences):
                     sample.references[name] = target.references(cell)
         return sample
 

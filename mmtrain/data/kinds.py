@@ -111,7 +111,13 @@ class TargetKind(Learned, Protocol):
 
 @runtime_checkable
 class Referenced(Protocol):
-    """A target of sentences, which what was written is compared with."""
+    """A target of sentences, which what was written is compared with.
+
+    Attributes:
+        keep_sentences: whether training samples bring them, too.
+    """
+
+    keep_sentences: bool
 
     def references(self, value: Any) -> list[str]:
         """Every sentence of a cell that is not empty, whole, in the spelling in which sentences are written out."""

@@ -1,5 +1,6 @@
 """A sentence to be generated, as token ids of a tokenizer of its own."""
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ class TextTarget:
     Args:
         text: how sentences are tokenized. Its algorithm must be wordpiece: the pieces of its bpe do not say where a
             word ends, so that what was generated could not be written out again. Its word dropout is never drawn.
+        keep_sentences: whether training samples bring all that is right, and the run folder that of all rows: what a
+            reward compares with.
     """
 
-    def __init__(self, *, text: TextInput) -> None:
+    def __init__(self, *, text: TextInput, keep_sentences: bool) -> None:
         if text.pretrained is not None:
             raise ValueError(
                 f"text.tokenizer = {text.pretrained}, but that of a target is trained on its sentences; set it to null"
@@ -31,18 +34,19 @@ class TextTarget:
                 "    set it to wordpiece"
             )
         self.text = text
-        self.recipe = f"sentence {text.recipe}"
+        self.keep_sentences = keep_sentences
+        self.recipe = f"{'kept ' if keep_sentences else ''}sentence {text.recipe}"
         self.known = TokenTarget(names=[], max_length=text.max_length, pad=0, start=0, end=0)
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
         """Train the tokenizer on the sentences of the training split; nothing when there are none."""
-        texts = [text for cell in cells if _is_there(cell) for text in texts_of(cell)]
-        if not texts:
+        filled = [cell for cell in cells if _is_there(cell)]
+        if not filled:
             return
-        self.text.fit(texts, folder)
-        self._learned()
+        self.text.fit([text for cell in filled for text in texts_of(cell)], folder)
+        self._learned([self._spelled(cell) for cell in filled] if self.keep_sentences else [])
 
-    def _learned(self) -> None:
+    def _learned(self, sentences: list[list[str]]) -> None:
         tokenizer = self.text.tokenizer
         self.known = TokenTarget(
             names=[tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())],
@@ -50,16 +54,19 @@ class TextTarget:
             pad=tokenizer.token_to_id("[PAD]"),
             start=tokenizer.token_to_id("[CLS]"),
             end=tokenizer.token_to_id("[SEP]"),
+            sentences=sentences,
         )
 
     def save(self, folder: Path, name: str) -> None:
-        """Write the tokenizer into a run folder."""
+        """Write the tokenizer, and the sentences that are kept, into a run folder."""
         self.text.save(folder, f"target_{name}")
+        if self.keep_sentences:
+            _file(folder, name).write_text(json.dumps(self.known.sentences), encoding="utf-8")
 
     def restore(self, folder: Path, name: str) -> None:
-        """Take the tokenizer of a run folder."""
+        """Take them from a run folder."""
         self.text.restore(folder, f"target_{name}")
-        self._learned()
+        self._learned(json.loads(_file(folder, name).read_text(encoding="utf-8")) if self.keep_sentences else [])
 
     def load(self, value: Any) -> Tensor | None:
         """Token ids (L,), int64, from [CLS] to [SEP]; None for an empty cell."""
@@ -74,6 +81,9 @@ class TextTarget:
 
     def references(self, value: Any) -> list[str]:
         """Every sentence of a cell: what its tokens would say if none were unknown and none cut off."""
+        return self._spelled(value)
+
+    def _spelled(self, value: Any) -> list[str]:
         from tokenizers import decoders
 
         tokenizer = self.text.tokenizer
@@ -90,6 +100,10 @@ class TextTarget:
             ids = ids[: ids.index(self.known.end)]
         marks = (self.known.pad, self.known.start)
         return decoders.WordPiece(cleanup=True).decode([self.known.names[i] for i in ids if i not in marks])
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"target_{name}_sentences.json"
 
 
 def _is_there(cell: Any) -> bool:

@@ -149,6 +149,8 @@ class Decoder(nn.Module):
         start = torch.full((len(rows), 1), self.known.start, device=rows.device)
         if not len(rows):
             return start[:, 1:]
+        if start.is_meta:  # without content they are as long as can be, see mmtrain/plan/watch.py
+            return start.expand(-1, self._longest(decoding))
         training = self.training
         self.eval()
         ids = self.model.generate(
@@ -161,12 +163,15 @@ class Decoder(nn.Module):
         self.train(training)
         return ids[:, 1:]
 
-    def _generation_config(self, decoding: Decoding) -> GenerationConfig:
+    def _longest(self, decoding: Decoding) -> int:
         longest = self.known.max_length - 1  # no position behind it was ever trained
+        return min(decoding.max_new_tokens or longest, longest)
+
+    def _generation_config(self, decoding: Decoding) -> GenerationConfig:
         known = self.known
         return generation_config(
             decoding,
-            max_new_tokens=min(decoding.max_new_tokens or longest, longest),
+            max_new_tokens=self._longest(decoding),
             never=self.never,
             start=known.start,
             end=known.end,

@@ -149,25 +149,37 @@ def cider_d(hypotheses: list[str], references: list[list[str]]) -> float:
 
     An n-gram that every row has weighs nothing; so a corpus of one row scores 0.
     """
-    grams = [[_grams(text) for text in right] for right in references]
-    documents = Counter(gram for right in grams for gram in {g for text in right for g in text})
-    weight = {gram: math.log(len(hypotheses) / number) for gram, number in documents.items()}
-    of_new = math.log(len(hypotheses))
+    cider = CiderD(references)
+    return sum(map(cider.score, hypotheses, references)) / len(hypotheses)
 
-    def weighed(counts: Counter[tuple[str, ...]]) -> Grams:
+
+class CiderD:
+    """CIDEr-D of one sentence at a time.
+
+    Args:
+        corpus: the right sentences of each row, by which n-grams are weighed.
+    """
+
+    def __init__(self, corpus: Sequence[Sequence[str]]) -> None:
+        documents = Counter(gram for right in corpus for gram in {g for text in right for g in _grams(text)})
+        self._weights = {gram: math.log(len(corpus) / number) for gram, number in documents.items()}
+        self._of_new = math.log(len(corpus))
+
+    def score(self, hypothesis: str, references: Sequence[str]) -> float:
+        """From 0 to 10."""
+        counts = _grams(hypothesis)
+        mine, length = self._weighed(counts), _length(counts)
+        total = 0.0
+        for other in map(_grams, references):
+            near = math.exp(-((length - _length(other)) ** 2) / (2 * _SIGMA**2))
+            total += 10 * near * _similarity(mine, self._weighed(other)) / len(references)
+        return total
+
+    def _weighed(self, counts: Counter[tuple[str, ...]]) -> Grams:
         parts: Grams = [{} for _ in range(_ORDERS)]
         for gram, number in counts.items():
-            parts[len(gram) - 1][gram] = number * weight.get(gram, of_new)
+            parts[len(gram) - 1][gram] = number * self._weights.get(gram, self._of_new)
         return parts
-
-    total = 0.0
-    for said, right in zip(hypotheses, grams, strict=True):
-        counts = _grams(said)
-        mine, length = weighed(counts), _length(counts)
-        for other in right:
-            near = math.exp(-((length - _length(other)) ** 2) / (2 * _SIGMA**2))
-            total += 10 * near * _similarity(mine, weighed(other)) / len(right)
-    return total / len(hypotheses)
 
 
 def _similarity(mine: Grams, other: Grams) -> float:

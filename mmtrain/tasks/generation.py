@@ -108,16 +108,12 @@ class Generation(nn.Module):
 
     def _ids(self, batch: Batch) -> Tensor:
         """(B, L), int64, L at least 2; padding in rows that do not count, so that there is always something to do."""
-        ids = batch.targets[self.targets[0]].masked_fill(~self._valid(batch).unsqueeze(1), self.known.pad)
-        return nn.functional.pad(ids, (0, max(2 - ids.shape[1], 0)), value=self.known.pad)
+        return only_of(self._valid(batch), batch.targets[self.targets[0]], self.known)
 
     def _wanted(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The tokens behind the start mark (B, L - 1) and which of them count: up to the end mark, that too."""
+        """The tokens behind the start mark (B, L - 1) and which of them count."""
         wanted = self._ids(batch)[:, 1:]
-        is_end = wanted == self.known.end
-        over = is_end.cumsum(dim=1) - is_end.long() > 0
-        counts = ~over & (is_end | (wanted != self.known.pad))  # some tokenizers pad with their end mark
-        return wanted, counts & self._valid(batch).unsqueeze(1)
+        return wanted, up_to_end(wanted, self.known) & self._valid(batch).unsqueeze(1)
 
     def count(self, batch: Batch) -> Tensor:
         """Tokens to write in labelled rows with something to read, end marks among them."""
@@ -144,15 +140,24 @@ class Generation(nn.Module):
         Raises:
             FloatingPointError: when a logit is not finite: it must not score.
         """
+        self._update_tokens(metrics, predictions, batch)
+        chosen = (self._valid(batch) & self._to_write(batch)).nonzero().squeeze(1)
+        self._update_sentences(metrics, self._write(predictions, batch, chosen), batch, chosen)
+
+    def _update_tokens(self, metrics: MetricCollection, predictions: Written, batch: Batch) -> None:
         wanted, counts = self._wanted(batch)
         logits = predictions.logits[counts]
         if not logits.isfinite().all():
             raise FloatingPointError(f"generation of {self.targets[0]}: a logit is not finite")
         metrics["tokens"].update(logits.argmax(dim=1), wanted[counts])
-        chosen = (self._valid(batch) & self._to_write(batch)).nonzero().squeeze(1)
+
+    def _update_sentences(self, metrics: MetricCollection, said: list[str], batch: Batch, chosen: Tensor) -> None:
+        metrics["sentences"].update(said, self._right(batch, chosen), batch.rows[chosen])
+
+    def _right(self, batch: Batch, chosen: Tensor) -> list[list[str]]:
+        """The sentences that are right for some rows."""
         right = batch.references.get(self.targets[0], [])  # none when no row of the batch has a sentence
-        references = [right[row] for row in chosen.tolist()]
-        metrics["sentences"].update(self._write(predictions, batch, chosen), references, batch.rows[chosen])
+        return [right[row] for row in chosen.tolist()]
 
     def _to_write(self, batch: Batch) -> Tensor:
         if self.stage == "test":
@@ -195,6 +200,19 @@ def _sentences(known: Any, target: str, decoding: Decoding) -> TokenTarget:
             f" set it to {longest}, or data.targets.{target}.text.max_length to {asked + 1}"
         )
     return known
+
+
+def only_of(valid: Tensor, ids: Tensor, known: TokenTarget) -> Tensor:
+    """Ids (B, L), int64, with padding in rows that are not valid (B,); L at least 2."""
+    ids = ids.masked_fill(~valid.unsqueeze(1), known.pad)
+    return nn.functional.pad(ids, (0, max(2 - ids.shape[1], 0)), value=known.pad)
+
+
+def up_to_end(ids: Tensor, known: TokenTarget) -> Tensor:
+    """Which of ids (..., L), int64, behind the start mark are a sentence's own: up to the end mark, that too."""
+    is_end = ids == known.end
+    over = is_end.cumsum(dim=-1) - is_end.long() > 0
+    return ~over & (is_end | (ids != known.pad))  # some tokenizers pad with their end mark
 
 
 def sentence(ids: list[int], known: TokenTarget) -> str:

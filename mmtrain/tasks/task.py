@@ -118,3 +118,26 @@ class Staged(Protocol):
     def start_evaluation(self, stage: str) -> None:
         """What comes is val or test."""
         ...
+
+
+@runtime_checkable
+class Tells(Protocol):
+    """A task that has more to log of a training step than its loss."""
+
+    def told(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """By name the sum and the count of what this rank's micro-batches said since it was last asked.
+
+        The names are always the same, on every rank.
+        """
+        ...
+
+
+@runtime_checkable
+class Continues(Protocol):
+    """A task that goes on from the weights of another one.
+
+    Attributes:
+        continues: name of the task whose weights, in the checkpoint of `init_from`, fit this one's.
+    """
+
+    continues: str

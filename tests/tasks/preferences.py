@@ -1,0 +1,104 @@
+"""Small models that go on from a captioning model, the rows that they learn from, and steps of theirs on real ranks."""
+
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mmtrain.distributed import total
+from mmtrain.layers.decoder import DecoderShape
+from mmtrain.model import MultimodalModel
+from mmtrain.tasks.dpo import Dpo
+from mmtrain.tasks.generation import Generation, sentence
+from mmtrain.tasks.grpo import Grpo
+from mmtrain.tasks.scst import Scst
+from mmtrain.types import Batch, Features, PairTarget, TokenTarget
+from tests.batches import DIM, gradients
+from tests.tasks.test_generation import IMAGE, KNOWN, NAMES, SENTENCES, TEXT, batch_of, decoding_of, make_model
+from tests.test_distributed import Step
+
+# of the rows of test_generation; the second and the fifth have none
+REJECTED: list[list[int]] = [[2, 6, 3], [], [2, 5, 3], [2, 5, 6, 3], [2, 3], [2, 7, 8, 5, 9, 3]]
+PAIRS = [0, 5]  # of which both are there, and a picture
+MARKS = {"max_length": 7, "pad": 0, "start": 2, "end": 3}
+PAIR = PairTarget(names=NAMES, **MARKS)
+KEPT = TokenTarget(names=NAMES, **MARKS, sentences=[[sentence(s, KNOWN)] for s in SENTENCES if s] + [["a run"]])
+KINDS: dict[str, Any] = {"dpo": Dpo, "scst": Scst, "grpo": Grpo}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "dpo": {"known_targets": {"caption": PAIR}, "beta": 0.2, "label_smoothing": 0.0},
+    "scst": {"known_targets": {"caption": KEPT}, "reward": "cider", "num_samples": 3},
+    "grpo": {"known_targets": {"caption": KEPT}, "reward": "rouge_l", "num_samples": 4, "kl_weight": 0.1},
+}
+
+
+def make_task(name: str, reference: nn.Module | None, **options: Any) -> Any:
+    shape = DecoderShape(dim=8, depth=1, num_heads=2, mlp_ratio=2.0, dropout=0.0, pretrained=None)
+    shared = {"dims": {"image": DIM}, "target": "caption", "reads": "image", "weight": 1.0, "continues": "captioning"}
+    shared |= {"decoder": shape, "decoding": decoding_of(), "generate_every": 1, "tokenize": "13a"}
+    return KINDS[name](reference=reference, **shared | OPTIONS[name] | options)
+
+
+def make_policy(name: str, *, moved: float = 0.0, **options: Any) -> MultimodalModel:
+    """In float64; its weights are those of the reference and `moved` times noise. Always the same."""
+    torch.manual_seed(3)
+    reference = make_model("image").requires_grad_(False)
+    task = make_task(name, reference, **options)
+    base = deepcopy(reference)
+    model = MultimodalModel(encoders=dict(base.encoders.items()), fusion=None, tasks={name: task}).double()
+    task.decoder = base.tasks["captioning"].decoder
+    for parameter in model.requires_grad_().parameters():
+        parameter.data += moved * torch.randn_like(parameter)
+    return model.train()
+
+
+def rows_for(name: str, rows: slice = slice(None)) -> Batch:
+    """The rows of test_generation with what the task learns from."""
+    batch = batch_of(IMAGE[rows], TEXT[rows], SENTENCES[rows], first=rows.start or 0)
+    if name != "dpo":
+        return batch
+    chosen = batch.targets["caption"]
+    sides = [
+        [s + [0] * (7 - len(s)) for s in (list(c), r)] for c, r in zip(chosen.tolist(), REJECTED[rows], strict=True)
+    ]
+    return replace(batch, targets={"caption": torch.tensor(sides)})
+
+
+def plain_log_probability(task: Any, decoder: Any, ids: list[int], read: Features, *, drawn: bool) -> Tensor:
+    """Of ids behind the start mark, a token at a time; of drawn ones under what can be drawn."""
+    found = torch.zeros((), dtype=torch.float64)
+    for place, token in enumerate(ids):
+        logits = decoder(torch.tensor([[2, *ids[:place]]]), read)[0, -1]
+        allowed = [i for i in range(len(NAMES)) if not drawn or i not in task.decoder.never]
+        found = found + logits[token] - logits[allowed].exp().sum().log()
+    return found
+
+
+def own_tokens(ids: list[int]) -> list[int]:
+    """Up to the end mark."""
+    return ids[: ids.index(3) + 1] if 3 in ids else ids
+
+
+def reference_of(task: Any) -> Generation:
+    return task.reference._task
+
+
+def step_on_rank(mine: int, name: str, parts: list[slice]) -> dict[str, Tensor]:
+    """Two steps of a rank's rows, because DDP complains of a parameter without a gradient at the second."""
+    model, batch = make_policy(name, moved=0.05), rows_for(name, parts[mine])
+    wrapped = DistributedDataParallel(Step(model))
+    counts = {n: total(task.count(batch)) for n, task in model.named_tasks().items()}
+    for _ in range(2):
+        model.zero_grad()
+        wrapped(batch, counts).backward()
+    return gradients(model)
+
+
+def step_alone(name: str) -> dict[str, Tensor]:
+    """The gradients of one process that sees all rows together."""
+    model = make_policy(name, moved=0.05)
+    ((loss, count),) = model.losses(rows_for(name)).values()
+    (loss / count).backward()
+    return gradients(model)
