@@ -158,6 +158,8 @@ def test_a_tensor_that_is_not_finite_is_named_inside_of_a_region() -> None:
 @pytest.mark.slow
 def test_machine_code_draws_and_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inductor, "force_disable_caches", True)
+    # setuptools, which the compiler asks, fails where another test has imported Python's own distutils before it
+    monkeypatch.setenv("SETUPTOOLS_USE_DISTUTILS", "stdlib")
     plain = MultimodalModel(encoders={"a": Drops()}, fusion=None, tasks={})
     for there in (True, False):
         if not there:
