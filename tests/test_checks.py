@@ -238,7 +238,8 @@ def test_what_others_read_is_missed_where_it_was_taken_out() -> None:
         "    take ~data.inputs.text away or set encoder.text.vocab_size=..."
     )
     alone = ["~data.inputs.text", "~encoder/text", "task=[classification]", "task.classification.reads=image"]
-    assert faults(*alone) == []
+    assert faults(*alone, "~encoder/dialogue") == []  # whose turns a text encoder reads
+    assert "encoder.dialogue.text" in faults(*alone)[0]
 
 
 # ----------------------------------------------------------------------- sweeps

@@ -39,6 +39,8 @@ class ChatTarget:
         ValueError: when a cell cannot hold that.
     """
 
+    keep_sentences = False  # a training sample brings none beside the one that it learns
+
     def __init__(
         self,
         *,
