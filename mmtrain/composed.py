@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-_COPY = re.compile(r"\$\{([\w.]+)\}")
+_COPY = re.compile(r"\$\{(oc\.select:)?([\w.]+)(?(1),[^{}]*|)\}")  # ${dim}; or ${oc.select:dim,64}, which can miss it
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,11 @@ class Composed:
     def root(self, key: str) -> str:
         """The key whose value this one repeats: `dim` for one that is ${dim}."""
         seen = {key}
-        while (copied := _COPY.fullmatch(str(self.raw.get(key)))) is not None and copied[1] not in seen:
-            key = copied[1]
+        while (copied := _COPY.fullmatch(str(self.raw.get(key)))) is not None:
+            optional, other = copied.groups()
+            if other in seen or (optional and other not in self.raw):
+                break
+            key = other
             seen.add(key)
         return key
 
@@ -89,7 +92,7 @@ class Composed:
         said = (source.get(key) for source in self.sources)
         value = next((value for found in said if found is not None for value in found), None)
         copied = _COPY.fullmatch(str(value))
-        return value if copied is None else self.default(copied[1])
+        return value if copied is None else self.default(copied[2])
 
     def parts(self) -> Iterator[tuple[str, Any]]:
         """Every node that becomes an object, with its key."""

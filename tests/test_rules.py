@@ -348,6 +348,12 @@ def test_corruptions_are_known_and_so_is_how_much() -> None:
     ]
 
 
+def test_a_wrong_number_is_said_once_though_another_part_goes_by_it() -> None:
+    assert [fault.splitlines()[0] for fault in faults("data.inputs.text.max_length=0")] == [
+        "data.inputs.text.max_length = 0 is out of range (override data.inputs.text.max_length=0)"
+    ]
+
+
 def test_every_rule_has_its_bad_cases() -> None:
     assert BAD.keys() == {rule.__name__ for rule in RULES}
 
