@@ -3,6 +3,7 @@
 import datetime
 import traceback
 from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +15,7 @@ from torch import multiprocessing
 SECONDS = 60  # a collective that waits longer is a hang
 PRELOADED = [
     "pytest",
+    "mmtrain.command",
     "mmtrain.run",
     "tests.runs",
     *(
@@ -33,17 +35,21 @@ PRELOADED = [
 ]
 
 
+def forking() -> ForkServerContext:
+    """What starts processes that are forked from a server, which has imported torch and the model once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
 def on_ranks(world_size: int, work: Callable[..., Any], *args: Any, seconds: float = 2 * SECONDS) -> list[Any]:
     """Run `work(rank, *args)` in every process of a group; what each gave, by rank. It may take so many seconds.
 
-    `work` is a function of a module that imports nothing slow. The processes are forked from a server that has imported
-    torch and the model once, because a fresh interpreter takes seconds to.
+    `work` is a function of a module that imports nothing slow.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
     with TemporaryDirectory() as folder:
         processes = [
-            context.Process(target=_enter, args=(rank, world_size, folder, work, args), daemon=True)
+            forking().Process(target=_enter, args=(rank, world_size, folder, work, args), daemon=True)
             for rank in range(world_size)
         ]
         for process in processes:

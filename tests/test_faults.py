@@ -95,7 +95,7 @@ def test_a_full_disk_is_no_traceback(
     with monkeypatch.context() as patched:
         patched.setattr(CSVMetrics, "log_metrics", full)
         patched.setattr(run_module, "write_report", full)
-        assert run_tiny(tables, tmp_path / "run") == 1
+        assert run_tiny(tables, tmp_path / "run", report=True) == 1
     said = capsys.readouterr().err
     assert f"run_dir = {tmp_path / 'run'}: No space left on device; checkpoints that stand there are whole" in said
     assert "summary.json and report.html cannot be written" in said and "Traceback" not in said

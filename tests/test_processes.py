@@ -13,9 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.commands import run_command, start_command
+from tests.ranks import on_ranks
+from tests.runs import PLAIN, RANKS, as_torchrun_starts, run_tiny, weights_of
 from tests.tiny import TINY_MODEL, make_tables
 
 ROOT = Path(__file__).resolve().parent.parent
+TASKS = "task=[contrastive,classification]"
 
 pytestmark = pytest.mark.slow
 
@@ -25,15 +29,14 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tables(tmp_path_factory.mktemp("processes") / "data")
 
 
-def command(tables: Path, folder: Path, *overrides: str) -> list[str]:
+def arguments(tables: Path, folder: Path, *overrides: str) -> list[str]:
     asked = [o.split("=")[0] for o in overrides]
     tiny = [o for o in TINY_MODEL if o.split("=")[0] not in asked]  # no key twice: that is a fault
-    given = ["data=files", f"data.root={tables}", f"run_dir={folder}", *tiny, *overrides]
-    return [sys.executable, str(ROOT / "train.py"), *given]
+    return ["data=files", f"data.root={tables}", f"run_dir={folder}", *tiny, *overrides]
 
 
 def train(tables: Path, folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(tables, folder, *overrides), capture_output=True, text=True, timeout=300, check=False)
+    return run_command(*arguments(tables, folder, *overrides))
 
 
 def figures(folder: Path) -> dict[str, dict[str, float]]:
@@ -55,43 +58,36 @@ def test_two_processes_train_and_test_as_one(eval_batch_size: int, tables: Path,
         assert with_one[name]["value"] == pytest.approx(entry["value"], abs=1e-6), name
 
 
-RANKS = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
-
-
-@pytest.mark.parametrize(
-    "tuning",
-    [
-        ["trainer.gradient_cache=true"],
-        ["encoder.image.freeze_until=4", "encoder.text.lr_scale=0.5"],
-        ["modality_balance=ogm_ge"],
-        ["modality_balance=gradient_blend"],
+TUNINGS = {
+    "cache": [
+        "task=[contrastive,matching,masked_text,classification]",
+        "trainer.gradient_cache=true",
+        "trainer.accumulate_grad_batches=2",
     ],
-)
-def test_two_processes_take_the_steps_of_one(tuning: list[str], tables: Path, tmp_path: Path) -> None:
+    "tuning": [TASKS, "encoder.image.freeze_until=4", "encoder.text.lr_scale=0.5"],
+    "ogm_ge": [TASKS, "modality_balance=ogm_ge"],
+    "gradient_blend": [TASKS, "modality_balance=gradient_blend"],
+}
+
+
+def runs_of_rank(rank: int, tables: Path, folder: Path) -> None:
+    as_torchrun_starts(rank)
+    for name, tuning in TUNINGS.items():
+        assert run_tiny(tables, folder / name / "two", *PLAIN, *tuning, *RANKS) == 0, name
+
+
+def test_two_processes_take_the_steps_of_one(tables: Path, tmp_path: Path) -> None:
     """One global batch, no dropout: the weights after an epoch agree, whatever the number of processes.
 
     With a gradient cache also where each process takes its part in two micro-batches.
     """
-    cached = "trainer.gradient_cache=true" in tuning
-    tasks = "contrastive,matching,masked_text,classification" if cached else "contrastive,classification"
-    plain = [f"task=[{tasks}]", "encoder.text.dropout=0", "fusion.dropout=0", "trainer.max_epochs=1"]
-    plain += [
-        "encoder.image.drop_path=0",
-        "encoder.image.dropout=0",
-        "task.classification.dropout=0",
-        "optimizer.lr=1e-3",
-        "optimizer.eps=1e-3",
-        *tuning,
-    ]
-    assert train(tables, tmp_path / "one", *plain).returncode == 0
-    parts = ["trainer.accumulate_grad_batches=2"] if cached else []
-    assert train(tables, tmp_path / "two", *plain, *RANKS, *parts).returncode == 0
-    one, two = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for name in ("one", "two")
-    )
-    for name, weight in one.items():
-        torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=1e-5, msg=name)
+    on_ranks(2, runs_of_rank, tables, tmp_path, seconds=300)
+    for name, tuning in TUNINGS.items():
+        whole = [word for word in tuning if not word.startswith("trainer.accumulate")]
+        assert run_tiny(tables, tmp_path / name / "one", *PLAIN, *whole) == 0
+        one, two = weights_of(tmp_path / name / "one"), weights_of(tmp_path / name / "two")
+        for part, weight in one.items():
+            torch.testing.assert_close(two[part], weight, rtol=1e-4, atol=1e-5, msg=f"{name} {part}")
 
 
 @pytest.mark.parametrize(("ranks", "to_all"), [([], False), (RANKS, False), (["data.num_workers=1"], True)])
@@ -100,13 +96,15 @@ def test_sigterm_leaves_a_checkpoint_to_go_on_from(
 ) -> None:
     """A cluster sends it to every process of a job: workers go on until the step is done."""
     folder = tmp_path / "run"
-    words = command(tables, folder, *ranks, "trainer.max_epochs=2000")
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, start_new_session=True)
+    words = arguments(tables, folder, *ranks, "trainer.max_epochs=2000")
+    process = start_command(*words, new_session=True)
+    assert process.pid is not None
     deadline = time.monotonic() + 200
     while len(_steps(folder)) < 9 and time.monotonic() < deadline:
         time.sleep(0.1)
     os.kill(-process.pid if to_all else process.pid, signal.SIGTERM)
-    assert process.wait(timeout=60) == 143
+    process.join(60)
+    assert process.exitcode == 143
     stopped_at = _steps(folder)[-1]
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == stopped_at
     assert json.loads((folder / "summary.json").read_text())["status"] == "stopped"
@@ -115,13 +113,15 @@ def test_sigterm_leaves_a_checkpoint_to_go_on_from(
     assert more.returncode == 0, more.stderr
     assert f"going on at step {stopped_at}" in more.stdout
     assert _steps(folder) == list(range(1, stopped_at + 4))
+    assert (folder / "report.html").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_when_one_of_several_workers_dies_the_run_ends_and_leaves_none(tables: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    words = command(tables, folder, "data.num_workers=2", "trainer.max_epochs=2000")
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    words = arguments(tables, folder, "data.num_workers=2", "trainer.max_epochs=2000")
+    start = [sys.executable, str(ROOT / "train.py")]
+    process = subprocess.Popen([*start, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 200
     while len(_steps(folder)) < 9 and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import run_command
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FEW_STEPS = [
@@ -46,14 +48,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(home: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """`python train.py` with that."""
     environment = os.environ | {"MMTRAIN_CACHE": str(home / "cache"), "PYTHONPATH": str(ROOT)}
     set_later = [
         {word.partition("=")[0] for word in command[place + 1 :] if "=" in word} for place in range(len(command))
     ]
     command = tuple(w for w, later in zip(command, set_later, strict=True) if w.partition("=")[0] not in later)
-    return subprocess.run(
-        [sys.executable, *command], cwd=home, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    return run_command(*command, cwd=home, env=environment)
 
 
 def test_there_are_commands_to_run() -> None:
@@ -67,7 +68,7 @@ def test_every_command_runs(home: Path) -> None:
     """In their order, because some go on with what others left."""
     for arguments in commands():
         is_run = not any(a in ("--help", "--cfg") or a.startswith(("mode=", "resume=")) for a in arguments)
-        done = run(home, str(ROOT / "train.py"), *arguments, *(SMALL if is_run or "resume=auto" in arguments else []))
+        done = run(home, *arguments, *(SMALL if is_run or "resume=auto" in arguments else []))
         assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stderr}"
     assert (home / "outputs/mine/predictions.jsonl").is_file()
     assert (home / "outputs/mine/report.html").is_file()
@@ -75,7 +76,7 @@ def test_every_command_runs(home: Path) -> None:
 
 def test_the_misspelling_is_explained_as_it_says(home: Path) -> None:
     block = next(b for b in blocks() if b.startswith("$ python train.py encoder=vitt"))
-    done = run(home, str(ROOT / "train.py"), "encoder=vitt")
+    done = run(home, "encoder=vitt")
     assert done.returncode == 2
     assert done.stderr.strip() == "\n".join(block.strip().splitlines()[1:])
 
@@ -94,7 +95,7 @@ def test_the_table_of_ones_own_trains_with_gaps(home: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
         Image.new("RGB", (20, 20), "red").save(root / name)
     command = next(b for b in blocks() if b.startswith("python train.py data=files"))
-    done = run(home, str(ROOT / "train.py"), *shlex.split(command)[2:], *SMALL)
+    done = run(home, *shlex.split(command)[2:], *SMALL)
     assert done.returncode == 0, done.stderr
 
 
@@ -107,14 +108,14 @@ def test_a_lone_table_with_names_of_its_own_trains(home: Path) -> None:
     for n in range(20):
         Image.new("RGB", (30, 20), "red" if n % 2 else "blue").save(home / "photos" / f"{n}.png")
     command = next(b for b in blocks() if b.startswith("python train.py data=files data.root=photos"))
-    done = run(home, str(ROOT / "train.py"), *shlex.split(command)[2:], *SMALL)
+    done = run(home, *shlex.split(command)[2:], *SMALL)
     assert done.returncode == 0, done.stderr
     assert "classification/accuracy" in done.stdout
 
 
-def test_the_python_of_the_readme_runs(home: Path) -> None:
+def test_the_python_of_the_readme_runs() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     shapes = re.findall(r"print\(.*\)  # (.*)", code)
-    done = run(home, "-c", code)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == shapes

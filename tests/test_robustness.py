@@ -35,7 +35,7 @@ def test_corruptions_and_groups_are_judged_beside_the_clean_split(
     assert run_tiny(tables, done, *TASKS, "mode=test") == 0
     before, logged = json.loads((done / "summary.json").read_text())["test"], rows_of(done)
     asked = ["test.corruptions=[noise,typos,missing]", "test.severities=[1,5]", "test.by=label"]
-    assert run_tiny(tables, done, *TASKS, "mode=test", *asked) == 0
+    assert run_tiny(tables, done, *TASKS, "mode=test", *asked, report=True) == 0
     summary = json.loads((done / "summary.json").read_text())
     assert summary["test"] == before
     assert rows_of(done) == logged

@@ -21,7 +21,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def calm(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("calm") / "run"
-    assert run_tiny(tables, folder) == 0
+    assert run_tiny(tables, folder, report=True) == 0
     return folder
 
 
@@ -60,17 +60,21 @@ def test_workers_change_nothing(calm: Path, tables: Path, tmp_path: Path) -> Non
     assert_same_run(calm, tmp_path / "run")
 
 
-@pytest.mark.parametrize("step", [1, 4, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 1, 2 * STEPS_PER_EPOCH])
-@pytest.mark.parametrize("options", [[], ["callbacks=[]", "trainer.accumulate_grad_batches=2"]])
-def test_stopped_and_resumed_is_as_never_stopped(
-    step: int, options: list[str], calm: Path, tables: Path, tmp_path: Path
-) -> None:
-    if options:
-        calm = tmp_path / "calm"
-        run_tiny(tables, calm, *options)
-    stop_and_resume(step, tables, tmp_path / "run", *options)
-    assert (tmp_path / "run" / "report.html").exists()
+STEPS = [1, 4, STEPS_PER_EPOCH, STEPS_PER_EPOCH + 1, 2 * STEPS_PER_EPOCH]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_stopped_and_resumed_is_as_never_stopped(step: int, calm: Path, tables: Path, tmp_path: Path) -> None:
+    stop_and_resume(step, tables, tmp_path / "run")
     assert_same_run(calm, tmp_path / "run")
+
+
+def test_stopped_and_resumed_with_steps_of_two_parts_and_without_averages(tables: Path, tmp_path: Path) -> None:
+    options = ["callbacks=[]", "trainer.accumulate_grad_batches=2"]
+    run_tiny(tables, tmp_path / "calm", *options)
+    for step in STEPS:
+        stop_and_resume(step, tables, tmp_path / str(step), *options)
+        assert_same_run(tmp_path / "calm", tmp_path / str(step))
 
 
 def test_what_tasks_and_queues_keep_goes_on_too(tables: Path, tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 import doctest
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from mmtrain import slurm
 from mmtrain.checks import faults_of
 from mmtrain.command import config_dir
+from tests.commands import start_command
 from tests.tiny import TINY_MODEL, make_tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,18 +78,17 @@ def test_two_tasks_are_one_run(tmp_path: Path) -> None:
     """As srun would start them, on one machine."""
     tables = make_tables(tmp_path / "tables")
     own = ["data=files", f"data.root={tables}", *TINY_MODEL, f"run_dir={tmp_path / 'run'}"]
-    command = [sys.executable, str(ROOT / "train.py"), "trainer=slurm", "trainer.accelerator=cpu", *own]
-    command += ["trainer.precision=32", "trainer.deterministic=true"]
-    both = []
+    asked = ["trainer=slurm", "trainer.accelerator=cpu", "trainer.precision=32", "trainer.deterministic=true"]
+    both, files = [], [tmp_path / str(number) for number in range(2)]
     for number in range(2):
         told = TASK | {"SLURM_PROCID": str(number), "SLURM_LOCALID": str(number), "SLURM_NODEID": "0"}
         told |= {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NODELIST": "127.0.0.1"}
         told |= {"SLURM_NODELIST": "127.0.0.1", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": str(os.getpid())}
         environment = os.environ | told | {"OMP_NUM_THREADS": "1"}
-        both.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        )
-    said = [process.communicate(timeout=240)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+        both.append(start_command(*asked, *own, env=environment, stdout=files[number]))
+    for process in both:
+        process.join(240)
+    assert [process.exitcode for process in both] == [0, 0]
+    said = [file.read_text() for file in files]
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "done"
     assert "report: " in said[0] and "report: " not in said[1]

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mmtrain.sweep import Asked, folders_of, held, is_held, passed_over
+from tests.commands import run_command, start_command
 from tests.tiny import TINY_MODEL, make_tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -102,7 +102,7 @@ def test_runs_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
 
 def sweep(tables: Path, folder: Path, *more: str) -> list[str]:
     own = ["data=files", f"data.root={tables}", *TINY_MODEL, "task=[classification]", "data.num_workers=0"]
-    return [sys.executable, str(ROOT / "train.py"), "-m", *own, f"run_dir={folder}", *more]
+    return ["-m", *own, f"run_dir={folder}", *more]
 
 
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}  # joblib gives its runs a share of the cores
@@ -127,24 +127,27 @@ def test_a_killed_sweep_goes_on_also_by_two_processes(tables: Path, tmp_path: Pa
     """And comes to the table of one that was not, by joblib."""
     calm, broken = tmp_path / "calm", tmp_path / "broken"
     at_once = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    subprocess.run(sweep(tables, calm, *GRID, *at_once), check=True, capture_output=True, env=ONE_THREAD)
-    with subprocess.Popen(sweep(tables, broken, *GRID), stdout=subprocess.DEVNULL, env=ONE_THREAD) as process:
-        deadline = time.monotonic() + 120
-        while not (broken / "1" / "checkpoints" / "last.ckpt").exists():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
+    assert run_command(*sweep(tables, calm, *GRID, *at_once), env=ONE_THREAD).returncode == 0
+    process = start_command(*sweep(tables, broken, *GRID), env=ONE_THREAD)
+    deadline = time.monotonic() + 120
+    while not (broken / "1" / "checkpoints" / "last.ckpt").exists():
+        assert process.is_alive() and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.join()
     assert [status(broken / str(n)) for n in range(2)] == [0, None]
     before = (broken / "0" / "summary.json").stat().st_mtime_ns
-    again = {"stdout": subprocess.PIPE, "text": True, "env": ONE_THREAD}
-    both = [subprocess.Popen(sweep(tables, broken, *GRID), **again) for _ in range(2)]
-    said = "".join(process.communicate(timeout=240)[0] for process in both)
-    assert [process.returncode for process in both] == [0, 0]
+    files = [tmp_path / "one", tmp_path / "other"]
+    both = [start_command(*sweep(tables, broken, *GRID), env=ONE_THREAD, stdout=file) for file in files]
+    for process in both:
+        process.join(240)
+    assert [process.exitcode for process in both] == [0, 0]
+    said = "".join(file.read_text() for file in files)
     assert said.count("going on at step") == 1, "the run that was half done"
     wrote = [line for line in said.splitlines() if line.startswith("writing to ")]
     assert sorted(line.rpartition("/")[2] for line in wrote) == ["2", "3"], "each once"
     assert before == (broken / "0" / "summary.json").stat().st_mtime_ns
-    subprocess.run(sweep(tables, broken, *GRID), check=True, **again)  # nothing is left to do
+    assert run_command(*sweep(tables, broken, *GRID), env=ONE_THREAD).returncode == 0, "nothing is left to do"
     assert rows(calm) == rows(broken) and len(rows(calm)) == 4
     assert {row["status"] for row in rows(calm).values()} == {"done"}
     page = (broken / "sweep.html").read_text()
@@ -157,7 +160,7 @@ def test_the_worst_run_is_the_exit_status(launcher: str, tables: Path, tmp_path:
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "summary.json").write_text("{}")  # of a run that nobody knows
     command = sweep(tables, tmp_path, "fusion=concat,sum", "trainer.max_steps=2", f"hydra/launcher={launcher}")
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = run_command(*command, env=ONE_THREAD)
     assert done.returncode == 2 and "already holds a run" in done.stderr
     assert [status(tmp_path / str(n)) for n in range(2)] == [2, 0]
 
@@ -168,10 +171,10 @@ def test_optuna_prunes_and_goes_on(tables: Path, tmp_path: Path) -> None:
         *("~hydra.sweeper.pruner.n_startup_trials", "~hydra.sweeper.pruner.n_warmup_steps"),
     ]
     command = sweep(tables, tmp_path, "sweep=optimizer", "fusion=concat,sum", "resume=auto", *pruner)
-    subprocess.run([*command, "hydra.sweeper.n_trials=1"], check=True, capture_output=True, env=ONE_THREAD)
+    assert run_command(*command, "hydra.sweeper.n_trials=1", env=ONE_THREAD).returncode == 0
     (first,) = rows(tmp_path).values()
-    command.append("hydra.sweeper.n_trials=3")
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=ONE_THREAD)
+    done = run_command(*command, "hydra.sweeper.n_trials=3", env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr
     found = rows(tmp_path)
     assert found["0"]["value"] == first["value"] and len(found) == 3 and "Traceback" not in done.stderr
     pruned = [name for name, row in found.items() if row["status"] == "pruned"]
