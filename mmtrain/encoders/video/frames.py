@@ -147,11 +147,15 @@ class GridPool(nn.Module):
         tokens, grid = features.tokens, self.grid
         num_frames, count, dim = tokens.shape
         side = math.isqrt(count)
-        if side * side != count or side % grid:
-            what = f"a map of {side} x {side}" if side * side == count else "no square map"
+        if side * side != count:
             raise ValueError(
-                f"grid = {grid}, but a frame is {count} tokens, {what};"
-                f" set it to 1, or to {'a divisor of the side' if side * side == count else 'take encoder/image=cnn'}"
+                f"grid = {grid}, but a frame is {count} tokens, no square map;"
+                " set it to 1, or take an image encoder without a class token, such as cnn"
+            )
+        if side % grid:
+            raise ValueError(
+                f"grid = {grid}, but a frame is {count} tokens, a map of {side} x {side};"
+                f" set it to one of {', '.join(str(n) for n in range(1, side + 1) if side % n == 0)}"
             )
         cells = tokens.view(num_frames, grid, side // grid, grid, side // grid, dim).mean(dim=(2, 4))
         return cells.flatten(1)  # (N, grid, grid, D) -> (N, grid * grid * D)
