@@ -268,6 +268,8 @@ class Composer:
             many = key not in self.compose([]).hydra.runtime.choices
             mend = f"write ~{key} to leave it out" if key not in NEEDED else f"choose one with {key}=NAME"
             mend = f"write {key}=[] to choose none" if many else mend
+            if override == f"~{key}" and "/" in key:  # a recipe chooses what is inside it
+                mend = f"write ~{key.replace('/', '.')} to leave it out"
             what = "cannot be taken out so" if override.startswith("~") else f"{value} is not an option"
             return f"{override}: {what}\n    {mend}. {held}"
         unknown = [v for v in (v.strip() for v in value.strip("[]").split(",")) if v not in options]

@@ -63,7 +63,8 @@ MEANT: Mapping[str, Mapping[str, str]] = {
 RANGES: Mapping[str, tuple[float, float | None]] = {
     **dict.fromkeys(("dim", "hidden_dim", "embed_dim", "num_heads", "image_size", "patch_size", "size"), (1, None)),
     **dict.fromkeys(
-        ("chunk", "num_mels", "patch_mels", "patch_frames", "num_tokens", "num_frames", "sample_rate"), (1, None)
+        ("chunk", "num_mels", "patch_mels", "patch_frames", "num_tokens", "num_frames", "grid", "sample_rate"),
+        (1, None),
     ),
     **dict.fromkeys(
         ("batch_size", "eval_batch_size", "accumulate_grad_batches", "log_every_n_steps", "every_n_steps"), (1, None)

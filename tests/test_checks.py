@@ -110,6 +110,12 @@ def test_a_group_is_given_an_option(override: str, fault: str) -> None:
     assert found.startswith(f"{override}: {fault}")
 
 
+def test_an_encoder_whose_inside_a_recipe_chooses_is_left_out_as_a_key() -> None:
+    (fault,) = faults("experiment=moving_qa", "~encoder/video")
+    assert fault.startswith("~encoder/video: cannot be taken out so\n    write ~encoder.video to leave it out. It has ")
+    assert faults("experiment=moving_qa", "~encoder.video") == []
+
+
 def test_what_is_no_override_is_said_before_anything_is_composed() -> None:
     wrong = ["=3", "foo", "a b=3", "trainer.max_epochs", ""]
     mend = "write key=value, such as trainer.max_epochs=3, and quote what holds spaces or brackets"

@@ -2,7 +2,8 @@
 
 After ImageNet-C (1903.12261), but on what the model sees: pixels at its size, the waveform at its rate, the sentence
 before it is tokenized. Every draw follows from (seed, row) and what is done, not from the severity: a row that loses
-its caption at severity 2 has lost it at 3, too. The content keys stay those of the clean row.
+its caption at severity 2 has lost it at 3, too. All frames of a film, and all pictures of a row, are blurred and
+cropped alike; noise is drawn for each. The content keys stay those of the clean row.
 """
 
 import math
@@ -20,15 +21,17 @@ from mmtrain.data.dataset import EvalSplit
 from mmtrain.data.image import ImageInput
 from mmtrain.data.order import mix
 from mmtrain.data.text import texts_of
+from mmtrain.data.video import VideoInput
 from mmtrain.types import Sample
 
 SEVERITIES = (1, 2, 3, 4, 5)
 ANY = "any"
+SEEN = ("image", "images", "video")
 # What is done at each severity, by the kind of the modality
 LEVELS: Mapping[tuple[str, str], tuple[float, ...]] = {
-    ("noise", "image"): (0.04, 0.08, 0.12, 0.18, 0.26),  # standard deviation, of pixels in 0..1
-    ("blur", "image"): (0.008, 0.015, 0.025, 0.04, 0.06),  # standard deviation, of the picture's side
-    ("crop", "image"): (0.9, 0.75, 0.5, 0.35, 0.2),  # share of the area that is left
+    **{("noise", kind): (0.04, 0.08, 0.12, 0.18, 0.26) for kind in SEEN},  # standard deviation, of pixels in 0..1
+    **{("blur", kind): (0.008, 0.015, 0.025, 0.04, 0.06) for kind in SEEN},  # standard deviation, of the side
+    **{("crop", kind): (0.9, 0.75, 0.5, 0.35, 0.2) for kind in SEEN},  # share of the area that is left
     ("noise", "audio"): (30.0, 20.0, 10.0, 5.0, 0.0),  # decibels of the sound above white noise
     ("typos", "text"): (0.02, 0.05, 0.1, 0.2, 0.3),  # share of the letters that are wrong
     ("missing", ANY): (0.1, 0.25, 0.5, 0.75, 1.0),  # share of the rows without it
@@ -110,26 +113,26 @@ class CorruptedSplit(EvalSplit):
             return
         change = CHANGES[name, self.reader.kind]
         value = sample.inputs[modality]
-        if isinstance(self.reader, ImageInput):
+        if isinstance(self.reader, ImageInput | VideoInput):
             pixels = self.reader.normalize.undone(value)
             sample.inputs[modality] = self.reader.normalize.of_floats(change(pixels, self.level, draws).clamp(0, 1))
         else:
             sample.inputs[modality] = change(value, self.level, draws)
 
 
-def noisy_picture(pixels: Tensor, level: float, draws: torch.Generator) -> Tensor:
-    """Pixels (3, H, W) with Gaussian noise of that standard deviation."""
+def noisy_pixels(pixels: Tensor, level: float, draws: torch.Generator) -> Tensor:
+    """Pixels (..., 3, H, W) with Gaussian noise of that standard deviation."""
     return pixels + level * torch.randn(pixels.shape, generator=draws)
 
 
 def blurred(pixels: Tensor, level: float, draws: torch.Generator) -> Tensor:
-    """Pixels (3, H, W) under a Gaussian whose standard deviation is that share of the side."""
+    """Pixels (..., 3, H, W) under a Gaussian whose standard deviation is that share of the side."""
     sigma = level * pixels.shape[-1]
     return F.gaussian_blur(pixels, [2 * math.ceil(3 * sigma) + 1] * 2, [sigma] * 2)
 
 
 def cropped(pixels: Tensor, level: float, draws: torch.Generator) -> Tensor:
-    """A box of that share of the area, somewhere in the picture (3, H, W), at its size."""
+    """A box of that share of the area, somewhere in pixels (..., 3, H, W), at its size."""
     height, width = pixels.shape[-2:]
     tall, wide = (max(1, round(side * math.sqrt(level))) for side in (height, width))
     down, right = torch.rand(2, generator=draws).tolist()
@@ -166,8 +169,8 @@ def mistyped(text: str, level: float, draws: torch.Generator) -> str:
 
 
 CHANGES: Mapping[tuple[str, str], Callable[[Tensor, float, torch.Generator], Tensor]] = {
-    ("noise", "image"): noisy_picture,
-    ("blur", "image"): blurred,
-    ("crop", "image"): cropped,
+    **{("noise", kind): noisy_pixels for kind in SEEN},
+    **{("blur", kind): blurred for kind in SEEN},
+    **{("crop", kind): cropped for kind in SEEN},
     ("noise", "audio"): noisy_sound,
 }

@@ -83,7 +83,7 @@ class VideoInput:
             background=background,
             max_pixels=max_pixels,
         )
-        normalize = Normalize(mean, std)
+        self.normalize = Normalize(mean, std)
         train: list[Any] = []
         if rotate > 0:
             train.append(v2.RandomRotation(rotate, interpolation=v2.InterpolationMode.BILINEAR, fill=list(background)))
@@ -95,8 +95,8 @@ class VideoInput:
             train.append(v2.RandomHorizontalFlip(flip))
         if color_jitter > 0:
             train.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
-        self._train = v2.Compose([*train, normalize])
-        self._eval = v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size), normalize])
+        self._train = v2.Compose([*train, self.normalize])
+        self._eval = v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size), self.normalize])
 
     def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int] | None:
         """The frames (F, 3, size, size), float32, F <= num_frames, and the key; None for a file with sound only.

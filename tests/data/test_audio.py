@@ -1,5 +1,6 @@
 """Sound columns: every way to write a sound, random pieces and masks that follow from the seed alone."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmtrain.build import build_data, compose
 from mmtrain.data.audio import AudioInput
 from mmtrain.data.image import key_of
 from mmtrain.data.kinds import InputKind
@@ -100,6 +102,19 @@ def test_a_film_gives_its_sound_and_a_silent_one_none(tmp_path: Path) -> None:
     # The film is longer than its sound, and a piece of the film's length can lie where there is none.
     assert len(loaded(audio_input(max_seconds=0.5), "loud.mp4", tmp_path)) == 8000
     assert audio_input().load("silent.mp4", tmp_path, seed=0, train=False) is None
+
+
+def test_one_column_of_films_is_read_as_films_and_as_their_sound(tmp_path: Path) -> None:
+    write_film(tmp_path / "loud.mp4", 10, sound=tone(0.4, 16000))
+    write_film(tmp_path / "silent.mp4", 10)
+    rows = [json.dumps({"video": f"{name}.mp4", "label": name}) for name in ("loud", "silent")]
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(rows))
+    asked = ["data=files", f"data.root={tmp_path}", "data.columns.audio=video", "data.batch_size=1"]
+    data = build_data(compose(asked))
+    data.read(tmp_path / "run", training=True)
+    split = data.split("val")
+    assert [set(split[(0, row)].inputs) for row in (0, 1)] == [{"video", "audio"}, {"video"}]
 
 
 @pytest.mark.parametrize("knob", [{"noise": 0.5}, {"time_mask": 0.5}, {"freq_mask": 0.5}])

@@ -1,10 +1,12 @@
 """Corruptions: the same for one (seed, row), more at a higher severity, and no other modality is touched."""
 
+import json
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from mmtrain.build import build_data, compose
 from mmtrain.data.chosen import Chosen, groups_of
@@ -70,6 +72,33 @@ def test_a_picture_changes_more_and_more_and_nothing_else_does(split: EvalSplit,
         distances.append(distance)
     assert distances[-1] > distances[0]
     assert all(more > 0.9 * less for less, more in pairwise(distances))  # small crops are about equally far away
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> EvalSplit:
+    """Four equal frames a row."""
+    root = tmp_path_factory.mktemp("films")
+    Image.effect_noise((20, 20), 60).convert("RGB").save(root / "0.png")
+    for name in ROWS:
+        rows = [json.dumps({"video": ["0.png"] * 4, "label": label}) for label in ("up", "down", "up")]
+        (root / f"{name}.jsonl").write_text("\n".join(rows))
+    data = build_data(compose(["data=files", f"data.root={root}", "data.inputs.image.size=16", "data.batch_size=1"]))
+    data.read(root / "run", training=True)
+    return data.split("test")
+
+
+@pytest.mark.parametrize(("name", "alike"), [("blur", True), ("crop", True), ("noise", False)])
+def test_all_frames_of_a_film_are_blurred_and_cropped_alike_and_noise_is_of_each(
+    films: EvalSplit, name: str, alike: bool
+) -> None:
+    clean, (found, other, _) = films[(0, 0)].inputs["video"], corrupted(films, name, "video", 4)
+    first, *others = found.inputs["video"]
+    assert found.inputs["video"].shape == clean.shape == (4, 3, 16, 16)
+    assert not torch.equal(first, clean[0])
+    assert all(torch.equal(first, frame) == alike for frame in others)
+    if name != "blur":  # which draws nothing
+        assert not torch.equal(found.inputs["video"], other.inputs["video"])
+    assert torch.equal(found.inputs["video"], corrupted(films, name, "video", 4)[0].inputs["video"])
 
 
 def test_a_caption_is_mistyped_and_its_content_stays_what_it_is(split: EvalSplit) -> None:

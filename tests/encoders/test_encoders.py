@@ -53,7 +53,9 @@ def huggingface(dropout: float) -> HuggingFaceImage:
 
 
 def frames(temporal: str) -> Callable[[float], Frames]:
-    return lambda dropout: Frames(image=vit(dropout), num_frames=6, dim=8, temporal=temporal, **BLOCKS, dropout=dropout)
+    return lambda dropout: Frames(
+        image=vit(dropout), num_frames=6, grid=1, dim=8, temporal=temporal, **BLOCKS, dropout=dropout
+    )
 
 
 def gru(bidirectional: bool) -> dict[str, int | bool]:

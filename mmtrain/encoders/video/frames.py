@@ -1,9 +1,11 @@
 """Films frame by frame: any image encoder on each frame, then nothing, a GRU or a Transformer over time.
 
 The image encoder sees only frames that are there, so that a batch norm in it takes no statistics of padding. Each frame
-becomes one token, the mean of its tokens; what happens inside a frame over time is not followed.
+becomes one token: the mean of its tokens, or of those of each cell of a grid, side by side, so that where things are is
+kept for what looks at time.
 """
 
+import math
 from typing import Protocol, cast, runtime_checkable
 
 import torch
@@ -33,6 +35,8 @@ class Frames(nn.Module):
     Args:
         image: maps pictures (N, 3, H, W) to `Features`, and says its width in `dim`.
         num_frames: the most frames of a film.
+        grid: cells of a frame along each side; 1: the mean of all its tokens. More want an image encoder whose tokens
+            are a square map of (H', H'), row by row, H' being a multiple.
         dim: width of the tokens.
         temporal: mean: one token a film, the mean of its frames; gru: one a frame, after a GRU from both ends;
             transformer: one a frame, after blocks and a last norm.
@@ -42,7 +46,7 @@ class Frames(nn.Module):
         dropout: of the frames before time is looked at, and inside what looks at it.
 
     Raises:
-        ValueError: for an unknown `temporal`, and for what the GRU or the blocks refuse.
+        ValueError: for an unknown `temporal`, a grid without a cell, and for what the GRU or the blocks refuse.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Frames(nn.Module):
         *,
         image: nn.Module,
         num_frames: int,
+        grid: int,
         dim: int,
         temporal: str,
         depth: int,
@@ -60,10 +65,12 @@ class Frames(nn.Module):
         super().__init__()
         if temporal not in TEMPORAL:
             raise ValueError(f"temporal = {temporal}; set it to {', '.join(TEMPORAL[:-1])} or {TEMPORAL[-1]}")
+        if grid < 1:
+            raise ValueError(f"grid = {grid} keeps nothing of a frame; set it to 1 or more")
         self.dim = dim
         self.image = image
-        self.pool = MeanPool()
-        self.proj = nn.Linear(cast(int, image.dim), dim)
+        self.pool: nn.Module = MeanPool() if grid == 1 else GridPool(grid)
+        self.proj = nn.Linear(grid * grid * cast(int, image.dim), dim)
         self.pos_embed = nn.Parameter(torch.empty(1, num_frames, dim))
         self.drop = nn.Dropout(dropout)
         self.temporal: nn.Module
@@ -105,7 +112,7 @@ class Frames(nn.Module):
             tokens (B, 1, dim) and mask (B, 1) for the mean over time, else tokens (B, F, dim) and mask (B, F).
 
         Raises:
-            ValueError: for a batch with more than `num_frames`.
+            ValueError: for a batch with more than `num_frames`, and for tokens that the grid does not divide.
         """
         if mask is None:
             mask = values.new_ones(values.shape[:2]).bool()
@@ -118,6 +125,40 @@ class Frames(nn.Module):
         pictures = self.proj(self.pool(self.image(values[mask], None)))  # (frames that are there, dim)
         tokens = pictures.new_zeros(*mask.shape, self.dim).masked_scatter(mask.unsqueeze(-1), pictures)
         return self.temporal(Features(self.drop(tokens + self.pos_embed[:, :length]), mask))
+
+
+class GridPool(nn.Module):
+    """The means of the cells of a grid, side by side: a vector that knows where things are.
+
+    Args:
+        grid: cells along each side.
+    """
+
+    def __init__(self, grid: int) -> None:
+        super().__init__()
+        self.grid = grid
+
+    def forward(self, features: Features) -> Tensor:
+        """Map tokens (N, H * H, D), row by row, all of them valid, to (N, grid * grid * D).
+
+        Raises:
+            ValueError: when the tokens are no square map, or the grid does not divide its side.
+        """
+        tokens, grid = features.tokens, self.grid
+        num_frames, count, dim = tokens.shape
+        side = math.isqrt(count)
+        if side * side != count:
+            raise ValueError(
+                f"grid = {grid}, but a frame is {count} tokens, no square map;"
+                " set it to 1, or take an image encoder without a class token, such as cnn"
+            )
+        if side % grid:
+            raise ValueError(
+                f"grid = {grid}, but a frame is {count} tokens, a map of {side} x {side};"
+                f" set it to one of {', '.join(str(n) for n in range(1, side + 1) if side % n == 0)}"
+            )
+        cells = tokens.view(num_frames, grid, side // grid, grid, side // grid, dim).mean(dim=(2, 4))
+        return cells.flatten(1)  # (N, grid, grid, D) -> (N, grid * grid * D)
 
 
 class MeanOverTime(nn.Module):

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from mmtrain.encoders.image.resnet import ResNet
 from mmtrain.encoders.image.vit import ViT
 from mmtrain.encoders.video.frames import Frames
+from mmtrain.types import Features
 
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]).bool()
-SHAPE = {"num_frames": 5, "dim": 6, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0, "dropout": 0.0}
+SHAPE = {"num_frames": 5, "grid": 1, "dim": 6, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0, "dropout": 0.0}
 
 
 def make_encoder(temporal: str, image: nn.Module | None = None, **options: float) -> Frames:
@@ -92,6 +93,28 @@ def test_frames_that_lie_apart_keep_their_places() -> None:
     torch.testing.assert_close(tokens[0, mask[0]], encoder.temporal.norm(x)[0], rtol=0, atol=1e-11)
 
 
+class Map(nn.Module):
+    """Pictures (N, 3, 8, 8) as maps of 4 x 4 tokens, row by row: the colours of every other pixel."""
+
+    dim = 3
+
+    def forward(self, values: Tensor, mask: Tensor | None) -> Features:
+        tokens = values[:, :, ::2, ::2].flatten(2).transpose(1, 2)
+        return Features(tokens, tokens.new_ones(tokens.shape[:2]).bool())
+
+
+@pytest.mark.parametrize("grid", [2, 4])
+def test_cells_of_a_grid_stand_side_by_side(grid: int) -> None:
+    encoder, values = make_encoder("mean", Map(), grid=grid), films()
+    side = 4 // grid
+    pixels = values[:2, 0, :, ::2, ::2]
+    corners = [(y, x) for y in range(0, 4, side) for x in range(0, 4, side)]
+    cells = torch.cat([pixels[..., y : y + side, x : x + side].mean(dim=(2, 3)) for y, x in corners], dim=1)
+    first = torch.tensor([[1, 0, 0, 0]] * 2).bool()
+    tokens = encoder(values[:2], first).tokens[:, 0]
+    torch.testing.assert_close(tokens, encoder.proj(cells) + encoder.pos_embed[0, 0], rtol=0, atol=1e-11)
+
+
 class Told(nn.Module):
     """An image encoder of two layers."""
 
@@ -125,6 +148,14 @@ def test_layers_are_those_of_the_image_encoder_and_of_time(temporal: str, over_t
 def test_what_cannot_be_is_refused_with_advice() -> None:
     with pytest.raises(ValueError, match="temporal = max; set it to mean, gru or transformer"):
         make_encoder("max")
+    with pytest.raises(ValueError, match="grid = 0 keeps nothing of a frame"):
+        make_encoder("mean", grid=0)
+    with pytest.raises(ValueError, match="grid = 2, but a frame is 5 tokens, no square map; set it to 1, or take"):
+        make_encoder("mean", grid=2)(films(), MASK)  # a ViT has a class token
+    with pytest.raises(
+        ValueError, match="grid = 3, but a frame is 16 tokens, a map of 4 x 4; set it to one of 1, 2, 4"
+    ):
+        make_encoder("mean", Map(), grid=3)(films(), MASK)
     with pytest.raises(ValueError, match="dim = 6 is not divisible by num_heads = 4"):
         make_encoder("transformer", num_heads=4)
     with pytest.raises(ValueError, match="dim = 5 cannot be halved"):
