@@ -12,16 +12,13 @@ from typing import Any
 
 import torch
 
+from mmtrain.asked import asked_batch
 from mmtrain.build import build_restored
-from mmtrain.data.chat_target import ChatTarget
-from mmtrain.data.dataset import Collate
-from mmtrain.data.dialogue import Dialogue, Turn
-from mmtrain.data.kinds import Several
+from mmtrain.data.dialogue import Turn
 from mmtrain.errors import ConfigError
 from mmtrain.model import MultimodalModel
 from mmtrain.tasks.language_model import LanguageModel
 from mmtrain.trained import load_trained
-from mmtrain.types import Sample
 
 
 class Answers:
@@ -43,9 +40,6 @@ class Answers:
         if not isinstance(chosen, LanguageModel):
             raise ConfigError(f"task = {task} is no language model; {run} has {', '.join(self.model.tasks)}")
         self.name, self.task = task, chosen
-        chat = self.data.targets[chosen.targets[0]]
-        assert isinstance(chat, ChatTarget)
-        self.chat = chat
 
     def __call__(self, asked: str | list[Turn], **media: Any) -> str:
         """The answer.
@@ -61,17 +55,7 @@ class Answers:
         turns = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
         if unknown := sorted(media.keys() - set(self.task.reads)):
             raise ConfigError(f"{unknown[0]} is not read; the run reads {', '.join(self.task.reads)}")
-        value = self.chat.encode(Dialogue(turns, [], ""))
-        inputs, counts = {}, {}
-        for modality, cell in media.items():
-            reader = self.data.inputs[modality]
-            loaded = reader.load(cell, Path(), seed=0, train=False)
-            if loaded is not None:
-                inputs[modality] = loaded[0]
-                counts[modality] = reader.count(loaded[0]) if isinstance(reader, Several) else 1
-        self.chat.check_media(value, counts)
-        sample = Sample(id="asked", row=0, inputs=inputs, targets={self.task.targets[0]: value})
-        batch = Collate(inputs=self.data.inputs, targets={self.task.targets[0]: self.chat}).batch([sample])
+        batch = asked_batch(self.data, media, lambda _: turns)
         with torch.no_grad():
             said = self.task.rows(self.model.view(batch).predictions(self.name), batch)
         return str(said[0][self.task.targets[0]])

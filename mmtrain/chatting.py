@@ -13,16 +13,13 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
+from mmtrain.asked import asked_batch
 from mmtrain.build import build_restored
-from mmtrain.data.chat_target import ChatTarget
-from mmtrain.data.dataset import Collate
-from mmtrain.data.dialogue import Dialogue
 from mmtrain.data.kinds import Several
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.tasks.generation import Generation
 from mmtrain.tasks.language_model import LanguageModel
 from mmtrain.trained import load_trained
-from mmtrain.types import Sample
 
 PERSON, MODEL = "person", "model"
 MEDIA = ("image", "audio", "video")
@@ -85,18 +82,8 @@ class Talk:
 
     @torch.no_grad()
     def _said(self) -> Said:
-        sample = Sample(id="talk", row=0)
-        counts: dict[str, int] = {}
-        for modality, reader in self.data.inputs.items():
-            value = self._cell(modality)
-            loaded = None if value is None else reader.load(value, Path(), seed=0, train=False)
-            if loaded is not None:
-                sample.inputs[modality] = loaded[0]
-                counts[modality] = reader.count(loaded[0]) if isinstance(reader, Several) else 1
-        for name, target in self.data.targets.items():
-            if isinstance(target, ChatTarget):
-                sample.targets[name] = target.encode(self._dialogue(counts))
-        batch = Collate(inputs=self.data.inputs, targets=self.data.targets).batch([sample])
+        cells = {modality: self._cell(modality) for modality in self.data.inputs}
+        batch = asked_batch(self.data, cells, self._turns)
         view = self.model.view(batch)
         said = Said({}, {})
         for name, task in self.tasks.items():
@@ -121,20 +108,19 @@ class Talk:
             return None
         return files if isinstance(reader, Several) else files[-1]
 
-    def _dialogue(self, counts: Mapping[str, int]) -> Dialogue:
+    def _turns(self, media: Mapping[str, int]) -> list[dict[str, str]]:
         """For a language model: a place for each medium that it gets, the last ones first."""
-        left = dict(counts)
+        left = dict(media)
         places: dict[int, str] = {}
         for turn, modality, _ in reversed(self.shown):
             if left.get(modality, 0) > 0:
                 left[modality] -= 1
                 places[turn] = f"<{modality}>" + places.get(turn, "")
         roles = {PERSON: "user", MODEL: "assistant"}
-        turns = [
+        return [
             {"role": roles[turn["speaker"]], "content": places.get(number, "") + turn["text"]}
             for number, turn in enumerate(self.turns)
         ]
-        return Dialogue(turns, [], "")
 
 
 def chat(cfg: DictConfig, console: Console) -> None:

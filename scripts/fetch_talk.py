@@ -4,11 +4,13 @@
     python train.py experiment=dialogue
 
 Some seconds; 300 kB are downloaded: PyPI's chatterbot-corpus (BSD), not installed; its English part is kept. A dialogue
-of n turns makes n - 1 rows, and all rows of dialogues that begin alike are in one split. Writes {train,val,test}.jsonl:
+of n turns makes n - 1 rows, one that is there again none, and all rows of dialogues that begin alike are in one split.
+Writes {train,val,test}.jsonl:
 
     {"id": "ai-3-1", "turns": [{"speaker": "A", "text": "Are you sentient?"}], "reply": "Sort of.", "topic": "ai"}
 """
 
+import json
 import sys
 import zipfile
 from collections import Counter
@@ -30,7 +32,7 @@ from mmtrain.data.fetch import (
 )
 from mmtrain.errors import ConfigError
 
-FORMAT = 1  # raise it when the rows change, so that a folder of before is made again
+FORMAT = 2  # raise it when the rows change, so that a folder of before is made again
 REQUIREMENT = "chatterbot-corpus==1.3.3"
 DATA = "chatterbot_corpus/data/english/"
 FEWEST = 40  # rows of a topic; smaller ones keep their replies and have no topic
@@ -53,9 +55,11 @@ def talk(wheel: zipfile.ZipFile) -> Tables:
     files = sorted(name for name in wheel.namelist() if name.startswith(DATA) and name.endswith(".yml"))
     if not files:
         raise ConfigError(f"the wheel has no {DATA}*.yml\n    name a chatterbot_corpus-*.whl")
-    rows: list[Row] = []
+    found: dict[str, Row] = {}
     for name in watched(files, "reading"):
-        rows += rows_of(yaml.safe_load(wheel.read(name)), PurePosixPath(name).stem)
+        for row in rows_of(yaml.safe_load(wheel.read(name)), PurePosixPath(name).stem):
+            found.setdefault(json.dumps([row["turns"], row["reply"]]), row)
+    rows = list(found.values())
     counts = Counter(str(row["topic"]) for row in rows)
     for row in rows:
         row["topic"] = row["topic"] if counts[str(row["topic"])] >= FEWEST else None
@@ -65,6 +69,8 @@ def talk(wheel: zipfile.ZipFile) -> Tables:
 def rows_of(content: object, topic: str) -> Iterator[Row]:
     assert isinstance(content, dict)
     for number, dialogue in enumerate(content["conversations"]):
+        if isinstance(dialogue, str):
+            continue  # a line of the corpus that lost its list: nobody answers
         said = [" ".join(str(text).split()) for text in dialogue if text is not None]
         for length in range(1, len(said)):
             turns = [{"speaker": "AB"[place % 2], "text": text} for place, text in enumerate(said[:length])]

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from mmtrain.data.columns import Column, cell_of, is_empty
@@ -108,12 +107,9 @@ class TrainSplit(Dataset[Sample]):
 
     def _sample(self, cells: Mapping[str, Any], row: int, *, seed: int, train: bool) -> Sample:
         sample = Sample(id=id_of(cells, row), row=row, draw=seed if train else row)
-        for modality, reader in self.inputs.items():
-            value = cell_of(cells, self.columns.get(modality))
-            loaded = None if is_empty(value) else reader.load(value, self.folder, seed=seed, train=train)
-            if loaded is not None:
-                sample.inputs[modality], sample.keys[modality] = loaded
-        media = {m: self._count(m, value) for m, value in sample.inputs.items()}
+        there = {m: cell_of(cells, self.columns.get(m)) for m in self.inputs}
+        load_inputs(sample, there, self.inputs, self.folder, seed=seed, train=train)
+        media = num_media(sample, self.inputs)
         if train:
             drop_modalities(sample, self.modality_dropout, seed=seed)
         labelled = not train or mix(self.seed, row) < self.labelled_share * 2**64
@@ -127,10 +123,6 @@ class TrainSplit(Dataset[Sample]):
                 if isinstance(target, Referenced) and (not train or target.keep_sentences):
                     sample.references[name] = target.references(cell)
         return sample
-
-    def _count(self, modality: str, value: Tensor) -> int:
-        reader = self.inputs[modality]
-        return reader.count(value) if isinstance(reader, Several) else 1
 
 
 class EvalSplit(TrainSplit):
@@ -226,6 +218,27 @@ class EvalSplit(TrainSplit):
                 except SampleError:
                     return None
         return None
+
+
+def load_inputs(
+    sample: Sample, cells: Mapping[str, Any], inputs: Mapping[str, InputKind], folder: Path, *, seed: int, train: bool
+) -> None:
+    """Give a sample the inputs of which it has a cell, by modality; a null or blank one is simply not there.
+
+    Raises:
+        SampleError: when one cannot be read.
+    """
+    for modality, reader in inputs.items():
+        value = cells.get(modality)
+        loaded = None if is_empty(value) else reader.load(value, folder, seed=seed, train=train)
+        if loaded is not None:
+            sample.inputs[modality], sample.keys[modality] = loaded
+
+
+def num_media(sample: Sample, inputs: Mapping[str, InputKind]) -> dict[str, int]:
+    """By modality how many media a sample has: more than one where a cell can hold several."""
+    readers = {m: inputs[m] for m in sample.inputs}
+    return {m: reader.count(sample.inputs[m]) if isinstance(reader, Several) else 1 for m, reader in readers.items()}
 
 
 def id_of(cells: Mapping[str, Any], row: int) -> str:

@@ -241,13 +241,14 @@ def prompts_sounds(language: str, texts: list[str]) -> dict[str, bytes]:
 
 
 def talk_files() -> dict[str, bytes]:
-    """Two topics with enough rows, one with few; dialogues that begin alike; a turn of a number, one of nothing."""
+    """Two topics with enough rows, one with few; dialogues that begin alike, or are there twice; a turn of a number, one
+    of nothing, a line that is no dialogue."""
     files = {}
     for topic, size in (("food", 45), ("money", 45), ("rare", 3)):
         dialogues = [
             [f"What is {topic} {n // 2}?", f"It is {n}.", 7, None, "I see"][: 2 + 3 * (n % 2)] for n in range(size)
         ]
-        content = {"categories": [topic], "conversations": dialogues}
+        content = {"categories": [topic], "conversations": [*dialogues, dialogues[0], "lost"]}
         files[f"chatterbot_corpus/data/english/{topic}.yml"] = json.dumps(content).encode()
     return files
 
@@ -426,6 +427,7 @@ def test_talk_has_every_beginning_of_a_dialogue(made: Place) -> None:
     ]
     assert found["food-1-3"]["reply"] == "I see" and found["food-1-3"]["topic"] == "food"
     assert "food-0-2" not in found and found["rare-0-1"]["topic"] is None
+    assert not any(name.startswith(("food-45-", "food-46-")) for name in found), "there twice, and no dialogue"
 
 
 def test_tweets_are_dialogues_of_one_turn(made: Place) -> None:
