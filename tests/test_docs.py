@@ -1,5 +1,6 @@
 """The commands of docs/, each composed with a configuration that holds: what they name is there."""
 
+import json
 import os
 import re
 import shlex
@@ -21,8 +22,20 @@ def commands(page: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True)[2:] for line in lines if line.startswith("python train.py")]
 
 
+def write_tables(page: Path, folder: Path) -> None:
+    """DIR, and the rows that a page shows after the name of a table, often enough for a batch, with their films."""
+    (folder / "DIR").mkdir()
+    for name, row in re.findall(r"^    (\S+\.jsonl) +(\{.*\})$", page.read_text(encoding="utf-8"), flags=re.MULTILINE):
+        (folder / name).parent.mkdir(exist_ok=True)
+        with (folder / name).open("a", encoding="utf-8") as table:
+            table.write(f"{row}\n" * 64)
+        (folder / name).with_name(json.loads(row)["video"]).touch()
+
+
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)
-def test_every_command_is_a_right_configuration(page: Path) -> None:
+def test_every_command_is_a_right_configuration(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tables(page, tmp_path)
+    monkeypatch.chdir(tmp_path)
     found = commands(page)
     assert found
     for arguments in found:
