@@ -12,13 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 from mmtrain.composed import Composed
 from mmtrain.data.class_checks import check_classes
 from mmtrain.data.columns import Column, faults_of_columns, find_columns, name_of, no_input
-from mmtrain.data.head_checks import READ_AS
+from mmtrain.data.head_checks import NO_FILES, READ_AS
 from mmtrain.data.heads import Head, heads_of
 from mmtrain.data.likely import likely_in
 from mmtrain.data.row_checks import check_rows
 from mmtrain.data.splits import Split
 from mmtrain.data.table_checks import check_size, faults_of_cells, no_table
 from mmtrain.data.tables import Tables
+from mmtrain.data.turn_columns import with_turn_columns
 from mmtrain.errors import ConfigError
 from mmtrain.reads import faults_of_tasks, needed_by, tasks_without
 
@@ -68,13 +69,17 @@ class _Look:
     found: Tables
 
     def __post_init__(self) -> None:
-        split, self.first = next(iter(self.found.splits.items()))
-        self.where, self.there = self.found.names[split], list(self.first.column_names)
         self.places = self._places()
         self.kinds = {n: READ_AS.get(str(self.run.get(f"data.{p}.{n}._target_"))) for n, p in self.places.items()}
         named = OmegaConf.to_container(self.run.cfg.data.columns, resolve=True)
         assert isinstance(named, dict)
         self.wanted: dict[str, Any] = {name: named.get(name) for name in self.places}
+        media = [name for name, part in self.places.items() if part == "inputs" and self.kinds[name] not in NO_FILES]
+        labels = [name for name, part in self.places.items() if part == "targets"]
+        columns: dict[str, Any] = {str(name): column for name, column in named.items()}
+        self.found = with_turn_columns(self.found, columns, media=media, labels=labels)
+        split, self.first = next(iter(self.found.splits.items()))
+        self.where, self.there = self.found.names[split], list(self.first.column_names)
         self.likely = likely_in(self.first, self.wanted, self.kinds)
         self.wrong = faults_of_columns(self.there, self.wanted, where=self.where, likely=lambda: self.likely)
         right = {name: column for name, column in self.wanted.items() if name not in self.wrong}
@@ -122,7 +127,7 @@ class _Look:
         facts: dict[str, Any] = {"inputs": inputs, "where": where, "folder": folder, "is_whole": table.is_whole}
         for name, fault in faults_of_cells(table, known, self.kinds, **facts):
             yield self._located(fault, f"data.columns.{name}")
-        paths = {name: self.columns[name] for name in inputs if self.kinds[name] not in ("text", "vector")}
+        paths = {name: self.columns[name] for name in inputs if self.kinds[name] not in NO_FILES}
         confine = self.run.get("data.confine") is True
         for split, head in self.found.splits.items():
             name = self.found.names[split]

@@ -15,6 +15,7 @@ from mmtrain.errors import ConfigError
 
 FIRST_ROWS = 1000  # that are looked at
 _FILES = 100  # of which it is seen whether they are there
+NO_FILES = ("text", "vector", "dialogue")  # inputs whose cells are never paths
 # How cells are read by the project's own inputs and targets; those of others are not looked at.
 READ_AS: Mapping[str, str] = {
     "mmtrain.data.image.ImageInput": "image",
@@ -23,6 +24,7 @@ READ_AS: Mapping[str, str] = {
     "mmtrain.data.video.VideoInput": "video",
     "mmtrain.data.sequence.SequenceInput": "sequence",
     "mmtrain.data.vector.VectorInput": "vector",
+    "mmtrain.data.turns.TurnsInput": "dialogue",
     "mmtrain.data.text_target.TextTarget": "text",
     "mmtrain.data.label.ClassLabel": "class",
     "mmtrain.data.multilabel.MultiLabel": "classes",

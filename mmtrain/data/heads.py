@@ -41,6 +41,11 @@ class Head:
     def __getitem__(self, key: int | str) -> Any:
         return self._rows[key] if isinstance(key, int) else [row.get(key) for row in self._rows]
 
+    def add_column(self, name: str, column: list[Any]) -> "Head":
+        """The rows with a column more."""
+        rows = [{**row, name: cell} for row, cell in zip(self._rows, column, strict=True)]
+        return Head(rows, [*self.column_names, name], is_whole=self.is_whole)
+
     def select(self, rows: Sequence[int]) -> "Head":
         """Some of the rows."""
         return Head([self._rows[row] for row in rows], self.column_names, is_whole=self.is_whole)

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from mmtrain.types import Padded, Vocabulary
 
-NO_FILES = ("text", "vector", "dialogue")  # kinds whose cells are never paths
-
 
 class InputKind(Protocol):
     """How the cells of one modality become tensors.

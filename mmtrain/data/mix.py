@@ -24,11 +24,13 @@ import numpy as np
 from mmtrain.data.columns import Column, cell_of, find_columns
 from mmtrain.data.dataset import id_of
 from mmtrain.data.files import read_folder
-from mmtrain.data.kinds import NO_FILES, InputKind
+from mmtrain.data.head_checks import NO_FILES
+from mmtrain.data.kinds import InputKind, Several
 from mmtrain.data.order import KeyedOrder, Order, mix
 from mmtrain.data.row_checks import check_rows
 from mmtrain.data.splits import Split
 from mmtrain.data.tables import SPLITS, Tables, cells_of, rows_at
+from mmtrain.data.turn_columns import with_turn_columns
 from mmtrain.errors import ConfigError
 
 _UNIT = 1 << 64  # an epoch, as what places are measured in
@@ -299,13 +301,16 @@ def _part_tables(
                 f"data.parts.{name}.columns.{key} is no input or target; there are {', '.join(sought)}\n"
                 f"    name one of them, or add it: +input@data.inputs.{key}=text"
             )
-    split, first = next(iter(found.splits.items()))
     wanted = {key: part.columns.get(key) for key in sought}
+    files = [key for key, reader in inputs.items() if reader.kind not in NO_FILES]
+    several = [key for key in files if isinstance(inputs[key], Several)]
+    found = with_turn_columns(found, wanted, media=files, labels=targets, several=several)
+    split, first = next(iter(found.splits.items()))
     try:
         columns = find_columns(first.column_names, wanted, where=found.names[split])
     except ConfigError as error:
         raise ConfigError(str(error).replace("data.columns", f"data.parts.{name}.columns")) from error
-    paths = [key for key, reader in inputs.items() if key in columns and reader.kind not in NO_FILES]
+    paths = [key for key in files if key in columns]
     folder = found.folder.absolute().relative_to(common)
     for split, table in found.splits.items():
         if part.confine:

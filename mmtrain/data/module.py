@@ -22,8 +22,8 @@ from mmtrain.data.class_checks import check_classes
 from mmtrain.data.columns import Column, cell_of, find_columns, is_empty, no_input
 from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit, id_of
 from mmtrain.data.files import read_folder
-from mmtrain.data.head_checks import read_as
-from mmtrain.data.kinds import NO_FILES, InputKind, Learned, TargetKind, Worded
+from mmtrain.data.head_checks import NO_FILES, read_as
+from mmtrain.data.kinds import InputKind, Learned, Several, TargetKind, Worded
 from mmtrain.data.label import ClassLabel
 from mmtrain.data.likely import likely_in
 from mmtrain.data.loader import EvalSteps, TrainSteps, make_loader
@@ -37,6 +37,7 @@ from mmtrain.data.tables import Columnar, Tables, cells_of, rows_at
 from mmtrain.data.text import TextInput
 from mmtrain.data.text_checks import cut_texts
 from mmtrain.data.text_target import TextTarget
+from mmtrain.data.turn_columns import with_turn_columns
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Batch, Sample
 
@@ -151,7 +152,7 @@ class DataModule(LightningDataModule):
             ConfigError: when the folder, a table or a column is missing or does not serve.
         """
         found = self._source()
-        self._found = found if isinstance(found, Tables) else read_folder(found, self._split)
+        self._found = self._with_turns(found if isinstance(found, Tables) else read_folder(found, self._split))
         self.folder, self.tables = self._found.folder, dict(self._found.splits)
         if training and "train" not in self.tables:
             raise no_table(self._found, "train")
@@ -180,6 +181,16 @@ class DataModule(LightningDataModule):
                 )
                 self._steps(rank=0, world_size=1, limit=1.0)  # refuses a budget that cannot be kept
         self.notes += [*self._unseen(), *(self._cut() if training else ())]
+
+    def _with_turns(self, found: Tables) -> Tables:
+        """The tables with what stands in the turns of their dialogues."""
+        return with_turn_columns(
+            found,
+            self._named(),
+            media=[m for m, reader in self._inputs.items() if reader.kind not in NO_FILES],
+            labels=list(self._targets),
+            several=[m for m, reader in self._inputs.items() if isinstance(reader, Several)],
+        )
 
     def restore(self, vocabulary_folder: Path) -> None:
         """Take the vocabularies of a run alone: to ask its model, when its tables may be elsewhere.

@@ -14,12 +14,11 @@ from torch import Tensor
 
 from mmtrain.data.image import key_of
 from mmtrain.data.text import TextInput
+from mmtrain.data.turn_columns import SPEAKERS, WORDS
 from mmtrain.errors import SampleError
 from mmtrain.types import Padded
 
 NOTHING = -1  # stands where a turn has no token
-SPEAKERS = ("speaker", "role", "from")
-WORDS = ("text", "content", "value", "utterance")
 
 
 class Turn(NamedTuple):

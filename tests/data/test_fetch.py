@@ -241,8 +241,8 @@ def prompts_sounds(language: str, texts: list[str]) -> dict[str, bytes]:
 
 
 def talk_files() -> dict[str, bytes]:
-    """Two topics with enough rows, one with few; dialogues that begin alike, or are there twice; a turn of a number, one
-    of nothing, a line that is no dialogue."""
+    """Two topics with enough rows, one with few; dialogues that begin alike, or are there twice; what is no dialogue; a
+    turn of a number, one of nothing."""
     files = {}
     for topic, size in (("food", 45), ("money", 45), ("rare", 3)):
         dialogues = [

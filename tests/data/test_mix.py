@@ -209,6 +209,12 @@ def test_paths_of_every_form_start_from_the_common_folder(folders: Path, tmp_pat
     assert tables.splits["test"][18]["image"] == {"bytes": None, "path": "c/0.png"}
 
 
+def test_a_picture_in_a_turn_starts_from_the_common_folder(folders: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path / "c" / "train.jsonl", [{"turns": [{"text": "look", "image": "0.png"}, {"text": "a"}]}])
+    tables = mixed(two(folders) | {"c": part(tmp_path / "c")})
+    assert tables.splits["train"][18]["image"] == "c/0.png"
+
+
 def test_shares_follow_from_sizes_temperature_or_weights(folders: Path) -> None:
     assert shares(mixed(two(folders))) == [6, 12]
     assert shares(mixed(two(folders), temperature=1e9)) == [9, 9]
