@@ -159,6 +159,8 @@ def compose_tiny(tables: Path, tmp_path: Path) -> Any:
 
     def compose_it(*overrides: str) -> DictConfig:
         asked = ["data=files", f"data.root={tables}", f"run_dir={tmp_path / 'run'}", *overrides]
+        if not any("encoder" in override for override in overrides):
+            return compose([*asked, *TINY_MODEL])
         whole = compose(asked)
         return compose([*asked, *(o for o in TINY_MODEL if OmegaConf.select(whole, o.split("=")[0]) is not None)])
 
@@ -186,11 +188,7 @@ def all_rows(data: DataModule) -> Batch:
 @each(FILES)
 def test_it_composes_without_a_fault(file: Path, choosing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "lacks_gpu", lambda: False)
-    overrides = choosing(file)
-    assert faults_of(config_dir(), None, overrides, multirun=False) == []
-    cfg = compose(overrides)
-    assert cfg.overrides == overrides
-    assert not OmegaConf.missing_keys(cfg)
+    assert faults_of(config_dir(), None, choosing(file), multirun=False) == []  # a value that is missing is one
 
 
 @of_groups("encoder", "fusion", "task", "balance")
