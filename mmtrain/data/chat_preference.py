@@ -15,10 +15,11 @@ from mmtrain.types import DialoguePairTarget
 
 
 class ChatPreference(ChatTarget):
-    """The columns of a `ChatTarget` and one more, `data.columns.NAME=[...,REJECTED]`; a row may lack what is there.
+    """The columns of a `ChatTarget` and one or two more, `data.columns.NAME=[...,REJECTED]`, `[...,CHOSEN,REJECTED]`.
 
-    The tokenizer is that of the dialogues, so that the weights of a run that learned to answer them fit. The arguments
-    are those of `ChatTarget`; `holds` does not name the rejected answer, which comes last.
+    With one, the answer of the dialogue is the chosen one. A row may lack the rejected one; then the dialogue is judged
+    and nothing is learned. The tokenizer is that of the dialogues, so that the weights of a run that learned to answer
+    them fit. The arguments are those of `ChatTarget`; `holds` names neither column.
     """
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
@@ -27,17 +28,17 @@ class ChatPreference(ChatTarget):
         Raises:
             ConfigError: as `ChatTarget`, and when there is no further column.
         """
-        super().fit((self._chosen(cell) for cell in cells), folder)
+        super().fit((self._right(cell) for cell in cells), folder)
 
-    def _chosen(self, cell: Any) -> Any:
+    def _right(self, cell: Any) -> Any:
         number = len(self.holds)
-        if not isinstance(cell, list | tuple) or len(cell) != number + 1:
+        if not isinstance(cell, list | tuple) or len(cell) not in (number + 1, number + 2):
             raise ConfigError(
                 f"a preference is of {number + 1} columns, {', '.join(self.holds)} and the rejected answer, but a cell"
                 f" holds {str(cell)[:40]!r}\n"
                 f"    set data.columns.NAME=[{','.join(map(str.upper, self.holds))},REJECTED]"
             )
-        return cell[0] if number == 1 else cell[:-1]
+        return cell[0] if number == 1 else cell[:number]
 
     def _learned(self, used: Iterable[str], kinds: list[str], sentences: list[list[str]]) -> None:
         super()._learned(used, kinds, sentences)
@@ -49,16 +50,18 @@ class ChatPreference(ChatTarget):
         Raises:
             SampleError: as `ChatTarget`.
         """
-        dialogue = dialogue_of(self._chosen(value), holds=self.holds, prompt=self.prompt)
+        dialogue = dialogue_of(self._right(value), holds=self.holds, prompt=self.prompt)
         if dialogue is None:
             return None
-        there = bool(dialogue.answers) and not is_empty(value[-1]) and bool(texts_of(value[-1]))
-        other = self.encode(_answered(dialogue, texts_of(value[-1])[0])) if there else None
-        return super().pad([self.encode(dialogue), other])
+        sides = value[len(self.holds) :]
+        if not dialogue.answers or any(is_empty(side) for side in sides):
+            return super().pad([self.encode(dialogue), None])
+        answered = [_answered(dialogue, texts_of(side)[0]) for side in sides]
+        return super().pad([self.encode(one) for one in [dialogue, *answered][-2:]])
 
     def pad(self, values: Sequence[Tensor | None]) -> Tensor:
         """(B, 2, L, 2), int64, filled up with the id of padding and -1."""
-        sides = [side for value in values for side in ((None, None) if value is None else value.unbind())]
+        sides = [side for value in values for side in _sides(value)]
         return super().pad(sides).unflatten(0, (-1, 2))
 
     def check_media(self, value: Tensor, media: Mapping[str, int]) -> None:
@@ -66,8 +69,14 @@ class ChatPreference(ChatTarget):
         super().check_media(value[0], media)
 
     def references(self, value: Any) -> list[str]:
-        """Every chosen answer."""
-        return super().references(self._chosen(value))
+        """Every answer that is right."""
+        return super().references(self._right(value))
+
+
+def _sides(value: Tensor | None) -> tuple[Tensor | None, ...]:
+    if value is None:
+        return None, None
+    return value.unbind() if value.ndim == 3 else (value, None)  # a dialogue of nobody's table: mmtrain/answers.py
 
 
 def _answered(dialogue: Dialogue, answer: str) -> Dialogue:

@@ -36,6 +36,10 @@ def test_both_dialogues_are_as_they_would_be_alone(tmp_path: Path) -> None:
         assert torch.equal(side[: len(alone)], alone) and (side[len(alone) :, 1] == -1).all()
     assert (batch[1:, 1, :, 1] == -1).all()  # no rejected answer, or none to compare with
     assert torch.equal(batch[1, 0], batch[0, 0])
+    drawn = pair.load([TURNS, "a bar", "a blue bar"])
+    assert [pair.known.write(side[side[:, 1] > 0, 0].tolist()) for side in drawn] == ["a bar", "a blue bar"]
+    assert torch.equal(pair.pad([pair.load([TURNS, None, "a bar"])]), pair.pad([loaded[1]]))
+    assert torch.equal(pair.pad([plain.load(TURNS)]), pair.pad([loaded[1]]))
     pair.check_media(loaded[0], {"image": 1})
     with pytest.raises(SampleError, match="says <image> 1 times, but the row has 2"):
         pair.check_media(loaded[0], {"image": 2})
@@ -55,7 +59,7 @@ def test_answers_are_kept_if_asked(kind: type[ChatTarget], tmp_path: Path) -> No
         assert type(again.known) is type(made.known)
 
 
-@pytest.mark.parametrize("cell", ["a cat", [TURNS], [TURNS, "a", "b"]])
+@pytest.mark.parametrize("cell", ["a cat", [TURNS], [TURNS, "a", "b", "c"]])
 def test_a_column_too_few_is_refused(cell: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"of 2 columns.*\n.*data.columns.NAME=\[TURNS,REJECTED\]"):
         target().fit([cell], tmp_path)
