@@ -18,6 +18,7 @@ from mmtrain.data.dialogue import Turn
 from mmtrain.errors import ConfigError
 from mmtrain.model import MultimodalModel
 from mmtrain.tasks.language_model import LanguageModel
+from mmtrain.tasks.policy import writer_of
 from mmtrain.trained import load_trained
 
 
@@ -26,7 +27,7 @@ class Answers:
 
     Args:
         run: a run folder, of which the best checkpoint is taken, or a checkpoint in one.
-        task: which of its tasks.
+        task: which of its tasks; also one that went on from a language model, such as scst.
 
     Raises:
         ConfigError: when there is no such run, or the task is no language model.
@@ -36,10 +37,10 @@ class Answers:
         trained = load_trained(Path(run), build_restored)
         self.model: MultimodalModel = trained.lit.model
         self.data = trained.data
-        chosen: Any = self.model.named_tasks().get(task)
+        chosen: Any = writer_of(self.model.named_tasks().get(task))
         if not isinstance(chosen, LanguageModel):
             raise ConfigError(f"task = {task} is no language model; {run} has {', '.join(self.model.tasks)}")
-        self.name, self.task = task, chosen
+        self.task = chosen
 
     def __call__(self, asked: str | list[Turn], **media: Any) -> str:
         """The answer.
@@ -57,5 +58,5 @@ class Answers:
             raise ConfigError(f"{unknown[0]} is not read; the run reads {', '.join(self.task.reads)}")
         batch = asked_batch(self.data, media, lambda _: turns)
         with torch.no_grad():
-            said = self.task.rows(self.model.view(batch).predictions(self.name), batch)
+            said = self.task.rows(self.task(self.model.view(batch)), batch)
         return str(said[0][self.task.targets[0]])

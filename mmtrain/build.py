@@ -50,6 +50,7 @@ from mmtrain.rules import OWN_TRAINER_KEYS
 from mmtrain.sharded_strategy import ShardedStrategy
 from mmtrain.shared_scaler import NAMES as HALF
 from mmtrain.shared_scaler import shared_half
+from mmtrain.tasks.policy import ADAPTERS_OFF
 from mmtrain.trained import load_teacher
 from mmtrain.tuning import KEYS as TUNING_KEYS
 from mmtrain.tuning import Tuning, tune
@@ -336,10 +337,12 @@ def _untuned_encoder(cfg: DictConfig, modality: str, data: DataModule) -> Any:
 
 def _task(whole: DictConfig, name: str, facts: Mapping[str, Any], data: DataModule) -> nn.Module:
     cfg = whole.task[name]
-    accepts = inspect.signature(get_class(cfg._target_)).parameters
-    given = {k: v for k, v in facts.items() if k in accepts}
+    given = _facts_for(cfg, facts)
+    if "policy" in cfg:  # a task inside a task, of which Hydra does not know the facts
+        given["policy"] = make(cfg.policy, f"task.{name}.policy", **_facts_for(cfg.policy, facts))
+        cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "policy"])
     for part in ("teacher", "reference"):
-        if part in cfg and cfg[part] is not None:
+        if part in cfg and cfg[part] not in (None, ADAPTERS_OFF):
             given[part] = load_teacher(cfg[part], data, whole.data.inputs, f"task.{name}.{part}", build_again)
     try:
         return make(cfg, f"task.{name}", **given)
@@ -347,6 +350,11 @@ def _task(whole: DictConfig, name: str, facts: Mapping[str, Any], data: DataModu
         others = ",".join(str(other) for other in whole.task if other != name)
         leave = f"leave it out: task=[{others}]" if others else "choose another task"
         raise ConfigError(str(error).replace("leave the task out", leave)) from error
+
+
+def _facts_for(cfg: DictConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
+    accepts = inspect.signature(get_class(cfg._target_)).parameters
+    return {k: v for k, v in facts.items() if k in accepts}
 
 
 def build_again(cfg: DictConfig, folder: Path) -> tuple[LitModel, DataModule]:

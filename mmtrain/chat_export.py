@@ -21,6 +21,7 @@ from mmtrain.export import merge_adapters
 from mmtrain.layers.decoder import generation_config
 from mmtrain.model import MultimodalModel
 from mmtrain.tasks.language_model import LanguageModel
+from mmtrain.tasks.policy import writer_of
 
 CLOSE = 1e-4  # logits, as far as another order of sums may take them
 
@@ -41,7 +42,7 @@ def export_chat(model: MultimodalModel, task: str, picture: ImageInput, dialogue
     Raises:
         ConfigError: when the parts are not what that architecture has, with what differs.
     """
-    head = model.tasks[task]
+    head = writer_of(model.tasks[task])
     assert isinstance(head, LanguageModel)
     if head.reads != ("image",):
         raise ConfigError(f"task.{task} reads {', '.join(head.reads)}; transformers' LLaVA reads image alone")

@@ -19,6 +19,7 @@ from mmtrain.data.kinds import Several
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.tasks.generation import Generation
 from mmtrain.tasks.language_model import LanguageModel
+from mmtrain.tasks.policy import writer_of
 from mmtrain.trained import load_trained
 
 PERSON, MODEL = "person", "model"
@@ -46,7 +47,7 @@ class Talk:
     def __init__(self, run: Path) -> None:
         trained = load_trained(run, build_restored)
         self.model, self.data = trained.lit.model, trained.data
-        self.tasks = self.model.named_tasks()
+        self.tasks = {name: writer_of(task) for name, task in self.model.named_tasks().items()}
         self.kinds = {m: self.data.inputs[m].kind for m in self.model.encoders}
         speaks = any(isinstance(task, LanguageModel) for task in self.tasks.values())
         if not speaks and not {"text", "dialogue"} & set(self.kinds.values()):
@@ -87,7 +88,7 @@ class Talk:
         view = self.model.view(batch)
         said = Said({}, {})
         for name, task in self.tasks.items():
-            (row,) = task.rows(view.predictions(name), batch)
+            (row,) = task.rows(task(view), batch)
             if not row:
                 continue
             if isinstance(task, Generation | LanguageModel):

@@ -21,7 +21,7 @@ from mmtrain.data.table_checks import check_size, faults_of_cells, no_table
 from mmtrain.data.tables import Tables
 from mmtrain.data.turn_columns import with_turn_columns
 from mmtrain.errors import ConfigError
-from mmtrain.reads import faults_of_tasks, needed_by, tasks_without
+from mmtrain.reads import faults_of_tasks, needed_by, reads_fused, tasks_without
 
 _SPLIT = "mmtrain.data.splits.Split"
 
@@ -90,7 +90,7 @@ class _Look:
         """By what tasks read and learn, whether it is of inputs or targets."""
         data, tasks = self.run.cfg.data, [t for t in self.run.cfg.task.values() if isinstance(t, DictConfig)]
         read = {m for task in tasks for m in needed_by(task)}
-        if any(task.get("reads") == "fused" for task in tasks):
+        if any(reads_fused(task) for task in tasks):
             read |= set(map(str, self.run.cfg.encoder))
         learned = {task.target for task in tasks if "target" in task}
         inputs = dict.fromkeys([str(m) for m in data.inputs if m in read], "inputs")

@@ -18,8 +18,16 @@ _ALONE = {
 
 def needed_by(task: Mapping[str, Any]) -> set[str]:
     """The modalities that a task names."""
-    reads = {task["reads"]} - {"fused"} if "reads" in task else set()
-    return {str(m) for m in (*reads, *(task.get("modalities") or ()))}
+    return {str(m) for m in _named(task)} - {"fused"}
+
+
+def reads_fused(task: Mapping[str, Any]) -> bool:
+    """Whether a task reads what the fusion makes."""
+    return "fused" in _named(task)
+
+
+def _named(task: Mapping[str, Any]) -> list[Any]:
+    return [*([task["reads"]] if "reads" in task else []), *(task.get("modalities") or ())]
 
 
 def tasks_without(tasks: Mapping[str, Any], target: str) -> str | None:

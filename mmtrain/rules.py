@@ -13,7 +13,7 @@ from mmtrain.composed import Composed
 from mmtrain.data_rules import rule_tables
 from mmtrain.duration import duration
 from mmtrain.machine import rule_accelerator, rule_common_folder, rule_gpus, rule_precision, rule_run_dir, rule_workers
-from mmtrain.reads import needed_by
+from mmtrain.reads import needed_by, reads_fused
 from mmtrain.targets import fault_of, parameters_of
 
 MODES = ("fit", "test", "predict", "plan", "search", "chat")
@@ -145,7 +145,7 @@ def rule_whole(run: Composed) -> Iterator[str]:
 def rule_fusion(run: Composed) -> Iterator[str]:
     """There is a fusion when a task reads what it makes."""
     tasks = {name: task for name, task in run.cfg.task.items() if isinstance(task, DictConfig)}
-    reading = [name for name, task in tasks.items() if task.get("reads") == "fused"]
+    reading = [name for name, task in tasks.items() if reads_fused(task)]
     if reading and "fusion" not in run.cfg:
         where = run.where("fusion")
         alone = " ".join(f"task.{name}.reads=image" for name in reading)
@@ -341,13 +341,16 @@ def rule_tasks(run: Composed) -> Iterator[str]:
                 f"    set {key} to two different ones, such as [image,text]"
             )
         for word, modality in dict.fromkeys([*reads, *pair]):
+            if modality == "fused" and "policy" in task:
+                continue
             yield from _missing_modality(run, f"task.{name!s}.{word}", modality)
         known = [str(name) for name in run.cfg.data.targets]
         if "target" in task and task.target not in known:
             key = f"task.{name!s}.target"
             near = difflib.get_close_matches(str(task.target), known, n=1) or known[:1]
             mend = f"did you mean {near[0]}? Else" if near else "You can"
-            kind = "text" if "decoder" in task else "class"
+            learning = task.get("policy", task)
+            kind = "text" if "decoder" in learning else "chat" if "lm" in learning else "class"
             yield (
                 f"{key} = {task.target}, but data.targets has {', '.join(known) or 'none'} ({run.where(key)})\n"
                 f"    {mend} learn it with +target@data.targets.{task.target}={kind}"
@@ -380,7 +383,8 @@ def rule_targets(run: Composed) -> Iterator[str]:
         of_source = _read_by_source(run) if key == "data" else set()
         tuning = TUNING if key.startswith("encoder.") and ".peft" not in key else ()
         own = [str(k) for k in node if not re.fullmatch(r"_\w+_", str(k)) and k not in tuning]
-        handed_over = tuning if key in inner else (*ADDED.get(key.split(".")[0], ()), *tuning)
+        is_part = key not in inner or re.fullmatch(r"task\.\w+\.policy", key)  # a policy is a task
+        handed_over = (*ADDED.get(key.split(".")[0], ()), *tuning) if is_part else tuning
         added = None if node.get("_partial_") or "_args_" in node else handed_over
         for what, mend in fault_of(node._target_, own, added=added):
             argument = re.fullmatch(r"(?:does not take|needs) (\w+).*", what)

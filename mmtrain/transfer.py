@@ -79,16 +79,17 @@ def take_weights(
 
 def _former_names(module: nn.Module, mine: Mapping[str, Tensor], theirs: Collection[str]) -> dict[str, str]:
     """By the name of a weight here, what it is called there: a task may go on from another one's weights."""
-    other = {
-        f"{name}.": f"{name.rpartition('.')[0]}.{part.continues}."
+    other = [
+        (f"{name}.policy.", f"{name.rpartition('.')[0]}.{part.continues}.{inside}")
         for name, part in module.named_modules()
         if isinstance(part, Continues)
-    }
+        for inside in ("", "policy.")  # it may go on from another one itself
+    ]
     names = {}
     for name in mine:
         names[name] = _bare(name)
-        for here, there in other.items():
-            if name.startswith(here) and _bare(name) not in theirs:
+        for here, there in other:
+            if name.startswith(here) and names[name] not in theirs:
                 names[name] = _bare(there + name.removeprefix(here))
     return names
 

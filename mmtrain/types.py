@@ -293,6 +293,8 @@ class DialogueTarget:
         used: the modalities whose media the dialogues of training speak of.
         kinds: what kinds of dialogues there are, judged each by itself; at least one, "" where they have no names.
         write: ids as a person reads them, without marks.
+        sentences: of each dialogue of training that ends with an answer, those that are right; only of a target that
+            keeps them.
     """
 
     names: list[str]
@@ -303,6 +305,15 @@ class DialogueTarget:
     used: frozenset[str]
     kinds: list[str]
     write: Callable[[list[int]], str]
+    sentences: list[list[str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class DialoguePairTarget(DialogueTarget):
+    """What the data knows of dialogues with an answer that is chosen and one that is rejected; values are (B, 2, L, 2).
+
+    The rejected one stands in the dialogue in the place of the chosen one; a row may lack it.
+    """
 
 
 @dataclass(frozen=True)

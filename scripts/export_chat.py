@@ -18,6 +18,7 @@ from mmtrain.data.fetch import exit_status
 from mmtrain.data.image import ImageInput
 from mmtrain.errors import ConfigError
 from mmtrain.tasks.language_model import LanguageModel
+from mmtrain.tasks.policy import writer_of
 from mmtrain.trained import load_trained
 
 
@@ -31,7 +32,7 @@ def main() -> None:
         raise ConfigError(f"--out {arguments.out} is not empty\n    name another folder")
     lit, data, _, path, step = load_trained(arguments.run, build_again)
     tasks = lit.model.named_tasks()
-    chosen = tasks.get(arguments.task)
+    chosen = writer_of(tasks.get(arguments.task))
     if not isinstance(chosen, LanguageModel):
         raise ConfigError(f"--task {arguments.task} is no language model; the model has {', '.join(tasks)}")
     picture, dialogues = data.inputs.get("image"), data.targets[chosen.targets[0]]

@@ -1,19 +1,22 @@
-"""Pairs to learn from by task=[dpo]: the sentence of a row, and one that is not right for it.
+"""Pairs to learn from by task=[dpo]: a sentence for a row, and one that is not right for it, or worse.
 
-    python scripts/make_preferences.py RUN OUT by=COLUMN   # that of another row with the same value there
-    python scripts/make_preferences.py RUN OUT             # what the run writes instead
+    python scripts/make_preferences.py RUN OUT by=COLUMN   # rejected: that of another row with the same value there
+    python scripts/make_preferences.py RUN OUT             # rejected: what the run writes instead
+    python scripts/make_preferences.py RUN OUT draws=8 margin=0.3 reward=cider   # the best and the worst of 8 draws
 
-RUN is the folder of a run of task=[captioning]. OUT gets its tables again, one a split, with a further column,
-`rejected`, empty where there is no such sentence. What the run writes is what its best checkpoint does, decoded as its
-configuration says. Nobody was asked: the pairs say that the table is right. Files are named by whole paths, so that
-training on OUT wants data.confine=false.
+RUN is the folder of a run of task=[captioning] or task=[language_model]. OUT gets its tables again, one a split, with
+a further column, `rejected`, empty where there is no such sentence; with draws also `chosen`, both empty where the best
+is not worth margin more than the worst, by a reward of task=[scst]. What the run writes is what its best checkpoint
+does, decoded as its configuration says. Nobody was asked: the pairs say that the table is right. Files are named by
+whole paths, so that training on OUT wants data.confine=false.
 """
 
 import json
 import random
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,42 +28,115 @@ from mmtrain.data.dataset import EvalSplit
 from mmtrain.data.module import DataModule
 from mmtrain.data.text import texts_of
 from mmtrain.errors import ConfigError
+from mmtrain.metrics.rewards import Reward, reward_of
 from mmtrain.tasks.generation import Generation
+from mmtrain.tasks.language_model import LanguageModel
+from mmtrain.tasks.policy import plain_draws, writer_of
 from mmtrain.trained import Trained, load_trained
+from mmtrain.types import Batch
 
 ROWS = 64  # of a batch
+OPTIONS = ("by", "draws", "margin", "reward")
+Making = Callable[[Trained, str, EvalSplit], Iterator[dict[str, Any]]]
 
 
 def main() -> int:
     """The exit status: 0, or 2 for what the user can mend."""
-    columns = [a.removeprefix("by=") for a in sys.argv[1:] if a.startswith("by=")]
-    places = [Path(a) for a in sys.argv[1:] if not a.startswith("by=")]
-    if len(places) != 2 or len(columns) > 1:
+    options = dict(a.split("=", 1) for a in sys.argv[1:] if a.split("=")[0] in OPTIONS and "=" in a)
+    places = [Path(a) for a in sys.argv[1:] if a.split("=")[0] not in OPTIONS]
+    if len(places) != 2 or {"by", "draws"} <= set(options):
         print(__doc__)
         return 2
     run, out = places
     try:
         trained = load_trained(run, build_again)
         name = task_of(trained)
-        check_column(trained, columns)
+        making = making_of(trained, name, options)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     out.mkdir(parents=True, exist_ok=True)
     for split in trained.data.tables:
-        table = trained.data.split(split)
-        rows = list(others(trained, name, table, *columns) if columns else written(trained, name, table))
+        rows = list(making(trained, name, trained.data.split(split)))
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (out / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
         print(f"{out / split}.jsonl: {len(rows)} rows, {sum(row['rejected'] is not None for row in rows)} pairs")
     return 0
 
 
+def making_of(trained: Trained, name: str, options: dict[str, str]) -> Making:
+    """How the rows of a split are made, as was asked for."""
+    if "by" in options:
+        if not isinstance(trained.data.columns[target_of(trained, name)], str):
+            raise ConfigError("by=COLUMN is for a target of one column\n    say draws=8")
+        check_column(trained, [options["by"]])
+        return partial(others, column=options["by"])
+    if "draws" not in options:
+        return written
+    try:
+        number, margin = int(options["draws"]), float(options.get("margin", "0"))
+        reward = reward_for(trained, name, options.get("reward", "cider"))
+    except ValueError as error:
+        raise ConfigError(f"{error}\n    say draws=8 margin=0.3 reward=cider, say") from error
+    if number < 2:
+        raise ConfigError(f"draws = {number} leaves nothing to compare\n    say draws=8")
+    return partial(drawn, number=number, margin=margin, reward=reward)
+
+
+def reward_for(trained: Trained, name: str, reward: str) -> Reward:
+    """What a sentence is worth, words weighed by the rows of training."""
+    writer, data = writer_of(trained.lit.model.tasks[name]), trained.data
+    target = writer.targets[0]
+    train = data.tables.get("train", [])
+    cells = (cell_of(data, target, row) for row in train)
+    sentences = [data.targets[target].references(cell) for cell in cells if data.targets[target].load(cell) is not None]
+    return reward_of(reward, sentences=[right for right in sentences if right], tokenize=writer.tokenize)
+
+
+def cell_of(data: DataModule, target: str, cells: dict[str, Any]) -> Any:
+    """What the target reads of a row."""
+    column = data.columns[target]
+    return cells[column] if isinstance(column, str) else [cells[each] for each in column]
+
+
+@torch.no_grad()
+def drawn(
+    trained: Trained, name: str, split: EvalSplit, *, number: int, margin: float, reward: Reward
+) -> Iterator[dict[str, Any]]:
+    """The rows of a split, each with the best and the worst of what the model draws, if they are far enough apart."""
+    writer: Any = writer_of(trained.lit.model.tasks[name])
+    for batch, at in batches(trained, split):
+        rows = writer.answerable(batch).nonzero().squeeze(1)
+        each = torch.arange(len(rows)).repeat_interleave(number)
+        seeds = (batch.rows[rows] * number)[each] + torch.arange(number).repeat(len(rows))
+        prompts = writer.prompts(trained.lit.model.view(batch)).take(rows).take(each)
+        ids = writer.generate(prompts, seeds, plain_draws(writer.decoding)).tolist()
+        pairs: dict[int, tuple[str, str]] = {}
+        for place, (row, right) in enumerate(zip(rows.tolist(), writer.right(batch, rows), strict=True)):
+            said = [writer.sentence(one) for one in ids[place * number : (place + 1) * number]]
+            worth = {one: reward(one, right) for one in said if one}
+            best, worst = max(worth, key=worth.__getitem__, default=""), min(worth, key=worth.__getitem__, default="")
+            if best != worst and worth[best] - worth[worst] >= margin and worth[best] > worth[worst]:
+                pairs[row] = best, worst
+        for row, number_of_row in enumerate(at):
+            chosen, rejected = pairs.get(row, (None, None))
+            yield found(trained.data, split.table[number_of_row]) | {"chosen": chosen, "rejected": rejected}
+
+
+def batches(trained: Trained, split: EvalSplit) -> Iterator[tuple[Batch, range]]:
+    """The rows of a split in order, and their numbers."""
+    size = len(split.table)
+    for first in range(0, size, ROWS):
+        at = range(first, min(first + ROWS, size))
+        yield trained.data.collate().batch(split.__getitems__([(0, row) for row in at])), at
+
+
 def task_of(trained: Trained) -> str:
     """The name of the task of sentences."""
-    names = [name for name, task in trained.lit.model.tasks.items() if isinstance(task, Generation)]
+    tasks = trained.lit.model.tasks.items()
+    names = [name for name, task in tasks if isinstance(writer_of(task), Generation | LanguageModel)]
     if not names:
-        raise ConfigError("the run writes no sentences\n    name a run of task=[captioning]")
+        raise ConfigError("the run writes no sentences\n    name a run of task=[captioning] or task=[language_model]")
     return names[0]
 
 
@@ -90,10 +166,7 @@ def written(trained: Trained, name: str, split: EvalSplit) -> Iterator[dict[str,
     """The rows of a split, each with what the model writes, where that is not right."""
     task: Any = trained.lit.model.tasks[name]
     target = target_of(trained, name)
-    size = len(split.table)
-    for first in range(0, size, ROWS):
-        at = range(first, min(first + ROWS, size))
-        batch = trained.data.collate().batch(split.__getitems__([(0, row) for row in at]))
+    for batch, at in batches(trained, split):
         said = task.rows(trained.lit.model.view(batch).predictions(name), batch)
         right = batch.references.get(target, [[]] * len(batch))
         for row, one, texts in zip(at, said, right, strict=True):

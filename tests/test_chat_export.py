@@ -52,6 +52,7 @@ def make_parts(kind: str, tower: str, **options: Any) -> tuple[MultimodalModel, 
     plain = {"mean": [0.5] * 3, "std": [0.5] * 3, "crop_scale": 1.0, "rotate": 0.0, "flip": 0.0, "color_jitter": 0.0}
     picture = ImageInput(size=16, **plain, background=[255] * 3, max_pixels=10**6)
     facts = {"prompt": "<image>{question}", "tokenizer": None, "template": None, "places": ["image"]}
+    facts |= {"keep_sentences": False}
     chat = ChatTarget(holds=["question", "answer"], vocab_size=300, max_length=128, **facts)
     chat.fit([[question, "a red square"] for question in QUESTIONS], Path())
     image = HuggingFaceImage(pretrained=None, config={"model_type": tower, **SIZES}, image_size=16)
@@ -94,7 +95,8 @@ def answered(model: MultimodalModel, picture: ImageInput, chat: ChatTarget, fold
     task: Any = model.tasks["chat"]
     found = []
     for row in range(len(samples)):
-        ids = task._generated(model.view(batch).predictions("chat"), batch, torch.tensor([row]))[0].tolist()
+        asked = task.prompts(model.view(batch)).take(torch.tensor([row]))
+        ids = task.generate(asked, torch.tensor([row]), task.decoding)[0].tolist()
         found.append(ids[: ids.index(chat.known.end) + 1] if chat.known.end in ids else ids)
     return found
 

@@ -94,10 +94,18 @@ def nodes(value: Any) -> list[dict[str, Any]]:
     return [value] * ("_target_" in value) + [node for child in value.values() for node in nodes(child)]
 
 
-def placed(node: dict[str, Any]) -> set[str]:
-    """The keys that a file's defaults list fills: `inputs` of `/input@inputs.image: image`."""
-    entries = [next(iter(entry)) for entry in node.get("defaults", []) if isinstance(entry, dict)]
-    return {entry.partition("@")[2].partition(".")[0] for entry in entries if "@" in entry} - {"_here_"}
+def placed(file: Path, node: dict[str, Any]) -> set[str]:
+    """The keys that a defaults list fills: `inputs` of `/input@inputs.image: image`, and all of a file put in here."""
+    keys: set[str] = set()
+    for entry in node.get("defaults", []):
+        group, option = next(iter(entry.items())) if isinstance(entry, dict) else (entry, None)
+        named, _, where = group.partition("@")
+        if where and where != "_here_":
+            keys.add(where.partition(".")[0])
+        elif named not in ("_self_", "/tuning") and (where or option is None):  # tuning: build.py reads it
+            other = (Path() if named.startswith("/") else file.parent) / named.lstrip("/") / (option or "")
+            keys |= {*content(other), *placed(other, content(other))} - {"_target_", "defaults"}
+    return keys
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +136,8 @@ def choosing(tables: Path) -> Any:
             return [f"{group}={option}", "encoder.image.name=test_efficientnet"]  # takes pictures of 16 pixels
         if group == "connector":
             return ["task=[language_model]", f"connector@task.language_model.connector={option}"]
+        if group == "policy":
+            return ["task=[dpo]", f"policy@task.dpo={option}", *TARGETS_OF.get(option, ())]
         if option == "pictures":
             return ["encoder/image=pictures", "input@data.inputs.image=images", "encoder.image.image.patch_size=8"]
         if group == "peft":
@@ -312,7 +322,7 @@ def test_every_argument_of_our_own_stands_in_the_file(file: Path) -> None:
     top = content(file)
     for node in nodes(top):
         if node["_target_"].startswith("mmtrain."):
-            given = {key for key in node if not key.startswith("_") and key != "defaults"} | placed(node)
+            given = {key for key in node if not key.startswith("_") and key != "defaults"} | placed(file, node)
             taken = set(inspect.signature(get_object(node["_target_"])).parameters)
             handed_over = HANDED_OVER.get(file.parts[0], set()) if node is top else set()
             assert given <= taken, node["_target_"]

@@ -54,12 +54,16 @@ def test_weights_that_fit_are_taken_and_the_table_says_which() -> None:
 
 def test_a_task_takes_the_weights_of_the_one_that_it_continues() -> None:
     torch.manual_seed(1)
-    source, target = Trained(), Trained(task="dpo")
-    target.model.tasks["dpo"].continues = "contrastive"
-    rows = take(checkpoint_of(source), target)
-    assert rows["tasks.dpo"] == ["2", "0", "0", "0", ""] and "tasks.contrastive" not in rows
-    for mine, theirs in zip(target.parameters(), source.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
+    source, target, last = Trained(), Trained(task="dpo"), Trained(task="scst")
+    for module, name, continued in ((target, "dpo", "contrastive"), (last, "scst", "dpo")):
+        around = nn.Module()
+        around.policy, around.continues = module.model.tasks[name], continued
+        module.model.tasks[name] = around
+    for before, after, name in ((source, target, "dpo"), (target, last, "scst")):
+        rows = take(checkpoint_of(before), after)
+        assert rows[f"tasks.{name}"] == ["2", "0", "0", "0", ""] and len(rows) == 4
+        for mine, theirs in zip(after.parameters(), source.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
 
 
 def test_a_checkpoint_without_any_weight_that_fits_is_refused() -> None:

@@ -34,12 +34,12 @@ class ChatTarget:
         vocab_size: at most so many tokens, of a tokenizer that is trained.
         max_length: of a longer dialogue the end of the last answer is cut.
         places: the modalities of which dialogues can speak, as <image>.
+        keep_sentences: whether training samples bring all answers that are right, and the run folder those of all rows:
+            what a reward compares with.
 
     Raises:
         ValueError: when a cell cannot hold that.
     """
-
-    keep_sentences = False  # a training sample brings none beside the one that it learns
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class ChatTarget:
         vocab_size: int,
         max_length: int,
         places: Sequence[str],
+        keep_sentences: bool,
     ) -> None:
         if sorted(holds) not in [sorted(known) for known in HOLDS]:
             raise ValueError(
@@ -65,9 +66,10 @@ class ChatTarget:
             raise ValueError(f"max_length = {max_length} leaves no room for a question; set it to 64, say")
         self.holds, self.prompt, self.pretrained, self.template = list(holds), prompt, tokenizer, template
         self.vocab_size, self.max_length, self.places = vocab_size, max_length, list(places)
+        self.keep_sentences = keep_sentences
         self.recipe = (
-            f"dialogue {','.join(holds)} {prompt!r} tokenizer={tokenizer} vocab_size={vocab_size}"
-            f" max_length={max_length} template={template} {','.join(places)}"
+            f"{'kept ' if keep_sentences else ''}dialogue {','.join(holds)} {prompt!r} tokenizer={tokenizer}"
+            f" vocab_size={vocab_size} max_length={max_length} template={template} {','.join(places)}"
         )
         self.tokenizer: Any = None
         self.known = DialogueTarget([], max_length, 0, 0, {}, frozenset(), [""], str)
@@ -86,12 +88,14 @@ class ChatTarget:
         used: set[str] = set()
         kinds: set[str] = set()
         some: list[Dialogue] = []
+        right: list[list[str]] = []
         for cell in cells:
             dialogue = self._readable(cell)
             if dialogue is not None and dialogue.answers:
                 used.update(places_in(dialogue.turns, self.places))
                 kinds.add(dialogue.kind)
                 some += [dialogue] if len(some) < _MAX_TRAINED else []
+                right += [dialogue.answers] if self.keep_sentences else []
         if not some:
             return
         if len(kinds) > MAX_KINDS:
@@ -107,7 +111,7 @@ class ChatTarget:
             self.tokenizer = trained_tokenizer(texts, vocab_size=self.vocab_size, places=self.places)
         else:
             self.tokenizer = tokenizer_of(self.pretrained, places=self.places)
-        self._learned(used, sorted(kinds))
+        self._learned(used, sorted(kinds), [self._spelled(answers) for answers in right])
         self.encode(some[0])
 
     def _readable(self, cell: Any) -> Dialogue | None:
@@ -117,7 +121,7 @@ class ChatTarget:
         except SampleError:
             return None
 
-    def _learned(self, used: Iterable[str], kinds: list[str]) -> None:
+    def _learned(self, used: Iterable[str], kinds: list[str], sentences: list[list[str]]) -> None:
         names = {number: token for token, number in self.tokenizer.get_vocab().items()}
         self.known = DialogueTarget(
             names=[names.get(number, f"[{number}]") for number in range(max(names) + 1)],
@@ -128,6 +132,7 @@ class ChatTarget:
             used=frozenset(used),
             kinds=kinds,
             write=self._write,
+            sentences=sentences,
         )
 
     def _write(self, ids: list[int]) -> str:
@@ -139,7 +144,8 @@ class ChatTarget:
         place = folder / f"tokenizer_target_{name}"
         shutil.rmtree(place, ignore_errors=True)  # of an attempt with another tokenizer
         self.tokenizer.save_pretrained(place)
-        seen = {"used": sorted(self.known.used), "kinds": self.known.kinds}
+        seen: dict[str, Any] = {"used": sorted(self.known.used), "kinds": self.known.kinds}
+        seen |= {"sentences": self.known.sentences} if self.keep_sentences else {}
         (place / SEEN).write_text(json.dumps(seen) + "\n", encoding="utf-8")
 
     def restore(self, folder: Path, name: str) -> None:
@@ -147,7 +153,7 @@ class ChatTarget:
         place = folder / f"tokenizer_target_{name}"
         self.tokenizer = tokenizer_of(place, places=self.places)
         seen = json.loads((place / SEEN).read_text(encoding="utf-8"))
-        self._learned(seen["used"], seen["kinds"])
+        self._learned(seen["used"], seen["kinds"], seen["sentences"] if self.keep_sentences else [])
 
     def load(self, value: Any) -> Tensor | None:
         """(L, 2), int64, ids and flags as `DialogueTarget` says; None for a cell that asks nothing.
@@ -242,5 +248,8 @@ class ChatTarget:
         """Every last answer that is right, as it would be written out."""
         dialogue = dialogue_of(value, holds=self.holds, prompt=self.prompt)
         assert dialogue is not None
-        ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in dialogue.answers]
+        return self._spelled(dialogue.answers)
+
+    def _spelled(self, answers: Sequence[str]) -> list[str]:
+        ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in answers]
         return [self._write(list(row)) for row in ids]

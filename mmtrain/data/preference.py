@@ -1,4 +1,4 @@
-"""A sentence that is preferred and one that is not, of two columns, as token ids of one tokenizer."""
+"""A sentence that is preferred and one that is not, of columns of their own, as token ids of one tokenizer."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,29 +12,34 @@ from mmtrain.types import PairTarget
 
 
 class Preference(TextTarget):
-    """Two columns, `data.columns.NAME=[CHOSEN,REJECTED]`; a row may lack the rejected one.
+    """Two columns, `data.columns.NAME=[CHOSEN,REJECTED]`, or three, `[RIGHT,CHOSEN,REJECTED]`.
 
-    The tokenizer is that of a `TextTarget` of the chosen column, so that the weights of a run that learned to write
-    those sentences fit. Of a list of several, the first one is taken, on both sides; what is right is the chosen side.
-    The arguments are those of `TextTarget`.
+    The tokenizer is that of a `TextTarget` of the first column, so that the weights of a run that learned to write
+    those sentences fit, and that column is what is right. A row may lack the rejected sentence; then the right one is
+    judged and nothing is learned. Of a list of several, the first one is taken. The arguments are those of
+    `TextTarget`.
     """
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
-        """Train the tokenizer on the chosen sentences.
+        """Train the tokenizer on the first column.
 
         Raises:
-            ConfigError: when the cells are not of two columns.
+            ConfigError: when the cells are not of two or three columns.
         """
-        super().fit((_chosen(cell) for cell in cells), folder)
+        super().fit((_right(cell) for cell in cells), folder)
 
     def _learned(self, sentences: list[list[str]]) -> None:
         super()._learned(sentences)
         self.known = PairTarget(**vars(self.known))
 
     def load(self, value: Any) -> Tensor | None:
-        """Token ids (2, L), int64, chosen and rejected, filled up with [PAD]; None where nothing is chosen."""
-        chosen = super().load(_chosen(value))
-        return None if chosen is None else self.text.pad([chosen, super().load(value[1])]).values
+        """Token ids (2, L), int64, chosen and rejected, filled up with [PAD]; None where there is nothing to judge."""
+        right = super().load(_right(value))
+        if right is None:
+            return None
+        chosen, rejected = super().load(value[-2]), super().load(value[-1])
+        there = chosen is not None and rejected is not None
+        return self.text.pad([chosen, rejected] if there else [right, None]).values
 
     def pad(self, values: Sequence[Tensor | None]) -> Tensor:
         """(B, 2, L), int64, filled up with [PAD] to the longest."""
@@ -42,14 +47,14 @@ class Preference(TextTarget):
         return self.text.pad(sides).values.unflatten(0, (-1, 2))
 
     def references(self, value: Any) -> list[str]:
-        """Every chosen sentence."""
-        return super().references(_chosen(value))
+        """Every sentence that is right."""
+        return super().references(_right(value))
 
 
-def _chosen(cell: Any) -> Any:
-    if not isinstance(cell, list | tuple) or len(cell) != 2:
+def _right(cell: Any) -> Any:
+    if not isinstance(cell, list | tuple) or len(cell) not in (2, 3):
         raise ConfigError(
-            f"a preference is of two columns, but a cell holds {cell!r}\n"
-            "    set data.columns.NAME=[CHOSEN,REJECTED], two columns of the table"
+            f"a preference is of two columns or three, but a cell holds {cell!r}\n"
+            "    set data.columns.NAME=[CHOSEN,REJECTED], columns of the table, or [RIGHT,CHOSEN,REJECTED]"
         )
     return cell[0]

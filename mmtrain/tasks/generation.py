@@ -20,7 +20,7 @@ from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.text_generation import TextGeneration, TokenAccuracy
 from mmtrain.tasks.names import check_names
 from mmtrain.tasks.shown import shown_captions
-from mmtrain.types import Batch, Exhibit, Features, TokenTarget
+from mmtrain.types import Batch, DialogueTarget, Exhibit, Features, PairTarget, TokenTarget
 
 
 class Written(NamedTuple):
@@ -93,6 +93,7 @@ class Generation(nn.Module):
         self.stage = "test"
         self.metrics()  # an unknown `tokenize` is said before anything runs
         self.decoder = Decoder(read_dim=dims[reads], shape=decoder, known=self.known)
+        self.never = self.decoder.never
 
     def start_evaluation(self, stage: str) -> None:
         """What comes is val or test: validation writes sentences for some rows alone."""
@@ -100,20 +101,43 @@ class Generation(nn.Module):
 
     def forward(self, view: Any) -> Written:
         """Logits of a view's targets, and what it read."""
-        read = view.features(self.reads[0])
-        return Written(self.decoder(self._ids(view.batch)[:, :-1], read), read)
+        read = self.prompts(view)
+        return Written(self.logits(read, *self._wanted(view.batch)), read)
 
-    def _valid(self, batch: Batch) -> Tensor:
+    def answerable(self, batch: Batch) -> Tensor:
+        """(B,), bool: labelled rows with something to read."""
         return batch.labelled[self.targets[0]] & batch.has_any(self.needs)
 
-    def _ids(self, batch: Batch) -> Tensor:
-        """(B, L), int64, L at least 2; padding in rows that do not count, so that there is always something to do."""
-        return only_of(self._valid(batch), batch.targets[self.targets[0]], self.known)
+    def given(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The sentences of the target behind their start mark, and which tokens count: (B, S, L); see `Policy`."""
+        values = batch.targets[self.targets[0]]
+        sides = values if isinstance(self.known, PairTarget) else values.unsqueeze(1)
+        valid = self.answerable(batch).repeat_interleave(sides.shape[1])
+        ids = only_of(valid, sides.flatten(0, 1), self.known)[:, 1:]
+        counts = up_to_end(ids, self.known) & valid.unsqueeze(1)
+        return ids.unflatten(0, sides.shape[:2]), counts.unflatten(0, sides.shape[:2])
 
     def _wanted(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The tokens behind the start mark (B, L - 1) and which of them count."""
-        wanted = self._ids(batch)[:, 1:]
-        return wanted, up_to_end(wanted, self.known) & self._valid(batch).unsqueeze(1)
+        """The tokens to learn (B, L) and which of them count; of a pair, those of the chosen sentence."""
+        ids, counts = self.given(batch)
+        return ids[:, 0], counts[:, 0]
+
+    def prompts(self, view: Any) -> Features:
+        """What sentences are written from."""
+        return view.features(self.reads[0])
+
+    def logits(self, prompts: Features, ids: Tensor, counts: Tensor) -> Tensor:
+        """(N, L, V), of each token of sentences (N, L), given those before it."""
+        start = torch.full_like(ids[:, :1], self.known.start)
+        return self.decoder(torch.cat([start, ids[:, :-1]], dim=1), prompts)
+
+    def generate(self, prompts: Features, draws: Tensor, decoding: Decoding) -> Tensor:
+        """See `Decoder`."""
+        return self.decoder.generate(prompts, draws, decoding)
+
+    def sentence(self, ids: list[int]) -> str:
+        """Ids as a person reads them."""
+        return sentence(ids, self.known)
 
     def count(self, batch: Batch) -> Tensor:
         """Tokens to write in labelled rows with something to read, end marks among them."""
@@ -140,34 +164,34 @@ class Generation(nn.Module):
         Raises:
             FloatingPointError: when a logit is not finite: it must not score.
         """
-        self._update_tokens(metrics, predictions, batch)
-        chosen = (self._valid(batch) & self._to_write(batch)).nonzero().squeeze(1)
-        self._update_sentences(metrics, self._write(predictions, batch, chosen), batch, chosen)
+        rows = (self.answerable(batch) & self.to_write(batch)).nonzero().squeeze(1)
+        self.judge(metrics, predictions, batch, rows, self.write(predictions, batch, rows))
 
-    def _update_tokens(self, metrics: MetricCollection, predictions: Written, batch: Batch) -> None:
+    def judge(self, metrics: Any, predictions: Written, batch: Batch, rows: Tensor, said: list[str]) -> None:
+        """Count the tokens of labelled rows, and score what was said of some rows."""
         wanted, counts = self._wanted(batch)
         logits = predictions.logits[counts]
         if not logits.isfinite().all():
             raise FloatingPointError(f"generation of {self.targets[0]}: a logit is not finite")
         metrics["tokens"].update(logits.argmax(dim=1), wanted[counts])
+        metrics["sentences"].update(said, self.right(batch, rows), batch.rows[rows])
 
-    def _update_sentences(self, metrics: MetricCollection, said: list[str], batch: Batch, chosen: Tensor) -> None:
-        metrics["sentences"].update(said, self._right(batch, chosen), batch.rows[chosen])
-
-    def _right(self, batch: Batch, chosen: Tensor) -> list[list[str]]:
+    def right(self, batch: Batch, rows: Tensor) -> list[list[str]]:
         """The sentences that are right for some rows."""
         right = batch.references.get(self.targets[0], [])  # none when no row of the batch has a sentence
-        return [right[row] for row in chosen.tolist()]
+        return [right[row] for row in rows.tolist()]
 
-    def _to_write(self, batch: Batch) -> Tensor:
+    def to_write(self, batch: Batch) -> Tensor:
+        """(B,), bool: rows that evaluation writes for."""
         if self.stage == "test":
             return torch.ones_like(batch.rows, dtype=torch.bool)
         every = self.generate_every
         return batch.rows % every == 0 if every else torch.zeros_like(batch.rows, dtype=torch.bool)
 
-    def _write(self, predictions: Written, batch: Batch, chosen: Tensor) -> list[str]:
-        ids = self.decoder.generate(predictions.read.take(chosen), batch.rows[chosen], self.decoding)
-        return [sentence(row, self.known) for row in ids.tolist()]
+    def write(self, predictions: Written, batch: Batch, rows: Tensor) -> list[str]:
+        """The sentences of some rows, as `decoding` says."""
+        ids = self.generate(predictions.read.take(rows), batch.rows[rows], self.decoding)
+        return [self.sentence(row) for row in ids.tolist()]
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Always the most frequent token, and always the most frequent sentence, of the rows that were counted."""
@@ -182,7 +206,7 @@ class Generation(nn.Module):
     def rows(self, predictions: Written, batch: Batch) -> list[dict[str, Any]]:
         """The sentence, where there is something to read."""
         chosen = batch.has_any(self.needs).nonzero().squeeze(1)
-        said = dict(zip(chosen.tolist(), self._write(predictions, batch, chosen), strict=True))
+        said = dict(zip(chosen.tolist(), self.write(predictions, batch, chosen), strict=True))
         return [{self.targets[0]: said[i]} if i in said else {} for i in range(len(batch))]
 
 
@@ -208,7 +232,7 @@ def only_of(valid: Tensor, ids: Tensor, known: TokenTarget) -> Tensor:
     return nn.functional.pad(ids, (0, max(2 - ids.shape[1], 0)), value=known.pad)
 
 
-def up_to_end(ids: Tensor, known: TokenTarget) -> Tensor:
+def up_to_end(ids: Tensor, known: TokenTarget | DialogueTarget) -> Tensor:
     """Which of ids (..., L), int64, behind the start mark are a sentence's own: up to the end mark, that too."""
     is_end = ids == known.end
     over = is_end.cumsum(dim=-1) - is_end.long() > 0

@@ -9,32 +9,25 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmtrain.layers.decoder import DecoderShape, Decoding
-from mmtrain.layers.head import Decides
 from mmtrain.losses.preference import group_advantages, grpo
+from mmtrain.tasks.policy import Policy
 from mmtrain.tasks.rewarded import Rewarded, Scored
-from mmtrain.types import Features
 
 
 class Grpo(Rewarded):
     """See `Rewarded`.
 
     Args:
-        dims: see `Rewarded`, and so are all that are not named here.
-        known_targets: see there.
+        policy: see `Rewarded`, and so are all that are not named here.
+        encoders: see there.
         reference: see there.
         continues: see there.
         target: see there.
-        reads: see there.
+        modalities: see there.
         weight: see there.
         reward: see there.
         num_samples: see there; 2 or more.
         kl_weight: how much it costs to leave the reference.
-        decoder: see `Rewarded`.
-        decoding: see there.
-        generate_every: see there.
-        tokenize: see there.
-        decides: see there.
 
     Raises:
         ValueError: as `Rewarded`, and when a number means nothing.
@@ -43,37 +36,27 @@ class Grpo(Rewarded):
     def __init__(
         self,
         *,
-        dims: Mapping[str, int],
-        known_targets: Mapping[str, Any],
-        reference: nn.Module | None,
+        policy: Policy,
+        encoders: Mapping[str, nn.Module],
+        reference: nn.Module | str | None,
         continues: str,
         target: str,
-        reads: str,
+        modalities: list[str],
         weight: float,
         reward: str,
         num_samples: int,
         kl_weight: float,
-        decoder: DecoderShape,
-        decoding: Decoding,
-        generate_every: int,
-        tokenize: str,
-        decides: Decides | None = None,
     ) -> None:
         super().__init__(
-            dims=dims,
-            known_targets=known_targets,
+            policy=policy,
+            encoders=encoders,
             reference=reference,
             continues=continues,
             target=target,
-            reads=reads,
+            modalities=modalities,
             weight=weight,
             reward=reward,
             num_samples=num_samples,
-            decoder=decoder,
-            decoding=decoding,
-            generate_every=generate_every,
-            tokenize=tokenize,
-            decides=decides,
         )
         if num_samples < 2 or kl_weight < 0.0:
             raise ValueError(
@@ -82,7 +65,7 @@ class Grpo(Rewarded):
             )
         self.kl_weight = kl_weight
 
-    def _advantages(self, rewards: Tensor, read: Features, draws: Tensor, right: list[list[str]]) -> Tensor:
+    def _advantages(self, rewards: Tensor, prompts: Any, draws: Tensor, right: list[list[str]]) -> Tensor:
         return group_advantages(rewards)
 
     def _loss(self, predictions: Scored) -> tuple[Tensor, Tensor]:

@@ -63,6 +63,25 @@ class Answered(NamedTuple):
     media: dict[int, Media]
 
 
+class Asked(NamedTuple):
+    """What answers are written from.
+
+    Attributes:
+        ids: (N, L), int64.
+        keep: (N, L), bool, which of them are asked; at least one a row.
+        media: by the id of their place.
+    """
+
+    ids: Tensor
+    keep: Tensor
+    media: dict[int, Media]
+
+    def take(self, rows: Tensor) -> "Asked":
+        """That of some rows (N,), int64."""
+        media = {place: Media(m.tokens[rows], m.mask[rows]) for place, m in self.media.items()}
+        return Asked(self.ids[rows], self.keep[rows], media)
+
+
 class LanguageModel(nn.Module):
     """An answer a row.
 
@@ -124,6 +143,7 @@ class LanguageModel(nn.Module):
         self.metrics()  # an unknown `tokenize` is said before anything runs
         self.several = frozenset(m for m in modalities if isinstance(encoders[m], TakesSeveral))
         self.lm = CausalLM(source=lm, known=self.known)
+        self.never = self.lm.never
         if pack is not None:
             self.lm.check_packing()
         connectors = {m: connector(in_dim=dims[m], dim=self.lm.dim) for m in modalities}
@@ -141,31 +161,38 @@ class LanguageModel(nn.Module):
         Raises:
             ConfigError: on the meta device, where nothing has a content.
         """
-        batch = view.batch
-        if batch.rows.is_meta:
-            raise ConfigError(
-                "mode=plan cannot say what a language_model takes: how long its lines are follows from what rows hold\n"
-                "    measure a few steps instead: mode=fit trainer.max_steps=5"
-            )
-        media = {self.known.places[m]: self._media(m, view.encoded(m), batch) for m in self.reads}
+        batch, media = view.batch, self._all_media(view)
         values = self._values(batch)
         keep = (values[..., 1] >= 0) & self._valid(batch).unsqueeze(1)
         keep[0, 0] |= ~keep.any()  # something to do, also without a row that counts
-        spliced = self._spliced(values, keep, media)
+        logits, wanted = self._answers(self._spliced(values, keep, media), media)
+        if not len(wanted):  # of the token behind the first, and not counted
+            return Answered(logits, wanted.new_zeros(1), torch.zeros_like(wanted.new_zeros(1), dtype=torch.bool), media)
+        return Answered(logits, wanted, torch.ones_like(wanted, dtype=torch.bool), media)
+
+    def _answers(self, spliced: Spliced, media: Mapping[int, Media]) -> tuple[Tensor, Tensor]:
+        """Logits (A, V) of the tokens of answers (A,), int64; of one more token where there are none."""
         lines = lay_out(spliced, room=self.pack)
         answers = (spliced.flags > 0).nonzero().squeeze(1)
-        some = answers if len(answers) else answers.new_ones(1)  # the token behind the first
+        some = answers if len(answers) else answers.new_ones(1)
         mask = None if lines.rank is None else within_rows(lines.put(spliced.row, -1), spliced.embeds.dtype)
         with self._reading(spliced, lines, media):
             logits = self.lm(lines.put(spliced.embeds, 0.0), lines.put(spliced.position, 0), mask, lines.slot[some - 1])
-        wanted = spliced.ids[answers] if len(answers) else some * 0
-        return Answered(logits, wanted, (some > 0) & (len(answers) > 0), media)
+        return logits, spliced.ids[answers]
 
     def _reading(self, spliced: Spliced, lines: Lines, media: Mapping[int, Media]) -> AbstractContextManager[None]:
         """Media that do not stand in the text are read beside it."""
         if self.readers is None:
             return nullcontext()
         return reading(self.lm.blocks(), self.readers, beside(spliced, lines, media))
+
+    def _all_media(self, view: Any) -> dict[int, Media]:
+        if view.batch.rows.is_meta:
+            raise ConfigError(
+                "mode=plan cannot say what a language_model takes: how long its lines are follows from what rows hold\n"
+                "    measure a few steps instead: mode=fit trainer.max_steps=5"
+            )
+        return {self.known.places[m]: self._media(m, view.encoded(m), view.batch) for m in self.reads}
 
     def _media(self, modality: str, features: Features, batch: Batch) -> Media:
         """Each medium by itself through the connector; one a row, unless the encoder takes several."""
@@ -180,15 +207,77 @@ class LanguageModel(nn.Module):
         touched = torch.stack([tokens.sum() for tokens, _ in media.values()]).sum() * 0.0
         return spliced._replace(embeds=spliced.embeds + touched.to(spliced.embeds.dtype))
 
-    def _values(self, batch: Batch) -> Tensor:
-        """(B, L, 2), int64, padding in rows that do not count."""
+    def _sides(self, batch: Batch) -> Tensor:
+        """(B, S, L, 2), int64, padding in rows that do not count; S is 2 of pairs, the chosen first."""
         values = batch.targets[self.targets[0]]
+        sides = values if values.ndim == 4 else values.unsqueeze(1)  # a reference did not learn from pairs
         blank = torch.tensor([self.known.pad, -1], device=values.device)
-        return torch.where(batch.labelled[self.targets[0]][:, None, None], values, blank)
+        return torch.where(batch.labelled[self.targets[0]][:, None, None, None], sides, blank)
+
+    def _values(self, batch: Batch) -> Tensor:
+        """(B, L, 2), int64, padding in rows that do not count; of a pair, the chosen one."""
+        return self._sides(batch)[:, 0]
 
     def _valid(self, batch: Batch) -> Tensor:
         """Rows with an answer; media are not needed."""
         return (self._values(batch)[..., 1] > 0).any(dim=1)
+
+    def answerable(self, batch: Batch) -> Tensor:
+        """(B,), bool: rows whose dialogue ends with an answer; media are not needed."""
+        return _last_answer(self._values(batch)).any(dim=1)
+
+    def given(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The last answers of the target, and which tokens count: (B, S, L); see `Policy`."""
+        sides = self._sides(batch)
+        last = _last_answer(sides)
+        order = (~last).long().argsort(dim=-1, stable=True)[..., : max(1, int(last.sum(dim=-1).max()))]
+        return sides[..., 0].gather(-1, order), last.gather(-1, order)
+
+    def right(self, batch: Batch, rows: Tensor) -> list[list[str]]:
+        """The last answers that are right for some rows."""
+        right = batch.references.get(self.targets[0], [])  # none when no row of the batch has a dialogue
+        return [right[row] for row in rows.tolist()]
+
+    def prompts(self, view: Any) -> Asked:
+        """What last answers are written from."""
+        return self._asked(view.batch, self._all_media(view))
+
+    def _asked(self, batch: Batch, media: dict[int, Media]) -> Asked:
+        values = self._values(batch)
+        keep = (values[..., 1] >= 0) & ~_last_answer(values)
+        keep[:, 0] |= ~keep.any(dim=1)  # something to write from
+        return Asked(values[..., 0], keep, media)
+
+    def logits(self, prompts: Asked, ids: Tensor, counts: Tensor) -> Tensor:
+        """(N, L, V), of each token of answers (N, L), given what stands before it; zeros where none counts."""
+        values = torch.stack([torch.cat([prompts.ids, ids], dim=1)] * 2, dim=2)
+        values[..., 1] = torch.cat([torch.zeros_like(prompts.ids), torch.ones_like(ids)], dim=1)
+        keep = torch.cat([prompts.keep, counts], dim=1)
+        logits, there = self._answers(self._spliced(values, keep, prompts.media), prompts.media)
+        whole = logits.new_zeros(*ids.shape, logits.shape[1])
+        if not len(there):
+            return whole + logits.sum() * 0.0  # every parameter has its part in a step
+        return whole.index_put(counts.nonzero(as_tuple=True), logits)
+
+    @torch.no_grad()
+    def generate(self, prompts: Asked, draws: Tensor, decoding: Decoding) -> Tensor:
+        """Write an answer a row, in evaluation mode; see `CausalLM`."""
+        if not len(draws):
+            return prompts.ids[:, :0]
+        training = self.training
+        self.eval()
+        values = torch.stack([prompts.ids, torch.zeros_like(prompts.ids)], dim=2)
+        spliced = self._spliced(values, prompts.keep, prompts.media)
+        lines = at_right_end(spliced)
+        there = lines.put(torch.ones_like(spliced.row, dtype=torch.bool), False)
+        with self._reading(spliced, lines, prompts.media):
+            ids = self.lm.generate(lines.put(spliced.embeds, 0.0), there, draws, decoding)
+        self.train(training)
+        return ids
+
+    def sentence(self, ids: list[int]) -> str:
+        """Ids as a person reads them."""
+        return self.known.write(ids)
 
     def count(self, batch: Batch) -> Tensor:
         """Tokens of answers, end marks among them."""
@@ -212,56 +301,35 @@ class LanguageModel(nn.Module):
         Raises:
             FloatingPointError: when a logit is not finite: it must not score.
         """
+        rows = (self.answerable(batch) & self.to_write(batch)).nonzero().squeeze(1)
+        self.judge(metrics, predictions, batch, rows, self.write(predictions, batch, rows))
+
+    def judge(self, metrics: Any, predictions: Answered, batch: Batch, rows: Tensor, said: list[str]) -> None:
+        """Count the tokens of answers, and score what was said of some rows, each kind by itself."""
         counts = predictions.counts
         logits = predictions.logits[counts]
         if not logits.isfinite().all():
             raise FloatingPointError(f"language_model of {self.targets[0]}: a logit is not finite")
         metrics["tokens"].update(logits.argmax(dim=1), predictions.wanted[counts])
-        chosen = (self._values(batch)[:, :, 1].amax(dim=1) > 0) & self._ends_answered(batch) & self._to_write(batch)
-        rows = chosen.nonzero().squeeze(1)
-        said = dict(zip(rows.tolist(), self._write(predictions, batch, rows), strict=True))
-        right = batch.references.get(self.targets[0], [])  # none when no row of the batch has a dialogue
-        kinds = self._values(batch)[:, :, 1].amax(dim=1) - 1
+        kinds = self._values(batch)[rows, :, 1].amax(dim=1) - 1
+        right = self.right(batch, rows)
         for number, kind in enumerate(self.known.kinds):
-            some = [row for row in said if kinds[row] == number]
+            some = (kinds == number).nonzero().squeeze(1).tolist()
             metrics[f"sentences_{kind}"].update(
-                [said[row] for row in some], [right[row] for row in some], batch.rows[some]
+                [said[at] for at in some], [right[at] for at in some], batch.rows[rows[some]]
             )
 
-    def _ends_answered(self, batch: Batch) -> Tensor:
-        flags = self._values(batch)[..., 1]
-        last = (flags >= 0).sum(dim=1, keepdim=True) - 1
-        return flags.gather(1, last.clamp(min=0)).squeeze(1) > 0
-
-    def _to_write(self, batch: Batch) -> Tensor:
+    def to_write(self, batch: Batch) -> Tensor:
+        """(B,), bool: rows that evaluation writes for."""
         if self.stage == "test":
             return torch.ones_like(batch.rows, dtype=torch.bool)
         every = self.generate_every
         return batch.rows % every == 0 if every else torch.zeros_like(batch.rows, dtype=torch.bool)
 
-    def _write(self, predictions: Answered, batch: Batch, chosen: Tensor) -> list[str]:
-        """The last answer of some rows (N,), from what stands before it."""
-        if not len(chosen):
-            return []
-        training = self.training
-        self.eval()
-        with torch.no_grad():
-            ids = self._generated(predictions, batch, chosen)
-        self.train(training)
-        return [self.known.write(row) for row in ids.tolist()]
-
-    def _generated(self, predictions: Answered, batch: Batch, chosen: Tensor) -> Tensor:
-        values = self._values(batch)[chosen]
-        answer = values[..., 1] > 0
-        # from the last token that is no answer on, everything of a row that ends in one
-        behind = (~answer & (values[..., 1] >= 0)).flip(1).cumsum(dim=1).flip(1) == 0
-        keep = (values[..., 1] >= 0) & ~behind
-        media = {place: Media(m.tokens[chosen], m.mask[chosen]) for place, m in predictions.media.items()}
-        spliced = self._spliced(values, keep, media)
-        lines = at_right_end(spliced)
-        there = lines.put(torch.ones_like(spliced.row, dtype=torch.bool), False)
-        with self._reading(spliced, lines, media):
-            return self.lm.generate(lines.put(spliced.embeds, 0.0), there, batch.rows[chosen], self.decoding)
+    def write(self, predictions: Answered, batch: Batch, rows: Tensor) -> list[str]:
+        """The last answer of some rows (N,), from what stands before it, as `decoding` says."""
+        asked = self._asked(batch, predictions.media).take(rows)
+        return [self.sentence(row) for row in self.generate(asked, batch.rows[rows], self.decoding).tolist()]
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Always the most frequent token, and always the most frequent answer, of the rows that were counted."""
@@ -275,8 +343,15 @@ class LanguageModel(nn.Module):
     def rows(self, predictions: Answered, batch: Batch) -> list[dict[str, Any]]:
         """The answer, where something is asked."""
         chosen = (self._values(batch)[..., 1] >= 0).any(dim=1).nonzero().squeeze(1)
-        said = dict(zip(chosen.tolist(), self._write(predictions, batch, chosen), strict=True))
+        said = dict(zip(chosen.tolist(), self.write(predictions, batch, chosen), strict=True))
         return [{self.targets[0]: said[i]} if i in said else {} for i in range(len(batch))]
+
+
+def _last_answer(values: Tensor) -> Tensor:
+    """(..., L), bool, which of values (..., L, 2) are the answer that a dialogue ends with."""
+    flags = values[..., 1]
+    read_later = ((flags == 0).flip(-1).cumsum(dim=-1) > 0).flip(-1)
+    return (flags > 0) & ~read_later
 
 
 def _prefix(kind: str) -> str:

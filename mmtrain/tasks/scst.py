@@ -4,20 +4,20 @@ It goes on from a run that learned to write. Unusual here: several sentences can
 """
 
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
 from mmtrain.losses.preference import scst
 from mmtrain.tasks.rewarded import Rewarded, Scored
-from mmtrain.types import Features
 
 
 class Scst(Rewarded):
     """See `Rewarded`."""
 
-    def _advantages(self, rewards: Tensor, read: Features, draws: Tensor, right: list[list[str]]) -> Tensor:
-        greedy = replace(self.decoding, method="greedy", no_repeat_ngram_size=0)
-        return rewards - self._scores(self.decoder.generate(read, draws, greedy).unsqueeze(1), right)
+    def _advantages(self, rewards: Tensor, prompts: Any, draws: Tensor, right: list[list[str]]) -> Tensor:
+        greedy = replace(self.policy.decoding, method="greedy", no_repeat_ngram_size=0)
+        return rewards - self._scores(self.policy.generate(prompts, draws, greedy).unsqueeze(1), right)
 
     def _loss(self, predictions: Scored) -> tuple[Tensor, Tensor]:
         return scst(predictions.drawn.log_probabilities, predictions.advantages, predictions.valid)

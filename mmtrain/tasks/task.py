@@ -134,10 +134,12 @@ class Tells(Protocol):
 
 @runtime_checkable
 class Continues(Protocol):
-    """A task that goes on from the weights of another one.
+    """A task around one that writes, which goes on from the weights of another one.
 
     Attributes:
-        continues: name of the task whose weights, in the checkpoint of `init_from`, fit this one's.
+        policy: the task that writes.
+        continues: name of the task whose weights, in the checkpoint of `init_from`, fit those of the policy.
     """
 
+    policy: Any
     continues: str

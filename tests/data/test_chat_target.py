@@ -25,6 +25,7 @@ CHATML = (
 
 def make_target(holds: list[str] | None = None, **options: Any) -> ChatTarget:
     plain = {"prompt": "<image>{question}", "tokenizer": None, "template": None, "vocab_size": 320, "max_length": 256}
+    plain |= {"keep_sentences": False}
     return ChatTarget(holds=holds or ["turns"], **{**plain, "places": ["image", "audio"], **options})
 
 

@@ -38,6 +38,17 @@ def test_the_tokenizer_is_that_of_the_chosen_column(tmp_path: Path) -> None:
     assert pair.references(CELLS[1]) == ["a dog", "a blue dog"]
 
 
+def test_of_three_columns_the_first_is_what_is_right(tmp_path: Path) -> None:
+    pair, plain = target(), target(TextTarget)
+    pair.fit([["a red cat", "a cat", "a dog"], [["two birds", "birds"], None, "a dog"]], tmp_path)
+    plain.fit(["a red cat", ["two birds", "birds"]], tmp_path)
+    assert pair.known.names == plain.known.names
+    first, second = pair.load(["a red cat", "a cat", "birds"]), pair.load(["two birds", None, "a cat"])
+    assert first is not None and [pair.words(side.tolist()) for side in first] == ["a cat", "birds"]
+    assert second is not None and [pair.words(side.tolist()) for side in second] == ["two birds", ""]
+    assert pair.references(["a red cat", "a cat", "birds"]) == ["a red cat"]
+
+
 @pytest.mark.parametrize("kind", [TextTarget, Preference])
 def test_sentences_are_kept_if_asked(kind: type[TextTarget], tmp_path: Path) -> None:
     cells = CHOSEN if kind is TextTarget else CELLS
@@ -51,7 +62,7 @@ def test_sentences_are_kept_if_asked(kind: type[TextTarget], tmp_path: Path) -> 
         assert type(again.known) is type(made.known)
 
 
-@pytest.mark.parametrize("cell", ["a cat", ["a cat"], ["a", "b", "c"]])
+@pytest.mark.parametrize("cell", ["a cat", ["a cat"], ["a", "b", "c", "d"]])
 def test_what_is_not_of_two_columns_is_refused(cell: object, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"of two columns.*\n.*data.columns.NAME=\[CHOSEN,REJECTED\]"):
+    with pytest.raises(ConfigError, match=r"of two columns or three.*\n.*data.columns.NAME=\[CHOSEN,REJECTED\]"):
         target().fit([cell], tmp_path)

@@ -28,17 +28,24 @@ PAIR = PairTarget(names=NAMES, **MARKS)
 KEPT = TokenTarget(names=NAMES, **MARKS, sentences=[[sentence(s, KNOWN)] for s in SENTENCES if s] + [["a run"]])
 KINDS: dict[str, Any] = {"dpo": Dpo, "scst": Scst, "grpo": Grpo}
 OPTIONS: dict[str, dict[str, Any]] = {
-    "dpo": {"known_targets": {"caption": PAIR}, "beta": 0.2, "label_smoothing": 0.0},
-    "scst": {"known_targets": {"caption": KEPT}, "reward": "cider", "num_samples": 3},
-    "grpo": {"known_targets": {"caption": KEPT}, "reward": "rouge_l", "num_samples": 4, "kl_weight": 0.1},
+    "dpo": {"beta": 0.2, "label_smoothing": 0.0},
+    "scst": {"reward": "cider", "num_samples": 3},
+    "grpo": {"reward": "rouge_l", "num_samples": 4, "kl_weight": 0.1},
 }
 
 
-def make_task(name: str, reference: nn.Module | None, **options: Any) -> Any:
+def make_writer(name: str, **options: Any) -> Generation:
+    """A policy that is a decoder."""
     shape = DecoderShape(dim=8, depth=1, num_heads=2, mlp_ratio=2.0, dropout=0.0, pretrained=None)
-    shared = {"dims": {"image": DIM}, "target": "caption", "reads": "image", "weight": 1.0, "continues": "captioning"}
-    shared |= {"decoder": shape, "decoding": decoding_of(), "generate_every": 1, "tokenize": "13a"}
-    return KINDS[name](reference=reference, **shared | OPTIONS[name] | options)
+    known = {"caption": PAIR if name == "dpo" else KEPT}
+    facts = {"dims": {"image": DIM}, "known_targets": known, "target": "caption", "reads": "image", "weight": 1.0}
+    knobs = {"label_smoothing": 0.0, "decoder": shape, "decoding": decoding_of(), "generate_every": 1}
+    return Generation(**{**facts, **knobs, "tokenize": "13a", **options})
+
+
+def make_task(name: str, reference: nn.Module | str | None, policy: Any = None, **options: Any) -> Any:
+    shared = {"encoders": {}, "target": "caption", "modalities": ["image"], "weight": 1.0, "continues": "captioning"}
+    return KINDS[name](policy=policy or make_writer(name), reference=reference, **shared | OPTIONS[name] | options)
 
 
 def make_policy(name: str, *, moved: float = 0.0, **options: Any) -> MultimodalModel:
@@ -48,7 +55,7 @@ def make_policy(name: str, *, moved: float = 0.0, **options: Any) -> MultimodalM
     task = make_task(name, reference, **options)
     base = deepcopy(reference)
     model = MultimodalModel(encoders=dict(base.encoders.items()), fusion=None, tasks={name: task}).double()
-    task.decoder = base.tasks["captioning"].decoder
+    task.policy.decoder = base.tasks["captioning"].decoder
     for parameter in model.requires_grad_().parameters():
         parameter.data += moved * torch.randn_like(parameter)
     return model.train()
@@ -71,7 +78,7 @@ def plain_log_probability(task: Any, decoder: Any, ids: list[int], read: Feature
     found = torch.zeros((), dtype=torch.float64)
     for place, token in enumerate(ids):
         logits = decoder(torch.tensor([[2, *ids[:place]]]), read)[0, -1]
-        allowed = [i for i in range(len(NAMES)) if not drawn or i not in task.decoder.never]
+        allowed = [i for i in range(len(NAMES)) if not drawn or i not in task.policy.never]
         found = found + logits[token] - logits[allowed].exp().sum().log()
     return found
 
@@ -82,7 +89,8 @@ def own_tokens(ids: list[int]) -> list[int]:
 
 
 def reference_of(task: Any) -> Generation:
-    return task.reference._task
+    writer: Generation = task.reference.policy
+    return writer
 
 
 def step_on_rank(mine: int, name: str, parts: list[slice]) -> dict[str, Tensor]:

@@ -15,13 +15,14 @@ from tests.tasks.preferences import (
     REJECTED,
     make_policy,
     make_task,
+    make_writer,
     plain_log_probability,
     reference_of,
     rows_for,
     step_alone,
     step_on_rank,
 )
-from tests.tasks.test_generation import KNOWN, SENTENCES, decoding_of
+from tests.tasks.test_generation import KNOWN, SENTENCES
 from tests.tasks.test_generation import make_model as make_captioner
 
 
@@ -35,9 +36,9 @@ def test_the_loss_is_a_loop_over_tokens() -> None:
     expected = torch.zeros((), dtype=torch.float64)
     for row in PAIRS:
         read = model.view(batch).features("image").take(torch.tensor([row]))
-        before = task.reference.read(batch).take(torch.tensor([row]))
+        before = task.reference.prompts(model.view(batch)).take(torch.tensor([row]))
         sides = [SENTENCES[row][1:], REJECTED[row][1:]]
-        mine = [plain_log_probability(task, task.decoder, s, read, drawn=False) for s in sides]
+        mine = [plain_log_probability(task, task.policy.decoder, s, read, drawn=False) for s in sides]
         old = [plain_log_probability(task, reference_of(task).decoder, s, before, drawn=False) for s in sides]
         margin = 0.2 * ((mine[0] - old[0]) - (mine[1] - old[1]))
         expected = expected - (1 / (1 + (-margin).exp())).log()
@@ -121,11 +122,16 @@ def test_it_tells_rewards_and_lengths() -> None:
     [
         ({"reference": None}, r"reference = null, .* set init_from=RUN"),
         ({"continues": "caption"}, r"continues = caption, .* has captioning; name one"),
-        ({"known_targets": {"caption": KNOWN}}, r"one sentence a row; .*=preference data.columns.caption=\["),
+        (
+            {"policy": make_writer("dpo", known_targets={"caption": KNOWN})},
+            r"one sentence a row; .*=preference data.columns.caption=\[",
+        ),
         ({"beta": 0.0}, r"beta = 0.0 .* set beta above 0"),
         ({"label_smoothing": 0.5}, r"label_smoothing = 0.5; .* below 0.5"),
-        ({"known_targets": {"caption": replace(PAIR, names=[*PAIR.names, "cat"])}}, r"10 tokens, .* the 11 here"),
-        ({"decoding": decoding_of(max_new_tokens=9)}, r"max_new_tokens = 9"),
+        (
+            {"policy": make_writer("dpo", known_targets={"caption": replace(PAIR, names=[*PAIR.names, "cat"])})},
+            r"10 tokens, .* the 11 here",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(options: dict[str, Any], message: str) -> None:

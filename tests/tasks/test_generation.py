@@ -88,7 +88,7 @@ def test_scores_compare_with_the_references_and_not_with_the_tokens() -> None:
     model, batch = make_model(), batch_of()
     task = task_of(model)
     view = model.view(batch).predictions("captioning")
-    said = task._write(view, batch, torch.arange(len(SENTENCES)))
+    said = task.write(view, batch, torch.arange(len(SENTENCES)))
     other = [["zebra", said[i]] if i != 4 else ["a zebra"] for i in range(len(SENTENCES))]
     metrics = task.metrics()
     task.update(metrics, view, replace(batch, references={"caption": other}))

@@ -31,7 +31,7 @@ def test_the_loss_is_a_loop_over_what_was_drawn() -> None:
     expected = torch.zeros((), dtype=torch.float64)
     for at, row in enumerate(COUNTED["image"]):
         read = model.view(batch).features("image").take(torch.tensor([row]))
-        before = task.reference.read(batch).take(torch.tensor([row]))
+        before = task.reference.prompts(model.view(batch)).take(torch.tensor([row]))
         group = [own_tokens(ids) for ids in said.drawn.ids[at].tolist()]
         rewards = [task.reward(sentence(ids, KNOWN), batch.references["caption"][row]) for ids in group]
         for ids, reward in zip(group, rewards, strict=True):
@@ -40,7 +40,7 @@ def test_the_loss_is_a_loop_over_what_was_drawn() -> None:
                 mine, old = (
                     plain_log_probability(task, decoder, ids[:end], features, drawn=True)
                     - (plain_log_probability(task, decoder, ids[: end - 1], features, drawn=True) if end > 1 else 0.0)
-                    for decoder, features in ((task.decoder, read), (reference_of(task).decoder, before))
+                    for decoder, features in ((task.policy.decoder, read), (reference_of(task).decoder, before))
                 )
                 ratio, r = (mine - mine.detach()).exp(), (old.detach() - mine).exp()
                 cost = 0.1 * (r - r.log() - 1) - ratio * advantage

@@ -20,6 +20,7 @@ from tests.tasks.preferences import (
     KEPT,
     make_policy,
     make_task,
+    make_writer,
     own_tokens,
     plain_log_probability,
     reference_of,
@@ -47,13 +48,13 @@ def test_the_loss_is_a_loop_over_what_was_drawn() -> None:
     divergence = []
     for at, row in enumerate(COUNTED["image"]):
         read = model.view(batch).features("image").take(torch.tensor([row]))
-        before = task.reference.read(batch).take(torch.tensor([row]))
+        before = task.reference.prompts(model.view(batch)).take(torch.tensor([row]))
         best = sentence(greedily(task, read), KNOWN)
         right = batch.references["caption"][row]
         for ids in said.drawn.ids[at].tolist():
             ids = own_tokens(ids)
             advantage = worth(sentence(ids, KNOWN), right) - worth(best, right)
-            mine = plain_log_probability(task, task.decoder, ids, read, drawn=True)
+            mine = plain_log_probability(task, task.policy.decoder, ids, read, drawn=True)
             old = plain_log_probability(task, reference_of(task).decoder, ids, before, drawn=True)
             expected = expected - advantage * mine / task.num_samples
             divergence.append((float(mine - old), ids))
@@ -70,8 +71,10 @@ def test_the_loss_is_a_loop_over_what_was_drawn() -> None:
 def greedily(task: Any, read: Any) -> list[int]:
     ids: list[int] = []
     while len(ids) < 6 and 3 not in ids:
-        logits = task.decoder(torch.tensor([[2, *ids]]), read)[0, -1]
-        ids.append(max((i for i in range(len(logits)) if i not in task.decoder.never), key=lambda i: logits[i].item()))
+        logits = task.policy.decoder(torch.tensor([[2, *ids]]), read)[0, -1]
+        ids.append(
+            max((i for i in range(len(logits)) if i not in task.policy.decoder.never), key=lambda i: logits[i].item())
+        )
     return ids
 
 
@@ -156,7 +159,7 @@ def test_evaluation_judges_what_is_written_and_what_is_drawn(name: str) -> None:
     assert values["reward"].item() == pytest.approx(sum(expected) / len(rows))
     assert values["kl"] == 0 and values["length"] >= 1 and "reward_of_draws" in values and "bleu" in values
     task.start_evaluation("val")
-    task.generate_every = 5
+    task.policy.generate_every = 5
     assert model.losses(batch)[name][1] == 2  # rows 0 and 5
 
 
@@ -190,10 +193,13 @@ def test_a_run_goes_on_from_one_of_captioning_and_from_where_it_was_stopped(tmp_
     ("options", "message"),
     [
         ({"reference": None}, r"reference = null, .* set init_from=RUN"),
-        ({"known_targets": {"caption": KNOWN}}, r"keeps no sentences .* data.targets.caption.keep_sentences=true"),
+        (
+            {"policy": make_writer("scst", known_targets={"caption": KNOWN})},
+            r"keeps no sentences .* data.targets.caption.keep_sentences=true",
+        ),
         ({"reward": "meteor"}, r"reward = meteor; set it to cider, bleu"),
         ({"num_samples": 0}, r"num_samples = 0 draws no sentence"),
-        ({"generate_every": 0}, r"generate_every = 0 leaves no sentence"),
+        ({"policy": make_writer("scst", generate_every=0)}, r"policy.generate_every = 0 leaves no sentence"),
     ],
 )
 def test_what_does_not_fit_is_refused(options: dict[str, Any], message: str) -> None:
