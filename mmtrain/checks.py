@@ -25,7 +25,7 @@ from mmtrain import mends
 from mmtrain.composed import Composed, Source
 from mmtrain.composing import Composing, key_of
 from mmtrain.rules import NEEDED, OF_A_RUN, RULES, rule_whole
-from mmtrain.sweep_checks import combinations, faults_of_sweeper
+from mmtrain.sweeps.checks import combinations, faults_of_sweeper
 
 # what composing raises when an override or a file is wrong; the last three when a group is given something like null
 # or [null], and when a file holds something else than keys

@@ -55,7 +55,7 @@ def main() -> None:
         sys.argv[1:] = [*overrides, *flags]
     jobs: list[Job] = []
     hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=CONFIG_NAME)(Job.into(jobs))()
-    sys.exit(max((job.status for job in jobs), default=0))  # a sweep has said its own: mmtrain.sweep_summary.Summary
+    sys.exit(max((job.status for job in jobs), default=0))  # a sweep has said its own: mmtrain.sweeps.summary.Summary
 
 
 def with_dashes(words: list[str], flags: list[str]) -> list[str]:
@@ -134,7 +134,7 @@ class Job:
 
     def run_of_sweep(self) -> int:
         """Run, unless that was done before or another process does it."""
-        from mmtrain.sweep import Asked, held, passed_over
+        from mmtrain.sweeps.sweep import Asked, held, passed_over
 
         folder, asked = Path(self.run_dir), Asked(self.overrides, None)
         said = f"run {folder.name}: {' '.join(self.overrides)}"

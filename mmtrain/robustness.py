@@ -18,8 +18,8 @@ from mmtrain.errors import ConfigError
 from mmtrain.lit import LitModel
 from mmtrain.metrics.chance import GUESSED, guessed
 from mmtrain.metrics.retrieval import RetrievalMetric
-from mmtrain.towers import Towers
-from mmtrain.zero_shot import Figures, class_vectors, figures, probabilities
+from mmtrain.search.towers import Towers
+from mmtrain.search.zero_shot import Figures, class_vectors, figures, probabilities
 
 Table = Mapping[str, Mapping[str, float | None]]
 CALIBRATION = "calibration_error"

@@ -189,7 +189,7 @@ def _judge(cfg: DictConfig, lit: LitModel, data: DataModule, trainer: Trainer, r
 def predict(cfg: DictConfig) -> None:
     """Write predictions.jsonl, one line a row of the test split; or an index of the vectors of every row."""
     if cfg.predict.index is not None:
-        from mmtrain.finding import make_index
+        from mmtrain.search.finding import make_index
 
         make_index(cfg, console)
         return
@@ -226,7 +226,7 @@ def plan(cfg: DictConfig) -> None:
 
 def search(cfg: DictConfig) -> None:
     """Find what is nearest to the queries."""
-    from mmtrain.finding import search as find  # other modes do without it
+    from mmtrain.search.finding import search as find  # other modes do without it
 
     find(cfg, console)
 

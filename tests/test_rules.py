@@ -333,7 +333,7 @@ BAD |= {
         "rule_precision",
         "rule_run_dir",
         "rule_corruptions",  # below
-        "rule_search",  # tests/test_finder.py
+        "rule_search",  # tests/search/test_finder.py
         "rule_common_folder",
     )
 }

@@ -12,7 +12,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from mmtrain.callbacks.interruptions import Stopped
 from mmtrain.distributed import is_main, total
-from mmtrain.study import NAME, storage_of
+from mmtrain.sweeps.study import NAME, storage_of
 
 PARTS = 1000  # of a run: what validations of runs with other batch sizes are compared by
 

@@ -17,7 +17,7 @@ from rich.text import Text
 from mmtrain.report.knobs import Importance, Repeated, Run, importances, knobs_of, repeated
 from mmtrain.report.page import write_page
 from mmtrain.report.table import digits, short
-from mmtrain.sweep import NOT_OF_THE_RUN, Asked, folders_of, is_held
+from mmtrain.sweeps.sweep import NOT_OF_THE_RUN, Asked, folders_of, is_held
 
 WIDTH = 120  # where neither a terminal nor COLUMNS says another
 

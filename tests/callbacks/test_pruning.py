@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.trainer.states import TrainerFn
 
 from mmtrain.callbacks.pruning import Pruned, Pruning
-from mmtrain.study import NAME, storage_of
+from mmtrain.sweeps.study import NAME, storage_of
 
 MONITOR = "val/accuracy"
 PRUNER = optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=200)

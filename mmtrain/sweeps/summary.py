@@ -7,7 +7,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from mmtrain.sweep import Asked, folders_of, is_held
+from mmtrain.sweeps.sweep import Asked, folders_of, is_held
 
 
 class Summary(Callback):

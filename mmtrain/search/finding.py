@@ -17,10 +17,10 @@ from mmtrain.data.dataset import EvalSplit
 from mmtrain.data.loader import EvalSteps, make_loader
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
-from mmtrain.finder import Finder, Found, Query
 from mmtrain.report.found import Asked, Result, found_sheet
-from mmtrain.search_index import Row, SearchIndex, first_of_each
-from mmtrain.towers import Towers
+from mmtrain.search.finder import Finder, Found, Query
+from mmtrain.search.index import Row, SearchIndex, first_of_each
+from mmtrain.search.towers import Towers
 from mmtrain.trained import differing_input
 from mmtrain.types import Bad
 

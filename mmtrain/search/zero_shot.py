@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mmtrain.errors import ConfigError
 from mmtrain.metrics.calibration import CalibrationError
-from mmtrain.towers import Towers
+from mmtrain.search.towers import Towers
 
 Figures = dict[str, dict[str, float | None]]
 

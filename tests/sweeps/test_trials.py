@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from mmtrain.search import Search, outcome, space_of
-from mmtrain.study import NAME, storage_of
-from mmtrain.sweep import Asked, held
+from mmtrain.sweeps.study import NAME, storage_of
+from mmtrain.sweeps.sweep import Asked, held
+from mmtrain.sweeps.trials import Search, outcome, space_of
 
 SPACE = ["optimizer.lr=tag(log,interval(1e-4,1e-1))", "fusion=sum,concat", "data=files"]
 

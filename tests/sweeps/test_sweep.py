@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from mmtrain.sweep import Asked, folders_of, held, is_held, passed_over
+from mmtrain.sweeps.sweep import Asked, folders_of, held, is_held, passed_over
 from tests.commands import run_command, start_command
 from tests.tiny import TINY_MODEL, make_tables
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RUN = ["fusion=sum", "seed=1", "run_dir=out", "resume=auto"]
 
 
@@ -74,7 +74,7 @@ def test_a_folder_is_held_by_one_process_and_free_when_that_is_gone(tmp_path: Pa
     code = f"""
 import time
 from pathlib import Path
-from mmtrain.sweep import held
+from mmtrain.sweeps.sweep import held
 with held(Path({str(tmp_path)!r})) as free:
     print(free, flush=True)
     time.sleep(60)

@@ -23,8 +23,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from mmtrain.study import NAME, STUDY, storage_of
-from mmtrain.sweep import Asked, is_held
+from mmtrain.sweeps.study import NAME, STUDY, storage_of
+from mmtrain.sweeps.sweep import Asked, is_held
 
 DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 MOST_FAILED = 3  # in a row, before a search gives up

@@ -1,6 +1,6 @@
 """Search in what was indexed: pictures by text, texts by picture, both by speech; and classes by name alone.
 
-from mmtrain.finder import Finder
+from mmtrain.search.finder import Finder
 finder = Finder.load("outputs/search", index="outputs/search/index")
 finder.find(text="a red car", k=5)
 """
@@ -15,10 +15,10 @@ from mmtrain.build import build_restored
 from mmtrain.data.folders import KIND_OF
 from mmtrain.data.media import opened
 from mmtrain.errors import ConfigError, SampleError
-from mmtrain.search_index import SearchIndex
-from mmtrain.towers import Towers
+from mmtrain.search.index import SearchIndex
+from mmtrain.search.towers import Towers
+from mmtrain.search.zero_shot import class_vectors, probabilities
 from mmtrain.trained import load_trained
-from mmtrain.zero_shot import class_vectors, probabilities
 
 
 class Found(NamedTuple):

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from mmtrain.build import compose
 from mmtrain.errors import ConfigError
-from mmtrain.finder import Finder, kind_of_file
-from mmtrain.search_index import CHUNK, Row, SearchIndex, first_of_each
-from mmtrain.zero_shot import class_vectors, figures, probabilities
+from mmtrain.search.finder import Finder, kind_of_file
+from mmtrain.search.index import CHUNK, Row, SearchIndex, first_of_each
+from mmtrain.search.zero_shot import class_vectors, figures, probabilities
 from tests.runs import run_tiny
 from tests.tiny import ROWS, make_tables
 
