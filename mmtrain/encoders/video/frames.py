@@ -1,8 +1,8 @@
 """Films frame by frame: any image encoder on each frame, then nothing, a GRU or a Transformer over time.
 
 The image encoder sees only frames that are there, so that a batch norm in it takes no statistics of padding. Each frame
-becomes one token: the mean of its tokens, which says what is there. A grid, where it is asked for, puts the means of its
-cells beside it, which say where: what looks at time then sees things move.
+becomes one token: the mean of its tokens, which says what is there. A grid, where one is asked for, puts the means of
+its cells beside it, which say where: what looks at time then sees things move.
 """
 
 import math
