@@ -1,8 +1,8 @@
 """Films frame by frame: any image encoder on each frame, then nothing, a GRU or a Transformer over time.
 
 The image encoder sees only frames that are there, so that a batch norm in it takes no statistics of padding. Each frame
-becomes one token: the mean of its tokens, or of those of each cell of a grid, side by side, so that where things are is
-kept for what looks at time.
+becomes one token: the mean of its tokens, which says what is there. A grid, where one is asked for, puts the means of
+its cells beside it, which say where: what looks at time then sees things move.
 """
 
 import math
@@ -35,8 +35,8 @@ class Frames(nn.Module):
     Args:
         image: maps pictures (N, 3, H, W) to `Features`, and says its width in `dim`.
         num_frames: the most frames of a film.
-        grid: cells of a frame along each side; 1: the mean of all its tokens. More want an image encoder whose tokens
-            are a square map of (H', H'), row by row, H' being a multiple.
+        grid: cells of a frame along each side whose means stand beside that of the whole; 1: none do. More want an
+            image encoder whose tokens are a square map (H', H'), row by row, H' being a multiple.
         dim: width of the tokens.
         temporal: mean: one token a film, the mean of its frames; gru: one a frame, after a GRU from both ends;
             transformer: one a frame, after blocks and a last norm.
@@ -70,7 +70,8 @@ class Frames(nn.Module):
         self.dim = dim
         self.image = image
         self.pool: nn.Module = MeanPool() if grid == 1 else GridPool(grid)
-        self.proj = nn.Linear(grid * grid * cast(int, image.dim), dim)
+        num_means = 1 if grid == 1 else 1 + grid * grid
+        self.proj = nn.Linear(num_means * cast(int, image.dim), dim)
         self.pos_embed = nn.Parameter(torch.empty(1, num_frames, dim))
         self.drop = nn.Dropout(dropout)
         self.temporal: nn.Module
@@ -128,7 +129,9 @@ class Frames(nn.Module):
 
 
 class GridPool(nn.Module):
-    """The means of the cells of a grid, side by side: a vector that knows where things are.
+    """The mean of all, and the means of the cells of a grid, side by side: a vector that knows what is there and where.
+
+    From the cells alone things are learned once for each cell, which takes many more rows.
 
     Args:
         grid: cells along each side.
@@ -139,7 +142,7 @@ class GridPool(nn.Module):
         self.grid = grid
 
     def forward(self, features: Features) -> Tensor:
-        """Map tokens (N, H * H, D), row by row, all of them valid, to (N, grid * grid * D).
+        """Map tokens (N, H * H, D), row by row, all of them valid, to (N, (1 + grid * grid) * D).
 
         Raises:
             ValueError: when the tokens are no square map, or the grid does not divide its side.
@@ -158,7 +161,7 @@ class GridPool(nn.Module):
                 f" set it to one of {', '.join(str(n) for n in range(1, side + 1) if side % n == 0)}"
             )
         cells = tokens.view(num_frames, grid, side // grid, grid, side // grid, dim).mean(dim=(2, 4))
-        return cells.flatten(1)  # (N, grid, grid, D) -> (N, grid * grid * D)
+        return torch.cat([tokens.mean(dim=1), cells.flatten(1)], dim=1)
 
 
 class MeanOverTime(nn.Module):

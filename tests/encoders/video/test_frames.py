@@ -104,15 +104,16 @@ class Map(nn.Module):
 
 
 @pytest.mark.parametrize("grid", [2, 4])
-def test_cells_of_a_grid_stand_side_by_side(grid: int) -> None:
+def test_cells_of_a_grid_stand_beside_the_whole(grid: int) -> None:
     encoder, values = make_encoder("mean", Map(), grid=grid), films()
     side = 4 // grid
     pixels = values[:2, 0, :, ::2, ::2]
     corners = [(y, x) for y in range(0, 4, side) for x in range(0, 4, side)]
-    cells = torch.cat([pixels[..., y : y + side, x : x + side].mean(dim=(2, 3)) for y, x in corners], dim=1)
+    cells = [pixels[..., y : y + side, x : x + side].mean(dim=(2, 3)) for y, x in corners]
     first = torch.tensor([[1, 0, 0, 0]] * 2).bool()
     tokens = encoder(values[:2], first).tokens[:, 0]
-    torch.testing.assert_close(tokens, encoder.proj(cells) + encoder.pos_embed[0, 0], rtol=0, atol=1e-11)
+    means = torch.cat([pixels.mean(dim=(2, 3)), *cells], dim=1)
+    torch.testing.assert_close(tokens, encoder.proj(means) + encoder.pos_embed[0, 0], rtol=0, atol=1e-11)
 
 
 class Told(nn.Module):
