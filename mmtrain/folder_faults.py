@@ -42,11 +42,15 @@ def faults_of_folder(run: Composed, folder: Path) -> Iterator[str]:
         yield _located(run, str(error), "data.root")
         return
     look = _Look(run, found)
-    yield from look.columns_that_are_not_there()
+    lacking = list(look.columns_that_are_not_there())
+    yield from lacking
     if training and run.get("resume") is None:  # a run that goes on keeps what it has learned
         yield from look.rows_of_training()
         yield from look.classes()
-        yield from look.tasks_that_lack()
+        without = list(look.tasks_that_lack())
+        yield from without
+        lacking += without
+    yield from look.found.notes[len(found.notes) :] if lacking else ()  # of keys of turns
 
 
 def _split(run: Composed) -> Split | None:

@@ -46,6 +46,23 @@ def test_a_good_folder_has_no_fault(home: Path) -> None:
     assert faults("data.columns.image=path", "data.columns.label=animal", "task=[classification]") == []
 
 
+def test_a_misspelt_key_of_turns_is_named_when_a_task_lacks_what_it_would_hold(home: Path) -> None:
+    write_turns("image")
+    task = ("task=[classification]", "task.classification.reads=image")
+    assert faults(*task) == []
+    write_turns("imgae")
+    *_, said = faults(*task)
+    assert "turns have the key imgae, which nothing reads" in said and "data.columns.image=imgae" in said
+
+
+def write_turns(key: str) -> None:
+    """A table of dialogues of one turn."""
+    Path("mine/train.csv").unlink(missing_ok=True)
+    turn = {"text": "look", key: "photos/3.jpg"}
+    lines = [json.dumps({"turns": [turn], "label": ANIMALS[number % 3]}) for number in range(40)]
+    Path("mine/train.jsonl").write_text("\n".join(lines))
+
+
 def test_columns_of_which_none_is_known_are_all_named(home: Path) -> None:
     assert faults() == [
         "mine/train.csv: no column is known as an input; the table has path, headline, animal"

@@ -17,7 +17,7 @@ from mmtrain.data.tables import Tables, cells_of
 
 SPEAKERS = ("speaker", "role", "from")
 WORDS = ("text", "content", "value", "utterance")
-_NEAR = 0.75
+_NEAR = 0.8  # imgae is near to image, speech_act is not near to speech
 
 
 @runtime_checkable
