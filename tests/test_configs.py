@@ -255,6 +255,25 @@ def inputs_of(modality: str, cfg: DictConfig) -> tuple[Tensor, Tensor | None]:
     return values, torch.arange(length) < torch.tensor([[length], [length // 3]])
 
 
+@pytest.mark.parametrize("name", ["dpo", "grpo"])
+def test_a_language_model_is_a_policy_that_needs_no_run(name: str, compose_tiny: Any) -> None:
+    """With adapters, which alone learn; of answers to choose from, and of answers with a reward."""
+    pairs = ["target@data.targets.chat=chat_preference", "data.columns.chat=[caption,label]"]
+    kept = ["data.targets.chat.keep_sentences=true", "data.columns.chat=caption"]
+    cfg = compose_tiny(
+        *(f"task=[{name}]", f"policy@task.{name}=language_model", "data.targets.chat.holds=[answer]"),
+        *(f"+peft@task.{name}.policy.lm.peft=lora", f"task.{name}.reference=adapters_off", "encoder.image.freeze=true"),
+        *(pairs if name == "dpo" else kept),
+    )
+    data = read(cfg)
+    model = build_lit(cfg, build_model(cfg, data)).model
+    total, count = model.losses(all_rows(data))[name]
+    total.backward()
+    assert count > 0 and total.isfinite()
+    assert {n.split("lora_")[-1][0] for n, p in model.named_parameters() if p.requires_grad} == {"A", "B"}
+    assert name != "dpo" or any(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
 @of_groups("data")
 def test_a_data_set_is_built_and_no_table_is_opened(file: Path, choosing: Any) -> None:
     data = build_data(compose(choosing(file)))
