@@ -23,14 +23,14 @@ class MultiLabel:
     the known ones.
 
     Args:
-        separator: between the names of a text; null takes the whole text for one name.
+        separator: between the names of a text; a space makes its words the names, null the whole text one name.
 
     Attributes:
         unseen: how often `load` met each name that training never saw, in this process.
     """
 
     def __init__(self, *, separator: str | None) -> None:
-        if separator is not None and not separator.strip():
+        if separator == "":
             raise ValueError(f"separator = {separator!r} is blank; set it to '|', say, or to null for one name a cell")
         self.separator = separator
         self.recipe = f"multilabel separator={separator!r}"
@@ -85,7 +85,7 @@ class MultiLabel:
         """The names of a cell, each once; None when it is unlabelled."""
         if isinstance(cell, str) and self.separator is not None:
             parts: list[Any] = cell.split(self.separator)
-            known_none = len(parts) > 1
+            known_none = len(parts) > 1 and not self.separator.isspace()  # spaces alone are a blank cell
         else:
             parts = list(cell) if isinstance(cell, Iterable) and not isinstance(cell, str) else [cell]
             known_none = not parts

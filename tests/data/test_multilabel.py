@@ -71,6 +71,8 @@ def test_a_name_counts_once_a_row_and_numbers_are_names() -> None:
 def test_the_separator_is_the_users() -> None:
     assert fitted("a, b", separator=",").known.names == ["a", "b"]
     assert fitted("a|b", separator=None).known.names == ["a|b"]
+    words = fitted("a red  cat", "a dog", "  ", separator=" ")
+    assert words.known.names == ["a", "cat", "dog", "red"] and words.load("  ") is None
     with pytest.raises(ValueError, match=r"separator = '' is blank; set it to '\|', say, or to null"):
         MultiLabel(separator="")
 
