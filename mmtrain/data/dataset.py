@@ -16,6 +16,7 @@ from mmtrain.data.order import KeyedOrder, Order, draw_seed, mix
 from mmtrain.data.tables import cells_of, rows_at
 from mmtrain.data.text import texts_of
 from mmtrain.data.turns import TurnsInput
+from mmtrain.data.video import VideoInput
 from mmtrain.errors import SampleError
 from mmtrain.types import Bad, Batch, Sample
 
@@ -206,13 +207,13 @@ class EvalSplit(TrainSplit):
         return None
 
     def picture(self, position: int) -> Any:
-        """The picture of a position as a person would see it, or None."""
+        """The picture of a position as a person would see it, of a film four frames, or None."""
         if position >= len(self.table):
             return None
         cells = self.table[position]
         for modality, reader in self.inputs.items():
             value = cell_of(cells, self.columns.get(modality))
-            if isinstance(reader, ImageInput) and not is_empty(value):
+            if isinstance(reader, ImageInput | VideoInput) and not is_empty(value):
                 try:
                     return reader.open(value, self.folder)
                 except SampleError:

@@ -155,10 +155,21 @@ def test_a_person_sees_the_frames_whole(film: Path, tmp_path: Path) -> None:
     assert [number_of(np.asarray(f).transpose(2, 0, 1)) for f in seen] == [12, 37, 62, 87]
 
 
+def test_a_page_shows_four_frames_in_order_of_time(film: Path) -> None:
+    sheet = video_input(num_frames=7).open(film.name, film.parent)
+    assert sheet is not None and sheet.size == (96, 96)
+    corners = [(x, y, x + 48, y + 48) for y in (0, 48) for x in (0, 48)]
+    found = [number_of(np.asarray(sheet.crop(corner)).transpose(2, 0, 1)) for corner in corners]
+    frames = video_input(num_frames=7).frames(film.name, film.parent)
+    known = [number_of(np.asarray(f).transpose(2, 0, 1)) for f in frames]
+    assert found == [known[0], known[2], known[4], known[6]]
+
+
 def test_sound_alone_is_no_film() -> None:
     data = wav(tone(0.5, 8000), rate=8000)
     assert video_input().load(data, Path(), seed=0, train=True) is None
     assert video_input().frames(data, Path()) == []
+    assert video_input().open(data, Path()) is None
 
 
 def test_a_batch_has_one_shape_and_the_mask_says_what_is_there() -> None:
