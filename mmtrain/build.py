@@ -120,9 +120,13 @@ def make(cfg: DictConfig, key: str, **parts: Any) -> Any:
             raise ConfigError(f"{key}: {cause}") from error
         if isinstance(cause, ImportError) or "Error locating target" in str(error):
             raise ConfigError(f"{key}._target_ = {cfg._target_} cannot be imported: {cause or error}") from error
-        if isinstance(cause, TypeError) and not _takes(cfg, parts):
-            what = f"{key}._target_ = {cfg._target_} cannot be called so: {cause}"
-            raise ConfigError(f"{what}\n    mend the keys of {key}") from error
+        node, place = cfg, key
+        inside = re.search(r"full_key: ([\w.]+)", str(error))  # Hydra's, of a node in this one
+        if inside and isinstance(OmegaConf.select(cfg, inside[1]), DictConfig):
+            node, place, parts = OmegaConf.select(cfg, inside[1]), f"{key}.{inside[1]}", {}
+        if isinstance(cause, TypeError) and not _takes(node, parts):
+            what = f"{place}._target_ = {node._target_} cannot be called so: {cause}"
+            raise ConfigError(f"{what}\n    mend the keys of {place}") from error
         raise
 
 

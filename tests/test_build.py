@@ -62,6 +62,13 @@ def test_an_argument_that_it_lacks_is_the_users_to_mend() -> None:
         make(node(), "fusion")
 
 
+def test_of_a_node_inside_another_its_own_key_is_named() -> None:
+    """As of a run folder that an earlier version wrote."""
+    outer = OmegaConf.create({"_target_": "builtins.dict", "inputs": {"text": node()}})
+    with pytest.raises(ConfigError, match=r"^data\.inputs\.text\._target_ = .*Refusing cannot be called so: .*size"):
+        make(outer, "data")
+
+
 def test_what_it_refuses_is_said_with_the_node() -> None:
     for given, added in (({"size": -1}, {}), ({}, {"size": -1})):
         with pytest.raises(ConfigError, match=r"^encoder\.image: size = -1 is negative; set it to 1$"):
