@@ -100,7 +100,8 @@ def passed_over(folder: Path, overrides: Sequence[str], *, goes_on: bool) -> str
         return None
     now = Asked(list(overrides), None)
     if before.of_the_run == now.of_the_run:
-        return "done before" if goes_on and status_of(folder) in DONE else None
+        to_the_end = before.status == 0 and status_of(folder) in DONE  # not killed while its report was written
+        return "done before" if goes_on and to_the_end else None
     if status_of(folder) is None and not (folder / "checkpoints").exists():
         return None  # it came to nothing
     other = [o for o in before.of_the_run if o not in now.of_the_run] or before.of_the_run

@@ -23,9 +23,9 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tables(tmp_path_factory.mktemp("data") / "tables")
 
 
-def leave(folder: Path, overrides: list[str], status: str | None = "done") -> None:
+def leave(folder: Path, overrides: list[str], status: str | None = "done", ended: int | None = 0) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    Asked(overrides, 0).write(folder)
+    Asked(overrides, ended).write(folder)
     if status is not None:
         (folder / "summary.json").write_text(json.dumps({"status": status}))
 
@@ -47,6 +47,11 @@ def test_what_is_done_is_passed_over_when_the_sweep_goes_on(tmp_path: Path, stat
 @pytest.mark.parametrize("status", ["stopped", "failed", None])
 def test_what_is_not_done_is_run_again(tmp_path: Path, status: str | None) -> None:
     leave(tmp_path, RUN, status)
+    assert passed_over(tmp_path, RUN, goes_on=True) is None
+
+
+def test_what_was_killed_while_its_report_was_written_is_run_to_its_end(tmp_path: Path) -> None:
+    leave(tmp_path, RUN, "done", ended=None)
     assert passed_over(tmp_path, RUN, goes_on=True) is None
 
 
