@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from mmtrain.build import build_again
-from mmtrain.data.columns import is_empty
+from mmtrain.data.columns import cell_of, is_empty
 from mmtrain.data.dataset import EvalSplit
 from mmtrain.data.module import DataModule
 from mmtrain.data.text import texts_of
@@ -88,15 +88,9 @@ def reward_for(trained: Trained, name: str, reward: str) -> Reward:
     writer, data = writer_of(trained.lit.model.tasks[name]), trained.data
     target = writer.targets[0]
     train = data.tables.get("train", [])
-    cells = (cell_of(data, target, row) for row in train)
+    cells = (cell_of(row, data.columns[target]) for row in train)
     sentences = [data.targets[target].references(cell) for cell in cells if data.targets[target].load(cell) is not None]
     return reward_of(reward, sentences=[right for right in sentences if right], tokenize=writer.tokenize)
-
-
-def cell_of(data: DataModule, target: str, cells: dict[str, Any]) -> Any:
-    """What the target reads of a row."""
-    column = data.columns[target]
-    return cells[column] if isinstance(column, str) else [cells[each] for each in column]
 
 
 @torch.no_grad()
