@@ -18,6 +18,9 @@ from mmtrain.targets import fault_of, parameters_of
 
 MODES = ("fit", "test", "predict", "plan", "search", "chat")
 OF_A_RUN = ("test", "predict", "search", "chat")  # modes of a run that is trained
+READ_DATA = ("fit", "plan", "test", "predict")  # modes that open the tables
+EXISTING_FOLDER = "mmtrain.data.files.existing_folder"
+FETCHED_FOLDER = "mmtrain.data.fetch.fetched_folder"
 CORRUPTIONS = ("noise", "blur", "crop", "typos", "missing")  # as mmtrain/data/corruptions.py, which imports torch
 DECODINGS = ("greedy", "beam", "sample")
 CHOICES: Mapping[str, tuple[Any, ...]] = {
@@ -408,18 +411,38 @@ def _read_by_source(run: Composed) -> set[str]:
     return {name for value in of_source for name in re.findall(r"\$\{data\.(\w+)\}", value)} | {"root"}
 
 
+def _missing_folders(run: Composed) -> Iterator[str]:
+    """Folders of data, of the set itself or of a part of a mixture; parts that share a folder report it once."""
+    roots = {"data.root": run.get("data.root")}
+    commands: dict[str, str] = {}
+    for place in ("data.source", *(f"data.parts.{name}.source" for name in run.get("data.parts") or ())):
+        target, key = run.get(f"{place}._target_"), run.root(f"{place}.root")
+        if target in (EXISTING_FOLDER, FETCHED_FOLDER):
+            roots[key] = run.get(f"{place}.root")
+        if target == FETCHED_FOLDER:
+            commands[key] = run.get(f"{place}.command")
+    for key, root in roots.items():
+        path = Path(str(root)).expanduser()
+        if root is None or path.is_dir():
+            continue
+        if key in commands:
+            yield (
+                f"{key} = {root} does not exist: this data set is fetched once and kept ({run.where(key)})\n"
+                f"    run {commands[key]}, or set {key} to the folder that holds it"
+            )
+            continue
+        inside = path.is_file()
+        folder = f"={path.parent}, the folder it is in" if inside else " to the folder that holds train.jsonl"
+        yield (
+            f"{key} = {root} is not a folder ({run.where(key)})\n"
+            f"    set {key}{folder}{'' if inside else ' (or .csv, .parquet ...)'}"
+        )
+
+
 def rule_files(run: Composed) -> Iterator[str]:
     """Files and folders that are named exist."""
-    root = run.get("data.root")
-    if root is not None and not Path(str(root)).expanduser().is_dir():
-        inside = Path(str(root)).expanduser().is_file()
-        folder = (
-            f"={Path(str(root)).parent}, the folder it is in" if inside else " to the folder that holds train.jsonl"
-        )
-        yield (
-            f"data.root = {root} is not a folder ({run.where('data.root')})\n"
-            f"    set data.root{folder}{'' if inside else ' (or .csv, .parquet ...)'}"
-        )
+    if run.get("mode") in READ_DATA:
+        yield from _missing_folders(run)
     for key in ("resume", "init_from"):
         value = run.get(key)
         if key == "resume" and str(value).endswith(".safetensors") and run.get("mode") == "fit":

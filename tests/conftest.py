@@ -6,9 +6,16 @@ import tempfile
 
 import pytest
 
-# Libraries read these when they are imported, which is after this file.
-_CACHE = tempfile.TemporaryDirectory(prefix="mmtrain-tests-")  # goes when the process ends
-os.environ["HF_HOME"] = _CACHE.name
+# Libraries read these when they are imported, which is after this file. The home and the caches are empty folders, so
+# that no test can pass or fail by what this machine's user has done before. Workers of pytest-xdist share those of the
+# process that started them, so that emoji are drawn once.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _HOME = tempfile.TemporaryDirectory(prefix="mmtrain-tests-", ignore_cleanup_errors=True)  # deleted at exit
+    os.environ["HOME"] = _HOME.name
+    os.environ["MMTRAIN_CACHE"] = os.path.join(_HOME.name, "mmtrain")  # noqa: PTH118 - a string is wanted
+    for variable in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "TORCH_HOME", "HF_DATASETS_CACHE"):
+        os.environ.pop(variable, None)
+os.environ["HF_HOME"] = os.path.join(os.environ["HOME"], f"huggingface-{os.getpid()}")  # noqa: PTH118
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -34,7 +34,7 @@ from mmtrain.data.loader import TrainSteps, make_loader
 from mmtrain.data.module import DataModule
 from mmtrain.types import Batch
 from tests.batches import gradients
-from tests.tiny import TINY_MODEL, make_tables
+from tests.tiny import TINY_MODEL, make_fetched_folders, make_tables
 
 FILES = sorted(path.relative_to(config_dir()).with_suffix("") for path in config_dir().rglob("*.yaml"))
 LISTS = ("task", "logger", "callbacks")  # groups of which several options can be chosen
@@ -126,8 +126,12 @@ def choosing(tables: Path) -> Any:
         if group in ("input", "target"):
             return [f"+{group}@data.{group}s.more={option}"]
         if group == "part":
-            needs = {"files": f"root={tables}", "hub": "name=user/name"}
-            more = [f"data.parts.more.source.{needs[option]}"] if option in needs else []
+            needs = {
+                "files": [f"root={tables}"],
+                "fetched": [f"root={tables}", "command=none"],
+                "hub": ["name=user/name"],
+            }
+            more = [f"data.parts.more.source.{need}" for need in needs.get(option, ())]
             return ["data=mix", f"+part@data.parts.more={option}", *more]
         if option == "huggingface":
             key = f"encoder.{file.parts[1]}"
@@ -196,8 +200,11 @@ def all_rows(data: DataModule) -> Batch:
 
 
 @each(FILES)
-def test_it_composes_without_a_fault(file: Path, choosing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_composes_without_a_fault(
+    file: Path, choosing: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(machine, "lacks_gpu", lambda: False)
+    make_fetched_folders(tmp_path, monkeypatch)
     assert faults_of(config_dir(), None, choosing(file), multirun=False) == []  # a value that is missing is one
 
 

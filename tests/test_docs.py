@@ -10,6 +10,7 @@ import pytest
 
 from mmtrain.checks import faults_of
 from mmtrain.command import config_dir, spelled
+from tests.tiny import make_fetched_folders
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -35,6 +36,7 @@ def write_tables(page: Path, folder: Path) -> None:
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)
 def test_every_command_is_a_right_configuration(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tables(page, tmp_path)
+    make_fetched_folders(tmp_path / "cache", monkeypatch)
     monkeypatch.chdir(tmp_path)
     found = commands(page)
     assert found

@@ -472,6 +472,36 @@ def test_files_and_folders_are_looked_at(tmp_path: Path) -> None:
     assert f"run_dir = {file}/x is a file, or inside one" in faults(f"run_dir={file}/x")[0]
 
 
+@pytest.mark.parametrize(
+    ("chosen", "key", "script"),
+    [
+        ("data=stamps", "data.source.root", "fetch_stamps"),
+        ("data=stamps_languages", "data.root", "fetch_stamps"),  # ten parts of one folder
+        ("experiment=dialogue", "data.parts.talk.source.root", "fetch_talk"),
+    ],
+)
+def test_a_data_set_that_nobody_fetched_is_reported_with_its_script(
+    chosen: str, key: str, script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMTRAIN_CACHE", str(tmp_path))
+    name = script.removeprefix("fetch_")
+    first, *others = faults(chosen)
+    assert first.startswith(
+        f"{key} = {tmp_path}/{name} does not exist: this data set is fetched once and kept (configs/"
+    )
+    assert first.endswith(f"\n    run python scripts/{script}.py, or set {key} to the folder that holds it")
+    assert len(others) == (chosen == "experiment=dialogue")  # tweets
+    assert faults(chosen, f"{key}={tmp_path}") == others
+
+
+def test_the_folder_of_a_part_of_a_mixture_exists(tmp_path: Path) -> None:
+    part = ["data=mix", "+part@data.parts.a=files", f"data.parts.a.source.root={tmp_path}/gone"]
+    assert faults(*part) == [
+        f"data.parts.a.source.root = {tmp_path}/gone is not a folder (override {part[2]})\n"
+        "    set data.parts.a.source.root to the folder that holds train.jsonl (or .csv, .parquet ...)"
+    ]
+
+
 def test_all_faults_are_said_at_once() -> None:
     wrong = ["mode=tset", "seed=no", "encoder.text.num_heads=5", "monitor=loss", "resume=gone", "+balance.x=1"]
     wrong += ["task.classification.reads=imag", "trainer.devices=0", "fusion.dropout=2", "encoder.image.patch_size=7"]

@@ -2,9 +2,13 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
+import pytest
 from PIL import Image
+
+from mmtrain.command import config_dir
 
 COLORS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (40, 60, 220), "gold": (230, 190, 40)}
 SHAPES = ("square", "bar", "frame")
@@ -52,3 +56,11 @@ def _row(root: Path, split: str, number: int, draw: random.Random) -> dict[str, 
         "label": None if number % 9 == 5 else shape,
         "number": None if number % 5 == 2 else number % 4,
     }
+
+
+def make_fetched_folders(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache with an empty folder for each data set that configs/ expects a script to have fetched."""
+    monkeypatch.setenv("MMTRAIN_CACHE", str(cache))
+    for file in config_dir().rglob("*.yaml"):
+        for name in re.findall(r"root: \$\{oc\.env:MMTRAIN_CACHE,.*\}/(\w+)", file.read_text(encoding="utf-8")):
+            (cache / name).mkdir(parents=True, exist_ok=True)
