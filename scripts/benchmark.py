@@ -31,22 +31,59 @@ WARMUP_STEPS = 3
 STEPS = 20
 
 
-class Stopwatch(Callback):
-    """Notes when the warm-up is over and when the last step is."""
+class Stopwatch:
+    """Samples per second of the steps after the warm-up.
+
+    A step that opens an epoch is not counted: both loops start their loader there, and the framework ends the epoch
+    before, which is not the training loop.
+    """
 
     def __init__(self) -> None:
-        self.started = self.ended = 0.0
+        self.steps = self.rows = 0
+        self.seconds = 0.0
+        self._last: float | None = None
+
+    def start_epoch(self) -> None:
+        """The next step opens an epoch."""
+        self._last = None
+
+    def end_step(self, rows: int) -> None:
+        """Note the end of a step of so many rows."""
+        time_now = now()
+        self.steps += 1
+        if self.steps > WARMUP_STEPS and self._last is not None:
+            self.rows += rows
+            self.seconds += time_now - self._last
+        self._last = time_now
+
+    def samples_per_second(self) -> float:
+        """The mean speed.
+
+        Raises:
+            RuntimeError: when a loop ended before its steps, so that there is nothing to compare.
+        """
+        if self.steps < WARMUP_STEPS + STEPS or self.rows == 0:
+            raise RuntimeError(f"{self.steps} of {WARMUP_STEPS + STEPS} steps were taken, {self.rows} rows counted")
+        return self.rows / self.seconds
+
+
+class StepTimer(Callback):
+    """Gives a stopwatch the steps of a Trainer."""
+
+    def __init__(self, watch: Stopwatch) -> None:
+        self.watch = watch
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        """Note that an epoch begins."""
+        self.watch.start_epoch()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        """Note the time after each step."""
-        if batch_idx + 1 == WARMUP_STEPS:
-            self.started = now()
-        if batch_idx + 1 == WARMUP_STEPS + STEPS:
-            self.ended = now()
+        """Note the end of a step; its batch is a list of micro-batches."""
+        self.watch.end_step(sum(len(part) for part in batch))
 
 
 def now() -> float:
-    """Seconds; what a GPU was told to do is done."""
+    """Seconds; a GPU has finished what it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -62,9 +99,9 @@ def with_framework(cfg: DictConfig, data: DataModule) -> float:
     """Samples per second as train.py trains: loggers, callbacks, progress."""
     lit = build(cfg, data)
     watch = Stopwatch()
-    trainer = build_trainer(cfg, monitor="train/loss", resume_step=None, extra=[watch])
+    trainer = build_trainer(cfg, monitor="train/loss", resume_step=None, extra=[StepTimer(watch)])
     trainer.fit(lit, datamodule=data)
-    return STEPS * cfg.data.batch_size / (watch.ended - watch.started)
+    return watch.samples_per_second()
 
 
 def with_plain_loop(cfg: DictConfig, data: DataModule) -> float:
@@ -78,8 +115,10 @@ def with_plain_loop(cfg: DictConfig, data: DataModule) -> float:
     steps = TrainSteps(num_samples=len(split), batch_size=cfg.data.batch_size)
     collate = Collate(inputs=data.inputs, targets=data.targets)
     loader = make_loader(split, steps, collate, num_workers=cfg.data.num_workers, pin_memory=on_gpu)
-    started = 0.0
-    for number, [batch] in enumerate(chain.from_iterable(repeat(loader))):
+    watch = Stopwatch()
+    for number, [batch] in chain.from_iterable(map(enumerate, repeat(loader))):
+        if number == 0:
+            watch.start_epoch()
         with torch.autocast(device.type, torch.bfloat16, enabled=cfg.trainer.precision == "bf16-mixed"):
             sums = model.losses(batch.to(device, non_blocking=True))
             losses = {name: total / count.clamp(min=1) for name, (total, count) in sums.items()}
@@ -88,28 +127,30 @@ def with_plain_loop(cfg: DictConfig, data: DataModule) -> float:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.trainer.gradient_clip_val)
         optimizer.step()
-        if number + 1 == WARMUP_STEPS:
-            started = now()
-        if number + 1 == WARMUP_STEPS + STEPS:
+        watch.end_step(len(batch))
+        if watch.steps == WARMUP_STEPS + STEPS:
             break
-    return STEPS * cfg.data.batch_size / (now() - started)
+    return watch.samples_per_second()
 
 
-def main() -> None:
-    """Run both in turn and print the medians and their ratio."""
-    keep_freed_memory()  # as a run does; both loops are of this process
+def measure(overrides: list[str], rounds: int) -> list[tuple[float, float]]:
+    """Samples per second of train.py and of the plain loop, by round."""
     with tempfile.TemporaryDirectory() as folder:
         length = [
             f"trainer.max_steps={WARMUP_STEPS + STEPS}",
             f"trainer.max_epochs={WARMUP_STEPS + STEPS}",
             "trainer.limit_val_batches=0",
         ]
-        cfg = compose([*sys.argv[1:], *length, f"run_dir={folder}"])
+        cfg = compose([*overrides, *length, f"run_dir={folder}"])
         data = build_data(cfg)
         data.read(Path(folder), training=True)
-        rows = []
-        for _ in range(ROUNDS):
-            rows.append((with_framework(cfg, data), with_plain_loop(cfg, data)))
+        return [(with_framework(cfg, data), with_plain_loop(cfg, data)) for _ in range(rounds)]
+
+
+def main() -> None:
+    """Run both in turn and print the medians and their ratio."""
+    keep_freed_memory()  # as a run does; both loops are of this process
+    rows = measure(sys.argv[1:], ROUNDS)
     table = Table("round", "train.py", "plain loop", "ratio", title="samples per second")
     for number, (ours, plain) in enumerate(rows, start=1):
         table.add_row(str(number), f"{ours:.1f}", f"{plain:.1f}", f"{ours / plain:.3f}")
