@@ -7,6 +7,13 @@ import yaml
 
 from mmtrain.checks import faults_of, with_overrides_of_run
 from mmtrain.command import config_dir
+from tests.tiny import make_fetched_folders
+
+
+@pytest.fixture(autouse=True)
+def fetched(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every data set that a script fetches is there."""
+    make_fetched_folders(tmp_path_factory.mktemp("cache"), monkeypatch)
 
 
 def faults(*overrides: str, extra: str | None = None, multirun: bool = False) -> list[str]:
