@@ -5,6 +5,7 @@ items of every task over all of them and all ranks before any network runs, and 
 samples fall into micro-batches and ranks does not weigh them differently.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,6 +18,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.plugins.precision import DoublePrecision, MixedPrecision
 from pytorch_lightning.strategies import ModelParallelStrategy, ParallelStrategy
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -105,6 +107,7 @@ class LitModel(LightningModule):
         self._epoch_sums, self._epoch_steps = torch.zeros(len(self.tasks), dtype=torch.double), 0
         self._samples, self._clock = 0, 0.0
         self._skipped_in_row = 0
+        self.zero_steps = 0  # in which the balance gave every task a weight of 0, although there was something to learn
         self.tell_skipped: Callable[[Skipped], None] = lambda skipped: None
         self.name_row: Callable[[str, int], str] = lambda stage, row: str(row)
         self.retuned: Sequence[
@@ -157,11 +160,13 @@ class LitModel(LightningModule):
         norms = self._norms()
         norm = self._clip(optimizer)
         learning_rate = optimizer.param_groups[0]["lr"]  # of this step; the schedule goes on to that of the next
-        skipped = self._skipped(window, means, norm)
+        skipped = self._skipped(window, means, weights, norm)
         if skipped is None:
             with self.span("optimizer"):
                 optimizer.step()
             schedule.step()
+            if not any(weights) and any(bool(count) for count in counts.values()):
+                self._count_zero_step()
             self._end_step(look, means)
         else:
             self._drop_step(optimizer, *before)
@@ -182,12 +187,28 @@ class LitModel(LightningModule):
         self._epoch_sums = self._epoch_sums.to(means.device) + self._weighed(means)
         self._epoch_steps += 1
 
-    def _skipped(self, window: list[Batch], means: Tensor, norm: Tensor) -> Skipped | None:
-        """Why this step must not be taken, if its loss or its gradient is not finite; the same on every rank."""
-        if bool(means.isfinite().all()) and (bool(norm.isfinite()) or self._scale() != 1.0):  # a scaler sees to itself
+    def _count_zero_step(self) -> None:
+        """Count it, and warn of the first."""
+        self.zero_steps += 1
+        if self.zero_steps == 1:
+            rank_zero_warn(
+                f"balance={type(self.balance).__name__}: the weight of every task is 0 in step {self.global_step},"
+                " which trains nothing; zero_steps in metrics.csv and summary.json counts such steps\n"
+                "    fix: if there are many, choose another balance"
+            )
+
+    def _skipped(self, window: list[Batch], means: Tensor, weights: Sequence[float], norm: Tensor) -> Skipped | None:
+        """Why this step must not be taken, if a loss, weight or gradient is not finite; the same on every rank."""
+        finite = bool(means.isfinite().all()) and all(map(math.isfinite, weights))
+        if finite and (bool(norm.isfinite()) or self._scale() != 1.0):  # a scaler sees to itself
             return None
         losses = dict(zip(self.tasks, means.tolist(), strict=True))
-        causes: list[Cause] = gather_objects(explain(self.model, window, losses))
+        bad = [name for name, weight in zip(self.tasks, weights, strict=True) if not math.isfinite(weight)]
+        if bad and all(map(math.isfinite, losses.values())):
+            cause = Cause(4, f"the weight that the balance gives {bad[0]}", [id for b in window for id in b.ids if id])
+        else:
+            cause = explain(self.model, window, losses)
+        causes: list[Cause] = gather_objects(cause)
         first = min(causes, key=lambda cause: cause.place)
         ids = [id for cause in causes if cause.place == first.place for id in cause.ids]
         self._skipped_in_row += 1
@@ -341,6 +362,7 @@ class LitModel(LightningModule):
         values |= {} if self.modality_balance is None else self.modality_balance.values()
         if not isinstance(self.balance, Fixed):
             values |= {f"balance/{n}": w for n, w in zip(self.tasks, weights, strict=True)} | self.balance.values()
+            values["zero_steps"] = self.zero_steps
         self._log(values | {"time/samples_per_second": rate})
 
     def _log(self, values: Mapping[str, Any]) -> None:
@@ -468,6 +490,7 @@ class LitModel(LightningModule):
             "state": self.balance.state(),
             "epoch_sums": self._epoch_sums.tolist(),
             "epoch_steps": self._epoch_steps,
+            "zero_steps": self.zero_steps,
         }
         checkpoint["skipped_in_row"] = self._skipped_in_row
         checkpoint["tasks"] = {n: task.memory() for n, task in self.tasks.items() if isinstance(task, Remembers)}
@@ -481,6 +504,7 @@ class LitModel(LightningModule):
             self.balance.restore(kept["state"])
             self._epoch_sums = torch.tensor(kept["epoch_sums"], dtype=torch.double, device=self.device)
             self._epoch_steps = kept["epoch_steps"]
+            self.zero_steps = kept.get("zero_steps", 0)  # checkpoints of 0.1 and before do not count them
         self._skipped_in_row = checkpoint.get("skipped_in_row", 0)
         for name, memory in checkpoint.get("tasks", {}).items():
             task = self.tasks.get(name)

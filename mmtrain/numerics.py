@@ -77,7 +77,7 @@ class Cause(NamedTuple):
     """Where it began. Of several ranks' the lowest place is the nearest to the beginning.
 
     Attributes:
-        place: 0 a weight, 1 an input, 2 what a module gives, 3 a loss, 4 a gradient, 5 their norm.
+        place: 0 a weight, 1 an input, 2 what a module gives, 3 a loss, 4 a gradient or a task's weight, 5 their norm.
         first: the first tensor that is not finite, in words.
         ids: the samples that it began with; all of the step where none stands out, none where it is a weight.
     """

@@ -252,7 +252,7 @@ class Record(Callback):
         self.started = time.monotonic()
         self.samples_started = (0.0, 0)
         self.rate: float | None = None
-        self.summary: dict[str, Any] = {"test": {}, "best": None, "steps": 0, "epochs": 0}
+        self.summary: dict[str, Any] = {"test": {}, "best": None, "steps": 0, "zero_steps": 0, "epochs": 0}
         self.summary |= {"corruptions": [], "groups": []}
         self.tables: dict[str, Sequence[Judged] | Sequence[GroupFigure]] = {"corruptions": (), "groups": ()}
         self.split = "val"
@@ -279,6 +279,7 @@ class Record(Callback):
         best = trainer.checkpoint_callback
         assert isinstance(best, ModelCheckpoint)
         self.summary["steps"], self.summary["epochs"] = trainer.global_step, trainer.current_epoch
+        self.summary["zero_steps"] = self.lit.zero_steps
         self.rate = steps * per_step / seconds
         if best.best_model_score is not None:
             path = Path(best.best_model_path)
@@ -347,6 +348,9 @@ class Record(Callback):
             count = len(bad.read_text(encoding="utf-8").splitlines())
             samples = "sample" if count == 1 else "samples"
             console.print(f"{count} {samples} could not be read: {bad}", markup=False, soft_wrap=True)
+        if self.summary["zero_steps"]:
+            said = f"the weight of every task was 0 in {self.summary['zero_steps']} of {self.summary['steps']} steps"
+            console.print(said, markup=False, soft_wrap=True)
         if self.summary["test"]:
             console.print(metrics_table(self.summary["test"]))
         console.print(f"report: {page}", markup=False, soft_wrap=True)

@@ -17,6 +17,7 @@ from mmtrain.model import MultimodalModel, View
 from mmtrain.tuning import without_statistics
 
 WHERE = ("parameters", "features")
+COLUMNS = 2**20  # that are turned to float64 at once
 
 
 class Run(NamedTuple):
@@ -114,11 +115,11 @@ class StepLook:
         for run in self._runs(graph=True):
             rows = self._gradients(run, on)
             # parameters are the same for all micro-batches and ranks, features are of some rows each
-            part = rows if on == "parameters" else rows @ rows.T
+            part = rows if on == "parameters" else _products(rows)
             found = part if found is None else found + part
         assert found is not None
         found = total(found)
-        gramian = (found @ found.T if on == "parameters" else found).double()
+        gramian = _products(found) if on == "parameters" else found
         scales = self._scaled(torch.ones(len(self.names), dtype=torch.double, device=gramian.device))
         return gramian * scales.unsqueeze(1) * scales
 
@@ -149,3 +150,11 @@ class StepLook:
             with without_statistics(norms), torch.set_grad_enabled(graph):
                 run = self._run(number)
             yield run
+
+
+def _products(rows: Tensor) -> Tensor:
+    """Inner products of rows, (K, P) -> (K, K), in float64, a share of the columns at a time.
+
+    In float32 the cosines of nearly parallel gradients would be rounding, and squares of short gradients would be 0.
+    """
+    return torch.stack([part @ part.T for part in map(Tensor.double, rows.split(COLUMNS, dim=1))]).sum(dim=0)

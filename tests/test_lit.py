@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from mmtrain import lit as lit_module
 from mmtrain import run as run_module
 from mmtrain.balance.fixed import Fixed
+from mmtrain.balance.plain import Plain
 from mmtrain.compiling import compile_regions
 from mmtrain.data.order import mix
 from mmtrain.lit import LitModel, _scalars, _shown
 from mmtrain.schedules import cosine
 from mmtrain.types import Batch, Confusion, Retrieval
+from tests.balance.test_lengths import EXACT
 from tests.batches import CLASSES, gradients, make_batch, make_model, random_batch
 from tests.runs import run_tiny, stop_and_resume, weights_of
 from tests.steps import loader, make_lit, make_trainer
@@ -129,6 +131,77 @@ def test_every_step_begins_with_no_gradient(tmp_path: Path) -> None:
                 parameter -= 0.1 * parameter.grad
     for one, other in zip(lit.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+# ------------------------------------------------------------------- balances
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1e6, 1e-6])
+@pytest.mark.parametrize("name", ["cagrad", "upgrad", "mgda"])
+def test_the_exact_step_of_a_balance_reaches_the_parameters(name: str, ratio: float, tmp_path: Path) -> None:
+    make, exact = EXACT[name]
+    tasks = ("contrastive", *CLASS_TASKS)
+    lit, reference = make_lit(tasks=tasks, balance=make()), make_lit(tasks=tasks)
+    batch = random_batch(3, size=12)
+    lit.tasks["image_class"].weight = reference.tasks["image_class"].weight = ratio
+    fit(lit, [[batch]], tmp_path)
+    losses = reference.model.losses(batch)
+    rows = []
+    for task, (total, count) in losses.items():
+        reference.zero_grad()
+        (reference.tasks[task].weight * total / count).backward(retain_graph=True)
+        rows.append(shared_gradient(reference))
+    jacobian = torch.stack(rows)
+    expected = torch.from_numpy(exact(jacobian))
+    assert (shared_gradient(lit) - expected).norm() < 1e-6 * expected.norm()
+
+
+def shared_gradient(lit: LitModel) -> Tensor:
+    """Of encoders and fusion."""
+    parts = (lit.model.encoders, lit.model.fusion)
+    found = [torch.zeros_like(p) if p.grad is None else p.grad for part in parts for p in part.parameters()]
+    return torch.cat([gradient.flatten() for gradient in found])
+
+
+class Giving(Plain):
+    """A balance that gives each task this weight, step by step."""
+
+    def __init__(self, *given: float) -> None:
+        super().__init__()
+        self.given = list(given)
+
+    def weights(self, look: Any) -> Tensor:
+        return torch.full((len(look.names),), self.given.pop(0), dtype=torch.double)
+
+
+def test_steps_in_which_every_weight_is_0_are_counted_and_warned_of_once(tmp_path: Path) -> None:
+    lit = make_lit(tasks=CLASS_TASKS, balance=Giving(0.0, 1.0, 0.0, 0.0, 1.0))
+    with pytest.warns(UserWarning, match="balance=Giving: the weight of every task is 0 in step 1") as caught:
+        rows = fit(lit, [[random_batch(n)] for n in range(5)], tmp_path)
+    assert [row["zero_steps"] for _, row in rows] == [1, 1, 2, 3, 3]
+    assert sum("the weight of every task" in str(warning.message) for warning in caught) == 1
+    kept: dict[str, Any] = {}
+    lit.on_save_checkpoint(kept)
+    other = make_lit(tasks=CLASS_TASKS, balance=Giving())
+    other.on_load_checkpoint(kept)
+    assert lit.zero_steps == other.zero_steps == 3
+
+
+def test_a_step_without_anything_to_learn_is_no_fault_of_the_balance(tmp_path: Path) -> None:
+    lit = make_lit(tasks=ALL, balance=Giving(0.0))
+    ((_, logged),) = fit(lit, [[make_batch([1, 0], [0, 2], [-1, -1])]], tmp_path)
+    assert logged["zero_steps"] == lit.zero_steps == 0
+
+
+@pytest.mark.parametrize("weight", [math.nan, math.inf])
+def test_a_weight_that_is_not_finite_changes_nothing_and_is_reported(weight: float, tmp_path: Path) -> None:
+    lit, skipped = make_lit(tasks=CLASS_TASKS, balance=Giving(weight)), []
+    lit.tell_skipped = skipped.append
+    before = {name: value.clone() for name, value in lit.model.state_dict().items()}
+    batch = random_batch(0)
+    fit(lit, [[batch]], tmp_path)
+    assert [(s.first, s.ids) for s in skipped] == [("the weight that the balance gives classification", batch.ids)]
+    assert all(torch.equal(before[name], value) for name, value in lit.model.state_dict().items())
 
 
 # ----------------------------------------------------------------- randomness

@@ -55,6 +55,23 @@ def test_one_seed_gives_the_same_run_twice_and_another_does_not(calm: Path, tabl
     assert rows_of(calm) != rows_of(tmp_path / "other")
 
 
+def test_a_run_says_in_how_many_steps_every_weight_was_0(
+    calm: Path, tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert json.loads((calm / "summary.json").read_text())["zero_steps"] == 0
+    assert "zero_steps" not in rows_of(calm)[0], "balance=fixed has nothing to count"
+    given = ["balance=mgda", "task=[contrastive,classification]", "trainer.max_epochs=1"]
+    monkeypatch.setattr("mmtrain.balance.mgda.weigh", lambda gramian, *_, **__: torch.zeros_like(gramian.diagonal()))
+    with pytest.warns(UserWarning, match="balance=MGDA: the weight of every task is 0 in step 1"):
+        assert run_tiny(tables, tmp_path / "run", *given, report=True) == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["zero_steps"] == STEPS_PER_EPOCH
+    steps = [row for row in rows_of(tmp_path / "run") if row["train/loss"]]
+    assert [float(row["zero_steps"]) for row in steps] == list(range(1, STEPS_PER_EPOCH + 1))
+    said = f"the weight of every task was 0 in {STEPS_PER_EPOCH} of {STEPS_PER_EPOCH} steps"
+    assert said in capsys.readouterr().out
+    assert "steps so far in which every task" in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_workers_change_nothing(calm: Path, tables: Path, tmp_path: Path) -> None:
     run_tiny(tables, tmp_path / "run", "data.num_workers=2")
     assert_same_run(calm, tmp_path / "run")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -127,3 +128,30 @@ def test_batch_norms_see_a_step_once() -> None:
 def test_another_place_is_refused() -> None:
     with pytest.raises(ValueError, match="on = heads; set it to parameters or features"):
         look_at([random_batch(1)], counts_of(random_batch(1))).gramian("heads")
+
+
+@pytest.mark.parametrize("on", ["parameters", "features"])
+@pytest.mark.parametrize("scale", [1.0, 1e-24, 1e24])
+def test_products_of_gradients_are_taken_in_float64(on: str, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Squares of gradients of 1e-24 or 1e24 are no float32 numbers, nor is the angle between nearly parallel ones."""
+    monkeypatch.setattr("mmtrain.step_look.COLUMNS", 64)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(2, 1000, generator=generator)
+    rows[1] = rows[0] + 1e-4 * rows[1]
+    rows = rows * scale
+    encoder = nn.Linear(1000, 1, bias=False)
+    tokens = encoder.weight * 1.0
+    view: Any = SimpleNamespace(encoded=lambda name: SimpleNamespace(tokens=tokens))
+    model: Any = nn.Module()
+    model.encoders, model.fusion = nn.ModuleDict({"image": encoder}), None
+    look = StepLook(
+        names=["a", "b"],
+        scales=[1.0, 1.0],
+        seed=0,
+        number=1,
+        run=lambda number: Run([(row * tokens).sum() for row in rows], view),
+        model=model,
+        loss_scale=1.0,
+        keeps=True,
+    )
+    torch.testing.assert_close(look.gramian(on), rows.double() @ rows.double().T, rtol=1e-12, atol=0)

@@ -4,16 +4,36 @@
     d = g_0 + c |g_0| / |g_w| g_w,   w = argmin g_w.g_0 + c |g_0| |g_w|   over w_k >= 0, sum_k w_k = 1
 
 c = 0 is the mean, and a large c nears MGDA in direction. Weights sum to 1 plus a part that grows with c: mean-type, so
-that a step is some K times shorter than that of balance=fixed. Where some g_w is 0, no step helps all, and all weights
-are 0. torchjd solves it with cvxpy. Of K tasks, k have a gradient in a step, and they weigh k / K of what they would
-alone: the mean is over all tasks.
+that a step is some K times shorter than that of balance=fixed. Of K tasks, k have a gradient in a step, and they weigh
+k / K of what they would alone: the mean is over all tasks.
+
+Where some g_w is 0, many d are as good for the worst task. The paper's formula divides by 0 there, and torchjd takes no
+step; here d is the one of them that is nearest to g_0. It is 0 only if g_0 is.
+
+torchjd's CAGrad also takes |g_w| for 0 if it is below 1e-4 of the longest gradient, and then takes no step: at every
+step, if one loss is 10,000 times larger than another. The solution here does not depend on lengths. For a gain t of the
+worst task the nearest d to g_0 with g_k.d >= t is a least distance problem, which non-negative least squares solves
+exactly (Lawson and Hanson, Solving Least Squares Problems, chapter 23). Its distance grows with t, and the t for which
+it is c |g_0| is found by root finding.
 """
 
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import brentq, nnls
 from torch import Tensor
 
 from mmtrain.balance.balance import Look
-from mmtrain.balance.gradients import Gradients, needs, weigh
+from mmtrain.balance.gradients import Gradients, unit_vectors, weigh
 from mmtrain.balance.plain import Plain
+
+# A mean gradient below this share of the longest gradient is rounding.
+SHARE = 1e-8
+# A g_w below this share of what it is summed from counts as 0: float32 gradients are known to 1e-7 of their length.
+RIDGE = 1e-6
+# Of the gain of the worst task, where |g_0| and the shortest gradient are 1.
+TOLERANCE = 1e-14
 
 
 class CAGrad(Plain):
@@ -24,25 +44,61 @@ class CAGrad(Plain):
         c: how far from the mean gradient, of its length.
 
     Raises:
-        ValueError: when `c` is negative, or cvxpy is missing.
+        ValueError: when `c` is negative.
     """
 
     def __init__(self, *, gradients_of: str, c: float) -> None:
         super().__init__()
         if c < 0:
             raise ValueError(f"balance.c = {c}; set it to 0 or more")
-        # torchjd takes a second to import, and only these rules want it
-        with needs("cagrad", "torchjd[cagrad]"):
-            from torchjd.aggregation import CAGradWeighting
-
-            self._rule = CAGradWeighting(c=c)
         self._gradients = Gradients(of=gradients_of)
+        self.c = c
 
     def weights(self, look: Look) -> Tensor:
         """(K,); a task without a gradient has 1 / K."""
         gramian = self._gradients.gramian(look)
-        return weigh(gramian, lambda g: len(g) * self._rule(g), otherwise=1.0) / len(gramian)
+        return weigh(gramian, lambda g: len(g) * conflict_averse(g, self.c), otherwise=1.0) / len(gramian)
 
     def values(self) -> dict[str, float]:
         """Lengths and cosines of the gradients of the last step."""
         return self._gradients.seen
+
+
+def conflict_averse(gramian: Tensor, c: float) -> Tensor:
+    """Weights of the conflict-averse step, (K,).
+
+    Args:
+        gramian: (K, K), with a positive diagonal.
+        c: how far from the mean gradient, of its length.
+
+    >>> conflict_averse(torch.tensor([[1.0, 0.0], [0.0, 1e12]], dtype=torch.double), 0.5).round(decimals=6).tolist()
+    [250000.5, 0.5]
+    """
+    norms, units = (part.numpy() for part in unit_vectors(gramian))
+    even = np.full_like(norms, 1 / len(norms))
+    mean = units @ (even * norms)
+    length = np.linalg.norm(mean).item()
+    if c == 0 or length <= SHARE * norms.max():
+        return torch.from_numpy(even)
+    # from here on |g_0| and the shortest gradient are 1: d = g_0 + c e, and u_k.d >= t inverse_k for a gain of t
+    inverse = norms.min() / norms
+    cosines = units.T @ mean / length
+    goal = np.append(np.zeros(len(units) + len(norms)), 1.0)
+
+    ridged = np.vstack([units, RIDGE * np.eye(len(norms))])
+
+    def nearest(gain: float) -> tuple[Any, float]:
+        """The v and r for which ridged @ v / r is the shortest e; its squared length is 1 / r - 1."""
+        least = (gain * inverse - cosines) / c  # u_k.e is no less
+        v, _ = nnls(np.vstack([ridged, least]), goal)
+        return v, 1 - (least @ v).item()
+
+    low = (cosines / inverse).min()  # the gain of g_0 itself, e = 0
+    high = ((cosines + 1.01 * c) / inverse).min()  # more than any e of length 1 gives
+    gain = brentq(lambda t: 0.5 - nearest(t)[1], low, high, xtol=TOLERANCE)
+    v, _ = nearest(gain)
+    v /= np.linalg.norm(ridged @ v)
+    # where unit vectors cancel each other, no more of them than makes the same sum
+    held = v > 0
+    v[held], _ = nnls(units[:, held], units @ v)
+    return torch.from_numpy(even + c * length * v / norms)

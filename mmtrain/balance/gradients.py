@@ -1,12 +1,13 @@
 """What rules share that judge tasks by their gradients: the Gramian of a step, what it says, and who takes part.
 
-A rule sees only the tasks that have a gradient in this step, in a Gramian scaled to a mean square of 1. A task has none
-when no row of the step has its target, and its zero is no conflict: MGDA and CAGrad would answer with no step at all.
-The scale changes no rule here, but solvers take gradients for zero that are merely small, as those on features are.
+A rule sees only the tasks that have a gradient in this step. A task has none when no row of the step has its target,
+and its zero is no conflict: MGDA and CAGrad would answer with no step at all.
+
+Gradients of one step can differ in length by many orders of magnitude. A solver with an absolute tolerance takes the
+short ones for zero. Rules therefore separate lengths from directions: `unit_vectors` gives directions, all of length 1.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,8 +15,8 @@ from torch import Tensor
 from mmtrain.balance.balance import Look
 
 CHOICES = ("parameters", "features")
-# of the largest square: a gradient of 1e-8 of another's length is rounding
-NONE = 1e-16
+# Eigenvalues of a matrix of cosines below this are rounding: float32 gradients are known to 1e-7 of their length.
+ROUNDING = 1e-14
 
 
 class Gradients:
@@ -74,9 +75,31 @@ def cosines(gramian: Tensor, names: Sequence[str]) -> dict[str, float]:
 
 
 def with_gradient(gramian: Tensor) -> Tensor:
-    """(K,), bool: which tasks have a gradient; none where one is not finite, as then there is nothing to compare."""
+    """(K,), bool: which tasks have a gradient; none where one is not finite, as then there is nothing to compare.
+
+    How short a gradient is beside another does not matter: only an exact zero is none.
+    """
     squares = gramian.diagonal()
-    return squares > NONE * squares.max()
+    return (squares > 0) & squares.isfinite().all()
+
+
+def unit_vectors(gramian: Tensor) -> tuple[Tensor, Tensor]:
+    """Lengths and directions of gradients, in as few dimensions as hold them.
+
+    Args:
+        gramian: (K, K), with a positive diagonal.
+
+    Returns:
+        Lengths (K,), and a matrix (rank, K). Its columns have length 1 and the cosines of the gradients.
+
+    >>> norms, units = unit_vectors(torch.tensor([[4.0, -6.0], [-6.0, 9.0]], dtype=torch.double))
+    >>> norms.tolist(), units.shape, (units.T @ units).round(decimals=6).tolist()
+    ([2.0, 3.0], torch.Size([1, 2]), [[1.0, -1.0], [-1.0, 1.0]])
+    """
+    norms = gramian.diagonal().sqrt()
+    values, vectors = torch.linalg.eigh(gramian / torch.outer(norms, norms))
+    kept = values > ROUNDING
+    return norms, values[kept].sqrt().unsqueeze(1) * vectors[:, kept].T
 
 
 def weigh(gramian: Tensor, rule: Callable[[Tensor], Tensor], *, otherwise: float) -> Tensor:
@@ -96,19 +119,3 @@ def weigh(gramian: Tensor, rule: Callable[[Tensor], Tensor], *, otherwise: float
         part = gramian[there][:, there]
         weights[there] = rule(part / part.diagonal().mean())
     return weights
-
-
-@contextmanager
-def needs(option: str, package: str) -> Iterator[None]:
-    """Say how to install what is missing.
-
-    Raises:
-        ValueError: when an import fails.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise ValueError(
-            f'balance={option} needs a solver that is not installed ({error}); pip install "{package}", or set'
-            " balance=mgda, which needs none"
-        ) from error

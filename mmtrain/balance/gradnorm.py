@@ -5,9 +5,9 @@
 
 with t constant, as in the paper. A step is taken with the weights from before its own update. The paper takes the
 gradients of the last shared layer; here `gradients_of` says which. `lr` is in units of weight by length of gradient. A
-weight is kept at `LEAST` or more, and a loss that is not above `LEAST` counts as `LEAST` in its ratio. L_k(0) is the
-first loss of a task that is not exactly 0, as it is in a step without its target; in such a step its weight stays, and
-the others are scaled to the sum that they had.
+weight is kept at `LEAST` or more, and so is the ratio of a loss to its first, L_k / L_k(0); where the first is negative
+the ratio counts as 1. L_k(0) is the first loss of a task that is not exactly 0, as it is in a step without its target;
+in such a step its weight stays, and the others are scaled to the sum that they had.
 """
 
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ class GradNorm(Plain):
         there = with_gradient(gramian) & losses.isfinite()
         after = weights.clone()
         if there.any():
-            rates = losses[there].clamp(min=LEAST) / first[there].clamp(min=LEAST)
+            rates = torch.where(first > 0, losses / first, 1.0)[there].clamp(min=LEAST)
             after[there] = moved(weights[there], norms[there], rates, alpha=self.alpha, lr=self.lr)
         self._weights, self._first = after.tolist(), first.tolist()
         return weights

@@ -80,17 +80,18 @@ def vaccinated(gramian: Tensor, targets: Tensor, beta: float, generator: torch.G
     """
     size = len(gramian)
     norms = gramian.diagonal().sqrt()
+    cosines = gramian / torch.outer(norms, norms)  # gradients of length 1 are mixed: no length is near TINY
     mixes = torch.eye(size, dtype=gramian.dtype)
     for i, mix in enumerate(mixes):
         others = [j for j in range(size) if j != i]
         for place in torch.randperm(size - 1, generator=generator).tolist():
             j = others[place]
-            products = gramian @ mix
+            products = cosines @ mix
             norm = (mix @ products).clamp(min=0.0).sqrt()
-            cosine = (products[j] / (norm * norms[j]).clamp(min=TINY)).clamp(-1.0, 1.0)
+            cosine = (products[j] / norm.clamp(min=TINY)).clamp(-1.0, 1.0)
             target = targets[i, j].clamp(max=LIMIT)
             if cosine < target:
                 wanted, there = (1 - target**2).sqrt(), (1 - cosine**2).sqrt()
-                mix[j] += norm * (target * there - cosine * wanted) / (norms[j] * wanted)
+                mix[j] += norm * (target * there - cosine * wanted) / wanted
             targets[i, j] = (1 - beta) * targets[i, j] + beta * cosine
-    return mixes
+    return norms.unsqueeze(1) * mixes / norms

@@ -139,7 +139,7 @@ def panels(metrics: Mapping[str, Points]) -> list[Panel]:
     """The panels of a page in reading order: all tasks together, each task, how it ran. Test figures are no curves."""
     found: dict[tuple[str, str], Panel] = {}
     for name, points in metrics.items():
-        if name.startswith("test/"):
+        if name.startswith("test/") or (name == "zero_steps" and not any(points.values())):
             continue
         group, title, label = _place(name)
         found.setdefault((group, title), Panel(group, title)).curves[label] = points
@@ -155,6 +155,8 @@ def _place(name: str) -> tuple[str, str, str]:
         return CARRIES, OF_MODALITIES[first], rest
     if first in OF_TASKS and rest:
         return BALANCES, OF_TASKS[first], rest
+    if name == "zero_steps":
+        return BALANCES, "steps so far in which every task's weight was 0", ""
     if first not in SPLITS:
         if first == "time" and rest:
             return RUNNING, _words(rest), ""

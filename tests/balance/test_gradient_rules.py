@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torchjd import aggregation
+from torchjd.linalg import QuadprogProjector
 
 from mmtrain.balance.aligned import Aligned
 from mmtrain.balance.cagrad import CAGrad
@@ -23,21 +25,26 @@ EXACT: dict[str, float] = {"rtol": 1e-10, "atol": 1e-10}
 ON = {"gradients_of": "parameters"}
 
 PAIRS = {
-    "mgda": lambda: (MGDA(**ON, epsilon=1e-3, max_iters=100), aggregation.MGDA(epsilon=1e-3, max_iters=100)),
     "pcgrad": lambda: (PCGrad(**ON), aggregation.PCGrad()),
     "gradvac": lambda: (GradVac(**ON, tasks=NAMES, beta=0.1), aggregation.GradVac(beta=0.1, eps=0.0)),
     "imtl_g": lambda: (IMTLG(**ON), aggregation.IMTLG()),
     "aligned": lambda: (Aligned(**ON, scale_mode="min"), aggregation.AlignedMTL(scale_mode="min")),
     "rmse": lambda: (Aligned(**ON, scale_mode="rmse"), aggregation.AlignedMTL(scale_mode="rmse")),
-    "upgrad": lambda: (UPGrad(**ON), aggregation.UPGrad()),
 }
-ALL = [*PAIRS, "cagrad", "nash"]
+# Of which torchjd has only approximate solutions; tests/balance/test_lengths.py compares them with exact ones.
+NEAR = {
+    "upgrad": lambda: (UPGrad(**ON), aggregation.UPGrad(projector=QuadprogProjector(reg_eps=1e-9))),
+    "cagrad": lambda: (CAGrad(**ON, c=0.5), aggregation.CAGrad(c=0.5)),
+    "far cagrad": lambda: (CAGrad(**ON, c=2.0), aggregation.CAGrad(c=2.0)),
+    "mean": lambda: (CAGrad(**ON, c=0.0), aggregation.Mean()),
+}
+ALL = [*PAIRS, "mgda", "upgrad", "cagrad", "nash"]
 
 
 def make(name: str) -> Any:
-    if name == "cagrad":
-        return CAGrad(**ON, c=0.5)
-    return Nash(**ON, every=1, max_norm=None) if name == "nash" else PAIRS[name]()[0]
+    if name == "mgda":
+        return MGDA(**ON)
+    return Nash(**ON, every=1, max_norm=None) if name == "nash" else (PAIRS | NEAR)[name]()[0]
 
 
 def step_of(rule: Any, gradients: Tensor, seed: int = 7) -> Tensor:
@@ -47,6 +54,8 @@ def step_of(rule: Any, gradients: Tensor, seed: int = 7) -> Tensor:
 @pytest.mark.parametrize("kind", ["alike", "conflicting", "identical", "dependent"])
 @pytest.mark.parametrize("name", [*PAIRS])
 def test_the_step_is_that_of_torchjd_on_the_whole_jacobian(name: str, kind: str) -> None:
+    if (name, kind) == ("imtl_g", "dependent"):
+        pytest.skip("no step has one length along all; torchjd's nearest depends on how long gradients are")
     rule, reference = PAIRS[name]()
     gradients = jacobian(kind)
     for seed in range(4):
@@ -57,11 +66,11 @@ def test_the_step_is_that_of_torchjd_on_the_whole_jacobian(name: str, kind: str)
 
 
 @pytest.mark.parametrize("kind", ["alike", "conflicting", "identical", "dependent"])
-@pytest.mark.parametrize("c", [0.0, 0.5, 2.0])
-def test_cagrad_is_torchjds_to_the_solvers_tolerance(kind: str, c: float) -> None:
+@pytest.mark.parametrize("name", [*NEAR])
+def test_the_step_is_that_of_torchjd_to_its_solvers_tolerance(name: str, kind: str) -> None:
+    rule, reference = NEAR[name]()
     gradients = jacobian(kind)
-    expected = aggregation.CAGrad(c=c)(gradients)
-    torch.testing.assert_close(step_of(CAGrad(**ON, c=c), gradients), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(step_of(rule, gradients), reference(gradients), rtol=2e-3, atol=2e-3)
 
 
 # ------------------------------------------------------------ a task without a gradient
@@ -69,9 +78,8 @@ def test_cagrad_is_torchjds_to_the_solvers_tolerance(kind: str, c: float) -> Non
 
 @pytest.mark.parametrize("name", ["imtl_g", "aligned", "upgrad"])
 def test_a_zero_gradient_changes_nothing_where_torchjd_heeds_it_already(name: str) -> None:
-    rule, reference = PAIRS[name]()
+    rule, reference = (PAIRS | NEAR)[name]()
     gradients = jacobian("one lacks")
-    # UPGrad of torchjd adds 1e-4 to the diagonal, of a mean that the zero has a part in
     torch.testing.assert_close(step_of(rule, gradients), reference(gradients), rtol=1e-3, atol=1e-3)
 
 
@@ -104,7 +112,7 @@ def test_small_gradients_are_no_zeros(name: str) -> None:
 def test_mgda_finds_the_shortest_vector_between_two_gradients() -> None:
     a, b = jacobian("conflicting")[:2]
     share = ((b - a) @ b / (a - b).square().sum()).clamp(0, 1)
-    found = MGDA(**ON, epsilon=1e-3, max_iters=100).weights(FakeLook(gradients=torch.stack([a, b]), names=["a", "b"]))
+    found = MGDA(**ON).weights(FakeLook(gradients=torch.stack([a, b]), names=["a", "b"]))
     torch.testing.assert_close(found, torch.stack([share, 1 - share]), **EXACT)
 
 
@@ -126,7 +134,7 @@ def test_aligned_makes_all_singular_values_the_least() -> None:
 def test_upgrad_hurts_no_task(kind: str) -> None:
     gradients = jacobian(kind)
     along = gradients @ step_of(UPGrad(**ON), gradients)
-    assert along.min() > -1e-3 * gradients.square().sum(dim=1).max()
+    assert along.min() > -1e-10 * gradients.square().sum(dim=1).max()
 
 
 @pytest.mark.parametrize("c", [0.3, 0.8])
@@ -251,20 +259,12 @@ def test_a_knob_that_makes_no_sense_is_refused(rule: Any, given: dict[str, Any],
         rule(**given)
 
 
-@pytest.mark.parametrize(
-    ("rule", "given", "missing", "package"),
-    [
-        (CAGrad, {**ON, "c": 0.5}, "cvxpy", "torchjd[cagrad]"),
-        (UPGrad, ON, "quadprog", "torchjd[quadprog_projector]"),
-    ],
-)
-def test_a_solver_that_is_not_installed_is_named(
-    rule: Any, given: dict[str, Any], missing: str, package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torchjd._mixins.find_spec", lambda name: None if name == missing else object())
-    with pytest.raises(ValueError, match=missing) as caught:
-        rule(**given)
-    assert f'pip install "{package}"' in str(caught.value)
+@pytest.mark.parametrize("name", ["cagrad", "upgrad", "mgda"])
+def test_no_optional_solver_is_needed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for missing in ("cvxpy", "quadprog", "qpsolvers", "torchjd"):
+        monkeypatch.setitem(sys.modules, missing, None)
+    rule: Any = {"cagrad": partial(CAGrad, c=0.5), "upgrad": UPGrad, "mgda": MGDA}[name](**ON)
+    assert step_of(rule, jacobian("conflicting")).isfinite().all()
 
 
 def test_torchjd_is_imported_only_by_a_rule_that_is_built() -> None:
