@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,31 @@ def best_checkpoint(run_dir: Path) -> Path:
     raise ConfigError(
         f"{run_dir} holds no checkpoint\n    set run_dir to the folder of a training run, or init_from to a checkpoint"
     )
+
+
+def check_same_names(checkpoint: dict[str, Any], names: Mapping[str, Sequence[str]], path: Path) -> None:
+    """Refuse a checkpoint whose numbers stand for other tokens or classes than those of this run.
+
+    Args:
+        checkpoint: of a run.
+        names: `DataModule.names` of this run.
+        path: of the checkpoint.
+
+    Raises:
+        ConfigError: with the first name that differs.
+    """
+    before = checkpoint["mmtrain"].get("names", {})  # earlier versions wrote none
+    for key, now in names.items():
+        theirs = before.get(key, now)
+        if list(theirs) != list(now):
+            first = next((i for i, (a, b) in enumerate(zip(theirs, now, strict=False)) if a != b), len(now))
+            mine, its = (repr(one[first]) if first < len(one) else "nothing" for one in (now, theirs))
+            raise ConfigError(
+                f"{path} was trained with another vocabulary of data.{key}: {len(theirs)} names there, {len(now)} here;"
+                f" number {first} is {its} there and {mine} here\n"
+                "    fix: restore the vocabulary of its run folder (tokenizer.json, .vocabulary.json ...), or learn"
+                " from the training split that it was trained on"
+            )
 
 
 def check_same_model(checkpoint: dict[str, Any], module: nn.Module, path: Path) -> None:

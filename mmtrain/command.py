@@ -17,6 +17,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mmtrain.checks import faults_of, help_text, with_overrides_of_run
+from mmtrain.errors import ConfigError
+from mmtrain.run_files import explanation, write_config
 from mmtrain.slurm import take_rank
 
 CONFIG_NAME = "train"
@@ -127,8 +129,16 @@ class Job:
             jobs.append(job)
             try:
                 job.status = job.run() if job.sweep_dir is None else job.run_of_sweep()
-            except Exception:  # noqa: BLE001 - the other runs of a sweep go on; the status says it
-                traceback.print_exc()
+            except ConfigError as error:
+                print(error, file=sys.stderr)
+                job.status = 2
+            except Exception as error:  # noqa: BLE001 - the other runs of a sweep go on; the status says it
+                told = explanation(error, f"run_dir={job.run_dir}")
+                if told is None:
+                    traceback.print_exc()
+                else:
+                    print(told, file=sys.stderr)
+                    job.status = 2
 
         return task
 
@@ -171,6 +181,6 @@ class Job:
 
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "config.yaml"
-                OmegaConf.save(self.cfg, path)
+                write_config(path, self.cfg)
                 return launch(path, devices)
         return importlib.import_module("mmtrain.run").run(self.cfg)

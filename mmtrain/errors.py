@@ -1,8 +1,12 @@
-"""The two kinds of error that are not a fault of the program."""
+"""The kinds of error that are not a fault of the program."""
 
 
 class ConfigError(ValueError):
     """The configuration or the data is wrong. The message says what, where and the mend; exit status 2."""
+
+
+class WriteError(ConfigError):
+    """A file cannot be written: a full disk, no permission. The process that it happens to says so, on any rank."""
 
 
 class SampleError(Exception):

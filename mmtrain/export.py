@@ -4,7 +4,6 @@ An encoder whose architecture is one of transformers or timm says how it is writ
 a program of `torch.export`: a graph and its weights in one file, which `torch.export.load` runs.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from mmtrain.errors import ConfigError
 from mmtrain.model import MultimodalModel, View
+from mmtrain.run_files import write_json
 from mmtrain.types import Batch, Features
 
 PROGRAM = "model.pt2"
@@ -162,4 +162,4 @@ def _write_program(module: nn.Module, arguments: tuple[Any, ...], folder: Path) 
         raise ConfigError(f"torch.export cannot follow {type(module).__name__}: {reason}") from error
     torch.export.save(program, folder / PROGRAM)
     save_file({n: t.contiguous() for n, t in module.state_dict().items()}, folder / WEIGHTS)
-    (folder / "config.json").write_text(json.dumps({"program": PROGRAM, "weights": WEIGHTS}) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", {"program": PROGRAM, "weights": WEIGHTS})

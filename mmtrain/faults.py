@@ -1,7 +1,8 @@
-"""Faults of the machine that a person can do something about: a killed worker, memory or a disk that is full."""
+"""Faults of the machine that a person can do something about: a killed worker, memory or a disk that is full.
 
-import errno
-import json
+An exit status of 2 says that the disk or a permission must be fixed first, 1 that the program or its machine failed.
+"""
+
 import re
 import traceback
 from pathlib import Path
@@ -10,12 +11,14 @@ import torch
 from omegaconf import DictConfig
 
 from mmtrain.distributed import rank, world_size
+from mmtrain.run_files import explanation, optional_json
 from mmtrain.sizes import readable
 
 # gloo and NCCL say so
 PEER_GONE = re.compile(
     r"Connection (reset|closed) by peer|remote process exited|Read error|ncclRemoteError", re.IGNORECASE
 )
+SHARED_MEMORY = re.compile(r"shared memory|/torch_\d|/dev/shm")
 
 
 def explained(error: BaseException, cfg: DictConfig) -> str | None:
@@ -27,9 +30,9 @@ def explained(error: BaseException, cfg: DictConfig) -> str | None:
     """
     if isinstance(error, torch.OutOfMemoryError):
         return _out_of_memory(str(error), cfg)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _disk_full(error, cfg)
     text = str(error)
+    if (of_files := explanation(error, f"run_dir={cfg.run_dir}")) is not None:
+        return _of_shared_memory(error) or of_files
     if isinstance(error, RuntimeError) and "DataLoader worker" in text:
         return _worker_gone(f"{text} {error.__cause__ or ''}", cfg)  # torch says the signal in one of the two
     if isinstance(error, EOFError | ConnectionError) and _is_from_worker(error):  # it was just handing a batch over
@@ -42,11 +45,17 @@ def explained(error: BaseException, cfg: DictConfig) -> str | None:
     return None
 
 
-def _disk_full(error: OSError, cfg: DictConfig) -> str:
-    where = error.filename or f"run_dir = {cfg.run_dir}"
+def status_of(error: BaseException) -> int:
+    """The exit status: 2 when a disk or a permission is at fault, 1 for the program, its memory and its processes."""
+    return 1 if explanation(error, "") is None else 2
+
+
+def _of_shared_memory(error: BaseException) -> str | None:
+    if SHARED_MEMORY.search(str(error)) is None:
+        return None
     return (
-        f"{where}: {error.strerror}; checkpoints that stand there are whole\n"
-        "    make room, then go on with resume=auto, or set run_dir to a copy of it on a larger disk"
+        "/dev/shm: No space left on device: processes that load data hand batches over there\n"
+        "    fix: allow more (docker run --shm-size=8g), or set data.num_workers=0; then go on with resume=auto"
     )
 
 
@@ -71,9 +80,12 @@ def _planned(cfg: DictConfig) -> str:
     path = Path(cfg.run_dir) / "plan.json"
     if not path.is_file():
         return "\n    where it goes, and the largest batch that fits: the same command with mode=plan run_dir=ANOTHER"
-    plan = json.loads(path.read_text(encoding="utf-8"))
-    kinds = ", ".join(f"{kind} {readable(size)}" for kind, size in plan["memory"].items() if size)
-    largest = plan["batch"]["largest_size"]
+    plan = optional_json(path)
+    try:
+        memory, largest = (plan or {})["memory"], (plan or {})["batch"]["largest_size"]
+        kinds = ", ".join(f"{kind} {readable(size)}" for kind, size in memory.items() if size)
+    except (LookupError, TypeError, AttributeError):  # damaged: what happened is still worth telling
+        return ""
     return f"\n    the plan said {kinds}" + (f"; data.batch_size={largest} at most" if largest else "")
 
 

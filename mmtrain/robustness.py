@@ -1,6 +1,5 @@
 """A trained model on the test split as it is not: corrupted, or a group of rows at a time; and by names of classes."""
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from mmtrain.errors import ConfigError
 from mmtrain.lit import LitModel
 from mmtrain.metrics.chance import GUESSED, guessed
 from mmtrain.metrics.retrieval import RetrievalMetric
+from mmtrain.run_files import write_csv
 from mmtrain.search.towers import Towers
 from mmtrain.search.zero_shot import Figures, class_vectors, figures, probabilities
 
@@ -204,9 +204,4 @@ def write_rows(path: Path, rows: Sequence[Judged] | Sequence[GroupFigure]) -> No
     if not rows:
         path.unlink(missing_ok=True)
         return
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file)
-        out.writerow(rows[0]._fields)
-        out.writerows(rows)
-    temporary.replace(path)
+    write_csv(path, rows[0]._fields, rows)

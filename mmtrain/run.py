@@ -3,7 +3,6 @@
 `python -m mmtrain.run CONFIG.yaml` is one rank of a run of several processes.
 """
 
-import json
 import os
 import platform
 import signal
@@ -35,6 +34,7 @@ from mmtrain.checkpoints import (
     WEIGHTS,
     best_checkpoint,
     check_same_model,
+    check_same_names,
     load_checkpoint,
     newest_checkpoint,
 )
@@ -42,8 +42,8 @@ from mmtrain.compiling import compile_regions, say
 from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
 from mmtrain.distributed import gather_objects, is_main
-from mmtrain.errors import ConfigError
-from mmtrain.faults import explained
+from mmtrain.errors import ConfigError, WriteError
+from mmtrain.faults import explained, status_of
 from mmtrain.launch import end_with_launcher
 from mmtrain.lit import LitModel
 from mmtrain.memory import keep_freed_memory
@@ -61,6 +61,7 @@ from mmtrain.robustness import (
     judge_zero_shot,
     write_rows,
 )
+from mmtrain.run_files import CONFIG, optional_json, read_json_lines, write_config, write_json, write_json_lines
 from mmtrain.same_run import check_same_run, facts_of, retuned
 from mmtrain.sharding import load_weights
 from mmtrain.transfer import take_weights
@@ -80,6 +81,9 @@ def run(cfg: DictConfig) -> int:
     try:
         modes = {"fit": fit, "test": test, "predict": predict, "plan": plan, "search": search, "chat": chat}
         modes[cfg.mode](cfg)
+    except WriteError as error:
+        print(error, file=sys.stderr)  # of the rank that it happened to
+        return 2
     except ConfigError as error:
         _say_error(str(error))
         return 2
@@ -92,12 +96,12 @@ def run(cfg: DictConfig) -> int:
         return stopped.status
     except KeyboardInterrupt:
         return 130
-    except (RuntimeError, OSError, EOFError) as error:
+    except Exception as error:
         said = explained(error, cfg)
         if said is None:
             raise
         print(said, file=sys.stderr)  # of the rank that it happened to
-        return 1
+        return status_of(error)
     return 0
 
 
@@ -109,12 +113,13 @@ def fit(cfg: DictConfig) -> None:
     if resume is None:
         _refuse_to_write_over(folder, anew=cfg.resume == "auto")
     data = build_data(cfg)
-    data.read(folder, training=True)
+    data.read(folder, training=True, bound=resume is not None and folder.resolve() in resume.resolve().parents)
     footprint = Footprint()
     lit = _build(cfg, data)
     checkpoint = None if resume is None else load_checkpoint(resume)
     if checkpoint is not None:
         assert resume is not None
+        check_same_names(checkpoint, data.names(), resume)
         check_same_model(checkpoint, lit, resume)
         facts = facts_of(cfg, data.digest("train"))
         notes = check_same_run(checkpoint["mmtrain"]["facts"], facts, resume, allow=cfg.resume_allow)
@@ -124,7 +129,7 @@ def fit(cfg: DictConfig) -> None:
     if is_main():
         for note in data.notes:
             console.print(note, markup=False, soft_wrap=True)
-        OmegaConf.save(cfg, folder / "config.yaml")
+        write_config(folder / CONFIG, cfg)
         console.print(parts_table(record.parts))
     if cfg.init_from is not None and resume is None:
         path = Path(cfg.init_from)
@@ -201,10 +206,10 @@ def predict(cfg: DictConfig) -> None:
         return
     path = Path(cfg.run_dir) / "predictions.jsonl"
     split = data.split("test")
-    with path.open("w", encoding="utf-8") as file:
-        for row in sorted(rows, key=lambda r: r["row"]):
-            row["text"] = split.text(row.pop("row"))
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    rows.sort(key=lambda row: row["row"])
+    for row in rows:
+        row["text"] = split.text(row.pop("row"))
+    write_json_lines(path, rows)
     console.print(f"{len(rows)} predictions in {path}", markup=False, soft_wrap=True)
 
 
@@ -216,9 +221,9 @@ def plan(cfg: DictConfig) -> None:
     check_parts(cfg)
     folder = Path(cfg.run_dir)
     data = build_data(cfg)
-    data.read(folder, training=True)
+    data.read(folder, training=True, bound=newest_checkpoint(folder).path is not None)
     planned = make_plan(cfg, data)
-    _write(folder / "plan.json", json.dumps(planned, indent=1) + "\n")
+    write_json(folder / "plan.json", planned, indent=1)
     for table in plan_tables(planned):
         console.print(table)
     console.print(f"plan: {folder / 'plan.json'}", markup=False, soft_wrap=True)
@@ -307,15 +312,16 @@ class Record(Callback):
         """As `finish`; where it cannot, such as on a full disk, what ended the run is still what is told."""
         try:
             self.finish(status, error)
-        except OSError as second:
-            _say_error(f"{self.folder}: summary.json and report.html cannot be written: {second.strerror}")
+        except (WriteError, OSError) as second:
+            reason = str(second).splitlines()[0]
+            _say_error(f"{self.folder}: summary.json and report.html cannot be written: {reason}")
 
     def finish(self, status: str, error: BaseException | None = None) -> None:
         """Write summary.json and report.html and say where they are."""
         if not is_main() or not self.folder.is_dir():
             return
         path = self.folder / "summary.json"
-        before = json.loads(path.read_text(encoding="utf-8")) if self.cfg.mode != "fit" and path.exists() else {}
+        before = (optional_json(path) or {}) if self.cfg.mode != "fit" else {}
         mine = {
             "status": status,
             "mode": self.cfg.mode,
@@ -332,7 +338,7 @@ class Record(Callback):
         }
         mine["parameters"]["total"] = mine["parameters"].pop("parameters")
         tested = {name: mine[name] for name in ("test", "corruptions", "groups")}
-        _write(path, json.dumps(before | tested if before else mine, indent=1, ensure_ascii=False) + "\n")
+        write_json(path, before | tested if before else mine, indent=1)
         for name, rows in self.tables.items():
             write_rows(self.folder / f"{name}.csv", rows)
         split = self.data.split(self.split) if self.split in self.data.tables else None
@@ -344,8 +350,7 @@ class Record(Callback):
             text=lambda name: None if split is None else split.text(split.position(name)),
         )
         bad = self.folder / "quarantine.jsonl"
-        if bad.exists():
-            count = len(bad.read_text(encoding="utf-8").splitlines())
+        if count := len(read_json_lines(bad)):
             samples = "sample" if count == 1 else "samples"
             console.print(f"{count} {samples} could not be read: {bad}", markup=False, soft_wrap=True)
         if self.summary["zero_steps"]:
@@ -401,6 +406,7 @@ def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, Record]:
     data.read(folder, training=False)
     data.split("test")
     lit = _build(cfg, data)
+    check_same_names(checkpoint, data.names(), path)
     check_same_model(checkpoint, lit, path)
     lit.load_state_dict(checkpoint["state_dict"])
     trainer = build_trainer(
@@ -496,12 +502,6 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() if found.returncode == 0 else None
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _say_error(text: str) -> None:

@@ -12,6 +12,7 @@ from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
 from mmtrain.lit import LitModel
+from mmtrain.run_files import read_config
 
 # what changes inputs in training alone, or bounds what is read
 FREE = ("crop_scale", "flip", "rotate", "color_jitter", "word_dropout", "noise", "time_mask", "freq_mask", "max_pixels")
@@ -51,8 +52,7 @@ def load_trained(run: Path, build: Build) -> Trained:
     path = run if run.is_file() else best_checkpoint(run)
     folder = path.parent.parent
     checkpoint = load_checkpoint(path)
-    cfg = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(cfg, DictConfig)
+    cfg = read_config(folder)
     lit, data = build(cfg, folder)
     check_same_model(checkpoint, lit, path)
     lit.load_state_dict(checkpoint["state_dict"])

@@ -4,6 +4,7 @@ Unusual here: safetensors holds no two names for one tensor, so that tied weight
 its header has a digest of everything else, because the format itself notices no flipped bit.
 """
 
+import errno
 import hashlib
 import json
 from collections.abc import Mapping
@@ -15,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmtrain.errors import ConfigError
-from mmtrain.whole import placed
+from mmtrain.errors import WriteError
+from mmtrain.run_files import FIXES, atomic_write, environment_errno
 
 SUFFIX = ".safetensors"
 
@@ -25,7 +26,7 @@ def write_weights(checkpoint: Mapping[str, Any], path: Path) -> None:
     """Put the weights of a checkpoint at `path`, with its step and its record; whole, or what stood there stays.
 
     Raises:
-        ConfigError: when there is no room, or it cannot be written.
+        WriteError: when there is no room, or it cannot be written.
     """
     weights = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -33,14 +34,14 @@ def write_weights(checkpoint: Mapping[str, Any], path: Path) -> None:
     }
     header = {"step": str(checkpoint["global_step"]), "mmtrain": json.dumps(checkpoint["mmtrain"])}
     try:
-        with placed(path) as part:
-            mode = part.stat().st_mode  # of any new file; safetensors makes its own readable by the owner alone
+        with atomic_write(path) as part:
             save_file(weights, part, metadata=header | {"sha256": _digest(weights, header)})
-            part.chmod(mode)
     except (OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0][:160]
-        raise ConfigError(
-            f"{path} cannot be written: {reason}\n    make room, or set checkpoint.safetensors=false"
+        number = environment_errno(error)
+        fix = "make room" if number in (None, errno.ENOSPC) else FIXES[number]
+        raise WriteError(
+            f"{path} cannot be written: {reason}\n    {fix}, or set checkpoint.safetensors=false"
         ) from error
 
 

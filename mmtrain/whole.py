@@ -5,17 +5,16 @@ rename that puts a checkpoint in place puts its manifest there too, and a kill c
 over a record that it does not know.
 """
 
+import errno
 import hashlib
 import json
-import os
 import shutil
 import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +23,8 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import Tensor
 
-from mmtrain.errors import ConfigError
+from mmtrain.errors import WriteError
+from mmtrain.run_files import FIXES, atomic_write, environment_errno
 
 MANIFEST = "archive/manifest.json"  # torch reads no archive with a record outside its one folder
 NO_MANIFEST = "it has no manifest, so that nothing says whether it is whole"
@@ -34,6 +34,7 @@ _DAMAGE = (
     *(zipfile.BadZipFile, struct.error, zlib.error, EOFError, OSError),
     *(ValueError, LookupError, TypeError, RuntimeError, MemoryError),
 )
+_MAKE_ROOM = "make room, then go on with resume=auto, or set run_dir to a larger disk"
 _REST = 2**20  # bytes of a checkpoint beside its tensors, about
 
 
@@ -41,34 +42,19 @@ def write_whole(checkpoint: Mapping[str, Any], path: Path) -> None:
     """Put a checkpoint at `path`; what stood there stays until the new one is whole, also when this is killed.
 
     Raises:
-        ConfigError: when there is no room, or it cannot be written.
+        WriteError: when there is no room, or it cannot be written.
     """
     try:
-        with placed(path) as part:
+        with atomic_write(path) as part:
             _check_room(checkpoint, path)
             with part.open("wb") as file:
                 torch.save(dict(checkpoint), file)
             with zipfile.ZipFile(part, "a") as archive:
                 archive.writestr(MANIFEST, json.dumps({"records": _records(archive)}))
     except (OSError, RuntimeError, zipfile.BadZipFile) as error:  # torch says RuntimeError when a write fails
-        reason = str(error).splitlines()[0][:160]
-        raise ConfigError(_not_written(checkpoint, path, f"it cannot be written: {reason}")) from error
-
-
-@contextmanager
-def placed(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, which it replaces once it is on the disk; without a trace when writing fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.unlink(missing_ok=True)  # of a run that was killed while it wrote
-        part.touch()
-        yield part
-        _sync(part)
-        part.replace(path)
-        _sync(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
+        number, reason = environment_errno(error), str(error).splitlines()[0][:160]
+        fix = _MAKE_ROOM if number in (None, errno.ENOSPC) else FIXES[number]
+        raise WriteError(_not_written(checkpoint, path, f"it cannot be written: {reason}", fix)) from error
 
 
 def broken(path: Path) -> str | None:
@@ -111,16 +97,13 @@ def _check_room(checkpoint: Mapping[str, Any], path: Path) -> None:
     wanted, free = num_bytes(checkpoint) + _REST, shutil.disk_usage(path.parent).free
     if wanted > free:
         reason = f"it needs {_mib(wanted)} and {_mib(free)} are free there"
-        raise ConfigError(_not_written(checkpoint, path, reason))
+        raise WriteError(_not_written(checkpoint, path, reason, _MAKE_ROOM))
 
 
-def _not_written(checkpoint: Mapping[str, Any], path: Path, reason: str) -> str:
+def _not_written(checkpoint: Mapping[str, Any], path: Path, reason: str, fix: str) -> str:
     step = checkpoint.get("global_step")
     stands = "the one that stands there is whole; " if path.exists() else ""
-    return (
-        f"no checkpoint of step {step} in {path}: {reason}\n    {stands}make room, then go on with resume=auto, "
-        "or set run_dir to a larger disk"
-    )
+    return f"no checkpoint of step {step} in {path}: {reason}\n    {stands}{fix}"
 
 
 def num_bytes(checkpoint: object) -> int:
@@ -145,15 +128,6 @@ def _mib(size: int) -> str:
     return f"{size / 2**20:,.1f} MiB"
 
 
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, have reached the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _has_nan(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and bool(tensor.isnan().any())
 
@@ -175,7 +149,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Write it, or begin to; weights that are NaN are of no use to anyone and replace nothing.
 
         Raises:
-            ConfigError: when it, or in the background the one before, cannot be written.
+            WriteError: when it, or in the background the one before, cannot be written.
         """
         self.wait()
         if bad := [name for name, tensor in checkpoint.get("state_dict", {}).items() if _has_nan(tensor)]:
@@ -192,7 +166,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Until what is being written stands.
 
         Raises:
-            ConfigError: when it could not be written.
+            WriteError: when it could not be written.
         """
         writing, self._writing = self._writing, None
         if writing is not None:

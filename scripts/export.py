@@ -10,7 +10,6 @@ What loads it is printed at the end.
 """
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from mmtrain.build import build_again
 from mmtrain.data.fetch import exit_status
 from mmtrain.errors import ConfigError
 from mmtrain.export import export_encoder, export_model
+from mmtrain.run_files import replacing_files, write_json
 from mmtrain.trained import load_trained
 
 
@@ -44,17 +44,19 @@ def main() -> None:
     encoders = lit.model.encoders
     if arguments.part is not None and arguments.part not in encoders:
         raise ConfigError(f"--part {arguments.part}: the model has {', '.join(encoders)}")
-    if arguments.part is None:
-        code = export_model(lit.model, {m: inputs[m] for m in encoders}, arguments.out)
-    else:
-        code = export_encoder(encoders[arguments.part], inputs[arguments.part], arguments.out)
-    prepared = {m: OmegaConf.to_container(cfg.data.inputs[m]) for m in encoders if arguments.part in (None, m)}
-    (arguments.out / "preprocessing.json").write_text(json.dumps(prepared, indent=1) + "\n", encoding="utf-8")
-    for tokenizer in folder.glob("tokenizer*"):
-        if tokenizer.is_file():
-            shutil.copy(tokenizer, arguments.out)
+    with replacing_files(arguments.out) as out:
+        if arguments.part is None:
+            code = export_model(lit.model, {m: inputs[m] for m in encoders}, out)
         else:
-            shutil.copytree(tokenizer, arguments.out / tokenizer.name)
+            code = export_encoder(encoders[arguments.part], inputs[arguments.part], out)
+        prepared = {m: OmegaConf.to_container(cfg.data.inputs[m]) for m in encoders if arguments.part in (None, m)}
+        write_json(out / "preprocessing.json", prepared, indent=1)
+        for tokenizer in folder.glob("tokenizer*"):
+            if tokenizer.is_file():
+                shutil.copy(tokenizer, out)
+            else:
+                shutil.copytree(tokenizer, out / tokenizer.name)
+    code = code.replace(str(out), str(arguments.out))
     print(f"{arguments.out}: weights of {path} (step {step})\n    {code}")
 
 

@@ -17,6 +17,7 @@ from mmtrain.data.chat_target import ChatTarget
 from mmtrain.data.fetch import exit_status
 from mmtrain.data.image import ImageInput
 from mmtrain.errors import ConfigError
+from mmtrain.run_files import replacing_files
 from mmtrain.tasks.language_model import LanguageModel
 from mmtrain.tasks.policy import writer_of
 from mmtrain.trained import load_trained
@@ -39,7 +40,8 @@ def main() -> None:
     assert isinstance(dialogues, ChatTarget)
     if not isinstance(picture, ImageInput):
         raise ConfigError(f"task.{arguments.task} reads no single picture; only such a model is one of transformers'")
-    code = export_chat(lit.model, arguments.task, picture, dialogues, arguments.out)
+    with replacing_files(arguments.out) as out:
+        code = export_chat(lit.model, arguments.task, picture, dialogues, out).replace(str(out), str(arguments.out))
     print(f"{arguments.out}: weights of {path} (step {step})\n    {code}")
 
 

@@ -11,7 +11,6 @@ does, decoded as its configuration says. Nobody was asked: the pairs say that th
 whole paths, so that training on OUT wants data.confine=false.
 """
 
-import json
 import random
 import sys
 from collections import defaultdict
@@ -29,6 +28,7 @@ from mmtrain.data.module import DataModule
 from mmtrain.data.text import texts_of
 from mmtrain.errors import ConfigError
 from mmtrain.metrics.rewards import Reward, reward_of
+from mmtrain.run_files import write_json_lines
 from mmtrain.tasks.generation import Generation
 from mmtrain.tasks.language_model import LanguageModel
 from mmtrain.tasks.policy import plain_draws, writer_of
@@ -52,15 +52,13 @@ def main() -> int:
         trained = load_trained(run, build_again)
         name = task_of(trained)
         making = making_of(trained, name, options)
+        for split in trained.data.tables:
+            rows = list(making(trained, name, trained.data.split(split)))
+            write_json_lines(out / f"{split}.jsonl", rows)
+            print(f"{out / split}.jsonl: {len(rows)} rows, {sum(row['rejected'] is not None for row in rows)} pairs")
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    out.mkdir(parents=True, exist_ok=True)
-    for split in trained.data.tables:
-        rows = list(making(trained, name, trained.data.split(split)))
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (out / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
-        print(f"{out / split}.jsonl: {len(rows)} rows, {sum(row['rejected'] is not None for row in rows)} pairs")
     return 0
 
 

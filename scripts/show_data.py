@@ -20,6 +20,7 @@ from hydra._internal.utils import get_args_parser
 
 from mmtrain.checks import faults_of
 from mmtrain.command import config_dir
+from mmtrain.run_files import write_picture
 
 OUT = "data_sheet.png"
 MAX_ROWS = 100_000  # of a split
@@ -86,7 +87,7 @@ def show(overrides: list[str], out: Path, folder: Path) -> None:
     bands = bands_of(found, cfg)
     columns = ["evaluation", *(f"training, draw {n}" for n in range(1, NUM_DRAWS + 1))]
     name = " ".join(o for o in overrides if o.startswith("data")) or "the default data"
-    contact_sheet(bands, columns=columns, title=f"{name}: {len(bands)} rows of training").save(out)
+    write_picture(out, contact_sheet(bands, columns=columns, title=f"{name}: {len(bands)} rows of training"))
     console.print(f"sheet: {out}", markup=False, soft_wrap=True)
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from mmtrain import run as run_module
 from mmtrain.build import compose
 from mmtrain.data.dataset import TrainSplit
-from mmtrain.faults import explained
+from mmtrain.faults import explained, status_of
 from mmtrain.loggers.csv import CSVMetrics
 from tests.runs import run_tiny
 from tests.tiny import make_tables
@@ -95,10 +95,47 @@ def test_a_full_disk_is_no_traceback(
     with monkeypatch.context() as patched:
         patched.setattr(CSVMetrics, "log_metrics", full)
         patched.setattr(run_module, "write_report", full)
-        assert run_tiny(tables, tmp_path / "run", report=True) == 1
+        assert run_tiny(tables, tmp_path / "run", report=True) == 2
     said = capsys.readouterr().err
-    assert f"run_dir = {tmp_path / 'run'}: No space left on device; checkpoints that stand there are whole" in said
+    assert f"run_dir={tmp_path / 'run'}: No space left on device\n    fix: free space on that disk" in said
     assert "summary.json and report.html cannot be written" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "No space left on device"), "run_dir=outputs/mine: No space left on device\n    fix: free space"),
+        (OSError(30, "Read-only file system", "a.csv"), "a.csv: Read-only file system\n    fix: mount it with write"),
+        (PermissionError(13, "Permission denied", "a.csv"), "a.csv: Permission denied\n    fix: give yourself access"),
+        (
+            Exception("No space left on device (os error 28)"),
+            "run_dir=outputs/mine: No space left on device\n    fix: ",
+        ),
+        (OSError("Caught OSError in DataLoader worker process 0.\n[Errno 24] Too many open files"), "ulimit -n 65536"),
+        (OSError(1, "Operation not permitted"), None),
+        (OSError(24, "Too many open files", "a.jpg"), "a.jpg: Too many open files\n    fix: allow more open files"),
+        (
+            RuntimeError("unable to write to file </torch_7_1>: No space left on device (28)"),
+            "/dev/shm: No space left on device: processes that load data hand batches over there\n    fix: allow more",
+        ),
+    ],
+)
+def test_a_disk_and_a_permission_say_what_to_fix_with_status_2(error: Exception, words: str | None) -> None:
+    said = explained(error, compose(["run_dir=outputs/mine"]))
+    assert (said is None) == (words is None) and (words is None or words in str(said))
+    assert status_of(error) == (1 if words is None else 2)
+
+
+def test_memory_and_processes_keep_status_1() -> None:
+    assert status_of(torch.OutOfMemoryError("CUDA out of memory.")) == 1
+    assert status_of(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")) == 1
+
+
+@pytest.mark.parametrize("content", ["", '{"memory": 3', "[]", '{"memory": 3, "batch": {}}'])
+def test_a_damaged_plan_hides_no_fault(content: str, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(content)
+    said = explained(torch.OutOfMemoryError("CUDA out of memory."), compose([f"run_dir={tmp_path}"]))
+    assert said is not None and said.startswith("the device is out of memory\n")
 
 
 def test_a_fault_of_the_program_is_not_explained_away() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from mmtrain.distributed import gather_objects
+from mmtrain.run_files import append_line, read_json_lines, write_json_lines
 from mmtrain.types import Batch
 
 
@@ -24,12 +25,8 @@ class Ledger(Callback):
         """Drop steps that come again."""
         if not trainer.is_global_zero:
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
-        whole = [line for line in lines if line.endswith("\n")]  # a kill may have cut the last short
-        kept = [line for line in whole if json.loads(line)["step"] <= trainer.global_step]
-        temporary = self.path.with_name(".ledger.jsonl.part")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(self.path)
+        rows = read_json_lines(self.path, keys=("step", "epoch", "ids"))
+        write_json_lines(self.path, [row for row in rows if row["step"] <= trainer.global_step])
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list[Batch], *_: Any
@@ -38,5 +35,4 @@ class Ledger(Callback):
         ids = [id for part in gather_objects([id for b in batch for id in b.ids if id]) for id in part]
         if trainer.is_global_zero:
             line = {"step": trainer.global_step, "epoch": trainer.current_epoch, "ids": ids}
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            append_line(self.path, json.dumps(line, ensure_ascii=False))

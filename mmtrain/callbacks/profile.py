@@ -4,7 +4,6 @@ Ten steps are timed, with a GPU waited for at each border, so that what is measu
 are traced by torch's profiler, without waiting. Times are of a part alone: what it calls counts for what is called.
 """
 
-import csv
 import re
 import time
 from collections import defaultdict
@@ -21,6 +20,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from mmtrain.distributed import is_main
+from mmtrain.run_files import replacing_files, write_csv
 
 FIRST, TIMED, TRACED = 5, 10, 2  # steps: that are let pass, timed, traced
 DATA, REST = "waiting for data", "rest of the step"
@@ -147,16 +147,15 @@ class Profile(Callback):
             hook.remove()
         del lit.span
         self._spans = None
-        self._trace.export_chrome_trace(str(self.folder / "trace.json.gz"))
         events = [e for e in self._trace.key_averages() if COMMUNICATION.search(e.key)]
         self.communication = sum(max(e.self_cpu_time_total, e.self_device_time_total) for e in events) / 1e6 / TRACED
         rows = [(name, seconds / TIMED) for name, seconds in sorted(self._timed.items(), key=lambda item: -item[1])]
         whole = sum(seconds for _, seconds in rows)
-        with (self.folder / "profile.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["part", "seconds_per_step", "share"])
-            writer.writerows([name, f"{seconds:.6f}", f"{seconds / whole:.4f}"] for name, seconds in rows)
-            writer.writerow(["communication, within the others", f"{self.communication:.6f}", ""])
+        lines = [[name, f"{seconds:.6f}", f"{seconds / whole:.4f}"] for name, seconds in rows]
+        lines.append(["communication, within the others", f"{self.communication:.6f}", ""])
+        with replacing_files(self.folder) as part:
+            self._trace.export_chrome_trace(str(part / "trace.json.gz"))
+            write_csv(part / "profile.csv", ["part", "seconds_per_step", "share"], lines)
         table = Table(title=f"where a step's {1000 * whole:.1f} ms go", title_justify="left", title_style="bold")
         table.add_column("part")
         for column in ("ms", "share"):

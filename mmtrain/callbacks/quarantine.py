@@ -1,6 +1,5 @@
 """Samples that cannot be read: listed in quarantine.jsonl as they are met, until there are too many."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from filelock import FileLock
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from mmtrain.errors import ConfigError
+from mmtrain.run_files import read_json_lines, write_json_lines
 from mmtrain.types import Bad, Batch
 
 NUM_SHOWN = 5
@@ -64,9 +64,10 @@ class Quarantine(Callback):
             return
         self._noted |= {(split, bad.row) for bad in new}
         with FileLock(self.path.with_name(".quarantine.lock")):
-            rows = {(row["split"], row["row"]): row for row in _read(self.path)}
+            known = read_json_lines(self.path, keys=("split", "row", "id", "file", "reason"))
+            rows = {(row["split"], row["row"]): row for row in known}
             rows |= {(split, bad.row): {"split": split, **bad._asdict()} for bad in new}
-            _write(self.path, [rows[key] for key in sorted(rows)])
+            write_json_lines(self.path, [rows[key] for key in sorted(rows)])
         bad_rows = [row for row in rows.values() if row["split"] == split]
         if len(bad_rows) > self.max_bad * self.num_rows[split]:
             raise ConfigError(self._too_many(split, bad_rows, new))
@@ -84,16 +85,3 @@ class Quarantine(Callback):
                 f"    {self.path} lists them: mend the files, take the rows out, or raise data.max_bad",
             ]
         )
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    temporary.replace(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 from mmtrain.checkpoints import newest_checkpoint
 from mmtrain.distributed import is_main
 from mmtrain.numerics import Diverged, Skipped
+from mmtrain.run_files import append_line, read_json_lines, write_json_lines
 
 NUM_SHOWN = 5
 
@@ -28,9 +29,8 @@ class Skips:
         """Forget steps after this one: they come again."""
         if not is_main() or not self.path.exists():
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        self.path.write_text("".join(kept), encoding="utf-8") if kept else self.path.unlink()
+        kept = [row for row in read_json_lines(self.path, keys=("step",)) if row["step"] <= step]
+        write_json_lines(self.path, kept) if kept else self.path.unlink()
 
     def __call__(self, skipped: Skipped) -> None:
         """Note a step.
@@ -39,8 +39,7 @@ class Skips:
             Diverged: when it is one too many.
         """
         if is_main():
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(skipped.record(), ensure_ascii=False) + "\n")
+            append_line(self.path, json.dumps(skipped.record(), ensure_ascii=False))
             print(_said(skipped), file=sys.stderr, flush=True)
         if skipped.in_row > self.max_in_row:
             raise Diverged(self._too_many(skipped))

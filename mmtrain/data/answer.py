@@ -5,7 +5,6 @@ departures: an answer of articles or punctuation alone ("A", a letter to choose)
 apostrophe is put back only where the bare word is not a word of its own ("its", "were", "well").
 """
 
-import json
 import re
 import unicodedata
 from collections import Counter
@@ -20,6 +19,7 @@ from torch import Tensor
 from mmtrain.data.columns import name_of
 from mmtrain.data.scale import in_short
 from mmtrain.errors import ConfigError, SampleError
+from mmtrain.run_files import LEARN_AGAIN, read_json, write_json
 from mmtrain.types import AnswerTarget
 
 _ARTICLES = {"a", "an", "the"}
@@ -80,12 +80,12 @@ class Answer:
 
     def save(self, folder: Path, name: str) -> None:
         """Write the answers and their counts into a run folder."""
-        text = json.dumps(asdict(self.known), indent=1, ensure_ascii=False)
-        (folder / f"answers_{name}.json").write_text(text + "\n", encoding="utf-8")
+        write_json(folder / f"answers_{name}.json", asdict(self.known), indent=1)
 
     def restore(self, folder: Path, name: str) -> None:
         """Take the answers and counts of a run folder."""
-        self._set(AnswerTarget(**json.loads((folder / f"answers_{name}.json").read_text(encoding="utf-8"))))
+        path = folder / f"answers_{name}.json"
+        self._set(AnswerTarget(**read_json(path, fix=LEARN_AGAIN, keys=("names", "counts"))))
 
     def load(self, value: Any) -> Tensor | None:
         """What each answer is worth, (C,), float32: min(count / 3, 1) of several answers, 1 for an only one.

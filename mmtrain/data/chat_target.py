@@ -3,9 +3,7 @@
 What is asked and what answers are tokenized apart, as they are when an answer is to be written.
 """
 
-import json
 import re
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from torch import Tensor
 from mmtrain.data.chat_tokenizer import PLAIN, tokenizer_of, trained_tokenizer, written
 from mmtrain.data.dialogue import HOLDS, Dialogue, dialogue_of, places_in
 from mmtrain.errors import ConfigError, SampleError
+from mmtrain.run_files import LEARN_AGAIN, read_json, write_json
 from mmtrain.types import DialogueTarget
 
 SEEN = "dialogues.json"
@@ -140,19 +139,18 @@ class ChatTarget:
         return str(self.tokenizer.decode(kept, skip_special_tokens=True)).strip()
 
     def save(self, folder: Path, name: str) -> None:
-        """Write the tokenizer, and what was seen of the dialogues, into a run folder."""
+        """Write the tokenizer, and what was seen of the dialogues, into a new folder."""
         place = folder / f"tokenizer_target_{name}"
-        shutil.rmtree(place, ignore_errors=True)  # of an attempt with another tokenizer
         self.tokenizer.save_pretrained(place)
         seen: dict[str, Any] = {"used": sorted(self.known.used), "kinds": self.known.kinds}
         seen |= {"sentences": self.known.sentences} if self.keep_sentences else {}
-        (place / SEEN).write_text(json.dumps(seen) + "\n", encoding="utf-8")
+        write_json(place / SEEN, seen)
 
     def restore(self, folder: Path, name: str) -> None:
         """Take what `save` wrote; neither the hub nor the folder of the language model is asked."""
         place = folder / f"tokenizer_target_{name}"
         self.tokenizer = tokenizer_of(place, places=self.places)
-        seen = json.loads((place / SEEN).read_text(encoding="utf-8"))
+        seen = read_json(place / SEEN, fix=LEARN_AGAIN, keys=("used", "kinds"))
         self._learned(seen["used"], seen["kinds"], seen["sentences"] if self.keep_sentences else [])
 
     def load(self, value: Any) -> Tensor | None:

@@ -12,7 +12,9 @@ from typing import Any
 
 from filelock import FileLock
 
+from mmtrain.data.caches import writing_cache
 from mmtrain.data.openmoji import prepare_openmoji
+from mmtrain.run_files import write_json_lines
 
 FORMAT = 1  # part of the folder's name: raise it when the rows change
 QUESTIONS = {"name": "what is this?", "group": "which group is it in?", "tone": "what is the skin tone?"}
@@ -37,15 +39,13 @@ def prepare_questions(
     """
     drawings = prepare_openmoji(cache_dir=cache_dir, size=size, languages=languages, split=split)
     folder = drawings / f"questions-{FORMAT}"
-    with FileLock(drawings / ".questions.lock"):
-        folder.mkdir(exist_ok=True)
+    if all((folder / f"{name}.jsonl").is_file() for name in split):
+        return folder
+    with writing_cache(folder, "MMTRAIN_CACHE"), FileLock(drawings / ".questions.lock"):
         for name in split:
-            rows = [json.loads(line) for line in (drawings / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in questions_of(rows)]
+            rows = [json.loads(line) for line in (drawings / f"{name}.jsonl").read_bytes().splitlines()]
             if not (folder / f"{name}.jsonl").is_file():
-                part = folder / f"{name}.part"
-                part.write_text("".join(lines), encoding="utf-8")
-                part.replace(folder / f"{name}.jsonl")
+                write_json_lines(folder / f"{name}.jsonl", questions_of(rows))
     return folder
 
 

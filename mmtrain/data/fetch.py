@@ -5,7 +5,6 @@ all: everything goes into a hidden folder beside it, which is renamed at the end
 """
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 
 from mmtrain.data.emoji_bases import SPLITS, split_of
 from mmtrain.errors import ConfigError
+from mmtrain.run_files import explanation, optional_json, write_json, write_json_lines
 
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
 DONE = "done.json"  # holds what the folder was made with; a folder without it is not ours to replace
@@ -66,6 +66,12 @@ def exit_status(main: Callable[[], None]) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    except OSError as error:
+        told = explanation(error, "a file")
+        if told is None:
+            raise
+        print(told, file=sys.stderr)
+        return 2
     return 0
 
 
@@ -99,7 +105,7 @@ def write_folder(folder: Path, parameters: Mapping[str, Any], fill: Callable[[Pa
         tables = fill(unfinished, scratch)
         _write_tables(unfinished, tables)
         shutil.rmtree(scratch)
-        (unfinished / DONE).write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
+        write_json(unfinished / DONE, parameters, indent=2)
         if folder.exists():
             folder.rename(former)
         unfinished.rename(folder)
@@ -125,8 +131,7 @@ def locked(path: Path, *, waiting: str) -> AbstractContextManager[object]:
 
 
 def _made_with(folder: Path) -> Any:
-    done = folder / DONE
-    return json.loads(done.read_text(encoding="utf-8")) if done.is_file() else None
+    return optional_json(folder / DONE)
 
 
 def _write_tables(folder: Path, tables: Tables) -> None:
@@ -135,8 +140,7 @@ def _write_tables(folder: Path, tables: Tables) -> None:
             raise ConfigError(
                 f"the {split} split is left without rows: too little was found\n    fetch a whole package"
             )
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in tables[split]]
-        (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+        write_json_lines(folder / f"{split}.jsonl", tables[split])
 
 
 def _summary(folder: Path, tables: Tables) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mmtrain.data.caches import datasets_cache_error
 from mmtrain.data.folders import Columns, read_class_folders
 from mmtrain.data.json_rows import NoRowsError, broken_line, names_in, rows_of_json
 from mmtrain.data.layout import WHOLE, ending, nothing_in, passed_over, tables_in
@@ -157,6 +158,8 @@ def _read(path: Path, split: str) -> Any:
     except (datasets.exceptions.DatasetGenerationError, ValueError, TypeError, OSError, csv.Error) as error:
         if "corresponds to no data" in str(error) or options.get("features") == {}:
             raise no_rows(str(path), split) from error
+        if (cache := datasets_cache_error(error, path)) is not None:
+            raise cache from error
         cause = broken_line(path) if kind == "jsonl" else None
         raise unreadable(path, ValueError(cause) if cause else error.__cause__ or error) from error
     if len(table) == 0:

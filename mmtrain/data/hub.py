@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from mmtrain.data.caches import datasets_cache_error
 from mmtrain.data.files import of_datasets
 from mmtrain.data.splits import Split
 from mmtrain.data.tables import Tables
@@ -32,7 +33,8 @@ def hub_tables(*, name: str, config: str | None, revision: str | None, split: Sp
     try:  # OSError: not there, not reached; RuntimeError: it is a program; StopIteration: an empty jsonl
         found = datasets.load_dataset(str(local) if is_local else name, config, revision=revision)
     except errors as error:
-        raise _explained(error, name, config, revision) from error
+        cache = datasets_cache_error(error, None)
+        raise cache or _explained(error, name, config, revision) from error
     return of_datasets(found, name, local if is_local else _cache(), split)
 
 

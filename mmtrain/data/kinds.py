@@ -64,7 +64,12 @@ class Learned(Protocol):
         ...
 
     def save(self, folder: Path, name: str) -> None:
-        """Write what was learned for the input or target of this name."""
+        """Write what was learned for the input or target of this name.
+
+        Args:
+            folder: a new one; what is in it is moved into the run folder when everything is written.
+            name: of the input or target; the names of the files follow from it.
+        """
         ...
 
     def restore(self, folder: Path, name: str) -> None:

@@ -1,6 +1,5 @@
 """A class target: its names come from the training split and are kept in the run folder."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmtrain.data.columns import name_of
+from mmtrain.run_files import LEARN_AGAIN, read_json, write_json
 from mmtrain.types import ClassTarget
 
 
@@ -33,12 +33,13 @@ class ClassLabel:
 
     def save(self, folder: Path, name: str) -> None:
         """Write the names and counts into a run folder."""
-        text = json.dumps({"names": self.known.names, "counts": self.known.counts}, indent=1, ensure_ascii=False)
-        (folder / f"classes_{name}.json").write_text(text + "\n", encoding="utf-8")
+        content = {"names": self.known.names, "counts": self.known.counts}
+        write_json(folder / f"classes_{name}.json", content, indent=1)
 
     def restore(self, folder: Path, name: str) -> None:
         """Take the names and counts of a run folder."""
-        self._set(ClassTarget(**json.loads((folder / f"classes_{name}.json").read_text(encoding="utf-8"))))
+        path = folder / f"classes_{name}.json"
+        self._set(ClassTarget(**read_json(path, fix=LEARN_AGAIN, keys=("names", "counts"))))
 
     def load(self, value: Any) -> Tensor | None:
         """The index of the class, scalar int64; None for an empty cell and for a name that training never saw."""

@@ -38,6 +38,7 @@ from mmtrain.data.text import TextInput
 from mmtrain.data.text_checks import cut_texts
 from mmtrain.data.text_target import TextTarget
 from mmtrain.data.turn_columns import with_turn_columns
+from mmtrain.data.vocabulary import read_vocabulary, write_vocabulary
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Batch, Sample
 
@@ -139,7 +140,7 @@ class DataModule(LightningDataModule):
         """Optimizer steps of an epoch of training."""
         return len(self._steps(rank=0, world_size=1, limit=1.0))
 
-    def read(self, vocabulary_folder: Path, *, training: bool) -> None:
+    def read(self, vocabulary_folder: Path, *, training: bool, bound: bool = False) -> None:
         """Open the tables; learn the vocabularies, or take those that the folder already holds.
 
         Several processes of one run may call this at once: the first one learns.
@@ -147,9 +148,12 @@ class DataModule(LightningDataModule):
         Args:
             vocabulary_folder: the run folder.
             training: whether there must be a training split.
+            bound: whether a complete checkpoint of that folder depends on its vocabularies: they are taken whatever the
+                data is now. Those of an attempt that came to no checkpoint are learned again when they do not fit.
 
         Raises:
-            ConfigError: when the folder, a table or a column is missing or does not serve.
+            ConfigError: when the folder, a table or a column is missing or does not serve, or a vocabulary is damaged
+                that is needed.
         """
         found = self._source()
         self._found = self._with_turns(found if isinstance(found, Tables) else read_folder(found, self._split))
@@ -169,7 +173,7 @@ class DataModule(LightningDataModule):
         self.notes = list(self._found.notes)
         vocabulary_folder.mkdir(parents=True, exist_ok=True)
         with FileLock(vocabulary_folder / ".vocabulary.lock"):
-            self._vocabularies(vocabulary_folder, training=training)
+            self._vocabularies(vocabulary_folder, bound=bound or not training)
             if training and self.bucket.by is not None:
                 self._lengths = row_lengths(
                     self.bucket,
@@ -201,10 +205,10 @@ class DataModule(LightningDataModule):
         Raises:
             ConfigError: when it holds none.
         """
-        record = vocabulary_folder / ".vocabulary.json"
-        if not record.is_file():
+        known = read_vocabulary(vocabulary_folder)
+        if known is None:
             raise ConfigError(f"{vocabulary_folder} holds no vocabulary\n    name the folder of a training run")
-        self._restore(vocabulary_folder, json.loads(record.read_text(encoding="utf-8")))
+        self._restore(vocabulary_folder, known)
 
     def _named(self) -> dict[str, Column | None]:
         return {name: self._wanted.get(name) for name in [*self._inputs, *self._targets]}
@@ -214,24 +218,25 @@ class DataModule(LightningDataModule):
         kinds = {name: read_as(part) for name, part in (self._inputs | self._targets).items()}
         return likely_in(next(iter(self.tables.values())), self._named(), kinds)
 
-    def _vocabularies(self, folder: Path, *, training: bool) -> None:
-        record = folder / ".vocabulary.json"
-        known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
-        # what an attempt left that ended before its first checkpoint binds nobody
-        bound = known is not None and (not training or any((folder / "checkpoints").glob("*.ckpt")))
-        if known is not None and (bound or known["origin"] == self._origin()):
-            self._restore(folder, known)
-            return
+    def _vocabularies(self, folder: Path, *, bound: bool) -> None:
+        try:
+            known = read_vocabulary(folder)
+            if known is not None and (bound or known["origin"] == self._origin()):
+                self._restore(folder, known)
+                return
+        except ConfigError as error:
+            if bound:
+                raise
+            self.notes.append(f"{str(error).splitlines()[0]}; it is learned again, as no checkpoint depends on it")
         if "train" not in self.tables:
             raise ConfigError(
                 f"{folder} holds no vocabulary and {self.folder} has no train table to learn one from\n"
                 "    set run_dir to the folder of the training run"
             )
-        self._learn(folder)
-        known = {"origin": self._origin(), "inputs": list(self.inputs), "targets": list(self.targets)}
-        temporary = record.with_suffix(".part")
-        temporary.write_text(json.dumps(known), encoding="utf-8")
-        temporary.replace(record)
+        self._fit()
+        learned = {n: part for n, part in (self.inputs | self.targets).items() if isinstance(part, Learned)}
+        facts = {"origin": self._origin(), "inputs": list(self.inputs), "targets": list(self.targets)}
+        write_vocabulary(folder, learned, facts)
 
     def _unseen(self) -> Iterator[str]:
         """Labels of the other splits that training never saw: their rows count as unlabelled."""
@@ -281,7 +286,7 @@ class DataModule(LightningDataModule):
             if isinstance(part, Learned):
                 part.restore(folder, name)
 
-    def _learn(self, folder: Path) -> None:
+    def _fit(self) -> None:
         """Fit on the training split; a target that it never has is none.
 
         Raises:
@@ -298,9 +303,6 @@ class DataModule(LightningDataModule):
         for name, reader in self.inputs.items():
             if isinstance(reader, Learned):
                 reader.fit(self._cells(name), self.folder)
-                reader.save(folder, name)
-        for name, target in self.targets.items():
-            target.save(folder, name)
 
     def _check_cells(self) -> None:
         parts = self.inputs | self._targets

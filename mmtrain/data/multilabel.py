@@ -1,6 +1,5 @@
 """A target of several classes at once: each is there or is not."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmtrain.data.columns import name_of
+from mmtrain.run_files import LEARN_AGAIN, read_json, write_json
 from mmtrain.types import MultiLabelTarget
 
 
@@ -56,12 +56,12 @@ class MultiLabel:
 
     def save(self, folder: Path, name: str) -> None:
         """Write names and counts into a run folder."""
-        text = json.dumps(asdict(self.known), indent=1, ensure_ascii=False)
-        (folder / f"labels_{name}.json").write_text(text + "\n", encoding="utf-8")
+        write_json(folder / f"labels_{name}.json", asdict(self.known), indent=1)
 
     def restore(self, folder: Path, name: str) -> None:
         """Take names and counts of a run folder."""
-        self._set(MultiLabelTarget(**json.loads((folder / f"labels_{name}.json").read_text(encoding="utf-8"))))
+        path = folder / f"labels_{name}.json"
+        self._set(MultiLabelTarget(**read_json(path, fix=LEARN_AGAIN, keys=("names", "counts", "num_rows"))))
 
     def load(self, value: Any) -> Tensor | None:
         """(C,), float32, 1 for the classes that a row has and 0 for the others; None when it is unlabelled."""

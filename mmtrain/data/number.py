@@ -1,6 +1,5 @@
 """A target of one number or several, scaled on the training split so that losses of unlike units can be added."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from mmtrain.data.scale import in_short, numbers_of, scaled, statistics_of
 from mmtrain.errors import ConfigError, SampleError
+from mmtrain.run_files import LEARN_AGAIN, read_json, write_json
 from mmtrain.types import NumberTarget
 
 _CHUNK = 4096  # rows whose numbers are held at once while learning
@@ -58,12 +58,12 @@ class Number:
 
     def save(self, folder: Path, name: str) -> None:
         """Write the scale into a run folder."""
-        text = json.dumps(asdict(self.known), indent=1)
-        (folder / f"numbers_{name}.json").write_text(text + "\n", encoding="utf-8")
+        write_json(folder / f"numbers_{name}.json", asdict(self.known), indent=1)
 
     def restore(self, folder: Path, name: str) -> None:
         """Take the scale of a run folder."""
-        self.known = NumberTarget(**json.loads((folder / f"numbers_{name}.json").read_text(encoding="utf-8")))
+        path = folder / f"numbers_{name}.json"
+        self.known = NumberTarget(**read_json(path, fix=LEARN_AGAIN, keys=("names", "mean", "std")))
 
     def load(self, value: Any) -> Tensor | None:
         """The scaled numbers (K,), float32; None when any is missing.

@@ -19,7 +19,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmtrain.data.caches import writing_cache
 from mmtrain.data.emoji_bases import SPLITS, bare, base_of, code_of, is_plain, points, split_of
+from mmtrain.run_files import write_json, write_json_lines
 
 # Part of the folder's name: raise it when the rows, the drawing or the bases change, so that nobody keeps the old ones.
 FORMAT = 1
@@ -75,7 +77,8 @@ def prepare_openmoji(*, cache_dir: str | Path, size: int, languages: Sequence[st
     if not (folder / DONE).is_file():
         # Only now: to know the languages is to import their package, and a folder that is there had good ones.
         _check_languages(languages)
-        _build(folder, parameters=parameters)
+        with writing_cache(folder, "MMTRAIN_CACHE"):
+            _build(folder, parameters=parameters)
     return folder
 
 
@@ -139,11 +142,10 @@ def _fill(folder: Path, *, parameters: Mapping[str, Any]) -> None:
     tables = _tables(emojis, languages=parameters["languages"], split=parameters["split"])
     (folder / "images").mkdir(parents=True)
     for name, rows in tables.items():
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+        write_json_lines(folder / f"{name}.jsonl", rows)
     for code, _, drawing in _watched(emojis):
         _draw(drawing, folder / "images" / f"{code}.png", size=parameters["size"])
-    (folder / DONE).write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / DONE, parameters, indent=2)
 
 
 def _draw(drawing: Path, target: Path, *, size: int) -> None:

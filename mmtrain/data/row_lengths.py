@@ -23,6 +23,7 @@ from mmtrain.data.tables import cells_of
 from mmtrain.data.text import TextInput, texts_of
 from mmtrain.data.video import VideoInput
 from mmtrain.errors import ConfigError, SampleError
+from mmtrain.run_files import replacing
 
 _TEXTS_AT_ONCE = 10_000
 
@@ -66,10 +67,13 @@ def row_lengths(
         reader = inputs[by]
         knobs = {key: knob for key, knob in vars(reader).items() if isinstance(knob, int | float | str)}
         kept = cache / f".lengths_{_digest(table._fingerprint, column, knobs)}.npy"
-        if not kept.is_file():
+        known = _kept(kept, len(table))
+        if known is None:
             lengths = _measured(reader, _whole(table, column, by), folder)
-            _write(kept, np.fromiter(lengths, dtype=np.int64, count=len(table)))
-        return np.load(kept), False
+            known = np.fromiter(lengths, dtype=np.int64, count=len(table))
+            with replacing(kept) as part, part.open("wb") as file:
+                np.save(file, known)
+        return known, False
     if by in table.column_names:
         return _of_column(buckets, _whole(table, by, by))
     names = list(dict.fromkeys([*(m for m in inputs if m in columns), *table.column_names]))
@@ -147,7 +151,13 @@ def _digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
-def _write(path: Path, lengths: np.ndarray) -> None:
-    part = path.with_suffix(".part.npy")
-    np.save(part, lengths)
-    part.replace(path)
+def _kept(path: Path, num_rows: int) -> np.ndarray | None:
+    """What an earlier process measured; None when there is nothing, or not what was written."""
+    if not path.is_file():
+        return None
+    try:
+        lengths = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError):
+        return None
+    assert isinstance(lengths, np.ndarray)
+    return lengths if lengths.shape == (num_rows,) and lengths.dtype == np.int64 else None

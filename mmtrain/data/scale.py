@@ -1,6 +1,5 @@
 """The numbers of a cell, and the statistics of a training split that they are scaled by: one pass, in float64."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmtrain.errors import SampleError
+from mmtrain.run_files import LEARN_AGAIN, read_json, write_json
 
 _LARGEST = float(np.finfo(np.float32).max)
 _GAPS = ("", "nan", "na", "n/a", "null", "none")  # as csv files write them
@@ -141,11 +141,10 @@ def scaled(numbers: np.ndarray, offset: np.ndarray, divisor: np.ndarray) -> np.n
 
 def save_scale(folder: Path, name: str, offset: np.ndarray, divisor: np.ndarray) -> None:
     """Write a scale; every float64 comes back with the same bits."""
-    text = json.dumps({"offset": offset.tolist(), "divisor": divisor.tolist()}, indent=1)
-    (folder / f"scale_{name}.json").write_text(text + "\n", encoding="utf-8")
+    write_json(folder / f"scale_{name}.json", {"offset": offset.tolist(), "divisor": divisor.tolist()}, indent=1)
 
 
 def restore_scale(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Offset and divisor as `save_scale` wrote them."""
-    scale = json.loads((folder / f"scale_{name}.json").read_text(encoding="utf-8"))
+    scale = read_json(folder / f"scale_{name}.json", fix=LEARN_AGAIN, keys=("offset", "divisor"))
     return np.array(scale["offset"]), np.array(scale["divisor"])

@@ -1,7 +1,6 @@
 """Where shards lie: patterns to files, local or anything that fsspec can open, and the cache of their indices."""
 
 import hashlib
-import os
 import re
 import time
 import zipfile
@@ -11,7 +10,8 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
-from mmtrain.errors import ConfigError
+from mmtrain.errors import ConfigError, WriteError
+from mmtrain.run_files import atomic_write
 
 Index = dict[str, np.ndarray]
 FORMAT = 1  # raise it when an index means something else, so that nobody reads an old one
@@ -177,13 +177,11 @@ def indexed(place: Place, cache_dir: Path, build: Callable[[Place], Index]) -> P
     if file.exists() and _is_whole(file):
         return file
     index = build(place)
-    temporary = file.with_name(f".{digest}.{os.getpid()}.npz")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(temporary, **index)  # type: ignore[arg-type]  # its signature has a flag among the arrays
-        temporary.replace(file)
+        with atomic_write(file) as part, part.open("wb") as arrays:
+            np.savez(arrays, **index)  # type: ignore[arg-type]  # its signature has a flag among the arrays
     except OSError as error:
-        raise ConfigError(
+        raise WriteError(
             f"{file.parent}: the index of {place.path} cannot be written: {error.strerror}\n"
             "    set MMTRAIN_CACHE to a folder with room"
         ) from error

@@ -4,7 +4,6 @@ The same texts give the same tokenizer, which the `tokenizers` trainers alone do
 characters they drop, and how they number the pieces of WordPiece, differs from process to process.
 """
 
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from mmtrain.data.image import key_of
 from mmtrain.data.order import mix
 from mmtrain.data.pretrained_tokenizer import PretrainedTokenizer, load_tokenizer
 from mmtrain.errors import ConfigError
+from mmtrain.run_files import LEARN_AGAIN, damaged, read_text, replacing
 from mmtrain.types import Padded, Vocabulary
 
 
@@ -169,13 +169,12 @@ class TextInput:
         return Vocabulary(names=self.words(), special=special, mask=self.tokenizer.token_to_id(mask) if mask else None)
 
     def save(self, folder: Path, name: str) -> None:
-        """Write the tokenizer into a run folder."""
+        """Write the tokenizer into a new folder."""
         if self._loaded is None:
-            self.tokenizer.save(str(_file(folder, name)))
+            with replacing(_file(folder, name)) as part:
+                self.tokenizer.save(str(part))
             return
-        place = _file(folder, name).with_suffix("")
-        shutil.rmtree(place, ignore_errors=True)  # of an attempt with another tokenizer
-        self._loaded.whole.save_pretrained(place)
+        self._loaded.whole.save_pretrained(_file(folder, name).with_suffix(""))
 
     def restore(self, folder: Path, name: str) -> None:
         """Take the tokenizer of a run folder; neither the hub nor the folder of the weights is asked."""
@@ -184,7 +183,12 @@ class TextInput:
             return
         from tokenizers import Tokenizer
 
-        self.tokenizer = Tokenizer.from_file(str(_file(folder, name)))
+        path = _file(folder, name)
+        text = read_text(path, fix=LEARN_AGAIN)
+        try:
+            self.tokenizer = Tokenizer.from_str(text)
+        except Exception as error:
+            raise damaged(path, f"it is no tokenizer ({error})", fix=LEARN_AGAIN) from error
 
     def load(self, value: str | Sequence[str], folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int]:
         """Token ids (L,), int64, and the key of the text that was taken; the first of several in evaluation."""

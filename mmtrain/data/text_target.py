@@ -1,6 +1,5 @@
 """A sentence to be generated, as token ids of a tokenizer of its own."""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from mmtrain.data.text import TextInput, texts_of
+from mmtrain.run_files import LEARN_AGAIN, read_json, write_json
 from mmtrain.types import TokenTarget
 
 
@@ -61,12 +61,12 @@ class TextTarget:
         """Write the tokenizer, and the sentences that are kept, into a run folder."""
         self.text.save(folder, f"target_{name}")
         if self.keep_sentences:
-            _file(folder, name).write_text(json.dumps(self.known.sentences), encoding="utf-8")
+            write_json(_file(folder, name), self.known.sentences)
 
     def restore(self, folder: Path, name: str) -> None:
         """Take them from a run folder."""
         self.text.restore(folder, f"target_{name}")
-        self._learned(json.loads(_file(folder, name).read_text(encoding="utf-8")) if self.keep_sentences else [])
+        self._learned(read_json(_file(folder, name), fix=LEARN_AGAIN) if self.keep_sentences else [])
 
     def load(self, value: Any) -> Tensor | None:
         """Token ids (L,), int64, from [CLS] to [SEP]; None for an empty cell."""

@@ -3,13 +3,14 @@
 Lightning's own CSVLogger empties the file of an existing folder and puts training and validation into separate rows.
 """
 
-import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
+
+from mmtrain.run_files import csv_text, encoded, note, read_csv, write_end, write_text
 
 
 class CSVMetrics(Logger):
@@ -29,12 +30,18 @@ class CSVMetrics(Logger):
         self._columns = list(self.first_columns)
         self._last: dict[str, str] = {}
         self._last_start = 0
+        self._has_header = True
         self._resume_step = resume_step
         self._begin()
 
     @rank_zero_only
     def _begin(self) -> None:
-        self._write([] if self._resume_step is None or not self.path.exists() else self._rows())
+        rows = [] if self._resume_step is None else self._rows()
+        if self._resume_step and self.path.exists() and not self._has_header:
+            note(f"{self.path} is damaged: it has no header; its rows up to step {self._resume_step} are lost")
+        if self._resume_step and not self.path.exists():
+            note(f"{self.path} is missing; its rows up to step {self._resume_step} are lost")
+        self._write(rows)
 
     @property
     def name(self) -> str:
@@ -76,31 +83,24 @@ class CSVMetrics(Logger):
             self._replace_last(row)
 
     def _replace_last(self, row: Mapping[str, str]) -> None:
-        with self.path.open("r+", newline="", encoding="utf-8") as file:
-            file.seek(self._last_start)
-            file.truncate()
-            csv.DictWriter(file, self._columns, restval="").writerow(row)
+        write_end(self.path, self._last_start, self._text([row]))
 
     def _rows(self) -> list[dict[str, str]]:
-        with self.path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(line for line in file if line.endswith("\n"))  # a kill may have cut the last short
-            rows = list(reader)
-            self._columns = list(reader.fieldnames or self.first_columns)
-        return rows
+        """The rows of the file without those that a kill or a power failure left damaged."""
+        table = read_csv(self.path, whole_numbers=("step",))
+        self._has_header = bool(table.columns)
+        self._columns = table.columns or list(self.first_columns)
+        return table.rows
 
     def _write(self, rows: list[dict[str, str]]) -> None:
         """The whole file anew, atomically."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".csv.part")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns, restval="")
-            writer.writeheader()
-            writer.writerows(rows[:-1])
-            file.flush()
-            self._last_start = file.tell()
-            writer.writerows(rows[-1:])
-        temporary.replace(self.path)
+        begin = csv_text([self._columns]) + self._text(rows[:-1])
+        write_text(self.path, begin + self._text(rows[-1:]))
+        self._last_start = len(encoded(begin))
         self._last = rows[-1] if rows else {}
+
+    def _text(self, rows: Sequence[Mapping[str, str]]) -> str:
+        return csv_text([row.get(name, "") for name in self._columns] for row in rows)
 
 
 def _amended(rows: list[dict[str, str]], row: dict[str, str], columns: list[str]) -> list[dict[str, str]]:

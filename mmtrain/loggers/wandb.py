@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers import WandbLogger
 
+from mmtrain.run_files import write_text
+
 
 def make_wandb(*, run_dir: str, project: str, name: str | None) -> WandbLogger:
     """A logger that goes on in the same wandb run when the run folder is resumed.
@@ -48,10 +50,11 @@ def make_wandb(*, run_dir: str, project: str, name: str | None) -> WandbLogger:
 def _id_of(folder: Path) -> str:
     """The wandb id of a run folder, made when it has none."""
     path = folder / "wandb_id.txt"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(secrets.token_hex(4))
-    return path.read_text().strip()
+    known = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
+    if not known.isalnum():  # there is none, or a power failure left zeros
+        known = secrets.token_hex(4)
+        write_text(path, known)
+    return known
 
 
 def has_login() -> bool:

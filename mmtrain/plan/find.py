@@ -25,6 +25,7 @@ from mmtrain.errors import ConfigError
 from mmtrain.memory import keep_freed_memory, memory_of
 from mmtrain.plan.example import longest_example
 from mmtrain.plan.plan import device_of, make_plan
+from mmtrain.run_files import write_config
 from mmtrain.sizes import in_bytes
 from mmtrain.types import Batch
 
@@ -50,7 +51,7 @@ def find_batch_size(cfg: DictConfig, folder: Path) -> tuple[int, str]:
     high = max(1, data.epoch_size // parts) + 1
     guess = min(max(1, plan["batch"]["largest_rows"] or 1), high - 1)
     config = folder / "find.yaml"
-    OmegaConf.save(cfg, config)
+    write_config(config, cfg)
     low, tried = 0, 0
     tries = sizes(0, high, guess)
     size = next(tries)

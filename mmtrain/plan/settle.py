@@ -4,10 +4,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from mmtrain.errors import ConfigError
 from mmtrain.plan.find import find_batch_size
+from mmtrain.run_files import CONFIG, read_config
 
 
 def settle_batch_size(cfg: DictConfig) -> int:
@@ -16,9 +17,13 @@ def settle_batch_size(cfg: DictConfig) -> int:
     Args:
         cfg: resolved; it is changed.
     """
-    record = Path(cfg.run_dir) / "config.yaml"
+    record = Path(cfg.run_dir) / CONFIG
     if cfg.resume is not None and record.is_file():
-        size = OmegaConf.load(record).data.batch_size
+        try:
+            size = read_config(record.parent).data.batch_size
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            return 2
         said = f"data.batch_size={size}, as this run found it before"
     else:
         try:

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from omegaconf import OmegaConf
 
 from mmtrain.report.report import read_summary
 from mmtrain.report.robustness import corruption_tables, group_tables
 from mmtrain.report.subsets import is_of_subset, subset_tables
 from mmtrain.report.table import digits
+from mmtrain.run_files import read_config, read_json_lines, write_text
 from mmtrain.sizes import readable
 
 NOT_SAID = "not said"
@@ -46,7 +47,7 @@ def write_card(run_dir: Path, data: DataFacts) -> Path:
         data: that the run had.
     """
     summary = read_summary(run_dir)
-    config = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+    config: Any = OmegaConf.to_container(read_config(run_dir))
     sections = {
         f"# {run_dir.resolve().name}": _head(summary),
         "## Data": _data(data),
@@ -56,19 +57,13 @@ def write_card(run_dir: Path, data: DataFacts) -> Path:
         "## Missing modalities": _subsets(summary),
         "## Corruptions": _corruptions(summary),
         "## Groups": _groups(summary),
-        "## Limits": _limits(summary, data, num_bad=_lines(run_dir / "quarantine.jsonl")),
+        "## Limits": _limits(summary, data, num_bad=len(read_json_lines(run_dir / "quarantine.jsonl"))),
         "## Use": _use(config),
     }
     parts = [f"{head}\n\n{body}" for head, lines in sections.items() if (body := "\n".join(lines))]
     path = run_dir / "card.md"
-    temporary = path.with_name("card.md.part")
-    temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, "\n\n".join(parts) + "\n")
     return path
-
-
-def _lines(path: Path) -> int:
-    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -116,8 +116,8 @@ def read_metrics(path: Path) -> dict[str, Points]:
     metrics: dict[str, Points] = defaultdict(dict)
     if not path.exists():
         return metrics
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        for row in csv.DictReader(line.replace("\0", "") for line in file):
             step = _number(row.pop("step", None))
             if step is None or not math.isfinite(step):
                 continue

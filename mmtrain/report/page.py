@@ -1,6 +1,5 @@
 """Pages: one HTML file each that needs nothing beside it, written whole or not at all."""
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from mmtrain.report.table import digits
+from mmtrain.run_files import write_text
 
 
 def write_page(path: Path, template: str, contents: Mapping[str, Any]) -> None:
@@ -29,12 +29,7 @@ def write_page(path: Path, template: str, contents: Mapping[str, Any]) -> None:
     )
     environment.filters |= {"digits": digits, "breakable": _breakable}
     page = environment.get_template(template).render(contents)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, page)
 
 
 def _breakable(name: str) -> Markup:

@@ -4,7 +4,6 @@ It is made from what the run folder holds, each file of which may be missing, an
 says plainly what a run that was stopped or failed does not have.
 """
 
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,12 +13,14 @@ from typing import Any, NamedTuple
 import yaml
 from PIL import Image
 
+from mmtrain.errors import ConfigError
 from mmtrain.report.curves import Panel, draw, panels, read_metrics
 from mmtrain.report.exhibits import Album, gaze, grid, matrix, story
 from mmtrain.report.page import write_page
 from mmtrain.report.robustness import corruption_tables, group_tables
 from mmtrain.report.subsets import is_of_subset, subset_tables
 from mmtrain.report.table import against_chance, digits, short
+from mmtrain.run_files import CONFIG, note, optional_json, read_json_lines, read_text
 from mmtrain.sizes import readable
 from mmtrain.types import Attended, Captions, Confusion, Exhibit, Retrieval
 
@@ -120,28 +121,32 @@ def _contents(
 
 def read_summary(run_dir: Path) -> dict[str, Any]:
     """What summary.json says, or nothing, under every name."""
-    path = run_dir / "summary.json"
-    if not path.exists():
-        return NO_SUMMARY
-    given = json.loads(path.read_text(encoding="utf-8"))
+    given = optional_json(run_dir / "summary.json") or {}
     # A run that failed early says null where it has nothing to say.
-    return {key: nothing if given.get(key) is None else given[key] for key, nothing in NO_SUMMARY.items()}
+    found = {key: nothing if given.get(key) is None else given[key] for key, nothing in NO_SUMMARY.items()}
+    kinds = {key: type(nothing) for key, nothing in NO_SUMMARY.items() if isinstance(nothing, dict | list)}
+    return found | {key: NO_SUMMARY[key] for key, kind in kinds.items() if not isinstance(found[key], kind)}
 
 
 def _skipped(run_dir: Path) -> list[dict[str, Any]]:
     """Steps that were not finite, a row each."""
-    path = run_dir / "skipped.jsonl"
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return read_json_lines(run_dir / "skipped.jsonl", keys=("step", "first", "ids", "losses", "grad_norm"))
 
 
 def _planned(run_dir: Path, summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """What plan.json said of this run beside what it was: name, planned, measured."""
     path = run_dir / "plan.json"
-    if not path.exists():
+    plan = optional_json(path)
+    if plan is None:
         return []
-    plan = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return _beside(plan, summary)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        note(f"{path} is damaged: {type(error).__name__} {error}; going on without it")
+        return []
+
+
+def _beside(plan: Mapping[str, Any], summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     run, parameters, peak = plan["run"], summary["parameters"], summary["peak_memory"]
     sizes = {kind: readable(size) for kind, size in plan["memory"].items() if size}
     kinds = ", ".join(f"{kind} {size}" for kind, size in sizes.items() if kind != "total")
@@ -160,12 +165,16 @@ def _whole(number: float | None) -> str:
 
 def _config(run_dir: Path) -> tuple[str | None, list[str]]:
     """The configuration as text, and the overrides that the command line gave."""
-    path = run_dir / "config.yaml"
+    path = run_dir / CONFIG
     if not path.exists():
         return None, []
-    config = path.read_text(encoding="utf-8")
-    values = yaml.safe_load(config) or {}
-    return config, [str(override) for override in values.get("overrides") or []]
+    try:
+        config = read_text(path, fix="")
+        values = yaml.safe_load(config)
+        return config, [str(override) for override in values.get("overrides") or []]
+    except (ConfigError, yaml.YAMLError, AttributeError, TypeError) as error:
+        note(f"{str(error).splitlines()[0]}; the report goes on without {path}")
+        return None, []
 
 
 def _title(summary: Mapping[str, Any]) -> str:

@@ -1,7 +1,5 @@
 """What ends a sweep: a table in the terminal, sweep.csv and the page sweep.html."""
 
-import csv
-import json
 import os
 import shlex
 import sys
@@ -17,6 +15,7 @@ from rich.text import Text
 from mmtrain.report.knobs import Importance, Repeated, Run, importances, knobs_of, repeated
 from mmtrain.report.page import write_page
 from mmtrain.report.table import digits, short
+from mmtrain.run_files import optional_json, write_csv
 from mmtrain.sweeps.sweep import NOT_OF_THE_RUN, Asked, folders_of, is_held
 
 WIDTH = 120  # where neither a terminal nor COLUMNS says another
@@ -56,7 +55,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 
 def _row(folder: Path, run: Path, asked: Asked, overrides: list[str], whole: list[str]) -> dict[str, Any]:
     path = run / "summary.json"
-    summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    summary = optional_json(path) or {}
     status = summary.get("status", "failed" if asked.status else "killed")
     if asked.status is None:
         status = "running" if is_held(run) else "killed"
@@ -142,17 +141,15 @@ def _test_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     names = list(dict.fromkeys(n for r in rows for n in r["test"]))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        tests = [f"test/{n}" for n in names]
-        writer.writerow(
-            ["run", "overrides", "status", "metric", "value", *tests, "samples_per_second", "seconds", "parameters"]
-        )
-        for r in rows:
-            best = r["best"] or {"metric": "", "value": ""}
-            values = [r["test"][n]["value"] if n in r["test"] else "" for n in names]
-            said = [r["run"], " ".join(r["overrides"]), r["status"], best["metric"], best["value"]]
-            writer.writerow([*said, *values, r["samples_per_second"], r["seconds"], r["parameters"]])
+    tests = [f"test/{n}" for n in names]
+    columns = ["run", "overrides", "status", "metric", "value", *tests, "samples_per_second", "seconds", "parameters"]
+    lines = []
+    for r in rows:
+        best = r["best"] or {"metric": "", "value": ""}
+        values = [r["test"][n]["value"] if n in r["test"] else "" for n in names]
+        said = [r["run"], " ".join(r["overrides"]), r["status"], best["metric"], best["value"]]
+        lines.append([*said, *values, r["samples_per_second"], r["seconds"], r["parameters"]])
+    write_csv(path, columns, lines)
 
 
 def _compared(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> tuple[list[Run], bool]:

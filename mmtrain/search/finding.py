@@ -1,11 +1,10 @@
 """mode=predict predict.index=DIR and mode=search: make an index of a model's vectors, and look something up in it."""
 
-import json
 import os
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +17,7 @@ from mmtrain.data.loader import EvalSteps, make_loader
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
 from mmtrain.report.found import Asked, Result, found_sheet
+from mmtrain.run_files import read_config, write_json_lines, write_picture
 from mmtrain.search.finder import Finder, Found, Query
 from mmtrain.search.index import Row, SearchIndex, first_of_each
 from mmtrain.search.towers import Towers
@@ -60,8 +60,7 @@ def make_index(cfg: DictConfig, console: Console) -> None:
 
 
 def _check_inputs(cfg: DictConfig, run: Path, towers: Towers) -> None:
-    before = OmegaConf.load(run / "config.yaml")
-    assert isinstance(before, DictConfig)
+    before = read_config(run)
     for modality in towers.modalities:
         found = differing_input(before.data.inputs, cfg.data.inputs, modality)
         if found is not None:
@@ -132,15 +131,11 @@ def search(cfg: DictConfig, console: Console) -> None:
     for query, results in zip(queries, found, strict=True):
         console.print(_table(query, results, finder))
     path = Path(cfg.search.sheet)
-    path.parent.mkdir(parents=True, exist_ok=True)
     shown = [_asked(finder, query, results) for query, results in zip(queries, found, strict=True)]
-    found_sheet(shown, title=f"{len(queries)} queries of {Path(cfg.run_dir).name}").save(path)
+    write_picture(path, found_sheet(shown, title=f"{len(queries)} queries of {Path(cfg.run_dir).name}"))
     answers = path.with_suffix(".jsonl")
-    lines = [
-        json.dumps({"query": query.value, "found": [_plain(one) for one in results]}, ensure_ascii=False) + "\n"
-        for query, results in zip(queries, found, strict=True)
-    ]
-    answers.write_text("".join(lines), encoding="utf-8")
+    pairs = zip(queries, found, strict=True)
+    write_json_lines(answers, ({"query": q.value, "found": [_plain(one) for one in results]} for q, results in pairs))
     console.print(f"found: {path}, {answers}", markup=False, soft_wrap=True)
 
 

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmtrain.errors import ConfigError
+from mmtrain.run_files import current, replacing, replacing_files, write_json, write_json_lines
 
 FORMAT = 1
 HEAD, ROWS, VECTORS = "index.json", "rows.jsonl", "vectors.safetensors"
@@ -84,27 +85,27 @@ class SearchIndex:
         """Put it into a folder, in place of an index that lies there.
 
         Raises:
-            ConfigError: when the folder holds something else, or there is nothing to write.
+            ConfigError: when the folder holds something else, or there is nothing to write, or no room: the index that
+                lies there stays.
         """
         if not any(len(v) for v in self.vectors.values()):
             raise ConfigError(f"predict.index = {folder}: no row has anything to search in\n    name data that has")
-        if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / HEAD).is_file())):
+        if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not _is_index(folder))):
             raise ConfigError(f"predict.index = {folder} holds something else\n    name a new folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / HEAD).unlink(missing_ok=True)  # without it, what is half written is no index
-        lines = [json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in self.rows]
-        (folder / ROWS).write_text("".join(lines), encoding="utf-8")
         owners = {f"{m}.rows": rows for m, rows in self.owners.items()}
-        save_file({m: v.contiguous() for m, v in (self.vectors | owners).items()}, folder / VECTORS)
-        head = {
-            "format": FORMAT,
-            "weights": self.weights,
-            "step": self.step,
-            "folder": str(self.folder.resolve()),
-            "vectors": {m: list(v.shape) for m, v in self.vectors.items()},
-            "sha256": _digest(folder),
-        }
-        (folder / HEAD).write_text(json.dumps(head, indent=1) + "\n", encoding="utf-8")
+        with replacing_files(folder) as part:
+            write_json_lines(part / ROWS, (row._asdict() for row in self.rows))
+            with replacing(part / VECTORS) as vectors:
+                save_file({m: v.contiguous() for m, v in (self.vectors | owners).items()}, vectors)
+            head = {
+                "format": FORMAT,
+                "weights": self.weights,
+                "step": self.step,
+                "folder": str(self.folder.resolve()),
+                "vectors": {m: list(v.shape) for m, v in self.vectors.items()},
+                "sha256": _digest(part),
+            }
+            write_json(part / HEAD, head, indent=1)
 
     @classmethod
     def read(cls, folder: Path) -> "SearchIndex":
@@ -114,28 +115,29 @@ class SearchIndex:
             ConfigError: when there is none, or it is not what was written.
         """
         make = "make it with mode=predict predict.index=DIR"
-        if not (folder / HEAD).is_file():
+        if not current(folder, HEAD).is_file():
             raise ConfigError(f"{folder} holds no index to search in\n    {make}")
         try:
-            head: dict[str, Any] = json.loads((folder / HEAD).read_text(encoding="utf-8"))
+            head: dict[str, Any] = json.loads(current(folder, HEAD).read_text(encoding="utf-8"))
             if head["format"] != FORMAT:
                 raise ConfigError(f"{folder} is of another version of mmtrain\n    {make} again")
             if head["sha256"] != _digest(folder):
                 raise ConfigError(f"{folder} is not whole: its files are not what was written\n    {make} again")
-            tensors = load_file(folder / VECTORS)
-            lines = (folder / ROWS).read_text(encoding="utf-8").splitlines()
-            rows = [Row(**json.loads(line)) for line in lines]
-        except (OSError, KeyError, TypeError, json.JSONDecodeError, SafetensorError) as error:
+            tensors = load_file(current(folder, VECTORS))
+            lines = current(folder, ROWS).read_bytes().splitlines()
+            names = list(head["vectors"])
+            return cls(
+                vectors={m: tensors[m] for m in names},
+                owners={m: tensors[f"{m}.rows"] for m in names},
+                rows=[Row(**json.loads(line)) for line in lines],
+                folder=Path(head["folder"]),
+                weights=head["weights"],
+                step=head["step"],
+            )
+        except ConfigError:
+            raise
+        except (OSError, LookupError, TypeError, ValueError, SafetensorError) as error:
             raise ConfigError(f"{folder} cannot be read as an index: {error}\n    {make} again") from error
-        names = list(head["vectors"])
-        return cls(
-            vectors={m: tensors[m] for m in names},
-            owners={m: tensors[f"{m}.rows"] for m in names},
-            rows=rows,
-            folder=Path(head["folder"]),
-            weights=head["weights"],
-            step=head["step"],
-        )
 
 
 def first_of_each(keys: Sequence[int]) -> list[int]:
@@ -150,10 +152,15 @@ def first_of_each(keys: Sequence[int]) -> list[int]:
     return list(seen.values())
 
 
+def _is_index(folder: Path) -> bool:
+    """An attempt that was killed may have left its part folder; nobody needs it."""
+    return current(folder, HEAD).is_file() or all(path.name.endswith(".part") for path in folder.iterdir())
+
+
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for name in (VECTORS, ROWS):
-        with (folder / name).open("rb") as file:
+        with current(folder, name).open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mmtrain.run_files import write_json
+
 JOB = "job.json"
 LOCK = ".lock"
 DONE = ("done", "pruned")
@@ -40,9 +42,7 @@ class Asked:
 
     def write(self, folder: Path) -> None:
         """Whole or not at all."""
-        temporary = folder / f".{JOB}"
-        temporary.write_text(json.dumps(asdict(self), ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(folder / JOB)
+        write_json(folder / JOB, asdict(self))
 
     @property
     def of_the_run(self) -> list[str]:

@@ -5,8 +5,6 @@ of a process that is gone is run again, as it was, from its checkpoint; what a r
 that it does not matter who ran it.
 """
 
-import csv
-import json
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +21,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from mmtrain.run_files import optional_json, read_csv
 from mmtrain.sweeps.study import NAME, STUDY, storage_of
 from mmtrain.sweeps.sweep import Asked, is_held
 
@@ -133,7 +132,7 @@ def _age(trial: FrozenTrial) -> float:
 def outcome(folder: Path, objectives: Mapping[str, str]) -> tuple[TrialState, list[float] | None]:
     """What a run came to, from its folder; RUNNING when another process has it or it was stopped."""
     path = folder / "summary.json"
-    summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    summary = optional_json(path) or {}
     status = summary.get("status")
     if status == "stopped" or (status not in ("done", "pruned", "failed") and is_held(folder)):
         return TrialState.RUNNING, None
@@ -154,8 +153,7 @@ def _value(folder: Path, summary: Mapping[str, Any], name: str) -> float | None:
         found = summary["test"].get(name.removeprefix("test/"))
         return None if found is None else float(found["value"])
     if name.startswith("val/"):
-        with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row.get(name)]
+        rows = [row for row in read_csv(folder / "metrics.csv", whole_numbers=("step",)).rows if row.get(name)]
         at_best = [row for row in rows if int(row["step"]) <= summary["best"]["step"]]
         return float(at_best[-1][name]) if at_best else None
     number = summary["parameters"]["total"] if name == "parameters" else summary.get(name)

@@ -4,11 +4,14 @@ import csv
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
+from mmtrain import run_files
+from mmtrain.errors import WriteError
 from mmtrain.loggers.csv import CSVMetrics
 
 
@@ -149,3 +152,52 @@ def test_only_the_first_rank_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     logger = CSVMetrics(tmp_path / "run", resume_step=None)
     logger.log_metrics({"loss": 1.0}, 1)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "tail", [bytes(60), bytes(60) + b"\n", b"3,0,0.\0\0\0\r\n", b"3,0\r\n", b"3,0,1,2\r\n", b"x,0,1\r\n"]
+)
+def test_damaged_rows_are_dropped_with_a_note(tail: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begun(tmp_path, *((step, {"loss": step / 8}) for step in (1, 2)))
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(path.read_bytes() + tail)
+    logger = CSVMetrics(tmp_path, resume_step=3)
+    assert capsys.readouterr().err == f"{path}: 1 of 3 lines cannot be read and is left out\n"
+    logger.log_metrics({"loss": 4.0, "val/loss": 1.0}, 4)
+    assert [(row["step"], row["loss"]) for row in rows_of(tmp_path)] == [("1", "0.125"), ("2", "0.25"), ("4", "4.0")]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "is missing; its rows up to step 3 are lost"),
+        (b"", "is damaged: it has no header; its rows up to step 3 are lost"),
+        (bytes(90), "is damaged: it has no header; its rows up to step 3 are lost"),
+    ],
+)
+def test_rows_that_are_lost_are_noted(
+    content: bytes | None, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "metrics.csv"
+    if content is not None:
+        path.write_bytes(content)
+    CSVMetrics(tmp_path, resume_step=3).log_metrics({"loss": 4.0}, 4)
+    assert f"{path} {words}" in capsys.readouterr().err
+    assert [row["step"] for row in rows_of(tmp_path)] == ["4"]
+
+
+def test_a_row_that_does_not_fit_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = begun(tmp_path, (1, {"loss": 0.5, "val/loss": 0.25}), (2, {"loss": 0.125}))
+    before, seen = (tmp_path / "metrics.csv").read_bytes(), run_files._overwrite
+
+    def half(file: Any, start: int, content: bytes) -> None:
+        if content.endswith(b"0.75\r\n"):
+            seen(file, start, content[:-5])
+            raise OSError(28, "No space left on device")
+        seen(file, start, content)
+
+    monkeypatch.setattr(run_files, "_overwrite", half)
+    with pytest.raises(WriteError, match="No space left on device"):
+        logger.log_metrics({"val/loss": 0.75}, 2)
+    assert (tmp_path / "metrics.csv").read_bytes() == before

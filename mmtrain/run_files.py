@@ -1,0 +1,552 @@
+"""The files of a run folder: written completely or not at all, and checked when they are read.
+
+Writing goes to a part file in the same folder, which is flushed, synced and renamed. So a kill, a power failure or a
+full disk leaves the old content or the new one. Logs that grow line by line are repaired when a run goes on.
+"""
+
+import csv
+import errno
+import io
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mmtrain.errors import ConfigError, WriteError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+CONFIG = "config.yaml"
+_SECTIONS = ("task", "data", "encoder", "trainer")  # the last one is also the last of the file
+_CONFIG_FIX = "restore it, or go on with the run (the command that trained it, with resume=auto): that writes it again"
+READY = ".ready"  # a folder of complete files that only have to be moved up
+_OPEN: set[str] = set()  # names of the part files that this process is writing
+_ABANDONED = 3600.0  # seconds after which a part file of another machine has no writer
+_AGAIN = "then give the same command again (resume=auto goes on with a run)"
+LEARN_AGAIN = "restore it, or delete .vocabulary.json in its run folder: what it holds is then learned again"
+FIXES = {
+    errno.ENOSPC: f"free space on that disk, or name a folder on another one; {_AGAIN}",
+    errno.EDQUOT: f"remove files of yours from that disk, or name a folder on another one; {_AGAIN}",
+    errno.EROFS: f"mount it with write access, or name a folder on another disk; {_AGAIN}",
+    errno.EACCES: "give yourself access (chmod, chown), or name a folder of your own",
+    errno.EPERM: "give yourself access (chmod, chown), or name a folder of your own",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EIO: f"check the disk (dmesg), or name a folder on another one; {_AGAIN}",
+    errno.ESTALE: f"mount the network disk again; {_AGAIN}",
+    errno.EMFILE: f"allow more open files (ulimit -n 65536), or lower data.num_workers; {_AGAIN}",
+}
+_NAMED = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)}
+
+
+# ---------------------------------------------------------------------------- what a person can fix
+
+
+def environment_errno(error: BaseException | None) -> int | None:
+    """The errno of a full disk, a missing permission and the like; None for an error that is none of these.
+
+    Libraries in Rust and C++ raise classes of their own, so their words count too.
+
+    >>> environment_errno(RuntimeError("I/O error: No space left on device (os error 28)"))
+    28
+    """
+    while error is not None:
+        text = str(error)
+        told = re.search(r"(?:os error|\[Errno) (\d+)", text)  # of Rust; of Python in a process that loads data
+        number = error.errno if isinstance(error, OSError) else None
+        number = int(told[1]) if number is None and told else number
+        number = number or next((known for words, known in _NAMED.items() if words in text), None)
+        if number in FIXES:
+            return number
+        error = error.__cause__
+    return None
+
+
+def explanation(error: BaseException, where: str) -> str | None:
+    """What a person reads of such an error: the file, why, and the fix; None for an error that is none of these.
+
+    Args:
+        error: what the file system, or a library, raised.
+        where: stands for the file when the error names none.
+    """
+    number = environment_errno(error)
+    named = error.filename if isinstance(error, OSError) else None
+    if number is None or (named is None and number in (errno.EACCES, errno.EPERM)):  # to signal, to listen on a port
+        return None
+    return f"{named or where}: {os.strerror(number)}\n    fix: {FIXES[number]}"
+
+
+@contextmanager
+def explaining(path: Path) -> Iterator[None]:
+    """Turn what the file system raises into a WriteError with the fix.
+
+    Args:
+        path: what is being written.
+
+    Raises:
+        WriteError: when it cannot be.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        number = environment_errno(error)
+        if number is None and not isinstance(error, OSError):
+            raise
+        told = error.strerror if isinstance(error, OSError) else None
+        reason = os.strerror(number) if number is not None else told or str(error).splitlines()[0]
+        fix = "name another file or folder" if number is None else FIXES[number]
+        raise WriteError(f"{path} cannot be written: {reason}\n    fix: {fix}") from error
+
+
+# ---------------------------------------------------------------------------- writing
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A part file to write, which replaces `path` when it is complete and on the disk.
+
+    When writing fails, the part file is removed and `path` stays as it was. A link is followed.
+
+    Args:
+        path: of the file; its folder is made.
+
+    Raises:
+        OSError: as the file system raises it; `replacing` explains it.
+    """
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():  # /dev/null, a pipe: nothing to keep
+        yield path
+        return
+    _remove_parts(path)
+    part = _part_of(path)
+    try:
+        _OPEN.add(part.name)
+        part.touch()
+        mode = part.stat().st_mode  # safetensors makes a file of its own that only its owner can read
+        yield part
+        part.chmod(mode)
+        _sync(part)
+        part.replace(path)
+        _sync(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+        _OPEN.discard(part.name)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """As `atomic_write`, for writers that take a path; a disk that is full or not writable is explained.
+
+    The part file ends in .part, so give the format to writers that look at the ending.
+
+    Raises:
+        WriteError: when it cannot be written.
+    """
+    with explaining(path), atomic_write(path) as part:
+        yield part
+
+
+@contextmanager
+def replacing_files(folder: Path) -> Iterator[Path]:
+    """A part folder to write files into, which replace those of the same names in `folder`, all or none.
+
+    Other files of `folder` stay. A kill while the files are moved leaves the rest in READY: `current` finds them there,
+    and the next call moves them.
+
+    Args:
+        folder: is made.
+
+    Raises:
+        WriteError: when it cannot be written.
+    """
+    with explaining(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        files = folder / "files"
+        _remove_parts(files)
+        part, ready = _part_of(files), folder / READY
+        try:
+            _OPEN.add(part.name)
+            part.mkdir()
+            yield part
+            for path in [*part.rglob("*"), part]:
+                _sync(path)
+            _move_up(ready)
+            part.rename(ready)
+            _sync(folder)
+            _move_up(ready)
+        except WriteError as error:  # of a file in it
+            raise WriteError(str(error).replace(str(part), str(folder))) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+            _OPEN.discard(part.name)
+
+
+def _move_up(ready: Path) -> None:
+    if not ready.is_dir():
+        return
+    for path in sorted(ready.iterdir()):
+        target = ready.parent / path.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        path.replace(target)
+    ready.rmdir()
+    _sync(ready.parent)
+
+
+def current(folder: Path, name: str) -> Path:
+    """Where a file is that `replacing_files` wrote, also after a kill."""
+    moved = folder / READY / name
+    return moved if moved.exists() else folder / name
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text.
+
+    Raises:
+        WriteError: when it cannot be written; the same for all functions below.
+    """
+    with replacing(path) as part:
+        part.write_bytes(encoded(text))
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
+    """Write a value as JSON."""
+    write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write an object a line."""
+    with replacing(path) as part, part.open("wb") as file:
+        for row in rows:
+            file.write(encoded(json.dumps(row, ensure_ascii=False) + "\n"))
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table."""
+    write_text(path, csv_text([columns, *rows]))
+
+
+def write_config(path: Path, cfg: DictConfig | ListConfig) -> None:
+    """Write a configuration as YAML."""
+    write_text(path, OmegaConf.to_yaml(cfg))
+
+
+def write_picture(path: Path, picture: "Image.Image") -> None:
+    """Write a picture of PIL, in the format that the ending of the path names.
+
+    Raises:
+        ConfigError: when the ending names none.
+    """
+    from PIL import Image
+
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind not in Image.SAVE:
+        raise ConfigError(
+            f"{path}: no picture is written as '{path.suffix}'\n    fix: name it {path.with_suffix('.png')}"
+        )
+    with replacing(path) as part:
+        picture.save(part, format=kind)
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as the lines of a CSV file."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a log; when that fails, the log ends as it did."""
+    with explaining(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        end = path.stat().st_size
+    write_end(path, end, line + "\n")
+
+
+def write_end(path: Path, start: int, text: str) -> None:
+    """Put `text` in place of what a log has after `start` bytes; when that fails, the old end is put back."""
+    new = encoded(text)
+    with explaining(path), path.open("r+b", buffering=0) as file:
+        file.seek(start)
+        old = file.read()
+        try:
+            _overwrite(file, start, new)
+        except BaseException:  # also a signal that ends training here
+            with suppress(OSError):
+                _overwrite(file, start, old)
+            raise
+
+
+def _overwrite(file: io.FileIO, start: int, content: bytes) -> None:
+    """Not truncated first: a kill between the two would lose the row."""
+    file.seek(start)
+    done = 0
+    while done < len(content):
+        done += file.write(content[done:])
+    file.truncate(start + len(content))
+
+
+def encoded(text: str) -> bytes:
+    """Half an emoji, which UTF-8 cannot hold, becomes an escape that JSON reads as the same."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# ---------------------------------------------------------------------------- part files
+
+
+def _stem(path: Path) -> str:
+    """The beginning of a part file's name: short enough that a long name stays possible."""
+    return "." + path.name.encode()[:80].decode(errors="ignore") + "."
+
+
+def _host() -> str:
+    return re.sub(r"\W", "", platform.node())[:40] or "host"
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f"{_stem(path)}{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+def _remove_parts(path: Path) -> None:
+    """Remove what writers of `path` left that were killed."""
+    if not path.parent.is_dir():
+        return
+    for part in path.parent.iterdir():
+        named = part.name.startswith(_stem(path)) and part.name.endswith(".part")
+        if named and _is_abandoned(part):
+            with suppress(OSError):
+                shutil.rmtree(part) if part.is_dir() else part.unlink()
+
+
+def _is_abandoned(part: Path) -> bool:
+    """Whether its process is gone; one of another machine cannot be asked, so its age counts."""
+    writer = re.search(r"\.(\w+)-(\d+)-[0-9a-f]{8}\.part$", part.name)
+    if writer is not None and writer[1] == _host():
+        if int(writer[2]) == os.getpid():  # in a container that was started again, another process had this number
+            return part.name not in _OPEN
+        return not _is_alive(int(writer[2]))
+    with suppress(OSError):
+        return time.time() - part.stat().st_mtime > _ABANDONED
+    return False
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+# ---------------------------------------------------------------------------- reading
+
+
+def note(text: str) -> None:
+    """Print what a person should know, without ending anything."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def read_text(path: Path, *, fix: str) -> str:
+    """The text of a file.
+
+    Args:
+        path: of the file.
+        fix: what a person can do when it is missing or damaged.
+
+    Raises:
+        ConfigError: when it is.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} is missing\n    fix: {fix}") from error
+    except OSError as error:
+        number = environment_errno(error)
+        advice = fix if number is None else FIXES[number]
+        raise ConfigError(f"{path} cannot be read: {error.strerror}\n    fix: {advice}") from error
+    if not content.strip():
+        raise damaged(path, "it is empty", fix=fix)
+    if b"\0" in content:
+        where = content.index(b"\0")
+        raise damaged(path, f"NUL bytes from byte {where} on, as a power failure leaves them", fix=fix)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise damaged(path, f"byte {error.start} is not UTF-8", fix=fix) from error
+
+
+def damaged(path: Path, reason: str, *, fix: str) -> ConfigError:
+    """The message for a file that is not what was written."""
+    return ConfigError(f"{path} is damaged: {reason}\n    fix: {fix}")
+
+
+def read_json(path: Path, *, fix: str, keys: Iterable[str] = ()) -> Any:
+    """The value of a JSON file.
+
+    Args:
+        path: of the file.
+        fix: see `read_text`.
+        keys: that it must have; with any it must be an object.
+
+    Raises:
+        ConfigError: when it is missing or damaged.
+    """
+    text = read_text(path, fix=fix)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, f"it is not JSON, or only the beginning of it ({error})", fix=fix) from error
+    wanted = list(keys)
+    lacking = wanted if not isinstance(value, dict) else [key for key in wanted if key not in value]
+    if lacking:
+        raise damaged(path, f"{', '.join(lacking)} is missing in it", fix=fix)
+    return value
+
+
+def optional_json(path: Path) -> dict[str, Any] | None:
+    """The object of a JSON file that nothing depends on; None when it is missing, or damaged, with a note."""
+    if not path.exists():
+        return None
+    try:
+        value = read_json(path, fix="")
+    except ConfigError as error:
+        note(f"{str(error).splitlines()[0]}; going on without it")
+        return None
+    if not isinstance(value, dict):
+        note(f"{path} is damaged: it is not an object; going on without it")
+        return None
+    return value
+
+
+def read_json_lines(path: Path, *, keys: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """The objects of a JSON lines file; lines that cannot be read are left out, and a note says how many.
+
+    Args:
+        path: of the file; there are no objects when it is missing.
+        keys: that each must have.
+    """
+    wanted = set(keys)
+
+    def parsed(line: bytes) -> dict[str, Any] | None:
+        row = json.loads(line.decode("utf-8"))
+        return row if isinstance(row, dict) and wanted <= row.keys() else None
+
+    try:
+        lines = _lines(path)
+    except ConfigError as error:
+        note(f"{str(error).splitlines()[0]}; going on without it")
+        return []
+    return _readable(path, lines, parsed)
+
+
+class CSVTable(NamedTuple):
+    """A CSV file: the names of its columns, none when it has no header, and its rows."""
+
+    columns: list[str]
+    rows: list[dict[str, str]]
+
+
+def read_csv(path: Path, *, whole_numbers: Sequence[str] = ()) -> CSVTable:
+    """A CSV file; lines that cannot be read are left out, and a note says how many.
+
+    Args:
+        path: of the file; it has no columns when it is missing or its header is damaged.
+        whole_numbers: columns that it must have, whose cells must be whole numbers.
+    """
+    header, *lines = _lines(path) or [b""]
+    columns = _cells(header) or []
+    if not columns or not set(whole_numbers) <= set(columns):
+        return CSVTable([], [])
+
+    def parsed(line: bytes) -> dict[str, str] | None:
+        cells = _cells(line)
+        if cells is None or len(cells) != len(columns):
+            return None
+        row = dict(zip(columns, cells, strict=True))
+        for name in whole_numbers:
+            int(row[name])
+        return row
+
+    return CSVTable(columns, _readable(path, lines, parsed))
+
+
+def _cells(line: bytes) -> list[str] | None:
+    """Those of a complete line; the last cell of half a line would look like another number."""
+    if not line.endswith(b"\n") or b"\0" in line:
+        return None
+    with suppress(csv.Error, UnicodeDecodeError):
+        return next(csv.reader([line.decode("utf-8")]), None)
+    return None
+
+
+def _lines(path: Path) -> list[bytes]:
+    try:
+        return path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        number = environment_errno(error)
+        fix = "move it away" if number is None else FIXES[number]
+        raise ConfigError(f"{path} cannot be read: {error.strerror}\n    fix: {fix}") from error
+
+
+def _readable(
+    path: Path, lines: Iterable[bytes], parsed: Callable[[bytes], dict[str, Any] | None]
+) -> list[dict[str, Any]]:
+    rows = []
+    filled = [line for line in lines if line.strip()]
+    for line in filled:
+        with suppress(ValueError, RecursionError):
+            if (row := parsed(line)) is not None:
+                rows.append(row)
+    if bad := len(filled) - len(rows):
+        note(f"{path}: {bad} of {len(filled)} lines cannot be read and {'is' if bad == 1 else 'are'} left out")
+    return rows
+
+
+def read_config(folder: Path) -> DictConfig:
+    """config.yaml of a run folder.
+
+    Raises:
+        ConfigError: when it is missing or damaged.
+    """
+    path = folder / CONFIG
+    text = read_text(path, fix=_CONFIG_FIX)
+    try:
+        cfg = OmegaConf.create(text)
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise damaged(path, f"it is not YAML ({str(error).splitlines()[0]})", fix=_CONFIG_FIX) from error
+    lacking = [key for key in _SECTIONS if not isinstance(cfg, DictConfig) or key not in cfg]
+    if lacking:
+        raise damaged(path, f"it has no {', '.join(lacking)}", fix=_CONFIG_FIX)
+    assert isinstance(cfg, DictConfig)
+    return cfg
