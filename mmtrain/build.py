@@ -22,7 +22,6 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.precision import DoublePrecision
 from pytorch_lightning.strategies import DDPStrategy
@@ -31,6 +30,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from mmtrain.callbacks.interruptions import Interruptions
+from mmtrain.callbacks.model_checkpoint import ModelCheckpoint
 from mmtrain.callbacks.profile import Profile
 from mmtrain.callbacks.progress import Progress
 from mmtrain.command import CONFIG_NAME, config_dir

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from mmtrain.checks import faults_of, help_text, with_overrides_of_run
 from mmtrain.errors import ConfigError
 from mmtrain.run_files import explanation, write_config
+from mmtrain.run_folder import lock_of_run
 from mmtrain.slurm import take_rank
 
 CONFIG_NAME = "train"
@@ -108,7 +109,9 @@ class Job:
         with open_dict(cfg):
             cfg.run_dir = self.run_dir
             cfg.trial = self._trial(about)
-        self.cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+        resolved = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+        assert isinstance(resolved, DictConfig)
+        self.cfg = resolved
         self.status = 1
 
     def _trial(self, about: Any) -> dict[str, Any] | None:
@@ -169,6 +172,15 @@ class Job:
         return status
 
     def run(self) -> int:
+        """Run, unless another process has the folder."""
+        try:
+            with lock_of_run(self.cfg):
+                return self._run()
+        except ConfigError as error:  # of the lock: what is wrong with the run itself has been reported
+            print(error, file=sys.stderr, flush=True)
+            return 2
+
+    def _run(self) -> int:
         """Run here, or as one process a device."""
         if self.cfg.trainer.find_batch_size and self.cfg.mode == "fit":
             status = importlib.import_module("mmtrain.plan.settle").settle_batch_size(self.cfg)

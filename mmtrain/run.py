@@ -19,7 +19,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, Trainer, seed_everything
-from pytorch_lightning.callbacks import ModelCheckpoint
 from rich.console import Console
 
 import mmtrain
@@ -27,6 +26,7 @@ from mmtrain.attended import attended
 from mmtrain.build import build_data, build_lit, build_model, build_trainer, check_parts
 from mmtrain.callbacks.footprint import Footprint
 from mmtrain.callbacks.interruptions import Stopped
+from mmtrain.callbacks.model_checkpoint import ModelCheckpoint
 from mmtrain.callbacks.parts import describe_parts, parts_table
 from mmtrain.callbacks.quarantine import Quarantine
 from mmtrain.callbacks.skips import Skips
@@ -62,6 +62,7 @@ from mmtrain.robustness import (
     write_rows,
 )
 from mmtrain.run_files import CONFIG, optional_json, read_json_lines, write_config, write_json, write_json_lines
+from mmtrain.run_folder import lock_of_run
 from mmtrain.same_run import check_same_run, facts_of, retuned
 from mmtrain.sharding import load_weights
 from mmtrain.transfer import take_weights
@@ -80,7 +81,8 @@ def run(cfg: DictConfig) -> int:
     keep_freed_memory()
     try:
         modes = {"fit": fit, "test": test, "predict": predict, "plan": plan, "search": search, "chat": chat}
-        modes[cfg.mode](cfg)
+        with lock_of_run(cfg):
+            modes[cfg.mode](cfg)
     except WriteError as error:
         print(error, file=sys.stderr)  # of the rank that it happened to
         return 2

@@ -1,5 +1,7 @@
 """Checkpoints that are whole or not there at all: written beside, checked, synced, renamed.
 
+Every write has a part file of its own, named after its process, so that two processes cannot mix their bytes.
+
 The manifest, which has the size and the SHA-256 of every record, is the last record of the archive itself: the one
 rename that puts a checkpoint in place puts its manifest there too, and a kill can separate nothing. `torch.load` passes
 over a record that it does not know.
@@ -28,6 +30,7 @@ from mmtrain.run_files import FIXES, atomic_write, environment_errno
 
 MANIFEST = "archive/manifest.json"  # torch reads no archive with a record outside its one folder
 NO_MANIFEST = "it has no manifest, so that nothing says whether it is whole"
+_ALWAYS = ("archive/data.pkl", "archive/version")  # records that torch writes into every archive
 _BLOCK = 2**20
 # What zipfile and json may say of an archive with flipped bits: a place outside of it, an unknown method, a password.
 _DAMAGE = (
@@ -50,7 +53,9 @@ def write_whole(checkpoint: Mapping[str, Any], path: Path) -> None:
             with part.open("wb") as file:
                 torch.save(dict(checkpoint), file)
             with zipfile.ZipFile(part, "a") as archive:
-                archive.writestr(MANIFEST, json.dumps({"records": _records(archive)}))
+                records = _records(archive)
+                archive.writestr(MANIFEST, json.dumps({"records": records}))
+            _check_written(part, records, num_bytes(checkpoint))
     except (OSError, RuntimeError, zipfile.BadZipFile) as error:  # torch says RuntimeError when a write fails
         number, reason = environment_errno(error), str(error).splitlines()[0][:160]
         fix = _MAKE_ROOM if number in (None, errno.ENOSPC) else FIXES[number]
@@ -63,10 +68,13 @@ def broken(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             if MANIFEST not in archive.namelist():
                 return NO_MANIFEST
-            wanted = json.loads(archive.read(MANIFEST))["records"]
+            wanted: dict[str, Any] = dict(json.loads(archive.read(MANIFEST))["records"])
             for name in archive.namelist():
                 if name != MANIFEST and name not in wanted:
                     return f"its record {name} is not in its manifest"
+            for name in _ALWAYS:
+                if name not in wanted:
+                    return f"its manifest does not list {name}"
             found = _records(archive)
     except _DAMAGE as error:
         return f"a part of it is not what was written: {error}"
@@ -76,6 +84,32 @@ def broken(path: Path) -> str | None:
         if found[name] != entry:
             return f"its record {name} is not what was written: the SHA-256 differs"
     return None
+
+
+def _check_written(part: Path, records: Mapping[str, Mapping[str, Any]], num_bytes: int) -> None:
+    """Compare what lies in a part file with what was to be written, before it replaces anything.
+
+    The content of the records was checked when `records` was made.
+
+    Args:
+        part: the file, opened anew by its name.
+        records: as `_records` found them, and as the manifest must have them.
+        num_bytes: of the tensors.
+
+    Raises:
+        OSError: when they differ.
+    """
+    with zipfile.ZipFile(part) as archive:
+        found = {info.filename: info.file_size for info in archive.infolist()}
+        manifest = json.loads(archive.read(MANIFEST))["records"] if MANIFEST in found else None
+    found.pop(MANIFEST, None)
+    stored = sum(size for name, size in found.items() if name.startswith("archive/data/"))
+    complete = all(name in found for name in _ALWAYS) and stored >= num_bytes
+    if not complete or manifest != records or found != {name: entry["bytes"] for name, entry in records.items()}:
+        raise OSError(
+            f"the file has {len(found)} records with {stored} bytes of tensors,"
+            f" but {len(records)} records with {num_bytes} bytes were written"
+        )
 
 
 def _records(archive: zipfile.ZipFile) -> dict[str, dict[str, Any]]:

@@ -170,3 +170,70 @@ def test_what_fails_in_the_background_is_said_at_the_next_chance(
     with pytest.raises(ConfigError, match="no checkpoint of step 1"):
         checkpoints.wait()
     checkpoints.wait()
+
+
+def test_an_archive_without_records_is_broken(tmp_path: Path) -> None:
+    """As two processes left it that wrote one part file: a manifest and nothing else."""
+    path = tmp_path / "a.ckpt"
+    for names in ([], ["archive/version"]):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in names:
+                archive.writestr(name, b"3")
+            records = whole._records(archive) if names else {}
+            archive.writestr(MANIFEST, json.dumps({"records": records}))
+        assert broken(path) == "its manifest does not list archive/data.pkl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(MANIFEST, json.dumps({"records": ["archive/data.pkl", "archive/version"]}))
+    assert str(broken(path)).startswith("a part of it is not what was written")
+
+
+@pytest.mark.parametrize("fault", ["emptied", "of another checkpoint", "with another manifest"])
+def test_a_part_that_is_not_what_was_written_replaces_nothing(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has changed it meanwhile, and whatever the file system has made of it."""
+    path = tmp_path / "last.ckpt"
+    write_whole(checkpoint_of(3), path)
+    write_whole(checkpoint_of(5, size=10), tmp_path / "other" / "a.ckpt")
+    check = whole._check_written
+
+    def after(part: Path, *args: Any) -> None:
+        if fault == "emptied":
+            zipfile.ZipFile(part, "w").close()
+        elif fault == "of another checkpoint":
+            part.write_bytes((tmp_path / "other" / "a.ckpt").read_bytes())
+        else:
+            torch.save(checkpoint_of(4), part)
+            with zipfile.ZipFile(part, "a") as archive:
+                archive.writestr(MANIFEST, json.dumps({"records": whole._records(archive) | {"archive/more": {}}}))
+        check(part, *args)
+
+    monkeypatch.setattr(whole, "_check_written", after)
+    with pytest.raises(ConfigError, match=r"no checkpoint of step 4 in .*: it cannot be written: the file has"):
+        write_whole(checkpoint_of(4), path)
+    assert broken(path) is None and read(path)["global_step"] == 3
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["last.ckpt"]
+
+
+def test_every_write_has_a_part_file_of_its_own(tmp_path: Path) -> None:
+    """What others are writing stays; what the killed have left goes."""
+    path = tmp_path / "last.ckpt"
+    gone = multiprocessing.get_context("fork").Process(target=int)
+    gone.start()
+    gone.join()
+    mine, theirs, dead, elsewhere, old = (
+        tmp_path / f".last.ckpt.{writer}.part"
+        for writer in (
+            *(f"{whole._host()}-{os.getpid()}-00000000", f"{whole._host()}-1-00000000"),
+            *(f"{whole._host()}-{gone.pid}-00000000", "elsewhere-7-00000000", "elsewhere-8-00000000"),
+        )
+    )
+    for part in (mine, theirs, dead, elsewhere, old):
+        part.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    with whole.placed(path) as part, whole.placed(path) as other:
+        assert part != other and {part, other} <= set(tmp_path.iterdir())
+        other.write_bytes(b"second")
+        part.write_bytes(b"first")
+    assert path.read_bytes() == b"first", "the outer one was put in place last"
+    assert set(tmp_path.iterdir()) == {path, mine, theirs, elsewhere}

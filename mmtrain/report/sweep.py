@@ -16,7 +16,8 @@ from mmtrain.report.knobs import Importance, Repeated, Run, importances, knobs_o
 from mmtrain.report.page import write_page
 from mmtrain.report.table import digits, short
 from mmtrain.run_files import optional_json, write_csv
-from mmtrain.sweeps.sweep import NOT_OF_THE_RUN, Asked, folders_of, is_held
+from mmtrain.run_folder import is_locked
+from mmtrain.sweeps.sweep import NOT_OF_THE_RUN, Asked, folders_of
 
 WIDTH = 120  # where neither a terminal nor COLUMNS says another
 
@@ -58,7 +59,7 @@ def _row(folder: Path, run: Path, asked: Asked, overrides: list[str], whole: lis
     summary = optional_json(path) or {}
     status = summary.get("status", "failed" if asked.status else "killed")
     if asked.status is None:
-        status = "running" if is_held(run) else "killed"
+        status = "running" if is_locked(run) else "killed"
     return {
         "run": str(run.relative_to(folder)),
         "overrides": overrides,

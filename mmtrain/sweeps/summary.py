@@ -7,7 +7,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from mmtrain.sweeps.sweep import Asked, folders_of, is_held
+from mmtrain.run_folder import is_locked
+from mmtrain.sweeps.sweep import Asked, folders_of
 
 
 class Summary(Callback):
@@ -22,5 +23,5 @@ class Summary(Callback):
         if not runs:
             sys.exit(1)
         show_sweep(folder)
-        asked = [Asked.read(run) for run in runs if not is_held(run)]  # the others are still being run, elsewhere
+        asked = [Asked.read(run) for run in runs if not is_locked(run)]  # the others are still being run, elsewhere
         sys.exit(max((1 if a is None or a.status is None else a.status for a in asked), default=0))

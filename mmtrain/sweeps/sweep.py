@@ -7,14 +7,14 @@ has locked its folder, and the lock goes with the process that holds it, however
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mmtrain.run_files import write_json
+from mmtrain.run_folder import RunFolderInUse, run_lock
 
 JOB = "job.json"
-LOCK = ".lock"
 DONE = ("done", "pruned")
 NOT_OF_THE_RUN = ("resume", "run_dir", "resume_allow")  # what may be said otherwise when a sweep goes on
 
@@ -53,27 +53,13 @@ class Asked:
 @contextmanager
 def held(folder: Path) -> Iterator[bool]:
     """Hold the folder of a run; whether it was free."""
-    from filelock import FileLock, Timeout
-
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
-
-
-def is_held(folder: Path) -> bool:
-    """Whether a process has it now."""
-    if not (folder / LOCK).exists():
-        return False
-    with held(folder) as free:
-        return not free
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(run_lock(folder))
+            free = True
+        except RunFolderInUse:
+            free = False
+        yield free
 
 
 def status_of(folder: Path) -> str | None:

@@ -22,8 +22,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from mmtrain.run_files import optional_json, read_csv
+from mmtrain.run_folder import is_locked
 from mmtrain.sweeps.study import NAME, STUDY, storage_of
-from mmtrain.sweeps.sweep import Asked, is_held
+from mmtrain.sweeps.sweep import Asked
 
 DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 MOST_FAILED = 3  # in a row, before a search gives up
@@ -85,7 +86,7 @@ class Search:
             self.launcher.launch(jobs, initial_job_idx=batch[0].number)
             for trial in batch:
                 state, values = outcome(self.folder / str(trial.number), self.objectives)
-                if state is TrialState.RUNNING and not is_held(self.folder / str(trial.number)):
+                if state is TrialState.RUNNING and not is_locked(self.folder / str(trial.number)):
                     return  # it was told to stop, and the sweep with it
                 if state is not TrialState.RUNNING:
                     self.study.tell(trial.number, values, state=state, skip_if_finished=True)
@@ -96,7 +97,7 @@ class Search:
         found = []
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             folder = self.folder / str(trial.number)
-            if is_held(folder) or (Asked.read(folder) is None and _age(trial) < SECONDS_TO_START):
+            if is_locked(folder) or (Asked.read(folder) is None and _age(trial) < SECONDS_TO_START):
                 continue
             if set(trial.params) == set(space):
                 found.append(trial)
@@ -134,7 +135,7 @@ def outcome(folder: Path, objectives: Mapping[str, str]) -> tuple[TrialState, li
     path = folder / "summary.json"
     summary = optional_json(path) or {}
     status = summary.get("status")
-    if status == "stopped" or (status not in ("done", "pruned", "failed") and is_held(folder)):
+    if status == "stopped" or (status not in ("done", "pruned", "failed") and is_locked(folder)):
         return TrialState.RUNNING, None
     if status == "pruned":
         return TrialState.PRUNED, None

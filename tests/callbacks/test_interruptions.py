@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.nn import functional as F
 
 from mmtrain import run as run_module
 from mmtrain.build import build_callbacks, build_trainer, compose
 from mmtrain.callbacks import interruptions
 from mmtrain.callbacks.interruptions import Interruptions, Why
+from mmtrain.callbacks.model_checkpoint import ModelCheckpoint
 from mmtrain.run import run
 from tests.tiny import ROWS, TINY_MODEL, make_tables
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mmtrain.sweeps.sweep import Asked, folders_of, held, is_held, passed_over
+from mmtrain.run_folder import is_locked
+from mmtrain.sweeps.sweep import Asked, folders_of, held, passed_over
 from tests.commands import TRAIN, run_command, start_command
 from tests.tiny import TINY_MODEL, make_tables
 
@@ -86,11 +87,11 @@ with held(Path({str(tmp_path)!r})) as free:
 """
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "True\n"
-        assert is_held(tmp_path)
+        assert is_locked(tmp_path)
         with held(tmp_path) as free:
             assert not free
         other.kill()
-    assert not is_held(tmp_path)
+    assert not is_locked(tmp_path)
     with held(tmp_path) as free:
         assert free
 
