@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -63,7 +63,7 @@ from mmtrain.robustness import (
 )
 from mmtrain.run_files import CONFIG, optional_json, read_json_lines, write_config, write_json, write_json_lines
 from mmtrain.run_folder import lock_of_run
-from mmtrain.same_run import check_same_run, facts_of, retuned
+from mmtrain.same_run import check_same_run, facts_of, facts_to_compare, retuned
 from mmtrain.sharding import load_weights
 from mmtrain.transfer import take_weights
 from mmtrain.types import Attended
@@ -123,11 +123,15 @@ def fit(cfg: DictConfig) -> None:
         assert resume is not None
         check_same_names(checkpoint, data.names(), resume)
         check_same_model(checkpoint, lit, resume)
-        facts = facts_of(cfg, data.digest("train"))
-        notes = check_same_run(checkpoint["mmtrain"]["facts"], facts, resume, allow=cfg.resume_allow)
-        data.notes += notes
-        lit.retuned = retuned(checkpoint["mmtrain"]["facts"], facts)
-    record = Record(cfg, lit, data, footprint)
+    facts = facts_of(cfg, data.row_facts())
+    if checkpoint is not None:
+        assert resume is not None
+        before, now, notes = facts_to_compare(
+            checkpoint["mmtrain"]["facts"], facts, ids=lambda: data.id_digest("train")
+        )
+        data.notes += [*notes, *check_same_run(before, now, resume, allow=cfg.resume_allow)]
+        lit.retuned = retuned(before, now)
+    record = Record(cfg, lit, data, footprint, facts=facts)
     if is_main():
         for note in data.notes:
             console.print(note, markup=False, soft_wrap=True)
@@ -248,13 +252,20 @@ def chat(cfg: DictConfig) -> None:
 class Record(Callback):
     """What a run leaves for people and scripts: summary.json, report.html, and the record in its checkpoints."""
 
-    def __init__(self, cfg: DictConfig, lit: LitModel, data: DataModule, footprint: Footprint | None = None) -> None:
+    def __init__(
+        self,
+        cfg: DictConfig,
+        lit: LitModel,
+        data: DataModule,
+        footprint: Footprint | None = None,
+        facts: Mapping[str, Any] = {},
+    ) -> None:
         self.cfg = cfg
         self.footprint = footprint
         self.lit = lit
         self.data = data
         self.folder = Path(cfg.run_dir)
-        self.facts = facts_of(cfg, data.digest("train")) if "train" in data.tables else {}
+        self.facts = dict(facts)
         self.parts = describe_parts(lit.model, data.example())
         self.started = time.monotonic()
         self.samples_started = (0.0, 0)

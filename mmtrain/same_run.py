@@ -3,7 +3,8 @@
 What may differ: where and how fast it runs (`FREE`), and how long (`LENGTH`), which is said.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +44,49 @@ FREE = (
     *("data.num_workers", "data.pin_memory", "data.eval_batch_size", "data.max_bad", "data.license", "data.languages"),
 )
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")
-ROWS = "rows of the training split"
+ROWS = "rows"  # what the keys of facts of the data begin with: rows.train.columns.caption
+IDS_OF_ROWS = "rows of the training split"  # the only fact of the data in checkpoints of earlier versions
+_SPLITS = {"train": "training", "val": "validation", "test": "test"}
+_WHY = {"val": "best scores would come from two different splits", "test": "the final test would be on other rows"}
+_ROW_KEY = re.compile(
+    r"rows\.([^.]+)\.((?:parts\.[^.]+\.)*)(count|order|shards|ids|columns|files)(?:\.(.+))?", re.DOTALL
+)
 
 
-def facts_of(cfg: DictConfig, rows: str) -> dict[str, Any]:
+def facts_of(cfg: DictConfig, rows: Mapping[str, Any]) -> dict[str, Any]:
     """By dotted key, what decides how a run learns.
 
     Args:
         cfg: the resolved configuration.
-        rows: which rows it learns from, in which order; `DataModule.digest`.
+        rows: by split, what its rows are; `DataModule.row_facts`.
     """
     facts = _leaves(OmegaConf.to_container(cfg, resolve=True))
-    return {key: value for key, value in facts.items() if not _is_free(key)} | {ROWS: rows}
+    return {key: value for key, value in facts.items() if not _is_free(key)} | _leaves({ROWS: rows})
+
+
+def facts_to_compare(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, ids: Callable[[], str]
+) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """The facts of a checkpoint and of this run, as far as the checkpoint has them.
+
+    Args:
+        before: the facts in the checkpoint. An earlier version kept only ids of the training split.
+        now: those of this run.
+        ids: what such a version would keep of the rows now; `DataModule.id_digest`.
+
+    Returns:
+        Both, with the same kind of facts of the rows, and what a person should know of the comparison.
+    """
+    if IDS_OF_ROWS not in before:
+        return dict(before), dict(now), []
+    key = f"{ROWS}.train.ids"
+    left = {k: v for k, v in before.items() if k != IDS_OF_ROWS} | {key: before[IDS_OF_ROWS]}
+    right = {k: v for k, v in now.items() if not k.startswith(f"{ROWS}.")} | {key: ids()}
+    note = (
+        "the checkpoint has no digest of the cells of its data, because an earlier version of mmtrain wrote it:"
+        " only the number of training rows and some ids are compared"
+    )
+    return left, right, [note]
 
 
 def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -96,23 +128,75 @@ def check_same_run(
         ConfigError: with each value that differs, and what could let it pass.
     """
     absent = "not there"
-    differing = {
-        key: f"{key} was {before.get(key, absent)} and is {now.get(key, absent)} now"
-        for key in [*before, *(k for k in now if k not in before)]
-        if before.get(key, absent) != now.get(key, absent)
-    }
+    differing = [key for key in dict.fromkeys([*before, *now]) if before.get(key, absent) != now.get(key, absent)]
     passed = [key for key in differing if key in LENGTH or any(key == a or key.startswith(f"{a}.") for a in allow)]
     refused = [key for key in differing if key not in passed]
     if not refused:
-        return [differing[key] for key in passed]
-    lines = "\n".join(f"    {differing[key]}" for key in refused)
-    knobs = [key for key in refused if key != ROWS]
-    pass_by = f"let it pass by 'resume.allow=[{','.join(knobs)}]'" if knobs and ROWS not in refused else ""
+        longer = [key for key in passed if key in LENGTH]
+        allowed = _described([key for key in passed if key not in LENGTH], before, now)
+        return [*_described(longer, before, now), *(f"{line}; resume.allow lets it pass" for line in allowed)]
+    lines = "\n".join(f"    {line}" for line in _described(refused, before, now))
+    names = dict.fromkeys(f"{ROWS}.{match[1]}" if (match := _ROW_KEY.fullmatch(key)) else key for key in refused)
     raise ConfigError(
-        f"{path} cannot go on exactly\n{lines}\n    set what differs back, "
-        + (f"{pass_by}, " if pass_by else "")
-        + f"or start a new run with init_from={path}"
+        f"{path} cannot go on exactly\n{lines}\n    set what differs back, let it pass by"
+        f" 'resume.allow=[{','.join(names)}]', or start a new run with init_from={path}"
     )
+
+
+def _described(keys: Sequence[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What differs: a line for each knob, and one for each split of the data."""
+    of_split: dict[str, list[re.Match[str]]] = {}
+    for key in keys:
+        match = _ROW_KEY.fullmatch(key)
+        if match is None:
+            yield f"{key} was {before.get(key, 'not there')} and is {now.get(key, 'not there')} now"
+        else:
+            of_split.setdefault(match[1], []).append(match)
+    for split, found in of_split.items():
+        why = f" ({_WHY[split]})" if split in _WHY else ""
+        what = "; ".join(_described_rows(split, found, before, now))
+        yield f"rows of the {_SPLITS.get(split, split)} split: {what}{why}"
+
+
+def _described_rows(
+    split: str, found: Sequence[re.Match[str]], before: Mapping[str, Any], now: Mapping[str, Any]
+) -> Iterator[str]:
+    """What differs in a split, or in a part of it where it is a mixture."""
+    count = f"{ROWS}.{split}.count"
+    if (count in before) != (count in now):
+        yield f"{_rows(before.get(count))} before, {_rows(now.get(count))} now"
+        return
+    of_part: dict[str, list[re.Match[str]]] = {}
+    for match in found:
+        of_part.setdefault(match[2], []).append(match)
+    for part, matches in of_part.items():
+        whose = "".join(f"part {name}: " for name in part.removesuffix(".").split(".")[1::2])
+        kinds = {match[3]: match[0] for match in matches}
+        pair = {kind: (before.get(key), now.get(key)) for kind, key in kinds.items()}
+        if "count" in kinds:
+            yield f"{whose}{_rows(pair['count'][0])} before, {_rows(pair['count'][1])} now"
+            continue  # then all columns differ
+        if "ids" in kinds:
+            yield f"{whose}was {pair['ids'][0]} and is {pair['ids'][1]} now"
+        if "order" in kinds:
+            yield f"{whose}the parts were {pair['order'][0]} and are {pair['order'][1]} now"
+        if "shards" in kinds:
+            yield f"{whose}the shards have other names, sizes or samples"
+        columns = [match[4] for match in matches if match[3] == "columns"]
+        if columns:
+            yield f"{whose}{_columns(columns)} differ{'s' if len(columns) == 1 else ''}"
+        for match in matches:
+            if match[3] == "files" and match[4] not in columns:
+                was, now_is = before.get(match[0], "none"), now.get(match[0], "none")
+                yield f"{whose}files of the column {match[4]} differ: {was} before, {now_is} now"
+
+
+def _columns(names: Sequence[str]) -> str:
+    return f"the column{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+def _rows(count: int | None) -> str:
+    return "no such rows" if count is None else f"{count} row{'' if count == 1 else 's'}"
 
 
 def retuned(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -102,6 +102,24 @@ def test_what_tasks_and_queues_keep_goes_on_too(tables: Path, tmp_path: Path) ->
     assert_same_run(tmp_path / "calm", tmp_path / "run")
 
 
+def test_other_data_is_noticed_unless_it_is_allowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables, folder = make_tables(tmp_path / "data"), tmp_path / "run"
+    options = ["task=[classification]", "trainer.max_epochs=1"]
+    assert run_tiny(tables, folder, *options) == 0
+    (tables / "val.jsonl").write_text((tables / "test.jsonl").read_text())
+    (tables / "test.jsonl").write_text((tables / "test.jsonl").read_text().replace("square", "bar"))
+    again = [*options, "trainer.max_epochs=2", "resume=auto"]
+    assert run_tiny(tables, folder, *again) == 2
+    said = capsys.readouterr().err
+    assert "rows of the validation split: 13 rows before, 15 rows now (best scores would come from two" in said
+    assert "rows of the test split: the column" in said and "'resume.allow=[rows.val,rows.test]'" in said
+    assert run_tiny(tables, folder, *options, "mode=test") == 0
+    assert run_tiny(tables, folder, *again, "resume_allow=[rows]") == 0
+    assert (
+        "15 rows now (best scores would come from two different splits); resume.allow lets" in capsys.readouterr().out
+    )
+
+
 def test_a_run_that_is_done_is_not_trained_again(calm: Path, tables: Path, tmp_path: Path) -> None:
     before = weights_of(calm)
     assert run_tiny(tables, calm, "resume=auto") == 0

@@ -15,7 +15,7 @@ import itertools
 import os
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from mmtrain.data.head_checks import NO_FILES
 from mmtrain.data.kinds import InputKind, Several
 from mmtrain.data.order import KeyedOrder, Order, mix
 from mmtrain.data.row_checks import check_rows
+from mmtrain.data.row_digest import RowFacts, digest_rows
 from mmtrain.data.splits import Split
 from mmtrain.data.tables import SPLITS, Tables, cells_of, rows_at
 from mmtrain.data.turn_columns import with_turn_columns
@@ -109,6 +110,19 @@ class PartTable:
         else:
             yield from (self._placed(cell, name) for cell in cells_of(self.table, self.columns[name]))
 
+    def digest_rows(self, columns: Sequence[str], *, media: Collection[str], folder: Path) -> RowFacts:
+        """What a resumed run compares of the part's own table, from its own folder on.
+
+        Args:
+            columns: inputs, targets and "id".
+            media: of these, those whose cells are files.
+            folder: of the mixture.
+        """
+        own = {"id": ["id"]} | {name: [c] if isinstance(c, str) else c for name, c in self.columns.items()}
+        read = [column for name in columns for column in own.get(name, [])]
+        files = [column for name in media for column in own.get(name, [])]
+        return digest_rows(self.table, read, media=files, folder=folder / self._folder)
+
     def _ids(self) -> Iterator[Any]:
         if "id" in self.table.column_names:
             return cells_of(self.table, "id")
@@ -169,6 +183,11 @@ class MixTable:
         if not 0 <= key < len(self):
             raise IndexError(f"row {key} of {len(self)}")
         return self.__getitems__([key])[0]
+
+    def digest_rows(self, columns: Sequence[str], *, media: Collection[str], folder: Path) -> RowFacts:
+        """What a resumed run compares: by part, and the order of the parts, which draws follow from."""
+        parts = {part.name: part.digest_rows(columns, media=media, folder=folder) for part in self.parts}
+        return {"count": len(self), "order": ", ".join(parts), "parts": parts}
 
     def __getitems__(self, rows: list[int]) -> list[MixCells]:
         """Several rows; those of a part are looked up together."""

@@ -30,6 +30,7 @@ from mmtrain.data.loader import EvalSteps, TrainSteps, make_loader
 from mmtrain.data.modality_dropout import modality_rates
 from mmtrain.data.order import KeyedOrder
 from mmtrain.data.row_checks import check_rows
+from mmtrain.data.row_digest import RowFacts, digest_rows
 from mmtrain.data.row_lengths import row_lengths
 from mmtrain.data.splits import Split
 from mmtrain.data.table_checks import check_size, faults_of_cells, no_table
@@ -339,8 +340,20 @@ class DataModule(LightningDataModule):
         """What the training split has for an input or target."""
         return cells_of(self.tables["train"], self.columns[name])
 
-    def digest(self, name: str) -> str:
-        """How many rows a split has, and a digest of some of their ids in order, so that another table is noticed."""
+    def row_facts(self) -> dict[str, RowFacts]:
+        """By split, how many rows it has, and digests of all that is read of them: a resumed run compares it."""
+        read = [self.columns[name] for name in [*self.inputs, *self.targets] if name in self.columns]
+        media = [column for column in self._paths().values() if column in read]
+        columns = {name: ["id", *_flat(read)] for name in self.tables}
+        if self.bucket.by is not None and self.bucket.by not in self.inputs and "train" in columns:
+            columns["train"].append(self.bucket.by)
+        return {
+            name: digest_rows(table, columns[name], media=_flat(media), folder=self.folder)
+            for name, table in self.tables.items()
+        }
+
+    def id_digest(self, name: str) -> str:
+        """What checkpoints had of a split before `row_facts`: the number of rows, and a digest of some of their ids."""
         table = self.tables[name]
         some = range(0, len(table), max(1, len(table) // SAMPLED_IDS))
         ids = "\n".join(id_of(table[row], row) for row in some)
@@ -482,3 +495,8 @@ class DataModule(LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )
+
+
+def _flat(columns: Sequence[Column]) -> list[str]:
+    """Each column, where an input has several too."""
+    return [part for column in columns for part in ([column] if isinstance(column, str) else column)]

@@ -94,6 +94,16 @@ class ParquetShard:
         """The columns of the file."""
         return self._columns
 
+    def is_text(self, column: str) -> bool:
+        """Whether the cells of a column are text, or lists of texts."""
+        import pyarrow as pa
+
+        if column not in self._columns:
+            return False
+        kind = self._parquet.schema_arrow.field(column).type
+        kind = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
+        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
     def cell(self, row: int, column: str) -> Any:
         """What `datasets` would give: numbers, text, bytes, lists, dicts.
 

@@ -9,15 +9,17 @@ import bisect
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from mmtrain.data.arrow_digest import digest_of
 from mmtrain.data.order import BlockOrder
 from mmtrain.data.parquet_shard import GroupCache, ParquetShard, index_parquet
+from mmtrain.data.row_digest import NUM_SAMPLED, RowFacts, digest_cells, row_facts, spread
 from mmtrain.data.shard_places import Place, indexed, is_remote, paths_of, place_of, suffix_of
 from mmtrain.data.tables import SPLITS, Tables
 from mmtrain.data.tar_shard import TarShard, index_tar
@@ -25,6 +27,8 @@ from mmtrain.errors import ConfigError, SampleError
 
 _OPENERS = 8  # servers are asked for so many shards at once
 _LEAST_OPEN = 16  # tars that are kept open
+_BLOCKS_COMPARED = 64  # whose rows a resumed run compares, and shards whose indices
+_REMOTE_COMPARED = 8  # rows, the first ones, where a server is asked for each
 
 Patterns = str | Sequence[str]
 
@@ -44,6 +48,10 @@ class Shard(Protocol):
 
     def columns(self, row: int) -> list[str]:
         """What a row has."""
+        ...
+
+    def is_text(self, column: str) -> bool:
+        """Whether the cells of a column are text, paths or JSON, and not the bytes of files."""
         ...
 
     def cell(self, row: int, column: str) -> Any:
@@ -148,6 +156,48 @@ class ShardTable:
             except SampleError:
                 yield None
 
+    def digest_rows(self, columns: Sequence[str], *, media: Collection[str], folder: Path) -> RowFacts:
+        """What a resumed run compares, without reading everything.
+
+        Of all shards the names, sizes and numbers of rows. Of 64 shards the index: of a tar, the name and the size of
+        each file in it. Of 64 tars or row groups some rows, together 1000, without the bytes of media; of remote
+        shards the first 8 rows.
+
+        Args:
+            columns: that are read; the shards need not have them.
+            media: of these, those whose cells are files.
+            folder: not needed.
+        """
+        places = [
+            [prefix, suffix_of(shard.place.path), shard.place.size, shard.blocks.tolist()]
+            for prefix, shard in zip(self._prefixes, self._shards, strict=True)
+        ]
+        indices = [_digest_index(self._shards[number].file) for number in spread(len(places), _BLOCKS_COMPARED)]
+        rows = self._rows_compared()
+        first = self.shard(0)
+        there = [c for c in dict.fromkeys(columns) if c in self.column_names and (c not in media or first.is_text(c))]
+        cells: dict[str, list[Any]] = {column: [] for column in there}
+        for row in rows:  # all of one before the next, as they lie in the file
+            for column in there:
+                cells[column].append(self._cell(row, column))
+        digests = {column: digest_cells(found) for column, found in cells.items()}
+        return row_facts(len(self), digests, shards=digest_of([places, indices]))
+
+    def _rows_compared(self) -> list[int]:
+        if any(is_remote(shard.place.path) for shard in self._shards):
+            return list(range(min(len(self), _REMOTE_COMPARED)))
+        sizes = self.block_sizes
+        starts = np.cumsum(sizes) - sizes
+        blocks = spread(len(sizes), _BLOCKS_COMPARED)
+        most = max(1, NUM_SAMPLED // len(blocks))
+        return [int(starts[block]) + row for block in blocks for row in spread(int(sizes[block]), most)]
+
+    def _cell(self, row: int, column: str) -> Any:
+        try:
+            return self[row].get(column)
+        except SampleError:  # reading the sample says why
+            return "cannot be read"
+
     def shard(self, number: int) -> Shard:
         """An open shard."""
         if self._process != os.getpid():  # a fork shares the place in a file with its parent
@@ -224,6 +274,16 @@ def _index(path: str, cache: Path) -> Indexed:
     file = indexed(place, cache, index_tar if suffix_of(path) == ".tar" else index_parquet)
     with np.load(file, allow_pickle=False) as arrays:
         return Indexed(place, file, arrays["columns"].tolist(), arrays["blocks"])
+
+
+def _digest_index(file: Path) -> str:
+    """Of what an index says, without the places in the shard: they follow from the sizes and the kind of header."""
+    digest = hashlib.blake2b(digest_size=8)
+    with np.load(file, allow_pickle=False) as arrays:
+        for name in sorted(set(arrays.files) - {"offsets"}):
+            digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+            digest.update(arrays[name].tobytes())
+    return digest.hexdigest()
 
 
 def _folder(table: ShardTable) -> Path:

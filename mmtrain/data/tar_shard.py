@@ -200,6 +200,10 @@ class TarShard:
         inside = list(self._inside(row, there["json"])) if "json" in there else []
         return list(dict.fromkeys([*(kind for kind in there if kind != "json"), *inside]))
 
+    def is_text(self, column: str) -> bool:
+        """Whether the cells of a column are text, or come from the json of their samples."""
+        return column not in self._kinds or column.rpartition(".")[2] in TEXTS
+
     def cell(self, row: int, column: str) -> Any:
         """Text as text, anything else as bytes.
 

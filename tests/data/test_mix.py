@@ -1,6 +1,7 @@
 """Mixtures: each part has its share of every stretch of an epoch, no row comes twice before all have come once."""
 
 import json
+import shutil
 from collections import Counter
 from itertools import accumulate
 from pathlib import Path
@@ -14,6 +15,7 @@ from mmtrain.data.dataset import EvalSplit, TrainSplit
 from mmtrain.data.files import existing_folder
 from mmtrain.data.mix import MixOrder, Part, mix_tables, shares_of
 from mmtrain.data.order import BlockOrder, KeyedOrder
+from mmtrain.data.row_digest import digest_rows
 from mmtrain.data.shards import shard_tables
 from mmtrain.data.splits import Split
 from mmtrain.data.tables import Tables
@@ -270,6 +272,32 @@ def test_a_fingerprint_follows_from_all_parts(folders: Path) -> None:
 
 
 # --------------------------------------------------------------- the command
+
+
+def test_a_resumed_run_compares_each_part_from_its_own_folder_on(folders: Path, tmp_path: Path) -> None:
+    def compared(parts: dict[str, Part]) -> dict[str, Any]:
+        tables = mixed(parts)
+        return digest_rows(
+            tables.splits["train"], ["id", "image", "text", "label"], media=["image"], folder=tables.folder
+        )
+
+    calm = compared(two(folders))
+    assert calm["count"] == 18 and calm["order"] == "a, b"
+    assert set(calm["parts"]["b"]["columns"]) == {"id", "img", "alt", "class"}
+    assert calm["parts"]["a"]["files"]["img"].startswith("6 of 6 files, ")
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    shutil.move(folders / "b", tmp_path / "far" / "away" / "b")
+    moved = {"a": part(folders / "a"), "b": part(tmp_path / "far" / "away" / "b", columns={"text": "alt"})}
+    assert compared(moved) == calm
+    assert compared(dict(reversed(moved.items())))["order"] == "b, a"
+    rows = [json.loads(line) for line in (folders / "a" / "train.jsonl").read_text().splitlines()]
+    write_rows(folders / "a" / "train.jsonl", [{**row, "caption": "other"} for row in rows])
+    now = compared(moved)
+    assert now["parts"]["b"] == calm["parts"]["b"]
+    assert now["parts"]["a"]["columns"].items() ^ calm["parts"]["a"]["columns"].items() == {
+        ("caption", calm["parts"]["a"]["columns"]["caption"]),
+        ("caption", now["parts"]["a"]["columns"]["caption"]),
+    }
 
 
 def test_parts_are_written_on_the_command_line(folders: Path) -> None:

@@ -16,6 +16,7 @@ from mmtrain.data.files import existing_folder
 from mmtrain.data.label import ClassLabel
 from mmtrain.data.module import DataModule
 from mmtrain.data.splits import Split
+from mmtrain.data.vector import VectorInput
 from mmtrain.errors import ConfigError
 from tests.data.parts import NAMES, draw_pictures, image_input, text_input, write_rows
 
@@ -319,3 +320,76 @@ def test_a_step_can_have_a_budget_of_tokens(tmp_path: Path) -> None:
     assert sorted(i for batch in batches for i in batch.ids if i) == sorted(f"r{n}" for n in range(24))
     refusal = refused(root, tmp_path / "other", bucket=Buckets(by="text", window=4, max_tokens=2))
     assert "data.bucket.max_tokens = 2, but row" in refusal
+
+
+# ------------------------------------------------------------------ what a resumed run compares
+
+
+def rows_of(root: Path, split: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (root / f"{split}.jsonl").read_text().splitlines()]
+
+
+def differing(one: Any, other: Any, prefix: str = "") -> set[str]:
+    """Dotted keys whose values differ."""
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return set() if one == other else {prefix}
+    keys = [*one, *(k for k in other if k not in one)]
+    return set().union(*(differing(one.get(k), other.get(k), f"{prefix}.{k}".lstrip(".")) for k in keys))
+
+
+def test_all_that_is_read_of_every_split_is_compared(tmp_path: Path) -> None:
+    root, run = make_folder(tmp_path / "data"), tmp_path / "run"
+    calm = read(root, run).row_facts()
+    assert {split: facts["count"] for split, facts in calm.items()} == {"train": 10, "val": 4, "test": 5}
+    assert set(calm["train"]["columns"]) == {"id", "image", "caption", "label"}
+    assert calm["val"]["files"]["image"].startswith("4 of 4 files, ")
+    for split in ("train", "val", "test"):
+        for column in ("caption", "label", "id"):
+            before = rows_of(root, split)
+            write_rows(root / f"{split}.jsonl", [{**row, column: row[column] + "s"} for row in before])
+            assert differing(calm, read(root, run).row_facts()) == {f"{split}.columns.{column}"}
+            write_rows(root / f"{split}.jsonl", before)
+    assert read(root, run).row_facts() == calm
+    draw_pictures(root, 9)  # as they were
+    (root / "9.png").write_bytes((root / "0.png").read_bytes())
+    assert differing(calm, read(root, run).row_facts()) == {"train.files.image"}
+
+
+def test_order_and_content_are_compared_without_ids_too(tmp_path: Path) -> None:
+    root, run = make_folder(tmp_path / "data", id="name"), tmp_path / "run"
+    calm = read(root, run).row_facts()
+    before = rows_of(root, "train")
+    write_rows(root / "train.jsonl", before[::-1])
+    now = read(root, run).row_facts()
+    assert differing(calm, now) >= {"train.columns.caption", "train.columns.label", "train.columns.image"}
+    write_rows(root / "train.jsonl", [{**row, "label": "cat"} if n == 7 else row for n, row in enumerate(before)])
+    assert differing(calm, read(root, run).row_facts()) == {"train.columns.label"}
+
+
+def test_a_column_that_nothing_reads_is_not_compared_unless_batches_are_made_by_it(tmp_path: Path) -> None:
+    root, run = make_folder(tmp_path / "data"), tmp_path / "run"
+    plain, before = read(root, run).row_facts(), rows_of(root, "train")
+    by = {"bucket": Buckets(by="kind", window=3, max_tokens=None)}
+    write_rows(root / "train.jsonl", [{**row, "kind": "x"} for row in before])
+    assert read(root, run).row_facts() == plain
+    bucketed = read(root, run, **by).row_facts()
+    write_rows(root / "train.jsonl", [{**row, "kind": f"{n % 2}"} for n, row in enumerate(before)])
+    assert differing(bucketed, read(root, run, **by).row_facts()) == {"train.columns.kind"}
+    without = {"inputs": {"text": text_input()}, "targets": {}}
+    facts = read(root, tmp_path / "texts", **without).row_facts()
+    assert set(facts["train"]["columns"]) == {"id", "caption"} and "files" not in facts["train"]
+
+
+def test_several_columns_of_one_input_are_compared_each(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    write_rows(root / "train.jsonl", [{"age": n, "height": n / 2, "label": "ab"[n % 2]} for n in range(8)])
+    parts = {"inputs": {"vector": VectorInput(scale="none")}, "columns": {"vector": ["age", "height"], "label": None}}
+    calm = read(root, tmp_path / "run", **parts).row_facts()
+    assert set(calm["train"]["columns"]) == {"age", "height", "label"}
+    write_rows(root / "train.jsonl", [{"age": n, "height": n / 3, "label": "ab"[n % 2]} for n in range(8)])
+    assert differing(calm, read(root, tmp_path / "run", **parts).row_facts()) == {"train.columns.height"}
+
+
+def test_ids_are_still_compared_with_those_of_an_earlier_version(tmp_path: Path) -> None:
+    root, run = make_folder(tmp_path / "data"), tmp_path / "run"
+    assert read(root, run).id_digest("train") == "10 (270682b26315)"

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import pickle
 import re
+import shutil
 import tarfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -18,11 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmtrain.data import shard_places
+from mmtrain.data import shard_places, shards
 from mmtrain.data.dataset import EvalSplit, TrainSplit
 from mmtrain.data.order import BlockOrder
+from mmtrain.data.row_digest import digest_rows
 from mmtrain.data.shards import ShardTable, shard_tables
 from mmtrain.data.tables import Tables
+from mmtrain.data.tar_shard import TarShard
 from mmtrain.errors import ConfigError, SampleError
 from tests.data.parts import draw_pictures, fitted_text_input, image_input
 
@@ -464,3 +467,93 @@ def test_a_pattern_with_braces_is_written_in_quotes(tmp_path: Path) -> None:
     cfg = compose(["data=shards", f"data.train='{pattern}'", f"data.source.cache_dir={tmp_path}"])
     tables = instantiate(cfg.data.source, _convert_="all")()
     assert len(tables.splits["train"]) == len(tables.order) == 16
+
+
+# ------------------------------------------------------------------ what a resumed run compares
+
+COMPARED = ["id", "jpg", "txt", "cls", "score", "label", "caption", "image"]
+MEDIA = ["jpg", "image"]
+
+
+def compared(cache: Path, pattern: Any) -> dict[str, Any]:
+    return digest_rows(read(cache, pattern).splits["train"], COMPARED, media=MEDIA, folder=Path())
+
+
+def test_the_place_of_shards_and_of_their_index_does_not_matter(tmp_path: Path, cache: Path) -> None:
+    calm = compared(cache, str(write_tars(tmp_path / "a") / "*.tar"))
+    assert calm["count"] == 16 and set(calm["columns"]) == {"id", "txt", "cls", "score"}
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert compared(tmp_path / "other cache", str(tmp_path / "b" / "*.tar")) == calm
+
+
+def test_what_changes_in_a_tar_is_noticed(tmp_path: Path, cache: Path) -> None:
+    pattern = str(write_tars(tmp_path) / "*.tar")
+    calm = compared(cache, pattern)
+    tar = tmp_path / "train-001.tar"
+    members = {name: content for n in range(7) for name, content in sample(1, n).items()}
+
+    def differing(changed: Mapping[str, Content]) -> set[str]:
+        write_tar(tar, changed)
+        now = compared(cache, pattern)
+        columns = {f"columns.{c}" for c in calm["columns"] if calm["columns"][c] != now["columns"][c]}
+        return columns | {key for key in ("count", "shards") if calm[key] != now[key]}
+
+    assert differing(members) == set()
+    assert differing(members | {"0004.cls": "7"}) == {"columns.cls"}
+    assert differing(members | {"0004.txt": "caption 1 5\n"}) == {"columns.txt"}
+    assert differing(members | {"0004.jpg": b"another picture"}) == {"shards"}
+    assert {"shards", "columns.id"} <= differing(dict(reversed(members.items())))
+    assert differing({name: members[name] for name in list(members)[:-4]}) >= {"count", "shards"}
+    assert differing(members | {"0004.json": "no json"}) == {"shards", "columns.score"}
+    write_tar(tar, members)
+    tar.rename(tmp_path / "train-001b.tar")
+    assert compared(cache, pattern)["shards"] != calm["shards"]
+
+
+def test_what_changes_in_a_parquet_file_is_noticed(tmp_path: Path, cache: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", parquet_rows(0, 9), group=4)
+    calm = compared(cache, str(path))
+    rows = parquet_rows(0, 9)
+    rows[5]["label"] = 0
+    write_parquet(path, rows, group=4)
+    now = compared(cache, str(path))
+    assert calm["columns"]["label"] != now["columns"]["label"]
+    assert calm["columns"]["caption"] == now["columns"]["caption"]
+    write_parquet(path, parquet_rows(0, 9), group=3)
+    assert compared(cache, str(path))["shards"] != calm["shards"], "the order of training follows from the row groups"
+
+
+def test_paths_and_json_in_the_place_of_media_are_compared(tmp_path: Path, cache: Path) -> None:
+    rows = [{"image": f"{n}.png", "jpg": [f"{n}.png"], "label": n % 3} for n in range(9)]
+    path = write_parquet(tmp_path / "a.parquet", rows, group=4)
+    calm = compared(cache, str(path))["columns"]
+    rows[5] |= {"image": "6.png", "jpg": ["6.png"]}
+    write_parquet(path, rows, group=4)
+    now = compared(cache, str(path))["columns"]
+    assert {c for c in calm if calm[c] != now[c]} == {"image", "jpg"}
+    tar = write_tar(tmp_path / "a.tar", {"0.txt": "a", "0.json": {"image": [1.0, 2.0]}})
+    calm = compared(cache, str(tar))["columns"]
+    write_tar(tar, {"0.txt": "a", "0.json": {"image": [1.0, 3.0]}})
+    assert compared(cache, str(tar))["columns"]["image"] != calm["image"]
+
+
+def test_of_many_shards_some_are_read(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "_BLOCKS_COMPARED", 3)
+    monkeypatch.setattr(shards, "NUM_SAMPLED", 6)
+    table = read(cache, str(write_tars(tmp_path, (3,) * 9) / "*.tar")).splits["train"]
+    assert table._rows_compared() == [0, 2, 12, 14, 24, 26]
+    opened: list[str] = []
+    monkeypatch.setattr(table, "_opened", lambda shard: (opened.append(shard.place.path), TarShard(*shard[:2]))[1])
+    digest_rows(table, COMPARED, media=MEDIA, folder=Path())
+    assert [path[-7:] for path in opened] == ["000.tar", "004.tar", "008.tar"]
+
+
+def test_of_remote_shards_the_first_rows_are_read(tmp_path: Path, cache: Path, server: Any) -> None:
+    address, handler = server
+    noise = np.random.default_rng(0)
+    rows = [{"image": noise.bytes(100_000), "caption": f"c{n}", "label": n % 3} for n in range(60)]
+    write_parquet(tmp_path / "far" / "a.parquet", rows, group=10)
+    table = read(cache, f"{address}/a.parquet").splits["train"]
+    calm = digest_rows(table, COMPARED, media=MEDIA, folder=Path())
+    assert set(calm["columns"]) == {"id", "caption", "label"} and table._rows_compared() == list(range(8))
+    assert sum(size for _, size in handler.requests) < 5 * 100_000, "no picture was needed"
