@@ -7,6 +7,7 @@
 What was learned lies in the run folder; the tables that it was learned from are not needed.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,14 @@ class Answers:
     Args:
         run: a run folder, of which the best checkpoint is taken, or a checkpoint in one.
         task: which of its tasks; also one that went on from a language model, such as scst.
+        trust: packages of your own whose classes the run may name, such as `["mine"]`.
 
     Raises:
         ConfigError: when there is no such run, or the task is no language model.
     """
 
-    def __init__(self, run: str | Path, *, task: str = "language_model") -> None:
-        trained = load_trained(Path(run), build_restored)
+    def __init__(self, run: str | Path, *, task: str = "language_model", trust: Sequence[str] = ()) -> None:
+        trained = load_trained(Path(run), build_restored, trust=trust)
         self.model: MultimodalModel = trained.lit.model
         self.data = trained.data
         chosen: Any = writer_of(self.model.named_tasks().get(task))

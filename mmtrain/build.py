@@ -19,7 +19,6 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
@@ -33,7 +32,7 @@ from mmtrain.callbacks.interruptions import Interruptions
 from mmtrain.callbacks.model_checkpoint import ModelCheckpoint
 from mmtrain.callbacks.profile import Profile
 from mmtrain.callbacks.progress import Progress
-from mmtrain.command import CONFIG_NAME, config_dir
+from mmtrain.composing import CONFIG_NAME, config_dir
 from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
 from mmtrain.duration import duration
@@ -41,6 +40,7 @@ from mmtrain.errors import ConfigError
 from mmtrain.fused import keep_choice, settled
 from mmtrain.half_weights import NAME as HALF_WEIGHTS
 from mmtrain.half_weights import HalfWeights
+from mmtrain.instantiate import check_trust, get_class, get_object, instantiate
 from mmtrain.layers.head import Decides
 from mmtrain.lit import LitModel, ShardedLitModel
 from mmtrain.loggers.csv import CSVMetrics
@@ -347,7 +347,10 @@ def _task(whole: DictConfig, name: str, facts: Mapping[str, Any], data: DataModu
         cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "policy"])
     for part in ("teacher", "reference"):
         if part in cfg and cfg[part] not in (None, ADAPTERS_OFF):
-            given[part] = load_teacher(cfg[part], data, whole.data.inputs, f"task.{name}.{part}", build_again)
+            key = f"task.{name}.{part}"
+            given[part] = load_teacher(
+                cfg[part], data, whole.data.inputs, key, build_again, trust=check_trust(whole.trust)
+            )
     try:
         return make(cfg, f"task.{name}", **given)
     except ConfigError as error:  # a task does not know the others

@@ -5,7 +5,7 @@ the next line, /new begins another dialogue, /quit ends. Sentences that the mode
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,13 +39,14 @@ class Talk:
 
     Args:
         run: a run folder, of which the best checkpoint is taken, or a checkpoint in one.
+        trust: packages of the user's own whose classes the run may name.
 
     Raises:
         ConfigError: when there is none, or it reads no words.
     """
 
-    def __init__(self, run: Path) -> None:
-        trained = load_trained(run, build_restored)
+    def __init__(self, run: Path, *, trust: Sequence[str] = ()) -> None:
+        trained = load_trained(run, build_restored, trust=trust)
         self.model, self.data = trained.lit.model, trained.data
         self.tasks = {name: writer_of(task) for name, task in self.model.named_tasks().items()}
         self.kinds = {m: self.data.inputs[m].kind for m in self.model.encoders}
@@ -126,7 +127,7 @@ class Talk:
 
 def chat(cfg: DictConfig, console: Console) -> None:
     """Talk until the person has enough."""
-    talk = Talk(Path(cfg.run_dir))
+    talk = Talk(Path(cfg.run_dir), trust=cfg.trust)
     reads = [kind for kind in MEDIA if kind in talk.kinds.values()]
     console.print(f"{cfg.run_dir} reads words{''.join(f', {kind}' for kind in reads)}\n{HELP}", markup=False)
     media: dict[str, str] = {}

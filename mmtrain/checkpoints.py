@@ -29,13 +29,22 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path} does not exist\n    {_MEND}")
     checkpoint = _read_weights(path) if path.suffix == SUFFIX else _read_archive(path)
-    written_by = checkpoint["mmtrain"]["version"]
-    if Version(written_by) > Version(mmtrain.__version__):
+    written_by = _version(checkpoint["mmtrain"], path)
+    if written_by > Version(mmtrain.__version__):
         raise ConfigError(
             f"{path} was written by mmtrain {written_by}, and this is {mmtrain.__version__}\n"
             f"    install mmtrain {written_by} or newer"
         )
     return checkpoint
+
+
+def _version(record: Any, path: Path) -> Version:
+    said = record.get("version") if isinstance(record, dict) else None
+    try:
+        return Version(said if isinstance(said, str) else "")
+    except ValueError as error:
+        what = f"its record says that mmtrain {str(said)[:40]!r} wrote it, which is no version"
+        raise ConfigError(f"{path} is not a checkpoint of mmtrain: {what}\n    {_MEND}") from error
 
 
 def _read_weights(path: Path) -> dict[str, Any]:

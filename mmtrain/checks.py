@@ -23,8 +23,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmtrain import mends
 from mmtrain.composed import Composed, Source
-from mmtrain.composing import Composing, key_of
+from mmtrain.composing import Composing, config_dir, key_of
+from mmtrain.errors import ConfigError
+from mmtrain.instantiate import check_trust
 from mmtrain.rules import NEEDED, OF_A_RUN, RULES, rule_whole
+from mmtrain.run_config import read_run_config, recorded_overrides
 from mmtrain.sweeps.checks import combinations, faults_of_sweeper
 
 # what composing raises when an override or a file is wrong; the last three when a group is given something like null
@@ -368,10 +371,15 @@ def _said(error: Exception) -> str:
 # --------------------------------------------------------- the run folder's own
 
 
-def with_overrides_of_run(overrides: list[str]) -> tuple[list[str], list[str]]:
+def with_overrides_of_run(overrides: list[str], extra_dir: str | None = None) -> tuple[list[str], list[str]]:
     """For modes of a run that is trained: the overrides of that run, under those of this command line.
 
     What the run set inside a group for which this command line chooses an option is left out: it may not be there.
+    What does not describe its model and its data is left out, too; see `mmtrain.run_config`.
+
+    Args:
+        overrides: of the command line.
+        extra_dir: the user's own YAML files (`--config-dir`), from which the run may choose options.
 
     Returns:
         The overrides to use, and what is wrong.
@@ -381,7 +389,7 @@ def with_overrides_of_run(overrides: list[str]) -> tuple[list[str], list[str]]:
     if mode not in OF_A_RUN:
         return overrides, []
     mend = "set run_dir to the folder of a training run, such as run_dir=outputs/2026-01-31/12-00-00"
-    folder = _folder_of_run(asked)
+    folder = folder_of_run(overrides)
     if folder is None:
         return overrides, [f"mode={mode} needs a run\n    {mend}"]
     record = folder / "config.yaml"
@@ -389,25 +397,29 @@ def with_overrides_of_run(overrides: list[str]) -> tuple[list[str], list[str]]:
         return overrides, [
             f"run_dir = {folder} is not the folder of a run: it has no config.yaml (mode={mode})\n    {mend}"
         ]
+    configs = [config_dir(), *([] if extra_dir is None else [Path(extra_dir)])]
     try:
-        whole = yaml.safe_load(record.read_text(encoding="utf-8"))
-        before = [*map(str, whole["overrides"]), *_references(whole)]
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
-        return overrides, [f"{record} is not the record of a run\n    {mend}"]
-    own = ("mode", "run_dir", "resume", "resume_allow", "init_from")
-    said = [f"{key}.".replace("/", ".") for key in (*own, *asked)]
-    kept = [o for o in before if not f"{key_of(o)}.".replace("/", ".").startswith(tuple(said))]
+        cfg = read_run_config(folder)
+    except ConfigError as error:
+        return overrides, [f"{str(error).splitlines()[0]}\n    {mend}"]
+    try:
+        trust = check_trust(_trusted(overrides))
+    except ConfigError as error:
+        return overrides, [str(error)]
+    kept, faults = recorded_overrides(cfg, folder, asked=asked, configs=configs, trust=trust)
     extra = [] if "run_dir" in asked else [f"run_dir={folder}"]
-    return [*kept, *overrides, *extra], []
+    return [*kept, *overrides, *extra], faults
 
 
-def _references(whole: dict[str, Any]) -> list[str]:
-    """The models that tasks are compared with, which follow from the `init_from` of training."""
-    tasks = {name: task for name, task in (whole.get("task") or {}).items() if isinstance(task, dict)}
-    return [f"task.{name}.reference='{task['reference']}'" for name, task in tasks.items() if task.get("reference")]
+def _trusted(overrides: list[str]) -> Any:
+    """The value of `trust=`; it counts before anything is composed."""
+    said = [o for o in overrides if key_of(o) == "trust" and _is_override(o)]
+    return OverridesParser.create().parse_overrides(said[-1:])[0].value() if said else []
 
 
-def _folder_of_run(asked: dict[str, str]) -> Path | None:
+def folder_of_run(overrides: list[str]) -> Path | None:
+    """The run folder that a command line names by its folder or by a checkpoint."""
+    asked = {key_of(o): o.partition("=")[2].strip("'\"") for o in overrides}
     if "run_dir" in asked:
         return Path(asked["run_dir"])
     named = next((asked[k] for k in ("resume", "init_from") if asked.get(k) not in (None, "null", "auto")), None)

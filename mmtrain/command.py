@@ -16,20 +16,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mmtrain.checks import faults_of, help_text, with_overrides_of_run
+from mmtrain.checks import faults_of, folder_of_run, help_text, with_overrides_of_run
+from mmtrain.composing import CONFIG_NAME, config_dir
 from mmtrain.errors import ConfigError
+from mmtrain.instantiate import add_working_folder
 from mmtrain.run_files import explanation, write_config
 from mmtrain.run_folder import lock_of_run
 from mmtrain.slurm import take_rank
 
-CONFIG_NAME = "train"
 STOPPED = (130, 143)  # by Ctrl-C, by SIGTERM
-
-
-def config_dir() -> Path:
-    """The YAML files: inside the package when it was installed from a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
 
 
 def main() -> None:
@@ -37,12 +32,12 @@ def main() -> None:
     # threads that wait for work give their core away: with a loader or another run beside them, spinning costs 5 times
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     take_rank(os.environ)
-    sys.path.insert(0, str(Path.cwd()))  # the user's own classes, as `python -m` would find them
     parser = get_args_parser()
     if dashed := with_dashes(sys.argv[1:], [flag for action in parser._actions for flag in action.option_strings]):
         print("\n".join(dashed), file=sys.stderr)
         sys.exit(2)
     args = parser.parse_intermixed_args()
+    add_working_folder(folder_of_run(args.overrides))
     flags = [word for word in sys.argv[1:] if word not in args.overrides]
     sys.argv[1:] = [*args.overrides, *flags]  # Hydra's own reading of them stops at a flag between overrides
     if args.help and args.config_name is None:
@@ -50,7 +45,7 @@ def main() -> None:
         return
     is_job = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
     if args.config_name is None and is_job:
-        overrides, faults = with_overrides_of_run([spelled(o) for o in args.overrides])
+        overrides, faults = with_overrides_of_run([spelled(o) for o in args.overrides], args.config_dir)
         faults = faults or faults_of(config_dir(), args.config_dir, overrides, multirun=args.multirun)
         if faults:
             print("\n".join(faults), file=sys.stderr)

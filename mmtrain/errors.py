@@ -1,4 +1,4 @@
-"""The kinds of error that are not a fault of the program."""
+"""The kinds of error that are not a fault of the program, and what those of libraries say."""
 
 
 class ConfigError(ValueError):
@@ -25,3 +25,11 @@ class SampleError(Exception):
     def __reduce__(self) -> tuple[type["SampleError"], tuple[str, str]]:
         """Workers send it to the main process."""
         return SampleError, (self.file, self.reason)
+
+
+def reason_of(error: Exception) -> str:
+    """What a library reports, in one line."""
+    said = str(error).strip() or type(error).__name__
+    if "trust_remote_code" in said:
+        return "it brings code of its own (auto_map), which is never run here"
+    return said.splitlines()[0][:200]

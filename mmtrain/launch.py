@@ -45,7 +45,7 @@ def launch(config_file: Path, num_processes: int) -> int:
     try:
         for number in range(num_processes):
             own = {"RANK": str(number), "LOCAL_RANK": str(number), "NODE_RANK": "0", "GROUP_RANK": "0"}
-            command = [sys.executable, "-m", "mmtrain.run", str(config_file)]
+            command = [sys.executable, "-P", "-m", "mmtrain.run", str(config_file)]
             # of a session of its own: Ctrl-C in a terminal reaches it once, by `forward`
             ranks.append(subprocess.Popen(command, env=environment | own, start_new_session=True))
         for signum in received[:1]:  # it came while they were being started

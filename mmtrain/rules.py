@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from mmtrain.composed import Composed
 from mmtrain.data_rules import rule_tables
 from mmtrain.duration import duration
+from mmtrain.errors import ConfigError
+from mmtrain.instantiate import check_trust
 from mmtrain.machine import rule_accelerator, rule_common_folder, rule_gpus, rule_precision, rule_run_dir, rule_workers
 from mmtrain.reads import needed_by, reads_fused
 from mmtrain.targets import fault_of, parameters_of
@@ -87,7 +89,7 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
 }
 # Keys that the program itself reads; those of a part are its constructor's.
 NEEDED = (
-    *("mode", "seed", "run_dir", "resume", "resume_allow", "init_from", "monitor", "predict", "search"),
+    *("mode", "seed", "run_dir", "resume", "resume_allow", "init_from", "trust", "monitor", "predict", "search"),
     *("test.subsets", "test.corruptions", "test.severities", "test.by", "test.zero_shot", "test.templates"),
     *("checkpoint.mode", "checkpoint.every_n_steps", "checkpoint.every_minutes"),
     *("checkpoint.background", "checkpoint.safetensors"),
@@ -123,7 +125,7 @@ NULLABLE = re.compile(
     r"optimizer\.|checkpoint\.every_|(callbacks|logger)\.\w+\.|trainer\.(?!accumulate_grad_batches|log_every_n_steps|compile|max_skipped)"
 )
 FREE = re.compile(
-    r"task\.contrastive\.dropout|data\.modality_dropout|trainer\.(devices|precision|deterministic)|encoder\..*\bfreeze"
+    r"trust|task\.contrastive\.dropout|data\.modality_dropout|trainer\.(devices|precision|deterministic)|encoder\..*\bfreeze"
 )
 # What an encoder's configuration says beside its constructor's arguments: mmtrain/tuning.py
 TUNING = ("freeze", "freeze_until", "lr_scale", "layer_decay", "checkpointing", "peft")
@@ -565,6 +567,15 @@ def rule_search(run: Composed) -> Iterator[str]:
         yield f"search.k = {k} is not a number of items ({run.where('search.k')})\n    set search.k to 5"
 
 
+def rule_trust(run: Composed) -> Iterator[str]:
+    """What is trusted are packages of the user's own."""
+    try:
+        check_trust(run.get("trust"))
+    except ConfigError as error:
+        what, fix = str(error).splitlines()
+        yield f"{what} ({run.where('trust')})\n{fix}"
+
+
 Rule = Callable[[Composed], Iterator[str]]
 RULES: tuple[Rule, ...] = (
     rule_choices,
@@ -593,6 +604,7 @@ RULES: tuple[Rule, ...] = (
     rule_half_weights,
     rule_corruptions,
     rule_search,
+    rule_trust,
     rule_common_folder,
     rule_run_dir,
 )

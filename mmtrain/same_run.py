@@ -19,6 +19,7 @@ FREE = (
         "resume",
         "resume_allow",
         "init_from",
+        "trust",
         "overrides",
         "hydra",
         "logger",

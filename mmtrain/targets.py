@@ -65,6 +65,56 @@ def parameters_of(target: str) -> list[str]:
     return [] if made is None else [a.arg for a in (*made.args.args, *made.args.kwonlyargs) if a.arg != "self"]
 
 
+def is_defined(target: str) -> bool:
+    """Whether a dotted path leads to a class or function, or a class's own method, that its package defines.
+
+    `mine.Encoder` is one, also where `mine/__init__.py` imports it from `mine.encoder`. `mine.os.system` is none,
+    because `mine` only imports it. Also true where there is no such module: importing it says so.
+    """
+    names = target.split(".")
+    if len(names) < 2 or not all(name.isidentifier() for name in names):
+        return False
+    return _is_defined(names, depth=0)
+
+
+_MAX_IMPORTS = 10  # from one module of a package to the next
+
+
+def _is_defined(names: list[str], depth: int) -> bool:
+    found = _module(names)
+    if found is None:
+        return True
+    path, _, rest = found
+    if path is None or path.suffix != ".py" or not rest:
+        return len(rest) == 1
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except SyntaxError:
+        return False
+    module = names[: -len(rest)]
+    node = next((n for n in body if isinstance(n, _DEFINITIONS) and n.name == rest[0]), None)
+    if node is not None:
+        methods = (
+            [n.name for n in node.body if isinstance(n, ast.FunctionDef)] if isinstance(node, ast.ClassDef) else []
+        )
+        return rest[1:] == [] or (len(rest) == 2 and rest[1] in methods)
+    package = module if path.name == "__init__.py" else module[:-1]
+    sources = [
+        [*source, alias.name, *rest[1:]]
+        for statement in body
+        if isinstance(statement, ast.ImportFrom) and (source := _source(statement, package))[:1] == names[:1]
+        for alias in statement.names
+        if (alias.asname or alias.name) == rest[0]
+    ]
+    return depth < _MAX_IMPORTS and any(_is_defined(source, depth + 1) for source in sources)
+
+
+def _source(statement: ast.ImportFrom, package: list[str]) -> list[str]:
+    """The module that a `from ... import` names, seen from a package."""
+    named = statement.module.split(".") if statement.module else []
+    return named if statement.level == 0 else [*package[: len(package) - statement.level + 1], *named]
+
+
 def _passed_on(body: list[ast.stmt], name: str) -> str | None:
     """Where a name comes from that a module takes from another by the same name."""
     froms = [n for n in body if isinstance(n, ast.ImportFrom) and n.level == 0 and n.module]

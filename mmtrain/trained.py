@@ -1,18 +1,20 @@
 """A model that another run has trained, as a part of this one: a teacher."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from mmtrain.checkpoints import best_checkpoint, check_same_model, load_checkpoint
 from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
+from mmtrain.instantiate import check_trust
 from mmtrain.lit import LitModel
-from mmtrain.run_files import read_config
+from mmtrain.run_config import NAME, load_run_config
 
 # what changes inputs in training alone, or bounds what is read
 FREE = ("crop_scale", "flip", "rotate", "color_jitter", "word_dropout", "noise", "time_mask", "freq_mask", "max_pixels")
@@ -39,27 +41,35 @@ class Trained(NamedTuple):
     step: int
 
 
-def load_trained(run: Path, build: Build) -> Trained:
-    """Build the model of a run and load its weights.
+def load_trained(run: Path, build: Build, *, trust: Sequence[str] = ()) -> Trained:
+    """Build the model of a run and load its weights. No code runs but that of components; see `mmtrain.instantiate`.
 
     Args:
         run: a run folder, of which the best checkpoint is taken, or a checkpoint.
         build: makes the model of a configuration with the vocabularies of a run folder.
+        trust: packages of your own whose classes the run may name, such as `["mine"]`.
 
     Raises:
-        ConfigError: when there is none, or it is of another model than its configuration says.
+        ConfigError: when there is none, it is of another model than its configuration says, or it names something else
+            than a component.
     """
     path = run if run.is_file() else best_checkpoint(run)
     folder = path.parent.parent
+    cfg = load_run_config(folder, trust=check_trust(trust))
     checkpoint = load_checkpoint(path)
-    cfg = read_config(folder)
-    lit, data = build(cfg, folder)
+    try:
+        lit, data = build(cfg, folder)
+    except OmegaConfBaseException as error:
+        said = str(error).splitlines()[0]
+        raise ConfigError(f"{folder / NAME}: {said}\n    fix: restore the file that mmtrain wrote") from error
     check_same_model(checkpoint, lit, path)
     lit.load_state_dict(checkpoint["state_dict"])
     return Trained(lit.eval(), data, cfg, path, checkpoint["global_step"])
 
 
-def load_teacher(run: str, data: DataModule, inputs: DictConfig, key: str, build: Build) -> nn.Module:
+def load_teacher(
+    run: str, data: DataModule, inputs: DictConfig, key: str, build: Build, *, trust: Sequence[str]
+) -> nn.Module:
     """The model of a run that takes the inputs of this one.
 
     Args:
@@ -68,6 +78,7 @@ def load_teacher(run: str, data: DataModule, inputs: DictConfig, key: str, build
         inputs: how this run prepares what it reads, by modality.
         key: of the configuration, for messages.
         build: see `load_trained`.
+        trust: see `load_trained`.
 
     Raises:
         ConfigError: when it takes other inputs.
@@ -75,7 +86,7 @@ def load_teacher(run: str, data: DataModule, inputs: DictConfig, key: str, build
     place = Path(run).expanduser()
     if not place.exists():
         raise ConfigError(f"{key} = {run} does not exist\n    name a run folder, or a checkpoint in one")
-    teacher = load_trained(place, build)
+    teacher = load_trained(place, build, trust=trust)
     for modality in teacher.lit.model.encoders:
         if modality not in data.inputs:
             raise ConfigError(

@@ -68,7 +68,7 @@ def broken(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             if MANIFEST not in archive.namelist():
                 return NO_MANIFEST
-            wanted: dict[str, Any] = dict(json.loads(archive.read(MANIFEST))["records"])
+            wanted = _manifest(archive)
             for name in archive.namelist():
                 if name != MANIFEST and name not in wanted:
                     return f"its record {name} is not in its manifest"
@@ -110,6 +110,26 @@ def _check_written(part: Path, records: Mapping[str, Mapping[str, Any]], num_byt
             f"the file has {len(found)} records with {stored} bytes of tensors,"
             f" but {len(records)} records with {num_bytes} bytes were written"
         )
+
+
+def _manifest(archive: zipfile.ZipFile) -> dict[str, dict[str, Any]]:
+    """What the manifest says of each record.
+
+    Raises:
+        ValueError: when it is larger than its records could make it. It is not read then: a few bytes of an archive can
+            stand for terabytes.
+    """
+    size, most = archive.getinfo(MANIFEST).file_size, _BASE + _PER_RECORD * len(archive.namelist())
+    if size > most:
+        raise ValueError(f"its manifest has {size} bytes, and that of its records would have {most} at most")
+    with archive.open(MANIFEST) as file:
+        records = json.loads(file.read(most))["records"]
+    if not isinstance(records, dict):
+        raise ValueError("its manifest has no records")
+    return records
+
+
+_BASE, _PER_RECORD = 2**16, 2**10  # bytes; a name, a number and a SHA-256
 
 
 def _records(archive: zipfile.ZipFile) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Write a trained encoder, or the whole model, for programs that do not have mmtrain.
 
-    python scripts/export.py RUN [--part image] --out DIR
+    python scripts/export.py RUN [--part image] [--trust mine] --out DIR
 
 RUN is a run folder or a checkpoint in one; the best checkpoint is taken unless one is named. Without --part the whole
 model is written: a program that maps the tensors of rows that have every modality to what the tasks say of them. With
@@ -21,6 +21,7 @@ from mmtrain.build import build_again
 from mmtrain.data.fetch import exit_status
 from mmtrain.errors import ConfigError
 from mmtrain.export import export_encoder, export_model
+from mmtrain.instantiate import TRUST, add_working_folder
 from mmtrain.run_files import replacing_files, write_json
 from mmtrain.trained import load_trained
 
@@ -30,10 +31,13 @@ def main() -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a checkpoint in one")
     parser.add_argument("--part", metavar="MODALITY", help="the encoder of this modality; the whole model without it")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=TRUST)
     arguments = parser.parse_args()
+    if arguments.trust:
+        add_working_folder(arguments.run)
     if arguments.out.exists() and any(arguments.out.iterdir()):
         raise ConfigError(f"--out {arguments.out} is not empty\n    name another folder")
-    lit, data, cfg, path, step = load_trained(arguments.run, build_again)
+    lit, data, cfg, path, step = load_trained(arguments.run, build_again, trust=arguments.trust)
     folder = path.parent.parent
     batch = data.example()
     inputs = {

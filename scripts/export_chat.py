@@ -1,6 +1,6 @@
 """Write a trained language model that reads pictures so that transformers loads it, without mmtrain.
 
-    python scripts/export_chat.py RUN --out DIR [--task language_model]
+    python scripts/export_chat.py RUN --out DIR [--task language_model] [--trust mine]
 
 RUN is a run folder or a checkpoint in one; the best checkpoint is taken unless one is named. The folder has the model,
 the tokenizer with its chat template and the processor of pictures; how answers are written (task.*.decoding) is in
@@ -17,6 +17,7 @@ from mmtrain.data.chat_target import ChatTarget
 from mmtrain.data.fetch import exit_status
 from mmtrain.data.image import ImageInput
 from mmtrain.errors import ConfigError
+from mmtrain.instantiate import TRUST, add_working_folder
 from mmtrain.run_files import replacing_files
 from mmtrain.tasks.language_model import LanguageModel
 from mmtrain.tasks.policy import writer_of
@@ -28,10 +29,13 @@ def main() -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a checkpoint in one")
     parser.add_argument("--task", default="language_model", help="which of its tasks")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=TRUST)
     arguments = parser.parse_args()
+    if arguments.trust:
+        add_working_folder(arguments.run)
     if arguments.out.exists() and any(arguments.out.iterdir()):
         raise ConfigError(f"--out {arguments.out} is not empty\n    name another folder")
-    lit, data, _, path, step = load_trained(arguments.run, build_again)
+    lit, data, _, path, step = load_trained(arguments.run, build_again, trust=arguments.trust)
     tasks = lit.model.named_tasks()
     chosen = writer_of(tasks.get(arguments.task))
     if not isinstance(chosen, LanguageModel):

@@ -3,6 +3,7 @@
     python scripts/make_preferences.py RUN OUT by=COLUMN   # rejected: that of another row with the same value there
     python scripts/make_preferences.py RUN OUT             # rejected: what the run writes instead
     python scripts/make_preferences.py RUN OUT draws=8 margin=0.3 reward=cider   # the best and the worst of 8 draws
+    python scripts/make_preferences.py RUN OUT trust=mine   # a run of your own that has classes of mine.py
 
 RUN is the folder of a run of task=[captioning] or task=[language_model]. OUT gets its tables again, one a split, with
 a further column, `rejected`, empty where there is no such sentence; with draws also `chosen`, both empty where the best
@@ -27,6 +28,7 @@ from mmtrain.data.dataset import EvalSplit
 from mmtrain.data.module import DataModule
 from mmtrain.data.text import texts_of
 from mmtrain.errors import ConfigError
+from mmtrain.instantiate import add_working_folder
 from mmtrain.metrics.rewards import Reward, reward_of
 from mmtrain.run_files import write_json_lines
 from mmtrain.tasks.generation import Generation
@@ -36,7 +38,7 @@ from mmtrain.trained import Trained, load_trained
 from mmtrain.types import Batch
 
 ROWS = 64  # of a batch
-OPTIONS = ("by", "draws", "margin", "reward")
+OPTIONS = ("by", "draws", "margin", "reward", "trust")
 Making = Callable[[Trained, str, EvalSplit], Iterator[dict[str, Any]]]
 
 
@@ -48,8 +50,11 @@ def main() -> int:
         print(__doc__)
         return 2
     run, out = places
+    trust = options["trust"].split(",") if "trust" in options else []
+    if trust:
+        add_working_folder(run)
     try:
-        trained = load_trained(run, build_again)
+        trained = load_trained(run, build_again, trust=trust)
         name = task_of(trained)
         making = making_of(trained, name, options)
         for split in trained.data.tables:

@@ -19,7 +19,8 @@ from typing import Any
 from hydra._internal.utils import get_args_parser
 
 from mmtrain.checks import faults_of
-from mmtrain.command import config_dir
+from mmtrain.composing import config_dir
+from mmtrain.instantiate import add_working_folder
 from mmtrain.run_files import write_picture
 
 OUT = "data_sheet.png"
@@ -32,7 +33,7 @@ SHOWN = 5  # examples of a fault
 
 def main() -> int:
     """The exit status: 0, or 2 for what the user can mend."""
-    sys.path.insert(0, str(Path.cwd()))  # the user's own classes, as train.py finds them
+    add_working_folder(None)
     outs = [a for a in sys.argv[1:] if a.startswith("out=")]
     args = get_args_parser().parse_args([a for a in sys.argv[1:] if not a.startswith("out=")])
     if args.help:
@@ -125,11 +126,11 @@ class Found:
 
     @classmethod
     def _read(cls, cfg: Any, only: set[str] | None, folder: Path) -> "Found":
-        from hydra.utils import get_class
         from omegaconf import OmegaConf
 
         from mmtrain.build import make
         from mmtrain.data.thin import ThinSource
+        from mmtrain.instantiate import get_class
 
         taken = {"_target_", *inspect.signature(get_class(cfg.data._target_)).parameters} - {"source"}
         parts = OmegaConf.masked_copy(cfg.data, [k for k in cfg.data if k in taken])

@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 from mmtrain import machine
 from mmtrain.checks import faults_of
-from mmtrain.command import config_dir
+from mmtrain.composing import config_dir
 from mmtrain.rules import RULES
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "compatibility.md"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmtrain.errors import ConfigError
+from mmtrain.errors import ConfigError, reason_of
 
 MEND = "set data.inputs.text.tokenizer to a folder with tokenizer.json, to a name of the hub, or to auto"
 
@@ -38,16 +38,16 @@ def load_tokenizer(name: str | Path, *, max_length: int) -> PretrainedTokenizer:
         max_length: longer texts are cut to so many tokens, marks among them.
 
     Raises:
-        ConfigError: when there is none, or not one of the `tokenizers` library.
+        ConfigError: when there is none, it brings code of its own, or it is not one of the `tokenizers` library.
     """
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer
 
     place = str(Path(name).expanduser()) if str(name).startswith("~") else str(name)
     try:
-        whole = AutoTokenizer.from_pretrained(place)
+        whole = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = reason_of(error)
         raise ConfigError(f"tokenizer = {name} cannot be loaded: {reason}\n    {MEND}") from error
     if not whole.is_fast:
         raise ConfigError(

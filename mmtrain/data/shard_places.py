@@ -81,6 +81,11 @@ def _system(path: str) -> tuple[Any, str]:
     """The file system of this process (fsspec keeps one a process) and the path in it."""
     from fsspec.core import url_to_fs
 
+    if any(re.match(r"reference(:|$)", part) for part in path.split("::")):
+        raise ConfigError(
+            f"{path}: a reference file system fills in templates of its author's and is not read\n"
+            "    name the shards themselves"
+        )
     try:
         return url_to_fs(path)
     except (ImportError, ValueError) as error:

@@ -220,5 +220,7 @@ def _in_few_bits(source: CausalLMSource) -> Any:
         bnb_4bit_compute_dtype=torch.bfloat16,
         bnb_4bit_use_double_quant=True,
     )
-    config = AutoConfig.from_pretrained(source.name)
-    return AutoModelForCausalLM.from_pretrained(source.name, config=config, quantization_config=kept)
+    config = AutoConfig.from_pretrained(source.name, trust_remote_code=False)
+    return AutoModelForCausalLM.from_pretrained(
+        source.name, config=config, quantization_config=kept, trust_remote_code=False
+    )

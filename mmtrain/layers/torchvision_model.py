@@ -1,5 +1,6 @@
 """Weights of torchvision's classifiers, and what they want of their pictures."""
 
+import pickle
 import re
 from typing import Any
 
@@ -24,8 +25,8 @@ def torchvision_weights(name: str, pretrained: bool | str) -> dict[str, Tensor]:
     else:
         published = torchvision.models.get_model_weights(name).DEFAULT
         try:
-            weights = dict(published.get_state_dict(progress=False, check_hash=True))
-        except (OSError, RuntimeError) as error:
+            weights = dict(published.get_state_dict(progress=False, check_hash=True, weights_only=True))
+        except (OSError, RuntimeError, pickle.UnpicklingError) as error:
             raise ValueError(
                 f"pretrained = true: torchvision's weights of {name} cannot be had from {published.url}: {error}\n"
                 "    download that file where there is a network and set pretrained to its path, or set it to null"

@@ -4,6 +4,7 @@ Its errors become messages that say what was tried; attention is the fastest tha
 choice).
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 import transformers
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+
+from mmtrain.errors import reason_of
 
 # what a wrong name, a hub out of reach, a damaged file and sizes that do not fit come as
 _FAULTS = (OSError, ValueError, KeyError, RuntimeError)
@@ -28,17 +31,19 @@ def transformers_config(
         model_types: those that the encoder knows.
 
     Raises:
-        ValueError: for both or neither, a checkpoint that cannot be read, and a model of another type.
+        ValueError: for both or neither, a checkpoint that cannot be read or brings code of its own, a model of another
+            type, and sizes that are none.
     """
     if (pretrained is None) == (config is None):
         both = "are both set; set one of them to null" if config is not None else "are both null; set one of them"
         raise ValueError(f"pretrained (a folder or a name of the hub) and config (model_type and sizes) {both}")
     if config is not None:
+        _check_sizes(config, "config")
         kind, origin = config.get("model_type"), "config.model_type"
     else:
         assert pretrained is not None
         with _said_of(pretrained):
-            loaded = AutoConfig.from_pretrained(pretrained)
+            loaded = AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
         kind, origin = loaded.model_type, f"the model type of pretrained = {pretrained}"
     if kind not in model_types:
         raise ValueError(f"{origin} is {kind}; this encoder takes {', '.join(model_types)}")
@@ -62,9 +67,13 @@ def transformers_model(
         ValueError: for a checkpoint that cannot be read or lacks a weight.
     """
     if pretrained is None:
-        return kind(config) if issubclass(kind, PreTrainedModel) else kind.from_config(config, dtype=torch.float32)
+        if issubclass(kind, PreTrainedModel):
+            return kind(config)
+        return kind.from_config(config, dtype=torch.float32, trust_remote_code=False)
     with _said_of(pretrained):
-        model, info = kind.from_pretrained(pretrained, config=config, dtype=torch.float32, output_loading_info=True)
+        model, info = kind.from_pretrained(
+            pretrained, config=config, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+        )
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(unused))
     if missing:
         raise ValueError(
@@ -101,12 +110,34 @@ def export_transformers(model: PreTrainedModel, call: str, folder: Path) -> str:
     return f'{where}.{kind.__name__}.from_pretrained("{folder}")({call}).last_hidden_state'
 
 
+def _check_sizes(config: Mapping[str, Any], key: str) -> None:
+    """Refuse what would make transformers load code: `auto_map`, a kernel of the hub as attention, another repository.
+
+    Raises:
+        ValueError: with the key.
+    """
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            _check_sizes(value, f"{key}.{name}")
+        kernel = str(name).endswith("_implementation") and value not in ("eager", "sdpa")
+        if (
+            kernel
+            or str(name).startswith("_")
+            or name in _LOADING
+            or (isinstance(value, str) and re.search(r"[/\\:]", value))
+        ):
+            raise ValueError(f"{key}.{name} = {value} is no size; take it out, or name a checkpoint with pretrained")
+
+
+_LOADING = ("auto_map", "quantization_config", "trust_remote_code", "use_kernels", "backbone_kwargs")
+
+
 @contextmanager
 def _said_of(pretrained: str | None) -> Iterator[None]:
     try:
         yield
     except _FAULTS as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = reason_of(error)
         raise ValueError(
             f"pretrained = {pretrained} cannot be loaded: {reason}\n"
             "    set pretrained to a folder with config.json, preprocessor_config.json and model.safetensors,"

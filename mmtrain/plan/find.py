@@ -75,8 +75,9 @@ def _is_tried(config: Path, size: int) -> bool:
     Raises:
         ConfigError: with what it said, when it ended otherwise than for want of memory.
     """
-    command = [sys.executable, "-m", "mmtrain.plan.find", str(config), str(size)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-P", "-m", "mmtrain.plan.find", str(config), str(size)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # the user's own classes, too
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode in (0, TOO_MUCH, -signal.SIGKILL):
         return done.returncode == 0
     raise ConfigError(f"trainer.find_batch_size: {size} rows could not be tried\n{done.stderr.strip()}")

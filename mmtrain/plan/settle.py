@@ -8,7 +8,8 @@ from omegaconf import DictConfig, open_dict
 
 from mmtrain.errors import ConfigError
 from mmtrain.plan.find import find_batch_size
-from mmtrain.run_files import CONFIG, read_config
+from mmtrain.run_config import read_run_config
+from mmtrain.run_files import CONFIG
 
 
 def settle_batch_size(cfg: DictConfig) -> int:
@@ -20,7 +21,7 @@ def settle_batch_size(cfg: DictConfig) -> int:
     record = Path(cfg.run_dir) / CONFIG
     if cfg.resume is not None and record.is_file():
         try:
-            size = read_config(record.parent).data.batch_size
+            size = read_run_config(record.parent).data.batch_size
         except ConfigError as error:
             print(error, file=sys.stderr)
             return 2

@@ -69,17 +69,18 @@ class Finder:
         self.index = index
 
     @classmethod
-    def load(cls, run: str | Path, *, index: str | Path | None = None) -> "Finder":
+    def load(cls, run: str | Path, *, index: str | Path | None = None, trust: Sequence[str] = ()) -> "Finder":
         """Take a run's best checkpoint; its data need not be there any more.
 
         Args:
             run: a run folder, or a checkpoint in one.
             index: a folder that mode=predict wrote; None to do without.
+            trust: packages of your own whose classes the run may name, such as `["mine"]`.
 
         Raises:
             ConfigError: when one of them is not there, has no contrastive task, or they do not belong together.
         """
-        trained = load_trained(Path(run), build_restored)
+        trained = load_trained(Path(run), build_restored, trust=trust)
         towers = Towers(trained.lit.model, trained.data.inputs, where=str(run))
         return cls(towers, None if index is None else SearchIndex.read(Path(index)))
 

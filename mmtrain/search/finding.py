@@ -17,7 +17,8 @@ from mmtrain.data.loader import EvalSteps, make_loader
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
 from mmtrain.report.found import Asked, Result, found_sheet
-from mmtrain.run_files import read_config, write_json_lines, write_picture
+from mmtrain.run_config import read_run_config
+from mmtrain.run_files import write_json_lines, write_picture
 from mmtrain.search.finder import Finder, Found, Query
 from mmtrain.search.index import Row, SearchIndex, first_of_each
 from mmtrain.search.towers import Towers
@@ -60,7 +61,7 @@ def make_index(cfg: DictConfig, console: Console) -> None:
 
 
 def _check_inputs(cfg: DictConfig, run: Path, towers: Towers) -> None:
-    before = read_config(run)
+    before = read_run_config(run)
     for modality in towers.modalities:
         found = differing_input(before.data.inputs, cfg.data.inputs, modality)
         if found is not None:
@@ -125,7 +126,7 @@ def search(cfg: DictConfig, console: Console) -> None:
         ConfigError: when a query, the index or the run does not serve.
     """
     asked = [cfg.search.query] if isinstance(cfg.search.query, str) else list(cfg.search.query)
-    finder = Finder.load(cfg.run_dir, index=cfg.search.index)
+    finder = Finder.load(cfg.run_dir, index=cfg.search.index, trust=cfg.trust)
     queries = [finder.query(str(one)) for one in asked]
     found = finder.find_all(queries, within=cfg.search.within, k=cfg.search.k)
     for query, results in zip(queries, found, strict=True):

@@ -70,8 +70,16 @@ class SearchIndex:
             queries: (Q, D), unit length.
             within: the modality that is looked through.
             k: how many of each; fewer where there are fewer.
+
+        Raises:
+            ConfigError: when the index has vectors of another width.
         """
         gallery, owners = self.vectors[within], self.owners[within]
+        if gallery.shape[1] != queries.shape[1]:
+            raise ConfigError(
+                f"the index has vectors of {gallery.shape[1]} values, and the model makes {queries.shape[1]}\n"
+                "    make it again with mode=predict predict.index=DIR"
+            )
         best, places = queries.new_empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.long)
         for start in range(0, len(gallery), CHUNK):
             scores = queries @ gallery[start : start + CHUNK].T
@@ -118,26 +126,87 @@ class SearchIndex:
         if not current(folder, HEAD).is_file():
             raise ConfigError(f"{folder} holds no index to search in\n    {make}")
         try:
-            head: dict[str, Any] = json.loads(current(folder, HEAD).read_text(encoding="utf-8"))
-            if head["format"] != FORMAT:
+            head = _Head.read(current(folder, HEAD))
+            if head.format != FORMAT:
                 raise ConfigError(f"{folder} is of another version of mmtrain\n    {make} again")
-            if head["sha256"] != _digest(folder):
+            if head.sha256 != _digest(folder):
                 raise ConfigError(f"{folder} is not whole: its files are not what was written\n    {make} again")
             tensors = load_file(current(folder, VECTORS))
-            lines = current(folder, ROWS).read_bytes().splitlines()
-            names = list(head["vectors"])
-            return cls(
-                vectors={m: tensors[m] for m in names},
-                owners={m: tensors[f"{m}.rows"] for m in names},
-                rows=[Row(**json.loads(line)) for line in lines],
-                folder=Path(head["folder"]),
-                weights=head["weights"],
-                step=head["step"],
-            )
+            lines = current(folder, ROWS).read_text(encoding="utf-8").split("\n")  # a text may have other ends of lines in it
+            rows = [_row(json.loads(line)) for line in lines if line]
+            vectors = {m: tensors[m] for m in head.vectors}
+            owners = {m: tensors[f"{m}.rows"] for m in head.vectors}
+            for m, shape in head.vectors.items():
+                _check_vectors(m, vectors[m], owners[m], shape, num_rows=len(rows))
         except ConfigError:
             raise
-        except (OSError, LookupError, TypeError, ValueError, SafetensorError) as error:
+        except (OSError, LookupError, TypeError, ValueError, RecursionError, SafetensorError) as error:
             raise ConfigError(f"{folder} cannot be read as an index: {error}\n    {make} again") from error
+        return cls(vectors, owners, rows, folder=Path(head.folder), weights=head.weights, step=head.step)
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What index.json has; its digest of the other files says that they are those that were written, not by whom."""
+
+    format: int
+    weights: str
+    step: int
+    folder: str
+    vectors: dict[str, list[int]]
+    sha256: str
+
+    @classmethod
+    def read(cls, path: Path) -> "_Head":
+        """Take it from its file.
+
+        Raises:
+            ValueError: or a KeyError or TypeError, when it is none.
+        """
+        if path.stat().st_size > _MAX_HEAD:
+            raise ValueError(f"{HEAD} has more than {_MAX_HEAD} bytes")
+        said: Any = json.loads(path.read_text(encoding="utf-8"))
+        kinds = {"format": int, "weights": str, "step": int, "folder": str, "vectors": dict, "sha256": str}
+        for name, kind in kinds.items():
+            if type(said[name]) is not kind:
+                raise ValueError(f"{name} in {HEAD} is no {kind.__name__}")
+        if said["step"] < 0 or not said["folder"] or not said["vectors"]:
+            raise ValueError(f"{HEAD} has a step below 0, no folder or no vectors")
+        return cls(**{name: said[name] for name in kinds})
+
+
+_MAX_HEAD = 2**20  # bytes
+
+
+def _row(said: Any) -> Row:
+    """A line of rows.jsonl.
+
+    Raises:
+        ValueError: or a KeyError or TypeError, when it is none.
+    """
+    row = Row(**said)
+    if not isinstance(row.files, dict):
+        raise ValueError(f"files of a row of {ROWS} is no dict")
+    words = [row.id, row.split, *row.files, *row.files.values(), *([] if row.text is None else [row.text])]
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError(f"a row of {ROWS} has other values than texts")
+    return row
+
+
+def _check_vectors(name: str, vectors: Tensor, owners: Tensor, shape: Any, *, num_rows: int) -> None:
+    """Vectors of one modality are as long as each other, finite, and each belongs to a row that is there.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if vectors.ndim != 2 or vectors.dtype != torch.float32 or list(vectors.shape) != shape:
+        raise ValueError(f"{name} in {VECTORS} is {tuple(vectors.shape)} {vectors.dtype}, and {HEAD} says {shape}")
+    if owners.shape != vectors.shape[:1] or owners.dtype != torch.int64:
+        raise ValueError(f"{name}.rows in {VECTORS} is {tuple(owners.shape)} {owners.dtype}, of {len(vectors)} vectors")
+    if not vectors.isfinite().all():
+        raise ValueError(f"{name} in {VECTORS} is not finite")
+    if len(owners) and not (owners.min() >= 0 and owners.max() < num_rows):
+        raise ValueError(f"{name}.rows in {VECTORS} names a row that is not in {ROWS}, which has {num_rows}")
 
 
 def first_of_each(keys: Sequence[int]) -> list[int]:
