@@ -132,7 +132,8 @@ class SearchIndex:
             if head.sha256 != _digest(folder):
                 raise ConfigError(f"{folder} is not whole: its files are not what was written\n    {make} again")
             tensors = load_file(current(folder, VECTORS))
-            lines = current(folder, ROWS).read_text(encoding="utf-8").split("\n")  # a text may have other ends of lines in it
+            text = current(folder, ROWS).read_text(encoding="utf-8")
+            lines = text.split("\n")  # a text may have other ends of lines in it
             rows = [_row(json.loads(line)) for line in lines if line]
             vectors = {m: tensors[m] for m in head.vectors}
             owners = {m: tensors[f"{m}.rows"] for m in head.vectors}
