@@ -15,6 +15,7 @@ from mmtrain.data.columns import Column, faults_of_columns, find_columns, name_o
 from mmtrain.data.head_checks import NO_FILES, READ_AS
 from mmtrain.data.heads import Head, heads_of
 from mmtrain.data.likely import likely_in
+from mmtrain.data.paths import data_folder
 from mmtrain.data.row_checks import check_rows
 from mmtrain.data.splits import Split
 from mmtrain.data.table_checks import check_size, faults_of_cells, no_table
@@ -33,7 +34,7 @@ def faults_of_folder(run: Composed, folder: Path) -> Iterator[str]:
     if split is None:
         return
     try:
-        found = heads_of(folder, split)
+        found = heads_of(data_folder(folder, confine=run.get("data.confine") is True), split)
         if found is None:
             return
         if training and "train" not in found.splits:

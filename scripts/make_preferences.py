@@ -9,7 +9,7 @@ RUN is the folder of a run of task=[captioning] or task=[language_model]. OUT ge
 a further column, `rejected`, empty where there is no such sentence; with draws also `chosen`, both empty where the best
 is not worth margin more than the worst, by a reward of task=[scst]. What the run writes is what its best checkpoint
 does, decoded as its configuration says. Nobody was asked: the pairs say that the table is right. Files are named by
-whole paths, so that training on OUT wants data.confine=false.
+whole paths, so that training on OUT needs data.confine=false.
 """
 
 import random
@@ -26,8 +26,9 @@ from mmtrain.build import build_again
 from mmtrain.data.columns import cell_of, is_empty
 from mmtrain.data.dataset import EvalSplit
 from mmtrain.data.module import DataModule
+from mmtrain.data.paths import checked_path
 from mmtrain.data.text import texts_of
-from mmtrain.errors import ConfigError
+from mmtrain.errors import ConfigError, SampleError
 from mmtrain.instantiate import add_working_folder
 from mmtrain.metrics.rewards import Reward, reward_of
 from mmtrain.run_files import write_json_lines
@@ -178,10 +179,18 @@ def target_of(trained: Trained, name: str) -> str:
 
 
 def found(data: DataModule, cells: dict[str, Any]) -> dict[str, Any]:
-    """The cells with whole paths."""
+    """The cells with whole paths; a file outside of the data folder is left out."""
     files = {data.columns[m] for m, part in data.inputs.items() if part.kind not in ("text", "vector", "sequence")}
-    whole = {c: str((data.folder / cells[c]).resolve()) for c in files if isinstance(c, str) and not is_empty(cells[c])}
-    return dict(cells) | whole
+    there = [c for c in files if isinstance(c, str) and not is_empty(cells[c])]
+    return dict(cells) | {c: whole_path(data.folder, cells[c]) for c in there}
+
+
+def whole_path(folder: Path, path: str) -> str | None:
+    """A path that the new table can name; None for one that leads out of the data folder."""
+    try:
+        return str(checked_path(folder, path).resolve())
+    except SampleError:
+        return None
 
 
 if __name__ == "__main__":

@@ -138,7 +138,8 @@ class Found:
             parts[group] = OmegaConf.masked_copy(parts[group], [k for k in parts[group] if only is None or k in only])
         parts.batch_size = 1  # a data set that is smaller than a step can be looked at
         split = make(cfg.data.split, "data.split")
-        source = ThinSource(make(cfg.data.source, "data.source"), split=split, most=MAX_ROWS)
+        given = make(cfg.data.source, "data.source")
+        source = ThinSource(given, split=split, most=MAX_ROWS, confine=cfg.data.confine)
         data = make(parts, "data", source=source, seed=cfg.seed, num_micro_batches=1)
         data.read(folder, training=True)
         notes = [

@@ -6,6 +6,7 @@ DIR/[SPLIT/]CLASS/file, or what `save_to_disk` of `datasets` wrote.
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mmtrain.data.caches import datasets_cache_error
 from mmtrain.data.folders import Columns, read_class_folders
 from mmtrain.data.json_rows import NoRowsError, broken_line, names_in, rows_of_json
 from mmtrain.data.layout import WHOLE, ending, nothing_in, passed_over, tables_in
+from mmtrain.data.paths import data_folder, refuse_outside
 from mmtrain.data.splits import Cuts, Split
 from mmtrain.data.tables import SPLITS, Tables, no_rows, split_name, undecoded
 from mmtrain.errors import ConfigError
@@ -41,15 +43,33 @@ def is_saved(root: Path) -> bool:
     return any((root / name).is_file() for name in ("dataset_dict.json", "state.json"))
 
 
+def tables_of(found: Path | Tables, split: Split, *, confine: bool) -> Tables:
+    """What a source gave, as tables whose paths stay in their folder.
+
+    Args:
+        found: a folder, or the tables themselves.
+        split: how a table is cut that stands alone.
+        confine: whether a file, of a table or named in one, must lie in the folder.
+
+    Raises:
+        ConfigError: as `read_folder` does, and for a table that leads out of the folder.
+    """
+    if not isinstance(found, Tables):
+        return read_folder(data_folder(found, confine=confine), split)
+    for folder, file in found.files:
+        refuse_outside(data_folder(folder, confine=confine), file)
+    return replace(found, folder=data_folder(found.folder, confine=confine))
+
+
 def read_folder(root: Path, split: Split) -> Tables:
     """The tables of a folder.
 
     Args:
-        root: the folder.
+        root: the folder, as `data_folder` gives it.
         split: how a table is cut that stands alone.
 
     Raises:
-        ConfigError: when there is nothing to read, a split stands twice, or one is empty.
+        ConfigError: when there is nothing to read, a split stands twice, one is empty, or leads out of the folder.
     """
     return _saved(root, split) if is_saved(root) else tables_of_folder(root, split, read=_read, make=_dataset)
 
@@ -72,6 +92,8 @@ def tables_of_folder(
         most: files in folders of classes that are looked at.
     """
     files = tables_in(root)
+    for file in files.values():
+        refuse_outside(root, file)
     if WHOLE in files:
         return cut(read(files[WHOLE], WHOLE), str(files[WHOLE]), root, split)
     if files:
@@ -104,6 +126,9 @@ def _saved(root: Path, split: Split) -> Tables:
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{root} cannot be read as a saved data set: {reason}\n    save it again") from error
+    tables = saved.values() if isinstance(saved, datasets.DatasetDict) else [saved]
+    for file in (file["filename"] for table in tables for file in table.cache_files):
+        refuse_outside(root, Path(file))
     return of_datasets(saved, str(root), root, split)
 
 

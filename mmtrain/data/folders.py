@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mmtrain.data.paths import refuse_outside
 from mmtrain.data.tables import split_name
 
 KINDS = {
@@ -25,15 +26,18 @@ def read_class_folders(
     """The tables of a folder of class folders; None when it is not one.
 
     Args:
-        root: the folder.
+        root: the folder, as `data_folder` gives it.
         make: a table of columns.
         most: files of a table, the first ones; None for all.
 
     Returns:
         By split, a table with the columns id, label and image, audio or video; under None when the folders of the root
         are the classes. The id is the path, and the path is relative to the root.
+
+    Raises:
+        ConfigError: when the folder of a class or of a split is a link that leads out of the root.
     """
-    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    folders = _folders(root, root)
     splits = {p: split_name(p.name) for p in folders}
     if folders and all(splits.values()):
         found = {splits[p]: _columns(root, p, most) for p in folders}
@@ -43,7 +47,7 @@ def read_class_folders(
 
 
 def _columns(root: Path, folder: Path, most: int | None) -> Columns:
-    files = ((path, label.name) for label in _folders(folder) for path in _files(label))
+    files = ((path, label.name) for label in _folders(root, folder) for path in _files(label))
     rows = [
         (path.relative_to(root).as_posix(), label, KIND_OF[path.suffix.lower()]) for path, label in islice(files, most)
     ]
@@ -56,8 +60,11 @@ def _columns(root: Path, folder: Path, most: int | None) -> Columns:
     return columns
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _folders(root: Path, folder: Path) -> list[Path]:
+    found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    for place in found:
+        refuse_outside(root, place)
+    return found
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -65,7 +65,7 @@ class _CutOfHeads:
 
 
 def heads_of(root: Path, split: Split) -> Tables | None:
-    """The heads of the tables of a folder; None for what only `datasets` can read.
+    """The heads of the tables of a folder, as `data_folder` gives it; None for what only `datasets` can read.
 
     Raises:
         ConfigError: as `read_folder` does, for what can be seen so early.

@@ -1,16 +1,20 @@
 """A data set of the Hugging Face hub, or a local folder of that form, as tables."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mmtrain.data.caches import datasets_cache_error
 from mmtrain.data.files import of_datasets
+from mmtrain.data.folders import KIND_OF
+from mmtrain.data.paths import data_folder, refuse_outside
 from mmtrain.data.splits import Split
 from mmtrain.data.tables import Tables
 from mmtrain.errors import ConfigError
 
 
-def hub_tables(*, name: str, config: str | None, revision: str | None, split: Split) -> Tables:
+def hub_tables(*, name: str, config: str | None, revision: str | None, split: Split, confine: bool = True) -> Tables:
     """The tables of a data set that `datasets.load_dataset` knows; downloaded once, into the cache of `datasets`.
 
     Args:
@@ -18,10 +22,11 @@ def hub_tables(*, name: str, config: str | None, revision: str | None, split: Sp
         config: one of its configurations (languages, versions ...); None where it has only one.
         revision: branch, tag or commit of its repository; None for the newest. A commit makes a run repeatable.
         split: how a table is cut that stands alone.
+        confine: whether every file that it is made of must lie in its folder.
 
     Raises:
-        ConfigError: when it is not there, cannot be reached, needs another configuration or a program of its own, or
-            cannot be read.
+        ConfigError: when it is not there, cannot be reached, needs another configuration or a program of its own,
+            cannot be read, or takes a file from outside of its folder.
     """
     import datasets
 
@@ -29,13 +34,32 @@ def hub_tables(*, name: str, config: str | None, revision: str | None, split: Sp
     datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)  # it logs what it raises
     local = Path(name).expanduser().absolute()
     is_local = local.is_dir()
+    folder = local if is_local else _cache()
     errors = (OSError, ValueError, RuntimeError, StopIteration, datasets.exceptions.DatasetsError)
     try:  # OSError: not there, not reached; RuntimeError: it is a program; StopIteration: an empty jsonl
-        found = datasets.load_dataset(str(local) if is_local else name, config, revision=revision)
+        builder = datasets.load_dataset_builder(str(local) if is_local else name, config, revision=revision)
+        for file in _local_files(builder):
+            refuse_outside(data_folder(folder, confine=confine), file)
+        builder.download_and_prepare()
+        found = builder.as_dataset()
+    except ConfigError:
+        raise
     except errors as error:
         cache = datasets_cache_error(error, None)
         raise cache or _explained(error, name, config, revision) from error
-    return of_datasets(found, name, local if is_local else _cache(), split)
+    return of_datasets(found, name, folder, split)
+
+
+def _local_files(builder: Any) -> Iterator[Path]:
+    """The tables and archives of this machine that a data set is made of: its README.md may name any.
+
+    Pictures, sounds and films are left to the readers, which check each when they open it.
+    """
+    for files in (builder.config.data_files or {}).values():
+        for file in files:
+            last = str(file).rpartition("::")[2]  # of zip://a.csv::/data/b.zip
+            if "://" not in last and Path(last).suffix.lower() not in KIND_OF:
+                yield Path(last)
 
 
 def _cache() -> Path:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from mmtrain.data.columns import content_of
+from mmtrain.data.paths import checked_path, shown_path
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
 
@@ -86,7 +87,7 @@ class ImageInput:
         """The picture as a person would see it: RGB, on the background, turned as its EXIF says.
 
         Raises:
-            SampleError: when it is missing, too large or not a picture.
+            SampleError: when it is missing, outside of the folder, too large or not a picture.
         """
         content = content_of(value)
         try:
@@ -178,14 +179,14 @@ def _opened(content: Any, folder: Path) -> Image.Image:
     if isinstance(content, bytes):
         return Image.open(io.BytesIO(content))
     if isinstance(content, str):
-        return Image.open(folder / content)
+        return Image.open(checked_path(folder, content))
     return Image.fromarray(np.asarray(content, dtype=np.uint8))
 
 
 def shown(content: Any) -> str:
     """A cell's content in a message: the path, or how much there is."""
     if isinstance(content, str):
-        return content
+        return shown_path(content)
     return f"{len(content)} bytes" if isinstance(content, bytes) else type(content).__name__
 
 

@@ -15,6 +15,7 @@ from mmtrain.data.columns import content_of
 from mmtrain.data.image import ImageInput, shown
 from mmtrain.data.kinds import InputKind
 from mmtrain.data.media import probe, source_of
+from mmtrain.data.paths import checked_path
 from mmtrain.data.sequence import SequenceInput
 from mmtrain.data.text import TextInput, texts_of
 from mmtrain.data.video import VideoInput
@@ -126,7 +127,8 @@ def _size(content: Any, folder: Path) -> tuple[int, int]:
         if not isinstance(content, str | bytes):
             height, width = np.asarray(content).shape[:2]
             return width, height
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else folder / content) as picture:
+        file = io.BytesIO(content) if isinstance(content, bytes) else checked_path(folder, content)
+        with Image.open(file) as picture:
             return picture.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise SampleError(shown(content), str(error)) from error

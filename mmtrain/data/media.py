@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmtrain.data.columns import content_of
 from mmtrain.data.image import shown
+from mmtrain.data.paths import checked_path
 from mmtrain.errors import SampleError
 
 if TYPE_CHECKING:
@@ -50,12 +51,12 @@ def source_of(value: Any, folder: Path) -> Path | bytes:
     """What to open for a cell: a path relative to the folder, bytes, or a dict of `datasets` that has one of them.
 
     Raises:
-        SampleError: when it is neither.
+        SampleError: when it is neither, or a path that leads out of the folder.
     """
     content = content_of(value)
     if not isinstance(content, str | bytes):
         raise SampleError(shown(content), "neither a path nor the bytes of a file")
-    return content if isinstance(content, bytes) else folder / content
+    return content if isinstance(content, bytes) else checked_path(folder, content)
 
 
 def name_of(source: Path | bytes) -> str:
@@ -81,14 +82,17 @@ def opened(source: Path | bytes, max_pixels: int | None = None) -> Iterator["Inp
         raise SampleError(name, "there is no such file")
     if not (source if isinstance(source, bytes) else source.stat().st_size):
         raise SampleError(name, "is empty")
-    # A playlist from a stranger's data set must not make us fetch what it names; and without the `file:` a colon in
-    # a name would be taken for a protocol.
-    options = {"protocol_whitelist": "file"}
+    # A playlist (m3u8, ffconcat) or a numbered name (a%d.png) would make FFmpeg open other files, here or on a server.
+    # So it opens nothing by itself: it reads the file that we have opened, and no protocol is allowed.
+    options = {"protocol_whitelist": "none"}
     if max_pixels is not None:
         options["max_pixels"] = str(2 * max_pixels + 65536)  # FFmpeg counts whole blocks, which are larger
-    file = io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}"
     try:
-        with av.open(file, mode="r", options=options, metadata_errors="replace") as container:
+        file = io.BytesIO(source) if isinstance(source, bytes) else io.FileIO(source)
+    except OSError as error:
+        raise SampleError(name, f"cannot be opened: {error.strerror}") from error
+    try:
+        with file, av.open(file, mode="r", options=options, metadata_errors="replace") as container:
             if not (container.streams.audio or container.streams.video) or container.format.name in ("tty", "bin"):
                 raise SampleError(name, "is neither sound nor film")
             yield container
@@ -106,7 +110,7 @@ def film_of(container: "InputContainer") -> "VideoStream | None":
 
     film = next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
     if film is not None and film.codec_context is None:
-        raise SampleError(str(container.name or "bytes").removeprefix("file:"), "is damaged: no codec is known for it")
+        raise SampleError(str(container.name or "bytes"), "is damaged: no codec is known for it")
     return film
 
 

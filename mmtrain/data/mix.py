@@ -13,6 +13,7 @@ each part is walked through in order, as shards need it (order.py, BlockOrder).
 import hashlib
 import itertools
 import os
+import re
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -23,10 +24,11 @@ import numpy as np
 
 from mmtrain.data.columns import Column, cell_of, find_columns
 from mmtrain.data.dataset import id_of
-from mmtrain.data.files import read_folder
+from mmtrain.data.files import tables_of
 from mmtrain.data.head_checks import NO_FILES
 from mmtrain.data.kinds import InputKind, Several
 from mmtrain.data.order import KeyedOrder, Order, mix
+from mmtrain.data.paths import PartPath, data_folder
 from mmtrain.data.row_checks import check_rows
 from mmtrain.data.row_digest import RowFacts, digest_rows
 from mmtrain.data.splits import Split
@@ -46,7 +48,7 @@ class Part:
         split: how a table of it is cut that stands alone.
         columns: by input or target, its column here; those that are not named are looked for by their usual names.
         weight: its share of an epoch beside the other parts' weights; None in all parts for shares by size.
-        confine: whether a path in its tables may lead out of its folder.
+        confine: whether every file, of its tables or named in one, must lie in its folder.
     """
 
     def __init__(
@@ -68,8 +70,7 @@ class Part:
 
     def read(self) -> Tables:
         """Its tables."""
-        found = self.source()
-        return found if isinstance(found, Tables) else read_folder(found, self.split)
+        return tables_of(self.source(), self.split, confine=self.confine)
 
 
 class PartTable:
@@ -81,16 +82,18 @@ class PartTable:
         columns: by input or target, the table's column.
         paths: of these, those whose text is a path.
         folder: the part's, relative to that of the mixture; paths begin with it.
+        root: the part's, as `data_folder` gives it; paths must stay in it.
     """
 
     def __init__(
-        self, *, name: str, table: Any, columns: Mapping[str, Column], paths: Sequence[str], folder: Path
+        self, *, name: str, table: Any, columns: Mapping[str, Column], paths: Sequence[str], folder: Path, root: Path
     ) -> None:
         self.name = name
         self.table = table
         self.columns = columns
         self._paths = frozenset(paths)
         self._folder = folder
+        self._root = root
 
     def __len__(self) -> int:
         return len(self.table)
@@ -133,12 +136,15 @@ class PartTable:
         if name not in self._paths:
             return value
         if isinstance(value, str) and value.strip():
-            return str(self._folder / value)
+            return self._path(value)
         if isinstance(value, list):
             return [self._placed(part, name) for part in value]
         if isinstance(value, Mapping) and isinstance(value.get("path"), str) and value.get("bytes") is None:
-            return {**value, "path": str(self._folder / value["path"])}
+            return {**value, "path": self._path(value["path"])}
         return value
+
+    def _path(self, value: str) -> PartPath:
+        return PartPath(str(self._folder / value), self._root, self.name)
 
 
 class MixCells(Mapping[str, Any]):
@@ -293,7 +299,7 @@ def mix_tables(
         )
     if not temperature > 0:
         raise ConfigError(f"data.temperature = {temperature}\n    set it above 0: 1 for shares by size, 3 is more even")
-    found = {name: part.read() for name, part in parts.items()}
+    found = {name: _of_part(name, part) for name, part in parts.items()}
     folder = _common({name: tables.folder for name, tables in found.items()})
     by_split: dict[str, list[PartTable]] = {split: [] for split in SPLITS}
     for name, part in parts.items():
@@ -302,7 +308,20 @@ def mix_tables(
     splits = {split: MixTable(tables) for split, tables in by_split.items() if tables}
     names = {split: " + ".join(found[t.name].names[split] for t in by_split[split]) for split in splits}
     order = _order(by_split["train"], parts, found, temperature, epoch_size) if by_split["train"] else None
-    return Tables(splits=splits, names=names, folder=folder, order=order)
+    confine = all(part.confine for part in parts.values())
+    return Tables(splits=splits, names=names, folder=data_folder(folder, confine=confine), order=order)
+
+
+def _of_part(name: str, part: Part) -> Tables:
+    """The tables of a part; a message names the key of the part."""
+    try:
+        return part.read()
+    except ConfigError as error:
+        raise ConfigError(_keyed(str(error), name)) from error
+
+
+def _keyed(message: str, part: str) -> str:
+    return re.sub(r"\bdata\.(columns|confine)\b", rf"data.parts.{part}.\1", message)
 
 
 def _common(folders: Mapping[str, Path]) -> Path:
@@ -328,16 +347,17 @@ def _part_tables(
     try:
         columns = find_columns(first.column_names, wanted, where=found.names[split])
     except ConfigError as error:
-        raise ConfigError(str(error).replace("data.columns", f"data.parts.{name}.columns")) from error
-    paths = [key for key in files if key in columns]
-    folder = found.folder.absolute().relative_to(common)
-    for split, table in found.splits.items():
-        if part.confine:
-            check_rows(
-                table, found.names[split], {key: columns[key] for key in paths}, found.folder.absolute(), confine=True
-            )
+        raise ConfigError(_keyed(str(error), name)) from error
+    paths = {key: columns[key] for key in files if key in columns}
+    root = found.folder.absolute()
+    for split, table in found.splits.items() if part.confine else ():
+        try:
+            check_rows(table, found.names[split], paths, root, confine=True)
+        except ConfigError as error:
+            raise ConfigError(_keyed(str(error), name)) from error
+    folder = root.relative_to(common)
     return {
-        split: PartTable(name=name, table=table, columns=columns, paths=paths, folder=folder)
+        split: PartTable(name=name, table=table, columns=columns, paths=list(paths), folder=folder, root=root)
         for split, table in found.splits.items()
     }
 

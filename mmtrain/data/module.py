@@ -21,7 +21,7 @@ from mmtrain.data.buckets import BucketedSteps, Buckets
 from mmtrain.data.class_checks import check_classes
 from mmtrain.data.columns import Column, cell_of, find_columns, is_empty, no_input
 from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit, id_of
-from mmtrain.data.files import read_folder
+from mmtrain.data.files import tables_of
 from mmtrain.data.head_checks import NO_FILES, read_as
 from mmtrain.data.kinds import InputKind, Learned, Several, TargetKind, Worded
 from mmtrain.data.label import ClassLabel
@@ -62,7 +62,7 @@ class DataModule(LightningDataModule):
             follows from `seed`.
         modality_dropout: how often a training row that has a modality comes without it, for all or by modality; a row
             never loses all that it has.
-        confine: whether a path in a table may lead out of its folder.
+        confine: whether every file, of a table or named in one, must lie in the data folder.
         license: of the data, for the model's card; None where nobody said.
         languages: of its texts and speech, likewise.
         bucket: how batches of training are made of rows that are alike.
@@ -156,8 +156,7 @@ class DataModule(LightningDataModule):
             ConfigError: when the folder, a table or a column is missing or does not serve, or a vocabulary is damaged
                 that is needed.
         """
-        found = self._source()
-        self._found = self._with_turns(found if isinstance(found, Tables) else read_folder(found, self._split))
+        self._found = self._with_turns(tables_of(self._source(), self._split, confine=self.confine))
         self.folder, self.tables = self._found.folder, dict(self._found.splits)
         if training and "train" not in self.tables:
             raise no_table(self._found, "train")

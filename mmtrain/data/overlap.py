@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmtrain.data.columns import content_of
+from mmtrain.data.paths import checked_path
+from mmtrain.errors import SampleError
 
 Named = tuple[str, Any]  # the row's id and its cell
 
@@ -93,12 +95,12 @@ def _parts(cells: Iterable[Named]) -> Iterable[tuple[str, str | bytes]]:
 
 
 def _size(part: str | bytes, folder: Path) -> int:
-    """In bytes; -1 for what is not there."""
+    """In bytes; -1 for what is not there, or not in the folder."""
     if isinstance(part, bytes):
         return len(part)
     try:
-        return (folder / part).stat().st_size
-    except (OSError, ValueError):
+        return checked_path(folder, part).stat().st_size
+    except (OSError, SampleError):
         return -1
 
 
@@ -107,7 +109,7 @@ def _digest(part: str | bytes, folder: Path) -> str:
     if isinstance(part, bytes):
         return hashlib.blake2b(part, digest_size=16).hexdigest()
     try:
-        with (folder / part).open("rb") as file:
+        with checked_path(folder, part).open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    except OSError:
+    except (OSError, SampleError):
         return ""

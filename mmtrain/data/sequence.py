@@ -23,6 +23,7 @@ from torch import Tensor
 from mmtrain.data.columns import content_of
 from mmtrain.data.image import key_of
 from mmtrain.data.order import mix
+from mmtrain.data.paths import checked_path
 from mmtrain.data.scale import Statistics, in_short, restore_scale, save_scale, scaled
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
@@ -206,7 +207,7 @@ class SequenceInput:
             return self._from_numpy(io.BytesIO(value))
         if not isinstance(value, str | Path):
             return _from_cell(value)
-        path = folder / value
+        path = checked_path(folder, value)
         suffix = path.suffix.lower()
         if suffix in (".npy", ".npz"):
             with path.open("rb") as file:

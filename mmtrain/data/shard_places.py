@@ -6,6 +6,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from stat import S_ISREG
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
@@ -103,6 +104,8 @@ def place_of(path: str) -> Place:
             stat = Path(path).stat()
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}\n    mend the path or the pattern of the shards") from error
+        if not S_ISREG(stat.st_mode):  # to open a pipe would wait for ever
+            raise ConfigError(f"{path} is no regular file\n    fix the pattern of the shards")
         return Place(path, stat.st_size, str(stat.st_mtime_ns))
     system, inner = _system(path)
     try:

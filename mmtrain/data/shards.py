@@ -19,6 +19,7 @@ import numpy as np
 from mmtrain.data.arrow_digest import digest_of
 from mmtrain.data.order import BlockOrder
 from mmtrain.data.parquet_shard import GroupCache, ParquetShard, index_parquet
+from mmtrain.data.paths import RemoteFolder
 from mmtrain.data.row_digest import NUM_SAMPLED, RowFacts, digest_cells, row_facts, spread
 from mmtrain.data.shard_places import Place, indexed, is_remote, paths_of, place_of, suffix_of
 from mmtrain.data.tables import SPLITS, Tables
@@ -87,6 +88,11 @@ class Indexed(NamedTuple):
     file: Path
     columns: list[str]
     blocks: np.ndarray  # rows of each row group; of a tar, of the whole
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it lies on a server."""
+        return is_remote(self.place.path)
 
 
 class ShardTable:
@@ -256,7 +262,14 @@ def shard_tables(
     }
     order = BlockOrder(splits["train"].block_sizes, window=window) if "train" in splits else None
     names = {split: patterns if isinstance(patterns, str) else ", ".join(patterns) for split, patterns in given.items()}
-    return Tables(splits=splits, names=names, folder=_folder(next(iter(splits.values()))), order=order)
+    files = [Path(shard.place.path) for table in splits.values() for shard in table._shards if not shard.is_remote]
+    return Tables(
+        splits=splits,
+        names=names,
+        folder=_folder(next(iter(splits.values()))),
+        order=order,
+        files=[(file.parent, file) for file in files],
+    )
 
 
 def _indexed(paths: list[str], cache: Path) -> list[Indexed]:
@@ -287,9 +300,9 @@ def _digest_index(file: Path) -> str:
 
 
 def _folder(table: ShardTable) -> Path:
-    """What paths in the rows start from: the folder of the first shard, or where the program runs."""
-    first = table._shards[0].place.path
-    return Path.cwd() if is_remote(first) else Path(first).parent
+    """What paths in the rows start from: the folder of the first shard; of one on a server where the program runs."""
+    first = table._shards[0]
+    return RemoteFolder.cwd() if first.is_remote else Path(first.place.path).parent
 
 
 def _prefixes(paths: Sequence[str]) -> list[str]:

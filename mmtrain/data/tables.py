@@ -1,7 +1,7 @@
 """What a source of data gives: a table a split, and what the paths in them start from; and how tables are read."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -27,9 +27,10 @@ class Tables:
             a dict, `table["column"]` as an iterable of cells, `column_names`, `_fingerprint`. Rows and columns are best
             read by `rows_at` and `cells_of`.
         names: by split, the file or folder that it came from, for messages.
-        folder: what relative paths start from.
+        folder: what relative paths start from, and must stay in; see `data_folder`.
         order: of the training split; None for a permutation of all its rows.
         notes: what a person should know of the folder.
+        files: what the tables were read from that must not lead out of a folder, each with that folder.
     """
 
     splits: Mapping[str, Any]
@@ -37,6 +38,7 @@ class Tables:
     folder: Path
     order: Order | None = None
     notes: Sequence[str] = ()
+    files: Sequence[tuple[Path, Path]] = ()
 
 
 @runtime_checkable
@@ -111,11 +113,28 @@ def undecoded(table: Any) -> Any:
     import datasets
 
     for name, feature in table.features.items():
-        if isinstance(feature, datasets.Image | datasets.Audio | datasets.Video):
-            table = table.cast_column(name, type(feature)(decode=False))
+        left = _undecoded(feature)
+        if left != feature:
+            table = table.cast_column(name, left)
         elif isinstance(feature, datasets.ClassLabel):
             table = _with_names(table, name, feature.names)
     return table
+
+
+def _undecoded(feature: Any) -> Any:
+    """A feature whose files, also those in lists and dicts, `datasets` does not open: it would follow any path."""
+    import datasets
+    import pyarrow as pa
+
+    if isinstance(feature, dict):
+        return {name: _undecoded(part) for name, part in feature.items()}
+    if isinstance(feature, list):
+        return [_undecoded(part) for part in feature]
+    if isinstance(feature, datasets.List | datasets.LargeList):
+        return replace(feature, feature=_undecoded(feature.feature))
+    is_decoded = is_dataclass(feature) and any(part.name == "decode" for part in fields(feature))
+    # not JSON, which names no file
+    return replace(feature, decode=False) if is_decoded and pa.types.is_struct(feature.pa_type) else feature
 
 
 def _with_names(table: Any, column: str, names: list[str]) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mmtrain.data.files import read_folder
+from mmtrain.data.files import tables_of
 from mmtrain.data.splits import Split
 from mmtrain.data.tables import Tables
 from mmtrain.errors import SampleError
@@ -26,21 +26,22 @@ class ThinSource:
         source: as a DataModule takes it.
         split: how a table is cut that stands alone.
         most: rows of a split.
+        confine: as in DataModule.
 
     Attributes:
         num_rows: by split, how many rows there really are; filled when the source is asked.
     """
 
-    def __init__(self, source: Callable[[], Path | Tables], *, split: Split, most: int) -> None:
+    def __init__(self, source: Callable[[], Path | Tables], *, split: Split, most: int, confine: bool = True) -> None:
         self._source = source
         self._split = split
         self._most = most
+        self._confine = confine
         self.num_rows: dict[str, int] = {}
 
     def __call__(self) -> Tables:
         """The tables, without an order of their own."""
-        found = self._source()
-        tables = found if isinstance(found, Tables) else read_folder(found, self._split)
+        tables = tables_of(self._source(), self._split, confine=self._confine)
         self.num_rows = {split: len(table) for split, table in tables.splits.items()}
         splits = {split: thin(table, self._most) for split, table in tables.splits.items()}
         return Tables(splits=splits, names=tables.names, folder=tables.folder)

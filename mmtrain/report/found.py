@@ -71,7 +71,9 @@ def _place(band: Image.Image, left: int, tile: Image.Image) -> None:
 
 def _tile(picture: Path | None, words: str) -> Image.Image:
     """The picture, or words where there is none or it cannot be read any more."""
-    if picture is not None:
+    if picture is not None and not picture.is_file():  # to open a pipe would wait for ever
+        words = f"{picture.name} cannot be read"
+    elif picture is not None:
         try:
             with Image.open(picture) as opened:
                 shown = Image.new("RGBA", opened.size, PAPER)

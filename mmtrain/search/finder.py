@@ -193,13 +193,12 @@ class Finder:
     def _found(self, row: int, score: float, modality: str) -> Found:
         assert self.index is not None
         there = self.index.rows[row]
-        file = there.files.get(modality)
         return Found(
             id=there.id,
             split=there.split,
             score=score,
             modality=modality,
-            file=None if file is None else self.index.folder / file,
+            file=self.index.file(row, modality),
             text=there.text,
         )
 

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mmtrain.data.paths import UnconfinedFolder, data_folder, leads_out
 from mmtrain.errors import ConfigError
 from mmtrain.run_files import current, replacing, replacing_files, write_json, write_json_lines
 
@@ -51,7 +52,7 @@ class SearchIndex:
         vectors: by modality (N, D), float32, unit length.
         owners: by modality (N,), int64, the row of each vector.
         rows: of the data.
-        folder: what paths in the rows start from.
+        folder: what paths in the rows start from, and must stay in, as `data_folder` gives it.
         weights: digest of the towers that made the vectors.
         step: of the checkpoint.
     """
@@ -89,6 +90,22 @@ class SearchIndex:
             best, places = both.gather(1, order), of_both.gather(1, order)
         return [Nearest(owners[p].tolist(), s.tolist()) for p, s in zip(places, best, strict=True)]
 
+    def file(self, row: int, modality: str) -> Path | None:
+        """The file of what a row has of a modality; None where that lies in no file.
+
+        Raises:
+            ConfigError: when it leads out of the folder, as in an index that was changed.
+        """
+        there = self.rows[row]
+        if modality not in there.files:
+            return None
+        if leads_out(self.folder, there.files[modality]):
+            raise ConfigError(
+                f"the index names a file outside of {self.folder} for {there.id}: {there.files[modality]}\n"
+                "    make it again with mode=predict predict.index=DIR"
+            )
+        return self.folder / there.files[modality]
+
     def write(self, folder: Path) -> None:
         """Put it into a folder, in place of an index that lies there.
 
@@ -110,6 +127,7 @@ class SearchIndex:
                 "weights": self.weights,
                 "step": self.step,
                 "folder": str(self.folder.resolve()),
+                "confine": not isinstance(self.folder, UnconfinedFolder),
                 "vectors": {m: list(v.shape) for m, v in self.vectors.items()},
                 "sha256": _digest(part),
             }
@@ -143,7 +161,8 @@ class SearchIndex:
             raise
         except (OSError, LookupError, TypeError, ValueError, RecursionError, SafetensorError) as error:
             raise ConfigError(f"{folder} cannot be read as an index: {error}\n    {make} again") from error
-        return cls(vectors, owners, rows, folder=Path(head.folder), weights=head.weights, step=head.step)
+        place = data_folder(Path(head.folder), confine=head.confine)
+        return cls(vectors, owners, rows, folder=place, weights=head.weights, step=head.step)
 
 
 @dataclass(frozen=True)
@@ -154,6 +173,7 @@ class _Head:
     weights: str
     step: int
     folder: str
+    confine: bool
     vectors: dict[str, list[int]]
     sha256: str
 
@@ -168,6 +188,8 @@ class _Head:
             raise ValueError(f"{HEAD} has more than {_MAX_HEAD} bytes")
         said: Any = json.loads(path.read_text(encoding="utf-8"))
         kinds = {"format": int, "weights": str, "step": int, "folder": str, "vectors": dict, "sha256": str}
+        said.setdefault("confine", True)  # an index of before
+        kinds["confine"] = bool
         for name, kind in kinds.items():
             if type(said[name]) is not kind:
                 raise ValueError(f"{name} in {HEAD} is no {kind.__name__}")

@@ -1,5 +1,6 @@
 """Class folders, a lone table and what `datasets` saved: every usual place gives tables."""
 
+import json
 from pathlib import Path
 
 import datasets
@@ -7,6 +8,8 @@ import pytest
 
 from mmtrain.data.files import read_folder
 from mmtrain.data.folders import read_class_folders
+from mmtrain.data.heads import heads_of
+from mmtrain.data.paths import UnconfinedFolder
 from mmtrain.errors import ConfigError
 from tests.data.parts import WHOLE, draw_pictures
 
@@ -81,3 +84,53 @@ def test_a_saved_set_that_is_broken_is_named(tmp_path: Path) -> None:
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train"]}')
     with pytest.raises(ConfigError, match="cannot be read as a saved data set"):
         read_folder(tmp_path, WHOLE)
+
+
+# ------------------------------------------------------------- links that lead out
+
+
+def refused(root: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read_folder(root, WHOLE)
+    assert str(caught.value).endswith("\n    move it into the folder, or allow it with data.confine=false")
+    assert read_folder(UnconfinedFolder(root), WHOLE).splits
+    return str(caught.value).splitlines()[0]
+
+
+@pytest.mark.parametrize("place", ["dog", "train/dog", "train"])
+def test_a_class_folder_that_is_a_link_out_is_refused(place: str, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    classes(root, "train/cat", "val/cat") if "train" in place else classes(root, "cat")
+    classes(tmp_path / "out", "dog", "dog/dog")
+    (root / "train").rename(tmp_path / "was") if place == "train" else None
+    (root / place).symlink_to(tmp_path / "out" / "dog")
+    assert refused(root) == f"{root / place} leads to {tmp_path}/out/dog, which is outside of the data folder {root}"
+
+
+def test_the_folder_itself_and_what_is_linked_inside_it_may_be_links(tmp_path: Path) -> None:
+    classes(tmp_path / "real", "cat", "store/dog")
+    (tmp_path / "real" / "dog").symlink_to("store/dog")
+    (tmp_path / "root").symlink_to("real")
+    tables = read_folder(tmp_path / "root", WHOLE)
+    assert {row["label"] for table in tables.splits.values() for row in table} == {"cat", "dog", "store"}
+
+
+def test_a_table_that_is_a_link_out_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "secret.csv").write_text("the first line\nof a secret\n")
+    (tmp_path / "root" / "train.csv").symlink_to("../secret.csv")
+    said = refused(tmp_path / "root")
+    assert said.startswith(f"{tmp_path}/root/train.csv leads to {tmp_path}/secret.csv") and "first line" not in said
+    assert heads_of(UnconfinedFolder(tmp_path / "root"), WHOLE) is not None
+    with pytest.raises(ConfigError, match="which is outside"):
+        heads_of(tmp_path / "root", WHOLE)
+
+
+def test_a_saved_set_whose_files_lie_elsewhere_is_refused(tmp_path: Path) -> None:
+    saved = datasets.Dataset.from_dict({"caption": [str(n) for n in range(10)]})
+    saved.save_to_disk(tmp_path / "out")
+    saved.save_to_disk(tmp_path / "root")
+    state = tmp_path / "root" / "state.json"
+    name = f"../out/{json.loads(state.read_text())['_data_files'][0]['filename']}"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"_data_files": [{"filename": name}]}))
+    assert "which is outside of the data folder" in refused(tmp_path / "root")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from mmtrain.data.hub import _explained, hub_tables
@@ -108,3 +109,31 @@ def test_the_rows_are_those_of_the_files(tmp_path: Path) -> None:
     rows = [{"id": f"r{n}", "caption": f"c{n}"} for n in range(6)]
     write_rows(tmp_path / "test.jsonl", rows)
     assert [json.loads(json.dumps(row)) for row in read(tmp_path).splits["test"]] == rows
+
+
+@pytest.mark.parametrize("named", ["../out/secret.csv", "{out}/secret.csv", "file://{out}/secret.csv", "link.csv"])
+def test_a_readme_takes_no_table_from_elsewhere(named: str, tmp_path: Path) -> None:
+    root, out = tmp_path / "root", tmp_path / "out"
+    for folder in (root, out):
+        folder.mkdir()
+    (out / "secret.csv").write_text("caption\n" + "a secret\n" * 10)
+    (root / "link.csv").symlink_to(out / "secret.csv")
+    (root / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: default\n  data_files: {named.format(out=out)}\n---\n"
+    )
+    said = refused(root)
+    assert f"which is outside of the data folder {root}" in said and "data.confine=false" in said
+    found = hub_tables(name=str(root), config=None, revision=None, split=split(), confine=False)
+    assert found.splits["train"][0]["caption"] == "a secret"
+
+
+def test_lists_of_pictures_are_left_as_files_too(tmp_path: Path) -> None:
+    pictures = draw_pictures(tmp_path, 2)
+    (tmp_path / "set").mkdir()
+    features = datasets.Features({"images": datasets.List(datasets.Image()), "more": {"one": datasets.Image()}})
+    cells = [str(tmp_path / name) for name in pictures]
+    rows = {"images": [cells] * 5, "more": [{"one": cells[0]}] * 5}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "set" / "train.parquet")
+    row = read(tmp_path / "set").splits["train"][0]
+    assert [set(picture) for picture in row["images"]] == [{"bytes", "path"}] * 2
+    assert set(row["more"]["one"]) == {"bytes", "path"}

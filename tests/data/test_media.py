@@ -107,3 +107,46 @@ def test_a_picture_that_is_too_large_is_not_decoded() -> None:
     Image.fromarray(np.zeros((1000, 2000, 3), np.uint8)).save(file, "PNG")
     with pytest.raises(SampleError, match="far more than max_pixels = 100"):
         probe(file.getvalue(), max_pixels=100)
+
+
+PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.2,\n{}\n#EXT-X-ENDLIST\n"
+CONCAT = "ffconcat version 1.0\nfile '{}'\n"
+DASH = (
+    '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"'
+    ' mediaPresentationDuration="PT1S" profiles="urn:mpeg:dash:profile:isoff-on-demand:2011"><Period>'
+    '<AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1000" width="64" height="48">'
+    "<BaseURL>{}</BaseURL></Representation></AdaptationSet></Period></MPD>"
+)
+
+
+@pytest.mark.parametrize("kind", ["m3u8", "ffconcat", "mpd"])
+@pytest.mark.parametrize("named", ["a.ts", "../out/a.ts", "{out}/a.ts", "file://{out}/a.ts", "link.ts"])
+def test_a_playlist_opens_nothing(
+    kind: str, named: str, film_elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = film_elsewhere.parent
+    monkeypatch.chdir(out)  # as a cell of bytes, it would start from where the program runs
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "out").symlink_to(out)
+    (root / "link.ts").symlink_to(film_elsewhere)
+    text = {"m3u8": PLAYLIST, "ffconcat": CONCAT, "mpd": DASH}[kind].format(named.format(out=out))
+    (root / f"a.{kind}").write_text(text)
+    (root / "b.mp4").write_text(text)
+    for source in (root / f"a.{kind}", root / "b.mp4", text.encode()):
+        with pytest.raises(SampleError, match="is damaged, cut short, or neither sound nor film"):
+            probe(source)
+
+
+@pytest.fixture(scope="module")
+def film_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_film(tmp_path_factory.mktemp("out") / "a.ts", 30)
+
+
+@pytest.mark.parametrize("name", ["a%d.png", "a%03d.png", "a%*.png"])
+def test_a_name_is_no_pattern_of_other_names(name: str, tmp_path: Path) -> None:
+    """FFmpeg reads a1.png, a2.png ... in place of a%d.png; these could be links out of the folder."""
+    for other in ("a1.png", "a001.png", "ab.png"):
+        Image.new("RGB", (32, 16)).save(tmp_path / other)
+    Image.new("RGB", (16, 8)).save(tmp_path / name)
+    assert (probe(tmp_path / name).width, probe(tmp_path / name).frames) == (16, 1)

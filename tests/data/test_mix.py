@@ -15,11 +15,12 @@ from mmtrain.data.dataset import EvalSplit, TrainSplit
 from mmtrain.data.files import existing_folder
 from mmtrain.data.mix import MixOrder, Part, mix_tables, shares_of
 from mmtrain.data.order import BlockOrder, KeyedOrder
+from mmtrain.data.paths import UnconfinedFolder
 from mmtrain.data.row_digest import digest_rows
 from mmtrain.data.shards import shard_tables
 from mmtrain.data.splits import Split
 from mmtrain.data.tables import Tables
-from mmtrain.errors import ConfigError
+from mmtrain.errors import ConfigError, SampleError
 from tests.data.parts import draw_pictures, fitted_label, fitted_text_input, image_input, write_rows
 from tests.data.test_shards import write_tar
 
@@ -324,3 +325,30 @@ def test_parts_are_written_on_the_command_line(folders: Path) -> None:
     tables = instantiate(cfg.data.source, _convert_="all")()
     assert shares(tables) == [10, 30]
     assert dict(tables.splits["train"][7]) == {"id": "b/r1", "image": "b/1.png", "text": "b 1", "label": "b1"}
+
+
+# ------------------------------------------------------- paths that lead out of a part
+
+
+def test_a_path_stays_in_the_folder_of_its_part(folders: Path) -> None:
+    (folders / "a" / "out.png").symlink_to(folders / "b" / "0.png")
+    write_rows(folders / "a" / "train.jsonl", [{"image": name, "text": "x"} for name in ("0.png", "out.png")])
+    tables, reader = mixed(two(folders)), image_input(max_pixels=10**6)
+    cells = [tables.splits["train"][row]["image"] for row in range(2)]
+    assert cells == ["a/0.png", "a/out.png"]
+    reader.open(cells[0], tables.folder)
+    for folder in (tables.folder, UnconfinedFolder(tables.folder)):
+        with pytest.raises(SampleError, match=rf"the data folder {folders}/a; set data\.parts\.a\.confine=false"):
+            reader.open(cells[1], folder)
+    open_part = two(folders) | {"a": part(folders / "a", confine=False)}
+    tables = mixed(open_part)
+    reader.open(tables.splits["train"][1]["image"], folders)  # its part may, whatever the mixture may
+    assert isinstance(tables.folder, UnconfinedFolder), "an index of it may name files elsewhere"
+
+
+def test_what_leads_out_of_a_part_names_the_key_of_the_part(folders: Path) -> None:
+    write_rows(folders / "a" / "train.jsonl", [{"image": "../b/0.png", "text": "x"}])
+    assert "allow it with data.parts.a.confine=false" in refused(two(folders))
+    (folders / "a" / "train.jsonl").unlink()
+    (folders / "a" / "train.jsonl").symlink_to(folders / "b" / "train.jsonl")
+    assert "allow it with data.parts.a.confine=false" in refused(two(folders))

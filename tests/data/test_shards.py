@@ -3,6 +3,7 @@
 import io
 import json
 import multiprocessing
+import os
 import pickle
 import re
 import shutil
@@ -21,13 +22,15 @@ import pytest
 
 from mmtrain.data import shard_places, shards
 from mmtrain.data.dataset import EvalSplit, TrainSplit
+from mmtrain.data.files import tables_of
 from mmtrain.data.order import BlockOrder
+from mmtrain.data.paths import checked_path
 from mmtrain.data.row_digest import digest_rows
 from mmtrain.data.shards import ShardTable, shard_tables
 from mmtrain.data.tables import Tables
 from mmtrain.data.tar_shard import TarShard
 from mmtrain.errors import ConfigError, SampleError
-from tests.data.parts import draw_pictures, fitted_text_input, image_input
+from tests.data.parts import WHOLE, draw_pictures, fitted_text_input, image_input
 
 Content = str | bytes | dict[str, Any]
 
@@ -557,3 +560,29 @@ def test_of_remote_shards_the_first_rows_are_read(tmp_path: Path, cache: Path, s
     calm = digest_rows(table, COMPARED, media=MEDIA, folder=Path())
     assert set(calm["columns"]) == {"id", "caption", "label"} and table._rows_compared() == list(range(8))
     assert sum(size for _, size in handler.requests) < 5 * 100_000, "no picture was needed"
+def test_a_shard_that_is_a_link_out_of_its_folder_is_refused(tmp_path: Path, cache: Path) -> None:
+    write_tar(tmp_path / "out" / "a.tar", {"0.txt": "near"})
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "a.tar").symlink_to("../out/a.tar")
+    found = read(cache, str(tmp_path / "root" / "*.tar"))
+    with pytest.raises(ConfigError, match=r"root/a\.tar leads to .*/out/a\.tar, which is outside of the data folder"):
+        tables_of(found, WHOLE, confine=True)
+    assert len(tables_of(found, WHOLE, confine=False).splits["train"]) == 1
+    tables_of(read(cache, str(tmp_path / "out" / "*.tar")), WHOLE, confine=True)
+
+
+def test_a_pipe_is_no_shard(tmp_path: Path, cache: Path) -> None:
+    os.mkfifo(tmp_path / "a.tar")
+    assert "is no regular file" in refused(cache, str(tmp_path / "*.tar"))
+
+
+def test_shards_on_a_server_read_no_file_of_this_machine(
+    tmp_path: Path, cache: Path, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.txt").touch()
+    write_tar(tmp_path / "far" / "a.tar", {"0.json": '{"jpg": "secret.txt"}'})
+    found = tables_of(read(cache, f"{server[0]}/a.tar"), WHOLE, confine=True)
+    assert found.folder == tmp_path
+    with pytest.raises(SampleError, match="its shard is on a server"):
+        checked_path(found.folder, found.splits["train"][0]["jpg"])

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pytest
 
 from mmtrain.data.order import KeyedOrder
 from mmtrain.data.tables import Tables
 from mmtrain.data.thin import ThinSource, thin
-from mmtrain.errors import SampleError
+from mmtrain.errors import ConfigError, SampleError
 from tests.data.parts import WHOLE, write_rows
 
 
@@ -58,3 +59,8 @@ def test_a_source_of_tables_or_of_a_folder_is_thinned_and_says_how_many_there_we
     source = ThinSource(lambda: tmp_path, split=WHOLE, most=3)
     assert list(ids(source().splits["train"])) == ["0", "2", "4"]
     assert source.num_rows == {"train": 7}
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "train.jsonl").symlink_to(tmp_path / "train.jsonl")
+    with pytest.raises(ConfigError, match="which is outside of the data folder"):
+        ThinSource(lambda: tmp_path / "root", split=WHOLE, most=3)()
+    assert len(ThinSource(lambda: tmp_path / "root", split=WHOLE, most=3, confine=False)().splits["train"]) == 3

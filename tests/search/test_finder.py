@@ -11,6 +11,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from mmtrain.build import compose
+from mmtrain.data.paths import UnconfinedFolder
 from mmtrain.errors import ConfigError
 from mmtrain.search.finder import Finder, kind_of_file
 from mmtrain.search.index import CHUNK, Row, SearchIndex, first_of_each
@@ -261,3 +262,17 @@ def test_search_wants_a_query(done: Path) -> None:
         "search.query is not set",
         "search.k = 0 is not a number of items",
     ]
+
+
+def test_an_index_names_no_file_outside_of_its_folder(tmp_path: Path) -> None:
+    vectors = torch.nn.functional.normalize(torch.eye(2))
+    rows = [Row("a", "test", None, {"image": "a.png"}), Row("b", "test", "words", {"image": "../b.png"})]
+    for folder in (tmp_path / "data", UnconfinedFolder(tmp_path / "data")):
+        SearchIndex({"image": vectors}, {"image": torch.arange(2)}, rows, folder, "w", 3).write(tmp_path / "index")
+        index = SearchIndex.read(tmp_path / "index")
+        assert index.file(0, "image") == tmp_path / "data" / "a.png" and index.file(0, "audio") is None
+        if isinstance(folder, UnconfinedFolder):
+            assert index.file(1, "image") == tmp_path / "data" / "../b.png"
+        else:
+            with pytest.raises(ConfigError, match=r"names a file outside of .*/data for b: \.\./b\.png"):
+                index.file(1, "image")

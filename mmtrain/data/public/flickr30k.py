@@ -1,6 +1,7 @@
 """Flickr30k (10.1162/tacl_a_00166): 31,783 pictures with five captions each, by Karpathy's split where it is there."""
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def flickr30k(*, root: str | Path, split: Split) -> Tables:
     if not by_picture:
         raise no_rows(str(captions), "whole")
     table = table_of([_row(folder, name, found) for name, found in by_picture.items()])
-    return cut(table, str(captions), layout.root, split)
+    return replace(cut(table, str(captions), layout.root, split), files=layout.files)
 
 
 def _pictures(layout: Layout) -> str:

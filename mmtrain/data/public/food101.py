@@ -38,6 +38,7 @@ def food101(*, root: str | Path, val: float) -> Tables:
         splits={**parts, **{s: t for s, t in whole.splits.items() if s == "test"}},
         names={**whole.names, "val": str(files["train"])},
         folder=layout.root,
+        files=layout.files,
     )
 
 

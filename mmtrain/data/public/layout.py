@@ -25,13 +25,16 @@ class Layout:
     def __init__(self, root: str | Path, *, looks: str) -> None:
         self.root = Path(root).expanduser()
         self.looks = looks
+        self._found: list[Path] = []  # that the tables are made of
         if not self.root.is_dir():
             what = "is a file, not a folder" if self.root.exists() else "does not exist"
             raise ConfigError(f"data.root = {self.root} {what}\n    set data.root to a folder with {looks}")
 
     def find(self, *names: str) -> Path | None:
         """The first of these files or folders that is there; names are relative to the root."""
-        return next((self.root / name for name in names if (self.root / name).exists()), None)
+        found = next((p for name in names if (p := self.root / name).is_file() or p.is_dir()), None)
+        self._found += [] if found is None else [found]
+        return found
 
     def need(self, *names: str) -> Path:
         """The first of these files or folders that is there.
@@ -91,7 +94,13 @@ class Layout:
         if not splits:
             files = ", ".join(str(path) for path in dict.fromkeys(names.values()))
             raise ConfigError(f"{files} has no rows\n    download it again; the folder should hold {self.looks}")
-        return Tables(splits=splits, names={split: str(names[split]) for split in splits}, folder=self.root)
+        shown = {split: str(names[split]) for split in splits}
+        return Tables(splits=splits, names=shown, folder=self.root, files=self.files)
+
+    @property
+    def files(self) -> list[tuple[Path, Path]]:
+        """Files and folders that were found, each with the folder that it must not lead out of: the root."""
+        return [(self.root, path) for path in self._found]
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> Any:

@@ -10,6 +10,7 @@ from mmtrain.build import build_data, compose
 from mmtrain.checks import faults_of
 from mmtrain.command import config_dir
 from mmtrain.data import public
+from mmtrain.errors import ConfigError
 from tests.data.public.parts import picture, write
 
 OWN = sorted(path.stem for path in Path(inspect.getfile(public)).parent.glob("*.py"))
@@ -25,6 +26,24 @@ def test_it_composes_and_is_built(name: str, tmp_path: Path) -> None:
     assert build_data(cfg).tables == {}
     [fault] = faults_of(config_dir(), None, [f"data={name}"], multirun=False)
     assert fault.startswith("data.root is not set")
+
+
+@pytest.mark.parametrize("linked", ["meta/train.txt", "images"])
+def test_a_part_of_a_public_set_that_is_a_link_out_is_refused(linked: str, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for number in range(10):
+        picture(root / f"images/waffles/{number}.jpg")
+    for split in ("train", "test"):
+        write(root / f"meta/{split}.txt", "\n".join(f"waffles/{number}" for number in range(10)))
+    (root / linked).rename(tmp_path / "elsewhere")
+    (root / linked).symlink_to(tmp_path / "elsewhere")
+    asked = ["data=food101", f"data.root={root}", "data.batch_size=2", "task=[contrastive]"]
+    with pytest.raises(ConfigError) as caught:
+        build_data(compose(asked)).read(tmp_path / "run", training=True)
+    assert str(caught.value).startswith(f"{root}/{linked} leads to {tmp_path}/elsewhere, which is outside")
+    allowed = build_data(compose([*asked, "data.confine=false"]))
+    allowed.read(tmp_path / "run", training=True)
+    assert "image" in allowed.split("test")[(0, 0)].inputs
 
 
 def test_food101_is_read(tmp_path: Path) -> None:
