@@ -23,7 +23,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.precision import DoublePrecision
-from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim import Optimizer
@@ -35,6 +34,7 @@ from mmtrain.callbacks.progress import Progress
 from mmtrain.composing import CONFIG_NAME, config_dir
 from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
+from mmtrain.ddp_strategy import DDP, meet_by_file
 from mmtrain.duration import duration
 from mmtrain.errors import ConfigError
 from mmtrain.fused import keep_choice, settled
@@ -436,13 +436,16 @@ def build_trainer(
         "use_distributed_sampler": False,
         "enable_model_summary": False,
     }
-    return _trainer({**options, **own})
+    trainer = _trainer({**options, **own})
+    meet_by_file(trainer.strategy)
+    return trainer
 
 
 def _trainer_options(cfg: DictConfig) -> dict[str, Any]:
     options = {str(k): v for k, v in cfg.trainer.items() if k not in OWN_TRAINER_KEYS}
-    if options["strategy"] == "ddp":  # not static_graph: torch's reducer fails on steps of several micro-batches
-        options["strategy"] = DDPStrategy(gradient_as_bucket_view=True)  # else they stand there twice
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if options["strategy"] == "ddp" or (options["strategy"] == "auto" and several and options["accelerator"] != "tpu"):
+        options["strategy"] = DDP()
     if options["strategy"] == SHARDED:  # by FSDP2; Lightning's strategy of that name is the one before it
         options["strategy"] = ShardedStrategy(num_ranks=int(os.environ.get("WORLD_SIZE", "1")))
     own: dict[str, Callable[[], Any]] = {HALF_WEIGHTS: HalfWeights}

@@ -17,6 +17,7 @@ from mmtrain.asked import asked_batch
 from mmtrain.build import build_restored
 from mmtrain.data.kinds import Several
 from mmtrain.errors import ConfigError, SampleError
+from mmtrain.escape import one_line
 from mmtrain.tasks.generation import Generation
 from mmtrain.tasks.language_model import LanguageModel
 from mmtrain.tasks.policy import writer_of
@@ -153,7 +154,7 @@ def chat(cfg: DictConfig, console: Console) -> None:
             try:
                 _show(talk.say(line, media), console)
             except SampleError as error:
-                console.print(f"{error.file} {error.reason}", markup=False, soft_wrap=True)
+                console.print(one_line(f"{error.file} {error.reason}"), markup=False, soft_wrap=True)
             media = {}
 
 

@@ -102,6 +102,12 @@ def newest_checkpoint(run_dir: Path) -> Newest:
     return Newest(max(reversed(steps), key=lambda p: steps[p], default=None), passed_over)
 
 
+def newest_in_words(run_dir: Path) -> str:
+    """Which checkpoint a run that has diverged can go on from."""
+    path = newest_checkpoint(run_dir).path
+    return "no checkpoint was written before" if path is None else f"{path} is the last good checkpoint"
+
+
 def best_checkpoint(run_dir: Path) -> Path:
     """The best checkpoint of a run folder, or its last, or the weights that are left of it.
 

@@ -4,7 +4,6 @@ import importlib
 import os
 import re
 import sys
-import tempfile
 import traceback
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from mmtrain.checks import faults_of, folder_of_run, help_text, with_overrides_of_run
 from mmtrain.composing import CONFIG_NAME, config_dir
 from mmtrain.errors import ConfigError
+from mmtrain.escape import print_escaped
 from mmtrain.instantiate import add_working_folder
+from mmtrain.rank_environment import drop_rank_of_one_process, faults_of_rank
 from mmtrain.run_files import explanation, write_config
 from mmtrain.run_folder import lock_of_run
 from mmtrain.slurm import take_rank
@@ -31,24 +32,29 @@ def main() -> None:
     """`mmtrain` and `python train.py`."""
     # threads that wait for work give their core away: with a loader or another run beside them, spinning costs 5 times
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if note := drop_rank_of_one_process(os.environ):
+        print_escaped(note, stderr=True)
     take_rank(os.environ)
+    if faults := faults_of_rank(os.environ):
+        print_escaped("\n".join(faults), stderr=True)
+        sys.exit(2)
     parser = get_args_parser()
     if dashed := with_dashes(sys.argv[1:], [flag for action in parser._actions for flag in action.option_strings]):
-        print("\n".join(dashed), file=sys.stderr)
+        print_escaped("\n".join(dashed), stderr=True)
         sys.exit(2)
     args = parser.parse_intermixed_args()
     add_working_folder(folder_of_run(args.overrides))
     flags = [word for word in sys.argv[1:] if word not in args.overrides]
     sys.argv[1:] = [*args.overrides, *flags]  # Hydra's own reading of them stops at a flag between overrides
     if args.help and args.config_name is None:
-        print(help_text(config_dir(), args.config_dir))
+        print_escaped(help_text(config_dir(), args.config_dir))
         return
     is_job = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
     if args.config_name is None and is_job:
         overrides, faults = with_overrides_of_run([spelled(o) for o in args.overrides], args.config_dir)
         faults = faults or faults_of(config_dir(), args.config_dir, overrides, multirun=args.multirun)
         if faults:
-            print("\n".join(faults), file=sys.stderr)
+            print_escaped("\n".join(faults), stderr=True)
             sys.exit(2)
         sys.argv[1:] = [*overrides, *flags]
     jobs: list[Job] = []
@@ -128,15 +134,12 @@ class Job:
             try:
                 job.status = job.run() if job.sweep_dir is None else job.run_of_sweep()
             except ConfigError as error:
-                print(error, file=sys.stderr)
+                print_escaped(error, stderr=True)
                 job.status = 2
             except Exception as error:  # noqa: BLE001 - the other runs of a sweep go on; the status says it
                 told = explanation(error, f"run_dir={job.run_dir}")
-                if told is None:
-                    traceback.print_exc()
-                else:
-                    print(told, file=sys.stderr)
-                    job.status = 2
+                print_escaped(told or traceback.format_exc(), stderr=True)
+                job.status = 1 if told is None else 2
 
         return task
 
@@ -148,14 +151,14 @@ class Job:
         said = f"run {folder.name}: {' '.join(self.overrides)}"
         with held(folder) as free:
             if not free:
-                print(f"{said}\n    another process has it", flush=True)
+                print_escaped(f"{said}\n    another process has it")
                 return 0
             try:
                 reason = passed_over(folder, self.overrides, goes_on=self.cfg.resume == "auto")
             except ValueError as error:
-                print(error, file=sys.stderr, flush=True)
+                print_escaped(error, stderr=True)
                 return 2
-            print(said if reason is None else f"{said}\n    {reason}", flush=True)
+            print_escaped(said if reason is None else f"{said}\n    {reason}")
             if reason is not None:
                 return 0
             asked.write(folder)
@@ -172,7 +175,7 @@ class Job:
             with lock_of_run(self.cfg):
                 return self._run()
         except ConfigError as error:  # of the lock: what is wrong with the run itself has been reported
-            print(error, file=sys.stderr, flush=True)
+            print_escaped(error, stderr=True)
             return 2
 
     def _run(self) -> int:
@@ -184,10 +187,10 @@ class Job:
         devices = self.cfg.trainer.devices
         alone = self.cfg.mode in ("plan", "search", "chat") or self.cfg.predict.index is not None
         if isinstance(devices, int) and devices > 1 and not alone and "LOCAL_RANK" not in os.environ:
-            from mmtrain.launch import launch
+            from mmtrain.launch import launch, private_folder
 
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "config.yaml"
+            with private_folder() as folder:
+                path = folder / "config.yaml"
                 write_config(path, self.cfg)
                 return launch(path, devices)
         return importlib.import_module("mmtrain.run").run(self.cfg)

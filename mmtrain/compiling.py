@@ -10,7 +10,6 @@ its own weights, and hooks (those of FSDP2 among them) stay outside of the graph
 
 import functools
 import os
-import sys
 import types
 from collections.abc import Callable
 from typing import Any, cast
@@ -19,6 +18,7 @@ import torch
 from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed, FailOnRecompileLimitHit, TorchDynamoException
 
+from mmtrain.escape import print_escaped
 from mmtrain.model import MultimodalModel
 from mmtrain.sharding import blocks_of
 
@@ -61,7 +61,7 @@ def regions_of(model: MultimodalModel) -> dict[str, list[nn.Module]]:
 def say(line: str) -> None:
     """One process of each machine does, because a machine may lack a compiler."""
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-        print(line, file=sys.stderr, flush=True)
+        print_escaped(line, stderr=True)
 
 
 class _Region:

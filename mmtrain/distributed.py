@@ -1,5 +1,9 @@
-"""The few collectives that losses and steps need. Without a process group each is the identity."""
+"""The few collectives that losses and steps need. Without a process group each is the identity.
 
+Objects are sent as JSON and never as pickles: a rank that is not what it says could run code on the others by a pickle.
+"""
+
+import json
 import os
 from typing import Any
 
@@ -20,7 +24,10 @@ def rank() -> int:
 
 
 def is_main() -> bool:
-    """Whether this process speaks and writes for all; known before there is a process group."""
+    """Whether this process speaks and writes for all; known before there is a process group.
+
+    The command has dropped a RANK that does not count (`mmtrain.rank_environment`).
+    """
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -115,9 +122,38 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def gather_objects(mine: Any) -> list[Any]:
-    """What every rank has, in rank order; for what is small and rare, because it is pickled."""
+    """What every rank has, in rank order: plain numbers, strings, lists and dicts, as JSON gives them back.
+
+    Raises:
+        TypeError: for what JSON does not have.
+    """
     if world_size() == 1:
         return [mine]
-    found: list[Any] = [None] * world_size()
-    dist.all_gather_object(found, mine)
-    return found
+    data = _as_bytes(mine)
+    sizes = gather(torch.tensor([len(data)], device=data.device)).tolist()
+    padded = torch.zeros(max(sizes), dtype=torch.uint8, device=data.device)
+    padded[: len(data)] = data
+    return [_from_bytes(row[:size]) for row, size in zip(gather(padded[None]), sizes, strict=True)]
+
+
+def broadcast_object(value: Any, src: int = 0) -> Any:
+    """What the rank `src` has, on every rank, as `gather_objects`; a path comes as a string."""
+    if world_size() == 1:
+        return value
+    data = _as_bytes(value if rank() == src else None)
+    size = torch.tensor([len(data)], device=data.device)
+    dist.broadcast(size, src)
+    if rank() != src:
+        data = torch.empty(int(size), dtype=torch.uint8, device=data.device)
+    dist.broadcast(data, src)
+    return _from_bytes(data)
+
+
+def _as_bytes(value: Any) -> Tensor:
+    """JSON, on the device of the group's backend."""
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    return torch.frombuffer(bytearray(json.dumps(value, default=os.fspath).encode()), dtype=torch.uint8).to(device)
+
+
+def _from_bytes(data: Tensor) -> Any:
+    return json.loads(data.cpu().numpy().tobytes())

@@ -1,15 +1,19 @@
-"""Faults of the machine that a person can do something about: a killed worker, memory or a disk that is full.
+"""Errors of the machine and of libraries that a person can do something about, in words without a traceback.
 
-An exit status of 2 says that the disk or a permission must be fixed first, 1 that the program or its machine failed.
+They are a killed worker, memory or a disk that is full, weights that have diverged, and settings or names that a
+library refuses only when it meets them.
 """
 
+import difflib
 import re
 import traceback
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from mmtrain.checkpoints import newest_in_words
 from mmtrain.distributed import rank, world_size
 from mmtrain.run_files import explanation, optional_json
 from mmtrain.sizes import readable
@@ -21,6 +25,28 @@ PEER_GONE = re.compile(
 SHARED_MEMORY = re.compile(r"shared memory|/torch_\d|/dev/shm")
 
 
+# Libraries that check what the user has set; a ValueError of torch is rather a fault of the program.
+CHECKING = (
+    "pytorch_lightning",
+    "lightning_fabric",
+    "wandb",
+    "huggingface_hub",
+    "transformers",
+    "datasets",
+    "tokenizers",
+)
+
+
+def exit_status(error: BaseException) -> int:
+    """Of what is explained: 1 for a process of the run that was killed; 2 for configuration, data and machine."""
+    is_gone = isinstance(error, EOFError | ConnectionError) and _is_from_worker(error)
+    return 1 if is_gone or "DataLoader worker" in str(error) or PEER_GONE.search(str(error)) else 2
+
+
+NO_MEMORY = "can't allocate memory"  # torch, of a tensor on the CPU
+NO_GPU = re.compile("no NVIDIA driver|NVIDIA driver on your system is too old|not compiled with CUDA|No CUDA GPUs")
+
+
 def explained(error: BaseException, cfg: DictConfig) -> str | None:
     """What happened and the mend; None for what is a fault of the program.
 
@@ -28,11 +54,25 @@ def explained(error: BaseException, cfg: DictConfig) -> str | None:
         error: what ended the run.
         cfg: its configuration.
     """
+    explanations = (_of_memory, _of_files, _of_processes, _of_numbers, _of_settings)
+    return next((said for explain in explanations if (said := explain(error, cfg)) is not None), None)
+
+
+def _of_memory(error: BaseException, cfg: DictConfig) -> str | None:
     if isinstance(error, torch.OutOfMemoryError):
         return _out_of_memory(str(error), cfg)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY in str(error)):
+        return _no_memory(str(error), cfg)
+    return None
+
+
+def _of_files(error: BaseException, cfg: DictConfig) -> str | None:
+    of_files = explanation(error, f"run_dir={cfg.run_dir}")
+    return of_files and (_of_shared_memory(error) or of_files)
+
+
+def _of_processes(error: BaseException, cfg: DictConfig) -> str | None:
     text = str(error)
-    if (of_files := explanation(error, f"run_dir={cfg.run_dir}")) is not None:
-        return _of_shared_memory(error) or of_files
     if isinstance(error, RuntimeError) and "DataLoader worker" in text:
         return _worker_gone(f"{text} {error.__cause__ or ''}", cfg)  # torch says the signal in one of the two
     if isinstance(error, EOFError | ConnectionError) and _is_from_worker(error):  # it was just handing a batch over
@@ -45,9 +85,61 @@ def explained(error: BaseException, cfg: DictConfig) -> str | None:
     return None
 
 
-def status_of(error: BaseException) -> int:
-    """The exit status: 2 when a disk or a permission is at fault, 1 for the program, its memory and its processes."""
-    return 1 if explanation(error, "") is None else 2
+def _of_numbers(error: BaseException, cfg: DictConfig) -> str | None:
+    if isinstance(error, FloatingPointError):
+        return _not_finite(error, cfg)
+    if isinstance(error, RuntimeError) and "returned nan values in its" in str(error):
+        return (
+            f"trainer.detect_anomaly=true: {error} The warning above shows the place in the forward pass.\n"
+            "    fix: a lower optimizer.lr or trainer.gradient_clip_val"
+        )
+    return None
+
+
+def _of_settings(error: BaseException, cfg: DictConfig) -> str | None:
+    text = str(error)
+    if isinstance(error, RuntimeError | AssertionError) and NO_GPU.search(text):
+        return f"trainer.accelerator={cfg.trainer.accelerator}: {text.splitlines()[0]}\n    fix: trainer=cpu"
+    if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in text:
+        what = text.partition(",")[0]
+        return f"trainer.deterministic={cfg.trainer.deterministic}: {what}\n    fix: trainer.deterministic=warn"
+    if isinstance(error, MisconfigurationException) and "could not find the monitored key" in text:
+        return _unknown_monitor(text)
+    return _refused(error)
+
+
+def _not_finite(error: FloatingPointError, cfg: DictConfig) -> str:
+    """A metric that met NaN or infinity: it does not score, and the run ends."""
+    if cfg.mode != "fit":
+        return (
+            f"{error}\n    fix: take another checkpoint of the run with resume=PATH, or train again with a lower"
+            " optimizer.lr or trainer.gradient_clip_val=1"
+        )
+    return (
+        f"training stopped: {error}\n    {newest_in_words(Path(cfg.run_dir))}\n"
+        "    fix: go on with resume=auto and a lower optimizer.lr or trainer.gradient_clip_val"
+        " ('resume.allow=[optimizer.lr,trainer.gradient_clip_val]'); or begin again in another run_dir"
+    )
+
+
+def _unknown_monitor(text: str) -> str:
+    wanted, *names = re.findall(r"'([^']+)'", text)
+    names = [name for name in names if name.startswith("val/")]
+    near = difflib.get_close_matches(wanted, names, n=1)
+    fix = f"monitor={near[0]}" if near else "monitor=null, for the metric of the first task"
+    return f"monitor={wanted}: validation gives no such metric; it gives {', '.join(names)}\n    fix: {fix}"
+
+
+def _refused(error: BaseException) -> str | None:
+    """What a library says of a setting or a name; None for another error, and for one of another place."""
+    frames = traceback.extract_tb(error.__traceback__)
+    parts = Path(frames[-1].filename).parts if frames else ()
+    library = next((name for name in CHECKING if name in parts), None)
+    is_refusal = isinstance(error, ValueError | MisconfigurationException | ImportError | OSError)
+    is_of_callback = isinstance(error, RuntimeError) and "callbacks" in parts  # early stopping without its metric
+    if library is None or not (is_refusal or is_of_callback):
+        return None
+    return f"{library}: {' '.join(str(error).split())}\n    fix: change the key that it names"
 
 
 def _of_shared_memory(error: BaseException) -> str | None:
@@ -87,6 +179,16 @@ def _planned(cfg: DictConfig) -> str:
     except (LookupError, TypeError, AttributeError):  # damaged: what happened is still worth telling
         return ""
     return f"\n    the plan said {kinds}" + (f"; data.batch_size={largest} at most" if largest else "")
+
+
+def _no_memory(text: str, cfg: DictConfig) -> str:
+    tried = re.search(r"you tried to allocate (\d+) bytes", text)
+    figures = f": {readable(int(tried[1]))} were asked for at once" if tried else ""
+    return (
+        f"this machine is out of memory{figures}\n    fix: a lower data.batch_size (now {cfg.data.batch_size}),"
+        f" data.eval_batch_size (now {cfg.data.eval_batch_size}) or data.num_workers (now {cfg.data.num_workers}),"
+        " or a smaller model"
+    )
 
 
 def _out_of_memory(text: str, cfg: DictConfig) -> str:

@@ -133,7 +133,7 @@ class LitModel(LightningModule):
         waiting = self._waiting()
         wait_for = [p for encoder in waiting for p in encoder.parameters() if p.requires_grad]
         look = self._look_at(window, counts, waiting)
-        before = deepcopy(self.balance.state()), Statistics(self.model)
+        before = deepcopy([b.state() for b in self._balances()]), Statistics(self.model)
         weights = [w * t.weight for w, t in zip(self.balance.weights(look).tolist(), self.tasks.values(), strict=True)]
         means = torch.zeros(len(self.tasks), device=self.device)
         for number in range(len(window)):
@@ -208,15 +208,22 @@ class LitModel(LightningModule):
             cause = Cause(4, f"the weight that the balance gives {bad[0]}", [id for b in window for id in b.ids if id])
         else:
             cause = explain(self.model, window, losses)
-        causes: list[Cause] = gather_objects(cause)
+        causes = [Cause(*each) for each in gather_objects(cause)]
         first = min(causes, key=lambda cause: cause.place)
         ids = [id for cause in causes if cause.place == first.place for id in cause.ids]
         self._skipped_in_row += 1
         return Skipped(self.global_step + 1, losses, float(norm), first.first, ids, self._skipped_in_row)
 
-    def _drop_step(self, optimizer: LightningOptimizer, balance: dict[str, Any], statistics: Statistics) -> None:
+    def _balances(self) -> list[Balance | ModalityBalance]:
+        """Those that keep something from one step to the next."""
+        return [self.balance, *([] if self.modality_balance is None else [self.modality_balance])]
+
+    def _drop_step(
+        self, optimizer: LightningOptimizer, states: Sequence[dict[str, Any]], statistics: Statistics
+    ) -> None:
         """Count the step, and leave everything as it was before."""
-        self.balance.restore(balance)
+        for balance, state in zip(self._balances(), states, strict=True):
+            balance.restore(state)
         statistics.restore()
         for task in self.tasks.values():
             if isinstance(task, Remembers):

@@ -157,6 +157,18 @@ def rule_precision(run: Composed) -> Iterator[str]:
         )
 
 
+def rule_sync_batchnorm(run: Composed) -> Iterator[str]:
+    """Batch norms are synchronized between GPUs only."""
+    accelerator = run.get("trainer.accelerator")
+    is_cpu = accelerator == "cpu" or (accelerator == "auto" and lacks_gpu())
+    has_ranks = len(_devices(run)) > 1 or run.get("trainer.strategy") != "auto" or _is_rank()
+    if _is_here(run) and run.get("trainer.sync_batchnorm") and is_cpu and has_ranks:
+        yield (
+            "trainer.sync_batchnorm=true: torch synchronizes batch norms between GPUs only, and this run has CPUs"
+            f" ({run.where('trainer.sync_batchnorm', 'trainer.accelerator')})\n    set trainer.sync_batchnorm=false"
+        )
+
+
 def rule_run_dir(run: Composed) -> Iterator[str]:
     """The run folder can be written, and its disk has room."""
     name = str(run.get("run_dir") or "").strip()

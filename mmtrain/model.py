@@ -12,7 +12,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from mmtrain.distributed import rank, world_size
+from mmtrain.errors import ConfigError
 from mmtrain.layers.attention import AttentionMaps
+from mmtrain.layers.batch_norm import use_running_stats_for_single_values
 from mmtrain.tasks.task import Task
 from mmtrain.tuning import still_modules
 from mmtrain.types import Batch, Features, Padded
@@ -34,6 +37,7 @@ class MultimodalModel(nn.Module):
         self.encoders = nn.ModuleDict(encoders)
         self.fusion = fusion
         self.tasks = nn.ModuleDict(tasks)
+        use_running_stats_for_single_values(self)
 
     def forward(self, batch: Batch) -> dict[str, Any]:
         """Every task's predictions, by task name."""
@@ -138,6 +142,9 @@ def encode_present(encoder: nn.Module, batch: Batch, modality: str) -> Features:
 
     A batch without a single such row still touches every parameter (with a gradient of zero), because another rank of
     the same step may have some and waits for this one's gradients.
+
+    Raises:
+        ConfigError: when there is no such row, and batch norms that other ranks wait in (trainer.sync_batchnorm).
     """
     values, mask = batch.inputs[modality]
     present = batch.present[modality]
@@ -145,12 +152,23 @@ def encode_present(encoder: nn.Module, batch: Batch, modality: str) -> Features:
     if len(rows) == len(present):
         return encoder(values, mask).cleared()
     if len(rows) == 0:
+        _check_not_synchronized(encoder, modality)
         return _encode_nothing(encoder, values, mask, len(present))
     tokens, valid = encoder(values[rows], None if mask is None else mask[rows]).cleared()
     return Features(
         tokens.new_zeros(len(present), *tokens.shape[1:]).index_copy(0, rows, tokens),
         valid.new_zeros(len(present), valid.shape[1]).index_copy(0, rows, valid),
     )
+
+
+def _check_not_synchronized(encoder: nn.Module, modality: str) -> None:
+    """A synchronized batch norm waits for the rows of every rank; without this check the run would hang."""
+    if world_size() > 1 and any(isinstance(m, nn.SyncBatchNorm) and m.training for m in encoder.modules()):
+        raise ConfigError(
+            f"trainer.sync_batchnorm=true: no row of rank {rank()} has {modality} in this batch, and the batch norms of"
+            f" encoder.{modality} wait for one on every rank\n"
+            "    set trainer.sync_batchnorm=false, or raise data.batch_size"
+        )
 
 
 def _encode_nothing(encoder: nn.Module, values: Tensor, mask: Tensor | None, num_rows: int) -> Features:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmtrain.model import MultimodalModel
@@ -116,6 +117,23 @@ def explain(model: MultimodalModel, window: Sequence[Batch], losses: Mapping[str
         if parameter.grad is not None and _count(parameter.grad):
             return Cause(4, f"the gradient of {name}", ids)
     return Cause(5, "the norm of all gradients", ids)
+
+
+def weights_in_words(model: nn.Module) -> str:
+    """Which weight is the first that is not finite, or which is the largest; of a sharded one this rank's part.
+
+    It needs no other rank, because one rank alone may ask.
+    """
+    largest, name_of_largest = 0.0, ""
+    for name, parameter in model.named_parameters():
+        tensor = parameter.detach()
+        tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        if found := _count(tensor):
+            return f"the first weight that is not finite: {found:,} of {tensor.numel():,} values of {name}"
+        size = float(tensor.abs().max()) if tensor.numel() else 0.0
+        if size > largest:
+            largest, name_of_largest = size, name
+    return f"every weight is finite; the largest is {largest:.3g}, in {name_of_largest}"
 
 
 def _first_output(model: MultimodalModel, batch: Batch) -> tuple[str, list[str]] | None:

@@ -14,7 +14,15 @@ from mmtrain.data_rules import rule_tables
 from mmtrain.duration import duration
 from mmtrain.errors import ConfigError
 from mmtrain.instantiate import check_trust
-from mmtrain.machine import rule_accelerator, rule_common_folder, rule_gpus, rule_precision, rule_run_dir, rule_workers
+from mmtrain.machine import (
+    rule_accelerator,
+    rule_common_folder,
+    rule_gpus,
+    rule_precision,
+    rule_run_dir,
+    rule_sync_batchnorm,
+    rule_workers,
+)
 from mmtrain.reads import needed_by, reads_fused
 from mmtrain.targets import fault_of, parameters_of
 
@@ -82,6 +90,7 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
         ("crop_scale", "flip", "warmup", "final", "hard_share", "labelled_share", "modality_dropout"), (0, 1)
     ),
     **dict.fromkeys(("max_epochs", "max_steps"), (-1, None)),
+    **dict.fromkeys(("check_val_every_n_epoch", "num_nodes"), (1, None)),
     **dict.fromkeys(("gradient_clip_val", "max_skipped", "focal_gamma", "huber_delta", "queue"), (0, None)),
     "seed": (0, 2**32 - 1),
     "vocab_size": (6, None),  # five are special
@@ -600,6 +609,7 @@ RULES: tuple[Rule, ...] = (
     rule_gpus,
     rule_accelerator,
     rule_precision,
+    rule_sync_batchnorm,
     rule_sharded,
     rule_half_weights,
     rule_corruptions,

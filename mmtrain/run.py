@@ -11,7 +11,8 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +20,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, Trainer, seed_everything
-from rich.console import Console
 
 import mmtrain
 from mmtrain.attended import attended
@@ -41,14 +41,15 @@ from mmtrain.checkpoints import (
 from mmtrain.compiling import compile_regions, say
 from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
-from mmtrain.distributed import gather_objects, is_main
+from mmtrain.distributed import gather_objects, is_main, world_size
 from mmtrain.errors import ConfigError, WriteError
-from mmtrain.faults import explained, status_of
+from mmtrain.escape import print_escaped
+from mmtrain.faults import exit_status, explained
 from mmtrain.launch import end_with_launcher
 from mmtrain.lit import LitModel
 from mmtrain.memory import keep_freed_memory
 from mmtrain.model import View
-from mmtrain.numerics import Diverged
+from mmtrain.numerics import Diverged, weights_in_words
 from mmtrain.report.card import DataFacts, write_card
 from mmtrain.report.report import write_report
 from mmtrain.report.table import metrics_table
@@ -65,12 +66,13 @@ from mmtrain.run_files import CONFIG, optional_json, read_json_lines, write_conf
 from mmtrain.run_folder import lock_of_run
 from mmtrain.same_run import check_same_run, facts_of, facts_to_compare, retuned
 from mmtrain.sharding import load_weights
+from mmtrain.terminal import Terminal
 from mmtrain.transfer import take_weights
 from mmtrain.types import Attended
 from mmtrain.weights import write_weights
 
 # a log file is as wide as the tables need
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+console = Terminal(width=None if sys.stdout.isatty() else 120)
 
 
 def run(cfg: DictConfig) -> int:
@@ -84,14 +86,15 @@ def run(cfg: DictConfig) -> int:
         with lock_of_run(cfg):
             modes[cfg.mode](cfg)
     except WriteError as error:
-        print(error, file=sys.stderr)  # of the rank that it happened to
+        print_escaped(error, stderr=True)  # of the rank that it happened to
         return 2
     except ConfigError as error:
         _say_error(str(error))
         return 2
-    except Diverged as error:
-        _say_error(str(error))
-        return 1
+    except Diverged as error:  # on every rank
+        if is_main():
+            _say_error(str(error))
+        return 2
     except Stopped as stopped:
         if is_main():
             console.print(str(stopped), markup=False, soft_wrap=True)
@@ -102,8 +105,8 @@ def run(cfg: DictConfig) -> int:
         said = explained(error, cfg)
         if said is None:
             raise
-        print(said, file=sys.stderr)  # of the rank that it happened to
-        return status_of(error)
+        print_escaped(said, stderr=True)  # of the rank that it happened to
+        return exit_status(error)
     return 0
 
 
@@ -132,6 +135,8 @@ def fit(cfg: DictConfig) -> None:
         data.notes += [*notes, *check_same_run(before, now, resume, allow=cfg.resume_allow)]
         lit.retuned = retuned(before, now)
     record = Record(cfg, lit, data, footprint, facts=facts)
+    if checkpoint is not None:
+        record.go_on(checkpoint)
     if is_main():
         for note in data.notes:
             console.print(note, markup=False, soft_wrap=True)
@@ -157,7 +162,8 @@ def fit(cfg: DictConfig) -> None:
     extra = [record, quarantine, footprint]
     trainer = build_trainer(cfg, monitor=_monitor(cfg, lit, data), resume_step=step, extra=extra)
     try:
-        trainer.fit(lit, datamodule=data, ckpt_path=resume, weights_only=True)
+        with _naming_weights(lit):
+            trainer.fit(lit, datamodule=data, ckpt_path=resume, weights_only=True)
         record.trained(trainer)
         best = load_checkpoint(best_checkpoint(folder))
         if cfg.checkpoint.safetensors and is_main():
@@ -176,6 +182,15 @@ def fit(cfg: DictConfig) -> None:
         raise
 
 
+@contextmanager
+def _naming_weights(lit: LitModel) -> Iterator[None]:
+    """A metric that met NaN or infinity knows no weights; here they are looked at."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{error}\n    {weights_in_words(lit.model)}") from error
+
+
 def test(cfg: DictConfig) -> None:
     """Test a checkpoint of a run folder on the test split."""
     lit, data, trainer, record = _load(cfg)
@@ -185,7 +200,8 @@ def test(cfg: DictConfig) -> None:
 
 def _judge(cfg: DictConfig, lit: LitModel, data: DataModule, trainer: Trainer, record: "Record") -> None:
     """The test split as it is, and as else it is asked for: corrupted, by groups, by names of classes alone."""
-    trainer.test(lit, datamodule=data, verbose=False)
+    with _naming_weights(lit):
+        trainer.test(lit, datamodule=data, verbose=False)
     record.tested()
     asked = cfg.test
     if asked.by is not None:
@@ -249,6 +265,40 @@ def chat(cfg: DictConfig) -> None:
     talk(cfg, console)
 
 
+class Clock:
+    """How long a run took, over all attempts: each up to the checkpoint that was gone on from, and the last one."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._training: tuple[float, int] | None = None  # when it began, and at which step
+        self._before = {"seconds": 0.0, "training_seconds": 0.0, "steps": 0}
+
+    def start_training(self, step: int) -> None:
+        """The first step of this attempt comes now."""
+        self._training = time.monotonic(), step
+
+    def add(self, before: Mapping[str, Any]) -> None:
+        """What `read` gave when the checkpoint was written."""
+        self._before = {name: before[name] for name in self._before}
+
+    def seconds(self) -> float:
+        """All seconds, those of reading data and of tests too."""
+        return float(self._before["seconds"] + time.monotonic() - self._started)
+
+    def read(self, step: int) -> dict[str, Any]:
+        """All seconds, those of training, and the steps that these took.
+
+        Args:
+            step: of the optimizer, now.
+        """
+        began, first = (time.monotonic(), step) if self._training is None else self._training
+        return {
+            "seconds": self.seconds(),
+            "training_seconds": self._before["training_seconds"] + max(time.monotonic() - began, 1e-9),
+            "steps": self._before["steps"] + step - first,
+        }
+
+
 class Record(Callback):
     """What a run leaves for people and scripts: summary.json, report.html, and the record in its checkpoints."""
 
@@ -262,13 +312,13 @@ class Record(Callback):
     ) -> None:
         self.cfg = cfg
         self.footprint = footprint
+        self.peak_before: int | None = None  # of the attempts before this one
         self.lit = lit
         self.data = data
         self.folder = Path(cfg.run_dir)
         self.facts = dict(facts)
         self.parts = describe_parts(lit.model, data.example())
-        self.started = time.monotonic()
-        self.samples_started = (0.0, 0)
+        self.clock = Clock()
         self.rate: float | None = None
         self.summary: dict[str, Any] = {"test": {}, "best": None, "steps": 0, "zero_steps": 0, "epochs": 0}
         self.summary |= {"corruptions": [], "groups": []}
@@ -276,7 +326,8 @@ class Record(Callback):
         self.split = "val"
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Every checkpoint says what made it."""
+        """Every checkpoint says what made it, and how long that took."""
+        checkpoint["clock"] = {**self.clock.read(trainer.global_step), "peak_memory": self._peak_memory()}
         checkpoint["mmtrain"] = {
             "version": mmtrain.__version__,
             "command": _command(self.cfg),
@@ -285,20 +336,28 @@ class Record(Callback):
         }
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Start the clock of the whole training."""
-        self.samples_started = (time.monotonic(), trainer.global_step)
+        """Start the clock of the training itself."""
+        self.clock.start_training(trainer.global_step)
+
+    def go_on(self, checkpoint: Mapping[str, Any]) -> None:
+        """Add what the attempts before this one took; a checkpoint of an older version does not say it."""
+        if "clock" in checkpoint:
+            self.clock.add(checkpoint["clock"])
+            self.peak_before = checkpoint["clock"]["peak_memory"]
+
+    def _peak_memory(self) -> int | None:
+        now = None if self.footprint is None else self.footprint.peak
+        return max((peak for peak in (now, self.peak_before) if peak is not None), default=None)
 
     def trained(self, trainer: Trainer) -> None:
         """Note what training reached."""
-        started, step = self.samples_started
-        seconds = max(time.monotonic() - started, 1e-9)
-        steps = trainer.global_step - step
+        read = self.clock.read(trainer.global_step)
         per_step = self.data.epoch_size / self.data.steps_per_epoch
         best = trainer.checkpoint_callback
         assert isinstance(best, ModelCheckpoint)
         self.summary["steps"], self.summary["epochs"] = trainer.global_step, trainer.current_epoch
         self.summary["zero_steps"] = self.lit.zero_steps
-        self.rate = steps * per_step / seconds
+        self.rate = read["steps"] * per_step / read["training_seconds"] if read["steps"] else None
         if best.best_model_score is not None:
             path = Path(best.best_model_path)
             self.summary["best"] = {
@@ -341,8 +400,8 @@ class Record(Callback):
             "command": _command(self.cfg),
             **self.summary,
             "samples_per_second": self.rate,
-            "peak_memory": None if self.footprint is None else self.footprint.peak,
-            "seconds": time.monotonic() - self.started,
+            "peak_memory": self._peak_memory(),
+            "seconds": self.clock.seconds(),
             "parameters": {k: sum(p[k] for p in self.parts) for k in ("parameters", "trainable")},
             "parts": self.parts,
             "versions": _versions(),
@@ -422,6 +481,7 @@ def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, Record]:
     check_same_names(checkpoint, data.names(), path)
     check_same_model(checkpoint, lit, path)
     lit.load_state_dict(checkpoint["state_dict"])
+    record = Record(cfg, lit, data)
     trainer = build_trainer(
         cfg,
         monitor=_monitor(cfg, lit, data),
@@ -431,7 +491,7 @@ def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, Record]:
     lit.step_of_weights = checkpoint["global_step"]
     if is_main():
         console.print(f"weights of {path} (step {checkpoint['global_step']})", markup=False, soft_wrap=True)
-    return lit, data, trainer, Record(cfg, lit, data)
+    return lit, data, trainer, record
 
 
 def _quarantine(cfg: DictConfig, data: DataModule) -> Quarantine:
@@ -518,8 +578,9 @@ def _git_commit() -> str | None:
 
 
 def _say_error(text: str) -> None:
-    if is_main():
-        print(text, file=sys.stderr)
+    """Once a machine before the ranks have joined, because all say the same; then of each rank that it happened to."""
+    if os.environ.get("LOCAL_RANK", "0") == "0" or world_size() > 1:
+        print_escaped(text, stderr=True)
 
 
 def _leave(signum: int, frame: Any) -> None:
@@ -556,7 +617,7 @@ def main() -> None:
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else 1
     except BaseException:  # noqa: BLE001 - the rank ends here, whatever it was
-        traceback.print_exc()
+        print_escaped(traceback.format_exc(), stderr=True)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)  # a rank that failed must not wait in the teardown of its process group

@@ -13,7 +13,6 @@ import platform
 import re
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmtrain.errors import ConfigError, WriteError
+from mmtrain.escape import escape_csv, print_escaped
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -266,9 +266,9 @@ def write_picture(path: Path, picture: "Image.Image") -> None:
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as the lines of a CSV file."""
+    """Rows as the lines of a CSV file; a cell that a spreadsheet would take for a formula gets an apostrophe."""
     text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
+    csv.writer(text).writerows(map(escape_csv, row) for row in rows)
     return text.getvalue()
 
 
@@ -372,7 +372,7 @@ def _is_alive(process: int) -> bool:
 
 def note(text: str) -> None:
     """Print what a person should know, without ending anything."""
-    print(text, file=sys.stderr, flush=True)
+    print_escaped(text, stderr=True)
 
 
 def read_text(path: Path, *, fix: str) -> str:

@@ -8,7 +8,6 @@ import errno
 import json
 import os
 import platform
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmtrain.composing import key_of
 from mmtrain.errors import ConfigError, WriteError
+from mmtrain.escape import print_escaped
 from mmtrain.run_files import write_json
 
 LOCK, OWNER = ".lock", ".lock.json"
@@ -93,10 +93,10 @@ def run_lock(folder: Path) -> Iterator[None]:
             raise ConfigError(
                 f"run_dir={folder}: {LOCK} cannot be written: {error.strerror}\n    fix: run_dir=ANOTHER"
             ) from error
-        print(
+        print_escaped(
             f"run_dir={folder}: this file system has no locks ({error.strerror}),"
             " so that a second process in the folder is not noticed; start only one",
-            file=sys.stderr,
+            stderr=True,
         )
         yield
         return

@@ -6,7 +6,7 @@ the order of the model.)
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
+from mmtrain.distributed import broadcast_object
 from mmtrain.sharding import load_weights
+
+TBroadcast = TypeVar("TBroadcast")
 
 
 @runtime_checkable
@@ -41,6 +44,11 @@ class ShardedStrategy(ModelParallelStrategy):
     def lightning_restore_optimizer(self) -> bool:
         """Yes: by `load_optimizer_state_dict`."""
         return True
+
+    def broadcast(self, obj: TBroadcast, src: int = 0) -> TBroadcast:
+        """As JSON: Lightning would unpickle what another rank sends."""
+        sent: TBroadcast = broadcast_object(obj, src)
+        return sent
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Read it, as every rank does."""

@@ -12,7 +12,6 @@ import hashlib
 import json
 import shutil
 import struct
-import sys
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import Tensor
 
 from mmtrain.errors import WriteError
+from mmtrain.escape import print_escaped
 from mmtrain.run_files import FIXES, atomic_write, environment_errno
 
 MANIFEST = "archive/manifest.json"  # torch reads no archive with a record outside its one folder
@@ -208,7 +208,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         self.wait()
         if bad := [name for name, tensor in checkpoint.get("state_dict", {}).items() if _has_nan(tensor)]:
             there = "what stands there stays" if Path(path).exists() else "it is not written"
-            print(f"{path}: {bad[0]} has NaN at step {checkpoint['global_step']}; {there}", file=sys.stderr)
+            print_escaped(f"{path}: {bad[0]} has NaN at step {checkpoint['global_step']}; {there}", stderr=True)
             return
         if not self.background:
             write_whole(checkpoint, Path(path))

@@ -29,6 +29,7 @@ from mmtrain.data.module import DataModule
 from mmtrain.data.paths import checked_path
 from mmtrain.data.text import texts_of
 from mmtrain.errors import ConfigError, SampleError
+from mmtrain.escape import print_escaped
 from mmtrain.instantiate import add_working_folder
 from mmtrain.metrics.rewards import Reward, reward_of
 from mmtrain.run_files import write_json_lines
@@ -63,7 +64,7 @@ def main() -> int:
             write_json_lines(out / f"{split}.jsonl", rows)
             print(f"{out / split}.jsonl: {len(rows)} rows, {sum(row['rejected'] is not None for row in rows)} pairs")
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        print_escaped(error, stderr=True)
         return 2
     return 0
 

@@ -20,6 +20,7 @@ from hydra._internal.utils import get_args_parser
 
 from mmtrain.checks import faults_of
 from mmtrain.composing import config_dir
+from mmtrain.escape import print_escaped
 from mmtrain.instantiate import add_working_folder
 from mmtrain.run_files import write_picture
 
@@ -46,7 +47,7 @@ def main() -> int:
     ]  # rows, classes and the size of batches are no matter of the command line here
     faults = faults_of(config_dir(), args.config_dir, asked, multirun=False) or faults_of_out(out)
     if faults:
-        print("\n".join(faults), file=sys.stderr)
+        print_escaped("\n".join(faults), stderr=True)
         return 2
     from mmtrain.errors import ConfigError
 
@@ -55,7 +56,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             show([*args.overrides, *extra], out, Path(folder))
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        print_escaped(error, stderr=True)
         return 2
     return 0
 
@@ -69,14 +70,13 @@ def faults_of_out(out: Path) -> list[str]:
 
 def show(overrides: list[str], out: Path, folder: Path) -> None:
     """Print the tables and write the sheet; the vocabularies go into a folder that is thrown away."""
-    from rich.console import Console
-
     from mmtrain.build import compose
     from mmtrain.data.survey import Limits, survey_of
     from mmtrain.report.contact_sheet import contact_sheet
+    from mmtrain.terminal import Terminal
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console = Terminal(width=None if sys.stdout.isatty() else 120)
     cfg = compose(overrides)
     found = Found.read(cfg, folder)
     limits = Limits(heavy=2000, measured=2000, decoded=100, files=20_000, file_bytes=1 << 30)
@@ -213,9 +213,9 @@ def lengths_table(survey: Any) -> Any:
 def balance_table(name: str, counts: Mapping[str, Any], labelled: Mapping[str, int]) -> Any:
     """How often each class comes, as a share of the rows of its split that have a label."""
     from rich.table import Table
-    from rich.text import Text
 
     from mmtrain.data.survey import NO_CLASS, shares
+    from mmtrain.terminal import plain_text
 
     top, rest = shares(counts, TOP_CLASSES)
     table = Table(name, *counts, title=f"balance of {name}")
@@ -224,7 +224,7 @@ def balance_table(name: str, counts: Mapping[str, Any], labelled: Mapping[str, i
         return [f"{numbers[s]:,} ({numbers[s] / labelled[s]:.1%})" if numbers[s] else "0" for s in counts]
 
     for label in top:
-        table.add_row(Text(label), *cells({split: of[label] for split, of in counts.items()}))
+        table.add_row(plain_text(label), *cells({split: of[label] for split, of in counts.items()}))
     if any(rest.values()):
         num = len(set().union(*counts.values()) - {*top, NO_CLASS})
         table.add_section()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback
 from torch import distributed
+from torch.distributed import distributed_c10d
 
 from mmtrain import run as run_module
 from mmtrain.build import build_trainer, compose
@@ -60,8 +61,14 @@ PLAIN = [
 ]
 
 
+def refuse_pickle(*args: object) -> None:
+    raise AssertionError("an object is pickled for another rank")
+
+
 def as_torchrun_starts(rank: int) -> None:
-    """Lightning finds a group of two as if torchrun had started this process."""
+    """Lightning finds a group of two as if torchrun had started this process, and nobody sends a pickle."""
+    distributed_c10d._object_to_tensor = refuse_pickle
+    distributed_c10d._tensor_to_object = refuse_pickle
     own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}
     os.environ |= {name: str(value) for name, value in own.items()} | {"TORCHELASTIC_RUN_ID": "test"}
 

@@ -1,15 +1,27 @@
 """Collectives and whole models between real processes: the gradients are those of one process with all rows."""
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed import distributed_c10d
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from mmtrain.distributed import gather, gather_with_gradient, rank, total, world_size
+from mmtrain.distributed import (
+    broadcast_object,
+    gather,
+    gather_objects,
+    gather_with_gradient,
+    rank,
+    total,
+    world_size,
+)
 from mmtrain.model import MultimodalModel
+from mmtrain.numerics import Cause
 from mmtrain.step_rows import within_step
 from mmtrain.types import Batch
 from tests.batches import gradients, make_batch, make_model, make_tasks
@@ -52,6 +64,36 @@ def use_collectives(mine: int, world: int) -> dict[str, object]:
         "detached": gather(x).requires_grad,
         "total": total(torch.tensor([float(mine), 1.0])),
     }
+
+
+def send_objects(mine: int) -> dict[str, object]:
+    refused: list[str] = []
+    distributed_c10d._object_to_tensor = distributed_c10d._tensor_to_object = lambda *args: refused.append("pickle")
+    rows = [{"id": "größer \udcff", "score": 0.1 + mine, "none": None, "list": [1, math.inf]}] * (3 * mine)
+    cannot = None
+    try:
+        gather_objects({1, 2})
+    except TypeError as error:
+        cannot = str(error)
+    return {
+        "gathered": gather_objects(rows),
+        "named": gather_objects(Cause(mine, "a", ["b"])),
+        "path": broadcast_object(Path("/runs") / str(mine)),
+        "from": broadcast_object({"x": mine} if mine else None, src=1),
+        "cannot": cannot,
+        "refused": refused,
+    }
+
+
+def test_objects_are_sent_without_pickles() -> None:
+    """Of any size, also nothing; floats come back to the last bit."""
+    row = {"id": "größer \udcff", "score": 1.1, "none": None, "list": [1, math.inf]}
+    for found in on_ranks(2, send_objects):
+        assert found["gathered"] == [[], [row] * 3]
+        assert found["named"] == [[0, "a", ["b"]], [1, "a", ["b"]]]
+        assert found["path"] == "/runs/0" and found["from"] == {"x": 1}
+        assert "set" in found["cannot"] and found["refused"] == []
+    assert gather_objects({1}) == [{1}] and broadcast_object(Path("a")) == Path("a")
 
 
 @pytest.mark.parametrize("world", [2, 3])

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from mmtrain import launch as launching
-from mmtrain.launch import launch
+from mmtrain.launch import launch, private_folder
 
 ROOT = Path(__file__).parents[1]
 STAND_IN = """
@@ -33,6 +33,7 @@ def leave(signum, frame):
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, leave)
 names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS", "PYTHONPATH")
+names += ("MMTRAIN_RENDEZVOUS", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 said = {name: os.environ[name] for name in names} | {"pid": os.getpid()}
 done = plans.with_suffix(f".{rank}.part")
 done.write_text(json.dumps(said))
@@ -102,7 +103,9 @@ def test_ranks_join_as_if_torchrun_had_started_them(
     ranks = [said(plan, rank) for rank in range(3)]
     assert [r["RANK"] for r in ranks] == [r["LOCAL_RANK"] for r in ranks] == ["0", "1", "2"]
     assert {r["WORLD_SIZE"] for r in ranks} == {"3"} and {r["MASTER_ADDR"] for r in ranks} == {"127.0.0.1"}
-    assert len({r["MASTER_PORT"] for r in ranks}) == 1 and {r["OMP_NUM_THREADS"] for r in ranks} == {"2"}
+    assert {r["MMTRAIN_RENDEZVOUS"] for r in ranks} == {str(plan.with_name("rendezvous"))}
+    assert {(r["GLOO_SOCKET_IFNAME"], r["NCCL_SOCKET_IFNAME"]) for r in ranks} == {("lo", "=lo")}
+    assert {r["OMP_NUM_THREADS"] for r in ranks} == {"2"}
     assert all("/somebody/elses/classes" in r["PYTHONPATH"].split(os.pathsep) for r in ranks)
 
 
@@ -121,6 +124,7 @@ def test_threads_that_were_set_stay(plans: Callable[..., Path], monkeypatch: pyt
         (({"status": 1, "seconds": 1.0}, {"status": 3}), 3),  # the first to fail
         (({"status": 0, "seconds": 0.2}, {"status": 0, "kill": signal.SIGKILL}), 128 + 9),
         (({"status": 0, "kill": signal.SIGSEGV}, {"status": 0}), 128 + 11),
+        (({"status": 1}, {"status": 2}), 2),  # the other is gone, says the first one
     ],
 )
 def test_the_first_failure_is_the_status(
@@ -148,6 +152,36 @@ def test_handlers_are_put_back(plans: Callable[..., Path]) -> None:
     before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
     launch(plans({"status": 0}), 1)
     assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_the_folder_of_the_ranks_is_private_and_goes_with_its_launcher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching.tempfile, "tempdir", str(tmp_path))
+    with private_folder() as folder:
+        assert folder.stat().st_mode & 0o777 == 0o700
+        with private_folder() as other:
+            assert folder.is_dir() and other.is_dir() and other != folder
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_launcher_left_is_removed_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching.tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"{launching.FOLDERS}link").symlink_to(tmp_path / "elsewhere")
+    code = (
+        "import os; from mmtrain.launch import private_folder as p; f = p().__enter__(); (f / 'config.yaml').touch();"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", f"{code}; os.kill(os.getpid(), 9)"], env=os.environ | {"TMPDIR": str(tmp_path)}, cwd=ROOT
+    )
+    assert killed.returncode == -9 and len(list(tmp_path.glob("*/config.yaml"))) == 1
+    with private_folder():
+        assert list(tmp_path.glob("*/config.yaml")) == []
+    assert {p.name for p in tmp_path.iterdir()} == {"elsewhere", f"{launching.FOLDERS}link"}
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

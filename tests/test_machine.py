@@ -166,6 +166,16 @@ def test_what_an_accelerator_or_a_precision_needs_is_named(monkeypatch: pytest.M
     assert faults("trainer=gpu", "trainer.precision=transformer-engine") == []
 
 
+def test_batch_norms_are_not_synchronized_between_cpus() -> None:
+    asked = ["trainer=ddp", "trainer.sync_batchnorm=true"]
+    assert faults(*asked, "trainer.accelerator=cpu") == [
+        "trainer.sync_batchnorm=true: torch synchronizes batch norms between GPUs only, and this run has CPUs"
+        " (override trainer.sync_batchnorm=true, override trainer.accelerator=cpu)\n"
+        "    set trainer.sync_batchnorm=false"
+    ]
+    assert faults(*asked) == faults("trainer.sync_batchnorm=true") == []
+
+
 def test_a_run_folder_that_cannot_be_written_is_named_with_the_reason() -> None:
     assert faults("run_dir=/dev/null/mine") == [
         "run_dir = /dev/null/mine: nothing can be written in /dev/null: Not a directory"

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mmtrain.errors import ConfigError
 from mmtrain.model import MultimodalModel, encode_present
 from mmtrain.types import Batch, Features, Padded
 from tests.batches import DIM, assert_same_bits, gradients, make_batch, make_model, random_batch
@@ -235,3 +236,15 @@ def test_bfloat16_runs(autocast: bool) -> None:
         losses = model.losses(batch)
     sum(total for total, _ in losses.values()).backward()
     assert all(gradient.isfinite().all() for gradient in gradients(model).values())
+
+
+def test_a_rank_without_a_row_is_named_before_synchronized_batch_norms_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spy, batch = Spy(), sequence_batch([False] * 3, padded=False)
+    spy.norm = nn.SyncBatchNorm(DIM).double()
+    encode_present(spy, batch, "audio")
+    monkeypatch.setattr("mmtrain.model.world_size", lambda: 2)
+    with pytest.raises(ConfigError, match=r"trainer\.sync_batchnorm=true: no row of rank 0 has audio"):
+        encode_present(spy, batch, "audio")
+    encode_present(spy.eval(), batch, "audio")

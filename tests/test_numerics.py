@@ -13,10 +13,12 @@ from pytorch_lightning import Callback, Trainer
 from mmtrain import run as run_module
 from mmtrain.build import build_trainer, compose
 from mmtrain.checkpoints import load_checkpoint
+from mmtrain.command import config_dir
 from mmtrain.lit import LitModel
 from mmtrain.numerics import explain
 from mmtrain.run import run
 from mmtrain.types import Batch
+from mmtrain.whole import write_whole
 from tests.runs import rows_of, run_tiny
 from tests.tiny import TINY_MODEL, make_tables
 
@@ -53,7 +55,10 @@ class Plant(Callback):
 def _kept(trainer: Trainer, lit: LitModel) -> dict[str, Any]:
     optimizer = trainer.optimizers[0].state_dict()["state"]
     memories = {n: t.memory() for n, t in lit.tasks.items() if n == "contrastive"}
-    return deepcopy({"weights": lit.state_dict(), "moments": optimizer, "balance": lit.balance.state(), "of": memories})
+    balances = {"balance": lit.balance.state()}
+    if lit.modality_balance is not None:
+        balances["modality_balance"] = lit.modality_balance.state()
+    return deepcopy({"weights": lit.state_dict(), "moments": optimizer, "of": memories, **balances})
 
 
 def _bad_rows(batch: Batch) -> list[int]:
@@ -115,12 +120,27 @@ def test_a_sample_that_is_not_finite_changes_nothing(
     assert "the input image" in page and plant.planted[0] in page
 
 
+BALANCES = [
+    f"{group}={path.stem}"
+    for group in ("balance", "modality_balance")
+    for path in sorted((config_dir() / group).glob("*.yaml"))
+]
+
+
+@pytest.mark.parametrize("balance", BALANCES)
+def test_a_dropped_step_leaves_every_balance_as_it_was(balance: str, tables: Path, tmp_path: Path) -> None:
+    plant = Plant(2, spoil_a_picture)
+    short = ["trainer.max_steps=3", "trainer.limit_val_batches=0", "monitor=null", "callbacks=[]", "test.subsets=none"]
+    assert run_with(plant, tables, tmp_path / "run", balance, *short) == 0
+    assert len(plant.before) == 3 and same(plant.before[1], plant.after[1])
+
+
 def test_a_weight_that_is_not_finite_ends_training_at_the_last_good_checkpoint(
     tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plant = Plant(4, spoil_a_weight)
     given = ["trainer.max_skipped=1", "checkpoint.every_n_steps=1", "callbacks=[]"]
-    assert run_with(plant, tables, tmp_path / "run", *given) == 1
+    assert run_with(plant, tables, tmp_path / "run", *given) == 2
     said = capsys.readouterr().err
     assert "training stopped at step 5: 2 steps in a row were not finite, and trainer.max_skipped = 1" in said
     assert "the first tensor that is not finite: 1 of " in said and f"encoders.text.{WEIGHT}" in said
@@ -133,6 +153,36 @@ def test_a_weight_that_is_not_finite_ends_training_at_the_last_good_checkpoint(
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
     assert run_tiny(tables, tmp_path / "run", "trainer.max_epochs=1", *given, "resume=auto") == 0
     assert not (tmp_path / "run" / "skipped.jsonl").exists(), "those steps came again, and were finite"
+
+
+def test_weights_that_overflow_before_the_validation_are_explained(
+    tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["optimizer.lr=1e20", "trainer.gradient_clip_val=null", "task=[classification]", "trainer.max_skipped=100"]
+    assert run_tiny(tables, tmp_path / "run", *given) == 2
+    said = capsys.readouterr().err
+    assert "training stopped: classification of label: a logit is not finite\n" in said and "Traceback" not in said
+    assert "weight is finite; the largest is 1" in said or "the first weight that is not finite: " in said
+    assert "no checkpoint was written before" in said
+    assert "fix: go on with resume=auto and a lower optimizer.lr or trainer.gradient_clip_val" in said
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+
+
+def test_weights_of_a_checkpoint_that_are_not_finite_are_explained_in_a_test(
+    tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert run_tiny(tables, folder, "task=[classification]", "trainer.max_steps=1") == 0
+    best = folder / "checkpoints" / "best.ckpt"
+    checkpoint = dict(load_checkpoint(best))
+    checkpoint["state_dict"] = {n: t.clone() for n, t in checkpoint["state_dict"].items()}
+    checkpoint["state_dict"][f"model.encoders.text.{WEIGHT}"].fill_(NAN)
+    write_whole(checkpoint, best)
+    assert run_tiny(tables, folder, "task=[classification]", "mode=test") == 2
+    said = capsys.readouterr().err
+    assert "classification of label: a logit is not finite\n" in said and "Traceback" not in said
+    assert "the first weight that is not finite: " in said and f"values of encoders.text.{WEIGHT}\n" in said
+    assert "fix: take another checkpoint of the run with resume=PATH" in said
 
 
 class Spoiling(torch.nn.Module):

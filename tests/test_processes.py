@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,44 @@ def test_when_one_of_several_workers_dies_the_run_ends_and_leaves_none(tables: P
     assert "a process that loads data" in process.communicate(timeout=60)[1]
     assert process.returncode == 1
     assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("ranks", [RANKS, ["trainer=fsdp", *RANKS[1:]]], ids=["ddp", "fsdp"])
+def test_ranks_of_one_machine_listen_on_the_loopback_interface_alone(
+    ranks: list[str], tables: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    process = start_command(*arguments(tables, folder, *ranks, "trainer.max_epochs=2000"))
+    assert process.pid is not None
+    deadline = time.monotonic() + 200
+    found: set[str] = set()
+    while len(_steps(folder)) < 2 and time.monotonic() < deadline:
+        found |= _listening(process.pid)
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == 143
+    assert found == {"127.0.0.1"}
+
+
+def _listening(pid: int) -> set[str]:
+    """The addresses that a process and its descendants listen on."""
+    processes, sockets = [pid], set()
+    for one in processes:
+        with suppress(OSError):
+            processes += map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split())
+            for handle in Path(f"/proc/{one}/fd").iterdir():
+                with suppress(OSError):
+                    sockets.add(str(handle.readlink()))
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and f"socket:[{inode}]" in sockets:
+                address = bytes.fromhex(local.partition(":")[0])[::-1]
+                found.add(".".join(map(str, address)) if len(address) == 4 else address.hex())
+    return found
 
 
 def _steps(folder: Path) -> list[int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mmtrain.robustness import GroupFigure, write_rows
 from tests.runs import rows_of, run_tiny
 from tests.tiny import ROWS, make_tables
 
@@ -92,3 +93,11 @@ def test_what_does_not_concern_the_run_is_refused(
     alone = ["task=[classification]", "task.classification.reads=image", "trainer.max_epochs=1"]
     assert run_tiny(tables, tmp_path / "run", *alone, "test.corruptions=[typos]") == 2
     assert "test.corruptions has typos, but of image nothing can be so" in capsys.readouterr().err
+
+
+def test_names_of_groups_are_no_formulas(tmp_path: Path) -> None:
+    rows = [GroupFigure(name, 3, "label/r2", -0.5, None) for name in ("=cmd|'/c calc'!A0", "+1", "-cat", "cat")]
+    write_rows(tmp_path / "groups.csv", rows)
+    found = table(tmp_path / "groups.csv")
+    assert [row["group"] for row in found] == ["'=cmd|'/c calc'!A0", "+1", "'-cat", "cat"]
+    assert {row["value"] for row in found} == {"-0.5"}

@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from mmtrain import run as run_module
+from mmtrain.checkpoints import load_checkpoint
 from tests.runs import assert_same_run, rows_of, run_tiny, stop_and_resume, weights_of
 from tests.tiny import ROWS, make_tables
 
@@ -122,9 +125,34 @@ def test_other_data_is_noticed_unless_it_is_allowed(tmp_path: Path, capsys: pyte
 
 def test_a_run_that_is_done_is_not_trained_again(calm: Path, tables: Path, tmp_path: Path) -> None:
     before = weights_of(calm)
+    summary, checkpoint = json.loads((calm / "summary.json").read_text()), calm / "checkpoints" / "last.ckpt"
+    clock = load_checkpoint(checkpoint)["clock"]
     assert run_tiny(tables, calm, "resume=auto") == 0
     after = weights_of(calm)
     assert all(torch.equal(before[name], after[name]) for name in before)
+    again = json.loads((calm / "summary.json").read_text())
+    assert clock["steps"] == 2 * STEPS_PER_EPOCH and 0 < clock["training_seconds"] < clock["seconds"]
+    assert again["samples_per_second"] == pytest.approx(44 * 2 / clock["training_seconds"], rel=1e-6)
+    assert again["seconds"] > clock["seconds"] and again["peak_memory"] == summary["peak_memory"]
+
+
+def test_the_time_of_a_run_is_that_of_all_its_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(run_module.time, "monotonic", lambda: now[0])
+
+    def attempt(step: int, steps: int, before: dict[str, Any] | None) -> dict[str, Any]:
+        clock = run_module.Clock()
+        if before is not None:
+            clock.add(before)
+        now[0] += 5.0  # reading data
+        clock.start_training(step)
+        now[0] += 2.0 * steps
+        return clock.read(step + steps)
+
+    first = attempt(0, 10, None)
+    assert first == {"seconds": 25.0, "training_seconds": 20.0, "steps": 10}
+    now[0] += 1000.0  # in the queue
+    assert attempt(10, 5, first) == {"seconds": 40.0, "training_seconds": 30.0, "steps": 15}
 
 
 def test_accumulation_gives_the_classification_of_the_whole_batch(tables: Path, tmp_path: Path) -> None:

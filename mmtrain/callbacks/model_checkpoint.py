@@ -12,6 +12,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning import callbacks as lightning
 from pytorch_lightning.utilities import rank_zero_only
 
+from mmtrain.escape import print_escaped
+
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 
@@ -51,7 +53,7 @@ class ModelCheckpoint(lightning.ModelCheckpoint):
 
     @rank_zero_only
     def _report(self, path: str, score: Any) -> None:
-        print(
+        print_escaped(
             f"{path} is missing: {self.monitor} = {float(score):.4g}, the best so far, no longer counts,"
             " and best.ckpt is chosen from now on"
         )

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from mmtrain.distributed import is_main
 from mmtrain.run_files import replacing_files, write_csv
+from mmtrain.terminal import Terminal
 
 FIRST, TIMED, TRACED = 5, 10, 2  # steps: that are let pass, timed, traced
 DATA, REST = "waiting for data", "rest of the step"
@@ -164,6 +164,6 @@ class Profile(Callback):
             table.add_row(name, f"{1000 * seconds:.2f}", f"{seconds / whole:.1%}")
         if self.communication:
             table.add_row("communication, within the others", f"{1000 * self.communication:.2f}", "")
-        console = Console(highlight=False)
+        console = Terminal()
         console.print(table)
         console.print(f"profile: {self.folder / 'profile.csv'}, trace.json.gz", markup=False, soft_wrap=True)

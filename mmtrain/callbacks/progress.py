@@ -7,6 +7,8 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 
+from mmtrain.escape import print_escaped
+
 
 class Progress(RichProgressBar):
     """Lightning's rich bar; in a log file or a pipe, plain lines instead."""
@@ -44,4 +46,4 @@ class Progress(RichProgressBar):
         shown = "  ".join(f"{k} {float(v):.4g}" for k, v in trainer.progress_bar_metrics.items())
         epochs = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"  # trainer.max_steps ends the run
         at = f"epoch {trainer.current_epoch + 1}{epochs}  step {trainer.global_step}"
-        print(f"{at}  {shown}  {left:.0f} s left", flush=True)
+        print_escaped(f"{at}  {shown}  {left:.0f} s left")

@@ -7,6 +7,7 @@ from filelock import FileLock
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from mmtrain.errors import ConfigError
+from mmtrain.escape import one_line
 from mmtrain.run_files import read_json_lines, write_json_lines
 from mmtrain.types import Bad, Batch
 
@@ -73,7 +74,7 @@ class Quarantine(Callback):
             raise ConfigError(self._too_many(split, bad_rows, new))
 
     def _too_many(self, split: str, rows: list[dict[str, Any]], new: list[Bad]) -> str:
-        shown = [f"    {row['id']}: {row['file']}: {row['reason']}" for row in rows[:NUM_SHOWN]]
+        shown = ["    " + one_line(f"{row['id']}: {row['file']}: {row['reason']}") for row in rows[:NUM_SHOWN]]
         more = [f"    ... and {len(rows) - NUM_SHOWN} more"] if len(rows) > NUM_SHOWN else []
         total = self.num_rows[split]
         return "\n".join(

@@ -1,11 +1,11 @@
 """Steps that were not finite and were passed over: said, kept in skipped.jsonl, and too many in a row end training."""
 
 import json
-import sys
 from pathlib import Path
 
-from mmtrain.checkpoints import newest_checkpoint
+from mmtrain.checkpoints import newest_in_words
 from mmtrain.distributed import is_main
+from mmtrain.escape import one_line, print_escaped
 from mmtrain.numerics import Diverged, Skipped
 from mmtrain.run_files import append_line, read_json_lines, write_json_lines
 
@@ -40,20 +40,16 @@ class Skips:
         """
         if is_main():
             append_line(self.path, json.dumps(skipped.record(), ensure_ascii=False))
-            print(_said(skipped), file=sys.stderr, flush=True)
+            print_escaped(_said(skipped), stderr=True)
         if skipped.in_row > self.max_in_row:
             raise Diverged(self._too_many(skipped))
 
     def _too_many(self, skipped: Skipped) -> str:
-        newest = newest_checkpoint(self.folder)
-        there = (
-            "no checkpoint was written before" if newest.path is None else f"{newest.path} is the last good checkpoint"
-        )
         return (
             f"training stopped at step {skipped.step}: {skipped.in_row} steps in a row were not finite, and"
             f" trainer.max_skipped = {self.max_in_row} allows no more\n"
             f"    the first tensor that is not finite: {skipped.first}\n"
-            f"    {there}; {self.path} lists the steps\n"
+            f"    {newest_in_words(self.folder)}; {self.path} lists the steps\n"
             "    mend or take out the samples it names; or go on with resume=auto and a lower optimizer.lr or"
             " trainer.gradient_clip_val ('resume.allow=[optimizer.lr,trainer.gradient_clip_val]')"
         )
@@ -61,6 +57,6 @@ class Skips:
 
 def _said(skipped: Skipped) -> str:
     more = len(skipped.ids) - NUM_SHOWN
-    shown = ", ".join(skipped.ids[:NUM_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    shown = ", ".join(map(one_line, skipped.ids[:NUM_SHOWN])) + (f" and {more} more" if more > 0 else "")
     samples = f" (samples {shown})" if skipped.ids else ""
     return f"step {skipped.step} is passed over, it is not finite: {skipped.first}{samples}"

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from mmtrain.data.emoji_bases import SPLITS, split_of
 from mmtrain.errors import ConfigError
+from mmtrain.escape import print_escaped
 from mmtrain.run_files import explanation, optional_json, write_json, write_json_lines
 
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -64,13 +65,13 @@ def exit_status(main: Callable[[], None]) -> int:
     try:
         main()
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        print_escaped(error, stderr=True)
         return 2
     except OSError as error:
         told = explanation(error, "a file")
         if told is None:
             raise
-        print(told, file=sys.stderr)
+        print_escaped(told, stderr=True)
         return 2
     return 0
 
@@ -92,7 +93,7 @@ def write_folder(folder: Path, parameters: Mapping[str, Any], fill: Callable[[Pa
     lock = folder.with_name(f".{folder.name}.lock")
     with locked(lock, waiting=f"waiting for another process to write {folder}"):
         if _made_with(folder) == parameters:
-            print(f"{folder} is there already; remove it to make it again")
+            print_escaped(f"{folder} is there already; remove it to make it again")
             return
         if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and _made_with(folder) is None)):
             raise ConfigError(f"{folder} holds something else and is left alone\n    name a new folder: --out DIR")
@@ -110,7 +111,7 @@ def write_folder(folder: Path, parameters: Mapping[str, Any], fill: Callable[[Pa
             folder.rename(former)
         unfinished.rename(folder)
         shutil.rmtree(former, ignore_errors=True)
-    print(_summary(folder, tables))
+    print_escaped(_summary(folder, tables))
 
 
 def locked(path: Path, *, waiting: str) -> AbstractContextManager[object]:
@@ -126,7 +127,7 @@ def locked(path: Path, *, waiting: str) -> AbstractContextManager[object]:
     try:
         return lock.acquire(timeout=0)
     except Timeout:
-        print(waiting, file=sys.stderr)
+        print_escaped(waiting, stderr=True)
         return lock.acquire()
 
 
@@ -169,10 +170,11 @@ def split_rows(rows: Iterable[Row], keys: Iterable[str], fractions: Mapping[str,
 
 def watched(items: Sequence[T], what: str) -> Iterable[T]:
     """The items, with a progress bar where a person looks on."""
-    from rich.console import Console
     from rich.progress import track
 
-    console = Console(stderr=True)
+    from mmtrain.terminal import Terminal
+
+    console = Terminal(stderr=True)
     return track(items, what, console=console) if console.is_terminal else items
 
 
@@ -188,7 +190,7 @@ def unpacked_debs(packages: Sequence[str], debs: Sequence[Path], scratch: Path) 
         ConfigError: when a tool or a package is missing, with what to do.
     """
     if not debs:
-        print(f"downloading {', '.join(packages)}", file=sys.stderr)
+        print_escaped(f"downloading {', '.join(packages)}", stderr=True)
         _run(
             ["apt-get", "download", *packages],
             scratch,
@@ -217,7 +219,7 @@ def wheel_of(requirement: str, wheel: Path | None, scratch: Path) -> Path:
     if wheel is not None:
         _check_file(wheel, "--wheel")
         return wheel
-    print(f"downloading {requirement}", file=sys.stderr)
+    print_escaped(f"downloading {requirement}", stderr=True)
     options = ["--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--dest", "."]
     mend = "mend the connection or pip's index; or get the wheel elsewhere and name it: --wheel FILE"
     _run([sys.executable, "-m", "pip", "download", *options, requirement], scratch, mend)

@@ -41,6 +41,7 @@ from mmtrain.data.text_target import TextTarget
 from mmtrain.data.turn_columns import with_turn_columns
 from mmtrain.data.vocabulary import read_vocabulary, write_vocabulary
 from mmtrain.errors import ConfigError, SampleError
+from mmtrain.escape import one_line
 from mmtrain.types import Batch, Sample
 
 NUM_LOOKED_AT = 100  # rows among which an example is sought
@@ -411,7 +412,7 @@ class DataModule(LightningDataModule):
             try:
                 samples.append(split.sample(row, seed=0, train=False))
             except SampleError as error:
-                fault = f"{error.file}: {error.reason}"
+                fault = one_line(str(error))
             if len(samples) == 2:
                 break
         if not samples:

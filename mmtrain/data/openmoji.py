@@ -11,7 +11,6 @@ import io
 import json
 import math
 import shutil
-import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 
 from mmtrain.data.caches import writing_cache
 from mmtrain.data.emoji_bases import SPLITS, bare, base_of, code_of, is_plain, points, split_of
+from mmtrain.escape import print_escaped
 from mmtrain.run_files import write_json, write_json_lines
 
 # Part of the folder's name: raise it when the rows, the drawing or the bases change, so that nobody keeps the old ones.
@@ -121,7 +121,7 @@ def _build(folder: Path, *, parameters: Mapping[str, Any]) -> None:
         for leftover in (unfinished, folder):
             if leftover.exists():
                 shutil.rmtree(leftover)
-        print(f"drawing OpenMoji into {folder}, once", file=sys.stderr)
+        print_escaped(f"drawing OpenMoji into {folder}, once", stderr=True)
         _fill(unfinished, parameters=parameters)
         unfinished.rename(folder)
 
@@ -133,7 +133,7 @@ def _locked(path: Path, *, waiting: str) -> AbstractContextManager[object]:
     try:
         return lock.acquire(timeout=0)
     except Timeout:
-        print(waiting, file=sys.stderr)
+        print_escaped(waiting, stderr=True)
         return lock.acquire()
 
 
@@ -160,10 +160,11 @@ def _draw(drawing: Path, target: Path, *, size: int) -> None:
 
 
 def _watched(emojis: Sequence[Emoji]) -> Iterable[Emoji]:
-    from rich.console import Console
     from rich.progress import track
 
-    console = Console(stderr=True)
+    from mmtrain.terminal import Terminal
+
+    console = Terminal(stderr=True)
     return track(emojis, "drawing", console=console) if console.is_terminal else emojis
 
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers import WandbLogger
 
+from mmtrain.escape import print_escaped
 from mmtrain.run_files import write_text
 
 
@@ -41,7 +42,9 @@ def make_wandb(*, run_dir: str, project: str, name: str | None) -> WandbLogger:
             _ = logger.experiment  # connects
             return logger
         except (wandb.errors.Error, OSError) as error:
-            print(f"wandb cannot be reached ({type(error).__name__}); going on offline, `wandb sync` sends it later")
+            print_escaped(
+                f"wandb cannot be reached ({type(error).__name__}); going on offline, `wandb sync` sends it later"
+            )
             wandb.teardown()  # its service would say that the id of the run is in use
             os.environ["WANDB_MODE"] = "offline"  # a sweep need not wait for it again
     return WandbLogger(**options | {"resume": None, "mode": "disabled" if mode == "disabled" else "offline"})

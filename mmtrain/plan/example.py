@@ -5,6 +5,7 @@ from mmtrain.data.dataset import Collate, TrainSplit
 from mmtrain.data.module import DataModule
 from mmtrain.data.tables import rows_at
 from mmtrain.errors import ConfigError, SampleError
+from mmtrain.escape import one_line
 from mmtrain.types import Batch, Sample, TokenTarget
 
 NUM_READ = 32  # rows that are decoded
@@ -30,7 +31,7 @@ def longest_example(data: DataModule) -> Batch:
         try:
             samples.append(split.sample(row, seed=0, train=True))
         except SampleError as error:
-            fault = f"{error.file}: {error.reason}"
+            fault = one_line(str(error))
     if not samples:
         raise ConfigError(f"{data.folder}: none of {len(spread)} rows can be read, the last because of {fault}")
     return Collate(inputs=data.inputs, targets=data.targets).batch(samples)

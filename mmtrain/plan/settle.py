@@ -1,12 +1,12 @@
 """`trainer.find_batch_size=true`: before a run begins, its batch size is found; a run that goes on keeps its own."""
 
-import sys
 import tempfile
 from pathlib import Path
 
 from omegaconf import DictConfig, open_dict
 
 from mmtrain.errors import ConfigError
+from mmtrain.escape import print_escaped
 from mmtrain.plan.find import find_batch_size
 from mmtrain.run_config import read_run_config
 from mmtrain.run_files import CONFIG
@@ -23,7 +23,7 @@ def settle_batch_size(cfg: DictConfig) -> int:
         try:
             size = read_run_config(record.parent).data.batch_size
         except ConfigError as error:
-            print(error, file=sys.stderr)
+            print_escaped(error, stderr=True)
             return 2
         said = f"data.batch_size={size}, as this run found it before"
     else:
@@ -34,8 +34,8 @@ def settle_batch_size(cfg: DictConfig) -> int:
                     trial.run_dir = folder
                 size, said = find_batch_size(trial, Path(folder))
         except ConfigError as error:
-            print(error, file=sys.stderr)
+            print_escaped(error, stderr=True)
             return 2
     cfg.data.batch_size = size
-    print(said, flush=True)
+    print_escaped(said)
     return 0

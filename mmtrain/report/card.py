@@ -1,6 +1,7 @@
 """The card of a model: card.md, what another person must know of it before using it.
 
-It holds what the run folder and the data say, and nothing else: what was not looked at is listed as that.
+It holds what the run folder and the data say, and nothing else: what was not looked at is listed as that. Every
+value is escaped, because names of classes, columns and folders come from strangers and the card is published.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +10,8 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
+from mmtrain.escape import escape_markdown as md
+from mmtrain.escape import escape_markdown_line, markdown_code
 from mmtrain.report.report import read_summary
 from mmtrain.report.robustness import corruption_tables, group_tables
 from mmtrain.report.subsets import is_of_subset, subset_tables
@@ -49,7 +52,7 @@ def write_card(run_dir: Path, data: DataFacts) -> Path:
     summary = read_summary(run_dir)
     config: Any = OmegaConf.to_container(read_config(run_dir))
     sections = {
-        f"# {run_dir.resolve().name}": _head(summary),
+        f"# {md(run_dir.resolve().name)}": _head(summary),
         "## Data": _data(data),
         "## Model": _model(summary, config),
         "## Training": _training(summary, config),
@@ -67,20 +70,20 @@ def write_card(run_dir: Path, data: DataFacts) -> Path:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
+    lines = [[md(cell) for cell in line] for line in (head, *rows)]
+    return ["| " + " | ".join(line) + " |" for line in (lines[0], ["---"] * len(head), *lines[1:])]
 
 
 def _head(summary: Mapping[str, Any]) -> Iterator[str]:
     versions = summary["versions"]
-    yield f"Made by mmtrain {versions.get('mmtrain', NOT_SAID)}, torch {versions.get('torch', NOT_SAID)}."
-    yield f"Commit: {summary['git_commit'] or NOT_SAID}."
+    yield f"Made by mmtrain {md(versions.get('mmtrain', NOT_SAID))}, torch {md(versions.get('torch', NOT_SAID))}."
+    yield f"Commit: {md(summary['git_commit'] or NOT_SAID)}."
 
 
 def _data(data: DataFacts) -> Iterator[str]:
-    yield f"- name: {data.name}"
-    yield f"- licence: {data.license or NOT_SAID}"
-    yield f"- languages: {', '.join(data.languages) if data.languages else NOT_SAID}\n"
+    yield f"- name: {md(data.name)}"
+    yield f"- licence: {md(data.license or NOT_SAID)}"
+    yield f"- languages: {md(', '.join(data.languages) if data.languages else NOT_SAID)}\n"
     names = list(dict.fromkeys(name for counts in data.filled.values() for name in counts or ()))
     rows = []
     for split, count in data.rows.items():
@@ -110,8 +113,8 @@ def _start(encoder: Mapping[str, Any]) -> str:
 def _training(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
     best = summary["best"]
     trainer = config["trainer"]
+    yield f"- command: {markdown_code(summary['command'])}"
     facts = {
-        "command": f"`{summary['command']}`",
         "steps": digits(summary["steps"]),
         "epochs": digits(summary["epochs"]),
         "samples of a step": config["data"]["batch_size"],
@@ -121,7 +124,7 @@ def _training(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator
         "peak memory": None if summary["peak_memory"] is None else readable(summary["peak_memory"]),
         "best checkpoint": None if best is None else f"{best['metric']} {digits(best['value'])} at step {best['step']}",
     }
-    yield from (f"- {name}: {NOT_SAID if value is None else value}" for name, value in facts.items())
+    yield from (f"- {name}: {md(NOT_SAID if value is None else value)}" for name, value in facts.items())
 
 
 def _figures(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -144,7 +147,7 @@ def _subsets(summary: Mapping[str, Any]) -> Iterator[str]:
             ]
             for there, cells in table.rows
         ]
-        yield f"{table.task}\n"
+        yield f"{escape_markdown_line(table.task)}\n"
         yield from _table(["there is", *table.metrics], [*rows, ["chance", *chance]])
 
 
@@ -155,7 +158,7 @@ def _corruptions(summary: Mapping[str, Any]) -> Iterator[str]:
             [name, m, digits(table.chance), digits(table.clean), *(_cell(*cell, table.chance) for cell in cells)]
             for name, m, cells in table.rows
         ]
-        yield f"{table.metric}\n"
+        yield f"{escape_markdown_line(table.metric)}\n"
         yield from _table([*("corruption", "of", "chance", "clean"), *heads], rows)
         yield ""
 
@@ -167,24 +170,24 @@ def _cell(value: float | None, chance: float | None, usual: float | None) -> str
 
 def _groups(summary: Mapping[str, Any]) -> Iterator[str]:
     for table in group_tables(summary["groups"]):
-        worst = "" if table.worst is None else f"; worst: {table.worst}"
-        yield f"{table.metric}, mean of the groups {digits(table.mean)}{worst}\n"
+        worst = "" if table.worst is None else f"; worst: {md(table.worst)}"
+        yield f"{escape_markdown_line(table.metric)}, mean of the groups {digits(table.mean)}{worst}\n"
         rows = [[name, f"{count:,}", digits(value), digits(chance)] for name, count, value, chance in table.rows]
         yield from _table(["group", "rows", "value", "chance"], rows)
         yield ""
 
 
 def _limits(summary: Mapping[str, Any], data: DataFacts, *, num_bad: int) -> Iterator[str]:
-    yield f"- It reads {', '.join(data.reads)}, and was trained on {data.rows.get('train', 0):,} rows."
+    yield f"- It reads {md(', '.join(data.reads))}, and was trained on {data.rows.get('train', 0):,} rows."
     train = data.filled.get("train")
     for name in data.reads if train else ():
         assert train is not None
         lacking = data.rows["train"] - train.get(name, 0)
         if lacking:
-            yield f"- {lacking:,} of these have no {name}."
+            yield f"- {lacking:,} of these have no {md(name)}."
     yield "- The figures are of one run with one seed."
     yield f"- Languages: {'those of the data alone' if data.languages else NOT_SAID}."
-    yield "- Licence of the data: " + (f"{data.license}." if data.license else f"{NOT_SAID}.")
+    yield "- Licence of the data: " + (f"{md(data.license)}." if data.license else f"{NOT_SAID}.")
     if not summary["test"]:
         yield "- Not tested: there was no test split."
     if not summary["corruptions"]:

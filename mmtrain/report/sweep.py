@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from mmtrain.report.table import digits, short
 from mmtrain.run_files import optional_json, write_csv
 from mmtrain.run_folder import is_locked
 from mmtrain.sweeps.sweep import NOT_OF_THE_RUN, Asked, folders_of
+from mmtrain.terminal import Terminal, plain_text
 
 WIDTH = 120  # where neither a terminal nor COLUMNS says another
 
@@ -33,7 +33,7 @@ def show_sweep(folder: Path) -> None:
     rows = _rows(folder)
     metrics = list(dict.fromkeys(r["best"]["metric"] for r in rows if r["best"]))  # one, unless tasks are swept over
     rows.sort(key=lambda row: _place(row, metrics))
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", WIDTH)))
+    console = Terminal(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", WIDTH)))
     console.print(_table(rows, metrics, roomy=console.width >= WIDTH))
     again = _repeated(rows, metrics)
     if again:
@@ -89,7 +89,6 @@ def _place(row: Mapping[str, Any], metrics: Sequence[str]) -> tuple[bool, int, f
 def _table(rows: list[dict[str, Any]], metrics: list[str], *, roomy: bool) -> Table:
     metric = metrics[0] if len(metrics) == 1 else None
     columns = _test_columns(rows)
-    # Text, not str: overrides such as task=[matching] hold brackets, which rich would read as markup.
     title = "sweep, best first" if metric is None else f"sweep, best {metric} first"
     table = Table(title=Text(title, style="bold"), title_justify="left")
     words = max((len(word) for row in rows for word in row["overrides"]), default=0) if roomy else 0
@@ -97,7 +96,7 @@ def _table(rows: list[dict[str, Any]], metrics: list[str], *, roomy: bool) -> Ta
         table.add_column(name, overflow="fold", min_width=min(words, 40) if name == "overrides" else None)
     for name in (metric or "best", *columns, "samples/s", "parameters"):
         # a name may wrap after a slash, not in the middle of a word
-        table.add_column(Text(name.replace("/", "/\n")), justify="right", overflow="fold")
+        table.add_column(plain_text(name.replace("/", "/\n")), justify="right", overflow="fold")
     for row in rows:
         best = row["best"]
         value = "" if best is None else f"{best['value']:.4f}" if metric else f"{best['metric']} {best['value']:.4f}"
@@ -105,7 +104,7 @@ def _table(rows: list[dict[str, Any]], metrics: list[str], *, roomy: bool) -> Ta
         rate = f"{row['samples_per_second']:.0f}" if row["samples_per_second"] else ""
         parameters = "" if row["parameters"] is None else short(row["parameters"])
         cells = (row["run"], " ".join(row["overrides"]), row["status"], value, *tests, rate, parameters)
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(plain_text(cell) for cell in cells))
     return table
 
 
@@ -116,7 +115,7 @@ def _table_of_seeds(again: Sequence[Repeated]) -> Table:
     for one in again:
         deviation = "" if one.deviation is None else digits(one.deviation)
         cells = (" ".join(one.overrides) or "-", str(len(one.runs)), digits(one.mean), deviation, _against_best(one))
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(plain_text(cell) for cell in cells))
     return table
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
+
+from mmtrain.terminal import plain_text
 
 NOTHING = "-"
 
@@ -70,6 +71,5 @@ def metrics_table(test: Mapping[str, Mapping[str, Any]]) -> Table:
     table.add_column("value", justify="right")
     table.add_column("chance", justify="right")
     for metric, figure in test.items():
-        # Text, not str: a metric's name may hold brackets, which rich would read as markup.
-        table.add_row(Text(metric), digits(figure["value"]), digits(figure["chance"]))
+        table.add_row(plain_text(metric), digits(figure["value"]), digits(figure["chance"]))
     return table

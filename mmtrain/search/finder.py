@@ -1,5 +1,6 @@
 """Search in what was indexed: pictures by text, texts by picture, both by speech; and classes by name alone.
 
+from mmtrain.escape import one_line
 from mmtrain.search.finder import Finder
 finder = Finder.load("outputs/search", index="outputs/search/index")
 finder.find(text="a red car", k=5)
@@ -15,6 +16,7 @@ from mmtrain.build import build_restored
 from mmtrain.data.folders import KIND_OF
 from mmtrain.data.media import opened
 from mmtrain.errors import ConfigError, SampleError
+from mmtrain.escape import one_line
 from mmtrain.search.index import SearchIndex
 from mmtrain.search.towers import Towers
 from mmtrain.search.zero_shot import class_vectors, probabilities
@@ -187,7 +189,7 @@ class Finder:
         try:
             vector = self.towers.encode(query.modality, [query.value])
         except SampleError as error:
-            raise ConfigError(f"{error.file} cannot be asked with: {error.reason}") from error
+            raise ConfigError(f"{one_line(error.file)} cannot be asked with: {one_line(error.reason)}") from error
         return vector
 
     def _found(self, row: int, score: float, modality: str) -> Found:

@@ -7,7 +7,6 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from mmtrain.build import build_again
 from mmtrain.checkpoints import best_checkpoint, check_same_model, load_checkpoint
@@ -16,12 +15,14 @@ from mmtrain.data.dataset import EvalSplit
 from mmtrain.data.loader import EvalSteps, make_loader
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
+from mmtrain.escape import one_line
 from mmtrain.report.found import Asked, Result, found_sheet
 from mmtrain.run_config import read_run_config
 from mmtrain.run_files import write_json_lines, write_picture
 from mmtrain.search.finder import Finder, Found, Query
 from mmtrain.search.index import Row, SearchIndex, first_of_each
 from mmtrain.search.towers import Towers
+from mmtrain.terminal import plain_text
 from mmtrain.trained import differing_input
 from mmtrain.types import Bad
 
@@ -49,12 +50,13 @@ def make_index(cfg: DictConfig, console: Console) -> None:
     index, bad = vectors_of(data, splits, towers, step=checkpoint["global_step"])
     num_rows = sum(len(data.tables[name]) for name in splits)
     if len(bad) > data.max_bad * num_rows:
-        shown = [f"    {b.id}: {b.file}: {b.reason}" for b in bad[:NUM_SHOWN]]
+        shown = [f"    {one_line(f'{b.id}: {b.file}: {b.reason}')}" for b in bad[:NUM_SHOWN]]
         raise ConfigError("\n".join([f"{len(bad)} of {num_rows} rows cannot be read", *shown]))
     folder = Path(cfg.predict.index)
     index.write(folder)
     for one in bad:
-        console.print(f"left out: {one.id}: {one.file}: {one.reason}", markup=False, soft_wrap=True)
+        left_out = one_line(f"{one.id}: {one.file}: {one.reason}")
+        console.print(f"left out: {left_out}", markup=False, soft_wrap=True)
     counts = ", ".join(f"{m} {len(v)}" for m, v in index.vectors.items())
     console.print(f"weights of {path} (step {index.step})", markup=False, soft_wrap=True)
     console.print(f"index: {folder} ({counts}; {num_rows} rows of {', '.join(splits)})", markup=False, soft_wrap=True)
@@ -147,13 +149,13 @@ def _plain(found: Found) -> dict[str, object]:
 def _table(query: Query, results: list[Found], finder: Finder) -> Table:
     """Files are named as the indexed table names them; found.jsonl has the whole paths."""
     assert finder.index is not None
-    table = Table(title=Text(f"{query.modality}: {query.value}"), title_justify="left")
+    table = Table(title=plain_text(f"{query.modality}: {query.value}"), title_justify="left")
     table.add_column("similarity", justify="right")
     for name in ("id", "text", "file"):
         table.add_column(name, overflow="fold")
     for one in results:
         file = "" if one.file is None else os.path.relpath(one.file, finder.index.folder)
-        table.add_row(f"{one.score:.3f}", Text(one.id), Text(one.text or ""), Text(file))
+        table.add_row(f"{one.score:.3f}", plain_text(one.id), plain_text(one.text or ""), plain_text(file))
     return table
 
 

@@ -21,6 +21,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from mmtrain.escape import print_escaped
 from mmtrain.run_files import optional_json, read_csv
 from mmtrain.run_folder import is_locked
 from mmtrain.sweeps.study import NAME, STUDY, storage_of
@@ -58,9 +59,9 @@ class Search:
         self.sampler = sampler
         self.seed = int(config.seed)
         if (self.folder / STUDY).exists() and config.resume != "auto":
-            print(
+            print_escaped(
                 f"{self.folder} already holds a sweep\n    go on with it by resume=auto, or set run_dir to another",
-                file=sys.stderr,
+                stderr=True,
             )
             sys.exit(2)
         optuna.logging.set_verbosity(optuna.logging.WARNING)

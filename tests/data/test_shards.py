@@ -560,6 +560,8 @@ def test_of_remote_shards_the_first_rows_are_read(tmp_path: Path, cache: Path, s
     calm = digest_rows(table, COMPARED, media=MEDIA, folder=Path())
     assert set(calm["columns"]) == {"id", "caption", "label"} and table._rows_compared() == list(range(8))
     assert sum(size for _, size in handler.requests) < 5 * 100_000, "no picture was needed"
+
+
 def test_a_shard_that_is_a_link_out_of_its_folder_is_refused(tmp_path: Path, cache: Path) -> None:
     write_tar(tmp_path / "out" / "a.tar", {"0.txt": "near"})
     (tmp_path / "root").mkdir()

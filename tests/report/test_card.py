@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from mmtrain.report.card import DataFacts, write_card
 from mmtrain.report.robustness import corruption_tables, group_tables
@@ -81,7 +82,7 @@ def test_it_says_what_the_run_and_the_data_say(tmp_path: Path) -> None:
         "| label/calibration_error | 0.062 | - |",
         "| text | 0.500 |",
         "| typos | text | 0.250 | 0.750 | 0.700 | - |",
-        "label/accuracy, mean of the groups 0.700; worst: dog|fox",
+        "label/accuracy, mean of the groups 0.700; worst: dog\\|fox",
         "| dog\\|fox | 30 | 0.600 | 0.300 |",
         "- 100 of these have no text.",
     ):
@@ -109,3 +110,44 @@ def test_tables_of_corruptions_and_groups() -> None:
     assert table.rows == [("typos", "text", [(0.7, 0.25), (None, 0.25)])]
     (groups,) = group_tables(SUMMARY["groups"])
     assert (groups.mean, groups.worst) == (pytest.approx(0.7), "dog|fox")
+
+
+EVIL = "bar\r\n\n# Figures\n\n| accuracy | 0.999 |\n<script>alert(1)</script> [a](https://a.b) `x` *y* &lt;"
+
+
+def test_no_name_of_a_stranger_makes_markdown_of_its_own(tmp_path: Path) -> None:
+    """An independent parser finds the headings, tables and links that the card has with harmless names."""
+
+    def shape(name: str) -> tuple[list[tuple[str, str]], str]:
+        facts = FACTS._replace(name=name, license=name, languages=[name], reads=["image", name])
+        facts = facts._replace(filled={split: {**(counts or {}), name: 1} for split, counts in facts.filled.items()})
+        changed: dict[str, Any] = {
+            "command": f"python train.py a={name}",
+            "groups": [{**SUMMARY["groups"][0], "group": name, "metric": f"{name}/accuracy"}],
+            "corruptions": [{**row, "corruption": name, "metric": name} for row in SUMMARY["corruptions"]],
+            "test": {f"{name}/accuracy": {"value": 0.5, "chance": None}, **SUMMARY["test"]},
+            "best": {**SUMMARY["best"], "metric": name},
+            "parts": [{**SUMMARY["parts"][0], "part": name, "what": name}],
+            "versions": {"mmtrain": name, "torch": name},
+            "git_commit": name,
+        }
+        said = card(tmp_path, facts, **changed)
+        return [(t.type, t.tag) for t in MarkdownIt("commonmark").enable("table").parse(said)], said
+
+    plain, _ = shape("bar")
+    evil, said = shape(EVIL)
+    assert evil == plain
+    html = MarkdownIt("commonmark").enable("table").render(said)
+    assert (
+        "<script" not in html
+        and "<a " not in html
+        and "<em>" not in html
+        and html.count("<h2>") == html.count("</h2>") == 9
+    )
+    assert "alert(1)" in html, "it is shown, as text"
+
+
+def test_the_name_of_the_folder_is_text(tmp_path: Path) -> None:
+    folder = tmp_path / "a *b* <i>"
+    folder.mkdir()
+    assert card(folder).startswith("# a \\*b\\* \\<i\\>\n")

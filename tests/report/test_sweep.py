@@ -141,3 +141,12 @@ def test_the_table_has_a_test_metric_for_each_task_and_the_file_has_all(shown: A
     assert list(rows[0]) == [*first, *(f"test/{name}" for name in everything), *last]
     assert rows[1]["test/caption/rouge"] == "0.5"
     assert rows[0]["samples_per_second"] == "123.4"
+
+
+def test_overrides_are_no_formulas_in_the_table(shown: Any) -> None:
+    added, plain = ["+trainer.max_steps=3"], ["fusion=sum"]
+    _, rows = shown((added, summary(best(-0.5))), (plain, summary(best(-0.7))))
+    assert [(row["overrides"], row["value"]) for row in rows] == [
+        ("'+trainer.max_steps=3", "-0.5"),
+        ("fusion=sum", "-0.7"),
+    ]
