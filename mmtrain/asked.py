@@ -8,6 +8,7 @@ from mmtrain.data.chat_target import ChatTarget
 from mmtrain.data.dataset import load_inputs, num_media
 from mmtrain.data.dialogue import Dialogue, Turn
 from mmtrain.data.module import DataModule
+from mmtrain.data.sample_errors import sample_errors
 from mmtrain.types import Batch, Sample
 
 
@@ -29,6 +30,7 @@ def asked_batch(
     media = num_media(sample, data.inputs)
     for name, target in data.targets.items():
         if isinstance(target, ChatTarget):
-            sample.targets[name] = target.encode(Dialogue(list(turns_of(media)), [], ""))
-            target.check_media(sample.targets[name], media)
+            with sample_errors("a dialogue"):
+                sample.targets[name] = target.encode(Dialogue(list(turns_of(media)), [], ""))
+                target.check_media(sample.targets[name], media)
     return data.collate().batch([sample])

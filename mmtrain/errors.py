@@ -1,5 +1,7 @@
 """The kinds of error that are not a fault of the program, and what those of libraries say."""
 
+_MAX_LENGTH = 500  # characters of a file name or a reason; a cell can hold a path of megabytes
+
 
 class ConfigError(ValueError):
     """The configuration or the data is wrong. The message says what, where and the mend; exit status 2."""
@@ -12,12 +14,15 @@ class WriteError(ConfigError):
 class SampleError(Exception):
     """One sample cannot be read. It is set aside, and the run goes on until too many are.
 
+    Both texts are made printable: they come from strangers' files and go to JSON files and terminals.
+
     Args:
         file: as the table names it, or what stands in the cell, such as "812 bytes".
         reason: in a few words.
     """
 
     def __init__(self, file: str, reason: str) -> None:
+        file, reason = printable(file), printable(reason)
         super().__init__(f"{file}: {reason}")
         self.file = file
         self.reason = reason
@@ -25,6 +30,23 @@ class SampleError(Exception):
     def __reduce__(self) -> tuple[type["SampleError"], tuple[str, str]]:
         """Workers send it to the main process."""
         return SampleError, (self.file, self.reason)
+
+    @property
+    def error_type(self) -> str:
+        """The name of the exception that caused it; its own where it has no other cause."""
+        return type(self.__cause__ or self).__name__
+
+
+def printable(text: str) -> str:
+    r"""A text on one line, without control characters and halves of surrogate pairs, and not endlessly long.
+
+    >>> printable("a\nb"), printable("\x1b[31mred"), printable("\ud83d.png")
+    ('a b', '\\x1b[31mred', '\\ud83d.png')
+    """
+    text = text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH - 3]}..."
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
 
 
 def reason_of(error: Exception) -> str:

@@ -56,12 +56,15 @@ class Bad(NamedTuple):
         row: its number in the table of its split.
         file: as the table names it.
         reason: in a few words.
+        type: of the exception that reading it ended with, such as MemoryError; SampleError for a fault that the reader
+            checks for itself.
     """
 
     id: str
     row: int
     file: str
     reason: str
+    type: str = "SampleError"
 
 
 @dataclass

@@ -36,7 +36,6 @@ import numpy as np
 import pyarrow
 import torch
 from benchmark_files import FPS, write_film, write_picture, write_sound
-from PIL import Image
 from pyarrow import parquet
 from pytorch_lightning import Trainer
 from rich.console import Console
@@ -46,6 +45,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from mmtrain.build import build_data, compose
+from mmtrain.data.image_file import open_image
 from mmtrain.data.order import permuted, permuted_many
 
 WARMUP_BATCHES, BATCHES = 2, 20
@@ -78,7 +78,7 @@ def crop(size: int) -> v2.Compose:
 
 
 def read_picture(path: Path, *, transform: v2.Compose) -> Tensor:
-    with Image.open(path) as picture:
+    with open_image(path) as picture:
         return transform(picture.convert("RGB"))
 
 

@@ -30,6 +30,7 @@ from mmtrain.data.fetch import (
     watched,
     write_folder,
 )
+from mmtrain.data.image_file import open_image
 from mmtrain.errors import ConfigError
 
 FORMAT = 1  # raise it when the rows or pictures change, so that a folder of before is made again
@@ -106,7 +107,7 @@ def draw(drawing: Path, target: Path) -> None:
     if drawing.suffix == ".svg":
         # Without dpi a size in points is refused. Letters on two drawings are left out rather than left to the fonts.
         content = io.BytesIO(resvg_py.svg_to_bytes(svg_path=str(drawing), dpi=96, skip_system_fonts=True))
-    picture = Image.open(content).convert("RGBA")
+    picture = open_image(content).convert("RGBA")
     picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)
     side = max(picture.size)
     square = Image.new("RGBA", (side, side), "white")

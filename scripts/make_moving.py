@@ -38,6 +38,7 @@ from mmtrain.data.fetch import (
     watched,
     write_folder,
 )
+from mmtrain.data.image_file import open_image
 from mmtrain.data.openmoji import prepare_openmoji
 from mmtrain.errors import ConfigError
 
@@ -193,7 +194,7 @@ def path_of(move: str) -> list[Place]:
 
 def frames_of(picture: Path, path: Sequence[Place], draws: Random) -> Iterator[np.ndarray]:
     """Frames (SIDE, SIDE, 3), uint8, of the path put where all of it can be seen."""
-    thing = Image.open(picture).convert("RGB")
+    thing = open_image(picture).convert("RGB")
     ground = thing.getpixel((0, 0))
     begin = []
     for values in ([place.x for place in path], [place.y for place in path]):

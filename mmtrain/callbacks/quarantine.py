@@ -15,7 +15,7 @@ NUM_SHOWN = 5
 
 
 class Quarantine(Callback):
-    """Keeps RUN/quarantine.jsonl: {"split", "id", "row", "file", "reason"} a line, in the order of the rows.
+    """Keeps RUN/quarantine.jsonl: {"split", "id", "row", "file", "reason", "type"} a line, in the order of the rows.
 
     All ranks write into one file. What it holds already counts, so that a resumed run goes on counting.
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mmtrain.data.columns import name_of
+from mmtrain.data.sample_errors import read_each
 from mmtrain.data.scale import in_short
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.run_files import LEARN_AGAIN, read_json, write_json
@@ -60,15 +61,12 @@ class Answer:
             ConfigError: when no cell can be read and some are not empty.
         """
         counts: Counter[str] = Counter()
-        fault: SampleError | None = None
-        for cell in cells:
-            try:
-                counts.update(_answers_of(cell))
-            except SampleError as error:
-                fault = fault or error
-        if fault is not None and not counts:
+        faults: list[SampleError] = []
+        for answers in read_each(cells, _answers_of, faults):
+            counts.update(answers)
+        if faults and not counts:
             raise ConfigError(
-                f"no row of the training split has an answer: such as {fault}\n"
+                f"no row of the training split has an answer: such as {faults[0]}\n"
                 "    name a column of texts or of lists of texts"
             )
         best = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[: self.num_answers]

@@ -4,6 +4,7 @@ SpecAugment (1904.08779) is done on the waveform, by a short-time Fourier transf
 serves any encoder, whatever spectrogram it takes or does not take.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from mmtrain.data.media import source_of
 from mmtrain.data.sound import mono, piece, read_piece, resampled
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
+
+_MIN_RATE, _MAX_RATE = 1000, 768_000  # Hz, of samples in a table
+_MAX_SAMPLES = 1 << 27  # that resampling makes of the samples of a cell: half a GB
 
 
 class AudioInput:
@@ -97,7 +101,9 @@ class AudioInput:
             source = source_of(content, folder)
             return read_piece(source, self.sample_rate, seconds=self.max_seconds, place=place)
         array, rate = _array(content)
-        sound = resampled(torch.from_numpy(np.atleast_2d(array).copy()), rate or self.sample_rate, self.sample_rate)
+        rate = rate or self.sample_rate
+        array = _within(np.atleast_2d(array), rate, self.sample_rate, self.max_seconds, place)
+        sound = resampled(torch.from_numpy(array.copy()), rate, self.sample_rate)
         return piece(mono(sound, _named(content)), round(self.max_seconds * self.sample_rate), place)
 
     def _changed(self, waveform: Tensor, draws: torch.Generator) -> Tensor:
@@ -132,7 +138,7 @@ def _is_samples(content: Any) -> bool:
 
 def _array(content: Any) -> tuple[np.ndarray, int | None]:
     """Samples (L,) or (C, L), float32, and their rate where it is known."""
-    rate = int(content["sampling_rate"]) if isinstance(content, Mapping) else None
+    rate = _rate(content) if isinstance(content, Mapping) else None
     try:
         array = np.asarray(content["array"] if isinstance(content, Mapping) else content)
         if array.dtype.kind == "i" and not isinstance(content, list | tuple):
@@ -143,6 +149,35 @@ def _array(content: Any) -> tuple[np.ndarray, int | None]:
     if array.ndim not in (1, 2):
         raise SampleError(_named(content), f"has samples of shape {array.shape}; give (length,) or (channels, length)")
     return array, rate
+
+
+def _rate(content: Mapping[str, Any]) -> int:
+    """The rate of samples of a table.
+
+    Raises:
+        SampleError: when there is none, or none that sound can have.
+    """
+    given = content.get("sampling_rate")
+    if given is None:
+        raise SampleError(_named(content), "has no sampling_rate; give that of the array in Hz, such as 16000")
+    try:
+        rate = float(given)
+    except (TypeError, ValueError, OverflowError):
+        rate = math.nan
+    if not (_MIN_RATE <= rate <= _MAX_RATE and rate.is_integer()):
+        reason = f"has the sampling_rate {given!r}; give a whole number of Hz from {_MIN_RATE} to {_MAX_RATE}"
+        raise SampleError(_named(content), reason)
+    return int(rate)
+
+
+def _within(array: np.ndarray, rate: int, sample_rate: int, max_seconds: float, place: float) -> np.ndarray:
+    """Samples (C, L) that can be resampled: of very many, those of the piece that is taken and a second around it."""
+    channels, length = array.shape
+    if channels * length * sample_rate <= _MAX_SAMPLES * rate:
+        return array
+    kept = math.ceil((max_seconds + 2) * rate)
+    start = round(place * max(0, length - kept))
+    return array[:, start : start + kept]
 
 
 def _named(content: Any) -> str:

@@ -9,8 +9,10 @@ from torch import Tensor
 from mmtrain.data.chat_target import ChatTarget
 from mmtrain.data.columns import is_empty
 from mmtrain.data.dialogue import Dialogue, dialogue_of
-from mmtrain.data.text import texts_of
-from mmtrain.errors import ConfigError
+from mmtrain.data.sample_errors import read_each
+from mmtrain.data.scale import in_short
+from mmtrain.data.text import valid_texts
+from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import DialoguePairTarget
 
 
@@ -26,17 +28,23 @@ class ChatPreference(ChatTarget):
         """Take or train the tokenizer, on the dialogues.
 
         Raises:
-            ConfigError: as `ChatTarget`, and when there is no further column.
+            ConfigError: as `ChatTarget`, and when no cell has a further column.
         """
-        super().fit((self._right(cell) for cell in cells), folder)
+        faults: list[SampleError] = []
+        right = list(read_each(cells, self._right, faults))
+        if faults and not right:
+            raise ConfigError(
+                f"{faults[0].reason}\n    set data.columns.NAME=[{','.join(map(str.upper, self.holds))},REJECTED]"
+            )
+        super().fit(right, folder)
 
     def _right(self, cell: Any) -> Any:
         number = len(self.holds)
         if not isinstance(cell, list | tuple) or len(cell) not in (number + 1, number + 2):
-            raise ConfigError(
+            raise SampleError(
+                in_short(cell),
                 f"a preference is of {number + 1} columns, {', '.join(self.holds)} and the rejected answer, but a cell"
-                f" holds {str(cell)[:40]!r}\n"
-                f"    set data.columns.NAME=[{','.join(map(str.upper, self.holds))},REJECTED]"
+                f" holds {in_short(cell)!r}",
             )
         return cell[0] if number == 1 else cell[:number]
 
@@ -56,7 +64,7 @@ class ChatPreference(ChatTarget):
         sides = value[len(self.holds) :]
         if not dialogue.answers or any(is_empty(side) for side in sides):
             return super().pad([self.encode(dialogue), None])
-        answered = [_answered(dialogue, texts_of(side)[0]) for side in sides]
+        answered = [_answered(dialogue, valid_texts(side)[0]) for side in sides]
         return super().pad([self.encode(one) for one in [dialogue, *answered][-2:]])
 
     def pad(self, values: Sequence[Tensor | None]) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmtrain.data.chat_tokenizer import PLAIN, tokenizer_of, trained_tokenizer, written
 from mmtrain.data.dialogue import HOLDS, Dialogue, dialogue_of, places_in
+from mmtrain.data.sample_errors import read_each
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.run_files import LEARN_AGAIN, read_json, write_json
 from mmtrain.types import DialogueTarget
@@ -20,6 +21,7 @@ from mmtrain.types import DialogueTarget
 SEEN = "dialogues.json"
 MAX_KINDS = 20
 _MAX_TRAINED = 100_000  # dialogues that a tokenizer is trained on
+_MAX_CHECKED = 100  # dialogues of which the template must be able to write one
 
 
 class ChatTarget:
@@ -82,14 +84,13 @@ class ChatTarget:
         """Take or train the tokenizer, and see which media and kinds there are; nothing when there is no dialogue.
 
         Raises:
-            ConfigError: for too many kinds, and when the template does not show where answers end.
+            ConfigError: for too many kinds, and when no dialogue can be used: a template can hide where answers end.
         """
         used: set[str] = set()
         kinds: set[str] = set()
         some: list[Dialogue] = []
         right: list[list[str]] = []
-        for cell in cells:
-            dialogue = self._readable(cell)
+        for dialogue in read_each(cells, self._dialogue):
             if dialogue is not None and dialogue.answers:
                 used.update(places_in(dialogue.turns, self.places))
                 kinds.add(dialogue.kind)
@@ -106,19 +107,26 @@ class ChatTarget:
             blank = trained_tokenizer([], vocab_size=self.vocab_size, places=self.places)
             marks = re.compile("|".join(map(re.escape, blank.all_special_tokens)))
             self.tokenizer = blank
-            texts = [marks.sub("", written(blank, d.turns, template=self.chosen_template, asking=False)) for d in some]
+            faults: list[SampleError] = []
+            template = self.chosen_template
+            written_out = read_each(some, lambda d: written(blank, d.turns, template=template, asking=False), faults)
+            texts = [marks.sub("", text) for text in written_out]
+            if not texts:
+                raise _none_of_use(faults)
             self.tokenizer = trained_tokenizer(texts, vocab_size=self.vocab_size, places=self.places)
         else:
             self.tokenizer = tokenizer_of(self.pretrained, places=self.places)
         self._learned(used, sorted(kinds), [self._spelled(answers) for answers in right])
-        self.encode(some[0])
+        self._check_template(some[:_MAX_CHECKED])
 
-    def _readable(self, cell: Any) -> Dialogue | None:
-        """What cannot be read is said when it is loaded."""
-        try:
-            return dialogue_of(cell, holds=self.holds, prompt=self.prompt)
-        except SampleError:
-            return None
+    def _check_template(self, dialogues: Sequence[Dialogue]) -> None:
+        """At least one can be encoded; the others are set aside when they are loaded."""
+        faults: list[SampleError] = []
+        if next(read_each(dialogues, self.encode, faults), None) is None:
+            raise _none_of_use(faults)
+
+    def _dialogue(self, cell: Any) -> Dialogue | None:
+        return dialogue_of(cell, holds=self.holds, prompt=self.prompt)
 
     def _learned(self, used: Iterable[str], kinds: list[str], sentences: list[list[str]]) -> None:
         names = {number: token for token, number in self.tokenizer.get_vocab().items()}
@@ -159,14 +167,15 @@ class ChatTarget:
         Raises:
             SampleError: when it is no dialogue, or what is asked is too long.
         """
-        dialogue = dialogue_of(value, holds=self.holds, prompt=self.prompt)
+        dialogue = self._dialogue(value)
         return None if dialogue is None else self.encode(dialogue)
 
     def encode(self, dialogue: Dialogue) -> Tensor:
         """(L, 2), as `load` gives it.
 
         Raises:
-            SampleError: when an answer holds a medium, or what is asked is too long.
+            SampleError: when an answer holds a medium, what is asked is too long, or the template refuses the turns or
+                does not show which tokens answer.
         """
         turns, flag = dialogue.turns, 1 + self._number(dialogue.kind)
         said = [turn for turn in turns if turn["role"] == "assistant"]
@@ -199,18 +208,20 @@ class ChatTarget:
     def _ids(self, text: str, done: str) -> list[int]:
         """Of what stands behind `done` in the text."""
         if not text.startswith(done):
-            raise ConfigError(
+            raise SampleError(
+                "a dialogue",
                 "the chat template writes earlier turns otherwise when others follow, so that it is not known which"
-                " tokens answer\n    set data.targets.chat.template to one that only adds"
+                " tokens answer; set data.targets.chat.template to one that only adds",
             )
         return list(self.tokenizer(text[len(done) :], add_special_tokens=False)["input_ids"])
 
     def _up_to_end(self, ids: list[int]) -> tuple[list[int], list[int]]:
         end = self.tokenizer.eos_token_id
         if end not in ids:
-            raise ConfigError(
-                f"the chat template does not end an answer with the tokenizer's eos_token, {self.tokenizer.eos_token}"
-                "\n    set data.targets.chat.template to one that does: the model would not learn to stop"
+            raise SampleError(
+                "a dialogue",
+                f"the chat template does not end an answer with the tokenizer's eos_token, {self.tokenizer.eos_token};"
+                " set data.targets.chat.template to one that does: the model would not learn to stop",
             )
         place = ids.index(end) + 1
         return ids[:place], ids[place:]
@@ -244,10 +255,17 @@ class ChatTarget:
 
     def references(self, value: Any) -> list[str]:
         """Every last answer that is right, as it would be written out."""
-        dialogue = dialogue_of(value, holds=self.holds, prompt=self.prompt)
+        dialogue = self._dialogue(value)
         assert dialogue is not None
         return self._spelled(dialogue.answers)
 
     def _spelled(self, answers: Sequence[str]) -> list[str]:
         ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in answers]
         return [self._write(list(row)) for row in ids]
+
+
+def _none_of_use(faults: Sequence[SampleError]) -> ConfigError:
+    return ConfigError(
+        f"no dialogue of the training split can be used, such as {faults[0]}\n"
+        "    change the dialogues, data.targets.chat.template or data.targets.chat.max_length"
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmtrain.data.dialogue import Turn
 from mmtrain.data.pretrained_tokenizer import load_tokenizer
-from mmtrain.errors import ConfigError
+from mmtrain.errors import ConfigError, SampleError
 
 PAD, END = "<pad>", "</s>"
 # Roles as words: marks of its own would be new to the language model of others that has no template
@@ -63,7 +63,7 @@ def written(tokenizer: Any, turns: list[Turn], *, template: str, asking: bool) -
     """Turns as one text; with `asking`, up to where the answer starts.
 
     Raises:
-        ConfigError: when the template refuses them.
+        SampleError: when the template refuses them.
     """
     from jinja2 import TemplateError
 
@@ -73,6 +73,4 @@ def written(tokenizer: Any, turns: list[Turn], *, template: str, asking: bool) -
         )
     except TemplateError as error:
         roles = ", ".join(turn["role"] for turn in turns)
-        raise ConfigError(
-            f"the chat template refuses the turns {roles}: {error}\n    set data.targets.chat.template to another"
-        ) from error
+        raise SampleError("a dialogue", f"the chat template refuses the turns {roles}: {error}") from error

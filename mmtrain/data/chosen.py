@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from torch.utils.data import Dataset
 
-from mmtrain.data.columns import cell_of, name_of
+from mmtrain.data.columns import name_of
 from mmtrain.data.dataset import EvalSplit, Position
-from mmtrain.data.tables import rows_at
+from mmtrain.data.tables import readable_cell, rows_at
 from mmtrain.errors import ConfigError
 from mmtrain.types import Sample
 
@@ -53,7 +53,7 @@ def groups_of(split: EvalSplit, column: str, *, where: str) -> Mapping[str, list
         raise ConfigError(
             f"test.by = {column}, but {where} has the columns {', '.join(table.column_names)}\n    name one of them"
         )
-    names = [name_of(cell_of(cells, column)) or NOTHING for cells in rows_at(table, range(len(table)))]
+    names = [name_of(readable_cell(cells, column)) or NOTHING for cells in rows_at(table, range(len(table)))]
     groups: dict[str, list[int]] = {name: [] for name in sorted(set(names))}
     if len(groups) > MOST_GROUPS:
         raise ConfigError(f"test.by = {column} has {len(groups)} values\n    name a column of {MOST_GROUPS} at most")

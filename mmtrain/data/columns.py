@@ -178,8 +178,13 @@ def content_of(value: Any) -> Any:
 
 
 def name_of(value: Any) -> str | None:
-    """The class that a cell names; 3.0 is 3, because a column of numbers with gaps often comes as floats."""
+    """The class that a cell names; 3.0 is 3, because a column of numbers with gaps often comes as floats.
+
+    Raises:
+        UnicodeEncodeError: for half of a surrogate pair, which no file of class names can hold.
+    """
     if value is None or value != value:  # NaN is a gap as well
         return None
     name = str(int(value) if isinstance(value, float) and value.is_integer() else value)
+    name.encode()
     return name if name.strip() else None

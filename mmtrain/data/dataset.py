@@ -13,11 +13,12 @@ from mmtrain.data.image import ImageInput
 from mmtrain.data.kinds import Illustrated, InputKind, Referenced, Several, TargetKind
 from mmtrain.data.modality_dropout import drop_modalities
 from mmtrain.data.order import KeyedOrder, Order, draw_seed, mix
-from mmtrain.data.tables import cells_of, rows_at
+from mmtrain.data.sample_errors import read_or, sample_errors
+from mmtrain.data.tables import cells_of, readable_cell, row_at, rows_at
 from mmtrain.data.text import texts_of
 from mmtrain.data.turns import TurnsInput
 from mmtrain.data.video import VideoInput
-from mmtrain.errors import SampleError
+from mmtrain.errors import SampleError, printable
 from mmtrain.types import Bad, Batch, Sample
 
 Position = tuple[int, int]  # (epoch, position in the epoch); position -1 is a filler
@@ -88,14 +89,15 @@ class TrainSplit(Dataset[Sample]):
         bad: list[Bad] = []
         while len(bad) < MAX_BAD_IN_TURN:
             try:
-                sample = self._sample(cells, row, seed=draw_seed(self.seed, epoch, position), train=True)
+                with sample_errors(f"row {row}"):
+                    sample = self._sample(cells, row, seed=draw_seed(self.seed, epoch, position), train=True)
             except SampleError as error:
-                bad.append(_bad(cells, row, error))
+                bad.append(bad_row(cells, row, error))
             else:
                 sample.bad = bad
                 return sample
             row = mix(self.seed, epoch, position, len(bad)) % len(self.table)
-            cells = self.table[row]
+            cells = row_at(self.table, row)
         return Sample(bad=bad)
 
     def sample(self, row: int, *, seed: int, train: bool) -> Sample:
@@ -104,9 +106,12 @@ class TrainSplit(Dataset[Sample]):
         Raises:
             SampleError: when something of it cannot be read.
         """
-        return self._sample(self.table[row], row, seed=seed, train=train)
+        with sample_errors(f"row {row}"):
+            return self._sample(row_at(self.table, row), row, seed=seed, train=train)
 
     def _sample(self, cells: Mapping[str, Any], row: int, *, seed: int, train: bool) -> Sample:
+        """What one row has. Whoever calls it turns what else is raised into a SampleError, see `sample_errors`."""
+        cells.get("id")  # a row whose id cannot be read must not take part under another one
         sample = Sample(id=id_of(cells, row), row=row, draw=seed if train else row)
         there = {m: cell_of(cells, self.columns.get(m)) for m in self.inputs}
         load_inputs(sample, there, self.inputs, self.folder, seed=seed, train=train)
@@ -116,13 +121,14 @@ class TrainSplit(Dataset[Sample]):
         labelled = not train or mix(self.seed, row) < self.labelled_share * 2**64
         for name, target in self.targets.items() if labelled else ():
             cell = cell_of(cells, self.columns.get(name))
-            value = target.load(cell)
-            if value is not None:
-                if isinstance(target, Illustrated):
-                    target.check_media(value, media)
-                sample.targets[name] = value
-                if isinstance(target, Referenced) and (not train or target.keep_sentences):
-                    sample.references[name] = target.references(cell)
+            with sample_errors(cell):
+                value = target.load(cell)
+                if value is not None:
+                    if isinstance(target, Illustrated):
+                        target.check_media(value, media)
+                    sample.targets[name] = value
+                    if isinstance(target, Referenced) and (not train or target.keep_sentences):
+                        sample.references[name] = target.references(cell)
         return sample
 
 
@@ -141,7 +147,7 @@ class EvalSplit(TrainSplit):
             for modality, reader in self.inputs.items()
             if reader.kind == "text" and self.columns.get(modality) in table.column_names
             for row, value in enumerate(cells_of(table, self.columns[modality]))
-            for nth in range(1, len(texts_of(value)))
+            for nth in range(1, _num_texts(value))
         ]
         self._positions: dict[str, int] = {}
 
@@ -153,13 +159,15 @@ class EvalSplit(TrainSplit):
         return [position if position < size else self.further[position - size][0] for position in positions]
 
     def _sample_at(self, epoch: int, position: int, row: int, cells: Mapping[str, Any]) -> Sample:
-        if position >= len(self.table):
-            return self._further_sample(position, cells)
+        is_further = position >= len(self.table)
         try:
-            return self._sample(cells, row, seed=0, train=False)
+            with sample_errors(f"row {row}"):
+                if is_further:
+                    return self._further_sample(position, cells)
+                return self._sample(cells, row, seed=0, train=False)
         except SampleError as error:
-            bad = _bad(cells, row, error)
-            return Sample(id=bad.id, row=row, bad=[bad])
+            bad = bad_row(cells, row, error)
+            return Sample(id=self.name(position) if is_further else bad.id, row=position, bad=[bad])
 
     def _further_sample(self, position: int, cells: Mapping[str, Any]) -> Sample:
         """One text of a row, and the keys of what it belongs to."""
@@ -172,15 +180,16 @@ class EvalSplit(TrainSplit):
         for other, reader in self.inputs.items():
             value = cell_of(cells, self.columns.get(other))
             if reader.kind != "text" and not is_empty(value):
-                sample.keys[other] = reader.key(value)
+                with sample_errors(value):
+                    sample.keys[other] = reader.key(value)
         return sample
 
     def name(self, position: int) -> str:
         """The id of a position."""
         if position < len(self.table):
-            return id_of(self.table[position], position)
+            return id_of(row_at(self.table, position), position)
         row, _, nth = self.further[position - len(self.table)]
-        return f"{id_of(self.table[row], row)}#{nth}"
+        return f"{id_of(row_at(self.table, row), row)}#{nth}"
 
     def position(self, name: str) -> int:
         """The position of an id."""
@@ -192,16 +201,26 @@ class EvalSplit(TrainSplit):
         return self._positions[name]
 
     def text(self, position: int) -> str | None:
-        """What stands at a position, as a person would read it."""
+        """What stands at a position, as a person would read it; None for nothing, and for what cannot be read."""
+        try:
+            with sample_errors(f"row {position}"):
+                text = self._text(position)
+                (text or "").encode()  # a page cannot show half of a surrogate pair
+                return text
+        except SampleError:
+            return None
+
+    def _text(self, position: int) -> str | None:
         row, nth = position, 0
         if position >= len(self.table):
             row, _, nth = self.further[position - len(self.table)]
+        cells = row_at(self.table, row)
         for modality, reader in self.inputs.items():
             if reader.kind == "text":
-                texts = texts_of(cell_of(self.table[row], self.columns.get(modality)))
+                texts = texts_of(cell_of(cells, self.columns.get(modality)))
                 return texts[nth] if nth < len(texts) else None
         for modality, reader in self.inputs.items():
-            value = cell_of(self.table[row], self.columns.get(modality))
+            value = cell_of(cells, self.columns.get(modality))
             if isinstance(reader, TurnsInput) and not is_empty(value):
                 return reader.text(value)
         return None
@@ -210,12 +229,13 @@ class EvalSplit(TrainSplit):
         """The picture of a position as a person would see it, of a film four frames, or None."""
         if position >= len(self.table):
             return None
-        cells = self.table[position]
+        cells = row_at(self.table, position)
         for modality, reader in self.inputs.items():
-            value = cell_of(cells, self.columns.get(modality))
+            value = readable_cell(cells, self.columns.get(modality))
             if isinstance(reader, ImageInput | VideoInput) and not is_empty(value):
                 try:
-                    return reader.open(value, self.folder)
+                    with sample_errors(value):
+                        return reader.open(value, self.folder)
                 except SampleError:
                     return None
         return None
@@ -231,7 +251,8 @@ def load_inputs(
     """
     for modality, reader in inputs.items():
         value = cells.get(modality)
-        loaded = None if is_empty(value) else reader.load(value, folder, seed=seed, train=train)
+        with sample_errors(value):
+            loaded = None if is_empty(value) else reader.load(value, folder, seed=seed, train=train)
         if loaded is not None:
             sample.inputs[modality], sample.keys[modality] = loaded
 
@@ -243,13 +264,19 @@ def num_media(sample: Sample, inputs: Mapping[str, InputKind]) -> dict[str, int]
 
 
 def id_of(cells: Mapping[str, Any], row: int) -> str:
-    """The row's name: its `id` column, or its number."""
-    given = cells.get("id")
+    """The row's name: its `id` column, or its number, also where the id cannot be read."""
+    given = readable_cell(cells, "id")
     return str(row) if given is None or given == "" else str(given)  # "" would mark a filler
 
 
-def _bad(cells: Mapping[str, Any], row: int, error: SampleError) -> Bad:
-    return Bad(id=id_of(cells, row), row=row, file=error.file, reason=error.reason)
+def bad_row(cells: Mapping[str, Any], row: int, error: SampleError) -> Bad:
+    """The record of a row that could not be read."""
+    return Bad(id=printable(id_of(cells, row)), row=row, file=error.file, reason=error.reason, type=error.error_type)
+
+
+def _num_texts(value: Any) -> int:
+    """How many texts a cell has; 0 for one that cannot be read."""
+    return len(read_or((), value, texts_of))
 
 
 class Collate:

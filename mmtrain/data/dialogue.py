@@ -1,12 +1,12 @@
 """A cell as a dialogue: turns as chat models know them, a question and its answer, or an answer alone."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmtrain.data.columns import is_empty
-from mmtrain.data.text import texts_of
+from mmtrain.data.json_rows import parse_json
+from mmtrain.data.text import check_text, valid_texts
 from mmtrain.errors import SampleError
 
 # of tables in LLaVA's form (2304.08485), too
@@ -59,7 +59,8 @@ def dialogue_of(cell: Any, *, holds: Sequence[str], prompt: str) -> Dialogue | N
     if "question" in holds and is_empty(parts["question"]):
         return None
     question = str(parts["question"]) if "question" in holds else ""
-    answers = [] if is_empty(parts["answer"]) else texts_of(parts["answer"])
+    check_text(question + kind)
+    answers = [] if is_empty(parts["answer"]) else valid_texts(parts["answer"])
     asked = {"role": "user", "content": prompt.replace("{question}", question)}
     return Dialogue([asked, *({"role": "assistant", "content": a} for a in answers[:1])], answers, kind)
 
@@ -87,8 +88,8 @@ def _parts(cell: Any, holds: Sequence[str]) -> dict[str, Any]:
 def _listed(turns: Any) -> list[Any]:
     if isinstance(turns, str):
         try:
-            turns = json.loads(turns)
-        except json.JSONDecodeError as error:
+            turns = parse_json(turns)
+        except ValueError as error:
             raise SampleError(turns[:40], f"is no list of turns: {error}; write it as JSON") from error
     if not isinstance(turns, list | tuple):
         raise SampleError(str(turns)[:40], 'is no list of turns, such as [{"role": "user", "content": "..."}]')
@@ -99,17 +100,18 @@ def _turn(turn: Any) -> Turn:
     if not isinstance(turn, Mapping):
         raise SampleError(str(turn)[:40], 'is no turn; write {"role": "user", "content": "..."}')
     role, content = (turn.get(new, turn.get(old)) for new, old in (("role", "from"), ("content", "value")))
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise SampleError(f"role {role!r}", f"is none of {', '.join(ROLES)}")
     if isinstance(content, list | tuple):
         content = "".join(_content_part(part) for part in content)
     if not isinstance(content, str):
         raise SampleError(f"a turn of the {ROLES[role]}", f"has no content, but {content!r}")
+    check_text(content)
     return {"role": ROLES[role], "content": content}
 
 
 def _content_part(part: Any) -> str:
     """Of transformers' form, in which a content is a list of texts and media."""
-    if not isinstance(part, Mapping) or "type" not in part:
+    if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
         raise SampleError(str(part)[:40], 'is no part of a content, such as {"type": "text", "text": "..."}')
     return str(part.get("text")) if part["type"] == "text" else f"<{part['type']}>"

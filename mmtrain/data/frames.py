@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmtrain.data.media import Probe, check_pixels, film_of, header_seconds, name_of, probed
+from mmtrain.data.media import Probe, check_film_pixels, check_pixels, film_of, header_seconds, name_of, probed
 from mmtrain.errors import SampleError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # These draw each picture upon the one before, whatever their packets call a key frame.
 _WHOLE = ("gif", "apng")
+_PIXELS_AT_ONCE = 1 << 22  # whose transparency is taken away as floats
 
 
 class Frames(NamedTuple):
@@ -35,7 +36,12 @@ class Frames(NamedTuple):
 
 
 def read_frames(
-    source: Path | bytes, times: Callable[[Probe], Sequence[float]], *, max_pixels: int, background: Sequence[int]
+    source: Path | bytes,
+    times: Callable[[Probe], Sequence[float]],
+    *,
+    max_pixels: int,
+    max_film_pixels: int,
+    background: Sequence[int],
 ) -> Frames | None:
     """The frames that show at given times, turned as the camera was held.
 
@@ -44,6 +50,7 @@ def read_frames(
         times: chooses F of them, by what the file holds, in seconds from the first frame; in any order. Before the
             first frame it is the first, after the last the last.
         max_pixels: a film with larger frames is not decoded, because one can fill the memory.
+        max_film_pixels: of all chosen frames together; a film of which they have more is not decoded.
         background: the colour under transparent pixels.
 
     Returns:
@@ -59,22 +66,32 @@ def read_frames(
             return None
         chosen = times(film)
         assert len(chosen) > 0
+        check_film_pixels(source, len(chosen), film.width, film.height, max_film_pixels)
         walk = _Walk(source, container, stream)
-        pictures: dict[int, Tensor] = {}  # by presentation time
+        pixels = torch.empty(0)
+        places: dict[int, int] = {}  # in `pixels`, by presentation time
         found: dict[float, int] = {}
         size: tuple[int, int] | None = None
         for second in sorted(set(chosen)):
             frame, pts = walk.to(second)
             found[second] = pts
-            if pts in pictures:
+            if pts in places:
                 continue
             if frame.is_corrupt:
                 raise SampleError(name_of(source), f"the frame at {second:.2f} s is damaged")
             check_pixels(source, frame.width, frame.height, max_pixels)
-            size = size or (frame.width, frame.height)  # a stream from a phone can change it on the way
-            pictures[pts] = _picture(frame, size, background)
+            if size is None:
+                size = frame.width, frame.height  # a stream from a phone can change it on the way
+                check_film_pixels(source, len(chosen), *size, max_film_pixels)
+            picture = _picture(frame, size, background)
+            if not places:
+                pixels = torch.empty(len(set(chosen)), *picture.shape, dtype=torch.uint8)
+            pixels[len(places)] = picture
+            places[pts] = len(places)
         shown = torch.tensor([walk.seconds(found[t]) for t in chosen], dtype=torch.float64)
-        return Frames(torch.stack([pictures[found[t]] for t in chosen]).permute(0, 3, 1, 2), shown)
+        rows = [places[found[t]] for t in chosen]
+        in_order = rows == list(range(len(rows)))
+        return Frames((pixels if in_order else pixels[rows]).permute(0, 3, 1, 2), shown)
 
 
 class _Walk:
@@ -180,9 +197,14 @@ def _picture(frame: "VideoFrame", size: tuple[int, int], background: Sequence[in
     shape: dict[str, Any] = {"width": size[0], "height": size[1], "threads": 1}
     pixels: np.ndarray
     if frame.format.has_palette or any(part.is_alpha for part in frame.format.components):
-        rgba = frame.to_ndarray(format="rgba", **shape).astype(np.float32)
-        alpha = rgba[..., 3:] / 255
-        pixels = (rgba[..., :3] * alpha + np.asarray(background, np.float32) * (1 - alpha)).round().astype(np.uint8)
+        rgba = frame.to_ndarray(format="rgba", **shape)
+        pixels = np.empty((*rgba.shape[:2], 3), np.uint8)
+        rows = max(1, _PIXELS_AT_ONCE // max(1, rgba.shape[1]))
+        for top in range(0, len(rgba), rows):
+            part = rgba[top : top + rows].astype(np.float32)
+            alpha = part[..., 3:] / 255
+            below = np.asarray(background, np.float32) * (1 - alpha)
+            pixels[top : top + rows] = (part[..., :3] * alpha + below).round().astype(np.uint8)
     else:
         pixels = frame.to_ndarray(format="rgb24", **shape)
     return torch.from_numpy(np.ascontiguousarray(_upright(frame, pixels)))

@@ -39,7 +39,7 @@ def read_as(part: object) -> str | None:
 
 
 def check_cells(name: str, kind: str | None, cells: Iterable[Any], *, column: str, where: str, folder: Path) -> None:
-    """Look at the first cells of a column that hold something.
+    """Look at the first cells of a column that hold something. A bad one among good ones is set aside when it is read.
 
     Args:
         name: of the input or target.
@@ -50,20 +50,20 @@ def check_cells(name: str, kind: str | None, cells: Iterable[Any], *, column: st
         folder: what relative paths start from.
 
     Raises:
-        ConfigError: when the first is of no use, or none of the files that are named first is there.
+        ConfigError: when none of the first is of any use, or none of the files that are named first is there.
     """
     filled = (cell for cell in islice(cells, FIRST_ROWS) if not is_empty(cell))
     first = next(filled, None)
     if first is None:
         return
     wrong = _what_it_is_not(kind, first)
-    if wrong is not None:
+    if wrong is not None and all(_what_it_is_not(kind, cell) for cell in islice(filled, _FILES)):
         what, mend = wrong
         raise ConfigError(
             f"{where}: the column {column} holds {_shown(first)}, which is no {what}\n"
             f"    {mend.format(name=name, column=column)}"
         )
-    if kind is not None and kind in _FILE_KINDS and isinstance(content_of(first), str):
+    if wrong is None and kind is not None and kind in _FILE_KINDS and isinstance(content_of(first), str):
         _check_files(name, kind, [first, *islice(filled, _FILES - 1)], column, where, folder)
 
 

@@ -1,7 +1,6 @@
 """Pictures: decoded by Pillow, transformed by torchvision v2, normalised floats."""
 
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +13,13 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from mmtrain.data.columns import content_of
-from mmtrain.data.paths import checked_path, shown_path
+from mmtrain.data.image_file import open_image, oversize
+from mmtrain.data.paths import checked_path
+from mmtrain.data.sample_errors import shown
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
+
+_PIXELS_AT_ONCE = 1 << 24  # that are converted to RGB: transparency and 16 bits take several times the memory
 
 
 class ImageInput:
@@ -92,27 +95,41 @@ class ImageInput:
         content = content_of(value)
         try:
             picture = _opened(content, folder)
-            if picture.width * picture.height > self.max_pixels:
-                raise SampleError(
-                    shown(content),
-                    f"{picture.width} x {picture.height} pixels are more than max_pixels = {self.max_pixels}",
-                )
+            self._check_size(content, picture)
             if isinstance(content, Image.Image):
                 return self._as_seen(ImageOps.exif_transpose(picture))
             ImageOps.exif_transpose(picture, in_place=True)
+            self._check_size(content, picture)  # that of ICO can be another one than its header says
             return self._as_seen(picture)
         except (OSError, SyntaxError, ValueError, TypeError, IndexError, Image.DecompressionBombError) as error:
             # SyntaxError: a broken PNG; ValueError, TypeError, IndexError: an array that is none, a path with a NUL
             raise SampleError(shown(content), f"cannot be read as a picture: {error}") from error
 
+    def _check_size(self, content: Any, picture: Image.Image) -> None:
+        reason = oversize(picture.width, picture.height, size=self.size, max_pixels=self.max_pixels)
+        if reason is not None:
+            raise SampleError(shown(content), reason)
+
     def _as_seen(self, picture: Image.Image) -> Image.Image:
+        if picture.mode == "RGB" and "transparency" not in picture.info:
+            return picture
+        rows = max(1, _PIXELS_AT_ONCE // max(1, picture.width))
+        if rows >= picture.height:
+            return self._converted(picture)
+        whole = Image.new("RGB", picture.size)
+        for top in range(0, picture.height, rows):
+            box = (0, top, picture.width, min(top + rows, picture.height))
+            whole.paste(self._converted(picture.crop(box)), box)
+        return whole
+
+    def _converted(self, picture: Image.Image) -> Image.Image:
         if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip to white
             return Image.fromarray((np.asarray(picture) / 257).round().clip(0, 255).astype(np.uint8)).convert("RGB")
         if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
             picture = picture.convert("RGBA")
             below = Image.new("RGBA", picture.size, (*self.background, 255))
             return Image.alpha_composite(below, picture).convert("RGB")
-        return picture if picture.mode == "RGB" else picture.convert("RGB")
+        return picture.convert("RGB")
 
     def pad(self, values: Sequence[Tensor | None]) -> Padded:
         """Stack; zeros where a row has none."""
@@ -177,17 +194,10 @@ def _opened(content: Any, folder: Path) -> Image.Image:
     if isinstance(content, Image.Image):
         return content
     if isinstance(content, bytes):
-        return Image.open(io.BytesIO(content))
+        return open_image(content)
     if isinstance(content, str):
-        return Image.open(checked_path(folder, content))
+        return open_image(checked_path(folder, content))
     return Image.fromarray(np.asarray(content, dtype=np.uint8))
-
-
-def shown(content: Any) -> str:
-    """A cell's content in a message: the path, or how much there is."""
-    if isinstance(content, str):
-        return shown_path(content)
-    return f"{len(content)} bytes" if isinstance(content, bytes) else type(content).__name__
 
 
 def key_of(value: Any) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 from mmtrain.data.columns import is_empty
 from mmtrain.data.image import ImageInput, key_of
 from mmtrain.data.order import mix
+from mmtrain.errors import SampleError
 from mmtrain.types import Padded
 
 
@@ -18,15 +19,58 @@ class ImagesInput(ImageInput):
     """A column of lists of pictures, or of single ones; `ImageInput` says what a picture can be and what is done to it.
 
     In training each is cropped and turned by a draw of its own.
+
+    Args:
+        max_pictures: a row with more of them is not read: every row of its batch is filled up to as many.
+        options: of `ImageInput`, for each picture.
+
+    Raises:
+        ValueError: when max_pictures is 0.
     """
 
     kind = "images"
 
+    def __init__(
+        self,
+        *,
+        max_pictures: int,
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        crop_scale: float,
+        rotate: float,
+        flip: float,
+        color_jitter: float,
+        background: Sequence[int],
+        max_pixels: int,
+    ) -> None:
+        super().__init__(
+            size=size,
+            mean=mean,
+            std=std,
+            crop_scale=crop_scale,
+            rotate=rotate,
+            flip=flip,
+            color_jitter=color_jitter,
+            background=background,
+            max_pixels=max_pixels,
+        )
+        if max_pictures < 1:
+            raise ValueError(f"max_pictures = {max_pictures}; set it to 1 or more")
+        self.max_pictures = max_pictures
+
     def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int]:
-        """The pictures (N, 3, size, size), float32, and the key of them all; gaps in the list do not count."""
+        """The pictures (N, 3, size, size), float32, and the key of them all; gaps in the list do not count.
+
+        Raises:
+            SampleError: when one cannot be read, or they are too many.
+        """
+        pictures = pictures_of(value)
+        if len(pictures) > self.max_pictures:
+            raise SampleError(f"{len(pictures)} pictures", f"are more than max_pictures = {self.max_pictures}")
         loaded = [
             super(ImagesInput, self).load(picture, folder, seed=mix(seed, number), train=train)[0]
-            for number, picture in enumerate(pictures_of(value))
+            for number, picture in enumerate(pictures)
         ]
         return torch.stack(loaded), self.key(value)
 

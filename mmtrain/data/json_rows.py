@@ -1,9 +1,13 @@
-"""JSON as rows: one object a line, one array of objects, or an object of columns."""
+"""JSON as rows: one object a line, one array of objects, or an object of columns; and JSON in a cell."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+MAX_NESTING = 100  # lists and objects inside each other, of JSON in a cell; Python's recursion ends at some 1000
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class NoRowsError(ValueError):
@@ -17,6 +21,38 @@ class NoRowsError(ValueError):
     def __init__(self, what: str, mend: str) -> None:
         super().__init__(what)
         self.mend = mend
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What the JSON of a cell, or of a member of a tar, says.
+
+    Raises:
+        ValueError: when it is no JSON, is nested deeper than `MAX_NESTING`, or holds half of a surrogate pair, which no
+            tokenizer takes and no file can hold.
+    """
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text))
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"nested more than {MAX_NESTING} deep") from None
+    if text.count("[") + text.count("{") > MAX_NESTING and _is_deep(content):
+        raise ValueError(f"nested more than {MAX_NESTING} deep")
+    try:
+        (json.dumps(content, ensure_ascii=False) if _SURROGATE.search(text) else text).encode()
+    except UnicodeEncodeError:
+        raise ValueError("it holds half of a surrogate pair, which is not valid Unicode") from None
+    return content
+
+
+def _is_deep(content: Any) -> bool:
+    level = [content]
+    for _ in range(MAX_NESTING):
+        inside = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list))
+        level = [part for parts in inside for part in parts if isinstance(part, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def rows_of_json(path: Path) -> list[dict[str, Any]]:

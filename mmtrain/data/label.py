@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmtrain.data.columns import name_of
+from mmtrain.data.sample_errors import read_each
 from mmtrain.run_files import LEARN_AGAIN, read_json, write_json
 from mmtrain.types import ClassTarget
 
@@ -24,7 +25,7 @@ class ClassLabel:
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
         """Learn the names and their counts from the training split."""
-        counts = Counter(name for cell in cells if (name := name_of(cell)) is not None)
+        counts = Counter(name for name in read_each(cells, name_of) if name is not None)
         self._set(ClassTarget(names=sorted(counts), counts=[counts[n] for n in sorted(counts)]))
 
     def _set(self, known: ClassTarget) -> None:
@@ -48,7 +49,7 @@ class ClassLabel:
 
     def unseen(self, cells: Iterable[Any]) -> Counter[str]:
         """The names among these cells that training never saw, with how often they come."""
-        return Counter(name for cell in cells if (name := name_of(cell)) is not None and name not in self._index)
+        return Counter(name for name in read_each(cells, name_of) if name is not None and name not in self._index)
 
     def pad(self, values: Sequence[Tensor | None]) -> Tensor:
         """(B,), int64; 0 where a row has none."""

@@ -1,7 +1,6 @@
 """How long or large the contents of cells are, by what stands at the head of their files where that says it."""
 
 import copy
-import io
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,11 +12,13 @@ from PIL import Image
 from mmtrain.data.audio import AudioInput
 from mmtrain.data.columns import content_of
 from mmtrain.data.image import ImageInput, shown
+from mmtrain.data.image_file import open_image
 from mmtrain.data.kinds import InputKind
 from mmtrain.data.media import probe, source_of
 from mmtrain.data.paths import checked_path
+from mmtrain.data.sample_errors import read_each, read_or
 from mmtrain.data.sequence import SequenceInput
-from mmtrain.data.text import TextInput, texts_of
+from mmtrain.data.text import TextInput, valid_texts
 from mmtrain.data.video import VideoInput
 from mmtrain.errors import SampleError
 
@@ -58,14 +59,16 @@ def measured(reader: InputKind, cells: Sequence[tuple[int, Any]], folder: Path) 
         folder: what relative paths start from.
     """
     if isinstance(reader, TextInput):
-        return Measured(_of_texts(reader, [text for _, cell in cells for text in texts_of(cell)]), [])
+        read = read_each((cell for _, cell in cells), valid_texts)
+        return Measured(_of_texts(reader, [text for texts in read for text in texts]), [])
     found: list[tuple[float, ...]] = []
     unread: list[int] = []
     for row, cell in cells:
-        try:
-            found.append(_measure(reader, cell, folder))
-        except SampleError:
+        measures = read_or(None, cell, lambda cell: _measure(reader, cell, folder))
+        if measures is None:
             unread.append(row)
+        else:
+            found.append(measures)
     return Measured(_described(reader, [f for f in found if f]) if any(found) else [], unread)
 
 
@@ -127,8 +130,7 @@ def _size(content: Any, folder: Path) -> tuple[int, int]:
         if not isinstance(content, str | bytes):
             height, width = np.asarray(content).shape[:2]
             return width, height
-        file = io.BytesIO(content) if isinstance(content, bytes) else checked_path(folder, content)
-        with Image.open(file) as picture:
+        with open_image(content if isinstance(content, bytes) else checked_path(folder, content)) as picture:
             return picture.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise SampleError(shown(content), str(error)) from error

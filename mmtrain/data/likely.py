@@ -7,7 +7,7 @@ from typing import Any
 
 from mmtrain.data.columns import USUAL_NAMES, Column, content_of, find_columns, is_empty
 from mmtrain.data.folders import KIND_OF
-from mmtrain.data.tables import rows_at
+from mmtrain.data.tables import readable_cell, rows_at
 
 LOOKED_AT = 50  # rows
 _ARRAYS = (".npy", ".npz", ".pt", ".safetensors")
@@ -44,7 +44,7 @@ def likely_columns(
         taken: columns that are known to hold something else.
     """
     free = [column for column in there if column not in taken and column.lower() not in _KNOWN]
-    kinds = {column: _kinds([row.get(column) for row in rows[:LOOKED_AT]]) for column in free}
+    kinds = {column: _kinds([readable_cell(row, column) for row in rows[:LOOKED_AT]]) for column in free}
     found: dict[str, Column] = {}
     for name, kind in wanted.items():
         fitting = [column for column in free if kind in kinds[column] and column not in found.values()]

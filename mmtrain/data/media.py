@@ -6,6 +6,7 @@ is opened, so that a run without sound and films does not need it.
 
 import io
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmtrain.data.columns import content_of
 from mmtrain.data.image import shown
+from mmtrain.data.mp4_boxes import num_listed_samples
 from mmtrain.data.paths import checked_path
 from mmtrain.errors import SampleError
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _MICROSECONDS = 1_000_000  # what FFmpeg gives the duration of a container in
+_MAX_PIXELS = 100_000_000  # of a picture that FFmpeg decodes to find out what a file holds
 
 
 class Probe(NamedTuple):
@@ -70,7 +73,8 @@ def opened(source: Path | bytes, max_pixels: int | None = None) -> Iterator["Inp
 
     Args:
         source: a file or its bytes.
-        max_pixels: FFmpeg decodes no picture that is clearly larger, not even to find out what the file holds.
+        max_pixels: FFmpeg decodes no picture that is clearly larger, not even to find out what the file holds. None
+            where only the sound is wanted: 100 million.
 
     Raises:
         SampleError: when it is missing, empty, damaged, or neither sound nor film.
@@ -80,13 +84,15 @@ def opened(source: Path | bytes, max_pixels: int | None = None) -> Iterator["Inp
     name = name_of(source)
     if isinstance(source, Path) and not source.is_file():
         raise SampleError(name, "there is no such file")
-    if not (source if isinstance(source, bytes) else source.stat().st_size):
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    if not size:
         raise SampleError(name, "is empty")
+    _check_samples(source, size)
     # A playlist (m3u8, ffconcat) or a numbered name (a%d.png) would make FFmpeg open other files, here or on a server.
     # So it opens nothing by itself: it reads the file that we have opened, and no protocol is allowed.
     options = {"protocol_whitelist": "none"}
-    if max_pixels is not None:
-        options["max_pixels"] = str(2 * max_pixels + 65536)  # FFmpeg counts whole blocks, which are larger
+    # FFmpeg counts whole blocks, which are larger.
+    options["max_pixels"] = str(2 * (_MAX_PIXELS if max_pixels is None else max_pixels) + 65536)
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else io.FileIO(source)
     except OSError as error:
@@ -98,6 +104,16 @@ def opened(source: Path | bytes, max_pixels: int | None = None) -> Iterator["Inp
             yield container
     except av.FFmpegError as error:
         raise SampleError(name, f"is damaged, cut short, or neither sound nor film: {error.strerror}") from error
+
+
+def _check_samples(source: Path | bytes, size: int) -> None:
+    """Raise SampleError for a file that says it holds more samples, that is frames or pieces of sound, than bytes."""
+    try:
+        count = num_listed_samples(source)
+    except (ValueError, OSError, zlib.error) as error:
+        raise SampleError(name_of(source), f"is damaged: {error}") from error
+    if count > size:
+        raise SampleError(name_of(source), f"is damaged: its header lists {count} samples, but it has {size} bytes")
 
 
 def film_of(container: "InputContainer") -> "VideoStream | None":
@@ -187,6 +203,15 @@ def check_pixels(source: Path | bytes, width: int, height: int, max_pixels: int 
         raise SampleError(name_of(source), f"has a damaged picture, or one of far more than max_pixels = {max_pixels}")
     if max_pixels is not None and width * height > max_pixels:
         raise SampleError(name_of(source), f"{width} x {height} pixels are more than max_pixels = {max_pixels}")
+
+
+def check_film_pixels(source: Path | bytes, num_frames: int, width: int, height: int, max_film_pixels: int) -> None:
+    """Raise SampleError for frames that have too many pixels together."""
+    if num_frames * width * height > max_film_pixels:
+        raise SampleError(
+            name_of(source),
+            f"{num_frames} frames of {width} x {height} pixels are more than max_film_pixels = {max_film_pixels}",
+        )
 
 
 def _walk(container: "InputContainer", stream: "VideoStream | AudioStream", fps: float) -> tuple[int, float]:

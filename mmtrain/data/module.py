@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from mmtrain.data.buckets import BucketedSteps, Buckets
 from mmtrain.data.class_checks import check_classes
-from mmtrain.data.columns import Column, cell_of, find_columns, is_empty, no_input
+from mmtrain.data.columns import Column, find_columns, is_empty, no_input
 from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit, id_of
 from mmtrain.data.files import tables_of
 from mmtrain.data.head_checks import NO_FILES, read_as
@@ -34,7 +34,7 @@ from mmtrain.data.row_digest import RowFacts, digest_rows
 from mmtrain.data.row_lengths import row_lengths
 from mmtrain.data.splits import Split
 from mmtrain.data.table_checks import check_size, faults_of_cells, no_table
-from mmtrain.data.tables import Columnar, Tables, cells_of, rows_at
+from mmtrain.data.tables import Columnar, Tables, cells_of, readable_cell, row_at, rows_at
 from mmtrain.data.text import TextInput
 from mmtrain.data.text_checks import cut_texts
 from mmtrain.data.text_target import TextTarget
@@ -356,7 +356,7 @@ class DataModule(LightningDataModule):
         """What checkpoints had of a split before `row_facts`: the number of rows, and a digest of some of their ids."""
         table = self.tables[name]
         some = range(0, len(table), max(1, len(table) // SAMPLED_IDS))
-        ids = "\n".join(id_of(table[row], row) for row in some)
+        ids = "\n".join(id_of(row_at(table, row), row) for row in some)
         return f"{len(table)} ({hashlib.sha256(ids.encode()).hexdigest()[:12]})"
 
     def split(self, name: str) -> EvalSplit:
@@ -373,8 +373,10 @@ class DataModule(LightningDataModule):
         """Whether some row of a split has all of these inputs (any one, when none is named) and all these targets."""
         table = self.tables[split]
         for cells in rows_at(table, range(len(table))):
-            there = [m for m in self.inputs if not is_empty(cell_of(cells, self.columns.get(m)))]
-            known = [n for n in targets if n in self.targets and not is_empty(cell_of(cells, self.columns.get(n)))]
+            there = [m for m in self.inputs if not is_empty(readable_cell(cells, self.columns.get(m)))]
+            known = [
+                n for n in targets if n in self.targets and not is_empty(readable_cell(cells, self.columns.get(n)))
+            ]
             if there and set(needs) <= set(there) and len(known) == len(targets):
                 return True
         return False

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmtrain.data.columns import name_of
+from mmtrain.data.sample_errors import read_each
 from mmtrain.run_files import LEARN_AGAIN, read_json, write_json
 from mmtrain.types import MultiLabelTarget
 
@@ -42,13 +43,12 @@ class MultiLabel:
         """Learn the names, in their own order, and their counts from the training split."""
         counts: Counter[str] = Counter()
         num_rows = 0
-        for cell in cells:
-            names = self._names_of(cell)
+        for names in read_each(cells, self._names_of):
             if names is not None:
                 counts.update(names)
                 num_rows += 1
-        names = sorted(counts)
-        self._set(MultiLabelTarget(names=names, counts=[counts[n] for n in names], num_rows=num_rows))
+        known = sorted(counts)
+        self._set(MultiLabelTarget(names=known, counts=[counts[n] for n in known], num_rows=num_rows))
 
     def _set(self, known: MultiLabelTarget) -> None:
         self.known = known

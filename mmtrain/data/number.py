@@ -1,6 +1,6 @@
 """A target of one number or several, scaled on the training split so that losses of unlike units can be added."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmtrain.data.sample_errors import read_each
 from mmtrain.data.scale import in_short, numbers_of, scaled, statistics_of
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.run_files import LEARN_AGAIN, read_json, write_json
@@ -42,7 +43,8 @@ class Number:
             ConfigError: when no cell can be read and some are not empty.
         """
         faults: list[SampleError] = []
-        statistics = statistics_of(_rows(cells, faults), chunk=_CHUNK)
+        labelled = (numbers for numbers in read_each(cells, _whole, faults) if numbers is not None)
+        statistics = statistics_of(labelled, chunk=_CHUNK)
         if statistics is None and faults:
             raise ConfigError(
                 f"no row of the training split has a number as its target: such as {faults[0]}\n"
@@ -93,16 +95,3 @@ def _whole(cell: Any) -> np.ndarray | None:
         return None
     numbers = numbers_of(cell)
     return None if not numbers.size or np.isnan(numbers).any() else numbers
-
-
-def _rows(cells: Iterable[Any], faults: list[SampleError]) -> Iterator[np.ndarray]:
-    """The numbers of those cells that lack none; `faults` takes the first that cannot be read."""
-    for cell in cells:
-        try:
-            numbers = _whole(cell)
-        except SampleError as error:
-            if not faults:
-                faults.append(error)
-            continue
-        if numbers is not None:
-            yield numbers

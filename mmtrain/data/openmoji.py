@@ -7,7 +7,6 @@ is drawn once (about ten seconds at 64 pixels) and kept; unusual is only that se
 
 import difflib
 import hashlib
-import io
 import json
 import math
 import shutil
@@ -150,13 +149,14 @@ def _fill(folder: Path, *, parameters: Mapping[str, Any]) -> None:
 
 def _draw(drawing: Path, target: Path, *, size: int) -> None:
     import resvg_py
-    from PIL import Image
+
+    from mmtrain.data.image_file import open_image
 
     # No drawing has letters; without the fonts of the system none can ever depend on the machine.
     png = resvg_py.svg_to_bytes(
         svg_path=str(drawing), width=size, height=size, background="#ffffff", skip_system_fonts=True
     )
-    Image.open(io.BytesIO(png)).convert("RGB").save(target)
+    open_image(png).convert("RGB").save(target)
 
 
 def _watched(emojis: Sequence[Emoji]) -> Iterable[Emoji]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mmtrain.data.sample_errors import sample_errors
 from mmtrain.data.shard_places import Index, Place, is_remote, opened, patiently, remote_errors
 from mmtrain.errors import ConfigError, SampleError
 
@@ -126,4 +127,5 @@ class ParquetShard:
                 reason = str(error).splitlines()[0]
                 raise SampleError(self.name, f"{column} of row group {number} cannot be read: {reason}") from error
             group[column] = read.column(column)
-        return group[column][row - int(self._starts[number])].as_py()
+        with sample_errors(f"{self.name}: {column} of row {row}"):  # such as a text that is not UTF-8
+            return group[column][row - int(self._starts[number])].as_py()

@@ -6,8 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
+from mmtrain.data.sample_errors import read_each
+from mmtrain.data.scale import in_short
 from mmtrain.data.text_target import TextTarget
-from mmtrain.errors import ConfigError
+from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import PairTarget
 
 
@@ -24,16 +26,27 @@ class Preference(TextTarget):
         """Train the tokenizer on the first column.
 
         Raises:
-            ConfigError: when the cells are not of two or three columns.
+            ConfigError: when no cell is of two or three columns.
         """
-        super().fit((_right(cell) for cell in cells), folder)
+        faults: list[SampleError] = []
+        right = list(read_each(cells, _right, faults))
+        if faults and not right:
+            raise ConfigError(
+                f"{faults[0].reason}\n"
+                "    set data.columns.NAME=[CHOSEN,REJECTED], columns of the table, or [RIGHT,CHOSEN,REJECTED]"
+            )
+        super().fit(right, folder)
 
     def _learned(self, sentences: list[list[str]]) -> None:
         super()._learned(sentences)
         self.known = PairTarget(**vars(self.known))
 
     def load(self, value: Any) -> Tensor | None:
-        """Token ids (2, L), int64, chosen and rejected, filled up with [PAD]; None where there is nothing to judge."""
+        """Token ids (2, L), int64, chosen and rejected, filled up with [PAD]; None where there is nothing to judge.
+
+        Raises:
+            SampleError: for a cell that is not of two or three columns.
+        """
         right = super().load(_right(value))
         if right is None:
             return None
@@ -53,8 +66,6 @@ class Preference(TextTarget):
 
 def _right(cell: Any) -> Any:
     if not isinstance(cell, list | tuple) or len(cell) not in (2, 3):
-        raise ConfigError(
-            f"a preference is of two columns or three, but a cell holds {cell!r}\n"
-            "    set data.columns.NAME=[CHOSEN,REJECTED], columns of the table, or [RIGHT,CHOSEN,REJECTED]"
-        )
+        shown = in_short(cell)
+        raise SampleError(shown, f"a preference is of two columns or three, but a cell holds {shown!r}")
     return cell[0]

@@ -18,11 +18,12 @@ from mmtrain.data.buckets import Buckets
 from mmtrain.data.columns import Column, content_of, is_empty
 from mmtrain.data.kinds import InputKind
 from mmtrain.data.media import probe, source_of
+from mmtrain.data.sample_errors import read_or
 from mmtrain.data.sequence import SequenceInput
 from mmtrain.data.tables import cells_of
-from mmtrain.data.text import TextInput, texts_of
+from mmtrain.data.text import TextInput, valid_texts
 from mmtrain.data.video import VideoInput
-from mmtrain.errors import ConfigError, SampleError
+from mmtrain.errors import ConfigError
 from mmtrain.run_files import replacing
 
 _TEXTS_AT_ONCE = 10_000
@@ -123,7 +124,7 @@ def _of_texts(reader: TextInput, cells: Iterable[Any]) -> Iterable[int]:
         return [max((len(next(encoded)) for _ in texts), default=0) for texts in waiting]
 
     for cell in cells:
-        waiting.append(texts_of(cell))
+        waiting.append(read_or([], cell, valid_texts))
         if len(waiting) == _TEXTS_AT_ONCE:
             yield from counted()
             waiting.clear()
@@ -131,16 +132,17 @@ def _of_texts(reader: TextInput, cells: Iterable[Any]) -> Iterable[int]:
 
 
 def _of_medium(reader: InputKind, cell: Any, folder: Path) -> int:
+    return read_or(0, cell, lambda cell: _length(reader, cell, folder))
+
+
+def _length(reader: InputKind, cell: Any, folder: Path) -> int:
     content = content_of(cell)
-    try:
-        if isinstance(reader, AudioInput) and isinstance(content, str | bytes):
-            seconds = probe(source_of(content, folder)).seconds
-            return round(min(seconds, reader.max_seconds) * reader.sample_rate)
-        if isinstance(reader, VideoInput) and isinstance(content, str | bytes):
-            return min(probe(source_of(content, folder), max_pixels=reader.max_pixels).frames, reader.num_frames)
-        loaded = reader.load(cell, folder, seed=0, train=False)
-    except SampleError:
-        return 0
+    if isinstance(reader, AudioInput) and isinstance(content, str | bytes):
+        seconds = probe(source_of(content, folder)).seconds
+        return round(min(seconds, reader.max_seconds) * reader.sample_rate)
+    if isinstance(reader, VideoInput) and isinstance(content, str | bytes):
+        return min(probe(source_of(content, folder), max_pixels=reader.max_pixels).frames, reader.num_frames)
+    loaded = reader.load(cell, folder, seed=0, train=False)
     if loaded is None:
         return 0
     assert isinstance(reader, AudioInput | VideoInput | SequenceInput), "pictures and vectors are of one size"

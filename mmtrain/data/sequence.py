@@ -4,16 +4,16 @@ A file is data here, not a program: object arrays, and anything in a .pt file be
 """
 
 import io
+import math
 import pickle
 import struct
-import tokenize
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from mmtrain.data.columns import content_of
 from mmtrain.data.image import key_of
 from mmtrain.data.order import mix
 from mmtrain.data.paths import checked_path
+from mmtrain.data.sample_errors import read_each
 from mmtrain.data.scale import Statistics, in_short, restore_scale, save_scale, scaled
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
@@ -41,12 +42,15 @@ _UNREADABLE = (
     RuntimeError,
     pickle.UnpicklingError,
     struct.error,
-    tokenize.TokenError,
+    SyntaxError,
     zipfile.BadZipFile,
     zlib.error,
     SafetensorError,
 )
 _LOOKS = 32  # sequences that say what D is when nothing is scaled
+_NPY_HEAD = 10_000  # bytes: numpy itself takes no longer header
+_BYTES_A_NUMBER = 32  # at most: a complex long double
+_ZIPS = (b"PK\3\4", b"PK\5\6")  # what an archive begins with, and an empty one
 
 
 class SequenceInput:
@@ -63,6 +67,7 @@ class SequenceInput:
             ones whole; training then starts by reading every file once) or none. A feature that training never saw
             change is 0 with standard.
         array: the name of the array in files that hold several; null takes the first.
+        max_numbers: an array with more of them (T x D) is not read, because one can fill the memory.
 
     Attributes:
         dim: D, the most frequent width in training; 0 before `fit` or `restore`.
@@ -70,14 +75,16 @@ class SequenceInput:
 
     kind = "sequence"
 
-    def __init__(self, *, max_length: int, scale: str, array: str | None) -> None:
-        if max_length < 1:
-            raise ValueError(f"max_length = {max_length} keeps no frame; set it to 1 or more")
+    def __init__(self, *, max_length: int, scale: str, array: str | None, max_numbers: int) -> None:
+        for name, number in (("max_length", max_length), ("max_numbers", max_numbers)):
+            if number < 1:
+                raise ValueError(f"{name} = {number} keeps no frame; set it to 1 or more")
         if scale not in ("standard", "none"):
             raise ValueError(f"scale = {scale}; set it to standard or none")
         self.max_length = max_length
         self.scale = scale
         self.array = array
+        self.max_numbers = max_numbers
         self.recipe = f"sequence scale={scale} array={array}"
         self.dim = 0
         self._offset = np.zeros(0)
@@ -94,7 +101,9 @@ class SequenceInput:
             ConfigError: when none can be read.
         """
         faults: list[SampleError] = []
-        arrays = self._arrays(cells, folder, faults)
+        filled = (cell for cell in cells if not (cell is None or (isinstance(cell, str) and not cell.strip())))
+        read = read_each(filled, lambda cell: self._read(content_of(cell), folder), faults)
+        arrays: Iterable[np.ndarray] = (array for array in read if array.size)
         if self.scale == "none":
             arrays = islice(arrays, _LOOKS)
         by_dim: dict[int, Statistics] = {}
@@ -115,20 +124,6 @@ class SequenceInput:
             self._set(by_dim[dim].center, by_dim[dim].std)
         else:
             self._set(np.zeros(dim), np.ones(dim))
-
-    def _arrays(self, cells: Iterable[Any], folder: Path, faults: list[SampleError]) -> Iterator[np.ndarray]:
-        """Those that can be read and have a frame; `faults` takes the first that cannot be read."""
-        for cell in cells:
-            if cell is None or (isinstance(cell, str) and not cell.strip()):
-                continue
-            try:
-                array = self._read(content_of(cell), folder)
-            except SampleError as error:
-                if not faults:
-                    faults.append(error)
-                continue
-            if array.size:
-                yield array
 
     def _set(self, offset: np.ndarray, divisor: np.ndarray) -> None:
         self._offset, self._divisor, self.dim = offset, divisor, len(offset)
@@ -206,28 +201,78 @@ class SequenceInput:
         if isinstance(value, bytes):
             return self._from_numpy(io.BytesIO(value))
         if not isinstance(value, str | Path):
-            return _from_cell(value)
+            return self._from_cell(value)
         path = checked_path(folder, value)
         suffix = path.suffix.lower()
         if suffix in (".npy", ".npz"):
             with path.open("rb") as file:
                 return self._from_numpy(file)
         if suffix == ".pt":
+            self._check_unpacked(path)
             found = torch.load(path, map_location="cpu", weights_only=True)
-            return _from_torch(found[self._chosen(list(found))] if isinstance(found, dict) else found)
+            return self._from_torch(found[self._chosen(list(found))] if isinstance(found, dict) else found)
         if suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                return _from_torch(file.get_tensor(self._chosen(list(file.keys()))))
+                name = self._chosen(list(file.keys()))
+                self._check_numbers(file.get_slice(name).get_shape())
+                return self._from_torch(file.get_tensor(name))
         raise ValueError(f"{suffix or 'a name without a suffix'} is not .npy, .npz, .pt or .safetensors")
 
-    def _from_numpy(self, file: Any) -> np.ndarray:
-        found = np.load(file, allow_pickle=False)
-        if isinstance(found, np.lib.npyio.NpzFile):
-            with found:
-                found = found[self._chosen(found.files)]
-        if not isinstance(found, np.ndarray):  # what else lies in a .npz comes as bytes
-            raise ValueError("not an array")
-        return found
+    def _from_numpy(self, file: IO[bytes]) -> np.ndarray:
+        is_npz = file.read(4) in _ZIPS
+        file.seek(0)
+        if not is_npz:
+            return self._from_npy(file)
+        with zipfile.ZipFile(file) as archive:
+            members = {name.removesuffix(".npy"): name for name in archive.namelist()}
+            with archive.open(members[self._chosen(list(members))]) as member:
+                return self._from_npy(member)
+
+    def _from_npy(self, file: IO[bytes]) -> np.ndarray:
+        """An array whose header says that it has no more numbers than may be; only then memory is taken for it."""
+        head = io.BytesIO(file.read(_NPY_HEAD))
+        if not head.getvalue().startswith(np.lib.format.MAGIC_PREFIX):
+            raise ValueError("damaged, or pickled objects, which are never read")
+        is_first = np.lib.format.read_magic(head) == (1, 0)  # 3.0 differs from 2.0 by UTF-8 in names alone
+        read_header = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(head)
+        self._check_numbers(shape)
+        if dtype.itemsize > _BYTES_A_NUMBER:
+            raise ValueError(f"an array of {dtype}, not of numbers")
+        file.seek(0)
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+    def _check_numbers(self, shape: Sequence[int]) -> None:
+        if not all(isinstance(length, int) and length >= 0 for length in shape):
+            raise ValueError(f"damaged: an array of shape {shape}")
+        if math.prod(shape) > self.max_numbers:
+            raise ValueError(f"an array of shape {tuple(shape)}, which has more than max_numbers = {self.max_numbers}")
+
+    def _check_unpacked(self, path: Path) -> None:
+        """What PyTorch writes is not compressed; what is can become a thousand times larger when it is read."""
+        with path.open("rb") as file:
+            if file.read(4) not in _ZIPS:
+                return
+            with zipfile.ZipFile(file) as archive:
+                packed = sum(i.file_size for i in archive.infolist() if i.compress_type != zipfile.ZIP_STORED)
+        if packed > 8 * self.max_numbers:
+            raise ValueError(f"{packed} bytes when unpacked, more than max_numbers = {self.max_numbers} have")
+
+    def _from_cell(self, value: Any) -> np.ndarray:
+        """A nested list or an array; None in it becomes NaN."""
+        if isinstance(value, Tensor):
+            return self._from_torch(value)
+        array = value if isinstance(value, np.ndarray) and value.dtype != object else np.asarray(value, np.float64)
+        self._check_numbers(array.shape)
+        return array
+
+    def _from_torch(self, found: Any) -> np.ndarray:
+        if not isinstance(found, Tensor):
+            raise ValueError(f"a {type(found).__name__} where a tensor is needed")
+        if found.is_complex():
+            raise ValueError(f"an array of {found.dtype}, not of numbers")
+        self._check_numbers(found.shape)  # of a sparse or an expanded one, far more than the file has
+        return found.detach().to_dense().to(torch.float32).numpy()
 
     def _chosen(self, names: list[Any]) -> Any:
         if not names:
@@ -239,23 +284,6 @@ class SequenceInput:
 
 def _key(frames: np.ndarray) -> int:
     return key_of(str(frames.shape).encode() + (frames + 0.0).tobytes())  # + 0.0: -0 is 0
-
-
-def _from_cell(value: Any) -> np.ndarray:
-    """A nested list or an array; None in it becomes NaN."""
-    if isinstance(value, Tensor):
-        return _from_torch(value)
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        return value
-    return np.asarray(value, dtype=np.float64)
-
-
-def _from_torch(found: Any) -> np.ndarray:
-    if not isinstance(found, Tensor):
-        raise ValueError(f"a {type(found).__name__} where a tensor is needed")
-    if found.is_complex():
-        raise ValueError(f"an array of {found.dtype}, not of numbers")
-    return found.detach().to_dense().to(torch.float32).numpy()
 
 
 def _named(value: Any) -> str:

@@ -21,6 +21,7 @@ from mmtrain.data.order import BlockOrder
 from mmtrain.data.parquet_shard import GroupCache, ParquetShard, index_parquet
 from mmtrain.data.paths import RemoteFolder
 from mmtrain.data.row_digest import NUM_SAMPLED, RowFacts, digest_cells, row_facts, spread
+from mmtrain.data.sample_errors import described
 from mmtrain.data.shard_places import Place, indexed, is_remote, paths_of, place_of, suffix_of
 from mmtrain.data.tables import SPLITS, Tables
 from mmtrain.data.tar_shard import TarShard, index_tar
@@ -71,7 +72,12 @@ class Cells(Mapping[str, Any]):
     def __getitem__(self, column: str) -> Any:
         if column == "id":
             return self._table.name(self._number, self._row)
-        return self._table.shard(self._number).cell(self._row, column)
+        try:
+            return self._table.shard(self._number).cell(self._row, column)
+        except (KeyError, SampleError, ConfigError):
+            raise
+        except Exception as error:  # as in sample_errors.py, where a KeyError is no answer
+            raise SampleError(f"{column} of row {self._row}", f"cannot be read: {described(error)}") from error
 
     def __iter__(self) -> Iterator[str]:
         columns = self._table.shard(self._number).columns(self._row)

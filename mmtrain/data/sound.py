@@ -26,6 +26,11 @@ _MARGIN = 64
 # A header that counts exactly can still count the encoder's padding.
 _SLACK = 0.1
 _UNKNOWN_SIZE = 0x7FFF0000  # a WAV that was written to a pipe says this or more
+# A header that estimates can be wrong by as much. A file that goes on behind it is not decoded to its end.
+_FACTOR, _GRACE = 4.0, 60.0
+_AT_ONCE = 3600.0  # seconds that are held in memory to take a piece of them; of more, only the piece is
+_MAX_SECONDS = 86_400.0  # that are decoded to find a piece of a file that has no times
+_MAX_RATE = 3_000_000  # Hz: the resampler's filter grows with it
 
 
 def read_audio(
@@ -50,7 +55,7 @@ def read_audio(
             (where the header is exact: not in Ogg and in MP3 without a header).
     """
     with opened(source) as container:
-        return _decoded(source, container, sample_rate, start, seconds)
+        return _decoded(source, container, sample_rate, start, seconds, most=math.inf)
 
 
 def read_piece(source: Path | bytes, sample_rate: int, *, seconds: float, place: float) -> Tensor | None:
@@ -71,15 +76,21 @@ def read_piece(source: Path | bytes, sample_rate: int, *, seconds: float, place:
     length = round(seconds * sample_rate)
     with probed(source) as (container, found):
         spare = found.seconds - seconds
-        if spare > 0:
-            part = _decoded(source, container, sample_rate, place * spare, seconds)
-            if part is None or len(part) == length:
-                return part
-            # the length in the header was a guess, or that of the pictures
-            whole = read_audio(source, sample_rate)
-        else:
-            whole = _decoded(source, container, sample_rate, 0.0, None)
-    return None if whole is None else piece(whole, length, place)
+        most = _FACTOR * max(seconds, found.seconds) + _GRACE
+        if spare <= 0:
+            whole = _decoded(source, container, sample_rate, 0.0, None, most=most)
+            return None if whole is None else piece(whole, length, place)
+        part = _decoded(source, container, sample_rate, place * spare, seconds, most=most)
+    if part is None or len(part) == length:
+        return part
+    # the length in the header was a guess, or that of the pictures
+    true_seconds = found.seconds if found.seconds <= _AT_ONCE else _counted_seconds(source)
+    with opened(source) as container:
+        if true_seconds <= _AT_ONCE:
+            whole = _decoded(source, container, sample_rate, 0.0, None, most=found.seconds + _GRACE)
+            return None if whole is None else piece(whole, length, place)
+        start = place * max(0.0, true_seconds - seconds)
+        return _decoded(source, container, sample_rate, start, seconds, most=most, seek=False)
 
 
 def piece(waveform: Tensor, length: int, place: float) -> Tensor:
@@ -89,14 +100,31 @@ def piece(waveform: Tensor, length: int, place: float) -> Tensor:
 
 
 def _decoded(
-    source: Path | bytes, container: "InputContainer", sample_rate: int, start: float, seconds: float | None
+    source: Path | bytes,
+    container: "InputContainer",
+    sample_rate: int,
+    start: float,
+    seconds: float | None,
+    *,
+    most: float,
+    seek: bool = True,
 ) -> Tensor | None:
-    """What `read_audio` returns, of a container that stands at its beginning."""
+    """What `read_audio` returns, of a container that stands at its beginning.
+
+    Args:
+        source: what the container is of.
+        container: at its beginning.
+        sample_rate: as of `read_audio`.
+        start: likewise.
+        seconds: likewise.
+        most: seconds; a file that goes on behind them is refused. Without `seconds` all of it is held in memory.
+        seek: whether to go to the start by the times of the file; else all before it is decoded, and thrown away.
+    """
     if not container.streams.audio:
         return None
     stream = container.streams.audio[0]
     assert stream.time_base is not None
-    sought = start > _PREROLL
+    sought = seek and start > _PREROLL
     if sought:
         ticks = int((start - _PREROLL) / stream.time_base)
         container.seek((stream.start_time or 0) + ticks, stream=stream)
@@ -105,16 +133,28 @@ def _decoded(
     if first is None and not sought:
         raise SampleError(name_of(source), "holds no samples")
     rate = first.sample_rate if first else sample_rate
+    if rate > _MAX_RATE:
+        raise SampleError(name_of(source), f"has a rate of {rate} Hz, more than {_MAX_RATE}")
     step = rate // math.gcd(rate, sample_rate)  # at these samples both rates have one
     margin = _MARGIN * math.ceil(max(1.0, rate / sample_rate))
     begin = max(0, math.floor((start * rate - margin) / step)) * step
     at = _place(stream, first, rate) if first and sought else 0
-    if first is None or at is None or at > begin:  # behind the end, or the container cannot seek
-        whole = read_audio(source, sample_rate, seconds=None if seconds is None else start + seconds)
+    if sought and (first is None or at is None or at > begin):  # behind the end, or the container cannot seek
+        with opened(source) as again:
+            if start > _AT_ONCE:
+                most = min(most, _MAX_SECONDS)
+                return _decoded(source, again, sample_rate, start, seconds, most=most, seek=False)
+            whole = _decoded(source, again, sample_rate, 0.0, None if seconds is None else start + seconds, most=most)
         return None if whole is None else whole[round(start * sample_rate) :]
     end = math.inf if seconds is None else math.ceil((start + seconds) * rate) + margin
-    tally = _Tally(at)
+    assert first is not None and at is not None
+    tally = _Tally(at, most * rate)
     sound = _resampled(source, tally.until(itertools.chain([first], frames), begin, end), sample_rate)
+    if tally.too_long:
+        promised = header_seconds(container, stream) or container_seconds(container) or 0.0
+        raise SampleError(
+            name_of(source), f"goes on behind {tally.at / rate:.0f} s, although its header says {promised:.2f} s"
+        )
     if tally.ran_out:
         _check_length(source, container, stream, tally.at / rate, end / rate)
     skip = round(start * sample_rate) - begin * sample_rate // rate
@@ -161,11 +201,13 @@ def resampled(sound: Tensor, rate: int, sample_rate: int) -> Tensor:
 
 
 class _Tally:
-    """Counts the samples that come by, and lets those of a piece through."""
+    """Counts the samples that come by, and lets those of a piece through, but not those behind a limit."""
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int, most: float) -> None:
         self.at = at
+        self.most = most
         self.ran_out = False
+        self.too_long = False
 
     def until(self, frames: Iterable["AudioFrame"], begin: int, end: float) -> Iterator["AudioFrame"]:
         for frame in frames:
@@ -174,7 +216,21 @@ class _Tally:
                 yield _without(frame, drop) if drop else frame
             if self.at >= end:
                 return
+            if self.at > self.most:
+                self.too_long = True
+                return
         self.ran_out = True
+
+
+def _counted_seconds(source: Path | bytes) -> float:
+    """How long the sound is, by decoding all of it without holding it."""
+    with opened(source) as container:
+        seconds = 0.0
+        for frame in container.decode(container.streams.audio[0]):
+            seconds += frame.samples / frame.sample_rate
+            if seconds > _MAX_SECONDS:
+                raise SampleError(name_of(source), f"goes on behind {seconds:.0f} s, and has no times to seek by")
+        return seconds
 
 
 def _place(stream: "AudioStream", frame: "AudioFrame", rate: int) -> int | None:

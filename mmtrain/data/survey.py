@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from mmtrain.data.columns import Column, cell_of, is_empty
-from mmtrain.data.dataset import TrainSplit, id_of
+from mmtrain.data.dataset import TrainSplit, bad_row, id_of
 from mmtrain.data.kinds import TargetKind
 from mmtrain.data.lengths import Lengths, measured, summary
 from mmtrain.data.module import DataModule
 from mmtrain.data.overlap import Shared, folded, shared, shared_files
-from mmtrain.data.tables import cells_of
-from mmtrain.data.text import texts_of
+from mmtrain.data.sample_errors import read_each, read_or
+from mmtrain.data.tables import cells_of, row_at
+from mmtrain.data.text import valid_texts
 from mmtrain.data.thin import evenly
 from mmtrain.errors import SampleError
 from mmtrain.types import AnswerTarget, Bad, ClassTarget, MultiLabelTarget, NumberTarget, TokenTarget
@@ -153,7 +154,7 @@ class Look:
         cells: dict[int, Any] = {}
         for row in evenly(len(self.table), self.limits.heavy):
             try:
-                cells[row] = cell_of(self.table[row], column)
+                cells[row] = cell_of(row_at(self.table, row), column)
             except SampleError:  # reading the sample says why
                 continue
         return cells
@@ -161,7 +162,7 @@ class Look:
     def id(self, row: int) -> str:
         """The name of a row."""
         if self._ids is None and "id" in self.table.column_names:
-            return id_of(self.table[row], row)
+            return id_of(row_at(self.table, row), row)
         return id_of({} if self._ids is None else {"id": self._ids[row]}, row)
 
     def given_ids(self) -> list[str]:
@@ -186,7 +187,8 @@ class Look:
     def texts(self, name: str) -> list[tuple[str, str]]:
         """The id and each text of a text input; a row that repeats a text has it once."""
         cells = self.cells.get(name, {}).items()
-        return [(self.id(row), text) for row, cell in cells for text in dict.fromkeys(map(folded, texts_of(cell)))]
+        read = ((row, read_or((), cell, valid_texts)) for row, cell in cells)
+        return [(self.id(row), text) for row, texts in read for text in dict.fromkeys(map(folded, texts))]
 
     def lengths(self) -> tuple[dict[str, list[Lengths]], list[int]]:
         """Of every input that has one; and the rows where it cannot be told."""
@@ -208,17 +210,13 @@ class Look:
             try:
                 split.sample(row, seed=0, train=False)
             except SampleError as error:
-                bad.append(Bad(self.id(row), row, error.file, error.reason))
+                bad.append(bad_row({"id": self.id(row)}, row, error))
         return bad, len(rows)
 
 
 def _add_target(survey: Survey, look: Look, split: str, name: str, target: TargetKind) -> None:
-    known, values = target.known, []
-    for cell in look.cells[name].values():
-        try:
-            values.append((cell, target.load(cell)))
-        except SampleError:  # reading the sample says why
-            continue
+    known = target.known
+    values = list(read_each(look.cells[name].values(), lambda cell: (cell, target.load(cell))))
     loaded = [value for _, value in values if value is not None]
     if isinstance(known, ClassTarget | MultiLabelTarget | AnswerTarget):
         counts: Counter[str] = Counter()

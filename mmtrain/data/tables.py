@@ -5,9 +5,10 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from mmtrain.data.columns import Column
+from mmtrain.data.columns import Column, cell_of
 from mmtrain.data.order import Order
-from mmtrain.errors import ConfigError
+from mmtrain.data.sample_errors import sample_errors
+from mmtrain.errors import ConfigError, SampleError
 
 SPLITS = ("train", "val", "test")
 ALIASES = {"validation": "val", "valid": "val", "dev": "val", "training": "train", "testing": "test"}
@@ -68,20 +69,75 @@ class Columnar(Protocol):
         """So many rows after the other, as the cells of each column."""
         ...
 
+    def __len__(self) -> int:
+        """How many rows there are."""
+        ...
+
+    def __getitem__(self, rows: slice) -> Mapping[str, Sequence[Any]]:
+        """Some rows, as the cells of each column."""
+        ...
+
+
+class UnreadableRow(Mapping[str, Any]):
+    """A row that its table cannot give, such as one with a text that is not UTF-8. Asking for any cell raises.
+
+    Args:
+        error: what is raised.
+    """
+
+    def __init__(self, error: SampleError) -> None:
+        self._error = error
+
+    def __getitem__(self, column: str) -> Any:
+        raise self._error
+
+    def __iter__(self) -> Iterator[str]:
+        raise self._error
+
+    def __len__(self) -> int:
+        raise self._error
+
 
 def rows_at(table: Any, rows: Sequence[int]) -> Iterator[Mapping[str, Any]]:
-    """The rows of these numbers, looked up together where the table can, but not so many as to fill the memory."""
+    """The rows of these numbers, looked up together where the table can, but not so many as to fill the memory.
+
+    A row that the table cannot give is an `UnreadableRow`.
+    """
     if not isinstance(table, Gathering):
-        yield from (table[row] for row in rows)
+        yield from (row_at(table, row) for row in rows)
         return
     for first in range(0, len(rows), _ROWS_AT_ONCE):
-        yield from table.__getitems__(list(rows[first : first + _ROWS_AT_ONCE]))
+        some = list(rows[first : first + _ROWS_AT_ONCE])
+        try:
+            with sample_errors("rows"):
+                found = table.__getitems__(some)
+        except SampleError:  # one of them is the cause
+            found = [row_at(table, row) for row in some]
+        yield from found
+
+
+def row_at(table: Any, row: int) -> Mapping[str, Any]:
+    """The row of a number, an `UnreadableRow` where the table cannot give it."""
+    try:
+        with sample_errors(f"row {row}"):
+            found: Mapping[str, Any] = table[row]
+    except SampleError as error:
+        return UnreadableRow(error)
+    return found
+
+
+def readable_cell(cells: Mapping[str, Any], column: Column | None) -> Any:
+    """As `cell_of`; None for a cell that cannot be read. Whoever loads the sample reports it."""
+    try:
+        return cell_of(cells, column)
+    except SampleError:
+        return None
 
 
 def cells_of(table: Any, column: Column) -> Iterator[Any]:
     """The cells of a column, or of several as a list a row; read together where the table can, as `rows_at` does.
 
-    Of some tables (shards.py) it is a sample of the rows.
+    Of some tables (shards.py) it is a sample of the rows. A cell that cannot be read is None.
     """
     if not isinstance(column, str):
         yield from (list(cells) for cells in zip(*(cells_of(table, part) for part in column), strict=True))
@@ -90,8 +146,21 @@ def cells_of(table: Any, column: Column) -> Iterator[Any]:
     else:
         arrow = table.data.column(column)
         fitting = _BYTES_AT_ONCE * len(arrow) // max(1, arrow.nbytes)
-        for batch in table.select_columns([column]).iter(min(max(1, fitting), _CELLS_AT_ONCE)):
-            yield from batch[column]
+        yield from _cells_of(table.select_columns([column]), column, min(max(1, fitting), _CELLS_AT_ONCE))
+
+
+def _cells_of(table: Columnar, column: str, at_once: int) -> Iterator[Any]:
+    """The cells of the only column of a table."""
+    batches = iter(table.iter(at_once))
+    for first in range(0, len(table), at_once):
+        last = min(first + at_once, len(table))
+        try:
+            with sample_errors(column):
+                cells = next(batches)[column]
+        except SampleError:  # one of them is the cause, and the iterator has ended
+            cells = [readable_cell(row_at(table, row), column) for row in range(first, last)]
+            batches = (table[start : start + at_once] for start in range(last, len(table), at_once))
+        yield from cells
 
 
 def split_name(word: str) -> str | None:

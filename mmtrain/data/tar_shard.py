@@ -5,7 +5,6 @@ https://github.com/webdataset/webdataset. Unusual here is that any sample can be
 file begins, and is made from the headers alone.
 """
 
-import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +12,17 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from mmtrain.data.json_rows import parse_json
 from mmtrain.data.shard_places import Index, Place, opened, patiently, remote_errors
-from mmtrain.errors import ConfigError, SampleError
+from mmtrain.errors import ConfigError, SampleError, printable
 
 TEXTS = ("txt", "text", "caption", "transcript", "cls", "cls2", "class", "label", "count", "index")
 SAME = {"jpeg": "jpg", "jsn": "json"}
 _BLOCK = 512  # bytes; all of a tar lies on multiples of it
 _LOOKS = 16  # samples whose json is read to know the columns
+_MAX_NAME = 255  # bytes of a column's name: as long as a file system lets a file's name be
+_MAX_EXTENSION = 1 << 20  # bytes of a member that only extends the next header
+_MAX_ENDINGS = 1 << 16  # what the index can number
 
 
 class Member(NamedTuple):
@@ -38,27 +41,35 @@ def members_of(file: BinaryIO, place: Place) -> Iterator[Member]:
     Raises:
         ConfigError: when it is no tar, damaged or cut short.
     """
-    at, name, last = 0, None, "its beginning"
+    at, last = 0, "its beginning"
+    extended: dict[str, str] = {}  # what extension members say of the next file
     while at < place.size:
         file.seek(at)
         header = file.read(_BLOCK)
         if not header.strip(b"\0") and len(header) == _BLOCK:
             return
         info = _header(header, place, at, last)
-        at += _BLOCK
-        if at + info.size > place.size:
-            raise _cut(place, f"{info.name} should end at byte {at + info.size}, the file at {place.size}")
-        if info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE):  # the next one's name, too long for its header
-            name = _long_name(file.read(info.size), info) or name
+        start, size = at + _BLOCK, _size(info, extended, place, at, last)
+        if start + size > place.size:
+            name = extended.get("path", info.name)
+            raise _cut(place, f"{name} should end at byte {start + size}, the file at {place.size}")
+        if info.type in _EXTENSIONS:
+            if size > _MAX_EXTENSION:
+                raise _damaged(place, at, last, f"the header extension has {size} bytes, more than {_MAX_EXTENSION}")
+            extended |= _extension(file.read(size), info)
+        elif info.type == tarfile.GNUTYPE_SPARSE or "GNU.sparse" in extended:
+            name = extended.get("path", info.name)
+            raise _damaged(place, at, last, f"{name} is a sparse file; pack it without --sparse")
         else:
             if info.isreg():
-                last = name or info.name
-                yield Member(last, at, info.size)
-            name = name if info.type == tarfile.XGLTYPE else None
-        at += -(-info.size // _BLOCK) * _BLOCK if info.isreg() or info.type in _WITH_CONTENT else 0
+                last = extended.get("path", info.name)
+                yield Member(last, start, size)
+            extended = extended if info.type == tarfile.XGLTYPE else {}
+        at = start + (-(-size // _BLOCK) * _BLOCK if info.isreg() or info.type in _WITH_CONTENT else 0)
 
 
-_WITH_CONTENT = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
+_EXTENSIONS = (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE)
+_WITH_CONTENT = (*_EXTENSIONS, tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE)
 
 
 def _header(header: bytes, place: Place, at: int, last: str) -> tarfile.TarInfo:
@@ -68,39 +79,61 @@ def _header(header: bytes, place: Place, at: int, last: str) -> tarfile.TarInfo:
         raise _cut(place, f"in the header after {last}")
     try:
         return tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
-    except tarfile.HeaderError as error:
-        what = "is no tar" if at == 0 else f"is damaged at byte {at}, after {last}"
-        raise ConfigError(f"{place.path} {what}: {error}\n    make or fetch it again") from error
+    except (tarfile.HeaderError, ValueError, OverflowError) as error:  # those of wild numbers
+        if at == 0:
+            raise ConfigError(f"{place.path} is no tar: {error}\n    make or fetch it again") from error
+        raise _damaged(place, at, last, str(error)) from error
+
+
+def _size(info: tarfile.TarInfo, extended: dict[str, str], place: Place, at: int, last: str) -> int:
+    """How long a member is: POSIX extensions give what a header has no room for."""
+    given = extended.get("size") if info.type not in _WITH_CONTENT else None
+    if given is not None and not (given.isascii() and given.isdigit() and len(given) < 20):
+        raise _damaged(place, at, last, f"{extended.get('path', info.name)} has the size {given}")
+    size = info.size if given is None else int(given)
+    if size < 0:
+        raise _damaged(place, at, last, f"{extended.get('path', info.name)} has the size {size}")
+    return size
 
 
 def _cut(place: Place, where: str) -> ConfigError:
-    return ConfigError(f"{place.path} is cut short: {where}\n    make or fetch it again, or leave it out")
+    return ConfigError(f"{place.path} is cut short: {printable(where)}\n    make or fetch it again, or leave it out")
 
 
-def _long_name(content: bytes, info: tarfile.TarInfo) -> str | None:
-    """A name from the extension of GNU or of POSIX ("27 path=a/very/long/name" and other lines)."""
+def _damaged(place: Place, at: int, last: str, what: str) -> ConfigError:
+    what = printable(f"after {last}: {what}")
+    return ConfigError(f"{place.path} is damaged at byte {at}, {what}\n    make or fetch it again")
+
+
+def _extension(content: bytes, info: tarfile.TarInfo) -> dict[str, str]:
+    """The path and the size in an extension of GNU or of POSIX ("27 path=a/very/long/name" and other lines)."""
     if info.type == tarfile.GNUTYPE_LONGNAME:
-        return content.rstrip(b"\0").decode("utf-8", "surrogateescape")
+        return {"path": content.rstrip(b"\0").decode("utf-8", "surrogateescape")}
+    found = {}
     while content:
-        length, _, _ = content.partition(b" ")
-        if not length.isdigit() or int(length) == 0:
-            return None
-        record, content = content[len(length) + 1 : int(length) - 1], content[int(length) :]
-        if record.startswith(b"path="):
-            return record[5:].decode("utf-8", "surrogateescape")
-    return None
+        length, _, _ = content[:20].partition(b" ")
+        if not length.isdigit() or int(length) <= len(length):
+            break
+        key, _, value = content[len(length) + 1 : int(length) - 1].partition(b"=")
+        content = content[int(length) :]
+        if key in (b"path", b"size"):
+            found[key.decode()] = value.decode("utf-8", "surrogateescape")
+        elif key.startswith(b"GNU.sparse."):
+            found["GNU.sparse"] = "yes"
+    return found
 
 
 def split_member(name: str) -> tuple[str, str] | None:
-    """The sample that a file belongs to, and its column; None for hidden files and for those without an ending.
+    """The sample that a file belongs to, and its column; None for hidden files and for those without a usable ending.
 
     >>> split_member("a/0001.seg.PNG"), split_member("0001.jpeg"), split_member("a/.DS_Store")
     (('a/0001', 'seg.png'), ('0001', 'jpg'), None)
     """
     folder, slash, base = name.removeprefix("./").rpartition("/")
     stem, dot, ending = base.partition(".")
-    ending = ending.lower()
-    return (f"{folder}{slash}{stem}", SAME.get(ending, ending)) if stem and dot and ending else None
+    ending = ending.lower().encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    is_part = bool(stem and dot and ending) and len(ending) <= _MAX_NAME
+    return (f"{folder}{slash}{stem}", SAME.get(ending, ending)) if is_part else None
 
 
 def index_tar(place: Place) -> Index:
@@ -132,8 +165,14 @@ def index_tar(place: Place) -> Index:
             raise
         raise ConfigError(f"{place.path} cannot be read: {error}\n    mend the path, or fetch it again") from error
     kinds = list(dict.fromkeys(kind for files in samples.values() for kind in files))
+    if len(kinds) > _MAX_ENDINGS:
+        raise ConfigError(
+            f"{place.path} has files with {len(kinds)} different endings, such as {kinds[0]}, {kinds[1]}, {kinds[2]}\n"
+            "    name the files without other dots: 0001.jpg, 0001.txt"
+        )
     names = [name.encode("utf-8", "surrogateescape") for name in samples]
-    found = [(kinds.index(kind), member) for files in samples.values() for kind, member in files.items()]
+    number_of = {kind: number for number, kind in enumerate(kinds)}
+    found = [(number_of[kind], member) for files in samples.values() for kind, member in files.items()]
     return {
         "names": np.frombuffer(b"".join(names), dtype=np.uint8),
         "name_ends": np.cumsum([len(name) for name in names], dtype=np.int64),
@@ -154,10 +193,11 @@ def _columns(file: BinaryIO, samples: list[dict[str, Member]]) -> list[str]:
     for member in [files["json"] for files in samples if "json" in files][:_LOOKS]:
         file.seek(member.offset)
         try:
-            content = json.loads(file.read(member.size))
+            content = parse_json(file.read(member.size))
         except ValueError:  # said when the sample is read
             continue
         inside |= dict.fromkeys(content if isinstance(content, dict) else ["json"])
+    inside = {column: None for column in inside if len(column) <= _MAX_NAME}
     if inside:
         del columns["json"]
     return [c for c in columns | inside if c != "id"]
@@ -229,9 +269,10 @@ class TarShard:
         try:
             content = patiently(lambda: self._bytes(offset, size), self._path)
         except remote_errors() as error:
-            raise SampleError(self._named(row, kind), f"cannot be read: {error}") from error
+            raise SampleError(self._named(row, kind), f"cannot be read at byte {offset}: {error}") from error
         if len(content) < size:
-            raise SampleError(self._named(row, kind), f"is cut short: {len(content)} of {size} bytes")
+            reason = f"is cut short: {len(content)} of {size} bytes at byte {offset}"
+            raise SampleError(self._named(row, kind), reason)
         return content
 
     def _bytes(self, offset: int, size: int) -> bytes:
@@ -248,7 +289,7 @@ class TarShard:
         """What the json of a sample says."""
         if self._json[0] != row:
             try:
-                content = json.loads(self._read(row, "json", number))
+                content = parse_json(self._read(row, "json", number))
             except ValueError as error:
                 raise SampleError(self._named(row, "json"), f"is not JSON: {error}") from error
             self._json = row, content if isinstance(content, dict) else {"json": content}

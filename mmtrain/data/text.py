@@ -15,7 +15,8 @@ from torch import Tensor
 from mmtrain.data.image import key_of
 from mmtrain.data.order import mix
 from mmtrain.data.pretrained_tokenizer import PretrainedTokenizer, load_tokenizer
-from mmtrain.errors import ConfigError
+from mmtrain.data.sample_errors import read_each
+from mmtrain.errors import ConfigError, SampleError
 from mmtrain.run_files import LEARN_AGAIN, damaged, read_text, replacing
 from mmtrain.types import Padded, Vocabulary
 
@@ -92,7 +93,7 @@ class TextInput:
             return
         from tokenizers import processors
 
-        texts = [text for cell in cells for text in texts_of(cell)]
+        texts = [text for found in read_each(cells, valid_texts) for text in found]
         tokenizer = self._bpe(texts) if self.algorithm == "bpe" else self._wordpiece(texts)
         tokenizer.post_processor = processors.TemplateProcessing(
             single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
@@ -191,9 +192,14 @@ class TextInput:
             raise damaged(path, f"it is no tokenizer ({error})", fix=LEARN_AGAIN) from error
 
     def load(self, value: str | Sequence[str], folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int]:
-        """Token ids (L,), int64, and the key of the text that was taken; the first of several in evaluation."""
+        """Token ids (L,), int64, and the key of the text that was taken; the first of several in evaluation.
+
+        Raises:
+            SampleError: for a text that is not valid Unicode.
+        """
         texts = texts_of(value)
         text = texts[mix(seed) % len(texts)] if train else texts[0]
+        check_text(text)
         encoding = self.tokenizer.encode(text)
         ids = torch.tensor(encoding.ids, dtype=torch.long)
         if train and self.word_dropout > 0:
@@ -232,3 +238,27 @@ def texts_of(value: Any) -> list[str]:
     """The captions of a cell: one, several, or none; blank ones do not count."""
     texts = value if isinstance(value, list | tuple) else [value]
     return [str(t) for t in texts if t is not None and str(t).strip()]
+
+
+def valid_texts(value: Any) -> list[str]:
+    """As `texts_of`.
+
+    Raises:
+        SampleError: for a text that is not valid Unicode.
+    """
+    texts = texts_of(value)
+    for text in texts:
+        check_text(text)
+    return texts
+
+
+def check_text(text: str) -> None:
+    """Refuse half of a surrogate pair, such as half an emoji: no tokenizer takes it, and no file can hold it.
+
+    Raises:
+        SampleError: with the place of the first.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SampleError(text, f"is not valid Unicode: half of a surrogate pair at character {error.start}") from None

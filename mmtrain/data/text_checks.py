@@ -6,7 +6,8 @@ from itertools import islice
 from typing import Any
 
 from mmtrain.data.head_checks import FIRST_ROWS
-from mmtrain.data.text import TextInput, texts_of
+from mmtrain.data.sample_errors import read_each
+from mmtrain.data.text import TextInput, valid_texts
 
 _CHARACTERS = 4_000_000  # that are tokenized to be counted: some seconds
 
@@ -21,7 +22,7 @@ def cut_texts(key: str, reader: TextInput, cells: Iterable[Any], *, where: str, 
         where: the table.
         num_rows: that it has.
     """
-    rows = list(_head(cells))
+    rows = list(_head(read_each(cells, valid_texts)))
     counted = iter(reader.uncut().encode_batch([text for texts in rows for text in texts]))
     lengths = sorted(max((len(next(counted)) for _ in texts), default=0) for texts in rows)
     cut = sum(length > reader.max_length for length in lengths)
@@ -36,11 +37,10 @@ def cut_texts(key: str, reader: TextInput, cells: Iterable[Any], *, where: str, 
     )
 
 
-def _head(cells: Iterable[Any]) -> Iterator[list[str]]:
+def _head(rows: Iterable[list[str]]) -> Iterator[list[str]]:
     """The texts of the first rows, of fewer rows when they are long."""
     room = _CHARACTERS
-    for cell in islice(cells, FIRST_ROWS):
-        texts = texts_of(cell)
+    for texts in islice(rows, FIRST_ROWS):
         yield texts
         room -= sum(map(len, texts))
         if room < 0:

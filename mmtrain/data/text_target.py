@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from mmtrain.data.text import TextInput, texts_of
+from mmtrain.data.sample_errors import read_each
+from mmtrain.data.text import TextInput, texts_of, valid_texts
 from mmtrain.run_files import LEARN_AGAIN, read_json, write_json
 from mmtrain.types import TokenTarget
 
@@ -40,7 +41,7 @@ class TextTarget:
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
         """Train the tokenizer on the sentences of the training split; nothing when there are none."""
-        filled = [cell for cell in cells if _is_there(cell)]
+        filled = [cell for cell in read_each(cells, _filled) if cell is not None]
         if not filled:
             return
         self.text.fit([text for cell in filled for text in texts_of(cell)], folder)
@@ -106,5 +107,9 @@ def _file(folder: Path, name: str) -> Path:
     return folder / f"target_{name}_sentences.json"
 
 
+def _filled(cell: Any) -> Any:
+    return cell if _is_there(cell) else None
+
+
 def _is_there(cell: Any) -> bool:
-    return cell == cell and bool(texts_of(cell))  # NaN is a gap as well
+    return cell == cell and bool(valid_texts(cell))  # NaN is a gap as well

@@ -5,7 +5,6 @@ goes before what turns have.
 """
 
 import difflib
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
@@ -13,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from mmtrain.data.columns import USUAL_NAMES, Column, is_empty
 from mmtrain.data.head_checks import FIRST_ROWS
+from mmtrain.data.json_rows import parse_json
 from mmtrain.data.tables import Tables, cells_of
 
 SPEAKERS = ("speaker", "role", "from")
@@ -94,8 +94,8 @@ def _turns(cell: Any) -> list[Mapping[str, Any]]:
     """The turns of a cell, {} for one that is words alone; none of what is no dialogue: who reads it says so."""
     if isinstance(cell, str):
         try:
-            cell = json.loads(cell)
-        except json.JSONDecodeError:
+            cell = parse_json(cell)
+        except ValueError:
             return []
     turns = cell if isinstance(cell, list | tuple) else []
     return [turn if isinstance(turn, Mapping) else {} for turn in turns]
@@ -117,8 +117,15 @@ def _grown(table: Any, turns: str, rules: Mapping[str, tuple[bool, bool]]) -> An
 
 def _alike(values: list[Any]) -> list[Any]:
     """Cells of one type, as a column must be: where they are not, their texts."""
+    import pyarrow as pa
+
     if len({type(value) for value in values if value is not None}) < 2:
-        return values
+        try:
+            pa.array(values)
+        except (pa.ArrowException, ValueError, TypeError, OverflowError):  # such as a list of a text and a number
+            pass
+        else:
+            return values
     return [None if value is None else str(value) for value in values]
 
 

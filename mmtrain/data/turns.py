@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from mmtrain.data.image import key_of
-from mmtrain.data.text import TextInput
+from mmtrain.data.json_rows import parse_json
+from mmtrain.data.sample_errors import read_each
+from mmtrain.data.text import TextInput, check_text
 from mmtrain.data.turn_columns import SPEAKERS, WORDS
 from mmtrain.errors import SampleError
 from mmtrain.types import Padded
@@ -70,7 +72,7 @@ class TurnsInput(TextInput):
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
         """Train the tokenizer on what is said in the training split, or load that of the weights."""
-        super().fit([[turn.text for turn in turns_of(cell)] for cell in cells], folder)
+        super().fit([[turn.text for turn in turns] for turns in read_each(cells, turns_of)], folder)
 
     def load(  # type: ignore[override]  # an empty dialogue is None
         self, value: Any, folder: Path, *, seed: int, train: bool
@@ -128,8 +130,8 @@ def turns_of(cell: Any) -> list[Turn]:
     """
     if isinstance(cell, str) and cell.lstrip().startswith("["):
         try:
-            cell = json.loads(cell)
-        except json.JSONDecodeError as error:
+            cell = parse_json(cell)
+        except ValueError as error:
             raise SampleError(cell[:40], f"is no dialogue: {error}; write it as JSON") from error
     turns = [cell] if isinstance(cell, str) else cell
     if turns is None:
@@ -147,4 +149,5 @@ def _turn(turn: Any, turn_taking: int) -> Turn:
     speaker, text = (next((turn[n] for n in names if turn.get(n) is not None), "") for names in (SPEAKERS, WORDS))
     if not isinstance(text, str):
         raise SampleError(str(turn)[:40], f"has no text, but {text!r}")
+    check_text(text)
     return Turn(str(speaker), text)

@@ -1,6 +1,6 @@
 """Rows of tabular numbers, each component scaled on the training split, with gaps wherever a cell has them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmtrain.data.image import key_of
+from mmtrain.data.sample_errors import read_each
 from mmtrain.data.scale import Statistics, in_short, numbers_of, restore_scale, save_scale, scaled, statistics_of
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
@@ -49,7 +50,9 @@ class VectorInput:
             ConfigError: when none can be read.
         """
         faults: list[SampleError] = []
-        statistics = statistics_of(_rows(cells, faults), chunk=_CHUNK)
+        filled = (cell for cell in cells if cell is not None)
+        rows = (numbers for numbers in read_each(filled, numbers_of, faults) if not np.isnan(numbers).all())
+        statistics = statistics_of(rows, chunk=_CHUNK)
         if statistics is None:
             example = f"such as {faults[0]}" if faults else "every cell is empty"
             raise ConfigError(
@@ -105,21 +108,6 @@ class VectorInput:
         """(B, D), zeros where a row has none; no mask."""
         blank = torch.zeros(self.dim)
         return Padded(torch.stack([blank if v is None else v for v in values]), None)
-
-
-def _rows(cells: Iterable[Any], faults: list[SampleError]) -> Iterator[np.ndarray]:
-    """The numbers of those cells that have some; `faults` takes the first that cannot be read."""
-    for cell in cells:
-        if cell is None:
-            continue
-        try:
-            numbers = numbers_of(cell)
-        except SampleError as error:
-            if not faults:
-                faults.append(error)
-            continue
-        if not np.isnan(numbers).all():
-            yield numbers
 
 
 def _key(numbers: np.ndarray) -> int:

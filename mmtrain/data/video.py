@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 from mmtrain.data.columns import content_of
 from mmtrain.data.frames import read_frames
 from mmtrain.data.image import ImageInput, Normalize, key_of, seeded, shown
+from mmtrain.data.image_file import oversize
 from mmtrain.data.media import Probe, source_of
 from mmtrain.data.order import mix
 from mmtrain.errors import ConfigError, SampleError
@@ -43,6 +44,7 @@ class VideoInput:
         color_jitter: strength of changes of brightness, contrast and saturation in training.
         background: the colour under transparent pixels.
         max_pixels: a film with larger frames is not decoded, because one can fill the memory.
+        max_film_pixels: of the frames that are taken, together; a film of which they have more is not decoded.
     """
 
     kind = "video"
@@ -61,6 +63,7 @@ class VideoInput:
         color_jitter: float,
         background: Sequence[int],
         max_pixels: int,
+        max_film_pixels: int,
     ) -> None:
         if num_frames < 1:
             raise ConfigError(f"num_frames = {num_frames} leaves nothing of a film; set it to 8, say")
@@ -71,6 +74,7 @@ class VideoInput:
         self.size = size
         self.background = tuple(background)
         self.max_pixels = max_pixels
+        self.max_film_pixels = max_film_pixels
         # opens the pictures of a film that comes as files
         self.pictures = ImageInput(
             size=size,
@@ -162,12 +166,20 @@ class VideoInput:
         source = source_of(content, folder)
         try:
             found = read_frames(
-                source, lambda film: self._times(film, seed), max_pixels=self.max_pixels, background=self.background
+                source,
+                lambda film: self._times(film, seed),
+                max_pixels=self.max_pixels,
+                max_film_pixels=self.max_film_pixels,
+                background=self.background,
             )
         except SampleError as error:  # by the name that the table gives it
             raise SampleError(shown(content), error.reason) from error
         if found is None:
             return None
+        height, width = found.pixels.shape[-2:]
+        reason = oversize(width, height, size=self.size, max_pixels=self.max_pixels)
+        if reason is not None:
+            raise SampleError(shown(content), reason)
         new = found.seconds.diff(prepend=torch.tensor([-1.0], dtype=torch.float64)) != 0
         return found.pixels if new.all() else found.pixels[new]  # one that shows for long fills several parts
 
@@ -178,9 +190,17 @@ class VideoInput:
     def _stack(self, files: Sequence[Any], folder: Path, seed: int | None) -> Tensor:
         if not files:
             raise SampleError("a list of pictures", "is empty")
-        pictures = [self.pictures.open(files[slot], folder) for slot in self._slots(len(files), seed)]
-        size = pictures[0].size
-        return torch.stack([v2.functional.pil_to_tensor(p if p.size == size else p.resize(size)) for p in pictures])
+        first, *others = self._slots(len(files), seed)
+        picture = self.pictures.open(files[first], folder)
+        size, count = picture.size, 1 + len(others)
+        if count * size[0] * size[1] > self.max_film_pixels:
+            what = f"{count} pictures of {size[0]} x {size[1]} pixels"
+            raise SampleError(shown(files[first]), f"{what} are more than max_film_pixels = {self.max_film_pixels}")
+        frames = [v2.functional.pil_to_tensor(picture)]
+        for slot in others:
+            picture = self.pictures.open(files[slot], folder)
+            frames.append(v2.functional.pil_to_tensor(picture if picture.size == size else picture.resize(size)))
+        return torch.stack(frames)
 
     def _slots(self, count: int, seed: int | None) -> list[int]:
         """Which of `count` frames: distinct, in order."""

@@ -1,9 +1,16 @@
 """A batch whose sequences are as long as they come in training."""
 
-from mmtrain.data.columns import cell_of, is_empty
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from mmtrain.data.columns import is_empty
 from mmtrain.data.dataset import Collate, TrainSplit
+from mmtrain.data.kinds import InputKind
 from mmtrain.data.module import DataModule
-from mmtrain.data.tables import rows_at
+from mmtrain.data.sample_errors import read_or
+from mmtrain.data.tables import readable_cell, rows_at
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.escape import one_line
 from mmtrain.types import Batch, Sample, TokenTarget
@@ -45,12 +52,16 @@ def sentence_lengths(data: DataModule) -> dict[str, list[int]]:
     lengths: dict[str, list[int]] = {name: [] for name in [*inputs, *targets]}
     for cells in rows_at(table, range(min(len(table), NUM_LOOKED_AT))):
         for name, found in lengths.items():
-            cell = cell_of(cells, data.columns.get(name))
+            cell = readable_cell(cells, data.columns.get(name))
             sentence = None
             if not is_empty(cell) and name in inputs:
-                loaded = inputs[name].load(cell, data.folder, seed=0, train=False)
+                loaded = read_or(None, cell, partial(_loaded, inputs[name], data))
                 sentence = None if loaded is None else loaded[0]
             elif not is_empty(cell):
-                sentence = targets[name].load(cell)
+                sentence = read_or(None, cell, targets[name].load)
             found.append(0 if sentence is None else len(sentence))
     return lengths
+
+
+def _loaded(reader: InputKind, data: DataModule, cell: Any) -> tuple[Tensor, int] | None:
+    return reader.load(cell, data.folder, seed=0, train=False)

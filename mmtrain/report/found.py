@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, ImageDraw, UnidentifiedImageError
+from PIL import Image, ImageDraw
 
+from mmtrain.data.image_file import open_image
+from mmtrain.data.sample_errors import sample_errors
+from mmtrain.errors import SampleError
 from mmtrain.report.lettering import fitted, font_of, wrapped
 
 TILE = 128  # pixels of a picture's longer side
@@ -75,14 +78,13 @@ def _tile(picture: Path | None, words: str) -> Image.Image:
         words = f"{picture.name} cannot be read"
     elif picture is not None:
         try:
-            with Image.open(picture) as opened:
+            with sample_errors(str(picture)), open_image(picture) as opened:
                 shown = Image.new("RGBA", opened.size, PAPER)
                 shown.alpha_composite(opened.convert("RGBA"))
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+                shown.thumbnail((TILE, TILE))
+                return shown.convert("RGB")
+        except SampleError:
             words = f"{picture.name} cannot be read"
-        else:
-            shown.thumbnail((TILE, TILE))
-            return shown.convert("RGB")
     tile = Image.new("RGB", (TILE, TILE), BAND)
     draw = ImageDraw.Draw(tile)
     for line, part in enumerate([*wrapped(words, font_of(13), TILE - 12)][:7]):

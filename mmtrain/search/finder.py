@@ -14,7 +14,9 @@ from torch import Tensor
 
 from mmtrain.build import build_restored
 from mmtrain.data.folders import KIND_OF
+from mmtrain.data.image_file import open_image
 from mmtrain.data.media import opened
+from mmtrain.data.sample_errors import sample_errors
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.escape import one_line
 from mmtrain.search.index import SearchIndex
@@ -207,15 +209,13 @@ class Finder:
 
 def kind_of_file(path: Path) -> str | None:
     """Image or audio, by what a file holds and not by its name; None for anything else."""
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with Image.open(path):
+        with sample_errors(str(path)), open_image(path):
             return "image"
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+    except SampleError:
         pass
     try:
-        with opened(path) as container:
+        with sample_errors(str(path)), opened(path) as container:
             return "audio" if container.streams.audio else None
     except SampleError:
         return None

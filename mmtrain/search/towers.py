@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtrain.data.image import shown
 from mmtrain.data.kinds import InputKind
+from mmtrain.data.sample_errors import sample_errors, shown
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.model import MultimodalModel
 from mmtrain.tasks.contrastive import Contrastive
@@ -91,11 +91,13 @@ class Towers:
         reader, parts = self.readers[modality], []
         for start in range(0, len(values), NUM_AT_ONCE):
             chunk = values[start : start + NUM_AT_ONCE]
-            loaded = [reader.load(value, folder, seed=0, train=False) for value in chunk]
-            for value, one in zip(chunk, loaded, strict=True):
-                if one is None:
+            tensors = []
+            for value in chunk:
+                with sample_errors(value):
+                    loaded = reader.load(value, folder, seed=0, train=False)
+                if loaded is None:
                     raise SampleError(shown(value), f"holds no {self.kinds[modality]}")
-            tensors = [one[0] for one in loaded if one is not None]
+                tensors.append(loaded[0])
             parts.append(self.of_batch(self._batch(modality, tensors), modality))
         return torch.cat(parts) if parts else torch.empty(0, 0)
 

@@ -21,6 +21,7 @@ OPTIONS: dict[str, Any] = {
     "color_jitter": 0.0,
     "background": [255] * 3,
     "max_pixels": 1000,
+    "max_pictures": 3,
 }
 
 
@@ -33,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_each_is_what_it_is_alone(folder: Path) -> None:
-    several, one = ImagesInput(**OPTIONS), ImageInput(**OPTIONS)
+    several, one = ImagesInput(**OPTIONS), ImageInput(**{k: v for k, v in OPTIONS.items() if k != "max_pictures"})
     names = ["2.png", "0.png"]
     pixels, key = several.load([names[0], None, names[1]], folder, seed=0, train=False)
     alone = [one.load(name, folder, seed=0, train=False)[0] for name in names]

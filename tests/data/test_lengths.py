@@ -55,7 +55,14 @@ def test_films(tmp_path: Path) -> None:
     write_film(tmp_path / "b.mp4", 5)
     knobs: dict[str, Any] = {"mean": [0.5] * 3, "std": [0.5] * 3, "crop_scale": 1.0, "rotate": 0.0, "flip": 0.0}
     reader = VideoInput(
-        **knobs, num_frames=8, sampling="uniform", size=8, color_jitter=0.0, background=[0, 0, 0], max_pixels=10**6
+        **knobs,
+        num_frames=8,
+        sampling="uniform",
+        size=8,
+        color_jitter=0.0,
+        background=[0, 0, 0],
+        max_pixels=10**6,
+        max_film_pixels=10**7,
     )
     frames, seconds = measured(reader, numbered("a.mp4", "b.mp4", ["x.png"] * 9), tmp_path).lengths
     assert frames == Lengths("frames", "5", "9", "25", 3, "1 of 3 have fewer than num_frames = 8")
@@ -63,7 +70,7 @@ def test_films(tmp_path: Path) -> None:
 
 
 def test_sequences_are_counted_whole_and_vectors_have_no_length(tmp_path: Path) -> None:
-    reader = SequenceInput(max_length=4, scale="none", array=None)
+    reader = SequenceInput(max_length=4, scale="none", array=None, max_numbers=10**6)
     reader.fit([[[0.0]] * 3], tmp_path)
     np.save(tmp_path / "a.npy", np.zeros((9, 1), np.float32))
     found = measured(reader, numbered("a.npy", [[1.0], [2.0]], [], "gone.npy"), tmp_path)

@@ -21,7 +21,7 @@ FRAMES = np.arange(12, dtype=np.float32).reshape(6, 2) / 7
 
 
 def sequence_input(**changed: Any) -> SequenceInput:
-    plain: dict[str, Any] = {"max_length": 100, "scale": "none", "array": None}
+    plain: dict[str, Any] = {"max_length": 100, "scale": "none", "array": None, "max_numbers": 10**6}
     return SequenceInput(**plain | changed)
 
 

@@ -33,6 +33,7 @@ def video_input(**changed: Any) -> VideoInput:
         "color_jitter": 0.0,
         "background": [255, 255, 255],
         "max_pixels": 10**6,
+        "max_film_pixels": 10**7,
     }
     return VideoInput(**plain | changed)
 

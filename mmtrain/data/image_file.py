@@ -1,0 +1,66 @@
+"""Opening a file as a picture: a fixed list of formats, and limits that the header alone decides.
+
+Pillow opens more than 40 formats. Most of them are never seen in data sets, and each is a parser more for a stranger's
+bytes; one of them, EPS, starts Ghostscript with the program that the file contains.
+"""
+
+import io
+from pathlib import Path
+from typing import IO
+
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+
+# PPM is also PGM, PBM and PFM; JPEG is also MPO. The most frequent come first: Pillow asks them in this order.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "AVIF", "JPEG2000", "ICO")
+_MAX_RATIO = 16  # of the long side and the short one, for which every size can be made
+_MAX_TILE = 1 << 24  # pixels of a tile of TIFF that is larger than the picture
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+
+
+def open_image(source: Path | bytes | IO[bytes]) -> Image.Image:
+    """Open a picture file without decoding it.
+
+    Args:
+        source: a path, the content of a file, or an open file.
+
+    Raises:
+        PIL.UnidentifiedImageError: for a file of no format of `FORMATS`.
+        OSError: when it cannot be read.
+        ValueError: for a TIFF whose tiles are far larger than the picture: one of them can fill the memory.
+    """
+    try:
+        picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise UnidentifiedImageError(f"damaged, or none of {', '.join(FORMATS)}") from error
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        width, length = (picture.tag_v2.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_LENGTH))
+        if width * length > max(picture.width * picture.height, _MAX_TILE):
+            raise ValueError(f"a picture of {picture.width} x {picture.height} with tiles of {width} x {length} pixels")
+    return picture
+
+
+def oversize(width: int, height: int, *, size: int, max_pixels: int) -> str | None:
+    """Why a picture must not be decoded or resized; None for one of a bearable size.
+
+    Resizing the short side to `size` makes a line of 65,500 x 1 pixels a picture of 65,500 * size * size.
+
+    Args:
+        width: of the picture, in pixels.
+        height: likewise.
+        size: that the short side is resized to.
+        max_pixels: that a picture may have, before and after.
+
+    >>> oversize(640, 480, size=224, max_pixels=10**8)
+    >>> oversize(65500, 1, size=224, max_pixels=10**8)
+    '65500 x 1 pixels: resized to size = 224, it would have 3,286,528,000 pixels, more than max_pixels = 100000000'
+    """
+    if width * height > max_pixels:
+        return f"{width} x {height} pixels are more than max_pixels = {max_pixels}"
+    short, long = sorted((max(1, width), max(1, height)))
+    resized = size * size * long // short
+    if resized > max(max_pixels, _MAX_RATIO * size * size):
+        return (
+            f"{width} x {height} pixels: resized to size = {size}, it would have {resized:,} pixels, more than"
+            f" max_pixels = {max_pixels}"
+        )
+    return None

@@ -1,0 +1,69 @@
+"""What the header of an MP4 or QuickTime file says of its samples, before FFmpeg believes it.
+
+FFmpeg takes some 90 bytes of memory for each sample that a header lists, and a header of 600 bytes can list 80 million.
+ISO/IEC 14496-12: a box is its size (4 bytes), its type (4) and its content, which can be boxes.
+"""
+
+import io
+import zlib
+from pathlib import Path
+from typing import IO
+
+_MAX_DEPTH = 12
+_MAX_BOXES = 1_000_000
+_MAX_PACKED = 1 << 24  # bytes of a header that is kept compressed
+_LISTS = (b"stsz", b"stz2", b"trun")  # the sample sizes of a film, of a compact one, of a fragment
+
+
+def num_listed_samples(source: Path | bytes) -> int:
+    """How many samples the header lists; 0 for a file of another kind.
+
+    Raises:
+        ValueError: for a header of millions of boxes, and for a compressed one that is huge when unpacked.
+    """
+    if isinstance(source, bytes):
+        return _Walk(io.BytesIO(source)).samples(0, len(source), 0)
+    with source.open("rb") as file:
+        return _Walk(file).samples(0, source.stat().st_size, 0)
+
+
+class _Walk:
+    """Goes through the boxes. FFmpeg finds lists in nearly every box, so that all are looked into."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.count = 0
+
+    def samples(self, at: int, end: int, depth: int) -> int:
+        found = 0
+        while at + 8 <= end and depth < _MAX_DEPTH:
+            self.count += 1
+            if self.count > _MAX_BOXES:
+                raise ValueError(f"a header of more than {_MAX_BOXES} boxes")
+            self.file.seek(at)
+            head = self.file.read(20)
+            size, kind, start = int.from_bytes(head[:4], "big"), head[4:8], at + 8
+            if size == 1:
+                size, start = int.from_bytes(head[8:16], "big"), at + 16
+            stop = min(end, at + size) if size else end
+            if stop < start:
+                break
+            if kind in _LISTS:
+                place = at + (12 if kind == b"trun" else 16)
+                self.file.seek(place)
+                found += int.from_bytes(self.file.read(4), "big")
+            elif kind == b"cmvd":
+                found += self._packed(start, stop, depth)
+            else:
+                found += self.samples(start, stop, depth + 1)
+            at = stop
+        return found
+
+    def _packed(self, start: int, stop: int, depth: int) -> int:
+        """Of a header that QuickTime keeps compressed: its size, and zlib."""
+        self.file.seek(start)
+        size = int.from_bytes(self.file.read(4), "big")
+        if size > _MAX_PACKED:
+            raise ValueError(f"a header of {size} bytes when unpacked")
+        content = zlib.decompressobj().decompress(self.file.read(stop - start - 4), size)
+        return _Walk(io.BytesIO(content)).samples(0, len(content), depth + 1)
