@@ -62,6 +62,7 @@ READERS: dict[str, tuple[Callable[[], Any], str]] = {
     "image": (image_input, ".png"),
     "images": (
         lambda: ImagesInput(
+            max_pictures=16,
             size=8, mean=[0.5] * 3, std=[0.5] * 3, crop_scale=1.0, rotate=0.0, flip=0.0, color_jitter=0.0,
             background=[255] * 3, max_pixels=10**8,
         ),
