@@ -27,22 +27,9 @@ SHARED_MEMORY = re.compile(r"shared memory|/torch_\d|/dev/shm")
 
 # Libraries that check what the user has set; a ValueError of torch is rather a fault of the program.
 CHECKING = (
-    "pytorch_lightning",
-    "lightning_fabric",
-    "wandb",
-    "huggingface_hub",
-    "transformers",
-    "datasets",
-    "tokenizers",
+    *("pytorch_lightning", "lightning_fabric", "wandb"),
+    *("huggingface_hub", "transformers", "datasets", "tokenizers"),
 )
-
-
-def exit_status(error: BaseException) -> int:
-    """Of what is explained: 1 for a process of the run that was killed; 2 for configuration, data and machine."""
-    is_gone = isinstance(error, EOFError | ConnectionError) and _is_from_worker(error)
-    return 1 if is_gone or "DataLoader worker" in str(error) or PEER_GONE.search(str(error)) else 2
-
-
 NO_MEMORY = "can't allocate memory"  # torch, of a tensor on the CPU
 NO_GPU = re.compile("no NVIDIA driver|NVIDIA driver on your system is too old|not compiled with CUDA|No CUDA GPUs")
 
@@ -85,10 +72,44 @@ def _of_processes(error: BaseException, cfg: DictConfig) -> str | None:
     return None
 
 
+def status_of(error: BaseException) -> int:
+    """The exit status: 2 where the user can fix configuration, data, a disk or a permission; 1 for all else.
+
+    That is a fault of the program, its memory or its processes.
+    """
+    if explanation(error, "") is not None:
+        return 2
+    of_user = isinstance(error, FloatingPointError) or _is_anomaly(error) or _library_of(error) is not None
+    return 2 if of_user or _lacks_gpu(error) or _is_not_deterministic(error) else 1
+
+
+def _is_anomaly(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and "returned nan values in its" in str(error)
+
+
+def _lacks_gpu(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError | AssertionError) and NO_GPU.search(str(error)) is not None
+
+
+def _is_not_deterministic(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and "does not have a deterministic implementation" in str(error)
+
+
+def _library_of(error: BaseException) -> str | None:
+    """The library that refuses a setting or a name of the user; None for another error, or one of another place."""
+    if isinstance(error, MisconfigurationException):
+        return "pytorch_lightning"
+    frames = traceback.extract_tb(error.__traceback__)
+    parts = Path(frames[-1].filename).parts if frames else ()
+    is_refusal = isinstance(error, ValueError | ImportError | OSError)
+    is_of_callback = isinstance(error, RuntimeError) and "callbacks" in parts  # early stopping without its metric
+    return next((name for name in CHECKING if name in parts), None) if is_refusal or is_of_callback else None
+
+
 def _of_numbers(error: BaseException, cfg: DictConfig) -> str | None:
     if isinstance(error, FloatingPointError):
         return _not_finite(error, cfg)
-    if isinstance(error, RuntimeError) and "returned nan values in its" in str(error):
+    if _is_anomaly(error):
         return (
             f"trainer.detect_anomaly=true: {error} The warning above shows the place in the forward pass.\n"
             "    fix: a lower optimizer.lr or trainer.gradient_clip_val"
@@ -98,14 +119,15 @@ def _of_numbers(error: BaseException, cfg: DictConfig) -> str | None:
 
 def _of_settings(error: BaseException, cfg: DictConfig) -> str | None:
     text = str(error)
-    if isinstance(error, RuntimeError | AssertionError) and NO_GPU.search(text):
+    if _lacks_gpu(error):
         return f"trainer.accelerator={cfg.trainer.accelerator}: {text.splitlines()[0]}\n    fix: trainer=cpu"
-    if isinstance(error, RuntimeError) and "does not have a deterministic implementation" in text:
+    if _is_not_deterministic(error):
         what = text.partition(",")[0]
         return f"trainer.deterministic={cfg.trainer.deterministic}: {what}\n    fix: trainer.deterministic=warn"
     if isinstance(error, MisconfigurationException) and "could not find the monitored key" in text:
         return _unknown_monitor(text)
-    return _refused(error)
+    library = _library_of(error)
+    return None if library is None else f"{library}: {' '.join(text.split())}\n    fix: change the key that it names"
 
 
 def _not_finite(error: FloatingPointError, cfg: DictConfig) -> str:
@@ -123,23 +145,11 @@ def _not_finite(error: FloatingPointError, cfg: DictConfig) -> str:
 
 
 def _unknown_monitor(text: str) -> str:
-    wanted, *names = re.findall(r"'([^']+)'", text)
+    wanted, *names = re.findall(r"'([^']+)'", text.partition("HINT")[0])
     names = [name for name in names if name.startswith("val/")]
     near = difflib.get_close_matches(wanted, names, n=1)
     fix = f"monitor={near[0]}" if near else "monitor=null, for the metric of the first task"
     return f"monitor={wanted}: validation gives no such metric; it gives {', '.join(names)}\n    fix: {fix}"
-
-
-def _refused(error: BaseException) -> str | None:
-    """What a library says of a setting or a name; None for another error, and for one of another place."""
-    frames = traceback.extract_tb(error.__traceback__)
-    parts = Path(frames[-1].filename).parts if frames else ()
-    library = next((name for name in CHECKING if name in parts), None)
-    is_refusal = isinstance(error, ValueError | MisconfigurationException | ImportError | OSError)
-    is_of_callback = isinstance(error, RuntimeError) and "callbacks" in parts  # early stopping without its metric
-    if library is None or not (is_refusal or is_of_callback):
-        return None
-    return f"{library}: {' '.join(str(error).split())}\n    fix: change the key that it names"
 
 
 def _of_shared_memory(error: BaseException) -> str | None:

@@ -44,7 +44,7 @@ from mmtrain.data.module import DataModule
 from mmtrain.distributed import gather_objects, is_main, world_size
 from mmtrain.errors import ConfigError, WriteError
 from mmtrain.escape import print_escaped
-from mmtrain.faults import exit_status, explained
+from mmtrain.faults import explained, status_of
 from mmtrain.launch import end_with_launcher
 from mmtrain.lit import LitModel
 from mmtrain.memory import keep_freed_memory
@@ -106,7 +106,7 @@ def run(cfg: DictConfig) -> int:
         if said is None:
             raise
         print_escaped(said, stderr=True)  # of the rank that it happened to
-        return exit_status(error)
+        return status_of(error)
     return 0
 
 

@@ -137,11 +137,20 @@ def check_same_run(
         allowed = _described([key for key in passed if key not in LENGTH], before, now)
         return [*_described(longer, before, now), *(f"{line}; resume.allow lets it pass" for line in allowed)]
     lines = "\n".join(f"    {line}" for line in _described(refused, before, now))
-    names = dict.fromkeys(f"{ROWS}.{match[1]}" if (match := _ROW_KEY.fullmatch(key)) else key for key in refused)
     raise ConfigError(
         f"{path} cannot go on exactly\n{lines}\n    set what differs back, let it pass by"
-        f" 'resume.allow=[{','.join(names)}]', or start a new run with init_from={path}"
+        f" 'resume.allow=[{','.join(_allowing(refused))}]', or start a new run with init_from={path}"
     )
+
+
+def _allowing(keys: Sequence[str]) -> list[str]:
+    """What `resume.allow` has to name: knobs, and splits, or of a split the files alone where nothing else differs."""
+    of_split: dict[str, set[str]] = {}
+    for key in keys:
+        if match := _ROW_KEY.fullmatch(key):
+            of_split.setdefault(match[1], set()).add("files" if match[3] == "files" and not match[2] else "rows")
+    knobs = [key for key in keys if not _ROW_KEY.fullmatch(key)]
+    return knobs + [f"{ROWS}.{split}{'.files' if kinds == {'files'} else ''}" for split, kinds in of_split.items()]
 
 
 def _described(keys: Sequence[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -111,6 +111,8 @@ def _adapt(encoder: nn.Module, config: Any) -> None:
     """Adapters beside what `target_modules` names; without a name, beside every linear map inside the blocks."""
     from peft import inject_adapter_in_model
 
+    if vars(config).get("megatron_config"):  # peft imports the module that megatron_core names, whichever it is
+        raise ValueError("peft: megatron_config is of Megatron's layers, which no encoder here has; leave it out")
     linear = [name for name, _ in _linear_maps(encoder)]
     if not config.target_modules:
         if not linear:

@@ -177,3 +177,19 @@ def test_another_model_is_refused_with_what_differs(tmp_path: Path) -> None:
     assert "model.tasks.contrastive.weight is not in this model" in message
     message = differences(Trained(8))
     assert "model.encoders.image.weight is (6, 4) there and (8, 4) here" in message and "... and 2 more" in message
+
+
+@pytest.mark.parametrize("version", ["", "x" * 5000, "1" * 5000, "1.0; import os", None, 3, ["1"], {"a": 1}])
+def test_a_checkpoint_whose_version_is_none_is_refused(version: Any, tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(Trained())
+    checkpoint["mmtrain"]["version"] = version
+    write_whole(checkpoint, tmp_path / "a.ckpt")
+    with pytest.raises(ConfigError, match=r"is not a checkpoint of mmtrain: its record says that mmtrain .* wrote it"):
+        load_checkpoint(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("record", [None, 3, [], {}, "0"])
+def test_a_checkpoint_whose_record_is_none_is_refused(record: Any, tmp_path: Path) -> None:
+    write_whole(checkpoint_of(Trained()) | {"mmtrain": record}, tmp_path / "a.ckpt")
+    with pytest.raises(ConfigError, match="is not a checkpoint of mmtrain"):
+        load_checkpoint(tmp_path / "a.ckpt")

@@ -3,12 +3,16 @@
 import json
 import os
 import signal
+from collections.abc import Callable
 from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, Dataset
+from transformers import AutoConfig
 
 from mmtrain import run as run_module
 from mmtrain.build import compose
@@ -138,7 +142,105 @@ def test_a_damaged_plan_hides_no_fault(content: str, tmp_path: Path) -> None:
     assert said is not None and said.startswith("the device is out of memory\n")
 
 
+def refused_by_a_callback() -> None:
+    EarlyStopping(monitor="val/loss", mode="nothing")
+
+
+def without_its_metric() -> None:
+    stopping = EarlyStopping(monitor="val/nothing")
+    stopping._validate_condition_metric({"val/loss": torch.zeros(())})
+
+
+def unknown_model_type() -> None:
+    AutoConfig.for_model("nothing")
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (refused_by_a_callback, "pytorch_lightning: `mode` can be min, max, got nothing"),
+        (without_its_metric, "pytorch_lightning: Early stopping conditioned on metric `val/nothing`"),
+        (unknown_model_type, "transformers: Unrecognized model identifier: nothing"),
+    ],
+)
+def test_what_a_library_refuses_is_explained_with_status_2(call: Callable[[], None], said: str) -> None:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - of each library its own
+        call()
+    explanation = explained(caught.value, compose([]))
+    assert explanation is not None and explanation.startswith(said)
+    assert explanation.splitlines()[-1] == "    fix: change the key that it names" and status_of(caught.value) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "status"),
+    [
+        (
+            MisconfigurationException(
+                "`ModelCheckpoint(monitor='val/label/acuracy')` could not find the monitored key in the returned"
+                " metrics: ['lr', 'val/loss', 'val/label/accuracy']. HINT: Did you call `log('val/label/acuracy', v)`"
+            ),
+            "monitor=val/label/acuracy: validation gives no such metric; it gives val/loss, val/label/accuracy\n"
+            "    fix: monitor=val/label/accuracy",
+            2,
+        ),
+        (
+            RuntimeError("Found no NVIDIA driver on your system. Please check\nthat you have"),
+            "trainer.accelerator=cpu: Found no NVIDIA driver on your system. Please check\n    fix: trainer=cpu",
+            2,
+        ),
+        (
+            RuntimeError("cumsum_cuda_kernel does not have a deterministic implementation, but you set 'torch.use_"),
+            "trainer.deterministic=True: cumsum_cuda_kernel does not have a deterministic implementation\n"
+            "    fix: trainer.deterministic=warn",
+            2,
+        ),
+        (
+            RuntimeError("Function 'LogSoftmaxBackward0' returned nan values in its 0th output."),
+            "trainer.detect_anomaly=true: Function 'LogSoftmaxBackward0' returned nan values in its 0th output. The",
+            2,
+        ),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:130] DefaultCPUAllocator: can't allocate memory: you tried to"
+                " allocate 2147483648 bytes. Error code 12 (Cannot allocate memory)"
+            ),
+            "this machine is out of memory: 2.00 GiB were asked for at once\n    fix: a lower data.batch_size (now 64)",
+            1,
+        ),
+        (MemoryError(), "this machine is out of memory\n    fix: a lower data.batch_size (now 64)", 1),
+        (
+            FloatingPointError("matching: a logit is not finite"),
+            "training stopped: matching: a logit is not finite\n    no checkpoint was written before\n    fix: go on",
+            2,
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_settings_numbers_and_memory_are_explained(error: Exception, said: str, status: int, tmp_path: Path) -> None:
+    explanation = explained(error, compose([f"run_dir={tmp_path}", "data.batch_size=64"]))
+    assert explanation is not None and explanation.startswith(said)
+    assert status_of(error) == status
+
+
+def test_a_setting_that_lightning_meets_while_it_trains_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = make_tables(tmp_path / "data")
+    short = ["task=[classification]", "trainer.max_steps=6"]
+    assert run_tiny(tables, tmp_path / "1", *short, "monitor=val/classification/acuracy") == 2
+    said = capsys.readouterr().err
+    assert "monitor=val/classification/acuracy: validation gives no such metric; it gives val/" in said
+    assert "fix: monitor=val/classification/accuracy" in said and "Traceback" not in said
+    assert run_tiny(tables, tmp_path / "2", *short, "trainer.val_check_interval=1000") == 2
+    said = capsys.readouterr().err
+    assert "pytorch_lightning: `val_check_interval` (1000) must be less than" in said and "Traceback" not in said
+
+
 def test_a_fault_of_the_program_is_not_explained_away() -> None:
+    assert explained(ValueError("Expected more than 1 value per channel"), compose([])) is None
+    with pytest.raises(ValueError, match="Expected input batch_size") as caught:
+        torch.nn.functional.cross_entropy(torch.zeros(2, 3), torch.zeros(3, dtype=torch.long))
+    assert explained(caught.value, compose([])) is None and status_of(caught.value) == 1
     assert explained(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), compose([])) is None
     assert explained(KeyError("DataLoader worker"), compose([])) is None
 

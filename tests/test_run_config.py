@@ -23,6 +23,7 @@ from mmtrain.run_config import MAX_BYTES, load_run_config, read_run_config
 from mmtrain.search.finder import Finder
 from mmtrain.trained import load_teacher, load_trained
 from tests.attacks import NAMES, PLACES, RECORD, Node, Stranger, planted, spelled, write_record
+from tests.tiny import TINY_MODEL, make_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -352,3 +353,91 @@ def test_what_the_program_writes_is_read(tmp_path: Path) -> None:
     assert load_run_config(tmp_path, trust=[]) == cfg
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["overrides"][-1] == "encoder.image.dim=128"
     assert (config_dir() / "train.yaml").is_file()
+
+
+# --------------------------------------------------- a run of the user's own
+
+MINE = """
+import torch
+from torch import nn
+from mmtrain.types import Features
+
+
+class MyEncoder(nn.Module):
+    def __init__(self, *, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.net = nn.Conv2d(3, dim, 4, stride=4)
+
+    def forward(self, values, mask=None):
+        tokens = self.net(values).flatten(2).transpose(1, 2)
+        return Features(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
+"""
+
+
+def test_a_run_with_classes_of_the_users_own_is_read_when_they_are_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trained with `--config-dir`: what that folder names later is trusted, what the record names is not."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine_of_the_user.py").write_text(MINE)
+    option = tmp_path / "conf" / "encoder" / "image" / "mine.yaml"
+    option.parent.mkdir(parents=True)
+    option.write_text("_target_: mine_of_the_user.MyEncoder\ndim: ${dim}\n")
+    tables = make_tables(tmp_path / "data")
+    sizes = [o for o in TINY_MODEL if not o.startswith(("encoder.image", "trainer.max_epochs"))]
+    trained = ["data=files", f"data.root={tables}", "task=[contrastive]", "trainer.max_epochs=1", *sizes]
+    own = ["--config-dir", "conf"]
+    assert typed(main, *own, *trained, "encoder/image=mine", "run_dir=run") == 0
+    read = ["run_dir=run", "mode=test"]
+    assert typed(main, *own, *read) == 0
+    capsys.readouterr()
+    assert typed(main, *read, "trust=[mine_of_the_user]") == 2
+    assert "encoder/image has no option mine; add --config-dir DIR" in capsys.readouterr().err
+    index = ["run_dir=run", "mode=predict", "predict.index=run/index"]
+    assert typed(main, *own, *index) == 0
+    search = [*own, "run_dir=run", "mode=search", "search.query=a red bar"]
+    capsys.readouterr()
+    assert typed(main, *search) == 2
+    first, fix = capsys.readouterr().err.splitlines()
+    assert first == (
+        "encoder.image._target_=mine_of_the_user.MyEncoder: a run folder may only name components of mmtrain"
+        f" ({tmp_path}/run/config.yaml)"
+    )
+    assert fix == (
+        "    fix: if you know who made the run folder, trust=[mine_of_the_user] (in Python"
+        ' trust=["mine_of_the_user"], for scripts --trust mine_of_the_user)'
+    )
+    assert typed(main, *search, "trust=[mine_of_the_user]") == 0
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"trust=\[mine_of_the_user\]"):
+        Finder.load("run")
+    assert len(Finder.load("run", index="run/index", trust=["mine_of_the_user"]).find(text="a red bar")) == 5
+
+
+@pytest.mark.parametrize("trust", [[], ["mine"]])
+def test_a_teacher_may_name_what_the_student_trusts(trust: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmtrain import build
+
+    class Loaded(Exception):
+        pass
+
+    def load(*args: Any, trust: list[str]) -> None:
+        raise Loaded(trust)
+
+    monkeypatch.setattr(build, "load_teacher", load)
+    words = [f"trust=[{','.join(trust)}]", "task.distillation.teacher=run"]
+    cfg = build.compose(["task=[classification,distillation]", *words])
+    with pytest.raises(Loaded) as raised:
+        build._task(cfg, "distillation", {}, DataModule.__new__(DataModule))
+    assert raised.value.args == (trust,)
+
+
+def test_a_class_that_an_override_of_the_run_names_is_taken_when_it_is_trusted(tmp_path: Path) -> None:
+    override = "encoder.image={_target_:mine_of_the_user.MyEncoder,dim:16}"
+    for trust, taken in ((["trust=[mine_of_the_user]"], True), (["++trust=[mine_of_the_user]"], True), ([], False)):
+        kept, faults = repeated(tmp_path / "run", [override], *trust)
+        assert (kept == [override], bool(faults)) == (taken, not taken)
+    for trust in ("trust=[os]", "trust=", "trust=[mine/x]", "trust={a:1}"):
+        _, (fault,) = repeated(tmp_path / "run", [override], trust)
+        assert fault.startswith("trust=")

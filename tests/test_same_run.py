@@ -82,8 +82,9 @@ def test_other_rows_are_another_run_and_what_differs_is_named() -> None:
     assert said == "rows of the training split: the columns caption, label, seg.png differ"
     (said, _) = refusal(data(train={"count": 45, "columns": {"caption": "other", "label": "other"}}))
     assert said == "rows of the training split: 44 rows before, 45 rows now"
-    (said, _) = refusal(data(train={"files": {"image": "43 (f2)"}}))
+    said, fix = refusal(data(train={"files": {"image": "43 (f2)"}}))
     assert said == "rows of the training split: files of the column image differ: 44 (f1) before, 43 (f2) now"
+    assert "'resume.allow=[rows.train.files]'" in fix
 
 
 def test_other_rows_of_evaluation_are_refused_with_the_reason() -> None:

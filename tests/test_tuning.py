@@ -132,6 +132,7 @@ def test_a_frozen_batch_norm_keeps_its_statistics() -> None:
         ({"lr_scale": 0}, "lr_scale = 0; set lr_scale to a number above 0, or freeze to true"),
         ({"layer_decay": 1.5}, "layer_decay = 1.5; set layer_decay to a number above 0 and at most 1"),
         ({"peft": LoraConfig(target_modules=["nothing"])}, "the linear maps are fc1, fc2"),
+        ({"peft": LoraConfig(megatron_config={"a": 1}, megatron_core="os")}, "peft: megatron_config is of Megatron's"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_mend(tuning: dict[str, Any], message: str) -> None:

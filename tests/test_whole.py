@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmtrain import whole
+from mmtrain import run_files, whole
 from mmtrain.checkpoints import load_checkpoint
 from mmtrain.errors import ConfigError
 from mmtrain.whole import MANIFEST, NO_MANIFEST, WholeCheckpoints, broken, num_bytes, write_whole
@@ -224,16 +225,41 @@ def test_every_write_has_a_part_file_of_its_own(tmp_path: Path) -> None:
     mine, theirs, dead, elsewhere, old = (
         tmp_path / f".last.ckpt.{writer}.part"
         for writer in (
-            *(f"{whole._host()}-{os.getpid()}-00000000", f"{whole._host()}-1-00000000"),
-            *(f"{whole._host()}-{gone.pid}-00000000", "elsewhere-7-00000000", "elsewhere-8-00000000"),
+            *(f"{run_files._host()}-{os.getpid()}-00000000", f"{run_files._host()}-1-00000000"),
+            *(f"{run_files._host()}-{gone.pid}-00000000", "elsewhere-7-00000000", "elsewhere-8-00000000"),
         )
     )
     for part in (mine, theirs, dead, elsewhere, old):
         part.write_bytes(b"half")
     os.utime(old, (0, 0))
-    with whole.placed(path) as part, whole.placed(path) as other:
+    with run_files.atomic_write(path) as part, run_files.atomic_write(path) as other:
         assert part != other and {part, other} <= set(tmp_path.iterdir())
         other.write_bytes(b"second")
         part.write_bytes(b"first")
     assert path.read_bytes() == b"first", "the outer one was put in place last"
-    assert set(tmp_path.iterdir()) == {path, mine, theirs, elsewhere}
+    assert set(tmp_path.iterdir()) == {path, theirs, elsewhere}, "this process writes no part of that name"
+
+
+def test_a_manifest_that_is_larger_than_its_records_is_not_read(tmp_path: Path) -> None:
+    """A gigabyte of blanks is a megabyte in the archive."""
+    path = tmp_path / "a.ckpt"
+    torch.save(checkpoint_of(3), path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive, archive.open(MANIFEST, "w") as file:
+        for _ in range(64):
+            file.write(b" " * 2**20)
+        file.write(b'{"records": {}}')
+    tracemalloc.start()
+    try:
+        assert "its manifest has 67108879 bytes, and that of its records would have" in str(broken(path))
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("manifest", ["{}", "[]", "3", '{"records": []}', '{"records": 3}', "[" * 30000])
+def test_a_manifest_that_is_none_is_damage(manifest: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    torch.save(checkpoint_of(3), path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(MANIFEST, manifest)
+    assert str(broken(path)).startswith("a part of it is not what was written: ")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtrain.data.caches import datasets_cache_error
-from mmtrain.data.files import of_datasets
+from mmtrain.data.files import is_saved, of_datasets
 from mmtrain.data.folders import KIND_OF
 from mmtrain.data.paths import data_folder, refuse_outside
 from mmtrain.data.splits import Split
@@ -35,6 +35,8 @@ def hub_tables(*, name: str, config: str | None, revision: str | None, split: Sp
     local = Path(name).expanduser().absolute()
     is_local = local.is_dir()
     folder = local if is_local else _cache()
+    if is_local and is_saved(local):
+        raise ConfigError(f"{name} was written by save_to_disk\n    read it by data=files data.root={local}")
     errors = (OSError, ValueError, RuntimeError, StopIteration, datasets.exceptions.DatasetsError)
     try:  # OSError: not there, not reached; RuntimeError: it is a program; StopIteration: an empty jsonl
         builder = datasets.load_dataset_builder(str(local) if is_local else name, config, revision=revision)

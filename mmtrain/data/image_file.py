@@ -5,6 +5,7 @@ bytes; one of them, EPS, starts Ghostscript with the program that the file conta
 """
 
 import io
+import re
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +16,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "AVIF", "JPEG2000
 _MAX_RATIO = 16  # of the long side and the short one, for which every size can be made
 _MAX_TILE = 1 << 24  # pixels of a tile of TIFF that is larger than the picture
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
+_MAX_SCANS = 100  # of a progressive JPEG; usual are 10
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 
 
 def open_image(source: Path | bytes | IO[bytes]) -> Image.Image:
@@ -26,7 +29,8 @@ def open_image(source: Path | bytes | IO[bytes]) -> Image.Image:
     Raises:
         PIL.UnidentifiedImageError: for a file of no format of `FORMATS`.
         OSError: when it cannot be read.
-        ValueError: for a TIFF whose tiles are far larger than the picture: one of them can fill the memory.
+        ValueError: for a TIFF whose tiles are far larger than the picture, which can fill the memory, and for a JPEG of
+            hundreds of scans, which can take hours.
     """
     try:
         picture = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
@@ -36,7 +40,24 @@ def open_image(source: Path | bytes | IO[bytes]) -> Image.Image:
         width, length = (picture.tag_v2.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_LENGTH))
         if width * length > max(picture.width * picture.height, _MAX_TILE):
             raise ValueError(f"a picture of {picture.width} x {picture.height} with tiles of {width} x {length} pixels")
+    if "progressive" in picture.info and picture.fp is not None:
+        place = picture.fp.tell()
+        picture.fp.seek(0)
+        scans = _num_scans(picture.fp.read())
+        picture.fp.seek(place)
+        if scans > _MAX_SCANS:
+            raise ValueError(f"a progressive JPEG of {scans} scans, more than {_MAX_SCANS}")
     return picture
+
+
+def _num_scans(content: bytes) -> int:
+    """How often a JPEG goes over its picture."""
+    at, scans = 0, 0
+    while (marker := _MARKER.search(content, at)) is not None and marker[1] != b"\xd9":  # the end
+        scans += marker[1] == b"\xda"
+        at = marker.end()
+        at += int.from_bytes(content[at : at + 2], "big") if marker[1] != b"\xd8" else 0  # the start has no length
+    return scans
 
 
 def oversize(width: int, height: int, *, size: int, max_pixels: int) -> str | None:

@@ -23,7 +23,8 @@ class InputKind(Protocol):
 
         Args:
             value: the cell; never null or blank.
-            folder: what a relative path starts from.
+            folder: what a relative path starts from. A reader opens a file by `checked_path(folder, path)` of paths.py,
+                which refuses one that leads out of the folder.
             seed: every random draw follows from it alone.
             train: whether to draw at all.
 

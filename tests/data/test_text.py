@@ -1,5 +1,6 @@
 """Texts as token ids: trained on captions or with pretrained weights, kept in a folder, the same in every process."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -275,6 +276,22 @@ def test_what_is_no_tokenizer_is_refused_with_the_mend(tmp_path: Path, monkeypat
             ConfigError, match=rf"tokenizer = {name} {said}(.|\n)*set data.inputs.text.tokenizer to a folder"
         ):
             of_weights(name)
+
+
+def test_a_tokenizer_that_brings_code_is_refused_and_nobody_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody_answers(*said: object) -> str:
+        raise AssertionError("a person was asked")
+
+    monkeypatch.setattr("builtins.input", nobody_answers)
+    folder = write_tokenizer(tmp_path)
+    (folder / "theirs.py").write_text("from pathlib import Path\nPath(__file__).with_name('proof').touch()\n")
+    said = {"tokenizer_class": "Theirs", "auto_map": {"AutoTokenizer": [None, "theirs.Theirs"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(said))
+    with pytest.raises(ConfigError, match="it brings code of its own"):
+        of_weights(folder)
+    assert not (folder / "proof").exists()
 
 
 def test_transformers_is_imported_for_a_tokenizer_of_weights_only() -> None:

@@ -1,5 +1,7 @@
 """Checkpoints of the transformers library, and what is said of those that cannot be taken."""
 
+import ast
+import json
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,68 @@ def test_what_cannot_be_loaded_is_refused_with_advice(tmp_path: Path) -> None:
     Wav2Vec2FeatureExtractor(sampling_rate=8000).save_pretrained(tmp_path)
     found = transformers_settings(str(tmp_path), FeatureExtractionMixin.get_feature_extractor_dict)
     assert found["sampling_rate"] == 8000
+
+
+def bring_code(folder: Path, file: str) -> Path:
+    """A folder whose configuration names a class in a file beside it; importing the file leaves a proof."""
+    proof = folder / "proof"
+    (folder / "theirs.py").write_text(f"from pathlib import Path\nPath({str(proof)!r}).touch()\nclass Theirs: ...\n")
+    said = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+    said |= {"model_type": "theirs", "auto_map": dict.fromkeys(("AutoConfig", "AutoModel"), "theirs.Theirs")}
+    (folder / file).write_text(json.dumps(said))
+    return proof
+
+
+def nobody_answers(*said: object) -> str:
+    raise AssertionError("a person was asked")
+
+
+def test_code_of_a_checkpoint_is_never_run_and_nobody_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.input", nobody_answers)
+    save(tmp_path)
+    proof = bring_code(tmp_path, "config.json")
+    for types in (("theirs",), ("vit",)):
+        with pytest.raises(
+            ValueError, match=r"cannot be loaded: it brings code of its own \(auto_map\), which is never"
+        ):
+            transformers_config(str(tmp_path), None, model_types=types)
+    config = AutoConfig.for_model(**SIZES)
+    config.auto_map = {"AutoModel": "theirs.Theirs"}
+    transformers_model(str(tmp_path), config)  # of a type that the library knows, its own code is taken
+    transformers_model(None, config)
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("auto_map", {"AutoModel": "theirs.Theirs"}),
+        ("attn_implementation", "theirs/kernel"),
+        ("attn_implementation", "flash_attention_2"),
+        ("experts_implementation", "theirs"),
+        ("_attn_implementation_internal", "theirs"),
+        ("_name_or_path", "theirs"),
+        ("backbone", "theirs/model"),
+        ("backbone", "hf-hub:theirs"),
+        ("trust_remote_code", True),
+        ("quantization_config", {}),
+        ("text_config", {"model_type": "bert", "auto_map": {}}),
+    ],
+)
+def test_sizes_name_no_code(key: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"^config\.{key}(\.auto_map)? = .* is no size; take it out"):
+        transformers_config(None, SIZES | {key: value}, model_types=("vit",))
+    assert transformers_config(None, SIZES | {"attn_implementation": "eager"}, model_types=("vit",)).hidden_size == 8
+
+
+def test_every_call_of_from_pretrained_says_that_no_code_is_run() -> None:
+    root = Path(__file__).resolve().parents[2]
+    found = 0
+    for file in [*(root / "mmtrain").rglob("*.py"), *(root / "scripts").glob("*.py")]:
+        for call in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+                continue
+            if call.func.attr in ("from_pretrained", "from_config") and ast.unparse(call.func.value) != "nn.Embedding":
+                assert "trust_remote_code=False" in ast.unparse(call), f"{file}: {ast.unparse(call)}"
+                found += 1
+    assert found >= 6

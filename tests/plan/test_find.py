@@ -17,7 +17,7 @@ def test_a_batch_size_is_found_and_kept(tmp_path: Path, capsys: pytest.CaptureFi
     assert cfg.data.batch_size == 44  # more rows there are not
     assert "44 rows at once on a device, tries: 1; the plan said 44" in capsys.readouterr().out
     (tmp_path / "run").mkdir()
-    (tmp_path / "run/config.yaml").write_text("data: {batch_size: 12}\n")
+    (tmp_path / "run/config.yaml").write_text("data: {batch_size: 12}\noverrides: []\n")
     cfg.resume = "auto"
     assert settle_batch_size(cfg) == 0
     assert cfg.data.batch_size == 12

@@ -37,7 +37,7 @@ def test_a_part_of_a_public_set_that_is_a_link_out_is_refused(linked: str, tmp_p
         write(root / f"meta/{split}.txt", "\n".join(f"waffles/{number}" for number in range(10)))
     (root / linked).rename(tmp_path / "elsewhere")
     (root / linked).symlink_to(tmp_path / "elsewhere")
-    asked = ["data=food101", f"data.root={root}", "data.batch_size=2", "task=[contrastive]"]
+    asked = ["data=food101", f"data.root={root}", "data.source.val=0.2", "data.batch_size=2", "task=[contrastive]"]
     with pytest.raises(ConfigError) as caught:
         build_data(compose(asked)).read(tmp_path / "run", training=True)
     assert str(caught.value).startswith(f"{root}/{linked} leads to {tmp_path}/elsewhere, which is outside")
