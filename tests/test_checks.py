@@ -460,7 +460,8 @@ def test_a_record_that_is_none_is_said(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
     _, wrong = with_overrides_of_run(["mode=test", f"run_dir={tmp_path}"])
     (said,) = wrong
-    assert said.startswith(f"{tmp_path / 'config.yaml'} is not the record of a run: ") and said.endswith(f"\n{MEND}")
+    problem = "is damaged: " if content in (b"", b"\xff\xfe\x00") else "is not the record of a run: "
+    assert said.startswith(f"{tmp_path / 'config.yaml'} {problem}") and said.endswith(f"\n{MEND}")
 
 
 def test_an_experiment_whose_overrides_are_not_last_is_explained(tmp_path: Path) -> None:

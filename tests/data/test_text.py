@@ -14,6 +14,7 @@ from mmtrain.data.image import key_of
 from mmtrain.data.lengths import measured
 from mmtrain.data.text import TextInput, texts_of
 from mmtrain.errors import ConfigError
+from mmtrain.run_files import replacing_files
 from tests.data.parts import NAMES, fitted_text_input, text_input
 
 ALGORITHMS = pytest.mark.parametrize("algorithm", ["bpe", "wordpiece"])
@@ -208,7 +209,8 @@ def test_the_run_folder_keeps_a_tokenizer_of_weights(tmp_path: Path, name: str, 
     reader = of_weights(weights)
     (run / place).mkdir(parents=True)
     (run / place / "vocab.txt").write_text("of an attempt before")
-    reader.save(run, name)
+    with replacing_files(run) as part:
+        reader.save(part, name)
     shutil.rmtree(weights)
     assert [path.name for path in run.iterdir()] == [place] and not (run / place / "vocab.txt").exists()
     again = text_input(tokenizer=str(weights))
