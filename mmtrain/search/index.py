@@ -188,6 +188,8 @@ class _Head:
             raise ValueError(f"{HEAD} has more than {_MAX_HEAD} bytes")
         said: Any = json.loads(path.read_text(encoding="utf-8"))
         kinds = {"format": int, "weights": str, "step": int, "folder": str, "vectors": dict, "sha256": str}
+        if not isinstance(said, dict):
+            raise ValueError(f"{HEAD} has no object")
         said.setdefault("confine", True)  # an index of before
         kinds["confine"] = bool
         for name, kind in kinds.items():
