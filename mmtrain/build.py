@@ -203,7 +203,18 @@ def _preprocessing(encoders: DictConfig, modality: str) -> dict[str, Any]:
                 wanted |= target.preprocessing(**{str(k): v for k, v in plain.items()})
             except ValueError as error:
                 raise ConfigError(f"{key}: {error}") from error
+    # it comes from files of others and becomes part of the configuration, in which a mapping could name code to run
+    if strange := [name for name, value in wanted.items() if not _is_setting(value)]:
+        raise ConfigError(
+            f"{key}: the weights say that {strange[0]} is {str(wanted[strange[0]])[:80]}, which is no setting"
+        )
     return wanted
+
+
+def _is_setting(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(part, int | float) for part in value)
+    return value is None or isinstance(value, int | float) or (isinstance(value, str) and "${" not in value)
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ that a shipped YAML file names, or one of a few library classes at the key where
 would not do, because `mmtrain.run.subprocess.run` begins with it, too. The check imports nothing.
 """
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -139,7 +140,9 @@ def add_working_folder(run: Path | None) -> None:
         run: the run folder that the command names, or a checkpoint in it; None when it names none.
     """
     here = Path.cwd()
-    folder = run.parent.parent if run is not None and run.is_file() else run
-    if folder is not None and (folder / "config.yaml").is_file() and here.resolve().is_relative_to(folder.resolve()):
-        return
+    if run is not None:
+        folder = run.parent.parent if os.path.isfile(run) else run  # noqa: PTH113 - Path.is_file can raise
+        is_run = os.path.isfile(folder / "config.yaml")  # noqa: PTH113
+        if is_run and here.resolve().is_relative_to(folder.resolve()):
+            return
     sys.path.append(str(here))

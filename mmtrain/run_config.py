@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
-from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +129,8 @@ def refusal(key: str, target: Any, folder: Path) -> str:
 @cache
 def _installed() -> frozenset[str]:
     """Packages that are not the user's own, so that nobody is asked to trust all that is in them."""
+    from importlib.metadata import packages_distributions  # a message needs it, a start does not
+
     return frozenset((*sys.stdlib_module_names, "mmtrain", *packages_distributions()))
 
 

@@ -4,6 +4,7 @@ Python reports each opening of a file to audit hooks, so that nothing of the pro
 """
 
 import atexit
+import multiprocessing
 import os
 import re
 import runpy
@@ -111,6 +112,7 @@ def enter(words: list[str], log: Path, environment: dict[str, str], cwd: Path, f
         fault: what happens to it.
     """
     os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # of its own workers, as in a new interpreter
     os.chdir(cwd)
     os.environ |= environment
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

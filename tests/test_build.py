@@ -320,6 +320,16 @@ def test_preprocessing_comes_with_the_weights() -> None:
     assert cfg.data.inputs.image.mean == [0.1, 0.2, 0.3] and cfg.data.inputs.image.std == [0.4, 0.5, 0.6]
 
 
+@pytest.mark.parametrize(
+    "said", [{"_target_": "os.getcwd"}, [{"_target_": "os.getcwd"}], "${oc.env:HOME}", ["1"], (1,)]
+)
+def test_what_weights_say_of_their_input_is_no_configuration(said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands in a file of others."""
+    monkeypatch.setattr(Pretrained, "preprocessing", classmethod(lambda cls, *, pretrained: {"mean": said}))
+    with pytest.raises(ConfigError, match=r"^encoder\.image: the weights say that mean is .*, which is no setting$"):
+        build_data(with_pretrained("somewhere"))
+
+
 def test_preprocessing_without_weights() -> None:
     cfg = with_pretrained(None)
     build_data(cfg)

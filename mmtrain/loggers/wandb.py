@@ -25,6 +25,7 @@ def make_wandb(*, run_dir: str, project: str, name: str | None) -> WandbLogger:
 
     folder = Path(run_dir)
     os.environ.setdefault("WANDB_SILENT", "true")
+    _keep_caches_out_of_a_home_without_access(folder)
     if wandb.run is not None:
         wandb.finish()  # the run before this one in a sweep; Lightning would go on in it
     options: dict[str, Any] = {
@@ -48,6 +49,17 @@ def make_wandb(*, run_dir: str, project: str, name: str | None) -> WandbLogger:
             wandb.teardown()  # its service would say that the id of the run is in use
             os.environ["WANDB_MODE"] = "offline"  # a sweep need not wait for it again
     return WandbLogger(**options | {"resume": None, "mode": "disabled" if mode == "disabled" else "offline"})
+
+
+def _keep_caches_out_of_a_home_without_access(folder: Path) -> None:
+    """Where the home cannot be written, wandb keeps its caches in the run folder; else it fills the terminal."""
+    from wandb.env import get_cache_dir, get_data_dir
+
+    for name, place in (("WANDB_CACHE_DIR", get_cache_dir()), ("WANDB_DATA_DIR", get_data_dir())):
+        try:
+            Path(place).mkdir(parents=True, exist_ok=True)
+        except OSError:
+            os.environ[name] = str(folder / "wandb" / "cache")
 
 
 def _id_of(folder: Path) -> str:

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mmtrain.errors import ConfigError
 from mmtrain.escape import print_escaped
@@ -21,9 +21,12 @@ def settle_batch_size(cfg: DictConfig) -> int:
     record = Path(cfg.run_dir) / CONFIG
     if cfg.resume is not None and record.is_file():
         try:
-            size = read_run_config(record.parent).data.batch_size
+            size = OmegaConf.select(read_run_config(record.parent), "data.batch_size")
         except ConfigError as error:
             print_escaped(error, stderr=True)
+            return 2
+        if type(size) is not int:
+            print_escaped(f"{record}: data.batch_size={size}: no number\n    fix: set data.batch_size", stderr=True)
             return 2
         said = f"data.batch_size={size}, as this run found it before"
     else:

@@ -100,7 +100,7 @@ class Search:
             folder = self.folder / str(trial.number)
             if is_locked(folder) or (Asked.read(folder) is None and _age(trial) < SECONDS_TO_START):
                 continue
-            if set(trial.params) == set(space):
+            if set(trial.params) == set(space) and all(_is_of(space[k], v) for k, v in trial.params.items()):
                 found.append(trial)
             else:  # it went before all was chosen
                 self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
@@ -115,6 +115,13 @@ class Search:
             self.study.sampler = self.sampler(seed=_mixed(self.seed, number))
             number = self.study.ask(dict(space)).number
             yield self.study.get_trials(deepcopy=False)[number]
+
+
+def _is_of(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a value from the journal can become an override: a number, or an option that this command names."""
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    return isinstance(value, int | float)
 
 
 def _said(trial: FrozenTrial) -> list[str]:

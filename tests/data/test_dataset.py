@@ -12,7 +12,8 @@ from mmtrain.data.files import read_folder
 from mmtrain.data.image import key_of
 from mmtrain.data.order import draw_seed, mix, permuted
 from mmtrain.data.text_target import TextTarget
-from mmtrain.types import Batch, Sample
+from mmtrain.errors import ConfigError, SampleError
+from mmtrain.types import Bad, Batch, Padded, Sample
 from tests.data.parts import (
     NAMES,
     WHOLE,
@@ -284,3 +285,118 @@ def test_a_batch_can_be_narrowed_and_moved(tmp_path: Path) -> None:
     moved = batch.to("meta")
     assert moved.ids == batch.ids and moved.inputs["text"].mask is not None
     assert {t.device.type for t in [moved.rows, *moved.present.values(), *moved.keys.values()]} == {"meta"}
+
+
+class Raising:
+    """An input, and a target, that raises something for some rows, as decoders do for damaged files."""
+
+    kind = "image"
+    known = None
+
+    def __init__(self, **errors: BaseException) -> None:
+        self.errors = errors
+
+    def load(self, value: Any, folder: Path = Path(), *, seed: int = 0, train: bool = False) -> Any:
+        if value in self.errors:
+            raise self.errors[value]
+        return (torch.zeros(1), 1) if folder != Path() else torch.zeros(1)
+
+    def key(self, value: Any) -> int:
+        return self.load(value, Path("x"))[1]
+
+    def pad(self, values: Any) -> Any:
+        return Padded(torch.zeros(len(values), 1), None)
+
+
+ERRORS = {
+    "a": MemoryError(),
+    "b": RecursionError("too deep"),
+    "c": AttributeError("no such"),
+    "d": OverflowError("too large"),
+    "e": AssertionError(),
+}
+
+
+@pytest.mark.parametrize("as_target", [False, True])
+def test_whatever_a_reader_raises_sets_the_row_aside(tmp_path: Path, as_target: bool) -> None:
+    table = table_of(tmp_path, [{"id": n, "file": n} for n in (*ERRORS, "good")])
+    part = {"thing": Raising(**ERRORS)}
+    given = parts(tmp_path, columns={"thing": "file"}, inputs={}, targets={}) | {
+        "targets" if as_target else "inputs": part
+    }
+    evaluated = EvalSplit(table, **given).__getitems__([(0, n) for n in range(6)])
+    assert [s.id for s in evaluated] == [*ERRORS, "good"] and evaluated[5].bad == []
+    for row, (name, error) in enumerate(ERRORS.items()):
+        reason = f"cannot be read: {type(error).__name__}{f': {error}' if str(error) else ''}"
+        assert evaluated[row].bad == [Bad(name, row, name, reason, type(error).__name__)]
+        assert not evaluated[row].inputs and not evaluated[row].targets
+    for epoch in range(3):
+        drawn = TrainSplit(table, **given).__getitems__([(epoch, n) for n in range(6)])
+        assert {s.id for s in drawn} == {"good"}
+        assert {bad.type for s in drawn for bad in s.bad} == {type(error).__name__ for error in ERRORS.values()}
+
+
+@pytest.mark.parametrize("error", [ConfigError("a knob is wrong"), KeyboardInterrupt()])
+def test_what_is_no_fault_of_a_sample_goes_through(tmp_path: Path, error: BaseException) -> None:
+    table = table_of(tmp_path, [{"file": "a"}])
+    given = parts(tmp_path, columns={"thing": "file"}, inputs={"thing": Raising(a=error)}, targets={})
+    for split in (EvalSplit(table, **given), TrainSplit(table, **given)):
+        with pytest.raises(type(error)):
+            _ = split[0, 0]
+
+
+class Lazy(dict[str, Any]):
+    """A row of a shard of which a cell cannot be read."""
+
+    def __getitem__(self, column: str) -> Any:
+        if super().__getitem__(column) == "unreadable":
+            raise SampleError("a.tar", f"{column} is damaged")
+        return super().__getitem__(column)
+
+    def get(self, column: str, default: Any = None) -> Any:
+        return self[column] if column in self else default
+
+
+class LazyTable:
+    """A table of such rows."""
+
+    column_names = ("id", "image", "caption")
+
+    def __init__(self, *rows: dict[str, Any]) -> None:
+        self.rows = [Lazy(row) for row in rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: int | str) -> Any:
+        return self.rows[key] if isinstance(key, int) else [dict.get(row, key) for row in self.rows]
+
+
+def test_a_row_whose_id_cannot_be_read_is_set_aside_under_its_number(tmp_path: Path) -> None:
+    draw_pictures(tmp_path, 1)
+    split = EvalSplit(
+        LazyTable({"id": "unreadable", "image": "0.png"}, {"id": "b", "image": "0.png"}), **parts(tmp_path)
+    )
+    samples = [split[0, 0], split[0, 1]]
+    assert [s.id for s in samples] == ["0", "b"] == [split.name(0), split.name(1)]
+    assert samples[0].bad == [Bad("0", 0, "a.tar", "id is damaged")] and samples[1].bad == []
+    assert split.position("0") == 0
+
+
+def test_what_a_report_shows_of_a_row_that_cannot_be_read_is_nothing(tmp_path: Path) -> None:
+    draw_pictures(tmp_path, 1)
+    rows = [{"image": "unreadable", "caption": "unreadable"}, {"image": "0.png", "caption": "half \ud83d"}]
+    split = EvalSplit(LazyTable(*rows), **parts(tmp_path))
+    assert [split.text(n) for n in range(2)] == [None, None] and split.picture(0) is None
+    assert split.picture(1) is not None
+
+
+def test_a_further_text_that_cannot_be_read_is_set_aside(tmp_path: Path) -> None:
+    draw_pictures(tmp_path, 1)
+    split = EvalSplit(LazyTable({"id": "a", "image": "0.png", "caption": ["a cat", "half \ud83d"]}), **parts(tmp_path))
+    assert len(split) == 2
+    first, further = split.__getitems__([(0, 0), (0, 1)])
+    assert list(first.inputs) == ["image", "text"] and first.bad == []
+    assert (further.id, further.row, further.inputs) == ("a#1", 1, {})
+    assert [(bad.id, bad.row) for bad in further.bad] == [("a", 0)]
+    assert "half of a surrogate pair at character 5" in further.bad[0].reason

@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from datasets import Dataset
 
-from mmtrain.data.tables import cells_of, rows_at
+from mmtrain.data.tables import cells_of, readable_cell, row_at, rows_at
+from mmtrain.errors import SampleError
 
 CELLS = {
     "id": [f"r{n}" for n in range(50)],
@@ -77,3 +79,33 @@ def test_large_cells_are_read_a_few_at_a_time() -> None:
     assert len(list(cells_of(small, "a"))) == 99 and small.asked == [1000]
     assert len(list(cells_of(large, "a"))) == 3 and large.asked == [1]
     assert len(list(rows_at(small, range(40)))) == 40 and small.asked[1:] == [16, 16, 8]
+
+
+def no_utf8(rows: int, bad: int) -> Dataset:
+    """A table with one text that is not UTF-8, as a Parquet file can have it."""
+    texts = [b"\xff\xfe" if row == bad else b"cat %d" % row for row in range(rows)]
+    column = pa.Array.from_buffers(pa.string(), rows, pa.array(texts, pa.binary()).buffers())
+    return Dataset(pa.table({"caption": column, "n": range(rows)}))
+
+
+@pytest.mark.parametrize("bad", [0, 1499, 2999])
+def test_a_cell_that_cannot_be_read_is_none_and_the_others_are_there(bad: int) -> None:
+    table = no_utf8(3000, bad)
+    for each in (table, table.select(range(3000))):
+        cells = list(cells_of(each, "caption"))
+        assert cells == [None if row == bad else f"cat {row}" for row in range(3000)]
+        assert list(cells_of(each, "n")) == list(range(3000))
+
+
+def test_a_row_that_cannot_be_read_raises_when_it_is_asked() -> None:
+    table = no_utf8(40, bad=3)
+    rows = list(rows_at(table, range(40)))
+    assert [row["caption"] for number, row in enumerate(rows) if number != 3] == [
+        f"cat {n}" for n in range(40) if n != 3
+    ]
+    for row in (rows[3], row_at(table, 3)):
+        assert readable_cell(row, "caption") is None
+        with pytest.raises(SampleError, match="row 3: cannot be read: UnicodeDecodeError: 'utf-8' codec"):
+            row.get("caption")
+        with pytest.raises(SampleError):
+            dict(row)

@@ -41,6 +41,22 @@ def log_and_finish(logger: WandbLogger) -> None:
     logger.experiment.finish()
 
 
+def test_a_home_that_cannot_be_written_is_left_alone(
+    stranger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):  # so that they are put back afterwards
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", "/proc/nohome")
+    log_and_finish(make_wandb(run_dir=str(tmp_path / "run"), project="mmtrain", name=None))
+    wandb.teardown()
+    assert len(files(tmp_path / "run", "wandb/offline-run-*/run-*.wandb")) == 1
+    said = "".join(capfd.readouterr())
+    assert "nohome" not in said and "INFO" not in said
+
+
 def test_without_a_login_it_writes_into_the_run_folder(
     stranger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,17 @@ def test_a_batch_size_is_found_and_kept(tmp_path: Path, capsys: pytest.CaptureFi
     assert cfg.data.batch_size == 12
 
 
+@pytest.mark.parametrize("size", ["{_target_: os.system, command: ls}", "'8'", "true", "null", "${oc.env:HOME}", "[8]"])
+def test_a_batch_size_that_is_no_number_is_refused(
+    size: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = compose([f"run_dir={tmp_path}", "trainer.find_batch_size=true", "resume=auto"])
+    before = cfg.data.batch_size
+    (tmp_path / "config.yaml").write_text(f"data: {{batch_size: {size}}}\noverrides: []\n")
+    assert settle_batch_size(cfg) == 2 and cfg.data.batch_size == before
+    assert str(tmp_path / "config.yaml") in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_what_never_fits_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = ["data=files", f"data.root={make_tables(tmp_path / 'data')}", *TINY_MODEL, "task=[contrastive]"]

@@ -166,3 +166,14 @@ def test_the_study_lies_in_the_folder_of_the_sweep(tmp_path: Path) -> None:
     assert (tmp_path / "study.log").is_file()
     study = optuna.load_study(study_name=NAME, storage=storage_of(tmp_path))
     assert len(study.trials) == 2 and study.direction.name == "MAXIMIZE"
+
+
+def test_a_value_of_the_journal_that_this_search_does_not_have_is_not_run(tmp_path: Path) -> None:
+    """It would be an override, which can name code to run."""
+    found = search(tmp_path, Formula(tmp_path))
+    theirs = CategoricalDistribution(["{_target_:os.system,command:ls}"])
+    number = found.study.ask({"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True), "fusion": theirs}).number
+    (tmp_path / str(number)).mkdir()
+    Asked(["fusion=sum"], None).write(tmp_path / str(number))
+    assert found._left_behind(space_of(SPACE)[0]) == []
+    assert found.study.trials[number].state is TrialState.FAIL
