@@ -45,7 +45,6 @@ import av
 import numpy as np
 import torch
 import yaml
-from hydra.utils import instantiate
 from PIL import Image
 
 from mmtrain.command import config_dir
@@ -55,6 +54,7 @@ from mmtrain.data.sample_errors import sample_errors
 from mmtrain.data.shard_places import place_of
 from mmtrain.data.tar_shard import TarShard, index_tar
 from mmtrain.errors import ConfigError, SampleError
+from mmtrain.instantiate import instantiate
 from mmtrain.types import Sample
 
 Draw = random.Random

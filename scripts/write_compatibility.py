@@ -42,6 +42,7 @@ BROKEN_BY = {
     "rule_gpus": "trainer=gpu trainer.devices=8",
     "rule_accelerator": "trainer.accelerator=tpu",
     "rule_precision": "trainer.precision=16-mixed",
+    "rule_trust": "trust=[mmtrain]",
     "rule_sync_batchnorm": "trainer=ddp trainer.accelerator=cpu trainer.sync_batchnorm=true",
     "rule_corruptions": "mode=test run_dir=outputs/mine test.corruptions=[blurr]",
     "rule_search": "mode=search run_dir=outputs/mine",

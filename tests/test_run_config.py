@@ -105,7 +105,7 @@ def test_a_target_behind_an_interpolation_is_refused(stranger: Stranger, tmp_pat
 )
 def test_what_is_no_record_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(content)
-    with pytest.raises(ConfigError, match="is not the record of a run: |is damaged: it is (empty|larger than)"):
+    with pytest.raises(ConfigError, match=r"is not the record of a run: |is damaged: it is (empty|larger than)"):
         read_run_config(tmp_path)
 
 

@@ -354,7 +354,7 @@ class Lazy(dict[str, Any]):
         return super().__getitem__(column)
 
     def get(self, column: str, default: Any = None) -> Any:
-        return self[column] if column in self else default
+        return self[column] if column in self else default  # noqa: SIM401 - it is that method
 
 
 class LazyTable:
