@@ -120,20 +120,22 @@ def end_with_launcher() -> None:
 def _watch(ranks: list["subprocess.Popen[bytes]"]) -> int:
     """Wait for all; when one fails, give the others a moment and end them. The first failure's status counts.
 
-    A rank ends with status 1 because another one is gone, too: of failures that are seen at once it counts least.
+    A rank ends with status 1 because another one is gone, too: another failure that is seen at once or in the moment
+    that the others are given counts more.
     """
     deadline: float | None = None
     first_failure = 0
     while any(rank.poll() is None for rank in ranks):
-        if not first_failure:
+        if first_failure in (0, 1):
             first_failure = max((_status(r) for r in ranks if r.poll() is not None), default=0)
         if first_failure and deadline is None:
             deadline = time.monotonic() + GRACE_SECONDS
         if deadline is not None and time.monotonic() > deadline:
             for rank in ranks:
                 rank.kill()
+            return first_failure
         time.sleep(0.05)
-    return first_failure or max(map(_status, ranks))
+    return first_failure if first_failure > 1 else max(map(_status, ranks))
 
 
 def _status(rank: "subprocess.Popen[bytes]") -> int:

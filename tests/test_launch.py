@@ -47,11 +47,10 @@ os._exit(plan["status"])
 """
 # A parent of its own, to send signals to.
 PARENT = """
-import os, sys
+import sys
 from pathlib import Path
 from mmtrain.launch import launch
-os.chdir(sys.argv[2])
-sys.path[:] = [p for p in sys.path if p and Path(p).resolve() != Path(sys.argv[3])]
+sys.path[:] = [sys.argv[2], *(p for p in sys.path if p and Path(p).resolve() != Path(sys.argv[3]))]
 sys.exit(launch(Path(sys.argv[1]), 2))
 """
 FOREVER = {"status": 0, "seconds": 120}
@@ -64,8 +63,8 @@ def plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "run.py").write_text(STAND_IN)
-    monkeypatch.chdir(package.parent)  # `python -m` looks there first
-    monkeypatch.setattr(sys, "path", [p for p in sys.path if p and Path(p).resolve() != ROOT])
+    others = [p for p in sys.path if p and Path(p).resolve() != ROOT]
+    monkeypatch.setattr(sys, "path", [str(package.parent), *others])
 
     def write(*each: dict[str, Any]) -> Path:
         path = tmp_path / "plan.json"
@@ -124,7 +123,7 @@ def test_threads_that_were_set_stay(plans: Callable[..., Path], monkeypatch: pyt
         (({"status": 1, "seconds": 1.0}, {"status": 3}), 3),  # the first to fail
         (({"status": 0, "seconds": 0.2}, {"status": 0, "kill": signal.SIGKILL}), 128 + 9),
         (({"status": 0, "kill": signal.SIGSEGV}, {"status": 0}), 128 + 11),
-        (({"status": 1}, {"status": 2}), 2),  # the other is gone, says the first one
+        (({"status": 1}, {"status": 2, "seconds": 1.0}), 2),  # the other is gone, says the first one
     ],
 )
 def test_the_first_failure_is_the_status(
@@ -172,7 +171,8 @@ def test_what_a_killed_launcher_left_is_removed_by_the_next_one(
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / f"{launching.FOLDERS}link").symlink_to(tmp_path / "elsewhere")
     code = (
-        "import os; from mmtrain.launch import private_folder as p; f = p().__enter__(); (f / 'config.yaml').touch();"
+        "import os; from mmtrain.launch import private_folder; given = private_folder();"
+        " (given.__enter__() / 'config.yaml').touch()"
     )
     killed = subprocess.run(
         [sys.executable, "-c", f"{code}; os.kill(os.getpid(), 9)"], env=os.environ | {"TMPDIR": str(tmp_path)}, cwd=ROOT
@@ -189,7 +189,7 @@ def test_a_signal_reaches_every_rank_and_nobody_is_left(
     plans: Callable[..., Path], signum: signal.Signals, status: int
 ) -> None:
     plan = plans(*({"status": 0, "seconds": 120, "on_signal": status} for _ in range(2)))
-    command = [sys.executable, "-c", PARENT, str(plan), str(Path.cwd()), str(ROOT)]
+    command = [sys.executable, "-c", PARENT, str(plan), sys.path[0], str(ROOT)]
     parent = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=ROOT)
     pids = [said(plan, rank)["pid"] for rank in range(2)]
     parent.send_signal(signum)

@@ -456,7 +456,7 @@ def test_a_remote_shard_that_is_not_there_is_named(
     address, _ = server
     assert f"{address}/b.parquet: there is no such file" in refused(cache, f"{address}/b.parquet")
     assert "nosuch://x/b.tar cannot be opened" in refused(cache, "nosuch://x/b.tar")
-    for chained in ("reference::https://x/a.json", "simplecache::reference://a.tar::file:///a.json"):
+    for chained in ("reference::https://x/a.tar", "simplecache::reference://a.json::file:///a.tar"):
         assert "a reference file system fills in templates" in refused(cache, chained)
 
 
