@@ -20,8 +20,9 @@ from mmtrain.composing import CONFIG_NAME, config_dir
 from mmtrain.errors import ConfigError
 from mmtrain.escape import print_escaped
 from mmtrain.instantiate import add_working_folder
+from mmtrain.os_errors import explanation
 from mmtrain.rank_environment import drop_rank_of_one_process, faults_of_rank
-from mmtrain.run_files import explanation, write_config
+from mmtrain.run_files import write_config
 from mmtrain.run_folder import lock_of_run
 from mmtrain.slurm import take_rank
 

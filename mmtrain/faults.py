@@ -15,7 +15,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from mmtrain.checkpoints import newest_in_words
 from mmtrain.distributed import rank, world_size
-from mmtrain.run_files import explanation, optional_json
+from mmtrain.os_errors import explanation
+from mmtrain.run_files import optional_json
 from mmtrain.sizes import readable
 
 # gloo and NCCL say so

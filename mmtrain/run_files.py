@@ -1,21 +1,13 @@
 """The files of a run folder: written completely or not at all, and checked when they are read.
 
-Writing goes to a part file in the same folder, which is flushed, synced and renamed. So a kill, a power failure or a
-full disk leaves the old content or the new one. Logs that grow line by line are repaired when a run goes on.
+A file is replaced as a whole (`mmtrain.atomic_files`). Logs grow line by line and are repaired when a run goes on.
 """
 
 import csv
-import errno
 import io
 import json
-import os
-import platform
-import re
-import secrets
-import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,8 +15,10 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mmtrain.errors import ConfigError, WriteError
+from mmtrain.atomic_files import replacing
+from mmtrain.errors import ConfigError
 from mmtrain.escape import escape_csv, print_escaped
+from mmtrain.os_errors import FIXES, environment_errno, explaining
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,188 +26,6 @@ if TYPE_CHECKING:
 CONFIG = "config.yaml"
 _SECTIONS = ("task", "data", "encoder", "trainer")  # the last one is also the last of the file
 _CONFIG_FIX = "restore it, or go on with the run (the command that trained it, with resume=auto): that writes it again"
-READY = ".ready"  # a folder of complete files that only have to be moved up
-_OPEN: set[str] = set()  # names of the part files that this process is writing
-_ABANDONED = 3600.0  # seconds after which a part file of another machine has no writer
-_AGAIN = "then give the same command again (resume=auto goes on with a run)"
-LEARN_AGAIN = "restore it, or delete .vocabulary.json in its run folder: what it holds is then learned again"
-FIXES = {
-    errno.ENOSPC: f"free space on that disk, or name a folder on another one; {_AGAIN}",
-    errno.EDQUOT: f"remove files of yours from that disk, or name a folder on another one; {_AGAIN}",
-    errno.EROFS: f"mount it with write access, or name a folder on another disk; {_AGAIN}",
-    errno.EACCES: "give yourself access (chmod, chown), or name a folder of your own",
-    errno.EPERM: "give yourself access (chmod, chown), or name a folder of your own",
-    errno.ENAMETOOLONG: "give a shorter name",
-    errno.EIO: f"check the disk (dmesg), or name a folder on another one; {_AGAIN}",
-    errno.ESTALE: f"mount the network disk again; {_AGAIN}",
-    errno.EMFILE: f"allow more open files (ulimit -n 65536), or lower data.num_workers; {_AGAIN}",
-}
-_NAMED = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)}
-
-
-# ---------------------------------------------------------------------------- what a person can fix
-
-
-def environment_errno(error: BaseException | None) -> int | None:
-    """The errno of a full disk, a missing permission and the like; None for an error that is none of these.
-
-    Libraries in Rust and C++ raise classes of their own, so their words count too.
-
-    >>> environment_errno(RuntimeError("I/O error: No space left on device (os error 28)"))
-    28
-    """
-    while error is not None:
-        text = str(error)
-        told = re.search(r"(?:os error|\[Errno) (\d+)", text)  # of Rust; of Python in a process that loads data
-        number = error.errno if isinstance(error, OSError) else None
-        number = int(told[1]) if number is None and told else number
-        number = number or next((known for words, known in _NAMED.items() if words in text), None)
-        if number in FIXES:
-            return number
-        error = error.__cause__
-    return None
-
-
-def explanation(error: BaseException, where: str) -> str | None:
-    """What a person reads of such an error: the file, why, and the fix; None for an error that is none of these.
-
-    Args:
-        error: what the file system, or a library, raised.
-        where: stands for the file when the error names none.
-    """
-    number = environment_errno(error)
-    named = error.filename if isinstance(error, OSError) else None
-    if number is None or (named is None and number in (errno.EACCES, errno.EPERM)):  # to signal, to listen on a port
-        return None
-    return f"{named or where}: {os.strerror(number)}\n    fix: {FIXES[number]}"
-
-
-@contextmanager
-def explaining(path: Path) -> Iterator[None]:
-    """Turn what the file system raises into a WriteError with the fix.
-
-    Args:
-        path: what is being written.
-
-    Raises:
-        WriteError: when it cannot be.
-    """
-    try:
-        yield
-    except ConfigError:
-        raise
-    except Exception as error:
-        number = environment_errno(error)
-        if number is None and not isinstance(error, OSError):
-            raise
-        told = error.strerror if isinstance(error, OSError) else None
-        reason = os.strerror(number) if number is not None else told or str(error).splitlines()[0]
-        fix = "name another file or folder" if number is None else FIXES[number]
-        raise WriteError(f"{path} cannot be written: {reason}\n    fix: {fix}") from error
-
-
-# ---------------------------------------------------------------------------- writing
-
-
-@contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """A part file to write, which replaces `path` when it is complete and on the disk.
-
-    When writing fails, the part file is removed and `path` stays as it was. A link is followed.
-
-    Args:
-        path: of the file; its folder is made.
-
-    Raises:
-        OSError: as the file system raises it; `replacing` explains it.
-    """
-    path = Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if path.exists() and not path.is_file():  # /dev/null, a pipe: nothing to keep
-        yield path
-        return
-    _remove_parts(path)
-    part = _part_of(path)
-    try:
-        _OPEN.add(part.name)
-        part.touch()
-        mode = part.stat().st_mode  # safetensors makes a file of its own that only its owner can read
-        yield part
-        part.chmod(mode)
-        _sync(part)
-        part.replace(path)
-        _sync(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
-        _OPEN.discard(part.name)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """As `atomic_write`, for writers that take a path; a disk that is full or not writable is explained.
-
-    The part file ends in .part, so give the format to writers that look at the ending.
-
-    Raises:
-        WriteError: when it cannot be written.
-    """
-    with explaining(path), atomic_write(path) as part:
-        yield part
-
-
-@contextmanager
-def replacing_files(folder: Path) -> Iterator[Path]:
-    """A part folder to write files into, which replace those of the same names in `folder`, all or none.
-
-    Other files of `folder` stay. A kill while the files are moved leaves the rest in READY: `current` finds them there,
-    and the next call moves them.
-
-    Args:
-        folder: is made.
-
-    Raises:
-        WriteError: when it cannot be written.
-    """
-    with explaining(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        files = folder / "files"
-        _remove_parts(files)
-        part, ready = _part_of(files), folder / READY
-        try:
-            _OPEN.add(part.name)
-            part.mkdir()
-            yield part
-            for path in [*part.rglob("*"), part]:
-                _sync(path)
-            _move_up(ready)
-            part.rename(ready)
-            _sync(folder)
-            _move_up(ready)
-        except WriteError as error:  # of a file in it
-            raise WriteError(str(error).replace(str(part), str(folder))) from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-            _OPEN.discard(part.name)
-
-
-def _move_up(ready: Path) -> None:
-    if not ready.is_dir():
-        return
-    for path in sorted(ready.iterdir()):
-        target = ready.parent / path.name
-        if target.is_dir():
-            shutil.rmtree(target)
-        path.replace(target)
-    ready.rmdir()
-    _sync(ready.parent)
-
-
-def current(folder: Path, name: str) -> Path:
-    """Where a file is that `replacing_files` wrote, also after a kill."""
-    moved = folder / READY / name
-    return moved if moved.exists() else folder / name
 
 
 def write_text(path: Path, text: str) -> None:
@@ -307,64 +119,6 @@ def _overwrite(file: io.FileIO, start: int, content: bytes) -> None:
 def encoded(text: str) -> bytes:
     """Half an emoji, which UTF-8 cannot hold, becomes an escape that JSON reads as the same."""
     return text.encode("utf-8", "backslashreplace")
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-# ---------------------------------------------------------------------------- part files
-
-
-def _stem(path: Path) -> str:
-    """The beginning of a part file's name: short enough that a long name stays possible."""
-    return "." + path.name.encode()[:80].decode(errors="ignore") + "."
-
-
-def _host() -> str:
-    return re.sub(r"\W", "", platform.node())[:40] or "host"
-
-
-def _part_of(path: Path) -> Path:
-    return path.with_name(f"{_stem(path)}{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part")
-
-
-def _remove_parts(path: Path) -> None:
-    """Remove what writers of `path` left that were killed."""
-    if not path.parent.is_dir():
-        return
-    for part in path.parent.iterdir():
-        named = part.name.startswith(_stem(path)) and part.name.endswith(".part")
-        if named and _is_abandoned(part):
-            with suppress(OSError):
-                shutil.rmtree(part) if part.is_dir() else part.unlink()
-
-
-def _is_abandoned(part: Path) -> bool:
-    """Whether its process is gone; one of another machine cannot be asked, so its age counts."""
-    writer = re.search(r"\.(\w+)-(\d+)-[0-9a-f]{8}\.part$", part.name)
-    if writer is not None and writer[1] == _host():
-        if int(writer[2]) == os.getpid():  # in a container that was started again, another process had this number
-            return part.name not in _OPEN
-        return not _is_alive(int(writer[2]))
-    with suppress(OSError):
-        return time.time() - part.stat().st_mtime > _ABANDONED
-    return False
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 # ---------------------------------------------------------------------------- reading

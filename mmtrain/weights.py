@@ -16,8 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mmtrain.atomic_files import atomic_write
 from mmtrain.errors import WriteError
-from mmtrain.run_files import FIXES, atomic_write, environment_errno
+from mmtrain.os_errors import FIXES, environment_errno
 
 SUFFIX = ".safetensors"
 

@@ -24,9 +24,10 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning.plugins import TorchCheckpointIO
 from torch import Tensor
 
+from mmtrain.atomic_files import atomic_write
 from mmtrain.errors import WriteError
 from mmtrain.escape import print_escaped
-from mmtrain.run_files import FIXES, atomic_write, environment_errno
+from mmtrain.os_errors import FIXES, environment_errno
 
 MANIFEST = "archive/manifest.json"  # torch reads no archive with a record outside its one folder
 NO_MANIFEST = "it has no manifest, so that nothing says whether it is whole"

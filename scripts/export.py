@@ -17,12 +17,13 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
+from mmtrain.atomic_files import replacing_files
 from mmtrain.build import build_again
 from mmtrain.data.fetch import exit_status
 from mmtrain.errors import ConfigError
 from mmtrain.export import export_encoder, export_model
 from mmtrain.instantiate import TRUST, add_working_folder
-from mmtrain.run_files import replacing_files, write_json
+from mmtrain.run_files import write_json
 from mmtrain.trained import load_trained
 
 

@@ -11,6 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mmtrain.atomic_files import replacing_files
 from mmtrain.build import build_again
 from mmtrain.chat_export import export_chat
 from mmtrain.data.chat_target import ChatTarget
@@ -18,7 +19,6 @@ from mmtrain.data.fetch import exit_status
 from mmtrain.data.image import ImageInput
 from mmtrain.errors import ConfigError
 from mmtrain.instantiate import TRUST, add_working_folder
-from mmtrain.run_files import replacing_files
 from mmtrain.tasks.language_model import LanguageModel
 from mmtrain.tasks.policy import writer_of
 from mmtrain.trained import load_trained

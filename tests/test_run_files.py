@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,18 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from mmtrain import run_files
+from mmtrain import atomic_files
+from mmtrain.atomic_files import atomic_write, current, replacing, replacing_files
 from mmtrain.errors import ConfigError, WriteError
+from mmtrain.os_errors import FIXES, environment_errno, explanation
 from mmtrain.run_files import (
-    FIXES,
     append_line,
-    atomic_write,
-    current,
-    environment_errno,
-    explanation,
     optional_json,
     read_config,
     read_csv,
     read_json,
     read_json_lines,
     read_text,
-    replacing,
-    replacing_files,
     write_config,
     write_csv,
     write_end,
@@ -150,7 +146,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_one(tmp_path: Path) -> Non
     (left,) = tmp_path.glob(".a.txt.*.part")
     with replacing(path) as part:
         assert not left.exists() and part != left
-        earlier = part.with_name(f".a.txt.{run_files._host()}-{os.getpid()}-00000000.part")
+        earlier = part.with_name(f".a.txt.{atomic_files._host()}-{os.getpid()}-00000000.part")
         earlier.touch()  # of a process that had this number, in a container that was started again
         write_text(path, "of another thread at the same time")
         assert part.exists() and not earlier.exists()
@@ -325,23 +321,25 @@ def test_a_kill_while_files_are_moved_leaves_the_new_ones(
 # ---------------------------------------------------------------------------- logs
 
 
-@pytest.fixture
-def no_growth() -> Iterator[Callable[[int], None]]:
-    """Files can grow to so many bytes, so that a write stops in the middle."""
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Files cannot grow further, so that a write stops in the middle."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:  # at once: pytest may be writing into a file
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_log_ends_as_it_did_when_a_line_does_not_fit(tmp_path: Path, no_growth: Callable[[int], None]) -> None:
+def test_a_log_ends_as_it_did_when_a_line_does_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "log"
     append_line(path, "first")
     append_line(path, "second")
-    no_growth(20)
-    with pytest.raises(WriteError, match="File too large"):
+    with pytest.raises(WriteError, match="File too large"), files_of_at_most(20):
         append_line(path, "a third line of forty letters or more, so")
     assert path.read_text() == "first\nsecond\n"
-    with pytest.raises(WriteError, match="File too large"):
+    with pytest.raises(WriteError, match="File too large"), files_of_at_most(20):
         write_end(path, 6, "a second line that is much longer")
     assert path.read_text() == "first\nsecond\n"
 
@@ -479,6 +477,7 @@ MODULES = {"np", "torch", "OmegaConf", "shutil", "export"}
 # By module, what writes without `run_files`, and why that may be.
 ALLOWED = {
     "mmtrain/run_files.py": "it is the one",
+    "mmtrain/atomic_files.py": "what it writes with",
     "mmtrain/memory.py": "/proc is no disk",
     "mmtrain/export.py": "into the part folder of scripts/export.py",
     "mmtrain/chat_export.py": "into the part folder of scripts/export_chat.py",
@@ -565,4 +564,4 @@ def test_a_part_of_the_same_name_never_collides(tmp_path: Path) -> None:
         one.write_text("one")
         other.write_text("other")
     assert (tmp_path / "a").read_text() == "one"
-    assert run_files._is_alive(os.getpid())
+    assert atomic_files._is_alive(os.getpid())

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmtrain import run_files, whole
+from mmtrain import atomic_files, whole
 from mmtrain.checkpoints import load_checkpoint
 from mmtrain.errors import ConfigError
 from mmtrain.whole import MANIFEST, NO_MANIFEST, WholeCheckpoints, broken, num_bytes, write_whole
@@ -225,14 +225,14 @@ def test_every_write_has_a_part_file_of_its_own(tmp_path: Path) -> None:
     mine, theirs, dead, elsewhere, old = (
         tmp_path / f".last.ckpt.{writer}.part"
         for writer in (
-            *(f"{run_files._host()}-{os.getpid()}-00000000", f"{run_files._host()}-1-00000000"),
-            *(f"{run_files._host()}-{gone.pid}-00000000", "elsewhere-7-00000000", "elsewhere-8-00000000"),
+            *(f"{atomic_files._host()}-{os.getpid()}-00000000", f"{atomic_files._host()}-1-00000000"),
+            *(f"{atomic_files._host()}-{gone.pid}-00000000", "elsewhere-7-00000000", "elsewhere-8-00000000"),
         )
     )
     for part in (mine, theirs, dead, elsewhere, old):
         part.write_bytes(b"half")
     os.utime(old, (0, 0))
-    with run_files.atomic_write(path) as part, run_files.atomic_write(path) as other:
+    with atomic_files.atomic_write(path) as part, atomic_files.atomic_write(path) as other:
         assert part != other and {part, other} <= set(tmp_path.iterdir())
         other.write_bytes(b"second")
         part.write_bytes(b"first")

@@ -18,8 +18,9 @@ from rich.table import Table
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from mmtrain.atomic_files import replacing_files
 from mmtrain.distributed import is_main
-from mmtrain.run_files import replacing_files, write_csv
+from mmtrain.run_files import write_csv
 from mmtrain.terminal import Terminal
 
 FIRST, TIMED, TRACED = 5, 10, 2  # steps: that are let pass, timed, traced

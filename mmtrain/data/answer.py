@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from mmtrain.data.columns import name_of
+from mmtrain.data.kinds import LEARN_AGAIN
 from mmtrain.data.sample_errors import read_each
 from mmtrain.data.scale import in_short
 from mmtrain.errors import ConfigError, SampleError
-from mmtrain.run_files import LEARN_AGAIN, read_json, write_json
+from mmtrain.run_files import read_json, write_json
 from mmtrain.types import AnswerTarget
 
 _ARTICLES = {"a", "an", "the"}

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from mmtrain.data.chat_tokenizer import PLAIN, tokenizer_of, trained_tokenizer, written
 from mmtrain.data.dialogue import HOLDS, Dialogue, dialogue_of, places_in
+from mmtrain.data.kinds import LEARN_AGAIN
 from mmtrain.data.sample_errors import read_each
 from mmtrain.errors import ConfigError, SampleError
-from mmtrain.run_files import LEARN_AGAIN, read_json, write_json
+from mmtrain.run_files import read_json, write_json
 from mmtrain.types import DialogueTarget
 
 SEEN = "dialogues.json"

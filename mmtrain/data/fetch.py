@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 from mmtrain.data.emoji_bases import SPLITS, split_of
 from mmtrain.errors import ConfigError
 from mmtrain.escape import print_escaped
-from mmtrain.run_files import explanation, optional_json, write_json, write_json_lines
+from mmtrain.os_errors import explanation
+from mmtrain.run_files import optional_json, write_json, write_json_lines
 
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
 DONE = "done.json"  # holds what the folder was made with; a folder without it is not ours to replace

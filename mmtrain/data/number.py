@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmtrain.data.kinds import LEARN_AGAIN
 from mmtrain.data.sample_errors import read_each
 from mmtrain.data.scale import in_short, numbers_of, scaled, statistics_of
 from mmtrain.errors import ConfigError, SampleError
-from mmtrain.run_files import LEARN_AGAIN, read_json, write_json
+from mmtrain.run_files import read_json, write_json
 from mmtrain.types import NumberTarget
 
 _CHUNK = 4096  # rows whose numbers are held at once while learning

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mmtrain.atomic_files import replacing
 from mmtrain.data.audio import AudioInput
 from mmtrain.data.buckets import Buckets
 from mmtrain.data.columns import Column, content_of, is_empty
@@ -24,7 +25,6 @@ from mmtrain.data.tables import cells_of
 from mmtrain.data.text import TextInput, valid_texts
 from mmtrain.data.video import VideoInput
 from mmtrain.errors import ConfigError
-from mmtrain.run_files import replacing
 
 _TEXTS_AT_ONCE = 10_000
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from mmtrain.data.kinds import LEARN_AGAIN
 from mmtrain.errors import SampleError
-from mmtrain.run_files import LEARN_AGAIN, read_json, write_json
+from mmtrain.run_files import read_json, write_json
 
 _LARGEST = float(np.finfo(np.float32).max)
 _GAPS = ("", "nan", "na", "n/a", "null", "none")  # as csv files write them

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
+from mmtrain.atomic_files import atomic_write
 from mmtrain.errors import ConfigError, WriteError
-from mmtrain.run_files import atomic_write
 
 Index = dict[str, np.ndarray]
 FORMAT = 1  # raise it when an index means something else, so that nobody reads an old one

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtrain.atomic_files import replacing
 from mmtrain.data.image import key_of
+from mmtrain.data.kinds import LEARN_AGAIN
 from mmtrain.data.order import mix
 from mmtrain.data.pretrained_tokenizer import PretrainedTokenizer, load_tokenizer
 from mmtrain.data.sample_errors import read_each
 from mmtrain.errors import ConfigError, SampleError
-from mmtrain.run_files import LEARN_AGAIN, damaged, read_text, replacing
+from mmtrain.run_files import damaged, read_text
 from mmtrain.types import Padded, Vocabulary
 
 

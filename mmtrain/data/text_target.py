@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
+from mmtrain.data.kinds import LEARN_AGAIN
 from mmtrain.data.sample_errors import read_each
 from mmtrain.data.text import TextInput, texts_of, valid_texts
-from mmtrain.run_files import LEARN_AGAIN, read_json, write_json
+from mmtrain.run_files import read_json, write_json
 from mmtrain.types import TokenTarget
 
 

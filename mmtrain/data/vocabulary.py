@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmtrain.data.kinds import Learned
-from mmtrain.run_files import LEARN_AGAIN, damaged, read_json, replacing_files, write_json
+from mmtrain.atomic_files import replacing_files
+from mmtrain.data.kinds import LEARN_AGAIN, Learned
+from mmtrain.errors import ConfigError
+from mmtrain.run_files import damaged, read_json, write_json
 
 RECORD = ".vocabulary.json"
 
@@ -45,12 +47,15 @@ def read_vocabulary(folder: Path) -> dict[str, Any] | None:
         return None
     fix = "restore it, or delete it: its run then learns its vocabulary again, as long as it has its training split"
     record: dict[str, Any] = read_json(path, fix=fix, keys=("origin", "inputs", "targets"))
-    for name, digest in record.get("files", {}).items():  # runs of earlier versions have none
+    files = record.get("files", {})  # runs of earlier versions have none
+    if not isinstance(files, dict):
+        raise damaged(path, "its files are no object", fix=fix)
+    for name, digest in files.items():
         file = folder / name
-        if file.is_file() and _digest(file) != digest:
-            raise damaged(file, f"its SHA-256 is not the one in {RECORD}", fix=LEARN_AGAIN)
         if not file.is_file():
-            raise damaged(file, "it is missing", fix=LEARN_AGAIN)
+            raise ConfigError(f"{file} is missing\n    fix: {LEARN_AGAIN}")
+        if _digest(file) != digest:
+            raise damaged(file, f"its SHA-256 is not the one in {RECORD}", fix=LEARN_AGAIN)
     return record
 
 

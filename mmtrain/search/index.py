@@ -19,9 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mmtrain.atomic_files import current, replacing, replacing_files
 from mmtrain.data.paths import UnconfinedFolder, data_folder, leads_out
 from mmtrain.errors import ConfigError
-from mmtrain.run_files import current, replacing, replacing_files, write_json, write_json_lines
+from mmtrain.run_files import write_json, write_json_lines
 
 FORMAT = 1
 HEAD, ROWS, VECTORS = "index.json", "rows.jsonl", "vectors.safetensors"

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmtrain.atomic_files import replacing_files
 from mmtrain.data.image import key_of
 from mmtrain.data.lengths import measured
 from mmtrain.data.text import TextInput, texts_of
 from mmtrain.errors import ConfigError
-from mmtrain.run_files import replacing_files
 from tests.data.parts import NAMES, fitted_text_input, text_input
 
 ALGORITHMS = pytest.mark.parametrize("algorithm", ["bpe", "wordpiece"])
