@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from mmtrain.checkpoints import best_checkpoint, check_same_model, load_checkpoint
+from mmtrain.checkpoints import best_checkpoint, check_same_model, check_same_names, load_checkpoint
 from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
@@ -62,6 +62,7 @@ def load_trained(run: Path, build: Build, *, trust: Sequence[str] = ()) -> Train
     except OmegaConfBaseException as error:
         said = str(error).splitlines()[0]
         raise ConfigError(f"{folder / NAME}: {said}\n    fix: restore the file that mmtrain wrote") from error
+    check_same_names(checkpoint, data.names(), path)
     check_same_model(checkpoint, lit, path)
     lit.load_state_dict(checkpoint["state_dict"])
     return Trained(lit.eval(), data, cfg, path, checkpoint["global_step"])

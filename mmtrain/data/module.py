@@ -9,6 +9,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from mmtrain.data.text import TextInput
 from mmtrain.data.text_checks import cut_texts
 from mmtrain.data.text_target import TextTarget
 from mmtrain.data.turn_columns import with_turn_columns
-from mmtrain.data.vocabulary import read_vocabulary, write_vocabulary
+from mmtrain.data.vocabulary import RECORD, read_vocabulary, write_vocabulary
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.escape import one_line
 from mmtrain.types import Batch, Sample
@@ -173,7 +174,9 @@ class DataModule(LightningDataModule):
             check_size(self.epoch_size, self.batch_size, self.folder)
         self.notes = list(self._found.notes)
         vocabulary_folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(vocabulary_folder / ".vocabulary.lock"):
+        # what is there already is only read: the folder may be on a disk that cannot be written
+        is_read = not training and (vocabulary_folder / RECORD).is_file()
+        with nullcontext() if is_read else FileLock(vocabulary_folder / ".vocabulary.lock"):
             self._vocabularies(vocabulary_folder, bound=bound or not training)
             if training and self.bucket.by is not None:
                 self._lengths = row_lengths(

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmtrain.build import build_again
-from mmtrain.checkpoints import best_checkpoint, check_same_model, load_checkpoint
+from mmtrain.checkpoints import best_checkpoint, check_same_model, check_same_names, load_checkpoint
 from mmtrain.data.columns import cell_of, content_of
 from mmtrain.data.dataset import EvalSplit
 from mmtrain.data.loader import EvalSteps, make_loader
@@ -40,6 +40,7 @@ def make_index(cfg: DictConfig, console: Console) -> None:
     path = best_checkpoint(run)
     checkpoint = load_checkpoint(path)
     lit, data = build_again(cfg, run)
+    check_same_names(checkpoint, data.names(), path)
     check_same_model(checkpoint, lit, path)
     lit.load_state_dict(checkpoint["state_dict"])
     towers = Towers(lit.model, data.inputs, where=str(run))

@@ -144,6 +144,21 @@ def test_a_damaged_file_is_learned_again_while_no_checkpoint_depends_on_it(
     assert len(noted) == (0 if (name, damage) == (RECORD, "deleted") else 1)
 
 
+def test_a_vocabulary_is_read_from_a_folder_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, run = make_folder(tmp_path / "data"), tmp_path / "run"
+    first = read(root, run)
+    before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("nothing is locked or written")
+
+    monkeypatch.setattr("mmtrain.data.module.FileLock", refuse)
+    assert read(root, run, training=False).known_targets == first.known_targets
+    assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
+
+
 def test_only_a_checkpoint_that_is_gone_on_from_binds(tmp_path: Path) -> None:
     root, other, run = make_folder(tmp_path / "data"), make_folder(tmp_path / "other"), tmp_path / "run"
     read(root, run)
