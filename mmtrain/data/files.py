@@ -12,7 +12,7 @@ from typing import Any
 
 from mmtrain.data.caches import datasets_cache_error
 from mmtrain.data.folders import Columns, read_class_folders
-from mmtrain.data.json_rows import NoRowsError, broken_line, names_in, rows_of_json
+from mmtrain.data.json_rows import NoRowsError, broken_line, check_nesting, names_in, not_json, rows_of_json
 from mmtrain.data.layout import WHOLE, ending, nothing_in, passed_over, tables_in
 from mmtrain.data.paths import data_folder, refuse_outside
 from mmtrain.data.splits import Cuts, Split
@@ -177,7 +177,7 @@ def _read(path: Path, split: str) -> Any:
             if kind in ("csv", "tsv"):
                 options = _as_text(path, "\t" if kind == "tsv" else ",")
             elif kind == "jsonl":
-                _check_encoding(path)  # the reader would take any bytes and fail when they are used
+                _check_lines(path)  # the reader would take any bytes and fail when they are used
             table = datasets.load_dataset(_READERS[kind], data_files=str(path), split="train", **options)
     # Arrow's own are ValueErrors, TypeErrors (a column of words and numbers) and OSErrors
     except (datasets.exceptions.DatasetGenerationError, ValueError, TypeError, OSError, csv.Error) as error:
@@ -225,7 +225,11 @@ def _as_text(path: Path, delimiter: str) -> dict[str, Any]:
     }
 
 
-def _check_encoding(path: Path) -> None:
+def _check_lines(path: Path) -> None:
+    """Refuse what is not UTF-8, and what is nested so deep that Arrow's reader would end the process."""
     with path.open(encoding="utf-8") as file:
-        for _ in file:
-            pass
+        for number, line in enumerate(file, start=1):
+            try:
+                check_nesting(line)
+            except ValueError as error:
+                raise ValueError(not_json(number, error)) from None

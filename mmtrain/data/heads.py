@@ -5,7 +5,6 @@ A `Head` can be asked as a `datasets.Dataset`, so that the same checks look at b
 
 import csv
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from typing import Any
 from mmtrain.data.files import is_saved, tables_of_folder, unreadable
 from mmtrain.data.folders import Columns
 from mmtrain.data.head_checks import FIRST_ROWS
-from mmtrain.data.json_rows import NoRowsError, first_objects, names_in, rows_of_json
+from mmtrain.data.json_rows import NoRowsError, first_objects, names_in, not_json, parse_json, rows_of_json
 from mmtrain.data.layout import ending
+from mmtrain.data.sample_errors import read_or
 from mmtrain.data.splits import Split
 from mmtrain.data.tables import Tables, no_rows
 
@@ -115,10 +115,9 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                what = f"line {number} is not JSON ({error.msg} at character {error.pos + 1})"
-                raise ValueError(what) from None
+                row = parse_json(line)
+            except ValueError as error:
+                raise ValueError(not_json(number, error)) from None
             if not isinstance(row, dict):
                 shown = 'write an object a line, such as {"image": "a.jpg", "caption": "a dog"}'
                 raise NoRowsError(f"line {number} holds no object, but {type(row).__name__}", shown)
@@ -144,7 +143,7 @@ def _of_parquet(path: Path) -> Head:
 
     with pq.ParquetFile(path, memory_map=True) as file:
         first = next(file.iter_batches(batch_size=_ROWS_OF_ARROW), None)
-        rows = [] if first is None else first.to_pylist()
+        rows = [] if first is None else _rows_of(first)
         return Head(rows, file.schema_arrow.names, is_whole=len(rows) == file.metadata.num_rows)
 
 
@@ -153,6 +152,15 @@ def _of_arrow(path: Path) -> Head:
 
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
         first = next(iter(stream), None)
-        rows = [] if first is None else first.slice(0, _ROWS_OF_ARROW).to_pylist()
+        rows = [] if first is None else _rows_of(first.slice(0, _ROWS_OF_ARROW))
         whole = first is not None and len(rows) == first.num_rows and next(iter(stream), None) is None
         return Head(rows, stream.schema.names, is_whole=first is None or whole)
+
+
+def _rows_of(batch: Any) -> list[dict[str, Any]]:
+    """The rows of an Arrow batch; None for a cell that cannot be read, such as a text that is not UTF-8."""
+    columns = {
+        name: [read_or(None, cell, lambda cell: cell.as_py()) for cell in column]
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    }
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_NESTING = 100  # lists and objects inside each other, of JSON in a cell; Python's recursion ends at some 1000
+_MARKS = re.compile(r'[\[{\]}]|"(?:[^"\\]|\\.)*+(?:"|\Z)', re.DOTALL)  # brackets, and strings to pass over
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -32,12 +33,8 @@ def parse_json(text: str | bytes) -> Any:
     """
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text))
-    try:
-        content = json.loads(text)
-    except RecursionError:
-        raise ValueError(f"nested more than {MAX_NESTING} deep") from None
-    if text.count("[") + text.count("{") > MAX_NESTING and _is_deep(content):
-        raise ValueError(f"nested more than {MAX_NESTING} deep")
+    check_nesting(text)
+    content = json.loads(text)
     try:
         (json.dumps(content, ensure_ascii=False) if _SURROGATE.search(text) else text).encode()
     except UnicodeEncodeError:
@@ -45,14 +42,19 @@ def parse_json(text: str | bytes) -> Any:
     return content
 
 
-def _is_deep(content: Any) -> bool:
-    level = [content]
-    for _ in range(MAX_NESTING):
-        inside = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list))
-        level = [part for parts in inside for part in parts if isinstance(part, dict | list)]
-        if not level:
-            return False
-    return True
+def check_nesting(text: str) -> None:
+    """Refuse JSON that is nested so deep that reading it ends Python's stack, or that of Arrow with the process.
+
+    Raises:
+        ValueError: for more than `MAX_NESTING` lists and objects inside each other.
+    """
+    if text.count("[") + text.count("{") <= MAX_NESTING:
+        return
+    depth = 0
+    for mark in _MARKS.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(mark[0], 0)
+        if depth > MAX_NESTING:
+            raise ValueError(f"nested more than {MAX_NESTING} deep")
 
 
 def rows_of_json(path: Path) -> list[dict[str, Any]]:
@@ -62,11 +64,10 @@ def rows_of_json(path: Path) -> list[dict[str, Any]]:
         ValueError: for what is not JSON.
         NoRowsError: for one that is neither, with the command that makes a table of its longest array.
     """
-    with path.open(encoding="utf-8-sig") as file:
-        try:
-            content = json.load(file)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"line {error.lineno} is not JSON ({error.msg} at character {error.colno})") from None
+    try:
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {error.lineno} is not JSON ({error.msg} at character {error.colno})") from None
     rows = _as_rows(content)
     if rows is None:
         raise _no_rows(path, content)
@@ -114,7 +115,7 @@ def first_objects(path: Path, most: int) -> list[dict[str, Any]]:
     while len(rows) < most and rest.startswith("{"):
         try:
             row, end = json.JSONDecoder().raw_decode(rest)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             break  # where the piece ends
         rows.append(row)
         rest = rest[end:].lstrip(", \r\n\t")
@@ -122,11 +123,18 @@ def first_objects(path: Path, most: int) -> list[dict[str, Any]]:
 
 
 def broken_line(path: Path) -> str | None:
-    """The first line of a jsonl file that is not JSON, in words."""
+    """The first line of a jsonl file that is not JSON or not valid Unicode, in words."""
     with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
             try:
-                json.loads(line.strip() or "null")
-            except json.JSONDecodeError as error:
-                return f"line {number} is not JSON ({error.msg} at character {error.pos + 1})"
+                parse_json(line.strip() or "null")
+            except ValueError as error:
+                return not_json(number, error)
     return None
+
+
+def not_json(number: int, error: ValueError) -> str:
+    """What is wrong with a line, in words."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"line {number} is not JSON ({error.msg} at character {error.pos + 1})"
+    return f"line {number} is no row: {error}"

@@ -7,6 +7,7 @@ import io
 import math
 import pickle
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections import Counter
@@ -43,6 +44,7 @@ _UNREADABLE = (
     pickle.UnpicklingError,
     struct.error,
     SyntaxError,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
     SafetensorError,

@@ -70,9 +70,9 @@ class Cells(Mapping[str, Any]):
         self._row = row
 
     def __getitem__(self, column: str) -> Any:
-        if column == "id":
-            return self._table.name(self._number, self._row)
         try:
+            if column == "id":
+                return self._table.name(self._number, self._row)
             return self._table.shard(self._number).cell(self._row, column)
         except (KeyError, SampleError, ConfigError):
             raise

@@ -6,8 +6,7 @@ from typing import Any
 
 from mmtrain.data.files import tables_of
 from mmtrain.data.splits import Split
-from mmtrain.data.tables import Tables
-from mmtrain.errors import SampleError
+from mmtrain.data.tables import Tables, readable_cell, row_at
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -74,7 +73,4 @@ class ThinTable:
 
     def _column(self, column: str) -> Iterator[Any]:
         for row in self._rows:
-            try:
-                yield self._table[row].get(column)
-            except SampleError:  # reading the sample says why
-                yield None
+            yield readable_cell(row_at(self._table, row), column)

@@ -10,10 +10,11 @@ from rich.table import Table
 
 from mmtrain.build import build_again
 from mmtrain.checkpoints import best_checkpoint, check_same_model, check_same_names, load_checkpoint
-from mmtrain.data.columns import cell_of, content_of
+from mmtrain.data.columns import content_of
 from mmtrain.data.dataset import EvalSplit
 from mmtrain.data.loader import EvalSteps, make_loader
 from mmtrain.data.module import DataModule
+from mmtrain.data.tables import readable_cell, row_at
 from mmtrain.errors import ConfigError
 from mmtrain.escape import one_line
 from mmtrain.report.found import Asked, Result, found_sheet
@@ -116,8 +117,8 @@ def vectors_of(data: DataModule, splits: list[str], towers: Towers, *, step: int
 def _row(split: EvalSplit, position: int, name: str, data: DataModule) -> Row:
     files: dict[str, str] = {}
     if position < len(split.table):
-        cells = split.table[position]
-        contents = {m: content_of(cell_of(cells, split.columns.get(m))) for m in data.inputs}
+        cells = row_at(split.table, position)
+        contents = {m: content_of(readable_cell(cells, split.columns.get(m))) for m in data.inputs}
         files = {m: c for m, c in contents.items() if isinstance(c, str) and data.inputs[m].kind != "text"}
     return Row(split.name(position), name, split.text(position), files)
 

@@ -8,7 +8,8 @@ import pytest
 
 from mmtrain.build import compose
 from mmtrain.callbacks.quarantine import Quarantine
-from mmtrain.errors import ConfigError
+from mmtrain.data.dataset import bad_row
+from mmtrain.errors import ConfigError, SampleError
 from mmtrain.run import run
 from mmtrain.types import Bad
 from tests.batches import make_batch
@@ -61,6 +62,7 @@ def test_exactly_those_are_listed_with_split_file_and_reason(calm: Path) -> None
         assert row["split"] == str(row["id"]).split("-")[0]
         assert row["file"] == f"images/{str(row['id']).replace('-', '')}.png"
         assert "cannot be read as a picture" in str(row["reason"])
+        assert row["type"] in ("UnidentifiedImageError", "FileNotFoundError", "OSError")
     assert json.loads((calm / "summary.json").read_text())["status"] == "done"
 
 
@@ -120,3 +122,19 @@ def test_ranks_write_into_one_list(tmp_path: Path) -> None:
         first._note("train", [batch])
     first.begin()
     assert not (tmp_path / "quarantine.jsonl").exists()
+
+
+def test_text_of_a_file_that_no_file_can_hold_is_listed_all_the_same(tmp_path: Path) -> None:
+    quarantine = Quarantine(tmp_path, num_rows={"train": 10}, max_bad=1.0)
+    batch = make_batch([1], [1])
+    batch.bad = [bad_row({"id": "half \ud83d"}, 3, SampleError("\ud83d.png", "cannot be read: \x1b[31m"))]
+    quarantine._note("train", [batch])
+    (row,) = listed(tmp_path)
+    assert row == {
+        "split": "train",
+        "id": "half \\ud83d",
+        "row": 3,
+        "file": "\\ud83d.png",
+        "reason": "cannot be read: \\x1b[31m",
+        "type": "SampleError",
+    }

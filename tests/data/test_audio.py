@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmtrain.build import build_data, compose
+from mmtrain.data import audio
 from mmtrain.data.audio import AudioInput
 from mmtrain.data.image import key_of
 from mmtrain.data.kinds import InputKind
@@ -215,6 +216,55 @@ def test_what_cannot_be_read_is_named_as_in_the_table(tmp_path: Path, content: b
 def test_samples_that_are_none_are_named(value: Any, reason: str) -> None:
     with pytest.raises(SampleError, match=f"samples of a table: .*{reason}"):
         audio_input().load(value, Path(), seed=0, train=False)
+
+
+RATES = [None, "16 kHz", "", 2**31, -5, 0, 1, 999, 768_001, 16000.5, float("nan"), float("inf"), True, [16000], 10**400]
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_a_rate_that_no_sound_has_is_named(rate: Any) -> None:
+    cell = {"array": [0.1] * 1000, "sampling_rate": rate}
+    with pytest.raises(
+        SampleError, match=r"samples of a table: has (the sampling_rate .* whole number|no sampling_rate)"
+    ):
+        audio_input().load(cell, Path(), seed=0, train=False)
+    with pytest.raises(SampleError):
+        audio_input().key(cell)
+
+
+def test_samples_without_a_rate_are_named() -> None:
+    with pytest.raises(SampleError, match="has no sampling_rate; give that of the array in Hz, such as 16000"):
+        audio_input().load({"array": [0.1] * 1000}, Path(), seed=0, train=False)
+
+
+@pytest.mark.parametrize("rate", [16000, 16000.0, "16000", np.int64(16000), np.float32(16000)])
+def test_a_whole_rate_of_any_type_is_one(rate: Any) -> None:
+    cell = {"array": [0.1] * 100, "sampling_rate": rate}
+    assert len(loaded(audio_input(), cell)) == 100
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
+def test_of_very_many_samples_only_those_around_the_piece_are_resampled(
+    channels: int, place: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = np.stack([tone(20.0, 8000)] * channels).astype(np.float32)
+    reader = audio_input(sample_rate=16000, max_seconds=1.0)
+    cell = {"array": samples, "sampling_rate": 8000}
+    whole = reader._waveform(cell, Path(), place)
+    monkeypatch.setattr(audio, "_MAX_SAMPLES", 100_000)
+    really = audio.resampled
+    lengths = []
+
+    def counted(sound: Tensor, rate: int, sample_rate: int) -> Tensor:
+        lengths.append(sound.shape[1])
+        return really(sound, rate, sample_rate)
+
+    monkeypatch.setattr(audio, "resampled", counted)
+    piece = reader._waveform(cell, Path(), place)
+    assert lengths == [3 * 8000] and whole is not None and piece is not None
+    inner = slice(100, -100)  # the ends of what was cut out have no neighbours
+    assert len(piece) == len(whole) == 16000 and (piece - whole)[inner].abs().max() < 1e-3
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,48 @@ def test_a_template_that_hides_answers_is_refused(template: str, message: str) -
         fitted([TURNS], template=template)
 
 
+PICKY = (
+    "{% for m in messages %}{% if m.content == 'why?' %}{{ raise_exception('no why') }}{% endif %}"
+    "{% if m.content == 'odd' %}{{ m.content + 1 }}{% endif %}"
+    "{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+)
+
+
+def asked(content: Any, role: Any = "user") -> list[dict[str, Any]]:
+    return [{"role": role, "content": content}, {"role": "assistant", "content": "yes"}]
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ('[{"role": "user", "content": "half \\ud83d"}, {"role": "assistant", "content": "b"}]', "half of a surrogate"),
+        (asked("half \ud83d"), "half of a surrogate pair at character 5"),
+        ("[" * 200_000, "nested more than 100 deep"),
+        (asked("a", role=[1]), "is none of system, user"),
+        (asked("a", role={}), "is none of system, user"),
+        (asked([{"type": ["image"]}]), "is no part of a content"),
+        (asked("why?"), "the chat template refuses the turns user: no why"),
+        (asked("why " * 300), "asks in"),
+    ],
+)
+def test_one_bad_dialogue_among_good_ones_is_set_aside(cell: Any, message: str) -> None:
+    good = asked("what?")
+    target, plain = fitted([cell, good, cell], template=PICKY), fitted([good], template=PICKY)
+    with pytest.raises(SampleError, match=message):
+        target.load(cell)
+    assert torch.equal(target.load(good), plain.load(good)) or "asks" in message  # type: ignore[arg-type]
+
+
+def test_a_template_may_raise_whatever_it_likes() -> None:
+    target = fitted([asked("odd"), asked("what?")], template=PICKY)
+    with pytest.raises(TypeError):  # which becomes a SampleError where samples are made
+        target.load(asked("odd"))
+    with pytest.raises(
+        ConfigError, match=r"no dialogue of the training split can be used, such as .*TypeError.*\n +change"
+    ):
+        fitted([asked("odd")], template=PICKY)
+
+
 def test_the_run_folder_keeps_it_and_a_language_models_is_taken(tmp_path: Path) -> None:
     target = fitted([TURNS])
     target.save(tmp_path, "chat")

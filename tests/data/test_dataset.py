@@ -1,5 +1,6 @@
 """Rows as samples: what a row lacks is not there, a draw follows from (seed, epoch, position), batches carry masks."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -345,16 +346,22 @@ def test_what_is_no_fault_of_a_sample_goes_through(tmp_path: Path, error: BaseEx
             _ = split[0, 0]
 
 
-class Lazy(dict[str, Any]):
+class Lazy(Mapping[str, Any]):
     """A row of a shard of which a cell cannot be read."""
 
-    def __getitem__(self, column: str) -> Any:
-        if super().__getitem__(column) == "unreadable":
-            raise SampleError("a.tar", f"{column} is damaged")
-        return super().__getitem__(column)
+    def __init__(self, cells: dict[str, Any]) -> None:
+        self.cells = cells
 
-    def get(self, column: str, default: Any = None) -> Any:
-        return self[column] if column in self else default  # noqa: SIM401 - it is that method
+    def __getitem__(self, column: str) -> Any:
+        if self.cells[column] == "unreadable":
+            raise SampleError("a.tar", f"{column} is damaged")
+        return self.cells[column]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.cells)
+
+    def __len__(self) -> int:
+        return len(self.cells)
 
 
 class LazyTable:
@@ -369,7 +376,7 @@ class LazyTable:
         return len(self.rows)
 
     def __getitem__(self, key: int | str) -> Any:
-        return self.rows[key] if isinstance(key, int) else [dict.get(row, key) for row in self.rows]
+        return self.rows[key] if isinstance(key, int) else [row.cells.get(key) for row in self.rows]
 
 
 def test_a_row_whose_id_cannot_be_read_is_set_aside_under_its_number(tmp_path: Path) -> None:

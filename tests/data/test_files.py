@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmtrain.data.files import existing_folder, read_folder
+from mmtrain.data.heads import heads_of
 from mmtrain.data.layout import ENDINGS
 from mmtrain.errors import ConfigError
 from tests.data.parts import WHOLE
@@ -200,3 +201,42 @@ def test_the_folder_must_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         existing_folder(tmp_path / "file")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert existing_folder("~") == tmp_path == existing_folder(str(tmp_path))
+
+
+DEEP = "[" * 200_000 + "]" * 200_000
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("train.jsonl", '{"caption": "a"}\n{"caption": %s}\n' % DEEP, "line 2 is no row: nested more than 100 deep"),  # noqa: UP031
+        ("train.json", '[{"caption": %s}]' % DEEP, "nested more than 100 deep"),  # noqa: UP031
+        (
+            "train.jsonl",
+            '{"caption": "a"}\n{"caption": "half \\ud83d"}\n',
+            "line 2 is no row: it holds half of a surrogate",
+        ),
+        ("train.json", '[{"caption": "half \\ud83d"}]', "it holds half of a surrogate pair"),
+    ],
+)
+def test_a_row_that_ends_the_reader_is_told_of(tmp_path: Path, name: str, text: str, message: str) -> None:
+    """Arrow's reader of JSON ends the process at deep nesting."""
+    (tmp_path / name).write_text(text)
+    for read in (read_folder, heads_of):
+        with pytest.raises(ConfigError, match=message):
+            read(tmp_path, WHOLE)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_a_cell_that_is_not_utf_8_is_a_gap_in_the_head(tmp_path: Path, kind: str) -> None:
+    texts = pa.array([b"a cat", b"\xff\xfe", b"a dog"], pa.binary())
+    table = pa.table({"caption": pa.Array.from_buffers(pa.string(), 3, texts.buffers()), "n": [1, 2, 3]})
+    if kind == "parquet":
+        pq.write_table(table, tmp_path / "train.parquet")
+    else:
+        with pa.ipc.new_stream(tmp_path / "train.arrow", table.schema) as stream:
+            stream.write_table(table)
+    head = heads_of(tmp_path, WHOLE)
+    assert head is not None
+    rows = [{"caption": c, "n": n} for c, n in (("a cat", 1), (None, 2), ("a dog", 3))]
+    assert [dict(row) for split in head.splits.values() for row in split] == rows

@@ -9,6 +9,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -185,3 +186,15 @@ def test_sixteen_frames_of_a_minute_are_three_times_faster_than_the_whole(tmp_pa
         return time.process_time() - begun
 
     assert 3 * min(seconds(lambda: read(path, times)) for _ in range(3)) < seconds(lambda: whole(path))
+
+
+def test_transparency_is_taken_away_in_bands_with_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 20, 4), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    whole, _ = read(file.getvalue(), [0.0], background=[9, 100, 200])
+    monkeypatch.setattr("mmtrain.data.frames._PIXELS_AT_ONCE", 60)
+    bands, _ = read(file.getvalue(), [0.0], background=[9, 100, 200])
+    alpha = pixels[..., 3:] / 255
+    expected = (pixels[..., :3] * alpha + np.array([9, 100, 200]) * (1 - alpha)).round()
+    assert torch.equal(whole, bands) and np.abs(whole[0].permute(1, 2, 0).numpy() - expected).max() <= 1

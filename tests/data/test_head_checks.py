@@ -79,6 +79,20 @@ def test_what_may_be_right_is_left_to_whoever_reads_it(part: Any, cell: Any) -> 
     check(part, cell)
 
 
+@pytest.mark.parametrize(
+    ("part", "bad", "good"),
+    [
+        (text_input(), {"a": 1}, "a"),
+        (ClassLabel(), ["a", "b"], "a"),
+        (image_input(), 1.5, b"..."),
+        (audio_input(), {"sampling_rate": 8000}, {"array": [0.0], "sampling_rate": 8000}),
+    ],
+)
+def test_one_bad_cell_among_good_ones_stops_nothing(part: Any, bad: Any, good: Any) -> None:
+    check(part, bad, bad, good, bad)
+    refused(part, bad, bad)
+
+
 def test_files_of_which_none_is_there_are_named_with_the_folder(tmp_path: Path) -> None:
     folder = "/nowhere"
     assert refused(image_input(), "a.png", None, "b" * 300) == (

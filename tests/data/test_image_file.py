@@ -12,7 +12,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from mmtrain.data import image
-from mmtrain.data.image_file import FORMATS, open_image
+from mmtrain.data.image_file import FORMATS, open_image, oversize
 from mmtrain.errors import SampleError
 from tests.data.parts import image_input, plain_image_input
 from tests.data.test_image import encoded
@@ -82,6 +82,29 @@ def test_a_picture_that_is_a_program_is_not_run(tmp_path: Path, monkeypatch: pyt
     assert not ran.exists()
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "size", "max_pixels", "reason"),
+    [
+        (640, 480, 224, 10**8, None),
+        (10_000, 10_000, 224, 10**8, None),
+        (10_001, 10_000, 224, 10**8, "10001 x 10000 pixels are more than max_pixels"),
+        (65_500, 1, 224, 10**8, "65500 x 1 pixels: resized to size = 224, it would have 3,286,528,000 pixels"),
+        (1, 65_500, 224, 10**8, "1 x 65500 pixels: resized"),
+        (30_000_000, 1, 224, 10**8, "30000000 x 1 pixels: resized"),
+        (3000, 32, 224, 10**8, None),  # a line of text
+        (500, 20, 8, 10**8, None),
+        (16, 1, 1000, 100, None),  # a limit below what the model sees is none of what is made
+        (17, 1, 1000, 100, "17 x 1 pixels: resized to size = 1000"),
+        (0, 5, 8, 100, None),  # said by whoever reads it
+    ],
+)
+def test_a_size_that_would_fill_the_memory(
+    width: int, height: int, size: int, max_pixels: int, reason: str | None
+) -> None:
+    found = oversize(width, height, size=size, max_pixels=max_pixels)
+    assert found is None if reason is None else found is not None and found.startswith(reason)
+
+
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("crop_scale", [0.5, 1.0])
 @pytest.mark.parametrize("shape", [(65_500, 1), (1, 65_500)])
@@ -94,11 +117,25 @@ def test_a_line_of_pixels_is_set_aside_before_it_is_decoded(
         reader.load(content, Path(), seed=0, train=train)
 
 
+def test_the_picture_in_an_icon_has_the_size_that_counts() -> None:
+    inside = png(60_000, 1)
+    icon = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(inside), 22) + inside
+    with pytest.raises(SampleError, match="60000 x 1 pixels: resized to size = 224"):
+        image_input(size=224).load(icon, Path(), seed=0, train=False)
+
+
 def test_the_tiles_of_a_picture_are_not_far_larger_than_it() -> None:
     assert plain_image_input().open(tiff(), Path()).size == (16, 16)
     assert open_image(tiff(t322=1024, t323=1024)).size == (16, 16)
     with pytest.raises(SampleError, match="a picture of 16 x 16 with tiles of 30000 x 30000 pixels"):
         plain_image_input().open(tiff(t322=30_000, t323=30_000), Path())
+
+
+def test_a_picture_of_hundreds_of_scans_is_set_aside() -> None:
+    reader = plain_image_input()
+    assert reader.open(progressive(0), Path()).size == reader.open(progressive(80), Path()).size == (24, 24)
+    with pytest.raises(SampleError, match=r"a progressive JPEG of 1\d\d scans, more than 100"):
+        reader.open(progressive(100), Path())
 
 
 MODES: dict[str, Any] = {

@@ -64,3 +64,12 @@ def test_one_that_is_missing_is_said(folder: Path) -> None:
     with pytest.raises(SampleError, match=r"9\.png: cannot be read as a picture"):
         ImagesInput(**OPTIONS).load(["0.png", "9.png"], folder, seed=0, train=False)
     assert ImagesInput(**OPTIONS).open(["0.png", "9.png"], folder).size == (6, 6)
+
+
+def test_more_than_may_be_are_not_read(folder: Path) -> None:
+    reader = ImagesInput(**OPTIONS)
+    assert len(reader.load(["0.png", None, "1.png", "2.png", ""], folder, seed=0, train=False)[0]) == 3
+    with pytest.raises(SampleError, match="4 pictures: are more than max_pictures = 3"):
+        reader.load(["0.png"] * 4, folder, seed=0, train=False)
+    with pytest.raises(ValueError, match="max_pictures = 0; set it to 1 or more"):
+        ImagesInput(**OPTIONS | {"max_pictures": 0})

@@ -14,6 +14,7 @@ from mmtrain.data.json_rows import MAX_NESTING, parse_json
         ('{"a": 1}'.encode("utf-16"), {"a": 1}),
         ("[" * MAX_NESTING + "]" * MAX_NESTING, None),
         ("[" + "[1]," * 500 + "2]", [[1]] * 500 + [2]),
+        ('["' + "[" * 500 + '", "a\\"[' + "{" * 200 + '"]', ["[" * 500, 'a"[' + "{" * 200]),
     ],
 )
 def test_json_is_read(text: str | bytes, content: object) -> None:
@@ -34,6 +35,7 @@ def test_json_is_read(text: str | bytes, content: object) -> None:
         (b'"\xed\xa0\xbd"', "codec can't decode"),
         (b'"\xff"', "codec can't decode"),
         ("1" * 5000, "limit"),
+        ('["' + '\\"' * 10**6 + "[" * 200, "Unterminated string|Expecting"),  # in linear time
     ],
 )
 def test_what_is_no_json_of_a_cell_is_a_value_error(text: str | bytes, message: str) -> None:

@@ -1,15 +1,18 @@
 """Opening and probing: what a file holds is told without decoding it, and what is none is named."""
 
 import io
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mmtrain.data.media import probe, probed, source_of
+from mmtrain.data.media import opened, probe, probed, source_of
+from mmtrain.data.mp4_boxes import num_listed_samples
 from mmtrain.errors import SampleError
 from tests.data.films import encoded_sound, tone, wav, write_film
 
@@ -150,3 +153,77 @@ def test_a_name_is_no_pattern_of_other_names(name: str, tmp_path: Path) -> None:
         Image.new("RGB", (32, 16)).save(tmp_path / other)
     Image.new("RGB", (16, 8)).save(tmp_path / name)
     assert (probe(tmp_path / name).width, probe(tmp_path / name).frames) == (16, 1)
+
+
+def box(kind: bytes, *parts: bytes) -> bytes:
+    content = b"".join(parts)
+    return struct.pack(">I", 8 + len(content)) + kind + content
+
+
+def listed(kind: bytes, count: int) -> bytes:
+    """A box that lists samples, without them."""
+    return box(kind, bytes(4), *([] if kind == b"trun" else [struct.pack(">I", 1)]), struct.pack(">I", count))
+
+
+def mp4(samples: bytes) -> bytes:
+    return box(b"ftyp", b"isom") + box(b"moov", box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", samples)))))
+
+
+MANY = 50_000_000
+BOMBS = {
+    "sizes": mp4(listed(b"stsz", MANY)),
+    "compact sizes": mp4(listed(b"stz2", MANY)),
+    "two tracks": mp4(listed(b"stsz", 60) + listed(b"stsz", 60)),
+    "a fragment": box(b"ftyp", b"isom") + box(b"moof", box(b"traf", listed(b"trun", MANY))),
+    "behind others": box(b"wide") + box(b"free", bytes(9)) + mp4(listed(b"stsz", MANY)),
+    "in a free box": box(b"free", mp4(listed(b"stsz", MANY))),
+    "of 64 bits": struct.pack(">I4sQ", 1, b"moov", 16 + 20) + listed(b"stsz", MANY),
+    "without an end": struct.pack(">I4s", 0, b"moov") + listed(b"stsz", MANY),
+    "longer than the file": struct.pack(">I4s", 2**31, b"moov") + listed(b"stsz", MANY),
+    "compressed": box(b"moov", box(b"cmov", box(b"cmvd", struct.pack(">I", 20), zlib.compress(listed(b"stsz", MANY))))),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_header_that_lists_more_samples_than_the_file_has_bytes_is_not_believed(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(BOMBS[name])
+    for source in (BOMBS[name], tmp_path / "a.mp4"):
+        with pytest.raises(SampleError, match=r"is damaged: its header lists \d+ samples, but it has \d+ bytes"):
+            probe(source)
+
+
+def test_a_header_that_unpacks_to_hundreds_of_megabytes_is_not_unpacked() -> None:
+    packed = zlib.compress(bytes(10**7))
+    content = box(b"moov", box(b"cmov", box(b"cmvd", struct.pack(">I", 1 << 31), packed)))
+    with pytest.raises(SampleError, match="is damaged: a header of 2147483648 bytes when unpacked"):
+        probe(content)
+    assert num_listed_samples(box(b"moov", box(b"cmov", box(b"cmvd", struct.pack(">I", 100), packed)))) == 0
+
+
+def test_a_header_of_millions_of_boxes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmtrain.data.mp4_boxes._MAX_BOXES", 1000)
+    with pytest.raises(ValueError, match="a header of more than 1000 boxes"):
+        num_listed_samples(box(b"free") * 1001)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mov", "matroska", "avi", "mpegts"])
+def test_the_samples_of_a_film_are_counted(kind: str, tmp_path: Path) -> None:
+    codec = "mpeg4" if kind == "avi" else "libx264"
+    path = write_film(tmp_path / "a", 50, kind=kind, codec=codec, sound=tone(1.0, 16000))
+    count = num_listed_samples(path)
+    assert count == num_listed_samples(path.read_bytes()) == (50 + 17 if kind in ("mp4", "mov") else 0)
+    cut = path.read_bytes()[:100]
+    assert num_listed_samples(cut) in (0, count)
+
+
+@pytest.mark.parametrize("movflags", ["frag_keyframe+empty_moov", "faststart"])
+def test_other_forms_of_mp4_are_read(movflags: str, tmp_path: Path) -> None:
+    path = write_film(tmp_path / "a.mp4", 50, options={"movflags": movflags})
+    assert num_listed_samples(path) == 50 and probe(path).seconds == pytest.approx(2.0, abs=0.1)
+
+
+def test_a_cover_that_would_fill_the_memory_is_not_decoded_for_the_sound(tmp_path: Path) -> None:
+    """Nor is a film of which only the sound is wanted."""
+    path = write_film(tmp_path / "a.mp4", 5, sound=tone(0.2, 16000))
+    with opened(path) as container:
+        assert container.options["max_pixels"] == str(2 * 10**8 + 65536)

@@ -7,7 +7,7 @@ import torch
 
 from mmtrain.data.preference import Preference
 from mmtrain.data.text_target import TextTarget
-from mmtrain.errors import ConfigError
+from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import PairTarget
 from tests.data.test_text import text_input
 
@@ -66,3 +66,13 @@ def test_sentences_are_kept_if_asked(kind: type[TextTarget], tmp_path: Path) -> 
 def test_what_is_not_of_two_columns_is_refused(cell: object, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"of two columns or three.*\n.*data.columns.NAME=\[CHOSEN,REJECTED\]"):
         target().fit([cell], tmp_path)
+
+
+def test_one_cell_of_another_form_is_set_aside(tmp_path: Path) -> None:
+    made, plain = target(), target()
+    made.fit(["a cat", *CELLS, None], tmp_path)
+    plain.fit(CELLS, tmp_path)
+    assert made.known.names == plain.known.names
+    for cell in ("a cat", None, ["a", "b", "c", "d"], ["half \ud83d", "b"]):
+        with pytest.raises(SampleError, match=r"of two columns or three|half of a surrogate pair"):
+            made.load(cell)

@@ -54,6 +54,19 @@ def test_of_sounds_samples_are_counted_at_the_rate_that_the_model_hears(tmp_path
     assert found == [4_000, 16_000, 0, 0]
 
 
+def test_what_cannot_be_read_has_no_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = text_input(max_length=8)
+    reader.fit(TEXTS[:2], tmp_path)
+    table = Dataset.from_dict({"text": TEXTS[:2]})
+    monkeypatch.setattr("mmtrain.data.row_lengths.cells_of", lambda *_: ["half \ud83d", "a cat"])
+    given: dict[str, Any] = {"columns": {"text": "text"}, "folder": tmp_path, "cache": tmp_path}
+    assert row_lengths(buckets("text"), table, inputs={"text": reader}, **given)[0].tolist() == [0, 4]
+    sound = AudioInput(sample_rate=8_000, max_seconds=2.0, noise=0.0, time_mask=0.0, freq_mask=0.0)
+    monkeypatch.setattr(sound, "load", lambda *_, **options: (_ for _ in ()).throw(MemoryError))
+    monkeypatch.setattr("mmtrain.data.row_lengths.cells_of", lambda *_: [[0.1] * 4, None])
+    assert row_lengths(buckets("text"), table, inputs={"text": sound}, **given)[0].tolist() == [0, 0]
+
+
 def test_a_column_of_numbers_is_taken_as_it_is_and_one_of_words_by_value(tmp_path: Path) -> None:
     cells = {"seconds": [1.4, 20.0, None, 3.0], "base": ["b", None, "a", "b"]}
     assert lengths("seconds", tmp_path, cells, {}) == [1, 20, 0, 3]

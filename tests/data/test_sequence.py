@@ -2,6 +2,8 @@
 
 import io
 import pickle
+import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +253,88 @@ def test_a_batch_is_padded_with_zeros_under_a_false_mask() -> None:
     assert (values.sum(-1) == 2 * mask).all()
     values, mask = reader.pad([None, None])
     assert mask is not None and values.shape == (2, 1, 2) and not values.any() and not mask.any()
+
+
+def npy_that_says(head: str, body: bytes = b"", *, version: int = 1, length: int | None = None) -> bytes:
+    raw = head.encode("latin1")
+    size = len(raw) if length is None else length
+    return b"\x93NUMPY" + bytes((version, 0)) + size.to_bytes(2 if version == 1 else 4, "little") + raw + body
+
+
+def head_of(shape: str, kind: str = "'<f4'") -> str:
+    return f"{{'descr': {kind}, 'fortran_order': False, 'shape': {shape}, }}"
+
+
+def packed(name: str, content: bytes, zeros: int = 0) -> bytes:
+    """An archive in which zeros take hardly any room."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(name, "w") as member:
+        member.write(content)
+        for _ in range(zeros // 10**6):
+            member.write(bytes(10**6))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (npy_that_says(head_of("(500001, 2)")), r"shape \(500001, 2\), which has more than max_numbers = 1000000"),
+        (npy_that_says(head_of("(10**12, 1)".replace("10**12", "1" + "0" * 12))), "more than max_numbers"),
+        (npy_that_says(head_of("(1000001,)"), version=2), "more than max_numbers"),
+        (npy_that_says(head_of("(1000001,)"), version=3), "more than max_numbers"),
+        (npy_that_says(head_of("(-1, 2)")), "."),
+        (npy_that_says(head_of("('a', 2)")), "."),
+        (npy_that_says(head_of("(2, 2)", "'<U1000000'")), "an array of <U1000000, not of numbers"),
+        (npy_that_says(head_of("(2, 2)", "'|O'")), "damaged, or pickled objects"),
+        (npy_that_says("", version=2, length=2**32 - 1), "EOF"),
+        (npy_that_says("((" * 3000, length=6000), "."),
+        (packed("a.npy", npy_that_says(head_of("(5000000, 1)")), 60 * 10**6), "more than max_numbers"),
+        (packed("a.npy", npy_that_says(" " * 9000, version=2, length=10**9), 60 * 10**6), "EOF"),
+        (packed("a.txt", b"", 60 * 10**6), "damaged, or pickled objects"),
+    ],
+)
+def test_a_header_is_not_believed_before_memory_is_taken(content: bytes, message: str, tmp_path: Path) -> None:
+    reader = fitted([FRAMES])
+    (tmp_path / f"a.np{'z' if content.startswith(b'PK') else 'y'}").write_bytes(content)
+    (name,) = (path.name for path in tmp_path.iterdir())
+    tracemalloc.start()
+    for value in (content, name):
+        with pytest.raises(SampleError, match=message):
+            reader.load(value, tmp_path, seed=0, train=False)
+    assert tracemalloc.get_traced_memory()[1] < 20 * 10**6
+    tracemalloc.stop()
+
+
+def test_numpys_versions_and_orders_are_read() -> None:
+    reader = fitted([FRAMES])
+    for version in ((1, 0), (2, 0), (3, 0)):
+        file = io.BytesIO()
+        np.lib.format.write_array(file, np.asfortranarray(FRAMES), version=version)
+        assert torch.equal(reader.load(file.getvalue(), HERE, seed=0, train=False)[0], torch.tensor(FRAMES))
+    with pytest.warns(UserWarning, match="Python 2"):
+        loaded = reader.load(npy_that_says(head_of("(6L, 2L)"), FRAMES.tobytes()), HERE, seed=0, train=False)
+    assert torch.equal(loaded[0], torch.tensor(FRAMES))
+
+
+def test_what_becomes_larger_than_its_file_is_not_read(tmp_path: Path) -> None:
+    reader = fitted([FRAMES])
+    large = 10**6 + 1
+    torch.save(torch.zeros(1).expand(large, 2), tmp_path / "expanded.pt")
+    one = torch.zeros(2, 1, dtype=torch.long)
+    torch.save(torch.sparse_coo_tensor(one, torch.ones(1), (large, 2)), tmp_path / "sparse.pt")
+    save_file({"a": torch.zeros(large)}, tmp_path / "a.safetensors")
+    torch.save({"a": torch.tensor(FRAMES)}, tmp_path / "good.pt")
+    with zipfile.ZipFile(tmp_path / "good.pt") as good, zipfile.ZipFile(tmp_path / "packed.pt", "w") as bad:
+        for info in good.infolist():
+            bad.writestr(info.filename, good.read(info), zipfile.ZIP_DEFLATED)
+        bad.writestr("good/data/9", bytes(9 * 10**6), zipfile.ZIP_DEFLATED)
+    for name in ("expanded.pt", "sparse.pt", "a.safetensors"):
+        with pytest.raises(SampleError, match=f"{name}: an array of shape .*more than max_numbers = 1000000"):
+            reader.load(name, tmp_path, seed=0, train=False)
+    with pytest.raises(SampleError, match=r"packed\.pt: 9\d+ bytes when unpacked, more than max_numbers"):
+        reader.load("packed.pt", tmp_path, seed=0, train=False)
+    assert torch.equal(reader.load("good.pt", tmp_path, seed=0, train=False)[0], torch.tensor(FRAMES))
+    with pytest.raises(SampleError, match="more than max_numbers"):
+        reader.load(np.zeros((large, 1)), HERE, seed=0, train=False)
+    with pytest.raises(ValueError, match="max_numbers = 0 keeps no frame"):
+        sequence_input(max_numbers=0)

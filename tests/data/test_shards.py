@@ -202,6 +202,113 @@ def test_a_tar_that_is_cut_short_or_damaged_is_named(tmp_path: Path, cache: Path
     assert "gz.tar is compressed" in refused(cache, str(tmp_path / "gz.tar"))
 
 
+def header(path: Path, at: int, **fields: Any) -> str:
+    """Change a header in a tar, with a right checksum: its size as GNU writes large ones, its type."""
+    raw = bytearray(path.read_bytes())
+    if "size" in fields:
+        raw[at + 124 : at + 136] = bytes([0x80 if fields["size"] >= 0 else 0xFF]) + (fields["size"] % 256**11).to_bytes(
+            11, "big"
+        )
+    if "kind" in fields:
+        raw[at + 156 : at + 157] = fields["kind"]
+    raw[at + 148 : at + 156] = b" " * 8
+    raw[at + 148 : at + 156] = b"%06o\0 " % sum(raw[at : at + 512])
+    path.write_bytes(raw)
+    return str(path)
+
+
+@pytest.mark.parametrize("size", [-1, -512, -2048, -(2**60)])
+def test_a_negative_size_in_a_header_is_damage_and_not_a_way_back(tmp_path: Path, cache: Path, size: int) -> None:
+    path = write_tar(tmp_path / "a.tar", {"0.jpg": b"x" * 1000, "1.jpg": b"y" * 1000})
+    said = refused(cache, header(path, 1536, size=size))
+    assert f"a.tar is damaged at byte 1536, after 0.jpg: 1.jpg has the size {size}" in said
+
+
+def test_a_size_that_the_file_does_not_have_is_a_cut(tmp_path: Path, cache: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", {"0.jpg": b"x" * 1000, "1.jpg": b"y" * 1000})
+    said = refused(cache, header(path, 1536, size=10**15))
+    assert "a.tar is cut short: 1.jpg should end at byte 1000000000002048, the file at 10240" in said
+
+
+def write_extended(path: Path, records: dict[str, str], body: bytes = b"y" * 700) -> Path:
+    """0.jpg, and 1.jpg with a POSIX extension before it."""
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content, extension in (("0.jpg", b"x", {}), ("1.jpg", body, records)):
+            info = tarfile.TarInfo(name)
+            info.size, info.pax_headers = len(content), extension
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def test_an_extension_gives_the_size_that_a_header_has_no_room_for(tmp_path: Path, cache: Path) -> None:
+    """As of files of 8 GB and more: the header says 0 there."""
+    path = write_extended(tmp_path / "a.tar", {"size": "700"})
+    at = path.read_bytes().rfind(b"1.jpg\0")
+    table = read(cache, header(path, at, size=0)).splits["train"]
+    assert [row["jpg"] for row in (table[0], table[1])] == [b"x", b"y" * 700]
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ({"size": "-700"}, "1.jpg has the size -700"),
+        ({"size": "many"}, "1.jpg has the size many"),
+        ({"size": "9" * 30}, "1.jpg has the size 999"),
+        ({"GNU.sparse.major": "1", "GNU.sparse.realsize": str(10**15)}, "1.jpg is a sparse file; pack it without"),
+        ({"comment": "x" * (1 << 20)}, "the header extension has 10"),
+    ],
+)
+def test_an_extension_that_cannot_be_is_damage(
+    tmp_path: Path, cache: Path, records: dict[str, str], message: str
+) -> None:
+    said = refused(cache, str(write_extended(tmp_path / "a.tar", records)))
+    assert "a.tar is damaged at byte" in said and "after 0.jpg: " + message in said
+
+
+@pytest.mark.parametrize(("kind", "message"), [(b"S", "1.jpg is a sparse file"), (b"L", "the header extension has")])
+def test_what_gnu_tar_has_of_its_own_is_damage_where_it_cannot_be(
+    tmp_path: Path, cache: Path, kind: bytes, message: str
+) -> None:
+    path = write_tar(tmp_path / "a.tar", {"0.jpg": b"x", "1.jpg": bytes(2 << 20)})
+    assert f"is damaged at byte 1024, after 0.jpg: {message}" in refused(cache, header(path, 1024, kind=kind))
+
+
+def test_files_named_with_dots_are_told_of(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tar(tmp_path / "a.tar", {f"cat.{n}.jpg": b"" for n in range(101)})
+    assert len(read(cache, str(path)).splits["train"].column_names) == 102
+    monkeypatch.setattr("mmtrain.data.tar_shard._MAX_ENDINGS", 100)
+    said = refused(tmp_path / "other", str(path))
+    assert "101 different endings, such as 0.jpg, 1.jpg, 2.jpg" in said and "without other dots" in said
+
+
+def test_names_that_no_column_has_are_no_columns(tmp_path: Path, cache: Path) -> None:
+    long = {"k" * 10**5: 1, "score": 2}
+    path = write_tar(tmp_path / "a.tar", {"0.jpg": b"x", f"0.{'e' * 300}": b"y", "0.json": long})
+    assert read(cache, str(path)).splits["train"].column_names == ["id", "jpg", "score"]
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"caption": "half \\ud83d"}', '{"caption":' * 200 + "1" + "}" * 200])
+@pytest.mark.parametrize("first", [True, False])
+def test_json_that_cannot_be_read_sets_its_sample_aside(tmp_path: Path, cache: Path, text: str, first: bool) -> None:
+    good = {"caption": "a red cat"}
+    path = write_tar(tmp_path / "a.tar", {"0.json": text if first else good, "1.json": good if first else text})
+    table = read(cache, str(path)).splits["train"]
+    assert table.column_names == ["id", "caption"]
+    assert list(table["caption"]) == ([None, "a red cat"] if first else ["a red cat", None])
+    with pytest.raises(SampleError, match=r"a\.tar: \d\.json: is not JSON: (nested|it holds half of a surrogate)"):
+        table[0 if first else 1]["caption"]
+
+
+def test_a_text_of_parquet_that_is_not_utf_8_sets_its_row_aside(tmp_path: Path, cache: Path) -> None:
+    texts = pa.array([b"a cat", b"\xff\xfe", b"a dog"], pa.binary())
+    column = pa.Array.from_buffers(pa.string(), 3, texts.buffers())
+    pq.write_table(pa.table({"caption": column}), tmp_path / "a.parquet")
+    table = read(cache, str(tmp_path / "a.parquet")).splits["train"]
+    assert list(table["caption"]) == ["a cat", None, "a dog"]
+    with pytest.raises(SampleError, match=r"a\.parquet: caption of row 1: cannot be read: UnicodeDecodeError"):
+        table[1]["caption"]
+
+
 def test_one_broken_sample_is_set_aside_by_its_name_and_the_others_go_on(tmp_path: Path, cache: Path) -> None:
     names = draw_pictures(tmp_path, 6)
     members: dict[str, Content] = {}
@@ -234,7 +341,7 @@ def test_a_shard_that_shrinks_after_it_was_indexed_breaks_only_its_samples(tmp_p
     table = read(cache, str(path)).splits["train"]
     cut(path, 2448)
     assert table[0]["jpg"] == b"x" * 1000
-    with pytest.raises(SampleError, match=r"a\.tar: 1\.jpg: is cut short: 400 of 1000 bytes"):
+    with pytest.raises(SampleError, match=r"a\.tar: 1\.jpg: is cut short: 400 of 1000 bytes at byte 2048"):
         table[1]["jpg"]
 
 

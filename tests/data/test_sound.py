@@ -3,6 +3,7 @@
 import io
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 from av import AudioFrame, AudioResampler
 from scipy.signal import resample_poly  # type: ignore[import-untyped]
 
-from mmtrain.data.sound import mono, read_audio, resampled
+from mmtrain.data import sound
+from mmtrain.data.sound import mono, read_audio, read_piece, resampled
 from mmtrain.errors import SampleError
 from tests.data.films import encoded_sound, tone, wav, write_film
 
@@ -180,3 +182,62 @@ def test_a_wav_that_was_written_to_a_pipe_does_not_know_its_size(size: bytes) ->
 def test_a_sound_without_samples_is_named() -> None:
     with pytest.raises(SampleError, match="44 bytes: holds no samples"):
         read_audio(wav(np.zeros(0), rate=16000), 16000)
+
+
+def flac_that_says(seconds: float, data: bytes) -> bytes:
+    """With another number of samples in its head (RFC 9639, section 8.2), at 16 kHz."""
+    changed = bytearray(data)
+    changed[21] &= 0xF0
+    changed[22:26] = round(seconds * 16000).to_bytes(4, "big")
+    return bytes(changed)
+
+
+def test_a_file_that_goes_on_far_behind_what_its_header_says_is_not_decoded_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = encoded_sound(np.zeros(16000 * 300), 16000, "flac", "flac")
+    decoded = [0]
+    really = sound._Tally.until
+
+    def counted(self: sound._Tally, *bounds: Any) -> Any:
+        for frame in really(self, *bounds):
+            decoded[0] += frame.samples
+            yield frame
+
+    monkeypatch.setattr(sound._Tally, "until", counted)
+    with pytest.raises(SampleError, match=r"goes on behind 6\d s, although its header says 0\.50 s"):
+        read_piece(flac_that_says(0.5, data), 16000, seconds=2.0, place=0.5)
+    assert decoded[0] < 75 * 16000
+    short = encoded_sound(tone(5.0, 16000), 16000, "flac", "flac")
+    found = read_piece(flac_that_says(0.5, short), 16000, seconds=2.0, place=0.5)
+    assert found is not None and np.abs(found.numpy() - tone(5.0, 16000)[24000:56000]).max() < 1e-3, "a little is read"
+
+
+@pytest.mark.parametrize("rate", [2**31 - 1, 99_999_989, 3_000_001])
+def test_a_rate_whose_filter_would_fill_the_memory_is_named(rate: int) -> None:
+    data = bytearray(wav(tone(0.1, 8000), rate=8000))
+    data[24:28], data[28:32] = rate.to_bytes(4, "little"), (2 * rate % 2**32).to_bytes(4, "little")
+    with pytest.raises(SampleError, match=f"has a rate of {rate} Hz, more than 3000000"):
+        read_piece(bytes(data), 16000, seconds=1.0, place=0.0)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("kind", ["mp4", "adts"])
+def test_a_long_file_whose_header_guesses_is_not_held_in_memory(
+    kind: str, place: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A film that is longer than its sound, and a stream without times; decoded as long ones are, and as short ones."""
+    path = tmp_path / "a"
+    if kind == "mp4":
+        write_film(path, 100, kind="mp4", sound=tone(1.5, 16000))  # 4 s of pictures
+    else:
+        path.write_bytes(encoded_sound(tone(4.0, 16000), 16000, "adts", "aac"))
+    expected = read_piece(path, 16000, seconds=1.0, place=place)
+    monkeypatch.setattr(sound, "_AT_ONCE", 0.2)
+    found = read_piece(path, 16000, seconds=1.0, place=place)
+    assert expected is not None and found is not None and len(found) == len(expected) == 16000
+    shift = 32  # of a start that is known in seconds, not in samples
+    assert (
+        min((found[shift:-shift] - expected[shift + n : 16000 - shift + n]).abs().max() for n in range(-shift, shift))
+        < 1e-4
+    )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pytest
 
 from mmtrain.data.answer import Answer
@@ -17,6 +18,7 @@ from mmtrain.data.number import Number
 from mmtrain.data.overlap import Shared
 from mmtrain.data.survey import NO_CLASS, Limits, shares, survey_of
 from mmtrain.data.tables import Tables
+from mmtrain.data.turns import TurnsInput
 from tests.data.parts import WHOLE, draw_pictures, image_input, text_input, write_rows
 
 LIMITS = Limits(heavy=100, measured=100, decoded=100, files=100, file_bytes=1 << 20)
@@ -119,6 +121,29 @@ def test_files_inside_a_table_are_sampled(tmp_path: Path) -> None:
     assert survey.decoded["train"] == 1
     assert [one.rows for one in survey.shared_files["image"]] == [{"train": [n], "val": [n]} for n in ("0", "2")]
     assert survey.notes == ["image: not all files were compared, because they are many"]
+
+
+def test_a_bad_first_row_stops_nothing(tmp_path: Path) -> None:
+    """Neither learning of vocabularies, lengths and classes, nor the look over all of it."""
+    names = draw_pictures(tmp_path, 6)
+    captions = [b"\xff\xfe", *(b"cat %d" % n for n in range(1, 6))]
+    column = pa.Array.from_buffers(pa.string(), 6, pa.array(captions, pa.binary()).buffers())
+    talks = ['["half \\ud83d"]', "[" * 200_000, *['["a cat", "a dog"]'] * 4]
+    cells = {"image": names, "caption": column, "dialogue": talks, "label": list("abcabc"), "number": ["x", *"12345"]}
+    tables = Tables(splits={"train": datasets.Dataset(pa.table(cells))}, names={"train": "t"}, folder=tmp_path)
+    turns = TurnsInput(
+        max_turns=4, max_speakers=2, tokenizer=None, vocab_size=80, max_length=8, lowercase=True, algorithm="bpe",
+        word_dropout=0.0,
+    )  # fmt: skip
+    inputs = {"image": image_input(), "text": text_input(), "dialogue": turns}
+    targets = {"label": ClassLabel(), "number": Number(scale="standard")}
+    buckets = Buckets(by="text", window=20, max_tokens=None)
+    data = module(lambda: tables, tmp_path, inputs=inputs, targets=targets, bucket=buckets)
+    assert data.has_row("train", needs=["text"], targets=["label"]) and len(data.example()) == 2
+    survey = survey_of(data, LIMITS)
+    assert [(bad.id, bad.row) for bad in survey.bad["train"]] == [("0", 0), ("1", 1)]
+    assert [sample.id for sample in (data.split("train")[0, row] for row in range(6)) if not sample.bad] == list("2345")
+    assert data.digest("train")
 
 
 def test_the_classes_that_come_most_and_the_rest() -> None:

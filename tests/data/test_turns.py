@@ -77,3 +77,16 @@ def test_what_is_no_dialogue_is_named(cell: Any, message: str) -> None:
 def test_a_number_that_means_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="max_turns = 0; set it to 1 or more"):
         make_input(max_turns=0)
+
+
+BAD = ['["half \\ud83d"]', "[" * 200_000, [{"text": "half \ud83d"}], [3], 5, [{"text": ["a"]}], '[{"a":' * 120]
+
+
+@pytest.mark.parametrize("cell", BAD)
+def test_a_dialogue_that_cannot_be_read_is_set_aside_and_stops_no_vocabulary(cell: Any) -> None:
+    reader = make_input()
+    with pytest.raises(SampleError, match=r"no dialogue|no turn|no text|half of a surrogate pair"):
+        reader.load(cell, Path(), seed=0, train=True)
+    again = make_input()
+    again.fit([cell, TALK, ["hello", "fine"], cell], Path())
+    assert again.words() == reader.words()

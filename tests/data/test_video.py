@@ -206,3 +206,29 @@ def test_wrong_knobs_are_named() -> None:
         video_input(num_frames=0)
     with pytest.raises(ConfigError, match="sampling = middle; set it to uniform, random or segments"):
         video_input(sampling="middle")
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("shape", [(2, 4000), (4000, 2)])
+def test_a_film_of_lines_is_not_resized(shape: tuple[int, int], train: bool, tmp_path: Path) -> None:
+    path = write_film(tmp_path / "a.mkv", 4, size=shape, codec="rawvideo")
+    reader = video_input(size=64)
+    with pytest.raises(
+        SampleError, match=r"a\.mkv: \d+ x \d+ pixels: resized to size = 64, it would have 8,192,000 pixels"
+    ):
+        reader.load("a.mkv", tmp_path, seed=0, train=train)
+    assert loaded(video_input(size=64, max_pixels=10**7), path.name, tmp_path, train=train).shape[0] == 4
+    line = Image.new("RGB", shape)
+    with pytest.raises(SampleError, match="resized to size = 64"):
+        reader.load([line, line], tmp_path, seed=0, train=train)
+
+
+def test_all_frames_together_have_a_limit(film: Path) -> None:
+    frames = 4 * 48 * 48
+    assert len(loaded(video_input(max_film_pixels=frames), film.name, film.parent)) == 4
+    with pytest.raises(SampleError, match=r"4 frames of 48 x 48 pixels are more than max_film_pixels = 9215"):
+        loaded(video_input(max_film_pixels=frames - 1), film.name, film.parent)
+    pictures = [Image.new("RGB", (48, 48))] * 4
+    assert len(loaded(video_input(max_film_pixels=frames), pictures)) == 4
+    with pytest.raises(SampleError, match=r"4 pictures of 48 x 48 pixels are more than max_film_pixels = 9215"):
+        loaded(video_input(max_film_pixels=frames - 1), pictures)

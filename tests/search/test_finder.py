@@ -16,6 +16,7 @@ from mmtrain.errors import ConfigError
 from mmtrain.search.finder import Finder, kind_of_file
 from mmtrain.search.index import CHUNK, Row, SearchIndex, first_of_each
 from mmtrain.search.zero_shot import class_vectors, figures, probabilities
+from tests.data.test_image_file import EPS
 from tests.runs import run_tiny
 from tests.tiny import ROWS, make_tables
 
@@ -210,6 +211,8 @@ def test_the_kind_of_a_file_is_what_it_holds(tables: Path, tmp_path: Path) -> No
     assert kind_of_file(tmp_path / "sound.txt") == "audio"
     assert kind_of_file(tables / "images" / "test0.png") == "image"
     assert kind_of_file(tables / "test.jsonl") is None
+    (tmp_path / "program.png").write_bytes(EPS)
+    assert kind_of_file(tmp_path / "program.png") is None
 
 
 # ------------------------------------------------------------------- zero shot
