@@ -87,6 +87,32 @@ def rule_common_folder(run: Composed) -> Iterator[str]:
         )
 
 
+def rule_nodes(run: Composed) -> Iterator[str]:
+    """Processes on several machines are started by torchrun or srun."""
+    nodes = run.get("trainer.num_nodes")
+    if _is_here(run) and isinstance(nodes, int) and nodes > 1 and not _is_rank():
+        where = run.where("trainer.num_nodes" if "trainer.num_nodes" in run.set_by else "trainer")
+        yield (
+            f"trainer.num_nodes={nodes}: python train.py starts the processes of one machine alone ({where})\n"
+            "    fix: start it by torchrun or srun on each machine (docs/scale.md), or set trainer.num_nodes=1"
+        )
+
+
+def rule_world_size(run: Composed) -> Iterator[str]:
+    """As many processes are started as the trainer has devices on all machines."""
+    devices, nodes = run.get("trainer.devices"), run.get("trainer.num_nodes")
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if not _is_here(run) or not _is_rank() or started == 1 or run.get("mode") in ("search", "chat"):
+        return
+    if str(devices) in ("auto", "-1") or not isinstance(nodes, int) or len(_devices(run)) * nodes == started:
+        return
+    yield (
+        f"trainer.devices={devices}, trainer.num_nodes={nodes}: {len(_devices(run)) * nodes} processes in all, but"
+        f" WORLD_SIZE={started} (environment) were started ({run.where('trainer.devices', 'trainer.num_nodes')})\n"
+        "    fix: trainer=ddp with trainer.devices set to the processes of one machine, and trainer.num_nodes"
+    )
+
+
 def rule_workers(run: Composed) -> Iterator[str]:
     """Not many more processes load than there are cores."""
     workers, cores = run.get("data.num_workers"), num_cores()

@@ -18,10 +18,12 @@ from mmtrain.machine import (
     rule_accelerator,
     rule_common_folder,
     rule_gpus,
+    rule_nodes,
     rule_precision,
     rule_run_dir,
     rule_sync_batchnorm,
     rule_workers,
+    rule_world_size,
 )
 from mmtrain.reads import needed_by, reads_fused
 from mmtrain.targets import fault_of, parameters_of
@@ -616,5 +618,7 @@ RULES: tuple[Rule, ...] = (
     rule_search,
     rule_trust,
     rule_common_folder,
+    rule_nodes,
+    rule_world_size,
     rule_run_dir,
 )

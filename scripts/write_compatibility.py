@@ -33,6 +33,8 @@ BROKEN_BY = {
     "rule_half_weights": "trainer.precision=bf16-true",
     "rule_sharded": "trainer=fsdp balance=pcgrad",
     "rule_common_folder": "torchrun --nproc-per-node 2 train.py trainer=ddp",
+    "rule_nodes": "trainer=ddp trainer.num_nodes=2",
+    "rule_world_size": "torchrun --nproc-per-node 2 train.py trainer.devices=4 run_dir=out",
     "rule_duration": "trainer.max_epochs=0",
     "rule_max_time": "trainer.max_time=5",
     "rule_monitor": "monitor=val/loss",

@@ -166,6 +166,32 @@ def test_what_an_accelerator_or_a_precision_needs_is_named(monkeypatch: pytest.M
     assert faults("trainer=gpu", "trainer.precision=transformer-engine") == []
 
 
+def test_one_command_does_not_reach_several_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ["trainer=ddp", "trainer.num_nodes=2", "run_dir=out"]
+    assert faults(*asked) == [
+        "trainer.num_nodes=2: python train.py starts the processes of one machine alone"
+        " (override trainer.num_nodes=2)\n"
+        "    fix: start it by torchrun or srun on each machine (docs/scale.md), or set trainer.num_nodes=1"
+    ]
+    assert faults(*asked, "mode=plan") == faults(*asked, CLUSTER) == []
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "3")
+    assert "trainer.num_nodes=3: " in faults("trainer=slurm", "trainer.accelerator=cpu")[0], "a shell of salloc"
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert faults(*asked) == []
+
+
+def test_as_many_processes_are_started_as_there_are_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    (fault,) = faults("trainer=ddp", "trainer.devices=2", "run_dir=out")
+    assert fault.startswith(
+        "trainer.devices=2, trainer.num_nodes=1: 2 processes in all, but WORLD_SIZE=4 (environment) were started"
+    )
+    assert faults("trainer=ddp", "trainer.devices=2", "trainer.num_nodes=2", "run_dir=out") == []
+    assert faults("trainer=ddp", "trainer.devices=auto", "run_dir=out") == []
+    assert len(faults("run_dir=out")) == 1, "one device, four times the same run"
+
+
 def test_batch_norms_are_not_synchronized_between_cpus() -> None:
     asked = ["trainer=ddp", "trainer.sync_batchnorm=true"]
     assert faults(*asked, "trainer.accelerator=cpu") == [
