@@ -57,7 +57,8 @@ def test_every_gadget_at_every_place_of_a_record_is_refused(place: str, stranger
 
 def test_a_refusal_names_the_folder_the_key_the_target_and_the_fix(stranger: Stranger, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    for name, node in all_gadgets(stranger, run).items():
+    names = {name: {"_target_": name} for name in ("mine.Mine", *NAMES[::8])}
+    for name, node in (stranger.gadgets(run) | names).items():
         write_record(run, planted(RECORD, "encoder.image.depth", node))
         with pytest.raises(ConfigError) as raised:
             load_run_config(run, trust=[])
