@@ -20,6 +20,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning.callbacks import WeightAveraging
 
 import mmtrain
 from mmtrain.attended import attended
@@ -38,6 +39,7 @@ from mmtrain.checkpoints import (
     load_checkpoint,
     newest_checkpoint,
 )
+from mmtrain.command import config_dir
 from mmtrain.compiling import compile_regions, say
 from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
@@ -71,6 +73,8 @@ from mmtrain.transfer import take_weights
 from mmtrain.types import Attended
 from mmtrain.weights import write_weights
 
+# by whether a callback averages them
+WEIGHTS_OF = {True: "the moving average of the weights", False: "the current weights"}
 # a log file is as wide as the tables need
 console = Terminal(width=None if sys.stdout.isatty() else 120)
 
@@ -138,7 +142,7 @@ def fit(cfg: DictConfig) -> None:
     if checkpoint is not None:
         record.go_on(checkpoint)
     if is_main():
-        for note in data.notes:
+        for note in [*data.notes, *_replaced_callbacks(cfg)]:
             console.print(note, markup=False, soft_wrap=True)
         write_config(folder / CONFIG, cfg)
         console.print(parts_table(record.parts))
@@ -161,6 +165,10 @@ def fit(cfg: DictConfig) -> None:
     lit.tell_skipped = skips
     extra = [record, quarantine, footprint]
     trainer = build_trainer(cfg, monitor=_monitor(cfg, lit, data), resume_step=step, extra=extra)
+    averaged = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)
+    record.summary["evaluated_weights"] = "average" if averaged else "current"
+    if is_main():
+        console.print(f"validation and test evaluate {WEIGHTS_OF[averaged]}", markup=False, soft_wrap=True)
     try:
         with _naming_weights(lit):
             trainer.fit(lit, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -321,7 +329,7 @@ class Record(Callback):
         self.clock = Clock()
         self.rate: float | None = None
         self.summary: dict[str, Any] = {"test": {}, "best": None, "steps": 0, "zero_steps": 0, "epochs": 0}
-        self.summary |= {"corruptions": [], "groups": []}
+        self.summary |= {"evaluated_weights": None, "corruptions": [], "groups": []}
         self.tables: dict[str, Sequence[Judged] | Sequence[GroupFigure]] = {"corruptions": (), "groups": ()}
         self.split = "val"
 
@@ -490,7 +498,8 @@ def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, Record]:
     )
     lit.step_of_weights = checkpoint["global_step"]
     if is_main():
-        console.print(f"weights of {path} (step {checkpoint['global_step']})", markup=False, soft_wrap=True)
+        kept = WEIGHTS_OF["current_model_state" in checkpoint]
+        console.print(f"weights of {path} (step {checkpoint['global_step']}): {kept}", markup=False, soft_wrap=True)
     return lit, data, trainer, record
 
 
@@ -556,6 +565,23 @@ def _monitor(cfg: DictConfig, lit: LitModel, data: DataModule) -> str | None:
         f"monitor = {wanted} chooses the best checkpoint, but no row of the validation split has what its task needs\n"
         f"    {other}fill the columns of the validation split"
     )
+
+
+def _replaced_callbacks(cfg: DictConfig) -> list[str]:
+    """A list of callbacks on the command line replaces the default list, as Hydra does it: which of those are gone.
+
+    No callback at all, and one that is taken out by name, is what somebody wanted.
+    """
+    defaults = OmegaConf.load(config_dir() / "train.yaml").defaults
+    names = next(entry.callbacks for entry in defaults if "callbacks" in entry)
+    chosen = [o for o in cfg.overrides if o.startswith("callbacks=")]
+    gone = [name for name in names if name not in cfg.callbacks and f"~callbacks.{name}" not in cfg.overrides]
+    if not chosen or not cfg.callbacks or not gone:
+        return []
+    return [
+        f"{chosen[-1]}: replaces the default callbacks=[{','.join(names)}], so that {', '.join(gone)} is off\n"
+        f"    fix: callbacks=[{','.join([*gone, *cfg.callbacks])}] keeps it"
+    ]
 
 
 def _command(cfg: DictConfig) -> str:

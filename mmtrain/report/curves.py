@@ -26,6 +26,7 @@ from mmtrain.report.spikes import spikes
 Points = dict[int, float]
 
 SPLITS = ("train", "val")
+VAL_OF_AVERAGE = "val (average of weights)"
 OVERALL = "All tasks together"
 CARRIES = "What each modality carries"
 RUNNING = "How it ran"
@@ -135,14 +136,22 @@ def _number(cell: object) -> float | None:
         return None
 
 
-def panels(metrics: Mapping[str, Points]) -> list[Panel]:
-    """The panels of a page in reading order: all tasks together, each task, how it ran. Test figures are no curves."""
+def panels(metrics: Mapping[str, Points], *, averaged: bool = False) -> list[Panel]:
+    """The panels of a page in reading order: all tasks together, each task, how it ran. Test figures are no curves.
+
+    Args:
+        metrics: by name, the value at each step.
+        averaged: whether validation is of the moving average of the weights; said where training is drawn next to it.
+    """
     found: dict[tuple[str, str], Panel] = {}
     for name, points in metrics.items():
         if name.startswith("test/") or (name == "zero_steps" and not any(points.values())):
             continue
         group, title, label = _place(name)
         found.setdefault((group, title), Panel(group, title)).curves[label] = points
+    for panel in found.values() if averaged else ():
+        if {"train", "val"} <= panel.curves.keys():
+            panel.curves = {VAL_OF_AVERAGE if k == "val" else k: points for k, points in panel.curves.items()}
     rank = {OVERALL: 0, BALANCES: 2, CARRIES: 3, RUNNING: 4}
     groups = list(dict.fromkeys(group for group, _ in found))
     return sorted(found.values(), key=lambda p: (rank.get(p.group, 1), groups.index(p.group), p.title != "loss"))
@@ -211,7 +220,7 @@ def _room(*, num_labels: int) -> tuple[float, float, float, float]:
 
 
 def _is_validation(label: str) -> bool:
-    return label == "val" or label.startswith("R@")
+    return label in ("val", VAL_OF_AVERAGE) or label.startswith("R@")
 
 
 def _strokes(panel: Panel) -> list[tuple[str, object]]:

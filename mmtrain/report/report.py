@@ -31,6 +31,7 @@ NO_SUMMARY: dict[str, Any] = {
     "steps": None,
     "epochs": None,
     "best": None,
+    "evaluated_weights": None,
     "test": {},
     "corruptions": [],
     "groups": [],
@@ -88,7 +89,8 @@ def _contents(
     summary = read_summary(run_dir)
     whole = {metric: figure for metric, figure in summary["test"].items() if not is_of_subset(metric)}
     config, overrides = _config(run_dir)
-    curves = panels(read_metrics(run_dir / "metrics.csv"))
+    averaged = summary["evaluated_weights"] == "average"
+    curves = panels(read_metrics(run_dir / "metrics.csv"), averaged=averaged)
     album = Album(picture=picture)
     shown = {"test figures": summary["test"], "curves": curves, "examples": exhibits}
     absent = [name for name in EXPECTED.get(summary["mode"], ()) if not shown[name]]
