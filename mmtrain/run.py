@@ -165,7 +165,7 @@ def fit(cfg: DictConfig) -> None:
     lit.tell_skipped = skips
     extra = [record, quarantine, footprint]
     trainer = build_trainer(cfg, monitor=_monitor(cfg, lit, data), resume_step=step, extra=extra)
-    averaged = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)
+    averaged = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     record.summary["evaluated_weights"] = "average" if averaged else "current"
     if is_main():
         console.print(f"validation and test evaluate {WEIGHTS_OF[averaged]}", markup=False, soft_wrap=True)
