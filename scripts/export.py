@@ -5,12 +5,11 @@
 RUN is a run folder or a checkpoint in one; the best checkpoint is taken unless one is named. Without --part the whole
 model is written: a program that maps the tensors of rows that have every modality to what the tasks say of them. With
 --part it is the encoder of that modality, in the form of the library that knows its architecture, transformers or timm,
-or else as a program of torch. Beside it go the tokenizers and preprocessing.json, which says how inputs are prepared.
-What loads it is printed at the end.
+or else as a program of torch. Beside it goes what was learned from the training split: tokenizers, means and deviations
+of numbers, names of classes. preprocessing.json says how inputs are prepared. What loads it is printed at the end.
 """
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from omegaconf import OmegaConf
 from mmtrain.atomic_files import replacing_files
 from mmtrain.build import build_again
 from mmtrain.data.fetch import exit_status
+from mmtrain.data.kinds import Learned
 from mmtrain.errors import ConfigError
 from mmtrain.export import export_encoder, export_model
 from mmtrain.instantiate import TRUST, add_working_folder
@@ -39,7 +39,6 @@ def main() -> None:
     if arguments.out.exists() and any(arguments.out.iterdir()):
         raise ConfigError(f"--out {arguments.out} is not empty\n    name another folder")
     lit, data, cfg, path, step = load_trained(arguments.run, build_again, trust=arguments.trust)
-    folder = path.parent.parent
     batch = data.example()
     inputs = {
         m: {"values": padded.values} | ({} if padded.mask is None else {"mask": torch.ones_like(padded.mask)})
@@ -54,13 +53,15 @@ def main() -> None:
             code = export_model(lit.model, {m: inputs[m] for m in encoders}, out)
         else:
             code = export_encoder(encoders[arguments.part], inputs[arguments.part], out)
-        prepared = {m: OmegaConf.to_container(cfg.data.inputs[m]) for m in encoders if arguments.part in (None, m)}
+        parts = [m for m in encoders if arguments.part in (None, m)]
+        columns = OmegaConf.to_container(cfg.data.columns)
+        assert isinstance(columns, dict)
+        prepared = {m: OmegaConf.to_container(cfg.data.inputs[m]) | {"columns": columns.get(m)} for m in parts}
         write_json(out / "preprocessing.json", prepared, indent=1)
-        for tokenizer in folder.glob("tokenizer*"):
-            if tokenizer.is_file():
-                shutil.copy(tokenizer, out)
-            else:
-                shutil.copytree(tokenizer, out / tokenizer.name)
+        learned = {m: data.inputs[m] for m in parts} | ({} if arguments.part else data.targets)
+        for name, kind in learned.items():
+            if isinstance(kind, Learned):
+                kind.save(out, name)
     code = code.replace(str(out), str(arguments.out))
     print(f"{arguments.out}: weights of {path} (step {step})\n    {code}")
 

@@ -1,5 +1,7 @@
 """What is written for others gives the same output in a process that does not have this project."""
 
+import json
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +24,10 @@ from mmtrain.tuning import Tuning, tune
 from mmtrain.types import Batch
 from tests.batches import IMAGE_SIZE, make_encoders, make_model, random_batch
 from tests.encoders.small_models import BLOCKS, SIZES, SMALL
+from tests.runs import run_tiny
+from tests.tiny import make_tables
+
+ROOT = Path(__file__).parents[1]
 
 LOADING = """
 import sys
@@ -194,3 +200,25 @@ def test_the_encoder_of_whisper_by_the_library(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-P", "-c", LOADING_OTHERS, code], cwd=tmp_path, check=True, timeout=300)
     theirs = torch.load(tmp_path / "output.pt", weights_only=True)
     torch.testing.assert_close(theirs, encoder(sound, None).tokens, rtol=1e-5, atol=1e-5)
+
+
+def test_what_the_training_split_taught_goes_with_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program needs the class of each logit, and how numbers were scaled."""
+    tables = make_tables(tmp_path / "data")
+    for path in tables.glob("*.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(row | {"b": n % 5, "a": 2.5 * n}) + "\n" for n, row in enumerate(rows)))
+    asked = ["task=[classification,regression]", "data.columns.vector=[b,a]", "trainer.max_steps=1"]
+    run, out = tmp_path / "run", tmp_path / "out"
+    assert run_tiny(tables, run, *asked) == 0
+    for words in ([], ["--part", "text"]):
+        monkeypatch.setattr(sys, "argv", ["export.py", str(run), "--out", str(out / str(len(words))), *words])
+        runpy.run_path(str(ROOT / "scripts" / "export.py"))["main"]()
+    whole, text = ({p.name for p in (out / name).iterdir()} for name in ("0", "2"))
+    learned = {"tokenizer.json", "scale_vector.json", "classes_label.json", "numbers_number.json"}
+    assert whole & {p.name for p in run.iterdir()} == learned and text & learned == {"tokenizer.json"}
+    for name in learned:
+        assert (out / "0" / name).read_bytes() == (run / name).read_bytes()
+    prepared = json.loads((out / "0" / "preprocessing.json").read_text())
+    assert prepared["vector"]["columns"] == ["b", "a"] and prepared["image"]["size"] == 16
+    assert json.loads((out / "2" / "preprocessing.json").read_text()).keys() == {"text"}
