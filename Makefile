@@ -24,9 +24,9 @@ train: $(READY) ## train something else: make train ARGS="encoder=resnet fusion=
 	$(BIN)/python train.py $(ARGS)
 
 # One thread a worker: workers with a thread pool each would fight for the cores. Three keep two cores busy, because some
-# tests wait for processes that they start.
+# tests wait for processes that they start. A worker that has nothing left takes tests of another, so that all end together.
 test: $(READY) ## run the tests; some of them: make test ARGS="-k fusion"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(READY) ## lint, formatting and types; changes nothing
 	$(BIN)/ruff check

@@ -15,6 +15,6 @@ CHAOS = Path(__file__).resolve().parent.parent / "scripts" / "chaos.py"
 )
 def test_what_is_killed_goes_on_to_the_last_bit(options: list[str], tmp_path: Path) -> None:
     command = [sys.executable, str(CHAOS), *options, "--folder", str(tmp_path / "chaos")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{options[1]}: {options[3]} kills, equal" in done.stdout

@@ -21,7 +21,7 @@ from mmtrain.encoders.text.huggingface import HuggingFaceText
 from mmtrain.errors import ConfigError
 from mmtrain.export import export_encoder, export_model, merge_adapters
 from mmtrain.tuning import Tuning, tune
-from mmtrain.types import Batch
+from mmtrain.types import Batch, Features
 from tests.batches import IMAGE_SIZE, make_encoders, make_model, random_batch
 from tests.encoders.small_models import BLOCKS, SIZES, SMALL
 from tests.runs import run_tiny
@@ -116,8 +116,8 @@ import timm
 import torch
 import transformers
 import transformers.models.whisper.modeling_whisper
-arguments = torch.load("arguments.pt")
-torch.save(eval(sys.argv[1], {**globals(), **arguments}), "output.pt")
+for name, code, arguments in torch.load("arguments.pt"):
+    torch.save(eval(code, {**globals(), **arguments}), f"{name}.pt")
 assert not any(name.split(".")[0] == "mmtrain" for name in sys.modules)
 """
 CLIP_TEXT = {"model_type": "clip_text_model", "vocab_size": 20, "eos_token_id": 2, "pad_token_id": 0, **SIZES}
@@ -167,19 +167,34 @@ OTHERS: dict[str, Callable[[], tuple[nn.Module, dict[str, Tensor]]]] = {
 }
 
 
+def load_elsewhere(folder: Path, exported: list[tuple[str, str, dict[str, Tensor]]]) -> None:
+    """Names, the code that each export printed, and what goes in; what comes out of a process of its own is NAME.pt."""
+    torch.save(exported, folder / "arguments.pt")
+    subprocess.run([sys.executable, "-P", "-c", LOADING_OTHERS], cwd=folder, check=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Features, Tensor]]:
+    """Of each encoder, what it says here and what the library says that loads its files."""
+    folder = tmp_path_factory.mktemp("exports")
+    mine, exported = {}, []
+    for number, (name, make) in enumerate(OTHERS.items()):
+        encoder, given = make()
+        encoder = encoder.eval()
+        for parameter in encoder.parameters():  # what starts as zero is something, too
+            nn.init.normal_(parameter, std=0.1)
+        code = export_encoder(encoder, given, folder / str(number))
+        assert {"model.safetensors", "config.json"} <= {path.name for path in (folder / str(number)).iterdir()}
+        exported.append((str(number), code, given))
+        mine[name] = encoder(given["values"], given.get("mask"))
+    load_elsewhere(folder, exported)
+    theirs = [torch.load(folder / f"{number}.pt", weights_only=True) for number in range(len(OTHERS))]
+    return dict(zip(mine, zip(mine.values(), theirs, strict=True), strict=True))
+
+
 @pytest.mark.parametrize("name", OTHERS)
-def test_by_the_library_that_knows_the_architecture(name: str, tmp_path: Path) -> None:
-    encoder, given = OTHERS[name]()
-    encoder = encoder.eval()
-    for parameter in encoder.parameters():  # what starts as zero is something, too
-        nn.init.normal_(parameter, std=0.1)
-    code = export_encoder(encoder, given, tmp_path)
-    assert (tmp_path / "model.safetensors").is_file() and (tmp_path / "config.json").is_file()
-    torch.save(given, tmp_path / "arguments.pt")
-    command = [sys.executable, "-P", "-c", LOADING_OTHERS, code]
-    subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
-    theirs = torch.load(tmp_path / "output.pt", weights_only=True)
-    mine = encoder(given["values"], given.get("mask"))
+def test_by_the_library_that_knows_the_architecture(name: str, elsewhere: dict[str, tuple[Features, Tensor]]) -> None:
+    mine, theirs = elsewhere[name]
     theirs = theirs.flatten(2).transpose(1, 2) if theirs.ndim == 4 else theirs
     torch.testing.assert_close(theirs[mine.mask], mine.tokens[mine.mask], rtol=1e-5, atol=1e-5)
 
@@ -196,9 +211,8 @@ def test_the_encoder_of_whisper_by_the_library(tmp_path: Path) -> None:
     sound = torch.randn(1, 30 * 16000)
     code = export_encoder(encoder, {"values": sound, "mask": torch.ones(1, 30 * 16000).bool()}, tmp_path)
     spectrograms = encoder.net.mel(sound).transpose(1, 2)
-    torch.save({"spectrograms": spectrograms}, tmp_path / "arguments.pt")
-    subprocess.run([sys.executable, "-P", "-c", LOADING_OTHERS, code], cwd=tmp_path, check=True, timeout=300)
-    theirs = torch.load(tmp_path / "output.pt", weights_only=True)
+    load_elsewhere(tmp_path, [("whisper", code, {"spectrograms": spectrograms})])
+    theirs = torch.load(tmp_path / "whisper.pt", weights_only=True)
     torch.testing.assert_close(theirs, encoder(sound, None).tokens, rtol=1e-5, atol=1e-5)
 
 
