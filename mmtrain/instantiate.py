@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.utils import get_class, get_object, instantiate
 
 from mmtrain.composing import config_dir
@@ -29,6 +30,7 @@ __all__ = [
     "is_component",
     "is_trusted",
     "refused_targets",
+    "shipped_values",
 ]
 
 TRUST = "a package of your own whose classes the run may name; may be given several times"
@@ -60,9 +62,28 @@ def components() -> frozenset[str]:
 
     A new component needs a YAML file anyway, so no list has to be edited for it.
     """
-    lines = (line for file in config_dir().rglob("*.yaml") for line in file.read_text(encoding="utf-8").splitlines())
+    lines = (line for text in _shipped_texts() for line in text.splitlines())
     targets = {name for line in lines for name in re.findall(r"\b_target_: *([\w.]+)", line.partition("#")[0])}
     return frozenset(name for name in targets if name.startswith(("mmtrain.", "peft.")))
+
+
+@cache
+def shipped_values(target: str) -> Mapping[str, Any]:
+    """The numbers and words that a shipped YAML file gives a component; where several name it, those that they share."""
+    if target not in components():
+        return {}
+    texts = (text for text in _shipped_texts() if re.search(rf"^_target_: *{re.escape(target)}\b", text, re.MULTILINE))
+    nodes: list[dict[str, Any]] = [yaml.safe_load(text) for text in texts]
+    return {
+        key: value
+        for key, value in (nodes[0].items() if nodes else ())
+        if "${" not in str(value) and not isinstance(value, dict) and all(n.get(key) == value for n in nodes)
+    }
+
+
+@cache
+def _shipped_texts() -> list[str]:
+    return [file.read_text(encoding="utf-8") for file in sorted(config_dir().rglob("*.yaml"))]
 
 
 def is_component(target: str, key: str) -> bool:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmtrain.errors import ConfigError
-from mmtrain.instantiate import refused_targets
+from mmtrain.instantiate import refused_targets, shipped_values
 from mmtrain.run_files import damaged, read_text
 
 NAME = "config.yaml"
@@ -37,6 +37,8 @@ NEVER = (
     *("mode", "run_dir", "resume", "resume_allow", "init_from", "overrides", "trust", "trial", "sweep", "hydra"),
     *("search", "predict", "plan", "logger", "optimizer", "schedule"),
 )
+# Keys that earlier versions recorded and that have no effect any more.
+RETIRED = {"mmtrain.balance.mgda.MGDA": ("epsilon", "max_iters")}
 _SETS = (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
 _OPTION = re.compile(r"[A-Za-z0-9_][\w.-]*")
 _WORD = re.compile(r"[\w.,:+-]*")
@@ -109,8 +111,21 @@ def load_run_config(folder: Path, *, trust: Sequence[str]) -> DictConfig:
     plain = OmegaConf.to_container(cfg, resolve=False)
     if faults := [refusal(key, target, folder) for key, target in refused_targets(plain, "", trust)]:
         raise ConfigError("\n".join(faults))
+    cfg = OmegaConf.create(_as_of_today(plain))
     cfg.trust = list(trust)  # the user's word, not the record's
     return cfg
+
+
+def _as_of_today(node: Any) -> Any:
+    """A record of an earlier version, with the keys that components have got since, at their shipped values."""
+    if isinstance(node, list):
+        return [_as_of_today(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    target = node.get("_target_", "")
+    retired, shipped = RETIRED.get(target, ()), shipped_values(target)
+    known = {key: _as_of_today(value) for key, value in node.items() if key not in retired}
+    return {**{key: value for key, value in shipped.items() if key not in known}, **known}
 
 
 def refusal(key: str, target: Any, folder: Path) -> str:

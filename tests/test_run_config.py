@@ -114,6 +114,15 @@ def test_the_records_own_trust_does_not_count(tmp_path: Path) -> None:
     assert load_run_config(write_record(tmp_path, RECORD), trust=["mine"]).trust == ["mine"]
 
 
+def test_a_record_of_an_earlier_version_gets_what_its_components_have_got_since(tmp_path: Path) -> None:
+    film = {"_target_": "mmtrain.data.video.VideoInput", "num_frames": 3}
+    old = planted(planted(RECORD, "data.inputs.video", film), "balance._target_", "mmtrain.balance.mgda.MGDA")
+    cfg = load_run_config(write_record(tmp_path, planted(old, "balance.epsilon", 0.001)), trust=[])
+    assert cfg.data.inputs.video.max_film_pixels == 500_000_000 and cfg.data.inputs.video.num_frames == 3
+    assert "size" not in cfg.data.inputs.video, "the shipped value follows from another key"
+    assert "epsilon" not in cfg.balance
+
+
 # -------------------------------------------------------------- its overrides
 
 GROUPED = [place for place in PLACES if "[]" not in place]
