@@ -69,7 +69,7 @@ def components() -> frozenset[str]:
 
 @cache
 def shipped_values(target: str) -> Mapping[str, Any]:
-    """The numbers and words that a shipped YAML file gives a component; where several name it, those that they share."""
+    """The numbers and words that a shipped YAML file gives a component; of several files, those that they share."""
     if target not in components():
         return {}
     texts = (text for text in _shipped_texts() if re.search(rf"^_target_: *{re.escape(target)}\b", text, re.MULTILINE))
