@@ -35,7 +35,7 @@ _WITH_APOSTROPHES = """
     would've wouldn't wouldn't've y'all you'd you'll you're you've
 """
 _CONTRACTIONS = {word.replace("'", ""): word for word in _WITH_APOSTROPHES.split()}
-_ENOUGH = 3  # people who must agree for an answer to be wholly right (1505.00468, section 3)
+_ENOUGH = 3  # other people who must have given an answer for it to be right (1505.00468, section 3)
 
 
 class Answer:
@@ -87,7 +87,7 @@ class Answer:
         self._set(AnswerTarget(**read_json(path, fix=LEARN_AGAIN, keys=("names", "counts"))))
 
     def load(self, value: Any) -> Tensor | None:
-        """What each answer is worth, (C,), float32: min(count / 3, 1) of several answers, 1 for an only one.
+        """What each answer is worth, (C,), float32: its VQA accuracy among several answers, 1 for an only one.
 
         All zeros say that the row has an answer, but none that can be chosen: whoever evaluates counts it as wrong.
         None is a row without an answer, which nobody counts.
@@ -98,11 +98,10 @@ class Answer:
         counts = Counter(_answers_of(value))
         if not counts:
             return None
-        enough = 1 if counts.total() == 1 else _ENOUGH
         worth = torch.zeros(len(self.known.names))
         for name, count in counts.items():
             if name in self._index:
-                worth[self._index[name]] = min(count / enough, 1.0)
+                worth[self._index[name]] = vqa_accuracy(count, counts.total())
         return worth
 
     def pad(self, values: Sequence[Tensor | None]) -> Tensor:
@@ -122,6 +121,21 @@ def _answers_of(cell: Any) -> list[str]:
         if (name := name_of(text)) is not None:
             texts.append(normalise(name))
     return texts
+
+
+def vqa_accuracy(count: int, total: int) -> float:
+    """The VQA accuracy of an answer that `count` of `total` people gave, as the official evaluation computes it.
+
+    Each person is left out once; of the others, three with this answer make it right. The score is the mean.
+    A row with one answer only has nobody else to compare with: there the answer is right or wrong.
+
+    >>> [round(vqa_accuracy(count, 10), 4) for count in range(5)], vqa_accuracy(1, 1)
+    ([0.0, 0.3, 0.6, 0.9, 1.0], 1.0)
+    """
+    if total == 1:
+        return float(count)
+    own, others = min((count - 1) / _ENOUGH, 1.0), min(count / _ENOUGH, 1.0)
+    return (count * own + (total - count) * others) / total
 
 
 def normalise(answer: str) -> str:

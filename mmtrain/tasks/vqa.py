@@ -1,8 +1,11 @@
 """Visual question answering as a choice among the most frequent answers (1612.00837), whatever is read.
 
-A row says what each answer is worth, from 0 to 1. As binary cross entropy (1707.07998; a sum over the answers) each
-answer learns its worth; as cross entropy the target is the worth divided by its sum, so that a row none of whose
-answers can be chosen teaches nothing and does not count in the loss. In the scores it counts, as wrong.
+A row says what each answer is worth: its VQA accuracy, from 0 to 1, as the official evaluation computes it. The loss
+learns these values, as in 1707.07998 and ViLT (2102.03334).
+
+As binary cross entropy (a sum over the answers) each answer learns its worth; as cross entropy the target is the worth
+divided by its sum, so that a row none of whose answers can be chosen teaches nothing and does not count in the loss. In
+the scores it counts, as wrong.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,12 +1,14 @@
 """Answers: compared as the VQA evaluation does, what each is worth, what cannot be chosen."""
 
+import itertools
+import string
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from mmtrain.data.answer import Answer, normalise
+from mmtrain.data.answer import Answer, normalise, vqa_accuracy
 from mmtrain.data.kinds import Learned, TargetKind
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import AnswerTarget
@@ -76,11 +78,62 @@ def test_the_most_frequent_answers_can_be_chosen() -> None:
     assert fitted(None, "", [], float("nan")).known == AnswerTarget(names=[], counts=[])
 
 
-def test_three_of_ten_people_are_enough() -> None:
+def test_an_answer_is_worth_its_vqa_accuracy() -> None:
     people = ["yes"] * 5 + ["Yes.", "no", "no", "maybe", "a yes"]
     target = fitted(people, "no")
-    assert worth(target, people) == {"yes": 1.0, "no": 0.6667, "maybe": 0.3333}
-    assert worth(target, ["no"] * 3 + ["yes"] * 7) == {"yes": 1.0, "no": 1.0}
+    assert worth(target, people) == {"yes": 1.0, "no": 0.6, "maybe": 0.3}
+    assert worth(target, ["no"] * 3 + ["yes"] * 7) == {"yes": 1.0, "no": 0.9}
+    assert worth(target, ["no"] * 4 + ["yes"] * 6) == {"yes": 1.0, "no": 1.0}
+    assert worth(target, ["no", "no", "yes"]) == {"no": 0.4444, "yes": 0.2222}
+
+
+def leave_one_out(said: str, people: list[str]) -> float:
+    """The published rule, person by person."""
+    scores = []
+    for left_out in range(len(people)):
+        others = [answer for place, answer in enumerate(people) if place != left_out]
+        scores.append(min(1.0, sum(answer == said for answer in others) / 3))
+    return sum(scores) / len(scores)
+
+
+@pytest.mark.parametrize("total", [2, 3, 4, 5, 10, 12])
+def test_vqa_accuracy_is_the_mean_over_the_people_left_out(total: int) -> None:
+    for count in range(total + 1):
+        people = ["yes"] * count + [f"other {n}" for n in range(total - count)]
+        assert vqa_accuracy(count, total) == pytest.approx(leave_one_out("yes", people), abs=1e-12)
+
+
+def compared(answer: str) -> str:
+    """The steps of visualqa.org/evaluation.html one after the other, character by character."""
+    text = answer.lower()
+    kept = ""
+    for place, sign in enumerate(text):
+        before, after = text[place - 1 : place], text[place + 1 : place + 2]
+        if sign == "." and not after.isdigit():
+            continue
+        if sign == "," and before.isdigit() and after.isdigit():
+            continue
+        kept += " " if sign in string.punctuation and sign not in "':." else sign
+    digits = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    words = []
+    for word in kept.split():
+        if word in ("a", "an", "the"):
+            continue
+        word = str(digits.index(word)) if word in digits else {"none": "0"}.get(word, word)
+        words.append({"dont": "don't", "isnt": "isn't", "theyre": "they're", "oclock": "o'clock"}.get(word, word))
+    return " ".join(words)
+
+
+def test_normalisation_follows_the_published_steps() -> None:
+    words = ["The", "a", "an", "two", "none", "ten", "3", "2.5", "dont", "isnt", "oclock", "theyre", "it's", "Red"]
+    words += ["red,blue", "1,000", "1,000.5", "10:30", "u.s.", "t-shirt", "(no)", "black/white", "$5", "50%", "what?!"]
+    checked = 0
+    for first, second in itertools.product(words, repeat=2):
+        answer = f"{first} {second}."
+        if compared(answer):  # of articles alone nothing would be left
+            assert normalise(answer) == compared(answer)
+            checked += 1
+    assert checked > 600
 
 
 def test_an_only_answer_is_wholly_right() -> None:
@@ -127,4 +180,4 @@ def test_a_batch_holds_every_row() -> None:
     target = fitted("b", "b", "c")
     values = target.pad([target.load(["b", "b", "c"]), None])
     assert values.dtype == torch.float32
-    torch.testing.assert_close(values, torch.tensor([[2 / 3, 1 / 3], [0.0, 0.0]]))
+    torch.testing.assert_close(values, torch.tensor([[4 / 9, 2 / 9], [0.0, 0.0]]))

@@ -13,8 +13,8 @@ from mmtrain.types import AnswerTarget, Batch, ClassTarget
 from tests.batches import CLASSES, DIM, make_batch
 
 KNOWN = AnswerTarget(names=["yes", "no", "2", "red"], counts=[9, 5, 3, 1])
-# what each row's answers are worth: three of ten agree on two; one each; none can be chosen; an only answer; no answer
-WORTH = torch.tensor([[1.0, 1.0, 0, 0], [1 / 3, 0, 2 / 3, 0], [0, 0, 0, 0], [0, 0, 0, 1.0], [math.nan] * 4])
+# what each row's answers are worth: four of ten agree on two; one, two; none can be chosen; an only answer; no answer
+WORTH = torch.tensor([[1.0, 1.0, 0, 0], [0.3, 0, 0.6, 0], [0, 0, 0, 0], [0, 0, 0, 1.0], [math.nan] * 4])
 LABELLED = torch.tensor([True, True, True, True, False])
 CHOSEN = [1, 0, 0, 3, 0]
 
@@ -42,10 +42,10 @@ def test_a_chosen_answer_scores_what_it_is_worth() -> None:
     task.update(metrics, logits[:2], rows(batch, slice(2)))
     task.update(metrics, logits[2:], rows(batch, slice(2, 5)))
     values = metrics.compute()
-    assert values["vqa_accuracy"].item() == pytest.approx((1 + 1 / 3 + 0 + 1) / 4)
+    assert values["vqa_accuracy"].item() == pytest.approx((1 + 0.3 + 0 + 1) / 4)
     assert values["exact_match"].item() == pytest.approx((1 + 0 + 0 + 1) / 4)
     chance = task.chance(values)  # always yes
-    assert chance["vqa_accuracy"] == pytest.approx((1 + 1 / 3 + 0 + 0) / 4)
+    assert chance["vqa_accuracy"] == pytest.approx((1 + 0.3 + 0 + 0) / 4)
     assert chance["exact_match"] == pytest.approx(1 / 4)
     assert set(chance) <= set(values)
 
