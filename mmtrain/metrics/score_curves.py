@@ -1,34 +1,47 @@
-"""Area under the ROC curve and average precision of each class against the others, from histograms of scores.
+"""Area under the ROC curve and average precision of each class against the others, as scikit-learn defines them.
 
-Unusual here: scores are counted in bins that are even in log-odds, so that the states of batches and ranks add and a
-class of probability 1e-4 is told from one of 1e-6; scores in one bin are tied (half right). The binned metrics of
-torchmetrics take even steps of probability, count anew for each of them (at 1000 classes some thirty times the time),
-and let a class that does not occur score 0.
+Up to `MAX_SCORES` scores are kept, and the areas are exact. More scores are counted in a histogram for each class, so
+that memory is bounded. Which of the two is used depends on the number of scores of all ranks alone.
+
+The bins of a histogram are even in asinh of the log-odds: fine near 0, and relative to the log-odds far from it.
+Average precision is then the mean over every order of the scores within a bin: unlike with one threshold for a bin,
+there is no bias.
 """
+
+import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
-NUM_BINS = 400
-FARTHEST = 20.0  # log-odds of the outermost bins: a probability of 2e-9
+MAX_SCORES = 2**22  # rows times classes: 32 MB in two float32 tensors
+NUM_BINS = 1000
+FARTHEST = 750.0  # log-odds of the outermost bins; float64 has no smaller probability above 0
+CHUNK = 2**20  # scores that are sorted at once
 
 
 class ScoreCurves(Metric):
-    """Collects histograms; `compute` gives both areas, each the mean over the classes that occur.
+    """Collects scores; `compute` gives both areas, each the mean over the classes that occur.
 
     Args:
         num_classes: C.
+        max_scores: more scores than this are counted in histograms.
     """
 
     full_state_update = False
+    scores: list[Tensor]
+    labels: list[Tensor]
     positives: Tensor
     negatives: Tensor
 
-    def __init__(self, *, num_classes: int) -> None:
+    def __init__(self, *, num_classes: int, max_scores: int = MAX_SCORES) -> None:
         super().__init__()
         self.num_classes = num_classes
+        self.max_scores = max_scores
+        for kind in ("scores", "labels"):
+            self.add_state(kind, default=[], dist_reduce_fx="cat")
         for kind in ("positives", "negatives"):
             blank = torch.zeros(num_classes, NUM_BINS, dtype=torch.long)
             self.add_state(kind, default=blank, dist_reduce_fx="sum")
@@ -40,39 +53,101 @@ class ScoreCurves(Metric):
             probability: (N, C), finite, from 0 to 1; float64 keeps those near 1 apart.
             truth: (N,), int64, the class, or (N, C), 1 for each class that a row has.
         """
-        has = F.one_hot(truth, self.num_classes).bool() if truth.ndim == 1 else truth.bool()
-        classes = torch.arange(self.num_classes, device=has.device)
-        bins = bin_of(probability) + classes * NUM_BINS  # (N, C)
-        shape, size = self.positives.shape, self.positives.numel()
-        self.positives += bins[has].bincount(minlength=size).view(shape)
-        self.negatives += bins[~has].bincount(minlength=size).view(shape)
+        has = F.one_hot(truth, self.num_classes) if truth.ndim == 1 else truth
+        # flat and float32, as is what torchmetrics puts in place for a rank without a list; log-odds keep those near 1
+        # apart in float32, too
+        self.scores.append(probability.double().logit().float().flatten())
+        self.labels.append(has.float().flatten())
+        if sum(map(len, self.scores)) > self.max_scores:
+            positives, negatives = self._histograms(*self._kept())
+            self.positives += positives
+            self.negatives += negatives
+            self.scores.clear()
+            self.labels.clear()
 
     def compute(self) -> dict[str, Tensor]:
         """Areas averaged over classes, and `/chance` beside each.
 
-        `auroc` is over the classes that some rows have and some lack, and not there without one;
+        `auroc` is over the classes that some rows have and some do not, and not there without one;
         `mean_average_precision` is over those that some have, and 0 without one.
         """
-        positives, negatives = self.positives.double(), self.negatives.double()
-        num_positives, num_negatives = positives.sum(dim=1), negatives.sum(dim=1)
+        scores, has = self._kept()
+        if bool(self.positives.any() | self.negatives.any()) or scores.numel() > self.max_scores:
+            positives, negatives = self._histograms(scores, has)
+            areas, precisions, found, others = _areas_of_histograms(
+                (self.positives + positives).double(), (self.negatives + negatives).double()
+            )
+        else:
+            areas, precisions, found, others = _areas(scores, has)
         out: dict[str, Tensor] = {}
-        both = (num_positives > 0) & (num_negatives > 0)
+        both = (found > 0) & (others > 0)
         if both.any():
-            below = negatives.cumsum(dim=1) - negatives / 2  # a tie is half right
-            areas = (positives * below).sum(dim=1)[both] / (num_positives * num_negatives)[both]
-            out["auroc"] = areas.mean()
+            out["auroc"] = areas[both].mean()
             out["auroc/chance"] = torch.full_like(out["auroc"], 0.5)
-        some = num_positives > 0
-        found, said = positives.flip(1).cumsum(dim=1), (positives + negatives).flip(1).cumsum(dim=1)
-        precisions = (positives.flip(1) * found / said.clamp(min=1)).sum(dim=1) / num_positives.clamp(min=1)
-        shares = num_positives / (num_positives + num_negatives).clamp(min=1)
-        num_classes = some.sum().clamp(min=1)  # a class that no row has adds 0
+        num_classes = (found > 0).sum().clamp(min=1)  # a class that no row has adds 0
         out["mean_average_precision"] = precisions.sum() / num_classes
-        out["mean_average_precision/chance"] = shares.sum() / num_classes
+        out["mean_average_precision/chance"] = (found / (found + others).clamp(min=1)).sum() / num_classes
         return out
 
+    def _kept(self) -> tuple[Tensor, Tensor]:
+        """Scores and labels, (N, C), of the rows that are not in a histogram yet."""
+        if not len(self.scores):
+            blank = torch.zeros(0, self.num_classes, device=self.positives.device)
+            return blank, blank.bool()
+        scores, labels = dim_zero_cat(self.scores), dim_zero_cat(self.labels)
+        return scores.view(-1, self.num_classes), labels.view(-1, self.num_classes) > 0
 
-def bin_of(probability: Tensor) -> Tensor:
-    """The bin of each probability, int64, by its log-odds."""
-    place = (probability.logit() + FARTHEST) / (2 * FARTHEST) * NUM_BINS
-    return place.clamp(0, NUM_BINS - 1).long()
+    def _histograms(self, scores: Tensor, has: Tensor) -> tuple[Tensor, Tensor]:
+        """How many scores (N, C) of each class are in each bin, of rows that have the class and of the others."""
+        classes = torch.arange(self.num_classes, device=scores.device)
+        bins = bin_of(scores) + classes * NUM_BINS  # (N, C)
+        shape, size = self.positives.shape, self.positives.numel()
+        return bins[has].bincount(minlength=size).view(shape), bins[~has].bincount(minlength=size).view(shape)
+
+
+def bin_of(log_odds: Tensor) -> Tensor:
+    """The bin of each score, int64."""
+    farthest = math.asinh(FARTHEST)
+    place = (log_odds.double().clamp(-FARTHEST, FARTHEST).asinh() / farthest + 1) / 2 * NUM_BINS
+    return place.long().clamp(max=NUM_BINS - 1)
+
+
+def _areas(scores: Tensor, has: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """AUROC and average precision of each class, (C,), and how many rows have it and do not; exact, with ties."""
+    step = max(1, CHUNK // max(len(scores), 1))
+    parts = [_areas_of_classes(s, h) for s, h in zip(scores.T.split(step), has.T.split(step), strict=True)]
+    areas, precisions, found, others = (torch.cat(part) for part in zip(*parts, strict=True))
+    return areas, precisions, found, others
+
+
+def _areas_of_classes(scores: Tensor, has: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `_areas`, of scores and labels (C, N)."""
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    has = has.gather(1, order).double()
+    place = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
+    changes, edge = scores[:, 1:] != scores[:, :-1], torch.ones_like(scores[:, :1], dtype=torch.bool)
+    first = place.where(torch.cat([edge, changes], dim=1), 0).cummax(dim=1).values  # of those with the same score
+    last = place.where(torch.cat([changes, edge], dim=1), place.shape[1]).flip(1).cummin(dim=1).values.flip(1)
+    found = has.cumsum(dim=1)
+    positives, up_to = has.sum(dim=1), found.gather(1, last)
+    negatives = scores.shape[1] - positives
+    precisions = (has * up_to / (last + 1)).sum(dim=1) / positives.clamp(min=1)
+    before = first - (found - has).gather(1, first)  # negatives with a higher score
+    below = negatives.unsqueeze(1) - (before + (last + 1 - up_to)) / 2  # a tie is half right
+    areas = (has * below).sum(dim=1) / (positives * negatives).clamp(min=1)
+    return areas, precisions, positives, negatives
+
+
+def _areas_of_histograms(positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `_areas`, of counts by bin (C, B), float64."""
+    found, others = positives.sum(dim=1), negatives.sum(dim=1)
+    below = negatives.cumsum(dim=1) - negatives / 2
+    areas = (positives * below).sum(dim=1) / (found * others).clamp(min=1)
+    inside, size = positives.flip(1), (positives + negatives).flip(1)
+    found_before, before = inside.cumsum(dim=1) - inside, size.cumsum(dim=1) - size
+    # the precision at place j of a bin, if a positive is there: (found_before + 1 + (j - 1) * slope) / (before + j)
+    slope = (inside - 1).clamp(min=0) / (size - 1).clamp(min=1)
+    harmonic = torch.digamma(before + size + 1) - torch.digamma(before + 1)  # the sum of 1 / (before + j)
+    sums = slope * size + (found_before + 1 - slope - slope * before) * harmonic
+    precisions = (inside / size.clamp(min=1) * sums).sum(dim=1) / found.clamp(min=1)
+    return areas, precisions, found, others
