@@ -39,7 +39,7 @@ class RegressionMetric(Metric):
         self.targets.append(targets.float().flatten())
 
     def compute(self) -> dict[str, Tensor]:
-        """`mae` and `rmse` in the units of the table, `neg_rmse` in scaled ones, `r2`, `pearson`, `spearman`.
+        """`mae`, `rmse` and `neg_rmse`, which is -`rmse`, in the units of the table; `r2`, `pearson`, `spearman`.
 
         r2 is the mean over the numbers that change among the targets, a correlation over those that change among the
         predictions as well; each is not there when there is no such number. `/chance` beside each is the score of
@@ -58,12 +58,8 @@ class RegressionMetric(Metric):
 
 def _scores(predictions: Tensor, targets: Tensor, std: Tensor) -> dict[str, Tensor]:
     errors = predictions - targets
-    roots = errors.square().mean(dim=0).sqrt()  # (K,)
-    out = {
-        "mae": (errors.abs().mean(dim=0) * std).mean(),
-        "rmse": (roots * std).mean(),
-        "neg_rmse": -roots.mean(),
-    }
+    rmse = (errors.square().mean(dim=0).sqrt() * std).mean()
+    out = {"mae": (errors.abs().mean(dim=0) * std).mean(), "rmse": rmse, "neg_rmse": -rmse}
     changing = [k for k in range(len(std)) if _changes(targets[:, k])]
     both = [k for k in changing if _changes(predictions[:, k])]
     if changing:

@@ -1,8 +1,8 @@
 """Regression: K numbers a row from a linear head, learned as the data scales them, scored in the units of the table.
 
-The loss, Huber's delta and `neg_rmse` are in standard deviations of training; the last chooses checkpoints, because it
-is higher for better and always defined. Of several numbers every score is the mean. R2 and the correlations leave out
-numbers that do not change in the split, and are not there when none does.
+The loss and Huber's delta are in standard deviations of training. `neg_rmse`, which is -`rmse`, chooses checkpoints,
+because it is higher for better and always defined. Of several numbers every score is the mean, in the units of each. R2
+and the correlations leave out numbers that do not change in the split, and are not there when none does.
 """
 
 from collections.abc import Callable, Mapping

@@ -39,7 +39,7 @@ def test_scores_are_those_of_scikit_learn_in_the_units_of_the_table() -> None:
     expected = {
         "mae": mean_absolute_error(right, said),
         "rmse": root_mean_squared_error(right, said),
-        "neg_rmse": -root_mean_squared_error(targets, predictions),
+        "neg_rmse": -root_mean_squared_error(right, said),
         "r2": r2_score(right, said),
         "pearson": sum(pearsonr(p, t)[0] for p, t in columns) / 2,
         "spearman": sum(spearmanr(p, t)[0] for p, t in columns) / 2,
@@ -57,7 +57,9 @@ def test_without_a_center_the_guess_is_the_mean_of_the_targets() -> None:
     predictions, targets = make()
     values = shown(predictions, targets)
     assert values["r2/chance"].item() == pytest.approx(0.0, abs=1e-12)
-    assert values["neg_rmse/chance"].item() == pytest.approx(-targets.double().std(dim=0, correction=0).mean().item())
+    deviations = in_units(targets).std(dim=0, correction=0)
+    assert values["neg_rmse/chance"].item() == pytest.approx(-deviations.mean().item())
+    assert values["neg_rmse"] == -values["rmse"] and values["neg_rmse/chance"] == -values["rmse/chance"]
 
 
 def test_what_is_not_defined_is_left_out() -> None:
