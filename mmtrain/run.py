@@ -53,6 +53,7 @@ from mmtrain.memory import keep_freed_memory
 from mmtrain.model import View
 from mmtrain.numerics import Diverged, weights_in_words
 from mmtrain.report.card import DataFacts, write_card
+from mmtrain.report.losses import describe_loss, loss_sentences
 from mmtrain.report.report import write_report
 from mmtrain.report.table import metrics_table
 from mmtrain.robustness import (
@@ -146,6 +147,8 @@ def fit(cfg: DictConfig) -> None:
             console.print(note, markup=False, soft_wrap=True)
         write_config(folder / CONFIG, cfg)
         console.print(parts_table(record.parts))
+        for line in loss_sentences(record.summary["loss"]):
+            console.print(line, markup=False, soft_wrap=True)
     if cfg.init_from is not None and resume is None:
         path = Path(cfg.init_from)
         pictures = [m for m, kind in data.inputs.items() if kind.kind == "image"]
@@ -329,7 +332,7 @@ class Record(Callback):
         self.clock = Clock()
         self.rate: float | None = None
         self.summary: dict[str, Any] = {"test": {}, "best": None, "steps": 0, "zero_steps": 0, "epochs": 0}
-        self.summary |= {"evaluated_weights": None, "corruptions": [], "groups": []}
+        self.summary |= {"evaluated_weights": None, "loss": describe_loss(cfg), "corruptions": [], "groups": []}
         self.tables: dict[str, Sequence[Judged] | Sequence[GroupFigure]] = {"corruptions": (), "groups": ()}
         self.split = "val"
 

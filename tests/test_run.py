@@ -40,6 +40,7 @@ def test_the_run_folder_is_whole(calm: Path) -> None:
     assert summary["best"]["metric"] == "val/contrastive/recall"
     assert summary["test"]["classification/accuracy"]["chance"] > 0
     assert summary["samples_per_second"] > 0
+    assert summary["loss"]["tasks"]["classification"] == {"weight": 0.5, "label_smoothing": 0.1}
     assert summary["peak_memory"] >= 0  # 0: in the room that earlier tests left; see test_memory.py
     assert summary["parameters"]["total"] == sum(part["parameters"] for part in summary["parts"])
 

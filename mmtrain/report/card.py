@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from mmtrain.escape import escape_markdown as md
 from mmtrain.escape import escape_markdown_line, markdown_code
+from mmtrain.report.losses import loss_sentences
 from mmtrain.report.report import read_summary
 from mmtrain.report.robustness import corruption_tables, group_tables
 from mmtrain.report.subsets import is_of_subset, subset_tables
@@ -125,6 +126,7 @@ def _training(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator
         "best checkpoint": None if best is None else f"{best['metric']} {digits(best['value'])} at step {best['step']}",
     }
     yield from (f"- {name}: {md(NOT_SAID if value is None else value)}" for name, value in facts.items())
+    yield from (f"- {md(sentence)}" for sentence in loss_sentences(summary["loss"]))
 
 
 def _figures(summary: Mapping[str, Any]) -> Iterator[str]:

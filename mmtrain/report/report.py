@@ -16,6 +16,7 @@ from PIL import Image
 from mmtrain.errors import ConfigError
 from mmtrain.report.curves import Panel, draw, panels, read_metrics
 from mmtrain.report.exhibits import Album, gaze, grid, matrix, story
+from mmtrain.report.losses import loss_sentences
 from mmtrain.report.page import write_page
 from mmtrain.report.robustness import corruption_tables, group_tables
 from mmtrain.report.subsets import is_of_subset, subset_tables
@@ -32,6 +33,7 @@ NO_SUMMARY: dict[str, Any] = {
     "epochs": None,
     "best": None,
     "evaluated_weights": None,
+    "loss": {},
     "test": {},
     "corruptions": [],
     "groups": [],
@@ -108,6 +110,7 @@ def _contents(
         "groups": group_tables(summary["groups"]),
         "skipped": _skipped(run_dir),
         "plan": _planned(run_dir, summary),
+        "loss": loss_sentences(summary["loss"]),
         "curves": _drawn(curves, best_step=summary["best"] and summary["best"]["step"]),
         "grids": [grid(e, album=album, text=text) for e in exhibits if isinstance(e, Retrieval)],
         "gazes": [g for e in exhibits if isinstance(e, Attended) if (g := gaze(e, album=album, text=text))],

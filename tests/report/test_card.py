@@ -50,6 +50,7 @@ SUMMARY: dict[str, Any] = {
     "steps": 60,
     "epochs": 2,
     "seconds": 12.4,
+    "loss": {"balance": "fixed", "tasks": {"label": {"weight": 0.5, "label_smoothing": 0.1}}},
     "peak_memory": 1000000,
     "parts": [{"part": "encoder.text", "what": "Bert", "output": "", "parameters": 2000, "trainable": 0}],
     "versions": {"mmtrain": "1.0", "torch": "2.14.1"},
@@ -87,6 +88,7 @@ def test_it_says_what_the_run_and_the_data_say(tmp_path: Path) -> None:
         "- 100 of these have no text.",
     ):
         assert line in said.splitlines(), line
+    assert any(line.startswith("- loss = 0.5") for line in said.splitlines())
     assert "Not tested" not in said and "/somewhere" not in said
     heads = re.findall(r"^#+ (.*)$", said, flags=re.MULTILINE)
     assert heads[1:] == [
