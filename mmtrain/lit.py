@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -40,7 +41,7 @@ from mmtrain.numerics import Cause, Skipped, Statistics, explain
 from mmtrain.sharding import clip, exchange_whole, norm_of, shard, without_exchange
 from mmtrain.step_look import Run, StepLook
 from mmtrain.step_rows import within_step
-from mmtrain.tasks.task import Remembers, Staged, Tells
+from mmtrain.tasks.task import Remembers, Staged, Task, Tells
 from mmtrain.tuning import Tuning, held, rates_of, without_statistics
 from mmtrain.types import Attended, Batch, Exhibit
 
@@ -97,13 +98,23 @@ class LitModel(LightningModule):
         self.subset_metrics = nn.ModuleDict(
             {_subset_key(name, s): self.tasks[name].metrics() for name, s in self._judged_subsets()}
         )
+        # all modalities together, on the rows of a subset; not of tasks that are slow to judge
+        self.same_row_metrics = nn.ModuleDict(
+            {
+                _subset_key(name, s): self.tasks[name].metrics()
+                for name, s in self._judged_subsets()
+                if judges_rows(self.tasks[name]) and not isinstance(self.tasks[name], Staged)
+            }
+        )
         self.table: dict[str, dict[str, float | None]] = {}
+        self.not_judged: list[dict[str, Any]] = []  # rows of the last evaluation without any input, by task
         self.exhibits: list[Exhibit] = []
         self.look: Callable[[View], list[Attended]] = lambda view: []  # at what the report can draw of a batch
         self._looks: list[Attended] = []
         self._sums: dict[str, Tensor] = {}
         self._attention: dict[str, Tensor] = {}
         self._judged: dict[str, Tensor] = {}
+        self._rows: dict[str, Tensor] = {}
         self._epoch_sums, self._epoch_steps = torch.zeros(len(self.tasks), dtype=torch.double), 0
         self._samples, self._clock = 0, 0.0
         self._skipped_in_row = 0
@@ -396,9 +407,11 @@ class LitModel(LightningModule):
             if isinstance(task, Staged):
                 task.start_evaluation(stage)
         self._sums = {}
-        self._judged = dict.fromkeys(self.subset_metrics, torch.zeros((), dtype=torch.long, device=self.device))
+        self._judged = dict.fromkeys(self.subset_metrics, torch.zeros(2, dtype=torch.long, device=self.device))
         self._attention = dict.fromkeys(self.model.encoders, torch.zeros((), dtype=torch.double, device=self.device))
-        for metric in [*self.metrics.values(), *self.subset_metrics.values()]:
+        by_row = [name for name, task in self.tasks.items() if judges_rows(task)]
+        self._rows = dict.fromkeys(by_row, torch.zeros(2, dtype=torch.long, device=self.device))
+        for metric in [*self.metrics.values(), *self.subset_metrics.values(), *self.same_row_metrics.values()]:
             cast(Metric, metric).reset()
 
     def validation_step(self, window: list[Batch], batch_idx: int) -> None:
@@ -413,6 +426,7 @@ class LitModel(LightningModule):
         """As validation, and again with some modalities alone."""
         view = self._evaluate(window[0])
         self._judge(view, self._judged_subsets())
+        self._judge_same_rows(view)
         if batch_idx == 0:
             self._looks = self.look(view)
 
@@ -420,7 +434,18 @@ class LitModel(LightningModule):
         for name, subset in subsets:
             part, task, key = view.only(subset), self.tasks[name], _subset_key(name, subset)
             task.update(self.subset_metrics[key], part.predictions(name), part.batch)
-            self._judged[key] = self._judged[key] + task.count(part.batch)
+            num_rows = (_labelled(task, part.batch) & part.batch.has_any(task.needs)).sum()
+            self._judged[key] = self._judged[key] + torch.stack([task.count(part.batch), num_rows])
+
+    def _judge_same_rows(self, view: View) -> None:
+        """All modalities together on the rows that have one of a subset, to compare it with."""
+        for name, subset in self._judged_subsets():
+            key = _subset_key(name, subset)
+            if key in self.same_row_metrics:
+                left = view.batch.only(subset).has_any(self.tasks[name].needs)
+                labelled = {target: known & left for target, known in view.batch.labelled.items()}
+                batch = replace(view.batch, labelled=labelled)
+                self.tasks[name].update(self.same_row_metrics[key], view.predictions(name), batch)
 
     def _watch_attention(self, view: View) -> None:
         """How much of the attention in the fusion goes to each modality; nothing where it has no maps."""
@@ -443,6 +468,10 @@ class LitModel(LightningModule):
             loss, count = task.loss(predictions, batch)
             both = torch.stack([loss.detach().double(), count.double()])
             self._sums[name] = self._sums.get(name, torch.zeros_like(both)) + both
+            if name in self._rows:
+                labelled = _labelled(task, batch)
+                without = labelled & ~batch.has_any(task.needs)
+                self._rows[name] = self._rows[name] + torch.stack([labelled.sum(), without.sum()])
         return view
 
     def on_validation_epoch_end(self) -> None:
@@ -460,6 +489,12 @@ class LitModel(LightningModule):
         table: dict[str, dict[str, float | None]] = {}
         exhibits: list[Exhibit] = []
         losses: dict[str, Tensor] = {}
+        rows = {name: total(counts).tolist() for name, counts in self._rows.items()}
+        self.not_judged = [
+            {"split": stage, "task": name, "rows": without, "of": labelled}
+            for name, (labelled, without) in rows.items()
+            if without
+        ]
         for name, task in self.tasks.items():
             loss, count = total(self._sums[name])
             if count == 0:  # a split without anything that the task could be judged on
@@ -467,20 +502,37 @@ class LitModel(LightningModule):
             values = cast(Metric, self.metrics[name]).compute()
             losses[name] = loss / count
             table[f"{name}/loss"] = {"value": float(losses[name]), "chance": None}
-            table |= _scalars(name, values, task.chance(values))
+            entries = _scalars(name, values, task.chance(values))
+            if stage == "test" and name in rows:
+                for entry in entries.values():
+                    entry["rows"] = rows[name][0] - rows[name][1]
+            table |= entries
             exhibits += task.exhibits(values, partial(self.name_row, stage))
         for name, subset in self._judged_subsets():
             here = stage == "test" or len(subset) == 1
-            if here and name in losses and total(self._judged[_subset_key(name, subset)]) > 0:
-                values = cast(Metric, self.subset_metrics[_subset_key(name, subset)]).compute()
-                chance = self.tasks[name].chance(values)
-                table |= _scalars(f"{name}/{'+'.join(subset)}_only", values, chance)
+            if here and name in losses:
+                table |= self._subset_entries(name, subset, stage)
         if losses:
             # with the tasks' own weights, whatever the balance: runs can be compared
             own = [self.tasks[name].weight for name in losses]
             table["loss"] = {"value": float(_weighted(list(losses.values()), own)), "chance": None}
         self.table, self.exhibits = table, [*exhibits, *(self._looks if stage == "test" else [])]
         self._log({f"{stage}/{name}": entry["value"] for name, entry in table.items()} | self._shares(stage))
+
+    def _subset_entries(self, name: str, subset: tuple[str, ...], stage: str) -> dict[str, dict[str, float | None]]:
+        """The figures of a task on a subset; in test also its rows, and what all modalities score on these rows."""
+        key, prefix = _subset_key(name, subset), f"{name}/{'+'.join(subset)}_only"
+        judged, num_rows = total(self._judged[key]).tolist()
+        if judged == 0:
+            return {}
+        values = cast(Metric, self.subset_metrics[key]).compute()
+        entries = _scalars(prefix, values, self.tasks[name].chance(values))
+        if stage == "test" and name in self._rows:
+            together = cast(Metric, self.same_row_metrics[key]).compute() if key in self.same_row_metrics else {}
+            for metric, entry in entries.items():
+                same = together.get(metric.removeprefix(f"{prefix}/"))
+                entry |= {"rows": num_rows, "all_modalities": None if same is None else float(same)}
+        return entries
 
     def _shares(self, stage: str) -> dict[str, Tensor]:
         """Each modality's share of the attention of the validation split, where the fusion chooses between them."""
@@ -521,15 +573,23 @@ class LitModel(LightningModule):
             self.modality_balance.restore(checkpoint["modality_balance"])
 
     def predict_step(self, window: list[Batch], batch_idx: int) -> list[dict[str, Any]]:
-        """One dict a sample: its id and what each task says of it."""
+        """One dict a sample: its id and what each task says of it, or why a task says nothing."""
         batch = window[0]
         view = self.model.view(batch)
         said = {name: task.rows(view.predictions(name), batch) for name, task in self.tasks.items()}
-        return [
-            {"id": id, "row": int(row)} | {name: rows[i] for name, rows in said.items() if rows[i]}
-            for i, (id, row) in enumerate(zip(batch.ids, batch.rows, strict=True))
-            if id
-        ]
+        unread = {bad.id: bad.reason for bad in batch.bad}
+        rows = []
+        for i, (id, row) in enumerate(zip(batch.ids, batch.rows.tolist(), strict=True)):
+            if not id:
+                continue
+            found = {name: rows_of[i] for name, rows_of in said.items() if rows_of[i]}
+            reasons = {
+                name: f"cannot be read: {unread[id]}" if id in unread else f"missing: {', '.join(missing)}"
+                for name, task in self.tasks.items()
+                if name not in found and (missing := _missing(task, batch, i))
+            }
+            rows.append({"id": id, "row": row} | found | ({"not_predicted": reasons} if reasons else {}))
+        return rows
 
     # --------------------------------------------------------------- optimizer
 
@@ -604,6 +664,22 @@ def _means_of(told: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> dict[s
 
 def _decays(name: str, parameter: Tensor) -> bool:
     return name.endswith("weight") and parameter.ndim >= 2
+
+
+def judges_rows(task: Task) -> bool:
+    """Whether a labelled row is judged if it has one of the task's inputs; a dialogue needs none, a pair needs two."""
+    return bool(task.targets) and (task.reads == ("fused",) or bool(task.needs))
+
+
+def _labelled(task: Task, batch: Batch) -> Tensor:
+    """(B,), bool: rows that have all targets of the task."""
+    return torch.stack([batch.rows >= 0, *(batch.labelled[target] for target in task.targets)]).all(dim=0)
+
+
+def _missing(task: Task, batch: Batch, row: int) -> list[str]:
+    """The inputs that a row would need for the task; any one of all will do where the task names none."""
+    missing = [m for m in task.needs or batch.present if not batch.present[m][row]]
+    return missing if task.needs or len(missing) == len(batch.present) else []
 
 
 def _subset_key(task: str, subset: tuple[str, ...]) -> str:

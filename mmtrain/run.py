@@ -48,14 +48,14 @@ from mmtrain.errors import ConfigError, WriteError
 from mmtrain.escape import print_escaped
 from mmtrain.faults import explained, status_of
 from mmtrain.launch import end_with_launcher
-from mmtrain.lit import LitModel
+from mmtrain.lit import LitModel, judges_rows
 from mmtrain.memory import keep_freed_memory
 from mmtrain.model import View
 from mmtrain.numerics import Diverged, weights_in_words
 from mmtrain.report.card import DataFacts, write_card
 from mmtrain.report.losses import describe_loss, loss_sentences
 from mmtrain.report.report import write_report
-from mmtrain.report.table import metrics_table
+from mmtrain.report.table import metrics_table, not_judged_sentences
 from mmtrain.robustness import (
     GroupFigure,
     Judged,
@@ -333,6 +333,7 @@ class Record(Callback):
         self.rate: float | None = None
         self.summary: dict[str, Any] = {"test": {}, "best": None, "steps": 0, "zero_steps": 0, "epochs": 0}
         self.summary |= {"evaluated_weights": None, "loss": describe_loss(cfg), "corruptions": [], "groups": []}
+        self.summary["not_judged"] = []
         self.tables: dict[str, Sequence[Judged] | Sequence[GroupFigure]] = {"corruptions": (), "groups": ()}
         self.split = "val"
 
@@ -368,6 +369,7 @@ class Record(Callback):
         assert isinstance(best, ModelCheckpoint)
         self.summary["steps"], self.summary["epochs"] = trainer.global_step, trainer.current_epoch
         self.summary["zero_steps"] = self.lit.zero_steps
+        self.summary["not_judged"] = self.lit.not_judged
         self.rate = read["steps"] * per_step / read["training_seconds"] if read["steps"] else None
         if best.best_model_score is not None:
             path = Path(best.best_model_path)
@@ -382,6 +384,7 @@ class Record(Callback):
         """Note the test metrics."""
         self.split = "test"
         self.summary["test"] = dict(self.lit.table)
+        self.summary["not_judged"] = [*self.summary["not_judged"], *self.lit.not_judged]
 
     def judged(self, *, corruptions: Sequence[Judged] = (), groups: Sequence[GroupFigure] = ()) -> None:
         """Note further tests: all of it goes into tables, the headline metrics into the summary."""
@@ -420,7 +423,7 @@ class Record(Callback):
             "error": None if error is None else f"{type(error).__name__}: {error}",
         }
         mine["parameters"]["total"] = mine["parameters"].pop("parameters")
-        tested = {name: mine[name] for name in ("test", "corruptions", "groups")}
+        tested = {name: mine[name] for name in ("test", "corruptions", "groups", "not_judged")}
         write_json(path, before | tested if before else mine, indent=1)
         for name, rows in self.tables.items():
             write_rows(self.folder / f"{name}.csv", rows)
@@ -439,6 +442,8 @@ class Record(Callback):
         if self.summary["zero_steps"]:
             said = f"the weight of every task was 0 in {self.summary['zero_steps']} of {self.summary['steps']} steps"
             console.print(said, markup=False, soft_wrap=True)
+        for line in not_judged_sentences(self.summary["not_judged"]):
+            console.print(line, markup=False, soft_wrap=True)
         if self.summary["test"]:
             console.print(metrics_table(self.summary["test"]))
         console.print(f"report: {page}", markup=False, soft_wrap=True)
@@ -446,7 +451,9 @@ class Record(Callback):
             console.print(f"card: {card}", markup=False, soft_wrap=True)
 
     def _data_facts(self) -> DataFacts:
-        data = self.data
+        data, tasks = self.data, self.lit.model.named_tasks().values()
+        # a dialogue may have no media
+        learned = [(t.needs if judges_rows(t) or not t.targets else None, t.targets) for t in tasks]
         return DataFacts(
             name=data.folder.name,
             license=data.license,
@@ -454,6 +461,7 @@ class Record(Callback):
             reads=list(self.lit.model.encoders),
             rows={name: len(table) for name, table in data.tables.items()},
             filled={name: data.filled(name) for name in data.tables},
+            usable=(data.num_usable("train", learned) or None) if "train" in data.tables else None,
         )
 
 

@@ -21,7 +21,7 @@ from mmtrain.compiling import compile_regions
 from mmtrain.data.order import mix
 from mmtrain.lit import LitModel, _scalars, _shown
 from mmtrain.schedules import cosine
-from mmtrain.types import Batch, Confusion, Retrieval
+from mmtrain.types import Bad, Batch, Confusion, Retrieval
 from tests.balance.test_lengths import EXACT
 from tests.batches import CLASSES, gradients, make_batch, make_model, random_batch
 from tests.runs import run_tiny, stop_and_resume, weights_of
@@ -425,6 +425,31 @@ def test_a_test_judges_the_fused_features_with_each_modality_alone(tmp_path: Pat
     assert len({logged[f"test/classification/{m}accuracy"] for m in ("", "image_only/", "text_only/")}) > 1
 
 
+def test_labelled_rows_without_any_input_are_counted(tmp_path: Path) -> None:
+    lit = make_lit(tasks=ALL)
+    batch = make_batch([1, 0, 2, 0, 0], [3, 0, 0, 4, 0], [0, 1, 2, 0, -1])
+    evaluate(lit, [[batch]], tmp_path, "test")
+    assert lit.not_judged == [{"split": "test", "task": "classification", "rows": 1, "of": 4}]
+    assert lit.table["classification/accuracy"]["rows"] == 3
+    evaluate(lit, [[make_batch([1, 2], [3, 4], [0, 1])]], tmp_path)
+    assert lit.not_judged == []
+
+
+def test_a_subset_is_compared_with_all_modalities_on_the_same_rows(tmp_path: Path) -> None:
+    lit = make_lit(tasks=("classification",), test_subsets=[("image",), ("text",)])
+    batch = make_batch([1, 2, 3, 4, 0, 0], [5, 6, 0, 0, 7, 8], [0, 1, 2, 0, 1, 2])
+    evaluate(lit, [[part] for part in cut(batch, [4, 2])], tmp_path, "test")
+    table = lit.table
+    assert table["classification/accuracy"]["rows"] == 6
+    for modality in ("image", "text"):
+        known = replace(batch, labelled={"label": batch.labelled["label"] & batch.present[modality]})
+        there = evaluate(lit, [[known]], tmp_path, "test")
+        for metric in ("accuracy", "macro_f1", "auroc"):
+            entry = table[f"classification/{modality}_only/{metric}"]
+            assert entry["rows"] == 4
+            assert entry["all_modalities"] == pytest.approx(there[f"test/classification/{metric}"])
+
+
 def test_validation_says_what_each_modality_carries(tmp_path: Path) -> None:
     """Its accuracy alone, if rows have it at all, and its share of the attention."""
     model = make_model(tasks=("classification",), fusion="merged_attn")
@@ -463,8 +488,21 @@ def test_predictions_are_one_row_a_sample_and_none_for_a_filler(tmp_path: Path) 
     batch = replace(make_batch([1, 0, 2, 0], [3, 0, 0, 0], first=7), ids=["a", "b", "c", ""])
     (rows,) = make_trainer(tmp_path).predict(make_lit(tasks=ALL), loader([[batch]]))
     assert [(row["id"], row["row"]) for row in rows] == [("a", 7), ("b", 8), ("c", 9)]
-    assert [sorted(set(row) - {"id", "row"}) for row in rows] == [sorted(ALL), [], ["classification"]]
+    told = [sorted(set(row) - {"id", "row", "not_predicted"}) for row in rows]
+    assert told == [sorted(ALL), [], ["classification"]]
     assert rows[0]["classification"]["label"] in CLASSES
+
+
+def test_a_prediction_that_is_not_there_has_its_reason(tmp_path: Path) -> None:
+    batch = replace(make_batch([1, 0, 2], [3, 0, 0], first=7), ids=["a", "b", "c"])
+    batch.bad.append(Bad(id="b", row=8, file="b.png", reason="b.png: cut off"))
+    (rows,) = make_trainer(tmp_path).predict(make_lit(tasks=("classification", "matching")), loader([[batch]]))
+    assert "not_predicted" not in rows[0]
+    assert rows[1]["not_predicted"] == dict.fromkeys(("classification", "matching"), "cannot be read: b.png: cut off")
+    assert rows[2]["not_predicted"] == {"matching": "missing: text"}
+    batch.bad.clear()
+    (rows,) = make_trainer(tmp_path).predict(make_lit(tasks=("classification",)), loader([[batch]]))
+    assert rows[1]["not_predicted"] == {"classification": "missing: image, text"}
 
 
 # --------------------------------------------------------------------- compile

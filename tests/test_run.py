@@ -182,6 +182,7 @@ def test_mode_predict_writes_a_line_a_row(calm: Path, tables: Path) -> None:
     assert {row["classification"]["label"] for row in rows if "classification" in row} <= {"square", "bar", "frame"}
     assert "match" in rows[0]["matching"]
     assert "matching" not in rows[3]  # it has no caption
+    assert rows[3]["not_predicted"]["matching"] == "missing: text"
 
 
 def test_init_from_takes_what_fits_and_says_so(

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -386,13 +386,39 @@ class DataModule(LightningDataModule):
 
     def filled(self, split: str) -> dict[str, int] | None:
         """How many rows of a split have each input and target; None of a table that would have to be read for it."""
+        filled = self._filled_rows(split)
+        return None if filled is None else {name: sum(rows) for name, rows in filled.items()}
+
+    def num_usable(self, split: str, tasks: Iterable[tuple[Sequence[str] | None, Sequence[str]]]) -> int | None:
+        """How many rows of a split at least one task can use; None of a table that would have to be read for it.
+
+        Args:
+            split: its name.
+            tasks: what each needs of a row: all of these inputs (any one, when none is named; nothing for None), and
+                all of these targets.
+        """
+        filled = self._filled_rows(split)
+        if filled is None:
+            return None
+        size = len(self.tables[split])
+        nothing = [False] * size
+        inputs = [filled.get(name, nothing) for name in self.inputs]
+        usable = [False] * size
+        for needs, targets in tasks:
+            wanted = [filled.get(name, nothing) for name in (*(needs or ()), *targets)]
+            for row in range(size):
+                has_input = needs is None or bool(needs) or any(of[row] for of in inputs)
+                usable[row] = usable[row] or (has_input and all(of[row] for of in wanted))
+        return sum(usable)
+
+    def _filled_rows(self, split: str) -> dict[str, list[bool]] | None:
+        """By input and target, whether each row has it."""
         table = self.tables[split]
-        is_columnar = isinstance(table, Columnar)
-        if not is_columnar or len(table) > MOST_COUNTED:
+        if not isinstance(table, Columnar) or len(table) > MOST_COUNTED:
             return None
         known = {n: c for n, c in self.columns.items() if n in self.inputs or n in self.targets}
         there = {n: c for n, c in known.items() if set([c] if isinstance(c, str) else c) <= set(table.column_names)}
-        return {n: sum(not is_empty(cell) for cell in cells_of(table, c)) for n, c in there.items()}
+        return {n: [not is_empty(cell) for cell in cells_of(table, c)] for n, c in there.items()}
 
     def parts(self) -> dict[str, Any]:
         """What every split of this data is read with."""

@@ -16,7 +16,7 @@ from mmtrain.report.losses import loss_sentences
 from mmtrain.report.report import read_summary
 from mmtrain.report.robustness import corruption_tables, group_tables
 from mmtrain.report.subsets import is_of_subset, subset_tables
-from mmtrain.report.table import digits
+from mmtrain.report.table import digits, not_judged_sentences
 from mmtrain.run_files import read_config, read_json_lines, write_text
 from mmtrain.sizes import readable
 
@@ -33,6 +33,7 @@ class DataFacts(NamedTuple):
         reads: the modalities that the model reads.
         rows: by split, how many there are.
         filled: by split, how many rows have each input and target; None where that was not counted.
+        usable: how many rows of training some task can learn from; None where that was not counted.
     """
 
     name: str
@@ -41,6 +42,7 @@ class DataFacts(NamedTuple):
     reads: Sequence[str]
     rows: Mapping[str, int]
     filled: Mapping[str, Mapping[str, int] | None]
+    usable: int | None = None
 
 
 def write_card(run_dir: Path, data: DataFacts) -> Path:
@@ -145,12 +147,15 @@ def _subsets(summary: Mapping[str, Any]) -> Iterator[str]:
         rows = [
             [
                 " + ".join(m for m, is_there in zip(table.modalities, there, strict=True) if is_there),
-                *(digits(cell.value) for cell in cells),
+                *([digits(count)] if table.is_counted else []),
+                *("-" if cell is None else digits(cell.value) for cell in cells),
             ]
-            for there, cells in table.rows
+            for (there, cells), count in zip(table.rows, table.num_rows, strict=True)
         ]
+        counted = [""] if table.is_counted else []
         yield f"{escape_markdown_line(table.task)}\n"
-        yield from _table(["there is", *table.metrics], [*rows, ["chance", *chance]])
+        heads = ["there is", *(["rows"] if counted else []), *table.metrics]
+        yield from _table(heads, [*rows, ["chance", *counted, *chance]])
 
 
 def _corruptions(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -180,13 +185,18 @@ def _groups(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _limits(summary: Mapping[str, Any], data: DataFacts, *, num_bad: int) -> Iterator[str]:
-    yield f"- It reads {md(', '.join(data.reads))}, and was trained on {data.rows.get('train', 0):,} rows."
+    num_rows = data.rows.get("train", 0)
+    usable = f"{num_rows:,}" if data.usable in (None, num_rows) else f"{data.usable:,} of {num_rows:,}"
+    yield f"- It reads {md(', '.join(data.reads))}, and was trained on {usable} rows."
+    if data.usable not in (None, num_rows):
+        yield "- The other rows of training have no input, or no target, that a task could learn from."
+    yield from (f"- {md(sentence)}." for sentence in not_judged_sentences(summary["not_judged"]))
     train = data.filled.get("train")
     for name in data.reads if train else ():
         assert train is not None
         lacking = data.rows["train"] - train.get(name, 0)
         if lacking:
-            yield f"- {lacking:,} of these have no {md(name)}."
+            yield f"- {lacking:,} of the {data.rows['train']:,} rows of training have no {md(name)}."
     yield "- The figures are of one run with one seed."
     yield f"- Languages: {'those of the data alone' if data.languages else NOT_SAID}."
     yield "- Licence of the data: " + (f"{md(data.license)}." if data.license else f"{NOT_SAID}.")

@@ -20,7 +20,7 @@ from mmtrain.report.losses import loss_sentences
 from mmtrain.report.page import write_page
 from mmtrain.report.robustness import corruption_tables, group_tables
 from mmtrain.report.subsets import is_of_subset, subset_tables
-from mmtrain.report.table import against_chance, digits, short
+from mmtrain.report.table import against_chance, digits, not_judged_sentences, short
 from mmtrain.run_files import CONFIG, note, optional_json, read_json_lines, read_text
 from mmtrain.sizes import readable
 from mmtrain.types import Attended, Captions, Confusion, Exhibit, Retrieval
@@ -34,6 +34,7 @@ NO_SUMMARY: dict[str, Any] = {
     "best": None,
     "evaluated_weights": None,
     "loss": {},
+    "not_judged": [],
     "test": {},
     "corruptions": [],
     "groups": [],
@@ -105,6 +106,7 @@ def _contents(
         "notice": _notice(summary, absent=absent),
         "headline": _headline(summary, whole),
         "test": [(m, f["value"], f["chance"], against_chance(m, f["value"], f["chance"])) for m, f in whole.items()],
+        "not_judged": not_judged_sentences(summary["not_judged"]),
         "subsets": subset_tables(summary["test"]),
         "corruptions": corruption_tables(summary["corruptions"], summary["test"]),
         "groups": group_tables(summary["groups"]),

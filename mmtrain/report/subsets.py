@@ -1,4 +1,7 @@
-"""How a task fares with some of the modalities alone, made ready for the page: a heat map, a row a subset."""
+"""How a task fares with some of the modalities alone, made ready for the page: a heat map, a row a subset.
+
+A subset is compared with all modalities on the same rows, because rows without any of its modalities are not judged.
+"""
 
 import re
 from collections.abc import Mapping
@@ -8,25 +11,46 @@ from typing import Any, NamedTuple
 _ALONE = re.compile(r"(?P<task>[^/]+)/(?P<subset>[^/]+)_only/(?P<metric>.+)")
 
 
-class SubsetCell(NamedTuple):
-    """One metric of a subset: its value, how far it is below that of all modalities, and its way up from chance.
+# metrics that are better when they are smaller, by the end of their name
+_SMALLER_IS_BETTER = ("loss", "mae", "rmse", "median_rank", "calibration_error", "perplexity")
 
-    `share` is 0 at chance or below and 1 at the value of all modalities or above; 0, which has no colour, where chance
-    is not known, as of an error, which is good when it is low.
+
+class SubsetCell(NamedTuple):
+    """One metric of a subset: its value, its distance from all modalities, and its way from chance to these.
+
+    Attributes:
+        value: of the subset.
+        drop: the value of all modalities on the same rows, minus this one; None where only other rows are known.
+        share: 0 at chance or worse, 1 at the value of all modalities or better. It is 0, which has no colour, where
+            chance is not known, and where all modalities together are no better than chance.
     """
 
     value: float
-    drop: float
+    drop: float | None
     share: float
 
 
 class SubsetTable(NamedTuple):
-    """A task's heat map: `rows` are the modalities that are there, True where they are, and a cell a metric."""
+    """A task's heat map.
+
+    Attributes:
+        task: its name.
+        modalities: the columns of what is there.
+        metrics: the other columns.
+        rows: for each subset, True for the modalities that are there, and a cell for each metric; None without a value.
+        num_rows: how many rows each subset was judged on; None where that is not known.
+    """
 
     task: str
     modalities: list[str]
     metrics: list[str]
-    rows: list[tuple[list[bool], list[SubsetCell]]]
+    rows: list[tuple[list[bool], list[SubsetCell | None]]]
+    num_rows: list[int | None]
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the numbers of rows are known."""
+        return any(count is not None for count in self.num_rows)
 
 
 def is_of_subset(metric: str) -> bool:
@@ -55,7 +79,7 @@ def _table(
     test: Mapping[str, Mapping[str, Any]],
 ) -> SubsetTable:
     modalities = sorted({m for subset in subsets for m in subset})
-    metrics = list(next(iter(subsets.values())))
+    metrics = [m for m in dict.fromkeys(m for figures in subsets.values() for m in figures) if f"{task}/{m}" in test]
     whole = {metric: test[f"{task}/{metric}"] for metric in metrics}
     judged = {tuple(modalities): whole, **dict(sorted(subsets.items(), key=lambda item: (-len(item[0]), item[0])))}
     return SubsetTable(
@@ -63,16 +87,35 @@ def _table(
         modalities=modalities,
         metrics=metrics,
         rows=[
-            ([m in subset for m in modalities], [_cell(figures[metric], whole[metric]) for metric in metrics])
+            (
+                [m in subset for m in modalities],
+                [_cell(metric, figures[metric], whole[metric]) if metric in figures else None for metric in metrics],
+            )
             for subset, figures in judged.items()
+        ],
+        num_rows=[
+            next((figure["rows"] for figure in figures.values() if "rows" in figure), None)
+            for figures in judged.values()
         ],
     )
 
 
-def _cell(figure: Mapping[str, Any], whole: Mapping[str, Any]) -> SubsetCell:
-    value, best = float(figure["value"]), float(whole["value"])
-    if whole["chance"] is None:
-        return SubsetCell(value=value, drop=best - value, share=0.0)
-    floor = float(whole["chance"])
-    share = (value - floor) / (best - floor) if best > floor else float(value >= best)
-    return SubsetCell(value=value, drop=best - value, share=min(max(share, 0.0), 1.0))
+def _cell(metric: str, figure: Mapping[str, Any], whole: Mapping[str, Any]) -> SubsetCell:
+    value, best = float(figure["value"]), _on_same_rows(figure, whole)
+    chance = whole["chance"] if figure["chance"] is None else figure["chance"]
+    drop = None if best is None else best - value
+    if chance is None or best is None:
+        return SubsetCell(value=value, drop=drop, share=0.0)
+    way = (float(chance) - best) if metric.endswith(_SMALLER_IS_BETTER) else (best - float(chance))
+    if way <= 0:
+        return SubsetCell(value=value, drop=drop, share=0.0)
+    share = (value - float(chance)) / (best - float(chance))
+    return SubsetCell(value=value, drop=drop, share=min(max(share, 0.0), 1.0))
+
+
+def _on_same_rows(figure: Mapping[str, Any], whole: Mapping[str, Any]) -> float | None:
+    """What all modalities score on the rows of a figure; runs of older versions have not counted rows."""
+    same = figure.get("all_modalities")
+    if same is not None:
+        return float(same)
+    return float(whole["value"]) if figure.get("rows") == whole.get("rows") else None

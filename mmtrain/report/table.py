@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -73,3 +73,16 @@ def metrics_table(test: Mapping[str, Mapping[str, Any]]) -> Table:
     for metric, figure in test.items():
         table.add_row(plain_text(metric), digits(figure["value"]), digits(figure["chance"]))
     return table
+
+
+def not_judged_sentences(not_judged: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows without any input, a line for each task and split.
+
+    >>> not_judged_sentences([{"split": "test", "task": "race", "rows": 3, "of": 23}])
+    ['test: 3 of 23 rows have none of the inputs that race reads and were not judged']
+    """
+    return [
+        f"{found['split']}: {found['rows']:,} of {found['of']:,} rows have none of the inputs that {found['task']}"
+        " reads and were not judged"
+        for found in not_judged
+    ]

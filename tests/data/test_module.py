@@ -176,6 +176,22 @@ def test_a_column_that_training_did_not_have_is_not_read_later(tmp_path: Path) -
     assert list(data.known_targets) == [] and data.split("test")[0, 0].targets == {}
 
 
+def test_rows_that_a_task_can_use_are_counted(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "data")
+    rows = rows_of(root, "train")
+    rows[0]["image"] = rows[1]["caption"] = rows[2]["label"] = None
+    rows[3]["image"] = rows[3]["caption"] = rows[4]["image"] = rows[4]["caption"] = None
+    write_rows(root / "train.jsonl", rows)
+    data = read(root, tmp_path / "run")
+    assert data.filled("train") == {"image": 7, "text": 7, "label": 9}
+    classification, of_image, contrastive = ((), ["label"]), (["image"], ["label"]), (["image", "text"], [])
+    assert data.num_usable("train", [classification]) == 7
+    assert data.num_usable("train", [of_image]) == 6
+    assert data.num_usable("train", [contrastive]) == 6
+    assert data.num_usable("train", [classification, contrastive]) == 8
+    assert data.num_usable("train", [(None, ["label"])]) == 9
+
+
 def test_a_target_without_any_value_is_none(tmp_path: Path) -> None:
     root = tmp_path / "data"
     write_rows(root / "train.jsonl", [{"caption": name, "label": None} for name in NAMES])

@@ -85,7 +85,7 @@ def test_it_says_what_the_run_and_the_data_say(tmp_path: Path) -> None:
         "| typos | text | 0.250 | 0.750 | 0.700 | - |",
         "label/accuracy, mean of the groups 0.700; worst: dog\\|fox",
         "| dog\\|fox | 30 | 0.600 | 0.300 |",
-        "- 100 of these have no text.",
+        "- 100 of the 1,200 rows of training have no text.",
     ):
         assert line in said.splitlines(), line
     assert any(line.startswith("- loss = 0.5") for line in said.splitlines())
@@ -94,6 +94,15 @@ def test_it_says_what_the_run_and_the_data_say(tmp_path: Path) -> None:
     assert heads[1:] == [
         *("Data", "Model", "Training", "Figures", "Missing modalities", "Corruptions", "Groups", "Limits", "Use")
     ]
+
+
+def test_rows_that_no_task_could_use_are_counted(tmp_path: Path) -> None:
+    not_judged = [{"split": "test", "task": "label", "rows": 3, "of": 90}]
+    said = card(tmp_path, FACTS._replace(usable=1150), not_judged=not_judged).splitlines()
+    assert "- It reads image, text, and was trained on 1,150 of 1,200 rows." in said
+    assert "- The other rows of training have no input, or no target, that a task could learn from." in said
+    assert "- test: 3 of 90 rows have none of the inputs that label reads and were not judged." in said
+    assert "- It reads image, text, and was trained on 1,200 rows." in card(tmp_path).splitlines()
 
 
 def test_what_was_not_looked_at_is_listed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,10 +47,57 @@ def test_nothing_to_show() -> None:
     assert is_of_subset("label/image_only/accuracy") and not is_of_subset("label/accuracy")
 
 
-def test_a_task_at_chance_has_no_way_to_go() -> None:
+def shares(whole: dict[str, Any], alone: dict[str, Any], metric: str = "accuracy") -> list[float]:
+    """Of all modalities together and of one alone."""
+    (table,) = subset_tables({f"a/{metric}": whole, f"a/image_only/{metric}": alone, f"a/text_only/{metric}": alone})
+    return [cells[0].share for _, cells in table.rows[:2] if cells[0] is not None]
+
+
+def test_a_task_at_chance_or_below_has_no_way_to_go() -> None:
     half = {"value": 0.5, "chance": 0.5}
-    test = {"a/x": half, "a/image_only/x": half, "a/text_only/x": half}
-    assert [cells[0].share for _, cells in subset_tables(test)[0].rows] == [1.0, 1.0, 1.0]
+    assert shares(half, half) == [0.0, 0.0]
+    assert shares({"value": 0.174, "chance": 0.217}, {"value": 0.3, "chance": 0.25}) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("metric", ["mae", "rmse", "loss", "image_to_text_median_rank"])
+def test_where_smaller_is_better_the_way_goes_down_from_chance(metric: str) -> None:
+    whole = {"value": 9.0, "chance": 15.0}
+    for value, share in ((19.96, 0.0), (15.72, 0.0), (15.0, 0.0), (12.0, 0.5), (9.0, 1.0), (8.0, 1.0)):
+        assert shares(whole, {"value": value, "chance": 15.0}, metric) == [1.0, pytest.approx(share)]
+    assert shares({"value": 16.0, "chance": 15.0}, {"value": 15.5, "chance": 15.0}, metric) == [0.0, 0.0]
+
+
+def test_chance_is_that_of_the_subset() -> None:
+    whole = {"value": 0.8, "chance": 0.2}
+    assert shares(whole, {"value": 0.4, "chance": 0.4}) == [1.0, 0.0]
+    assert shares(whole, {"value": 0.6, "chance": 0.4}) == [1.0, pytest.approx(0.5)]
+    assert shares(whole, {"value": 0.5, "chance": None}) == [1.0, pytest.approx(0.5)]
+
+
+def test_a_subset_is_compared_on_its_own_rows() -> None:
+    whole = {"value": 0.8, "chance": 0.2, "rows": 23}
+    fewer = {"value": 0.5, "chance": 0.2, "rows": 19, "all_modalities": 0.6}
+    test = {"a/accuracy": whole, "a/image_only/accuracy": fewer, "a/text_only/accuracy": whole}
+    (table,) = subset_tables(test)
+    assert table.num_rows == [23, 19, 23] and table.is_counted
+    assert table.rows[1][1][0] == pytest.approx(SubsetCell(0.5, 0.1, 0.75))
+    (table,) = subset_tables(test | {"a/image_only/accuracy": fewer | {"all_modalities": None}})
+    assert table.rows[1][1][0] == SubsetCell(0.5, None, 0.0)  # nothing is known of the same rows
+    (table,) = subset_tables(test | {"a/image_only/accuracy": fewer | {"all_modalities": None, "rows": 23}})
+    assert table.rows[1][1][0] == pytest.approx(SubsetCell(0.5, 0.3, 0.5))
+
+
+def test_a_metric_that_a_subset_does_not_have_is_blank(tmp_path: Path) -> None:
+    test = TEST | {
+        "label/auroc": {"value": 0.9, "chance": 0.5},
+        "label/image_only/auroc": {"value": 0.7, "chance": 0.5},
+    }
+    (table,) = subset_tables(test)
+    assert table.metrics[-1] == "auroc" and [cells[-1] is None for _, cells in table.rows] == [
+        *(False, True, True, False, True)
+    ]
+    (tmp_path / "summary.json").write_text(json.dumps({"status": "done", "mode": "test", "test": test}))
+    write_report(tmp_path, exhibits=[], picture=lambda id: None, text=lambda id: None)
 
 
 def test_the_page_has_it(tmp_path: Path) -> None:
@@ -57,4 +105,11 @@ def test_the_page_has_it(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text(json.dumps({"status": "done", "mode": "test", "test": TEST}))
     page = write_report(tmp_path, exhibits=[], picture=lambda id: None, text=lambda id: None).read_text()
     assert 'id="subsets"' in page and "−0.200" in page and "+0.050" in page
+    assert "rows</th>" not in page.partition('id="subsets"')[2].partition("</section>")[0]
+    counted = {name: figure | {"rows": 21, "all_modalities": 0.8} for name, figure in TEST.items()}
+    not_judged = [{"split": "test", "task": "label", "rows": 3, "of": 24}]
+    (tmp_path / "summary.json").write_text(json.dumps({"status": "done", "test": counted, "not_judged": not_judged}))
+    page = write_report(tmp_path, exhibits=[], picture=lambda id: None, text=lambda id: None).read_text()
+    assert '<td class="side">21</td>' in page
+    assert "3 of 24 rows have none of the inputs that label reads and were not judged" in page
     assert "image_only" not in page.partition("<main>")[2]
