@@ -24,7 +24,9 @@ SPREAD = 30.0  # numbers that differ by more are drawn on a logarithmic axis
 SHADES = LinearSegmentedColormap.from_list("runs", ["#8a94a0", "#3f7fd0", "#d97a2b"])  # poor, middling, good
 
 
-def parallel(runs: Sequence[Run], knobs: Sequence[str], metric: str, *, larger_is_better: bool) -> Markup:
+def parallel(
+    runs: Sequence[Run], knobs: Sequence[str], metric: str, *, larger_is_better: bool, best: Sequence[str] = ()
+) -> Markup:
     """An inline SVG.
 
     Args:
@@ -32,6 +34,7 @@ def parallel(runs: Sequence[Run], knobs: Sequence[str], metric: str, *, larger_i
         knobs: the axes, of which the first MAX_KNOBS are drawn.
         metric: the name of the last axis.
         larger_is_better: which runs are drawn in the colour of the good ones, and above the others.
+        best: names of the runs whose lines are thick; () for the one with the best value.
     """
     ended = [run for run in runs if run.value is not None]
     values = [run.value for run in ended if run.value is not None]
@@ -46,8 +49,8 @@ def parallel(runs: Sequence[Run], knobs: Sequence[str], metric: str, *, larger_i
         axes = figure.add_axes((0.09, 0.09, 0.8, 0.76))
         goodness = ranks if larger_is_better else [1.0 - rank for rank in ranks]
         for place in sorted(range(len(ended)), key=lambda i: goodness[i]):
-            best = goodness[place] == max(goodness)
-            _line(axes, [column[place] for column in heights], goodness[place], best=best)
+            is_best = ended[place].name in best if best else goodness[place] == max(goodness)
+            _line(axes, [column[place] for column in heights], goodness[place], best=is_best)
         for place, (name, marks) in enumerate(zip([*shown, metric], ticks, strict=True)):
             _axis(axes, place, name, marks)
         axes.set_xlim(-0.02, len(shown) + 0.02)

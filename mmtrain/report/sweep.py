@@ -6,12 +6,13 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
-from mmtrain.report.knobs import Importance, Repeated, Run, importances, knobs_of, repeated
+from mmtrain.report.knobs import SEED, Repeated, Run, importances, knobs_of, repeated
 from mmtrain.report.page import write_page
 from mmtrain.report.table import digits, short
 from mmtrain.run_files import optional_json, write_csv
@@ -37,7 +38,7 @@ def show_sweep(folder: Path) -> None:
     console.print(_table(rows, metrics, roomy=console.width >= WIDTH))
     again = _repeated(rows, metrics)
     if again:
-        console.print(_table_of_seeds(again))
+        console.print(_table_of_seeds(again, rows))
     _write_csv(folder / "sweep.csv", rows)
     console.print(f"sweep: {folder / 'sweep.csv'}", markup=False, soft_wrap=True)
     write_page(folder / "sweep.html", "sweep.html", _contents(folder, rows, metrics, again))
@@ -108,15 +109,41 @@ def _table(rows: list[dict[str, Any]], metrics: list[str], *, roomy: bool) -> Ta
     return table
 
 
-def _table_of_seeds(again: Sequence[Repeated]) -> Table:
+def _table_of_seeds(again: Sequence[Repeated], rows: Sequence[Mapping[str, Any]]) -> Table:
+    columns = _test_columns(rows)
     table = Table(title=Text("seeds taken together", style="bold"), title_justify="left")
-    for name in ("overrides", "runs", "mean", "deviation", "against the best"):
-        table.add_column(name, justify="left" if name == "overrides" else "right")
+    tests = [f"test {name}".replace("/", "/\n") for name in columns]
+    for name in ("overrides", "runs", "mean", "deviation", "against the best", *tests):
+        table.add_column(plain_text(name), justify="left" if name == "overrides" else "right")
     for one in again:
         deviation = "" if one.deviation is None else digits(one.deviation)
         cells = (" ".join(one.overrides) or "-", str(len(one.runs)), digits(one.mean), deviation, _against_best(one))
-        table.add_row(*(plain_text(cell) for cell in cells))
+        table.add_row(*(plain_text(cell) for cell in (*cells, *(_in_words(t) for t in _tests_of(one, rows, columns)))))
     return table
+
+
+class Spread(NamedTuple):
+    """A test metric over seeds: its mean, and the deviation of one run (n - 1); None of a single run."""
+
+    mean: float
+    deviation: float | None
+
+
+def _tests_of(one: Repeated, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[Spread | None]:
+    """The test metrics of runs that differ by their seed alone; None where none of them was tested."""
+    mine = [row["test"] for row in rows if row["run"] in one.runs]
+    found = []
+    for name in columns:
+        values = [float(test[name]["value"]) for test in mine if name in test]
+        deviation = stdev(values) if len(values) > 1 else None
+        found.append(Spread(fmean(values), deviation) if values else None)
+    return found
+
+
+def _in_words(spread: Spread | None) -> str:
+    if spread is None:
+        return ""
+    return digits(spread.mean) if spread.deviation is None else f"{digits(spread.mean)} ± {digits(spread.deviation)}"
 
 
 def _against_best(one: Repeated) -> str:
@@ -179,23 +206,54 @@ def _contents(
 
     runs, larger_is_better = _compared(rows, metrics)
     metric = next((row["best"]["metric"] for row in rows if runs and row["run"] == runs[0].name), None)
-    knobs = knobs_of(runs)
-    ranked: list[Importance] = importances(runs) if len(runs) > 1 else []
+    knobs = [knob for knob in knobs_of(runs) if knob != SEED]  # what a seed changes is noise
+    ranked = [found for found in importances(runs) if found.knob != SEED] if len(runs) > 1 else []
     order = [i.knob for i in ranked] if len(knobs) > MAX_KNOBS else knobs
-    drawn = parallel(runs, order, metric, larger_is_better=larger_is_better) if knobs and metric else None
-    best = next((row for row in rows if runs and row["run"] == runs[0].name), None)
+    thick = again[0].runs if again else ()
+    drawn = parallel(runs, order, metric, larger_is_better=larger_is_better, best=thick) if knobs and metric else None
     counts = Counter(row["status"] for row in rows)
+    columns = _test_columns(rows)
     return {
         "folder": "/".join(folder.resolve().parts[-2:]),
         "counts": [f"{n} {status}" for status, n in counts.items()],
         "all_done": set(counts) <= {"done", "pruned"},
         "rows": rows,
         "metric": metric,
-        "columns": _test_columns(rows),
-        "best": best,
-        "command": None if best is None else shlex.join(["python", "train.py", *_alone(best["whole"])]),
+        "columns": columns,
+        "best": _best(rows, runs, again, columns),
         "drawn": drawn,
         "left_out": max(0, len(knobs) - MAX_KNOBS) if drawn else 0,
         "importances": ranked,
-        "repeated": [(one, _against_best(one)) for one in again],
+        "repeated": [
+            (one, _against_best(one), [_in_words(test) for test in _tests_of(one, rows, columns)]) for one in again
+        ],
+    }
+
+
+def _best(
+    rows: Sequence[Mapping[str, Any]], runs: Sequence[Run], again: Sequence[Repeated], columns: Sequence[str]
+) -> dict[str, Any] | None:
+    """What the page begins with: the best setting by its mean over seeds, or the best run where no seeds were swept."""
+    if not runs:
+        return None
+    names = again[0].runs if again else (runs[0].name,)
+    first = next(row for row in rows if row["run"] in names)
+    if not again:
+        command = _alone(first["whole"])
+        tests = [(name, digits(first["test"][name]["value"])) for name in columns if name in first["test"]]
+        title = " ".join(first["overrides"]) or f"run {first['run']}"
+        value, of = digits(first["best"]["value"]), f"run {first['run']}"
+    else:
+        command = [o for o in _alone(first["whole"]) if o.split("=")[0] != SEED]
+        spreads = zip(columns, _tests_of(again[0], rows, columns), strict=True)
+        tests = [(name, _in_words(spread)) for name, spread in spreads if spread is not None]
+        title = " ".join(again[0].overrides) or f"{len(names)} seeds"
+        value = _in_words(Spread(again[0].mean, again[0].deviation))
+        of = "1 seed" if len(names) == 1 else f"mean of {len(names)} seeds ± deviation of one"
+    return {
+        "title": title,
+        "value": value,
+        "of": of,
+        "tests": tests,
+        "command": shlex.join(["python", "train.py", *command]),
     }

@@ -150,3 +150,53 @@ def test_overrides_are_no_formulas_in_the_table(shown: Any) -> None:
         ("'+trainer.max_steps=3", "-0.5"),
         ("fusion=sum", "-0.7"),
     ]
+
+
+def lucky_sweep() -> list[tuple[list[str], dict[str, Any]]]:
+    """The best run is of the setting whose mean is lower."""
+    values = {"sum": (0.9, 0.5, 0.4), "concat": (0.7, 0.75, 0.65)}
+    tests = {"sum": (0.6, 0.4, 0.2), "concat": (0.5, 0.7, 0.6)}
+    return [
+        (
+            ["data=files", f"fusion={fusion}", f"seed={seed}"],
+            summary(best(values[fusion][seed]), classification_accuracy=tests[fusion][seed]),
+        )
+        for fusion in values
+        for seed in range(3)
+    ]
+
+
+def test_with_seeds_the_page_begins_with_the_best_mean(shown: Any, tmp_path: Path) -> None:
+    lines, rows = shown(*lucky_sweep())
+    assert rows[0]["overrides"] == "fusion=sum seed=0"
+    page = (tmp_path / "sweep.html").read_text()
+    head, _, rest = page.partition("</header>")
+    assert "<h1>fusion=concat</h1>" in head and "fusion=sum" not in head and "seed=" not in head
+    assert '<pre class="command">python train.py data=files fusion=concat</pre>' in head
+    assert "<dd>0.700 ± 0.050</dd>" in head and "<dd>0.600 ± 0.100</dd>" in head
+    assert "mean of 3 seeds" in head
+    seeds = rest.partition('id="seeds"')[2].partition("</section>")[0]
+    assert seeds.index("fusion=concat") < seeds.index("fusion=sum")
+    assert "0.600 ± 0.100" in seeds and "0.400 ± 0.200" in seeds
+    (line,) = [line for line in lines if "fusion=concat" in line and "seed=" not in line]
+    assert "0.600 ± 0.100" in line
+
+
+def test_a_seed_is_no_knob(shown: Any, tmp_path: Path) -> None:
+    shown(*lucky_sweep())
+    page = (tmp_path / "sweep.html").read_text()
+    knobs = page.partition('id="knobs"')[2].partition("</section>")[0]
+    assert '<th scope="row">fusion</th>' in knobs and ">seed<" not in knobs
+    assert "6 runs by fusion;" in knobs
+
+
+def test_seeds_alone_have_a_mean(shown: Any, tmp_path: Path) -> None:
+    shown(*(([f"seed={n}"], summary(best(value), classification_accuracy=value)) for n, value in enumerate((0.4, 0.6))))
+    page = (tmp_path / "sweep.html").read_text()
+    assert "<h1>2 seeds</h1>" in page and "<dd>0.500 ± 0.141</dd>" in page and 'id="knobs"' not in page
+
+
+def test_without_seeds_the_page_begins_with_the_best_run(shown: Any, tmp_path: Path) -> None:
+    shown(*(([f"dim={n}"], summary(best(n / 8), classification_accuracy=0.5)) for n in (1, 2)))
+    head = (tmp_path / "sweep.html").read_text().partition("</header>")[0]
+    assert "<h1>dim=2</h1>" in head and "<dd>0.250</dd>" in head and "the best, run 1" in head
