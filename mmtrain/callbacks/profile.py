@@ -1,7 +1,8 @@
 """Where the time of a step goes: profile.csv by part, and trace.json.gz for a viewer of traces.
 
-Ten steps are timed, with a GPU waited for at each border, so that what is measured is what was computed there; two more
-are traced by torch's profiler, without waiting. Times are of a part alone: what it calls counts for what is called.
+The first five steps are left out, ten are timed, with a GPU waited for at each border, so that what is measured is what
+was computed there; two more are traced by torch's profiler, without waiting. A shorter run is profiled as far as it
+goes. Times are of a part alone: what it calls counts for what is called.
 """
 
 import re
@@ -20,6 +21,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from mmtrain.atomic_files import replacing_files
 from mmtrain.distributed import is_main
+from mmtrain.escape import print_escaped
 from mmtrain.run_files import write_csv
 from mmtrain.terminal import Terminal
 
@@ -119,6 +121,20 @@ class Profile(Callback):
             self._write(pl_module)
         self._ended = time.perf_counter()
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A run that was too short for all of it has what there is, or a word."""
+        if self._spans is None:
+            return
+        if self.steps > FIRST:
+            self._timed = self._timed or dict(self._spans.seconds)
+            self._write(pl_module)
+            return
+        print_escaped(
+            f"trainer.profile=true: no profile: the first {FIRST} steps are not timed; steps of this run: {self.steps}"
+            "\n"
+            f"    fix: train {FIRST + TIMED + TRACED} steps or more, by trainer.max_epochs or a smaller data.batch_size"
+        )
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """It is not the loader that was waited for."""
         self._ended = time.perf_counter()
@@ -142,20 +158,24 @@ class Profile(Callback):
             self._hooks += [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]
 
     def _write(self, lit: Any) -> None:
-        assert self._trace is not None
-        self._trace.stop()
+        if self._trace is not None:
+            self._trace.stop()
         for hook in self._hooks:
             hook.remove()
         del lit.span
         self._spans = None
-        events = [e for e in self._trace.key_averages() if COMMUNICATION.search(e.key)]
-        self.communication = sum(max(e.self_cpu_time_total, e.self_device_time_total) for e in events) / 1e6 / TRACED
-        rows = [(name, seconds / TIMED) for name, seconds in sorted(self._timed.items(), key=lambda item: -item[1])]
+        num_timed, num_traced = min(self.steps - FIRST, TIMED), self.steps - FIRST - TIMED
+        if self._trace is not None:
+            events = [e for e in self._trace.key_averages() if COMMUNICATION.search(e.key)]
+            total = sum(max(e.self_cpu_time_total, e.self_device_time_total) for e in events)
+            self.communication = total / 1e6 / num_traced
+        rows = [(name, seconds / num_timed) for name, seconds in sorted(self._timed.items(), key=lambda item: -item[1])]
         whole = sum(seconds for _, seconds in rows)
         lines = [[name, f"{seconds:.6f}", f"{seconds / whole:.4f}"] for name, seconds in rows]
         lines.append(["communication, within the others", f"{self.communication:.6f}", ""])
         with replacing_files(self.folder) as part:
-            self._trace.export_chrome_trace(str(part / "trace.json.gz"))
+            if self._trace is not None:
+                self._trace.export_chrome_trace(str(part / "trace.json.gz"))
             write_csv(part / "profile.csv", ["part", "seconds_per_step", "share"], lines)
         table = Table(title=f"where a step's {1000 * whole:.1f} ms go", title_justify="left", title_style="bold")
         table.add_column("part")
@@ -167,4 +187,8 @@ class Profile(Callback):
             table.add_row("communication, within the others", f"{1000 * self.communication:.2f}", "")
         console = Terminal()
         console.print(table)
-        console.print(f"profile: {self.folder / 'profile.csv'}, trace.json.gz", markup=False, soft_wrap=True)
+        files = f"{self.folder / 'profile.csv'}" + ("" if self._trace is None else ", trace.json.gz")
+        console.print(f"profile: {files}", markup=False, soft_wrap=True)
+        if num_traced < TRACED:
+            needed = f"{FIRST + TIMED + TRACED} steps are needed for all of it, there were {self.steps}"
+            console.print(f"profile of {num_timed} timed steps; {needed}", markup=False, soft_wrap=True)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mmtrain.callbacks.profile import DATA, FIRST, REST, TIMED, TRACED, Spans
+from mmtrain.callbacks.profile import DATA, FIRST, REST, TIMED, TRACED, Profile, Spans
+from tests.batches import random_batch
 from tests.runs import assert_same_run, run_tiny
+from tests.steps import loader, make_lit, make_trainer
 from tests.tiny import make_tables
 
 
@@ -60,7 +62,30 @@ def test_a_run_is_profiled_and_is_the_same(tmp_path: Path, capsys: pytest.Captur
     assert {"backward", "optimizer", "fusion", "encoder.image"} <= names
 
 
-def test_a_run_that_is_shorter_leaves_none(tmp_path: Path) -> None:
-    tables = make_tables(tmp_path / "tables")
-    assert run_tiny(tables, tmp_path / "short", "trainer.max_steps=3", "trainer.profile=true") == 0
-    assert not (tmp_path / "short" / "profile.csv").exists()
+@pytest.mark.parametrize("num_steps", [6, 12, 15, 16, 40])
+def test_a_short_run_has_the_times_of_its_steps(
+    num_steps: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profiled(num_steps, tmp_path)
+    with (tmp_path / "profile.csv").open(newline="") as file:
+        rows = {row["part"]: row for row in csv.DictReader(file)}
+    assert {"fusion", "backward", "optimizer", REST} <= rows.keys()
+    assert sum(float(row["share"] or 0) for row in rows.values()) == pytest.approx(1.0, abs=0.01)
+    assert (tmp_path / "trace.json.gz").exists() == (num_steps > FIRST + TIMED)
+    out = capsys.readouterr().out
+    assert "where a step's" in out
+    said = f"profile of {min(num_steps - FIRST, TIMED)} timed steps; 17 steps are needed for all of it"
+    assert (said in out) == (num_steps < FIRST + TIMED + TRACED)
+
+
+def test_a_run_without_a_timed_step_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profiled(FIRST, tmp_path)
+    assert not (tmp_path / "profile.csv").exists()
+    out = capsys.readouterr().out
+    assert "no profile: the first 5 steps are not timed; steps of this run: 5" in out
+    assert "fix: train 17 steps or more" in out
+
+
+def profiled(num_steps: int, folder: Path) -> None:
+    trainer = make_trainer(folder, callbacks=[Profile(folder)], max_epochs=1)
+    trainer.fit(make_lit(), train_dataloaders=loader([[random_batch(0)]] * num_steps))
