@@ -44,6 +44,7 @@ def find_batch_size(cfg: DictConfig, folder: Path) -> tuple[int, str]:
     Raises:
         ConfigError: when not even one row at once fits.
     """
+    cfg = _within_data(cfg, folder)
     data = build_data(cfg)
     data.read(folder, training=True)
     plan = make_plan(cfg, data)
@@ -67,6 +68,16 @@ def find_batch_size(cfg: DictConfig, folder: Path) -> tuple[int, str]:
         )
     said = f"data.batch_size={low * parts} is the largest that fits: {low:,} rows at once on a device, tries: {tried}"
     return low * parts, f"{said}; the plan said {plan['batch']['largest_rows']:,}"
+
+
+def _within_data(cfg: DictConfig, folder: Path) -> DictConfig:
+    """The configuration with at most as many rows in a step as training has: what is searched for need not fit yet."""
+    trial = cfg.copy()
+    trial.data.batch_size = 1
+    data = build_data(trial)
+    data.read(folder, training=True)
+    trial.data.batch_size = min(cfg.data.batch_size, data.epoch_size)
+    return trial
 
 
 def _is_tried(config: Path, size: int) -> bool:

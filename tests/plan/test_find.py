@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from mmtrain.build import compose
+from mmtrain.plan import find
 from mmtrain.plan.settle import settle_batch_size
 from tests.tiny import TINY_MODEL, make_tables
 
@@ -21,6 +23,25 @@ def test_a_batch_size_is_found_and_kept(tmp_path: Path, capsys: pytest.CaptureFi
     cfg.resume = "auto"
     assert settle_batch_size(cfg) == 0
     assert cfg.data.batch_size == 12
+
+
+def test_a_batch_size_above_the_rows_of_training_is_searched_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = ["data=files", f"data.root={make_tables(tmp_path / 'data')}", *TINY_MODEL, "task=[contrastive]"]
+    cfg = compose([*said, "data.batch_size=128", f"run_dir={tmp_path / 'run'}", "trainer.find_batch_size=true"])
+    tried: list[tuple[int, int]] = []
+
+    def is_tried(config: Path, size: int) -> bool:
+        tried.append((OmegaConf.load(config).data.batch_size, size))
+        return size <= 20
+
+    planned = {"machine": {"devices": 1}, "batch": {"micro_batches": 1, "largest_rows": 32}}
+    monkeypatch.setattr(find, "make_plan", lambda cfg, data: planned)
+    monkeypatch.setattr(find, "_is_tried", is_tried)
+    assert find.find_batch_size(cfg, tmp_path)[0] == 20
+    assert cfg.data.batch_size == 128  # it is not changed
+    assert {size for size, _ in tried} == {44}  # of training
 
 
 @pytest.mark.parametrize("size", ["{_target_: os.system, command: ls}", "'8'", "true", "null", "${oc.env:HOME}", "[8]"])
