@@ -13,6 +13,14 @@ from mmtrain.escape import print_escaped
 from mmtrain.run_files import write_text
 
 
+class QuietWandbLogger(WandbLogger):
+    """Lightning's logger without `anonymous`, which it always passes to wandb, and which wandb warns of."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._wandb_init.pop("anonymous", None)
+
+
 def make_wandb(*, run_dir: str, project: str, name: str | None) -> WandbLogger:
     """A logger that goes on in the same wandb run when the run folder is resumed.
 
@@ -39,7 +47,7 @@ def make_wandb(*, run_dir: str, project: str, name: str | None) -> WandbLogger:
     mode = os.environ.get("WANDB_MODE", "online")
     if mode == "online" and has_login():  # without a login it would ask for one
         try:
-            logger = WandbLogger(**options)
+            logger = QuietWandbLogger(**options)
             _ = logger.experiment  # connects
             return logger
         except (wandb.errors.Error, OSError) as error:
@@ -48,7 +56,7 @@ def make_wandb(*, run_dir: str, project: str, name: str | None) -> WandbLogger:
             )
             wandb.teardown()  # its service would say that the id of the run is in use
             os.environ["WANDB_MODE"] = "offline"  # a sweep need not wait for it again
-    return WandbLogger(**options | {"resume": None, "mode": "disabled" if mode == "disabled" else "offline"})
+    return QuietWandbLogger(**options | {"resume": None, "mode": "disabled" if mode == "disabled" else "offline"})
 
 
 def _keep_caches_out_of_a_home_without_access(folder: Path) -> None:
