@@ -58,7 +58,7 @@ class LitModel(LightningModule):
         schedule: (step, total steps) -> factor of the learning rate.
         seed: every step's random state follows from it, the step and the rank.
         gradient_clip_val: largest norm of all gradients together; None leaves them.
-        log_every_n_steps: training values are logged at every n-th step.
+        log_every_n_steps: training values are logged at every n-th step; twice in an epoch, or a run, of fewer steps.
         test_subsets: in test, also judge tasks on fused features with these modalities alone.
         tunings: how each encoder learns, by its dotted name below the model's encoders.
         modality_balance: what holds back the modality that is ahead; None for nothing.
@@ -89,6 +89,7 @@ class LitModel(LightningModule):
         self.seed = seed
         self.gradient_clip_val = gradient_clip_val
         self.log_every_n_steps = log_every_n_steps
+        self._log_interval = log_every_n_steps
         self.test_subsets = test_subsets
         self.tunings = tunings
         self.modality_balance = modality_balance
@@ -185,7 +186,7 @@ class LitModel(LightningModule):
             self.tell_skipped(skipped)
         self._samples += sum(len(batch) for batch in window) * world_size()
         told = {name: task.told() for name, task in self.tasks.items() if isinstance(task, Tells)}
-        if (self.global_step - 1) % self.log_every_n_steps == 0 or skipped is not None:
+        if (self.global_step - 1) % self._log_interval == 0 or skipped is not None:
             self._log_step(means, weights, norms | {"grad_norm": norm}, learning_rate, _means_of(told))
 
     def _end_step(self, look: StepLook, means: Tensor) -> None:
@@ -329,7 +330,7 @@ class LitModel(LightningModule):
 
     def _norms(self) -> dict[str, Tensor]:
         """The norm of the gradients of each encoder, before clipping, if there are several and it is to be logged."""
-        if self.global_step % self.log_every_n_steps or len(self.model.encoders) < 2:
+        if self.global_step % self._log_interval or len(self.model.encoders) < 2:
             return {}
         scale = self._scale()
         parts = {m: [p.grad for p in e.parameters() if p.grad is not None] for m, e in self.model.encoders.items()}
@@ -344,6 +345,9 @@ class LitModel(LightningModule):
 
     def on_train_start(self) -> None:
         """Where a run goes on with other options of its optimizer, these are what counts."""
+        num_steps = int(min(self.trainer.num_training_batches, self.trainer.estimated_stepping_batches))
+        if num_steps < self.log_every_n_steps:  # else a short run has one row, and an epoch repeats that of the last
+            self._log_interval = max(1, num_steps // 2)
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         for group, asked in zip(optimizer.param_groups, self._asked, strict=True):

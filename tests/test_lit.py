@@ -307,7 +307,7 @@ def test_the_learning_rate_of_a_step_is_the_one_that_is_logged(tmp_path: Path) -
 # --------------------------------------------------------------------- logging
 
 
-@pytest.mark.parametrize(("every", "expected"), [(1, [1, 2, 3, 4, 5]), (2, [1, 3, 5]), (10, [1])])
+@pytest.mark.parametrize(("every", "expected"), [(1, [1, 2, 3, 4, 5]), (2, [1, 3, 5]), (5, [1]), (10, [1, 3, 5])])
 def test_training_values_are_logged_at_every_nth_optimizer_step(
     every: int, expected: list[int], tmp_path: Path
 ) -> None:
@@ -317,6 +317,26 @@ def test_training_values_are_logged_at_every_nth_optimizer_step(
     names = {"lr", "grad_norm", "train/loss", "time/samples_per_second", "epoch", "grad_norm/image", "grad_norm/text"}
     assert {name for _, row in rows for name in row} == names | {f"train/{task}/loss" for task in ALL}
     assert all(row["time/samples_per_second"] > 0 for _, row in rows)
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "options", "expected"),
+    [
+        (22, {"max_epochs": 2}, [1, 11, 21, 31, 41]),
+        (7, {"max_epochs": 2}, [1, 4, 7, 10, 13]),
+        (2, {"max_epochs": 3}, [1, 2, 3, 4, 5, 6]),
+        (1, {"max_epochs": 2}, [1, 2]),
+        (22, {"max_epochs": -1, "max_steps": 6}, [1, 4]),
+    ],
+)
+def test_short_epochs_and_short_runs_are_logged_more_often(
+    num_steps: int, options: dict[str, int], expected: list[int], tmp_path: Path
+) -> None:
+    """Each epoch has a row of its own, which the console repeats at its end."""
+    lit = make_lit(tasks=("classification",), log_every_n_steps=10)
+    rows = fit(lit, [[make_batch([1, 2], [3, 4], [0, 1])]] * num_steps, tmp_path, **options)
+    assert [step for step, _ in rows] == expected
+    assert all("grad_norm/image" in row for _, row in rows)
 
 
 def test_the_gradient_norm_of_each_encoder_is_logged(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""metrics.csv: one row a step, every logged value; a resumed run goes on in the same file.
+"""metrics.csv: one row for each step that is logged, every logged value; a resumed run goes on in the same file.
 
 Lightning's own CSVLogger empties the file of an existing folder and puts training and validation into separate rows.
 """
