@@ -393,8 +393,10 @@ class LitModel(LightningModule):
         self.log_dict(floats, logger=False)  # for callbacks that watch a metric
         self.log_dict(_shown(floats), logger=False, prog_bar=True)
         step = self.global_step if self.step_of_weights is None else self.step_of_weights
+        # a trainer that only looks at weights counts no epochs
+        epoch = {"epoch": self.current_epoch} if self.step_of_weights is None else {}
         for logger in self.trainer.loggers:
-            logger.log_metrics(floats | {"epoch": self.current_epoch}, step=step)
+            logger.log_metrics(floats | epoch, step=step)
 
     # -------------------------------------------------------------- evaluation
 

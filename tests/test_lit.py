@@ -502,6 +502,7 @@ def test_a_checkpoint_that_is_only_looked_at_logs_at_its_own_step(tmp_path: Path
     values = Values()
     make_trainer(tmp_path, logger=values).test(lit, loader([[random_batch(0)]]), verbose=False)
     assert [step for step, row in values.rows if "test/loss" in row] == [42]
+    assert not any("epoch" in row for _, row in values.rows)
 
 
 def test_predictions_are_one_row_a_sample_and_none_for_a_filler(tmp_path: Path) -> None:

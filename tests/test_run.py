@@ -51,6 +51,7 @@ def test_each_step_has_one_row(calm: Path) -> None:
     assert all(row["train/loss"] for row in rows)
     assert [bool(row["val/loss"]) for row in rows].count(True) == 2
     assert rows[-1]["test/contrastive/recall"]
+    assert [row["epoch"] for row in rows] == ["0"] * STEPS_PER_EPOCH + ["1"] * STEPS_PER_EPOCH
 
 
 def test_one_seed_gives_the_same_run_twice_and_another_does_not(calm: Path, tables: Path, tmp_path: Path) -> None:

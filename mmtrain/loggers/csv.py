@@ -70,7 +70,7 @@ class CSVMetrics(Logger):
             self._write([earlier for earlier in rows if int(earlier["step"]) <= self._resume_step])
             self._resume_step = None
         if self._last.get("step") == row["step"]:
-            row = self._last | row
+            row = _merged(self._last, row)
         else:
             self._last_start = self.path.stat().st_size
         self._last = row
@@ -107,8 +107,13 @@ def _amended(rows: list[dict[str, str]], row: dict[str, str], columns: list[str]
     """The rows with one added, or added to, where its step belongs; new columns are noted."""
     columns += [name for name in row if name not in columns]
     step = int(row["step"])
-    same = [r | row for r in rows if int(r["step"]) == step] or [row]
+    same = [_merged(r, row) for r in rows if int(r["step"]) == step] or [row]
     return [r for r in rows if int(r["step"]) < step] + same + [r for r in rows if int(r["step"]) > step]
+
+
+def _merged(row: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """A row with more values of its step; its epoch stays: for a test after training the trainer counts one more."""
+    return {**row, **more} | ({"epoch": row["epoch"]} if row.get("epoch") else {})
 
 
 def _text(value: float) -> str:

@@ -125,6 +125,19 @@ def test_testing_a_checkpoint_of_a_finished_run_keeps_what_came_after_it(tmp_pat
     ]
 
 
+def test_a_test_does_not_change_the_epoch_of_its_row(tmp_path: Path) -> None:
+    begun(
+        tmp_path,
+        (1, {"loss": 0.5, "epoch": 0}),
+        (2, {"loss": 0.25, "epoch": 1}),
+        (2, {"val/loss": 0.75, "epoch": 1}),
+        (2, {"test/loss": 0.5, "epoch": 2}),
+    )
+    assert [row["epoch"] for row in rows_of(tmp_path)] == ["0", "1"]
+    CSVMetrics(tmp_path, resume_step=2).log_metrics({"test/loss": 0.25, "epoch": 0}, 2)
+    assert [(row["epoch"], row.get("test/loss")) for row in rows_of(tmp_path)] == [("0", None), ("1", "0.25")]
+
+
 @pytest.mark.parametrize("cut", range(1, 12))
 def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path: Path, cut: int) -> None:
     begun(tmp_path, *((step, {"loss": step / 3}) for step in (1, 2)), (3, {"loss": 0.123456}))
