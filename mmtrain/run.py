@@ -423,7 +423,9 @@ class Record(Callback):
             "error": None if error is None else f"{type(error).__name__}: {error}",
         }
         mine["parameters"]["total"] = mine["parameters"].pop("parameters")
-        tested = {name: mine[name] for name in ("test", "corruptions", "groups", "not_judged")}
+        tested = {name: mine[name] for name in ("test", "corruptions", "groups")}
+        earlier = [found for found in before.get("not_judged") or [] if found["split"] != "test"]
+        tested["not_judged"] = [*earlier, *mine["not_judged"]]
         write_json(path, before | tested if before else mine, indent=1)
         for name, rows in self.tables.items():
             write_rows(self.folder / f"{name}.csv", rows)
