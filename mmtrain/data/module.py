@@ -414,7 +414,8 @@ class DataModule(LightningDataModule):
     def _filled_rows(self, split: str) -> dict[str, list[bool]] | None:
         """By input and target, whether each row has it."""
         table = self.tables[split]
-        if not isinstance(table, Columnar) or len(table) > MOST_COUNTED:
+        is_columnar = isinstance(table, Columnar)
+        if not is_columnar or len(table) > MOST_COUNTED:
             return None
         known = {n: c for n, c in self.columns.items() if n in self.inputs or n in self.targets}
         there = {n: c for n, c in known.items() if set([c] if isinstance(c, str) else c) <= set(table.column_names)}
