@@ -21,6 +21,8 @@ from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
 
 _MIN_RATE, _MAX_RATE = 1000, 768_000  # Hz, of samples in a table
+_MAX_CHANNELS = 64
+_MAX_PEAK = 2.0  # of floats that are samples in -1..1
 _MAX_SAMPLES = 1 << 27  # that resampling makes of the samples of a cell: half a GB
 
 
@@ -28,8 +30,8 @@ class AudioInput:
     """A sound column: a path relative to the table, bytes, samples, or what `datasets` gives for a sound.
 
     Of a film it is the sound; a silent film has none, and its row lacks the modality. Samples are floats in -1..1 or
-    integers over their whole range, (L,) or (C, L), and taken as being at `sample_rate`; a dict of `datasets` with
-    "array" says its own "sampling_rate".
+    integers over the full range of their type, (L,), (C, L) or (L, C), and taken as being at `sample_rate`; a dict of
+    `datasets` with "array" has its own "sampling_rate". Integers without a type are of 16 bits where they fit.
 
     Args:
         sample_rate: of the waveform, in Hz; what the encoder was made for.
@@ -141,14 +143,58 @@ def _array(content: Any) -> tuple[np.ndarray, int | None]:
     rate = _rate(content) if isinstance(content, Mapping) else None
     try:
         array = np.asarray(content["array"] if isinstance(content, Mapping) else content)
-        if array.dtype.kind == "i" and not isinstance(content, list | tuple):
-            return (array / -float(np.iinfo(array.dtype).min)).astype(np.float32), rate
-        array = array.astype(np.float32)
+        if array.dtype.kind not in "iuf":
+            array = array.astype(np.float32)  # of text, or of lists with a null
     except (ValueError, TypeError) as error:
         raise SampleError(_named(content), f"is not an array of samples: {error}") from error
-    if array.ndim not in (1, 2):
-        raise SampleError(_named(content), f"has samples of shape {array.shape}; give (length,) or (channels, length)")
-    return array, rate
+    return _as_floats(_channels_first(array, _named(content)), _named(content)), rate
+
+
+def _channels_first(array: np.ndarray, name: str) -> np.ndarray:
+    """(L,) or (C, L): the shorter axis is that of the channels, as soundfile and torchaudio write them."""
+    if array.ndim == 2 and array.shape[0] > array.shape[1] > 0:
+        array = array.T
+    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[0] > _MAX_CHANNELS):
+        reason = f"has samples of shape {array.shape}; give (length,), (channels, length) or (length, channels)"
+        raise SampleError(name, f"{reason}, with at most {_MAX_CHANNELS} channels")
+    return array
+
+
+def _as_floats(array: np.ndarray, name: str) -> np.ndarray:
+    """Samples in -1..1, float32.
+
+    Raises:
+        SampleError: for floats that are no samples in -1..1, and for integers whose number of bits is not known.
+    """
+    if array.size == 0:
+        return array.astype(np.float32)
+    if array.dtype.kind == "f":
+        beyond = np.count_nonzero(np.abs(array) > 1)
+        peak = float(np.abs(array).max())
+        # a sound that was compressed or resampled goes a little beyond, for some samples
+        if peak > _MAX_PEAK or beyond > 0.01 * array.size:
+            reason = f"has floats up to {peak:g}, of which {beyond} are beyond -1..1; divide them by their full scale"
+            raise SampleError(name, f"{reason}, such as 32768, or store integers as int16")
+        return array.astype(np.float32)
+    low, high = int(array.min()), int(array.max())
+    bits, middle = (8 * array.itemsize, 0) if array.dtype != np.int64 else _bits_of(low, high, float(array.mean()))
+    if array.dtype.kind == "u":
+        middle = 1 << (bits - 1)
+    if bits == 64 or (bits > 16 and 0 < max(high, -low) < 1 << 23):
+        reason = f"has integers from {low} to {high}, of which it is not known whether they are of 16, 24 or 32 bits"
+        raise SampleError(name, f"{reason}; store int16, or floats in -1..1")
+    return ((array - float(middle)) / float(1 << (bits - 1))).astype(np.float32)
+
+
+def _bits_of(low: int, high: int, mean: float) -> tuple[int, int]:
+    """How many bits integers without a type have, and which is silence: unsigned ones lie around their middle."""
+    for bits in (8, 16):
+        middle = 1 << (bits - 1)
+        if low >= 0 and high < 1 << bits and middle / 2 <= mean <= middle * 3 / 2:
+            return bits, middle
+        if bits == 16 and low >= -middle and high < middle:
+            return bits, 0
+    return (32, 0) if low >= -(1 << 31) and high < 1 << 31 else (64, 0)
 
 
 def _rate(content: Mapping[str, Any]) -> int:

@@ -12,6 +12,7 @@ from mmtrain.data.columns import Column, cell_of, is_empty
 from mmtrain.data.image import ImageInput
 from mmtrain.data.kinds import Illustrated, InputKind, Referenced, Several, TargetKind
 from mmtrain.data.modality_dropout import drop_modalities
+from mmtrain.data.number_types import number_type, typed_cell
 from mmtrain.data.order import KeyedOrder, Order, draw_seed, mix
 from mmtrain.data.sample_errors import read_or, sample_errors
 from mmtrain.data.tables import cells_of, readable_cell, row_at, rows_at
@@ -22,6 +23,7 @@ from mmtrain.errors import SampleError, printable
 from mmtrain.types import Bad, Batch, Sample
 
 Position = tuple[int, int]  # (epoch, position in the epoch); position -1 is a filler
+_NUMERIC = ("image", "images", "audio")  # inputs that read numbers by their type
 MAX_BAD_IN_TURN = 100  # then the place stays empty
 
 
@@ -64,6 +66,7 @@ class TrainSplit(Dataset[Sample]):
         self.order = KeyedOrder(len(table)) if order is None else order
         self.labelled_share = labelled_share
         self.modality_dropout = modality_dropout
+        self._number_types = {m: number_type(table, columns.get(m)) for m, i in inputs.items() if i.kind in _NUMERIC}
 
     def __len__(self) -> int:
         return len(self.order)
@@ -113,7 +116,7 @@ class TrainSplit(Dataset[Sample]):
         """What one row has. Whoever calls it turns what else is raised into a SampleError, see `sample_errors`."""
         cells.get("id")  # a row whose id cannot be read must not take part under another one
         sample = Sample(id=id_of(cells, row), row=row, draw=seed if train else row)
-        there = {m: cell_of(cells, self.columns.get(m)) for m in self.inputs}
+        there = {m: self._cell(cells, m) for m in self.inputs}
         load_inputs(sample, there, self.inputs, self.folder, seed=seed, train=train)
         media = num_media(sample, self.inputs)
         if train:
@@ -130,6 +133,10 @@ class TrainSplit(Dataset[Sample]):
                     if isinstance(target, Referenced) and (not train or target.keep_sentences):
                         sample.references[name] = target.references(cell)
         return sample
+
+    def _cell(self, cells: Mapping[str, Any], modality: str) -> Any:
+        """What a row has for an input, with numbers in the type of their column."""
+        return typed_cell(cell_of(cells, self.columns.get(modality)), self._number_types.get(modality))
 
 
 class EvalSplit(TrainSplit):
@@ -178,7 +185,7 @@ class EvalSplit(TrainSplit):
         assert loaded is not None, "a text that is not blank"
         sample.inputs[modality], sample.keys[modality] = loaded
         for other, reader in self.inputs.items():
-            value = cell_of(cells, self.columns.get(other))
+            value = self._cell(cells, other)
             if reader.kind != "text" and not is_empty(value):
                 with sample_errors(value):
                     sample.keys[other] = reader.key(value)
@@ -231,7 +238,7 @@ class EvalSplit(TrainSplit):
             return None
         cells = row_at(self.table, position)
         for modality, reader in self.inputs.items():
-            value = readable_cell(cells, self.columns.get(modality))
+            value = typed_cell(readable_cell(cells, self.columns.get(modality)), self._number_types.get(modality))
             if isinstance(reader, ImageInput | VideoInput) and not is_empty(value):
                 try:
                     with sample_errors(value):

@@ -15,6 +15,7 @@ from mmtrain.errors import ConfigError
 
 FIRST_ROWS = 1000  # that are looked at
 _FILES = 100  # of which it is seen whether they are there
+SEVERAL_PICTURES = "read them by input@data.inputs.image=images encoder/image=pictures"
 NO_FILES = ("text", "vector", "dialogue")  # inputs whose cells are never paths
 # How cells are read by the project's own inputs and targets; those of others are not looked at.
 READ_AS: Mapping[str, str] = {
@@ -63,7 +64,7 @@ def check_cells(name: str, kind: str | None, cells: Iterable[Any], *, column: st
             f"{where}: the column {column} holds {_shown(first)}, which is no {what}\n"
             f"    {mend.format(name=name, column=column)}"
         )
-    if wrong is None and kind is not None and kind in _FILE_KINDS and isinstance(content_of(first), str):
+    if wrong is None and kind is not None and kind in _FILE_KINDS and isinstance(_content(first), str):
         _check_files(name, kind, [first, *islice(filled, _FILES - 1)], column, where, folder)
 
 
@@ -88,11 +89,18 @@ def _what_it_is_not(kind: str | None, cell: Any) -> tuple[str, str] | None:
             mend = "name a column with one class a row by data.columns.{name}"
             return "class", mend + (several if isinstance(cell, list | tuple) else "")
     elif kind in ("image", "audio", "video"):
-        words = kind == "image" and isinstance(content, list) and isinstance(content[0], str)
-        if words or isinstance(content, int | float) or (isinstance(content, Mapping) and "array" not in content):
+        if kind == "image" and isinstance(content, list) and sum(isinstance(part, str) for part in content) > 1:
+            fix = f"if these are paths, {SEVERAL_PICTURES}; else name the column of pictures by data.columns.{{name}}"
+            return "single picture", fix
+        if isinstance(content, int | float) or (isinstance(content, Mapping) and "array" not in content):
             one = {"image": "picture", "audio": "sound", "video": "film"}[kind]
             return one, f"name the column of {_FILE_KINDS[kind]}, or of paths to them, by data.columns.{{name}}"
     return None
+
+
+def _content(cell: Any) -> Any:
+    """What a cell holds, also of a list of one."""
+    return content_of(cell[0] if isinstance(cell, list) and len(cell) == 1 else cell)
 
 
 def _shown(cell: Any) -> str:
@@ -100,7 +108,7 @@ def _shown(cell: Any) -> str:
 
 
 def _check_files(name: str, kind: str, cells: list[Any], column: str, where: str, folder: Path) -> None:
-    paths = [content_of(cell) for cell in cells]
+    paths = [_content(cell) for cell in cells]
     # not Path.exists: it raises for a text that is too long to be a path
     if all(isinstance(path, str) and not os.path.exists(folder / path) for path in paths):  # noqa: PTH110
         count = f"none of the first {len(paths)} files is there" if len(paths) > 1 else "the only file is not there"

@@ -1,7 +1,7 @@
 """Pictures: decoded by Pillow, transformed by torchvision v2, normalised floats."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
-from mmtrain.data.columns import content_of
+from mmtrain.data.columns import content_of, is_empty
+from mmtrain.data.head_checks import SEVERAL_PICTURES
 from mmtrain.data.image_file import open_image, oversize
 from mmtrain.data.paths import checked_path
+from mmtrain.data.pixel_values import ValueRange, check_picture, checked_range, deep_range, picture_of_array, to_bytes
 from mmtrain.data.sample_errors import shown
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
@@ -23,9 +25,9 @@ _PIXELS_AT_ONCE = 1 << 24  # that are converted to RGB: transparency and 16 bits
 
 
 class ImageInput:
-    """A picture column: a path relative to the table, bytes, an array (H, W[, 3]) of uint8, or a picture of `datasets`.
+    """A picture column: a path relative to the table, bytes, an array, or a picture of `datasets`; or a list of one.
 
-    Of an animated picture it is the first frame.
+    Of an animated picture it is the first frame. `picture_of_array` of pixel_values.py says what an array can be.
 
     Args:
         size: height and width in pixels that the model sees.
@@ -37,6 +39,8 @@ class ImageInput:
         color_jitter: strength of changes of brightness, contrast and saturation in training.
         background: the colour under transparent pixels.
         max_pixels: a larger picture is not decoded, because one can fill the memory.
+        value_range: values that become black and white, of floats, of more than 8 bits, and of integers in lists;
+            None: the range of their type.
     """
 
     kind = "image"
@@ -53,8 +57,10 @@ class ImageInput:
         color_jitter: float,
         background: Sequence[int],
         max_pixels: int,
+        value_range: Sequence[float] | None = None,  # run folders of earlier versions have none
     ) -> None:
         self.size = size
+        self.value_range = checked_range(value_range)
         self.mean, self.std = list(mean), list(std)
         self.max_pixels = max_pixels
         self.background = tuple(background)
@@ -84,23 +90,25 @@ class ImageInput:
 
     def key(self, value: Any) -> int:
         """The key of a cell's content."""
-        return key_of(value)
+        return key_of(one_of(value))
 
     def open(self, value: Any, folder: Path) -> Image.Image:
         """The picture as a person would see it: RGB, on the background, turned as its EXIF says.
 
         Raises:
-            SampleError: when it is missing, outside of the folder, too large or not a picture.
+            SampleError: when it is missing, outside of the folder, too large or not a picture, and when its values are
+                not in their range.
         """
-        content = content_of(value)
+        content = content_of(one_of(value))
         try:
-            picture = _opened(content, folder)
+            picture = self._opened(content, folder)
             self._check_size(content, picture)
+            values = deep_range(picture, self.value_range)
             if isinstance(content, Image.Image):
-                return self._as_seen(ImageOps.exif_transpose(picture))
+                return self._as_seen(ImageOps.exif_transpose(picture), picture, values)
             ImageOps.exif_transpose(picture, in_place=True)
             self._check_size(content, picture)  # that of ICO can be another one than its header says
-            return self._as_seen(picture)
+            return self._as_seen(picture, picture, values)
         except (OSError, SyntaxError, ValueError, TypeError, IndexError, Image.DecompressionBombError) as error:
             # SyntaxError: a broken PNG; ValueError, TypeError, IndexError: an array that is none, a path with a NUL
             raise SampleError(shown(content), f"cannot be read as a picture: {error}") from error
@@ -110,21 +118,40 @@ class ImageInput:
         if reason is not None:
             raise SampleError(shown(content), reason)
 
-    def _as_seen(self, picture: Image.Image) -> Image.Image:
-        if picture.mode == "RGB" and "transparency" not in picture.info:
+    def _opened(self, content: Any, folder: Path) -> Image.Image:
+        if isinstance(content, Image.Image):
+            return content
+        if isinstance(content, bytes):
+            return open_image(content)
+        if isinstance(content, str):
+            return open_image(checked_path(folder, content))
+        if not isinstance(content, np.ndarray | Tensor | list | tuple):
+            raise TypeError("it is no path, no file and no array")
+        return picture_of_array(content, self.value_range)
+
+    def _as_seen(self, picture: Image.Image, header: Image.Image, values: ValueRange | None) -> Image.Image:
+        """In RGB.
+
+        Args:
+            picture: decoded and turned.
+            header: the same, as Pillow opened it.
+            values: of a picture of more than 8 bits.
+        """
+        if values is None and picture.mode == "RGB" and "transparency" not in picture.info:
             return picture
         rows = max(1, _PIXELS_AT_ONCE // max(1, picture.width))
+        if values is not None:
+            check_picture((strip for _, strip in _strips(picture, rows)), header, values)
         if rows >= picture.height:
-            return self._converted(picture)
+            return self._converted(picture, header, values)
         whole = Image.new("RGB", picture.size)
-        for top in range(0, picture.height, rows):
-            box = (0, top, picture.width, min(top + rows, picture.height))
-            whole.paste(self._converted(picture.crop(box)), box)
+        for box, strip in _strips(picture, rows):
+            whole.paste(self._converted(strip, header, values), box)
         return whole
 
-    def _converted(self, picture: Image.Image) -> Image.Image:
-        if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip to white
-            return Image.fromarray((np.asarray(picture) / 257).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    def _converted(self, picture: Image.Image, header: Image.Image, values: ValueRange | None) -> Image.Image:
+        if values is not None and picture.mode[:1] in ("I", "F"):  # which Pillow would clip
+            return to_bytes(picture, header, values).convert("RGB")
         if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
             picture = picture.convert("RGBA")
             below = Image.new("RGBA", picture.size, (*self.background, 255))
@@ -190,14 +217,25 @@ def _pixels(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
-def _opened(content: Any, folder: Path) -> Image.Image:
-    if isinstance(content, Image.Image):
-        return content
-    if isinstance(content, bytes):
-        return open_image(content)
-    if isinstance(content, str):
-        return open_image(checked_path(folder, content))
-    return Image.fromarray(np.asarray(content, dtype=np.uint8))
+def _strips(picture: Image.Image, rows: int) -> Iterator[tuple[tuple[int, int, int, int], Image.Image]]:
+    """Parts of so many rows, each with its box."""
+    for top in range(0, picture.height, rows):
+        box = (0, top, picture.width, min(top + rows, picture.height))
+        yield box, picture.crop(box)
+
+
+def one_of(value: Any) -> Any:
+    """The picture of a cell that can be a list of one.
+
+    Raises:
+        SampleError: for a list of several.
+    """
+    if not isinstance(value, list | tuple) or not any(isinstance(part, str | bytes | Mapping) for part in value):
+        return value
+    pictures = [part for part in value if not is_empty(part)]
+    if len(pictures) != 1:
+        raise SampleError(f"{len(pictures)} pictures", f"are more than the image input takes; {SEVERAL_PICTURES}")
+    return pictures[0]
 
 
 def key_of(value: Any) -> int:

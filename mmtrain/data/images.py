@@ -43,6 +43,7 @@ class ImagesInput(ImageInput):
         color_jitter: float,
         background: Sequence[int],
         max_pixels: int,
+        value_range: Sequence[float] | None = None,
     ) -> None:
         super().__init__(
             size=size,
@@ -54,6 +55,7 @@ class ImagesInput(ImageInput):
             color_jitter=color_jitter,
             background=background,
             max_pixels=max_pixels,
+            value_range=value_range,
         )
         if max_pictures < 1:
             raise ValueError(f"max_pictures = {max_pictures}; set it to 1 or more")

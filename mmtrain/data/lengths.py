@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from mmtrain.data.audio import AudioInput
 from mmtrain.data.columns import content_of
-from mmtrain.data.image import ImageInput, shown
+from mmtrain.data.image import ImageInput, one_of, shown
 from mmtrain.data.image_file import open_image
 from mmtrain.data.kinds import InputKind
 from mmtrain.data.media import probe, source_of
@@ -101,7 +100,7 @@ def _measure(reader: InputKind, cell: Any, folder: Path) -> tuple[float, ...]:
     """(width, height) of a picture, (seconds,) of a sound, (frames, seconds) of a film, (frames,) of a sequence."""
     content = content_of(cell)
     if isinstance(reader, ImageInput):
-        return _size(content, folder)
+        return _size(reader, content_of(one_of(cell)), folder)
     if isinstance(reader, AudioInput) and not isinstance(content, str | bytes):
         whole = copy.copy(reader)
         whole.max_seconds = 1e9
@@ -123,13 +122,12 @@ def _measure(reader: InputKind, cell: Any, folder: Path) -> tuple[float, ...]:
     return ()
 
 
-def _size(content: Any, folder: Path) -> tuple[int, int]:
+def _size(reader: ImageInput, content: Any, folder: Path) -> tuple[int, int]:
     if isinstance(content, Image.Image):
         return content.size
+    if not isinstance(content, str | bytes):
+        return reader.open(content, folder).size
     try:
-        if not isinstance(content, str | bytes):
-            height, width = np.asarray(content).shape[:2]
-            return width, height
         with open_image(content if isinstance(content, bytes) else checked_path(folder, content)) as picture:
             return picture.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

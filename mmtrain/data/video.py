@@ -45,6 +45,7 @@ class VideoInput:
         background: the colour under transparent pixels.
         max_pixels: a film with larger frames is not decoded, because one can fill the memory.
         max_film_pixels: of the frames that are taken, together; a film of which they have more is not decoded.
+        value_range: as of `ImageInput`, for a film that comes as pictures.
     """
 
     kind = "video"
@@ -64,6 +65,7 @@ class VideoInput:
         background: Sequence[int],
         max_pixels: int,
         max_film_pixels: int,
+        value_range: Sequence[float] | None = None,
     ) -> None:
         if num_frames < 1:
             raise ConfigError(f"num_frames = {num_frames} leaves nothing of a film; set it to 8, say")
@@ -86,6 +88,7 @@ class VideoInput:
             color_jitter=color_jitter,
             background=background,
             max_pixels=max_pixels,
+            value_range=value_range,
         )
         self.normalize = Normalize(mean, std)
         train: list[Any] = []

@@ -76,6 +76,37 @@ def test_keys_are_of_the_cell() -> None:
     assert reader.key(samples) != reader.key(changed)
 
 
+FORMS = {
+    "float": lambda x: x.tolist(),
+    "float16": lambda x: x.astype(np.float16),
+    "int16": lambda x: (x * 32767).round().astype(np.int16),
+    "int16 as a list": lambda x: (x * 32767).round().astype(int).tolist(),
+    "int32": lambda x: (x * (2**31 - 1)).round().astype(np.int32),
+    "int32 as a list": lambda x: (x * (2**31 - 1)).round().astype(int).tolist(),
+    "uint8": lambda x: (x * 127 + 128).round().astype(np.uint8),
+    "uint8 as a list": lambda x: (x * 127 + 128).round().astype(int).tolist(),
+    "uint16 as a list": lambda x: (x * 32767 + 32768).round().astype(int).tolist(),
+    "channels first": lambda x: np.stack([x, x]).tolist(),
+    "channels last": lambda x: np.stack([x, x], 1).tolist(),
+    "one channel last": lambda x: x[:, None].tolist(),
+    "int16, channels last": lambda x: np.stack([x * 32767] * 2, 1).astype(int).tolist(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_tone_is_as_loud_in_every_form(form: str) -> None:
+    samples = tone(0.3, 16000)
+    value = FORMS[form](samples)
+    for cell in (value, {"array": value, "sampling_rate": 16000}):
+        found = loaded(audio_input(), cell).numpy()
+        assert len(found) == len(samples) and np.abs(found - samples).max() < 0.01
+        assert abs(np.sqrt((found**2).mean() / (samples**2).mean()) - 1) < 0.01
+
+
+def test_a_little_beyond_1_is_cut_as_in_files() -> None:
+    assert loaded(audio_input(), [0.5] * 200 + [1.1]).tolist()[-2:] == [0.5, 1.0]
+
+
 @pytest.mark.parametrize("kind", ["path", "samples", "mp3"])
 def test_of_a_long_sound_evaluation_takes_the_middle_and_training_any_piece(tmp_path: Path, kind: str) -> None:
     samples = tone(3.0, 16000)
@@ -210,7 +241,14 @@ def test_what_cannot_be_read_is_named_as_in_the_table(tmp_path: Path, content: b
         ([0.1, float("nan")], "not finite"),
         ([0.1] * 99999 + [float("nan")], "not finite"),
         ([["a"]], "is not an array of samples"),
-        (np.zeros((1, 1, 4)), r"shape \(1, 1, 4\); give \(length,\) or \(channels, length\)"),
+        (np.zeros((1, 1, 4)), r"shape \(1, 1, 4\); give \(length,\), \(channels, length\) or"),
+        (np.zeros((70, 80)), r"shape \(70, 80\); .* at most 64 channels"),
+        ([0.5, 20.0, 0.1], "has floats up to 20, of which 1 are beyond -1..1; divide them"),
+        (np.sin(np.arange(99)) * 1.5, "has floats up to 1.49.*, of which 5. are beyond"),
+        ([0.5, float("inf")], "has floats up to inf"),
+        ([100_000, -100_000], "integers from -100000 to 100000, .* 16, 24 or 32 bits; store int16"),
+        (np.array([30000, -30000], np.int32), "integers from -30000 to 30000"),
+        ([2**40, 0], "integers from 0 to 1099511627776, .*"),
     ],
 )
 def test_samples_that_are_none_are_named(value: Any, reason: str) -> None:

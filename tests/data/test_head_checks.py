@@ -42,7 +42,6 @@ def refused(part: Any, *cells: Any) -> str:
         (image_input(), 1.5, "1.5, which is no picture"),
         (image_input(), True, "which is no picture"),
         (image_input(), {"x": 1}, "which is no picture"),
-        (image_input(), ["a.png", "b.png"], "which is no picture"),
         (audio_input(), 3, "3, which is no sound"),
     ],
 )
@@ -56,6 +55,18 @@ def test_several_classes_a_row_are_for_another_task() -> None:
     assert refused(ClassLabel(), ["a"]).endswith(
         "by data.columns.x, or learn several by task=multilabel data.columns.labels=c"
     )
+
+
+def test_several_pictures_a_row_are_for_another_input() -> None:
+    first, fix = refused(image_input(), ["a.png", "b.png"]).split("\n")
+    assert "['a.png', 'b.png'], which is no single picture" in first
+    assert "input@data.inputs.image=images encoder/image=pictures" in fix and "data.columns.x" in fix
+
+
+def test_a_list_of_one_path_is_that_path(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"...")
+    check(image_input(), ["a.png"], ["b.png"], folder=tmp_path)
+    assert "none of the first 2 files is there" in refused(image_input(), ["a.png"], ["b.png"])
 
 
 @pytest.mark.parametrize(
