@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmtrain.data.chat_tokenizer import PLAIN, tokenizer_of, trained_tokenizer, written
+from mmtrain.data.columns import is_empty
 from mmtrain.data.dialogue import HOLDS, Dialogue, dialogue_of, places_in
 from mmtrain.data.kinds import LEARN_AGAIN
 from mmtrain.data.sample_errors import read_each
@@ -91,12 +92,15 @@ class ChatTarget:
         kinds: set[str] = set()
         some: list[Dialogue] = []
         right: list[list[str]] = []
-        for dialogue in read_each(cells, self._dialogue):
+        faults: list[SampleError] = []
+        for dialogue in read_each((cell for cell in cells if not is_empty(cell)), self._dialogue, faults):
             if dialogue is not None and dialogue.answers:
                 used.update(places_in(dialogue.turns, self.places))
                 kinds.add(dialogue.kind)
                 some += [dialogue] if len(some) < _MAX_TRAINED else []
                 right += [dialogue.answers] if self.keep_sentences else []
+        if not some and faults:
+            raise _none_of_use(faults)
         if not some:
             return
         if len(kinds) > MAX_KINDS:
@@ -108,7 +112,7 @@ class ChatTarget:
             blank = trained_tokenizer([], vocab_size=self.vocab_size, places=self.places)
             marks = re.compile("|".join(map(re.escape, blank.all_special_tokens)))
             self.tokenizer = blank
-            faults: list[SampleError] = []
+            faults = []
             template = self.chosen_template
             written_out = read_each(some, lambda d: written(blank, d.turns, template=template, asking=False), faults)
             texts = [marks.sub("", text) for text in written_out]
@@ -189,6 +193,8 @@ class ChatTarget:
             is_last = number == len(turns) - 1
             if turn["role"] != "assistant" and not is_last:
                 continue
+            if turn["role"] == "assistant" and all(other["role"] != "user" for other in turns[:number]):
+                continue  # nothing asks for it: it is read, and not learned
             before = turns[:number] if turn["role"] == "assistant" else turns
             question = written(self.tokenizer, before, template=self.chosen_template, asking=True)
             read = self._ids(question, done)
@@ -227,6 +233,11 @@ class ChatTarget:
         place = ids.index(end) + 1
         return ids[:place], ids[place:]
 
+    @property
+    def _or_prompt(self) -> str:
+        """Where turns are written, the prompt is not used."""
+        return "" if "turns" in self.holds else ", or set data.targets.chat.prompt"
+
     def _number(self, kind: str) -> int:
         return self.known.kinds.index(kind) if kind in self.known.kinds else 0  # training never saw it
 
@@ -242,7 +253,7 @@ class ChatTarget:
                 raise SampleError(
                     "a dialogue",
                     f"says <{name}> {spoken} times, but the row has {there} of {name};"
-                    f" write <{name}> where each belongs, or set data.targets.chat.prompt",
+                    f" write <{name}> where each belongs{self._or_prompt}",
                 )
 
     def pad(self, values: Sequence[Tensor | None]) -> Tensor:

@@ -5,20 +5,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmtrain.data.columns import is_empty
+from mmtrain.data.content_parts import PART_MEDIA, PART_TEXTS
 from mmtrain.data.json_rows import parse_json
 from mmtrain.data.text import check_text, valid_texts
 from mmtrain.errors import SampleError
 
-# of tables in LLaVA's form (2304.08485), too
+# By the names that data sets use, in any case: human and gpt of LLaVA and ShareGPT, model of Gemma, prompter of OASST
 ROLES: Mapping[str, str] = {
     "system": "system",
     "user": "user",
     "assistant": "assistant",
     "human": "user",
+    "prompter": "user",
     "gpt": "assistant",
+    "bot": "assistant",
+    "chatbot": "assistant",
+    "model": "assistant",
+    "ai": "assistant",
 }
 _HOLDS = (["turns"], ["answer"], ["question", "answer"])
 HOLDS = (*_HOLDS, *([*parts, "kind"] for parts in _HOLDS))
+_KEYS = (("role", "from"), ("content", "value"))
 Turn = dict[str, str]
 
 
@@ -99,19 +106,24 @@ def _listed(turns: Any) -> list[Any]:
 def _turn(turn: Any) -> Turn:
     if not isinstance(turn, Mapping):
         raise SampleError(str(turn)[:40], 'is no turn; write {"role": "user", "content": "..."}')
-    role, content = (turn.get(new, turn.get(old)) for new, old in (("role", "from"), ("content", "value")))
-    if not isinstance(role, str) or role not in ROLES:
+    # a key can be there and null: tables give every turn the keys of all turns
+    role, content = (turn[new] if turn.get(new) is not None else turn.get(old) for new, old in _KEYS)
+    known = ROLES.get(role.strip().lower()) if isinstance(role, str) else None
+    if known is None:
         raise SampleError(f"role {role!r}", f"is none of {', '.join(ROLES)}")
     if isinstance(content, list | tuple):
         content = "".join(_content_part(part) for part in content)
     if not isinstance(content, str):
-        raise SampleError(f"a turn of the {ROLES[role]}", f"has no content, but {content!r}")
+        raise SampleError(f"a turn of the {known}", f"has no content, but {content!r}")
     check_text(content)
-    return {"role": ROLES[role], "content": content}
+    return {"role": known, "content": content}
 
 
 def _content_part(part: Any) -> str:
     """Of transformers' form, in which a content is a list of texts and media."""
+    if isinstance(part, str):
+        return part
     if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
         raise SampleError(str(part)[:40], 'is no part of a content, such as {"type": "text", "text": "..."}')
-    return str(part.get("text")) if part["type"] == "text" else f"<{part['type']}>"
+    kind = part["type"]
+    return str(part.get("text")) if kind in PART_TEXTS else f"<{PART_MEDIA.get(kind, kind)}>"

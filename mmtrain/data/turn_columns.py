@@ -1,5 +1,7 @@
 """What stands in turns of dialogues, as columns of their rows: pictures, sounds and films, and labels of the last turn.
 
+Media can also stand in the content of a turn, which is then a list of parts.
+
 As columns they are looked for, checked, read and set aside as all others are. A column that the rows have themselves
 goes before what turns have.
 """
@@ -11,6 +13,7 @@ from itertools import chain, islice
 from typing import Any, Protocol, runtime_checkable
 
 from mmtrain.data.columns import USUAL_NAMES, Column, is_empty
+from mmtrain.data.content_parts import media_of_parts
 from mmtrain.data.head_checks import FIRST_ROWS
 from mmtrain.data.json_rows import parse_json
 from mmtrain.data.tables import Tables, cells_of
@@ -61,10 +64,16 @@ def with_turn_columns(
     if turns is None or not tables:
         return found
     heads = chain.from_iterable(islice(cells_of(table, turns), FIRST_ROWS) for table in tables.values())
-    keys = dict.fromkeys(key for cell in heads for turn in _turns(cell) for key in turn if not is_empty(turn[key]))
+    seen = [turn for cell in heads for turn in _turns(cell)]
+    keys = dict.fromkeys(key for turn in seen for key in turn if not is_empty(turn[key]))
     new = {n: key for n in (*media, *labels) if (key := _key(n, wanted, first.column_names, keys)) is not None}
     rules = {key: (name in media, name in several) for name, key in new.items()}
     grown = {split: _grown(table, turns, rules) for split, table in tables.items()}
+    shown = {modality for turn in seen for modality, _ in media_of_parts(turn)}
+    for name in (n for n in media if n in shown and n not in new):
+        column, *others = _names(name, wanted) or (name,)
+        if not {column, *others} & set(first.column_names):
+            grown = {split: _with_media(table, turns, name, column, name in several) for split, table in grown.items()}
     notes = [*found.notes, *_misspelt(keys, new.values(), media, where=next(iter(found.names.values())))]
     return replace(found, splits={**found.splits, **grown}, notes=notes)
 
@@ -113,6 +122,21 @@ def _grown(table: Any, turns: str, rules: Mapping[str, tuple[bool, bool]]) -> An
     for key, values in columns.items():
         table = table.add_column(key, _alike(values))
     return table
+
+
+def _with_media(table: Any, turns: str, modality: str, column: str, has_several: bool) -> Any:
+    """The table with a column of the media of a modality that stand in the contents of its turns."""
+    if column in table.column_names:
+        return table
+    cells = [
+        [file for turn in _turns(cell) for kind, file in media_of_parts(turn) if kind == modality]
+        for cell in cells_of(table, turns)
+    ]
+    if any(isinstance(file, Mapping) for files in cells for file in files):  # a column has one type
+        cells = [[f if isinstance(f, Mapping) else {"bytes": None, "path": f} for f in files] for files in cells]
+    if has_several or any(len(files) > 1 for files in cells):  # a list of one is that medium
+        return table.add_column(column, [files or None for files in cells])
+    return table.add_column(column, [files[0] if files else None for files in cells])
 
 
 def _alike(values: list[Any]) -> list[Any]:

@@ -82,6 +82,89 @@ def test_other_spellings_of_turns(cell: Any) -> None:
     assert found is not None and found.turns == TURNS
 
 
+@pytest.mark.parametrize(
+    ("role", "meant"),
+    [("User", "user"), ("HUMAN", "user"), (" prompter ", "user"), ("GPT", "assistant"), ("bot", "assistant"),
+     ("Model", "assistant"), ("AI", "assistant"), ("System", "system")],
+)  # fmt: skip
+def test_roles_have_many_names(role: str, meant: str) -> None:
+    found = dialogue_of([{"role": role, "content": "a"}, TURNS[0]], holds=["turns"], prompt="")
+    assert found is not None and found.turns[0]["role"] == meant
+
+
+def test_a_key_that_is_null_is_not_there() -> None:
+    llava = [{"role": None, "content": None, "from": "human", "value": "what?"}]
+    found = dialogue_of(llava, holds=["turns"], prompt="")
+    assert found is not None and found.turns == [{"role": "user", "content": "what?"}]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image", "image": "a.png"},
+        {"type": "image_url", "image_url": {"url": "a.png"}},
+        {"type": "image_url", "image_url": "a.png", "text": None},
+        {"type": "input_image", "image_url": "a.png"},
+        {"type": "image", "url": "file://a.png"},
+        {"type": "image", "path": "a.png"},
+        {"type": "image"},
+    ],
+)
+def test_parts_of_a_content_are_places_of_media(part: dict[str, Any]) -> None:
+    cell = [{"role": "user", "content": [part, {"type": "input_text", "text": "what is "}, "this?"]}, *TURNS[1:]]
+    found = dialogue_of(cell, holds=["turns"], prompt="")
+    assert found is not None and found.turns == TURNS
+
+
+STRICT = (
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate') }}{% endif %}"
+    "[{{ m.content }}]{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+)
+
+
+def test_what_the_assistant_says_before_it_is_asked_is_read_and_not_learned() -> None:
+    greeting = {"role": "assistant", "content": "hello"}
+    for before in ([greeting], [{"role": "system", "content": "be kind"}, greeting], [greeting, greeting]):
+        target = fitted([[*before, *TURNS]])
+        value = target.load([*before, *TURNS])
+        assert text_of(target, value, answers=True) == " a red square</s> a blue bar</s>"
+        assert "assistant: hello</s>\nuser: <image>what is this?" in text_of(target, value, answers=False)
+    target = fitted([[greeting, *TURNS], TURNS], template=STRICT)
+    with pytest.raises(SampleError, match="refuses the turns assistant, user: Conversation roles must alternate"):
+        target.load([greeting, *TURNS])
+    with pytest.raises(SampleError, match="refuses the turns user, user: Conversation"):
+        target.load([TURNS[0], *TURNS[:2]])
+    assert target.load(TURNS) is not None
+
+
+def test_if_no_dialogue_can_be_read_the_first_reason_is_given() -> None:
+    wrong = [{"role": "robot", "content": "a"}, TURNS[1]]
+    with pytest.raises(ConfigError, match=r"no dialogue .* can be used, such as role 'robot': is none of system, user"):
+        fitted([None, wrong, [TURNS[1]]])
+    assert fitted([None, []]).known.names == []
+    assert fitted([wrong, TURNS]).known.names != []
+
+
+@pytest.mark.parametrize("first", ["<image>" + "look carefully " * 120, "ok"])
+def test_the_first_dialogue_is_like_any_other(first: str) -> None:
+    answer = "red" if first != "ok" else "red <image>"
+    bad = [{"role": "user", "content": first}, {"role": "assistant", "content": answer}]
+    target = fitted([bad, TURNS], max_length=64)
+    assert target.load(TURNS) is not None
+    with pytest.raises(SampleError, match=r"asks in|can be read, not written"):
+        target.load(bad)
+
+
+def test_the_prompt_is_named_only_where_it_is_used() -> None:
+    pair = fitted([["what?", "a"]], ["question", "answer"], prompt="{question}")
+    with pytest.raises(SampleError, match=r"write <image> where each belongs, or set data\.targets\.chat\.prompt"):
+        pair.check_media(pair.load(["what?", "a"]), {"image": 1})  # type: ignore[arg-type]
+    target = fitted([TURNS])
+    with pytest.raises(SampleError, match=r"write <image> where each belongs$"):
+        target.check_media(target.load(TURNS), {"image": 1})  # type: ignore[arg-type]
+
+
 def test_a_question_and_answers_and_an_answer_alone() -> None:
     pair = fitted([["what?", ["a", "an a"]]], ["question", "answer"])
     assert text_of(pair, pair.load(["what?", ["a", "an a"]]), answers=False) == "user: <image>what?\nassistant:"

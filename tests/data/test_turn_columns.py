@@ -1,5 +1,6 @@
 """What turns of dialogues hold as columns: which turn is taken, what goes before it, what is said of it."""
 
+import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,6 +68,46 @@ def test_columns_of_the_rows_go_first_and_keys_can_be_named(tmp_path: Path) -> N
     assert cells(grown(tmp_path, named, {"image": "shot"}), "shot") == ["a.png"]
     asked = [{"messages": [{"role": "user", "content": "<image>what is this?", "image": "a.png"}]}]
     assert cells(grown(tmp_path, asked), "image") == ["a.png"]
+
+
+def user(*parts: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": "?"}]}, {"role": "assistant", "content": []}]
+
+
+def test_media_in_contents_are_columns(tmp_path: Path) -> None:
+    a, b = {"type": "image", "image": "a.png"}, {"type": "image_url", "image_url": {"url": "b.png"}}
+    sound = {"type": "audio", "path": "a.wav"}
+    rows = [{"messages": json.dumps(user(*parts))} for parts in ([a], [b, sound], [])]
+    found = grown(tmp_path, rows)
+    assert cells(found, "image") == ["a.png", "b.png", None] and cells(found, "audio") == [None, "a.wav", None]
+    assert cells(grown(tmp_path, [{"messages": user(a)}]), "image") == ["a.png"]
+    assert cells(grown(tmp_path, rows, several=["image"]), "image") == [["a.png"], ["b.png"], None]
+    two = [*rows, {"messages": json.dumps(user(a, b))}]
+    assert cells(grown(tmp_path, two), "image") == [["a.png"], ["b.png"], None, ["a.png", "b.png"]]
+    own = [{"messages": user({"type": "image"}), "images": ["own.png"]}]
+    assert "image" not in grown(tmp_path, own).splits["train"].column_names
+    own = [{"messages": user(a), "image": "own.png"}]
+    assert cells(grown(tmp_path, own), "image") == ["own.png"]
+
+
+def test_a_data_url_is_a_file(tmp_path: Path) -> None:
+    url = f"data:image/png;base64,{base64.b64encode(b'abc').decode()}"
+    parts = [{"type": "image_url", "image_url": {"url": link}} for link in (url, "data:image/png;base64,??", "a.png")]
+    found = grown(tmp_path, [{"messages": json.dumps(user(part))} for part in parts])
+    assert cells(found, "image") == [
+        {"bytes": b"abc", "path": None},
+        {"bytes": None, "path": "data:image/png;base64,??"},
+        {"bytes": None, "path": "a.png"},
+    ]
+
+
+def test_a_picture_of_a_content_is_read(tmp_path: Path) -> None:
+    shown = draw_pictures(tmp_path, 3)
+    picture = [{"type": "image", "image": name} for name in shown]
+    write_rows(tmp_path / "train.jsonl", [{"messages": user(part)} for part in picture] * 2)
+    data = build_data(compose(["data=files", f"data.root={tmp_path}", "data.batch_size=2"]))
+    data.read(tmp_path / "run", training=True)
+    assert "image" in data.split("train").sample(1, seed=0, train=False).inputs
 
 
 def test_what_is_said_is_no_label_and_what_is_of_two_types_is_text(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""Contents of turns that are lists of parts, texts and media, as transformers, Qwen and the OpenAI API write them."""
+
+import base64
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mmtrain.data.columns import is_empty
+
+# The modality of a part, by its type
+PART_MEDIA: Mapping[str, str] = {
+    "image": "image",
+    "image_url": "image",
+    "input_image": "image",
+    "audio": "audio",
+    "audio_url": "audio",
+    "input_audio": "audio",
+    "video": "video",
+    "video_url": "video",
+}
+PART_TEXTS = ("text", "input_text", "output_text")
+_DATA_URL = re.compile(r"data:[\w.+/-]*(?:;[\w=.-]+)*;base64,")
+
+
+def media_of_parts(turn: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The media that stand in the content of a turn, each with its modality.
+
+    >>> media_of_parts({"content": [{"type": "image_url", "image_url": {"url": "a.png"}}, {"type": "image"}]})
+    [('image', 'a.png')]
+    """
+    content = turn.get("content")
+    parts = content if isinstance(content, list | tuple) else []
+    found = [(PART_MEDIA[part["type"]], _file_of(part)) for part in parts if _is_medium(part)]
+    return [(modality, file) for modality, file in found if not is_empty(file)]
+
+
+def _is_medium(part: Any) -> bool:
+    return isinstance(part, Mapping) and isinstance(part.get("type"), str) and part["type"] in PART_MEDIA
+
+
+def _file_of(part: Mapping[str, Any]) -> Any:
+    """A path, or the {"bytes", "path"} of a file that stands in the part itself."""
+    keys = (part["type"], PART_MEDIA[part["type"]], "path", "url")
+    file = next((part[key] for key in keys if not is_empty(part.get(key))), None)
+    if isinstance(file, Mapping) and not {"bytes", "path"} <= file.keys():
+        file = next((file[key] for key in ("url", "path") if not is_empty(file.get(key))), None)
+    if isinstance(file, str) and (data := _DATA_URL.match(file)) is not None:
+        try:
+            return {"bytes": base64.b64decode(file[data.end() :], validate=True), "path": None}
+        except ValueError:
+            return file[:40]  # no such file: its row is set aside
+    return file.removeprefix("file://") if isinstance(file, str) else file
