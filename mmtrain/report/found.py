@@ -18,9 +18,9 @@ INK, FAINT, PAPER, BAND = "#1b1b1f", "#8a8a94", "#ffffff", "#eef0f4"
 
 
 class Result(NamedTuple):
-    """One item: the file of its picture, or None where it has none; its words; how similar it is."""
+    """One item: its picture, as a file or opened, or None where it has none; its words; how similar it is."""
 
-    picture: Path | None
+    picture: Path | Image.Image | None
     words: str
     score: float
 
@@ -29,7 +29,7 @@ class Asked(NamedTuple):
     """A query, in words or as a picture, and what it found."""
 
     words: str | None
-    picture: Path | None
+    picture: Path | Image.Image | None
     results: Sequence[Result]
 
 
@@ -72,8 +72,12 @@ def _place(band: Image.Image, left: int, tile: Image.Image) -> None:
     band.paste(tile, (left + (TILE - tile.width) // 2, GAP // 2 + (TILE - tile.height) // 2))
 
 
-def _tile(picture: Path | None, words: str) -> Image.Image:
+def _tile(picture: Path | Image.Image | None, words: str) -> Image.Image:
     """The picture, or words where there is none or it cannot be read any more."""
+    if isinstance(picture, Image.Image):
+        small = picture.convert("RGB")
+        small.thumbnail((TILE, TILE))
+        return small
     if picture is not None and not picture.is_file():  # to open a pipe would wait for ever
         words = f"{picture.name} cannot be read"
     elif picture is not None:

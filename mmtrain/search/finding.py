@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -14,7 +15,9 @@ from mmtrain.data.columns import content_of
 from mmtrain.data.dataset import EvalSplit
 from mmtrain.data.loader import EvalSteps, make_loader
 from mmtrain.data.module import DataModule
+from mmtrain.data.sample_errors import read_or
 from mmtrain.data.tables import readable_cell, row_at
+from mmtrain.data.video import VideoInput
 from mmtrain.errors import ConfigError
 from mmtrain.escape import one_line
 from mmtrain.report.found import Asked, Result, found_sheet
@@ -162,18 +165,25 @@ def _table(query: Query, results: list[Found], finder: Finder) -> Table:
 
 
 def _asked(finder: Finder, query: Query, results: list[Found]) -> Asked:
-    kinds = finder.towers.kinds
-    is_picture = kinds[query.modality] == "image"
-    words = str(query.value) if kinds[query.modality] == "text" else f"{query.modality}: {Path(query.value).name}"
+    is_text = finder.towers.kinds[query.modality] == "text"
+    words = str(query.value) if is_text else f"{query.modality}: {Path(query.value).name}"
+    picture = None if is_text else _picture(finder, query.modality, Path(query.value))
     return Asked(
-        words=None if is_picture else words,
-        picture=Path(query.value) if is_picture else None,
+        words=words if picture is None else None,
+        picture=picture,
         results=[
-            Result(
-                picture=one.file if kinds[one.modality] == "image" else None,
-                words=one.text or one.id,
-                score=one.score,
-            )
+            Result(picture=_picture(finder, one.modality, one.file), words=one.text or one.id, score=one.score)
             for one in results
         ],
     )
+
+
+def _picture(finder: Finder, modality: str, file: Path | None) -> Path | Image.Image | None:
+    """What a sheet shows of a file: a picture, the middle frame of a film; None of what cannot be seen."""
+    reader = finder.towers.readers[modality]
+    if file is None or finder.towers.kinds[modality] == "image":
+        return file
+    if not isinstance(reader, VideoInput):
+        return None
+    frames = read_or([], str(file), lambda path: reader.frames(path, Path()))
+    return frames[len(frames) // 2] if frames else None
