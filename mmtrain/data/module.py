@@ -366,8 +366,9 @@ class DataModule(LightningDataModule):
         """A split as evaluation reads it.
 
         Raises:
-            ConfigError: when there is no such table.
+            ConfigError: when there is no such table, or none was opened.
         """
+        self._check_is_read()
         if name not in self.tables:
             raise no_table(self._found, name)
         return EvalSplit(self.tables[name], **self.parts())
@@ -435,8 +436,9 @@ class DataModule(LightningDataModule):
         """A batch of two rows that can be read, to see shapes with.
 
         Raises:
-            ConfigError: when none of the first rows can be.
+            ConfigError: when none of the first rows can be, or no table was opened.
         """
+        self._check_is_read()
         table = next(iter(self.tables.values()))
         split = TrainSplit(table, **self.parts())
         samples: list[Sample] = []
@@ -444,19 +446,21 @@ class DataModule(LightningDataModule):
             try:
                 samples.append(split.sample(row, seed=0, train=False))
             except SampleError as error:
-                fault = one_line(str(error))
+                fault, fix = one_line(str(error)), _fix_of(error)
             if len(samples) == 2:
                 break
         if not samples:
             raise ConfigError(
                 f"none of the first {min(len(table), NUM_LOOKED_AT)} rows of {self.folder} can be read, the last"
-                f" because of {fault}\n    mend the paths in the table: they start from its folder"
+                f" because of {fault}\n    {fix}"
             )
         return self.collate().batch((samples * 2)[:2])
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """The steps of training, from `first_step` on."""
-        assert self.trainer is not None
+        """The steps of training, from `first_step` on; without a trainer, those of one process."""
+        self._check_is_read()
+        if "train" not in self.tables:
+            raise no_table(self._found, "train")
         split = TrainSplit(
             self.tables["train"],
             order=self._found.order,
@@ -465,9 +469,8 @@ class DataModule(LightningDataModule):
             **self.parts(),
         )
         steps = self._steps(
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
-            limit=self.trainer.limit_train_batches,
+            **self._place(),
+            limit=1.0 if self.trainer is None else self.trainer.limit_train_batches,
         )
         return self._loader(split, steps, self.num_micro_batches)
 
@@ -502,14 +505,25 @@ class DataModule(LightningDataModule):
         """The test split."""
         return self._eval_loader("test")
 
+    def _check_is_read(self) -> None:
+        if not self.tables:
+            raise ConfigError(
+                "the data has no tables yet\n    call data.read(Path(RUN_DIR), training=False) first;"
+                " with training=True it learns the vocabularies"
+            )
+
+    def _place(self) -> dict[str, int]:
+        """Which process of how many this is; without a trainer, as in a notebook, the only one."""
+        if self.trainer is None:
+            return {"rank": 0, "world_size": 1}
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+
     def _eval_loader(self, name: str) -> DataLoader[Any]:
-        assert self.trainer is not None
         split = self.altered(self.split(name)) if name == "test" else self.split(name)
         steps = EvalSteps(
             num_samples=len(split),
             batch_size=self.eval_batch_size,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            **self._place(),
         )
         return self._loader(split, steps, 1)
 
@@ -519,16 +533,25 @@ class DataModule(LightningDataModule):
 
     def _loader(self, split: Any, steps: Any, num_micro_batches: int) -> DataLoader[Any]:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive the workers' fork
-        assert self.trainer is not None
         return make_loader(
             split,
             steps,
             self.collate(num_micro_batches),
             num_workers=self.num_workers,
-            pin_memory=self.trainer.strategy.root_device.type == "cuda",
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         )
 
 
 def _flat(columns: Sequence[Column]) -> list[str]:
     """Each column, where an input has several too."""
     return [part for column in columns for part in ([column] if isinstance(column, str) else column)]
+
+
+def _fix_of(error: SampleError) -> str:
+    """What helps when no row can be read, and this is why the last one cannot."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, FileNotFoundError):
+        cause = cause.__cause__
+    if cause is not None:
+        return "fix the paths in the table: they start from its folder"
+    return "change the rows as this says, or name other columns by data.columns"

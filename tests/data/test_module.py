@@ -409,3 +409,37 @@ def test_several_columns_of_one_input_are_compared_each(tmp_path: Path) -> None:
 def test_ids_are_still_compared_with_those_of_an_earlier_version(tmp_path: Path) -> None:
     root, run = make_folder(tmp_path / "data"), tmp_path / "run"
     assert read(root, run).id_digest("train") == "10 (270682b26315)"
+
+
+def test_without_a_trainer_the_loaders_are_those_of_one_process(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "data")
+    alone, held = (loaders_of(data) for data in (read(root, tmp_path / "run"), attached(read(root, tmp_path / "run"))))
+    for mine, its in zip(alone, held, strict=True):
+        assert [batch.ids for step in mine for batch in step] == [batch.ids for step in its for batch in step]
+
+
+def loaders_of(data: DataModule) -> list[Any]:
+    return [data.train_dataloader(), data.val_dataloader(), data.test_dataloader()]
+
+
+def test_data_without_tables_says_how_to_open_them(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "data")
+    read(root, tmp_path / "run")
+    data = module(root)
+    data.restore(tmp_path / "run")
+    for use in (data.example, data.train_dataloader, data.test_dataloader):
+        with pytest.raises(ConfigError, match=r"the data has no tables yet\n    call data\.read\(Path\(RUN_DIR\)"):
+            use()
+
+
+def test_if_no_row_can_be_read_the_fix_is_that_of_the_reason(tmp_path: Path) -> None:
+    for content, fix in ((None, "fix the paths in the table"), (b"no picture", "change the rows as this says")):
+        root = make_folder(tmp_path / fix)
+        for path in root.glob("*.png"):
+            path.unlink()
+            if content is not None:
+                path.write_bytes(content)
+        if content is None:
+            (root / "0.png").mkdir()  # one path is there, so that the table is not refused before
+        with pytest.raises(ConfigError, match=rf"none of the first \d+ rows .* can be read, .*\n    {fix}"):
+            read(root, tmp_path / f"run {fix}").example()
