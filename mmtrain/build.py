@@ -36,7 +36,7 @@ from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
 from mmtrain.ddp_strategy import DDP, meet_by_file
 from mmtrain.duration import duration
-from mmtrain.errors import ConfigError
+from mmtrain.errors import ConfigError, reason_of
 from mmtrain.fused import keep_choice, settled
 from mmtrain.half_weights import NAME as HALF_WEIGHTS
 from mmtrain.half_weights import HalfWeights
@@ -493,7 +493,7 @@ def check_parts(cfg: DictConfig) -> None:
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trials: dict[str, Callable[[], Any]] = {
         "optimizer": lambda: _optimizer(cfg.optimizer, weight),
-        "schedule": lambda: make(cfg.schedule, "schedule")(0, 10),
+        "schedule": lambda: _check_schedule(cfg.schedule),
         "balance": lambda: _balance(cfg.balance, list(cfg.task)),
         # what is planned may be another machine than this one
         **({"trainer": lambda: _trainer(options | quiet)} if cfg.mode != "plan" else {}),
@@ -513,6 +513,29 @@ def check_parts(cfg: DictConfig) -> None:
             faults += [f"{what} ({', '.join(asked)})" if asked else what, *mend]
     if faults:
         raise ConfigError("\n".join(faults))
+
+
+def _check_schedule(cfg: DictConfig) -> None:
+    """Call it once.
+
+    Raises:
+        ConfigError: for what is no function of the step and the number of steps, such as a scheduler class of torch.
+    """
+    fix = (
+        "    fix: schedule=cosine or schedule=constant, or name a function of your own, with _partial_: true;"
+        " the LRScheduler classes of torch.optim are no such functions"
+    )
+    what = f"schedule._target_={cfg._target_}: is no function (step, total_steps) -> factor of the learning rate"
+    try:
+        factor = make(cfg, "schedule")(0, 10)
+    except ConfigError as error:
+        if not str(cfg._target_).startswith("torch.optim."):
+            raise
+        raise ConfigError(f"{what}\n{fix}") from error
+    except Exception as error:  # it can be any function, which raises what it likes
+        raise ConfigError(f"{what}: {reason_of(error)}\n{fix}") from error
+    if not isinstance(factor, int | float):
+        raise ConfigError(f"{what}: it gives {type(factor).__name__}\n{fix}")
 
 
 def _speaks_of(override: str, key: str) -> bool:

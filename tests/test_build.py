@@ -354,3 +354,23 @@ def test_other_preprocessing_than_the_weights_want_is_refused_with_the_mend() ->
     assert str(caught.value).endswith("\n    set data.inputs.image.mean to auto")
     with pytest.raises(ConfigError, match=r"encoder\.image: pretrained = gone cannot be read; name another"):
         build_data(with_pretrained("gone"))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "reason"),
+    [
+        ({"_target_": "torch.optim.lr_scheduler.OneCycleLR", "_partial_": True, "max_lr": 0.1}, "multiple values"),
+        ({"_target_": "torch.optim.lr_scheduler.LambdaLR", "_partial_": True}, ": 'int' object has no attribute"),
+        ({"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 3}, ""),
+        ({"_target_": "builtins.divmod", "_partial_": True}, ": it gives tuple"),
+    ],
+)  # fmt: skip
+def test_a_schedule_that_is_no_function_is_explained(schedule: dict[str, Any], reason: str) -> None:
+    cfg = compose(["data=digits"])
+    OmegaConf.update(cfg, "schedule", None)
+    cfg.schedule = schedule
+    with pytest.raises(
+        ConfigError, match=rf"schedule\._target_={schedule['_target_']}: is no function .*{reason}.*\n    fix: "
+    ) as caught:
+        check_parts(cfg)
+    assert "schedule=cosine or schedule=constant" in str(caught.value)
