@@ -20,7 +20,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, Trainer, seed_everything
-from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
+from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 
 import mmtrain
 from mmtrain.attended import attended
@@ -176,6 +177,10 @@ def fit(cfg: DictConfig) -> None:
         with _naming_weights(lit):
             trainer.fit(lit, datamodule=data, ckpt_path=resume, weights_only=True)
         record.trained(trainer)
+        if reason := early_stop(trainer.callbacks, trainer.max_epochs):  # type: ignore[attr-defined]
+            record.summary["stopped_early"] = reason
+            if is_main():
+                console.print(reason, markup=False, soft_wrap=True)
         best = load_checkpoint(best_checkpoint(folder))
         if cfg.checkpoint.safetensors and is_main():
             write_weights(best, folder / "checkpoints" / WEIGHTS)
@@ -578,6 +583,16 @@ def _monitor(cfg: DictConfig, lit: LitModel, data: DataModule) -> str | None:
         f"monitor = {wanted} chooses the best checkpoint, but no row of the validation split has what its task needs\n"
         f"    {other}fill the columns of the validation split"
     )
+
+
+def early_stop(callbacks: Sequence[Callback], max_epochs: int | None) -> str | None:
+    """That early stopping ended the training, when, and why; None where it did not."""
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping) and callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
+            reason = (callback.stopping_reason_message or "").removesuffix(" Signaling Trainer to stop.")
+            epochs = "" if max_epochs in (None, -1) else f" of {max_epochs}"
+            return f"early stopping ended the training after epoch {callback.stopped_epoch + 1}{epochs}: {reason}"
+    return None
 
 
 def _replaced_callbacks(cfg: DictConfig) -> list[str]:

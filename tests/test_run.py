@@ -3,13 +3,16 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
 
 from mmtrain import run as run_module
 from mmtrain.checkpoints import load_checkpoint
+from mmtrain.run import early_stop
 from tests.runs import assert_same_run, rows_of, run_tiny, stop_and_resume, weights_of
 from tests.tiny import ROWS, make_tables
 
@@ -43,6 +46,20 @@ def test_the_run_folder_is_whole(calm: Path) -> None:
     assert summary["loss"]["tasks"]["classification"] == {"weight": 0.5, "label_smoothing": 0.1}
     assert summary["peak_memory"] >= 0  # 0: in the room that earlier tests left; see test_memory.py
     assert summary["parameters"]["total"] == sum(part["parameters"] for part in summary["parts"])
+
+
+def test_early_stopping_says_that_it_stopped() -> None:
+    stopping = EarlyStopping(monitor="val/loss", patience=2)
+    assert early_stop([stopping], 20) is None
+    trainer: Any = SimpleNamespace(fast_dev_run=False, current_epoch=0, should_stop=False)
+    trainer.strategy = SimpleNamespace(reduce_boolean_decision=lambda stops, all: stops)
+    for epoch, loss in enumerate((1.5, 1.25, 1.3, 1.3)):
+        trainer.current_epoch, trainer.callback_metrics = epoch, {"val/loss": torch.tensor(loss)}
+        stopping._run_early_stopping_check(trainer)
+    assert trainer.should_stop
+    expected = "Monitored metric val/loss did not improve in the last 2 records. Best score: 1.250."
+    assert early_stop([stopping], 20) == f"early stopping ended the training after epoch 4 of 20: {expected}"
+    assert early_stop([stopping], -1) == f"early stopping ended the training after epoch 4: {expected}"
 
 
 def test_each_step_has_one_row(calm: Path) -> None:
