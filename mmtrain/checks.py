@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmtrain import mends
 from mmtrain.composed import Composed, Source
-from mmtrain.composing import Composing, config_dir, key_of
+from mmtrain.composing import Composing, config_dir, key_of, last_of_each
 from mmtrain.errors import ConfigError
 from mmtrain.instantiate import check_trust
 from mmtrain.rules import NEEDED, OF_A_RUN, RULES, rule_whole
@@ -49,6 +49,7 @@ def faults_of(config_dir: Path, extra_dir: str | None, overrides: list[str], *, 
     malformed = list(mends.split_words(overrides, map(_is_override, overrides)))
     if malformed:
         return [f"{typed}: {fault}" for typed, fault in malformed]
+    overrides, _ = last_of_each(overrides)
     composer = Composer(config_dir, extra_dir)
     try:
         if not multirun:
@@ -133,7 +134,7 @@ class Composer:
         return faults or [fault for rule in RULES for fault in rule(composed)]
 
     def _undone(self, overrides: list[str]) -> Iterator[str]:
-        """Overrides that say nothing, because a later one sets the same to something else, or all around it.
+        """Overrides that have no effect, because a later one sets all around them, or takes it out.
 
         Options of groups are chosen first, wherever they stand, and undo no value.
         """

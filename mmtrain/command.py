@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mmtrain.checks import faults_of, folder_of_run, help_text, with_overrides_of_run
-from mmtrain.composing import CONFIG_NAME, config_dir
+from mmtrain.composing import CONFIG_NAME, config_dir, last_of_each
 from mmtrain.errors import ConfigError
 from mmtrain.escape import print_escaped
 from mmtrain.instantiate import add_working_folder
@@ -44,6 +44,9 @@ def main() -> None:
         print_escaped("\n".join(dashed), stderr=True)
         sys.exit(2)
     args = parser.parse_intermixed_args()
+    args.overrides, notes = last_of_each(args.overrides)
+    for note in notes:
+        print_escaped(note, stderr=True)
     add_working_folder(folder_of_run(args.overrides))
     flags = [word for word in sys.argv[1:] if word not in args.overrides]
     sys.argv[1:] = [*args.overrides, *flags]  # Hydra's own reading of them stops at a flag between overrides

@@ -166,6 +166,29 @@ class Composing:
         return sorted(found)
 
 
+def last_of_each(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """The overrides, of a key that is given several times only the last, and a note for each that it replaces.
+
+    >>> last_of_each(["dim=64", "seed=1", "dim=128"])
+    (['seed=1', 'dim=128'], ['dim=64: replaced by dim=128, because the last value of a key counts'])
+    >>> last_of_each(["+trainer.x=1", "trainer.x=2"])[0]
+    ['+trainer.x=2']
+    """
+    kept: dict[str, str] = {}
+    notes = []
+    for place, override in enumerate(overrides):
+        key = key_of(override)
+        # what is no key=value, such as ~key, is kept as it is
+        name = key if "=" in override and not override.startswith("~") else f"{place}"
+        earlier = kept.pop(name, None)
+        if earlier is not None and earlier != override:
+            notes.append(f"{earlier}: replaced by {override}, because the last value of a key counts")
+        if earlier is not None and not override.startswith("+"):
+            override = earlier[: len(earlier) - len(earlier.lstrip("+"))] + override
+        kept[name] = override
+    return list(kept.values()), notes
+
+
 def key_of(override: str) -> str:
     """What an override sets or chooses from."""
     return override.split("=")[0].lstrip("+~")

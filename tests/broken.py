@@ -76,9 +76,7 @@ BROKEN: dict[str, list[tuple[str, str]]] = {
         ("trainer.max_epochs=3,4", "add -m"),
         ("encoder=vit,resnet", "add -m"),
         ("task=contrastive,matching", "[contrastive,matching]"),
-        ("dim=64 dim=128", "dim=64 is undone by dim=128"),
         ("encoder.image.depth=2 ~encoder.image", "is undone by ~encoder.image"),
-        ("encoder=vit encoder=resnet", "encoder"),
     ],
     "another kind of value": [
         ("seed=no", "seed"),

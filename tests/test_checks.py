@@ -7,6 +7,7 @@ import yaml
 
 from mmtrain.checks import faults_of, with_overrides_of_run
 from mmtrain.command import config_dir
+from mmtrain.composing import last_of_each
 from tests.tiny import make_fetched_folders
 
 
@@ -66,7 +67,9 @@ NAMES = [
 
 def test_what_is_not_there_is_said_with_the_nearest_name_all_at_once() -> None:
     """`test_rules.py` has what composes and is wrong."""
-    found = faults(*[override for override, _ in NAMES])
+    overrides = [override for override, _ in NAMES]
+    first = overrides.index("hydra/launcher=zzz")  # of a key that is given twice the last counts
+    found = [*faults(overrides[first]), *faults(*overrides[:first], *overrides[first + 1 :])]
     assert len(found) == len(NAMES)
     for override, fault in NAMES:
         assert any(line.startswith(f"{override}: {fault}") for line in found), (override, found)
@@ -75,15 +78,31 @@ def test_what_is_not_there_is_said_with_the_nearest_name_all_at_once() -> None:
 @pytest.mark.parametrize(
     ("earlier", "later"),
     [
-        ("dim=64", "dim=128"),
-        ("encoder=vit", "encoder=resnet"),
         ("encoder.image.depth=2", "~encoder.image"),
         ("encoder.image.depth=2", "encoder.image={_target_:mmtrain.encoders.image.cnn.CNN}"),
-        ("+trainer.inference_mode=true", "++trainer.inference_mode=false"),
+        ("fusion=concat", "~fusion"),
     ],
 )
 def test_an_override_that_another_one_undoes_is_named(earlier: str, later: str) -> None:
     assert faults(earlier, "seed=1", later) == [f"{earlier} is undone by {later}\n    take one of them away"]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ("dim=3", "dim=64"),
+        ("encoder=nothing", "encoder=vit"),
+        ("encoder@x=vit", "encoder@x=resnet"),
+        ("+trainer.inference_mode=1", "++trainer.inference_mode=false"),
+        ("+trainer.inference_mode=1", "trainer.inference_mode=true"),
+    ],
+)
+def test_of_a_key_that_is_given_twice_the_last_counts(earlier: str, later: str) -> None:
+    assert faults(earlier, "seed=1", later) == faults("seed=1", *last_of_each([earlier, later])[0])
+    kept, notes = last_of_each([earlier, "seed=1", later])
+    assert kept[0] == "seed=1" and kept[1].lstrip("+") == later.lstrip("+")
+    assert notes == [f"{earlier}: replaced by {later}, because the last value of a key counts"]
+    assert last_of_each([earlier, earlier]) == ([earlier], []) and last_of_each(["~dim", "dim"])[1] == []
 
 
 def test_what_is_said_twice_or_before_an_option_is_chosen_holds() -> None:
