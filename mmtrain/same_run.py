@@ -128,8 +128,8 @@ def check_same_run(
     Raises:
         ConfigError: with each value that differs, and what could let it pass.
     """
-    absent = "not there"
-    differing = [key for key in dict.fromkeys([*before, *now]) if before.get(key, absent) != now.get(key, absent)]
+    # a knob that is null is like one that an earlier version did not have
+    differing = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
     passed = [key for key in differing if key in LENGTH or any(key == a or key.startswith(f"{a}.") for a in allow)]
     refused = [key for key in differing if key not in passed]
     if not refused:

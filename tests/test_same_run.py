@@ -52,6 +52,14 @@ def test_a_run_folder_may_have_been_moved() -> None:
     assert check_same_run(facts(*parts), facts(*parts, "run_dir=moved"), PATH) == []
 
 
+def test_a_knob_that_an_earlier_version_lacks_and_that_is_off_lets_a_run_go_on() -> None:
+    now = facts()
+    before = {key: value for key, value in now.items() if key != "data.inputs.image.value_range"}
+    assert check_same_run(before, now, PATH) == []
+    with pytest.raises(ConfigError, match="value_range"):
+        check_same_run(before, {**now, "data.inputs.image.value_range": [0, 4095]}, PATH)
+
+
 def test_longer_is_said_and_let_pass() -> None:
     said = check_same_run(facts(), facts("trainer.max_epochs=99"), PATH)
     assert said == [f"trainer.max_epochs was {compose([]).trainer.max_epochs} and is 99 now"]
