@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmtrain.data.columns import is_empty
+from mmtrain.errors import SampleError
 
 # The modality of a part, by its type
 PART_MEDIA: Mapping[str, str] = {
@@ -22,6 +23,20 @@ PART_TEXTS = ("text", "input_text", "output_text")
 _DATA_URL = re.compile(r"data:[\w.+/-]*(?:;[\w=.-]+)*;base64,")
 
 
+def text_of_part(part: Any) -> str:
+    """The text of a part; of a medium its mark, such as <image>.
+
+    Raises:
+        SampleError: when it is no part of a content.
+    """
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
+        raise SampleError(str(part)[:40], 'is no part of a content, such as {"type": "text", "text": "..."}')
+    kind = part["type"]
+    return str(part.get("text")) if kind in PART_TEXTS else f"<{PART_MEDIA.get(kind, kind)}>"
+
+
 def media_of_parts(turn: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """The media that stand in the content of a turn, each with its modality.
 
@@ -30,11 +45,12 @@ def media_of_parts(turn: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """
     content = turn.get("content")
     parts = content if isinstance(content, list | tuple) else []
-    found = [(PART_MEDIA[part["type"]], _file_of(part)) for part in parts if _is_medium(part)]
+    found = [(PART_MEDIA[part["type"]], _file_of(part)) for part in parts if is_medium(part)]
     return [(modality, file) for modality, file in found if not is_empty(file)]
 
 
-def _is_medium(part: Any) -> bool:
+def is_medium(part: Any) -> bool:
+    """Whether a part of a content is a picture, a sound or a film."""
     return isinstance(part, Mapping) and isinstance(part.get("type"), str) and part["type"] in PART_MEDIA
 
 

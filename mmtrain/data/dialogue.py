@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmtrain.data.columns import is_empty
-from mmtrain.data.content_parts import PART_MEDIA, PART_TEXTS
+from mmtrain.data.content_parts import text_of_part
 from mmtrain.data.json_rows import parse_json
 from mmtrain.data.text import check_text, valid_texts
 from mmtrain.errors import SampleError
@@ -112,18 +112,8 @@ def _turn(turn: Any) -> Turn:
     if known is None:
         raise SampleError(f"role {role!r}", f"is none of {', '.join(ROLES)}")
     if isinstance(content, list | tuple):
-        content = "".join(_content_part(part) for part in content)
+        content = "".join(text_of_part(part) for part in content)
     if not isinstance(content, str):
         raise SampleError(f"a turn of the {known}", f"has no content, but {content!r}")
     check_text(content)
     return {"role": known, "content": content}
-
-
-def _content_part(part: Any) -> str:
-    """Of transformers' form, in which a content is a list of texts and media."""
-    if isinstance(part, str):
-        return part
-    if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
-        raise SampleError(str(part)[:40], 'is no part of a content, such as {"type": "text", "text": "..."}')
-    kind = part["type"]
-    return str(part.get("text")) if kind in PART_TEXTS else f"<{PART_MEDIA.get(kind, kind)}>"

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mmtrain.data.content_parts import is_medium, text_of_part
 from mmtrain.data.image import key_of
 from mmtrain.data.json_rows import parse_json
 from mmtrain.data.sample_errors import read_each
@@ -147,6 +148,8 @@ def _turn(turn: Any, turn_taking: int) -> Turn:
     if not isinstance(turn, Mapping):
         raise SampleError(str(turn)[:40], 'is no turn; write a text, or {"speaker": "A", "text": "..."}')
     speaker, text = (next((turn[n] for n in names if turn.get(n) is not None), "") for names in (SPEAKERS, WORDS))
+    if isinstance(text, list) and all(isinstance(part, Mapping) for part in text):  # texts and media
+        text = "".join(text_of_part(part) for part in text if not is_medium(part))
     if not isinstance(text, str):
         raise SampleError(str(turn)[:40], f"has no text, but {text!r}")
     check_text(text)

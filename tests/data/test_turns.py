@@ -65,6 +65,11 @@ def test_words_are_hidden_in_training_by_the_seed() -> None:
     assert torch.equal(one[0], two[0]) and not torch.equal(one[0], other[0])
 
 
+def test_the_texts_of_a_content_that_is_a_list_of_parts_are_read() -> None:
+    parts = [{"type": "image", "image": "a.png"}, {"type": "text", "text": "a "}, {"type": "text", "text": "cat"}]
+    assert turns_of([{"role": "user", "content": parts}])[0].text == "a cat"
+
+
 @pytest.mark.parametrize(
     ("cell", "message"),
     [("[1, ", "write it as JSON"), (3, "is no dialogue"), ([3], "is no turn"), ([{"text": 3}], "has no text, but 3")],
