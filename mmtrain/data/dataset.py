@@ -23,7 +23,7 @@ from mmtrain.errors import SampleError, printable
 from mmtrain.types import Bad, Batch, Sample
 
 Position = tuple[int, int]  # (epoch, position in the epoch); position -1 is a filler
-_NUMERIC = ("image", "images", "audio")  # inputs that read numbers by their type
+_NUMERIC = ("image", "audio")  # inputs that read numbers by their type
 MAX_BAD_IN_TURN = 100  # then the place stays empty
 
 
