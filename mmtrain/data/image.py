@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 
 from mmtrain.data.columns import content_of, is_empty
 from mmtrain.data.head_checks import SEVERAL_PICTURES
+from mmtrain.data.geometry import Geometry
 from mmtrain.data.image_file import open_image, oversize
 from mmtrain.data.paths import checked_path
 from mmtrain.data.pixel_values import ValueRange, check_picture, checked_range, deep_range, picture_of_array, to_bytes
@@ -33,6 +34,8 @@ class ImageInput:
         size: height and width in pixels that the model sees.
         mean: by channel, of pixels in 0..1.
         std: by channel.
+        resize_size, interpolation, crop_offset: how a picture becomes a square; `Geometry` explains them. The defaults
+            are those of runs whose configuration lacks these keys.
         crop_scale: smallest share of the picture's area that a random crop in training keeps; 1 turns it off.
         rotate: training turns the picture by up to so many degrees.
         flip: chance of mirroring in training. Off by default: a caption can say left or right.
@@ -58,9 +61,15 @@ class ImageInput:
         background: Sequence[int],
         max_pixels: int,
         value_range: Sequence[float] | None = None,  # run folders of earlier versions have none
+        resize_size: int | Sequence[int] | None = None,
+        interpolation: str = "bilinear",
+        crop_offset: str = "round",
     ) -> None:
         self.size = size
         self.value_range = checked_range(value_range)
+        self.geometry = Geometry(
+            size=size, resize_size=resize_size, interpolation=interpolation, crop_offset=crop_offset
+        )
         self.mean, self.std = list(mean), list(std)
         self.max_pixels = max_pixels
         self.background = tuple(background)
@@ -69,16 +78,13 @@ class ImageInput:
         train: list[Any] = []
         if rotate > 0:
             train.append(v2.RandomRotation(rotate, interpolation=v2.InterpolationMode.BILINEAR, fill=list(background)))
-        if crop_scale < 1:
-            train.append(v2.RandomResizedCrop(size, scale=(crop_scale, 1.0), ratio=(0.9, 1.1), antialias=True))
-        else:
-            train.append(v2.Resize((size, size), antialias=True))
+        train += self.geometry.training(crop_scale)
         if flip > 0:
             train.append(v2.RandomHorizontalFlip(flip))
         if color_jitter > 0:
             train.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
         self._train = v2.Compose([*train, *scale])
-        self._eval = v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size), *scale])
+        self._eval = v2.Compose([*self.geometry.evaluation(), *scale])
 
     def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int]:
         """The picture as the model takes it, (3, size, size) float32, and the key of its content."""
@@ -114,7 +120,7 @@ class ImageInput:
             raise SampleError(shown(content), f"cannot be read as a picture: {error}") from error
 
     def _check_size(self, content: Any, picture: Image.Image) -> None:
-        reason = oversize(picture.width, picture.height, size=self.size, max_pixels=self.max_pixels)
+        reason = oversize(picture.width, picture.height, size=self.geometry.scaled_side, max_pixels=self.max_pixels)
         if reason is not None:
             raise SampleError(shown(content), reason)
 

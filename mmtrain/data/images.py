@@ -44,6 +44,9 @@ class ImagesInput(ImageInput):
         background: Sequence[int],
         max_pixels: int,
         value_range: Sequence[float] | None = None,
+        resize_size: int | Sequence[int] | None = None,
+        interpolation: str = "bilinear",
+        crop_offset: str = "round",
     ) -> None:
         super().__init__(
             size=size,
@@ -56,6 +59,9 @@ class ImagesInput(ImageInput):
             background=background,
             max_pixels=max_pixels,
             value_range=value_range,
+            resize_size=resize_size,
+            interpolation=interpolation,
+            crop_offset=crop_offset,
         )
         if max_pictures < 1:
             raise ValueError(f"max_pictures = {max_pictures}; set it to 1 or more")

@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 
 from mmtrain.data.columns import content_of
 from mmtrain.data.frames import read_frames
+from mmtrain.data.geometry import Geometry
 from mmtrain.data.image import ImageInput, Normalize, key_of, seeded, shown
 from mmtrain.data.image_file import oversize
 from mmtrain.data.media import Probe, source_of
@@ -21,6 +22,7 @@ from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
 
 SAMPLINGS = ("uniform", "random", "segments")
+PICTURES_ONLY = ("box", "hamming")  # interpolations that torchvision has for Pillow alone
 
 
 class VideoInput:
@@ -37,6 +39,8 @@ class VideoInput:
         size: height and width in pixels that the model sees.
         mean: by channel, of pixels in 0..1.
         std: by channel.
+        resize_size, interpolation, crop_offset: how a frame becomes a square; `Geometry` explains them. The defaults
+            are those of runs whose configuration lacks these keys.
         crop_scale: smallest share of the area that a random crop in training keeps; 1 turns it off. All frames of a
             film get the same crop, turn, mirroring and colours.
         rotate: training turns the film by up to so many degrees.
@@ -66,14 +70,24 @@ class VideoInput:
         max_pixels: int,
         max_film_pixels: int,
         value_range: Sequence[float] | None = None,
+        resize_size: int | Sequence[int] | None = None,
+        interpolation: str = "bilinear",
+        crop_offset: str = "round",
     ) -> None:
         if num_frames < 1:
             raise ConfigError(f"num_frames = {num_frames} leaves nothing of a film; set it to 8, say")
         if sampling not in SAMPLINGS:
             raise ConfigError(f"sampling = {sampling}; set it to {', '.join(SAMPLINGS[:-1])} or {SAMPLINGS[-1]}")
+        if interpolation in PICTURES_ONLY:
+            raise ConfigError(
+                f"interpolation = {interpolation} is for pictures; set it to bilinear or bicubic for films"
+            )
         self.num_frames = num_frames
         self.sampling = sampling
         self.size = size
+        self.geometry = Geometry(
+            size=size, resize_size=resize_size, interpolation=interpolation, crop_offset=crop_offset
+        )
         self.background = tuple(background)
         self.max_pixels = max_pixels
         self.max_film_pixels = max_film_pixels
@@ -89,21 +103,21 @@ class VideoInput:
             background=background,
             max_pixels=max_pixels,
             value_range=value_range,
+            resize_size=resize_size,
+            interpolation=interpolation,
+            crop_offset=crop_offset,
         )
         self.normalize = Normalize(mean, std)
         train: list[Any] = []
         if rotate > 0:
             train.append(v2.RandomRotation(rotate, interpolation=v2.InterpolationMode.BILINEAR, fill=list(background)))
-        if crop_scale < 1:
-            train.append(v2.RandomResizedCrop(size, scale=(crop_scale, 1.0), ratio=(0.9, 1.1), antialias=True))
-        else:
-            train.append(v2.Resize((size, size), antialias=True))
+        train += self.geometry.training(crop_scale)
         if flip > 0:
             train.append(v2.RandomHorizontalFlip(flip))
         if color_jitter > 0:
             train.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
         self._train = v2.Compose([*train, self.normalize])
-        self._eval = v2.Compose([v2.Resize(size, antialias=True), v2.CenterCrop(size), self.normalize])
+        self._eval = v2.Compose([*self.geometry.evaluation(), self.normalize])
 
     def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int] | None:
         """The frames (F, 3, size, size), float32, F <= num_frames, and the key; None for a file with sound only.
@@ -180,7 +194,7 @@ class VideoInput:
         if found is None:
             return None
         height, width = found.pixels.shape[-2:]
-        reason = oversize(width, height, size=self.size, max_pixels=self.max_pixels)
+        reason = oversize(width, height, size=self.geometry.scaled_side, max_pixels=self.max_pixels)
         if reason is not None:
             raise SampleError(shown(content), reason)
         new = found.seconds.diff(prepend=torch.tensor([-1.0], dtype=torch.float64)) != 0

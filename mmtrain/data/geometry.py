@@ -1,0 +1,132 @@
+"""How pictures and films of any shape become squares: resized, cropped, in training with random draws.
+
+Training and evaluation share one geometry, so that an encoder meets in evaluation what it was trained on.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
+
+from mmtrain.errors import ConfigError
+
+INTERPOLATIONS = tuple(mode.value for mode in InterpolationMode)
+CROP_OFFSETS = ("round", "floor")
+_RATIO = (0.9, 1.1)  # width over height of a random crop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Resize, then cut out the centre.
+
+    Attributes:
+        size: height and width in pixels that the model sees.
+        resize_size: before the centre is cut out: pixels of the shortest side, or [height, width] whatever the shape
+            was, as torchvision's Resize takes it. None: `size`.
+        interpolation: one of `INTERPOLATIONS`.
+        crop_offset: where the centre lies when the rest is odd. round: as in torchvision and timm; floor: as in
+            transformers.
+    """
+
+    size: int
+    resize_size: int | Sequence[int] | None
+    interpolation: str
+    crop_offset: str
+
+    def __post_init__(self) -> None:
+        resized = [self.resize_size] if isinstance(self.resize_size, int | None) else list(self.resize_size)
+        wrong = [n for n in resized if n is not None and (not isinstance(n, int) or n < 1)]
+        if wrong or len(resized) > 2:
+            raise ConfigError(
+                f"resize_size = {self.resize_size}; set it to the pixels of the shortest side, to [height, width],"
+                " or to auto"
+            )
+        if self.interpolation not in INTERPOLATIONS:
+            raise ConfigError(f"interpolation = {self.interpolation}; set it to {', '.join(INTERPOLATIONS)}, or auto")
+        if self.crop_offset not in CROP_OFFSETS:
+            raise ConfigError(f"crop_offset = {self.crop_offset}; set it to {', '.join(CROP_OFFSETS)}, or auto")
+
+    @property
+    def resized(self) -> int | list[int]:
+        """What the picture is resized to: its shortest side, or both."""
+        if self.resize_size is None:
+            return self.size
+        if isinstance(self.resize_size, int):
+            return self.resize_size
+        return list(self.resize_size) if len(self.resize_size) == 2 else self.resize_size[0]
+
+    @property
+    def scaled_side(self) -> int:
+        """What the shortest side is resized to where a picture keeps its shape; 1 where it does not."""
+        return self.resized if isinstance(self.resized, int) else 1
+
+    def evaluation(self) -> list[v2.Transform]:
+        """The transforms of evaluation, and of training without random crops."""
+        resize = v2.Resize(self.resized, InterpolationMode(self.interpolation), antialias=True)
+        return [resize, v2.CenterCrop(self.size) if self.crop_offset == "round" else FloorCrop(self.size)]
+
+    def training(self, crop_scale: float) -> list[v2.Transform]:
+        """The transforms of training: a random crop that keeps at least `crop_scale` of the area, none at 1."""
+        return self.evaluation() if crop_scale >= 1 else [RandomCrop(self, crop_scale)]
+
+
+class FloorCrop(v2.Transform):
+    """The centre, one pixel more to the upper left than torchvision's where they differ; zeros around a small picture.
+
+    Args:
+        size: height and width in pixels.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Where the upper left corner lies."""
+        height, width = F.get_size(flat_inputs[0])
+        return {"top": int((height - self.size) / 2), "left": int((width - self.size) / 2)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Crop it."""
+        return self._call_kernel(F.crop, inpt, **params, height=self.size, width=self.size)
+
+
+class RandomCrop(v2.RandomResizedCrop):
+    """A random crop that is resized to a square (1409.4842), of pictures of any shape.
+
+    Unusual here: area and ratio count in the picture as evaluation resizes it. The area is that of its largest square.
+    So a crop of a long picture can lie anywhere along it. torchvision's, whose area is that of the whole picture, finds
+    no crop of a long picture and falls back to the centre. On square pictures both are the same to the last bit.
+
+    Args:
+        geometry: of evaluation.
+        crop_scale: smallest share of the area that a crop keeps.
+    """
+
+    def __init__(self, geometry: Geometry, crop_scale: float) -> None:
+        interpolation = InterpolationMode(geometry.interpolation)
+        super().__init__(geometry.size, scale=(crop_scale, 1.0), ratio=_RATIO, interpolation=interpolation)
+        self.resized = geometry.resized
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Upper left corner, height and width, in pixels of the picture."""
+        height, width = F.get_size(flat_inputs[0])
+        rows, columns = (height, width) if isinstance(self.resized, int) else self.resized
+        tall, wide = height / rows, width / columns  # pixels of the picture over those of the resized one
+        side = min(rows, columns)
+        low, high = self._log_ratio.tolist()
+        for _ in range(10):
+            area = side * side * torch.empty(1).uniform_(self.scale[0], self.scale[1]).item()
+            ratio = torch.exp(torch.empty(1).uniform_(low, high)).item()
+            w = round(math.sqrt(area * ratio) * wide)
+            h = round(math.sqrt(area / ratio) * tall)
+            if 0 < w <= width and 0 < h <= height:
+                top = int(torch.randint(0, height - h + 1, size=(1,)))
+                left = int(torch.randint(0, width - w + 1, size=(1,)))
+                return {"top": top, "left": left, "height": h, "width": w}
+        h, w = max(1, round(side * tall)), max(1, round(side * wide))
+        return {"top": (height - h) // 2, "left": (width - w) // 2, "height": h, "width": w}
