@@ -31,7 +31,7 @@ from mmtrain.callbacks.interruptions import Interruptions
 from mmtrain.callbacks.model_checkpoint import ModelCheckpoint
 from mmtrain.callbacks.profile import Profile
 from mmtrain.callbacks.progress import Progress
-from mmtrain.composing import CONFIG_NAME, config_dir
+from mmtrain.composing import CONFIG_NAME, SIZE_FROM_SCRATCH, config_dir, fill_sizes
 from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
 from mmtrain.ddp_strategy import DDP, meet_by_file
@@ -93,6 +93,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         resolved = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         resolved.run_dir = str(cfg.run_dir)
         resolved.overrides = list(overrides)
+        fill_sizes(resolved)
     OmegaConf.resolve(resolved)
     return resolved
 
@@ -159,12 +160,22 @@ def build_data(cfg: DictConfig) -> DataModule:
     return data
 
 
-# what `auto` means where no pretrained weights say it
-FROM_SCRATCH: Mapping[str, Any] = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "tokenizer": None}
+# what `auto` means where no pretrained weights say it; a resize_size of null is `size`
+FROM_SCRATCH: Mapping[str, Any] = {
+    "resize_size": None,
+    "interpolation": "bilinear",
+    "crop_offset": "round",
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+    "tokenizer": None,
+}
 
 
 def _settle_inputs(cfg: DictConfig) -> None:
     """Preprocessing comes with pretrained weights.
+
+    Only `size` may differ from that of the weights: models take other sizes, too. What a picture is resized to before
+    its centre is cut out then changes in proportion.
 
     Raises:
         ConfigError: when the configuration of an input says otherwise.
@@ -172,6 +183,12 @@ def _settle_inputs(cfg: DictConfig) -> None:
     read = _inputs_read(cfg)
     for modality, node in cfg.data.inputs.items():
         wanted = _preprocessing(cfg.encoder, str(modality)) if modality in read else {}
+        trained_size = wanted.pop("size", SIZE_FROM_SCRATCH)
+        if node.get("size") == "auto":
+            node.size = trained_size
+        if "resize_size" in wanted and isinstance(node.get("size"), int):
+            wanted["resize_size"] = _in_proportion(wanted["resize_size"], trained_size, node.size)
+        wanted = {key: value for key, value in wanted.items() if key in node}  # an input of the user's may have fewer
         for key in [str(k) for k in node if node[k] == "auto" and k in FROM_SCRATCH]:
             node[key] = wanted.get(key, FROM_SCRATCH[key])
         faults = [
@@ -182,8 +199,34 @@ def _settle_inputs(cfg: DictConfig) -> None:
         ]
         if faults:
             raise ConfigError("\n".join(faults))
+        if "size" in node:
+            _replace_auto(cfg.encoder.get(modality), "image_size", node.size)
+    image = cfg.data.inputs.get("image")
+    if isinstance(image, DictConfig) and "size" in image:
+        for part in ("source", "parts"):
+            _replace_auto(cfg.data.get(part), "size", image.size)
     if "inputs" in cfg.data.source:  # data=mix shows its parts how they are read
         cfg.data.source.inputs = cfg.data.inputs
+
+
+def _in_proportion(resize_size: int | list[int], trained_size: int, size: int) -> int | list[int]:
+    """What pictures are resized to when the encoder sees `size` instead of the size of its weights.
+
+    >>> _in_proportion(256, 224, 128), _in_proportion([224, 224], 224, 64)
+    (146, [64, 64])
+    """
+    if isinstance(resize_size, list):
+        return [side * size // trained_size for side in resize_size]
+    return resize_size * size // trained_size
+
+
+def _replace_auto(node: Any, key: str, value: int) -> None:
+    """Write a size where it was copied from an input before the weights said it."""
+    if isinstance(node, DictConfig):
+        for name, part in node.items():
+            if name == key and part == "auto":
+                node[name] = value
+            _replace_auto(part, key, value)
 
 
 def _preprocessing(encoders: DictConfig, modality: str) -> dict[str, Any]:

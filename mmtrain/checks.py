@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmtrain import mends
 from mmtrain.composed import Composed, Source
-from mmtrain.composing import Composing, config_dir, key_of, last_of_each
+from mmtrain.composing import Composing, config_dir, fill_sizes, key_of, last_of_each
 from mmtrain.errors import ConfigError
 from mmtrain.instantiate import check_trust
 from mmtrain.rules import NEEDED, OF_A_RUN, RULES, rule_whole
@@ -111,6 +111,7 @@ class Composer:
         if key not in self.made:
             try:
                 self.made[key] = self.composing.compose(overrides)
+                fill_sizes(self.made[key])
             except ComposeError as error:
                 self.made[key] = error
         made = self.made[key]

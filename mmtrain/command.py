@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mmtrain.checks import faults_of, folder_of_run, help_text, with_overrides_of_run
-from mmtrain.composing import CONFIG_NAME, config_dir, last_of_each
+from mmtrain.composing import CONFIG_NAME, config_dir, fill_sizes, last_of_each
 from mmtrain.errors import ConfigError
 from mmtrain.escape import print_escaped
 from mmtrain.instantiate import add_working_folder
@@ -114,6 +114,7 @@ class Job:
         with open_dict(cfg):
             cfg.run_dir = self.run_dir
             cfg.trial = self._trial(about)
+            fill_sizes(cfg)
         resolved = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
         assert isinstance(resolved, DictConfig)
         self.cfg = resolved

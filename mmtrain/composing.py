@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 CONFIG_NAME = "train"
+SIZE_FROM_SCRATCH = 64  # pixels of pictures and films, where `size: auto` and no pretrained weights say it
 
 
 def config_dir() -> Path:
@@ -192,3 +193,29 @@ def last_of_each(overrides: list[str]) -> tuple[list[str], list[str]]:
 def key_of(override: str) -> str:
     """What an override sets or chooses from."""
     return override.split("=")[0].lstrip("+~")
+
+
+def fill_sizes(cfg: DictConfig) -> None:
+    """Where no encoder of pictures or films has pretrained weights, `size: auto` of their inputs becomes 64.
+
+    This happens in place, before interpolations of it are resolved. Otherwise `mmtrain.build` reads the weights.
+    """
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(plain, dict)
+    data, encoders = plain.get("data"), plain.get("encoder")
+    inputs = data.get("inputs") if isinstance(data, dict) else None
+    if not isinstance(inputs, dict) or not isinstance(encoders, dict):
+        return
+    sized = [name for name, node in inputs.items() if isinstance(node, dict) and "size" in node]
+    if any(has_weights(encoders.get(name)) for name in sized):
+        return
+    for name in sized:
+        if inputs[name]["size"] == "auto":
+            OmegaConf.update(cfg, f"data.inputs.{name}.size", SIZE_FROM_SCRATCH)
+
+
+def has_weights(encoder: Any) -> bool:
+    """Whether an encoder's node, or one inside it, names pretrained weights."""
+    if not isinstance(encoder, Mapping):
+        return False
+    return encoder.get("pretrained") not in (None, False) or any(has_weights(part) for part in encoder.values())

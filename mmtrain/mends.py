@@ -92,7 +92,7 @@ def for_option(group: str, value: str, groups: Mapping[str, Sequence[str]]) -> s
         towers = ("image", "text") if family in _TWO_TOWERS and group == "encoder" else ("image",)
         towers = (group.removeprefix("encoder/"),) if group != "encoder" else towers
         chosen = [f"encoder/{m}=huggingface encoder.{m}.pretrained={_PRETRAINED[family]}" for m in towers]
-        return f"pretrained towers are {' '.join(chosen)} data.inputs.image.size=224"
+        return f"pretrained towers are {' '.join(chosen)}"
     having = [g for g in groups if g.startswith("encoder/") and word in groups[g]]
     return f"did you mean {' or '.join(f'{g}={word}' for g in having)}?" if having else None
 

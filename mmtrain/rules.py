@@ -35,6 +35,7 @@ EXISTING_FOLDER = "mmtrain.data.files.existing_folder"
 FETCHED_FOLDER = "mmtrain.data.fetch.fetched_folder"
 CORRUPTIONS = ("noise", "blur", "crop", "typos", "missing")  # as mmtrain/data/corruptions.py, which imports torch
 DECODINGS = ("greedy", "beam", "sample")
+INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "lanczos", "box", "hamming")  # of torchvision
 CHOICES: Mapping[str, tuple[Any, ...]] = {
     "mode": MODES,
     "checkpoint.mode": ("max", "min"),
@@ -44,6 +45,8 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
     "task.regression.loss": ("mse", "l1", "huber"),
     "task.vqa.loss": ("binary_cross_entropy", "cross_entropy"),
     **{f"task.{name}.decoding.method": DECODINGS for name in ("generation", "captioning", "vqa_generative")},
+    "data.inputs.image.interpolation": ("auto", *INTERPOLATIONS),
+    "data.inputs.image.crop_offset": ("auto", "round", "floor"),
     "data.inputs.text.algorithm": ("bpe", "wordpiece"),
     "encoder.audio.mel_scale": ("htk", "slaney"),
     "encoder.video.temporal": ("mean", "gru", "transformer"),
@@ -287,6 +290,27 @@ def rule_sizes(run: Composed) -> Iterator[str]:
             yield (
                 f"{key} = {size}, but {given} = {there} ({run.where(key, given)})\n"
                 f"    set {key} to {there}, or {given} to {size}"
+            )
+
+
+def rule_geometry(run: Composed) -> Iterator[str]:
+    """How pictures and films become squares is a number, a word, or left to the weights."""
+    for name in map(str, run.get("data.inputs") or ()):
+        key = f"data.inputs.{name}"
+        if not _is_ours(run, f"{key}.size"):
+            continue
+        size, resized = (run.get(k) if run.root(k) == k else "auto" for k in (f"{key}.size", f"{key}.resize_size"))
+        if f"{key}.size" in run.raw and size != "auto" and (not isinstance(size, int) or isinstance(size, bool)):
+            yield (
+                f"{key}.size = {size} is not a whole number ({run.where(f'{key}.size')})\n"
+                f"    set {key}.size to one, such as 224, or to auto"
+            )
+        sides = list(resized) if OmegaConf.is_list(resized) else [resized]
+        is_size = len(sides) in (1, 2) and all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sides)
+        if resized not in (None, "auto") and not is_size:
+            yield (
+                f"{key}.resize_size = {resized} is neither a size nor [height, width]"
+                f" ({run.where(f'{key}.resize_size')})\n    set {key}.resize_size to one, or to auto"
             )
 
 
@@ -598,6 +622,7 @@ RULES: tuple[Rule, ...] = (
     rule_heads,
     rule_patches,
     rule_sizes,
+    rule_geometry,
     rule_trainer,
     rule_balance,
     rule_devices,

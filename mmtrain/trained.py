@@ -16,6 +16,8 @@ from mmtrain.instantiate import check_trust
 from mmtrain.lit import LitModel
 from mmtrain.run_config import NAME, load_run_config
 
+# how runs prepared pictures and films before their configuration had these keys
+GEOMETRY = {"resize_size": None, "interpolation": "bilinear", "crop_offset": "round"}
 # what changes inputs in training alone, or bounds what is read
 FREE = ("crop_scale", "flip", "rotate", "color_jitter", "word_dropout", "noise", "time_mask", "freq_mask", "max_pixels")
 
@@ -124,6 +126,7 @@ def differing_input(theirs: DictConfig, mine: DictConfig, modality: str) -> tupl
 
 def _plain(inputs: DictConfig, modality: str) -> dict[str, Any]:
     node: Any = OmegaConf.to_container(inputs[modality], resolve=True)
+    node = (GEOMETRY if "size" in node else {}) | node
     return {name: value for name, value in node.items() if name not in FREE}
 
 

@@ -234,6 +234,18 @@ BAD = {
             "    set encoder.video.image.image_size to 32, or data.inputs.video.size to 64",
         ),
     ],
+    "rule_geometry": [
+        (
+            "data.inputs.image.size=big",
+            "data.inputs.image.size = big is not a whole number ({})\n"
+            "    set data.inputs.image.size to one, such as 224, or to auto",
+        ),
+        (
+            "data.inputs.image.resize_size=[1,2,3]",
+            "data.inputs.image.resize_size = [1, 2, 3] is neither a size nor [height, width] ({})\n"
+            "    set data.inputs.image.resize_size to one, or to auto",
+        ),
+    ],
     "rule_devices": [
         (
             f"trainer.devices={said}",

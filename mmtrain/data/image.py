@@ -13,8 +13,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from mmtrain.data.columns import content_of, is_empty
-from mmtrain.data.head_checks import SEVERAL_PICTURES
 from mmtrain.data.geometry import Geometry
+from mmtrain.data.head_checks import SEVERAL_PICTURES
 from mmtrain.data.image_file import open_image, oversize
 from mmtrain.data.paths import checked_path
 from mmtrain.data.pixel_values import ValueRange, check_picture, checked_range, deep_range, picture_of_array, to_bytes

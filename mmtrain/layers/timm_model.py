@@ -9,6 +9,8 @@ import timm
 from timm.models import PretrainedCfg, save_for_hf
 from torch import nn
 
+from mmtrain.layers.image_processor import timm_settings
+
 
 def timm_config(name: str) -> PretrainedCfg:
     """What timm says of a model's default weights, or of those that the tag in the name means.
@@ -55,9 +57,8 @@ def timm_model(name: str, *, pretrained: bool, options: Mapping[str, Any]) -> nn
 
 
 def timm_preprocessing(name: str) -> dict[str, Any]:
-    """Mean and standard deviation of the channels that the weights were trained with."""
-    config = timm_config(name)
-    return {"mean": list(config.mean), "std": list(config.std)}
+    """How the default weights, or those of the tag in the name, want their pictures."""
+    return timm_settings(timm_config(name).to_dict(), name)
 
 
 def export_timm(net: nn.Module, name: str, options: Mapping[str, Any], folder: Path) -> str:

@@ -36,8 +36,16 @@ def torchvision_weights(name: str, pretrained: bool | str) -> dict[str, Tensor]:
 
 
 def torchvision_preprocessing(name: str, pretrained: bool | str | None) -> dict[str, Any]:
-    """Mean and standard deviation of the channels that the weights were trained with; {} without weights."""
+    """How the default weights want their pictures or films; {} without weights."""
     if not pretrained:
         return {}
     wanted = torchvision.models.get_model_weights(name).DEFAULT.transforms()
-    return {"mean": list(wanted.mean), "std": list(wanted.std)}
+    resized = list(wanted.resize_size)
+    return {
+        "mean": list(wanted.mean),
+        "std": list(wanted.std),
+        "size": wanted.crop_size[0],
+        "resize_size": resized if len(resized) == 2 else resized[0],
+        "interpolation": wanted.interpolation.value,
+        "crop_offset": "round",
+    }

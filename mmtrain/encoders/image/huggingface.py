@@ -15,16 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.image_processing_base import ImageProcessingMixin
 
 from mmtrain.layers.foreign_model import drop, stem_and_blocks, unreached
+from mmtrain.layers.image_processor import image_settings
 from mmtrain.layers.map_tokens import map_tokens
-from mmtrain.layers.transformers_model import (
-    export_transformers,
-    transformers_config,
-    transformers_model,
-    transformers_settings,
-)
+from mmtrain.layers.transformers_model import export_transformers, transformers_config, transformers_model
 from mmtrain.types import Features
 
 TWO_TOWERS = ("clip", "siglip")
@@ -73,13 +68,8 @@ class HuggingFaceImage(nn.Module):
 
     @classmethod
     def preprocessing(cls, *, pretrained: str | None) -> dict[str, Any]:
-        """Mean and standard deviation of the pictures, from preprocessor_config.json; {} without weights."""
-        if pretrained is None:
-            return {}
-        settings = transformers_settings(pretrained, ImageProcessingMixin.get_image_processor_dict)
-        if not settings.get("do_normalize", True):
-            return {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
-        return {"mean": list(settings["image_mean"]), "std": list(settings["image_std"])}
+        """How the weights want their pictures, from their image processor; {} without weights."""
+        return {} if pretrained is None else image_settings(pretrained)
 
     def export(self, folder: Path) -> str:
         """Write it as transformers does; the code that loads it."""

@@ -51,7 +51,7 @@ class ResNet(nn.Module):
 
     @classmethod
     def preprocessing(cls, *, name: str, pretrained: bool | str | None) -> dict[str, Any]:
-        """Mean and standard deviation of the pictures that the weights know; {} without weights."""
+        """How the weights want their pictures; {} without weights."""
         return torchvision_preprocessing(name, pretrained) if name in known_resnets() else {}
 
     def layers(self) -> list[tuple[nn.Module, ...]]:

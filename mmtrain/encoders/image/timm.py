@@ -83,7 +83,7 @@ class Timm(nn.Module):
 
     @classmethod
     def preprocessing(cls, *, name: str, pretrained: bool | str | None) -> dict[str, Any]:
-        """Mean and standard deviation of the pictures that timm's weights know; {} without weights."""
+        """How the weights want their pictures; {} without weights."""
         return timm_preprocessing(name) if pretrained else {}
 
     def export(self, folder: Path) -> str:

@@ -60,7 +60,7 @@ class TorchVision(nn.Module):
 
     @classmethod
     def preprocessing(cls, *, name: str, pretrained: bool | str | None) -> dict[str, Any]:
-        """Mean and standard deviation of the pictures that the weights know; {} without weights."""
+        """How the weights want their pictures; {} without weights."""
         known = torchvision.models.list_models(module=torchvision.models, include=FAMILIES)
         return torchvision_preprocessing(name, pretrained) if name in known else {}
 

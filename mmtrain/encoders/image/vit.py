@@ -109,7 +109,7 @@ class ViT(nn.Module):
 
     @classmethod
     def preprocessing(cls, *, pretrained: bool | str | None, dim: int) -> dict[str, Any]:
-        """Mean and standard deviation of the pictures that the weights know; {} of a file, which does not say."""
+        """How the weights want their pictures; {} of a file, which does not say."""
         if not pretrained:
             return {}
         source = _source(pretrained, dim)

@@ -12,16 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
-from transformers.video_processing_utils import BaseVideoProcessor
 
+from mmtrain.layers.image_processor import video_settings
 from mmtrain.layers.pretrained import resized_grid, resized_line
 from mmtrain.layers.still_frames import still_frames
-from mmtrain.layers.transformers_model import (
-    export_transformers,
-    transformers_config,
-    transformers_model,
-    transformers_settings,
-)
+from mmtrain.layers.transformers_model import export_transformers, transformers_config, transformers_model
 from mmtrain.types import Features
 
 MODEL_TYPES = ("videomae", "timesformer", "vivit")
@@ -64,18 +59,8 @@ class HuggingFaceVideo(nn.Module):
 
     @classmethod
     def preprocessing(cls, *, pretrained: str | None) -> dict[str, Any]:
-        """Mean and deviation of the pixels (in 0..1), from preprocessor_config.json; {} without weights."""
-        if pretrained is None:
-            return {}
-        settings = transformers_settings(pretrained, BaseVideoProcessor.get_video_processor_dict)
-        mean, std = [0.0] * 3, [1.0] * 3
-        if settings.get("do_normalize", True):
-            mean, std = settings["image_mean"], settings["image_std"]
-        # pixels in 0..255 are first multiplied by rescale_factor; ViViT's then lie in -1..1
-        scale = 255.0 * settings.get("rescale_factor", 1.0 / 255.0)
-        kind = settings.get("video_processor_type", settings.get("image_processor_type", ""))
-        offset = float(settings.get("offset", kind.startswith("Vivit")))
-        return {"mean": [(m + offset) / scale for m in mean], "std": [s / scale for s in std]}
+        """How the weights want their films, from their processor; {} without weights."""
+        return {} if pretrained is None else video_settings(pretrained)
 
     def export(self, folder: Path) -> str:
         """Write it as transformers does; the code that loads it, for films of `num_frames`."""

@@ -43,7 +43,7 @@ class R3D(nn.Module):
 
     @classmethod
     def preprocessing(cls, *, name: str, pretrained: bool | str | None) -> dict[str, Any]:
-        """Mean and deviation of the pixels (in 0..1) that the weights were trained with; {} without weights."""
+        """How the weights want their films; {} without weights."""
         return torchvision_preprocessing(name, pretrained) if name in NAMES else {}
 
     def layers(self) -> list[tuple[nn.Module, ...]]:

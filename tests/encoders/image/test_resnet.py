@@ -76,7 +76,8 @@ def test_weights_of_torchvision_are_taken_and_the_classifier_left_over(
         ours = ResNet(name="resnet18", small_input=False, pretrained=pretrained).eval()
         torch.testing.assert_close(ours(pictures).tokens.mean(dim=1), theirs(pictures), rtol=1e-5, atol=1e-5)
         wanted = ResNet.preprocessing(name="resnet18", pretrained=pretrained)
-        assert wanted == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+        geometry = {"size": 224, "resize_size": 256, "interpolation": "bilinear", "crop_offset": "round"}
+        assert wanted == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], **geometry}
     assert ResNet.preprocessing(name="resnet18", pretrained=None) == {}
 
 

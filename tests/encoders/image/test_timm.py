@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -134,13 +135,15 @@ def test_stochastic_depth_is_passed_on() -> None:
 
 
 def test_preprocessing_is_that_of_the_weights() -> None:
-    def of(name: str) -> dict[str, list[float]]:
-        return Timm.preprocessing(name=name, pretrained=True)
+    def of(name: str) -> dict[str, Any]:
+        return {key: Timm.preprocessing(name=name, pretrained=True)[key] for key in ("mean", "std")}
 
     assert Timm.preprocessing(name="convnext_tiny", pretrained=None) == {}
     assert of("convnext_tiny") == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     # the published lite0 was trained with (x - 127) / 128
     assert of("tf_efficientnet_lite0") == {"mean": [0.5] * 3, "std": [0.5] * 3}
+    geometry = {"size": 224, "resize_size": 256, "interpolation": "bicubic", "crop_offset": "round"}
+    assert geometry.items() <= Timm.preprocessing(name="tf_efficientnet_lite0", pretrained=True).items()
     tagged = of("vit_base_patch16_224.orig_in21k"), of("vit_base_patch16_clip_224.openai")
     assert tagged[0]["mean"] == [0.5] * 3 and tagged[1]["mean"][0] == pytest.approx(0.4815, abs=1e-4)
 

@@ -134,6 +134,7 @@ def test_densenets_of_old_names_are_taken(tmp_path: Path) -> None:
 def test_preprocessing_is_that_of_the_weights() -> None:
     assert TorchVision.preprocessing(name="swin_t", pretrained=None) == {}
     wanted = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    wanted |= {"size": 224, "resize_size": 232, "interpolation": "bicubic", "crop_offset": "round"}
     assert TorchVision.preprocessing(name="swin_t", pretrained=True) == wanted
 
 

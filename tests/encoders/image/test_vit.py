@@ -108,14 +108,16 @@ def test_weights_of_timm_are_taken_and_positions_resized(
     resized = pretrained_vit(sources[source], image_size=64).pos_embed
     expected = resample_abs_pos_embed(theirs.pos_embed, [4, 4], num_prefix_tokens=1)
     torch.testing.assert_close(resized, expected, rtol=0, atol=1e-6)
-    wanted = {} if source == "file" else {"mean": [0.5] * 3, "std": [0.5] * 3}
+    geometry = {"size": 224, "resize_size": 248, "interpolation": "bicubic", "crop_offset": "round"}
+    wanted = {} if source == "file" else {"mean": [0.5] * 3, "std": [0.5] * 3, **geometry}
     assert ViT.preprocessing(pretrained=sources[source], dim=192) == wanted
 
 
 def test_preprocessing_is_that_of_the_named_weights() -> None:
     assert ViT.preprocessing(pretrained=None, dim=7) == {}
     wanted = ViT.preprocessing(pretrained="deit_tiny_patch16_224", dim=192)
-    assert wanted == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    geometry = {"size": 224, "resize_size": 248, "interpolation": "bicubic", "crop_offset": "round"}
+    assert wanted == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], **geometry}
 
 
 def test_layers_are_the_embedding_and_the_blocks() -> None:

@@ -110,7 +110,8 @@ def test_weights_of_a_file_are_taken_without_their_classifier(tmp_path: Path) ->
 
 
 def test_the_pixels_are_those_of_kinetics() -> None:
-    expected = {"mean": [0.43216, 0.394666, 0.37645], "std": [0.22803, 0.22145, 0.216989]}
+    expected: dict[str, Any] = {"mean": [0.43216, 0.394666, 0.37645], "std": [0.22803, 0.22145, 0.216989]}
+    expected |= {"size": 112, "resize_size": [128, 171], "interpolation": "bilinear", "crop_offset": "round"}
     assert R3D.preprocessing(name="r3d_18", pretrained=True) == expected
     assert R3D.preprocessing(name="mc3_18", pretrained="somewhere.pth") == expected
     assert R3D.preprocessing(name="r3d_18", pretrained=None) == {}

@@ -1,0 +1,181 @@
+"""How pretrained weights want their pictures and films, in the words of `mmtrain.data.geometry.Geometry`.
+
+Read from the processors of transformers and from what timm and torchvision publish with their weights.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from timm.data import resolve_data_config
+from transformers import AutoImageProcessor, AutoVideoProcessor
+
+from mmtrain.layers.transformers_model import transformers_settings
+
+# Pillow's numbers of filters, by torchvision's names; torchvision's "nearest" of tensors is not Pillow's
+FILTERS = ("nearest-exact", "lanczos", "bilinear", "bicubic", "box", "hamming")
+_WARPS = 384  # ConvNeXt's processor squashes pictures from this size on
+
+
+def image_settings(pretrained: str) -> dict[str, Any]:
+    """Keys of data.inputs.image, as the image processor of a checkpoint of transformers has them.
+
+    Raises:
+        ValueError: when it cannot be read, or does what the inputs of this project cannot do.
+    """
+    return _settings(pretrained, _read(pretrained, AutoImageProcessor))
+
+
+def video_settings(pretrained: str) -> dict[str, Any]:
+    """Keys of data.inputs.video; of the video processor, or the image processor that older checkpoints have.
+
+    Raises:
+        ValueError: as `image_settings`.
+    """
+    try:
+        processor = _read(pretrained, AutoVideoProcessor)
+    except ValueError:
+        processor = _read(pretrained, AutoImageProcessor)
+    return _settings(pretrained, processor)
+
+
+def _read(pretrained: str, auto: Any) -> dict[str, Any]:
+    """All settings of a processor; those that its file leaves out are its class's."""
+    return transformers_settings(
+        pretrained, lambda name: (auto.from_pretrained(name, trust_remote_code=False).to_dict(), None)
+    )
+
+
+def _settings(pretrained: str, processor: Mapping[str, Any]) -> dict[str, Any]:
+    kind = str(processor.get("video_processor_type") or processor.get("image_processor_type"))
+    scale, offset = 255.0, 0.0
+    if processor.get("do_rescale", True):
+        scale *= processor.get("rescale_factor", 1 / 255)
+        offset = float(processor.get("offset", kind.startswith("Vivit")))  # ViViT's pixels lie in -1..1
+    mean, std = [0.0] * 3, [1.0] * 3
+    if processor.get("do_normalize", True):
+        mean, std = _by_channel(processor["image_mean"]), _by_channel(processor["image_std"])
+    settings = {"mean": [(m + offset) / scale for m in mean], "std": [s / scale for s in std]}
+    return settings | _geometry(pretrained, processor, kind)
+
+
+def _by_channel(value: float | Sequence[float]) -> list[float]:
+    return [float(v) for v in value] if isinstance(value, Sequence) else [float(value)] * 3
+
+
+def _geometry(pretrained: str, processor: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    crop = _side(pretrained, processor["crop_size"]) if processor.get("do_center_crop") else None
+    if not processor.get("do_resize", True):
+        return {} if crop is None else {"size": crop}
+    size = processor.get("size") or {}
+    resized: int | list[int]
+    if kind.startswith("ConvNext"):  # the size is that after its own crop
+        crop = crop or size["shortest_edge"]
+        edge = size["shortest_edge"]
+        resized = int(edge / processor["crop_pct"]) if edge < _WARPS else [edge, edge]
+    elif size.get("height") and size.get("width"):
+        resized = [size["height"], size["width"]]
+        crop = crop or _side(pretrained, size)
+    elif size.get("shortest_edge") and not size.get("longest_edge"):
+        resized = size["shortest_edge"]
+        crop = crop or resized
+    else:
+        raise ValueError(
+            f"the processor of pretrained = {pretrained} ({kind}) resizes pictures to {dict(size) or 'no fixed size'};"
+            " this encoder takes squares of one size\n    set pretrained to a checkpoint with a fixed size"
+        )
+    resample = processor.get("resample")
+    interpolation = "bilinear" if resample is None else FILTERS[int(resample)]
+    return {"size": crop, "resize_size": resized, "interpolation": interpolation, "crop_offset": "floor"}
+
+
+def _side(pretrained: str, size: Mapping[str, Any]) -> int:
+    if size.get("height") != size.get("width") or not size.get("height"):
+        raise ValueError(
+            f"pretrained = {pretrained} was trained on pictures of {dict(size)}; this encoder takes squares\n"
+            "    set pretrained to a checkpoint that was trained on squares"
+        )
+    return int(size["height"])
+
+
+def timm_settings(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Keys of data.inputs.image, as timm's evaluation transforms of a pretrained configuration have them.
+
+    Raises:
+        ValueError: for pictures that are no squares or get borders.
+    """
+    wanted = resolve_data_config(pretrained_cfg=dict(config))
+    _, height, width = wanted["input_size"]
+    if height != width or wanted["crop_mode"] == "border":
+        raise ValueError(
+            f"timm's {name} was trained on pictures of {height} x {width} (crop_mode {wanted['crop_mode']});"
+            " this encoder takes squares without borders; take another model"
+        )
+    scaled = math.floor(height / wanted["crop_pct"])
+    return {
+        "mean": list(wanted["mean"]),
+        "std": list(wanted["std"]),
+        "size": height,
+        "resize_size": [scaled, scaled] if wanted["crop_mode"] == "squash" else scaled,
+        "interpolation": wanted["interpolation"],
+        "crop_offset": "round",
+    }
+
+
+def processor_options(
+    *, size: int, resized: int | Sequence[int], interpolation: str, mean: Sequence[float], std: Sequence[float]
+) -> dict[str, Any]:
+    """Options of a processor of transformers that does the same; its centre is that of `floor`.
+
+    Args:
+        size: height and width that the model sees.
+        resized: the shortest side before the centre is cut out, or height and width.
+        interpolation: torchvision's name of the filter.
+        mean: by channel, of pixels in 0..1.
+        std: by channel.
+    """
+    wanted = {"height": size, "width": size}
+    return {
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": resized}
+        if isinstance(resized, int)
+        else dict(zip(("height", "width"), resized, strict=True)),
+        "resample": FILTERS.index("nearest-exact" if interpolation == "nearest" else interpolation),
+        "do_center_crop": isinstance(resized, int) or list(resized) != [size, size],
+        "crop_size": wanted,
+        "do_normalize": True,
+        "image_mean": list(mean),
+        "image_std": list(std),
+    }
+
+
+def timm_options(
+    *, size: int, resized: int | Sequence[int], interpolation: str, mean: Sequence[float], std: Sequence[float]
+) -> dict[str, Any]:
+    """What timm's configuration of weights says of pictures that are prepared so; arguments as `processor_options`.
+
+    Raises:
+        ValueError: for a picture that is resized to unequal sides.
+    """
+    sides = {resized} if isinstance(resized, int) else set(resized)
+    if len(sides) > 1:
+        raise ValueError(f"timm resizes no picture to {list(sides)}")
+    return {
+        "input_size": [3, size, size],
+        "crop_pct": _crop_pct(size, sides.pop()),
+        "crop_mode": "center" if isinstance(resized, int) else "squash",
+        "interpolation": "nearest" if interpolation == "nearest-exact" else interpolation,
+        "mean": list(mean),
+        "std": list(std),
+    }
+
+
+def _crop_pct(size: int, resized: int) -> float:
+    """The share of a side from which timm, which rounds down, gets `resized` again.
+
+    >>> _crop_pct(224, 256), _crop_pct(64, 64)
+    (0.875, 1.0)
+    """
+    exact = size / resized
+    return exact if math.floor(size / exact) == resized else size / (resized + 0.25)
