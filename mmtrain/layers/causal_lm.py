@@ -12,13 +12,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from mmtrain.layers.decoder import Decoding, draws, generation_config
 from mmtrain.layers.foreign_model import stem_and_blocks
 from mmtrain.layers.splice import within_rows
-from mmtrain.layers.transformers_model import transformers_config, transformers_model
+from mmtrain.layers.transformers_model import (
+    complete_model,
+    other_parts,
+    transformers_config,
+    transformers_model,
+)
 from mmtrain.tuning import Tuning, still_modules, tune
 from mmtrain.types import DialogueTarget
 
@@ -87,6 +92,8 @@ class CausalLM(nn.Module):
         config = self.model.config.get_text_config()
         self.dim: int = config.hidden_size
         self.num_positions: int | None = getattr(config, "max_position_embeddings", None)  # not every type has them
+        if source.bits is None:  # few bits may need a device that the model is not on yet
+            self.check_causal()
         self.never = sorted({*known.places.values(), known.pad} - {known.end})
         try:
             tune(self, Tuning(freeze=source.freeze, checkpointing=source.checkpointing, peft=source.peft))
@@ -136,6 +143,27 @@ class CausalLM(nn.Module):
             )
         with _only(self.model.get_output_embeddings(), wanted):
             return self.model(inputs_embeds=embeds, position_ids=positions, attention_mask=mask, use_cache=False).logits
+
+    @torch.no_grad()
+    def check_causal(self) -> None:
+        """Refuse a model in which a token reads those after it: it would learn to copy the answers that it is shown.
+
+        Raises:
+            ValueError: when another last token changes the logits of an earlier one.
+        """
+        training = self.training
+        self.eval()
+        ids = torch.tensor([[1, 2, 5, 4], [1, 2, 5, 3]])
+        positions, earlier = torch.arange(4).expand(2, -1), torch.tensor([0, 1, 2, 4, 5, 6])
+        try:
+            one, other = self(self.embed(ids), positions, None, earlier).chunk(2)
+        finally:
+            self.train(training)
+        if not torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(one.abs().max())):
+            raise ValueError(
+                f"a {self.model.config.model_type} reads the tokens behind each token, so it would see the answers;"
+                " set lm.name or lm.config.model_type to a causal language model, such as llama, qwen3 or gpt2"
+            )
 
     @torch.no_grad()
     def check_packing(self) -> None:
@@ -202,13 +230,24 @@ def _model(source: CausalLMSource, known: DialogueTarget) -> Any:
     if sizes is not None:
         marks = {"vocab_size": len(known.names), "bos_token_id": None, "eos_token_id": known.end}
         sizes = {**sizes, **marks, "pad_token_id": known.pad}
-    config = transformers_config(source.name, sizes, model_types=MODEL_TYPES)
+    config = _causal(transformers_config(source.name, sizes, model_types=MODEL_TYPES))
+    if parts := other_parts(config):
+        origin = f"lm.name = {source.name}" if source.name is not None else "lm.config"
+        text = config.get_text_config().model_type
+        raise ValueError(f"{origin} is of type {config.model_type}, {complete_model(parts, text)}")
     if source.bits is not None:
         return _in_few_bits(source)
     model: Any = transformers_model(source.name, config, kind=AutoModelForCausalLM)
     if len(known.names) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(known.names), mean_resizing=False)
     return model
+
+
+def _causal(config: PretrainedConfig) -> PretrainedConfig:
+    """The configuration of a decoder, of a model that can be an encoder or a decoder, such as BERT."""
+    if not config.is_encoder_decoder and "is_decoder" in config.to_dict():
+        config.update({"is_decoder": True})
+    return config
 
 
 def _in_few_bits(source: CausalLMSource) -> Any:
@@ -220,7 +259,7 @@ def _in_few_bits(source: CausalLMSource) -> Any:
         bnb_4bit_compute_dtype=torch.bfloat16,
         bnb_4bit_use_double_quant=True,
     )
-    config = AutoConfig.from_pretrained(source.name, trust_remote_code=False)
+    config = _causal(AutoConfig.from_pretrained(source.name, trust_remote_code=False))
     return AutoModelForCausalLM.from_pretrained(
         source.name, config=config, quantization_config=kept, trust_remote_code=False
     )

@@ -4,6 +4,7 @@ Its errors become messages that say what was tried; attention is the fastest tha
 choice).
 """
 
+import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from mmtrain.errors import reason_of
 
 # what a wrong name, a hub out of reach, a damaged file and sizes that do not fit come as
+_NO_TEXT = ("vision", "audio", "vq")  # beginnings of the names of configurations of towers
+_LISTED = 40  # types that a message lists; of more it has the nearest
+_USUAL = ("llama", "qwen3", "gpt2")
 _FAULTS = (OSError, ValueError, KeyError, RuntimeError)
 
 
@@ -37,19 +41,55 @@ def transformers_config(
     if (pretrained is None) == (config is None):
         both = "are both set; set one of them to null" if config is not None else "are both null; set one of them"
         raise ValueError(f"pretrained (a folder or a name of the hub) and config (model_type and sizes) {both}")
+    loaded: PretrainedConfig | None = None
     if config is not None:
         _check_sizes(config, "config")
-        kind, origin = config.get("model_type"), "config.model_type"
+        kind, origin = str(config.get("model_type")), "config.model_type"
     else:
         assert pretrained is not None
         with _said_of(pretrained):
             loaded = AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
         kind, origin = loaded.model_type, f"the model type of pretrained = {pretrained}"
     if kind not in model_types:
-        raise ValueError(f"{origin} is {kind}; this encoder takes {', '.join(model_types)}")
-    if config is None:
+        raise ValueError(_foreign(f"{origin} is {kind}", kind, loaded, model_types))
+    if loaded is not None:
         return loaded
+    assert config is not None
     return AutoConfig.for_model(**config)
+
+
+def other_parts(config: PretrainedConfig) -> dict[str, str]:
+    """The model types of the parts of a complete model that read no text, such as {"vision_config": "clip"}."""
+    names = [name for name in type(config).sub_configs if name.startswith(_NO_TEXT)]
+    plain = config.to_dict()
+    return {name: str((plain.get(name) or {}).get("model_type", name)) for name in names}
+
+
+def complete_model(parts: Mapping[str, str], text: str) -> str:
+    """Why a complete model is not read here, and what to do.
+
+    Args:
+        parts: from `other_parts`.
+        text: the model type of its language model.
+    """
+    named = ", ".join(f"{name} ({kind})" for name, kind in parts.items())
+    return (
+        f"a complete model with {named}. Fine-tuning a complete model of several modalities is not supported yet\n"
+        f"    save the part that is meant alone, with save_pretrained, and name its folder: the language model ({text})"
+        " as lm.name, the tower as encoder.MODALITY.pretrained"
+    )
+
+
+def _foreign(what: str, kind: str, config: PretrainedConfig | None, model_types: Sequence[str]) -> str:
+    """The message for a type of model that is none of those that are known."""
+    parts = {} if config is None else other_parts(config)
+    taken = f"this encoder takes {', '.join(model_types)}"
+    if len(model_types) > _LISTED:
+        near = difflib.get_close_matches(kind, model_types, n=3) or [t for t in _USUAL if t in model_types]
+        taken = f"it is none of the {len(model_types)} types that are known; the nearest are {', '.join(near)}"
+    if not parts or config is None:
+        return f"{what}; {taken}"
+    return f"{what}; {taken}. It is {complete_model(parts, config.get_text_config().model_type)}"
 
 
 def transformers_model(
