@@ -6,6 +6,7 @@ samples fall into micro-batches and ranks does not weigh them differently.
 """
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -46,6 +47,8 @@ from mmtrain.tuning import Tuning, held, rates_of, without_statistics
 from mmtrain.types import Attended, Batch, Exhibit
 
 _SHARED = 0x06E  # of draws that are the same on every rank
+# names of embeddings of positions and of kinds of tokens in transformers' models, and of distances
+_PLACES = re.compile(r"(^|_)(pos|positions?|positional|relative|rel|distance|segment|type)(_|$)|^wpe$")
 
 
 class LitModel(LightningModule):
@@ -619,11 +622,11 @@ class LitModel(LightningModule):
 
     def parameter_groups(self) -> list[tuple[float, bool, list[nn.Parameter]]]:
         """What learns, in the order of checkpoints, whoever keeps what: (rate over that of the run, decays, them)."""
-        rates = self._rates()
+        rates, places = self._rates(), _tables_of_places(self)
         groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
         for name, p in self.named_parameters():
             if p.requires_grad:
-                groups.setdefault((rates.get(id(p), 1.0), _decays(name, p)), []).append(p)
+                groups.setdefault((rates.get(id(p), 1.0), id(p) not in places and _decays(name, p)), []).append(p)
         # that of the heads first: its learning rate is the one that is logged
         ordered = sorted(groups, key=lambda key: (key[0] != 1.0, -key[0], not key[1]))
         return [(*key, groups[key]) for key in ordered]
@@ -666,6 +669,12 @@ def _means_of(told: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> dict[s
         return {}
     sums = total(torch.stack([torch.stack([part.double() for part in pair]) for pair in parts.values()]))
     return {name: float(value / count) for name, (value, count) in zip(parts, sums, strict=True) if count > 0}
+
+
+def _tables_of_places(module: nn.Module) -> set[int]:
+    """By id, the weights of embeddings that number places or kinds and not words, such as BERT's positions."""
+    tables = {name: part for name, part in module.named_modules() if isinstance(part, nn.Embedding)}
+    return {id(table.weight) for name, table in tables.items() if _PLACES.search(name.rpartition(".")[2])}
 
 
 def _decays(name: str, parameter: Tensor) -> bool:

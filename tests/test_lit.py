@@ -19,11 +19,12 @@ from mmtrain.balance.fixed import Fixed
 from mmtrain.balance.plain import Plain
 from mmtrain.compiling import compile_regions
 from mmtrain.data.order import mix
-from mmtrain.lit import LitModel, _scalars, _shown
+from mmtrain.lit import LitModel, _scalars, _shown, _tables_of_places
 from mmtrain.schedules import cosine
 from mmtrain.types import Bad, Batch, Confusion, Retrieval
 from tests.balance.test_lengths import EXACT
 from tests.batches import CLASSES, gradients, make_batch, make_model, random_batch
+from tests.encoders.small_models import SMALL
 from tests.runs import run_tiny, stop_and_resume, weights_of
 from tests.steps import loader, make_lit, make_trainer
 from tests.tiny import make_tables
@@ -279,6 +280,34 @@ def test_weight_matrices_decay_and_nothing_else_does(fusion: str, tmp_path: Path
     for spared in ("cls_token", "pos_embed", "norm.weight", "bias", "log_scale"):
         assert {decay for name, decay in expected.items() if name.endswith(spared)} == {0.0}, spared
     assert expected["encoders.text.embed.weight"] == expected["encoders.image.patch_embed.proj.weight"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "spared"),
+    [
+        ("text/bert", ("position_embeddings", "token_type_embeddings")),
+        ("text/huggingface", ()),  # ModernBERT has no learned positions
+    ],
+)
+def test_positions_and_kinds_of_other_libraries_do_not_decay(name: str, spared: tuple[str, ...]) -> None:
+    lit = make_lit()
+    lit.model.encoders["text"] = SMALL[name](0.0)
+    decaying_ids = {id(p) for _, decays, parameters in lit.parameter_groups() if decays for p in parameters}
+    tables = {n: m for n, m in lit.model.encoders["text"].named_modules() if isinstance(m, nn.Embedding)}
+    found = {n.rpartition(".")[2] for n, table in tables.items() if id(table.weight) not in decaying_ids}
+    assert found == set(spared) and len(tables) > len(spared)
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers_places"),
+    [
+        *((n, True) for n in ("wpe", "embed_positions", "relative_attention_bias", "rel_embeddings", "pos_emb")),
+        *((n, False) for n in ("wte", "embed", "embed_tokens", "shared", "word_embeddings", "composed")),
+    ],
+)
+def test_which_tables_number_places(name: str, numbers_places: bool) -> None:
+    module = nn.ModuleDict({name: nn.Embedding(3, 2)})
+    assert _tables_of_places(module) == ({id(module[name].weight)} if numbers_places else set())
 
 
 def test_frozen_parameters_are_given_to_no_optimizer(tmp_path: Path) -> None:
