@@ -51,7 +51,9 @@ def load_tokenizer(name: str | Path, *, max_length: int) -> PretrainedTokenizer:
         raise ConfigError(f"tokenizer = {name} cannot be loaded: {reason}\n    {MEND}") from error
     if not whole.is_fast:
         raise ConfigError(
-            f"tokenizer = {name} is a {type(whole).__name__}, which does not run on the tokenizers library\n    {MEND}"
+            f"tokenizer = {name} is a {type(whole).__name__}, which runs by SentencePiece or in Python; this project"
+            " reads texts by the tokenizers library alone\n"
+            "    take weights whose tokenizer is one of that library, such as SigLIP 2 in place of SigLIP 1"
         )
     fast = Tokenizer.from_str(whole.backend_tokenizer.to_str())  # the library changes its own at every call
     special = tuple(whole.all_special_tokens)

@@ -1,7 +1,8 @@
 """Text models of the transformers library as encoders: what is under a False mask stays out, parts without use go.
 
 The models differ in where their parts are, which `FAMILIES` says, and in what they read. SigLIP was trained on texts
-padded to its longest and read with their padding (2303.15343), so here it fills up every text by itself.
+padded to its longest and read with their padding (2303.15343), so here it fills up every text by itself. The padding
+is that of the checkpoint's tokenizer: config.json of SigLIP 2 says nothing, and its class's default is another token.
 """
 
 import json
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from transformers import (
     AutoModel,
     AutoModelForTextEncoding,
+    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     Siglip2TextModel,
@@ -25,7 +27,6 @@ from transformers import (
 )
 
 from mmtrain.layers.pooling import POOLS, make_pool
-from mmtrain.layers.pretrained import resized_line
 from mmtrain.layers.transformers_model import export_transformers, transformers_model
 from mmtrain.types import Features
 
@@ -78,7 +79,7 @@ class TransformersText(nn.Module):
     Args:
         pretrained: a folder, or a name of the hub; None for random weights.
         config: of the model, or of one with a text tower; its type is in `FAMILIES` or `TOWERS`.
-        max_length: the longest text in tokens; learned positions are interpolated when they are fewer.
+        max_length: the longest text in tokens; learned positions are repeated when they are fewer.
         pooling: tokens: every token; class, mean or last: one token, the first, the mean or the last of the valid
             ones; auto: as the weights' own 1_Pooling/config.json says (sentence-transformers), else tokens.
 
@@ -99,15 +100,34 @@ class TransformersText(nn.Module):
         self.model = model
         self.dim: int = config.hidden_size
         self.pad: int = config.pad_token_id or 0
+        if pretrained is not None and self.family.reads_padding:  # its configuration often has another id
+            self.pad = _padding_of(pretrained, otherwise=self.pad)
         if pooling == "auto":
             pooling = "tokens" if pretrained is None else _trained_pooling(pretrained)
         self.pooling = pooling
         self.pool = None if pooling == "tokens" else make_pool(pooling)
 
     def export(self, folder: Path) -> str:
-        """Write it as transformers does; the code that loads it. A pooling is said there, not done."""
-        code = export_transformers(self.model, "input_ids=values, attention_mask=mask", folder)
-        return code if self.pooling == "tokens" else f"{code}  # its {self.pooling} over the mask is the one token"
+        """Write it as transformers does; the code that loads it. A pooling is described there, not done."""
+        pooled = f"  # its {self.pooling} over the mask is the one token"
+        call = "input_ids=values, attention_mask=mask"
+        if self.family.reads_padding:
+            call = (
+                f"input_ids=torch.nn.functional.pad(values.masked_fill(~mask, {self.pad}),"
+                f" (0, {self._longest()} - values.shape[1]), value={self.pad})"
+            )
+            pooled = f"  # its {self.pooling} over all {self._longest()} places is the one token"
+        code = export_transformers(self.model, call, folder)
+        if self.pooling != "tokens":
+            return code + pooled
+        return f"{code}[:, :values.shape[1]]" if self.family.reads_padding else code
+
+    def _longest(self) -> int:
+        """Learned positions of a model that reads padding."""
+        assert self.family.positions is not None
+        table = self.model.get_submodule(self.family.positions)
+        assert isinstance(table, nn.Embedding)
+        return table.num_embeddings
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
         """Embeddings and what all blocks read, then the blocks."""
@@ -121,8 +141,7 @@ class TransformersText(nn.Module):
             mask = torch.ones_like(values, dtype=torch.bool)
         ids, there = values.masked_fill(~mask, self.pad), mask.any(dim=1, keepdim=True)
         if self.family.reads_padding:
-            assert self.family.positions is not None
-            longest = self.model.get_submodule(self.family.positions).num_embeddings
+            longest = self._longest()
             hidden = self.model(input_ids=F.pad(ids, (0, longest - ids.shape[1]), value=self.pad)).last_hidden_state
             valid = there.expand(-1, longest) if self.pool is not None else mask
             hidden = hidden[:, : valid.shape[1]]
@@ -134,7 +153,10 @@ class TransformersText(nn.Module):
 
 
 def _lengthen(model: PreTrainedModel, positions: str | None, max_length: int) -> None:
-    """Interpolate learned positions, if there are any and they are too few."""
+    """Repeat learned positions, if there are any and they are too few, as Longformer does (2004.05150, section 5).
+
+    Texts that are no longer than those that the weights know are read as before.
+    """
     table = None if positions is None else dict(model.named_modules()).get(positions)
     if positions is None or table is None:
         return
@@ -143,7 +165,8 @@ def _lengthen(model: PreTrainedModel, positions: str | None, max_length: int) ->
     if len(table.weight) - first >= max_length:
         return
     weight = table.weight.detach()
-    weight = torch.cat([weight[:first], resized_line(weight[None, first:], max_length)[0]])
+    places = torch.arange(max_length, device=weight.device) % (len(weight) - first)
+    weight = torch.cat([weight[:first], weight[first:][places]])
     longer = nn.Embedding.from_pretrained(weight, freeze=False, padding_idx=table.padding_idx)
     model.set_submodule(positions, longer)
     model.config.update({"max_position_embeddings": len(weight)})  # what is exported says it
@@ -152,6 +175,18 @@ def _lengthen(model: PreTrainedModel, positions: str | None, max_length: int) ->
         assert name in ("position_ids", "token_type_ids"), name
         numbers = torch.arange(len(weight)) if name == "position_ids" else torch.zeros(len(weight), dtype=torch.long)
         place.register_buffer(name, numbers.unsqueeze(0).to(buffer.device), persistent=False)
+
+
+def _padding_of(pretrained: str, *, otherwise: int) -> int:
+    """The id with which the tokenizer of a checkpoint pads; `otherwise` where there is no tokenizer."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(pretrained, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError):
+        return otherwise  # the input that reads texts with it explains why
+    words = tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)
+    if len(words) < 2 or tokenizer.pad_token_id is None:  # without files the library makes one of its marks alone
+        return otherwise
+    return int(tokenizer.pad_token_id)
 
 
 def _trained_pooling(pretrained: str) -> str:

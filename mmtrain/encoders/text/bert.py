@@ -21,7 +21,7 @@ class BERT(nn.Module):
             random weights of the sizes below, which weights have of their own.
         pooling: tokens, class, mean, last or auto, as `TransformersText` has it.
         vocab_size: number of token ids.
-        max_length: the longest text in tokens; the positions of weights are interpolated when they are fewer.
+        max_length: the longest text in tokens; the positions of weights are repeated when they are fewer.
         dim: width of the tokens.
         depth: number of blocks.
         num_heads: attention heads, divides `dim`.

@@ -1,7 +1,7 @@
 """Text encoders of transformers, from BERT to ModernBERT, the encoder of T5, the text towers of CLIP and SigLIP.
 
 `FAMILIES` in mmtrain/layers/transformers_text.py lists them. Unusual here: nothing but tokens comes out, so
-poolers, projections and decoders are dropped; positions are interpolated for longer texts; and SigLIP pads texts by
+poolers, projections and decoders are dropped; positions are repeated for longer texts; and SigLIP pads texts by
 itself, as it was trained.
 """
 
@@ -22,7 +22,7 @@ class HuggingFaceText(nn.Module):
     Args:
         pretrained: a folder, or a name of the hub; None for random weights.
         config: for random weights, model_type and sizes as in the library's config.json; None beside `pretrained`.
-        max_length: the longest text in tokens; learned positions are interpolated when they are fewer.
+        max_length: the longest text in tokens; learned positions are repeated when they are fewer.
         pooling: tokens, class, mean, last or auto, as `TransformersText` has it.
 
     Raises:

@@ -5,9 +5,17 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, Siglip2TextModel, SiglipTextModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    PreTrainedTokenizerFast,
+    Siglip2TextModel,
+    SiglipTextModel,
+)
 
 from mmtrain.encoders.text.huggingface import HuggingFaceText
 from mmtrain.layers.transformers_text import FAMILIES
@@ -171,12 +179,27 @@ def test_a_text_may_be_longer_than_the_weights_positions(name: str) -> None:
     assert encoder(ids, None).tokens.isfinite().all()
 
 
-def test_positions_of_roberta_are_interpolated_behind_that_of_padding() -> None:
-    short, long = make_encoder("roberta"), make_encoder("roberta", max_length=19)
+@pytest.mark.parametrize("name", [n for n, family in FAMILIES.items() if family.positions and not family.reads_padding])
+def test_room_for_longer_texts_changes_no_short_one(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    kind = AutoModelForTextEncoding if name == "clip_text_model" else AutoModel
+    kind.from_config(AutoConfig.for_model(**config_of(name))).save_pretrained(tmp_path)
+    short, long = (
+        HuggingFaceText(pretrained=str(tmp_path), config=None, max_length=length, pooling="tokens").eval()
+        for length in (7, 40)
+    )
+    assert torch.equal(short(IDS, MASK).tokens, long(IDS, MASK).tokens)
+
+
+def test_positions_of_roberta_are_repeated_behind_that_of_padding(tmp_path: Path) -> None:
+    AutoModel.from_config(AutoConfig.for_model(**config_of("roberta"))).save_pretrained(tmp_path)
+    short, long = (
+        HuggingFaceText(pretrained=str(tmp_path), config=None, max_length=length, pooling="auto") for length in (10, 19)
+    )
     before, after = (e.net.model.embeddings.position_embeddings.weight for e in (short, long))
     assert before.shape == (12, 8) and after.shape == (2 + 19, 8)
-    fresh = HuggingFaceText(pretrained=None, config=config_of("roberta"), max_length=10, pooling="auto")
-    assert fresh.net.model.embeddings.position_embeddings.padding_idx == 1
+    assert torch.equal(after[:12], before) and torch.equal(after[12:], before[2:11])
+    assert short.net.model.embeddings.position_embeddings.padding_idx == 1
 
 
 @pytest.mark.parametrize("name", ["bert", "mpnet", "t5", "distilbert", "modernbert"])
@@ -208,6 +231,28 @@ def test_the_text_tower_of_a_checkpoint_is_taken(name: str, tmp_path: Path) -> N
         model.text_model.head = nn.Identity()
         expected = model.text_model(F.pad(ids[:3], (0, 5), value=1)).pooler_output
     torch.testing.assert_close(tokens[:3, 0], expected)
+
+
+@pytest.mark.parametrize("pooling", ["tokens", "last"])
+@pytest.mark.parametrize("name", ["siglip", "siglip2"])
+def test_padding_is_that_of_the_tokenizer_where_a_model_reads_it(name: str, pooling: str, tmp_path: Path) -> None:
+    """Of SigLIP 2 config.json has no pad_token_id; the default of its class, 1, is the end of a text."""
+    vision = {**BLOCKS, "image_size": 8, "patch_size": 4, "num_patches": 4}
+    sizes = {"text_config": CONFIGS[f"{name}_text_model"], "vision_config": vision}
+    model = AutoModel.from_config(AutoConfig.for_model(name, **sizes)).eval()
+    assert model.config.text_config.pad_token_id == 1
+    model.save_pretrained(tmp_path)
+    words = {word: number for number, word in enumerate(["<pad>", "<eos>", "<bos>", "<unk>", *"abcdefgh"])}
+    plain = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    marks = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=plain, **marks).save_pretrained(tmp_path)
+    encoder = HuggingFaceText(pretrained=str(tmp_path), config=None, max_length=10, pooling=pooling).eval()
+    tokens, mask = encoder(IDS, MASK)
+    expected = model.text_model(F.pad(IDS.masked_fill(~MASK, 0), (0, 5), value=0)).last_hidden_state
+    if pooling == "last":
+        torch.testing.assert_close(tokens[:3, 0], expected[:3, -1])
+    else:
+        torch.testing.assert_close(tokens[mask], expected[:, :7][MASK])
 
 
 def test_the_tokenizer_comes_with_the_weights() -> None:
