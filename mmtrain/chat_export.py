@@ -10,19 +10,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPImageProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
 from mmtrain.connectors.mlp import MLPConnector
 from mmtrain.data.chat_target import ChatTarget
 from mmtrain.data.image import ImageInput
 from mmtrain.encoders.image.huggingface import HuggingFaceImage
 from mmtrain.errors import ConfigError
-from mmtrain.export import merge_adapters
+from mmtrain.export import image_processor, merge_adapters
 from mmtrain.layers.decoder import generation_config
 from mmtrain.model import MultimodalModel
 from mmtrain.tasks.language_model import LanguageModel
 from mmtrain.tasks.policy import writer_of
 
+POSITIONS = "embeddings.position_embedding.weight"  # of CLIP's tower
 CLOSE = 1e-4  # logits, as far as another order of sums may take them
 
 
@@ -78,7 +79,7 @@ def _llava(tower: HuggingFaceImage, connector: MLPConnector, head: LanguageModel
     text.tie_word_embeddings = False  # LLaVA looks for a shared table under the name that it has in a LLaMA
     marks: dict[str, Any] = {"pad_token_id": head.known.pad, "eos_token_id": head.known.end}
     config = LlavaConfig(
-        vision_config=tower.net.config,
+        vision_config=_resized(tower.net.config, size),
         text_config=text,
         image_token_index=head.known.places["image"],
         image_seq_length=length,
@@ -89,17 +90,46 @@ def _llava(tower: HuggingFaceImage, connector: MLPConnector, head: LanguageModel
     )
     llava: Any = LlavaForConditionalGeneration(config)
     inner = llava.model
-    _load(inner.vision_tower, tower.net)
+    _load(inner.vision_tower, _positions_resized(tower, size))
     inner.multi_modal_projector.linear_1.load_state_dict(connector.mlp.fc1.state_dict())
     inner.multi_modal_projector.linear_2.load_state_dict(connector.mlp.fc2.state_dict())
-    _load(inner.language_model, lm.base_model)
+    _load(inner.language_model, lm.base_model.state_dict())
     llava.lm_head.load_state_dict(lm.get_output_embeddings().state_dict())
     return llava.eval()
 
 
-def _load(whole: nn.Module, trained: nn.Module) -> None:
+def _resized(config: Any, size: int) -> Any:
+    """The configuration of a tower that sees pictures of another size than its weights did."""
+    config = deepcopy(config)
+    config.image_size = size
+    return config
+
+
+@torch.no_grad()
+def _positions_resized(tower: HuggingFaceImage, size: int) -> dict[str, Tensor]:
+    """The tower's weights, its learned positions interpolated to a size, as it does itself in each forward pass.
+
+    Raises:
+        ConfigError: when it has none that can be interpolated here.
+    """
+    weights, net = tower.net.state_dict(), tower.net
+    if size == net.config.image_size:
+        return weights
+    if POSITIONS not in weights:
+        kind = net.config.model_type
+        raise ConfigError(
+            f"the tower sees pictures of {size} pixels, but its weights are of {net.config.image_size}, and positions"
+            f" of a {kind} are not resized here\n"
+            "    train with data.inputs.image.size=auto, or load the run itself by mmtrain.answers"
+        )
+    patches = (size // net.config.patch_size) ** 2
+    empty = weights[POSITIONS].new_zeros(1, 1 + patches, weights[POSITIONS].shape[1])
+    return weights | {POSITIONS: net.embeddings.interpolate_pos_encoding(empty, size, size)[0]}
+
+
+def _load(whole: nn.Module, weights: dict[str, Tensor]) -> None:
     """What is trained may lack what has no part in what is read of it."""
-    unknown = whole.load_state_dict(trained.state_dict(), strict=False).unexpected_keys
+    unknown = whole.load_state_dict(weights, strict=False).unexpected_keys
     if unknown:
         raise ConfigError(f"transformers' {type(whole).__name__} has no weight {unknown[0]}")
 
@@ -130,20 +160,12 @@ def _try(llava: Any, model: MultimodalModel, head: LanguageModel, size: int) -> 
 
 
 def _processor(tower: HuggingFaceImage, picture: ImageInput, dialogues: ChatTarget) -> LlavaProcessor:
-    pictures = CLIPImageProcessor(
-        size={"shortest_edge": picture.size},
-        crop_size={"height": picture.size, "width": picture.size},
-        resample=2,  # bilinear
-        image_mean=picture.mean,
-        image_std=picture.std,
-        do_convert_rgb=True,
-    )
     with torch.no_grad():
         length = tower(torch.zeros(1, 3, picture.size, picture.size)).tokens.shape[1]
     patch = tower.net.config.patch_size
     dialogues.tokenizer.chat_template = dialogues.chosen_template
     return LlavaProcessor(
-        image_processor=pictures,
+        image_processor=image_processor(picture),
         tokenizer=dialogues.tokenizer,
         patch_size=patch,
         vision_feature_select_strategy="full",

@@ -4,6 +4,7 @@ An encoder whose architecture is one of transformers or timm says how it is writ
 a program of `torch.export`: a graph and its weights in one file, which `torch.export.load` runs.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,8 +13,14 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import CLIPImageProcessor, VideoMAEVideoProcessor
 
+from mmtrain.data.image import ImageInput
+from mmtrain.data.kinds import InputKind
+from mmtrain.data.text import TextInput
+from mmtrain.data.video import VideoInput
 from mmtrain.errors import ConfigError
+from mmtrain.layers.image_processor import processor_options, timm_options
 from mmtrain.model import MultimodalModel, View
 from mmtrain.run_files import write_json
 from mmtrain.types import Batch, Features
@@ -102,6 +109,56 @@ def export_encoder(encoder: nn.Module, example: Mapping[str, Tensor], folder: Pa
         return code
     _write_program(Alone(encoder, masked="mask" in example), tuple(example.values()), folder)
     return f'torch.export.load("{folder / PROGRAM}").module()({", ".join(example)})  # tokens, mask'
+
+
+def export_preprocessing(kind: InputKind, folder: Path) -> None:
+    """Next to an exported encoder, write how its input is prepared, where its library has a file for that.
+
+    For transformers it is a processor or a tokenizer, for timm the configuration of the weights. An encoder that is a
+    program of torch, or whose input is something else, gets none.
+
+    Args:
+        kind: the input, as it was trained with.
+        folder: in which `export_encoder` has written the encoder.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "pretrained_cfg" in config and isinstance(kind, ImageInput):
+        prepared = config | {"pretrained_cfg": config["pretrained_cfg"] | _timm(kind)}
+        write_json(folder / "config.json", prepared, indent=2)
+    if "model_type" not in config:
+        return
+    if isinstance(kind, ImageInput):
+        image_processor(kind).save_pretrained(folder)
+    elif isinstance(kind, VideoInput):
+        VideoMAEVideoProcessor(**_prepared(kind)).save_pretrained(folder)
+    elif isinstance(kind, TextInput):
+        kind.to_transformers().save_pretrained(folder)
+
+
+def image_processor(kind: ImageInput) -> CLIPImageProcessor:
+    """The processor of transformers that prepares pictures as this input does."""
+    return CLIPImageProcessor(**_prepared(kind))
+
+
+def _prepared(kind: ImageInput | VideoInput) -> dict[str, Any]:
+    geometry, normalize = kind.geometry, kind.normalize
+    return processor_options(
+        size=geometry.size,
+        resized=geometry.resized,
+        interpolation=geometry.interpolation,
+        mean=normalize.mean.flatten().tolist(),
+        std=normalize.std.flatten().tolist(),
+    )
+
+
+def _timm(kind: ImageInput) -> dict[str, Any]:
+    return timm_options(
+        size=kind.size,
+        resized=kind.geometry.resized,
+        interpolation=kind.geometry.interpolation,
+        mean=kind.mean,
+        std=kind.std,
+    )
 
 
 def export_model(model: MultimodalModel, example: Mapping[str, Mapping[str, Tensor]], folder: Path) -> str:

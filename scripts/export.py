@@ -6,7 +6,9 @@ RUN is a run folder or a checkpoint in one; the best checkpoint is taken unless 
 model is written: a program that maps the tensors of rows that have every modality to what the tasks say of them. With
 --part it is the encoder of that modality, in the form of the library that knows its architecture, transformers or timm,
 or else as a program of torch. Beside it goes what was learned from the training split: tokenizers, means and deviations
-of numbers, names of classes. preprocessing.json says how inputs are prepared. What loads it is printed at the end.
+of numbers, names of classes. preprocessing.json says how inputs are prepared. For an encoder of transformers there are
+also preprocessor_config.json or the tokenizer's files, so its Auto classes load them from DIR. What loads the model is
+printed at the end.
 """
 
 import argparse
@@ -21,7 +23,7 @@ from mmtrain.build import build_again
 from mmtrain.data.fetch import exit_status
 from mmtrain.data.kinds import Learned
 from mmtrain.errors import ConfigError
-from mmtrain.export import export_encoder, export_model
+from mmtrain.export import export_encoder, export_model, export_preprocessing
 from mmtrain.instantiate import TRUST, add_working_folder
 from mmtrain.run_files import write_json
 from mmtrain.trained import load_trained
@@ -62,6 +64,8 @@ def main() -> None:
         for name, kind in learned.items():
             if isinstance(kind, Learned):
                 kind.save(out, name)
+        if arguments.part is not None:
+            export_preprocessing(data.inputs[arguments.part], out)
     code = code.replace(str(out), str(arguments.out))
     print(f"{arguments.out}: weights of {path} (step {step})\n    {code}")
 

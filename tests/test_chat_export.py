@@ -12,6 +12,7 @@ import torch
 from peft import LoraConfig
 from PIL import Image
 from torch import nn
+from transformers import AutoConfig, AutoModel, AutoProcessor, LlavaForConditionalGeneration
 
 from mmtrain.chat_export import export_chat
 from mmtrain.connectors.mlp import MLPConnector
@@ -24,6 +25,7 @@ from mmtrain.errors import ConfigError
 from mmtrain.model import MultimodalModel
 from mmtrain.tasks.language_model import LanguageModel
 from mmtrain.types import Sample
+from tests.data.parts import plain_image_input
 from tests.dialogues import CONFIGS, decoding_of, source_of
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16, "patch_size": 8}
@@ -127,3 +129,20 @@ def test_a_tower_of_which_another_layer_would_be_read_is_said(tmp_path: Path) ->
     model, picture, chat = make_parts("llama", "siglip_vision_model")
     with pytest.raises(ConfigError, match="reads another layer of a siglip_vision_model"):
         export_chat(model, "chat", picture, chat, tmp_path)
+
+
+@pytest.mark.parametrize(("trained", "seen"), [(32, 16), (16, 24)])
+def test_a_tower_that_sees_another_size_than_its_weights(trained: int, seen: int, tmp_path: Path) -> None:
+    model, picture, chat = make_parts("llama", "clip_vision_model")
+    tower = AutoModel.from_config(AutoConfig.for_model("clip_vision_model", image_size=trained, **SIZES))
+    tower.save_pretrained(tmp_path / "tower")
+    model.encoders["image"] = HuggingFaceImage(pretrained=str(tmp_path / "tower"), config=None, image_size=seen)
+    picture = plain_image_input(size=seen)
+    export_chat(model.eval(), "chat", picture, chat, tmp_path / "out")  # which compares the logits
+    written = LlavaForConditionalGeneration.from_pretrained(tmp_path / "out")
+    assert written.config.vision_config.image_size == seen
+    processor = AutoProcessor.from_pretrained(tmp_path / "out")
+    pixels = Image.effect_noise((60, 40), 90).convert("RGB")
+    theirs = processor.image_processor(images=pixels, return_tensors="pt").pixel_values[0]
+    mine, _ = picture.load(pixels, tmp_path, seed=0, train=False)
+    assert (mine - theirs).norm() < 0.02 * mine.norm()

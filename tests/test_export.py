@@ -6,12 +6,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import timm
 import torch
+import transformers
 from peft import LoraConfig
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import AutoImageProcessor, AutoTokenizer, AutoVideoProcessor
 
 from mmtrain.encoders.audio.huggingface import HuggingFaceAudio
 from mmtrain.encoders.image.huggingface import HuggingFaceImage
@@ -19,10 +25,12 @@ from mmtrain.encoders.image.timm import Timm
 from mmtrain.encoders.image.vit import ViT
 from mmtrain.encoders.text.huggingface import HuggingFaceText
 from mmtrain.errors import ConfigError
-from mmtrain.export import export_encoder, export_model, merge_adapters
+from mmtrain.export import export_encoder, export_model, export_preprocessing, merge_adapters
 from mmtrain.tuning import Tuning, tune
 from mmtrain.types import Batch, Features
 from tests.batches import IMAGE_SIZE, make_encoders, make_model, random_batch
+from tests.data.parts import fitted_text_input, image_input, text_input
+from tests.data.test_video import video_input
 from tests.encoders.small_models import BLOCKS, SIZES, SMALL
 from tests.runs import run_tiny
 from tests.tiny import make_tables
@@ -236,3 +244,87 @@ def test_what_the_training_split_taught_goes_with_the_model(tmp_path: Path, monk
     prepared = json.loads((out / "0" / "preprocessing.json").read_text())
     assert prepared["vector"]["columns"] == ["b", "a"] and prepared["image"]["size"] == 16
     assert json.loads((out / "2" / "preprocessing.json").read_text()).keys() == {"text"}
+
+
+PICTURES = [Image.effect_noise(size, 90).convert("RGB") for size in ((70, 70), (90, 60), (60, 107), (31, 20))]
+GEOMETRIES: dict[str, dict[str, Any]] = {
+    "from scratch": {},
+    "cropped": {"resize_size": 36, "interpolation": "bicubic", "crop_offset": "floor"},
+    "squashed": {"resize_size": [32, 32], "interpolation": "lanczos"},
+    "squashed and cropped": {"resize_size": [40, 40], "interpolation": "bicubic", "crop_offset": "floor"},
+}
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_transformers_prepares_pictures_as_the_encoder_was_trained(name: str, tmp_path: Path) -> None:
+    encoder, given = OTHERS["image/huggingface"]()
+    kind = image_input(size=32, mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6], **GEOMETRIES[name])
+    export_encoder(encoder, given, tmp_path)
+    export_preprocessing(kind, tmp_path)
+    processor = AutoImageProcessor.from_pretrained(tmp_path)
+    for picture in PICTURES:
+        mine, _ = kind.load(picture, tmp_path, seed=0, train=False)
+        theirs = processor(images=picture, return_tensors="pt").pixel_values[0]
+        assert (mine - theirs).norm() < 0.02 * mine.norm()
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_timm_prepares_pictures_as_the_encoder_was_trained(name: str, tmp_path: Path) -> None:
+    encoder = Timm(name="resnet10t", pretrained=None, image_size=32, drop_path=0.0)
+    geometry = GEOMETRIES[name] | {"crop_offset": "round"}
+    kind = image_input(size=32, mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6], **geometry)
+    export_encoder(encoder, {"values": IMAGE}, tmp_path)
+    export_preprocessing(kind, tmp_path)
+    model = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    for picture in PICTURES:
+        mine, _ = kind.load(picture, tmp_path, seed=0, train=False)
+        torch.testing.assert_close(transform(picture), mine, rtol=1e-5, atol=1e-5)
+
+
+def test_transformers_prepares_films_as_the_encoder_was_trained(tmp_path: Path) -> None:
+    encoder, given = OTHERS["video/huggingface"]()
+    kind = video_input(size=8, resize_size=10, interpolation="bicubic", crop_offset="floor")
+    export_encoder(encoder, given, tmp_path)
+    export_preprocessing(kind, tmp_path)
+    mine = kind.load([PICTURES[1]] * 4, tmp_path, seed=0, train=False)
+    assert mine is not None
+    processor = AutoVideoProcessor.from_pretrained(tmp_path)
+    theirs = processor([np.asarray(PICTURES[1])] * 4, return_tensors="pt").pixel_values[0]
+    assert (mine[0] - theirs).norm() < 0.02 * theirs.norm()
+
+
+@pytest.mark.parametrize("trained_here", [True, False])
+def test_transformers_has_the_tokenizer_of_the_training(trained_here: bool, tmp_path: Path) -> None:
+    kind = fitted_text_input()
+    if not trained_here:
+        kind.to_transformers().save_pretrained(tmp_path / "weights")
+        kind = text_input(tokenizer=str(tmp_path / "weights"), max_length=6)
+        kind.fit([], tmp_path)
+    encoder, given = OTHERS["bert"]()
+    export_encoder(encoder, given, tmp_path / "out")
+    export_preprocessing(kind, tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    for text in ("a red cat", "two BLUE bires and a dog, a dog and a very long list of sheep", "ein Fuß"):
+        mine, _ = kind.load(text, tmp_path, seed=0, train=False)
+        assert tokenizer(text, truncation=True).input_ids == mine.tolist()
+    padded = tokenizer(["a red cat", "cat"], padding=True).input_ids
+    loaded = [kind.load(text, tmp_path, seed=0, train=False)[0] for text in ("a red cat", "cat")]
+    assert padded == kind.pad(loaded).values.tolist()
+
+
+@pytest.mark.parametrize("pooling", ["tokens", "last"])
+def test_the_code_of_siglip_pads_as_it_was_trained(pooling: str, tmp_path: Path) -> None:
+    config = {"model_type": "siglip_text_model", "vocab_size": 20, "projection_size": 8, **SIZES}
+    config |= {"max_position_embeddings": 12, "bos_token_id": 2, "eos_token_id": 3}
+    encoder, given = words(HuggingFaceText(pretrained=None, max_length=10, pooling=pooling, config=config))
+    for parameter in encoder.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    code = export_encoder(encoder, given, tmp_path)
+    theirs = eval(code, {"torch": torch, "transformers": transformers, **given})
+    mine = encoder(given["values"], given["mask"])
+    if pooling == "tokens":
+        torch.testing.assert_close(theirs[mine.mask], mine.tokens[mine.mask])
+    else:
+        assert code.endswith("# its last over all 12 places is the one token")
+        torch.testing.assert_close(theirs[:, -1], mine.tokens[:, 0])

@@ -4,6 +4,7 @@ The same texts give the same tokenizer, which the `tokenizers` trainers alone do
 characters they drop, and how they number the pieces of WordPiece, differs from process to process.
 """
 
+import copy
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -178,6 +179,25 @@ class TextInput:
                 self.tokenizer.save(str(part))
             return
         self._loaded.whole.save_pretrained(_file(folder, name).with_suffix(""))
+
+    def to_transformers(self) -> Any:
+        """A tokenizer of transformers that gives the same ids, cut to the same length."""
+        from transformers import PreTrainedTokenizerFast
+
+        if self._loaded is not None:
+            whole = copy.deepcopy(self._loaded.whole)
+            whole.model_max_length = self.max_length
+            return whole
+        pad, unknown, first, last, hidden = self.special
+        return PreTrainedTokenizerFast(
+            tokenizer_object=self.tokenizer,
+            pad_token=pad,
+            unk_token=unknown,
+            cls_token=first,
+            sep_token=last,
+            mask_token=hidden,
+            model_max_length=self.max_length,
+        )
 
     def restore(self, folder: Path, name: str) -> None:
         """Take the tokenizer of a run folder; neither the hub nor the folder of the weights is asked."""
