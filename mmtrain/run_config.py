@@ -39,6 +39,12 @@ NEVER = (
 )
 # Keys that earlier versions recorded and that have no effect any more.
 RETIRED = {"mmtrain.balance.mgda.MGDA": ("epsilon", "max_iters")}
+# Keys that earlier versions lack, and that stay absent: the component's own defaults are what those versions did, where
+# a shipped value of auto would mean what the weights want.
+ABSENT = dict.fromkeys(
+    ("mmtrain.data.image.ImageInput", "mmtrain.data.images.ImagesInput"),
+    ("resize_size", "interpolation", "crop_offset"),
+)
 _SETS = (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
 _OPTION = re.compile(r"[A-Za-z0-9_][\w.-]*")
 _WORD = re.compile(r"[\w.,:+-]*")
@@ -125,7 +131,8 @@ def _as_of_today(node: Any) -> Any:
     target = node.get("_target_", "")
     retired, shipped = RETIRED.get(target, ()), shipped_values(target)
     known = {key: _as_of_today(value) for key, value in node.items() if key not in retired}
-    return {**{key: value for key, value in shipped.items() if key not in known}, **known}
+    absent = ABSENT.get(target, ())
+    return {**{key: value for key, value in shipped.items() if key not in (*known, *absent)}, **known}
 
 
 def refusal(key: str, target: Any, folder: Path) -> str:

@@ -123,6 +123,13 @@ def test_a_record_of_an_earlier_version_gets_what_its_components_have_got_since(
     assert "epsilon" not in cfg.balance
 
 
+def test_pictures_of_an_earlier_version_stay_as_they_were_trained(tmp_path: Path) -> None:
+    picture = {"_target_": "mmtrain.data.image.ImageInput", "size": 64}
+    cfg = load_run_config(write_record(tmp_path, planted(RECORD, "data.inputs.image", picture)), trust=[])
+    assert cfg.data.inputs.image.max_pixels == 100_000_000
+    assert not {"resize_size", "interpolation", "crop_offset"} & set(cfg.data.inputs.image)
+
+
 # -------------------------------------------------------------- its overrides
 
 GROUPED = [place for place in PLACES if "[]" not in place]

@@ -221,6 +221,16 @@ def test_size_is_that_of_the_weights_unless_the_command_says_another(tables: Pat
     build_data(other)  # what was settled agrees with the weights
 
 
+def test_a_run_without_keys_of_the_geometry_prepares_pictures_as_it_was_trained(tables: Path, vit: str) -> None:
+    cfg = configuration(tables, *HUGGINGFACE, pretrained=vit)
+    for key in ("resize_size", "interpolation", "crop_offset"):
+        del cfg.data.inputs.image[key]
+    cfg.data.inputs.image.size = 64
+    build_data(cfg)
+    geometry = make(cfg.data.inputs.image, "image").geometry
+    assert (geometry.resized, geometry.interpolation, geometry.crop_offset) == (64, "bilinear", "round")
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
