@@ -4,22 +4,21 @@ DIR/{train,val,test}.{jsonl,csv,tsv,json,parquet,arrow}, or one such table to be
 DIR/[SPLIT/]CLASS/file, or what `save_to_disk` of `datasets` wrote.
 """
 
-import csv
-from collections.abc import Callable
+import glob
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mmtrain.data.caches import datasets_cache_error
 from mmtrain.data.folders import Columns, read_class_folders
-from mmtrain.data.json_rows import NoRowsError, broken_line, check_nesting, names_in, not_json, rows_of_json
 from mmtrain.data.layout import WHOLE, ending, nothing_in, passed_over, tables_in
 from mmtrain.data.paths import data_folder, refuse_outside
+from mmtrain.data.row_tables import TEXTS, rows_table
 from mmtrain.data.splits import Cuts, Split
+from mmtrain.data.table_error import TableError, encoding_fault
 from mmtrain.data.tables import SPLITS, Tables, no_rows, split_name, undecoded
 from mmtrain.errors import ConfigError
-
-_READERS = {"jsonl": "json", "csv": "csv", "tsv": "csv", "parquet": "parquet", "arrow": "arrow"}
 
 
 def existing_folder(root: str | Path) -> Path:
@@ -78,7 +77,7 @@ def tables_of_folder(
     root: Path,
     split: Cuts,
     *,
-    read: Callable[[Path, str], Any],
+    read: Callable[[Path, str], tuple[Any, Sequence[str]]],
     make: Callable[[Columns], Any],
     most: int | None = None,
 ) -> Tables:
@@ -87,7 +86,7 @@ def tables_of_folder(
     Args:
         root: the folder.
         split: how a table is cut that stands alone.
-        read: a table of a file, and of the split that it is for.
+        read: gives the table of a file, and notes about it; called with the file and the split that it is for.
         make: a table of columns.
         most: files in folders of classes that are looked at.
     """
@@ -95,11 +94,14 @@ def tables_of_folder(
     for file in files.values():
         refuse_outside(root, file)
     if WHOLE in files:
-        return cut(read(files[WHOLE], WHOLE), str(files[WHOLE]), root, split)
+        table, notes = read(files[WHOLE], WHOLE)
+        return replace(cut(table, str(files[WHOLE]), root, split), notes=notes)
     if files:
-        splits = {name: read(path, name) for name, path in files.items()}
+        found = {name: read(path, name) for name, path in files.items()}
+        splits = {name: table for name, (table, _) in found.items()}
         others = [path.name for path in passed_over(root, files)]
         notes = [f"{root}: {', '.join(others)} is not read: the splits are train, val and test"] if others else []
+        notes += [note for _, own in found.values() for note in own]
         names = {name: str(path) for name, path in files.items()}
         return Tables(splits=splits, names=names, folder=root, notes=notes)
     folders = read_class_folders(root, make, most=most)
@@ -160,7 +162,8 @@ def _dataset(columns: Columns) -> Any:
     return datasets.Dataset.from_dict(dict(columns))
 
 
-def _read(path: Path, split: str) -> Any:
+def _read(path: Path, split: str) -> tuple[Any, Sequence[str]]:
+    """A table of a file, and what a person should know of it."""
     if not path.stat().st_size:
         raise no_rows(str(path), split)
     import datasets
@@ -168,68 +171,29 @@ def _read(path: Path, split: str) -> Any:
     datasets.disable_progress_bars()
     datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)  # it logs what it raises
     kind = ending(path)
-    options: dict[str, Any] = {}
+    notes: Sequence[str] = ()
     try:
-        if kind == "json":  # the reader would make 7 of "007"
-            rows = rows_of_json(path)
-            table = _dataset({name: [row.get(name) for row in rows] for name in names_in(rows)})
+        if kind in ("parquet", "arrow"):
+            name = glob.escape(str(path))  # it takes a pattern
+            table = undecoded(datasets.load_dataset(kind, data_files=name, split="train"))
         else:
-            if kind in ("csv", "tsv"):
-                options = _as_text(path, "\t" if kind == "tsv" else ",")
-            elif kind == "jsonl":
-                _check_lines(path)  # the reader would take any bytes and fail when they are used
-            table = datasets.load_dataset(_READERS[kind], data_files=str(path), split="train", **options)
-    # Arrow's own are ValueErrors, TypeErrors (a column of words and numbers) and OSErrors
-    except (datasets.exceptions.DatasetGenerationError, ValueError, TypeError, OSError, csv.Error) as error:
-        if "corresponds to no data" in str(error) or options.get("features") == {}:
+            table, notes = rows_table(path)
+    # Arrow's own are ValueErrors, TypeErrors and OSErrors
+    except (datasets.exceptions.DatasetGenerationError, ValueError, TypeError, OSError) as error:
+        if "corresponds to no data" in str(error):
             raise no_rows(str(path), split) from error
         if (cache := datasets_cache_error(error, path)) is not None:
             raise cache from error
-        cause = broken_line(path) if kind == "jsonl" else None
-        raise unreadable(path, ValueError(cause) if cause else error.__cause__ or error) from error
+        raise unreadable(path, error.__cause__ or error) from error
     if len(table) == 0:
         raise no_rows(str(path), split)
-    return undecoded(table)
+    return table, notes
 
 
 def unreadable(path: Path, error: BaseException) -> ConfigError:
     """The message for a table that is broken, and where."""
+    if ending(path) in TEXTS and isinstance(error, ValueError) and not isinstance(error, TableError):
+        error = encoding_fault(path) or error
     what = (str(error).strip() or type(error).__name__).splitlines()[0]
-    mend = error.mend if isinstance(error, NoRowsError) else "mend the table"
-    mend = "save it as UTF-8" if "codec can't decode" in what else mend
-    return ConfigError(f"{path} cannot be read as {ending(path)}: {what}\n    {mend}")
-
-
-def _as_text(path: Path, delimiter: str) -> dict[str, Any]:
-    """Read every cell of a csv as it is written; an empty one is null.
-
-    Left to itself, pandas makes 7 of 007, 3.0 of a 3 in a column with gaps and nothing of NA, and where the first row
-    has a field too many it shifts all columns by one.
-    """
-    import datasets
-
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = (row for row in csv.reader(file, delimiter=delimiter) if row)
-        names, first = next(rows, []), next(rows, [])
-    if len(first) > len(names):
-        raise ValueError(
-            f"its first row has {len(first)} fields under {len(names)} column names; quote what holds a comma"
-        )
-    named = [name or f"Unnamed: {number}" for number, name in enumerate(names)]  # as pandas does
-    text = datasets.Value("string")
-    return {
-        "delimiter": delimiter,
-        "keep_default_na": False,
-        "na_values": [""],
-        "features": datasets.Features(dict.fromkeys(named, text)),
-    }
-
-
-def _check_lines(path: Path) -> None:
-    """Refuse what is not UTF-8, and what is nested so deep that Arrow's reader would end the process."""
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                check_nesting(line)
-            except ValueError as error:
-                raise ValueError(not_json(number, error)) from None
+    fix = error.fix if isinstance(error, TableError) else "mend the table"
+    return ConfigError(f"{path} cannot be read as {ending(path)}: {what}\n    {fix}")

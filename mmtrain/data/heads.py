@@ -3,17 +3,17 @@
 A `Head` can be asked as a `datasets.Dataset`, so that the same checks look at both.
 """
 
-import csv
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmtrain.data.files import is_saved, tables_of_folder, unreadable
 from mmtrain.data.folders import Columns
 from mmtrain.data.head_checks import FIRST_ROWS
-from mmtrain.data.json_rows import NoRowsError, first_objects, names_in, not_json, parse_json, rows_of_json
+from mmtrain.data.json_rows import first_objects, names_in
 from mmtrain.data.layout import ending
+from mmtrain.data.row_tables import rows_of
 from mmtrain.data.sample_errors import read_or
 from mmtrain.data.splits import Split
 from mmtrain.data.tables import Tables, no_rows
@@ -72,10 +72,7 @@ def heads_of(root: Path, split: Split) -> Tables | None:
     """
     if is_saved(root):
         return None
-    try:
-        return tables_of_folder(root, _CutOfHeads(split), read=_head, make=_of_columns, most=FIRST_ROWS)
-    except csv.Error:  # such as a very long cell, which others read
-        return None
+    return tables_of_folder(root, _CutOfHeads(split), read=_head, make=_of_columns, most=FIRST_ROWS)
 
 
 def _of_columns(columns: Columns) -> Head:
@@ -83,59 +80,35 @@ def _of_columns(columns: Columns) -> Head:
     return Head(rows, list(columns), is_whole=len(rows) < FIRST_ROWS)
 
 
-def _head(path: Path, split: str) -> Head:
+def _head(path: Path, split: str) -> tuple[Head, Sequence[str]]:
     if not path.stat().st_size:
         raise no_rows(str(path), split)
     kind = ending(path)
+    notes: Sequence[str] = ()
     try:
         if kind in ("parquet", "arrow"):
             head = _of_parquet(path) if kind == "parquet" else _of_arrow(path)
-        elif kind == "json" and path.stat().st_size > _LARGE:
-            head = _of_rows(first_objects(path, FIRST_ROWS), is_whole=False)
-        elif kind == "json":
-            head = _of_rows(rows_of_json(path), is_whole=True)
         else:
-            rows = _lines(path) if kind == "jsonl" else _cells(path, "\t" if kind == "tsv" else ",")
-            first = list(itertools.islice(rows, FIRST_ROWS))
-            head = _of_rows(first, is_whole=next(rows, None) is None)
+            head, notes = _of_text(path)
     except (ValueError, OSError) as error:
         raise unreadable(path, error) from error
     if head.is_whole and not len(head):
         raise no_rows(str(path), split)
-    return head
+    return head, notes
+
+
+def _of_text(path: Path) -> tuple[Head, Sequence[str]]:
+    is_large = path.stat().st_size > _LARGE
+    if ending(path) == "json" and is_large and (first := first_objects(path, FIRST_ROWS)):
+        return _of_rows(first, is_whole=False), ()
+    rows, notes = rows_of(path, is_examined=not is_large)
+    found = (row for row, _ in rows())
+    some = list(itertools.islice(found, FIRST_ROWS))
+    return _of_rows(some, is_whole=next(found, None) is None), notes
 
 
 def _of_rows(rows: Sequence[Mapping[str, Any]], *, is_whole: bool) -> Head:
     return Head(rows, names_in(rows), is_whole=is_whole)
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = parse_json(line)
-            except ValueError as error:
-                raise ValueError(not_json(number, error)) from None
-            if not isinstance(row, dict):
-                shown = 'write an object a line, such as {"image": "a.jpg", "caption": "a dog"}'
-                raise NoRowsError(f"line {number} holds no object, but {type(row).__name__}", shown)
-            yield row
-
-
-def _cells(path: Path, delimiter: str) -> Iterator[dict[str, str | None]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, delimiter=delimiter)
-        names: list[str] = []
-        for row in reader:
-            if names and len(row) > len(names):
-                what = f"line {reader.line_num} has {len(row)} fields under {len(names)} column names"
-                raise ValueError(f"{what}; quote what holds a comma")
-            if names and row:
-                yield {name: cell or None for name, cell in itertools.zip_longest(names, row)}
-            elif row:
-                names = [name or f"Unnamed: {place}" for place, name in enumerate(row)]
 
 
 def _of_parquet(path: Path) -> Head:

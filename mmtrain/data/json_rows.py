@@ -1,27 +1,18 @@
 """JSON as rows: one object a line, one array of objects, or an object of columns; and JSON in a cell."""
 
+import codecs
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from mmtrain.data.table_error import TableError
 
 MAX_NESTING = 100  # lists and objects inside each other, of JSON in a cell; Python's recursion ends at some 1000
 _MARKS = re.compile(r'[\[{\]}]|"(?:[^"\\]|\\.)*+(?:"|\Z)', re.DOTALL)  # brackets, and strings to pass over
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-
-
-class NoRowsError(ValueError):
-    """JSON that is no table.
-
-    Args:
-        what: it is instead.
-        mend: to be typed or written.
-    """
-
-    def __init__(self, what: str, mend: str) -> None:
-        super().__init__(what)
-        self.mend = mend
+_HALF = "half of a surrogate pair, which is not valid Unicode"
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -33,13 +24,15 @@ def parse_json(text: str | bytes) -> Any:
     """
     if isinstance(text, bytes):
         text = text.decode(json.detect_encoding(text))
-    check_nesting(text)
-    content = json.loads(text)
-    try:
-        (json.dumps(content, ensure_ascii=False) if _SURROGATE.search(text) else text).encode()
-    except UnicodeEncodeError:
-        raise ValueError("it holds half of a surrogate pair, which is not valid Unicode") from None
+    content = _parsed(text)
+    if not _is_unicode(json.dumps(content, ensure_ascii=False) if _SURROGATE.search(text) else text):
+        raise ValueError(f"it holds {_HALF}")
     return content
+
+
+def _parsed(text: str) -> Any:
+    check_nesting(text)
+    return json.loads(text)
 
 
 def check_nesting(text: str) -> None:
@@ -58,23 +51,30 @@ def check_nesting(text: str) -> None:
 
 
 def rows_of_json(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file that is an array of objects, or an object of columns of one length.
+    """The rows of a file that is an array of objects, such an array under its only key, or an object of columns.
 
     Raises:
         ValueError: for what is not JSON.
-        NoRowsError: for one that is neither, with the command that makes a table of its longest array.
+        TableError: for one that is neither, with the command that makes a table of its longest array.
     """
+    text = path.read_bytes().removeprefix(codecs.BOM_UTF8).decode()
     try:
-        content = parse_json(path.read_text(encoding="utf-8-sig"))
+        content = _parsed(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"line {error.lineno} is not JSON ({error.msg} at character {error.colno})") from None
     rows = _as_rows(content)
     if rows is None:
         raise _no_rows(path, content)
+    if _SURROGATE.search(text):
+        for number, row in enumerate(rows, start=1):
+            _check_surrogates(f"row {number}", row)
     return rows
 
 
 def _as_rows(content: Any) -> list[dict[str, Any]] | None:
+    if isinstance(content, dict) and len(content) == 1:
+        (alone,) = content.values()
+        content = alone if alone and isinstance(alone, list) and isinstance(alone[0], dict) else content
     if isinstance(content, list) and all(isinstance(row, dict) for row in content):
         return content
     if isinstance(content, dict) and content and all(isinstance(cells, list) for cells in content.values()):
@@ -85,19 +85,20 @@ def _as_rows(content: Any) -> list[dict[str, Any]] | None:
     return None
 
 
-def _no_rows(path: Path, content: Any) -> NoRowsError:
+def _no_rows(path: Path, content: Any) -> TableError:
     if not isinstance(content, dict):
         held = f"a list of {type(content[0]).__name__}" if isinstance(content, list) else type(content).__name__
-        return NoRowsError(f"it holds no objects, but {held}", _AN_OBJECT_A_ROW)
+        return TableError(f"it holds no objects, but {held}", _AN_OBJECT_A_ROW)
     arrays = {key: part for key, part in content.items() if isinstance(part, list) and part and _as_rows(part)}
     what = f"it is one object with the keys {', '.join(list(content)[:8])}, and no list of rows"
     if not arrays:
-        return NoRowsError(what, _AN_OBJECT_A_ROW)
+        return TableError(what, _AN_OBJECT_A_ROW)
     key = max(arrays, key=lambda name: len(arrays[name]))
     program = f"import json; [print(json.dumps(row)) for row in json.load(open('{path}'))['{key}']]"
-    return NoRowsError(what, f'python -c "{program}" > {path.with_suffix(".jsonl")} && mv {path} {path}.whole')
+    return TableError(what, f'python -c "{program}" > {path.with_suffix(".jsonl")} && mv {path} {path}.whole')
 
 
+_OF_ROWS = re.compile(r'\s*(\{\s*"[^"\\]*"\s*:\s*)?\[\s*(?=\{)')  # an array of objects, or such an array under a key
 _AN_OBJECT_A_ROW = 'write an object a row: [{"image": "a.jpg", "caption": "a dog"}, ...]'
 
 
@@ -108,10 +109,10 @@ def names_in(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def first_objects(path: Path, most: int) -> list[dict[str, Any]]:
     """The objects that an array begins with, of a file that is too large to be read for them."""
-    with path.open(encoding="utf-8-sig") as file:
-        rest = file.read(1_000_000).strip()
+    with path.open("rb") as file:
+        text = file.read(1_000_000).removeprefix(codecs.BOM_UTF8).decode(errors="ignore")
     rows: list[dict[str, Any]] = []
-    rest = rest.removeprefix("[").lstrip()
+    rest = text[start.end() :] if (start := _OF_ROWS.match(text)) else ""
     while len(rows) < most and rest.startswith("{"):
         try:
             row, end = json.JSONDecoder().raw_decode(rest)
@@ -122,15 +123,46 @@ def first_objects(path: Path, most: int) -> list[dict[str, Any]]:
     return rows
 
 
-def broken_line(path: Path) -> str | None:
-    """The first line of a jsonl file that is not JSON or not valid Unicode, in words."""
-    with path.open(encoding="utf-8", errors="replace") as file:
+def rows_of_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """The rows of a file with an object a line, each with its size in bytes. Only a line feed ends a line.
+
+    Raises:
+        ValueError: for a line that is not JSON, is not UTF-8, or that `parse_json` refuses; with its number.
+        TableError: for a line that is no object.
+    """
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
+            text = line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").decode()
+            if not text.strip():
+                continue
             try:
-                parse_json(line.strip() or "null")
+                row = _parsed(text)
             except ValueError as error:
-                return not_json(number, error)
-    return None
+                raise ValueError(not_json(number, error)) from None
+            if not isinstance(row, dict):
+                fix = 'write an object a line, such as {"image": "a.jpg", "caption": "a dog"}'
+                fix = f"mv {path} {path.with_suffix('.json')}" if isinstance(row, list) and number == 1 else fix
+                raise TableError(f"line {number} holds no object, but {type(row).__name__}", fix)
+            if _SURROGATE.search(text):
+                _check_surrogates(f"line {number}", row)
+            yield row, len(line)
+
+
+def _check_surrogates(where: str, row: Mapping[str, Any]) -> None:
+    """Refuse a row that holds half of a surrogate pair, and name its column."""
+    for name, cell in row.items():
+        if not _is_unicode(json.dumps([name, cell], ensure_ascii=False)):
+            column = name if _is_unicode(name) else ascii(name)
+            raise ValueError(f"{where}: the column {column} holds {_HALF}")
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether UTF-8 can write a text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def not_json(number: int, error: ValueError) -> str:

@@ -195,6 +195,10 @@ def _undecoded(feature: Any) -> Any:
     import datasets
     import pyarrow as pa
 
+    from mmtrain.data.json_cells import JsonCells
+
+    if isinstance(feature, datasets.Json):
+        return JsonCells()
     if isinstance(feature, dict):
         return {name: _undecoded(part) for name, part in feature.items()}
     if isinstance(feature, list):

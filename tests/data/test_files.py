@@ -104,12 +104,11 @@ BROKEN: list[tuple[str, bytes, list[str]]] = [
     ("train.jsonl", '{"id": "é"}\n'.encode("latin-1"), ["as jsonl", "save it as UTF-8"]),
     ("train.csv", "id,caption\n1,é\n".encode("latin-1"), ["as csv", "save it as UTF-8"]),
     ("train.csv", b"id,caption\n1,a cat, a dog\n", ["3 fields under 2 column names", "quote what holds a comma"]),
-    ("train.csv", b"id,caption\n1,a cat\n2,a cat, a dog\n", ["Expected 2 fields in line 3, saw 3"]),
+    ("train.csv", b"id,caption\n1,a cat\n2,a cat, a dog\n", ["line 3 has 3 fields under 2 column names", "quote what holds a comma"]),
     ("train.json", b"", ["has no rows"]),
     ("train.json", b"[]", ["has no rows"]),
     ("train.json", b'[{"id": 1},\n {"id": 2]', ["as json", "line 2 is not JSON"]),
     ("train.json", b'["a.png", "b.png"]', ["it holds no objects, but a list of str", "write an object a row"]),
-    ("train.json", b'[{"id": 1}, {"id": "a"}]', ["as json", "mend the table"]),
     (
         "train.json",
         b'{"info": {}, "images": [{"id": 1}], "annotations": [{"id": 1}, {"id": 2}]}',
@@ -214,9 +213,9 @@ DEEP = "[" * 200_000 + "]" * 200_000
         (
             "train.jsonl",
             '{"caption": "a"}\n{"caption": "half \\ud83d"}\n',
-            "line 2 is no row: it holds half of a surrogate",
+            "line 2: the column caption holds half of a surrogate",
         ),
-        ("train.json", '[{"caption": "half \\ud83d"}]', "it holds half of a surrogate pair"),
+        ("train.json", '[{"caption": "half \\ud83d"}]', "row 1: the column caption holds half of a surrogate pair"),
     ],
 )
 def test_a_row_that_ends_the_reader_is_told_of(tmp_path: Path, name: str, text: str, message: str) -> None:

@@ -1,0 +1,143 @@
+"""Rows of Python as an Arrow file: a column keeps its type where all cells have one, and is JSON where they have not.
+
+Types follow from all rows, not from the first ones. A column of words and lists, of words and numbers, or of objects
+with different keys is kept as JSON, so that each cell comes back as it was: no word is read a second time.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+Batch = Mapping[str, Sequence[Any]]  # by column, its cells; all columns have one length
+JSON = pa.json_()
+_MOST_ROWS, _MOST_BYTES = 10_000, 1 << 23  # of a batch
+_NUMBERS = (pa.int64(), pa.float64())
+
+
+def write_rows(path: Path, batches: Callable[[], Iterable[Batch]], done: Callable[[], object]) -> None:
+    """Write rows as an Arrow stream, which replaces the file when it is complete.
+
+    Args:
+        path: the file.
+        batches: gives all rows, some at a time. It is called again when a later row changes the type of a column.
+        done: called when all rows are written, before the file is there.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    types: dict[str, pa.DataType] = {}
+    try:
+        while not _write(part, batches(), types):
+            pass
+        done()
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def batches_of(rows: Iterable[tuple[Mapping[str, Any], int]]) -> Iterator[Batch]:
+    """Rows as columns, so many at a time that they are of use and do not fill the memory.
+
+    Args:
+        rows: each with its size in bytes; a key that a row lacks is null.
+    """
+    some: list[Mapping[str, Any]] = []
+    size = 0
+    for row, num_bytes in rows:
+        some.append(row)
+        size += num_bytes
+        if len(some) == _MOST_ROWS or size > _MOST_BYTES:
+            yield _as_columns(some)
+            some, size = [], 0
+    if some:
+        yield _as_columns(some)
+
+
+def _as_columns(rows: Sequence[Mapping[str, Any]]) -> Batch:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _write(path: Path, batches: Iterable[Batch], types: dict[str, pa.DataType]) -> bool:
+    """Write the rows; False when a later row changed a type of `types`, so that the file is of no use."""
+    writer, schema, is_complete = None, pa.schema([]), True
+    with path.open("wb") as file:
+        for batch in batches:
+            arrays = {name: _array(types, name, cells) for name, cells in batch.items()}
+            if writer is None:
+                schema = pa.schema(list(types.items()))
+                writer = pa.ipc.new_stream(file, schema)
+            is_complete = is_complete and schema == pa.schema(list(types.items()))
+            if is_complete:
+                num_rows = len(next(iter(batch.values())))
+                columns = [arrays[n] if n in arrays else pa.nulls(num_rows, types[n]) for n in types]
+                writer.write_batch(pa.record_batch(columns, schema=schema))
+        (writer or pa.ipc.new_stream(file, schema)).close()
+    return is_complete
+
+
+def _array(types: dict[str, pa.DataType], name: str, cells: Sequence[Any]) -> pa.Array:
+    """Cells of the type of their column, which is widened to hold them."""
+    known = types.get(name, pa.null())
+    kind = None if known == JSON else _merged(known, _type_of(cells))
+    if kind is not None:
+        try:
+            array = pa.array(cells, kind)
+        except (pa.ArrowException, OverflowError):  # such as an integer that is no exact float
+            kind = None
+    types[name] = JSON if kind is None else kind
+    return _json_array(cells) if kind is None else array
+
+
+def _json_array(cells: Sequence[Any]) -> pa.Array:
+    texts = [None if cell is None else json.dumps(cell, ensure_ascii=False) for cell in cells]
+    return pa.ExtensionArray.from_storage(JSON, pa.array(texts, pa.string()))
+
+
+def _type_of(cells: Sequence[Any]) -> pa.DataType | None:
+    """The type that all cells have; None when they have none in common."""
+    try:
+        kind = pa.infer_type(cells)
+    except (pa.ArrowException, TypeError, OverflowError):
+        return None
+    return kind if _is_uniform(cells, kind) else None
+
+
+def _is_uniform(cells: Iterable[Any], kind: pa.DataType) -> bool:
+    """Whether Arrow keeps the cells as they are: all objects of one place must have the same keys."""
+    if pa.types.is_floating(kind):
+        return bool not in set(map(type, cells))  # Arrow would make 1.0 of true
+    if not pa.types.is_nested(kind):
+        return True
+    there = [cell for cell in cells if cell is not None]
+    if pa.types.is_list(kind):
+        is_list = all(isinstance(cell, list) for cell in there)
+        return is_list and _is_uniform((part for cell in there for part in cell), kind.value_type)
+    names = {field.name for field in kind}
+    if not names or any(not isinstance(cell, dict) or cell.keys() != names for cell in there):
+        return False
+    return all(_is_uniform((cell[f.name] for cell in there), f.type) for f in kind)
+
+
+def _merged(one: pa.DataType, other: pa.DataType | None) -> pa.DataType | None:
+    """The type that holds the cells of both exactly; None when there is none."""
+    if other is None or one == other or pa.types.is_null(other):
+        return None if other is None else one
+    if pa.types.is_null(one):
+        return other
+    if one in _NUMBERS and other in _NUMBERS:
+        return pa.float64()
+    if pa.types.is_list(one) and pa.types.is_list(other):
+        inner = _merged(one.value_type, other.value_type)
+        return None if inner is None else pa.list_(inner)
+    if pa.types.is_struct(one) and pa.types.is_struct(other):
+        fields = {field.name: _merged(field.type, other.field(field.name).type) for field in one if _has(other, field)}
+        is_same = len(fields) == one.num_fields == other.num_fields and None not in fields.values()
+        return pa.struct(list(fields.items())) if is_same else None
+    return None
+
+
+def _has(kind: pa.StructType, field: pa.Field) -> bool:
+    return kind.get_field_index(field.name) >= 0

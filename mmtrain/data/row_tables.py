@@ -1,0 +1,68 @@
+"""Tables of text, read by rows: JSON and text with separators. A table is converted once, into a cache."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from mmtrain.data.delimited import Delimited
+from mmtrain.data.json_rows import rows_of_json, rows_of_lines
+from mmtrain.data.tables import undecoded
+
+if TYPE_CHECKING:
+    import datasets
+
+TEXTS = ("jsonl", "json", "csv", "tsv")
+_PROMISED = {"csv": ",", "tsv": "\t"}
+_VERSION = 1  # of what is made of a file: to be raised when that changes
+_Rows = Iterator[tuple[Mapping[str, Any], int]]
+
+
+def rows_of(path: Path, *, is_examined: bool = True) -> tuple[Callable[[], _Rows], list[str]]:
+    """What gives the rows of a file, each with its size; and what a person should know, complete after the last row.
+
+    Args:
+        path: a file that ends in one of `TEXTS`.
+        is_examined: whether a table with separators is looked through before its rows are given.
+
+    Raises:
+        ValueError: for what is no table; the rows raise it for what is wrong further down.
+    """
+    kind = path.suffix[1:].lower()
+    if kind == "jsonl":
+        return lambda: rows_of_lines(path), []
+    if kind == "json":
+        rows = rows_of_json(path)
+        return lambda: ((row, 1000) for row in rows), []
+    table = Delimited(path, _PROMISED[kind], is_examined=is_examined)
+    return table.rows, table.notes
+
+
+def rows_table(path: Path) -> tuple["datasets.Dataset", Sequence[str]]:
+    """The table of a file that ends in one of `TEXTS`, on disk, and what a person should know of it.
+
+    Raises:
+        ValueError: for what cannot be read, with the line.
+        OSError: when the cache cannot be written.
+    """
+    import datasets
+    from datasets.table import MemoryMappedTable
+
+    from mmtrain.data.arrow_rows import batches_of, write_rows
+
+    facts = path.stat()
+    made_of = [_VERSION, str(path.absolute()), facts.st_size, facts.st_mtime_ns]
+    key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:32]
+    kept = Path(datasets.config.HF_DATASETS_CACHE).expanduser() / "mmtrain" / f"{key}.arrow"
+    noted = kept.with_suffix(".json")
+    if not kept.is_file():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(kept.with_suffix(".lock")):
+            if not kept.is_file():
+                rows, notes = rows_of(path)
+                write_rows(kept, lambda: batches_of(rows()), done=lambda: noted.write_text(json.dumps(notes)))
+    table = datasets.Dataset(MemoryMappedTable.from_file(str(kept)), fingerprint=key)
+    return undecoded(table), json.loads(noted.read_text())
