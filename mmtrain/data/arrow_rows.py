@@ -7,6 +7,7 @@ with different keys is kept as JSON, so that each cell comes back as it was: no 
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def batches_of(rows: Iterable[tuple[Mapping[str, Any], int]]) -> Iterator[Batch]
 
 
 def _as_columns(rows: Sequence[Mapping[str, Any]]) -> Batch:
-    names = dict.fromkeys(name for row in rows for name in row)
+    names = dict.fromkeys(chain.from_iterable(rows))
     return {name: [row.get(name) for row in rows] for name in names}
 
 
@@ -81,14 +82,18 @@ def _write(path: Path, batches: Iterable[Batch], types: dict[str, pa.DataType]) 
 def _array(types: dict[str, pa.DataType], name: str, cells: Sequence[Any]) -> pa.Array:
     """Cells of the type of their column, which is widened to hold them."""
     known = types.get(name, pa.null())
-    kind = None if known == JSON else _merged(known, _type_of(cells))
-    if kind is not None:
-        try:
-            array = pa.array(cells, kind)
-        except (pa.ArrowException, OverflowError):  # such as an integer that is no exact float
-            kind = None
-    types[name] = JSON if kind is None else kind
-    return _json_array(cells) if kind is None else array
+    tries = [] if known == JSON else [None] if "int" in str(known) else [known, None]  # Arrow makes 2 of 2.5
+    for kind in tries:
+        wanted = _merged(known, _inferred(cells)) if kind is None else kind
+        if wanted is not None and _is_uniform(cells, wanted):
+            try:
+                array = pa.array(cells, wanted)
+            except (pa.ArrowException, TypeError, OverflowError):  # another type, or an integer that is no exact float
+                continue
+            types[name] = wanted
+            return array
+    types[name] = JSON
+    return _json_array(cells)
 
 
 def _json_array(cells: Sequence[Any]) -> pa.Array:
@@ -96,13 +101,12 @@ def _json_array(cells: Sequence[Any]) -> pa.Array:
     return pa.ExtensionArray.from_storage(JSON, pa.array(texts, pa.string()))
 
 
-def _type_of(cells: Sequence[Any]) -> pa.DataType | None:
-    """The type that all cells have; None when they have none in common."""
+def _inferred(cells: Sequence[Any]) -> pa.DataType | None:
+    """The type that the first cells have; None when they have none in common."""
     try:
-        kind = pa.infer_type(cells)
+        return pa.infer_type(cells)
     except (pa.ArrowException, TypeError, OverflowError):
         return None
-    return kind if _is_uniform(cells, kind) else None
 
 
 def _is_uniform(cells: Iterable[Any], kind: pa.DataType) -> bool:
@@ -114,7 +118,7 @@ def _is_uniform(cells: Iterable[Any], kind: pa.DataType) -> bool:
     there = [cell for cell in cells if cell is not None]
     if pa.types.is_list(kind):
         is_list = all(isinstance(cell, list) for cell in there)
-        return is_list and _is_uniform((part for cell in there for part in cell), kind.value_type)
+        return is_list and _is_uniform(chain.from_iterable(there), kind.value_type)
     names = {field.name for field in kind}
     if not names or any(not isinstance(cell, dict) or cell.keys() != names for cell in there):
         return False
