@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -180,6 +181,11 @@ def content_of(value: Any) -> Any:
 def name_of(value: Any) -> str | None:
     """The class that a cell names; 3.0 is 3, because a column of numbers with gaps often comes as floats.
 
+    Spaces around a name do not count, and neither does whether an accent is composed (Unicode NFC).
+
+    >>> [name_of(value) for value in (3.0, " red ", " ", float("nan"))]
+    ['3', 'red', None, None]
+
     Raises:
         UnicodeEncodeError: for half of a surrogate pair, which no file of class names can hold.
     """
@@ -187,4 +193,25 @@ def name_of(value: Any) -> str | None:
         return None
     name = str(int(value) if isinstance(value, float) and value.is_integer() else value)
     name.encode()
-    return name if name.strip() else None
+    return unicodedata.normalize("NFC", name.strip()) or None
+
+
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?")
+
+
+def without_point(name: str) -> str:
+    """The name of a class of whole numbers, as pandas writes them where there are gaps.
+
+    >>> without_point("3.0"), without_point("3.5"), without_point("003")
+    ('3', '3.5', '003')
+    """
+    return re.sub(r"(?<=\d)\.0+\Z", "", name) if is_number(name) else name
+
+
+def is_number(name: str) -> bool:
+    """Whether a name is written as a number.
+
+    >>> is_number("3.0"), is_number("v3.0")
+    (True, False)
+    """
+    return _NUMBER.fullmatch(name) is not None

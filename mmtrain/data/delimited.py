@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice, takewhile
 from pathlib import Path
 
-from mmtrain.data.table_error import TableError
+from mmtrain.data.table_error import TableError, encoding_fault
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SNIFFED = 50  # lines
@@ -36,7 +36,7 @@ class Delimited:
         notes: what a person should know. Those about rows are there when `rows` has ended.
 
     Raises:
-        TableError: for two columns of one name, and for quotes that could be read in two ways.
+        TableError: for UTF-16, two columns of one name, and quotes that could be read in two ways.
     """
 
     def __init__(self, path: Path, separator: str, *, is_examined: bool = True) -> None:
@@ -46,6 +46,8 @@ class Delimited:
         self._is_quoted = True
         self._decimal: list[int] = []  # columns of decimal commas
         first = {n: line for n, line in enumerate(islice(self._lines(0), _SNIFFED)) if line.strip()}
+        if any("\0" in line for line in first.values()) and (fault := encoding_fault(path)) is not None:
+            raise fault
         self._skipped, self._separator = _beginning(list(first.values()), separator)
         self._skipped = list(first)[self._skipped] if self._skipped < len(first) else len(first)
         above = next(iter(first.values()), "")

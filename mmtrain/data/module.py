@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from mmtrain.data.buckets import BucketedSteps, Buckets
 from mmtrain.data.class_checks import check_classes
+from mmtrain.data.class_names import notes_of_names
 from mmtrain.data.columns import Column, find_columns, is_empty, no_input
 from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit, id_of
 from mmtrain.data.files import tables_of
@@ -29,10 +30,12 @@ from mmtrain.data.label import ClassLabel
 from mmtrain.data.likely import likely_in
 from mmtrain.data.loader import EvalSteps, TrainSteps, make_loader
 from mmtrain.data.modality_dropout import modality_rates
+from mmtrain.data.multilabel import MultiLabel
 from mmtrain.data.order import KeyedOrder
 from mmtrain.data.row_checks import check_rows
 from mmtrain.data.row_digest import RowFacts, digest_rows
 from mmtrain.data.row_lengths import row_lengths
+from mmtrain.data.sample_errors import read_or
 from mmtrain.data.splits import Split
 from mmtrain.data.table_checks import check_size, faults_of_cells, no_table
 from mmtrain.data.tables import Columnar, Tables, cells_of, readable_cell, row_at, rows_at
@@ -188,7 +191,7 @@ class DataModule(LightningDataModule):
                     cache=vocabulary_folder,
                 )
                 self._steps(rank=0, world_size=1, limit=1.0)  # refuses a budget that cannot be kept
-        self.notes += [*self._unseen(), *(self._cut() if training else ())]
+        self.notes += [*self._unseen(), *([*self._cut(), *self._names_as_written()] if training else ())]
 
     def _with_turns(self, found: Tables) -> Tables:
         """The tables with what stands in the turns of their dialogues."""
@@ -256,6 +259,14 @@ class DataModule(LightningDataModule):
                         f"{self._found.names[split]}: {unseen.total()} rows have a {name} that training never saw"
                         f" and count as without one: {shown}{more}"
                     )
+
+    def _names_as_written(self) -> Iterator[str]:
+        """What stands out in how classes are written."""
+        where, table = self._found.names["train"], self.tables["train"]
+        for name, target in self.targets.items():
+            column = self.columns.get(name)
+            if isinstance(target, ClassLabel | MultiLabel) and isinstance(column, str) and isinstance(table, Columnar):
+                yield from notes_of_names(name, target, self._cells(name), column=column, where=where)
 
     def _cut(self) -> Iterator[str]:
         """Texts that are longer than what is read of them."""
@@ -374,16 +385,20 @@ class DataModule(LightningDataModule):
         return EvalSplit(self.tables[name], **self.parts())
 
     def has_row(self, split: str, *, needs: Sequence[str], targets: Sequence[str]) -> bool:
-        """Whether some row of a split has all of these inputs (any one, when none is named) and all these targets."""
+        """Whether some row of a split has all of these inputs (any one, when none is named) and all these targets.
+
+        A class that training never saw is no target.
+        """
         table = self.tables[split]
         for cells in rows_at(table, range(len(table))):
             there = [m for m in self.inputs if not is_empty(readable_cell(cells, self.columns.get(m)))]
-            known = [
-                n for n in targets if n in self.targets and not is_empty(readable_cell(cells, self.columns.get(n)))
-            ]
-            if there and set(needs) <= set(there) and len(known) == len(targets):
+            if there and set(needs) <= set(there) and all(self._is_labelled(cells, n) for n in targets):
                 return True
         return False
+
+    def _is_labelled(self, cells: Mapping[str, Any], name: str) -> bool:
+        target, cell = self.targets.get(name), readable_cell(cells, self.columns.get(name))
+        return target is not None and not is_empty(cell) and read_or(None, cell, target.load) is not None
 
     def filled(self, split: str) -> dict[str, int] | None:
         """How many rows of a split have each input and target; None of a table that would have to be read for it."""

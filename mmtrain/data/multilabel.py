@@ -90,5 +90,5 @@ class MultiLabel:
         else:
             parts = list(cell) if isinstance(cell, Iterable) and not isinstance(cell, str) else [cell]
             known_none = not parts
-        names = dict.fromkeys(name.strip() for part in parts if (name := name_of(part)) is not None)
+        names = dict.fromkeys(name for part in parts if (name := name_of(part)) is not None)
         return list(names) if names or known_none else None

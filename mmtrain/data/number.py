@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmtrain.data.kinds import LEARN_AGAIN
 from mmtrain.data.sample_errors import read_each
-from mmtrain.data.scale import in_short, numbers_of, scaled, statistics_of
+from mmtrain.data.scale import in_short, numbers_of, scaled, statistics_of, with_clear_commas
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.run_files import read_json, write_json
 from mmtrain.types import NumberTarget
@@ -41,10 +41,10 @@ class Number:
         """Learn K (the most frequent length) and the scale; nothing when all cells are empty.
 
         Raises:
-            ConfigError: when no cell can be read and some are not empty.
+            ConfigError: when no cell can be read and some are not empty, or all commas could be decimal commas.
         """
         faults: list[SampleError] = []
-        labelled = (numbers for numbers in read_each(cells, _whole, faults) if numbers is not None)
+        labelled = (numbers for numbers in read_each(with_clear_commas(cells), _whole, faults) if numbers is not None)
         statistics = statistics_of(labelled, chunk=_CHUNK)
         if statistics is None and faults:
             raise ConfigError(

@@ -1,13 +1,14 @@
 """The numbers of a cell, and the statistics of a training split that they are scaled by: one pass, in float64."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmtrain.data.kinds import LEARN_AGAIN
-from mmtrain.errors import SampleError
+from mmtrain.errors import ConfigError, SampleError
 from mmtrain.run_files import read_json, write_json
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -39,6 +40,30 @@ def numbers_of(cell: Any) -> np.ndarray:
     if (np.abs(numbers) > _LARGEST).any():
         raise SampleError(in_short(cell), "a number that is infinite or too large for 32 bits")
     return np.atleast_1d(numbers)
+
+
+_ONE_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\d+,\d+|\d{1,3}(?:,\d{3})+(?:\.\d*)?)")  # 3.15, 3,15, 1,297.5
+
+
+def with_clear_commas(cells: Iterable[Any]) -> Iterator[Any]:
+    """The cells as they are.
+
+    Raises:
+        ConfigError: at their end, when each text could be one number with a decimal comma or a comma between thousands.
+    """
+    example, is_clear = "", False
+    for row, cell in enumerate(cells, start=1):
+        text = cell.strip() if isinstance(cell, str) else ""
+        if text and text.lower() not in _GAPS and not is_clear:
+            is_clear = _ONE_NUMBER.fullmatch(text) is None
+            example = example or (f"{text!r} in row {row} of training" if "," in text else "")
+        is_clear |= isinstance(cell, list | tuple | np.ndarray)
+        yield cell
+    if example and not is_clear:
+        raise ConfigError(
+            f"{example} can be one number or several\n"
+            "    fix: write one number with a point and without other marks (1297.5), several with spaces (3, 15)"
+        )
 
 
 def _number(part: Any, cell: Any) -> float:

@@ -10,7 +10,16 @@ from torch import Tensor
 
 from mmtrain.data.image import key_of
 from mmtrain.data.sample_errors import read_each
-from mmtrain.data.scale import Statistics, in_short, numbers_of, restore_scale, save_scale, scaled, statistics_of
+from mmtrain.data.scale import (
+    Statistics,
+    in_short,
+    numbers_of,
+    restore_scale,
+    save_scale,
+    scaled,
+    statistics_of,
+    with_clear_commas,
+)
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
 
@@ -47,10 +56,10 @@ class VectorInput:
         """Learn the length and the scale from the cells of the training split.
 
         Raises:
-            ConfigError: when none can be read.
+            ConfigError: when none can be read, or all commas could be decimal commas.
         """
         faults: list[SampleError] = []
-        filled = (cell for cell in cells if cell is not None)
+        filled = (cell for cell in with_clear_commas(cells) if cell is not None)
         rows = (numbers for numbers in read_each(filled, numbers_of, faults) if not np.isnan(numbers).all())
         statistics = statistics_of(rows, chunk=_CHUNK)
         if statistics is None:

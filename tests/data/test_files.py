@@ -104,7 +104,11 @@ BROKEN: list[tuple[str, bytes, list[str]]] = [
     ("train.jsonl", '{"id": "é"}\n'.encode("latin-1"), ["as jsonl", "save it as UTF-8"]),
     ("train.csv", "id,caption\n1,é\n".encode("latin-1"), ["as csv", "save it as UTF-8"]),
     ("train.csv", b"id,caption\n1,a cat, a dog\n", ["3 fields under 2 column names", "quote what holds a comma"]),
-    ("train.csv", b"id,caption\n1,a cat\n2,a cat, a dog\n", ["line 3 has 3 fields under 2 column names", "quote what holds a comma"]),
+    (
+        "train.csv",
+        b"id,caption\n1,a cat\n2,a cat, a dog\n",
+        ["line 3 has 3 fields under 2 column names", "quote what holds a comma"],
+    ),
     ("train.json", b"", ["has no rows"]),
     ("train.json", b"[]", ["has no rows"]),
     ("train.json", b'[{"id": 1},\n {"id": 2]', ["as json", "line 2 is not JSON"]),

@@ -107,7 +107,7 @@ def test_reading_learns_and_reading_again_takes_the_same(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_cells_between_semicolons_are_noticed(tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_text("image;caption;label\n" + "a.png;a cat;cat\n" * 8)
+    (tmp_path / "train.csv").write_text("sep=,\nimage;caption;label\n" + "a.png;a cat;cat\n" * 8)
     said = refused(tmp_path, tmp_path / "run")
     assert "has one column, 'image;caption;label': its cells are separated by ';'" in said
     assert "save it with commas as .csv" in said
