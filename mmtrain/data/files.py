@@ -1,7 +1,8 @@
 """A folder as tables, read by the `datasets` library; an embedded data set first writes such a folder.
 
 DIR/{train,val,test}.{jsonl,csv,tsv,json,parquet,arrow}, or one such table to be cut into splits, or
-DIR/[SPLIT/]CLASS/file, or what `save_to_disk` of `datasets` wrote.
+DIR/SPLIT/metadata.{csv,tsv,json,jsonl} with the column file_name, or DIR/[SPLIT/]CLASS/file, or what `save_to_disk` of
+`datasets` wrote.
 """
 
 import glob
@@ -12,7 +13,7 @@ from typing import Any
 
 from mmtrain.data.caches import datasets_cache_error
 from mmtrain.data.folders import Columns, read_class_folders
-from mmtrain.data.layout import WHOLE, ending, nothing_in, passed_over, tables_in
+from mmtrain.data.layout import WHOLE, ending, metadata_in, nothing_in, passed_over, tables_in
 from mmtrain.data.paths import data_folder, refuse_outside
 from mmtrain.data.row_tables import TEXTS, rows_table
 from mmtrain.data.splits import Cuts, Split
@@ -90,7 +91,7 @@ def tables_of_folder(
         make: a table of columns.
         most: files in folders of classes that are looked at.
     """
-    files = tables_in(root)
+    files = tables_in(root) or metadata_in(root)
     for file in files.values():
         refuse_outside(root, file)
     if WHOLE in files:
@@ -104,13 +105,14 @@ def tables_of_folder(
         notes += [note for _, own in found.values() for note in own]
         names = {name: str(path) for name, path in files.items()}
         return Tables(splits=splits, names=names, folder=root, notes=notes)
-    folders = read_class_folders(root, make, most=most)
-    if folders is None:
+    found_in = read_class_folders(root, make, most=most)
+    if found_in is None:
         raise nothing_in(root)
+    folders, notes = found_in
     if None in folders:
-        return cut(folders[None], str(root), root, split)
+        return replace(cut(folders[None], str(root), root, split), notes=notes)
     splits = {name: folders[name] for name in SPLITS if name in folders}
-    return Tables(splits=splits, names={name: f"{root}/{name}" for name in splits}, folder=root)
+    return Tables(splits=splits, names={name: f"{root}/{name}" for name in splits}, folder=root, notes=notes)
 
 
 def cut(table: Any, name: str, folder: Path, split: Cuts) -> Tables:

@@ -1,5 +1,6 @@
 """A data set of the Hugging Face hub, or a local folder of that form, as tables."""
 
+import glob
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,12 @@ from mmtrain.data.caches import datasets_cache_error
 from mmtrain.data.files import is_saved, of_datasets
 from mmtrain.data.folders import KIND_OF
 from mmtrain.data.paths import data_folder, refuse_outside
+from mmtrain.data.row_tables import rows_table
 from mmtrain.data.splits import Split
 from mmtrain.data.tables import Tables
 from mmtrain.errors import ConfigError
+
+_WILD = re.compile(r"[*?\[\]]")
 
 
 def hub_tables(*, name: str, config: str | None, revision: str | None, split: Split, confine: bool = True) -> Tables:
@@ -39,17 +43,44 @@ def hub_tables(*, name: str, config: str | None, revision: str | None, split: Sp
         raise ConfigError(f"{name} was written by save_to_disk\n    read it by data=files data.root={local}")
     errors = (OSError, ValueError, RuntimeError, StopIteration, datasets.exceptions.DatasetsError)
     try:  # OSError: not there, not reached; RuntimeError: it is a program; StopIteration: an empty jsonl
-        builder = datasets.load_dataset_builder(str(local) if is_local else name, config, revision=revision)
+        files = _named_files(local) if is_local and _WILD.search(str(local)) else None
+        where = str(local) if is_local else name
+        builder = datasets.load_dataset_builder(where, config, revision=revision, data_files=files)
         for file in _local_files(builder):
             refuse_outside(data_folder(folder, confine=confine), file)
-        builder.download_and_prepare()
-        found = builder.as_dataset()
+        found = _of_json(builder) if is_local else None
+        if found is None:
+            builder.download_and_prepare()
+            found = builder.as_dataset()
     except ConfigError:
         raise
     except errors as error:
         cache = datasets_cache_error(error, None)
         raise cache or _explained(error, name, config, revision) from error
     return of_datasets(found, name, folder, split)
+
+
+def _named_files(folder: Path) -> dict[str, list[str]]:
+    """By split, patterns of the files of a folder whose own name holds marks of patterns."""
+    from datasets.data_files import get_data_patterns
+
+    plain = glob.escape(str(folder))
+    return {str(split): [f"{plain}/{p}" for p in found] for split, found in get_data_patterns(plain).items()}
+
+
+def _of_json(builder: Any) -> Any:
+    """A data set of a file of JSON a split, read as data=files reads it; None for another one."""
+    import datasets
+    from datasets.packaged_modules.json.json import Json
+
+    files = {str(split): list(map(Path, found)) for split, found in (builder.config.data_files or {}).items()}
+    plain = isinstance(builder, Json) and builder.config.features is None and builder.config.field is None
+    if not plain or any(len(found) > 1 or found[0].suffix not in (".json", ".jsonl") for found in files.values()):
+        return None
+    tables = {split: rows_table(file)[0] for split, (file,) in files.items()}
+    if not all(map(len, tables.values())):
+        raise ValueError("a table in it is empty")
+    return datasets.DatasetDict(tables)
 
 
 def _local_files(builder: Any) -> Iterator[Path]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mmtrain.data.folders import KIND_OF
+from mmtrain.data.folders import KIND_OF, split_folders
+from mmtrain.data.row_tables import METADATA, TEXTS
 from mmtrain.data.tables import SPLITS, split_name
 from mmtrain.errors import ConfigError
 
@@ -49,6 +50,18 @@ def tables_in(root: Path) -> dict[str, Path]:
     if len(alone) > 1:
         raise _several(root, alone)
     return {WHOLE: alone[0]} if alone else {}
+
+
+def metadata_in(root: Path) -> dict[str, Path]:
+    """By split, the table metadata in its folder, as the imagefolder of `datasets` has it; nothing without training."""
+    found = {split: _metadata(folder) for split, folder in split_folders(root).items()}
+    if found.get("train") is None:
+        return {}
+    return {split: path for split in SPLITS if (path := found.get(split)) is not None}
+
+
+def _metadata(folder: Path) -> Path | None:
+    return next((p for p in sorted(folder.iterdir()) if p.stem == METADATA and ending(p) in TEXTS), None)
 
 
 def passed_over(root: Path, read: Mapping[str, Path]) -> Iterator[Path]:

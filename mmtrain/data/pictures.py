@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from mmtrain.data.files import existing_folder
-from mmtrain.data.folders import KIND_OF, KINDS
+from mmtrain.data.folders import KIND_OF, KINDS, is_hidden
 from mmtrain.data.tables import Tables
 from mmtrain.errors import ConfigError
 
@@ -36,7 +36,7 @@ def read_pictures(root: str | Path) -> Tables:
 def _files(folder: Path) -> list[str]:
     found = []
     for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = [Path(place) / name for name in names if not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        paths = [Path(place) / name for name in names if not is_hidden(name)]
         found += [path.relative_to(folder).as_posix() for path in paths if path.suffix.lower() in KIND_OF]
     return found

@@ -3,18 +3,21 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from mmtrain.data.delimited import Delimited
+from mmtrain.data.folders import KIND_OF
 from mmtrain.data.json_rows import rows_of_json, rows_of_lines
-from mmtrain.data.tables import undecoded
+from mmtrain.data.tables import split_name, undecoded
 
 if TYPE_CHECKING:
     import datasets
 
+METADATA = "metadata"  # a table with the column file_name, in the folder of its files
 TEXTS = ("jsonl", "json", "csv", "tsv")
 _PROMISED = {"csv": ",", "tsv": "\t"}
 _VERSION = 1  # of what is made of a file: to be raised when that changes
@@ -32,13 +35,30 @@ def rows_of(path: Path, *, is_examined: bool = True) -> tuple[Callable[[], _Rows
         ValueError: for what is no table; the rows raise it for what is wrong further down.
     """
     kind = path.suffix[1:].lower()
+    read: Callable[[], _Rows]
+    notes: list[str] = []
     if kind == "jsonl":
-        return lambda: rows_of_lines(path), []
-    if kind == "json":
+        read = partial(rows_of_lines, path)
+    elif kind == "json":
         rows = rows_of_json(path)
-        return lambda: ((row, 1000) for row in rows), []
-    table = Delimited(path, _PROMISED[kind], is_examined=is_examined)
-    return table.rows, table.notes
+        read = lambda: ((row, 1000) for row in rows)  # noqa: E731
+    else:
+        table = Delimited(path, _PROMISED[kind], is_examined=is_examined)
+        read, notes = table.rows, table.notes
+    if path.stem == METADATA and split_name(path.parent.name) is not None:
+        return lambda: ((_with_file(row, path.parent.name), size) for row, size in read()), notes
+    return read, notes
+
+
+def _with_file(row: Mapping[str, Any], folder: str) -> Mapping[str, Any]:
+    """A row of metadata, whose file_name becomes a path from the folder above, under image, audio or video."""
+    name = row.get("file_name")
+    if not isinstance(name, str):
+        return row
+    kind = KIND_OF.get(Path(name).suffix.lower(), "file_name")
+    return {("file_name" if kind in row else kind): f"{folder}/{name}"} | {
+        n: c for n, c in row.items() if n != "file_name"
+    }
 
 
 def rows_table(path: Path) -> tuple["datasets.Dataset", Sequence[str]]:

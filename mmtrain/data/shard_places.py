@@ -169,7 +169,17 @@ def _globbed(pattern: str) -> list[str]:
     path = Path(pattern).expanduser().absolute()
     if path.exists() or not _WILD.search(pattern):
         return [str(path)]  # one of {000..127} that is missing is named when it is looked for
-    return sorted(str(found) for found in Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    places = [Path(path.anchor)]
+    for part in path.parts[1:]:  # a folder that is there is meant, whatever marks are in its name
+        places = [found for place in places for found in _matching(place, part)]
+    return sorted(map(str, places))
+
+
+def _matching(place: Path, part: str) -> list[Path]:
+    there = place / part
+    if there.exists():
+        return [there]
+    return list(place.glob(part)) if _WILD.search(part) else []
 
 
 def indexed(place: Place, cache_dir: Path, build: Callable[[Place], Index]) -> Path:

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import datasets
 import pytest
+from datasets.arrow_writer import ArrowWriter
 
 from mmtrain.data.files import read_folder
-from mmtrain.data.folders import read_class_folders
+from mmtrain.data.folders import KIND_OF, PICTURES, read_class_folders
 from mmtrain.data.heads import heads_of
+from mmtrain.data.hub import hub_tables
+from mmtrain.data.image_file import FORMATS
 from mmtrain.data.paths import UnconfinedFolder
 from mmtrain.errors import ConfigError
 from tests.data.parts import WHOLE, draw_pictures
@@ -41,7 +44,9 @@ def test_sounds_and_films_have_columns_of_their_own(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     found = read_class_folders(tmp_path, lambda columns: datasets.Dataset.from_dict(dict(columns)))
     assert found is not None
-    assert list(found[None]) == [
+    tables, notes = found
+    assert notes == [f"{tmp_path}: files in folders of classes are not read for their endings: 1 .txt"]
+    assert list(tables[None]) == [
         {"id": "bark/a.WAV", "label": "bark", "audio": "bark/a.WAV", "video": None},
         {"id": "bark/b.mp4", "label": "bark", "audio": None, "video": "bark/b.mp4"},
         {"id": "meow/c.flac", "label": "meow", "audio": "meow/c.flac", "video": None},
@@ -134,3 +139,116 @@ def test_a_saved_set_whose_files_lie_elsewhere_is_refused(tmp_path: Path) -> Non
     name = f"../out/{json.loads(state.read_text())['_data_files'][0]['filename']}"
     state.write_text(json.dumps(json.loads(state.read_text()) | {"_data_files": [{"filename": name}]}))
     assert "which is outside of the data folder" in refused(tmp_path / "root")
+
+
+# ------------------------------------------------------------- what else lies in folders
+
+
+def read(root: Path) -> tuple[dict[str, list[dict[str, str]]], list[str]]:
+    """By split, its rows; and the notes. The first rows are read alike."""
+    found, head = read_folder(root, WHOLE), heads_of(root, WHOLE)
+    assert head is not None and head.notes == found.notes and list(head.splits) == list(found.splits)
+    assert {s: head.splits[s].column_names for s in head.splits} == {
+        s: found.splits[s].column_names for s in head.splits
+    }
+    return {split: list(table) for split, table in found.splits.items()}, list(found.notes)
+
+
+SPLIT_CLASSES = ("train/cat", "train/dog", "val/cat")
+
+
+def test_folders_next_to_splits_are_no_classes(tmp_path: Path) -> None:
+    classes(tmp_path, *SPLIT_CLASSES, "models", "samples/deep", count=2)
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "__MACOSX").mkdir()
+    tables, notes = read(tmp_path)
+    assert {s: sorted({row["label"] for row in rows}) for s, rows in tables.items()} == {
+        "train": ["cat", "dog"],
+        "val": ["cat"],
+    }
+    assert notes == [f"{tmp_path}: annotations, models, samples is not read: the splits are train, val and test"]
+
+
+def test_train_can_be_a_class(tmp_path: Path) -> None:
+    classes(tmp_path, "train", "car", "boat", count=8)
+    tables, notes = read(tmp_path)
+    assert {row["label"] for rows in tables.values() for row in rows} == {"train", "car", "boat"} and notes == []
+
+
+@pytest.mark.parametrize("inside", [SPLIT_CLASSES, ("train", "val")])
+def test_two_folders_of_one_split_are_refused(tmp_path: Path, inside: tuple[str, ...]) -> None:
+    classes(tmp_path, *inside, "validation/cat", count=2)
+    for name in ("train", "val") if len(inside) == 2 else ():
+        (tmp_path / name / "metadata.csv").write_text("file_name\n0.png\n")
+    for reader in (read_folder, heads_of):
+        with pytest.raises(ConfigError, match="has the folders val and validation: which is the val split"):
+            reader(tmp_path, WHOLE)
+
+
+def test_a_split_without_classes_is_named(tmp_path: Path) -> None:
+    classes(tmp_path, *SPLIT_CLASSES, "test", count=2)
+    with pytest.raises(ConfigError) as caught:
+        read_folder(tmp_path, WHOLE)
+    assert str(caught.value) == (
+        f"{tmp_path}/test has no folder a class, as the other splits of {tmp_path} have; it holds 0.png, 1.png\n"
+        f"    put its files into folders {tmp_path}/test/CLASS, or move it out of {tmp_path}"
+    )
+
+
+def test_hidden_files_are_no_samples_and_other_endings_are_counted(tmp_path: Path) -> None:
+    classes(tmp_path, "cat", "cat/.ipynb_checkpoints", "__MACOSX/cat", "dog", count=6)
+    for name in ("cat/._0.png", "cat/.DS_Store", "cat/a.heic", "cat/b.HEIC", "dog/Thumbs.db", "dog/LICENSE"):
+        (tmp_path / name).write_bytes(b"")
+    for name in ("cat/a.JFIF", "cat/a.jpe", "dog/a.avif", "dog/a.jp2", "dog/a.pgm"):
+        (tmp_path / name).write_bytes(b"")
+    tables, notes = read(tmp_path)
+    rows = [row for found in tables.values() for row in found]
+    assert len(rows) == 17 and {row["label"] for row in rows} == {"cat", "dog"}
+    assert notes == [
+        f"{tmp_path}: files in folders of classes are not read for their endings: 2 .heic, 1 .db, 1 without"
+    ]
+
+
+def test_every_ending_of_a_format_that_is_opened_is_read() -> None:
+    from PIL import Image
+
+    Image.init()
+    known = {ending for ending, name in Image.registered_extensions().items() if name in {*FORMATS, "MPO"}}
+    assert known <= set(KIND_OF)
+    assert set(PICTURES) == set(FORMATS)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_metadata_in_folders_of_splits(tmp_path: Path, kind: str) -> None:
+    for split in ("train", "val", "test"):
+        (tmp_path / split / "deep").mkdir(parents=True)
+        rows = [{"file_name": name, "text": f"{split} {name}"} for name in ("a.png", "deep/b.png")]
+        lines = ["file_name,text", *(",".join(row.values()) for row in rows)]
+        lines = [json.dumps(row) for row in rows] if kind == "jsonl" else lines
+        (tmp_path / split / f"metadata.{kind}").write_text("\n".join(lines))
+    tables, notes = read(tmp_path)
+    assert list(tables) == ["train", "val", "test"] and notes == []
+    assert tables["val"] == [
+        {"image": "val/a.png", "text": "val a.png"},
+        {"image": "val/deep/b.png", "text": "val deep/b.png"},
+    ]
+
+
+@pytest.mark.parametrize("name", ["data[1]", "what?", "all*", "[", "a]b[!c]"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "json", "parquet", "arrow"])
+def test_marks_of_patterns_in_the_name_of_a_folder_are_letters(tmp_path: Path, name: str, kind: str) -> None:
+    for folder in (name, "data1", "what1", "all1", "abd"):
+        (tmp_path / folder).mkdir()
+        table = datasets.Dataset.from_dict({"caption": [folder] * 20})
+        path = tmp_path / folder / f"train.{kind}"
+        if kind == "arrow":
+            with ArrowWriter(path=str(path)) as writer:
+                writer.write_table(table.data.table)
+        else:
+            {"csv": table.to_csv, "parquet": table.to_parquet}.get(kind, table.to_json)(
+                str(path), **({"lines": False} if kind == "json" else {})
+            )
+    assert read(tmp_path / name)[0] == {"train": [{"caption": name}] * 20}
+    if kind in ("csv", "jsonl", "parquet"):
+        found = hub_tables(name=str(tmp_path / name), config=None, revision=None, split=WHOLE)
+        assert {row["caption"] for table in found.splits.values() for row in table} == {name}
