@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from mmtrain.composed import Composed
+from mmtrain.mends import TABLES
 
 _FOLDER = "mmtrain.data.files.existing_folder"
 
@@ -22,9 +23,13 @@ def rule_tables(run: Composed) -> Iterator[str]:
     ):
         return
     folder = Path(str(root)).expanduser()
-    if folder.is_dir():  # else rule_files says it
+    if folder.is_dir() or _is_table(folder):  # else rule_files says it
         # it imports numpy, and most runs have other data
         yield from importlib.import_module("mmtrain.folder_faults").faults_of_folder(run, folder)
+
+
+def _is_table(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in TABLES
 
 
 def _columns_of_nothing(run: Composed) -> Iterator[str]:

@@ -48,7 +48,7 @@ ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("fp16", "amp"), "trainer.precision=16-mixed"),
     **dict.fromkeys(("bf16",), "trainer.precision=bf16-mixed"),
 }
-_TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 _LISTS = ("task", "logger", "callbacks")  # groups of which several options can be chosen
 # families of pretrained models, and the name of one
 _PRETRAINED: Mapping[str, str] = {
@@ -149,8 +149,8 @@ def _for_word(word: str) -> str:
         return _quoted(asked[1], asked[2])
     if word.endswith(".ckpt"):
         return f"write init_from={word} to start from its weights, or resume={word} to go on"
-    if word.endswith(_TABLES):
-        return f"write data=files data.root={path.parent}, the folder that holds it"
+    if word.endswith(TABLES):
+        return f"write data=files data.root={path}, or the folder that holds it with the other splits"
     if word and re.fullmatch(r"[\w./~-]+", word) and ("/" in word or path.is_dir()):
         return f"write data=files data.root={word}, if it holds your data"
     return "write key=value, such as trainer.max_epochs=3, and quote what holds spaces or brackets"

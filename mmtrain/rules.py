@@ -25,6 +25,7 @@ from mmtrain.machine import (
     rule_workers,
     rule_world_size,
 )
+from mmtrain.mends import TABLES
 from mmtrain.reads import needed_by, reads_fused
 from mmtrain.targets import fault_of, parameters_of
 
@@ -460,7 +461,8 @@ def _missing_folders(run: Composed) -> Iterator[str]:
             commands[key] = run.get(f"{place}.command")
     for key, root in roots.items():
         path = Path(str(root)).expanduser()
-        if root is None or path.is_dir():
+        is_table = path.suffix.lower() in TABLES and path.is_file()
+        if root is None or path.is_dir() or (is_table and run.get("data.source._target_") == EXISTING_FOLDER):
             continue
         if key in commands:
             yield (

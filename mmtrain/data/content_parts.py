@@ -1,4 +1,4 @@
-"""Contents of turns that are lists of parts, texts and media, as transformers, Qwen and the OpenAI API write them."""
+"""Media in the contents of turns: in lists of parts, as transformers, Qwen and the OpenAI API write them, or in words."""
 
 import base64
 import re
@@ -20,6 +20,7 @@ PART_MEDIA: Mapping[str, str] = {
     "video_url": "video",
 }
 PART_TEXTS = ("text", "input_text", "output_text")
+PICTURE_IN_WORDS = re.compile(r"<img>(.*?)</img>", re.DOTALL)  # as Qwen-VL writes dialogues
 _DATA_URL = re.compile(r"data:[\w.+/-]*(?:;[\w=.-]+)*;base64,")
 
 
@@ -42,8 +43,12 @@ def media_of_parts(turn: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
     >>> media_of_parts({"content": [{"type": "image_url", "image_url": {"url": "a.png"}}, {"type": "image"}]})
     [('image', 'a.png')]
+    >>> media_of_parts({"from": "user", "value": "Picture 1: <img>a.png</img>"})
+    [('image', 'a.png')]
     """
-    content = turn.get("content")
+    content = turn.get("value") if turn.get("content") is None else turn["content"]
+    if isinstance(content, str):
+        return [("image", path.strip()) for path in PICTURE_IN_WORDS.findall(content) if path.strip()]
     parts = content if isinstance(content, list | tuple) else []
     found = [(PART_MEDIA[part["type"]], _file_of(part)) for part in parts if is_medium(part)]
     return [(modality, file) for modality, file in found if not is_empty(file)]

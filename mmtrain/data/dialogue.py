@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmtrain.data.columns import is_empty
-from mmtrain.data.content_parts import text_of_part
+from mmtrain.data.content_parts import PICTURE_IN_WORDS, text_of_part
 from mmtrain.data.json_rows import parse_json
 from mmtrain.data.text import check_text, valid_texts
 from mmtrain.errors import SampleError
@@ -115,5 +115,6 @@ def _turn(turn: Any) -> Turn:
         content = "".join(text_of_part(part) for part in content)
     if not isinstance(content, str):
         raise SampleError(f"a turn of the {known}", f"has no content, but {content!r}")
+    content = PICTURE_IN_WORDS.sub("<image>", content)
     check_text(content)
     return {"role": known, "content": content}

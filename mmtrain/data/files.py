@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mmtrain.data.caches import datasets_cache_error
+from mmtrain.data.file_places import with_found_files
 from mmtrain.data.folders import Columns, read_class_folders
-from mmtrain.data.layout import WHOLE, ending, metadata_in, nothing_in, passed_over, tables_in
+from mmtrain.data.layout import ENDINGS, WHOLE, ending, metadata_in, nothing_in, passed_over, tables_in
 from mmtrain.data.paths import data_folder, refuse_outside
 from mmtrain.data.row_tables import TEXTS, rows_table
 from mmtrain.data.splits import Cuts, Split
@@ -23,13 +24,13 @@ from mmtrain.errors import ConfigError
 
 
 def existing_folder(root: str | Path) -> Path:
-    """The folder, if it is one.
+    """The folder, or the file of a table, if it is one.
 
     Raises:
-        ConfigError: when it is missing or is not a folder.
+        ConfigError: when it is missing, or is a file of another kind.
     """
     folder = Path(root).expanduser()
-    if not folder.is_dir():
+    if not folder.is_dir() and not (folder.is_file() and ending(folder) in ENDINGS):
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise ConfigError(
             f"data.root = {folder} {what}\n"
@@ -65,13 +66,15 @@ def read_folder(root: Path, split: Split) -> Tables:
     """The tables of a folder.
 
     Args:
-        root: the folder, as `data_folder` gives it.
+        root: the folder, as `data_folder` gives it, or the file of a table that stands alone.
         split: how a table is cut that stands alone.
 
     Raises:
         ConfigError: when there is nothing to read, a split stands twice, one is empty, or leads out of the folder.
     """
-    return _saved(root, split) if is_saved(root) else tables_of_folder(root, split, read=_read, make=_dataset)
+    if is_saved(root):
+        return _saved(root, split)
+    return with_found_files(tables_of_folder(root, split, read=_read, make=_dataset))
 
 
 def tables_of_folder(
@@ -85,13 +88,16 @@ def tables_of_folder(
     """The tables of a folder that were not saved by `datasets`, as `read` reads them and `make` makes them.
 
     Args:
-        root: the folder.
+        root: the folder, or the file of a table that stands alone.
         split: how a table is cut that stands alone.
         read: gives the table of a file, and notes about it; called with the file and the split that it is for.
         make: a table of columns.
         most: files in folders of classes that are looked at.
     """
-    files = tables_in(root) or metadata_in(root)
+    if root.is_file():
+        root, files = root.parent, {WHOLE: root}
+    else:
+        files = tables_in(root) or metadata_in(root)
     for file in files.values():
         refuse_outside(root, file)
     if WHOLE in files:

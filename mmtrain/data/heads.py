@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmtrain.data.file_places import with_found_files
 from mmtrain.data.files import is_saved, tables_of_folder, unreadable
 from mmtrain.data.folders import Columns
 from mmtrain.data.head_checks import FIRST_ROWS
@@ -46,6 +47,14 @@ class Head:
         rows = [{**row, name: cell} for row, cell in zip(self._rows, column, strict=True)]
         return Head(rows, [*self.column_names, name], is_whole=self.is_whole)
 
+    def remove_columns(self, name: str) -> "Head":
+        """The rows without a column."""
+        return self.select_columns([column for column in self.column_names if column != name])
+
+    def select_columns(self, names: Sequence[str]) -> "Head":
+        """The rows with these columns alone."""
+        return Head([{name: row.get(name) for name in names} for row in self._rows], names, is_whole=self.is_whole)
+
     def select(self, rows: Sequence[int]) -> "Head":
         """Some of the rows."""
         return Head([self._rows[row] for row in rows], self.column_names, is_whole=self.is_whole)
@@ -60,7 +69,7 @@ class _CutOfHeads:
     def cut(self, table: Head, name: str) -> dict[str, Head]:
         if table.is_whole:
             return self._split.cut(table, name)
-        self._split.column_of(table, name)
+        self._split.check_columns(table, name)
         return {"train": table}
 
 
@@ -72,7 +81,7 @@ def heads_of(root: Path, split: Split) -> Tables | None:
     """
     if is_saved(root):
         return None
-    return tables_of_folder(root, _CutOfHeads(split), read=_head, make=_of_columns, most=FIRST_ROWS)
+    return with_found_files(tables_of_folder(root, _CutOfHeads(split), read=_head, make=_of_columns, most=FIRST_ROWS))
 
 
 def _of_columns(columns: Columns) -> Head:

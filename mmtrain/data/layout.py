@@ -1,6 +1,7 @@
 """Which tables a folder holds: told by names alone, no table is opened; and what a person wrote who has none."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from mmtrain.data.folders import KIND_OF, split_folders
@@ -103,6 +104,15 @@ def _several(root: Path, tables: list[Path]) -> ConfigError:
     return ConfigError(f"{root} has the tables {', '.join(p.name for p in tables)}: which is for training?\n    {mend}")
 
 
+def _with_files(there: Sequence[Path]) -> str | None:
+    """The first folder that has pictures, sounds or films in it or one below."""
+    for folder in [p for p in there if p.is_dir()]:
+        inner = [p for p in folder.iterdir() if p.is_dir()][:10]
+        if any(p.suffix.lower() in KIND_OF for place in (folder, *inner) for p in islice(place.iterdir(), 100)):
+            return folder.name
+    return None
+
+
 def nothing_in(root: Path) -> ConfigError:
     """The message for a folder without tables and without folders of classes."""
     there = sorted(p for p in root.iterdir() if not p.name.startswith("."))
@@ -112,8 +122,16 @@ def nothing_in(root: Path) -> ConfigError:
     held = ", ".join(p.name for p in there[:8]) + (" ..." if len(there) > 8 else "")
     what = f"{root} has no train, val or test table, and no folder a class; it holds {held or 'nothing'}"
     for folder in [p for p in there if p.is_dir()]:
-        if any(ending(p) in ENDINGS for p in folder.iterdir()):
+        tables = sorted(p for p in folder.iterdir() if ending(p) in ENDINGS)
+        has_files = any(p.suffix.lower() in KIND_OF for p in folder.iterdir())
+        if tables and not has_files and (name := _with_files(there)) is not None:
+            return ConfigError(
+                f"{what}\n    move {tables[0]} into {root}: the files of {name} must be below its folder"
+            )
+        if tables:
             return ConfigError(f"{what}\n    set data.root={folder}, which holds tables")
+    if lone := next((p for p in there if p.is_file() and ending(p) == "json"), None):
+        return ConfigError(f"{what}\n    set data.root={lone}, if that is the table")
     files = [p for p in there if p.is_file() and p.suffix.lower() in KIND_OF]
     if files:
         kind = KIND_OF[files[0].suffix.lower()]

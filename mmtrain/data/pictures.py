@@ -21,7 +21,7 @@ def read_pictures(root: str | Path) -> Tables:
     import datasets
 
     folder = existing_folder(root)
-    names = sorted(_files(folder))
+    names = sorted(_files(folder))  # of a file, none
     if not names:
         endings = " ".join(KINDS["image"])
         raise ConfigError(f"data.root = {folder}: no file below it is a picture ({endings}), a sound or a film")

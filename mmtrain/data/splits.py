@@ -59,9 +59,11 @@ class Split:
         Raises:
             ConfigError: for a column that is not there, a word that means no split, or a split without rows.
         """
-        column = self.column_of(table, name)
-        rows = self._by_fractions(table) if column is None else _by_column(cells_of(table, column), column, name)
-        empty = [split for split in self.fractions if not rows.get(split)] if column is None else []
+        self.check_columns(table, name)
+        rows = self._by_column(table, name)
+        is_cut = rows is None
+        rows = self._by_fractions(table) if rows is None else rows
+        empty = [split for split in self.fractions if not rows.get(split)] if is_cut else []
         if empty:
             raise ConfigError(
                 f"{name} has {len(table)} rows: too few to give {empty[0]} the fraction {self.fractions[empty[0]]}\n"
@@ -69,11 +71,11 @@ class Split:
             )
         return {split: table.select(rows[split]) for split in SPLITS if rows.get(split)}
 
-    def column_of(self, table: Any, name: str) -> str | None:
-        """The column that says the split, if one does.
+    def check_columns(self, table: Any, name: str) -> None:
+        """Refuse a named column that is not there.
 
         Raises:
-            ConfigError: when a named one is not there.
+            ConfigError: with the columns that are.
         """
         for key, wanted in (("column", self.column), ("group", self.group)):
             if wanted is not None and wanted not in table.column_names:
@@ -81,7 +83,19 @@ class Split:
                     f"data.split.{key} = {wanted}, but {name} has the columns {', '.join(table.column_names)}\n"
                     "    name one of them"
                 )
-        return self.column or next((c for c in USUAL_COLUMNS if c in table.column_names), None)
+
+    def _by_column(self, table: Any, name: str) -> dict[str, list[int]] | None:
+        """The rows of each split, where a column says it.
+
+        A column that is only called as such columns are, and holds numbers of folds, says nothing of splits.
+        """
+        usual = next((c for c in USUAL_COLUMNS if c in table.column_names), None)
+        column = self.column or usual
+        if column is None:
+            return None
+        if self.column is None and not any(split_name(str(cell)) for cell in cells_of(table, column)):
+            return None
+        return _by_column(cells_of(table, column), column, name)
 
     def _by_fractions(self, table: Any) -> dict[str, list[int]]:
         groups: dict[int | str, list[int]] = {}

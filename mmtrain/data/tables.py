@@ -1,6 +1,6 @@
 """What a source of data gives: a table a split, and what the paths in them start from; and how tables are read."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -179,15 +179,26 @@ def undecoded(table: Any) -> Any:
 
     We decode ourselves: one broken file must not be the end of a run.
     """
-    import datasets
-
     for name, feature in table.features.items():
         left = _undecoded(feature)
         if left != feature:
             table = table.cast_column(name, left)
-        elif isinstance(feature, datasets.ClassLabel):
-            table = _with_names(table, name, feature.names)
+        if _has_classes(left):
+            table = _with_names(table, name)
     return table
+
+
+def _inner(feature: Any, change: Callable[[Any], Any]) -> Any:
+    """A feature of lists or dicts with other parts; a feature without parts itself."""
+    import datasets
+
+    if isinstance(feature, dict):
+        return {name: change(part) for name, part in feature.items()}
+    if isinstance(feature, list):
+        return [change(part) for part in feature]
+    if isinstance(feature, datasets.List | datasets.LargeList):
+        return replace(feature, feature=change(feature.feature))
+    return feature
 
 
 def _undecoded(feature: Any) -> Any:
@@ -199,25 +210,45 @@ def _undecoded(feature: Any) -> Any:
 
     if isinstance(feature, datasets.Json):
         return JsonCells()
-    if isinstance(feature, dict):
-        return {name: _undecoded(part) for name, part in feature.items()}
-    if isinstance(feature, list):
-        return [_undecoded(part) for part in feature]
-    if isinstance(feature, datasets.List | datasets.LargeList):
-        return replace(feature, feature=_undecoded(feature.feature))
-    is_decoded = is_dataclass(feature) and any(part.name == "decode" for part in fields(feature))
-    # not JSON, which names no file
-    return replace(feature, decode=False) if is_decoded and pa.types.is_struct(feature.pa_type) else feature
+    if is_dataclass(feature) and any(part.name == "decode" for part in fields(feature)):
+        # not JSON, which names no file
+        return replace(feature, decode=False) if pa.types.is_struct(feature.pa_type) else feature
+    return _inner(feature, _undecoded)
 
 
-def _with_names(table: Any, column: str, names: list[str]) -> Any:
+def _has_classes(feature: Any) -> bool:
+    return _named(feature) != feature
+
+
+def _named(feature: Any) -> Any:
+    """A feature with texts in place of classes."""
     import datasets
 
-    def name_them(batch: dict[str, list[int | None]]) -> dict[str, list[str | None]]:
-        return {column: [names[n] if n is not None and n >= 0 else None for n in batch[column]]}
+    return datasets.Value("string") if isinstance(feature, datasets.ClassLabel) else _inner(feature, _named)
 
+
+def _name_of_class(feature: Any, cell: Any) -> Any:
+    """A cell with the names of its classes; a number that is none, such as -1, is a gap."""
+    import datasets
+
+    if cell is None or isinstance(feature, datasets.ClassLabel):
+        return feature.names[cell] if cell is not None and 0 <= cell < len(feature.names) else None
+    if isinstance(feature, dict):
+        return {name: _name_of_class(part, cell[name]) for name, part in feature.items()}
+    if isinstance(feature, list):
+        return [_name_of_class(feature[0], part) for part in cell]
+    if isinstance(feature, datasets.List | datasets.LargeList):
+        return [_name_of_class(feature.feature, part) for part in cell]
+    return cell
+
+
+def _with_names(table: Any, column: str) -> Any:
+    def name_them(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return {column: [_name_of_class(feature, cell) for cell in batch[column]]}
+
+    feature = table.features[column]
     features = table.features.copy()
-    features[column] = datasets.Value("string")
+    features[column] = _named(feature)
     return table.map(name_them, batched=True, features=features)
 
 

@@ -43,7 +43,7 @@ class ThinSource:
         tables = tables_of(self._source(), self._split, confine=self._confine)
         self.num_rows = {split: len(table) for split, table in tables.splits.items()}
         splits = {split: thin(table, self._most) for split, table in tables.splits.items()}
-        return Tables(splits=splits, names=tables.names, folder=tables.folder)
+        return Tables(splits=splits, names=tables.names, folder=tables.folder, notes=tables.notes)
 
 
 def thin(table: Any, most: int) -> Any:

@@ -1,6 +1,6 @@
 """What stands in turns of dialogues, as columns of their rows: pictures, sounds and films, and labels of the last turn.
 
-Media can also stand in the content of a turn, which is then a list of parts.
+Media can also stand in the content of a turn, which is then a list of parts, or in its words.
 
 As columns they are looked for, checked, read and set aside as all others are. A column that the rows have themselves
 goes before what turns have.

@@ -5,9 +5,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from datasets import Dataset
+from datasets import Audio, ClassLabel, Dataset, Features, Image, Json, List, Value
 
-from mmtrain.data.tables import cells_of, readable_cell, row_at, rows_at
+from mmtrain.data.tables import cells_of, readable_cell, row_at, rows_at, undecoded
 from mmtrain.errors import SampleError
 
 CELLS = {
@@ -109,3 +109,36 @@ def test_a_row_that_cannot_be_read_raises_when_it_is_asked() -> None:
             row.get("caption")
         with pytest.raises(SampleError):
             dict(row)
+
+
+def picture(content: bytes) -> dict[str, Any]:
+    return {"bytes": content, "path": None}
+
+
+def test_files_and_classes_inside_lists_and_objects() -> None:
+    classes = ClassLabel(names=["red", "blue"])
+    features = Features(
+        {
+            "label": classes,
+            "labels": List(classes),
+            "deep": List(List({"label": classes, "n": Value("int64")})),
+            "images": List(Image()),
+            "turns": List({"image": Image(), "sound": List(Audio())}),
+            "facts": Json(),
+        }
+    )
+    rows = [
+        {
+            "label": 1,
+            "labels": [0, 1, -1],
+            "deep": [[{"label": 0, "n": 7}], []],
+            "images": [picture(b"\x89PNG cut"), None],
+            "turns": [{"image": picture(b"no picture"), "sound": [picture(b"no sound")]}],
+            "facts": {"a": 0.12345678901234567},
+        },
+        {"label": None, "labels": None, "deep": None, "images": [], "turns": [], "facts": None},
+    ]
+    table = undecoded(Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features))
+    named = {"label": "blue", "labels": ["red", "blue", None], "deep": [[{"label": "red", "n": 7}], []]}
+    assert list(table) == [{**rows[0], **named}, rows[1]]
+    assert undecoded(table).features == table.features
