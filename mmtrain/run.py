@@ -144,7 +144,7 @@ def fit(cfg: DictConfig) -> None:
     if checkpoint is not None:
         record.go_on(checkpoint)
     if is_main():
-        for note in [*data.notes, *_replaced_callbacks(cfg)]:
+        for note in [*data.notes, *_not_read(data), *_replaced_callbacks(cfg)]:
             console.print(note, markup=False, soft_wrap=True)
         write_config(folder / CONFIG, cfg)
         console.print(parts_table(record.parts))
@@ -561,6 +561,12 @@ def _refuse_to_write_over(folder: Path, *, anew: bool) -> None:
                 else "    go on with it by resume=auto, or set run_dir to another"
             )
         )
+
+
+def _not_read(data: DataModule) -> list[str]:
+    """The columns that have no part in training."""
+    columns = data.columns_not_read()
+    return [f"columns that are not read: {', '.join(columns)}"] if columns else []
 
 
 def _monitor(cfg: DictConfig, lit: LitModel, data: DataModule) -> str | None:

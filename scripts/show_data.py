@@ -83,7 +83,9 @@ def show(overrides: list[str], out: Path, folder: Path) -> None:
     survey = survey_of(found.data, limits)
     for table in tables_of(found, survey):
         console.print(table)
-    for note in [*found.notes, *found.data.notes, *survey.notes, *faults_in(survey)]:
+    unread = found.data.columns_not_read()
+    not_read = [f"not read: {', '.join(unread)}"] if unread else []
+    for note in [*found.notes, *found.data.notes, *not_read, *survey.notes, *faults_in(survey)]:
         console.print(note, markup=False, soft_wrap=True)
     bands = bands_of(found, cfg)
     columns = ["evaluation", *(f"training, draw {n}" for n in range(1, NUM_DRAWS + 1))]

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from mmtrain.data.buckets import BucketedSteps, Buckets
 from mmtrain.data.class_checks import check_classes
 from mmtrain.data.class_names import notes_of_names
+from mmtrain.data.column_notes import columns_not_read, notes_of_columns
 from mmtrain.data.columns import Column, find_columns, is_empty, no_input
 from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit, id_of
 from mmtrain.data.files import tables_of
@@ -191,7 +192,10 @@ class DataModule(LightningDataModule):
                     cache=vocabulary_folder,
                 )
                 self._steps(rank=0, world_size=1, limit=1.0)  # refuses a budget that cannot be kept
-        self.notes += [*self._unseen(), *([*self._cut(), *self._names_as_written()] if training else ())]
+        self.notes += [
+            *self._unseen(),
+            *([*self._cut(), *self._names_as_written(), *self._used_columns()] if training else ()),
+        ]
 
     def _with_turns(self, found: Tables) -> Tables:
         """The tables with what stands in the turns of their dialogues."""
@@ -267,6 +271,24 @@ class DataModule(LightningDataModule):
             column = self.columns.get(name)
             if isinstance(target, ClassLabel | MultiLabel) and isinstance(column, str) and isinstance(table, Columnar):
                 yield from notes_of_names(name, target, self._cells(name), column=column, where=where)
+
+    def _used_columns(self) -> Iterator[str]:
+        """What stands out in which columns are read as what."""
+        table, kinds = self.tables["train"], ("class", "classes", "number", "answer")
+        found = {n: c for n, c in self.columns.items() if set(_flat([c])) <= set(table.column_names)}
+        if isinstance(table, Columnar):
+            yield from notes_of_columns(
+                table,
+                found,
+                self._wanted,
+                inputs=[name for name in self.inputs if name in found],
+                targets=[name for name, part in self.targets.items() if name in found and read_as(part) in kinds],
+                where=self._found.names["train"],
+            )
+
+    def columns_not_read(self) -> list[str]:
+        """The columns of the first table that neither an input nor a target reads."""
+        return columns_not_read(next(iter(self.tables.values())), self.columns)
 
     def _cut(self) -> Iterator[str]:
         """Texts that are longer than what is read of them."""

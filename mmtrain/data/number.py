@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmtrain.data.kinds import LEARN_AGAIN
 from mmtrain.data.sample_errors import read_each
-from mmtrain.data.scale import in_short, numbers_of, scaled, statistics_of, with_clear_commas
+from mmtrain.data.scale import CountedReads, in_short, numbers_of, scaled, statistics_of, with_clear_commas
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.run_files import read_json, write_json
 from mmtrain.types import NumberTarget
@@ -44,7 +44,8 @@ class Number:
             ConfigError: when no cell can be read and some are not empty, or all commas could be decimal commas.
         """
         faults: list[SampleError] = []
-        labelled = (numbers for numbers in read_each(with_clear_commas(cells), _whole, faults) if numbers is not None)
+        read = CountedReads(_whole)
+        labelled = (n for n in read_each(with_clear_commas(cells), read, faults) if n is not None)
         statistics = statistics_of(labelled, chunk=_CHUNK)
         if statistics is None and faults:
             raise ConfigError(
@@ -54,6 +55,7 @@ class Number:
         if statistics is None:
             self.known = NumberTarget(names=[], mean=[], std=[])
             return
+        read.check(faults[0] if faults else None)
         mean, std = statistics.center, np.where(statistics.std > 0, statistics.std, 1.0)
         if self.scale == "none":
             mean, std = np.zeros_like(mean), np.ones_like(std)

@@ -1,7 +1,7 @@
 """The numbers of a cell, and the statistics of a training split that they are scaled by: one pass, in float64."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,41 @@ def with_clear_commas(cells: Iterable[Any]) -> Iterator[Any]:
             f"{example} can be one number or several\n"
             "    fix: write one number with a point and without other marks (1297.5), several with spaces (3, 15)"
         )
+
+
+class CountedReads:
+    """A function that reads cells, and how many it could read.
+
+    Args:
+        read: the function.
+
+    Attributes:
+        num_read: cells that hold something and could be read.
+        num_bad: cells that could not.
+    """
+
+    def __init__(self, read: Callable[[Any], np.ndarray | None]) -> None:
+        self._read = read
+        self.num_read = 0
+        self.num_bad = 0
+
+    def __call__(self, cell: Any) -> np.ndarray | None:
+        """What the function makes of a cell."""
+        self.num_bad += 1  # until it is read
+        numbers = self._read(cell)
+        self.num_bad -= 1
+        self.num_read += numbers is not None and numbers.size > 0
+        return numbers
+
+    def check(self, example: SampleError | None) -> None:
+        """Refuse a column of which more cells are no numbers than are some.
+
+        Raises:
+            ConfigError: with the example.
+        """
+        if self.num_bad > self.num_read > 0:
+            rows = f"{self.num_bad} of {self.num_bad + self.num_read} rows of the training split"
+            raise ConfigError(f"{rows} are no numbers: such as {example}\n    name columns of numbers")
 
 
 def _number(part: Any, cell: Any) -> float:

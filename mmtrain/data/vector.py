@@ -11,6 +11,7 @@ from torch import Tensor
 from mmtrain.data.image import key_of
 from mmtrain.data.sample_errors import read_each
 from mmtrain.data.scale import (
+    CountedReads,
     Statistics,
     in_short,
     numbers_of,
@@ -60,7 +61,8 @@ class VectorInput:
         """
         faults: list[SampleError] = []
         filled = (cell for cell in with_clear_commas(cells) if cell is not None)
-        rows = (numbers for numbers in read_each(filled, numbers_of, faults) if not np.isnan(numbers).all())
+        read = CountedReads(numbers_of)
+        rows = (n for n in read_each(filled, read, faults) if n is not None and not np.isnan(n).all())
         statistics = statistics_of(rows, chunk=_CHUNK)
         if statistics is None:
             example = f"such as {faults[0]}" if faults else "every cell is empty"
@@ -68,6 +70,7 @@ class VectorInput:
                 f"no row of the training split can be read as numbers: {example}\n"
                 "    name a column that holds numbers, or take this input out"
             )
+        read.check(faults[0] if faults else None)
         self._set(*self._scale_of(statistics))
 
     def _scale_of(self, statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
