@@ -17,7 +17,7 @@ from mmtrain.data.heads import Head, heads_of
 from mmtrain.data.likely import likely_in
 from mmtrain.data.paths import data_folder
 from mmtrain.data.row_checks import check_rows
-from mmtrain.data.splits import Split
+from mmtrain.data.splits import AllRows, Split
 from mmtrain.data.table_checks import check_size, faults_of_cells, no_table
 from mmtrain.data.tables import Tables
 from mmtrain.data.turn_columns import with_turn_columns
@@ -61,7 +61,8 @@ def _split(run: Composed) -> Split | None:
     if node.pop("_target_", None) != _SPLIT:
         return None
     try:
-        return Split(**{str(key): value for key, value in node.items()})
+        cuts = AllRows if run.get("mode") == "predict" else Split
+        return cuts(**{str(key): value for key, value in node.items()})
     except (TypeError, ValueError):
         return None
 
@@ -85,6 +86,12 @@ class _Look:
         self.found = with_turn_columns(self.found, columns, media=media, labels=labels)
         split, self.first = next(iter(self.found.splits.items()))
         self.where, self.there = self.found.names[split], list(self.first.column_names)
+        if self.run.get("mode") not in ("fit", "plan"):  # new rows need no labels
+            self.wanted = {
+                name: column
+                for name, column in self.wanted.items()
+                if self.places[name] == "inputs" or column is None or _has(self.first, column)
+            }
         self.likely = likely_in(self.first, self.wanted, self.kinds)
         self.wrong = faults_of_columns(self.there, self.wanted, where=self.where, likely=lambda: self.likely)
         right = {name: column for name, column in self.wanted.items() if name not in self.wrong}

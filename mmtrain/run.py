@@ -501,7 +501,7 @@ def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, Record]:
     path = Path(named) if named else best_checkpoint(folder)
     checkpoint = load_checkpoint(path)
     data = build_data(cfg)
-    data.read(folder, training=False)
+    data.read(folder, training=False, predicting=cfg.mode == "predict")
     data.split("test")
     lit = _build(cfg, data)
     check_same_names(checkpoint, data.names(), path)
@@ -510,7 +510,7 @@ def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, Record]:
     record = Record(cfg, lit, data)
     trainer = build_trainer(
         cfg,
-        monitor=_monitor(cfg, lit, data),
+        monitor=_monitor_if_any(cfg, lit, data),
         resume_step=checkpoint["global_step"],
         extra=[_quarantine(cfg, data)],
     )
@@ -599,6 +599,14 @@ def early_stop(callbacks: Sequence[Callback], max_epochs: int | None) -> str | N
             epochs = "" if max_epochs in (None, -1) else f" of {max_epochs}"
             return f"early stopping ended the training after epoch {callback.stopped_epoch + 1}{epochs}: {reason}"
     return None
+
+
+def _monitor_if_any(cfg: DictConfig, lit: LitModel, data: DataModule) -> str | None:
+    """As `_monitor`, where no checkpoint is chosen any more: new data may lack what it needs."""
+    try:
+        return _monitor(cfg, lit, data)
+    except ConfigError:
+        return None
 
 
 def _replaced_callbacks(cfg: DictConfig) -> list[str]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mmtrain.errors import ConfigError
 from mmtrain.layers.pretrained import resized_grid, resized_line
 from mmtrain.tasks.task import Continues
+from mmtrain.terminal import plain_text
 
 Names = Mapping[str, Sequence[str]]  # by "inputs.text" or "targets.label": the words or classes in their order
 
@@ -63,7 +64,7 @@ def take_weights(
         )
     module.load_state_dict({n: f.weight for n, f in found.items()}, strict=False)
     used = {plain[former[name]] for name in found}
-    table = Table(title=f"weights from {path}", title_justify="left", title_style="bold")
+    table = Table(title=plain_text(f"weights from {path}"), title_justify="left", title_style="bold")
     for column in ("part", "taken", "resized", "new here", "not used", "why"):
         table.add_column(column, justify="left" if column in ("part", "why") else "right")
     for part in dict.fromkeys(_part(n) for n in [*mine, *theirs]):
@@ -73,7 +74,7 @@ def take_weights(
         changed = [f for f in own.values() if f.how]
         counts = [len(own) - len(changed), len(changed), len(new), len(unused)]
         if any(counts):  # not one whose weights another part took
-            table.add_row(part, *map(str, counts), _why(mine, theirs, changed, new, unused))
+            table.add_row(part, *map(str, counts), plain_text(_why(mine, theirs, changed, new, unused)))
     return table
 
 

@@ -175,6 +175,8 @@ def rows_table(found: Found, survey: Any) -> Any:
     """Rows by split, and how many lack what."""
     from rich.table import Table
 
+    from mmtrain.terminal import plain_text
+
     splits = list(survey.missing)
     table = Table("", "column", *splits, title="rows, and in how many of them something is missing")
     table.add_row("rows", "", *(f"{found.num_rows[split]:,}" for split in splits))
@@ -183,7 +185,7 @@ def rows_table(found: Found, survey: Any) -> Any:
     for name in names:
         column = found.data.columns[name]
         cells = [_rate(survey.missing[s].get(name), survey.seen[s].get(name), found.num_rows[s]) for s in splits]
-        table.add_row(name, column if isinstance(column, str) else ", ".join(column), *cells)
+        table.add_row(name, plain_text(column if isinstance(column, str) else ", ".join(column)), *cells)
     table.add_section()
     table.add_row("no input at all", "", *(f"{len(survey.nothing[s]):,}" for s in splits))
     table.add_row("cannot be read", "", *(f"{len(survey.bad[s]):,} of {survey.decoded[s]:,} tried" for s in splits))
@@ -201,13 +203,14 @@ def lengths_table(survey: Any) -> Any:
     """Smallest, median and largest."""
     from rich.table import Table
 
+    from mmtrain.terminal import plain_text
+
     table = Table("", "split", "unit", "least", "median", "most", "of", "", title="lengths")
     for name in dict.fromkeys(name for split in survey.lengths.values() for name in split):
         for split, of in survey.lengths.items():
             for found in of.get(name, []):
-                table.add_row(
-                    name, split, found.unit, found.low, found.median, found.high, f"{found.num:,}", found.note
-                )
+                figures = (found.low, found.median, found.high, f"{found.num:,}")
+                table.add_row(name, split, plain_text(found.unit), *figures, plain_text(found.note))
         table.add_section()
     return table
 
@@ -220,7 +223,7 @@ def balance_table(name: str, counts: Mapping[str, Any], labelled: Mapping[str, i
     from mmtrain.terminal import plain_text
 
     top, rest = shares(counts, TOP_CLASSES)
-    table = Table(name, *counts, title=f"balance of {name}")
+    table = Table(name, *counts, title=plain_text(f"balance of {name}"))
 
     def cells(numbers: Mapping[str, int]) -> list[str]:
         return [f"{numbers[s]:,} ({numbers[s] / labelled[s]:.1%})" if numbers[s] else "0" for s in counts]

@@ -1,7 +1,9 @@
 """Which column of a table holds what: by its usual name, or as the user says."""
 
+import base64
 import difflib
 import re
+import shlex
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -103,8 +105,11 @@ def faults_of_columns(
     guessed = likely() if lacking else {}
     faults = {}
     for name, column in lacking.items():
-        near = difflib.get_close_matches(column, there, n=1)
-        one = guessed.get(name) or (near[0] if near and isinstance(wanted[name], str) else None)
+        folded = {other.strip().casefold(): other for other in reversed(there)}
+        near = difflib.get_close_matches(column.casefold(), folded, n=1)
+        is_one = isinstance(wanted[name], str)
+        same = folded.get(column.strip().casefold()) if is_one else None
+        one = same or guessed.get(name) or (folded[near[0]] if near and is_one else None)
         whole = {n: one if n == name else guessed.get(n) for n in wanted}
         line = typed({n: part for n, part in whole.items() if part and (n == name or part != one)})
         mend = f"set {line}" if one else f"set data.columns.{name} to one of them"
@@ -118,11 +123,26 @@ def typed(columns: Mapping[str, Column]) -> str:
     >>> typed({"image": "photo", "vector": ["age", "body height"]})
     "data.columns.image=photo 'data.columns.vector=[age,body height]'"
     """
-    said = [
-        f"data.columns.{name}={column if isinstance(column, str) else '[' + ','.join(column) + ']'}"
-        for name, column in columns.items()
-    ]
-    return " ".join(word if re.fullmatch(r"[\w.=/-]+", word) else f"'{word}'" for word in said)
+    said = [f"data.columns.{name}={_value(column)}" for name, column in columns.items()]
+    return " ".join(map(shlex.quote, said))
+
+
+def _value(column: Column) -> str:
+    if isinstance(column, str):
+        return _as_hydra_reads(column)
+    return f"[{','.join(map(_as_hydra_reads, column))}]"
+
+
+def _as_hydra_reads(column: str) -> str:
+    """The name of a column as a value of Hydra, which takes spaces at the ends away and gives some marks a meaning."""
+    plain = re.fullmatch(r"[\w/.+*@?|%-]+(?: [\w/.+*@?|%-]+)*", column, re.ASCII)
+    if plain and not re.fullmatch(r"null|true|false|nan|[-+]?inf|[-+]?[\d._]+(?:e[-+]?\d+)?", column.lower()):
+        return column
+    escaped = column.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+_MADE_WITH_NAMES = (".tar", ".jsonl", ".json", ".parquet", ".arrow")  # files whose columns always have names
 
 
 def no_input(inputs: Sequence[str], there: Sequence[str], *, where: str, likely: Mapping[str, Column]) -> ConfigError:
@@ -133,7 +153,7 @@ def no_input(inputs: Sequence[str], there: Sequence[str], *, where: str, likely:
             f"{where} has one column, {there[0]!r}: its cells are separated by {mark!r}\n"
             "    save it with commas as .csv, or with tabs as .tsv"
         )
-    if any(re.search(r"[\\/]|\.\w{3,4}$", name) for name in there):
+    if not where.endswith(_MADE_WITH_NAMES) and any(re.search(r"[\\/]|\.\w{3,4}$", name) for name in there):
         return ConfigError(
             f"{where}: the first line names no columns, but holds {', '.join(there)}\n"
             "    write a line of names above it, such as image,caption,label"
@@ -171,8 +191,25 @@ def is_empty(value: Any) -> bool:
     return False
 
 
+_MOST_OF_PATHS = 32  # characters of which none is looked at
+_DATA_URI = re.compile(r"\s*data:[\w.+/;=-]*;base64,", re.IGNORECASE)
+# PNG, JPEG, GIF, RIFF (WEBP, WAV), TIFF, FLAC, OGG and MP3 begin so
+_BASE64 = re.compile(r"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR|SUkq|TU0A|ZkxhQ|T2dnUw|SUQz)[A-Za-z0-9+/\r\n]{240,}={0,2}\s*")
+
+
 def content_of(value: Any) -> Any:
-    """What a cell holds: of the {"bytes", "path"} that `datasets` gives for a file, the bytes or else the path."""
+    """What a cell holds: the bytes of a file, a path, or what else it is.
+
+    Of the {"bytes", "path"} that `datasets` gives for a file these are the bytes, or else the path. A text in base64 is
+    a file when it is a data: URI, or begins as pictures and sounds do and is too long for a path.
+    """
+    if isinstance(value, str) and len(value) > _MOST_OF_PATHS:
+        head = _DATA_URI.match(value)
+        if head is not None or _BASE64.fullmatch(value):
+            try:
+                return base64.b64decode("".join(value[head.end() if head else 0 :].split()), validate=True)
+            except ValueError:
+                return value
     if isinstance(value, Mapping) and {"bytes", "path"} <= value.keys():
         return value["path"] if value["bytes"] is None else value["bytes"]
     return value

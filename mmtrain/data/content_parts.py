@@ -1,4 +1,4 @@
-"""Media in the contents of turns: in lists of parts, as transformers, Qwen and the OpenAI API write them, or in words."""
+"""Media in the contents of turns: lists of parts, as transformers, Qwen and the OpenAI API write them, or words."""
 
 import base64
 import re

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtrain.data.columns import content_of, is_empty
+from mmtrain.data.paths import shown_path
 from mmtrain.data.scale import in_short
 from mmtrain.errors import ConfigError
 
@@ -115,11 +116,11 @@ def _check_files(name: str, kind: str, cells: list[Any], column: str, where: str
         near = _same_name(paths[0], folder)
         if near is not None:
             raise ConfigError(
-                f"{where}: of the column {column} {count}, such as {folder / paths[0]}\n"
+                f"{where}: of the column {column} {count}, such as {shown_path(folder / paths[0])}\n"
                 f"    write the paths from {folder} on: {near} in place of {paths[0]}"
             )
         raise ConfigError(
-            f"{where}: of the column {column} {count}, such as {folder / paths[0]}\n"
+            f"{where}: of the column {column} {count}, such as {shown_path(folder / paths[0])}\n"
             f"    mend the paths, which start from {folder}, or name the column of {_FILE_KINDS[kind]} by"
             f" data.columns.{name}"
         )

@@ -37,7 +37,7 @@ from mmtrain.data.row_checks import check_rows
 from mmtrain.data.row_digest import RowFacts, digest_rows
 from mmtrain.data.row_lengths import row_lengths
 from mmtrain.data.sample_errors import read_or
-from mmtrain.data.splits import Split
+from mmtrain.data.splits import AllRows, Split
 from mmtrain.data.table_checks import check_size, faults_of_cells, no_table
 from mmtrain.data.tables import Columnar, Tables, cells_of, readable_cell, row_at, rows_at
 from mmtrain.data.text import TextInput
@@ -147,7 +147,7 @@ class DataModule(LightningDataModule):
         """Optimizer steps of an epoch of training."""
         return len(self._steps(rank=0, world_size=1, limit=1.0))
 
-    def read(self, vocabulary_folder: Path, *, training: bool, bound: bool = False) -> None:
+    def read(self, vocabulary_folder: Path, *, training: bool, bound: bool = False, predicting: bool = False) -> None:
         """Open the tables; learn the vocabularies, or take those that the folder already holds.
 
         Several processes of one run may call this at once: the first one learns.
@@ -157,18 +157,24 @@ class DataModule(LightningDataModule):
             training: whether there must be a training split.
             bound: whether a complete checkpoint of that folder depends on its vocabularies: they are taken whatever the
                 data is now. Those of an attempt that came to no checkpoint are learned again when they do not fit.
+            predicting: whether all rows of a lone table are the test split.
 
         Raises:
             ConfigError: when the folder, a table or a column is missing or does not serve, or a vocabulary is damaged
                 that is needed.
         """
-        self._found = self._with_turns(tables_of(self._source(), self._split, confine=self.confine))
+        split = self._split
+        if predicting:
+            split = AllRows(column=split.column, fractions=split.fractions, group=split.group)
+        self._found = self._with_turns(tables_of(self._source(), split, confine=self.confine))
         self.folder, self.tables = self._found.folder, dict(self._found.splits)
         if training and "train" not in self.tables:
             raise no_table(self._found, "train")
-        split, first = next(iter(self.tables.items()))
+        name, first = next(iter(self.tables.items()))
         wanted = self._named()
-        where, there = self._found.names[split], first.column_names
+        where, there = self._found.names[name], first.column_names
+        lacking = [] if training else [t for t in self._targets if not set(_flat([wanted[t] or []])) <= set(there)]
+        wanted = {name: column for name, column in wanted.items() if name not in lacking}
         self.columns = find_columns(there, wanted, where=where, likely=self.likely)
         if not any(m in self.columns for m in self._inputs):
             raise no_input(list(self._inputs), there, where=where, likely=self.likely())
@@ -177,6 +183,7 @@ class DataModule(LightningDataModule):
         if training:
             check_size(self.epoch_size, self.batch_size, self.folder)
         self.notes = list(self._found.notes)
+        self.notes += [f"{where} has no column {self._wanted[name]}: its rows are without a {name}" for name in lacking]
         vocabulary_folder.mkdir(parents=True, exist_ok=True)
         # what is there already is only read: the folder may be on a disk that cannot be written
         is_read = not training and (vocabulary_folder / RECORD).is_file()

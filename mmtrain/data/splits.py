@@ -114,6 +114,16 @@ class Split:
         return {split: sorted(found) for split, found in rows.items()}
 
 
+class AllRows(Split):
+    """A lone table whose rows are all to be predicted, unless a column says their splits."""
+
+    def cut(self, table: Any, name: str) -> dict[str, Any]:
+        """All rows as the test split, or the splits that a column says."""
+        self.check_columns(table, name)
+        rows = self._by_column(table, name)
+        return {"test": table} if rows is None else {s: table.select(rows[s]) for s in SPLITS if rows.get(s)}
+
+
 def _by_column(cells: Any, column: str, name: str) -> dict[str, list[int]]:
     rows: dict[str, list[int]] = {}
     for row, cell in enumerate(cells):

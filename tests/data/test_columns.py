@@ -1,10 +1,13 @@
 """Which column holds what, and what an empty cell is."""
 
+import base64
+import shlex
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from mmtrain.data.columns import cell_of, find_columns
+from mmtrain.data.columns import Column, cell_of, content_of, find_columns, typed
 from mmtrain.errors import ConfigError
 
 
@@ -48,3 +51,44 @@ def test_several_columns_make_one_vector() -> None:
     row = {"age": "3", "height": None, "id": "a"}
     assert cell_of(row, ["age", "height"]) == ["3", None]
     assert cell_of(row, "id") == "a" and cell_of(row, "name") is None and cell_of(row, None) is None
+
+
+NAMES = ["caption", " caption", "a b ", "size [/px]", "a,b", "it's", 'say "x"', "a: b", "x=1", "ä#%", "007", "null"]
+
+
+@pytest.mark.parametrize("column", NAMES)
+def test_a_column_that_is_typed_as_advised_is_read_as_it_is(column: str) -> None:
+    for columns in ({"text": column}, {"vector": [column, "other"]}):
+        (override,) = shlex.split(typed(columns))
+        value = OverridesParser.create().parse_override(override).value()
+        assert value == next(iter(columns.values()))
+
+
+@pytest.mark.parametrize(
+    ("named", "advised"), [("Race", "race"), (" race", "race"), ("rase", "race"), ("label", "mood")]
+)
+def test_the_nearest_column_is_advised(named: str, advised: str) -> None:
+    likely: dict[str, Column] = {"label": "mood"} if named in ("label", "Race") else {}
+    with pytest.raises(ConfigError, match=f"set data.columns.label={advised}$"):
+        find_columns(["id", "kind", "race", "mood"], {"label": named}, where="train.csv", likely=lambda: likely)
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(300)
+
+
+@pytest.mark.parametrize(
+    ("cell", "content"),
+    [
+        (base64.b64encode(PNG).decode(), PNG),
+        (base64.encodebytes(PNG).decode(), PNG),
+        (f"data:image/png;base64,{base64.b64encode(PNG).decode()}", PNG),
+        (f"data:audio/wav;codecs=1;base64,{base64.b64encode(b'RIFF').decode()}", b"RIFF"),
+        ("iVBORw0KGgo.png", None),
+        ("/9j/" + "a" * 300 + ".jpg", None),
+        ("data/images/" + "a" * 100 + ".png", None),
+        ("data:image/png;base64,what is not base64, at all!", None),
+        ({"bytes": None, "path": "a.png"}, "a.png"),
+    ],
+)
+def test_files_in_base64(cell: Any, content: Any) -> None:
+    assert content_of(cell) == (cell if content is None else content)

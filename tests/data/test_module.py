@@ -105,6 +105,27 @@ def test_reading_learns_and_reading_again_takes_the_same(tmp_path: Path) -> None
     assert again.known_targets == data.known_targets and ids(again) == ids(data)
 
 
+def test_new_rows_are_predicted_without_labels_and_splits(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    columns = {"image": None, "text": None, "label": "kind"}
+    read(make_folder(tmp_path / "data", label="kind"), run, columns=columns)
+    (tmp_path / "new").mkdir()
+    write_rows(tmp_path / "new" / "rows.jsonl", [{"id": "a", "caption": "a cat"}, {"id": "b", "caption": "a dog"}])
+    new = module(tmp_path / "new", columns=columns)
+    new.read(run, training=False, predicting=True)
+    assert new.tables["test"]["id"][:] == ["a", "b"] and not new.has_row("test", needs=["text"], targets=["label"])
+    assert f"{tmp_path}/new/rows.jsonl has no column kind: its rows are without a label" in new.notes
+
+
+def test_a_class_that_training_never_saw_is_no_label(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "data")
+    for split, label in (("val", "Cat"), ("test", "cat")):
+        write_rows(root / f"{split}.jsonl", [{"caption": "a cat", "label": label}])
+    data = read(root, tmp_path / "run")
+    assert [data.has_row(split, needs=[], targets=["label"]) for split in ("val", "test")] == [False, True]
+    assert data.has_row("val", needs=["text"], targets=[])
+
+
 @pytest.mark.slow
 def test_cells_between_semicolons_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("sep=,\nimage;caption;label\n" + "a.png;a cat;cat\n" * 8)

@@ -6,7 +6,7 @@ from typing import Any
 import datasets
 import pytest
 
-from mmtrain.data.splits import Split
+from mmtrain.data.splits import AllRows, Split
 from mmtrain.errors import ConfigError
 
 FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -78,3 +78,20 @@ def test_what_cannot_be_cut_is_said(changed: dict[str, Any], columns: dict[str, 
 def test_fractions_that_are_none_are_refused(fractions: dict[str, float], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         split(fractions=fractions)
+
+
+def test_all_rows_are_predicted_unless_a_column_says_their_splits() -> None:
+    rows = AllRows(column=None, fractions={"train": 0.8, "val": 0.1, "test": 0.1}, group=None)
+    small = datasets.Dataset.from_dict({"text": ["a", "b"], "fold": [1, 2]})
+    assert list(rows.cut(small, "new.csv")) == ["test"]
+    named = datasets.Dataset.from_dict({"text": ["a", "b"], "split": ["test", "train"]})
+    assert {split: table["text"][:] for split, table in rows.cut(named, "new.csv").items()} == {
+        "train": ["b"],
+        "test": ["a"],
+    }
+
+
+def test_a_column_of_folds_says_no_splits() -> None:
+    split = Split(column=None, fractions={"train": 0.5, "test": 0.5}, group=None)
+    table = datasets.Dataset.from_dict({"text": list("abcd"), "fold": ["1", "2", "1", "2"]})
+    assert {name: len(part) for name, part in split.cut(table, "a.csv").items()} == {"train": 2, "test": 2}
