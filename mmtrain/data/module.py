@@ -9,7 +9,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -341,12 +341,24 @@ class DataModule(LightningDataModule):
         self._check_cells()
         for name, target in self._targets.items():
             if name in self.columns:
-                target.fit(self._cells(name), self.folder)
+                with self._naming_column(name, target):
+                    target.fit(self._cells(name), self.folder)
         self.targets = {name: target for name, target in self._targets.items() if target.known.names}
         self._check_classes()
         for name, reader in self.inputs.items():
             if isinstance(reader, Learned):
-                reader.fit(self._cells(name), self.folder)
+                with self._naming_column(name, reader):
+                    reader.fit(self._cells(name), self.folder)
+
+    @contextmanager
+    def _naming_column(self, name: str, part: object) -> Iterator[None]:
+        """Name the column of numbers that cannot be learned from."""
+        try:
+            yield
+        except ConfigError as error:
+            if read_as(part) not in ("number", "vector"):
+                raise
+            raise ConfigError(f"data.columns.{name}={self.columns[name]}: {error}") from error
 
     def _check_cells(self) -> None:
         parts = self.inputs | self._targets
