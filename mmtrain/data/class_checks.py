@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtrain.data.columns import name_of
+from mmtrain.data.scale import in_short
 from mmtrain.errors import ConfigError
 
 MANY = 100  # classes, below which each may well have one row alone
@@ -44,7 +45,7 @@ def check_classes(
     leave = f", or leave out what learns it: {without}" if without else ""
     if len(names) == 1:
         in_folders = Path(where).is_dir()
-        what = f"holds one class alone, {names[0]!r}, in {rows:,} {'row' if rows == 1 else 'rows'}"
+        what = f"holds one class alone, {in_short(names[0])!r}, in {rows:,} {'row' if rows == 1 else 'rows'}"
         mend = f"name another column by data.columns.{name}, add rows of another class"
         mend = f"put the files of each class into a folder of their own, {where}/CLASS" if in_folders else mend
         raise ConfigError(f"{where}: the column {column} {what}\n    {mend}{leave}")

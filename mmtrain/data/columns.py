@@ -113,7 +113,7 @@ def faults_of_columns(
         whole = {n: one if n == name else guessed.get(n) for n in wanted}
         line = typed({n: part for n, part in whole.items() if part and (n == name or part != one)})
         mend = f"set {line}" if one else f"set data.columns.{name} to one of them"
-        faults[name] = f"data.columns.{name} = {column}, but {where} has the columns {', '.join(there)}\n    {mend}"
+        faults[name] = f"data.columns.{name} = {column}, but {where} has the columns {_a_few(there)}\n    {mend}"
     return faults
 
 
@@ -142,6 +142,17 @@ def _as_hydra_reads(column: str) -> str:
     return f'"{escaped}"'
 
 
+def _a_few(names: Sequence[str]) -> str:
+    """Names in a message, which can be many and long.
+
+    >>> _a_few(["a", "b" * 99])
+    'a, bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb...'
+    """
+    shown = ", ".join(name if len(name) <= 60 else f"{name[:57]}..." for name in names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+_SHOWN = 40  # names
 _MADE_WITH_NAMES = (".tar", ".jsonl", ".json", ".parquet", ".arrow")  # files whose columns always have names
 
 
@@ -153,14 +164,19 @@ def no_input(inputs: Sequence[str], there: Sequence[str], *, where: str, likely:
             f"{where} has one column, {there[0]!r}: its cells are separated by {mark!r}\n"
             "    save it with commas as .csv, or with tabs as .tsv"
         )
+    if where.endswith(".tar") and any("." in name for name in there):
+        return ConfigError(
+            f"{where}: no member is known as an input; the members of a sample end in {_a_few(there)}\n"
+            "    fix: the name of a sample ends at the first dot, so write its members as a_00.png in place of a.00.png"
+        )
     if not where.endswith(_MADE_WITH_NAMES) and any(re.search(r"[\\/]|\.\w{3,4}$", name) for name in there):
         return ConfigError(
-            f"{where}: the first line names no columns, but holds {', '.join(there)}\n"
+            f"{where}: the first line names no columns, but holds {_a_few(there)}\n"
             "    write a line of names above it, such as image,caption,label"
         )
     such = typed(likely or {next(iter(inputs), "image"): there[0]})
     return ConfigError(
-        f"{where}: no column is known as an input; the table has {', '.join(there)}\n"
+        f"{where}: no column is known as an input; the table has {_a_few(there)}\n"
         f"    {'set' if likely else 'say which holds what, such as'} {such}"
     )
 

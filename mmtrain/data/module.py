@@ -37,6 +37,7 @@ from mmtrain.data.row_checks import check_rows
 from mmtrain.data.row_digest import RowFacts, digest_rows
 from mmtrain.data.row_lengths import row_lengths
 from mmtrain.data.sample_errors import read_or
+from mmtrain.data.scale import in_short
 from mmtrain.data.splits import AllRows, Split
 from mmtrain.data.table_checks import check_size, faults_of_cells, no_table
 from mmtrain.data.tables import Columnar, Tables, cells_of, readable_cell, row_at, rows_at
@@ -264,7 +265,7 @@ class DataModule(LightningDataModule):
                 if isinstance(target, ClassLabel) and self.columns.get(name) in self.tables[split].column_names:
                     unseen = target.unseen(cells_of(self.tables[split], self.columns[name]))
                 if unseen:
-                    shown = ", ".join(f"{label!r} ({count})" for label, count in unseen.most_common(5))
+                    shown = ", ".join(f"{in_short(label)!r} ({count})" for label, count in unseen.most_common(5))
                     more = f" and {len(unseen) - 5} more" if len(unseen) > 5 else ""
                     yield (
                         f"{self._found.names[split]}: {unseen.total()} rows have a {name} that training never saw"

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mmtrain.data.columns import Column, content_of
-from mmtrain.data.paths import leads_out
+from mmtrain.data.paths import leads_out, shown_path
+from mmtrain.data.scale import in_short
 from mmtrain.data.tables import Columnar, cells_of
 from mmtrain.errors import ConfigError
 
@@ -49,7 +50,7 @@ def _check_ids(ids: Any, name: str) -> None:
             continue
         if str(id) in first:
             raise ConfigError(
-                f"{name}: the rows {first[str(id)] + 1} and {row + 1} have the same id {id!r}\n"
+                f"{name}: the rows {first[str(id)] + 1} and {row + 1} have the same id {in_short(id)!r}\n"
                 "    give each row its own, or drop the column"
             )
         first[str(id)] = row
@@ -59,7 +60,7 @@ def _check_words(table: Any, column: str, name: str, what: str, folder: Path) ->
     """Refuse a table with a path that leads out by its words: it is absolute, or climbs up by `..`."""
     for row, content in _contents(table, column, folder):
         if isinstance(content, str) and _is_suspect(content) and leads_out(folder, content):
-            raise _leading_out(f"{name}, row {row + 1}: the {what} leads out of the folder: {content}")
+            raise _leading_out(f"{name}, row {row + 1}: the {what} leads out of the folder: {shown_path(content)}")
 
 
 def _check_links(table: Any, column: str, name: str, what: str, folder: Path) -> None:
@@ -73,7 +74,9 @@ def _check_links(table: Any, column: str, name: str, what: str, folder: Path) ->
     if first and all(leads_out(folder, path) for _, path in first):
         row, path = first[0]
         real = os.path.realpath(folder / path)
-        raise _leading_out(f"{name}, row {row + 1}: the {what} leads out of the folder by a link: {path} is {real}")
+        raise _leading_out(
+            f"{name}, row {row + 1}: the {what} leads out of the folder by a link: {shown_path(path)} is {real}"
+        )
 
 
 def _leading_out(what: str) -> ConfigError:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from mmtrain.data.columns import is_empty
 from mmtrain.data.order import mix, permuted
+from mmtrain.data.scale import in_short
 from mmtrain.data.tables import SPLITS, cells_of, split_name
 from mmtrain.errors import ConfigError
 
@@ -130,7 +131,7 @@ def _by_column(cells: Any, column: str, name: str) -> dict[str, list[int]]:
         split = split_name(str(cell)) if cell is not None else None
         if split is None:
             raise ConfigError(
-                f"{name}, row {row + 1}: {column} says {cell!r}, which is no split\n"
+                f"{name}, row {row + 1}: {column} says {in_short(cell)!r}, which is no split\n"
                 f"    write {', '.join(SPLITS)}, or set data.split.column to another column"
             )
         rows.setdefault(split, []).append(row)
