@@ -77,7 +77,7 @@ def _geometry(pretrained: str, processor: Mapping[str, Any], kind: str) -> dict[
         resized = [size["height"], size["width"]]
         crop = crop or _side(pretrained, size)
     elif size.get("shortest_edge") and not size.get("longest_edge"):
-        resized = size["shortest_edge"]
+        resized = int(size["shortest_edge"])
         crop = crop or resized
     else:
         raise ValueError(
