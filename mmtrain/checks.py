@@ -110,8 +110,9 @@ class Composer:
         key = tuple(overrides)
         if key not in self.made:
             try:
-                self.made[key] = self.composing.compose(overrides)
-                fill_sizes(self.made[key])
+                cfg = self.composing.compose(overrides)
+                fill_sizes(cfg)
+                self.made[key] = cfg
             except ComposeError as error:
                 self.made[key] = error
         made = self.made[key]
