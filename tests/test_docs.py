@@ -24,9 +24,19 @@ def commands(page: Path) -> list[list[str]]:
 
 
 def write_tables(page: Path, folder: Path) -> None:
-    """DIR, and the rows that a page shows after the name of a table, often enough for a batch, with their films."""
+    """DIR, and the rows that a page shows after the name of a table, often enough for a batch, with their films.
+
+    A page that shows none is about tables with pictures, captions and labels.
+    """
     (folder / "DIR").mkdir()
-    for name, row in re.findall(r"^    (\S+\.jsonl) +(\{.*\})$", page.read_text(encoding="utf-8"), flags=re.MULTILINE):
+    text = page.read_text(encoding="utf-8")
+    shown = re.findall(r"^    (\S+\.jsonl) +(\{.*\})$", text, flags=re.MULTILINE)
+    if not shown:
+        rows = "".join(f"a.png,a cat,{('cat', 'dog')[n % 2]}\n" for n in range(256))
+        for name in ("train.csv", "rows.csv"):
+            (folder / "DIR" / name).write_text(f"image,caption,label\n{rows}")
+        (folder / "DIR" / "a.png").touch()
+    for name, row in shown:
         (folder / name).parent.mkdir(exist_ok=True)
         with (folder / name).open("a", encoding="utf-8") as table:
             table.write(f"{row}\n" * 64)

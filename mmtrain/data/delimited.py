@@ -86,8 +86,12 @@ class Delimited:
                 seen.append(line)
                 yield line
 
-        quoting = csv.QUOTE_MINIMAL if self._is_quoted else csv.QUOTE_NONE
-        reader = csv.reader(watched(), delimiter=self._separator, quoting=quoting, strict=strict)
+        reader = csv.reader(
+            watched(),
+            delimiter=self._separator,
+            quoting=csv.QUOTE_MINIMAL if self._is_quoted else csv.QUOTE_NONE,
+            strict=strict,
+        )
         try:
             for cells in reader:
                 if cells:

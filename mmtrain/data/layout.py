@@ -130,8 +130,6 @@ def nothing_in(root: Path) -> ConfigError:
             )
         if tables:
             return ConfigError(f"{what}\n    set data.root={folder}, which holds tables")
-    if lone := next((p for p in there if p.is_file() and ending(p) == "json"), None):
-        return ConfigError(f"{what}\n    set data.root={lone}, if that is the table")
     files = [p for p in there if p.is_file() and p.suffix.lower() in KIND_OF]
     if files:
         kind = KIND_OF[files[0].suffix.lower()]
@@ -141,4 +139,8 @@ def nothing_in(root: Path) -> ConfigError:
             f"    or move the files of each class into a folder of its own: {root}/CLASS/{files[0].name}"
         )
     endings = ", ".join(f".{e}" for e in ENDINGS)
-    return ConfigError(f"{what}\n    name a table train with one of {endings}, or put files into a folder a class")
+    lone = next((p for p in there if p.is_file() and ending(p) == "json"), None)
+    name_it = f"set data.root={lone}, if that is the table, or " if lone is not None else ""
+    return ConfigError(
+        f"{what}\n    {name_it}name a table train with one of {endings}, or put files into a folder a class"
+    )

@@ -210,9 +210,14 @@ def _undecoded(feature: Any) -> Any:
 
     if isinstance(feature, datasets.Json):
         return JsonCells()
-    if is_dataclass(feature) and any(part.name == "decode" for part in fields(feature)):
+    if (
+        is_dataclass(feature)
+        and not isinstance(feature, type)
+        and any(part.name == "decode" for part in fields(feature))
+    ):
         # not JSON, which names no file
-        return replace(feature, decode=False) if pa.types.is_struct(feature.pa_type) else feature
+        is_file = pa.types.is_struct(feature.pa_type)  # type: ignore[attr-defined]  # every feature has one
+        return replace(feature, decode=False) if is_file else feature  # type: ignore[call-arg]
     return _inner(feature, _undecoded)
 
 
