@@ -77,7 +77,10 @@ def shipped_values(target: str) -> Mapping[str, Any]:
     return {
         key: value
         for key, value in (nodes[0].items() if nodes else ())
-        if "${" not in str(value) and not isinstance(value, dict) and all(n.get(key) == value for n in nodes)
+        if key != "defaults"  # a list of Hydra's, and no value
+        and "${" not in str(value)
+        and not isinstance(value, dict)
+        and all(n.get(key) == value for n in nodes)
     }
 
 

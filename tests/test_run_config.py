@@ -123,6 +123,13 @@ def test_a_record_of_an_earlier_version_gets_what_its_components_have_got_since(
     assert "epsilon" not in cfg.balance
 
 
+def test_a_defaults_list_is_no_value_of_a_component(tmp_path: Path) -> None:
+    encoder = {"_target_": "mmtrain.encoders.image.vit.ViT", "depth": 3}
+    cfg = load_run_config(write_record(tmp_path, planted(RECORD, "encoder.image", encoder)), trust=[])
+    assert cfg.encoder.image.depth == 3 and cfg.encoder.image.patch_size == 16
+    assert "defaults" not in cfg.encoder.image
+
+
 def test_pictures_of_an_earlier_version_stay_as_they_were_trained(tmp_path: Path) -> None:
     picture = {"_target_": "mmtrain.data.image.ImageInput", "size": 64}
     cfg = load_run_config(write_record(tmp_path, planted(RECORD, "data.inputs.image", picture)), trust=[])

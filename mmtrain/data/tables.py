@@ -217,7 +217,7 @@ def _undecoded(feature: Any) -> Any:
     ):
         # not JSON, which names no file
         is_file = pa.types.is_struct(feature.pa_type)  # type: ignore[attr-defined]  # every feature has one
-        return replace(feature, decode=False) if is_file else feature  # type: ignore[call-arg]
+        return replace(feature, decode=False) if is_file else feature
     return _inner(feature, _undecoded)
 
 
