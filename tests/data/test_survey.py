@@ -143,7 +143,7 @@ def test_a_bad_first_row_stops_nothing(tmp_path: Path) -> None:
     survey = survey_of(data, LIMITS)
     assert [(bad.id, bad.row) for bad in survey.bad["train"]] == [("0", 0), ("1", 1)]
     assert [sample.id for sample in (data.split("train")[0, row] for row in range(6)) if not sample.bad] == list("2345")
-    assert data.digest("train")
+    assert data.row_facts()["train"] and data.id_digest("train")
 
 
 def test_the_classes_that_come_most_and_the_rest() -> None:
