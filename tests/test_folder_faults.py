@@ -125,11 +125,16 @@ def test_what_is_wrong_with_another_key_is_left_to_its_rule(home: Path) -> None:
     assert found.startswith("task.classification.target = kind, but data.targets has ")
 
 
-def test_paths_that_start_elsewhere_are_shown_as_they_should_be(home: Path) -> None:
+def test_files_in_a_folder_below_are_found(home: Path) -> None:
     write("image,caption,label", lambda n: f"{n}.jpg,number {n},{ANIMALS[n % 3]}")
+    assert faults() == []
+
+
+def test_paths_that_start_elsewhere_are_shown_as_they_should_be(home: Path) -> None:
+    write("image,caption,label", lambda n: f"old/{n}.jpg,number {n},{ANIMALS[n % 3]}")
     assert faults() == [
-        "mine/train.csv: of the column image none of the first 40 files is there, such as mine/0.jpg\n"
-        "    write the paths from mine on: photos/0.jpg in place of 0.jpg"
+        "mine/train.csv: of the column image none of the first 40 files is there, such as mine/old/0.jpg\n"
+        "    write the paths from mine on: photos/0.jpg in place of old/0.jpg"
     ]
 
 
@@ -214,9 +219,13 @@ def test_tables_of_every_format_are_looked_at(home: Path, ending: str) -> None:
         (
             "train.csv",
             b"image,caption\na.jpg,b,c\n",
-            "line 2 has 3 fields under 2 column names; quote what holds a comma",
+            "line 2 has 3 fields under 2 column names (override data.root=mine)\n    quote what holds a comma",
         ),
-        ("train.csv", b"image;caption\na.jpg;b\n", "mine/train.csv has one column, 'image;caption': its cells are sep"),
+        (
+            "train.csv",
+            b"sep=,\nimage;caption\na.jpg;b\n",
+            "mine/train.csv has one column, 'image;caption': its cells are sep",
+        ),
         ("train.csv", "image,caption\na.jpg,é\n".encode("latin-1"), "save it as UTF-8"),
         (
             "train.jsonl",

@@ -84,7 +84,7 @@ def test_what_no_task_reads_is_shown_and_does_not_stand_in_the_way(run, tmp_path
         "task.classification.reads=text",
     )
     assert status == 0
-    assert "only what tasks read is shown, because of what no task reads: no row of the training split has a num" in out
+    assert "only what tasks read is shown, because of what no task reads: data.columns.number=" in out
     assert cells(out, "text")[1] == "caption" and "vector" not in out
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from mmtrain.data.kinds import LEARN_AGAIN
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.run_files import read_json, write_json
 
@@ -207,5 +206,7 @@ def save_scale(folder: Path, name: str, offset: np.ndarray, divisor: np.ndarray)
 
 def restore_scale(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Offset and divisor as `save_scale` wrote them."""
+    from mmtrain.data.kinds import LEARN_AGAIN  # it imports torch, which the checks of first rows do without
+
     scale = read_json(folder / f"scale_{name}.json", fix=LEARN_AGAIN, keys=("offset", "divisor"))
     return np.array(scale["offset"]), np.array(scale["divisor"])
