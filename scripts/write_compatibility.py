@@ -28,6 +28,7 @@ BROKEN_BY = {
     "rule_sizes": "encoder.image.image_size=32",
     "rule_trainer": "+trainer.max_epoch=3",
     "rule_balance": "task=[contrastive] balance=pcgrad",
+    "rule_geometry": "data.inputs.image.resize_size=big",
     "rule_devices": "trainer.devices=two",
     "rule_step_split": "data.batch_size=2 trainer.accumulate_grad_batches=4",
     "rule_half_weights": "trainer.precision=bf16-true",
