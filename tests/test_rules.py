@@ -347,6 +347,8 @@ BAD |= {
         "rule_corruptions",  # below
         "rule_search",  # tests/search/test_finder.py
         "rule_common_folder",
+        "rule_nodes",
+        "rule_world_size",
         "rule_sync_batchnorm",  # tests/test_machine.py
         "rule_trust",  # tests/test_run_config.py
     )
