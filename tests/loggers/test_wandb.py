@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from mmtrain.build import build_loggers, compose
 from mmtrain.loggers.csv import CSVMetrics
-from mmtrain.loggers.wandb import has_login, make_wandb
+from mmtrain.loggers.wandb import QuietWandbLogger, has_login, make_wandb
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
@@ -144,5 +144,5 @@ def test_every_logger_option_builds_beside_csv(stranger: Path, tmp_path: Path) -
     assert len(files(tmp_path / "a", "tensorboard/events.*")) == 1
     names = [path.stem for path in (Path(__file__).parents[2] / "configs/logger").glob("*.yaml")]
     built = loggers_of(tmp_path / "b", f"logger=[{','.join(sorted(names))}]")
-    assert [type(logger) for logger in built] == [CSVMetrics, TensorBoardLogger, WandbLogger]
+    assert [type(logger) for logger in built] == [CSVMetrics, TensorBoardLogger, QuietWandbLogger]
     assert [type(logger) for logger in loggers_of(tmp_path / "c", "logger=[]")] == [CSVMetrics]
