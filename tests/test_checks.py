@@ -174,7 +174,7 @@ def test_a_word_alone_may_be_a_place(home: Path) -> None:
     for word, mend in {
         "mine": "data=files data.root=mine, if it holds your data",
         "./mine/": "data=files data.root=./mine/, if it holds your data",
-        "mine/train.csv": "data=files data.root=mine, the folder that holds it",
+        "mine/train.csv": "data=files data.root=mine/train.csv, or the folder that holds it with the other splits",
         "outputs/a.ckpt": "init_from=outputs/a.ckpt to start from its weights, or resume=outputs/a.ckpt to go on",
     }.items():
         assert faults(word) == [f"{word}: not an override\n    write {mend}"]
@@ -190,7 +190,7 @@ def test_a_word_alone_may_be_a_place(home: Path) -> None:
             "encoder=clip",
             "encoder/image=huggingface encoder.image.pretrained=openai/clip-vit-base-patch16 encoder/text=",
         ),
-        ("encoder/image=dinov3", "encoder/image=huggingface encoder.image.pretrained=facebook/dinov2-base data.inputs"),
+        ("encoder/image=dinov3", "encoder/image=huggingface encoder.image.pretrained=facebook/dinov2-base\n"),
         ("encoder=bert", "did you mean encoder/text=bert?\n    It has resnet, vit"),
         (
             "optimizer=sgd",
