@@ -139,7 +139,8 @@ def test_a_picture_of_hundreds_of_scans_is_set_aside() -> None:
 
 
 MODES: dict[str, Any] = {
-    **{mode: noise(40, 50).convert(mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "F")},
+    **{mode: noise(40, 50).convert(mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB")},
+    "F": Image.fromarray(np.random.default_rng(0).random((50, 40), dtype=np.float32)),
     "I;16": Image.fromarray(np.random.default_rng(0).integers(0, 65535, (50, 40), dtype=np.uint16)),
     "I": Image.fromarray(np.random.default_rng(0).integers(0, 65535, (50, 40), dtype=np.int32)),
 }
