@@ -76,7 +76,9 @@ def test_a_bad_row_of_the_test_split_is_predicted_as_nothing(calm: Path, tables:
     assert train(tables, calm, "mode=predict") == 0
     rows = {row["id"]: row for row in map(json.loads, (calm / "predictions.jsonl").read_text().splitlines())}
     assert len(rows) == ROWS["test"]
-    assert set(rows["test-2"]) == {"id", "text"}
+    bad = rows["test-2"]
+    assert set(bad) == {"id", "text", "not_predicted"}
+    assert all(reason.startswith("cannot be read: ") for reason in bad["not_predicted"].values())
     assert len(rows["test-0"]) > 2
 
 
