@@ -85,7 +85,7 @@ def test_what_no_task_reads_is_shown_and_does_not_stand_in_the_way(run, tmp_path
     )
     assert status == 0
     assert "only what tasks read is shown, because of what no task reads: data.columns.number=" in out
-    assert cells(out, "text")[1] == "caption" and "vector" not in out
+    assert cells(out, "text")[1] == "caption" and "not read: vector, score" in out
 
 
 def test_it_says_what_train_would_say(run, root: Path, tmp_path: Path) -> None:

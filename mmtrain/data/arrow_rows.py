@@ -5,7 +5,6 @@ with different keys is kept as JSON, so that each cell comes back as it was: no 
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -19,23 +18,16 @@ _MOST_ROWS, _MOST_BYTES = 10_000, 1 << 23  # of a batch
 _NUMBERS = (pa.int64(), pa.float64())
 
 
-def write_rows(path: Path, batches: Callable[[], Iterable[Batch]], done: Callable[[], object]) -> None:
-    """Write rows as an Arrow stream, which replaces the file when it is complete.
+def write_rows(path: Path, batches: Callable[[], Iterable[Batch]]) -> None:
+    """Write rows as an Arrow stream.
 
     Args:
-        path: the file.
+        path: a part file, which its caller puts in place.
         batches: gives all rows, some at a time. It is called again when a later row changes the type of a column.
-        done: called when all rows are written, before the file is there.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     types: dict[str, pa.DataType] = {}
-    try:
-        while not _write(part, batches(), types):
-            pass
-        done()
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    while not _write(path, batches(), types):
+        pass
 
 
 def batches_of(rows: Iterable[tuple[Mapping[str, Any], int]]) -> Iterator[Batch]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from mmtrain.atomic_files import atomic_write
 from mmtrain.data.delimited import Delimited
 from mmtrain.data.folders import KIND_OF
 from mmtrain.data.json_rows import rows_of_json, rows_of_lines
@@ -83,6 +84,9 @@ def rows_table(path: Path) -> tuple["datasets.Dataset", Sequence[str]]:
         with FileLock(kept.with_suffix(".lock")):
             if not kept.is_file():
                 rows, notes = rows_of(path)
-                write_rows(kept, lambda: batches_of(rows()), done=lambda: noted.write_text(json.dumps(notes)))
+                with atomic_write(kept) as part:
+                    write_rows(part, lambda: batches_of(rows()))
+                    with atomic_write(noted) as text:  # complete before its table is there
+                        text.write_text(json.dumps(notes))
     table = datasets.Dataset(MemoryMappedTable.from_file(str(kept)), fingerprint=key)
     return undecoded(table), json.loads(noted.read_text())
