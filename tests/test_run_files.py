@@ -480,7 +480,6 @@ ALLOWED = {
     "mmtrain/atomic_files.py": "what it writes with",
     "mmtrain/memory.py": "/proc is no disk",
     "mmtrain/data/arrow_rows.py": "into the part file of mmtrain/data/row_tables.py",
-    "mmtrain/data/row_tables.py": "into the part files of mmtrain.atomic_files",
     "mmtrain/export.py": "into the part folder of scripts/export.py",
     "mmtrain/chat_export.py": "into the part folder of scripts/export_chat.py",
     "mmtrain/layers/timm_model.py": "into the part folder of scripts/export.py",
