@@ -69,7 +69,8 @@ def damage(draw: st.DrawFn) -> Callable[[bytes], bytes]:
 def picture(kind: str, mode: str = "RGB", **options: Any) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8)
     file = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(file, kind, **options)
+    floats = Image.fromarray((pixels[..., 0] / 255).astype(np.float32))  # a picture of floats is one in 0..1
+    (floats if mode == "F" else Image.fromarray(pixels).convert(mode)).save(file, kind, **options)
     return file.getvalue()
 
 
@@ -125,8 +126,9 @@ SAMPLES: dict[str, tuple[str, Callable[[], bytes]]] = {
 
 @pytest.fixture(scope="module")
 def readers() -> dict[str, InputKind]:
-    scale = [f"data.inputs.{m}.{key}=[0.5,0.5,0.5]" for m in ("image", "video") for key in ("mean", "std")]
-    inputs = compose([*scale, "data.inputs.image.size=32", "data.inputs.video.size=32"]).data.inputs
+    look = ["mean=[0.5,0.5,0.5]", "std=[0.5,0.5,0.5]", "size=32"]
+    look += ["resize_size=null", "interpolation=bilinear", "crop_offset=round"]
+    inputs = compose([f"data.inputs.{m}.{word}" for m in ("image", "video") for word in look]).data.inputs
     made = {m: make(inputs[m], f"data.inputs.{m}") for m in ("image", "audio", "video", "sequence")}
     made["sequence"].fit([np.ones((3, 2))], Path())
     return made
