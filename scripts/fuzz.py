@@ -529,7 +529,7 @@ def cases(folder: Path) -> dict[str, Case]:
     """By name of the reader."""
     look: dict[str, Any] = {"mean": [0.5] * 3, "std": [0.5] * 3, "size": 224}
     look |= {"resize_size": None, "interpolation": "bilinear", "crop_offset": "round"}
-    film = look | {"crop_scale": 0.6, "background": [255] * 3, "max_pixels": 10**8}
+    film = look | {"crop_scale": 0.6, "background": [255] * 3, "max_pixels": 10**8, "value_range": None}
     words: dict[str, Any] = {"tokenizer": None, "vocab_size": 300}
     inputs = {
         "image": configured("input", "image", **look),
