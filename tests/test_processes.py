@@ -22,6 +22,8 @@ from tests.tiny import TINY_MODEL, make_tables
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = "task=[contrastive,classification]"
 
+HAS_PROC = sys.platform == "linux"
+
 pytestmark = pytest.mark.slow
 
 
@@ -91,7 +93,6 @@ def test_two_processes_take_the_steps_of_one(tables: Path, tmp_path: Path) -> No
             torch.testing.assert_close(two[part], weight, rtol=1e-4, atol=1e-5, msg=f"{name} {part}")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("ranks", "to_all"), [([], False), (RANKS, False), (["data.num_workers=1"], True)])
 def test_sigterm_leaves_a_checkpoint_to_go_on_from(
     ranks: list[str], to_all: bool, tables: Path, tmp_path: Path
@@ -104,12 +105,12 @@ def test_sigterm_leaves_a_checkpoint_to_go_on_from(
     deadline = time.monotonic() + 200
     listening: set[str] = set()
     while len(_steps(folder)) < 9 and time.monotonic() < deadline:
-        listening |= _listening(process.pid)
+        listening |= _listening(process.pid) if HAS_PROC else set()
         time.sleep(0.1)
     os.kill(-process.pid if to_all else process.pid, signal.SIGTERM)
     process.join(60)
     assert process.exitcode == 143
-    assert listening == ({"127.0.0.1"} if ranks == RANKS else set()), "others of the network reach nothing"
+    assert listening == ({"127.0.0.1"} if ranks == RANKS and HAS_PROC else set()), "others of the network reach nothing"
     stopped_at = _steps(folder)[-1]
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == stopped_at
     assert json.loads((folder / "summary.json").read_text())["status"] == "stopped"
