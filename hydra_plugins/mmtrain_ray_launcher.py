@@ -33,6 +33,8 @@ class RayLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Called by Hydra, or by its sweeper, with the overrides of each run."""
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # what two runs both say is not one thing
+        # Ray runs its workers at niceness 15: on a machine that does anything else, a training would hardly move
+        os.environ.setdefault("RAY_worker_niceness", "0")
         import ray  # takes a second
 
         setup_globals()
