@@ -71,7 +71,7 @@ PHASES = {
     "table cache": Phase(Moment(r"\.incomplete|\.arrow")),
     "vocabulary": Phase(Moment(r"/run/.*(tokenizer|classes_)")),
     "vocabulary record": Phase(Moment(r"/run/.*vocabulary\.(json|part)")),
-    "row lengths": Phase(Moment(r"/run/\.lengths_"), "row lengths"),
+    "row lengths": Phase(Moment(r"/run/\.+lengths_"), "row lengths"),
     "configuration": Phase(Moment(r"/run/\.?config\.yaml")),
     "training": Phase(Moment(r"/run/metrics\.csv", count=15)),
     "checkpoint": Phase(Moment(r"/run/checkpoints/\.last\.ckpt", count=4)),
