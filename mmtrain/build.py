@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra._internal.utils import create_config_search_path
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -31,7 +31,7 @@ from mmtrain.callbacks.interruptions import Interruptions
 from mmtrain.callbacks.model_checkpoint import ModelCheckpoint
 from mmtrain.callbacks.profile import Profile
 from mmtrain.callbacks.progress import Progress
-from mmtrain.composing import CONFIG_NAME, SIZE_FROM_SCRATCH, config_dir, fill_sizes
+from mmtrain.composing import SIZE_FROM_SCRATCH, Composing, config_dir, fill_sizes
 from mmtrain.data.kinds import Worded
 from mmtrain.data.module import DataModule
 from mmtrain.ddp_strategy import DDP, meet_by_file
@@ -87,7 +87,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     3
     """
     with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
-        cfg = hydra_compose(CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
+        cfg = Composing(create_config_search_path(str(config_dir()))).compose(list(overrides))
     HydraConfig.instance().set_config(cfg)
     with open_dict(cfg):
         resolved = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])

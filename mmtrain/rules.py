@@ -222,10 +222,10 @@ def _kind(key: str, default: Any) -> tuple[str, str]:
 
 def rule_ranges(run: Composed) -> Iterator[str]:
     """Numbers are neither too small nor too large to mean anything."""
-    for key in run.raw:
-        value, (low, high) = run.get(key), RANGES.get(key.split(".")[-1], (0, None))
-        if key.split(".")[-1] not in RANGES or run.root(key) != key or not _is_ours(run, key):
+    for key in [key for key in run.raw if key.split(".")[-1] in RANGES]:
+        if run.root(key) != key or not _is_ours(run, key):
             continue
+        value, (low, high) = run.get(key), RANGES[key.split(".")[-1]]
         if isinstance(value, int | float) and not low <= value <= (value if high is None else high):
             allowed = f"at least {low}" if high is None else f"between {low} and {high}"
             yield f"{key} = {value} is out of range ({run.where(key)})\n    set {key} to {allowed}"

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import functools
 import importlib.util
 import re
 from collections.abc import Iterable
@@ -37,7 +38,7 @@ def fault_of(target: str, arguments: Iterable[str], *, added: Iterable[str] | No
     if path is None or path.suffix != ".py":
         return []
     try:
-        tree = ast.parse(path.read_bytes())
+        tree = _parsed(path.read_bytes())
     except SyntaxError as error:
         return [(f"cannot be imported: {path}, line {error.lineno}: {error.msg}", "mend that line")]
     node = next((n for n in tree.body if isinstance(n, _DEFINITIONS) and n.name == rest[0]), None)
@@ -59,7 +60,7 @@ def parameters_of(target: str) -> list[str]:
     path, _, rest = _module(target.split(".")) or (None, [], [])
     if path is None or path.suffix != ".py" or len(rest) != 1:
         return []
-    body = ast.parse(path.read_bytes()).body
+    body = _parsed(path.read_bytes()).body
     inside = next((n.body for n in body if isinstance(n, ast.ClassDef) and n.name == rest[0]), [])
     made = next((n for n in inside if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     return [] if made is None else [a.arg for a in (*made.args.args, *made.args.kwonlyargs) if a.arg != "self"]
@@ -88,7 +89,7 @@ def _is_defined(names: list[str], depth: int) -> bool:
     if path is None or path.suffix != ".py" or not rest:
         return len(rest) == 1
     try:
-        body = ast.parse(path.read_bytes()).body
+        body = _parsed(path.read_bytes()).body
     except SyntaxError:
         return False
     module = names[: -len(rest)]
@@ -122,6 +123,8 @@ def _passed_on(body: list[ast.stmt], name: str) -> str | None:
 
 
 _DEFINITIONS = (ast.ClassDef, ast.FunctionDef)
+
+_parsed = functools.lru_cache(maxsize=64)(ast.parse)  # by what the file holds: one that changed is parsed again
 
 
 def _module(names: list[str]) -> tuple[Path | None, list[Path], list[str]] | None:

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from mmtrain.command import config_dir
 from mmtrain.composing import Composing
@@ -81,3 +82,57 @@ def test_folders_of_hydras_search_path_are_read(composing: Composing, tmp_path: 
     cfg = composing.compose(overrides)
     assert dict(cfg.fusion) == {"_target_": "own.Fusion", "width": 5}
     assert composing.file("fusion/own").folder == str(tmp_path)
+
+
+def of_folders(*folders: Path) -> Composing:
+    """What the command composes with `--config-dir`."""
+    path = create_config_search_path(str(config_dir()))
+    for folder in folders:
+        path.prepend(provider="command-line", path=f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
+    return Composing(path)
+
+
+def test_a_file_that_changes_between_two_readings_is_read_anew(tmp_path: Path) -> None:
+    (tmp_path / "fusion").mkdir()
+    own = tmp_path / "fusion" / "own.yaml"
+    for written, read in [("4", 4), ("5", 5), ("123", 123)]:  # 4 and 5: the size of the file stays
+        own.write_text(f"_target_: own.Fusion\nwidth: {written}\n")
+        composing = of_folders(tmp_path)
+        assert composing.compose(["fusion=own"]).fusion.width == read
+        assert composing.file("fusion/own").content["width"] == read
+    own.unlink()
+    with pytest.raises(HydraException):
+        of_folders(tmp_path).compose(["fusion=own"])
+    own.write_text("defaults: [sum]\nwidth: 6\n")
+    assert of_folders(tmp_path).compose(["fusion=own"]).fusion.width == 6
+
+
+def test_a_file_that_comes_first_is_read_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        (folder / "fusion").mkdir(parents=True)
+    (second / "fusion" / "own.yaml").write_text("_target_: own.Fusion\nwidth: 2\n")
+    assert of_folders(first, second).compose(["fusion=own"]).fusion.width == 2
+    (first / "fusion" / "own.yaml").write_text("_target_: own.Fusion\nwidth: 1\n")
+    assert of_folders(first, second).compose(["fusion=own"]).fusion.width == 1
+
+
+def test_what_is_composed_again_is_not_what_somebody_changed() -> None:
+    def composing() -> Composing:
+        return Composing(create_config_search_path(str(config_dir())))
+
+    with open_dict(cfg := composing().compose([])):
+        cfg.dim = -1
+        del cfg.encoder
+    assert composing().compose([]).dim > 0 and "encoder" in composing().compose([])
+
+
+def test_a_defaults_list_may_refer_to_what_is_chosen(tmp_path: Path) -> None:
+    (tmp_path / "train.yaml").write_text("defaults: [_self_, fusion: sum, head: '${fusion}']\n")
+    for group in ("fusion", "head"):
+        (tmp_path / group).mkdir()
+        for option in ("sum", "concat"):
+            (tmp_path / group / f"{option}.yaml").write_text(f"name: {group} {option}\n")
+    composing = Composing(create_config_search_path(str(tmp_path)))
+    assert composing.compose([]).head.name == "head sum"
+    assert composing.compose(["fusion=concat"]).head.name == "head concat"
