@@ -1,16 +1,18 @@
 # `make` alone says what there is. Everything runs in .venv, which each command sets up by itself when it is missing or
-# when constraints.txt has changed. Variables: PYTHON=python3.12 (read when .venv is made), ARGS="..." (passed on).
+# when constraints.txt has changed. Variables: PYTHON=python3.12 (read when .venv is made), ARGS="..." (passed on),
+# BASE=origin/main (what `make quick` compares with).
 
 PYTHON ?= python3
 ARGS ?=
 WORKERS ?= 3
+BASE ?= main
 
 VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train test check format bench
+.PHONY: help setup demo train test quick check format bench
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -27,6 +29,10 @@ train: $(READY) ## train something else: make train ARGS="encoder=resnet fusion=
 # tests wait for processes that they start. A worker that has nothing left takes tests of another, so that all end together.
 test: $(READY) ## run the tests; some of them: make test ARGS="-k fusion"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+quick: $(READY) ## run the tests of what has changed since BASE, and a few of a run, while you work
+	tests=$$($(BIN)/python scripts/changed_tests.py $(BASE)) && \
+		OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $$tests $(ARGS)
 
 check: $(READY) ## lint, formatting and types; changes nothing
 	$(BIN)/ruff check
