@@ -22,8 +22,30 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `slow` come first: one that began last would keep a worker busy while the others are done."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Tests marked `slow` come first, the longest before the others: the last one to begin keeps the others waiting.
+
+    pytest-xdist gives each worker a part of the list, from one end to the other. So each part begins with its share of
+    the slow ones.
+    """
+    slow = [item for item in items if item.get_closest_marker("slow") is not None]
+    quick = [item for item in items if item.get_closest_marker("slow") is None]
+    slow.sort(key=_seconds, reverse=True)
+    parts = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    total, begun = len(items), 0
+    items.clear()
+    for part in range(parts):
+        items += slow[part::parts]
+        # where the scheduler cuts: each worker gets an equal share of what is left
+        begun += (total - begun) // (parts - part)
+        taken = max(begun - len(items), 0)
+        items += quick[:taken]
+        del quick[:taken]
+    items += quick
+
+
+def _seconds(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("slow")
+    return 0 if marker is None else float(marker.kwargs.get("seconds", 10))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -9,7 +9,7 @@ import pytest
 CHAOS = Path(__file__).resolve().parent.parent / "scripts" / "chaos.py"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=90)
 @pytest.mark.parametrize(
     "options", [["--cases", "kept", "--kills", "2", "--seed", "1"], ["--cases", "two ranks", "--kills", "1"]]
 )

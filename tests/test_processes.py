@@ -79,6 +79,7 @@ def runs_of_rank(rank: int, tables: Path, folder: Path) -> None:
         assert run_tiny(tables, folder / name / "two", *PLAIN, *tuning, *RANKS) == 0, name
 
 
+@pytest.mark.slow(seconds=40)
 def test_two_processes_take_the_steps_of_one(tables: Path, tmp_path: Path) -> None:
     """One global batch, no dropout: the weights after an epoch agree, whatever the number of processes.
 
@@ -93,6 +94,7 @@ def test_two_processes_take_the_steps_of_one(tables: Path, tmp_path: Path) -> No
             torch.testing.assert_close(two[part], weight, rtol=1e-4, atol=1e-5, msg=f"{name} {part}")
 
 
+@pytest.mark.slow(seconds=40)
 @pytest.mark.parametrize(("ranks", "to_all"), [([], False), (RANKS, False), (["data.num_workers=1"], True)])
 def test_sigterm_leaves_a_checkpoint_to_go_on_from(
     ranks: list[str], to_all: bool, tables: Path, tmp_path: Path

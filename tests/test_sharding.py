@@ -93,7 +93,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tables(tmp_path_factory.mktemp("sharded") / "data")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=60)
 def test_a_run_goes_on_with_other_ranks_and_strategies(tables: Path, tmp_path: Path) -> None:
     """Two ranks that keep shares, then three, then one process: checkpoints are those of a run that never changed."""
     plain = ["task=[contrastive,classification,captioning]", "optimizer.eps=1e-3", "schedule=constant"]

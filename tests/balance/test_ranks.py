@@ -26,7 +26,7 @@ def runs_of_rank(rank: int, tables: Path, folder: Path) -> None:
             stop_and_resume(3, tables, folder / name / "resumed", *given)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=200)
 def test_two_processes_that_stop_and_go_on_take_the_steps_of_one(tmp_path: Path) -> None:
     """One pair of processes for all of them: to start one takes longer than its runs."""
     tables = make_tables(tmp_path / "data")

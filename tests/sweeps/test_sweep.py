@@ -129,6 +129,7 @@ def status(folder: Path) -> int | None:
     return asked.status
 
 
+@pytest.mark.slow(seconds=90)
 def test_a_killed_sweep_goes_on_also_by_two_processes(tables: Path, tmp_path: Path) -> None:
     """And comes to the table of one that was not, by joblib."""
     calm, broken = tmp_path / "calm", tmp_path / "broken"
@@ -165,6 +166,7 @@ def test_a_killed_sweep_goes_on_also_by_two_processes(tables: Path, tmp_path: Pa
     assert "python train.py data=files" in page and "Seeds taken together" in page and page.count("<svg") == 1
 
 
+@pytest.mark.slow(seconds=60)
 @pytest.mark.parametrize("launcher", ["basic", "ray"])
 def test_the_worst_run_is_the_exit_status(launcher: str, tables: Path, tmp_path: Path) -> None:
     """The others are run all the same."""
