@@ -19,7 +19,7 @@ MASK = torch.arange(9) < torch.tensor(LENGTHS)[:, None]
 
 
 def films() -> Tensor:
-    return torch.randn(4, 9, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.randn(4, 9, 3, 24, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def make_encoder(name: str = "r3d_18") -> R3D:
