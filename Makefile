@@ -1,5 +1,5 @@
-# `make` alone says what there is. Everything runs in .venv, which each command sets up by itself when it is missing or
-# when constraints.txt has changed. Variables: PYTHON=python3.12 (read when .venv is made), ARGS="..." (passed on),
+# `make` alone lists the commands. Everything runs in .venv. Each command sets it up when it is missing or when
+# constraints.txt has changed. Variables: PYTHON=python3.12 (read when .venv is made), ARGS="..." (passed on),
 # BASE=origin/main (what `make quick` compares with).
 
 PYTHON ?= python3
@@ -19,14 +19,14 @@ help: ## list the commands
 
 setup: $(READY) ## make .venv with the versions that CI uses; does nothing when it is up to date
 
-demo: $(READY) ## train the default model on OpenMoji and say where its report lies
+demo: $(READY) ## train the default model on OpenMoji and print the path of its report
 	$(BIN)/python train.py
 
 train: $(READY) ## train something else: make train ARGS="encoder=resnet fusion=concat"
 	$(BIN)/python train.py $(ARGS)
 
 # One thread a worker: workers with a thread pool each would fight for the cores. Three keep two cores busy, because some
-# tests wait for processes that they start. A worker that has nothing left takes tests of another, so that all end together.
+# tests wait for processes that they start. A worker without tests takes those of another, so all end together.
 test: $(READY) ## run the tests; some of them: make test ARGS="-k fusion"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
@@ -39,15 +39,15 @@ check: $(READY) ## lint, formatting and types; changes nothing
 	$(BIN)/ruff format --check
 	$(BIN)/mypy mmtrain
 
-format: $(READY) ## mend what ruff can mend, and format
+format: $(READY) ## fix what ruff can fix, and format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 bench: $(READY) ## compare the training loop's speed with a plain PyTorch loop
 	$(BIN)/python scripts/benchmark.py $(ARGS)
 
-# The stamp goes first and comes back last, so that a set-up that failed halfway is not taken for a whole one. The
-# environment variables make the pins hold for build tools too: before pip 25.3 the first one does, after it the second.
+# The stamp is removed first and written last, so a set-up that failed halfway is not mistaken for a complete one. The
+# environment variables apply the pins to build tools too: the first one before pip 25.3, the second one after it.
 $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo 'mmtrain needs Python 3.11 or newer, as $(PYTHON); name another: make setup PYTHON=python3.11'; exit 1; }
