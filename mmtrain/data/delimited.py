@@ -8,16 +8,18 @@ import csv
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice, takewhile
 from pathlib import Path
 
+from mmtrain.data.json_rows import parse_json
 from mmtrain.data.table_error import TableError, encoding_fault
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SNIFFED = 50  # lines
-_DECIMAL = re.compile(r"[-+]?(?:\d+|\d{1,3}(?:\.\d{3})+)(?:,\d+)?")  # 12,5 and 1.297,5
+_DECIMAL = re.compile(r"[-+]?(?:\d+|[1-9]\d{0,2}(?:\.\d{3})+)(?:,\d+)?")  # 12,5 and 1.297,5, not 0.297
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_SPACED_QUOTE = re.compile(r' +"')  # a cell in: red, "a box"
 _NO_QUOTES = 'write a quote of the text as "" in a quoted cell ("a ""red"" box"), or save the table as .jsonl'
 _Record = tuple[list[str], list[str], int]  # cells, lines, and the number of the first line
 
@@ -44,6 +46,7 @@ class Delimited:
         self.path = path
         self.notes: list[str] = []
         self._is_quoted = True
+        self._has_spaced_quotes = False
         self._decimal: list[int] = []  # columns of decimal commas
         first = {n: line for n, line in enumerate(islice(self._lines(0), _SNIFFED)) if line.strip()}
         if any("\0" in line for line in first.values()) and (fault := encoding_fault(path)) is not None:
@@ -51,10 +54,14 @@ class Delimited:
         self._skipped, self._separator = _beginning(list(first.values()), separator)
         self._skipped = list(first)[self._skipped] if self._skipped < len(first) else len(first)
         above = next(iter(first.values()), "")
+        if _is_object(above):
+            raise TableError("it holds JSON objects, one a line", f"mv '{path}' '{path.with_suffix('.jsonl')}'")
         if self._separator != separator and "sep=" not in above.lower():
             self.notes.append(f"{path}: its cells are separated by {SEPARATORS[self._separator]}, and are read so")
         if self._skipped and above.startswith("#"):
             self.notes.append(f"{path}: lines above the column names that begin with # are not read")
+        if self._has_quotes() if is_examined else any('"' in line for line in first.values()):
+            self._find_spaced_quotes(most=None if is_examined else _SNIFFED)
         head = next(self._records(), ([], [], 0))[0]
         self.names = self._named(head)
         if is_examined and self.names:
@@ -90,6 +97,7 @@ class Delimited:
             watched(),
             delimiter=self._separator,
             quoting=csv.QUOTE_MINIMAL if self._is_quoted else csv.QUOTE_NONE,
+            skipinitialspace=self._has_spaced_quotes,
             strict=strict,
         )
         try:
@@ -104,12 +112,28 @@ class Delimited:
                 _NO_QUOTES,
             ) from None
 
+    def _find_spaced_quotes(self, *, most: int | None) -> None:
+        """Read spaces before a quote as no part of a cell, if every row can be read so; of so many rows."""
+        if not any(_SPACED_QUOTE.match(cell) for cells, _, _ in islice(self._records(), most) for cell in cells):
+            return
+        self._has_spaced_quotes = True
+        try:
+            records = islice(self._records(strict=True), most)
+            num_names = len(next(records)[0])
+            is_read = all(not any(cells[num_names:]) for cells, _, _ in records)
+        except TableError:
+            is_read = False
+        self._has_spaced_quotes = is_read
+        if is_read:
+            self.notes.append(f"{self.path}: spaces between a separator and a quote do not count")
+
     def _examine(self) -> None:
         """Understand quotes and decimal commas by all rows."""
         if self._separator != ";" and not self._has_quotes():
             return
         odd: list[int] = []  # first lines of rows that look like several
         decimal = dict.fromkeys(range(len(self.names)), False)  # candidates, and whether one has a comma
+        dotted: set[int] = set()
         try:
             for cells, lines, number in islice(self._records(strict=True), 1, None):
                 if len(lines) > 1 and all(self._is_row(line) for line in lines):
@@ -117,6 +141,7 @@ class Delimited:
                 for place in [p for p in decimal if p < len(cells) and cells[p]] if self._separator == ";" else ():
                     if _DECIMAL.fullmatch(cells[place].strip()):
                         decimal[place] |= "," in cells[place]
+                        dotted.update([place] if "." in cells[place] else ())
                     else:
                         del decimal[place]
         except TableError as fault:
@@ -126,10 +151,26 @@ class Delimited:
             raise TableError(f"line {odd[0]} has a quoted cell that holds other rows", _NO_QUOTES)
         if odd:
             self.notes.append(f"{self.path}: {len(odd)} quoted cells hold whole rows, the first from line {odd[0]} on")
-        self._decimal = [place for place, has_comma in decimal.items() if has_comma and self._separator == ";"]
-        if self._decimal:
-            named = ", ".join(self.names[place] for place in self._decimal)
+        if self._separator == ";":
+            self._find_decimal(decimal, dotted)
+
+    def _find_decimal(self, columns: Mapping[int, bool], dotted: Collection[int]) -> None:
+        """Read commas as decimal commas, and points of such a table as those between thousands.
+
+        Args:
+            columns: of such numbers, each with whether one has a comma.
+            dotted: columns in which some number has a point.
+        """
+        commas = [place for place, has_comma in columns.items() if has_comma]
+        points = [place for place, has_comma in columns.items() if place in dotted and not has_comma]
+        self._decimal = commas + points if commas else []
+        if commas:
+            named = ", ".join(self.names[place] for place in commas)
             self.notes.append(f"{self.path}: commas in {named} are read as decimal commas: 12,5 is 12.5")
+        if points:
+            named = ", ".join(self.names[place] for place in points)
+            meant = "thousands: 1.297 is 1297" if commas else "decimal points: 1.297 is not 1297"
+            self.notes.append(f"{self.path}: points in {named} are read as {meant}")
 
     def _has_quotes(self) -> bool:
         with self.path.open("rb") as file:
@@ -157,23 +198,37 @@ class Delimited:
         """
         num_names = len(self.names)
         short: list[int] = []
+        blank: list[int] = []
         for cells, lines, number in islice(self._records(), 1, None):
             if len(cells) > num_names and any(cells[num_names:]):
                 what = f"line {number + len(lines) - 1} has {len(cells)} fields under {num_names} column names"
                 raise TableError(what, f"quote what holds {_SINGULAR.get(self._separator, self._separator)}")
+            if not any(map(str.strip, cells)):  # as spreadsheets write rows that were cleared
+                blank.append(number)
+                continue
             if len(cells) < num_names:
                 short.append(number)
                 cells += [""] * (num_names - len(cells))
             for place in self._decimal:
                 cells[place] = cells[place].replace(".", "").replace(",", ".")
             yield {name: cell or None for name, cell in zip(self.names, cells, strict=False)}, sum(map(len, lines))
-        if short and not any("fewer cells" in note for note in self.notes):
-            self.notes.append(
-                f"{self.path}: {len(short)} rows have fewer cells than there are columns, the first in line {short[0]}"
-            )
+        for lines_of, what in (
+            (short, "rows have fewer cells than there are columns"),
+            (blank, "rows have no value in any cell and are not read"),
+        ):
+            if lines_of and not any(what in note for note in self.notes):
+                self.notes.append(f"{self.path}: {len(lines_of)} {what}, the first in line {lines_of[0]}")
 
 
 _SINGULAR = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
+
+
+def _is_object(line: str) -> bool:
+    """Whether a line is a JSON object."""
+    try:
+        return line.startswith("{") and isinstance(parse_json(line), dict)
+    except ValueError:
+        return False
 
 
 def _beginning(lines: Sequence[str], promised: str) -> tuple[int, str]:

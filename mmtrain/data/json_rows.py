@@ -61,7 +61,10 @@ def rows_of_json(path: Path) -> list[dict[str, Any]]:
     try:
         content = _parsed(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"line {error.lineno} is not JSON ({error.msg} at character {error.colno})") from None
+        what = f"line {error.lineno} is not JSON ({error.msg} at character {error.colno})"
+        if error.msg == "Extra data" and text.lstrip().startswith("{"):
+            raise TableError(f"{what}: it holds several objects", _fix_of_objects(path, text)) from None
+        raise ValueError(what) from None
     rows = _as_rows(content)
     if rows is None:
         raise _no_rows(path, content)
@@ -69,6 +72,15 @@ def rows_of_json(path: Path) -> list[dict[str, Any]]:
         for number, row in enumerate(rows, start=1):
             _check_surrogates(f"row {number}", row)
     return rows
+
+
+def _fix_of_objects(path: Path, text: str) -> str:
+    """What to do with a file of objects that no array holds."""
+    line = text.lstrip().partition("\n")[0].strip()
+    is_one_a_line = line.endswith("}") and line.count("{") == line.count("}")
+    if path.suffix.lower() != ".jsonl" and is_one_a_line:
+        return f"mv '{path}' '{path.with_suffix('.jsonl')}'"
+    return 'write an object a line into a .jsonl, such as {"image": "a.jpg", "caption": "a dog"}'
 
 
 def _as_rows(content: Any) -> list[dict[str, Any]] | None:
@@ -92,7 +104,9 @@ def _no_rows(path: Path, content: Any) -> TableError:
     arrays = {key: part for key, part in content.items() if isinstance(part, list) and part and _as_rows(part)}
     what = f"it is one object with the keys {', '.join(list(content)[:8])}, and no list of rows"
     if not arrays:
-        return TableError(what, _AN_OBJECT_A_ROW)
+        is_of_pandas = all(isinstance(part, dict) for part in content.values()) or {"columns", "data"} <= content.keys()
+        pandas = '; pandas writes it by DataFrame.to_json(path, orient="records")'
+        return TableError(what, _AN_OBJECT_A_ROW + (pandas if is_of_pandas else ""))
     key = max(arrays, key=lambda name: len(arrays[name]))
     program = f"import json; [print(json.dumps(row)) for row in json.load(open('{path}'))['{key}']]"
     return TableError(what, f'python -c "{program}" > {path.with_suffix(".jsonl")} && mv {path} {path}.whole')
@@ -138,6 +152,8 @@ def rows_of_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
             try:
                 row = _parsed(text)
             except ValueError as error:
+                if text.lstrip().startswith("{") and number == 1 and isinstance(error, json.JSONDecodeError):
+                    raise TableError(not_json(number, error), _fix_of_objects(path, text)) from None
                 raise ValueError(not_json(number, error)) from None
             if not isinstance(row, dict):
                 fix = 'write an object a line, such as {"image": "a.jpg", "caption": "a dog"}'

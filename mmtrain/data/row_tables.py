@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 METADATA = "metadata"  # a table with the column file_name, in the folder of its files
 TEXTS = ("jsonl", "json", "csv", "tsv")
 _PROMISED = {"csv": ",", "tsv": "\t"}
-_VERSION = 1  # of what is made of a file: to be raised when that changes
+_VERSION = 2  # of what is made of a file: to be raised when that changes
 _Rows = Iterator[tuple[Mapping[str, Any], int]]
 
 

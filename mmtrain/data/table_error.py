@@ -21,13 +21,19 @@ class TableError(ValueError):
 
 
 def encoding_fault(path: Path) -> TableError | None:
-    """Why a file of text is not UTF-8; None when it is."""
+    """Why a file of text is not UTF-8, or holds NUL characters; None when it is neither."""
     with path.open("rb") as file:
         first = file.read(_LOOKED_AT)
-        if first.startswith(_UTF_16) or b"\0" in first:
+        if first.startswith(_UTF_16) or first.count(0) > len(first) / 4:
             return TableError("it is UTF-16", f"save it as UTF-8: {_conversion(path, 'UTF-16')}")
         file.seek(0)
         for number, line in enumerate(file, start=1):
+            if b"\0" in line:
+                new = path.with_name(f"{path.name}.new")
+                return TableError(
+                    f"line {number} holds a NUL character, which no text has",
+                    f"remove it: tr -d '\\000' < '{path}' > '{new}' && mv '{new}' '{path}'",
+                )
             try:
                 line.decode()
             except UnicodeDecodeError as error:

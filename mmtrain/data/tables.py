@@ -259,4 +259,5 @@ def _with_names(table: Any, column: str) -> Any:
 
 def no_rows(name: str, split: str) -> ConfigError:
     """The message for an empty split."""
-    return ConfigError(f"{name} has no rows: the {split} split is empty\n    fill it, or remove the file")
+    what = f": the {split} split is empty" if split in SPLITS else ""
+    return ConfigError(f"{name} has no rows{what}\n    fill it, or remove the file")

@@ -62,6 +62,10 @@ READ: list[tuple[str, str, list[dict[str, Any]], str | None]] = [
     ("train.csv", 'a,b\n5" pipe,2\n', [{"a": '5" pipe', "b": "2"}], None),
     ("train.csv", "a,b\n1,x\u2028y\x85z\x0b\x0c\n", [{"a": "1", "b": "x\u2028y\x85z\x0b\x0c"}], None),
     ("train.csv", "\ufeffa;b\nNA;null\n", [{"a": "NA", "b": "null"}], "separated by semicolons"),
+    ("train.csv", 'a, b\n1, "x, y"\n 2, "z"\n', rows_of(("1", "x, y"), ("2", "z")), "spaces between a separator"),
+    ("train.csv", 'a,b\n1,"say, ""hi"""\n 2,x\n', rows_of(("1", 'say, "hi"'), (" 2", "x")), None),
+    ("train.csv", 'a,b\n1, "x" is\n', rows_of(("1", ' "x" is')), None),
+    ("train.csv", "a,b\n1,2\n,,\n3,\n ,\n", AB, "2 rows have no value in any cell and are not read, the first in line 3"),
     # lone quotes
     ("train.tsv", 'a\tb\n"x y\t1\nz\t2\n"q\t3\n', rows_of(('"x y', "1"), ("z", "2"), ('"q', "3")), "written: line 2"),
     ("train.csv", 'a,b\n1,"x\n2,y\n', rows_of(("1", '"x'), ("2", "y")), "read as they are written: line 2"),
@@ -93,6 +97,22 @@ def test_decimal_commas_between_semicolons(tmp_path: Path, column: list[str | No
     assert any("commas in n are read as decimal commas" in note for note in notes) == (column != read_as)
 
 
+@pytest.mark.parametrize(
+    ("text", "cells", "note"),
+    [
+        ("id;n;m\na;1,5;1.200\nb;2;999\n", ["1200", "999"], "points in m are read as thousands: 1.297 is 1297"),
+        ("id;n;m\na;x;1.200\nb;y;999\n", ["1.200", "999"], "points in m are read as decimal points"),
+        ("id;n;m\na;1,5;0.200\nb;2;999\n", ["0.200", "999"], None),
+        ("id;n;m\na;x;1.20\nb;y;999\n", ["1.20", "999"], None),
+    ],
+)
+def test_points_between_semicolons(tmp_path: Path, text: str, cells: list[str], note: str | None) -> None:
+    rows, notes = read(tmp_path, "train.csv", text)
+    assert [row["m"] for row in rows] == cells
+    assert [found for found in notes if "points in" in found] == ([] if note is None else [notes[-1]])
+    assert note is None or note in notes[-1]
+
+
 def test_a_quoted_cell_that_holds_rows_is_reported(tmp_path: Path) -> None:
     rows, notes = read(tmp_path, "train.csv", 'a,b\n1,"x\n2,y"\n3,"p,q"\n')
     assert len(rows) == 2 and notes == [
@@ -112,6 +132,14 @@ REFUSED: list[tuple[str, str | bytes, list[str]]] = [
     ("train.csv", "a,b\n1,2\n".encode("utf-16-le"), ["it is UTF-16"]),
     ("train.jsonl", '{"a": 1}\n'.encode("utf-16"), ["it is UTF-16"]),
     ("train.json", '[{"a": 1}]\n'.encode("utf-16-be"), ["it is UTF-16"]),
+    ("train.csv", "a,b\n1,2\n3,\0\n", ["line 3 holds a NUL character", "tr -d '\\000'"]),
+    ("train.csv", '{"a": "b", "c": 1}\n{"a": "d", "c": 2}\n', ["it holds JSON objects", "train.csv' '", "train.jsonl'"]),
+    ("train.json", '{"a": 1}\n{"a": 2}\n', ["it holds several objects", "train.json' '", "train.jsonl'"]),
+    ("train.json", '{\n"a": 1}\n{"a": 2}\n', ["it holds several objects", "write an object a line"]),
+    ("train.jsonl", '{\n "a": 1\n}\n', ["line 1 is not JSON", "write an object a line"]),
+    ("train.jsonl", '{"a": 1}{"a": 2}\n', ["line 1 is not JSON", "write an object a line"]),
+    ("train.json", '{"a": {"0": 1}, "b": {"0": 2}}', ["no list of rows", 'to_json(path, orient="records")']),
+    ("train.json", '{"columns": ["a"], "index": [0, 1], "data": [[1], [2]]}', ['to_json(path, orient="records")']),
     ("train.csv", "a,b\n1,é\n".encode("cp1252"), ["line 2 is not UTF-8: byte 0xe9 at 3", "iconv -f CP1252 -t UTF-8"]),
     ("train.jsonl", '{"a": 1}\n{"a": "é"}\n'.encode("cp1252"), ["line 2 is not UTF-8: byte 0xe9 at 8"]),
 ]  # fmt: skip
