@@ -2,13 +2,16 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 from mmtrain.data.columns import is_empty
 from mmtrain.data.label import ClassLabel
 from mmtrain.data.multilabel import MultiLabel
 from mmtrain.data.scale import in_short
+
+# What programs write for a missing value. In a cell of text these are words, and become a class
+_MISSING = frozenset(("na", "n/a", "#n/a", "<na>", "nan", "none", "null", "nil", "missing", "?", "-"))
 
 
 def notes_of_names(
@@ -32,11 +35,15 @@ def notes_of_names(
             forms.setdefault(target.known.names[int(index)], []).append(text)
     if several := [found for found in forms.values() if len(found) > 1]:
         yield f"{what} writes {len(several)} classes in more than one way, which count as one: {_some(several)}"
-    folded: dict[str, list[str]] = {}
-    for known in target.known.names:
-        folded.setdefault(known.casefold(), []).append(known)
-    if alike := [names for names in folded.values() if len(names) > 1]:
+    if alike := _groups(target.known.names, str.casefold):
         yield f"{what} has classes that differ in upper and lower case alone, and stay apart: {_some(alike)}"
+    if alike := _groups(target.known.names, _number):
+        yield f"{what} has classes that are the same number, and stay apart: {_some(alike)}"
+    if missing := [known for known in target.known.names if known.casefold() in _MISSING]:
+        yield (
+            f"{what} has the classes {', '.join(map(repr, missing))}, which often mean a missing value\n"
+            f"    fix: leave these cells empty, if their rows have no {name}"
+        )
     count = texts.total()
     lists = [text for text in texts if re.fullmatch(r"\s*[\[({].*[\])}]\s*", text, re.DOTALL)]
     if lists and sum(texts[text] for text in lists) > count / 2:
@@ -53,6 +60,22 @@ def notes_of_names(
                 f"{what} never has the separator {target.separator!r}, so that {in_short(example)!r} is one class\n"
                 f"    fix: data.targets.{name}.separator='{other}'"
             )
+
+
+def _groups(names: Iterable[str], key: Callable[[str], Hashable | None]) -> list[list[str]]:
+    """Names that have one key, of more than one name; those whose key is None are left out."""
+    found: dict[Hashable, list[str]] = {}
+    for name in names:
+        if (shared := key(name)) is not None:
+            found.setdefault(shared, []).append(name)
+    return [group for group in found.values() if len(group) > 1]
+
+
+def _number(name: str) -> float | int | None:
+    """The number that a name is written as; None for a word."""
+    if re.fullmatch(r"[-+]?\d+", name, re.ASCII):
+        return int(name)  # exact, also beyond 2^53
+    return float(name) if re.fullmatch(r"[-+]?\d*\.?\d+(?:e[-+]?\d+)?\.?", name, re.ASCII | re.IGNORECASE) else None
 
 
 def _some(groups: Sequence[Sequence[str]]) -> str:

@@ -79,6 +79,25 @@ def test_what_is_reported() -> None:
 
 
 @pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["NaN", "red"], "has the classes 'NaN', which often mean a missing value"),
+        (["n/a", "None", "red"], "has the classes 'None', 'n/a', which"),
+        (["na\u00efve", "Nana", None, ""], None),
+        (["01", "1", "2"], "are the same number, and stay apart: '01', '1'"),
+        (["1.10", "1.1", "x"], "are the same number, and stay apart: '1.1', '1.10'"),
+        (["1e3", "1000", "2"], "are the same number, and stay apart: '1000', '1e3'"),
+        ([9007199254740993, 9007199254740992], None),
+        (["3", "3.0"], None),  # one class
+        (["1", "2", "1-2", "v1"], None),
+    ],
+)
+def test_classes_that_may_be_meant_otherwise_are_reported(cells: list[Any], said: str | None) -> None:
+    found = [note for note in notes(fitted(cells), cells) if "more than one way" not in note]
+    assert len(found) == (said is not None) and (said is None or said in found[0]), found
+
+
+@pytest.mark.parametrize(
     ("cells", "separator", "other"),
     [
         (["a,b", "b", "c"], "|", ","),
