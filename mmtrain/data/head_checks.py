@@ -117,7 +117,7 @@ def _check_files(name: str, kind: str, cells: list[Any], column: str, where: str
         if near is not None:
             raise ConfigError(
                 f"{where}: of the column {column} {count}, such as {shown_path(folder / paths[0])}\n"
-                f"    write the paths from {folder} on: {near} in place of {paths[0]}"
+                f"    write the paths from {folder} on: {near} in place of {_quoted(paths[0])}"
             )
         raise ConfigError(
             f"{where}: of the column {column} {count}, such as {shown_path(folder / paths[0])}\n"
@@ -126,10 +126,21 @@ def _check_files(name: str, kind: str, cells: list[Any], column: str, where: str
         )
 
 
+def _quoted(path: str) -> str:
+    """A path in a message, in quotes where spaces at its ends would not be seen."""
+    return path if path == path.strip() else repr(path)
+
+
 def _same_name(path: str, folder: Path) -> Path | None:
-    """A file of this name in the folder or in one inside it, from the folder on."""
-    if os.path.isfile(folder / path.replace("\\", "/")):  # noqa: PTH113 - written on Windows
-        return Path(path.replace("\\", "/"))
+    """A file of this name in the folder or in one inside it, from the folder on; spaces and case may differ."""
+    written = Path(path.strip().replace("\\", "/"))
+    if os.path.isfile(folder / written):  # noqa: PTH113 - written on Windows, or with a space at an end
+        return written
     places = [folder, *islice((p for p in folder.iterdir() if p.is_dir()), _FILES)] if folder.is_dir() else []
-    found = (place / Path(path).name for place in places)
-    return next((p.relative_to(folder) for p in found if os.path.isfile(p)), None)  # noqa: PTH113 - as above
+    found = (place / written.name for place in places)
+    near = next((p.relative_to(folder) for p in found if os.path.isfile(p)), None)  # noqa: PTH113 - as above
+    if near is not None or not os.path.isdir((folder / written).parent):  # noqa: PTH112 - as above
+        return near
+    there = islice((folder / written).parent.iterdir(), FIRST_ROWS)
+    same = (p for p in there if p.name.casefold() == written.name.casefold() and p.is_file())
+    return next((p.relative_to(folder) for p in same), None)

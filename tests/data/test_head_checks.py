@@ -115,6 +115,16 @@ def test_files_of_which_none_is_there_are_named_with_the_folder(tmp_path: Path) 
     check(image_input(), "a.png", "b.png", "there.png", folder=tmp_path)
 
 
+@pytest.mark.parametrize("written", ["images/a.png ", "images\\a.png", "images/A.PNG", "old/a.png"])
+def test_the_file_that_was_meant_is_named(tmp_path: Path, written: str) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").touch()
+    with pytest.raises(ConfigError) as caught:
+        check(image_input(), written, folder=tmp_path)
+    shown = repr(written) if written.endswith(" ") else written
+    assert f"images/a.png in place of {shown}" in str(caught.value)
+
+
 def test_no_more_than_the_head_is_read() -> None:
     def cells(first: Any, rows: int) -> Iterator[Any]:
         yield first
