@@ -11,17 +11,33 @@ from contextlib import contextmanager
 from itertools import chain, repeat
 from operator import eq, itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from mmtrain.data.arrow_lines import read_lines
+
 Batch = Mapping[str, Sequence[Any]]  # by column, its cells; all columns have one length
+
+
+class Lines(NamedTuple):
+    """Rows as lines of JSON.
+
+    Attributes:
+        lines: an object each.
+        read: gives the same rows by column, read by Python.
+    """
+
+    lines: Sequence[bytes]
+    read: Callable[[], Iterator[Batch]]
+
+
 JSON = pa.json_()
 _MOST_ROWS, _MOST_BYTES = 10_000, 1 << 23  # of a batch
 _NUMBERS = (pa.int64(), pa.float64())
 
 
-def write_rows(path: Path, batches: Callable[[], Iterable[Batch]]) -> None:
+def write_rows(path: Path, batches: Callable[[], Iterable[Batch | Lines]]) -> None:
     """Write rows as an Arrow stream.
 
     Args:
@@ -69,22 +85,34 @@ def _as_columns(rows: Sequence[Mapping[str, Any]]) -> Batch:
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def _write(path: Path, batches: Iterable[Batch], types: dict[str, pa.DataType]) -> bool:
+def _write(path: Path, batches: Iterable[Batch | Lines], types: dict[str, pa.DataType]) -> bool:
     """Write the rows; False when a later row changed a type of `types`, so that the file is of no use."""
     writer, schema, is_complete = None, pa.schema([]), True
     with path.open("wb") as file:
-        for batch in batches:
-            arrays = {name: _array(types, name, cells) for name, cells in batch.items()}
+        for arrays, num_rows in _arrays(batches, types):
             if writer is None:
                 schema = pa.schema(list(types.items()))
                 writer = pa.ipc.new_stream(file, schema)
             is_complete = is_complete and schema == pa.schema(list(types.items()))
             if is_complete:
-                num_rows = len(next(iter(batch.values())))
                 columns = [arrays[n] if n in arrays else pa.nulls(num_rows, types[n]) for n in types]
                 writer.write_batch(pa.record_batch(columns, schema=schema))
         (writer or pa.ipc.new_stream(file, schema)).close()
     return is_complete
+
+
+def _arrays(
+    batches: Iterable[Batch | Lines], types: dict[str, pa.DataType]
+) -> Iterator[tuple[Mapping[str, pa.Array], int]]:
+    """By column its cells, and how many rows there are."""
+    for batch in batches:
+        table = read_lines(batch.lines, types) if isinstance(batch, Lines) else None
+        if table is not None:
+            yield {name: table.column(name).combine_chunks() for name in table.column_names}, table.num_rows
+            continue
+        for columns in batch.read() if isinstance(batch, Lines) else [batch]:
+            arrays = {name: _array(types, name, cells) for name, cells in columns.items()}
+            yield arrays, len(next(iter(columns.values())))
 
 
 def _array(types: dict[str, pa.DataType], name: str, cells: Sequence[Any]) -> pa.Array:

@@ -10,6 +10,7 @@ from typing import Any
 from mmtrain.data.table_error import TableError
 
 MAX_NESTING = 100  # lists and objects inside each other, of JSON in a cell; Python's recursion ends at some 1000
+_FIRST_PIECE, _PIECE = 1 << 17, 1 << 22  # bytes of lines that are read at once
 _MARKS = re.compile(r'[\[{\]}]|"(?:[^"\\]|\\.)*+(?:"|\Z)', re.DOTALL)  # brackets, and strings to pass over
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _HALF = "half of a surrogate pair, which is not valid Unicode"
@@ -137,31 +138,53 @@ def first_objects(path: Path, most: int) -> list[dict[str, Any]]:
     return rows
 
 
+def pieces_of_lines(path: Path) -> Iterator[tuple[list[bytes], int]]:
+    """Some lines of a file at a time, first a few, with the number of the first. Only a line feed ends a line."""
+    number = 1
+    with path.open("rb") as file:
+        while lines := file.readlines(_FIRST_PIECE if number == 1 else _PIECE):
+            if number == 1:
+                lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
+            yield lines, number
+            number += len(lines)
+
+
 def rows_of_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """The rows of a file with an object a line, each with its size in bytes. Only a line feed ends a line.
+    """The rows of a file with an object a line, each with its size in bytes.
 
     Raises:
         ValueError: for a line that is not JSON, is not UTF-8, or that `parse_json` refuses; with its number.
         TableError: for a line that is no object.
     """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            text = line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").decode()
-            if not text.strip():
-                continue
-            try:
-                row = _parsed(text)
-            except ValueError as error:
-                if text.lstrip().startswith("{") and number == 1 and isinstance(error, json.JSONDecodeError):
-                    raise TableError(not_json(number, error), _fix_of_objects(path, text)) from None
-                raise ValueError(not_json(number, error)) from None
-            if not isinstance(row, dict):
-                fix = 'write an object a line, such as {"image": "a.jpg", "caption": "a dog"}'
-                fix = f"mv {path} {path.with_suffix('.json')}" if isinstance(row, list) and number == 1 else fix
-                raise TableError(f"line {number} holds no object, but {type(row).__name__}", fix)
-            if "\\u" in text and _SURROGATE.search(text):
-                _check_surrogates(f"line {number}", row)
-            yield row, len(line)
+    for lines, first in pieces_of_lines(path):
+        yield from rows_of_piece(path, lines, first)
+
+
+def rows_of_piece(path: Path, lines: Sequence[bytes], first: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """The rows of some lines of a file, as `rows_of_lines` gives them.
+
+    Args:
+        path: of the file, for messages.
+        lines: of it.
+        first: number of the first of them.
+    """
+    for number, line in enumerate(lines, start=first):
+        text = line.decode()
+        if not text.strip():
+            continue
+        try:
+            row = _parsed(text)
+        except ValueError as error:
+            if text.lstrip().startswith("{") and number == 1 and isinstance(error, json.JSONDecodeError):
+                raise TableError(not_json(number, error), _fix_of_objects(path, text)) from None
+            raise ValueError(not_json(number, error)) from None
+        if not isinstance(row, dict):
+            fix = 'write an object a line, such as {"image": "a.jpg", "caption": "a dog"}'
+            fix = f"mv {path} {path.with_suffix('.json')}" if isinstance(row, list) and number == 1 else fix
+            raise TableError(f"line {number} holds no object, but {type(row).__name__}", fix)
+        if "\\u" in text and _SURROGATE.search(text):
+            _check_surrogates(f"line {number}", row)
+        yield row, len(line)
 
 
 def _check_surrogates(where: str, row: Mapping[str, Any]) -> None:

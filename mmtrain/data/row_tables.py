@@ -12,7 +12,7 @@ from filelock import FileLock
 from mmtrain.atomic_files import atomic_write
 from mmtrain.data.delimited import Delimited
 from mmtrain.data.folders import KIND_OF
-from mmtrain.data.json_rows import rows_of_json, rows_of_lines
+from mmtrain.data.json_rows import pieces_of_lines, rows_of_json, rows_of_lines, rows_of_piece
 from mmtrain.data.tables import split_name, undecoded
 
 if TYPE_CHECKING:
@@ -46,9 +46,14 @@ def rows_of(path: Path, *, is_examined: bool = True) -> tuple[Callable[[], _Rows
     else:
         table = Delimited(path, _PROMISED[kind], is_examined=is_examined)
         read, notes = table.rows, table.notes
-    if path.stem == METADATA and split_name(path.parent.name) is not None:
+    if _is_metadata(path):
         return lambda: ((_with_file(row, path.parent.name), size) for row, size in read()), notes
     return read, notes
+
+
+def _is_metadata(path: Path) -> bool:
+    """Whether a file is a table of the files in its folder, which is that of a split."""
+    return path.stem == METADATA and split_name(path.parent.name) is not None
 
 
 def _with_file(row: Mapping[str, Any], folder: str) -> Mapping[str, Any]:
@@ -72,7 +77,7 @@ def rows_table(path: Path) -> tuple["datasets.Dataset", Sequence[str]]:
     import datasets
     from datasets.table import MemoryMappedTable
 
-    from mmtrain.data.arrow_rows import batches_of, write_rows
+    from mmtrain.data.arrow_rows import Lines, batches_of, write_rows
 
     facts = path.stat()
     made_of = [_VERSION, str(path.absolute()), facts.st_size, facts.st_mtime_ns]
@@ -84,8 +89,18 @@ def rows_table(path: Path) -> tuple["datasets.Dataset", Sequence[str]]:
         with FileLock(kept.with_suffix(".lock")):
             if not kept.is_file():
                 rows, notes = rows_of(path)
+
+                def batches() -> Iterator[Mapping[str, Sequence[Any]] | Lines]:
+                    if path.suffix.lower() != ".jsonl" or _is_metadata(path):
+                        yield from batches_of(rows())
+                        return
+                    for lines, first in pieces_of_lines(path):
+                        yield Lines(
+                            lines, partial(lambda *piece: batches_of(rows_of_piece(path, *piece)), lines, first)
+                        )
+
                 with atomic_write(kept) as part:
-                    write_rows(part, lambda: batches_of(rows()))
+                    write_rows(part, batches)
                     with atomic_write(noted) as text:  # complete before its table is there
                         text.write_text(json.dumps(notes))
     table = datasets.Dataset(MemoryMappedTable.from_file(str(kept)), fingerprint=key)
