@@ -1,1 +1,1 @@
-"""Connectors: what a language model is given of a medium. Each maps `Features` to `Features` of the model's width."""
+"""Connectors from a modality encoder to a language model. Each maps `Features` to `Features` of the model's width."""

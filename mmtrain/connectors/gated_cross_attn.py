@@ -1,8 +1,9 @@
-"""Media beside the text: blocks of the language model read them behind gates (Flamingo, 2204.14198, fig. 4).
+"""Gated cross-attention from the text to other modalities, inside the language model (Flamingo, 2204.14198, fig. 4).
 
-Nothing but the mark of a medium stands in the text. In front of every `every`-th block, each token reads the tokens of
-the last medium that was spoken of before it (the paper's 3.1.3), of each modality; the gates start at 0, so that the
-language model is at first what it was. Here the medium's tokens are only projected; the paper resamples them before.
+The text contains only a placeholder for each media item. A gated cross-attention layer precedes every `every`-th block
+of the language model. Each token attends to the most recent media item before it, in each modality (the paper's 3.1.3).
+The gates start at 0, so the language model is unchanged at first. Difference from the paper: media tokens are only
+projected, not resampled first.
 """
 
 from functools import partial
@@ -15,18 +16,18 @@ from mmtrain.types import Features
 
 
 class GatedCrossAttnConnector(nn.Module):
-    """A projection, and what reads it.
+    """A linear projection, and the gated layers that read its output.
 
     Args:
         in_dim: width of the encoder's tokens.
         dim: width of the language model.
-        every: blocks from one that reads to the next; the first does.
-        num_heads: attention heads, divides `dim`.
-        mlp_ratio: hidden width of an MLP over `dim`.
-        dropout: of what attention and MLP add.
+        every: a gated layer precedes every `every`-th block, starting with the first block.
+        num_heads: number of attention heads; must divide `dim`.
+        mlp_ratio: hidden width of the MLP as a multiple of `dim`.
+        dropout: dropout probability on the outputs of attention and MLP.
 
     Raises:
-        ValueError: when `every` is no count.
+        ValueError: if `every` is not a positive integer.
     """
 
     def __init__(self, *, in_dim: int, dim: int, every: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
@@ -37,7 +38,7 @@ class GatedCrossAttnConnector(nn.Module):
         self.make = partial(GatedRead, dim=dim, num_heads=num_heads, mlp_ratio=mlp_ratio, dropout=dropout)
 
     def readers(self, num_blocks: int) -> nn.ModuleDict:
-        """What stands in front of blocks, by their number; one set for all modalities."""
+        """Build the gated layers, keyed by the index of the block that follows. All modalities share them."""
         return nn.ModuleDict({str(number): self.make() for number in range(0, num_blocks, self.every)})
 
     def forward(self, features: Features) -> Features:

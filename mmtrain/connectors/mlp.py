@@ -1,4 +1,4 @@
-"""Two linear maps with a GELU between them, for each token by itself (LLaVA-1.5, 2310.03744, 3.2)."""
+"""Two linear layers with a GELU between them, applied to each token (LLaVA-1.5, 2310.03744, 3.2)."""
 
 from torch import nn
 
@@ -7,11 +7,11 @@ from mmtrain.types import Features
 
 
 class MLPConnector(nn.Module):
-    """As many tokens as the encoder gives.
+    """An MLP per token; the number of tokens does not change.
 
     Args:
         in_dim: width of the encoder's tokens.
-        dim: width of the language model, and of what is between the maps.
+        dim: width of the language model, also the hidden width.
     """
 
     def __init__(self, *, in_dim: int, dim: int) -> None:

@@ -1,8 +1,8 @@
-"""A resampler: a few learned latents read a medium (Flamingo, 2204.14198, fig. 5).
+"""A resampler: a few learned latents attend to the media tokens (Flamingo, 2204.14198, fig. 5).
 
     z = z + attention(norm(z), norm'([x; z])),   z = z + MLP(norm(z)),   then a linear map
 
-As many tokens go into the language model, whatever the length of the medium.
+The language model gets a fixed number of tokens for input of any length.
 """
 
 import torch
@@ -13,19 +13,19 @@ from mmtrain.types import Features
 
 
 class PerceiverConnector(nn.Module):
-    """Latents that read all tokens and each other.
+    """Latents that attend to all tokens and to each other.
 
     Args:
-        in_dim: width of the encoder's tokens, and of the latents.
+        in_dim: width of the encoder's tokens, also the width of the latents.
         dim: width of the language model.
-        num_latents: how many there are.
+        num_latents: number of latents, and of output tokens.
         depth: number of layers.
-        num_heads: attention heads, divides `in_dim`.
-        mlp_ratio: hidden width of an MLP over `in_dim`.
-        dropout: of what attention and MLP add.
+        num_heads: number of attention heads; must divide `in_dim`.
+        mlp_ratio: hidden width of the MLP as a multiple of `in_dim`.
+        dropout: dropout probability on the outputs of attention and MLP.
 
     Raises:
-        ValueError: for no latents, no layers, or heads that do not divide the width.
+        ValueError: if `num_latents` or `depth` is below 1, or if `num_heads` does not divide `in_dim`.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class PerceiverConnector(nn.Module):
         self.proj = nn.Linear(in_dim, dim)
 
     def forward(self, features: Features) -> Features:
-        """Map tokens (B, T, in_dim), mask (B, T) to (B, num_latents, dim), valid where there is any token."""
+        """Map tokens (B, T, in_dim), mask (B, T) to (B, num_latents, dim), valid where any token is valid."""
         tokens, mask = features.cleared()
         z = self.latents.expand(len(tokens), -1, -1)
         some = mask.any(dim=1, keepdim=True).expand(-1, len(self.latents))

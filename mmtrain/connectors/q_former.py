@@ -1,8 +1,9 @@
-"""Learned queries that read themselves and a medium (the Q-Former of BLIP-2, 2301.12597, fig. 2), then a linear map.
+"""A Q-Former: learned queries attend to themselves and to the media tokens (BLIP-2, 2301.12597, fig. 2).
 
-Pre-norm, and without the text that shares the queries' self-attention in the paper's first stage: as in its second,
-where what they give is read by a language model. The queries are what differs from `perceiver`: they have attention of
-their own, and read the medium in every `cross_every`-th layer alone.
+A linear layer maps the queries to the width of the language model. The layers are pre-norm. Text does not share the
+self-attention of the queries. This matches the paper's second stage, in which a language model reads the queries. In
+contrast to `perceiver`, the queries have a separate self-attention, and only every `cross_every`-th layer has
+cross-attention.
 """
 
 import torch
@@ -17,17 +18,17 @@ class QFormerConnector(nn.Module):
     """Queries with self-attention and cross-attention.
 
     Args:
-        in_dim: width of the encoder's tokens, and of the queries.
+        in_dim: width of the encoder's tokens, also the width of the queries.
         dim: width of the language model.
-        num_queries: how many there are.
+        num_queries: number of queries, and of output tokens.
         depth: number of layers.
-        cross_every: layers from one cross-attention to the next.
-        num_heads: attention heads, divides `in_dim`.
-        mlp_ratio: hidden width of an MLP over `in_dim`.
-        dropout: of what attention and MLP add.
+        cross_every: every `cross_every`-th layer has cross-attention, starting with the first.
+        num_heads: number of attention heads; must divide `in_dim`.
+        mlp_ratio: hidden width of the MLP as a multiple of `in_dim`.
+        dropout: dropout probability on the outputs of attention and MLP.
 
     Raises:
-        ValueError: for no queries, no layers, or heads that do not divide the width.
+        ValueError: if a count is below 1, or if `num_heads` does not divide `in_dim`.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class QFormerConnector(nn.Module):
         self.proj = nn.Linear(in_dim, dim)
 
     def forward(self, features: Features) -> Features:
-        """Map tokens (B, T, in_dim), mask (B, T) to (B, num_queries, dim), valid where there is any token."""
+        """Map tokens (B, T, in_dim), mask (B, T) to (B, num_queries, dim), valid where any token is valid."""
         tokens, mask = features.cleared()
         some = mask.any(dim=1, keepdim=True).expand(-1, len(self.queries))
         x = {"fused": self.queries.expand(len(tokens), -1, -1)}

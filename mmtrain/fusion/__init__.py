@@ -1,1 +1,1 @@
-"""Fusion modules. Each maps `dict[str, Features]` to `Features` and says its width in `dim`."""
+"""Fusion modules. Each maps `dict[str, Features]` to `Features`, whose width is the attribute `dim`."""

@@ -1,10 +1,10 @@
-"""Fusion by attention pooling: learned queries read all tokens of all modalities (PMA of Set Transformer, 1802.05365).
+"""Fusion by attention pooling: learned queries attend to all tokens (PMA of Set Transformer, 1802.05365).
 
     PMA(Z) = LayerNorm(H + rFF(H)),   H = LayerNorm(S + Multihead(S, rFF(Z), rFF(Z)))     (eq. 6, 7 and 11)
 
-S are the queries, and Z is the set of all valid tokens, of any number of modalities. The row-wise layer on Z is one
-linear map a modality, which brings it to the common width, plus a learned vector that says which modality a token is
-of; the one on H is an MLP. A modality that a sample lacks is not read: its mask is False.
+S are the queries. Z is the set of all valid tokens, of any number of modalities. The row-wise layer on Z is one linear
+map per modality to the common width, plus a learned modality embedding. The row-wise layer on H is an MLP. A missing
+modality is ignored, because its mask is False.
 """
 
 import torch
@@ -17,18 +17,18 @@ from mmtrain.types import Features
 
 
 class AttentionPool(nn.Module):
-    """As many fused tokens as there are queries, each a mixture of all valid tokens.
+    """One fused token per query, each a weighted mean of all valid tokens.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the fused tokens; each modality is projected to it.
-        num_queries: how many tokens come out.
-        num_heads: attention heads, divides `dim`.
-        mlp_ratio: hidden width of the MLP over `dim`.
-        dropout: of what attention and MLP add.
+        num_queries: number of queries, and of fused tokens.
+        num_heads: number of attention heads; must divide `dim`.
+        mlp_ratio: hidden width of the MLP as a multiple of `dim`.
+        dropout: dropout probability on the outputs of attention and MLP.
 
     Raises:
-        ValueError: for no queries.
+        ValueError: if `num_queries` is below 1.
     """
 
     def __init__(
@@ -48,9 +48,10 @@ class AttentionPool(nn.Module):
     def forward(
         self, features: dict[str, Features], *, return_attention: bool = False
     ) -> Features | tuple[Features, AttentionMaps]:
-        """Fuse tokens (B, T_m, D_m) of every modality into (B, num_queries, dim), valid where there is anything.
+        """Fuse tokens (B, T_m, D_m) of every modality into (B, num_queries, dim), valid where any token is valid.
 
-        The maps, when they are asked for: what the queries, "fused", read of each modality, summing to 1 over all.
+        With `return_attention`, also return the attention of the queries ("fused") to each modality. It sums to 1 over
+        all modalities.
         """
         tokens = self.streams(features)
         masks = {m: features[m].mask for m in tokens}

@@ -1,11 +1,12 @@
-"""Fusion through bottlenecks (MBT, 2107.00135, eq. 8-9): what one modality tells another has to pass a few tokens.
+"""Fusion through bottleneck tokens (MBT, 2107.00135, eq. 8-9): modalities exchange information through a few tokens.
 
-    [z_m; f_m] = Block_m([z_m; f]) for each modality m,   f = mean of f_m over the modalities that the sample has
+    [z_m; f_m] = Block_m([z_m; f]) for each modality m,   f = mean of f_m over the modalities that are present
 
-Layers before `fusion_layer` are each modality's own: z_m = Block_m(z_m). A modality that a sample lacks has no say in
-the mean and is not read. The paper has two modalities and decides by each one's class token; here there are any number,
-and out come the bottlenecks, then all tokens. So one layer fuses as well, in the bottlenecks; the tokens themselves
-hear of each other from the second on. One modality alone has bottlenecks that are more tokens of it.
+Layers before `fusion_layer` are separate per modality: z_m = Block_m(z_m). A missing modality is not in the mean, and
+no token attends to it. The paper has two modalities and classifies by the class token of each. Here the number of
+modalities is arbitrary, and the output is the bottleneck tokens followed by all tokens. With one fusion layer, only the
+bottleneck tokens are fused; the other tokens receive information from the second fusion layer on. With one modality,
+the bottleneck tokens are additional tokens of it.
 """
 
 import torch
@@ -18,20 +19,20 @@ from mmtrain.types import Features
 
 
 class Bottleneck(nn.Module):
-    """A Transformer for each modality; they share bottleneck tokens.
+    """A Transformer per modality; the Transformers share bottleneck tokens.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the fused tokens; each modality is projected to it.
         depth: number of layers.
-        fusion_layer: the first layer with bottlenecks, from 0; the layers before are each modality's own.
-        num_bottlenecks: how many there are.
-        num_heads: attention heads, divides `dim`.
-        mlp_ratio: hidden width of a block's MLP over `dim`.
-        dropout: of what attention and MLP add.
+        fusion_layer: index of the first layer with bottlenecks, from 0; earlier layers are separate per modality.
+        num_bottlenecks: number of bottleneck tokens.
+        num_heads: number of attention heads; must divide `dim`.
+        mlp_ratio: hidden width of the MLP of a block as a multiple of `dim`.
+        dropout: dropout probability on the outputs of attention and MLP.
 
     Raises:
-        ValueError: when no layer has bottlenecks, or there are none.
+        ValueError: if no layer has bottlenecks, or if `num_bottlenecks` is below 1.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Bottleneck(nn.Module):
         check_counts({"depth": depth, "num_bottlenecks": num_bottlenecks})
         if not 0 <= fusion_layer < depth:
             raise ValueError(
-                f"fusion_layer = {fusion_layer} is not one of the layers 0 to {depth - 1} that depth = {depth} gives;"
+                f"fusion_layer = {fusion_layer} is not one of the layers 0 to {depth - 1} of depth = {depth};"
                 " set fusion_layer to one of them, or raise depth"
             )
         self.dim = dim
@@ -71,8 +72,8 @@ class Bottleneck(nn.Module):
     ) -> Features | tuple[Features, AttentionMaps]:
         """Fuse tokens (B, T_m, D_m) of every modality into (B, num_bottlenecks + sum of T_m, dim), bottlenecks first.
 
-        The maps, when they are asked for, are those of the last layer: what a modality reads of itself and of the
-        bottlenecks, "fused", together, and what these read, the mean over the modalities that the sample has.
+        With `return_attention`, also return the attention maps of the last layer. A modality attends to itself and to
+        the bottlenecks ("fused"). The maps of the bottlenecks are the mean over the modalities that are present.
         """
         maps: AttentionMaps | None = {} if return_attention else None
         tokens = self.streams(features)
@@ -90,7 +91,7 @@ class Bottleneck(nn.Module):
 
 
 class OwnLayer(nn.Module):
-    """Each modality reads itself."""
+    """A separate Transformer block per modality."""
 
     def __init__(self, *, modalities: list[str], dim: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
         super().__init__()
@@ -104,7 +105,7 @@ class OwnLayer(nn.Module):
 
 
 class BottleneckLayer(nn.Module):
-    """Each modality reads itself and the bottlenecks, which become the mean of what each made of them."""
+    """Each modality attends to itself and the bottlenecks. The new bottlenecks are the mean over the modalities."""
 
     def __init__(self, *, modalities: list[str], dim: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
         super().__init__()
@@ -117,7 +118,7 @@ class BottleneckLayer(nn.Module):
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Map tokens (B, T_m, D), bottlenecks (B, N, D) and masks (B, T_m) to tokens and bottlenecks of these shapes.
 
-        Writes into `maps` what was read.
+        If `maps` is given, write the attention maps into it.
         """
         there = {m: mask.any(dim=1, keepdim=True) for m, mask in masks.items()}
         number = torch.stack(list(there.values())).sum(dim=0).clamp(min=1).unsqueeze(2)  # (B, 1, 1)

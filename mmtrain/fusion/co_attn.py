@@ -1,14 +1,14 @@
-"""Fusion by co-attention (ViLBERT, 1908.02265, fig. 2b): each stream asks with its own queries, the others answer.
+"""Fusion by co-attention (ViLBERT, 1908.02265, fig. 2b): the queries of each stream attend to the other streams.
 
     x_a = x_a + P_a mean over b of softmax(Q_a K_b^T / sqrt(d)) V_b
     x_a = x_a + MLP_a(norm(x_a)),   then x_a = Block_a(x_a)
 
-Q, K and V of a stream are computed once and its K and V go to every other stream, as in the paper. The paper has two
-streams; here a stream reads each other one with a softmax of its own and takes the mean over those that the sample has.
-In cross_attn the others stand in one softmax, where a hundred patches can drown one vector; here each has an equal say,
-and what was read goes through a feed-forward sub-layer of its own. Norms come first, in the paper last.
+Q, K and V of a stream are computed once, and every other stream reads the same K and V, as in the paper. The paper has
+two streams. Here a stream attends to each other stream with a separate softmax and takes the mean over those present.
+In cross_attn, all other streams share one softmax, in which a hundred patches can outweigh one vector. Here each stream
+has the same weight, and the result passes a feed-forward sub-layer. The layers are pre-norm; the paper's are post-norm.
 
-A stream that finds nothing to read adds zeros. One modality alone has its blocks only.
+A stream with nothing to attend to adds zeros. A single modality has only its self-attention blocks.
 """
 
 import torch
@@ -21,15 +21,15 @@ from mmtrain.types import Features
 
 
 class CoAttn(nn.Module):
-    """Layers of co-attention, each followed by a Transformer block for each stream.
+    """Layers of co-attention, each followed by a Transformer block per stream.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the fused tokens; each modality is projected to it.
         depth: number of layers.
-        num_heads: attention heads, divides `dim`.
-        mlp_ratio: hidden width of an MLP over `dim`.
-        dropout: of what attention and MLP add.
+        num_heads: number of attention heads; must divide `dim`.
+        mlp_ratio: hidden width of the MLP as a multiple of `dim`.
+        dropout: dropout probability on the outputs of attention and MLP.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class CoAttn(nn.Module):
     ) -> Features | tuple[Features, AttentionMaps]:
         """Fuse tokens (B, T_m, D_m) of every modality into (B, sum of T_m, dim), in the sorted order of modalities.
 
-        The maps, when they are asked for, are those of the last layer: what a stream reads of each other one, its share
-        in the mean, so that they sum to 1 over all of them, and what it then reads of itself.
+        With `return_attention`, also return the attention maps of the last layer. The maps of a stream to each other
+        stream are weighted by its share in the mean, so they sum to 1 over all others. Self-attention maps follow.
         """
         maps: AttentionMaps | None = {} if return_attention else None
         tokens = self.streams(features)
@@ -63,7 +63,7 @@ class CoAttn(nn.Module):
 
 
 class CoLayer(nn.Module):
-    """Each stream reads the others, then itself."""
+    """Each stream attends to the others, then to itself."""
 
     def __init__(self, *, modalities: list[str], dim: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class CoLayer(nn.Module):
     def forward(
         self, tokens: dict[str, Tensor], masks: dict[str, Tensor], maps: AttentionMaps | None
     ) -> dict[str, Tensor]:
-        """Map tokens (B, T_m, D), masks (B, T_m) to tokens of the same shapes; write into `maps` what was read."""
+        """Map tokens (B, T_m, D), masks (B, T_m) to tokens of the same shapes. Write attention maps into `maps`."""
         if self.reading:
             read = self.attn({m: self.norms[m](x) for m, x in tokens.items()}, masks, maps)
             tokens = {m: x + self.drop(read[m]) for m, x in tokens.items()}
@@ -95,7 +95,7 @@ class CoLayer(nn.Module):
 
 
 class CoAttention(nn.Module):
-    """What each stream reads of all the others: the mean, over those that are there, of one attention each."""
+    """Cross-attention of each stream to all others: the mean of one attention per other stream that is present."""
 
     def __init__(self, *, modalities: list[str], dim: int, num_heads: int) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class CoAttention(nn.Module):
     def forward(
         self, tokens: dict[str, Tensor], masks: dict[str, Tensor], maps: AttentionMaps | None
     ) -> dict[str, Tensor]:
-        """Map tokens (B, T_m, D), masks (B, T_m) to tokens of the same shapes, zeros where there is nothing to read."""
+        """Map tokens (B, T_m, D), masks (B, T_m) to tokens of the same shapes, zeros where all others are missing."""
         heads = {
             m: self.qkv[m](x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4) for m, x in tokens.items()
         }

@@ -1,6 +1,6 @@
-"""Fusion by concatenation: pool each modality, put the vectors side by side, mix them with an MLP.
+"""Fusion by concatenation: pool each modality, concatenate the vectors, mix them with an MLP.
 
-A modality that a sample lacks is replaced by a vector learned for "absent", or by zeros. Any number of modalities.
+A learned vector or zeros replace a missing modality. The number of modalities is arbitrary.
 """
 
 import torch
@@ -16,15 +16,15 @@ class Concat(nn.Module):
     """One fused token from the mean of each modality.
 
     Args:
-        dims: width by modality; the order of its keys is the order of concatenation.
+        dims: feature width per modality; the order of its keys is the order of concatenation.
         dim: width of the fused token.
         hidden_dim: hidden width of the MLP.
-        dropout: in the MLP.
-        missing: what stands for a modality that a sample lacks: learned, for a vector a modality that starts with
-            zeros; neutral, for zeros.
+        dropout: dropout probability in the MLP.
+        missing: replaces a missing modality. "learned" is one learned vector per modality that starts at zeros;
+            "neutral" is zeros.
 
     Raises:
-        ValueError: for another `missing`.
+        ValueError: for any other `missing`.
     """
 
     def __init__(self, *, dims: dict[str, int], dim: int, hidden_dim: int, dropout: float, missing: str) -> None:
@@ -41,7 +41,7 @@ class Concat(nn.Module):
         self.mlp = MLP(dim=sum(dims.values()), hidden_dim=hidden_dim, out_dim=dim, dropout=dropout)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """Fuse tokens (B, T_m, D_m) of every modality into one token (B, 1, dim), valid where any modality is."""
+        """Fuse tokens (B, T_m, D_m) of every modality to one token (B, 1, dim), valid where any modality is present."""
         vectors = [self._vector(m, features[m]) for m in self.modalities]
         present = torch.stack([features[m].mask.any(dim=1) for m in self.modalities]).any(dim=0)
         return Features(self.mlp(torch.cat(vectors, dim=-1)).unsqueeze(1), present.unsqueeze(1)).cleared()

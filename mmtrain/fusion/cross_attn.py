@@ -1,8 +1,8 @@
-"""Fusion by cross-attention: the tokens of each modality read those of all the others (as in LXMERT, 1908.07490).
+"""Fusion by cross-attention: the tokens of each modality attend to those of all others (as in LXMERT, 1908.07490).
 
-Where the paper fixes two modalities, the others are read here as one sequence, so that any number works; with one
-modality alone a block is self-attention. A modality that a sample lacks is not read (its mask is False); tokens that
-find nothing to read keep their own value.
+The paper has exactly two modalities. Here all other modalities form one sequence, so any number works. With one
+modality, a block is self-attention. A missing modality is ignored, because its mask is False. Tokens with nothing to
+attend to keep their value.
 """
 
 from typing import cast
@@ -17,15 +17,15 @@ from mmtrain.types import Features
 
 
 class CrossAttn(nn.Module):
-    """Layers of cross-attention followed by a self-attention block for each modality.
+    """Layers of cross-attention, each followed by a self-attention block per modality.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the fused tokens; each modality is projected to it.
         depth: number of layers.
-        num_heads: attention heads, divides `dim`.
-        mlp_ratio: hidden width of a block's MLP over `dim`.
-        dropout: of what attention and MLP add.
+        num_heads: number of attention heads; must divide `dim`.
+        mlp_ratio: hidden width of the MLP of a block as a multiple of `dim`.
+        dropout: dropout probability on the outputs of attention and MLP.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class CrossAttn(nn.Module):
     ) -> Features | tuple[Features, AttentionMaps]:
         """Fuse tokens (B, T_m, D_m) of every modality into (B, sum of T_m, dim), in the sorted order of modalities.
 
-        The maps, when they are asked for, are those of the last layer: what a modality reads of each other one, summing
-        to 1 over all the others, and what it then reads of itself.
+        With `return_attention`, also return the attention maps of the last layer: each modality to the others, summing
+        to 1 over all others, and each modality to itself.
         """
         maps: AttentionMaps | None = {} if return_attention else None
         masks = {m: features[m].mask for m in self.modalities}
@@ -62,7 +62,7 @@ class CrossAttn(nn.Module):
 
 
 class CrossLayer(nn.Module):
-    """Each modality reads the others, then itself."""
+    """Each modality attends to the others, then to itself."""
 
     def __init__(self, *, modalities: list[str], dim: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class CrossLayer(nn.Module):
     def forward(
         self, tokens: dict[str, Tensor], masks: dict[str, Tensor], maps: AttentionMaps | None
     ) -> dict[str, Tensor]:
-        """Map tokens (B, T_m, D), masks (B, T_m) to tokens of the same shapes; write into `maps` what was read."""
+        """Map tokens (B, T_m, D), masks (B, T_m) to tokens of the same shapes. Write attention maps into `maps`."""
         if self.reading:
             normed = {m: self.norms[m](x) for m, x in tokens.items()}
             tokens = {m: x + self.drop(self._read(m, normed, masks, maps)) for m, x in tokens.items()}

@@ -1,10 +1,10 @@
-"""Fusion as a set of tokens (Deep Sets, 1703.06114, theorem 2): the order and the number of tokens do not matter.
+"""Fusion as a set of tokens (Deep Sets, 1703.06114, theorem 2): invariant to the order of the tokens.
 
     y = rho(sum over all valid tokens x of all modalities of phi_m(x))
 
-or the mean over those tokens in the place of the sum. phi is one hidden layer a modality, so that tokens of different
-widths and meanings come into one space; rho is an MLP. The paper has one kind of element; here there are as many as
-modalities, any number. A modality that a sample lacks has no tokens in the set and adds nothing.
+The mean over those tokens can replace the sum. phi_m is one hidden layer per modality, which maps tokens of different
+widths to one space. rho is an MLP. The paper has one kind of element; here there is one kind per modality. A missing
+modality has no tokens in the set and adds nothing.
 """
 
 import torch
@@ -17,17 +17,17 @@ POOLS = ("sum", "mean")
 
 
 class DeepSet(nn.Module):
-    """One fused token from the sum or the mean of all tokens, each through a hidden layer.
+    """One fused token: the sum or the mean of all tokens, each after a hidden layer.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the fused token.
-        hidden_dim: width in which tokens are added, and of the MLP behind.
-        pool: sum, which grows with the number of tokens; or mean, over all valid tokens of all modalities.
-        dropout: in the MLP.
+        hidden_dim: width in which tokens are added, also the hidden width of the MLP after it.
+        pool: "sum", which grows with the number of tokens, or "mean" over all valid tokens of all modalities.
+        dropout: dropout probability in the MLP.
 
     Raises:
-        ValueError: for another `pool`.
+        ValueError: for any other `pool`.
     """
 
     def __init__(self, *, dims: dict[str, int], dim: int, hidden_dim: int, pool: str, dropout: float) -> None:
@@ -43,7 +43,7 @@ class DeepSet(nn.Module):
         self.rho = MLP(dim=hidden_dim, hidden_dim=hidden_dim, out_dim=dim, dropout=dropout)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """Fuse tokens (B, T_m, D_m) of every modality into one token (B, 1, dim), valid where any modality is."""
+        """Fuse tokens (B, T_m, D_m) of every modality to one token (B, 1, dim), valid where any modality is present."""
         joint = torch.stack([self._added(m, features[m]) for m in self.modalities]).sum(dim=0)
         count = torch.stack([features[m].mask.sum(dim=1, keepdim=True) for m in self.modalities]).sum(dim=0)  # (B, 1)
         if self.pool == "mean":

@@ -2,14 +2,14 @@
 
     FiLM(x) = gamma * x + beta,   gamma = prod_m (1 + g_m),   beta = sum_m h_m,   [g_m; h_m] = W_m c_m + b_m
 
-x are the tokens of the base, c_m the vector of another modality, and * is by channel. The paper has one conditioning
-modality; of more the gammas multiply and the betas add, so that each modulates by itself. As there, gamma is learned as
-its difference from 1, and a layer is a residual block: h = relu(A x), y = h + relu(FiLM(n(C h))). The maps A and C are
-of each token (convolutions there), and n is a layer norm without a scale of its own (a batch norm there, through which
-samples would depend on each other).
+x are the tokens of the base modality, c_m is the vector of another modality, and * is per channel. The paper has one
+conditioning modality. With several, the gammas multiply and the betas add, so each modality modulates independently. As
+in the paper, gamma is learned as its difference from 1, and a layer is a residual block: h = relu(A x), y = h +
+relu(FiLM(n(C h))). Two differences: A and C are linear maps per token (convolutions in the paper), and n is a layer
+norm without scale. The paper's batch norm would make samples depend on each other.
 
-A conditioning modality that a sample lacks modulates nothing: gamma = 1, beta = 0. A sample that lacks the base has one
-learned token for it, in the first place, that the others modulate; in any other sample that token has no part.
+A missing conditioning modality modulates nothing: gamma = 1, beta = 0. If the base modality is missing, one learned
+token in the first position replaces it, and the others modulate it. In all other samples this token is not used.
 """
 
 from functools import reduce
@@ -27,17 +27,17 @@ BASE = "text"
 
 
 class FiLM(nn.Module):
-    """The tokens of one modality, after layers that all the others modulate.
+    """The tokens of one modality after layers that all other modalities modulate.
 
     Args:
-        dims: width by modality; two or more.
-        dim: width of the fused tokens; the base is projected to it.
-        base: the modality that is modulated; None for text when there is one, else the first by name.
+        dims: feature width per modality; two modalities or more.
+        dim: width of the fused tokens; the base modality is projected to it.
+        base: the modality that is modulated. None means text if present, else the first by name.
         depth: number of layers.
-        dropout: of what the modulated branch of a layer adds.
+        dropout: dropout probability on the output of a layer's modulated branch.
 
     Raises:
-        ValueError: for one modality alone, a base that is not there, or no layers.
+        ValueError: for a single modality, a `base` that is not a modality, or a `depth` below 1.
     """
 
     def __init__(self, *, dims: dict[str, int], dim: int, base: str | None, depth: int, dropout: float) -> None:
@@ -53,7 +53,7 @@ class FiLM(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """Map tokens (B, T_m, D_m) of every modality to those of the base, (B, T_base, dim)."""
+        """Map tokens (B, T_m, D_m) of every modality to fused tokens of the base modality, (B, T_base, dim)."""
         vectors, present = self.vectors(features)
         tokens, mask = self._stood_in(features[self.base], torch.cat(list(present.values()), dim=1))
         for layer in self.layers:
@@ -61,7 +61,7 @@ class FiLM(nn.Module):
         return Features(self.norm(tokens), mask).cleared()
 
     def _stood_in(self, base: Features, others: Tensor) -> Features:
-        """The projected base, with the stand-in for its first token in rows that have any of `others` (B, M) alone."""
+        """Project the base. Where only `others` (B, M) are present, its first token is the learned stand-in."""
         first = torch.arange(base.mask.shape[1], device=base.mask.device) == 0
         stands = first & others.any(dim=1, keepdim=True) & ~base.mask.any(dim=1, keepdim=True)  # (B, T)
         tokens = self.projection(base.cleared().tokens)
@@ -70,12 +70,12 @@ class FiLM(nn.Module):
 
 
 class FiLMLayer(nn.Module):
-    """A residual block on each token, whose branch is modulated.
+    """A residual block per token whose branch is modulated.
 
     Args:
-        dims: width of the conditioning vectors by modality.
+        dims: width of the conditioning vectors per modality.
         dim: width of the tokens.
-        dropout: of what the branch adds.
+        dropout: dropout probability on the output of the branch.
     """
 
     def __init__(self, *, dims: dict[str, int], dim: int, dropout: float) -> None:
@@ -87,7 +87,7 @@ class FiLMLayer(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, vectors: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor:
-        """Map (B, T, dim) to (B, T, dim), given vectors (B, D_m) and presence (B, 1) by modality."""
+        """Map (B, T, dim) to (B, T, dim), given vectors (B, D_m) and presence (B, 1) per modality."""
         hidden = F.relu(self.inner(tokens))
         made = [g(vectors[m]).masked_fill(~present[m], 0.0).unsqueeze(1) for m, g in self.generators.items()]
         changes, shifts = zip(*(both.chunk(2, dim=-1) for both in made), strict=True)  # of each modality (B, 1, dim)
@@ -96,10 +96,10 @@ class FiLMLayer(nn.Module):
 
 
 def find_base(modalities: list[str], base: str | None) -> str:
-    """The modality that is modulated.
+    """Return the modality that is modulated.
 
     Raises:
-        ValueError: when there is nothing that could modulate it, or when it is not one of the modalities.
+        ValueError: if there is only one modality, or if `base` is not one of the modalities.
     """
     if len(modalities) < 2:
         raise ValueError(f"nothing can modulate {modalities[0]}, the only modality; choose fusion=concat")

@@ -1,14 +1,14 @@
-"""Gated multimodal unit (GMU, 1702.01992, sec. 3.1): gates that read all modalities weigh each one's features.
+"""Gated multimodal unit (GMU, 1702.01992, sec. 3.1): gates computed from all modalities weight their features.
 
-    h_m = tanh(W_m x_m),   z_m = sigma(Z_m [x_1; ...; x_M]),   y = sum_m z_m * h_m     (* by element, no biases)
+    h_m = tanh(W_m x_m),   z_m = sigma(Z_m [x_1; ...; x_M]),   y = sum_m z_m * h_m     (* is elementwise, no biases)
 
 Two modalities share one gate, as in the paper's bimodal unit: y = z * h_1 + (1 - z) * h_2, in the sorted order of
-modalities. Any other number has a gate each; one alone gates itself.
+modalities. Any other number of modalities has one gate each. A single modality gates itself.
 
-A modality that a sample lacks gives the gates a vector of zeros and adds nothing to y: its own gate is 0. The others
-keep the gates that the formula gives them with those zeros. That holds for the shared gate too: without the first of
-two modalities y = (1 - z) * h_2, and what is left is not scaled up to a weight of 1. A learned vector in the place of
-the zeros lets the gates answer to what is lacking.
+For a missing modality, the gates read a vector of zeros, and its own gate is 0, so it adds nothing to y. The gates of
+the others follow from the formula with those zeros. This includes the shared gate: without the first of two modalities,
+y = (1 - z) * h_2, which is not rescaled to a weight of 1. With a learned vector instead of zeros, the gates can respond
+to the missing modality.
 """
 
 import torch
@@ -19,13 +19,13 @@ from mmtrain.types import Features
 
 
 class Gated(nn.Module):
-    """One fused token from the modalities' features, weighed by gates.
+    """One fused token: the sum of the modalities' features, weighted by gates.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the fused token.
-        dropout: of the fused token.
-        missing: what the gates read for a modality that a sample lacks: see `Absent`; neutral is zeros.
+        dropout: dropout probability on the fused token.
+        missing: replaces the gates' input for a missing modality, see `Absent`; neutral means zeros.
     """
 
     def __init__(self, *, dims: dict[str, int], dim: int, dropout: float, missing: str) -> None:
@@ -41,13 +41,13 @@ class Gated(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """Fuse tokens (B, T_m, D_m) of every modality into one token (B, 1, dim), valid where any modality is."""
+        """Fuse tokens (B, T_m, D_m) of every modality to one token (B, 1, dim), valid where any modality is present."""
         vectors, present = self.vectors(features)
         hidden = [torch.tanh(self.hidden[m](v)).masked_fill(~present[m], 0.0) for m, v in vectors.items()]
         gates = self._gates(torch.cat([self.absent[m](m, v, present[m]) for m, v in vectors.items()], dim=-1))
         return one_token(self.drop((torch.stack(gates) * torch.stack(hidden)).sum(dim=0)), present)
 
     def _gates(self, together: Tensor) -> list[Tensor]:
-        """Map all vectors (B, sum of D_m) to a gate (B, dim) for each modality."""
+        """Map all vectors (B, sum of D_m) to one gate (B, dim) per modality."""
         gates = [torch.sigmoid(gate(together)) for gate in self.gates.values()]
         return [gates[0], 1.0 - gates[0]] if self.tied else gates

@@ -1,13 +1,13 @@
-"""Fusion by gated cross-attention (Flamingo, 2204.14198, fig. 4): one modality, the reader, reads the others.
+"""Fusion by gated cross-attention (Flamingo, 2204.14198, fig. 4): one modality, the reader, attends to the others.
 
     y = y + tanh(a) attention(norm(y), norm'(others)),   y = y + tanh(b) MLP(norm(y)),   then y = Block(y)
 
-The gates a and b start at 0, as in the paper: at first the fused tokens are those of the reader alone, the others have
-no influence, and what stands behind a gate has a gradient of zero until the gate has moved. The paper has text that
-reads images; here the reader is any modality, and all the others stand side by side.
+The gates a and b start at 0, as in the paper. At first, the fused tokens depend only on the reader. Parameters behind a
+gate have zero gradient until the gate has moved. In the paper, text attends to images; here any modality can be the
+reader, and all others are concatenated.
 
-A sample that lacks its reader gets one token in its stead, learned, which reads what there is; in other samples it is
-not valid. A modality that a sample lacks is not read. One modality alone has its blocks only.
+If the reader is missing from a sample, one learned token replaces it and attends to the others. In all other samples
+this token is masked. A missing modality is not attended to. A single modality has only its self-attention blocks.
 """
 
 import torch
@@ -21,19 +21,19 @@ from mmtrain.types import Features
 
 
 class GatedCrossAttn(nn.Module):
-    """Layers in which the reader reads the others behind gates, each followed by a block of its own.
+    """Layers of gated cross-attention from the reader to the others, each followed by a self-attention block.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the fused tokens; each modality is projected to it.
-        reader: the modality whose tokens read; None for text if there is one, else the first by name.
+        reader: the modality whose tokens are the queries. None means text if present, else the first by name.
         depth: number of layers.
-        num_heads: attention heads, divides `dim`.
-        mlp_ratio: hidden width of an MLP over `dim`.
-        dropout: of what attention and MLP add.
+        num_heads: number of attention heads; must divide `dim`.
+        mlp_ratio: hidden width of the MLP as a multiple of `dim`.
+        dropout: dropout probability on the outputs of attention and MLP.
 
     Raises:
-        ValueError: for a `reader` that is not among the modalities, or no layers.
+        ValueError: if `reader` is not one of the modalities, or if `depth` is below 1.
     """
 
     def __init__(
@@ -68,8 +68,9 @@ class GatedCrossAttn(nn.Module):
     ) -> Features | tuple[Features, AttentionMaps]:
         """Map tokens (B, T_m, D_m) of every modality to those of the reader and its stand-in, (B, T_reader + 1, dim).
 
-        Without others there is no stand-in. The maps, when they are asked for, are those of the last layer: what the
-        reader and the stand-in, "fused", read of the others, summing to 1 over all of them, and then of themselves.
+        A single modality has no stand-in. With `return_attention`, also return the attention maps of the last layer.
+        The reader and the stand-in ("fused") attend to the others, summing to 1 over all of them, and then to
+        themselves.
         """
         maps: AttentionMaps | None = {} if return_attention else None
         tokens = self.streams(features)
@@ -86,14 +87,14 @@ class GatedCrossAttn(nn.Module):
 
 
 class GatedLayer(nn.Module):
-    """The reader reads the others behind gates, then itself.
+    """Gated cross-attention from the reader to the others, then self-attention.
 
     Args:
-        reading: whether there are others.
+        reading: whether there are other modalities.
         dim: width of the tokens.
-        num_heads: attention heads, divides `dim`.
-        mlp_ratio: hidden width of an MLP over `dim`.
-        dropout: of what attention and MLP add.
+        num_heads: number of attention heads; must divide `dim`.
+        mlp_ratio: hidden width of the MLP as a multiple of `dim`.
+        dropout: dropout probability on the outputs of attention and MLP.
     """
 
     def __init__(self, *, reading: bool, dim: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
@@ -112,11 +113,11 @@ class GatedLayer(nn.Module):
         """Map the reader's tokens and the stand-in, (B, T, dim) each, to the same shapes.
 
         Args:
-            x: tokens by the reader's name, the stand-in as "fused" if there are others.
-            masks: theirs, (B, T).
-            context: (B, T_m, dim) by modality that is read.
-            context_masks: theirs, (B, T_m).
-            maps: what was read is written into it; None when that is not wanted.
+            x: tokens by the reader's name; also the stand-in as "fused" if there are other modalities.
+            masks: masks of `x`, (B, T).
+            context: tokens (B, T_m, dim) of the other modalities.
+            context_masks: masks of `context`, (B, T_m).
+            maps: attention maps are written into it; None to skip them.
         """
         y, mask = torch.cat(list(x.values()), dim=1), torch.cat(list(masks.values()), dim=1)
         if self.gated is not None:

@@ -1,8 +1,9 @@
-"""Fusion of decisions: each modality is judged by a head of its own, and the decisions of what is there become one.
+"""Late fusion: each modality has its own head, and the predictions of the modalities that are present are combined.
 
-The fused tokens are one a modality, (B, M, dim), valid where the sample has it; they never mix. A task that each
-modality can decide alone builds a head a modality on them (`mmtrain.layers.head.DecisionHead` has the formulas); one
-that needs two together, such as matching, refuses. Any number of modalities; one that a sample lacks has no say.
+The fused tokens are one per modality, (B, M, dim), valid where the modality is present. They are never mixed. A task
+that can predict from each modality alone builds one head per modality (see `mmtrain.layers.head.DecisionHead` for the
+formulas). A task that needs two modalities together, such as matching, raises an error. The number of modalities is
+arbitrary. A missing modality does not contribute.
 """
 
 import torch
@@ -14,16 +15,16 @@ from mmtrain.types import Features
 
 
 class Late(nn.Module):
-    """One token a modality: the mean of its tokens, normalised, through a hidden layer.
+    """One token per modality: the mean of its tokens, normalized, through a hidden layer.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the tokens.
-        dropout: of the tokens.
+        dropout: dropout probability on the tokens.
         combine: mean_logits, mean_probabilities, learned or product.
 
     Raises:
-        ValueError: for another `combine`.
+        ValueError: for any other `combine`.
     """
 
     def __init__(self, *, dims: dict[str, int], dim: int, dropout: float, combine: str) -> None:

@@ -1,11 +1,11 @@
 """Low-rank tensor fusion (LMF, 1806.00064, sec. 3.2): tensor fusion whose weights are a sum of `rank` products.
 
-    y = sum_r  (W_1^r [x_1; 1]) * (W_2^r [x_2; 1]) * ... * (W_M^r [x_M; 1])     (* by element)
+    y = sum_r  (W_1^r [x_1; 1]) * (W_2^r [x_2; 1]) * ... * (W_M^r [x_M; 1])     (* is elementwise)
 
-which is a linear map of the outer product of all [x_m; 1] (see fusion/tensor.py) that never builds it: sizes grow with
-the sum of the widths. Any number of modalities, as in the paper; one alone gives a linear map. The last column of W_m^r
-is the bias of a linear layer. A modality that a sample lacks has a vector of zeros, as in tensor fusion: what is left
-of its factor is W_m^r [0; 1], the bias.
+This equals a linear map of the outer product of all [x_m; 1] (see fusion/tensor.py), without computing that product.
+The number of parameters grows with the sum of the widths. The number of modalities is arbitrary, as in the paper; one
+modality gives a linear map. The last column of W_m^r is the bias of a linear layer. A missing modality has a vector of
+zeros, as in tensor fusion, so its factor is the bias: W_m^r [0; 1].
 """
 
 from functools import reduce
@@ -18,14 +18,14 @@ from mmtrain.types import Features
 
 
 class LowRank(nn.Module):
-    """One fused token from the products of the modalities' projections, summed over the rank.
+    """One fused token: products of the modalities' projections, summed over the rank.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the fused token.
-        rank: how many products are summed.
-        dropout: of the fused token.
-        missing: what stands for the vector of a modality that a sample lacks: see `Absent`; neutral is zeros.
+        rank: number of products that are summed.
+        dropout: dropout probability on the fused token.
+        missing: replaces the vector of a missing modality, see `Absent`; neutral means zeros.
     """
 
     def __init__(self, *, dims: dict[str, int], dim: int, rank: int, dropout: float, missing: str) -> None:
@@ -38,7 +38,7 @@ class LowRank(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """Fuse tokens (B, T_m, D_m) of every modality into one token (B, 1, dim), valid where any modality is."""
+        """Fuse tokens (B, T_m, D_m) of every modality to one token (B, 1, dim), valid where any modality is present."""
         vectors, present = self.vectors(features)
         factors = [self.factors[m](self.absent[m](m, v, present[m])) for m, v in vectors.items()]
         fused = reduce(mul, factors).unflatten(-1, (self.rank, self.dim)).sum(dim=1)

@@ -2,11 +2,11 @@
 
     S(x)[h(i)] += s(i) x(i),   z = S_1(x_1) (*) ... (*) S_M(x_M),   y = W l2norm(signed sqrt(z)) + b
 
-(*) is circular convolution, done as a product of spectra: the count sketch of an outer product is the convolution of
-the count sketches. The places h and the signs s are drawn once from a fixed seed and are saved with the weights. The
-paper has two modalities; the convolution takes any number, and with one alone z is its sketch. A modality that a sample
-lacks has the unit impulse (1, 0, ..., 0) for a sketch, which changes nothing in the convolution of the others. Sketches
-and spectra are in 32 bits or more, whatever the precision: there is no FFT in bfloat16.
+(*) is circular convolution, computed as a product of spectra. The count sketch of an outer product is the convolution
+of the count sketches. The positions h and the signs s are drawn once from a fixed seed and are saved with the weights.
+The paper has two modalities; here the convolution takes any number. With one modality, z is its sketch. The sketch of a
+missing modality is the unit impulse (1, 0, ..., 0), which leaves the convolution of the others unchanged. Sketches and
+spectra have at least 32 bits at any precision, because there is no FFT in bfloat16.
 """
 
 from functools import reduce
@@ -26,12 +26,12 @@ class MCB(nn.Module):
     """One fused token from the hashed outer product of the modalities' vectors.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the fused token.
         sketch_dim: width to which the outer product is hashed.
-        dropout: of the product.
-        missing: what stands for the sketch of a modality that a sample lacks: neutral, the unit impulse; or learned,
-            starting there.
+        dropout: dropout probability on the product.
+        missing: replaces the sketch of a missing modality. "neutral" is the unit impulse; "learned" starts at the unit
+            impulse.
     """
 
     def __init__(self, *, dims: dict[str, int], dim: int, sketch_dim: int, dropout: float, missing: str) -> None:
@@ -46,7 +46,7 @@ class MCB(nn.Module):
         self.out = nn.Linear(sketch_dim, dim)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """Fuse tokens (B, T_m, D_m) of every modality into one token (B, 1, dim), valid where any modality is."""
+        """Fuse tokens (B, T_m, D_m) of every modality to one token (B, 1, dim), valid where any modality is present."""
         vectors, present = self.vectors(features)
         spectra = []
         for m, vector in vectors.items():
@@ -57,12 +57,12 @@ class MCB(nn.Module):
 
 
 class CountSketch(nn.Module):
-    """A fixed random projection: each number goes to one place with one sign; numbers that meet are added.
+    """A fixed random projection: each input is added to one output position with a random sign.
 
     Args:
-        dim: width of what comes in.
-        sketch_dim: number of places.
-        generator: from which places and signs are drawn.
+        dim: input width.
+        sketch_dim: number of output positions.
+        generator: random generator for positions and signs.
     """
 
     places: Tensor
@@ -75,6 +75,6 @@ class CountSketch(nn.Module):
         self.register_buffer("signs", torch.randint(2, (dim,), generator=generator) * 2.0 - 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, dim) to (B, sketch_dim) of at least 32 bits."""
+        """Map (B, dim) to (B, sketch_dim), in float32 or wider."""
         signed = x.to(torch.promote_types(x.dtype, torch.float32)) * self.signs
         return signed.new_zeros(x.shape[0], self.sketch_dim).index_add(1, self.places, signed)

@@ -2,9 +2,9 @@
 
     z^0 = [class; W_1 x_1 + kind_1; ...; W_M x_M + kind_M],   z^(l+1) = Block(z^l),   out = norm(z^depth)
 
-The paper has text and image; here any number of modalities stand side by side, in sorted order. The class token is the
-fusion's own and valid in every sample that has anything; encoders may bring theirs, which are tokens like others. A
-modality that a sample lacks is not read.
+The paper has text and image; here any number of modalities are concatenated in sorted order. The fusion adds a class
+token, valid in every sample with any valid token. Class tokens of the encoders are treated like other tokens. A missing
+modality is not attended to.
 """
 
 import torch
@@ -20,12 +20,12 @@ class MergedAttn(nn.Module):
     """A Transformer over a class token and all tokens.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the fused tokens; each modality is projected to it.
         depth: number of blocks.
-        num_heads: attention heads, divides `dim`.
-        mlp_ratio: hidden width of a block's MLP over `dim`.
-        dropout: of what attention and MLP add.
+        num_heads: number of attention heads; must divide `dim`.
+        mlp_ratio: hidden width of the MLP of a block as a multiple of `dim`.
+        dropout: dropout probability on the outputs of attention and MLP.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class MergedAttn(nn.Module):
     ) -> Features | tuple[Features, AttentionMaps]:
         """Fuse tokens (B, T_m, D_m) of every modality into (B, 1 + sum of T_m, dim), the class token first.
 
-        The maps, when they are asked for, are those of the last block, by each two of the modalities and "fused", which
-        is the class token; they sum to 1 over all that a token reads.
+        With `return_attention`, also return the attention maps of the last block, for each pair of modalities and
+        "fused", the class token. They sum to 1 over everything that a token attends to.
         """
         maps: AttentionMaps | None = {} if return_attention else None
         streams = self.streams(features)

@@ -1,10 +1,11 @@
 """Factorized bilinear pooling (MFB, 1708.01471, eq. 3).
 
-    z = sum over k of  (U_1 x_1) * (U_2 x_2) * ... * (U_M x_M),   y = W l2norm(signed sqrt(z)) + b     (* by element)
+    z = sum over k of  (U_1 x_1) * (U_2 x_2) * ... * (U_M x_M),   y = W l2norm(signed sqrt(z)) + b     (* is
+    elementwise)
 
-The products are joint_dim * k wide; each number of z is the sum of k neighbours. The paper has two modalities; the
-product takes any number, and with one alone z is linear in x. A modality that a sample lacks is a factor of ones, which
-changes nothing in the product of the others.
+The products have a width of joint_dim * k; each number of z is the sum of k adjacent ones. The paper has two
+modalities; here the product takes any number. With one modality, z is linear in x. A missing modality contributes a
+factor of ones, which leaves the product of the others unchanged.
 """
 
 from functools import reduce
@@ -18,15 +19,15 @@ from mmtrain.types import Features
 
 
 class MFB(nn.Module):
-    """One fused token from products, each a sum over a few factors.
+    """One fused token from products that are sum-pooled over `num_factors` numbers.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the fused token.
         joint_dim: width of the pooled product.
         num_factors: how many products are summed into one number, the paper's k.
-        dropout: of the products, before they are summed, as in the paper.
-        missing: what stands for the projection of a modality that a sample lacks: see `Absent`; neutral is ones.
+        dropout: dropout probability on the products, before the sum, as in the paper.
+        missing: replaces the projection of a missing modality, see `Absent`; neutral means ones.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class MFB(nn.Module):
         self.out = nn.Linear(joint_dim, dim)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """Fuse tokens (B, T_m, D_m) of every modality into one token (B, 1, dim), valid where any modality is."""
+        """Fuse tokens (B, T_m, D_m) of every modality to one token (B, 1, dim), valid where any modality is present."""
         vectors, present = self.vectors(features)
         factors = [self.absent(m, self.projections[m](v), present[m]) for m, v in vectors.items()]
         products = self.drop(reduce(mul, factors)).unflatten(-1, (self.joint_dim, -1))  # (B, joint_dim, k)

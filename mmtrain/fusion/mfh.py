@@ -1,11 +1,11 @@
-"""High-order factorized pooling (MFH, 1708.03619): blocks of MFB in a row, each multiplied with the one before.
+"""High-order factorized pooling (MFH, 1708.03619): a cascade of MFB blocks, each multiplied with the previous one.
 
     e_0 = 1,   e_i = (U_1^i x_1) * ... * (U_M^i x_M) * e_{i-1},   z_i = l2norm(signed sqrt(sum over k of e_i)),
-    y = W [z_1; ...; z_p] + b     (* by element)
+    y = W [z_1; ...; z_p] + b     (* is elementwise)
 
-Order p = 1 is MFB (fusion/mfb.py). The paper has two modalities; the product takes any number, and with one alone e_i
-is a product of i linear maps of x. A modality that a sample lacks is a factor of ones in every block, which changes
-nothing in the product of the others.
+Order p = 1 is MFB (fusion/mfb.py). The paper has two modalities; here the product takes any number. With one modality,
+e_i is a product of i linear maps of x. A missing modality contributes a factor of ones in every block, which leaves the
+product of the others unchanged.
 """
 
 from functools import reduce
@@ -21,16 +21,16 @@ from mmtrain.types import Features
 
 
 class MFH(nn.Module):
-    """One fused token from the products of one, two, ... blocks side by side.
+    """One fused token from the concatenated outputs of all blocks.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the fused token.
         order: number of blocks, the paper's p.
         joint_dim: width of a block's pooled product.
         num_factors: how many products are summed into one number, the paper's k.
-        dropout: of each block's products, before they are handed on and summed, as in the paper.
-        missing: what stands for the projections of a modality that a sample lacks: see `Absent`; neutral is ones.
+        dropout: dropout probability on each block's products, before the next block and the sum, as in the paper.
+        missing: replaces the projections of a missing modality, see `Absent`; neutral means ones.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class MFH(nn.Module):
         self.out = nn.Linear(order * joint_dim, dim)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """Fuse tokens (B, T_m, D_m) of every modality into one token (B, 1, dim), valid where any modality is."""
+        """Fuse tokens (B, T_m, D_m) of every modality to one token (B, 1, dim), valid where any modality is present."""
         vectors, present = self.vectors(features)
         factors = [self.absent(m, self.projections[m](v), present[m]) for m, v in vectors.items()]
         products = self.drop(reduce(mul, factors)).unflatten(-1, (self.order, self.joint_dim, -1))

@@ -1,9 +1,9 @@
 """Low-rank bilinear pooling by a Hadamard product (MLB, 1610.04325, sec. 3).
 
-    y = P (s(U_1 x_1) * s(U_2 x_2) * ... * s(U_M x_M)) + b     (* by element, s = tanh or nothing)
+    y = P (s(U_1 x_1) * s(U_2 x_2) * ... * s(U_M x_M)) + b     (* is elementwise, s = tanh or identity)
 
-The paper has two modalities; the product takes any number, and one alone gives P s(U x) + b. A modality that a sample
-lacks is a factor of ones, which changes nothing in the product of the others.
+The paper has two modalities; here the product takes any number. One modality gives P s(U x) + b. A missing modality
+contributes a factor of ones, which leaves the product of the others unchanged.
 """
 
 from functools import reduce
@@ -21,15 +21,15 @@ class MLB(nn.Module):
     """One fused token from the product of the modalities' projections.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the fused token.
         joint_dim: width of the product.
-        activation: of each projection: tanh or linear.
-        dropout: of the product.
-        missing: what stands for the projection of a modality that a sample lacks: see `Absent`; neutral is ones.
+        activation: activation after each projection: tanh or linear.
+        dropout: dropout probability on the product.
+        missing: replaces the projection of a missing modality, see `Absent`; neutral means ones.
 
     Raises:
-        ValueError: for another `activation`.
+        ValueError: for any other `activation`.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class MLB(nn.Module):
         self.out = nn.Linear(joint_dim, dim)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """Fuse tokens (B, T_m, D_m) of every modality into one token (B, 1, dim), valid where any modality is."""
+        """Fuse tokens (B, T_m, D_m) of every modality to one token (B, 1, dim), valid where any modality is present."""
         vectors, present = self.vectors(features)
         factors = [self.absent(m, self.act(self.projections[m](v)), present[m]) for m, v in vectors.items()]
         return one_token(self.out(self.drop(reduce(mul, factors))), present)

@@ -1,16 +1,16 @@
-"""Fusion by crossmodal Transformers (MulT, 1906.00295, sec. 3.2): one for each ordered pair, "a reads b".
+"""Fusion by crossmodal Transformers (MulT, 1906.00295, sec. 3.2): one per ordered pair, in which a attends to b.
 
     z_ab^0 = x_a,   z' = z_ab^i + attention(norm(z_ab^i), norm(x_b)),   z_ab^(i+1) = z' + MLP(norm(z'))    (eq. 4)
     z_a = Blocks_a([z_ab for each b])                                  self-attention at the width (M - 1) dim
     out_a = W_a norm(z_a)
 
-Every layer reads the low-level x_b, as in the paper, and lengths need not match. Here the residual path is not
-normalised (pre-norm, as in the authors' code), positions are the encoders' affair, and tokens come out, projected to
-`dim`, where the paper keeps the last element of each sequence. The paper has three modalities; M of them have M (M - 1)
-stacks, and one alone has its self-attention only.
+Every layer attends to the low-level x_b, as in the paper, and lengths may differ. Differences from the paper: the
+residual path is not normalized (pre-norm, as in the authors' code), and the encoders add the positions. The output is
+all tokens, projected to `dim`; the paper keeps the last element of each sequence. The paper has three modalities. M
+modalities have M (M - 1) stacks; a single modality has only its self-attention.
 
-When a sample lacks b, attention adds zeros and z_ab is x_a after its feed-forward layers: zeros in the place of z_ab
-would leave nothing of a when a is all there is.
+If b is missing, attention adds zeros, and z_ab is x_a after its feed-forward layers. Zeros instead of z_ab would lose
+x_a when a is the only modality present.
 """
 
 from typing import cast
@@ -25,19 +25,19 @@ from mmtrain.types import Features
 
 
 class MulT(nn.Module):
-    """Crossmodal stacks for every ordered pair, then a self-attention stack for every modality.
+    """A crossmodal stack per ordered pair, then a self-attention stack per modality.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the fused tokens; each modality is projected to it.
-        depth: crossmodal layers of a pair.
-        self_depth: self-attention blocks of a modality, each (M - 1) times as wide as `dim`.
-        num_heads: attention heads, divides `dim`.
-        mlp_ratio: hidden width of an MLP over that of its tokens.
-        dropout: of what attention and MLP add.
+        depth: number of crossmodal layers per pair.
+        self_depth: number of self-attention blocks per modality, each of width (M - 1) * `dim`.
+        num_heads: number of attention heads; must divide `dim`.
+        mlp_ratio: hidden width of the MLP as a multiple of its input width.
+        dropout: dropout probability on the outputs of attention and MLP.
 
     Raises:
-        ValueError: for fewer than one layer.
+        ValueError: if `depth` or `self_depth` is below 1.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class MulT(nn.Module):
     ) -> Features | tuple[Features, AttentionMaps]:
         """Fuse tokens (B, T_m, D_m) of every modality into (B, sum of T_m, dim), in the sorted order of modalities.
 
-        The maps, when they are asked for, are those of each pair's last crossmodal layer, which sum to 1 for each pair
-        by itself, and those of a modality's last self-attention.
+        With `return_attention`, also return the attention maps of each pair's last crossmodal layer, which sum to 1 per
+        pair, and of each modality's last self-attention block.
         """
         maps: AttentionMaps | None = {} if return_attention else None
         tokens = self.streams(features)
@@ -88,7 +88,7 @@ class MulT(nn.Module):
 
 
 class Target(nn.Module):
-    """One modality reads each source in a stack of its own, then itself."""
+    """One modality attends to each source in a separate stack, then to itself."""
 
     def __init__(
         self,
@@ -120,9 +120,9 @@ class Target(nn.Module):
     def forward(
         self, name: str, tokens: dict[str, Tensor], masks: dict[str, Tensor], maps: AttentionMaps | None
     ) -> Tensor:
-        """Map tokens (B, T_m, dim), masks (B, T_m) to those of `name`, (B, T_name, dim).
+        """Map tokens (B, T_m, dim), masks (B, T_m) to the tokens of modality `name`, (B, T_name, dim).
 
-        Writes into `maps` what was read.
+        If `maps` is given, write the attention maps into it.
         """
         parts, itself = [], {name: tokens[name].shape[1]}
         for source, stack in self.stacks.items():

@@ -2,14 +2,14 @@
 
     f(x, z) = z^T W x + U z + V x + b     (eq. 2, W with three sides)
 
-The paper has two inputs. Of more, each pair has a product of its own, and each modality one linear term:
+The paper has two inputs. With more, each pair has its own product, and each modality has one linear term:
 
     y = sum_{m < n} (P_m x_m)^T W_mn (P_n x_n) + sum_m U_m x_m + b
 
-so that y for some of the modalities is the formula for those by themselves; one alone is linear. The projections P have
-no bias and stand before W only: they bound its size and its rank, and the linear terms read the whole vectors. A
-modality that a sample lacks is a vector of zeros: its products vanish, and the others' linear terms stay. W has
-dim * d_m * d_n weights a pair, so their number is checked before anything is built.
+For a subset of the modalities, y is the formula of that subset; one modality is linear. The projections P have no bias
+and apply only before W, to limit its size and rank. The linear terms read the full vectors. A missing modality is a
+vector of zeros: its products vanish, and the linear terms of the others remain. W has dim * d_m * d_n weights per pair,
+so their number is checked before any layer is built.
 """
 
 import math
@@ -24,18 +24,18 @@ from mmtrain.types import Features
 
 
 class Multiplicative(nn.Module):
-    """One fused token from a bilinear form of each pair of modalities and a linear term of each modality.
+    """One fused token: a bilinear form per pair of modalities plus a linear term per modality.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the fused token.
-        factor_dim: width to which each modality is projected before the products; None for its own.
-        dropout: of the fused token.
-        missing: what stands for the vector of a modality that a sample lacks: see `Absent`; neutral is zeros.
-        max_size: the most weights that the products of all pairs may have.
+        factor_dim: width to which each modality is projected before the products; None keeps the modality's width.
+        dropout: dropout probability on the fused token.
+        missing: replaces the vector of a missing modality, see `Absent`; neutral means zeros.
+        max_size: maximum number of weights in the products of all pairs.
 
     Raises:
-        ValueError: when they would have more.
+        ValueError: if the products would have more than `max_size` weights.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Multiplicative(nn.Module):
         self.pairs = list(combinations(widths, 2))
         self.vectors = Vectors(dims)
         self.absent = nn.ModuleDict({m: Absent([m], dims[m], missing=missing, neutral=0.0) for m in widths})
-        self.linear = nn.Linear(sum(dims.values()), dim)  # all U_m side by side, and b
+        self.linear = nn.Linear(sum(dims.values()), dim)  # all U_m concatenated, and b
         self.factors = nn.ModuleDict()
         if self.pairs and factor_dim is not None:
             self.factors.update({m: nn.Linear(dims[m], factor_dim, bias=False) for m in widths})
@@ -56,7 +56,7 @@ class Multiplicative(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """Fuse tokens (B, T_m, D_m) of every modality into one token (B, 1, dim), valid where any modality is."""
+        """Fuse tokens (B, T_m, D_m) of every modality to one token (B, 1, dim), valid where any modality is present."""
         vectors, present = self.vectors(features)
         vectors = {m: self.absent[m](m, v, present[m]) for m, v in vectors.items()}
         fused = self.linear(torch.cat(list(vectors.values()), dim=-1))
@@ -67,7 +67,7 @@ class Multiplicative(nn.Module):
 
 
 class Bilinear(nn.Module):
-    """A bilinear form a number of the output; it starts with a variance of 1 where both inputs have that."""
+    """A bilinear form per output number, initialized for output variance 1 given inputs of variance 1."""
 
     def __init__(self, left_dim: int, right_dim: int, dim: int) -> None:
         super().__init__()
@@ -79,10 +79,10 @@ class Bilinear(nn.Module):
 
 
 def check_size(widths: Mapping[str, int], dim: int, max_size: int) -> None:
-    """Refuse products with too many weights.
+    """Check that the products do not exceed the maximum number of weights.
 
     Raises:
-        ValueError: with their number, and the largest width that fits if there is one.
+        ValueError: with the number of weights, and the largest `factor_dim` that fits, if any.
     """
     pairs = list(combinations(widths.values(), 2))
     size = dim * sum(left * right for left, right in pairs)

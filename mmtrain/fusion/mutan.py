@@ -1,11 +1,11 @@
 """Tucker fusion with a bounded rank (MUTAN, 1705.06676, sec. 3).
 
-    q_m = W_m x_m,   z = sum_r  (N_1^r q_1) * (N_2^r q_2) * ... * (N_M^r q_M),   y = W_o z     (* by element)
+    q_m = W_m x_m,   z = sum_r  (N_1^r q_1) * (N_2^r q_2) * ... * (N_M^r q_M),   y = W_o z     (* is elementwise)
 
-A Tucker decomposition of the tensor of all products, with factor matrices W_m and W_o, in which every slice of the core
-has a rank of at most `rank`; each map has a bias, as in the authors' code. The paper has two modalities; the core here
-has as many sides as there are modalities, and one alone gives a linear map. A modality that a sample lacks is a factor
-N_m^r q_m of ones, which changes nothing in the product of the others.
+This is a Tucker decomposition of the bilinear tensor with factor matrices W_m and W_o. Every slice of the core has a
+rank of at most `rank`. Each map has a bias, as in the authors' code. The paper has two modalities; here the core has
+one side per modality. One modality gives a linear map. A missing modality contributes a factor N_m^r q_m of ones, which
+leaves the product of the others unchanged.
 """
 
 from functools import reduce
@@ -18,16 +18,16 @@ from mmtrain.types import Features
 
 
 class Mutan(nn.Module):
-    """One fused token from products in a small space, summed over the rank.
+    """One fused token: products in a small space, summed over the rank.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the fused token.
-        factor_dim: width to which each modality is projected first, a side of the core.
+        factor_dim: width to which each modality is projected first, one side of the core.
         joint_dim: width of the products, the last side of the core.
-        rank: how many products are summed.
-        dropout: of the sum.
-        missing: what stands for the factors of a modality that a sample lacks: see `Absent`; neutral is ones.
+        rank: number of products that are summed.
+        dropout: dropout probability on the sum.
+        missing: replaces the factors of a missing modality, see `Absent`; neutral means ones.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Mutan(nn.Module):
         self.out = nn.Linear(joint_dim, dim)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """Fuse tokens (B, T_m, D_m) of every modality into one token (B, 1, dim), valid where any modality is."""
+        """Fuse tokens (B, T_m, D_m) of every modality to one token (B, 1, dim), valid where any modality is present."""
         vectors, present = self.vectors(features)
         sides = [self.absent(m, self.core[m](self.factors[m](v)), present[m]) for m, v in vectors.items()]
         joint = reduce(mul, sides).unflatten(-1, (self.rank, -1)).sum(dim=1)

@@ -1,10 +1,11 @@
-"""Fusion by a resampler: a few learned latents read all tokens (Perceiver, 2103.03206; Flamingo, 2204.14198, fig. 5).
+"""Fusion by a resampler: learned latents attend to all tokens (Perceiver, 2103.03206; Flamingo, 2204.14198, fig. 5).
 
     z = z + attention(norm(z), norm'([x; z])),   z = z + MLP(norm(z))
 
-x are the tokens of all modalities side by side, the same in every layer. As in Flamingo the latents stand among the
-keys, so that they read each other in the same softmax; the Perceiver has layers of their own for that. Out come the
-latents: a fixed number, whatever the lengths, at a cost linear in them. A modality that a sample lacks is not read.
+x are the concatenated tokens of all modalities, the same in every layer. As in Flamingo, the latents are also among the
+keys, so they attend to each other in the same softmax. The Perceiver has separate self-attention layers for that. The
+output is the latents: a fixed number of tokens, at a cost linear in the input length. A missing modality is not
+attended to.
 """
 
 import torch
@@ -16,19 +17,19 @@ from mmtrain.types import Features
 
 
 class Perceiver(nn.Module):
-    """Latents that read all tokens and each other.
+    """Latents that attend to all tokens and to each other.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the latents; each modality is projected to it.
-        num_latents: how many there are, and so the number of fused tokens.
+        num_latents: number of latents, and of fused tokens.
         depth: number of layers.
-        num_heads: attention heads, divides `dim`.
-        mlp_ratio: hidden width of an MLP over `dim`.
-        dropout: of what attention and MLP add.
+        num_heads: number of attention heads; must divide `dim`.
+        mlp_ratio: hidden width of the MLP as a multiple of `dim`.
+        dropout: dropout probability on the outputs of attention and MLP.
 
     Raises:
-        ValueError: for no latents or no layers.
+        ValueError: if `num_latents` or `depth` is below 1.
     """
 
     def __init__(
@@ -55,10 +56,10 @@ class Perceiver(nn.Module):
     def forward(
         self, features: dict[str, Features], *, return_attention: bool = False
     ) -> Features | tuple[Features, AttentionMaps]:
-        """Fuse tokens (B, T_m, D_m) of every modality into (B, num_latents, dim), valid where there is anything.
+        """Fuse tokens (B, T_m, D_m) of every modality into (B, num_latents, dim), valid where any token is valid.
 
-        The maps, when they are asked for, are those of the last layer: what the latents, "fused", read of each modality
-        and of each other, summing to 1 together.
+        With `return_attention`, also return the attention maps of the last layer: the latents ("fused") to each
+        modality and to each other, summing to 1 together.
         """
         maps: AttentionMaps | None = {} if return_attention else None
         tokens = self.streams(features)

@@ -1,15 +1,15 @@
-"""Fusion by learned queries (the Q-Former of BLIP-2, 2301.12597, fig. 2): they share with text and read the rest.
+"""Fusion by learned queries, which share self-attention with text (Q-Former of BLIP-2, 2301.12597, fig. 2).
 
-A layer, pre-norm (BERT's, in the paper, norms last):
+One layer, pre-norm (BERT's layers in the paper are post-norm):
 
     [q; t] = [q; t] + attention([q; t])        self-attention that queries and text tokens share
-    q = q + attention(q, others)               in every `cross_every`-th layer, the first among them
-    q = q + MLP_q(q),   t = t + MLP_t(t)       each with a feed-forward part of its own
+    q = q + attention(q, others)               in every `cross_every`-th layer, starting with the first
+    q = q + MLP_q(q),   t = t + MLP_t(t)       separate feed-forward layers
 
-Queries and text see each other in full, the mask of the paper's image-text matching. The paper has one image encoder;
-here the tokens of all modalities but text stand side by side. Out come the queries, which is why the last layer has no
-MLP_t. Without text the queries have the self-attention to themselves; with text alone nothing is cross-attended. A
-modality that a sample lacks is not read.
+Queries and text attend to each other without restriction; this is the paper's mask for image-text matching. The paper
+has one image encoder; here the tokens of all modalities except text are concatenated. The output is the queries, so the
+last layer has no MLP_t. Without text, only the queries are in the self-attention. With only text, there is no
+cross-attention. A missing modality is not attended to.
 """
 
 import torch
@@ -22,21 +22,21 @@ from mmtrain.types import Features
 
 
 class QFormer(nn.Module):
-    """Learned queries with self-attention, which text shares, and cross-attention to the other modalities.
+    """Learned queries: self-attention shared with text, and cross-attention to the other modalities.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the queries; each modality is projected to it.
-        text: the modality that shares the self-attention; None for the one named text, if there is one.
-        num_queries: how many there are, and so the number of fused tokens.
+        text: the modality that shares the self-attention. None means the modality named "text", if any.
+        num_queries: number of queries, and of fused tokens.
         depth: number of layers.
-        cross_every: layers from one cross-attention to the next.
-        num_heads: attention heads, divides `dim`.
-        mlp_ratio: hidden width of an MLP over `dim`.
-        dropout: of what attention and MLP add.
+        cross_every: every `cross_every`-th layer has cross-attention, starting with the first.
+        num_heads: number of attention heads; must divide `dim`.
+        mlp_ratio: hidden width of the MLP as a multiple of `dim`.
+        dropout: dropout probability on the outputs of attention and MLP.
 
     Raises:
-        ValueError: for a `text` that is not among the modalities, no queries or no layers.
+        ValueError: if `text` is not one of the modalities, or if a count is below 1.
     """
 
     def __init__(
@@ -77,10 +77,11 @@ class QFormer(nn.Module):
     def forward(
         self, features: dict[str, Features], *, return_attention: bool = False
     ) -> Features | tuple[Features, AttentionMaps]:
-        """Fuse tokens (B, T_m, D_m) of every modality into (B, num_queries, dim), valid where there is anything.
+        """Fuse tokens (B, T_m, D_m) of every modality into (B, num_queries, dim), valid where any token is valid.
 
-        The maps, when they are asked for: what the queries, "fused", and the text read of both in the last layer,
-        summing to 1 together, and what the queries read of the others in the last layer that crosses, to 1 as well.
+        With `return_attention`, also return attention maps. Queries ("fused") and text attend to both in the last
+        layer; these maps sum to 1. Queries attend to the others in the last layer with cross-attention; these also sum
+        to 1.
         """
         maps: AttentionMaps | None = {} if return_attention else None
         tokens = self.streams(features)

@@ -1,10 +1,10 @@
-"""Fusion by a sum: each modality's vector is projected to one width, and what is there is added or averaged.
+"""Fusion by a sum: project each modality's vector to a common width, then add or average those that are present.
 
     s = sum_m (W_m x_m + b_m),   y = s + MLP(norm(s))
 
-or the mean in the place of the sum. The norm is in the residual branch alone: around s it would make sum and mean the
-same. Any number of modalities. For a modality that a sample lacks zeros are added, not even its bias, and the mean is
-over what is there; a learned projection is added, and counted in the mean, like any other.
+The mean can replace the sum. The norm is only in the residual branch; a norm of s would make sum and mean equal. The
+number of modalities is arbitrary. A missing modality adds zeros, without its bias, and the mean is over those present.
+With `missing=learned`, a learned projection is added and counted in the mean like any other.
 """
 
 import torch
@@ -19,12 +19,12 @@ class Sum(nn.Module):
     """One fused token from the sum or the mean of the modalities' projections.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the fused token.
-        average: the mean of the projections, not their sum.
+        average: if True, take the mean of the projections instead of their sum.
         hidden_dim: hidden width of the MLP.
-        dropout: in the MLP.
-        missing: what stands for the projection of a modality that a sample lacks: see `Absent`; neutral is zeros.
+        dropout: dropout probability in the MLP.
+        missing: replaces the projection of a missing modality, see `Absent`; neutral means zeros.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Sum(nn.Module):
         self.mlp = MLP(dim=dim, hidden_dim=hidden_dim, dropout=dropout)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """Fuse tokens (B, T_m, D_m) of every modality into one token (B, 1, dim), valid where any modality is."""
+        """Fuse tokens (B, T_m, D_m) of every modality to one token (B, 1, dim), valid where any modality is present."""
         vectors, present = self.vectors(features)
         parts = [self.absent(m, self.projections[m](v), present[m]) for m, v in vectors.items()]
         joint = self._pool(torch.stack(parts, dim=1), torch.cat(list(present.values()), dim=1))

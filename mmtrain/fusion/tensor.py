@@ -2,9 +2,9 @@
 
     z = [x_1; 1] (x) [x_2; 1] (x) ... (x) [x_M; 1],   y = MLP(z)
 
-The 1 keeps the products of fewer modalities, down to each vector by itself. The paper has three modalities; here there
-are any number, and with one alone z is [x; 1]. A modality that a sample lacks has a vector of zeros: [0; 1] leaves
-exactly the product of the others in z. The size of z is prod(d_m + 1), so it is checked before anything is built.
+The appended 1 keeps the products of fewer modalities, down to each vector alone. The paper has three modalities; here
+the number is arbitrary. With one modality, z is [x; 1]. A missing modality has a vector of zeros: its [0; 1] leaves
+exactly the product of the others in z. The size of z is prod(d_m + 1), so it is checked before any layer is built.
 """
 
 import math
@@ -20,19 +20,19 @@ from mmtrain.types import Features
 
 
 class TensorFusion(nn.Module):
-    """One fused token from the products of every choice of one number, or 1, of each modality.
+    """One fused token from all products of one entry per modality, where the appended 1 counts as an entry.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         dim: width of the fused token.
-        factor_dim: width to which each modality is projected before the product; None for its own.
+        factor_dim: width to which each modality is projected before the product; None keeps the modality's width.
         hidden_dim: hidden width of the MLP that reads the product.
-        dropout: in the MLP.
-        missing: what stands for a modality that a sample lacks: see `Absent`; neutral is zeros.
-        max_size: the most numbers that the product may have for one sample.
+        dropout: dropout probability in the MLP.
+        missing: replaces a missing modality, see `Absent`; neutral means zeros.
+        max_size: maximum size of the product for one sample.
 
     Raises:
-        ValueError: when the product would be larger than `max_size`.
+        ValueError: if the product would be larger than `max_size`.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class TensorFusion(nn.Module):
         self.mlp = MLP(dim=product_size(widths), hidden_dim=hidden_dim, out_dim=dim, dropout=dropout)
 
     def forward(self, features: dict[str, Features]) -> Features:
-        """Fuse tokens (B, T_m, D_m) of every modality into one token (B, 1, dim), valid where any modality is."""
+        """Fuse tokens (B, T_m, D_m) of every modality to one token (B, 1, dim), valid where any modality is present."""
         vectors, present = self.vectors(features)
         factors = [self.absent[m](m, self.factors[m](v), present[m]) for m, v in vectors.items()]
         product = reduce(outer, [F.pad(factor, (0, 1), value=1.0) for factor in factors])
@@ -68,20 +68,20 @@ class TensorFusion(nn.Module):
 
 
 def outer(left: Tensor, right: Tensor) -> Tensor:
-    """Map (B, D) and (B, E) to all products of a number of each, (B, D * E)."""
+    """Map (B, D) and (B, E) to all pairwise products, (B, D * E)."""
     return (left.unsqueeze(2) * right.unsqueeze(1)).flatten(1)
 
 
 def product_size(widths: Mapping[str, int]) -> int:
-    """How many numbers the outer product has."""
+    """Return the number of entries of the outer product."""
     return math.prod(width + 1 for width in widths.values())
 
 
 def check_size(widths: Mapping[str, int], max_size: int) -> None:
-    """Refuse a product that is too large.
+    """Check that the outer product does not exceed the maximum size.
 
     Raises:
-        ValueError: with its size, and the largest width that fits if there is one.
+        ValueError: with the size, and the largest `factor_dim` that fits, if any.
     """
     size = product_size(widths)
     if size <= max_size:
