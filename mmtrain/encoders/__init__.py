@@ -1,1 +1,1 @@
-"""Modality encoders. Each takes `(values, mask)` of `Padded`, returns `Features` and says its width in `dim`."""
+"""Modality encoders. Each takes `(values, mask)` of `Padded` and returns `Features`, whose width is `dim`."""

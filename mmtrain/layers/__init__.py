@@ -1,1 +1,1 @@
-"""Building blocks that two or more components share."""
+"""Building blocks that two or more components use."""

@@ -1,9 +1,9 @@
 """Multi-head attention over masked tokens, on `scaled_dot_product_attention`.
 
-Unusual here: a query that has no valid key at all (its sample lacks the modality) gets zeros, never NaN, and no
-gradient flows through it. Attention weights are not dropped: that would take torch's slow path, whose memory grows with
-the square of the length; blocks drop what attention gives instead. The fast path does not give the weights either:
-`weights` computes them once more, for whoever wants to look at them.
+A query without any valid key (its sample has no such modality) gets zeros, never NaN, and no gradient flows through it.
+There is no dropout on attention weights: PyTorch would use its slow path, whose memory grows with the square of the
+length. Blocks apply dropout to the attention output instead. The fast path does not return the weights either; the
+`weights` methods recompute them for inspection.
 """
 
 from collections.abc import Mapping
@@ -23,31 +23,31 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     Args:
         query: (B, H, Tq, D).
         key: (B, H, Tk, D).
-        value: (B, H, Tk, D). Must be finite under a False mask: a weight of zero times NaN is NaN.
-        mask: (B, Tk), bool, True where a key is valid, or (B, Tq, Tk), for each query; None when all are.
+        value: (B, H, Tk, D). Must be finite under a False mask, because a weight of zero times NaN is NaN.
+        mask: (B, Tk), bool, True where a key is valid, or (B, Tq, Tk) per query; None if all keys are valid.
 
     Returns:
-        (B, H, Tq, D); zeros for a sample, or a query, without a valid key.
+        (B, H, Tq, D); zeros for a sample or query without a valid key.
     """
     if mask is None:
         return F.scaled_dot_product_attention(query, key, value)
     mask = mask if mask.ndim == 3 else mask.unsqueeze(1)
     some = mask.any(dim=2, keepdim=True)
-    keys = (mask | ~some).unsqueeze(1)  # without a valid key: attend anywhere, cleared below
+    keys = (mask | ~some).unsqueeze(1)  # without a valid key: attend to all keys; the result is zeroed below
     out = F.scaled_dot_product_attention(query, key, value, attn_mask=keys)
     return out.masked_fill(~some.unsqueeze(1), 0.0)
 
 
 def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
-    """The weights by which `attend` mixes values, averaged over heads.
+    """Return the weights with which `attend` averages values, averaged over heads.
 
     Args:
         query: (B, H, Tq, D).
         key: (B, H, Tk, D).
-        mask: (B, Tk), bool, True where a key is valid; None when all are.
+        mask: (B, Tk), bool, True where a key is valid; None if all keys are valid.
 
     Returns:
-        (B, Tq, Tk), 32 bits or more; zeros for invalid keys and for a sample without a valid key.
+        (B, Tq, Tk), float32 or wider; zeros for invalid keys and for samples without a valid key.
     """
     dtype = torch.promote_types(query.dtype, torch.float32)
     with full_precision(query):
@@ -60,13 +60,13 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor
 
 
 def attention_maps(weights: Tensor, mask: Tensor, queries: Mapping[str, int], keys: Mapping[str, int]) -> AttentionMaps:
-    """Cut the weights of several sequences that were read side by side into one map for each pair.
+    """Split the attention weights of concatenated sequences into one map per (query, key) pair.
 
     Args:
         weights: (B, Tq, Tk).
-        mask: (B, Tq), bool, True where a query is valid; the others get zeros.
-        queries: length by name, in the order in which they stand; their sum is Tq.
-        keys: likewise, of Tk.
+        mask: (B, Tq), bool, True where a query is valid; other queries get zeros.
+        queries: length by name, in order of concatenation; the sum is Tq.
+        keys: length by name, in order of concatenation; the sum is Tk.
     """
     rows = weights.masked_fill(~mask.unsqueeze(2), 0.0).split(list(queries.values()), dim=1)
     return {
@@ -77,7 +77,7 @@ def attention_maps(weights: Tensor, mask: Tensor, queries: Mapping[str, int], ke
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention; parameter names as in timm (`qkv`, `proj`)."""
+    """Multi-head self-attention. Parameter names are those of timm (`qkv`, `proj`)."""
 
     def __init__(self, *, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class SelfAttention(nn.Module):
         return self.proj(out.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """How much each token of (B, T, D) reads of each: (B, T, T), see `attention_weights`."""
+        """Return the attention weights (B, T, T) of tokens (B, T, D), see `attention_weights`."""
         query, key, _ = self._heads(x)
         return attention_weights(query, key, mask)
 
@@ -102,7 +102,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention in which one sequence asks and another answers."""
+    """Multi-head attention from one sequence (queries) to another (keys and values)."""
 
     def __init__(self, *, dim: int, num_heads: int, context_dim: int | None = None) -> None:
         super().__init__()
@@ -113,9 +113,9 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map (B, Tq, D) to (B, Tq, D), reading `context` (B, Tk, C) where `mask` (B, Tk) or (B, Tq, Tk) is True.
+        """Map (B, Tq, D) to (B, Tq, D), attending to `context` (B, Tk, C) where `mask` (B, Tk) or (B, Tq, Tk) is True.
 
-        What has no valid context token gets zeros, also without the output bias: nothing was read.
+        A query without a valid context token gets zeros, without the output bias.
         """
         query, key, value = self._heads(x, context)
         out = self.proj(attend(query, key, value, mask).transpose(1, 2).flatten(2))
@@ -125,7 +125,7 @@ class CrossAttention(nn.Module):
         return out.masked_fill(~(some if mask.ndim == 3 else some.unsqueeze(2)), 0.0)
 
     def weights(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """How much each token of (B, Tq, D) reads of `context` (B, Tk, C): (B, Tq, Tk), see `attention_weights`."""
+        """Return the weights (B, Tq, Tk) from tokens (B, Tq, D) to `context` (B, Tk, C), see `attention_weights`."""
         query, key, _ = self._heads(x, context)
         return attention_weights(query, key, mask)
 
@@ -136,10 +136,10 @@ class CrossAttention(nn.Module):
 
 
 def check_heads(dim: int, num_heads: int) -> None:
-    """Refuse a width that the heads do not divide.
+    """Check that `num_heads` divides `dim`.
 
     Raises:
-        ValueError: with the nearest numbers of heads that do.
+        ValueError: with the nearest valid numbers of heads.
     """
     if num_heads >= 1 and dim % num_heads == 0:
         return

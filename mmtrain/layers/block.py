@@ -1,4 +1,4 @@
-"""The pre-norm Transformer block (2002.04745), parameter names as in timm's ViT."""
+"""The pre-norm Transformer block (2002.04745), with the parameter names of timm's ViT."""
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,12 @@ class Block(nn.Module):
 
     Args:
         dim: width of the tokens.
-        num_heads: attention heads, divides `dim`.
-        mlp_ratio: hidden width of the MLP over `dim`.
-        dropout: of what attention and MLP add.
-        drop_path: rate of stochastic depth.
-        layer_scale: where the learned factor starts, one a channel, by which attention and MLP are multiplied before
-            they are added (2103.17239); None for no factor.
+        num_heads: number of attention heads; must divide `dim`.
+        mlp_ratio: hidden width of the MLP as a multiple of `dim`.
+        dropout: dropout probability on the outputs of attention and MLP.
+        drop_path: probability of stochastic depth.
+        layer_scale: initial value of a learned factor per channel on the outputs of attention and MLP (2103.17239);
+            None for no factor.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Block(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned factor for each channel."""
+    """A learned factor per channel."""
 
     def __init__(self, dim: int, start: float) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class LayerScale(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (1603.09382): a sample skips the branch with probability `rate`, the others are scaled up."""
+    """Stochastic depth (1603.09382): skip the branch of a sample with probability `rate`, and rescale the others."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()

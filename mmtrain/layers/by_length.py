@@ -1,7 +1,7 @@
-"""Rows of equal length run together, for models that take no mask: of padding there is then nothing that could leak.
+"""Batches grouped by length, for models without a mask: rows of equal length run together, so no padding is needed.
 
-A batch of B different lengths is B runs, so this costs time where lengths differ much and none where they are equal,
-as those of sounds that were cut to one length, or of films that all give the same number of frames.
+A batch with B different lengths needs B forward passes. The cost is high if lengths differ much, and zero if they are
+equal, as for audio cropped to one length or videos with the same number of frames.
 """
 
 from collections.abc import Callable
@@ -14,23 +14,23 @@ from mmtrain.types import Features
 
 
 def by_length(values: Tensor, mask: Tensor, run: Callable[[Tensor], Tensor]) -> Features:
-    """Run a model on the valid values of each row, rows with equally many at a time.
+    """Run a model on the valid values of each row, in groups of rows of equal length.
 
     Args:
-        values: (B, L, ...); what stands under a False mask never reaches `run`.
-        mask: (B, L), bool, True where a value is valid, wherever that is. At least one of the batch is.
-        run: maps (N, l, ...), all of it valid, to (N, t, D); t may depend on l only.
+        values: (B, L, ...); values under a False mask never reach `run`.
+        mask: (B, L), bool, True where a value is valid, at any position. At least one value in the batch must be valid.
+        run: maps (N, l, ...), all valid, to (N, t, D); t may depend on l only.
 
     Returns:
-        tokens (B, T, D), T the longest t, zeros under a False mask; mask (B, T), all False in a row of nothing. The
-        lengths are brought to the CPU.
+        tokens (B, T, D) with T the largest t, zeros under a False mask; mask (B, T), all False for an empty row. The
+        lengths are copied to the CPU.
     """
-    # of a tensor without content nobody knows the lengths: all are full
+    # meta tensors have no values to count, so all rows count as full
     lengths = [mask.shape[1]] * len(mask) if mask.is_meta else mask.sum(dim=1).tolist()
     order: list[int] = []
     pieces: list[Tensor] = []
     counts = [0] * len(lengths)
-    for length in sorted(set(lengths) - {0}, reverse=True):  # the longest first: what does not fit fails at once
+    for length in sorted(set(lengths) - {0}, reverse=True):  # longest first, so an out-of-memory error occurs early
         rows = [row for row, there in enumerate(lengths) if there == length]
         tokens = run(values[rows][mask[rows]].unflatten(0, (len(rows), length)))
         order += rows

@@ -1,7 +1,9 @@
-"""A causal language model of transformers that reads embeddings: of any type, by name, from a folder or of given sizes.
+"""A causal language model of transformers that takes embeddings as input.
 
-Logits are taken only where they are asked for: with a large vocabulary those of every token would be the largest
-tensor of a step.
+It comes from the hub, from a folder, or from a configuration with random weights.
+
+Logits are computed only for requested tokens. With a large vocabulary, the logits of all tokens would be the largest
+tensor of a training step.
 """
 
 from collections.abc import Iterator, Mapping
@@ -32,16 +34,16 @@ MODEL_TYPES = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 @dataclass(frozen=True, kw_only=True)
 class CausalLMSource:
-    """Which language model, and how it learns.
+    """Source of the language model, and how it is trained.
 
     Attributes:
-        name: a folder, or a name of the hub; None for random weights.
-        config: for random weights, model_type and sizes as in a config.json; not looked at beside `name`.
-        bits: 4 or 8: the weights of `name` are kept in so many bits and adapters learn (QLoRA, 2305.14314); needs
-            bitsandbytes. None: 32.
-        freeze: true: nothing of it learns; N: not its embeddings and its N lowest blocks.
-        checkpointing: forget what is inside its blocks and compute it again in the backward pass.
-        peft: a configuration of `peft`, such as LoraConfig: the weights stay and adapters learn; None for none.
+        name: a folder or a name on the Hugging Face hub; None for random weights.
+        config: for random weights: model_type and sizes as in config.json. Ignored if `name` is set.
+        bits: 4 or 8 to quantize the weights of `name` and train adapters (QLoRA, 2305.14314); needs bitsandbytes. None
+            for float32.
+        freeze: True freezes all parameters; N freezes the embeddings and the N lowest blocks.
+        checkpointing: activation checkpointing per block.
+        peft: a configuration of `peft`, such as LoraConfig, to freeze the weights and train adapters; None for none.
     """
 
     name: str | None
@@ -54,7 +56,7 @@ class CausalLMSource:
     def __post_init__(self) -> None:
         if self.name is None and self.config is None:
             raise ValueError(
-                "lm.name (a folder or a name of the hub) and lm.config (model_type and sizes) are both null;"
+                "lm.name (a folder or a name on the hub) and lm.config (model_type and sizes) are both null;"
                 " set one of them"
             )
         if self.bits is None:
@@ -63,36 +65,36 @@ class CausalLMSource:
             raise ValueError(f"lm.bits = {self.bits}; set it to 4, 8 or null")
         if self.name is None or self.peft is None:
             raise ValueError(
-                f"lm.bits = {self.bits} keeps the weights of lm.name in few bits, in which they cannot learn;"
-                " name them and add adapters, +peft@task.language_model.lm.peft=lora, or set lm.bits to null"
+                f"lm.bits = {self.bits} quantizes the weights of lm.name, and quantized weights cannot be trained;"
+                " set lm.name and add adapters, +peft@task.language_model.lm.peft=lora, or set lm.bits to null"
             )
         if find_spec("bitsandbytes") is None:
             raise ValueError(
                 f"lm.bits = {self.bits} needs bitsandbytes, which is not installed; pip install bitsandbytes,"
-                " or set lm.bits to null (LoRA beside weights in 32 bits)"
+                " or set lm.bits to null (LoRA on weights in 32 bits)"
             )
 
 
 class CausalLM(nn.Module):
-    """A language model from embeddings to logits, and to written tokens.
+    """A language model that maps embeddings to logits, and generates tokens.
 
     Args:
-        source: which, and how it learns.
-        known: the vocabulary, its marks and the longest dialogue.
+        source: where the model comes from, and how it is trained.
+        known: the vocabulary, its special tokens and the maximum dialogue length.
 
     Raises:
-        ValueError: when weights cannot be read, a type is unknown, or it cannot learn so.
+        ValueError: if weights cannot be read, the type is unknown, or the training options do not fit the model.
     """
 
     def __init__(self, *, source: CausalLMSource, known: DialogueTarget) -> None:
         super().__init__()
         self.known = known
         self.model: Any = _model(source, known)
-        self.model.generation_config = GenerationConfig()  # that of weights would fill up what is not asked for
+        self.model.generation_config = GenerationConfig()  # the checkpoint's would set options that are not requested
         config = self.model.config.get_text_config()
         self.dim: int = config.hidden_size
-        self.num_positions: int | None = getattr(config, "max_position_embeddings", None)  # not every type has them
-        if source.bits is None:  # few bits may need a device that the model is not on yet
+        self.num_positions: int | None = getattr(config, "max_position_embeddings", None)  # not every type has it
+        if source.bits is None:  # a quantized model may need a device that it is not on yet
             self.check_causal()
         self.never = sorted({*known.places.values(), known.pad} - {known.end})
         try:
@@ -101,15 +103,15 @@ class CausalLM(nn.Module):
             raise ValueError(f"lm.{error}") from error
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """The embeddings, then the blocks."""
+        """Return the embeddings, then the blocks."""
         return stem_and_blocks(self.model)
 
     def blocks(self) -> list[nn.Module]:
-        """The blocks, lowest first."""
+        """Return the blocks, lowest first."""
         return [part for layer in self.layers()[1:] for part in layer if isinstance(part, nn.Module)]
 
     def train(self, mode: bool = True) -> "CausalLM":
-        """As of any module, but what does not learn stays in evaluation mode."""
+        """Set training mode; frozen modules stay in evaluation mode."""
         super().train(mode)
         for module in still_modules(self.model):
             module.eval()
@@ -120,36 +122,36 @@ class CausalLM(nn.Module):
         return self.model.get_input_embeddings()(ids)
 
     def forward(self, embeds: Tensor, positions: Tensor, mask: Tensor | None, wanted: Tensor) -> Tensor:
-        """Logits of the token behind some tokens.
+        """Compute next-token logits at selected positions.
 
         Args:
             embeds: (P, T, dim).
             positions: (P, T), int64, from 0 in each row.
-            mask: (P, 1, T, T), floating point, added to scores; None: each token reads all before it.
-            wanted: (A,), int64, line * T + column of the tokens that are asked.
+            mask: (P, 1, T, T), floating point, added to attention scores; None for a causal mask.
+            wanted: (A,), int64, flat indices (line * T + column) of the selected tokens.
 
         Returns:
             (A, V).
 
         Raises:
-            ValueError: when a row is longer than the model has positions.
+            ValueError: if a row has more tokens than the model has positions.
         """
         longest = int(positions.max()) + 1
         if self.num_positions is not None and longest > self.num_positions:
             raise ValueError(
-                f"a dialogue has {longest} tokens, those of its media among them, but the language model has"
+                f"a dialogue has {longest} tokens, including those of its media, but the language model has"
                 f" {self.num_positions} positions; set lm.config.max_position_embeddings to {longest} or more, or"
-                " take fewer by max_length of the target or a connector with few tokens"
+                " reduce the tokens by max_length of the target or a connector with fewer tokens"
             )
         with _only(self.model.get_output_embeddings(), wanted):
             return self.model(inputs_embeds=embeds, position_ids=positions, attention_mask=mask, use_cache=False).logits
 
     @torch.no_grad()
     def check_causal(self) -> None:
-        """Refuse a model in which a token reads those after it: it would learn to copy the answers that it is shown.
+        """Check that no token attends to later tokens. Otherwise the model would learn to copy the target.
 
         Raises:
-            ValueError: when another last token changes the logits of an earlier one.
+            ValueError: if another last token changes the logits of an earlier one.
         """
         training = self.training
         self.eval()
@@ -161,16 +163,16 @@ class CausalLM(nn.Module):
             self.train(training)
         if not torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(one.abs().max())):
             raise ValueError(
-                f"a {self.model.config.model_type} reads the tokens behind each token, so it would see the answers;"
+                f"a {self.model.config.model_type} attends to later tokens, so it would see the answers;"
                 " set lm.name or lm.config.model_type to a causal language model, such as llama, qwen3 or gpt2"
             )
 
     @torch.no_grad()
     def check_packing(self) -> None:
-        """Refuse a model in which rows that share a line would read each other.
+        """Check that rows packed into one line do not attend to each other.
 
         Raises:
-            ValueError: when the first of two rows changes what is said of the second, as in models with a state.
+            ValueError: if the first of two rows changes the logits of the second, as in models with a recurrent state.
         """
         kind, training = self.model.config.model_type, self.training
         self.eval()
@@ -179,24 +181,24 @@ class CausalLM(nn.Module):
         try:
             said = self(self.embed(ids), positions, within_rows(row, torch.float32), torch.tensor([3, 7]))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise ValueError(f"a {kind} takes no mask that parts rows on a line: set pack to null") from error
+            raise ValueError(f"a {kind} accepts no mask that separates rows on a line: set pack to null") from error
         finally:
             self.train(training)
         if not torch.allclose(said[0], said[1], rtol=1e-4, atol=1e-5):
-            raise ValueError(f"in a {kind} rows that share a line read each other: set pack to null")
+            raise ValueError(f"in a {kind} rows that share a line attend to each other: set pack to null")
 
     @torch.no_grad()
     def generate(self, embeds: Tensor, mask: Tensor, rows: Tensor, decoding: Decoding) -> Tensor:
-        """Write an answer a row, in evaluation mode and with a cache, without a collective.
+        """Generate one answer per row, in evaluation mode, with a KV cache and without collectives.
 
         Args:
-            embeds: (B, T, dim), what is asked, at the right end.
-            mask: (B, T), bool, True where something is.
-            rows: (B,), int64, numbers of the rows, from which the draws of `sample` follow.
-            decoding: how.
+            embeds: (B, T, dim), the prompts, padded on the left.
+            mask: (B, T), bool, True where a token is valid.
+            rows: (B,), int64, row ids, which seed the draws of `sample`.
+            decoding: decoding options.
 
         Returns:
-            (B, N), int64; what stands behind an end mark means nothing.
+            (B, N), int64; ids after the end token are meaningless.
         """
         known = self.known
         config = generation_config(
@@ -217,7 +219,7 @@ class CausalLM(nn.Module):
 
 @contextmanager
 def _only(head: nn.Module, wanted: Tensor) -> Iterator[None]:
-    """The last map sees the tokens that are asked, (A, dim), of all (P, T, dim)."""
+    """Within the context, compute the output layer only for the selected tokens: (A, dim) of (P, T, dim)."""
     handle = head.register_forward_pre_hook(lambda module, given: (given[0].flatten(0, 1)[wanted],))
     try:
         yield
@@ -244,7 +246,7 @@ def _model(source: CausalLMSource, known: DialogueTarget) -> Any:
 
 
 def _causal(config: PretrainedConfig) -> PretrainedConfig:
-    """The configuration of a decoder, of a model that can be an encoder or a decoder, such as BERT."""
+    """Set `is_decoder` for a model type that can be an encoder or a decoder, such as BERT."""
     if not config.is_encoder_decoder and "is_decoder" in config.to_dict():
         config.update({"is_decoder": True})
     return config

@@ -1,8 +1,8 @@
-"""A decoder that writes tokens and reads features by cross-attention: GPT-2 (Radford et al. 2019) of transformers.
+"""A text decoder that attends to features by cross-attention: GPT-2 (Radford et al. 2019) of transformers.
 
-Unusual here: a sample is drawn by the Gumbel-max trick (1611.00712, section 2) with a generator a row, so that what is
-written of a row does not depend on the rows beside it, on the number of ranks or on what was drawn before; and marks
-that no sentence holds (padding, start, unknown) are never written.
+Sampling uses the Gumbel-max trick (1611.00712, section 2) with one generator per row. So the generated text of a row
+does not depend on the batch, on the number of ranks or on earlier draws. Special tokens that occur in no sentence
+(padding, start, unknown) are never generated.
 """
 
 import math
@@ -29,15 +29,15 @@ METHODS = ("greedy", "beam", "sample")
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderShape:
-    """The sizes of a decoder.
+    """Sizes of a decoder.
 
     Attributes:
-        dim: its width; what it reads is brought to it.
-        depth: blocks of self-attention, cross-attention and MLP.
-        num_heads: of each attention.
-        mlp_ratio: width of the MLP over `dim`.
-        dropout: of embeddings, attention and what each part adds.
-        pretrained: a folder, or a name of the hub, of a GPT-2, whose sizes then hold; its cross-attention is new.
+        dim: hidden width; input features are projected to it.
+        depth: number of blocks, each with self-attention, cross-attention and MLP.
+        num_heads: number of attention heads.
+        mlp_ratio: hidden width of the MLP as a multiple of `dim`.
+        dropout: dropout probability on embeddings, attention weights and residual branches.
+        pretrained: a folder or a name on the hub of a GPT-2. Its sizes override those above; cross-attention is new.
     """
 
     dim: int
@@ -49,7 +49,7 @@ class DecoderShape:
 
     def __post_init__(self) -> None:
         if self.depth < 1:
-            raise ValueError(f"decoder.depth = {self.depth} leaves nothing that reads; set it to 1 or more")
+            raise ValueError(f"decoder.depth = {self.depth} is below 1; set it to 1 or more")
         if self.dim % self.num_heads:
             raise ValueError(
                 f"decoder.dim = {self.dim} is not divisible by decoder.num_heads = {self.num_heads};"
@@ -59,17 +59,17 @@ class DecoderShape:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How sentences are written.
+    """Options of text generation.
 
     Attributes:
         method: greedy, beam or sample.
-        num_beams: of beam.
-        max_new_tokens: the end mark among them; None for as many as a target can have.
-        top_p: of sample, the smallest set of tokens with so much probability is drawn from (1904.09751).
-        temperature: of sample.
-        length_penalty: of beam, above 0 favours long sentences: log probability / length ** length_penalty.
-        no_repeat_ngram_size: no n-gram of this size comes twice in a sentence; 0 lets it.
-        seed: of sample, the draws of a row follow from it and the row's number.
+        num_beams: number of beams of `beam`.
+        max_new_tokens: maximum length, including the end token; None for the maximum length of a target.
+        top_p: for `sample`: draw from the smallest set of tokens with this total probability (1904.09751).
+        temperature: for `sample`: softmax temperature.
+        length_penalty: for `beam`: score is log probability / length ** length_penalty; above 0 favours long text.
+        no_repeat_ngram_size: no n-gram of this size occurs twice; 0 disables the restriction.
+        seed: for `sample`: seed of the draws, together with the row id.
     """
 
     method: str
@@ -85,11 +85,11 @@ class Decoding:
         if self.method not in METHODS:
             raise ValueError(f"decoding.method = {self.method}; set it to {', '.join(METHODS)}")
         if self.num_beams < 1:
-            raise ValueError(f"decoding.num_beams = {self.num_beams} keeps no sentence; set it to 4, say")
+            raise ValueError(f"decoding.num_beams = {self.num_beams} is below 1; set it to 4, for example")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise ValueError(f"decoding.max_new_tokens = {self.max_new_tokens} writes nothing; set it to null or 20")
+            raise ValueError(f"decoding.max_new_tokens = {self.max_new_tokens} is below 1; set it to null or 20")
         if not 0.0 < self.top_p <= 1.0:
-            raise ValueError(f"decoding.top_p = {self.top_p} is not a share above 0; set it to 0.9, or 1 for all")
+            raise ValueError(f"decoding.top_p = {self.top_p} is not in (0, 1]; set it to 0.9, or 1 for all tokens")
         if not 0.0 < self.temperature < math.inf:
             raise ValueError(f"decoding.temperature = {self.temperature} is not above 0; set it to 1, or method=greedy")
         if self.no_repeat_ngram_size < 0:
@@ -97,15 +97,15 @@ class Decoding:
 
 
 class Decoder(nn.Module):
-    """Tokens from features.
+    """A decoder from features to tokens.
 
     Args:
         read_dim: width of the features.
-        shape: its sizes.
-        known: the vocabulary, the marks and the longest sentence.
+        shape: sizes of the decoder.
+        known: the vocabulary, its special tokens and the maximum length.
 
     Raises:
-        ValueError: when weights cannot be read, or are of another vocabulary or of shorter sentences.
+        ValueError: if weights cannot be read, or if their vocabulary or number of positions does not fit the target.
     """
 
     def __init__(self, *, read_dim: int, shape: DecoderShape, known: TokenTarget) -> None:
@@ -114,18 +114,18 @@ class Decoder(nn.Module):
         config = _config(shape, known)
         new = tuple(f"transformer.h.{i}.{part}" for i in range(config.n_layer) for part in ("crossattention", "ln_c"))
         model: Any = transformers_model(shape.pretrained, config, kind=GPT2LMHeadModel, unused=new)
-        model.generation_config = GenerationConfig()  # that of weights would fill up what is not asked for
+        model.generation_config = GenerationConfig()  # the checkpoint's would set options that are not requested
         self.model = model
         self.bridge = nn.Sequential(nn.LayerNorm(read_dim), nn.Linear(read_dim, config.n_embd))
         marks = {known.pad, known.start, *(i for i, name in enumerate(known.names) if name in ("[UNK]", "[MASK]"))}
         self.never = sorted(marks - {known.end})
 
     def forward(self, ids: Tensor, read: Features) -> Tensor:
-        """Map ids (B, L), int64, tokens (B, T, read_dim), mask (B, T) to logits (B, L, V) of the token after each.
+        """Map ids (B, L), int64, tokens (B, T, read_dim), mask (B, T) to next-token logits (B, L, V).
 
-        A row that has nothing to read reads one position of zeros.
+        A row without any valid token attends to one position of zeros.
         """
-        # without a mask of the ids: none looks ahead, and padding is behind all that count
+        # ids need no mask: attention is causal, and padding follows all tokens that count
         return self.model(input_ids=ids, use_cache=False, **self._memory(read)).logits
 
     def _memory(self, read: Features) -> dict[str, Tensor]:
@@ -136,20 +136,20 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def generate(self, read: Features, rows: Tensor, decoding: Decoding) -> Tensor:
-        """Write a sentence a row, in evaluation mode and with a cache, without a collective.
+        """Generate one sentence per row, in evaluation mode, with a KV cache and without collectives.
 
         Args:
             read: tokens (B, T, read_dim), mask (B, T).
-            rows: (B,), int64, numbers of the rows, from which the draws of `sample` follow.
-            decoding: how.
+            rows: (B,), int64, row ids, which seed the draws of `sample`.
+            decoding: decoding options.
 
         Returns:
-            (B, N), int64, without the start mark; what stands behind an end mark means nothing.
+            (B, N), int64, without the start token; ids after the end token are meaningless.
         """
         start = torch.full((len(rows), 1), self.known.start, device=rows.device)
         if not len(rows):
             return start[:, 1:]
-        if start.is_meta:  # without content they are as long as can be, see mmtrain/plan/watch.py
+        if start.is_meta:  # meta tensors have no values: assume the maximum length, see mmtrain/plan/watch.py
             return start.expand(-1, self._longest(decoding))
         training = self.training
         self.eval()
@@ -164,7 +164,7 @@ class Decoder(nn.Module):
         return ids[:, 1:]
 
     def _longest(self, decoding: Decoding) -> int:
-        longest = self.known.max_length - 1  # no position behind it was ever trained
+        longest = self.known.max_length - 1  # later positions are never trained
         return min(decoding.max_new_tokens or longest, longest)
 
     def _generation_config(self, decoding: Decoding) -> GenerationConfig:
@@ -182,15 +182,15 @@ class Decoder(nn.Module):
 def generation_config(
     decoding: Decoding, *, max_new_tokens: int, never: list[int], start: int | None, end: int, pad: int
 ) -> GenerationConfig:
-    """How sentences are written, as the library takes it; what `sample` draws is for `draws`.
+    """Build the library's generation config. Sampling is done by the processors of `draws`.
 
     Args:
-        decoding: how.
-        max_new_tokens: the end mark among them.
-        never: ids that are not written.
-        start: the id that every sentence starts with, if one does.
-        end: the id that every sentence ends with.
-        pad: the id that fills a row up.
+        decoding: decoding options.
+        max_new_tokens: maximum length, including the end token.
+        never: ids that are never generated.
+        start: id at the start of every sentence, if any.
+        end: id at the end of every sentence.
+        pad: padding id.
     """
     beams = {"num_beams": decoding.num_beams, "length_penalty": decoding.length_penalty}
     return GenerationConfig(
@@ -207,13 +207,13 @@ def generation_config(
 
 
 def _config(shape: DecoderShape, known: TokenTarget) -> GPT2Config:
-    """Of the weights or of the sizes, with cross-attention."""
-    longest = known.max_length - 1  # the end mark is never read
+    """Build the config, from the checkpoint or from the sizes, with cross-attention."""
+    longest = known.max_length - 1  # the end token is never an input
     config = (
         _sized(shape, known, longest) if shape.pretrained is None else _of_weights(shape.pretrained, known, longest)
     )
     dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), shape.dropout)
-    # without a pad: the library warns of it in the ids, and it needs none to write
+    # no pad token: the library would warn about it in the ids, and generation does not need it
     marks = {"bos_token_id": known.start, "eos_token_id": known.end, "pad_token_id": None}
     config.update({"add_cross_attention": True, **dropout, **marks})
     return config
@@ -227,7 +227,7 @@ def _sized(shape: DecoderShape, known: TokenTarget, longest: int) -> GPT2Config:
         n_layer=shape.depth,
         n_head=shape.num_heads,
         n_inner=round(shape.dim * shape.mlp_ratio),
-        bos_token_id=known.start,  # the library's own are beyond a small vocabulary
+        bos_token_id=known.start,  # the library's defaults exceed a small vocabulary
         eos_token_id=known.end,
     )
 
@@ -237,9 +237,9 @@ def _of_weights(pretrained: str, known: TokenTarget, longest: int) -> GPT2Config
     assert isinstance(config, GPT2Config)
     if config.vocab_size != len(known.names):
         raise ValueError(
-            f"decoder.pretrained = {pretrained} knows {config.vocab_size} tokens, but the target has"
+            f"decoder.pretrained = {pretrained} has {config.vocab_size} tokens, but the target has"
             f" {len(known.names)}\n"
-            "    give the target the tokenizer of the weights, or set decoder.pretrained to null"
+            "    set the target's tokenizer to that of the weights, or set decoder.pretrained to null"
         )
     if config.n_positions < longest:
         raise ValueError(
@@ -250,24 +250,24 @@ def _of_weights(pretrained: str, known: TokenTarget, longest: int) -> GPT2Config
 
 
 class _Gumbel(LogitsProcessor):
-    """The largest of logits and Gumbel noise is a draw from their softmax; a generator a row."""
+    """Add Gumbel noise, so that the argmax is a draw from the softmax; one generator per row."""
 
     def __init__(self, seeds: list[int]) -> None:
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Add noise to (B, V)."""
-        # on the CPU, so that a row's draws are the same on every device
+        # on the CPU, so that the draws of a row are equal on every device
         noise = [torch.empty(scores.shape[1]).exponential_(generator=g).log_().neg_() for g in self.generators]
         return scores + torch.stack(noise).to(scores)
 
 
 def draws(decoding: Decoding, rows: Tensor) -> LogitsProcessorList:
-    """What makes the best token a drawn one; the library runs these after the tokens that are ruled out.
+    """Return processors that turn the argmax into a draw. The library runs them after it removes excluded tokens.
 
     Args:
-        decoding: how; nothing is drawn unless by `sample`.
-        rows: (B,), int64, numbers of the rows, from which the draws follow.
+        decoding: decoding options; without `sample`, the list is empty.
+        rows: (B,), int64, row ids, which seed the draws.
     """
     if decoding.method != "sample":
         return LogitsProcessorList()

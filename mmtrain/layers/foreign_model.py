@@ -1,15 +1,15 @@
-"""Models of other libraries: what of them reaches the tokens, and what their layers are."""
+"""Models of other libraries: which parts affect the tokens, and what their layers are."""
 
 import torch
 from torch import Tensor, nn
 
 
 def unreached(net: nn.Module, tokens: Tensor) -> list[str]:
-    """Names of the largest modules, and of single parameters, that have no part in the tokens.
+    """Return the names of the largest modules, and of single parameters, that do not affect the tokens.
 
     Args:
-        net: the model; a copy on the meta device will do.
-        tokens: what it gave, with its graph.
+        net: the model; a copy on the meta device is sufficient.
+        tokens: its output, with the autograd graph.
     """
     learning = [p for p in net.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(tokens.sum(), learning, allow_unused=True)
@@ -26,7 +26,7 @@ def unreached(net: nn.Module, tokens: Tensor) -> list[str]:
 
 
 def drop(net: nn.Module, names: list[str]) -> None:
-    """Take modules and parameters out; what is still called in a module's place hands on what it is given."""
+    """Remove modules and parameters. An identity replaces each module, for callers that still call it."""
     for name in names:
         owner, _, last = name.rpartition(".")
         parent = net.get_submodule(owner)
@@ -34,7 +34,7 @@ def drop(net: nn.Module, names: list[str]) -> None:
 
 
 def stem_and_blocks(net: nn.Module) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-    """The layers of a model whose blocks stand in one list: what is registered before it is the stem."""
+    """Return the layers of a model with a single list of blocks; modules registered before the list are the stem."""
     stem: list[nn.Module | nn.Parameter] = []
     module = net
     while not isinstance(module, nn.ModuleList | nn.Sequential):

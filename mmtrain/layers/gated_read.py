@@ -1,4 +1,4 @@
-"""Cross-attention behind gates that start closed (Flamingo, 2204.14198, fig. 4), also in front of others' blocks."""
+"""Gated cross-attention whose gates start closed (Flamingo, 2204.14198, fig. 4), also in front of foreign blocks."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,17 +21,17 @@ class GatedRead(nn.Module):
         self.feed_gate = nn.Parameter(torch.zeros(1))
 
     def forward(self, y: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-        """Map (B, T, dim), reading `context` (B, K, dim) where `mask` (B, K) or (B, T, K) is True, to it."""
+        """Map (B, T, dim) to its shape, attending to `context` (B, K, dim) where `mask` (B, K) or (B, T, K) is True."""
         y = y + self.read_gate.tanh() * self.read(y, context, mask)
         return y + self.feed_gate.tanh() * self.feed(y)
 
 
 class Beside(NamedTuple):
-    """What lines of tokens read beside themselves.
+    """Context tokens that lines of text attend to by cross-attention.
 
     Attributes:
         tokens: (P, C, D).
-        mask: (P, T, C), bool, which of them each token reads.
+        mask: (P, T, C), bool, True where a text token attends to a context token.
     """
 
     tokens: Tensor
@@ -40,13 +40,13 @@ class Beside(NamedTuple):
 
 @contextmanager
 def reading(blocks: Sequence[nn.Module], readers: nn.ModuleDict, beside: Beside) -> Iterator[None]:
-    """Blocks of others, such as those of a language model, read beside themselves.
+    """Within the context, insert gated cross-attention in front of foreign blocks, such as those of a language model.
 
     Args:
-        blocks: each takes tokens (P, T, D) first. In generation T can be 1, the last token of a longer line, and P a
-            multiple, several beams of each line.
-        readers: `GatedRead` by the number of the block that each stands in front of.
-        beside: what is read.
+        blocks: each takes tokens (P, T, D) as its first argument. In generation, T can be 1, the last token of a longer
+            line, and P can be a multiple, for several beams per line.
+        readers: `GatedRead` modules, keyed by the index of the block that follows.
+        beside: the context tokens.
     """
 
     def read(number: str, given: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""What makes numbers of features: one head over their mean, or one a modality whose decisions are combined."""
+"""Prediction heads: one head on the mean of the features, or one head per modality with combined predictions."""
 
 from typing import Protocol, runtime_checkable
 
@@ -12,12 +12,12 @@ COMBINATIONS = ("mean_logits", "mean_probabilities", "learned", "product")
 
 
 class PooledHead(nn.Module):
-    """The mean of the valid tokens, a norm, a linear map.
+    """Mean of the valid tokens, layer norm, linear layer.
 
     Args:
         dim: width of the tokens.
-        num_outputs: how many numbers.
-        dropout: before the linear map.
+        num_outputs: number of outputs.
+        dropout: dropout probability before the linear layer.
     """
 
     def __init__(self, dim: int, num_outputs: int, *, dropout: float) -> None:
@@ -34,11 +34,11 @@ class PooledHead(nn.Module):
 
 @runtime_checkable
 class Decides(Protocol):
-    """A fusion at the level of decisions: its tokens are the modalities, and each is to be judged by a head of its own.
+    """A late fusion: its tokens are the modalities, and each gets its own head.
 
     Attributes:
-        modalities: of the tokens, in order.
-        decides_by: how decisions become one: one of `COMBINATIONS`.
+        modalities: names of the modalities, in the order of the tokens.
+        decides_by: how predictions are combined, one of `COMBINATIONS`.
     """
 
     modalities: list[str]
@@ -46,17 +46,17 @@ class Decides(Protocol):
 
 
 class DecisionHead(nn.Module):
-    """One head a modality; the decisions of those that are there become one.
+    """One head per modality; the predictions of the modalities that are present are combined.
 
-    mean_logits: the mean of the logits. mean_probabilities: the logarithm of the mean of the softmax. learned: a mean
-    of the logits whose weights are learned, one a modality, a softmax over what is there. product: the product of the
-    softmax distributions (product of experts, 10.1162/089976602760128018, eq. 1), as the sum of their logarithms.
+    mean_logits: mean of the logits. mean_probabilities: logarithm of the mean softmax. learned: mean of the logits with
+    one learned weight per modality, normalized by a softmax over the modalities that are present. product: product of
+    the softmax distributions (product of experts, 10.1162/089976602760128018, eq. 1), as a sum of log probabilities.
 
     Args:
         decides: the fusion.
         dim: width of the tokens.
-        num_outputs: how many classes.
-        dropout: before each linear map.
+        num_outputs: number of classes.
+        dropout: dropout probability before each linear layer.
     """
 
     def __init__(self, decides: Decides, dim: int, num_outputs: int, *, dropout: float) -> None:
@@ -66,12 +66,12 @@ class DecisionHead(nn.Module):
         self.weights = nn.Parameter(torch.zeros(len(decides.modalities))) if self.combine == "learned" else None
 
     def forward(self, features: Features) -> Tensor:
-        """Map tokens (B, M, dim), mask (B, M) to logits (B, num_outputs); zeros for a row without anything."""
+        """Map tokens (B, M, dim), mask (B, M) to logits (B, num_outputs); zeros where all modalities are missing."""
         tokens, present = features.cleared()
         parts = zip(self.heads.values(), tokens.split(1, dim=1), present.split(1, dim=1), strict=True)
         logits = torch.stack([head(Features(token, mask)) for head, token, mask in parts], dim=1)  # (B, M, C)
         some = present.any(dim=1, keepdim=True)
-        counted = (present | ~some).unsqueeze(-1)  # a row of nothing counts all, and is cleared below
+        counted = (present | ~some).unsqueeze(-1)  # an empty row counts all modalities; it is zeroed by the caller
         return self._combined(logits, counted).masked_fill(~some, 0.0)
 
     def _combined(self, logits: Tensor, counted: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class DecisionHead(nn.Module):
 
 
 def make_head(dim: int, num_outputs: int, *, dropout: float, decides: Decides | None) -> nn.Module:
-    """The head for what a task reads: over decisions where the fusion is one of decisions."""
+    """Return a `DecisionHead` for a late fusion (`decides`), else a `PooledHead`."""
     if decides is None:
         return PooledHead(dim, num_outputs, dropout=dropout)
     return DecisionHead(decides, dim, num_outputs, dropout=dropout)

@@ -1,6 +1,6 @@
-"""How pretrained weights want their pictures and films, in the words of `mmtrain.data.geometry.Geometry`.
+"""Image and video preprocessing of pretrained weights, as keys of `mmtrain.data.geometry.Geometry`.
 
-Read from the processors of transformers and from what timm and torchvision publish with their weights.
+The settings come from the processors of transformers and from what timm and torchvision publish with their weights.
 """
 
 import math
@@ -12,25 +12,25 @@ from transformers import AutoImageProcessor, AutoVideoProcessor
 
 from mmtrain.layers.transformers_model import transformers_settings
 
-# Pillow's numbers of filters, by torchvision's names; torchvision's "nearest" of tensors is not Pillow's
+# Pillow's filter numbers are indices into this tuple of torchvision's names; torchvision's "nearest" is not Pillow's
 FILTERS = ("nearest-exact", "lanczos", "bilinear", "bicubic", "box", "hamming")
-_WARPS = 384  # ConvNeXt's processor squashes pictures from this size on
+_WARPS = 384  # ConvNeXt's processor resizes to a square, without crop, from this size on
 
 
 def image_settings(pretrained: str) -> dict[str, Any]:
-    """Keys of data.inputs.image, as the image processor of a checkpoint of transformers has them.
+    """Return keys of data.inputs.image with the settings of a checkpoint's image processor (transformers).
 
     Raises:
-        ValueError: when it cannot be read, or does what the inputs of this project cannot do.
+        ValueError: if it cannot be read, or needs preprocessing that the inputs of this project do not support.
     """
     return _settings(pretrained, _read(pretrained, AutoImageProcessor))
 
 
 def video_settings(pretrained: str) -> dict[str, Any]:
-    """Keys of data.inputs.video; of the video processor, or the image processor that older checkpoints have.
+    """Return keys of data.inputs.video with the settings of the video processor, or of an older image processor.
 
     Raises:
-        ValueError: as `image_settings`.
+        ValueError: as in `image_settings`.
     """
     try:
         processor = _read(pretrained, AutoVideoProcessor)
@@ -40,7 +40,7 @@ def video_settings(pretrained: str) -> dict[str, Any]:
 
 
 def _read(pretrained: str, auto: Any) -> dict[str, Any]:
-    """All settings of a processor; those that its file leaves out are its class's."""
+    """Return all settings of a processor, including the defaults of its class."""
     return transformers_settings(
         pretrained, lambda name: (auto.from_pretrained(name, trust_remote_code=False).to_dict(), None)
     )
@@ -51,7 +51,7 @@ def _settings(pretrained: str, processor: Mapping[str, Any]) -> dict[str, Any]:
     scale, offset = 255.0, 0.0
     if processor.get("do_rescale", True):
         scale *= processor.get("rescale_factor", 1 / 255)
-        offset = float(processor.get("offset", kind.startswith("Vivit")))  # ViViT's pixels lie in -1..1
+        offset = float(processor.get("offset", kind.startswith("Vivit")))  # ViViT's pixels are in -1..1
     mean, std = [0.0] * 3, [1.0] * 3
     if processor.get("do_normalize", True):
         mean, std = _by_channel(processor["image_mean"]), _by_channel(processor["image_std"])
@@ -69,7 +69,7 @@ def _geometry(pretrained: str, processor: Mapping[str, Any], kind: str) -> dict[
         return {} if crop is None else {"size": crop}
     size = processor.get("size") or {}
     resized: int | list[int]
-    if kind.startswith("ConvNext"):  # the size is that after its own crop
+    if kind.startswith("ConvNext"):  # the size is the one after its own crop
         crop = crop or size["shortest_edge"]
         edge = size["shortest_edge"]
         resized = int(edge / processor["crop_pct"]) if edge < _WARPS else [edge, edge]
@@ -81,8 +81,8 @@ def _geometry(pretrained: str, processor: Mapping[str, Any], kind: str) -> dict[
         crop = crop or resized
     else:
         raise ValueError(
-            f"the processor of pretrained = {pretrained} ({kind}) resizes pictures to {dict(size) or 'no fixed size'};"
-            " this encoder takes squares of one size\n    set pretrained to a checkpoint with a fixed size"
+            f"the processor of pretrained = {pretrained} ({kind}) resizes images to {dict(size) or 'no fixed size'};"
+            " this encoder accepts squares of one size\n    set pretrained to a checkpoint with a fixed size"
         )
     resample = processor.get("resample")
     interpolation = "bilinear" if resample is None else FILTERS[int(resample)]
@@ -92,24 +92,24 @@ def _geometry(pretrained: str, processor: Mapping[str, Any], kind: str) -> dict[
 def _side(pretrained: str, size: Mapping[str, Any]) -> int:
     if size.get("height") != size.get("width") or not size.get("height"):
         raise ValueError(
-            f"pretrained = {pretrained} was trained on pictures of {dict(size)}; this encoder takes squares\n"
+            f"pretrained = {pretrained} was trained on images of {dict(size)}; this encoder accepts squares\n"
             "    set pretrained to a checkpoint that was trained on squares"
         )
     return int(size["height"])
 
 
 def timm_settings(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Keys of data.inputs.image, as timm's evaluation transforms of a pretrained configuration have them.
+    """Return keys of data.inputs.image with the settings of timm's evaluation transforms.
 
     Raises:
-        ValueError: for pictures that are no squares or get borders.
+        ValueError: for images that are not square or get borders.
     """
     wanted = resolve_data_config(pretrained_cfg=dict(config))
     _, height, width = wanted["input_size"]
     if height != width or wanted["crop_mode"] == "border":
         raise ValueError(
-            f"timm's {name} was trained on pictures of {height} x {width} (crop_mode {wanted['crop_mode']});"
-            " this encoder takes squares without borders; take another model"
+            f"timm's {name} was trained on images of {height} x {width} (crop_mode {wanted['crop_mode']});"
+            " this encoder accepts squares without borders; choose another model"
         )
     scaled = math.floor(height / wanted["crop_pct"])
     return {
@@ -125,14 +125,14 @@ def timm_settings(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 def processor_options(
     *, size: int, resized: int | Sequence[int], interpolation: str, mean: Sequence[float], std: Sequence[float]
 ) -> dict[str, Any]:
-    """Options of a processor of transformers that does the same; its centre is that of `floor`.
+    """Return the options of a transformers processor with the same result; its centre crop rounds like `floor`.
 
     Args:
-        size: height and width that the model sees.
-        resized: the shortest side before the centre is cut out, or height and width.
+        size: height and width of the model's input.
+        resized: length of the shortest side before the centre crop, or height and width.
         interpolation: torchvision's name of the filter.
-        mean: by channel, of pixels in 0..1.
-        std: by channel.
+        mean: mean per channel, for pixels in 0..1.
+        std: standard deviation per channel, for pixels in 0..1.
     """
     wanted = {"height": size, "width": size}
     return {
@@ -153,14 +153,14 @@ def processor_options(
 def timm_options(
     *, size: int, resized: int | Sequence[int], interpolation: str, mean: Sequence[float], std: Sequence[float]
 ) -> dict[str, Any]:
-    """What timm's configuration of weights says of pictures that are prepared so; arguments as `processor_options`.
+    """Return timm's configuration for weights with this preprocessing; arguments as in `processor_options`.
 
     Raises:
-        ValueError: for a picture that is resized to unequal sides.
+        ValueError: for a resize to unequal sides.
     """
     sides = {resized} if isinstance(resized, int) else set(resized)
     if len(sides) > 1:
-        raise ValueError(f"timm resizes no picture to {list(sides)}")
+        raise ValueError(f"timm cannot resize images to {list(sides)}")
     return {
         "input_size": [3, size, size],
         "crop_pct": _crop_pct(size, sides.pop()),
@@ -172,7 +172,7 @@ def timm_options(
 
 
 def _crop_pct(size: int, resized: int) -> float:
-    """The share of a side from which timm, which rounds down, gets `resized` again.
+    """Return the crop fraction from which timm, which rounds down, computes `resized` again.
 
     >>> _crop_pct(224, 256), _crop_pct(64, 64)
     (0.875, 1.0)

@@ -1,7 +1,7 @@
-"""Log-mel spectrograms of waveforms of unequal length, and their normalisation.
+"""Log-mel spectrograms of waveforms of different lengths, and their normalization.
 
-Unusual here: windows are not centred, and only one that lies wholly in the sound is a frame, so that no frame depends
-on how far a batch is padded. A sound shorter than a window gives one frame all the same, filled up with zeros.
+Windows are not centred, and only windows inside the audio give frames, so no frame depends on the padding of the batch.
+Audio shorter than a window is padded with zeros and gives one frame.
 """
 
 import math
@@ -12,26 +12,26 @@ from torch import Tensor, nn
 from mmtrain.precision import full_precision
 from mmtrain.types import Features
 
-FLOOR = 1e-7  # power below which nothing is told apart: about what rounding to 16 bits leaves in a window
+FLOOR = 1e-7  # smallest power: about the rounding error of 16-bit audio in a window
 SCALES = ("htk", "slaney")
 
 
 class LogMel(nn.Module):
-    """Natural logarithm of the power in bands that are equally wide on the mel scale, from 0 Hz to half the rate.
+    """Natural logarithm of the power in bands of equal width on the mel scale, from 0 Hz to half the sample rate.
 
-    A Hann window, an FFT over the next power of two, triangular filters. `htk` is the scale of the HTK book, with
-    triangles of height 1; `slaney` that of the Auditory Toolbox (linear up to 1 kHz), with triangles of equal area, as
-    librosa has it.
+    The steps are a Hann window, an FFT whose size is the next power of two, and triangular filters. `htk` is the scale
+    of the HTK book, with triangles of height 1. `slaney` is the scale of the Auditory Toolbox (linear up to 1 kHz),
+    with triangles of equal area, as in librosa.
 
     Args:
         sample_rate: of the waveform, in Hz.
-        num_mels: bands.
+        num_mels: number of bands.
         window_seconds: length of a window.
-        hop_seconds: from the start of a window to the start of the next.
+        hop_seconds: distance between the starts of consecutive windows.
         mel_scale: htk or slaney.
 
     Raises:
-        ValueError: for an unknown scale, windows without a sample between them, and so many bands that one is empty.
+        ValueError: for an unknown scale, a window or hop below one sample, or so many bands that one is empty.
     """
 
     window: Tensor
@@ -49,7 +49,7 @@ class LogMel(nn.Module):
         ):
             if length < 1:
                 raise ValueError(
-                    f"{name} = {seconds} is no sample at sample_rate = {sample_rate} Hz;"
+                    f"{name} = {seconds} is less than one sample at sample_rate = {sample_rate} Hz;"
                     f" set {name} to at least {1 / sample_rate:.2g}"
                 )
         self.num_fft = 2 ** math.ceil(math.log2(max(self.window_length, 2)))
@@ -66,20 +66,20 @@ class LogMel(nn.Module):
                 f" set num_mels to {fitting} or less, or window_seconds to {2 * window_seconds:g}"
             )
         window = torch.hann_window(self.window_length, dtype=torch.float64, device="cpu")
-        # they follow from the configuration, so a checkpoint does not carry them
+        # computed from the configuration, so not saved in checkpoints
         self.register_buffer("window", window.float(), persistent=False)
         self.register_buffer("filters", filters.float(), persistent=False)
 
     def num_frames(self, num_samples: int) -> int:
-        """How many frames a sound has."""
+        """Return the number of frames for a number of samples."""
         return 1 + max(0, num_samples - self.window_length) // self.hop_length
 
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
-        """Map waveforms to log-mel frames, in 32 bits (or 64, as the waveform) also under autocast.
+        """Map waveforms to log-mel frames in float32 (float64 for a float64 waveform), also under autocast.
 
         Args:
-            values: (B, L), floating point; what stands under a False mask is ignored.
-            mask: (B, L), bool, True where a sample is valid; None when all are.
+            values: (B, L), floating point; values under a False mask are ignored.
+            mask: (B, L), bool, True where a sample is valid; None if all samples are valid.
 
         Returns:
             tokens (B, T, num_mels), zeros under a False mask; mask (B, T).
@@ -98,7 +98,7 @@ class LogMel(nn.Module):
         return Features(mels, self._frame_mask(valid)).cleared()
 
     def _frame_mask(self, valid: Tensor) -> Tensor:
-        """(B, T) of (B, L): the windows without padding; if there is none, the one with the most sound, if any."""
+        """Map (B, L) to (B, T): windows without padding. If there are none, the window with the most valid samples."""
         counts = valid.unfold(1, self.window_length, self.hop_length).sum(dim=2)
         whole = counts == self.window_length
         fullest = nn.functional.one_hot(counts.argmax(dim=1), counts.shape[1]).bool()
@@ -106,9 +106,9 @@ class LogMel(nn.Module):
 
 
 def mel_filters(*, sample_rate: int, num_fft: int, num_mels: int, mel_scale: str) -> Tensor:
-    """Triangles on the frequencies of an FFT: (num_fft // 2 + 1, num_mels), float64.
+    """Return triangular filters over the FFT frequencies: (num_fft // 2 + 1, num_mels), float64.
 
-    Band m rises from edge m to edge m + 1 and falls to edge m + 2; the edges are equally far apart on the mel scale.
+    Band m rises from edge m to edge m + 1 and falls to edge m + 2. The edges are equally spaced on the mel scale.
 
     Raises:
         ValueError: for a scale that is neither htk nor slaney.
@@ -130,7 +130,7 @@ def _has_empty(filters: Tensor) -> bool:
     return bool((filters.amax(dim=0) == 0).any())
 
 
-# Slaney's scale: 200/3 Hz a mel up to 1 kHz, from there 27 steps for a factor of 6.4
+# Slaney's scale: 200/3 Hz per mel up to 1 kHz, then 27 steps for a factor of 6.4
 _KNEE_HERTZ, _HERTZ_A_MEL = 1000.0, 200.0 / 3.0
 _KNEE_MEL, _STEP = _KNEE_HERTZ / _HERTZ_A_MEL, math.log(6.4) / 27.0
 
@@ -150,10 +150,10 @@ def _to_hertz(mel: Tensor, mel_scale: str) -> Tensor:
 
 
 class ClipNorm(nn.Module):
-    """Each sound to mean 0 and deviation 1 over its valid frames and bands together, then a gain and a bias a band.
+    """Normalize each clip to mean 0 and deviation 1 over its valid frames and bands, then apply gain and bias per band.
 
-    It takes the level of the recording out, and nothing of a padding or of another sound comes in. The statistics are
-    not of each band by itself: that would erase a steady sound, and every sound of one frame.
+    This removes the recording level. Padding and other clips have no influence. The statistics are not per band,
+    because that would erase a constant sound, and every clip of one frame.
     """
 
     def __init__(self, *, num_mels: int) -> None:

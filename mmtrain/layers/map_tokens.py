@@ -1,4 +1,4 @@
-"""A feature map as tokens, row by row."""
+"""A feature map as a sequence of tokens, row by row."""
 
 from torch import Tensor
 
@@ -6,8 +6,8 @@ from torch import Tensor
 def map_tokens(x: Tensor) -> Tensor:
     """Map (B, C, H, W) to (B, H * W, C).
 
-    The gradient comes back in the memory order of the map: for a batch of one, torch's batch norm on the CPU reads one
-    in the order of the tokens wrongly (seen in 2.14), and the gradients below it are wrong without a word.
+    The gradient is made contiguous in the memory order of the map. With a batch of one, PyTorch's batch norm on the CPU
+    misreads a gradient in token order (seen in 2.14), and the gradients below it are wrong without any error.
     """
     if x.requires_grad:
         x.register_hook(lambda gradient: gradient.contiguous())

@@ -1,6 +1,6 @@
-"""Pictures mixed in pairs, and how much of each: mixup (1710.09412) and CutMix (1905.04899).
+"""Images mixed in pairs: mixup (1710.09412) and CutMix (1905.04899).
 
-Both draw the share of the first picture from Beta(alpha, alpha), once for a batch, and the partners anew.
+Both draw the fraction of the first image from Beta(alpha, alpha), once per batch. The pairs are drawn anew per batch.
 """
 
 import math
@@ -11,12 +11,12 @@ from torch import Tensor
 
 
 class Mixture(NamedTuple):
-    """What came of it.
+    """Result of mixing.
 
     Attributes:
         values: (B, ..., H, W).
-        partner: (B,), int64, the row that each is mixed with; a row that takes no part is its own.
-        share: how much of a row is itself.
+        partner: (B,), int64, the row that each row is mixed with; an unmixed row is its own partner.
+        share: weight of the row itself; the partner has the rest.
     """
 
     values: Tensor
@@ -25,13 +25,13 @@ class Mixture(NamedTuple):
 
 
 def mix_pictures(values: Tensor, rows: Tensor, *, mixup: float, cutmix: float) -> Mixture:
-    """Mix some rows among themselves; with both kinds, one of them a batch, as likely.
+    """Mix some rows with each other. If both methods are on, each batch uses one of them, with equal probability.
 
     Args:
         values: (B, ..., H, W), floating point.
-        rows: (B,), bool, those that take part.
-        mixup: alpha of mixup; 0 for none.
-        cutmix: alpha of CutMix; 0 for none.
+        rows: (B,), bool, True for rows that are mixed.
+        mixup: alpha of mixup; 0 disables it.
+        cutmix: alpha of CutMix; 0 disables it.
     """
     chosen = rows.nonzero().squeeze(1)
     partner = torch.arange(len(rows), device=rows.device)
@@ -55,7 +55,7 @@ def _like(rows: Tensor, values: Tensor) -> Tensor:
 
 
 def _box(height: int, width: int, share: float) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right of a box of 1 - share of the area, around an even centre, cut at the edge."""
+    """Return top, bottom, left, right of a box of 1 - share of the area, with random centre, clipped at the edges."""
     side = math.sqrt(1.0 - share)
     y, x = (int(torch.randint(size, ())) for size in (height, width))
     half_y, half_x = round(height * side / 2), round(width * side / 2)

@@ -1,10 +1,10 @@
-"""The feed-forward part of a Transformer block."""
+"""The feed-forward layer of a Transformer block."""
 
 from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Linear, GELU, Linear; parameter names as in timm (`fc1`, `fc2`)."""
+    """Linear, GELU, Linear. Parameter names are those of timm (`fc1`, `fc2`)."""
 
     def __init__(self, *, dim: int, hidden_dim: int, out_dim: int | None = None, dropout: float = 0.0) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""One vector from many tokens."""
+"""Pooling of tokens to one vector."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from mmtrain.types import Features
 
 
 class MeanPool(nn.Module):
-    """The mean of the valid tokens; zeros where there is none."""
+    """The mean of the valid tokens; zeros if there are none."""
 
     def forward(self, features: Features) -> Tensor:
         """Map tokens (B, T, D), mask (B, T) to (B, D)."""
@@ -16,7 +16,7 @@ class MeanPool(nn.Module):
 
 
 class FirstPool(nn.Module):
-    """The first valid token, such as a class token; zeros where there is none."""
+    """The first valid token, such as a class token; zeros if there is none."""
 
     def forward(self, features: Features) -> Tensor:
         """Map tokens (B, T, D), mask (B, T) to (B, D)."""
@@ -26,7 +26,7 @@ class FirstPool(nn.Module):
 
 
 class LastPool(nn.Module):
-    """The last valid token, such as the end of a text that is read forwards; zeros where there is none."""
+    """The last valid token, such as the end of a left-to-right text; zeros if there is none."""
 
     def forward(self, features: Features) -> Tensor:
         """Map tokens (B, T, D), mask (B, T) to (B, D)."""
@@ -39,10 +39,10 @@ POOLS: dict[str, type[nn.Module]] = {"class": FirstPool, "mean": MeanPool, "last
 
 
 def make_pool(name: str) -> nn.Module:
-    """The pooling of a name: class, mean or last.
+    """Build the pooling module for a name: class, mean or last.
 
     Raises:
-        ValueError: for any other.
+        ValueError: for any other name.
     """
     if name not in POOLS:
         raise ValueError(f"pooling = {name}; set it to {', '.join(list(POOLS)[:-1])} or {list(POOLS)[-1]}")

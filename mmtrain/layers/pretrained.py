@@ -1,4 +1,4 @@
-"""Weights of others: read from a file without running code, put into a module, positions resized."""
+"""Pretrained weights: read from a file without running code, load into a module, resize positions."""
 
 import math
 import pickle
@@ -13,14 +13,14 @@ from torch.nn import functional as F
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a state dict that torch.save wrote.
+    """Return the tensors of a .safetensors file, or of a state dict saved by torch.save.
 
     Raises:
-        ValueError: when there is no such file, or it holds anything but tensors by name.
+        ValueError: if the file does not exist, or contains anything but tensors by name.
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise ValueError(f"pretrained = {path} is not a file; name one of weights, .safetensors or .pth")
+        raise ValueError(f"pretrained = {path} is not a file; set it to a weights file, .safetensors or .pth")
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
@@ -29,28 +29,28 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise ValueError(f"pretrained = {path} cannot be read as weights: {reason}") from error
     if not isinstance(held, Mapping) or not all(torch.is_tensor(value) for value in held.values()):
-        raise ValueError(f"pretrained = {path} holds more than tensors by name; save the state dict alone")
+        raise ValueError(f"pretrained = {path} contains more than tensors by name; save only the state dict")
     return dict(held)
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, name: str, ignore: tuple[str, ...] = ()) -> None:
-    """Put weights into a module: every parameter and buffer of it, by name.
+    """Load every parameter and buffer of a module from weights, by name.
 
     Args:
         module: the module.
-        weights: by name; already resized to the module's positions.
-        name: where they come from, for the message.
-        ignore: beginnings of names that may be left over, such as the head of the classifier they were trained as.
+        weights: tensors by name, already resized to the module's positions.
+        name: origin of the weights, for the error message.
+        ignore: prefixes of names that may be unused, such as the head of the original classifier.
 
     Raises:
-        ValueError: with the first few that are missing, left over or of another shape.
+        ValueError: with the first few names that are missing, unexpected or have another shape.
     """
     mine = module.state_dict()
     kept = {n: w for n, w in weights.items() if n in mine or not n.startswith(ignore)}
-    faults = [f"{n} is missing there" for n in mine if n not in kept]
+    faults = [f"{n} is missing in the file" for n in mine if n not in kept]
     faults += [f"{n} is not in this encoder" for n in kept if n not in mine]
     faults += [
-        f"{n} is {tuple(kept[n].shape)} there and {tuple(t.shape)} here"
+        f"{n} is {tuple(kept[n].shape)} in the file and {tuple(t.shape)} in the encoder"
         for n, t in mine.items()
         if n in kept and kept[n].shape != t.shape
     ]
@@ -64,23 +64,23 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, name: str,
 
 
 def resized_grid(positions: Tensor, grid: tuple[int, int], *, num_prefix: int) -> Tensor:
-    """Learned positions of a grid of patches, for another grid: bicubic with antialiasing (as timm does).
+    """Resize learned positions of a patch grid to another grid, bicubic with antialiasing (as timm does).
 
     Args:
-        positions: (1, num_prefix + P, D); the grid they were trained for is square.
-        grid: rows and columns wanted.
-        num_prefix: positions in front that belong to no patch, such as the class token's.
+        positions: (1, num_prefix + P, D); the grid that they were trained for must be square.
+        grid: target rows and columns.
+        num_prefix: number of leading positions without a patch, such as that of the class token.
 
     Returns:
-        (1, num_prefix + grid[0] * grid[1], D), of the same dtype.
+        (1, num_prefix + grid[0] * grid[1], D), with the same dtype.
 
     Raises:
-        ValueError: when they were not trained for a square.
+        ValueError: if the P positions are not a square grid.
     """
     prefix, patches = positions[:, :num_prefix], positions[:, num_prefix:]
     side = math.isqrt(patches.shape[1])
     if side * side != patches.shape[1]:
-        raise ValueError(f"{patches.shape[1]} positions of patches are no square grid; they cannot be resized")
+        raise ValueError(f"{patches.shape[1]} positions of patches are not a square grid; they cannot be resized")
     if (side, side) == grid:
         return positions
     square = patches.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
@@ -89,7 +89,7 @@ def resized_grid(positions: Tensor, grid: tuple[int, int], *, num_prefix: int) -
 
 
 def resized_line(positions: Tensor, length: int) -> Tensor:
-    """Learned positions of a sequence (1, T, D), linearly interpolated to (1, length, D)."""
+    """Interpolate learned positions of a sequence (1, T, D) linearly to (1, length, D)."""
     if positions.shape[1] == length:
         return positions
     line = positions.float().transpose(1, 2)

@@ -1,4 +1,4 @@
-"""A layer of the Q-Former (2301.12597, fig. 2): queries, and text if there is one, read themselves and the rest."""
+"""A layer of the Q-Former (2301.12597, fig. 2): queries, and text if any, attend to themselves and to the rest."""
 
 import torch
 from torch import Tensor, nn
@@ -8,15 +8,15 @@ from mmtrain.layers.streams import FeedForward, Read, lengths
 
 
 class QLayer(nn.Module):
-    """One layer of the queries, and of the text if there is one.
+    """One layer for the queries, and for the text if any.
 
     Args:
-        crossing: whether the queries read the other modalities.
-        text_goes_on: whether a later layer reads the text that comes out.
+        crossing: whether the queries attend to the other modalities.
+        text_goes_on: whether a later layer uses the text output.
         dim: width of the tokens.
-        num_heads: attention heads, divides `dim`.
-        mlp_ratio: hidden width of an MLP over `dim`.
-        dropout: of what attention and MLP add.
+        num_heads: number of attention heads; must divide `dim`.
+        mlp_ratio: hidden width of the MLP as a multiple of `dim`.
+        dropout: dropout probability on the outputs of attention and MLP.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class QLayer(nn.Module):
         context_masks: dict[str, Tensor],
         maps: AttentionMaps | None,
     ) -> dict[str, Tensor]:
-        """Map queries and text, (B, T, dim) each, to the same shapes; write into `maps` what was read.
+        """Map queries and text, (B, T, dim) each, to the same shapes.
 
         Args:
-            x: queries by the name "fused", then text by its own if there is one.
-            masks: theirs, (B, T).
-            context: (B, T_m, dim) by modality that is not text.
-            context_masks: theirs, (B, T_m).
-            maps: None when they are not wanted.
+            x: queries under the name "fused", then text under its name, if any.
+            masks: masks of `x`, (B, T).
+            context: tokens (B, T_m, dim) by modality, without text.
+            context_masks: masks of `context`, (B, T_m).
+            maps: attention maps are written into it; None to skip them.
         """
         together, mask = torch.cat(list(x.values()), dim=1), torch.cat(list(masks.values()), dim=1)
         normed = self.norm(together)

@@ -1,7 +1,8 @@
-"""The rows of the last steps, kept as more wrong answers: a memory across batches (XBM, 1912.06798; MoCo, 1911.05722).
+"""A queue of rows of the last steps as additional negatives, a cross-batch memory (XBM, 1912.06798; MoCo, 1911.05722).
 
-Vectors age by a step each step. Unlike in MoCo no second encoder makes them: what is a few steps old is nearly what it
-would be now, once learning has settled. Plain tensors and no buffers: averages of weights must not average them.
+The vectors are a few steps old. In contrast to MoCo, there is no momentum encoder: once learning is stable, a vector
+from a few steps ago is close to the current one. The memory uses plain tensors, not buffers, because weight averaging
+must not average them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +12,11 @@ from torch import Tensor
 
 
 class Queue:
-    """The last rows, first in first out.
+    """The last rows, first in, first out.
 
     Args:
-        size: rows; 0 keeps none.
-        modalities: of each row.
+        size: maximum number of rows; 0 disables the queue.
+        modalities: modalities of each row.
         dim: width of a vector.
     """
 
@@ -27,29 +28,29 @@ class Queue:
         self.present = {m: torch.zeros(size, dtype=torch.bool) for m in modalities}
 
     def to(self, device: torch.device) -> None:
-        """Move it, if it is elsewhere."""
+        """Move the queue to a device, if it is on another one."""
         for kept in (self.vectors, self.keys, self.present):
             for m, tensor in kept.items():
                 kept[m] = tensor.to(device)
 
     def push(self, vectors: Mapping[str, Tensor], keys: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> None:
-        """Take rows in place of the oldest.
+        """Replace the oldest rows by new ones.
 
         Args:
-            vectors: by modality (B, dim), of no meaning in a row that lacks it.
-            keys: by modality (B,), int64.
-            present: by modality (B,), bool.
+            vectors: (B, dim) by modality; ignored where the modality is missing.
+            keys: (B,), int64, by modality.
+            present: (B,), bool, by modality.
         """
         for m in self.vectors:
             number = len(keys[m])
             places = (self.place + torch.arange(number, device=keys[m].device)) % self.size
-            kept = slice(max(number - self.size, 0), None)  # of more rows than there is room for, the last
+            kept = slice(max(number - self.size, 0), None)  # if there are more rows than space, keep the last
             for mine, new in ((self.vectors, vectors), (self.keys, keys), (self.present, present)):
                 mine[m][places[kept]] = new[m].detach()[kept].to(mine[m].dtype)
         self.place = (self.place + number) % self.size
 
     def state(self) -> dict[str, Tensor]:
-        """All of it."""
+        """Return the complete state."""
         tensors = {
             f"{kind}/{m}": tensor.clone()
             for kind, kept in (("vectors", self.vectors), ("keys", self.keys), ("present", self.present))
@@ -58,7 +59,7 @@ class Queue:
         return tensors | {"place": torch.tensor(self.place)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take what `state` gave."""
+        """Restore a result of `state`."""
         self.place = int(state["place"])
         for kind, kept in (("vectors", self.vectors), ("keys", self.keys), ("present", self.present)):
             for m in kept:

@@ -1,7 +1,7 @@
-"""Dialogues with their media put in: ids and tokens of media -> embeddings, and where they stand in lines.
+"""Dialogues with media tokens inserted: from ids and media tokens to embeddings and their positions in lines.
 
-Everything is done on one flat list of the tokens that there are, row by row. Only its last step, the places in lines,
-differs with packing: a row a line, or several rows in one, each with positions from 0.
+All work is done on one flat list of the valid tokens, row by row. Only the last step, the layout in lines, depends on
+packing: one row per line, or several rows per line, each with positions from 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +14,11 @@ from mmtrain.layers.gated_read import Beside
 
 
 class Media(NamedTuple):
-    """The media of one modality.
+    """The media items of one modality.
 
     Attributes:
-        tokens: (B, N, K, D), N media a row.
-        mask: (B, N, K), bool, True where a token is valid; a medium that a row lacks has none.
+        tokens: (B, N, K, D), N media items per row.
+        mask: (B, N, K), bool, True where a token is valid; all False for a missing item.
     """
 
     tokens: Tensor
@@ -26,15 +26,15 @@ class Media(NamedTuple):
 
 
 class Spliced(NamedTuple):
-    """S tokens of all rows, in order.
+    """The S tokens of all rows, in order.
 
     Attributes:
         embeds: (S, D).
-        ids: (S,), int64; that of its place for a token of a medium.
+        ids: (S,), int64; for a media token, the id of its placeholder.
         flags: (S,), int64; see `DialogueTarget`.
-        row: (S,), int64.
-        position: (S,), int64, in its row from 0.
-        lengths: (B,), int64, tokens of each row.
+        row: (S,), int64, row of each token.
+        position: (S,), int64, position in the row, from 0.
+        lengths: (B,), int64, number of tokens per row.
     """
 
     embeds: Tensor
@@ -46,14 +46,14 @@ class Spliced(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """Where the tokens stand.
+    """Layout of the tokens in lines.
 
     Attributes:
         slot: (S,), int64, line * width + column.
-        number: of lines.
-        width: of the longest.
-        line: (B,), int64, of each row.
-        rank: (B,), int64, how many rows stand before it on its line; None: no line has several.
+        number: number of lines.
+        width: length of the longest line.
+        line: (B,), int64, line of each row.
+        rank: (B,), int64, index of each row within its line; None if every line has one row.
     """
 
     slot: Tensor
@@ -63,7 +63,7 @@ class Lines(NamedTuple):
     rank: Tensor | None
 
     def put(self, flat: Tensor, fill: float) -> Tensor:
-        """(S, ...) as (number, width, ...)."""
+        """Arrange (S, ...) as (number, width, ...)."""
         whole = flat.new_full((self.number * self.width, *flat.shape[1:]), fill)
         return whole.index_copy(0, self.slot, flat).unflatten(0, (self.number, self.width))
 
@@ -71,15 +71,15 @@ class Lines(NamedTuple):
 def splice(
     values: Tensor, keep: Tensor, embed: Callable[[Tensor], Tensor], media: Mapping[int, Media], *, inserted: bool
 ) -> Spliced:
-    """Put media in their places.
+    """Insert media tokens at their placeholders.
 
     Args:
         values: (B, L, 2), int64, ids and flags.
-        keep: (B, L), bool, which of them there are.
+        keep: (B, L), bool, True where a token is valid.
         embed: maps ids (S,) to (S, D).
-        media: by the id of their place; the n-th place of a row is that of its n-th medium.
-        inserted: whether a medium's tokens stand in its place; else the place's own embedding does. A medium that a row
-            lacks leaves nothing of its place, either way.
+        media: by placeholder id; the n-th placeholder of a row belongs to its n-th media item.
+        inserted: True replaces a placeholder by the media tokens; False keeps the placeholder's own embedding. The
+            placeholder of a missing item is removed in both cases.
     """
     ids, flags = values.unbind(dim=2)
     repeats = keep.long()
@@ -96,7 +96,7 @@ def splice(
     flat_ids = ids.flatten()[source]
     embeds = embed(flat_ids)
     for place, (tokens, mask) in media.items() if inserted else ():
-        # those of a row that are asked for come in the order of their places, as the places do
+        # the tokens of a row that are used come in the order of their placeholders
         there = (flat_ids == place).nonzero().squeeze(1)
         embeds = embeds.index_copy(0, there, tokens[mask & asked[place].unsqueeze(2)].to(embeds.dtype))
     row = source // ids.shape[1]
@@ -105,12 +105,12 @@ def splice(
 
 
 def lay_out(spliced: Spliced, *, room: int | None) -> Lines:
-    """Lines for the rows.
+    """Arrange the rows in lines.
 
     Args:
         spliced: the tokens.
-        room: tokens that rows can share a line of, the longest first, each where it first fits; None: a line a row.
-            A longer row has a line for itself.
+        room: maximum tokens per line when rows share lines, packed first-fit by decreasing length. A longer row gets
+            its own line. None puts one row on each line.
     """
     if room is None:
         rows = torch.arange(len(spliced.lengths), device=spliced.row.device)
@@ -125,13 +125,13 @@ def lay_out(spliced: Spliced, *, room: int | None) -> Lines:
 
 
 def at_right_end(spliced: Spliced) -> Lines:
-    """A line a row, each ending where the longest does, as what is to be continued has to."""
+    """Arrange one row per line, aligned at the right end, as generation requires."""
     lines = lay_out(spliced, room=None)
     return lines._replace(slot=lines.slot + lines.width - spliced.lengths[spliced.row])
 
 
 def _packed(lengths: Sequence[int], room: int) -> list[tuple[int, int, int]]:
-    """By row its line, what stands before it there, and how many rows do; first fit by falling length."""
+    """Return per row its line, its offset and its rank in the line, by first-fit with decreasing length."""
     filled: list[int] = []
     held: list[int] = []
     places = [(0, 0, 0)] * len(lengths)
@@ -147,11 +147,11 @@ def _packed(lengths: Sequence[int], room: int) -> list[tuple[int, int, int]]:
 
 
 def within_rows(row: Tensor, dtype: torch.dtype) -> Tensor:
-    """What may be read in lines that rows share, to be added to scores: (P, 1, T, T), 0 or the least of `dtype`.
+    """Return a causal mask within rows that share lines, added to scores: (P, 1, T, T), 0 or the minimum of `dtype`.
 
     Args:
-        row: (P, T), int64, the row of each token; -1 where there is none, which reads itself.
-        dtype: of the scores.
+        row: (P, T), int64, row of each token; -1 for padding, which attends to itself.
+        dtype: dtype of the scores.
     """
     same = (row.unsqueeze(2) == row.unsqueeze(1)) & (row >= 0).unsqueeze(1)
     sees = (same | torch.eye(row.shape[1], dtype=torch.bool, device=row.device)).tril()
@@ -159,12 +159,12 @@ def within_rows(row: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def beside(spliced: Spliced, lines: Lines, media: Mapping[int, Media]) -> Beside:
-    """Media that stand beside the text: each token reads the last one of its row that was spoken of, of each place.
+    """Build the cross-attention context: each token attends to the latest media item before it, per placeholder.
 
     Args:
-        spliced: with a token for the place of each medium that is there.
-        lines: where they stand; rows that share a line do not read each other's media.
-        media: by the id of their place.
+        spliced: with one token per placeholder of each present item.
+        lines: layout of the tokens; rows that share a line do not attend to each other's media.
+        media: by placeholder id.
     """
     tokens = torch.cat([m.tokens.flatten(1, 2) for m in media.values()], dim=1)  # (B, C, D)
     start = spliced.lengths.cumsum(0) - spliced.lengths
@@ -172,7 +172,7 @@ def beside(spliced: Spliced, lines: Lines, media: Mapping[int, Media]) -> Beside
     for place, m in media.items():
         spoken = (spliced.ids == place).long().cumsum(0)
         before = torch.cat([spoken.new_zeros(1), spoken])[start]
-        last = spoken - before[spliced.row] - 1  # -1: of none yet
+        last = spoken - before[spliced.row] - 1  # -1: no item yet
         chosen = torch.arange(m.mask.shape[1], device=last.device) == last.unsqueeze(1)
         masks.append((chosen.unsqueeze(2) & m.mask[spliced.row]).flatten(1))
     mask = torch.cat(masks, dim=1)  # (S, C)

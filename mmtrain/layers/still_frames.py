@@ -1,29 +1,29 @@
-"""Films of a fixed number of frames from films that have fewer: the last frame stands still."""
+"""Videos with a fixed number of frames from shorter videos: the last frame is repeated."""
 
 import torch
 from torch import Tensor
 
 
 def still_frames(values: Tensor, mask: Tensor, num_frames: int) -> Tensor:
-    """Bring films to one length: the valid frames of each, then its last valid one again and again.
+    """Pad videos to one length: the valid frames of each, then repetitions of the last valid frame.
 
     Args:
-        values: (B, F, ...); what stands under a False mask is not read.
-        mask: (B, F), bool, True where a frame is valid, wherever that is.
-        num_frames: wanted.
+        values: (B, F, ...); values under a False mask are not used.
+        mask: (B, F), bool, True where a frame is valid, at any position.
+        num_frames: target number of frames.
 
     Returns:
-        (B, num_frames, ...); zeros for a film without a valid frame.
+        (B, num_frames, ...); zeros for a video without a valid frame.
 
     Raises:
-        ValueError: for a batch with more frames than are wanted.
+        ValueError: if the batch has more frames than `num_frames`.
     """
     if values.shape[1] > num_frames:
         raise ValueError(
-            f"a film of {values.shape[1]} frames, but num_frames = {num_frames};"
-            f" take {num_frames} of them, or set num_frames to {values.shape[1]}"
+            f"a video has {values.shape[1]} frames, but num_frames = {num_frames};"
+            f" use {num_frames} of them, or set num_frames to {values.shape[1]}"
         )
-    there = mask.int().argsort(dim=1, descending=True, stable=True)  # the valid ones come first
+    there = mask.int().argsort(dim=1, descending=True, stable=True)  # valid frames first
     last = mask.sum(dim=1, keepdim=True).clamp(min=1) - 1
     places = torch.arange(num_frames, device=values.device).minimum(last)  # (B, num_frames)
     clean = values.masked_fill(~mask.reshape(*mask.shape, *[1] * (values.ndim - 2)), 0)

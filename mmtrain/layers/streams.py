@@ -1,7 +1,7 @@
-"""Streams of tokens, one a modality, that read each other: what the attention fusions share.
+"""Token streams, one per modality, that attend to each other; the attention fusions use them.
 
-`Read` and `FeedForward` give what is to be added to their input, pre-norm (2002.04745), so that a fusion can put a gate
-or a mean in between; `CrossBlock` adds the two, as the layer of a Transformer's decoder does (1706.03762, fig. 1).
+`Read` and `FeedForward` return the residual branch only, pre-norm (2002.04745), so a fusion can apply a gate or a mean
+to it. `CrossBlock` adds both to its input, like a Transformer decoder layer (1706.03762, fig. 1).
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ from mmtrain.types import Features
 
 
 class Streams(nn.Module):
-    """Each modality's tokens at one width, plus a vector learned for its kind.
+    """Tokens of each modality, projected to one width, plus a learned modality embedding.
 
     Args:
-        dims: width by modality.
-        dim: the width that all get.
+        dims: feature width per modality.
+        dim: common width.
     """
 
     def __init__(self, dims: Mapping[str, int], dim: int) -> None:
@@ -30,12 +30,12 @@ class Streams(nn.Module):
         self.kinds = nn.ParameterDict({m: nn.Parameter(torch.randn(dim) * 0.02) for m in sorted(dims)})
 
     def forward(self, features: Mapping[str, Features]) -> dict[str, Tensor]:
-        """Map tokens (B, T_m, D_m) to (B, T_m, dim), by modality in sorted order; finite under a False mask."""
+        """Map tokens (B, T_m, D_m) to (B, T_m, dim), by modality in sorted order. Finite under a False mask."""
         return {m: layer(features[m].cleared().tokens) + self.kinds[m] for m, layer in self.projections.items()}
 
 
 class Read(nn.Module):
-    """What cross-attention gives to a stream: dropout(attention(norm(x), norm(context))); zeros without context."""
+    """A cross-attention branch: dropout(attention(norm(x), norm(context))); zeros without valid context."""
 
     def __init__(self, *, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -45,16 +45,16 @@ class Read(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-        """Map (B, T, dim), reading `context` (B, K, dim) where `mask` (B, K) is True, to (B, T, dim)."""
+        """Map (B, T, dim) to (B, T, dim), attending to `context` (B, K, dim) where `mask` (B, K) is True."""
         return self.drop(self.attn(self.norm(x), self.norm_context(context), mask))
 
     def weights(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-        """How much each token reads of each of the context, (B, T, K)."""
+        """Return the attention weights from each token to the context, (B, T, K)."""
         return self.attn.weights(self.norm(x), self.norm_context(context), mask)
 
 
 class FeedForward(nn.Module):
-    """What an MLP gives to a stream: dropout(mlp(norm(x)))."""
+    """A feed-forward branch: dropout(mlp(norm(x)))."""
 
     def __init__(self, *, dim: int, mlp_ratio: float, dropout: float) -> None:
         super().__init__()
@@ -76,37 +76,37 @@ class CrossBlock(nn.Module):
         self.feed = FeedForward(dim=dim, mlp_ratio=mlp_ratio, dropout=dropout)
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-        """Map (B, T, dim), reading `context` (B, K, dim) where `mask` (B, K) is True, to (B, T, dim)."""
+        """Map (B, T, dim) to (B, T, dim), attending to `context` (B, K, dim) where `mask` (B, K) is True."""
         x = x + self.read(x, context, mask)
         return x + self.feed(x)
 
 
 def block_weights(block: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
-    """How much each token (B, T, dim) that enters a `Block` reads of each in its self-attention, (B, T, T)."""
+    """Return the self-attention weights (B, T, T) of a `Block` for its input tokens (B, T, dim)."""
     block = cast(Block, block)
     return block.attn.weights(block.norm1(x), mask)
 
 
 def cross_weights(block: nn.Module, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-    """How much each token (B, T, dim) that enters a `CrossBlock` reads of each of the context, (B, T, K)."""
+    """Return the cross-attention weights (B, T, K) of a `CrossBlock` for its input tokens (B, T, dim)."""
     return cast(CrossBlock, block).read.weights(x, context, mask)
 
 
 def lengths(tokens: Mapping[str, Tensor]) -> dict[str, int]:
-    """How many tokens (B, T, dim) each stream has, in their order."""
+    """Return the number of tokens of each stream (B, T, dim), in order."""
     return {name: x.shape[1] for name, x in tokens.items()}
 
 
 def anything(masks: Mapping[str, Tensor]) -> Tensor:
-    """Whether a sample has a token in any of the streams, by their masks (B, T_m): (B, 1), bool."""
+    """Return (B, 1), bool: whether a sample has a valid token in any stream, from masks (B, T_m)."""
     return torch.cat(list(masks.values()), dim=1).any(dim=1, keepdim=True)
 
 
 def check_counts(counts: Mapping[str, int]) -> None:
-    """Refuse a number of something that has to be there.
+    """Check that counts are at least 1.
 
     Raises:
-        ValueError: with its name.
+        ValueError: with the name of the first count below 1.
     """
     for name, count in counts.items():
         if count < 1:

@@ -1,4 +1,4 @@
-"""Models of the timm library by name; its errors become messages that say what was tried."""
+"""Models of the timm library by name; its errors become messages that state what was tried."""
 
 import difflib
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from mmtrain.layers.image_processor import timm_settings
 
 
 def timm_config(name: str) -> PretrainedCfg:
-    """What timm says of a model's default weights, or of those that the tag in the name means.
+    """Return timm's configuration of a model's default weights, or of the weights given by the tag in the name.
 
     Raises:
         ValueError: for a name or a tag that timm does not have.
@@ -22,7 +22,7 @@ def timm_config(name: str) -> PretrainedCfg:
     if timm.is_model(bare):
         try:
             config = timm.get_pretrained_cfg(name)
-        except RuntimeError:  # a tag that there is not
+        except RuntimeError:  # an unknown tag
             config = None
         if config is not None:
             return config
@@ -32,15 +32,15 @@ def timm_config(name: str) -> PretrainedCfg:
 
 
 def timm_model(name: str, *, pretrained: bool, options: Mapping[str, Any]) -> nn.Module:
-    """A model, from scratch or with timm's weights, which it downloads once.
+    """Build a model with random weights or with timm's weights, which are downloaded once.
 
     Args:
         name: as in `timm.list_models()`, with or without a tag.
-        pretrained: whether it starts with timm's weights.
-        options: what the model's constructor is told.
+        pretrained: whether to load timm's weights.
+        options: arguments of the model's constructor.
 
     Raises:
-        ValueError: when the model does not take the options, or its weights cannot be had.
+        ValueError: if the model does not accept the options, or its weights cannot be loaded.
     """
     config = timm_config(name)
     try:
@@ -51,28 +51,28 @@ def timm_model(name: str, *, pretrained: bool, options: Mapping[str, Any]) -> nn
         if not pretrained:
             raise ValueError(f"timm's {name} cannot be built with {told}: {reason}") from error
         raise ValueError(
-            f"timm's weights of {name} ({config.hf_hub_id or config.url or 'none are published'}) cannot be had:"
+            f"timm's weights of {name} ({config.hf_hub_id or config.url or 'none are published'}) cannot be loaded:"
             f" {reason}\n    set pretrained to the path of a file of its weights, or to null"
         ) from error
 
 
 def timm_preprocessing(name: str) -> dict[str, Any]:
-    """How the default weights, or those of the tag in the name, want their pictures."""
+    """Return the preprocessing of the default weights, or of the weights given by the tag in the name."""
     return timm_settings(timm_config(name).to_dict(), name)
 
 
 def export_timm(net: nn.Module, name: str, options: Mapping[str, Any], folder: Path) -> str:
-    """Write weights and configuration as timm has them in a folder or on the hub.
+    """Write weights and configuration in timm's format for a folder or the hub.
 
     Args:
-        net: a model of that name, or one with its names and shapes; what it lacks is filled up with what timm starts
-            with, and has to be without part in the features.
+        net: a model of that name, or one with its names and shapes. Missing weights get timm's initial values; they
+            must not affect the features.
         name: as in `timm.list_models()`.
-        options: what the model's constructor is told.
-        folder: is there.
+        options: arguments of the model's constructor.
+        folder: an existing folder.
 
     Returns:
-        The code that loads it.
+        Code that loads the model.
     """
     whole = timm_model(name, pretrained=False, options=options)
     fit = whole.load_state_dict(net.state_dict(), strict=False)

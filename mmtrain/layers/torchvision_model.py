@@ -1,4 +1,4 @@
-"""Weights of torchvision's classifiers, and what they want of their pictures."""
+"""Weights of torchvision's classifiers, and their preprocessing."""
 
 import pickle
 import re
@@ -11,14 +11,14 @@ from mmtrain.layers.pretrained import read_weights
 
 
 def torchvision_weights(name: str, pretrained: bool | str) -> dict[str, Tensor]:
-    """The weights of a classifier by torchvision's names, its head among them.
+    """Return the weights of a classifier by torchvision's names, including its head.
 
     Args:
-        name: a builder of `torchvision.models`.
-        pretrained: True for torchvision's default weights, which it downloads once; else the path of a state dict.
+        name: name of a builder in `torchvision.models`.
+        pretrained: True for torchvision's default weights, downloaded once; else the path of a state dict.
 
     Raises:
-        ValueError: when they cannot be downloaded or read.
+        ValueError: if the weights cannot be downloaded or read.
     """
     if isinstance(pretrained, str):
         weights = read_weights(pretrained)
@@ -28,15 +28,15 @@ def torchvision_weights(name: str, pretrained: bool | str) -> dict[str, Tensor]:
             weights = dict(published.get_state_dict(progress=False, check_hash=True, weights_only=True))
         except (OSError, RuntimeError, pickle.UnpicklingError) as error:
             raise ValueError(
-                f"pretrained = true: torchvision's weights of {name} cannot be had from {published.url}: {error}\n"
+                f"pretrained = true: torchvision's weights of {name} cannot be loaded from {published.url}: {error}\n"
                 "    download that file where there is a network and set pretrained to its path, or set it to null"
             ) from error
-    # the published DenseNets are older than the names of their layers
+    # the published DenseNet weights use older layer names
     return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)", r"\1\2", n): w for n, w in weights.items()}
 
 
 def torchvision_preprocessing(name: str, pretrained: bool | str | None) -> dict[str, Any]:
-    """How the default weights want their pictures or films; {} without weights."""
+    """Return the image or video preprocessing of the default weights; {} without weights."""
     if not pretrained:
         return {}
     wanted = torchvision.models.get_model_weights(name).DEFAULT.transforms()

@@ -1,7 +1,7 @@
-"""Models of the transformers library: from a folder or a name of the hub, or from a configuration with random weights.
+"""Models of the transformers library: from a folder or the hub, or from a configuration with random weights.
 
-Its errors become messages that say what was tried; attention is the fastest that the model supports (the library's own
-choice).
+Errors of the library become messages that state what was tried. Attention uses the fastest implementation that the
+model supports (the library's default).
 """
 
 import difflib
@@ -17,9 +17,9 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 
 from mmtrain.errors import reason_of
 
-# what a wrong name, a hub out of reach, a damaged file and sizes that do not fit come as
-_NO_TEXT = ("vision", "audio", "vq")  # beginnings of the names of configurations of towers
-_LISTED = 40  # types that a message lists; of more it has the nearest
+# _FAULTS: how the library reports a wrong name, an unreachable hub, a damaged file and sizes that do not fit
+_NO_TEXT = ("vision", "audio", "vq")  # name prefixes of the configurations of non-text towers
+_LISTED = 40  # a message lists up to this many types; beyond that, only the nearest
 _USUAL = ("llama", "qwen3", "gpt2")
 _FAULTS = (OSError, ValueError, KeyError, RuntimeError)
 
@@ -27,20 +27,20 @@ _FAULTS = (OSError, ValueError, KeyError, RuntimeError)
 def transformers_config(
     pretrained: str | None, config: Mapping[str, Any] | None, *, model_types: Sequence[str]
 ) -> PretrainedConfig:
-    """The configuration of a checkpoint, or one of these sizes.
+    """Return the configuration of a checkpoint, or one with the given sizes.
 
     Args:
-        pretrained: a folder, or a name of the hub; None for random weights.
-        config: model_type and sizes, for random weights; None beside `pretrained`.
-        model_types: those that the encoder knows.
+        pretrained: a folder or a name on the hub; None for random weights.
+        config: model_type and sizes, for random weights; None if `pretrained` is set.
+        model_types: model types that the encoder supports.
 
     Raises:
-        ValueError: for both or neither, a checkpoint that cannot be read or brings code of its own, a model of another
-            type, and sizes that are none.
+        ValueError: if both or neither are set, if the checkpoint cannot be read or contains its own code, if the model
+            type is unsupported, or if `config` contains anything but sizes.
     """
     if (pretrained is None) == (config is None):
         both = "are both set; set one of them to null" if config is not None else "are both null; set one of them"
-        raise ValueError(f"pretrained (a folder or a name of the hub) and config (model_type and sizes) {both}")
+        raise ValueError(f"pretrained (a folder or a name on the hub) and config (model_type and sizes) {both}")
     loaded: PretrainedConfig | None = None
     if config is not None:
         _check_sizes(config, "config")
@@ -59,34 +59,34 @@ def transformers_config(
 
 
 def other_parts(config: PretrainedConfig) -> dict[str, str]:
-    """The model types of the parts of a complete model that read no text, such as {"vision_config": "clip"}."""
+    """Return the model types of the non-text parts of a complete model, such as {"vision_config": "clip"}."""
     names = [name for name in type(config).sub_configs if name.startswith(_NO_TEXT)]
     plain = config.to_dict()
     return {name: str((plain.get(name) or {}).get("model_type", name)) for name in names}
 
 
 def complete_model(parts: Mapping[str, str], text: str) -> str:
-    """Why a complete model is not read here, and what to do.
+    """Return why a complete model is not supported here, and the fix.
 
     Args:
-        parts: from `other_parts`.
-        text: the model type of its language model.
+        parts: result of `other_parts`.
+        text: model type of its language model.
     """
     named = ", ".join(f"{name} ({kind})" for name, kind in parts.items())
     return (
         f"a complete model with {named}. Fine-tuning a complete model of several modalities is not supported yet\n"
-        f"    save the part that is meant alone, with save_pretrained, and name its folder: the language model ({text})"
+        f"    save only the part that you need, with save_pretrained, and set its folder: the language model ({text})"
         " as lm.name, the tower as encoder.MODALITY.pretrained"
     )
 
 
 def _foreign(what: str, kind: str, config: PretrainedConfig | None, model_types: Sequence[str]) -> str:
-    """The message for a type of model that is none of those that are known."""
+    """Return the message for an unsupported model type."""
     parts = {} if config is None else other_parts(config)
-    taken = f"this encoder takes {', '.join(model_types)}"
+    taken = f"this encoder accepts {', '.join(model_types)}"
     if len(model_types) > _LISTED:
         near = difflib.get_close_matches(kind, model_types, n=3) or [t for t in _USUAL if t in model_types]
-        taken = f"it is none of the {len(model_types)} types that are known; the nearest are {', '.join(near)}"
+        taken = f"it is none of the {len(model_types)} types that are supported; the nearest are {', '.join(near)}"
     if not parts or config is None:
         return f"{what}; {taken}"
     return f"{what}; {taken}. It is {complete_model(parts, config.get_text_config().model_type)}"
@@ -95,16 +95,16 @@ def _foreign(what: str, kind: str, config: PretrainedConfig | None, model_types:
 def transformers_model(
     pretrained: str | None, config: PretrainedConfig, *, unused: tuple[str, ...] = (), kind: Any = AutoModel
 ) -> PreTrainedModel:
-    """The model of a configuration, in 32 bits, with the checkpoint's weights if one is named.
+    """Build the model of a configuration in float32, with the checkpoint's weights if one is given.
 
     Args:
-        pretrained: as that of `transformers_config`.
-        config: what that gave, perhaps changed.
-        unused: beginnings of names of weights that the encoder drops, and a checkpoint may lack.
-        kind: the class of the model, or the library's choice by the configuration.
+        pretrained: as in `transformers_config`.
+        config: result of `transformers_config`, possibly changed.
+        unused: name prefixes of weights that the encoder drops; a checkpoint may omit them.
+        kind: class of the model, or an auto class that chooses by the configuration.
 
     Raises:
-        ValueError: for a checkpoint that cannot be read or lacks a weight.
+        ValueError: if the checkpoint cannot be read, or a weight is missing.
     """
     if pretrained is None:
         if issubclass(kind, PreTrainedModel):
@@ -117,32 +117,32 @@ def transformers_model(
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(unused))
     if missing:
         raise ValueError(
-            f"pretrained = {pretrained} lacks {len(missing)} weights, such as {', '.join(missing[:3])};"
-            " name a checkpoint of the whole model"
+            f"pretrained = {pretrained}: {len(missing)} weights are missing, such as {', '.join(missing[:3])};"
+            " set it to a checkpoint of the complete model"
         )
     return model
 
 
 def transformers_settings(pretrained: str, read: Callable[[str], tuple[dict[str, Any], Any]]) -> dict[str, Any]:
-    """What a checkpoint says of its input, by the library's reader of such files.
+    """Return the preprocessing settings of a checkpoint, through the library's own reader.
 
     Raises:
-        ValueError: when the file cannot be read.
+        ValueError: if the file cannot be read.
     """
     with _said_of(pretrained):
         return read(pretrained)[0]
 
 
 def export_transformers(model: PreTrainedModel, call: str, folder: Path) -> str:
-    """Write weights and configuration as the library does.
+    """Write weights and configuration in the library's format.
 
     Args:
-        model: without what has no part in its last hidden states.
-        call: what stands in the brackets when it is called.
-        folder: is there.
+        model: without modules that do not affect its last hidden states.
+        call: arguments of the model call in the returned code.
+        folder: an existing folder.
 
     Returns:
-        The code that loads it.
+        Code that loads and calls the model.
     """
     model.save_pretrained(folder)
     kind = type(model)
@@ -151,7 +151,7 @@ def export_transformers(model: PreTrainedModel, call: str, folder: Path) -> str:
 
 
 def _check_sizes(config: Mapping[str, Any], key: str) -> None:
-    """Refuse what would make transformers load code: `auto_map`, a kernel of the hub as attention, another repository.
+    """Reject keys that make transformers load code: `auto_map`, attention kernels from the hub, another repository.
 
     Raises:
         ValueError: with the key.
@@ -166,7 +166,7 @@ def _check_sizes(config: Mapping[str, Any], key: str) -> None:
             or name in _LOADING
             or (isinstance(value, str) and re.search(r"[/\\:]", value))
         ):
-            raise ValueError(f"{key}.{name} = {value} is no size; take it out, or name a checkpoint with pretrained")
+            raise ValueError(f"{key}.{name} = {value} is not a size; remove it, or set pretrained to a checkpoint")
 
 
 _LOADING = ("auto_map", "quantization_config", "trust_remote_code", "use_kernels", "backbone_kwargs")

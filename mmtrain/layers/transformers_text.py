@@ -1,8 +1,10 @@
-"""Text models of the transformers library as encoders: what is under a False mask stays out, parts without use go.
+"""Text models of the transformers library as encoders.
 
-The models differ in where their parts are, which `FAMILIES` says, and in what they read. SigLIP was trained on texts
-padded to its longest and read with their padding (2303.15343), so here it fills up every text by itself. The padding
-is that of the checkpoint's tokenizer: config.json of SigLIP 2 says nothing, and its class's default is another token.
+Tokens under a False mask have no effect, and parts that do not affect the tokens are removed.
+
+The models differ in the location of their parts, listed in `FAMILIES`, and in their input. SigLIP was trained on texts
+padded to its maximum length, without a mask (2303.15343), so every text is padded here. The padding token is that of
+the checkpoint's tokenizer: config.json of SigLIP 2 does not contain it, and the default of its class is another token.
 """
 
 import json
@@ -33,14 +35,14 @@ from mmtrain.types import Features
 
 @dataclass(frozen=True)
 class Family:
-    """Where the parts of a model are, by dotted names; what is in neither `stem` nor `blocks` is its top.
+    """Location of the parts of a model, by dotted names. Parts in neither `stem` nor `blocks` are its top.
 
     Attributes:
-        stem: what comes before the blocks, and what all of them read; a model may lack some of it.
-        blocks: the list of them.
-        positions: the table of learned positions; None where there is none.
-        unused: what makes one vector of the tokens, of no use here.
-        kind: the class, or the library's choice.
+        stem: parts before the blocks, and parts that all blocks use; some may be absent from a model.
+        blocks: the list of blocks.
+        positions: the table of learned positions; None if there is none.
+        unused: parts that pool the tokens to one vector; they are removed.
+        kind: class of the model, or an auto class.
         reads_padding: whether it was trained on padded texts without a mask.
     """
 
@@ -61,7 +63,7 @@ FAMILIES: Mapping[str, Family] = {
     "mpnet": Family(stem=("embeddings", "encoder.relative_attention_bias"), unused=("pooler",)),
     "electra": Family(stem=("embeddings", "embeddings_project")),
     "distilbert": Family(blocks="transformer.layer"),
-    # deberta of the first version is not here: the library's does not run under autocast
+    # deberta (version 1) is not supported: the library's implementation fails under autocast
     "deberta-v2": Family(stem=("embeddings", "encoder.rel_embeddings", "encoder.LayerNorm", "encoder.conv")),
     "modernbert": Family(blocks="layers", positions=None),
     **dict.fromkeys(("t5", "mt5", "umt5"), _T5),
@@ -69,22 +71,23 @@ FAMILIES: Mapping[str, Family] = {
     "siglip_text_model": _SIGLIP,
     "siglip2_text_model": replace(_SIGLIP, kind=Siglip2TextModel),
 }
-# models of text and pictures, of which the text tower is taken
+# image-text models; only the text tower is used
 TOWERS = ("clip", "siglip", "siglip2")
 
 
 class TransformersText(nn.Module):
-    """A text model whose last hidden states are the tokens, or one token made of them.
+    """A text model whose last hidden states are the tokens, optionally pooled to one token.
 
     Args:
-        pretrained: a folder, or a name of the hub; None for random weights.
+        pretrained: a folder or a name on the hub; None for random weights.
         config: of the model, or of one with a text tower; its type is in `FAMILIES` or `TOWERS`.
-        max_length: the longest text in tokens; learned positions are repeated when they are fewer.
-        pooling: tokens: every token; class, mean or last: one token, the first, the mean or the last of the valid
-            ones; auto: as the weights' own 1_Pooling/config.json says (sentence-transformers), else tokens.
+        max_length: maximum length in tokens; learned positions are repeated if there are fewer.
+        pooling: "tokens" keeps every token. "class", "mean" and "last" give one token: the first, the mean or the last
+            of the valid tokens. "auto" follows the checkpoint's 1_Pooling/config.json (sentence-transformers), else
+            "tokens".
 
     Raises:
-        ValueError: for an unknown pooling and a checkpoint that cannot be read.
+        ValueError: for an unknown pooling, or a checkpoint that cannot be read.
     """
 
     def __init__(self, *, pretrained: str | None, config: PretrainedConfig, max_length: int, pooling: str) -> None:
@@ -100,7 +103,7 @@ class TransformersText(nn.Module):
         self.model = model
         self.dim: int = config.hidden_size
         self.pad: int = config.pad_token_id or 0
-        if pretrained is not None and self.family.reads_padding:  # its configuration often has another id
+        if pretrained is not None and self.family.reads_padding:  # the config often has another id
             self.pad = _padding_of(pretrained, otherwise=self.pad)
         if pooling == "auto":
             pooling = "tokens" if pretrained is None else _trained_pooling(pretrained)
@@ -108,7 +111,7 @@ class TransformersText(nn.Module):
         self.pool = None if pooling == "tokens" else make_pool(pooling)
 
     def export(self, folder: Path) -> str:
-        """Write it as transformers does; the code that loads it. A pooling is described there, not done."""
+        """Write the model in the format of transformers, and return code that loads it. A pooling is only a comment."""
         pooled = f"  # its {self.pooling} over the mask is the one token"
         call = "input_ids=values, attention_mask=mask"
         if self.family.reads_padding:
@@ -123,14 +126,14 @@ class TransformersText(nn.Module):
         return f"{code}[:, :values.shape[1]]" if self.family.reads_padding else code
 
     def _longest(self) -> int:
-        """Learned positions of a model that reads padding."""
+        """Return the number of learned positions of a model that was trained on padding."""
         assert self.family.positions is not None
         table = self.model.get_submodule(self.family.positions)
         assert isinstance(table, nn.Embedding)
         return table.num_embeddings
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """Embeddings and what all blocks read, then the blocks."""
+        """Return the stem (embeddings and shared parts), then the blocks."""
         parts = dict(self.model.named_modules())
         stem = tuple(parts[name] for name in self.family.stem if name in parts)
         return [stem, *((block,) for block in self.model.get_submodule(self.family.blocks))]
@@ -146,22 +149,22 @@ class TransformersText(nn.Module):
             valid = there.expand(-1, longest) if self.pool is not None else mask
             hidden = hidden[:, : valid.shape[1]]
         else:
-            attended = (mask | ~there).long()  # a row of nothing reads anywhere; it is cleared
+            attended = (mask | ~there).long()  # an empty row attends to all positions; its output is zeroed
             hidden, valid = self.model(input_ids=ids, attention_mask=attended).last_hidden_state, mask
         features = Features(hidden, valid).cleared()
         return features if self.pool is None else Features(self.pool(features).unsqueeze(1), there)
 
 
 def _lengthen(model: PreTrainedModel, positions: str | None, max_length: int) -> None:
-    """Repeat learned positions, if there are any and they are too few, as Longformer does (2004.05150, section 5).
+    """Repeat learned positions, if there are any and too few, as Longformer does (2004.05150, section 5).
 
-    Texts that are no longer than those that the weights know are read as before.
+    The result for texts within the original number of positions is unchanged.
     """
     table = None if positions is None else dict(model.named_modules()).get(positions)
     if positions is None or table is None:
         return
     assert isinstance(table, nn.Embedding)
-    first = 0 if table.padding_idx is None else table.padding_idx + 1  # RoBERTa counts from behind that of padding
+    first = 0 if table.padding_idx is None else table.padding_idx + 1  # RoBERTa counts from after the padding index
     if len(table.weight) - first >= max_length:
         return
     weight = table.weight.detach()
@@ -169,7 +172,7 @@ def _lengthen(model: PreTrainedModel, positions: str | None, max_length: int) ->
     weight = torch.cat([weight[:first], weight[first:][places]])
     longer = nn.Embedding.from_pretrained(weight, freeze=False, padding_idx=table.padding_idx)
     model.set_submodule(positions, longer)
-    model.config.update({"max_position_embeddings": len(weight)})  # what is exported says it
+    model.config.update({"max_position_embeddings": len(weight)})  # the exported config must state it
     place = model.get_submodule(positions.rpartition(".")[0])
     for name, buffer in list(place.named_buffers(recurse=False)):
         assert name in ("position_ids", "token_type_ids"), name
@@ -178,19 +181,19 @@ def _lengthen(model: PreTrainedModel, positions: str | None, max_length: int) ->
 
 
 def _padding_of(pretrained: str, *, otherwise: int) -> int:
-    """The id with which the tokenizer of a checkpoint pads; `otherwise` where there is no tokenizer."""
+    """Return the padding id of a checkpoint's tokenizer; `otherwise` if there is no tokenizer."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(pretrained, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError):
-        return otherwise  # the input that reads texts with it explains why
+        return otherwise  # the text input that uses this tokenizer reports the error
     words = tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)
-    if len(words) < 2 or tokenizer.pad_token_id is None:  # without files the library makes one of its marks alone
+    if len(words) < 2 or tokenizer.pad_token_id is None:  # without files, the library builds one of special tokens only
         return otherwise
     return int(tokenizer.pad_token_id)
 
 
 def _trained_pooling(pretrained: str) -> str:
-    """What sentence-transformers wrote beside the weights; tokens where it wrote nothing."""
+    """Return the pooling in the checkpoint's sentence-transformers file; "tokens" if there is no such file."""
     folder = Path(pretrained)
     file = folder / "1_Pooling" / "config.json"
     if not folder.is_dir():
@@ -213,5 +216,5 @@ def _trained_pooling(pretrained: str) -> str:
 
 
 def expanded(pretrained: str | None) -> str | None:
-    """A name or folder with ~ written out."""
+    """Expand ~ in a folder name."""
     return str(Path(pretrained).expanduser()) if pretrained is not None and pretrained.startswith("~") else pretrained

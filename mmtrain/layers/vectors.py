@@ -1,4 +1,4 @@
-"""One vector a modality, for fusions whose formula takes vectors, and what stands for one that a sample lacks."""
+"""One vector per modality, for fusions of vectors, and the replacement of missing ones."""
 
 from collections.abc import Iterable, Mapping
 
@@ -12,10 +12,10 @@ MISSING = ("neutral", "learned")
 
 
 class Vectors(nn.Module):
-    """The mean of each modality's valid tokens, brought to mean 0 and variance 1 with a learned scale and shift.
+    """The mean of each modality's valid tokens, followed by a layer norm.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
     """
 
     def __init__(self, dims: Mapping[str, int]) -> None:
@@ -26,24 +26,24 @@ class Vectors(nn.Module):
     def forward(self, features: Mapping[str, Features]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Map tokens (B, T_m, D_m) to vectors (B, D_m) and presence (B, 1), bool, by modality in sorted order.
 
-        The vector of a row that lacks the modality is the norm's shift; it has to be replaced.
+        If a modality is missing, its vector is the norm's bias and must be replaced.
         """
         vectors = {m: norm(self.pool(features[m])) for m, norm in self.norms.items()}
         return vectors, {m: features[m].mask.any(dim=1, keepdim=True) for m in self.norms}
 
 
 class Absent(nn.Module):
-    """What stands in the place of a vector that a sample lacks.
+    """Replacement of the vectors of missing modalities.
 
     Args:
-        modalities: which may be lacking.
+        modalities: modalities that may be missing.
         dim: width of the vectors.
-        missing: neutral, for the number that changes nothing in the formula; learned, for a vector a modality that
-            starts there.
-        neutral: that number: 0 in a sum, 1 in a product.
+        missing: "neutral" fills with the neutral element of the formula. "learned" is one learned vector per modality
+            that starts there.
+        neutral: the neutral element: 0 in a sum, 1 in a product.
 
     Raises:
-        ValueError: for another `missing`.
+        ValueError: for any other `missing`.
     """
 
     def __init__(self, modalities: Iterable[str], dim: int, *, missing: str, neutral: float) -> None:
@@ -56,12 +56,12 @@ class Absent(nn.Module):
             self.learned = nn.ParameterDict({m: nn.Parameter(torch.full((dim,), neutral)) for m in sorted(modalities)})
 
     def forward(self, modality: str, vector: Tensor, present: Tensor) -> Tensor:
-        """The vector (B, D) where the modality is there, (B, 1) True; its replacement elsewhere."""
+        """Return the vector (B, D) where `present` (B, 1) is True, and its replacement elsewhere."""
         if self.learned is None:
             return vector.masked_fill(~present, self.neutral)
         return torch.where(present, vector, self.learned[modality].to(vector.dtype))
 
 
 def one_token(vector: Tensor, present: Mapping[str, Tensor]) -> Features:
-    """A fused vector (B, D) as one token (B, 1, D), valid where any modality is there, by modality (B, 1)."""
+    """Return a fused vector (B, D) as one token (B, 1, D), valid where any modality is present, (B, 1) by modality."""
     return Features(vector.unsqueeze(1), torch.cat(list(present.values()), dim=1).any(dim=1, keepdim=True)).cleared()

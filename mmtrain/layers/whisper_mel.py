@@ -1,7 +1,7 @@
-"""The log-mel frames of Whisper (2212.04356, section 2.2), as its authors' code and transformers take them.
+"""Log-mel frames of Whisper (2212.04356, section 2.2), as in its authors' code and in transformers.
 
-Windows of 25 ms every 10 ms, centred and mirrored at both ends; bands of Slaney's scale; the decimal logarithm, cut 8
-below the loudest of the sound.
+Windows of 25 ms every 10 ms are centred and mirrored at both ends. Bands use Slaney's scale. The logarithm is decimal,
+clipped at 8 below the maximum of the clip.
 """
 
 import torch
@@ -14,11 +14,11 @@ WINDOW, HOP = 400, 160  # samples at 16 kHz
 
 
 class WhisperMel(nn.Module):
-    """Log-mel frames of sounds that are valid from end to end.
+    """Log-mel frames of audio without padding.
 
     Args:
-        sample_rate: of the waveform, in Hz; the published weights want 16000.
-        num_mels: bands; 80, or 128 in large-v3.
+        sample_rate: of the waveform, in Hz; the published weights need 16000.
+        num_mels: number of bands; 80, or 128 in large-v3.
     """
 
     window: Tensor
@@ -28,14 +28,14 @@ class WhisperMel(nn.Module):
         super().__init__()
         filters = mel_filters(sample_rate=sample_rate, num_fft=WINDOW, num_mels=num_mels, mel_scale="slaney")
         window = torch.hann_window(WINDOW, dtype=torch.float64, device="cpu")
-        # they follow from the configuration, so a checkpoint does not carry them
+        # computed from the configuration, so not saved in checkpoints
         self.register_buffer("window", window.float(), persistent=False)
         self.register_buffer("filters", filters.float(), persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Map waveforms (B, L) to frames (B, max(L, 400) // 160, num_mels), 32 bits (or 64, as the waveform).
+        """Map waveforms (B, L) to frames (B, max(L, 400) // 160, num_mels), float32 (float64 for float64 input).
 
-        A sound shorter than a window is filled up with silence.
+        Audio shorter than a window is padded with silence.
         """
         dtype = torch.promote_types(values.dtype, torch.float32)
         sound = nn.functional.pad(values.to(dtype), (0, max(0, WINDOW - values.shape[1])))

@@ -269,10 +269,10 @@ Processor = Callable[[], Any]
 @pytest.mark.parametrize(
     ("processor", "message"),
     [
-        (lambda: transformers.Siglip2ImageProcessor(), r"\(Siglip2ImageProcessor\) resizes pictures to no fixed size"),
+        (lambda: transformers.Siglip2ImageProcessor(), r"\(Siglip2ImageProcessor\) resizes images to no fixed size"),
         (
             lambda: transformers.ViTImageProcessor(size={"height": 32, "width": 48}),
-            r"was trained on pictures of \{'height': 32, 'width': 48\}; this encoder takes squares",
+            r"was trained on images of \{'height': 32, 'width': 48\}; this encoder accepts squares",
         ),
     ],
 )

@@ -44,7 +44,7 @@ def test_no_token_reads_those_behind_it(kind: str) -> None:
 
 def test_a_model_that_reads_ahead_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmtrain.layers.causal_lm._causal", lambda config: config)
-    with pytest.raises(ValueError, match=r"a bert reads the tokens behind each token.*such as llama, qwen3 or gpt2"):
+    with pytest.raises(ValueError, match=r"a bert attends to later tokens.*such as llama, qwen3 or gpt2"):
         made("bert")
 
 
@@ -77,7 +77,7 @@ def test_of_many_types_the_nearest_are_named(tmp_path: Path) -> None:
         made("lama")
     AutoModel.from_config(AutoConfig.for_model("vit", **VISION)).save_pretrained(tmp_path)
     with pytest.raises(
-        ValueError, match=r"is vit; it is none of the \d+ types that are known; the nearest are .*"
+        ValueError, match=r"is vit; it is none of the \d+ types that are supported; the nearest are .*"
     ) as caught:
         CausalLM(source=source_of(name=str(tmp_path), config=None), known=KNOWN)
     assert len(str(caught.value)) < 300

@@ -257,7 +257,7 @@ def test_weights_are_taken_and_learn_to_read(weights: Path) -> None:
 
 def test_weights_of_another_vocabulary_are_refused(weights: Path) -> None:
     known = TokenTarget(names=KNOWN.names[:-1], max_length=8, pad=0, start=2, end=3)
-    with pytest.raises(ValueError, match=r"knows 10 tokens, but the target has 9\n .*tokenizer of the weights"):
+    with pytest.raises(ValueError, match=r"has 10 tokens, but the target has 9\n .*that of the weights"):
         Decoder(read_dim=READ_DIM, shape=shape_of(pretrained=str(weights)), known=known)
 
 

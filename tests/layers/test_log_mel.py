@@ -143,8 +143,8 @@ def test_it_stays_in_32_bits() -> None:
     ("change", "said"),
     [
         ({"mel_scale": "bark"}, "mel_scale = bark; set it to htk or slaney"),
-        ({"hop_seconds": 0.0}, "hop_seconds = 0.0 is no sample at sample_rate = 8000 Hz; .* at least 0.00013"),
-        ({"window_seconds": 1e-5}, "window_seconds = 1e-05 is no sample"),
+        ({"hop_seconds": 0.0}, "hop_seconds = 0.0 is less than one sample at sample_rate = 8000 Hz; .* least 0.00013"),
+        ({"window_seconds": 1e-5}, "window_seconds = 1e-05 is less than one sample"),
         ({"num_mels": 100}, "num_mels = 100 is too many .* 31.2 Hz apart; set num_mels to (\\d+) or less"),
     ],
 )

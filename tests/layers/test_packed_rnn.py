@@ -63,7 +63,7 @@ def test_what_cannot_be_is_refused_with_advice() -> None:
     sizes = {"in_dim": 3, "dropout": 0.0, "bidirectional": True}
     with pytest.raises(ValueError, match=r"dim = 5 cannot be halved .* set dim to 6, or bidirectional to false"):
         PackedRNN(cell="gru", dim=5, depth=1, **sizes)
-    with pytest.raises(ValueError, match="depth = 0 is no layer; set it to at least 1"):
+    with pytest.raises(ValueError, match="depth = 0 is below 1; set it to at least 1"):
         PackedRNN(cell="lstm", dim=4, depth=0, **sizes)
     with pytest.raises(ValueError, match="cell = rnn; set it to gru or lstm"):
         PackedRNN(cell="rnn", dim=4, depth=1, **sizes)

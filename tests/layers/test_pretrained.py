@@ -24,7 +24,7 @@ def test_a_grid_is_resized_as_timm_does(num_prefix: int, grid: tuple[int, int]) 
 
 
 def test_no_square_is_refused() -> None:
-    with pytest.raises(ValueError, match="17 positions of patches are no square grid"):
+    with pytest.raises(ValueError, match="17 positions of patches are not a square grid"):
         resized_grid(torch.randn(1, 18, 4), (4, 4), num_prefix=1)
 
 
@@ -74,7 +74,7 @@ def test_a_file_that_would_run_code_is_refused_and_does_not(tmp_path: Path) -> N
 
 def test_what_holds_no_weights_is_refused_with_the_mend(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"pretrained = nowhere.pth is not a file; name one of weights, .safetensors or"
+        ValueError, match=r"pretrained = nowhere.pth is not a file; set it to a weights file, .safetensors or"
     ):
         read_weights("nowhere.pth")
     for name in ("torn.safetensors", "torn.pth", "empty.pth"):
@@ -83,7 +83,7 @@ def test_what_holds_no_weights_is_refused_with_the_mend(tmp_path: Path) -> None:
             read_weights(tmp_path / name)
     for held in ({"state_dict": {"a": torch.zeros(1)}}, [torch.zeros(1)], {"a": torch.zeros(1), "epoch": 3}):
         torch.save(held, tmp_path / "more.pth")
-        with pytest.raises(ValueError, match=r"holds more than tensors by name; save the state dict alone"):
+        with pytest.raises(ValueError, match=r"contains more than tensors by name; save only the state dict"):
             read_weights(tmp_path / "more.pth")
 
 
@@ -100,12 +100,12 @@ def test_what_does_not_fit_is_said() -> None:
     weights = net.state_dict()
     for change, said in (
         ({"head.weight": torch.zeros(1)}, "head.weight is not in this encoder"),
-        ({"weight": torch.zeros(2, 3)}, r"weight is \(2, 3\) there and \(4, 3\) here"),
+        ({"weight": torch.zeros(2, 3)}, r"weight is \(2, 3\) in the file and \(4, 3\) in the encoder"),
     ):
         with pytest.raises(ValueError, match=rf"pretrained = x does not fit: {said}\n +set the sizes of the encoder"):
             load_weights(net, {**weights, **change}, name="x")
     with pytest.raises(
-        ValueError, match="weight is missing there; bias is missing there; a is not in this encoder, and 2"
+        ValueError, match="weight is missing in the file; bias is missing in the file; a is not in this encoder, and 2"
     ):
         load_weights(net, {n: torch.zeros(1) for n in "abc"}, name="x")
     assert all(torch.equal(w, weights[n]) for n, w in net.state_dict().items())

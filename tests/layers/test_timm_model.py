@@ -35,6 +35,6 @@ def test_weights_are_read_without_running_code(monkeypatch: pytest.MonkeyPatch) 
         raise RuntimeError("enough")
 
     monkeypatch.setattr(timm.models._builder, "load_state_dict_from_hf", load)
-    with pytest.raises(ValueError, match="cannot be had: enough"):
+    with pytest.raises(ValueError, match="cannot be loaded: enough"):
         timm_model("resnet18.a1_in1k", pretrained=True, options={})
     assert given["weights_only"] is True

@@ -27,7 +27,7 @@ def test_a_file_in_the_cache_runs_no_code(tmp_path: Path, monkeypatch: pytest.Mo
     file = tmp_path / "hub" / "checkpoints" / Path(torchvision.models.ResNet18_Weights.DEFAULT.url).name
     file.parent.mkdir(parents=True)
     torch.save({"conv1.weight": Payload(tmp_path / "proof")}, file)
-    with pytest.raises(ValueError, match=r"pretrained = true: torchvision's weights of resnet18 cannot be had"):
+    with pytest.raises(ValueError, match=r"pretrained = true: torchvision's weights of resnet18 cannot be loaded"):
         torchvision_weights("resnet18", True)
     assert not (tmp_path / "proof").exists()
     torch.save({"conv1.weight": torch.ones(1)}, file)

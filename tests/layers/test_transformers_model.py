@@ -42,7 +42,7 @@ def test_a_checkpoint_without_a_weight_is_refused_unless_it_is_of_no_use(tmp_pat
     save_file(weights, file, metadata={"format": "pt"})
     config = transformers_config(str(tmp_path), None, model_types=("vit",))
     transformers_model(str(tmp_path), config, unused=("pooler.",))
-    with pytest.raises(ValueError, match=r"lacks 2 weights, such as pooler.dense.bias, pooler.dense.weight; name a"):
+    with pytest.raises(ValueError, match=r"2 weights are missing, such as pooler.dense.bias, pooler.dense.weight; set"):
         transformers_model(str(tmp_path), config)
 
 
@@ -50,7 +50,7 @@ def test_what_cannot_be_loaded_is_refused_with_advice(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"pretrained = .* cannot be loaded: (.|\n)*set pretrained to a folder"):
         transformers_config(str(tmp_path), None, model_types=("vit",))
     save(tmp_path)
-    said = f"the model type of pretrained = {tmp_path} is vit; this encoder takes bert, t5"
+    said = f"the model type of pretrained = {tmp_path} is vit; this encoder accepts bert, t5"
     with pytest.raises(ValueError, match=said):
         transformers_config(str(tmp_path), None, model_types=("bert", "t5"))
     with pytest.raises(ValueError, match=r"cannot be loaded: (.|\n)*preprocessor_config.json"):
@@ -107,7 +107,7 @@ def test_code_of_a_checkpoint_is_never_run_and_nobody_is_asked(tmp_path: Path, m
     ],
 )
 def test_sizes_name_no_code(key: str, value: object) -> None:
-    with pytest.raises(ValueError, match=rf"^config\.{key}(\.auto_map)? = .* is no size; take it out"):
+    with pytest.raises(ValueError, match=rf"^config\.{key}(\.auto_map)? = .* is not a size; remove it"):
         transformers_config(None, SIZES | {key: value}, model_types=("vit",))
     assert transformers_config(None, SIZES | {"attn_implementation": "eager"}, model_types=("vit",)).hidden_size == 8
 

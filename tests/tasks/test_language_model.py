@@ -118,7 +118,7 @@ def test_a_row_reads_no_other_row() -> None:
 def test_a_model_with_a_state_is_not_packed() -> None:
     sizes = {"model_type": "mamba", "hidden_size": 8, "num_hidden_layers": 1, "state_size": 4}
     make_task(lm=source_of(config=sizes))
-    with pytest.raises(ValueError, match="a mamba takes no mask that parts rows on a line: set pack to null"):
+    with pytest.raises(ValueError, match="a mamba accepts no mask that separates rows on a line: set pack to null"):
         make_task(lm=source_of(config=sizes), pack=100)
 
 
@@ -290,7 +290,7 @@ def test_a_folder_is_taken_with_its_weights(tmp_path: Any) -> None:
     [
         ({"config": None}, "are both null"),
         ({"bits": 3}, "lm.bits = 3; set it to 4, 8 or null"),
-        ({"bits": 4}, "few bits, in which they cannot learn"),
+        ({"bits": 4}, "quantized weights cannot be trained"),
         ({"bits": 4, "name": "x", "config": None, "peft": LoraConfig()}, "needs bitsandbytes"),
     ],
 )
@@ -304,14 +304,14 @@ def test_a_source_that_cannot_be_is_refused(options: dict[str, Any], message: st
     [
         ({"target": "chatt"}, r"target = chatt, .* chat"),
         ({"modalities": ["video"]}, r"modalities = video, .* image"),
-        ({"known_targets": {"chat": ClassTarget(names=["a"], counts=[1])}}, r"chat holds no dialogues; .*=chat"),
+        ({"known_targets": {"chat": ClassTarget(names=["a"], counts=[1])}}, r"chat contains no dialogues; .*=chat"),
         (
             {"known_targets": {"chat": replace(KNOWN, used=frozenset({"audio"}))}},
-            r"speak of <audio>, but modalities = \[image\]; set modalities to \[image, audio\]",
+            r"contain <audio>, but modalities = \[image\]; set modalities to \[image, audio\]",
         ),
         ({"known_targets": {"chat": replace(KNOWN, places={})}}, r"set data.targets.chat.places to \[image\]"),
         ({"generate_every": -1}, "generate_every = -1; set it to 0"),
-        ({"pack": 0}, "pack = 0 has no room"),
+        ({"pack": 0}, "pack = 0 is below 1"),
         ({"tokenize": "moses"}, "tokenize = moses is none of sacrebleu's"),
         ({"lm": source_of(freeze=9)}, "lm.freeze = 9, but CausalLM has 2 blocks"),
         ({"lm": source_of(config={"model_type": "bertt"})}, "config.model_type is bertt"),
@@ -323,7 +323,7 @@ def test_what_does_not_fit_is_refused(options: dict[str, Any], message: str) -> 
 
 
 def test_what_a_step_takes_cannot_be_planned() -> None:
-    with pytest.raises(ConfigError, match="mode=plan cannot say what a language_model takes"):
+    with pytest.raises(ConfigError, match="mode=plan cannot estimate a language_model"):
         make_model().view(batch_of().to("meta")).predictions("answers")
 
 

@@ -1,8 +1,8 @@
 """A convolutional network on log-mel spectrograms, after the CNN10 of PANNs (1912.10211).
 
-Unusual here: LayerNorm over the channels of each place instead of batch norm, and what is not sound is set to zero
-before every convolution, so that neither padding nor another sound of the batch can be seen. At the end the bands are
-kept apart (PANNs takes their mean), because a pattern means something else at another pitch.
+Difference from the paper: LayerNorm over the channels of each position replaces batch norm, and padding is zeroed
+before every convolution. So neither padding nor other clips of the batch affect a clip. The bands are flattened into
+the channels at the end (PANNs averages them), because a pattern has a different meaning at another pitch.
 """
 
 from collections.abc import Sequence
@@ -19,17 +19,17 @@ class AudioCNN(nn.Module):
     """Log-mel frames, blocks of two convolutions that halve time and bands, a projection.
 
     Args:
-        sample_rate: of the waveform, in Hz.
-        num_mels: bands of the spectrogram; divisible by 2 for each block.
-        window_seconds: what a frame looks at.
-        hop_seconds: from frame to frame.
+        sample_rate: sample rate of the waveform, in Hz.
+        num_mels: number of bands of the spectrogram; divisible by 2 for each block.
+        window_seconds: length of the window of a frame.
+        hop_seconds: distance between consecutive frames.
         mel_scale: htk or slaney.
-        channels: of each block.
+        channels: channels of each block.
         dim: width of the tokens.
-        dropout: after each block.
+        dropout: dropout probability after each block.
 
     Raises:
-        ValueError: without a block, when the bands cannot be halved so often, and for what `LogMel` refuses.
+        ValueError: if `channels` is empty, if the bands cannot be halved that often, or as in `LogMel`.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class AudioCNN(nn.Module):
     ) -> None:
         super().__init__()
         if not channels:
-            raise ValueError("channels names no block; set it to something like [32,64,128]")
+            raise ValueError("channels is empty; set it to one entry per block, such as [32,64,128]")
         halvings = 2 ** len(channels)
         if num_mels % halvings:
             raise ValueError(
                 f"num_mels = {num_mels} cannot be halved {len(channels)} times, once for each of channels;"
-                f" set num_mels to {-(-num_mels // halvings) * halvings}, or take some of channels away"
+                f" set num_mels to {-(-num_mels // halvings) * halvings}, or remove some of channels"
             )
         self.dim = dim
         self.log_mel = LogMel(
@@ -70,18 +70,18 @@ class AudioCNN(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """What normalises the frames, then the blocks."""
+        """Return the input norm, then the blocks."""
         return [(self.input_norm,), *((block,) for block in self.blocks)]
 
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
         """Encode waveforms.
 
         Args:
-            values: (B, L), floating point; what stands under a False mask is ignored.
-            mask: (B, L), bool, True where a sample is valid; None when all are.
+            values: (B, L), floating point; values under a False mask are ignored.
+            mask: (B, L), bool, True where a sample is valid; None if all are.
 
         Returns:
-            tokens (B, T, dim), one for 2 ** blocks frames; mask (B, T), True for one with a valid frame.
+            tokens (B, T, dim), one per 2 ** len(channels) frames; mask (B, T), True for tokens with a valid frame.
         """
         frames, valid = self.input_norm(self.log_mel(values, mask))
         x = frames.to(self.proj.weight.dtype).unsqueeze(1)  # (B, 1, frames, num_mels)
@@ -92,7 +92,7 @@ class AudioCNN(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """Twice convolution, norm and GELU, then the mean over pairs of frames and of bands."""
+    """Convolution, norm and GELU, twice; then the mean over pairs of frames and of bands."""
 
     def __init__(self, *, in_channels: int, channels: int, dropout: float) -> None:
         super().__init__()
@@ -110,13 +110,13 @@ class ConvBlock(nn.Module):
         odd = x.shape[2] % 2
         x = nn.functional.pad(x, (0, 0, 0, odd))
         pairs = nn.functional.pad(mask, (0, odd)).unflatten(1, (-1, 2)).sum(dim=2)
-        # the mean over the frames that are there
+        # the mean over the valid frames
         x = nn.functional.avg_pool2d(x, 2) * (2.0 / pairs.clamp(min=1).to(x.dtype))[:, None, :, None]
         return self.drop(x), pairs > 0
 
 
 class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channels of each place of (B, C, T, M)."""
+    """LayerNorm over the channels of each position of (B, C, T, M)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-6)

@@ -1,8 +1,8 @@
 """Audio Spectrogram Transformer (2104.01778): patches of a log-mel spectrogram through a ViT, from scratch.
 
-Unusual here: patches do not overlap and by default span all bands, so that a second of sound is 6 tokens; each sound is
-normalised by itself; sounds may differ in length; there is no class token, because whoever reads tokens takes their
-mean.
+Differences from the paper: patches do not overlap. By default they span all bands, which gives 6 tokens per second.
+Each clip is normalized separately, and clips may differ in length. There is no class token, because heads use the mean
+of the tokens.
 """
 
 import torch
@@ -14,26 +14,26 @@ from mmtrain.types import Features
 
 
 class SpectrogramTransformer(nn.Module):
-    """Log-mel frames, patches, learned positions, Transformer blocks, a last norm.
+    """Log-mel frames, patches, learned positions, Transformer blocks, final norm.
 
     Args:
-        sample_rate: of the waveform, in Hz.
-        max_seconds: the longest sound.
-        num_mels: bands of the spectrogram.
-        window_seconds: what a frame looks at.
-        hop_seconds: from frame to frame.
+        sample_rate: sample rate of the waveform, in Hz.
+        max_seconds: maximum length of the audio.
+        num_mels: number of bands of the spectrogram.
+        window_seconds: length of the window of a frame.
+        hop_seconds: distance between consecutive frames.
         mel_scale: htk or slaney.
-        patch_frames: frames of a patch.
-        patch_mels: bands of a patch; divides `num_mels`.
+        patch_frames: number of frames of a patch.
+        patch_mels: number of bands of a patch; must divide `num_mels`.
         dim: width of the tokens.
         depth: number of blocks.
-        num_heads: attention heads, divides `dim`.
-        mlp_ratio: hidden width of a block's MLP over `dim`.
-        dropout: of what attention and MLP add.
-        drop_path: rate of stochastic depth at the last block; it grows linearly from 0.
+        num_heads: number of attention heads; must divide `dim`.
+        mlp_ratio: hidden width of the MLP of a block as a multiple of `dim`.
+        dropout: dropout probability on the outputs of attention and MLP.
+        drop_path: probability of stochastic depth in the last block; it grows linearly from 0 in the first.
 
     Raises:
-        ValueError: when patches do not divide the bands, a patch has no frame, and for what `LogMel` refuses.
+        ValueError: if `patch_mels` does not divide `num_mels`, if `patch_frames` is below 1, or as in `LogMel`.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class SpectrogramTransformer(nn.Module):
                 f"num_mels = {num_mels} is not divisible by patch_mels = {patch_mels}; set patch_mels to {fitting}"
             )
         if patch_frames < 1:
-            raise ValueError(f"patch_frames = {patch_frames} is no frame; set it to at least 1, such as 16")
+            raise ValueError(f"patch_frames = {patch_frames} is below 1; set it to at least 1, such as 16")
         self.dim = dim
         self.max_seconds = max_seconds
         self.log_mel = LogMel(
@@ -88,32 +88,31 @@ class SpectrogramTransformer(nn.Module):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)  # as in our ViT; std 0.02 is for widths near 768
+                nn.init.xavier_uniform_(module.weight)  # as in our ViT; std 0.02 suits widths near 768
                 nn.init.zeros_(module.bias)
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """Patches with their positions and what normalises their frames, then the blocks."""
+        """Return the input norm and patches with their positions, then the blocks."""
         return [(self.input_norm, self.patch_embed, self.pos_embed), *((block,) for block in self.blocks)]
 
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
         """Encode waveforms.
 
         Args:
-            values: (B, L), floating point; what stands under a False mask is ignored.
-            mask: (B, L), bool, True where a sample is valid; None when all are.
+            values: (B, L), floating point; values under a False mask are ignored.
+            mask: (B, L), bool, True where a sample is valid; None if all are.
 
         Returns:
-            tokens (B, T, dim), T patches of time by patches of bands, those of one time together; mask (B, T), True
-            for a patch with a valid frame.
+            tokens (B, T, dim), ordered by time, then by band; mask (B, T), True for a patch with a valid frame.
 
         Raises:
-            ValueError: for a batch that is longer than `max_seconds`.
+            ValueError: if the batch is longer than `max_seconds`.
         """
         frames, valid = self.input_norm(self.log_mel(values, mask))  # (B, frames, num_mels)
         if frames.shape[1] > self.max_frames:
             raise ValueError(
-                f"a sound of {frames.shape[1]} frames, but max_seconds = {self.max_seconds} gives {self.max_frames};"
-                " cut it to max_seconds, or set max_seconds to its length"
+                f"audio of {frames.shape[1]} frames, but max_seconds = {self.max_seconds} gives {self.max_frames};"
+                " crop it to max_seconds, or set max_seconds to its length"
             )
         spare = -frames.shape[1] % self.patch_frames
         frames = nn.functional.pad(frames, (0, 0, 0, spare))

@@ -1,7 +1,7 @@
-"""Dialogues turn by turn: any text encoder on each turn, then a GRU or a Transformer over the turns.
+"""Dialogues turn by turn: a text encoder on each turn, then a GRU or a Transformer over the turns.
 
-Hierarchical, as 1507.02221. Unusual here: places of turns count from the last one, which is asked about, and what is
-read are the turns and behind them the tokens of the last one, so that a decoder can take words from it.
+The structure is hierarchical, as in 1507.02221. Positions of turns count backwards from the last turn, whose label is
+predicted. The output is the turns, followed by the tokens of the last turn, so that a decoder can copy words from it.
 """
 
 from typing import cast
@@ -18,21 +18,21 @@ CONTEXTS = ("none", "gru", "transformer")
 
 
 class Turns(nn.Module):
-    """A text encoder on each turn, who speaks and how long ago, then the context.
+    """A text encoder per turn, embeddings of speaker and turn distance, then the context over turns.
 
     Args:
-        text: maps ids (N, L), mask (N, L) to `Features`, and says its width in `dim`.
-        max_turns: the most turns.
-        max_speakers: how many are told apart.
+        text: maps ids (N, L), mask (N, L) to `Features` of width `text.dim`.
+        max_turns: maximum number of turns.
+        max_speakers: number of distinct speakers.
         dim: width of the tokens.
-        context: over turns: none, gru (from the first to the last) or transformer.
-        depth: layers or blocks over turns.
-        num_heads: of the transformer.
-        mlp_ratio: of the transformer.
-        dropout: of the turns before, and inside what looks at them.
+        context: model over turns: none, gru (from first to last) or transformer.
+        depth: number of layers or blocks over turns.
+        num_heads: number of attention heads of the transformer.
+        mlp_ratio: hidden width of the transformer's MLP as a multiple of `dim`.
+        dropout: dropout probability on the turn vectors and inside the context model.
 
     Raises:
-        ValueError: for an unknown `context`, and for what the GRU or the blocks refuse.
+        ValueError: for an unknown `context`, or as in `PackedRNN` and `Block`.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Turns(nn.Module):
         self.proj = nn.Linear(cast(int, text.dim), dim)
         self.places = nn.Parameter(torch.empty(max_turns, dim))
         self.speakers = nn.Parameter(torch.empty(max_speakers, dim))
-        self.kinds = nn.Parameter(torch.empty(2, dim))  # of a turn, and of a token of the last one
+        self.kinds = nn.Parameter(torch.empty(2, dim))  # type embeddings: a turn, and a token of the last turn
         self.drop = nn.Dropout(dropout)
         self.rnn = None
         self.blocks = nn.ModuleList()
@@ -74,14 +74,14 @@ class Turns(nn.Module):
         """Encode dialogues.
 
         Args:
-            values: (B, N, 1 + L), int64: the number of the speaker, then token ids, -1 where there is none.
-            mask: (B, N), bool, True where a turn is there; turns stand at the beginning.
+            values: (B, N, 1 + L), int64: speaker index, then token ids, -1 for padding.
+            mask: (B, N), bool, True where a turn is valid; valid turns come first.
 
         Returns:
-            tokens (B, N + L, dim) and mask (B, N + L): the turns, and the tokens of the last one.
+            tokens (B, N + L, dim) and mask (B, N + L): the turns, then the tokens of the last turn.
 
         Raises:
-            ValueError: for a batch with more turns than `max_turns`.
+            ValueError: if the batch has more turns than `max_turns`.
         """
         assert mask is not None, "dialogues are of different lengths"
         if mask.shape[1] > len(self.places):
@@ -96,10 +96,10 @@ class Turns(nn.Module):
         return Features(tokens, torch.cat([mask, words.mask], dim=1))
 
     def _said(self, ids: Tensor) -> Features:
-        """Features of M turns; a turn without words has none."""
+        """Encode M turns. A turn without words has no valid token."""
         there = ids >= 0
         first = torch.arange(ids.shape[1], device=ids.device) == 0
-        some = there | (first & ~there.any(dim=1, keepdim=True))  # a text encoder wants a token
+        some = there | (first & ~there.any(dim=1, keepdim=True))  # a text encoder needs at least one valid token
         tokens, mask = self.text(ids.clamp(min=0), some)
         return Features(tokens, mask & there.any(dim=1, keepdim=True)).cleared()
 
@@ -111,8 +111,8 @@ class Turns(nn.Module):
         return turns
 
     def _last(self, said: Features, mask: Tensor) -> Features:
-        """Those of the last turn of each row, (B, L, D) and (B, L); of the first turns a row has one at least."""
-        place = (mask.flatten().cumsum(0) - 1).view_as(mask)  # of each turn among all that are there
+        """Select the features of each row's last turn, (B, L, D) and (B, L)."""
+        place = (mask.flatten().cumsum(0) - 1).view_as(mask)  # index of each turn among all valid turns
         last = place.gather(1, (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0)).squeeze(1).clamp(min=0)
         taken = said.take(last)
         return Features(taken.tokens, taken.mask & mask.any(dim=1, keepdim=True))

@@ -1,7 +1,7 @@
-"""A small convolutional network to train from scratch: a stem, then stages that halve the picture, as a ResNet's do.
+"""A small convolutional network to train from scratch: a stem, then stages that halve the resolution, as in a ResNet.
 
-Unusual here: group norm (1803.08494) instead of batch norm, so that pictures of a batch do not see each other and a
-batch may be small, and GELU instead of ReLU.
+Group norm (1803.08494) replaces batch norm, so images of a batch do not affect each other and the batch may be small.
+GELU replaces ReLU.
 """
 
 from collections.abc import Sequence
@@ -15,22 +15,22 @@ from mmtrain.types import Features
 
 
 class ImageCNN(nn.Module):
-    """A stem and stages; the last feature map is read as tokens.
+    """A stem and stages; the positions of the last feature map are the tokens.
 
     Args:
-        channels: of the stem and of each stage; each halves height and width, and the last is the width of the tokens.
-        num_groups: of each group norm; divides all of `channels`.
-        dropout: of whole channels that a stage's residual block adds, and of the tokens.
+        channels: channels of the stem and of each stage. Each halves height and width; the last is the token width.
+        num_groups: groups of each group norm; must divide every entry of `channels`.
+        dropout: probability of channel dropout in the residual branches, and of dropout on the tokens.
 
     Raises:
-        ValueError: without a stage, or when the groups do not divide.
+        ValueError: if there is no stage, or if the groups do not divide the channels.
     """
 
     def __init__(self, *, channels: Sequence[int], num_groups: int, dropout: float) -> None:
         super().__init__()
         if len(channels) < 2:
             raise ValueError(
-                f"channels = {list(channels)} names no stage beside the stem; set it to something like [32,64,128]"
+                f"channels = {list(channels)} has no stage after the stem; set it to something like [32,64,128]"
             )
         for width in channels:
             if width % num_groups:
@@ -47,21 +47,21 @@ class ImageCNN(nn.Module):
         self.drop = nn.Dropout(dropout)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")  # as a ResNet's
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")  # as in a ResNet
 
     def layers(self) -> list[tuple[nn.Module, ...]]:
-        """The stem, then the stages."""
+        """Return the stem, then the stages."""
         return [(self.stem,), *((stage,) for stage in self.stages)]
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Features:
-        """Encode pictures.
+        """Encode images.
 
         Args:
-            values: (B, 3, H, W), floating point, normalised.
-            mask: unused; a picture has no padding.
+            values: (B, 3, H, W), floating point, normalized.
+            mask: unused; an image has no padding.
 
         Returns:
-            tokens (B, H' * W', dim), row by row, H' being H over 2 ** len(channels), rounded up; all are valid.
+            tokens (B, H' * W', dim), row by row, with H' = ceil(H / 2 ** len(channels)); all are valid.
         """
         x = self.stem(values)
         for stage in self.stages:
@@ -85,7 +85,7 @@ class Halving(nn.Module):
 
 
 class Stage(nn.Module):
-    """Halve, then add two 3x3 convolutions of what there is (1512.03385, figure 2)."""
+    """Halve the resolution, then add a residual branch of two 3x3 convolutions (1512.03385, figure 2)."""
 
     def __init__(self, *, in_channels: int, channels: int, num_groups: int, dropout: float) -> None:
         super().__init__()

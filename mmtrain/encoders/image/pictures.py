@@ -1,7 +1,7 @@
-"""Several pictures a row: any image encoder on each, the tokens of all side by side.
+"""Several images per row: an image encoder on each image, with all tokens concatenated.
 
-Only pictures that are there are encoded, so that a batch norm in the encoder takes no statistics of padding. Unlike the
-frames of a film each keeps all its tokens, and nothing is said of their order: who reads them knows their places.
+Only images that are present are encoded, so a batch norm in the encoder does not use padding for its statistics. In
+contrast to video frames, each image keeps all its tokens and gets no position; the modules after it know the order.
 """
 
 from typing import Protocol, cast, runtime_checkable
@@ -16,21 +16,21 @@ Layers = list[tuple[nn.Module | nn.Parameter, ...]]
 
 @runtime_checkable
 class Layered(Protocol):
-    """An image encoder that tells its layers."""
+    """An image encoder that lists its layers."""
 
     def layers(self) -> Layers:
-        """The embeddings or the stem first, then one entry a block."""
+        """Return the embeddings or the stem, then one entry per block."""
         ...
 
 
 class Pictures(nn.Module):
-    """An image encoder on each picture.
+    """An image encoder, applied to each image.
 
     Args:
-        image: maps pictures (P, 3, H, W) to `Features` with as many tokens for each, and says its width in `dim`.
+        image: maps images (P, 3, H, W) to `Features` with the same number of tokens each, of width `image.dim`.
 
     Attributes:
-        takes_several: a row's tokens are those of several media, as many of each.
+        takes_several: marks that the tokens of a row belong to several media items, equally many per item.
     """
 
     takes_several = True
@@ -41,18 +41,18 @@ class Pictures(nn.Module):
         self.dim = cast(int, image.dim)
 
     def layers(self) -> Layers:
-        """Those of the image encoder; the whole of it, if it tells none."""
+        """Return the layers of the image encoder; the complete encoder as one layer if it does not list them."""
         return self.image.layers() if isinstance(self.image, Layered) else [(self.image,)]
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Features:
-        """Encode pictures.
+        """Encode images.
 
         Args:
-            values: (B, N, 3, H, W), floating point, normalised.
-            mask: (B, N), bool, True where a picture is; None when all are. At least one of the batch is.
+            values: (B, N, 3, H, W), floating point, normalized.
+            mask: (B, N), bool, True where an image is present; None if all are. At least one in the batch must be.
 
         Returns:
-            tokens (B, N * K, dim), mask (B, N * K): K of each picture, in order.
+            tokens (B, N * K, dim), mask (B, N * K): K tokens per image, in order.
         """
         there = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device) if mask is None else mask
         tokens, valid = self.image(values[there], None).cleared()

@@ -1,7 +1,7 @@
-"""ResNet (1512.03385) from torchvision, without its classifier: the last feature map becomes the tokens.
+"""ResNet (1512.03385) from torchvision, without its classifier: the positions of the last feature map are the tokens.
 
-Unusual here: for small pictures the stem can keep the resolution (`small_input`: a 3x3 convolution of stride 1 and no
-max pooling, as the paper does for CIFAR-10), because 64 pixels would shrink to 2x2 tokens.
+For small images, the stem can keep the resolution (`small_input`: a 3x3 convolution of stride 1 and no max pooling, as
+in the paper's CIFAR-10 models). Otherwise an image of 64 pixels would shrink to 2x2 tokens.
 """
 
 from typing import Any
@@ -17,15 +17,15 @@ from mmtrain.types import Features
 
 
 class ResNet(nn.Module):
-    """A torchvision ResNet whose last feature map is read as tokens.
+    """A torchvision ResNet; the positions of its last feature map are the tokens.
 
     Args:
         name: a torchvision builder: resnet18, resnet34, resnet50, resnet101, resnet152, wide_resnet50_2, ...
-        small_input: 3x3 stem of stride 1 without max pooling.
+        small_input: use a 3x3 stem of stride 1 without max pooling.
         pretrained: True for torchvision's default weights, the path of a state dict by torchvision's names, or None.
 
     Raises:
-        ValueError: for a name that torchvision does not have, and for weights that cannot be had or do not fit.
+        ValueError: for an unknown name, or if the weights cannot be loaded or do not fit.
     """
 
     def __init__(self, *, name: str, small_input: bool, pretrained: bool | str | None) -> None:
@@ -51,24 +51,24 @@ class ResNet(nn.Module):
 
     @classmethod
     def preprocessing(cls, *, name: str, pretrained: bool | str | None) -> dict[str, Any]:
-        """How the weights want their pictures; {} without weights."""
+        """Return the image preprocessing of the weights; {} without weights."""
         return torchvision_preprocessing(name, pretrained) if name in known_resnets() else {}
 
     def layers(self) -> list[tuple[nn.Module, ...]]:
-        """The stem, then the residual blocks."""
+        """Return the stem, then the residual blocks."""
         net = self.net
         blocks = [block for stage in (net.layer1, net.layer2, net.layer3, net.layer4) for block in stage]
         return [(net.conv1, net.bn1), *((block,) for block in blocks)]
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Features:
-        """Encode pictures.
+        """Encode images.
 
         Args:
-            values: (B, 3, H, W), floating point, normalised.
-            mask: unused; a picture has no padding.
+            values: (B, 3, H, W), floating point, normalized.
+            mask: unused; an image has no padding.
 
         Returns:
-            tokens (B, H' * W', dim), row by row; every token is valid.
+            tokens (B, H' * W', dim), row by row; all are valid.
         """
         net = self.net
         x = net.maxpool(net.relu(net.bn1(net.conv1(values))))
@@ -78,5 +78,5 @@ class ResNet(nn.Module):
 
 
 def known_resnets() -> list[str]:
-    """Names of torchvision's builders; resnext among them."""
+    """Return the names of torchvision's builders, including resnext."""
     return torchvision.models.list_models(module=torchvision.models, include=["resne*", "wide_resne*"])

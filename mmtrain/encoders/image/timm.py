@@ -1,8 +1,8 @@
-"""Any model of the timm library by name, without its classifier: its last features become the tokens.
+"""Any model of the timm library by name, without its classifier: its last features are the tokens.
 
-Unusual here: parts that timm keeps and that have no part in these features (a pooling head, a norm behind the pooling)
-are dropped, so that every parameter gets a gradient. And a file of weights may be one whose names are others but whose
-tensors come in the same order with the same shapes, as ports from other libraries have it.
+Parts that timm builds but that do not affect these features are dropped, so that every parameter gets a gradient: a
+pooling head, or a norm after the pooling. A weights file may use other names, if its tensors have the same order and
+shapes, as in ports from other libraries.
 """
 
 import re
@@ -19,30 +19,30 @@ from mmtrain.layers.pretrained import load_weights, read_weights
 from mmtrain.layers.timm_model import export_timm, timm_config, timm_model, timm_preprocessing
 from mmtrain.types import Features
 
-MERGED = (99999,)  # timm's sign for what goes with the group before: of coarse groups, what closes the model
+MERGED = (99999,)  # timm's marker for parameters that belong to the previous group
 
 
 @runtime_checkable
 class Grouped(Protocol):
-    """A model of timm that tells which of its parameters belong together."""
+    """A timm model that defines groups of parameters."""
 
     def group_matcher(self, coarse: bool) -> Any:
-        """Patterns of names by group, or a function of names."""
+        """Return name patterns by group, or a function of names."""
         ...
 
 
 class Timm(nn.Module):
-    """A model of timm up to what its `forward_features` gives.
+    """A timm model up to the output of `forward_features`.
 
     Args:
         name: as in `timm.list_models()`, with or without a tag.
-        pretrained: True for timm's weights, None for none, or the path of a state dict in timm's names or order.
-        image_size: height and width of the picture in pixels; of use to models that are built for a size.
-        drop_path: rate of stochastic depth; 0 also for models that have none.
+        pretrained: True for timm's weights, None for random weights, or a state dict file in timm's names or order.
+        image_size: height and width of the image in pixels; used by models that are built for a size.
+        drop_path: probability of stochastic depth; use 0 for models that do not support it.
 
     Raises:
-        ValueError: for a name that timm does not have, a size or rate that the model does not take, features that are
-            no map or sequence, and weights that cannot be had or do not fit.
+        ValueError: for an unknown name, a size or rate that the model does not support, features that are neither a map
+            nor a sequence, or weights that cannot be loaded or do not fit.
     """
 
     def __init__(self, *, name: str, pretrained: bool | str | None, image_size: int, drop_path: float) -> None:
@@ -53,12 +53,12 @@ class Timm(nn.Module):
             options["img_size"] = image_size
         if drop_path:
             options["drop_path_rate"] = drop_path
-        with torch.device("meta"):  # a copy without memory or arithmetic tells what there is
+        with torch.device("meta"):  # a copy without memory or compute shows which parts exist
             copy, options = _unpooled(name, options)
             try:
                 features = copy.forward_features(torch.empty(1, 3, image_size, image_size))
             except (RuntimeError, ValueError, AssertionError) as error:
-                raise ValueError(f"{name} cannot read pictures of image_size = {image_size}: {error}") from error
+                raise ValueError(f"{name} does not accept image_size = {image_size}: {error}") from error
         self.channels_last = _is_channels_last(features, copy.num_features, name)
         tokens = _tokens(features, self.channels_last)
         idle = unreached(copy, tokens)
@@ -75,7 +75,7 @@ class Timm(nn.Module):
         weights, mine = read_weights(path), self.net.state_dict()
         if not mine.keys() <= weights.keys():
             weights = _in_order(weights, mine)
-        elif any(weights[n].shape != tensor.shape for n, tensor in mine.items()):  # timm resizes what can be
+        elif any(weights[n].shape != tensor.shape for n, tensor in mine.items()):  # timm resizes where possible
             overlay = {"pretrained_cfg_overlay": {"state_dict": weights, "custom_load": False}}
             resized = timm_model(name, pretrained=True, options=options | overlay).state_dict()
             weights |= {n: resized[n] for n in mine}
@@ -83,15 +83,15 @@ class Timm(nn.Module):
 
     @classmethod
     def preprocessing(cls, *, name: str, pretrained: bool | str | None) -> dict[str, Any]:
-        """How the weights want their pictures; {} without weights."""
+        """Return the image preprocessing of the weights; {} without weights."""
         return timm_preprocessing(name) if pretrained else {}
 
     def export(self, folder: Path) -> str:
-        """Write it as timm does; the code that loads it."""
+        """Write the model in timm's format, and return code that loads it."""
         return export_timm(self.net, self.name, self.options, folder)
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """The coarse groups that timm itself forms: the stem, then blocks, or stages of a convolutional network."""
+        """Return timm's coarse parameter groups: the stem, then blocks, or stages of a convolutional network."""
         groups_of = _groups(self.net)
         if groups_of is None:
             return stem_and_blocks(self.net)
@@ -101,28 +101,28 @@ class Timm(nn.Module):
         }
         specs = [spec for spec in matcher.values() if spec is not None]
         patterns = [one[0] for spec in specs for one in ([(spec,)] if isinstance(spec, str) else spec)]
-        # what no pattern matches is a group of its own, the last
+        # parameters that match no pattern are the last group
         groups = [names for _, names in sorted(group_parameters(self.net, matcher).items())]
         grouped = [names for names in groups if any(re.match(pattern, names[0]) for pattern in patterns)]
         parameters = dict(self.net.named_parameters())
         return [tuple(_largest(self.net, {id(parameters[n]) for n in names})) for names in grouped]
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Features:
-        """Encode pictures.
+        """Encode images.
 
         Args:
-            values: (B, 3, H, W), floating point, normalised.
-            mask: unused; a picture has no padding.
+            values: (B, 3, H, W), floating point, normalized.
+            mask: unused; an image has no padding.
 
         Returns:
-            tokens (B, T, dim): a feature map row by row, or what the model has (class tokens first); all are valid.
+            tokens (B, T, dim): a feature map row by row, or the model's tokens (class tokens first); all are valid.
         """
         x = _tokens(self.net.forward_features(values), self.channels_last)
         return Features(x, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device))
 
 
 def _unpooled(name: str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The model in evaluation mode without a pooling, or with one where it insists, and the options that gave it."""
+    """Return the model in evaluation mode, without pooling if the model allows that, and its options."""
     try:
         unpooled = options | {"global_pool": ""}
         return timm_model(name, pretrained=False, options=unpooled).eval(), unpooled
@@ -137,28 +137,28 @@ def _is_channels_last(features: Any, width: int, name: str) -> bool:
         return features.shape[1] != width
     shape = tuple(features.shape) if torch.is_tensor(features) else type(features).__name__
     raise ValueError(
-        f"name = {name}: its features are {shape}, neither a map of {width} channels nor a sequence; take another model"
+        f"name = {name}: its features are {shape}, neither a map of {width} channels nor a sequence; set another"
     )
 
 
 def _groups(net: nn.Module) -> dict[str, Any] | None:
-    """Patterns of names by group, coarse where there are such; None for the few models that have none."""
+    """Return name patterns by group, coarse if available; None for the few models without groups."""
     if not isinstance(net, Grouped):
         return None
     try:
         groups = net.group_matcher(coarse=True)
-    except AssertionError:  # RDNet's way to say that it has none that are coarse
+    except AssertionError:  # RDNet raises this if it has no coarse groups
         groups = net.group_matcher(coarse=False)
     return groups if isinstance(groups, dict) else None
 
 
 def _tokens(features: Tensor, channels_last: bool) -> Tensor:
-    """(B, T, D) of (B, T, D), (B, H, W, D) or (B, D, H, W)."""
+    """Map (B, T, D), (B, H, W, D) or (B, D, H, W) to (B, T, D)."""
     return features.flatten(1, -2) if channels_last else map_tokens(features)
 
 
 def _in_order(weights: dict[str, Tensor], mine: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by my names when they come in my order, shapes and kinds; what they have beyond that is a classifier."""
+    """Rename weights that have the order, shapes and kinds of mine. Additional weights at the end are a classifier."""
     theirs = list(weights.items())[: len(mine)]
     fits = len(theirs) == len(mine) and all(
         one.rpartition(".")[2] == other.rpartition(".")[2] and weight.shape == tensor.shape
@@ -168,7 +168,7 @@ def _in_order(weights: dict[str, Tensor], mine: dict[str, Tensor]) -> dict[str, 
 
 
 def _largest(module: nn.Module, wanted: set[int]) -> list[nn.Module | nn.Parameter]:
-    """The largest modules all of whose parameters are wanted, not mere sequences, and what else is wanted."""
+    """Return the largest modules with only wanted parameters, except plain sequences, and other wanted parameters."""
     found: list[nn.Module | nn.Parameter] = [p for p in module.parameters(recurse=False) if id(p) in wanted]
     for child in module.children():
         inside = {id(p) for p in child.parameters()}

@@ -1,7 +1,7 @@
-"""Torchvision's classifiers by name, without their classifier: the last feature map becomes the tokens.
+"""Torchvision's classification models by name, without their head: the last feature map gives the tokens.
 
-Convolutional networks (ConvNeXt, EfficientNet, MobileNet, DenseNet, RegNet, VGG, ...), Swin and ViT; for ResNets there
-is resnet.py. Names of weights stay torchvision's. Of a ViT the tokens are what its encoder gives, the class token
+Supported are convolutional networks (ConvNeXt, EfficientNet, MobileNet, DenseNet, RegNet, VGG, ...), Swin and ViT; for
+ResNets see resnet.py. Weights keep torchvision's names. The tokens of a ViT are the output of its encoder, class token
 first.
 """
 
@@ -29,16 +29,16 @@ POSITIONS = "encoder.pos_embedding"
 
 
 class TorchVision(nn.Module):
-    """A classifier of torchvision up to its last feature map.
+    """A torchvision classification model up to its last feature map.
 
     Args:
         name: a builder of `torchvision.models`: convnext_tiny, efficientnet_b0, swin_t, vit_b_16, ...
         pretrained: True for torchvision's default weights, the path of a state dict by torchvision's names, or None.
-        image_size: height and width of the picture in pixels; only a ViT is built for a size.
+        image_size: height and width of the image in pixels; only a ViT is built for a size.
 
     Raises:
-        ValueError: for a name that is not of these families, a picture that a ViT cannot cut, and weights that cannot
-            be had or do not fit.
+        ValueError: for an unsupported name, an image size that a ViT's patch does not divide, or weights that cannot be
+            loaded or do not fit.
     """
 
     def __init__(self, *, name: str, pretrained: bool | str | None, image_size: int) -> None:
@@ -46,8 +46,8 @@ class TorchVision(nn.Module):
         known = torchvision.models.list_models(module=torchvision.models, include=FAMILIES)
         if name not in known:
             raise ValueError(
-                f"name = {name}; encoder/image=torchvision takes {', '.join(known)}\n"
-                "    for a ResNet there is encoder/image=resnet, for all others encoder/image=timm"
+                f"name = {name}; encoder/image=torchvision accepts {', '.join(known)}\n"
+                "    for a ResNet use encoder/image=resnet, for all others encoder/image=timm"
             )
         self.net = _trunk(name, image_size)
         self.dim: int = _width(self.net, name, image_size)
@@ -60,12 +60,12 @@ class TorchVision(nn.Module):
 
     @classmethod
     def preprocessing(cls, *, name: str, pretrained: bool | str | None) -> dict[str, Any]:
-        """How the weights want their pictures; {} without weights."""
+        """Return the image preprocessing of the weights; {} without weights."""
         known = torchvision.models.list_models(module=torchvision.models, include=FAMILIES)
         return torchvision_preprocessing(name, pretrained) if name in known else {}
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """The stem (of a ViT with class token and positions), then blocks in their order; a norm goes with its block.
+        """Return the stem (for a ViT with class token and positions), then the blocks. A norm belongs to its block.
 
         The blocks of DenseNet are its dense blocks and transitions.
         """
@@ -75,7 +75,7 @@ class TorchVision(nn.Module):
             return [stem, *((block,) for block in net.encoder.layers)]
         parts = [net.stem, *net.trunk_output.children()] if isinstance(net, RegNet) else list(net.features.children())
         if isinstance(net, DenseNet):
-            parts.pop()  # its last norm
+            parts.pop()  # its final norm
         blocks = [block for part in parts for block in _blocks(part) if next(block.parameters(), None) is not None]
         found: list[tuple[nn.Module | nn.Parameter, ...]] = []
         for block in blocks:
@@ -86,21 +86,21 @@ class TorchVision(nn.Module):
         return found
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Features:
-        """Encode pictures.
+        """Encode images.
 
         Args:
-            values: (B, 3, H, W), floating point, normalised; of a ViT, H and W are image_size.
-            mask: unused; a picture has no padding.
+            values: (B, 3, H, W), floating point, normalized; for a ViT, H and W are image_size.
+            mask: unused; an image has no padding.
 
         Returns:
-            tokens (B, H' * W', dim), row by row, of a ViT with the class token in front; every token is valid.
+            tokens (B, H' * W', dim), row by row, for a ViT with the class token first; all are valid.
         """
         x = _feature_map(self.net, values)
         return Features(x, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device))
 
 
 def _trunk(name: str, image_size: int) -> Any:
-    """The builder's module without pooling and classifier."""
+    """Build the module without pooling and classifier."""
     sizes = {}
     if name.startswith("vit_"):
         patch = int(name.rpartition("_")[2])
@@ -118,13 +118,13 @@ def _trunk(name: str, image_size: int) -> Any:
 
 
 def _width(net: nn.Module, name: str, image_size: int) -> int:
-    """Of the tokens of a picture; in evaluation mode, so that no batch norm takes statistics of it."""
+    """Return the token width, from a forward pass in evaluation mode, so that batch norm statistics do not change."""
     with torch.no_grad():
         try:
             return _feature_map(net.eval(), torch.zeros(1, 3, image_size, image_size)).shape[-1]
         except RuntimeError as error:
             raise ValueError(
-                f"{name} cannot read pictures of image_size = {image_size}: {error}\n"
+                f"{name} does not accept image_size = {image_size}: {error}\n"
                 "    set data.inputs.image.size to something larger"
             ) from error
         finally:
@@ -132,7 +132,7 @@ def _width(net: nn.Module, name: str, image_size: int) -> int:
 
 
 def _feature_map(net: Any, values: Tensor) -> Tensor:
-    """What the classifier would pool or read, (B, T, dim)."""
+    """Return the input of the classifier's pooling, (B, T, dim)."""
     if isinstance(net, VisionTransformer):
         x = net.conv_proj(values).flatten(2).transpose(1, 2)
         return net.encoder(torch.cat([net.class_token.expand(len(x), -1, -1), x], dim=1))
@@ -148,5 +148,5 @@ def _feature_map(net: Any, values: Tensor) -> Tensor:
 
 
 def _blocks(part: nn.Module) -> list[nn.Module]:
-    """Those of a stage, which is a plain sequence; anything else is a block itself."""
+    """Return the blocks of a stage, which is a plain sequence. Anything else is a single block."""
     return list(part.children()) if type(part) in (nn.Sequential, AnyStage) else [part]

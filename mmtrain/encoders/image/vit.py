@@ -1,4 +1,4 @@
-"""Vision Transformer (2010.11929), pre-norm, with a class token; parameter names and order as in timm."""
+"""Vision Transformer (2010.11929), pre-norm, with a class token; parameter names and order match timm's."""
 
 from pathlib import Path
 from typing import Any
@@ -11,29 +11,30 @@ from mmtrain.layers.color_features import ColorFeatures
 from mmtrain.layers.pretrained import load_weights, read_weights, resized_grid
 from mmtrain.types import Features
 
-# what `pretrained: true` means, by width
+# weights for `pretrained: true`, by width
 PUBLISHED = {192: "vit_tiny_patch16_224", 384: "vit_small_patch16_224", 768: "vit_base_patch16_224"}
 
 
 class ViT(nn.Module):
-    """Patches, a class token in front, learned positions, Transformer blocks, a last norm.
+    """Patches, a class token, learned positions, Transformer blocks, final norm.
 
     Args:
-        image_size: height and width of the picture in pixels.
-        patch_size: height and width of a patch; divides `image_size`.
+        image_size: height and width of the image in pixels.
+        patch_size: height and width of a patch; must divide `image_size`.
         dim: width of the tokens.
         depth: number of blocks.
-        num_heads: attention heads, divides `dim`.
-        mlp_ratio: hidden width of a block's MLP over `dim`.
-        dropout: of what attention and MLP add.
-        drop_path: rate of stochastic depth at the last block; it grows linearly from 0.
-        layer_scale: where the factor of what attention and MLP add starts (timm's init_values); None for no factor.
-        color_features: waves of `ColorFeatures` that each patch's token also gets; 0 for none, as in the paper.
-        pretrained: timm's ViT of this width (True), of a name, or a file of weights in timm's names; None for none.
-            Positions are resized to the picture. A file does not say its num_heads.
+        num_heads: number of attention heads; must divide `dim`.
+        mlp_ratio: hidden width of the MLP of a block as a multiple of `dim`.
+        dropout: dropout probability on the outputs of attention and MLP.
+        drop_path: probability of stochastic depth in the last block; it grows linearly from 0 in the first.
+        layer_scale: initial value of the factor on the outputs of attention and MLP (timm's init_values); None for
+            none.
+        color_features: number of `ColorFeatures` waves that are added to each patch token; 0 for none, as in the paper.
+        pretrained: True for timm's ViT of this width, a timm name, or a weights file in timm's names; None for random
+            weights. Positions are resized to the image. A file does not contain its num_heads.
 
     Raises:
-        ValueError: when a size does not divide, and for weights that cannot be had or do not fit.
+        ValueError: if a size is not divisible, or if the weights cannot be loaded or do not fit.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class ViT(nn.Module):
         self.dim = dim
         self.patch_size = patch_size
         self.num_patches = (image_size // patch_size) ** 2
-        self.timm_options: dict[str, Any] | None = {  # of timm's VisionTransformer that computes the same
+        self.timm_options: dict[str, Any] | None = {  # for timm's equivalent VisionTransformer
             "img_size": image_size,
             "patch_size": patch_size,
             "embed_dim": dim,
@@ -93,7 +94,7 @@ class ViT(nn.Module):
         if pretrained:
             if color_features:
                 raise ValueError(
-                    f"color_features = {color_features}, which pretrained = {pretrained} does not know;"
+                    f"color_features = {color_features}, but pretrained = {pretrained} has no such weights;"
                     " set color_features to 0, or pretrained to null"
                 )
             self._load(_source(pretrained, dim), num_heads, image_size // patch_size)
@@ -109,7 +110,7 @@ class ViT(nn.Module):
 
     @classmethod
     def preprocessing(cls, *, pretrained: bool | str | None, dim: int) -> dict[str, Any]:
-        """How the weights want their pictures; {} of a file, which does not say."""
+        """Return the image preprocessing of the weights; {} for a file, which does not contain it."""
         if not pretrained:
             return {}
         source = _source(pretrained, dim)
@@ -120,7 +121,7 @@ class ViT(nn.Module):
         return timm_preprocessing(source)
 
     def export(self, folder: Path) -> str | None:
-        """Write it as timm's VisionTransformer; the code that loads it. None with `color_features`."""
+        """Write the model as timm's VisionTransformer, and return code that loads it; None with `color_features`."""
         if self.timm_options is None:
             return None
         from mmtrain.layers.timm_model import export_timm
@@ -128,7 +129,7 @@ class ViT(nn.Module):
         return export_timm(self, PUBLISHED[192], self.timm_options, folder)
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """Patches with class token and positions, then the blocks."""
+        """Return patches with class token and positions, then the blocks."""
         return [(self.patch_embed, self.cls_token, self.pos_embed), *((block,) for block in self.blocks)]
 
     def _init(self) -> None:
@@ -136,18 +137,18 @@ class ViT(nn.Module):
         nn.init.normal_(self.cls_token, std=1e-6)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)  # as the authors' code; std 0.02 is for widths near 768
+                nn.init.xavier_uniform_(module.weight)  # as in the authors' code; std 0.02 suits widths near 768
                 nn.init.zeros_(module.bias)
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Features:
-        """Encode pictures.
+        """Encode images.
 
         Args:
-            values: (B, 3, image_size, image_size), floating point, normalised.
-            mask: None; or (B, num_patches), bool, True for the patches that are looked at, as many in each row.
+            values: (B, 3, image_size, image_size), floating point, normalized.
+            mask: None; or (B, num_patches), bool, True for patches to encode, equally many per row.
 
         Returns:
-            tokens (B, 1 + num_patches, dim), or of those patches; the class token first; every token is valid.
+            tokens (B, 1 + number of encoded patches, dim), class token first; all are valid.
         """
         x = self.patch_embed(values)  # (B, num_patches, dim)
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1) + self.pos_embed
@@ -161,7 +162,7 @@ class ViT(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Cut a picture into patches and project each, and add a projection of its colours."""
+    """Split an image into patches and project each; optionally add a projection of its colours."""
 
     def __init__(self, *, patch_size: int, dim: int, color_features: int) -> None:
         super().__init__()
@@ -178,13 +179,13 @@ class PatchEmbed(nn.Module):
 
 
 def _source(pretrained: bool | str, dim: int) -> str:
-    """The file or the name of timm that is meant."""
+    """Return the file or the timm name for `pretrained`."""
     if isinstance(pretrained, str):
         return pretrained
     if dim not in PUBLISHED:
         widths = ", ".join(f"{width} ({name})" for width, name in PUBLISHED.items())
         raise ValueError(
-            f"pretrained = true, but dim = {dim} is the width of none of timm's ViTs: {widths};"
+            f"pretrained = true, but no ViT of timm has dim = {dim}; they have {widths};"
             " set dim to one of them, or pretrained to a name or a file"
         )
     return PUBLISHED[dim]
@@ -195,7 +196,7 @@ def _is_file(source: str) -> bool:
 
 
 def _weights_of_timm(name: str, num_heads: int) -> dict[str, Tensor]:
-    from mmtrain.layers.timm_model import timm_model  # timm takes seconds to import, and a ViT from scratch needs none
+    from mmtrain.layers.timm_model import timm_model  # timm takes seconds to import; random weights do not need it
 
     net: Any = timm_model(name, pretrained=True, options={})
     if "blocks.0.attn.qkv.weight" in net.state_dict() and net.blocks[0].attn.num_heads != num_heads:

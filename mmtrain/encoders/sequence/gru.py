@@ -1,4 +1,4 @@
-"""A GRU for features over time that another program computed."""
+"""A GRU for precomputed features over time."""
 
 from torch import Tensor, nn
 
@@ -7,17 +7,17 @@ from mmtrain.types import Features
 
 
 class SequenceGRU(nn.Module):
-    """A packed GRU, from both ends if asked: one token a frame.
+    """A packed GRU, optionally bidirectional: one token per frame.
 
     Args:
-        in_dim: features of a frame; the data knows them.
+        in_dim: number of features per frame, taken from the data.
         dim: width of the tokens.
-        depth: layers.
-        bidirectional: whether half of the width reads from the end.
-        dropout: between the layers and of what comes out.
+        depth: number of layers.
+        bidirectional: whether half of the output width comes from a backward direction.
+        dropout: dropout probability between layers and on the output.
 
     Raises:
-        ValueError: for what `PackedRNN` refuses.
+        ValueError: as in `PackedRNN`.
     """
 
     def __init__(self, *, in_dim: int, dim: int, depth: int, bidirectional: bool, dropout: float) -> None:
@@ -29,15 +29,15 @@ class SequenceGRU(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """Nothing for embeddings, which features do not need, then the parameters of each layer."""
+        """Return an empty stem, then the parameters of each layer."""
         return [(), *self.gru.layers()]
 
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
         """Encode sequences.
 
         Args:
-            values: (B, T, in_dim), floating point; what stands under a False mask is ignored.
-            mask: (B, T), bool, True where a frame is valid; None when all are.
+            values: (B, T, in_dim), floating point; values under a False mask are ignored.
+            mask: (B, T), bool, True where a frame is valid; None if all are.
 
         Returns:
             tokens (B, T, dim), zeros under a False mask; mask (B, T).

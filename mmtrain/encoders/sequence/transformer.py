@@ -1,4 +1,4 @@
-"""A Transformer encoder for features over time that another program computed."""
+"""A Transformer encoder for precomputed features over time."""
 
 import torch
 from torch import Tensor, nn
@@ -8,16 +8,16 @@ from mmtrain.types import Features
 
 
 class SequenceTransformer(nn.Module):
-    """A projection, learned positions, pre-norm blocks, a last norm: one token a frame.
+    """A projection, learned positions, pre-norm blocks, final norm: one token per frame.
 
     Args:
-        in_dim: features of a frame; the data knows them.
-        max_length: the longest sequence in frames.
+        in_dim: number of features per frame, taken from the data.
+        max_length: maximum length in frames.
         dim: width of the tokens.
         depth: number of blocks.
-        num_heads: attention heads, divides `dim`.
-        mlp_ratio: hidden width of a block's MLP over `dim`.
-        dropout: of the projected frames and of what attention and MLP add.
+        num_heads: number of attention heads; must divide `dim`.
+        mlp_ratio: hidden width of the MLP of a block as a multiple of `dim`.
+        dropout: dropout probability on the projected frames and on the outputs of attention and MLP.
     """
 
     def __init__(
@@ -43,29 +43,29 @@ class SequenceTransformer(nn.Module):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """The projection of frames and positions, then the blocks."""
+        """Return the input projection and positions, then the blocks."""
         return [(self.proj, self.pos_embed), *((block,) for block in self.blocks)]
 
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
         """Encode sequences.
 
         Args:
-            values: (B, T, in_dim), floating point; what stands under a False mask is ignored.
-            mask: (B, T), bool, True where a frame is valid; None when all are.
+            values: (B, T, in_dim), floating point; values under a False mask are ignored.
+            mask: (B, T), bool, True where a frame is valid; None if all are.
 
         Returns:
             tokens (B, T, dim), mask (B, T).
 
         Raises:
-            ValueError: for a batch that is longer than `max_length`.
+            ValueError: if the batch is longer than `max_length`.
         """
         if mask is None:
             mask = values.new_ones(values.shape[:2]).bool()
         length, longest = values.shape[1], self.pos_embed.shape[1]
         if length > longest:
             raise ValueError(
-                f"a sequence of {length} frames, but max_length = {longest};"
-                f" cut it to {longest}, or set max_length to {length}"
+                f"a sequence has {length} frames, but max_length = {longest};"
+                f" crop it to {longest}, or set max_length to {length}"
             )
         x = self.proj(Features(values, mask).cleared().tokens)
         x = self.drop(x + self.pos_embed[:, :length])

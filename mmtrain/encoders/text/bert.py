@@ -1,4 +1,4 @@
-"""BERT (1810.04805), the library's: with published weights or from scratch, without the pooler."""
+"""BERT (1810.04805) of transformers, without the pooler: with published weights or from scratch."""
 
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,23 @@ PUBLISHED = "bert-base-uncased"
 
 
 class BERT(nn.Module):
-    """A BertModel whose last hidden states are the tokens, or one token made of them.
+    """A BertModel whose last hidden states are the tokens, optionally pooled to one token.
 
     Args:
-        pretrained: a folder of the transformers library, or a name of the hub; true for bert-base-uncased; None for
-            random weights of the sizes below, which weights have of their own.
-        pooling: tokens, class, mean, last or auto, as `TransformersText` has it.
+        pretrained: a folder or a name on the hub; True for bert-base-uncased; None for random weights with the sizes
+            below. Pretrained weights ignore these sizes.
+        pooling: tokens, class, mean, last or auto, see `TransformersText`.
         vocab_size: number of token ids.
-        max_length: the longest text in tokens; the positions of weights are repeated when they are fewer.
+        max_length: maximum length in tokens; positions of the weights are repeated if there are fewer.
         dim: width of the tokens.
         depth: number of blocks.
-        num_heads: attention heads, divides `dim`.
-        mlp_ratio: hidden width of a block's MLP over `dim`.
-        dropout: of embeddings, attention weights, and what attention and MLP add; holds for weights, too.
+        num_heads: number of attention heads; must divide `dim`.
+        mlp_ratio: hidden width of the MLP of a block as a multiple of `dim`.
+        dropout: dropout probability on embeddings, attention weights, and outputs of attention and MLP. It also applies
+            to pretrained weights.
 
     Raises:
-        ValueError: for weights that cannot be read or are of another model, and heads that do not divide `dim`.
+        ValueError: if the weights cannot be read or are of another model type, or if the heads do not divide `dim`.
     """
 
     def __init__(
@@ -66,27 +67,27 @@ class BERT(nn.Module):
 
     @classmethod
     def preprocessing(cls, *, pretrained: bool | str | None) -> dict[str, Any]:
-        """The tokenizer of the weights, which lies beside them; {} without weights."""
+        """Return the tokenizer, which is stored with the weights; {} without weights."""
         name = _name(pretrained)
         return {} if name is None else {"tokenizer": name}
 
     def export(self, folder: Path) -> str:
-        """Write it as transformers does; the code that loads it."""
+        """Write the model in the format of transformers, and return code that loads it."""
         return self.net.export(folder)
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """Embeddings with their norm, then the blocks."""
+        """Return the embeddings with their norm, then the blocks."""
         return self.net.layers()
 
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
         """Encode token ids.
 
         Args:
-            values: (B, L), int64, L at most max_length; what stands under a False mask is ignored.
-            mask: (B, L), bool, True where a token is valid; None when all are.
+            values: (B, L), int64, L at most max_length; values under a False mask are ignored.
+            mask: (B, L), bool, True where a token is valid; None if all are.
 
         Returns:
-            tokens (B, L, dim), zeros under a False mask, and mask (B, L); of a pooling (B, 1, dim) and (B, 1).
+            tokens (B, L, dim), zeros under a False mask, and mask (B, L). With pooling, (B, 1, dim) and (B, 1).
         """
         return self.net(values, mask)
 

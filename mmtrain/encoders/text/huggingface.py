@@ -1,8 +1,7 @@
-"""Text encoders of transformers, from BERT to ModernBERT, the encoder of T5, the text towers of CLIP and SigLIP.
+"""Text encoders of transformers, from BERT to ModernBERT, the encoder of T5, and the text towers of CLIP and SigLIP.
 
-`FAMILIES` in mmtrain/layers/transformers_text.py lists them. Unusual here: nothing but tokens comes out, so
-poolers, projections and decoders are dropped; positions are repeated for longer texts; and SigLIP pads texts by
-itself, as it was trained.
+`FAMILIES` in mmtrain/layers/transformers_text.py lists them. Poolers, projections and decoders are dropped, because the
+output is tokens. Positions are repeated for longer texts. SigLIP pads its texts, as in pretraining.
 """
 
 from collections.abc import Mapping
@@ -17,16 +16,16 @@ from mmtrain.types import Features
 
 
 class HuggingFaceText(nn.Module):
-    """A text model whose last hidden states are the tokens, or one token made of them.
+    """A text model whose last hidden states are the tokens, optionally pooled to one token.
 
     Args:
-        pretrained: a folder, or a name of the hub; None for random weights.
-        config: for random weights, model_type and sizes as in the library's config.json; None beside `pretrained`.
-        max_length: the longest text in tokens; learned positions are repeated when they are fewer.
-        pooling: tokens, class, mean, last or auto, as `TransformersText` has it.
+        pretrained: a folder or a name on the hub; None for random weights.
+        config: for random weights, model_type and sizes as in the library's config.json; None if `pretrained` is set.
+        max_length: maximum length in tokens; learned positions are repeated if there are fewer.
+        pooling: tokens, class, mean, last or auto, see `TransformersText`.
 
     Raises:
-        ValueError: for a checkpoint that cannot be read, a model of another type and an unknown pooling.
+        ValueError: if the checkpoint cannot be read, or for an unsupported model type or pooling.
     """
 
     def __init__(
@@ -40,25 +39,25 @@ class HuggingFaceText(nn.Module):
 
     @classmethod
     def preprocessing(cls, *, pretrained: str | None) -> dict[str, Any]:
-        """The tokenizer of the weights, which lies beside them; {} without weights."""
+        """Return the tokenizer, which is stored with the weights; {} without weights."""
         return {} if pretrained is None else {"tokenizer": pretrained}
 
     def export(self, folder: Path) -> str:
-        """Write it as transformers does; the code that loads it."""
+        """Write the model in the format of transformers, and return code that loads it."""
         return self.net.export(folder)
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """Embeddings and what all blocks read, then the blocks."""
+        """Return the embeddings and shared parts, then the blocks."""
         return self.net.layers()
 
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
         """Encode token ids.
 
         Args:
-            values: (B, L), int64, L at most max_length; what stands under a False mask is ignored.
-            mask: (B, L), bool, True where a token is valid; None when all are.
+            values: (B, L), int64, L at most max_length; values under a False mask are ignored.
+            mask: (B, L), bool, True where a token is valid; None if all are.
 
         Returns:
-            tokens (B, L, dim), zeros under a False mask, and mask (B, L); of a pooling (B, 1, dim) and (B, 1).
+            tokens (B, L, dim), zeros under a False mask, and mask (B, L). With pooling, (B, 1, dim) and (B, 1).
         """
         return self.net(values, mask)

@@ -8,17 +8,17 @@ from mmtrain.types import Features
 
 
 class TextLSTM(nn.Module):
-    """Embeddings and a packed LSTM, from both ends if asked. A text may be of any length.
+    """Embeddings and a packed LSTM, optionally bidirectional. Texts may have any length.
 
     Args:
         vocab_size: number of token ids.
         dim: width of the embeddings and of the tokens.
-        depth: layers.
-        bidirectional: whether half of the width reads from the end.
-        dropout: of the embeddings, between the layers and of what comes out.
+        depth: number of layers.
+        bidirectional: whether half of the output width comes from a backward direction.
+        dropout: dropout probability on the embeddings, between layers and on the output.
 
     Raises:
-        ValueError: for what `PackedRNN` refuses.
+        ValueError: as in `PackedRNN`.
     """
 
     def __init__(self, *, vocab_size: int, dim: int, depth: int, bidirectional: bool, dropout: float) -> None:
@@ -31,15 +31,15 @@ class TextLSTM(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """Embeddings, then the parameters of each layer."""
+        """Return the embeddings, then the parameters of each layer."""
         return [(self.embed,), *self.lstm.layers()]
 
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
         """Encode token ids.
 
         Args:
-            values: (B, L), int64; what stands under a False mask is ignored.
-            mask: (B, L), bool, True where a token is valid; None when all are.
+            values: (B, L), int64; values under a False mask are ignored.
+            mask: (B, L), bool, True where a token is valid; None if all are.
 
         Returns:
             tokens (B, L, dim), zeros under a False mask; mask (B, L).

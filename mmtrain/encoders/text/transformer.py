@@ -1,4 +1,4 @@
-"""A Transformer encoder for token ids, from scratch: learned positions, pre-norm blocks, a last norm."""
+"""A Transformer encoder for token ids, from scratch: learned positions, pre-norm blocks, final norm."""
 
 import torch
 from torch import Tensor, nn
@@ -8,18 +8,18 @@ from mmtrain.types import Features
 
 
 class TextTransformer(nn.Module):
-    """Bidirectional text encoder.
+    """A bidirectional text encoder.
 
     Args:
         vocab_size: number of token ids.
-        max_length: the longest text in tokens.
+        max_length: maximum length in tokens.
         dim: width of the tokens.
         depth: number of blocks.
-        num_heads: attention heads, divides `dim`.
-        mlp_ratio: hidden width of a block's MLP over `dim`.
-        dropout: of the embeddings and of what attention and MLP add.
-        layer_scale: where the factor of what attention and MLP add starts; small, and the encoder starts as a bag of
-            words, which is how unseen names of known words are read best; None for no factor.
+        num_heads: number of attention heads; must divide `dim`.
+        mlp_ratio: hidden width of the MLP of a block as a multiple of `dim`.
+        dropout: dropout probability on the embeddings and on the outputs of attention and MLP.
+        layer_scale: initial value of the factor on the outputs of attention and MLP; None for no factor. With a small
+            value the encoder starts as a bag of words, which works best for unseen names made of known words.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class TextTransformer(nn.Module):
         nn.init.normal_(self.pos_embed, std=0.01)
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """Embeddings and positions, then the blocks."""
+        """Return the embeddings and positions, then the blocks."""
         return [(self.embed, self.pos_embed), *((block,) for block in self.blocks)]
 
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
         """Encode token ids.
 
         Args:
-            values: (B, L), int64, L at most max_length; what stands under a False mask is ignored.
-            mask: (B, L), bool, True where a token is valid; None when all are.
+            values: (B, L), int64, L at most max_length; values under a False mask are ignored.
+            mask: (B, L), bool, True where a token is valid; None if all are.
 
         Returns:
             tokens (B, L, dim), mask (B, L).

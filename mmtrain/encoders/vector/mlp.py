@@ -1,4 +1,4 @@
-"""An MLP for a row of numbers: several tokens from one vector."""
+"""An MLP for a vector of numbers: several tokens from one vector."""
 
 from itertools import pairwise
 
@@ -8,15 +8,15 @@ from mmtrain.types import Features
 
 
 class VectorMLP(nn.Module):
-    """Hidden layers with GELU, a projection to some tokens, a last norm.
+    """Hidden layers with GELU, a projection to several tokens, final norm.
 
     Args:
-        in_dim: numbers of a row; the data knows them.
+        in_dim: number of input values, taken from the data.
         dim: width of the tokens.
-        num_tokens: tokens of a row; more of them let a fusion that attends read different sides of it.
+        num_tokens: number of tokens; with several, an attention fusion can read different aspects of the vector.
         hidden_dim: width of the hidden layers.
-        depth: hidden layers; 0 for a linear map.
-        dropout: after each hidden layer.
+        depth: number of hidden layers; 0 for a linear map.
+        dropout: dropout probability after each hidden layer.
     """
 
     def __init__(self, *, in_dim: int, dim: int, num_tokens: int, hidden_dim: int, depth: int, dropout: float) -> None:
@@ -32,7 +32,7 @@ class VectorMLP(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """Nothing for embeddings, which numbers do not need, then the hidden layers."""
+        """Return an empty stem, then the hidden layers."""
         return [(), *((layer,) for layer in self.hidden if isinstance(layer, nn.Linear))]
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Features:
@@ -40,10 +40,10 @@ class VectorMLP(nn.Module):
 
         Args:
             values: (B, in_dim), floating point, scaled.
-            mask: unused; a row has no padding.
+            mask: unused; a vector has no padding.
 
         Returns:
-            tokens (B, num_tokens, dim); every token is valid.
+            tokens (B, num_tokens, dim); all are valid.
         """
         x = self.proj(self.hidden(values)).unflatten(1, (self.num_tokens, self.dim))
         x = self.norm(x)

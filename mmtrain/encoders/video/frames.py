@@ -1,8 +1,8 @@
-"""Films frame by frame: any image encoder on each frame, then nothing, a GRU or a Transformer over time.
+"""Videos frame by frame: an image encoder on each frame, then the mean, a GRU or a Transformer over time.
 
-The image encoder sees only frames that are there, so that a batch norm in it takes no statistics of padding. Each frame
-becomes one token: the mean of its tokens, which says what is there. A grid, where one is asked for, puts the means of
-its cells beside it, which say where: what looks at time then sees things move.
+The image encoder gets only valid frames, so a batch norm in it does not use padding for its statistics. Each frame
+becomes one token: the mean of its tokens, which describes the content. An optional grid appends the means of its cells,
+which describe positions, so that the module over time can detect motion.
 """
 
 import math
@@ -22,31 +22,31 @@ Layers = list[tuple[nn.Module | nn.Parameter, ...]]
 
 @runtime_checkable
 class Layered(Protocol):
-    """An image encoder that tells its layers."""
+    """An image encoder that lists its layers."""
 
     def layers(self) -> Layers:
-        """The embeddings or the stem first, then one entry a block."""
+        """Return the embeddings or the stem, then one entry per block."""
         ...
 
 
 class Frames(nn.Module):
-    """An image encoder on each frame, a projection, learned positions, then something over time.
+    """An image encoder on each frame, a projection, learned positions, then a module over time.
 
     Args:
-        image: maps pictures (N, 3, H, W) to `Features`, and says its width in `dim`.
-        num_frames: the most frames of a film.
-        grid: cells of a frame along each side whose means stand beside that of the whole; 1: none do. More want an
-            image encoder whose tokens are a square map (H', H'), row by row, H' being a multiple.
+        image: maps images (N, 3, H, W) to `Features` of width `image.dim`.
+        num_frames: maximum number of frames.
+        grid: number of cells per side of a frame whose means are appended to the global mean; 1 for the global mean
+            only. Larger values need tokens that form a square map (H', H'), row by row, with H' divisible by `grid`.
         dim: width of the tokens.
-        temporal: mean: one token a film, the mean of its frames; gru: one a frame, after a GRU from both ends;
-            transformer: one a frame, after blocks and a last norm.
-        depth: layers or blocks over time; of no use to mean.
-        num_heads: attention heads, divides `dim`; of use to transformer only.
-        mlp_ratio: hidden width of a block's MLP over `dim`; of use to transformer only.
-        dropout: of the frames before time is looked at, and inside what looks at it.
+        temporal: "mean" gives one token per video, the mean of its frames. "gru" gives one token per frame, after a
+            bidirectional GRU. "transformer" gives one token per frame, after blocks and a final norm.
+        depth: number of layers or blocks over time; unused by mean.
+        num_heads: number of attention heads; must divide `dim`; used only by transformer.
+        mlp_ratio: hidden width of the MLP of a block as a multiple of `dim`; used only by transformer.
+        dropout: dropout probability on the frame vectors and inside the module over time.
 
     Raises:
-        ValueError: for an unknown `temporal`, a grid without a cell, and for what the GRU or the blocks refuse.
+        ValueError: for an unknown `temporal`, a `grid` below 1, or as in `PackedRNN` and `Block`.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Frames(nn.Module):
         if temporal not in TEMPORAL:
             raise ValueError(f"temporal = {temporal}; set it to {', '.join(TEMPORAL[:-1])} or {TEMPORAL[-1]}")
         if grid < 1:
-            raise ValueError(f"grid = {grid} keeps nothing of a frame; set it to 1 or more")
+            raise ValueError(f"grid = {grid} is below 1; set it to 1 or more")
         self.dim = dim
         self.image = image
         self.pool: nn.Module = MeanPool() if grid == 1 else GridPool(grid)
@@ -86,10 +86,10 @@ class Frames(nn.Module):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def layers(self) -> Layers:
-        """Those of the image encoder (the whole of it, if it tells none), then those over time.
+        """Return the layers of the image encoder (the complete encoder if it does not list them), then those over time.
 
-        The projection and the positions go with the first over time; of mean over time, which has none, they are the
-        top.
+        The projection and the positions belong to the first layer over time. For "mean", which has no layers, they
+        belong to the top.
         """
         inside: Layers = self.image.layers() if isinstance(self.image, Layered) else [(self.image,)]
         over_time: Layers = []
@@ -103,38 +103,38 @@ class Frames(nn.Module):
         return [*inside, (self.proj, self.pos_embed, *first), *others]
 
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
-        """Encode films.
+        """Encode videos.
 
         Args:
-            values: (B, F, 3, H, W), floating point, normalised; what stands under a False mask is ignored.
-            mask: (B, F), bool, True where a frame is valid; None when all are. At least one of the batch is.
+            values: (B, F, 3, H, W), floating point, normalized; values under a False mask are ignored.
+            mask: (B, F), bool, True where a frame is valid; None if all are. At least one in the batch must be.
 
         Returns:
             tokens (B, 1, dim) and mask (B, 1) for the mean over time, else tokens (B, F, dim) and mask (B, F).
 
         Raises:
-            ValueError: for a batch with more than `num_frames`, and for tokens that the grid does not divide.
+            ValueError: if the batch has more frames than `num_frames`, or if `grid` does not divide the token map.
         """
         if mask is None:
             mask = values.new_ones(values.shape[:2]).bool()
         length, longest = values.shape[1], self.pos_embed.shape[1]
         if length > longest:
             raise ValueError(
-                f"a film of {length} frames, but num_frames = {longest};"
-                f" take {longest} of them, or set num_frames to {length}"
+                f"a video has {length} frames, but num_frames = {longest};"
+                f" use {longest} of them, or set num_frames to {length}"
             )
-        pictures = self.proj(self.pool(self.image(values[mask], None)))  # (frames that are there, dim)
+        pictures = self.proj(self.pool(self.image(values[mask], None)))  # (number of valid frames, dim)
         tokens = pictures.new_zeros(*mask.shape, self.dim).masked_scatter(mask.unsqueeze(-1), pictures)
         return self.temporal(Features(self.drop(tokens + self.pos_embed[:, :length]), mask))
 
 
 class GridPool(nn.Module):
-    """The mean of all, and the means of the cells of a grid, side by side: a vector that knows what is there and where.
+    """The global mean, concatenated with the means of the cells of a grid: content and position in one vector.
 
-    From the cells alone things are learned once for each cell, which takes many more rows.
+    With the cells only, content would have to be learned separately for each cell, which needs many more rows.
 
     Args:
-        grid: cells along each side.
+        grid: number of cells per side.
     """
 
     def __init__(self, grid: int) -> None:
@@ -142,18 +142,18 @@ class GridPool(nn.Module):
         self.grid = grid
 
     def forward(self, features: Features) -> Tensor:
-        """Map tokens (N, H * H, D), row by row, all of them valid, to (N, (1 + grid * grid) * D).
+        """Map tokens (N, H * H, D), row by row, all valid, to (N, (1 + grid * grid) * D).
 
         Raises:
-            ValueError: when the tokens are no square map, or the grid does not divide its side.
+            ValueError: if the tokens are not a square map, or if the grid does not divide its side.
         """
         tokens, grid = features.tokens, self.grid
         num_frames, count, dim = tokens.shape
         side = math.isqrt(count)
         if side * side != count:
             raise ValueError(
-                f"grid = {grid}, but a frame is {count} tokens, no square map;"
-                " set it to 1, or take an image encoder without a class token, such as cnn"
+                f"grid = {grid}, but a frame is {count} tokens, not a square map;"
+                " set it to 1, or choose an image encoder without a class token, such as cnn"
             )
         if side % grid:
             raise ValueError(
@@ -165,7 +165,7 @@ class GridPool(nn.Module):
 
 
 class MeanOverTime(nn.Module):
-    """One token a film: the mean of its frames."""
+    """One token per video: the mean of its frames."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class MeanOverTime(nn.Module):
 
 
 class TransformerOverTime(nn.Module):
-    """Pre-norm blocks and a last norm."""
+    """Pre-norm blocks and a final norm."""
 
     def __init__(self, *, dim: int, depth: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Film models of transformers: VideoMAE (2203.12602), TimeSformer (2102.05095), ViViT (2103.15691).
+"""Video models of transformers: VideoMAE (2203.12602), TimeSformer (2102.05095), ViViT (2103.15691).
 
-They take a fixed number of frames and no mask. A film with fewer repeats its last one, as their authors' loaders do, so
-that padding is never seen; all its tokens are valid. Another number of frames than that of the weights is possible for
-VideoMAE, whose positions are fixed waves, and for TimeSformer, whose positions in time are interpolated.
+They need a fixed number of frames and have no mask. A shorter video repeats its last frame, as in the authors' loaders,
+so there is no padding, and all tokens are valid. The number of frames may differ from that of the weights for VideoMAE,
+whose positions are sinusoids, and for TimeSformer, whose time positions are interpolated.
 """
 
 from collections.abc import Mapping
@@ -23,18 +23,17 @@ MODEL_TYPES = ("videomae", "timesformer", "vivit")
 
 
 class HuggingFaceVideo(nn.Module):
-    """A film model of transformers; its last hidden states are the tokens.
+    """A video model of transformers; its last hidden states are the tokens.
 
     Args:
-        pretrained: a folder, or a name of the hub; None for random weights.
+        pretrained: a folder or a name on the hub; None for random weights.
         config: for random weights, model_type and sizes as in the library's config.json, without num_frames and
-            image_size; None beside `pretrained`.
-        num_frames: of a film; one with fewer repeats its last.
+            image_size; None if `pretrained` is set.
+        num_frames: number of frames; a shorter video repeats its last one.
         image_size: height and width of a frame in pixels.
 
     Raises:
-        ValueError: for a checkpoint that cannot be read, a model of another type, and a number of frames or pixels that
-            it cannot take.
+        ValueError: if the checkpoint cannot be read, or for an unsupported model type, number of frames or image size.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class HuggingFaceVideo(nn.Module):
             _check_size(found, image_size, str(pretrained))
         _check_frames(found, num_frames, str(pretrained))
         if found.model_type == "videomae":
-            found.num_frames = num_frames  # its positions follow from it
+            found.num_frames = num_frames  # its positions are computed from it
         net: Any = transformers_model(pretrained, found, unused=("pooler.",))
         if found.model_type == "timesformer":
             _resize(net, num_frames, image_size)
@@ -59,32 +58,32 @@ class HuggingFaceVideo(nn.Module):
 
     @classmethod
     def preprocessing(cls, *, pretrained: str | None) -> dict[str, Any]:
-        """How the weights want their films, from their processor; {} without weights."""
+        """Return the video preprocessing of the weights, from their processor; {} without weights."""
         return {} if pretrained is None else video_settings(pretrained)
 
     def export(self, folder: Path) -> str:
-        """Write it as transformers does; the code that loads it, for films of `num_frames`."""
+        """Write the model in the format of transformers, and return code that loads it, for videos of `num_frames`."""
         return export_transformers(self.net, "pixel_values=values", folder)
 
     def layers(self) -> list[tuple[nn.Module, ...]]:
-        """Patches with their positions, then the blocks."""
+        """Return patches with their positions, then the blocks."""
         blocks = self.net.layers if self.net.config.model_type == "vivit" else self.net.encoder.layer
         return [(self.net.embeddings,), *((block,) for block in blocks)]
 
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
-        """Encode films.
+        """Encode videos.
 
         Args:
-            values: (B, F, 3, image_size, image_size), floating point, normalised; what stands under a False mask is
+            values: (B, F, 3, image_size, image_size), floating point, normalized; values under a False mask are
                 ignored. F is at most `num_frames`.
-            mask: (B, F), bool, True where a frame is valid; None when all are.
+            mask: (B, F), bool, True where a frame is valid; None if all are.
 
         Returns:
-            tokens (B, T, dim), in the library's order (TimeSformer and ViViT have a class token in front), zeros for a
-            film without a frame; mask (B, T), True for all tokens of a film with one.
+            tokens (B, T, dim), in the library's order (TimeSformer and ViViT have a class token first), zeros for a
+            video without a valid frame; mask (B, T), True for all tokens of any other video.
 
         Raises:
-            ValueError: for a batch with more than `num_frames`.
+            ValueError: if the batch has more frames than `num_frames`.
         """
         if mask is None:
             mask = values.new_ones(values.shape[:2]).bool()
@@ -96,7 +95,7 @@ def _check_size(config: PretrainedConfig, image_size: int, pretrained: str) -> N
     trained: Any = config
     if trained.image_size not in (image_size, [image_size, image_size]):
         raise ValueError(
-            f"image_size = {image_size}, but pretrained = {pretrained} takes {trained.image_size};"
+            f"image_size = {image_size}, but pretrained = {pretrained} needs {trained.image_size};"
             f" set data.inputs.video.size to {trained.image_size}"
         )
 
@@ -105,7 +104,7 @@ def _check_frames(config: PretrainedConfig, num_frames: int, pretrained: str) ->
     trained: Any = config
     if trained.model_type == "vivit" and trained.num_frames != num_frames:
         raise ValueError(
-            f"num_frames = {num_frames}, but pretrained = {pretrained} takes {trained.num_frames};"
+            f"num_frames = {num_frames}, but pretrained = {pretrained} needs {trained.num_frames};"
             f" set data.inputs.video.num_frames to {trained.num_frames}"
         )
     tubelet = trained.to_dict().get("tubelet_size", 1)
@@ -118,7 +117,7 @@ def _check_frames(config: PretrainedConfig, num_frames: int, pretrained: str) ->
 
 
 def _resize(net: Any, num_frames: int, image_size: int) -> None:
-    """TimeSformer's positions for other frames and pixels; its blocks read both numbers from its configuration."""
+    """Resize TimeSformer's positions to other frames and pixels; set both sizes in the config, which its blocks use."""
     rows = image_size // net.config.patch_size
     embeddings = net.embeddings
     with torch.no_grad():

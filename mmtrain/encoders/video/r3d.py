@@ -1,8 +1,8 @@
 """3D ResNets of torchvision (1711.11248): R3D, MC3 and R(2+1)D, without their classifier.
 
-The last feature map is averaged over space: a token a step of time. Unusual here: convolutions cross frames, so films
-with equally many frames run together, and padding is never seen. In training a batch norm's statistics are then those
-of the films of one length; where all films give the same number of frames, they are those of the batch.
+The last feature map is averaged over space: one token per time step. Convolutions cross frames, so videos with equally
+many frames run together, and there is no padding. In training, batch norm statistics are those of the videos of one
+length. If all videos have the same number of frames, they are those of the batch.
 """
 
 from typing import Any
@@ -19,15 +19,15 @@ NAMES = ("r3d_18", "mc3_18", "r2plus1d_18")
 
 
 class R3D(nn.Module):
-    """A torchvision video ResNet whose last feature map is read as tokens over time.
+    """A torchvision video ResNet; the time steps of its last feature map are the tokens.
 
     Args:
-        name: r3d_18: an eighth of the frames are left; mc3_18: all (3D convolutions only at the beginning);
-            r2plus1d_18: an eighth (space and time by turns).
-        pretrained: None for random weights; true for torchvision's of Kinetics-400; or a file of weights.
+        name: r3d_18 keeps one eighth of the frames; mc3_18 keeps all (3D convolutions only in the first layers);
+            r2plus1d_18 keeps one eighth (separate convolutions over space and time).
+        pretrained: None for random weights; True for torchvision's Kinetics-400 weights; or the path of a weights file.
 
     Raises:
-        ValueError: for an unknown name, and weights that cannot be had or do not fit.
+        ValueError: for an unknown name, or if the weights cannot be loaded or do not fit.
     """
 
     def __init__(self, *, name: str, pretrained: bool | str | None) -> None:
@@ -43,32 +43,31 @@ class R3D(nn.Module):
 
     @classmethod
     def preprocessing(cls, *, name: str, pretrained: bool | str | None) -> dict[str, Any]:
-        """How the weights want their films; {} without weights."""
+        """Return the video preprocessing of the weights; {} without weights."""
         return torchvision_preprocessing(name, pretrained) if name in NAMES else {}
 
     def layers(self) -> list[tuple[nn.Module, ...]]:
-        """The stem, then the residual blocks."""
+        """Return the stem, then the residual blocks."""
         net = self.net
         stages = (net.layer1, net.layer2, net.layer3, net.layer4)
         return [(net.stem,), *((block,) for stage in stages for block in stage)]
 
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
-        """Encode films.
+        """Encode videos.
 
         Args:
-            values: (B, F, 3, H, W), floating point, normalised; what stands under a False mask is ignored.
-            mask: (B, F), bool, True where a frame is valid; None when all are. At least one of the batch is.
+            values: (B, F, 3, H, W), floating point, normalized; values under a False mask are ignored.
+            mask: (B, F), bool, True where a frame is valid; None if all are. At least one in the batch must be.
 
         Returns:
-            tokens (B, T, dim), zeros under a False mask; mask (B, T). A film of F frames has T = ceil(F / 8), or F of
-            mc3_18.
+            tokens (B, T, dim), zeros under a False mask; mask (B, T). For F frames, T = ceil(F / 8), or F for mc3_18.
         """
         if mask is None:
             mask = values.new_ones(values.shape[:2]).bool()
         return by_length(values, mask, self._run)
 
     def _run(self, films: Tensor) -> Tensor:
-        """(N, F, 3, H, W) to (N, T, dim)."""
+        """Map (N, F, 3, H, W) to (N, T, dim)."""
         net = self.net
         x = net.layer1(net.stem(films.transpose(1, 2)))
         x = net.layer4(net.layer3(net.layer2(x)))  # (N, dim, T, H', W')

@@ -1,7 +1,7 @@
-"""Other film models of torchvision, without their classifier: S3D (1712.04851) and Video Swin (2106.13230).
+"""Other video models of torchvision, without their classifier: S3D (1712.04851) and Video Swin (2106.13230).
 
-The last features are averaged over space: a token a step of time. They take a fixed number of frames: a film with fewer
-repeats its last one, so that padding is never seen, and all its tokens are valid.
+The last features are averaged over space: one token per time step. The models need a fixed number of frames. A shorter
+video repeats its last frame, so there is no padding, and all tokens are valid.
 """
 
 from typing import Any
@@ -18,16 +18,16 @@ NAMES = ("s3d", "swin3d_t", "swin3d_s", "swin3d_b")
 
 
 class TorchvisionVideo(nn.Module):
-    """A torchvision film model whose last features are read as tokens over time.
+    """A torchvision video model; the time steps of its last features are the tokens.
 
     Args:
         name: s3d, swin3d_t, swin3d_s or swin3d_b.
-        num_frames: of a film; one with fewer repeats its last.
+        num_frames: number of frames; a shorter video repeats its last one.
         image_size: height and width of a frame in pixels.
-        pretrained: None for random weights; true for torchvision's of Kinetics-400; or a file of weights.
+        pretrained: None for random weights; True for torchvision's Kinetics-400 weights; or the path of a weights file.
 
     Raises:
-        ValueError: for an unknown name, films too small for S3D, and weights that cannot be had or do not fit.
+        ValueError: for an unknown name, videos too small for S3D, or weights that cannot be loaded or do not fit.
     """
 
     def __init__(self, *, name: str, num_frames: int, image_size: int, pretrained: bool | str | None) -> None:
@@ -48,11 +48,11 @@ class TorchvisionVideo(nn.Module):
 
     @classmethod
     def preprocessing(cls, *, name: str, pretrained: bool | str | None) -> dict[str, Any]:
-        """How the weights want their films; {} without weights."""
+        """Return the video preprocessing of the weights; {} without weights."""
         return torchvision_preprocessing(name, pretrained) if name in NAMES else {}
 
     def layers(self) -> list[tuple[nn.Module, ...]]:
-        """The stem, then the blocks; what merges patches of Video Swin comes with the block behind it."""
+        """Return the stem, then the blocks; a patch merging of Video Swin belongs to the block after it."""
         net = self.net
         if not self.is_swin:
             stem, *others = (part for part in net.features if not isinstance(part, nn.MaxPool3d))
@@ -67,19 +67,19 @@ class TorchvisionVideo(nn.Module):
         return found
 
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
-        """Encode films.
+        """Encode videos.
 
         Args:
-            values: (B, F, 3, image_size, image_size), floating point, normalised; what stands under a False mask is
+            values: (B, F, 3, image_size, image_size), floating point, normalized; values under a False mask are
                 ignored. F is at most `num_frames`.
-            mask: (B, F), bool, True where a frame is valid; None when all are.
+            mask: (B, F), bool, True where a frame is valid; None if all are.
 
         Returns:
-            tokens (B, T, dim), zeros for a film without a frame; mask (B, T), True for all tokens of a film with one.
-            T is half of `num_frames`; of S3D an eighth.
+            tokens (B, T, dim), zeros for a video without a valid frame; mask (B, T), True for all tokens of any other
+            video. T is half of `num_frames`, or an eighth for S3D.
 
         Raises:
-            ValueError: for a batch with more than `num_frames`.
+            ValueError: if the batch has more frames than `num_frames`.
         """
         if mask is None:
             mask = values.new_ones(values.shape[:2]).bool()
@@ -88,7 +88,7 @@ class TorchvisionVideo(nn.Module):
         return Features(tokens, mask.any(dim=1, keepdim=True).expand(-1, tokens.shape[1])).cleared()
 
     def _run(self, films: Tensor) -> Tensor:
-        """(B, 3, F, H, W) to (B, T, dim)."""
+        """Map (B, 3, F, H, W) to (B, T, dim)."""
         net = self.net
         if self.is_swin:
             return net.norm(net.features(net.pos_drop(net.patch_embed(films)))).mean(dim=(2, 3))
@@ -99,6 +99,6 @@ def _check_s3d(num_frames: int, image_size: int) -> None:
     for name, value, least in (("num_frames", num_frames, 5), ("size", image_size, 17)):
         if value < least:
             raise ValueError(
-                f"{name} = {value} leaves nothing of a film after S3D's pooling;"
+                f"{name} = {value} is too small for the pooling layers of S3D;"
                 f" set data.inputs.video.{name} to at least {least}"
             )

@@ -1,9 +1,9 @@
-"""Vision Transformers for films: divided space-time attention (TimeSformer, 2102.05095), or factorised (ViViT).
+"""Vision Transformers for videos: divided space-time attention (TimeSformer, 2102.05095), or factorised (ViViT).
 
-Divided: in each block a patch first looks at the same place in all frames, then at its own frame. Factorised
-(2103.15691, model 2): blocks inside each frame, the mean of its patches, then blocks over frames. Unusual here: films
-may differ in length, and nothing that is there reads a frame that is not; there is no class token, because whoever
-reads tokens takes their mean; a patch is of one frame.
+Divided: in each block, a patch first attends to the same position in all frames, then to its own frame. Factorised
+(2103.15691, model 2): blocks inside each frame, the mean of its patches, then blocks over frames. Videos may differ in
+length, and valid frames never attend to padding. There is no class token, because heads use the mean of the tokens. A
+patch covers one frame.
 """
 
 import torch
@@ -17,23 +17,23 @@ ATTENTIONS = ("divided", "factorised")
 
 
 class VideoViT(nn.Module):
-    """Patches, learned positions in space and in time, blocks over both, a last norm.
+    """Patches, learned positions in space and in time, blocks over both, final norm.
 
     Args:
-        num_frames: the most frames of a film.
+        num_frames: maximum number of frames.
         image_size: height and width of a frame in pixels.
-        patch_size: height and width of a patch; divides `image_size`.
-        attention: divided: one token a patch and frame; factorised: one a frame.
+        patch_size: height and width of a patch; must divide `image_size`.
+        attention: "divided" gives one token per patch and frame; "factorised" gives one token per frame.
         dim: width of the tokens.
-        depth: number of blocks; of factorised, those inside a frame.
-        temporal_depth: blocks over frames; of use to factorised only.
-        num_heads: attention heads, divides `dim`.
-        mlp_ratio: hidden width of a block's MLP over `dim`.
-        dropout: of what attention and MLP add.
-        drop_path: rate of stochastic depth at the last block; it grows linearly from 0.
+        depth: number of blocks; for factorised, those inside a frame.
+        temporal_depth: number of blocks over frames; used only by factorised.
+        num_heads: number of attention heads; must divide `dim`.
+        mlp_ratio: hidden width of the MLP of a block as a multiple of `dim`.
+        dropout: dropout probability on the outputs of attention and MLP.
+        drop_path: probability of stochastic depth in the last block; it grows linearly from 0 in the first.
 
     Raises:
-        ValueError: for an unknown `attention`, a size that does not divide, and no block where one is needed.
+        ValueError: for an unknown `attention`, a size that is not divisible, or a `temporal_depth` below 1.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class VideoViT(nn.Module):
                 f" set patch_size to {_nearest_divisor(image_size, patch_size)}"
             )
         if attention == "factorised" and temporal_depth < 1:
-            raise ValueError(f"temporal_depth = {temporal_depth} looks at no time; set it to at least 1")
+            raise ValueError(f"temporal_depth = {temporal_depth} is below 1; set it to at least 1")
         self.dim = dim
         self.num_frames = num_frames
         self.patch_embed = nn.Conv2d(3, dim, kernel_size=patch_size, stride=patch_size)
@@ -82,11 +82,11 @@ class VideoViT(nn.Module):
         nn.init.trunc_normal_(self.time_embed, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)  # as in our ViT; std 0.02 is for widths near 768
+                nn.init.xavier_uniform_(module.weight)  # as in our ViT; std 0.02 suits widths near 768
                 nn.init.zeros_(module.bias)
 
     def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """Patches with their positions, then the blocks, those inside a frame before those over frames."""
+        """Return patches with their positions, then the blocks inside frames, then the blocks over frames."""
         stem: tuple[nn.Module | nn.Parameter, ...] = (self.patch_embed, self.space_embed)
         if self.divided:
             return [(*stem, self.time_embed), *((block,) for block in self.blocks)]
@@ -95,31 +95,31 @@ class VideoViT(nn.Module):
         return [stem, *inside, (self.frame_norm, self.time_embed, first), *((block,) for block in others)]
 
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
-        """Encode films.
+        """Encode videos.
 
         Args:
-            values: (B, F, 3, image_size, image_size), floating point, normalised; what stands under a False mask is
+            values: (B, F, 3, image_size, image_size), floating point, normalized; values under a False mask are
                 ignored.
-            mask: (B, F), bool, True where a frame is valid; None when all are.
+            mask: (B, F), bool, True where a frame is valid; None if all are.
 
         Returns:
-            divided: tokens (B, F * P, dim), the P patches of a frame together, and mask (B, F * P); factorised: tokens
+            divided: tokens (B, F * P, dim), frame by frame with P patches each, and mask (B, F * P). factorised: tokens
             (B, F, dim) and mask (B, F).
 
         Raises:
-            ValueError: for a batch with more than `num_frames`.
+            ValueError: if the batch has more frames than `num_frames`.
         """
         if mask is None:
             mask = values.new_ones(values.shape[:2]).bool()
         if values.shape[1] > self.num_frames:
             raise ValueError(
-                f"a film of {values.shape[1]} frames, but num_frames = {self.num_frames};"
-                f" take {self.num_frames} of them, or set num_frames to {values.shape[1]}"
+                f"a video has {values.shape[1]} frames, but num_frames = {self.num_frames};"
+                f" use {self.num_frames} of them, or set num_frames to {values.shape[1]}"
             )
         places = self.time_embed[:, : values.shape[1]]
         x = (
             self.patch_embed(values[mask]).flatten(2).transpose(1, 2) + self.space_embed
-        )  # (frames that are there, P, D)
+        )  # (number of valid frames, P, D)
         if self.divided:
             return self._divided(_placed(x, mask) + places.unsqueeze(2), mask)
         for block in self.blocks:
@@ -136,14 +136,15 @@ class VideoViT(nn.Module):
 
 
 class DividedBlock(nn.Module):
-    """Attention over the frames of each place, then a block inside each frame (2102.05095, section 3).
+    """Attention over the frames of each patch position, then a block inside each frame (2102.05095, section 3).
 
     Args:
         dim: width of the tokens.
-        num_heads: attention heads, divides `dim`.
-        mlp_ratio: hidden width of the MLP over `dim`.
-        dropout: of what attention and MLP add.
-        drop_path: rate of stochastic depth: over time of a film, inside of a frame, as in the authors' code.
+        num_heads: number of attention heads; must divide `dim`.
+        mlp_ratio: hidden width of the MLP as a multiple of `dim`.
+        dropout: dropout probability on the outputs of attention and MLP.
+        drop_path: probability of stochastic depth: per video in time attention, per frame in space, as in the authors'
+            code.
     """
 
     def __init__(self, *, dim: int, num_heads: int, mlp_ratio: float, dropout: float, drop_path: float) -> None:
@@ -164,7 +165,7 @@ class DividedBlock(nn.Module):
 
 
 def _placed(x: Tensor, mask: Tensor) -> Tensor:
-    """Put (N, ...) at the N places of a mask (B, F): (B, F, ...), zeros elsewhere."""
+    """Scatter (N, ...) to the N True positions of a mask (B, F): (B, F, ...), zeros elsewhere."""
     return x.new_zeros(*mask.shape, *x.shape[1:]).masked_scatter(mask.reshape(*mask.shape, *[1] * (x.ndim - 1)), x)
 
 

@@ -58,8 +58,8 @@ def test_values_are_those_of_each_sound_by_itself() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"channels": []}, r"channels names no block; set it to something like \[32,64,128\]"),
-        ({"channels": [2, 2, 2, 2]}, "num_mels = 8 cannot be halved 4 times, .* set num_mels to 16, or take some"),
+        ({"channels": []}, r"channels is empty; set it to one entry per block, such as \[32,64,128\]"),
+        ({"channels": [2, 2, 2, 2]}, "num_mels = 8 cannot be halved 4 times, .* set num_mels to 16, or remove some"),
     ],
 )
 def test_what_cannot_be_is_refused_with_advice(change: dict[str, list[int]], said: str) -> None:

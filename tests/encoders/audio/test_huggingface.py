@@ -196,7 +196,7 @@ def test_a_checkpoint_is_taken_with_what_it_says_of_its_input(name: str, tmp_pat
     else:
         expected = model.eval()(values).last_hidden_state
         torch.testing.assert_close(encoder(values, None).tokens, expected, rtol=1e-5, atol=1e-5)
-    with pytest.raises(ValueError, match=f"sample_rate = 44100, but pretrained = .* hears {rate} Hz; set data.inputs"):
+    with pytest.raises(ValueError, match=f"sample_rate = 44100, but pretrained = .* needs {rate} Hz; set data.inputs"):
         HuggingFaceAudio(pretrained=str(tmp_path), config=None, sample_rate=44100)
 
 
@@ -212,13 +212,13 @@ def test_what_cannot_be_is_refused_with_advice(tmp_path: Path) -> None:
         make(None, None)
     with pytest.raises(ValueError, match="are both set; set one of them to null"):
         make("somewhere", CONFIGS["hubert"])
-    with pytest.raises(ValueError, match=r"config.model_type is bert; this encoder takes wav2vec2, hubert, wavlm"):
+    with pytest.raises(ValueError, match=r"config.model_type is bert; this encoder accepts wav2vec2, hubert, wavlm"):
         make(None, {"model_type": "bert"})
     with pytest.raises(ValueError, match=r"pretrained = no/such-model cannot be loaded: (.|\n)*set pretrained to"):
         make("no/such-model", None)
     AutoModel.from_config(AutoConfig.for_model(**CONFIGS["hubert"])).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"cannot be loaded: (.|\n)*preprocessor_config.json"):
         make(str(tmp_path), None)
-    said = "a sound of 21 tokens, but Whisper has positions for 20; set data.inputs.audio.max_seconds to 0.4 or less"
+    said = "audio of 21 tokens, but Whisper has positions for 20; set data.inputs.audio.max_seconds to 0.4 or less"
     with pytest.raises(ValueError, match=said):
         make_encoder("whisper")(torch.randn(1, 41 * 160, dtype=torch.float64), None)

@@ -73,7 +73,7 @@ def test_values_are_those_of_each_sound_by_itself() -> None:
 def test_the_longest_sound_fits_and_a_longer_one_is_refused() -> None:
     encoder = make_encoder()
     assert encoder(torch.randn(1, 500), None).tokens.shape == (1, 20, 8)
-    said = "a sound of 36 frames, but max_seconds = 0.5 gives 30; cut it to max_seconds, or set max_seconds to"
+    said = "audio of 36 frames, but max_seconds = 0.5 gives 30; crop it to max_seconds, or set max_seconds to"
     with pytest.raises(ValueError, match=said):
         encoder(torch.randn(1, 600), None)
 
@@ -83,7 +83,7 @@ def test_the_longest_sound_fits_and_a_longer_one_is_refused() -> None:
     [
         ({"patch_mels": 3}, "num_mels = 8 is not divisible by patch_mels = 3; set patch_mels to 2"),
         ({"patch_mels": 0}, "num_mels = 8 is not divisible by patch_mels = 0; set patch_mels to 1"),
-        ({"patch_frames": 0}, "patch_frames = 0 is no frame; set it to at least 1"),
+        ({"patch_frames": 0}, "patch_frames = 0 is below 1; set it to at least 1"),
         ({"num_heads": 3}, "dim = 8 is not divisible by num_heads = 3"),
     ],
 )

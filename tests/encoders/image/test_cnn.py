@@ -81,7 +81,7 @@ def test_bfloat16_runs() -> None:
 
 
 def test_what_cannot_be_is_refused_with_advice() -> None:
-    with pytest.raises(ValueError, match=r"channels = \[4\] names no stage beside the stem; set it to"):
+    with pytest.raises(ValueError, match=r"channels = \[4\] has no stage after the stem; set it to"):
         ImageCNN(channels=[4], num_groups=2, dropout=0.0)
     with pytest.raises(ValueError, match=r"channels has 6, .* divisible by num_groups = 4; set it to 8, or num_groups"):
         ImageCNN(channels=[4, 6], num_groups=4, dropout=0.0)

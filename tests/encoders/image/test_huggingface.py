@@ -132,10 +132,10 @@ def test_preprocessing_is_read_from_the_folder(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused_with_advice(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"pretrained = .*nowhere cannot be loaded"):
         make(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"config.model_type is bert; this encoder takes clip, siglip"):
+    with pytest.raises(ValueError, match=r"config.model_type is bert; this encoder accepts clip, siglip"):
         HuggingFaceImage(pretrained=None, config={"model_type": "bert"}, image_size=32)
     saved("swin", tmp_path)
-    with pytest.raises(ValueError, match=r"swin cannot read pictures of image_size = 16(.|\n)*set .* to 32, as it was"):
+    with pytest.raises(ValueError, match=r"swin does not accept image_size = 16(.|\n)*set .* to 32, as it was"):
         make(tmp_path, image_size=16)
     with pytest.raises(ValueError, match=r"cannot be loaded: (.|\n)*preprocessor_config.json"):
         HuggingFaceImage.preprocessing(pretrained=str(tmp_path))

@@ -88,13 +88,13 @@ def test_weights_that_cannot_be_had_or_do_not_fit_are_refused_with_advice(
         raise OSError("no network")
 
     monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", out_of_reach)
-    said = r"weights of resnet18 cannot be had from https://.*resnet18.*: no network\n    download that file"
+    said = r"weights of resnet18 cannot be loaded from https://.*resnet18.*: no network\n    download that file"
     with pytest.raises(ValueError, match=said):
         ResNet(name="resnet18", small_input=False, pretrained=True)
     with pytest.raises(ValueError, match=r"small_input = true, but the stem .* is 7x7; set small_input to false"):
         ResNet(name="resnet18", small_input=True, pretrained=True)
     torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match=r"layer1.0.conv3.weight is missing there"):
+    with pytest.raises(ValueError, match=r"layer1.0.conv3.weight is missing in the file"):
         ResNet(name="resnet50", small_input=False, pretrained=str(tmp_path / "weights.pth"))
     own = ResNet(name="resnet18", small_input=True, pretrained=None)
     torch.save(own.net.state_dict(), tmp_path / "own.pth")

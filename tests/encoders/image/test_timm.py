@@ -111,7 +111,7 @@ def test_weights_of_other_names_are_taken_in_their_order(tmp_path: Path) -> None
     torch.testing.assert_close(ours(pictures).tokens, expected, rtol=1e-5, atol=1e-5)
     held[3], held[4] = held[4], held[3]
     torch.save(OrderedDict(held), tmp_path / "shuffled.pth")
-    with pytest.raises(ValueError, match=r"shuffled.pth does not fit: conv_stem.weight is missing there"):
+    with pytest.raises(ValueError, match=r"shuffled.pth does not fit: conv_stem.weight is missing in the file"):
         make("test_efficientnet", str(tmp_path / "shuffled.pth"))
 
 
@@ -157,7 +157,7 @@ def test_what_cannot_be_is_refused_with_advice(tmp_path: Path, monkeypatch: pyte
         make("vgg11", drop_path=0.1)
     with pytest.raises(ValueError, match=r"its features are list, neither a map of .* nor a sequence"):
         make("crossvit_tiny_240", image_size=240)
-    with pytest.raises(ValueError, match=r"weights of mixer_s16_224 \(none are published\) cannot be had"):
+    with pytest.raises(ValueError, match=r"weights of mixer_s16_224 \(none are published\) cannot be loaded"):
         make("mixer_s16_224", True, image_size=32)
     save_file({"conv1.weight": torch.zeros(2)}, tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match=r"weights.safetensors does not fit: (.|\n)*set the sizes of the encoder"):
@@ -171,6 +171,6 @@ def test_what_cannot_be_is_refused_with_advice(tmp_path: Path, monkeypatch: pyte
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", out_of_reach)
     with pytest.raises(
-        ValueError, match=r"weights of test_resnet \(timm/test_resnet.*\) cannot be had: no network\n +set"
+        ValueError, match=r"weights of test_resnet \(timm/test_resnet.*\) cannot be loaded: no network\n +set"
     ):
         make("test_resnet", True)

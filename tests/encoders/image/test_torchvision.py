@@ -140,15 +140,15 @@ def test_preprocessing_is_that_of_the_weights() -> None:
 
 def test_what_cannot_be_is_refused_with_advice(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"name = resnet18; .* takes .*swin_t(.|\n)*for a ResNet there is encoder/image=r"
+        ValueError, match=r"name = resnet18; .* accepts .*swin_t(.|\n)*for a ResNet use encoder/image=r"
     ):
         make("resnet18", 64)
     with pytest.raises(ValueError, match=r"image_size = 60 is not divisible by 16, the patch .*; set .* to 64"):
         make("vit_b_16", 60)
-    with pytest.raises(ValueError, match=r"alexnet cannot read pictures of image_size = 8: (.|\n)* something larger"):
+    with pytest.raises(ValueError, match=r"alexnet does not accept image_size = 8: (.|\n)* something larger"):
         make("alexnet", 8)
     with pytest.raises(ValueError, match=r"pretrained = nowhere.pth is not a file"):
         make("mobilenet_v3_small", 64, "nowhere.pth")
     torch.save({"features.0.0.weight": torch.zeros(1)}, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match=r"does not fit: features.0.1.weight is missing there"):
+    with pytest.raises(ValueError, match=r"does not fit: features.0.1.weight is missing in the file"):
         make("mobilenet_v3_small", 64, str(tmp_path / "weights.pth"))

@@ -130,7 +130,7 @@ def test_layers_are_the_embedding_and_the_blocks() -> None:
 def test_weights_that_cannot_be_had_or_do_not_fit_are_refused_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ValueError, match=r"dim = 200 is the width of none .*: 192 \(vit_tiny(.*); set dim to one of"):
+    with pytest.raises(ValueError, match=r"no ViT of timm has dim = 200; they have 192 \(vit_tiny(.*); set dim to"):
         pretrained_vit(True, dim=200, num_heads=4)
     with pytest.raises(
         ValueError, match=r"color_features = 4, which .* set color_features to 0, or pretrained to null"
@@ -141,11 +141,11 @@ def test_weights_that_cannot_be_had_or_do_not_fit_are_refused_with_advice(
     monkeypatch.setattr("timm.create_model", tiny_of_timm)
     with pytest.raises(ValueError, match=r"num_heads = 6, but pretrained = .* has 3; set num_heads to 3"):
         pretrained_vit("vit_tiny_patch16_224", num_heads=6)
-    with pytest.raises(ValueError, match=r"does not fit: blocks.2.*is missing there(.|\n)*set the sizes"):
+    with pytest.raises(ValueError, match=r"does not fit: blocks.2.*is missing in the file(.|\n)*set the sizes"):
         pretrained_vit(True, depth=3)
     weights = tiny_of_timm("vit_tiny_patch16_224", pretrained=True).state_dict()
     save_file(weights | {"pos_embed": torch.zeros(1, 8, 192)}, tmp_path / "vit.safetensors")
-    with pytest.raises(ValueError, match=r"does not fit: 7 positions of patches are no square grid"):
+    with pytest.raises(ValueError, match=r"does not fit: 7 positions of patches are not a square grid"):
         pretrained_vit(str(tmp_path / "vit.safetensors"))
 
 
@@ -155,7 +155,8 @@ def test_a_hub_out_of_reach_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("timm.create_model", out_of_reach)
     said = (
-        r"weights of vit_tiny_patch16_224 \(timm/vit_tiny.*\) cannot be had: no network\n    set pretrained to the path"
+        r"weights of vit_tiny_patch16_224 \(timm/vit_tiny.*\) cannot be loaded: no network\n"
+        r"    set pretrained to the path"
     )
     with pytest.raises(ValueError, match=said):
         pretrained_vit(True)

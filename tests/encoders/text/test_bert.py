@@ -215,7 +215,7 @@ def test_what_cannot_be_is_refused_with_advice(tmp_path: Path, monkeypatch: pyte
     RobertaModel(
         RobertaConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=1)
     ).save_pretrained(tmp_path / "roberta")
-    with pytest.raises(ValueError, match=r"the model type of pretrained = .* is roberta; this encoder takes bert"):
+    with pytest.raises(ValueError, match=r"the model type of pretrained = .* is roberta; this encoder accepts bert"):
         make_encoder(str(tmp_path / "roberta"))
     random_bert(tmp_path)
     (tmp_path / "1_Pooling").mkdir()

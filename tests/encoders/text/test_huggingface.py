@@ -271,7 +271,7 @@ def test_what_cannot_be_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match="are both null; set one of them"):
         make(None, None)
-    with pytest.raises(ValueError, match=r"config.model_type is gpt2; this encoder takes bert, roberta, .*, siglip2"):
+    with pytest.raises(ValueError, match=r"config.model_type is gpt2; this encoder accepts bert, roberta, .*, siglip2"):
         make(None, {"model_type": "gpt2"})
     with pytest.raises(
         ValueError, match=r"pretrained = no/such-model cannot be loaded: (.|\n)*set pretrained to a folder"

@@ -149,9 +149,9 @@ def test_layers_are_those_of_the_image_encoder_and_of_time(temporal: str, over_t
 def test_what_cannot_be_is_refused_with_advice() -> None:
     with pytest.raises(ValueError, match="temporal = max; set it to mean, gru or transformer"):
         make_encoder("max")
-    with pytest.raises(ValueError, match="grid = 0 keeps nothing of a frame"):
+    with pytest.raises(ValueError, match="grid = 0 is below 1"):
         make_encoder("mean", grid=0)
-    with pytest.raises(ValueError, match="grid = 2, but a frame is 5 tokens, no square map; set it to 1, or take"):
+    with pytest.raises(ValueError, match="grid = 2, but a frame is 5 tokens, not a square map; set it to 1, or choose"):
         make_encoder("mean", grid=2)(films(), MASK)  # a ViT has a class token
     with pytest.raises(
         ValueError, match="grid = 3, but a frame is 16 tokens, a map of 4 x 4; set it to one of 1, 2, 4"
@@ -161,6 +161,6 @@ def test_what_cannot_be_is_refused_with_advice() -> None:
         make_encoder("transformer", num_heads=4)
     with pytest.raises(ValueError, match="dim = 5 cannot be halved"):
         make_encoder("gru", dim=5)
-    said = "a film of 4 frames, but num_frames = 3; take 3 of them, or set num_frames to 4"
+    said = "a video has 4 frames, but num_frames = 3; use 3 of them, or set num_frames to 4"
     with pytest.raises(ValueError, match=said):
         make_encoder("mean", num_frames=3)(films(), MASK)

@@ -180,20 +180,20 @@ def test_what_cannot_be_is_refused_with_advice(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="are both null; set one of them"):
         make(None, None)
-    with pytest.raises(ValueError, match=r"config.model_type is vit; this encoder takes videomae, timesformer, vivit"):
+    with pytest.raises(ValueError, match=r"model_type is vit; this encoder accepts videomae, timesformer, vivit"):
         make(None, {"model_type": "vit"})
     with pytest.raises(ValueError, match=r"num_frames = 5 is not divisible by 2, the frames of a token; .* to 6"):
         make(None, CONFIGS["videomae"], frames=5)
     save("vivit", tmp_path)
     with pytest.raises(
-        ValueError, match=r"num_frames = 8, but pretrained = .* takes 4; set data.inputs.video.num_frames to 4"
+        ValueError, match=r"num_frames = 8, but pretrained = .* needs 4; set data.inputs.video.num_frames to 4"
     ):
         make(str(tmp_path), None, frames=8)
     with pytest.raises(
-        ValueError, match=r"image_size = 16, but pretrained = .* takes 8; set data.inputs.video.size to 8"
+        ValueError, match=r"image_size = 16, but pretrained = .* needs 8; set data.inputs.video.size to 8"
     ):
         make(str(tmp_path), None, size=16)
-    with pytest.raises(ValueError, match="a film of 4 frames, but num_frames = 2"):
+    with pytest.raises(ValueError, match="a video has 4 frames, but num_frames = 2"):
         make(None, CONFIGS["videomae"], frames=2)(films().float(), MASK)
     with pytest.raises(ValueError, match=r"pretrained = no/such-model cannot be loaded"):
         HuggingFaceVideo.preprocessing(pretrained="no/such-model")

@@ -105,7 +105,7 @@ def test_weights_of_a_file_are_taken_without_their_classifier(tmp_path: Path) ->
     torch.save(theirs.state_dict(), tmp_path / "r3d.pth")
     ours = R3D(name="r3d_18", pretrained=str(tmp_path / "r3d.pth"))
     assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in ours.net.state_dict().items())
-    with pytest.raises(ValueError, match=r"r3d.pth does not fit: .* is missing there"):
+    with pytest.raises(ValueError, match=r"r3d.pth does not fit: .* is missing in the file"):
         R3D(name="r2plus1d_18", pretrained=str(tmp_path / "r3d.pth"))
 
 

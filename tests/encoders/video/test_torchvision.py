@@ -124,5 +124,5 @@ def test_what_cannot_be_is_refused_with_advice() -> None:
     with pytest.raises(ValueError, match=r"size = 16 leaves nothing .* set data.inputs.video.size to at least 17"):
         make("s3d", 8, 16)
     assert make("s3d", 5, 17).eval()(torch.randn(1, 5, 3, 17, 17), None).tokens.shape == (1, 1, 1024)
-    with pytest.raises(ValueError, match="a film of 9 frames, but num_frames = 8"):
+    with pytest.raises(ValueError, match="a video has 9 frames, but num_frames = 8"):
         make("s3d", 8, 32)(torch.randn(1, 9, 3, 32, 32), None)

@@ -175,10 +175,10 @@ def test_what_cannot_be_is_refused_with_advice() -> None:
         make_encoder("joint")
     with pytest.raises(ValueError, match="image_size = 8 is not divisible by patch_size = 3; set patch_size to 2"):
         make_encoder("divided", patch_size=3)
-    with pytest.raises(ValueError, match="temporal_depth = 0 looks at no time; set it to at least 1"):
+    with pytest.raises(ValueError, match="temporal_depth = 0 is below 1; set it to at least 1"):
         make_encoder("factorised", temporal_depth=0)
     with pytest.raises(ValueError, match="dim = 6 is not divisible by num_heads = 4"):
         make_encoder("divided", num_heads=4)
-    said = "a film of 4 frames, but num_frames = 3; take 3 of them, or set num_frames to 4"
+    said = "a video has 4 frames, but num_frames = 3; use 3 of them, or set num_frames to 4"
     with pytest.raises(ValueError, match=said):
         make_encoder("factorised", num_frames=3)(films(), MASK)
