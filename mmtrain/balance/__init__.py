@@ -1,1 +1,1 @@
-"""Balancing: how the losses of several tasks become one step."""
+"""Loss balancing: how the losses of several tasks are combined into one step."""

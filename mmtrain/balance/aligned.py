@@ -1,14 +1,14 @@
-"""Aligned-MTL: gradients are made orthogonal and of one length before they are averaged (2305.19000).
+"""Aligned-MTL: make the gradients orthogonal and of equal length, then average them (2305.19000).
 
     G = V diag(s) V^T,   w = sqrt(s_min) V diag(s)^(-1/2) V^T (1 / K, ..., 1 / K)
 
-over the s > 0 of the Gramian G. Gradients that are orthogonal and of one length already have 1 / K each: mean-type, so
-that a step is some K times shorter than that of balance=fixed. Every gradient comes to the length of the weakest
-direction, or of the one that `scale_mode` names. Of K tasks, k have a gradient in a step, and they weigh k / K of what
-they would alone: the mean is over all tasks.
+over the s > 0 of the Gramian G. If gradients are already orthogonal and of equal length, each weight is 1 / K. The
+result is mean-type: a step is about K times shorter than with balance=fixed. Every gradient gets the length of the
+weakest direction, or of the direction that `scale_mode` selects. If only k of K tasks have a gradient in a step, their
+weights are k / K of those without the other tasks, because the mean is over all tasks.
 
-torchjd decomposes G, whose s are squares of the gradients' singular values, and leaves out an s below 1e-15 of the
-largest: that of a gradient which is 1e8 times shorter. Here the gradients themselves are decomposed.
+torchjd decomposes G, whose eigenvalues s are the squared singular values of the gradients. It drops an s below 1e-15 of
+the largest, which is the s of a gradient that is 1e8 times shorter. The decomposition here is that of the gradients.
 """
 
 from typing import Literal
@@ -27,11 +27,11 @@ class Aligned(Plain):
     """Weights of the mean of aligned gradients.
 
     Args:
-        gradients_of: parameters or features: which gradients are compared.
-        scale_mode: min, median or rmse: which s stands for s_min.
+        gradients_of: "parameters" or "features": the gradients to compare.
+        scale_mode: "min", "median" or "rmse" of the singular values, in place of sqrt(s_min).
 
     Raises:
-        ValueError: when `scale_mode` is none of these.
+        ValueError: for any other `scale_mode`.
     """
 
     def __init__(self, *, gradients_of: str, scale_mode: Literal["min", "median", "rmse"]) -> None:
@@ -42,21 +42,21 @@ class Aligned(Plain):
         self.scale_mode = scale_mode
 
     def weights(self, look: Look) -> Tensor:
-        """(K,); a task without a gradient has 1 / K."""
+        """Return weights (K,); a task without a gradient gets 1 / K."""
         gramian = self._gradients.gramian(look)
         return weigh(gramian, lambda g: align(g, self.scale_mode).sum(dim=1), otherwise=1.0) / len(gramian)
 
     def values(self) -> dict[str, float]:
-        """Lengths and cosines of the gradients of the last step."""
+        """Return lengths and cosines of the gradients of the last step."""
         return self._gradients.seen
 
 
 def align(gramian: Tensor, scale_mode: Literal["min", "median", "rmse"]) -> Tensor:
-    """How each aligned gradient is mixed from the gradients, (K, K).
+    """Return the mixing matrix (K, K): row k is aligned gradient k as a combination of the gradients.
 
     Args:
         gramian: (K, K), with a positive diagonal.
-        scale_mode: which singular value all of them get.
+        scale_mode: statistic of the singular values that becomes the common length.
 
     >>> align(torch.tensor([[1.0, 0.0], [0.0, 16.0]], dtype=torch.double), "min").tolist()
     [[1.0, 0.0], [0.0, 0.25]]

@@ -3,18 +3,18 @@
     max over d of min_k g_k.d   with |d - g_0| <= c |g_0|,   g_0 = mean_k g_k
     d = g_0 + c |g_0| / |g_w| g_w,   w = argmin g_w.g_0 + c |g_0| |g_w|   over w_k >= 0, sum_k w_k = 1
 
-c = 0 is the mean, and a large c nears MGDA in direction. Weights sum to 1 plus a part that grows with c: mean-type, so
-that a step is some K times shorter than that of balance=fixed. Of K tasks, k have a gradient in a step, and they weigh
-k / K of what they would alone: the mean is over all tasks.
+c = 0 gives the mean; a large c approaches the direction of MGDA. The weights sum to 1 plus a part that grows with c.
+The result is mean-type: a step is about K times shorter than with balance=fixed. If only k of K tasks have a gradient
+in a step, their weights are k / K of those without the other tasks, because the mean is over all tasks.
 
-Where some g_w is 0, many d are as good for the worst task. The paper's formula divides by 0 there, and torchjd takes no
-step; here d is the one of them that is nearest to g_0. It is 0 only if g_0 is.
+If g_w is 0, several d are equally good for the worst task. The paper's formula then divides by 0, and torchjd takes no
+step. Here d is the solution nearest to g_0. It is 0 only if g_0 is.
 
-torchjd's CAGrad also takes |g_w| for 0 if it is below 1e-4 of the longest gradient, and then takes no step: at every
-step, if one loss is 10,000 times larger than another. The solution here does not depend on lengths. For a gain t of the
-worst task the nearest d to g_0 with g_k.d >= t is a least distance problem, which non-negative least squares solves
-exactly (Lawson and Hanson, Solving Least Squares Problems, chapter 23). Its distance grows with t, and the t for which
-it is c |g_0| is found by root finding.
+torchjd's CAGrad also treats |g_w| as 0 below 1e-4 of the longest gradient, and then takes no step. This happens in
+every step if one loss is 10,000 times larger than another. The solution here does not depend on lengths. For a gain t
+of the worst task, the nearest d to g_0 with g_k.d >= t is a least distance problem. Non-negative least squares solves
+it exactly (Lawson and Hanson, Solving Least Squares Problems, chapter 23). The distance grows with t, and root finding
+gives the t at which it is c |g_0|.
 """
 
 from typing import Any
@@ -28,11 +28,11 @@ from mmtrain.balance.balance import Look
 from mmtrain.balance.gradients import Gradients, unit_vectors, weigh
 from mmtrain.balance.plain import Plain
 
-# A mean gradient below this share of the longest gradient is rounding.
+# A mean gradient below this fraction of the longest gradient counts as a rounding error.
 SHARE = 1e-8
-# A g_w below this share of what it is summed from counts as 0: float32 gradients are known to 1e-7 of their length.
+# A g_w below this fraction of its terms counts as 0: float32 gradients have a relative error of 1e-7.
 RIDGE = 1e-6
-# Of the gain of the worst task, where |g_0| and the shortest gradient are 1.
+# Tolerance for the gain of the worst task, in units where |g_0| and the shortest gradient are 1.
 TOLERANCE = 1e-14
 
 
@@ -40,11 +40,11 @@ class CAGrad(Plain):
     """Weights of the conflict-averse step.
 
     Args:
-        gradients_of: parameters or features: which gradients are compared.
-        c: how far from the mean gradient, of its length.
+        gradients_of: "parameters" or "features": the gradients to compare.
+        c: maximum distance from the mean gradient, as a multiple of its length.
 
     Raises:
-        ValueError: when `c` is negative.
+        ValueError: if `c` is negative.
     """
 
     def __init__(self, *, gradients_of: str, c: float) -> None:
@@ -55,21 +55,21 @@ class CAGrad(Plain):
         self.c = c
 
     def weights(self, look: Look) -> Tensor:
-        """(K,); a task without a gradient has 1 / K."""
+        """Return weights (K,); a task without a gradient gets 1 / K."""
         gramian = self._gradients.gramian(look)
         return weigh(gramian, lambda g: len(g) * conflict_averse(g, self.c), otherwise=1.0) / len(gramian)
 
     def values(self) -> dict[str, float]:
-        """Lengths and cosines of the gradients of the last step."""
+        """Return lengths and cosines of the gradients of the last step."""
         return self._gradients.seen
 
 
 def conflict_averse(gramian: Tensor, c: float) -> Tensor:
-    """Weights of the conflict-averse step, (K,).
+    """Return the weights of the conflict-averse step, (K,).
 
     Args:
         gramian: (K, K), with a positive diagonal.
-        c: how far from the mean gradient, of its length.
+        c: maximum distance from the mean gradient, as a multiple of its length.
 
     >>> conflict_averse(torch.tensor([[1.0, 0.0], [0.0, 1e12]], dtype=torch.double), 0.5).round(decimals=6).tolist()
     [250000.5, 0.5]
@@ -80,7 +80,7 @@ def conflict_averse(gramian: Tensor, c: float) -> Tensor:
     length = np.linalg.norm(mean).item()
     if c == 0 or length <= SHARE * norms.max():
         return torch.from_numpy(even)
-    # from here on |g_0| and the shortest gradient are 1: d = g_0 + c e, and u_k.d >= t inverse_k for a gain of t
+    # below, |g_0| and the shortest gradient are 1: d = g_0 + c e, and u_k.d >= t inverse_k for a gain of t
     inverse = norms.min() / norms
     cosines = units.T @ mean / length
     goal = np.append(np.zeros(len(units) + len(norms)), 1.0)
@@ -88,17 +88,17 @@ def conflict_averse(gramian: Tensor, c: float) -> Tensor:
     ridged = np.vstack([units, RIDGE * np.eye(len(norms))])
 
     def nearest(gain: float) -> tuple[Any, float]:
-        """The v and r for which ridged @ v / r is the shortest e; its squared length is 1 / r - 1."""
-        least = (gain * inverse - cosines) / c  # u_k.e is no less
+        """Return v and r: ridged @ v / r is the shortest e for this gain; its squared length is 1 / r - 1."""
+        least = (gain * inverse - cosines) / c  # lower bounds of u_k.e
         v, _ = nnls(np.vstack([ridged, least]), goal)
         return v, 1 - (least @ v).item()
 
     low = (cosines / inverse).min()  # the gain of g_0 itself, e = 0
-    high = ((cosines + 1.01 * c) / inverse).min()  # more than any e of length 1 gives
+    high = ((cosines + 1.01 * c) / inverse).min()  # above the gain of any e of length 1
     gain = brentq(lambda t: 0.5 - nearest(t)[1], low, high, xtol=TOLERANCE)
     v, _ = nearest(gain)
     v /= np.linalg.norm(ridged @ v)
-    # where unit vectors cancel each other, no more of them than makes the same sum
+    # if unit vectors cancel each other, keep only as many as give the same sum
     held = v > 0
     v[held], _ = nnls(units[:, held], units @ v)
     return torch.from_numpy(even + c * length * v / norms)

@@ -1,9 +1,9 @@
-"""Dynamic weight average (DWA, 1803.10704): a task whose loss falls slowly counts more.
+"""Dynamic weight average (DWA, 1803.10704): a task whose loss decreases slowly gets a larger weight.
 
     w_k = K exp(r_k / T) / sum_i exp(r_i / T),   r_k = L_k(t - 1) / L_k(t - 2)
 
-of the mean losses of the last two epochs; ones in the first two. Weights sum to K. Where one of the two means is not
-positive, or is not there, the ratio says nothing about speed and counts as 1.
+L_k are mean losses of the last two epochs. Weights are 1 in the first two epochs. They sum to K. If one of the two
+means is missing or not positive, the ratio counts as 1.
 """
 
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ from mmtrain.balance.plain import Plain
 
 
 class DWA(Plain):
-    """Weights for an epoch, by what the last two made of each loss.
+    """Weights for one epoch, from the loss ratios of the last two.
 
     Args:
-        temperature: T; the higher, the more equal.
+        temperature: T; a higher value gives more equal weights.
 
     Raises:
-        ValueError: when `temperature` is not positive.
+        ValueError: if `temperature` is not positive.
     """
 
     def __init__(self, *, temperature: float) -> None:
@@ -34,7 +34,7 @@ class DWA(Plain):
         self._epochs: list[dict[str, float]] = []
 
     def weights(self, look: Look) -> Tensor:
-        """(K,), of sum K."""
+        """Return weights (K,) with sum K."""
         if len(self._epochs) < 2:
             return torch.ones(len(look.names), dtype=torch.double)
         before, last = ([epoch.get(name, 0.0) for name in look.names] for epoch in self._epochs)
@@ -42,13 +42,13 @@ class DWA(Plain):
         return len(ratios) * (torch.tensor(ratios, dtype=torch.double) / self.temperature).softmax(dim=0)
 
     def end_epoch(self, losses: Mapping[str, float]) -> None:
-        """Keep the last two."""
+        """Keep the losses of the last two epochs."""
         self._epochs = [*self._epochs[-1:], dict(losses)]
 
     def state(self) -> dict[str, Any]:
-        """The losses of the last two epochs."""
+        """Return the losses of the last two epochs."""
         return {"epochs": self._epochs}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take what `state` gave."""
+        """Restore the result of `state`."""
         self._epochs = state["epochs"]

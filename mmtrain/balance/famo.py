@@ -1,12 +1,12 @@
-"""FAMO: all losses fall at one relative rate, without a look at any gradient (2306.03792, algorithm 1).
+"""FAMO: all losses decrease at one relative rate, without computing task gradients (2306.03792, algorithm 1).
 
     z = softmax(x),   w_k = c z_k / L_k,   c = 1 / sum_i z_i / L_i
     after the step:   x = x - lr (d + weight_decay x),   d = (dz/dx)^T (log L_before - log L_after)
 
-on the same samples, with the losses asked once more: a task that fell less than the others counts more from now on. The
-update of x is Adam's, as in the authors' code. Weights sum to 1: a step is some K times shorter than that of
-balance=fixed. A loss below `floor`, as one that is negative, counts as `floor`. A loss of exactly 0 is that of a task
-without a target in the step: its weight is 0, and it did not change.
+on the same samples, with the losses computed again. A task whose loss decreased less than the others gets a larger
+weight. Adam updates x, as in the authors' code. Weights sum to 1: a step is about K times shorter than with
+balance=fixed. A loss below `floor`, including a negative one, counts as `floor`. A loss of exactly 0 means that the
+task has no target in the step. Its weight is 0, and it counts as unchanged.
 """
 
 from collections.abc import Sequence
@@ -23,16 +23,16 @@ EPS = 1e-8
 
 
 class FAMO(Plain):
-    """Weights that follow how each loss changed.
+    """Weights that follow the change of each loss.
 
     Args:
-        tasks: names.
-        lr: of x.
-        weight_decay: of x.
-        floor: the least loss.
+        tasks: names of the tasks.
+        lr: learning rate of x.
+        weight_decay: weight decay of x.
+        floor: lower bound for losses.
 
     Raises:
-        ValueError: when `lr` or `floor` is not positive, or `weight_decay` is negative.
+        ValueError: if `lr` or `floor` is not positive, or `weight_decay` is negative.
     """
 
     def __init__(self, *, tasks: Sequence[str], lr: float, weight_decay: float, floor: float) -> None:
@@ -45,14 +45,14 @@ class FAMO(Plain):
         self.lr = lr
         self.weight_decay = weight_decay
         self.floor = floor
-        # plain numbers and no parameter: the network's optimizer must not touch x
+        # plain numbers, not a parameter: the network's optimizer must not update x
         self._logits = [0.0] * len(tasks)
         self._moments = [[0.0] * len(tasks), [0.0] * len(tasks)]
         self._steps = 0
         self._before = torch.zeros(len(tasks), dtype=torch.double)
 
     def weights(self, look: Look) -> Tensor:
-        """(K,), of sum 1."""
+        """Return weights (K,) with sum 1."""
         self._before = look.losses().cpu()
         shares = self._shares() / self._before.clamp(min=self.floor)
         shares = torch.where(self._before != 0, shares, 0.0)
@@ -62,7 +62,7 @@ class FAMO(Plain):
         return torch.tensor(self._logits, dtype=torch.double).softmax(dim=0)
 
     def after_step(self, look: Look) -> None:
-        """Look again at the losses and move x."""
+        """Compute the losses again and update x."""
         after = look.losses().cpu()
         fallen = self._before.clamp(min=self.floor).log() - after.clamp(min=self.floor).log()
         fallen = torch.where((self._before != 0) & fallen.isfinite(), fallen, 0.0)
@@ -78,9 +78,9 @@ class FAMO(Plain):
         self._logits, self._moments = logits.tolist(), [first.tolist(), second.tolist()]
 
     def state(self) -> dict[str, Any]:
-        """The x and what Adam keeps of it."""
+        """Return x and the state of its Adam optimizer."""
         return {"logits": self._logits, "moments": self._moments, "steps": self._steps}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take what `state` gave."""
+        """Restore the result of `state`."""
         self._logits, self._moments, self._steps = state["logits"], state["moments"], state["steps"]

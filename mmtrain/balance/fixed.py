@@ -1,4 +1,4 @@
-"""Fixed weights: each task counts with its own, `task.NAME.weight`, and nothing else."""
+"""Fixed weights: `task.NAME.weight` of each task, and no other factor."""
 
 import torch
 from torch import Tensor
@@ -8,12 +8,12 @@ from mmtrain.balance.plain import Plain
 
 
 class Fixed(Plain):
-    """One for every task."""
+    """A weight of 1 for every task."""
 
     def __init__(self) -> None:
-        # said here, so that the checks see that it takes nothing
+        # explicit, so that the configuration checks see that there are no arguments
         super().__init__()
 
     def weights(self, look: Look) -> Tensor:
-        """(K,) ones."""
+        """Return ones, (K,)."""
         return torch.ones(len(look.names), dtype=torch.double)

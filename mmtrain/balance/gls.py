@@ -2,9 +2,9 @@
 
     L = (L_1 ... L_K)^(1/K),   w_k = dL / dL_k = L / (K L_k)
 
-Each task counts by its relative improvement. With equal losses all weights are 1 / K: mean-type, so that a step is K
-times shorter than that of balance=fixed. A loss below `floor`, as one that is negative, counts as `floor`. A loss of
-exactly 0 is that of a task without a target in the step; the mean is that of the others, and its weight is 0.
+Each task counts by its relative improvement. With equal losses, all weights are 1 / K. The result is mean-type: a step
+is K times shorter than with balance=fixed. A loss below `floor`, including a negative one, counts as `floor`. A loss of
+exactly 0 means that the task has no target in the step. Its weight is 0, and the mean is over the other tasks.
 """
 
 import torch
@@ -15,13 +15,13 @@ from mmtrain.balance.plain import Plain
 
 
 class GLS(Plain):
-    """Weights whose weighted sum of losses has the gradient of the geometric mean.
+    """Weights for which the weighted sum of losses has the gradient of their geometric mean.
 
     Args:
-        floor: the least loss.
+        floor: lower bound for losses.
 
     Raises:
-        ValueError: when `floor` is not positive.
+        ValueError: if `floor` is not positive.
     """
 
     def __init__(self, *, floor: float) -> None:
@@ -31,7 +31,7 @@ class GLS(Plain):
         self.floor = floor
 
     def weights(self, look: Look) -> Tensor:
-        """(K,), zero or more."""
+        """Return weights (K,), zero or more."""
         losses = look.losses()
         there = losses != 0
         logs = losses.clamp(min=self.floor).log()

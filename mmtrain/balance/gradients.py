@@ -1,10 +1,11 @@
-"""What rules share that judge tasks by their gradients: the Gramian of a step, what it says, and who takes part.
+"""Helpers of the gradient-based methods: the Gramian of a step, quantities to log, and which tasks take part.
 
-A rule sees only the tasks that have a gradient in this step. A task has none when no row of the step has its target,
-and its zero is no conflict: MGDA and CAGrad would answer with no step at all.
+A method sees only tasks that have a gradient in this step. A task has none if no row of the step has its target. Its
+zero gradient is not a conflict, but MGDA and CAGrad would then take no step at all.
 
-Gradients of one step can differ in length by many orders of magnitude. A solver with an absolute tolerance takes the
-short ones for zero. Rules therefore separate lengths from directions: `unit_vectors` gives directions, all of length 1.
+The gradients of one step can differ in length by many orders of magnitude, and a solver with an absolute tolerance
+treats short ones as zero. So the methods separate lengths from directions: `unit_vectors` returns directions of length
+1.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,18 +16,18 @@ from torch import Tensor
 from mmtrain.balance.balance import Look
 
 CHOICES = ("parameters", "features")
-# Eigenvalues of a matrix of cosines below this are rounding: float32 gradients are known to 1e-7 of their length.
+# Eigenvalues of a cosine matrix below this are rounding errors: float32 gradients have a relative error of 1e-7.
 ROUNDING = 1e-14
 
 
 class Gradients:
-    """Looks at the gradients of a step, and keeps their lengths and cosines to log.
+    """Computes the Gramian of a step, and keeps lengths and cosines for logging.
 
     Args:
-        of: parameters: of encoders and fusion; features: what the encoders give, which is cheaper.
+        of: "parameters" of encoders and fusion, or "features", the outputs of the encoders, which is cheaper.
 
     Raises:
-        ValueError: when `of` is neither.
+        ValueError: for any other `of`.
     """
 
     def __init__(self, *, of: str) -> None:
@@ -36,14 +37,14 @@ class Gradients:
         self.seen: dict[str, float] = {}
 
     def gramian(self, look: Look) -> Tensor:
-        """(K, K), float64, on the CPU: K is small, and solvers work there."""
+        """Return (K, K), float64, on the CPU, because K is small and the solvers run there."""
         gramian = look.gramian(self.of).cpu()
         self.seen = lengths(gramian, look.names) | cosines(gramian, look.names)
         return gramian
 
 
 def lengths(gramian: Tensor, names: Sequence[str]) -> dict[str, float]:
-    """The length of each gradient.
+    """Return the length of each gradient, by log name.
 
     >>> lengths(torch.tensor([[4.0, -3.0], [-3.0, 9.0]]), ["a", "b"])
     {'gradient_norm/a': 2.0, 'gradient_norm/b': 3.0}
@@ -54,11 +55,11 @@ def lengths(gramian: Tensor, names: Sequence[str]) -> dict[str, float]:
 
 
 def cosines(gramian: Tensor, names: Sequence[str]) -> dict[str, float]:
-    """The cosine of each pair of gradients; 0 where one has none.
+    """Return the cosine of each pair of gradients, by log name; 0 if one gradient is zero.
 
     Args:
         gramian: (K, K).
-        names: K.
+        names: names of the K tasks.
 
     >>> cosines(torch.tensor([[4.0, -3.0], [-3.0, 9.0]]), ["a", "b"])
     {'cosine/a-b': -0.5}
@@ -75,22 +76,22 @@ def cosines(gramian: Tensor, names: Sequence[str]) -> dict[str, float]:
 
 
 def with_gradient(gramian: Tensor) -> Tensor:
-    """(K,), bool: which tasks have a gradient; none where one is not finite, as then there is nothing to compare.
+    """Return (K,), bool: which tasks have a gradient. If one gradient is not finite, the result is all False.
 
-    How short a gradient is beside another does not matter: only an exact zero is none.
+    The relative length of a gradient does not matter: only an exact zero is excluded.
     """
     squares = gramian.diagonal()
     return (squares > 0) & squares.isfinite().all()
 
 
 def unit_vectors(gramian: Tensor) -> tuple[Tensor, Tensor]:
-    """Lengths and directions of gradients, in as few dimensions as hold them.
+    """Split gradients into lengths and directions, in as few dimensions as possible.
 
     Args:
         gramian: (K, K), with a positive diagonal.
 
     Returns:
-        Lengths (K,), and a matrix (rank, K). Its columns have length 1 and the cosines of the gradients.
+        Lengths (K,), and a matrix (rank, K) whose columns have length 1 and the cosines of the gradients.
 
     >>> norms, units = unit_vectors(torch.tensor([[4.0, -6.0], [-6.0, 9.0]], dtype=torch.double))
     >>> norms.tolist(), units.shape, (units.T @ units).round(decimals=6).tolist()
@@ -103,12 +104,12 @@ def unit_vectors(gramian: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def weigh(gramian: Tensor, rule: Callable[[Tensor], Tensor], *, otherwise: float) -> Tensor:
-    """The weights of a rule over the tasks that have a gradient.
+    """Apply a method to the tasks that have a gradient.
 
     Args:
         gramian: (K, K).
-        rule: (k, k) -> (k,), for any k of 1 to K; scaling its Gramian must change nothing.
-        otherwise: the weight of a task without a gradient here, which may have one in its head.
+        rule: (k, k) -> (k,), for any k from 1 to K; its result must not depend on the scale of the Gramian.
+        otherwise: weight of a task without a gradient here; its head may still have one.
 
     Returns:
         (K,).

@@ -1,13 +1,13 @@
-"""GradNorm: weights are learned with which all tasks train at similar rates (1711.02257).
+"""GradNorm: learn weights with which all tasks train at similar rates (1711.02257).
 
     n_k = |w_k g_k|,   r_k = (L_k / L_k(0)) / mean_i(L_i / L_i(0)),   t_k = mean_i(n_i) r_k^alpha
     w_k = w_k - lr d/dw_k sum_i |n_i - t_i| = w_k - lr sign(n_k - t_k) |g_k|,   then scaled to sum K
 
-with t constant, as in the paper. A step is taken with the weights from before its own update. The paper takes the
-gradients of the last shared layer; here `gradients_of` says which. `lr` is in units of weight by length of gradient. A
-weight is kept at `LEAST` or more, and so is the ratio of a loss to its first, L_k / L_k(0); where the first is negative
-the ratio counts as 1. L_k(0) is the first loss of a task that is not exactly 0, as it is in a step without its target;
-in such a step its weight stays, and the others are scaled to the sum that they had.
+with t constant, as in the paper. A step uses the weights from before its own update. The paper takes gradients of the
+last shared layer; here `gradients_of` selects them. The unit of `lr` is weight per gradient length. Weights, and ratios
+of a loss to its first value L_k / L_k(0), are at least `LEAST`. If the first value is negative, the ratio counts as 1.
+L_k(0) is the first loss that is not exactly 0; a loss of 0 means that the task has no target in the step. In such a
+step the task keeps its weight, and the weights of the others keep their sum.
 """
 
 from collections.abc import Sequence
@@ -24,16 +24,16 @@ LEAST = 1e-4
 
 
 class GradNorm(Plain):
-    """Weights that follow the lengths of gradients.
+    """Weights that follow gradient lengths.
 
     Args:
-        tasks: names.
-        gradients_of: parameters or features: which gradients are measured.
-        alpha: how strongly a task that has fallen behind is helped; 0 makes all lengths equal.
-        lr: how fast weights move.
+        tasks: names of the tasks.
+        gradients_of: "parameters" or "features": the gradients to measure.
+        alpha: how strongly slow tasks are favoured; 0 makes all lengths equal.
+        lr: learning rate of the weights.
 
     Raises:
-        ValueError: when `lr` is not positive.
+        ValueError: if `lr` is not positive.
     """
 
     def __init__(self, *, tasks: Sequence[str], gradients_of: str, alpha: float, lr: float) -> None:
@@ -47,7 +47,7 @@ class GradNorm(Plain):
         self._first = [0.0] * len(tasks)
 
     def weights(self, look: Look) -> Tensor:
-        """(K,), positive, of sum K."""
+        """Return weights (K,), positive, with sum K."""
         gramian = self._gradients.gramian(look)
         losses = look.losses().cpu()
         first = torch.tensor(self._first, dtype=torch.double)
@@ -63,27 +63,27 @@ class GradNorm(Plain):
         return weights
 
     def values(self) -> dict[str, float]:
-        """Lengths and cosines of the gradients of the last step."""
+        """Return lengths and cosines of the gradients of the last step."""
         return self._gradients.seen
 
     def state(self) -> dict[str, Any]:
-        """The weights of the next step, and the first losses."""
+        """Return the weights of the next step, and the first losses."""
         return {"weights": self._weights, "first": self._first}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take what `state` gave."""
+        """Restore the result of `state`."""
         self._weights, self._first = state["weights"], state["first"]
 
 
 def moved(weights: Tensor, norms: Tensor, rates: Tensor, *, alpha: float, lr: float) -> Tensor:
-    """The weights of the next step, (K,), with the sum of those of this.
+    """Return the weights of the next step, (K,), with an unchanged sum.
 
     Args:
         weights: (K,).
-        norms: (K,), of gradients without weights.
-        rates: (K,), losses by what they were at first.
-        alpha: how strongly rates count.
-        lr: how fast weights move.
+        norms: (K,), gradient lengths without weights.
+        rates: (K,), losses divided by their first values.
+        alpha: exponent of the rates.
+        lr: learning rate of the weights.
     """
     lengths = weights * norms
     targets = lengths.mean() * (rates / rates.mean()) ** alpha

@@ -1,13 +1,13 @@
-"""Gradient vaccine (GradVac, 2010.05874): gradients are turned until they are as similar as they usually are.
+"""Gradient vaccine (GradVac, 2010.05874): rotate gradients until they are as similar as they usually are.
 
     c_ij = cos(g_i', g_j);   where c_ij < t_ij:
     g_i' = g_i' + |g_i'| (t_ij sqrt(1 - c_ij^2) - c_ij sqrt(1 - t_ij^2)) / (|g_j| sqrt(1 - t_ij^2)) g_j
     t_ij = (1 - beta) t_ij + beta c_ij
     step = sum_i g_i',   for each i, over all j != i in a random order
 
-With targets t of 0, where they start, this is PCGrad. Weights are 1 where nothing is turned. torchjd has the same rule,
-but keeps its targets to itself: they could not be saved with a run, nor stay as they are for a task that a step lacks.
-A target counts as 0.999 at most, because 1 is reached only by a weight without end.
+The targets t start at 0, where the method equals PCGrad. Weights are 1 if no gradient is rotated. torchjd has the same
+method, but its targets are not accessible: they could not be saved with a run, or kept for a task without a gradient. A
+target counts as at most 0.999, because 1 would need an infinite weight.
 """
 
 from collections.abc import Sequence
@@ -25,15 +25,15 @@ TINY = 1e-12
 
 
 class GradVac(Plain):
-    """Weights of the sum of turned gradients.
+    """Weights of the sum of rotated gradients.
 
     Args:
-        tasks: names.
-        gradients_of: parameters or features: which gradients are compared.
-        beta: how fast the targets follow what is seen.
+        tasks: names of the tasks.
+        gradients_of: "parameters" or "features": the gradients to compare.
+        beta: rate of the moving average of the targets.
 
     Raises:
-        ValueError: when `beta` is not between 0 and 1.
+        ValueError: if `beta` is not between 0 and 1.
     """
 
     def __init__(self, *, tasks: Sequence[str], gradients_of: str, beta: float) -> None:
@@ -45,7 +45,7 @@ class GradVac(Plain):
         self._targets = torch.zeros(len(tasks), len(tasks), dtype=torch.double).tolist()
 
     def weights(self, look: Look) -> Tensor:
-        """(K,); a task without a gradient has 1, and its targets stay."""
+        """Return weights (K,); a task without a gradient gets 1, and its targets do not change."""
         gramian = self._gradients.gramian(look)
         pairs = torch.nonzero(with_gradient(gramian)).flatten()
         targets = torch.tensor(self._targets, dtype=torch.double)
@@ -57,30 +57,30 @@ class GradVac(Plain):
         return weights
 
     def values(self) -> dict[str, float]:
-        """Lengths and cosines of the gradients of the last step."""
+        """Return lengths and cosines of the gradients of the last step."""
         return self._gradients.seen
 
     def state(self) -> dict[str, Any]:
-        """The targets."""
+        """Return the targets."""
         return {"targets": self._targets}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take what `state` gave."""
+        """Restore the result of `state`."""
         self._targets = state["targets"]
 
 
 def vaccinated(gramian: Tensor, targets: Tensor, beta: float, generator: torch.Generator) -> Tensor:
-    """How each turned gradient is mixed from the gradients, (K, K).
+    """Return the mixing matrix (K, K): row i is rotated gradient i as a combination of the gradients.
 
     Args:
         gramian: (K, K).
         targets: (K, K), changed in place.
-        beta: how fast they change.
-        generator: for the order.
+        beta: rate of the moving average of the targets.
+        generator: random generator for the order.
     """
     size = len(gramian)
     norms = gramian.diagonal().sqrt()
-    cosines = gramian / torch.outer(norms, norms)  # gradients of length 1 are mixed: no length is near TINY
+    cosines = gramian / torch.outer(norms, norms)  # mix gradients of length 1, so that no length is near TINY
     mixes = torch.eye(size, dtype=gramian.dtype)
     for i, mix in enumerate(mixes):
         others = [j for j in range(size) if j != i]

@@ -1,11 +1,11 @@
-"""IMTL-L: losses are scaled to one size by learned factors (Towards Impartial Multi-task Learning, ICLR 2021).
+"""IMTL-L: learned factors scale all losses to one size (Towards Impartial Multi-task Learning, ICLR 2021).
 
     L = sum_k exp(s_k) L_k - s_k
 
-The network sees the losses times exp(s_k), and s_k sees the whole with the losses as they are: those are the two parts
-of the gradient of L. The best exp(s_k) is 1 / L_k, so that in the end each weighted loss is 1. Weights start at 1. A
-loss below `floor`, as one that is negative, counts as `floor` for s_k, which else would grow for ever: a weight ends at
-1 / floor at most. A loss of exactly 0 is that of a task without a target in the step; its s_k learns nothing from it.
+The network is trained on the losses times exp(s_k), and s_k on L with constant losses; these are the two parts of the
+gradient of L. The optimal exp(s_k) is 1 / L_k, so each weighted loss approaches 1. Weights start at 1. For s_k, a loss
+below `floor`, including a negative one, counts as `floor`. Otherwise s_k would grow without bound; the limit of a
+weight is 1 / floor. A loss of exactly 0 means that the task has no target in the step, and s_k is not updated from it.
 """
 
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from mmtrain.balance.plain import Plain
 
 
 class IMTLL(Plain):
-    """Learned weights.
+    """Weights learned by gradient descent.
 
     Args:
-        tasks: names.
-        floor: the least loss.
+        tasks: names of the tasks.
+        floor: lower bound for losses.
 
     Raises:
-        ValueError: when `floor` is not positive.
+        ValueError: if `floor` is not positive.
     """
 
     def __init__(self, *, tasks: Sequence[str], floor: float) -> None:
@@ -36,11 +36,11 @@ class IMTLL(Plain):
         self.log_scales = nn.Parameter(torch.zeros(len(tasks)))
 
     def weights(self, look: Look) -> Tensor:
-        """(K,), positive."""
+        """Return weights (K,), positive."""
         return torch.exp(self.log_scales.detach().double())
 
     def own_loss(self, losses: Tensor) -> Tensor | None:
-        """A scalar, float64, with a graph to the logarithms of the scales."""
+        """Return a scalar, float64, with a graph to the logarithms of the scales."""
         s = self.log_scales.double()
         terms = torch.exp(s) * losses.clamp(min=self.floor) - s
         return torch.where(losses != 0, terms, 0.0).sum()

@@ -1,14 +1,14 @@
-"""MGDA: the shortest vector between the tasks' gradients (1810.04650).
+"""MGDA: the shortest vector in the convex hull of the tasks' gradients (1810.04650).
 
     w = argmin |sum_k w_k g_k|^2   with w_k >= 0 and sum_k w_k = 1
 
-No task's loss rises along it. Weights sum to 1 and not to K, so that a step is some K times shorter than that of
-balance=fixed; the shortest vector is near the shortest gradient, and so a task that is nearly done rules the step.
-With gradients of features this is the paper's MGDA-UB.
+No task's loss increases along it. Weights sum to 1, not to K, so a step is about K times shorter than with
+balance=fixed. The shortest vector is close to the shortest gradient, so a task near its optimum dominates the step.
+With gradients of features, this is the paper's MGDA-UB.
 
-The paper's solver (Frank-Wolfe, algorithm 2) converges slowly, and the more slowly the more lengths differ. Here the
-problem is solved exactly, by an active-set method. Minimizing |sum_k v_k g_k|^2 + m^2 (sum_k v_k - 1)^2 over v_k >= 0
-for any m gives the same w up to a factor: it is a non-negative least squares problem. m is the shortest length.
+The paper's solver (Frank-Wolfe, algorithm 2) converges slowly, especially if lengths differ. Here an active-set method
+solves the problem exactly. For any m, minimizing |sum_k v_k g_k|^2 + m^2 (sum_k v_k - 1)^2 over v_k >= 0 gives the same
+w up to a factor. That is a non-negative least squares problem. m is the shortest length.
 """
 
 import torch
@@ -24,7 +24,7 @@ class MGDA(Plain):
     """Weights of the shortest convex combination.
 
     Args:
-        gradients_of: parameters or features: which gradients are compared.
+        gradients_of: "parameters" or "features": the gradients to compare.
     """
 
     def __init__(self, *, gradients_of: str) -> None:
@@ -32,17 +32,17 @@ class MGDA(Plain):
         self._gradients = Gradients(of=gradients_of)
 
     def weights(self, look: Look) -> Tensor:
-        """(K,), of sum 1; a task without a gradient has 1 / K, and takes nothing from the others."""
+        """Return weights (K,). They sum to 1 over tasks with a gradient; any other task gets 1 / K in addition."""
         gramian = self._gradients.gramian(look)
         return weigh(gramian, shortest, otherwise=1 / len(gramian))
 
     def values(self) -> dict[str, float]:
-        """Lengths and cosines of the gradients of the last step."""
+        """Return lengths and cosines of the gradients of the last step."""
         return self._gradients.seen
 
 
 def shortest(gramian: Tensor) -> Tensor:
-    """Weights of the shortest convex combination, (K,).
+    """Return the weights of the shortest convex combination, (K,).
 
     Args:
         gramian: (K, K), with a positive diagonal.
@@ -51,7 +51,7 @@ def shortest(gramian: Tensor) -> Tensor:
     [0.999999999996, 3.999999999984e-12]
     """
     norms, units = unit_vectors(gramian)
-    inverse = norms.min() / norms  # of lengths: weights of unit vectors are w_k |g_k|
+    inverse = norms.min() / norms  # inverse lengths: weights of unit vectors are w_k |g_k|
     goal = torch.zeros(len(units) + 1, dtype=units.dtype)
     goal[-1] = 1.0
     found, _ = nnls(torch.cat([units, inverse.unsqueeze(0)]).numpy(), goal.numpy())

@@ -1,20 +1,21 @@
-"""Nash-MTL: the step on which the tasks would agree if they bargained (2202.01017).
+"""Nash-MTL: the step that is the Nash bargaining solution of the tasks (2202.01017).
 
     max over d of sum_k log(g_k.d)   <=>   G a = 1 / a,   d = sum_k a_k g_k
 
-Each task gains by its own relative improvement, so that the scale of a loss does not matter: a_k |g_k| is about 1, and
-|d| = sqrt(K) however small the gradients are. Weights are thus large late in training; `max_norm` cuts |d|, to 1 in the
-authors' code, and the learning rate is in units of such steps.
+Each task gains by its own relative improvement, so the scale of a loss does not matter. a_k |g_k| is about 1, and |d| =
+sqrt(K) for gradients of any length. So weights are large late in training. `max_norm` limits |d| (to 1 in the authors'
+code), and the learning rate is in units of such steps.
 
-The authors, and torchjd after them, solve a sequence of approximations that starts where the last step ended and needs
-cvxpy with ECOS; for gradients of length 0.01 torchjd's gives up and leaves weights of 1. But the equation is where the
-gradient of a convex function is zero,
+The authors' code, like torchjd, solves a sequence of approximations that starts at the last step's solution and needs
+cvxpy with ECOS. For gradients of length 0.01, torchjd's solver fails and leaves weights of 1. But the equation is the
+stationary point of a convex function,
 
     f(a) = a.G a / 2 - sum_k log(a_k)
 
-and Newton's method finds it in a few rounds, damped by 1 / (1 + l) with l the Newton decrement, with which f (being
-self-concordant) falls in each and a stays positive. It needs no state. It is solved in cosines, a_k |g_k| for a_k, with
-`RIDGE` on their diagonal: where some combination of gradients is 0 there is no solution, and this bounds a_k |g_k|.
+Newton's method finds it in a few iterations, damped by 1 / (1 + l) with l the Newton decrement. Because f is
+self-concordant, it decreases in each iteration and a stays positive. No state is needed. The problem is solved in
+cosines, with a_k |g_k| as unknowns and `RIDGE` added to the diagonal. If some combination of gradients is 0, there is
+no solution, and the ridge bounds a_k |g_k|.
 """
 
 from typing import Any
@@ -32,15 +33,15 @@ ROUNDS = 200
 
 
 class Nash(Plain):
-    """Weights of the bargain.
+    """Weights of the bargaining solution.
 
     Args:
-        gradients_of: parameters or features: which gradients are compared.
-        every: steps for which weights are kept; the others cost no look at gradients.
-        max_norm: the longest step, by the gradients that are compared; None for no limit.
+        gradients_of: "parameters" or "features": the gradients to compare.
+        every: number of steps between updates of the weights; other steps compute no task gradients.
+        max_norm: maximum length of the step, in terms of the compared gradients; None for no limit.
 
     Raises:
-        ValueError: when `every` or `max_norm` is not positive.
+        ValueError: if `every` or `max_norm` is not positive.
     """
 
     def __init__(self, *, gradients_of: str, every: int, max_norm: float | None) -> None:
@@ -56,7 +57,7 @@ class Nash(Plain):
         self._steps = 0
 
     def weights(self, look: Look) -> Tensor:
-        """(K,), positive; a task without a gradient has 1."""
+        """Return weights (K,), positive; a task without a gradient gets 1."""
         if self._steps % self.every == 0:
             self._weights = self._bargained(self._gradients.gramian(look)).tolist()
         self._steps += 1
@@ -74,20 +75,20 @@ class Nash(Plain):
         return weights
 
     def values(self) -> dict[str, float]:
-        """Lengths and cosines of the gradients that were looked at last."""
+        """Return lengths and cosines of the gradients at the last update."""
         return self._gradients.seen
 
     def state(self) -> dict[str, Any]:
-        """The weights that are kept, and the steps so far."""
+        """Return the current weights and the number of steps."""
         return {"weights": self._weights, "steps": self._steps}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take what `state` gave."""
+        """Restore the result of `state`."""
         self._weights, self._steps = state["weights"], state["steps"]
 
 
 def bargain(gramian: Tensor) -> Tensor:
-    """The positive a with G a = 1 / a, (K,).
+    """Return the positive a with G a = 1 / a, (K,).
 
     Args:
         gramian: (K, K), with a positive diagonal.

@@ -1,4 +1,4 @@
-"""The members of `Balance` that most rules leave empty: here, so that each rule's file shows what it does alone."""
+"""Default implementations of `Balance` methods. A method's own file shows only what differs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,29 +9,29 @@ from mmtrain.balance.balance import Look
 
 
 class Plain(nn.Module):
-    """Nothing to learn, to keep or to log beside the weights."""
+    """A balancing method without parameters, state or additional values to log."""
 
     def __init__(self) -> None:
-        # not that of nn.Module, which takes any argument
+        # nn.Module's own __init__ would accept any argument
         super().__init__()
 
     def own_loss(self, losses: Tensor) -> Tensor | None:
-        """Nothing to learn."""
+        """Return None: there are no parameters."""
         return None
 
     def after_step(self, look: Look) -> None:
-        """Nothing to learn."""
+        """Do nothing."""
 
     def end_epoch(self, losses: Mapping[str, float]) -> None:
-        """Nothing to learn."""
+        """Do nothing."""
 
     def values(self) -> dict[str, float]:
-        """Nothing beside the weights."""
+        """Return {}: log only the weights."""
         return {}
 
     def state(self) -> dict[str, Any]:
-        """Nothing to keep."""
+        """Return {}: there is no state."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Nothing to take."""
+        """Do nothing."""

@@ -1,9 +1,9 @@
-"""Random loss weighting (RLW, 2111.10603): other weights in every step.
+"""Random loss weighting (RLW, 2111.10603): new random weights in every step.
 
     w = K softmax(z),   z_k ~ N(0, 1)
 
-Weights sum to K, where the paper's sum to 1, so that a step is as long as one of balance=fixed. They are drawn from the
-seed of the step and leave the global random state as it was.
+Weights sum to K, so a step is as long as with balance=fixed; the paper's sum to 1. They are drawn from the seed of the
+step and do not change the global random state.
 """
 
 import torch
@@ -14,15 +14,15 @@ from mmtrain.balance.plain import Plain
 
 
 class RLW(Plain):
-    """Weights by chance."""
+    """Random weights."""
 
     def __init__(self) -> None:
-        # said here, so that the checks see that it takes nothing
+        # explicit, so that the configuration checks see that there are no arguments
         super().__init__()
 
     def weights(self, look: Look) -> Tensor:
-        """(K,), of sum K."""
-        # drawn on the CPU: the same on every rank and device
+        """Return weights (K,) with sum K."""
+        # drawn on the CPU: equal on every rank and device
         generator = torch.Generator().manual_seed(look.seed)
         drawn = torch.randn(len(look.names), generator=generator, dtype=torch.double)
         return len(look.names) * drawn.softmax(dim=0)

@@ -1,14 +1,14 @@
-"""Smooth Tchebycheff scalarization (STCH, 2402.19078): a smooth maximum of the losses is made small.
+"""Smooth Tchebycheff scalarization (STCH, 2402.19078): minimize a smooth maximum of the losses.
 
     L = mu log sum_k exp(l_k (L_k - z_k) / mu),   w_k = dL / dL_k = l_k softmax_k(l_k (L_k - z_k) / mu)
 
-The worst task counts most, and the more so the smaller mu is. What is worst depends on the units of the losses: here
-l_k is 1 / L_k of the epoch that ends the warm-up, its nadir, so that each l_k L_k starts near 1 and mu has no unit. The
-authors' code divides by the nadir too, and then takes the logarithm of each loss; here none is taken, so that losses
-may be zero or negative, and during warm-up all weights are 1 / K. The ideal z_k is 0. Mean-type: the softmax sums to 1,
-so that a step is some K times shorter than that of balance=fixed. Without warm-up, or for a task whose nadir is not
-positive, l_k is 1. A loss of exactly 0 is that of a task without a target in the step; it takes no share, and its
-weight is 0.
+The task with the largest scaled loss gets the largest weight, the more so the smaller mu is. Which one that is depends
+on the units of the losses. Here l_k is 1 / L_k in the last epoch of the warm-up (the nadir), so each l_k L_k starts
+near 1 and mu has no unit. The authors' code also divides by the nadir, and then takes the logarithm of each loss. Here
+no logarithm is taken, so losses may be zero or negative, and during warm-up all weights are 1 / K. The ideal z_k is 0.
+The result is mean-type: the softmax sums to 1, so a step is about K times shorter than with balance=fixed. Without
+warm-up, or for a task whose nadir is not positive, l_k is 1. A loss of exactly 0 means that the task has no target in
+the step. It is excluded from the softmax, and its weight is 0.
 """
 
 from collections.abc import Mapping
@@ -25,11 +25,11 @@ class STCH(Plain):
     """Weights of the smooth maximum.
 
     Args:
-        mu: how smooth.
-        warmup: epochs of equal weights before it.
+        mu: smoothness of the maximum.
+        warmup: number of epochs of equal weights at the start.
 
     Raises:
-        ValueError: when `mu` is not positive or `warmup` is negative.
+        ValueError: if `mu` is not positive or `warmup` is negative.
     """
 
     def __init__(self, *, mu: float, warmup: int) -> None:
@@ -42,27 +42,27 @@ class STCH(Plain):
         self._nadir: dict[str, float] = {}
 
     def weights(self, look: Look) -> Tensor:
-        """(K,), zero or more."""
+        """Return weights (K,), zero or more."""
         losses = look.losses().cpu()
         if self._epochs < self.warmup:
             return torch.full_like(losses, 1 / len(losses))
         nadir = [self._nadir.get(name, 1.0) for name in look.names]
         scales = torch.tensor([1 / worst if worst > 0 else 1.0 for worst in nadir], dtype=torch.double)
         there = losses != 0
-        # a number and not minus infinity: a softmax over nothing else would be NaN
+        # a finite number instead of -inf: a softmax over -inf only would be NaN
         terms = torch.where(there, scales * losses / self.mu, torch.finfo(torch.double).min)
         return torch.where(there, scales * terms.softmax(dim=0), 0.0)
 
     def end_epoch(self, losses: Mapping[str, float]) -> None:
-        """The last of the warm-up gives the nadir."""
+        """Store the losses of the last epoch of the warm-up as the nadir."""
         self._epochs += 1
         if self._epochs == self.warmup:
             self._nadir = dict(losses)
 
     def state(self) -> dict[str, Any]:
-        """Epochs so far and the nadir."""
+        """Return the number of epochs and the nadir."""
         return {"epochs": self._epochs, "nadir": self._nadir}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take what `state` gave."""
+        """Restore the result of `state`."""
         self._epochs, self._nadir = state["epochs"], state["nadir"]

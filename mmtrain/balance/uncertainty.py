@@ -1,12 +1,12 @@
-"""Uncertainty weighting: each task has a noise of its own, which is learned (1705.07115).
+"""Uncertainty weighting: each task has a learned noise variance (1705.07115).
 
     L = sum_k exp(-s_k) L_k / 2 + s_k / 2,   s_k = log sigma_k^2
 
-The network sees the losses times exp(-s_k) / 2, and s_k sees the whole with the losses as they are: those are the two
-parts of the gradient of L. The best s_k for a loss is its logarithm, so that in the end each weighted loss is 1/2. The
-paper has no 1/2 before the loss of a classification; here all are alike. Weights start at 1/2. A loss below `floor`, as
-one that is negative, counts as `floor` for s_k, which else would fall for ever: a weight ends at 1 / (2 floor) at most.
-A loss of exactly 0 is that of a task without a target in the step; its s_k learns nothing from it.
+The network is trained on the losses times exp(-s_k) / 2, and s_k on L with constant losses; these are the two parts of
+the gradient of L. The optimal s_k is the logarithm of the loss, so each weighted loss approaches 1/2. The paper has no
+1/2 before a classification loss; here all tasks are treated equally. Weights start at 1/2. For s_k, a loss below
+`floor`, including a negative one, counts as `floor`. Otherwise s_k would decrease without bound; the limit of a weight
+is 1 / (2 floor). A loss of exactly 0 means that the task has no target in the step, and s_k is not updated from it.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from mmtrain.balance.plain import Plain
 
 
 class Uncertainty(Plain):
-    """Learned weights.
+    """Weights learned by gradient descent.
 
     Args:
-        tasks: names.
-        floor: the least loss.
+        tasks: names of the tasks.
+        floor: lower bound for losses.
 
     Raises:
-        ValueError: when `floor` is not positive.
+        ValueError: if `floor` is not positive.
     """
 
     def __init__(self, *, tasks: Sequence[str], floor: float) -> None:
@@ -37,11 +37,11 @@ class Uncertainty(Plain):
         self.log_variances = nn.Parameter(torch.zeros(len(tasks)))
 
     def weights(self, look: Look) -> Tensor:
-        """(K,), positive."""
+        """Return weights (K,), positive."""
         return 0.5 * torch.exp(-self.log_variances.detach().double())
 
     def own_loss(self, losses: Tensor) -> Tensor | None:
-        """A scalar, float64, with a graph to the log-variances."""
+        """Return a scalar, float64, with a graph to the log variances."""
         s = self.log_variances.double()
         terms = 0.5 * torch.exp(-s) * losses.clamp(min=self.floor) + 0.5 * s
         return torch.where(losses != 0, terms, 0.0).sum()

@@ -1,15 +1,16 @@
-"""UPGrad: each gradient is projected to where no task is hurt, then the mean is taken (2406.16232).
+"""UPGrad: project each gradient to where it hurts no task, then take the mean (2406.16232).
 
     step = mean_i p(g_i),   p(x) = the nearest d to x with g_k.d >= 0 for all k
 
-Unlike PCGrad's, the projection heeds all tasks at once, needs no order, and the sum conflicts with none. Without a
-conflict all weights are 1 / K: mean-type, so that a step is K times shorter than that of balance=fixed. Of K tasks, k
-have a gradient in a step, and they weigh k / K of what they would alone: the mean is over all tasks.
+In contrast to PCGrad, the projection considers all tasks at once and needs no order, and the sum conflicts with no
+gradient. Without conflicts all weights are 1 / K. The result is mean-type: a step is K times shorter than with
+balance=fixed. If only k of K tasks have a gradient in a step, their weights are k / K of those without the other tasks,
+because the mean is over all tasks.
 
-The projection is p(x) = x + sum_k v_k g_k with the v_k >= 0 that make it shortest: non-negative least squares. It is
-solved exactly, and for unit vectors, so that how long a gradient is changes only how the projections are added.
-torchjd's UPGrad adds 1e-4 to the diagonal of the Gramian before it solves the same problem, which leaves conflicts of
-gradients that are 100 times shorter than others.
+The projection is p(x) = x + sum_k v_k g_k, with the v_k >= 0 that make it shortest: non-negative least squares. It is
+solved exactly, for unit vectors, so the length of a gradient matters only in the sum of the projections. torchjd's
+UPGrad adds 1e-4 to the diagonal of the Gramian before it solves the same problem. This leaves conflicts with gradients
+that are 100 times shorter than others.
 """
 
 import torch
@@ -25,7 +26,7 @@ class UPGrad(Plain):
     """Weights of the mean of projected gradients.
 
     Args:
-        gradients_of: parameters or features: which gradients are compared.
+        gradients_of: "parameters" or "features": the gradients to compare.
     """
 
     def __init__(self, *, gradients_of: str) -> None:
@@ -33,17 +34,17 @@ class UPGrad(Plain):
         self._gradients = Gradients(of=gradients_of)
 
     def weights(self, look: Look) -> Tensor:
-        """(K,), 1 / K or more each; a task without a gradient has 1 / K."""
+        """Return weights (K,), each at least 1 / K; a task without a gradient gets 1 / K."""
         gramian = self._gradients.gramian(look)
         return weigh(gramian, lambda g: projected(g).sum(dim=0), otherwise=1.0) / len(gramian)
 
     def values(self) -> dict[str, float]:
-        """Lengths and cosines of the gradients of the last step."""
+        """Return lengths and cosines of the gradients of the last step."""
         return self._gradients.seen
 
 
 def projected(gramian: Tensor) -> Tensor:
-    """How each projected gradient is mixed from the gradients, (K, K).
+    """Return the mixing matrix (K, K): row i is projected gradient i as a combination of the gradients.
 
     Args:
         gramian: (K, K), with a positive diagonal.

@@ -1,1 +1,1 @@
-"""Losses: functions of tensors that give (sum, count), so that the mean can be taken once, over the whole step."""
+"""Loss functions. They return (sum, count), so that the mean is taken once, over the complete step."""

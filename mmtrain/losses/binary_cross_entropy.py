@@ -1,6 +1,6 @@
-"""Binary cross entropy of several classes a row: each is a question of its own.
+"""Binary cross entropy for multi-label rows: each class is a separate binary decision.
 
-A row costs the mean over its classes, so that the number of classes does not set the scale, and counts once.
+The loss of a row is the mean over its classes, so it does not scale with their number. A row counts once.
 """
 
 import torch
@@ -11,13 +11,13 @@ from torch.nn import functional as F
 def binary_cross_entropy(
     logits: Tensor, targets: Tensor, valid: Tensor, *, positive_weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The sum over the valid rows of the mean over classes of -t log p - (1 - t) log(1 - p), and their count.
+    """Return the sum over valid rows of the class mean of -t log p - (1 - t) log(1 - p), and the number of rows.
 
     Args:
-        logits: (B, C), floating point; float64 stays, all else becomes float32.
-        targets: (B, C), floating point, from 0 to 1; anything in a row that is not valid.
+        logits: (B, C), floating point; float64 is kept, all other dtypes become float32.
+        targets: (B, C), floating point, from 0 to 1; ignored in invalid rows.
         valid: (B,), bool.
-        positive_weights: (C,), what t log p of each class is multiplied by.
+        positive_weights: (C,), factor of t log p per class.
     """
     unread = ~valid.unsqueeze(1)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).masked_fill(unread, 0.0)

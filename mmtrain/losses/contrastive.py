@@ -1,9 +1,8 @@
 """InfoNCE and the pairwise sigmoid loss, with any number of positives, in chunks.
 
-With one positive a row InfoNCE is the loss of CLIP (2103.00020, fig. 3), one direction. With several, the target is
-uniform over them (UniCL, 2204.03610, eq. 3; SupCon "out", 2004.11362, eq. 2), so that a caption shared by two pictures
-pulls both and pushes neither. The sigmoid loss (SigLIP, 2303.15343, eq. 1) asks of each pair alone whether it belongs
-together.
+With one positive per row, InfoNCE is one direction of the CLIP loss (2103.00020, fig. 3). With several, the target is
+uniform over them (UniCL, 2204.03610, eq. 3; SupCon "out", 2004.11362, eq. 2), so a caption of two images is a positive
+for both. The sigmoid loss (SigLIP, 2303.15343, eq. 1) classifies each pair separately as matching or not.
 """
 
 from collections.abc import Callable
@@ -26,19 +25,19 @@ def info_nce(
     valid_keys: Tensor,
     ignored: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Cross entropy of each query's similarities against its positives.
+    """Compute the cross entropy of each query's similarities against its positives.
 
     Args:
         queries: (Q, D), unit length.
         keys: (K, D), unit length.
-        positives: (Q, K), bool, True where a key is a right answer.
+        positives: (Q, K), bool, True where a key is a positive.
         scale: scalar, the inverse temperature (not its logarithm).
-        valid_queries: (Q,), bool; other rows cost nothing.
-        valid_keys: (K,), bool; other columns do not stand in any denominator.
-        ignored: (Q, K), bool; columns that are neither right nor wrong for a query.
+        valid_queries: (Q,), bool; other rows have no loss.
+        valid_keys: (K,), bool; other columns are excluded from every denominator.
+        ignored: (Q, K), bool; columns that are neither positives nor negatives of a query.
 
     Returns:
-        The sum over the valid queries that have a valid positive, float32 or float64, and their count.
+        The sum over valid queries with a valid positive, float32 or float64, and their number.
     """
     with full_precision(queries):
         queries, keys = _cleared(queries, valid_queries), _cleared(keys, valid_keys)
@@ -47,7 +46,7 @@ def info_nce(
         logits = logits.masked_fill(unread, float("-inf"))
         positives = positives & ~unread
         counted = valid_queries & positives.any(dim=1)
-        logits = logits.masked_fill(~counted.unsqueeze(1), 0.0)  # a row that is not counted stays finite
+        logits = logits.masked_fill(~counted.unsqueeze(1), 0.0)  # keeps uncounted rows finite
         log_probability = logits.log_softmax(dim=1)
         of_positives = log_probability.masked_fill(~positives, 0.0).sum(dim=1) / positives.sum(dim=1).clamp(min=1)
         return -of_positives[counted].sum(), counted.sum()
@@ -64,20 +63,20 @@ def pairwise_sigmoid(
     valid_keys: Tensor,
     ignored: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Binary cross entropy of every pair; the sum over a query's pairs.
+    """Compute the binary cross entropy of every pair, summed over the pairs of a query.
 
     Args:
-        queries: as those of `info_nce`, and so are keys, positives, scale, valid_queries, valid_keys and ignored.
-        keys: see there.
-        positives: see there.
-        scale: see there.
+        queries: as in `info_nce`.
+        keys: as in `info_nce`.
+        positives: as in `info_nce`.
+        scale: as in `info_nce`.
         bias: scalar, added to every logit.
-        valid_queries: see there.
-        valid_keys: see there.
-        ignored: see there.
+        valid_queries: as in `info_nce`.
+        valid_keys: as in `info_nce`.
+        ignored: as in `info_nce`.
 
     Returns:
-        The sum over the valid queries, float32 or float64, and their count.
+        The sum over valid queries, float32 or float64, and their number.
     """
     with full_precision(queries):
         queries, keys = _cleared(queries, valid_queries), _cleared(keys, valid_keys)
@@ -88,17 +87,17 @@ def pairwise_sigmoid(
 
 
 def _cleared(vectors: Tensor, valid: Tensor) -> Tensor:
-    return full(vectors).masked_fill(~valid.unsqueeze(1), 0.0)  # else a NaN there is in every gradient
+    return full(vectors).masked_fill(~valid.unsqueeze(1), 0.0)  # otherwise a NaN there would reach every gradient
 
 
 class Related:
-    """Which gallery item is a right answer to which query, known from rows that name both.
+    """Which gallery items are positives of which queries, from rows that contain both.
 
-    Memory for N rows, K items and a chunk of Q queries is Q (N + K): no (N, K) stands anywhere.
+    Memory for N rows, K items and a chunk of Q queries is Q (N + K); there is no (N, K) tensor.
 
     Args:
-        left: (N,), int64, the query side's content key of each known pair; 0 for none.
-        right: (N,), int64, the gallery side's.
+        left: (N,), int64, content key of the query side of each known pair; 0 for none.
+        right: (N,), int64, content key of the gallery side.
         gallery_keys: (K,), int64.
     """
 
@@ -112,7 +111,7 @@ class Related:
     def __call__(self, query_keys: Tensor) -> Tensor:
         """Map keys (Q,), int64, to (Q, K), bool.
 
-        True where some pair joins a content equal to the query's with a content equal to the gallery item's.
+        True where a known pair connects a content equal to the query's with a content equal to the gallery item's.
         """
         asks = ((query_keys.unsqueeze(1) == self.left) & self.known).float()  # (Q, N)
         joined = asks.new_zeros(len(query_keys), self.num_contents).index_add(1, self.of_pair, asks) > 0
@@ -122,14 +121,14 @@ class Related:
 def by_chunks(
     block: Callable[..., tuple[Tensor, Tensor]], rows: tuple[Tensor, ...], *, chunk: int
 ) -> tuple[Tensor, Tensor]:
-    """The sums of a loss over its queries, a chunk at a time; the backward pass computes each chunk again.
+    """Sum a loss over its queries in chunks. The backward pass recomputes each chunk.
 
-    Memory then grows with the number of queries and not with its square.
+    Memory grows linearly with the number of queries, not quadratically.
 
     Args:
         block: (sum, count) for the same slice of each of `rows`.
         rows: (Q, ...) each.
-        chunk: queries at once.
+        chunk: number of queries per chunk.
     """
     if len(rows[0]) <= chunk:
         return block(*rows)

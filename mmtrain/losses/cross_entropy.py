@@ -1,8 +1,8 @@
 """Cross entropy over the labelled rows, against a class or a distribution over classes.
 
-With class weights the sum is of weighted costs and the count is still that of rows, not of weights: so `count` is known
-from masks alone, and how rows fall into batches and ranks weighs none differently. Weights whose mean over the rows is
-1 leave the loss at its scale.
+With class weights, the sum is over weighted losses, and the count is still the number of rows, not of weights. So
+`count` follows from the masks alone, and the split into batches and ranks does not change a row's weight. Weights with
+mean 1 over the rows keep the scale of the loss.
 """
 
 from torch import Tensor
@@ -14,17 +14,16 @@ from mmtrain.precision import full
 def cross_entropy(
     logits: Tensor, targets: Tensor, valid: Tensor, *, label_smoothing: float = 0.0, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The sum of -log p(target) over the valid rows, and their count.
+    """Return the sum of -log p(target) over valid rows, and their number.
 
     Args:
         logits: (B, C), floating point.
-        targets: (B,), int64, or (B, C), floating point, a row's share of each class; anything in a row that is not
-            valid.
+        targets: (B,), int64, or (B, C), floating point, the probability of each class; ignored in invalid rows.
         valid: (B,), bool.
-        label_smoothing: share of the target spread over all classes (1512.00567).
-        weights: (C,), what a cost of each class is multiplied by.
+        label_smoothing: fraction of the target that is spread over all classes (1512.00567).
+        weights: (C,), factor of the loss per class.
     """
-    logits = full(logits).masked_fill(~valid.unsqueeze(1), 0.0)  # else a NaN there is in the gradient
+    logits = full(logits).masked_fill(~valid.unsqueeze(1), 0.0)  # otherwise a NaN there would reach the gradient
     weights = None if weights is None else weights.to(logits.dtype)
     if targets.is_floating_point():
         shares = targets.to(logits.dtype).masked_fill(~valid.unsqueeze(1), 0.0)

@@ -1,4 +1,4 @@
-"""Distillation (1503.02531): a student's distribution, or its features, are brought near a teacher's."""
+"""Distillation (1503.02531): match a student's distribution, or its features, to a teacher's."""
 
 import torch
 from torch import Tensor
@@ -6,13 +6,13 @@ from torch.nn import functional as F
 
 
 def soft_cross_entropy(student: Tensor, teacher: Tensor, valid: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
-    """The sum over the valid rows of T^2 KL(softmax(teacher / T) || softmax(student / T)), and their count.
+    """Return the sum over valid rows of T^2 KL(softmax(teacher / T) || softmax(student / T)), and their number.
 
-    T^2 keeps the size of gradients whatever T (section 2).
+    The factor T^2 keeps the size of gradients independent of T (section 2).
 
     Args:
-        student: (B, C), floating point; float64 stays, all else becomes float32.
-        teacher: (B, C), as many classes; no gradient goes to it.
+        student: (B, C), floating point; float64 is kept, all other dtypes become float32.
+        teacher: (B, C), with the same classes; gets no gradient.
         valid: (B,), bool.
         temperature: T, above 0.
     """
@@ -25,15 +25,15 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, valid: Tensor, *, tempe
 
 
 def feature_distance(student: Tensor, teacher: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum over the valid rows of 1 - cos(student, teacher), and their count.
+    """Return the sum over valid rows of 1 - cos(student, teacher), and their number.
 
     Args:
         student: (B, D), floating point.
-        teacher: (B, D); no gradient goes to it.
+        teacher: (B, D); gets no gradient.
         valid: (B,), bool.
     """
     dtype = torch.promote_types(student.dtype, torch.float32)
-    here = student.to(dtype).masked_fill(~valid.unsqueeze(1), 1.0)  # zeros would have no direction
+    here = student.to(dtype).masked_fill(~valid.unsqueeze(1), 1.0)  # a vector of zeros has no direction
     there = teacher.detach().to(dtype).masked_fill(~valid.unsqueeze(1), 1.0)
     costs = 1.0 - F.cosine_similarity(here, there, dim=1)
     return costs.masked_fill(~valid, 0.0).sum(), valid.sum()

@@ -1,8 +1,8 @@
-"""Focal loss (1708.02002, eq. 5) of one class a row: what is nearly certain costs next to nothing.
+"""Focal loss (1708.02002, eq. 5) for one class per row: confident predictions have almost no loss.
 
-The paper has one class against the background; here it is the softmax over classes, and a target may be a
-distribution: each class's cross entropy is damped by its own (1 - p)^gamma. With gamma = 0 it is `cross_entropy`. The
-count is that of rows, with class weights, too.
+The paper has one class against the background. Here it is a softmax over classes, and a target may be a distribution:
+the cross entropy of each class has its own factor (1 - p)^gamma. With gamma = 0 it equals `cross_entropy`. The count is
+the number of rows, also with class weights.
 """
 
 import torch
@@ -19,16 +19,15 @@ def focal(
     label_smoothing: float = 0.0,
     weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The sum over the valid rows of -sum_c target_c * (1 - p_c)^gamma * log p_c, and their count.
+    """Return the sum over valid rows of -sum_c target_c * (1 - p_c)^gamma * log p_c, and their number.
 
     Args:
-        logits: (B, C), floating point; float64 stays, all else becomes float32.
-        targets: (B,), int64, or (B, C), floating point, a row's share of each class; anything in a row that is not
-            valid.
+        logits: (B, C), floating point; float64 is kept, all other dtypes become float32.
+        targets: (B,), int64, or (B, C), floating point, the probability of each class; ignored in invalid rows.
         valid: (B,), bool.
-        gamma: from 0; how much more a doubtful class counts than a certain one.
-        label_smoothing: share of the target spread over all classes (1512.00567).
-        weights: (C,), what a cost of each class is multiplied by; alpha of the paper.
+        gamma: 0 or more; a larger value reduces the loss of confident predictions more.
+        label_smoothing: fraction of the target that is spread over all classes (1512.00567).
+        weights: (C,), factor of the loss per class; alpha in the paper.
     """
     unread = ~valid.unsqueeze(1)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).masked_fill(unread, 0.0)
@@ -37,7 +36,7 @@ def focal(
         targets = F.one_hot(targets.masked_fill(~valid, 0), num_classes)
     shares = targets.to(logits.dtype).masked_fill(unread, 0.0) * (1.0 - label_smoothing) + label_smoothing / num_classes
     log_probability = logits.log_softmax(dim=1)
-    # at p = 1 the power below 1 has no finite slope
+    # at p = 1, a power below 1 has an infinite slope
     missed = (-log_probability.expm1()).clamp(min=torch.finfo(logits.dtype).eps)
     costs = -shares * missed.pow(gamma) * log_probability
     costs = costs if weights is None else costs * weights.to(costs.dtype)

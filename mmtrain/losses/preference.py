@@ -1,8 +1,7 @@
-"""Learning from preferences and rewards: DPO of pairs, SCST and GRPO of sentences that the model drew itself.
+"""Learning from preferences and rewards: DPO on pairs; SCST and GRPO on sentences that the model sampled.
 
-All are of log probabilities of tokens. Those of sentences that a row lacks, and of tokens behind an end mark, stand
-under a False mask and may be anything. The sums are over rows, not tokens, so that `count` is known from masks alone,
-before anything is drawn.
+All losses use token log probabilities. Missing sentences, and tokens after an end token, are under a False mask and may
+have any value. Sums are over rows, not tokens, so `count` follows from the masks alone, before sampling.
 """
 
 import torch
@@ -13,11 +12,11 @@ from mmtrain.precision import full
 
 
 def token_log_probabilities(logits: Tensor, ids: Tensor, counts: Tensor) -> Tensor:
-    """Log probability of each token given those before it; 0 where none counts.
+    """Return the log probability of each token given those before it; 0 where `counts` is False.
 
     Args:
-        logits: (..., L, V), floating point, of the token at each place.
-        ids: (..., L), int64; anything where none counts.
+        logits: (..., L, V), floating point, for the token at each position.
+        ids: (..., L), int64; ignored where `counts` is False.
         counts: (..., L), bool.
 
     Returns:
@@ -29,18 +28,18 @@ def token_log_probabilities(logits: Tensor, ids: Tensor, counts: Tensor) -> Tens
 
 
 def token_divergence(policy: Tensor, reference: Tensor, counts: Tensor) -> Tensor:
-    """KL(policy || reference) over all tokens of the vocabulary at each place; 0 where none counts.
+    """Return KL(policy || reference) over the vocabulary at each position; 0 where `counts` is False.
 
-    Summed over a sentence that the policy drew it is an estimate of the KL of whole sentences, without bias and with
-    less variance than that of the tokens drawn.
+    Summed over a sentence sampled from the policy, it is an unbiased estimate of the sentence-level KL, with less
+    variance than the log ratio of the sampled tokens.
 
     Args:
-        policy: logits (..., L, V); -inf for a token that is never drawn, in both alike.
+        policy: logits (..., L, V); -inf for tokens that are never sampled, at the same ids as in `reference`.
         reference: logits (..., L, V).
         counts: (..., L), bool.
 
     Returns:
-        (..., L), float32 or float64, from 0.
+        (..., L), float32 or float64, at least 0.
     """
     unread = ~counts.unsqueeze(-1)
     mine = full(policy).masked_fill(unread, 0.0).log_softmax(dim=-1)
@@ -52,14 +51,14 @@ def token_divergence(policy: Tensor, reference: Tensor, counts: Tensor) -> Tenso
 def dpo(
     policy: Tensor, reference: Tensor, valid: Tensor, *, beta: float, label_smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Direct preference optimization (2305.18290, eq. 7): the sum over the valid pairs, and their count.
+    """Direct preference optimization (2305.18290, eq. 7): the sum over valid pairs, and their number.
 
     Args:
-        policy: (B, 2), log probabilities of the chosen and of the rejected sentence.
-        reference: (B, 2), those of the model that it started as; no gradient goes to it.
+        policy: (B, 2), log probabilities of the chosen and the rejected sentence.
+        reference: (B, 2), the same for the reference model; gets no gradient.
         valid: (B,), bool.
-        beta: how much it costs to leave the reference.
-        label_smoothing: share of pairs that may be the wrong way round (conservative DPO, eq. 3 of its note).
+        beta: strength of the penalty for deviation from the reference.
+        label_smoothing: assumed fraction of flipped pairs (conservative DPO, eq. 3 of its note).
     """
     unread = ~valid.unsqueeze(1)
     ratios = full(policy).masked_fill(unread, 0.0) - full(reference).detach().masked_fill(unread, 0.0)
@@ -69,24 +68,24 @@ def dpo(
 
 
 def scst(log_probabilities: Tensor, advantages: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Self-critical sequence training (1612.00563, eq. 6): its gradient is that of the expected reward, negative.
+    """Self-critical sequence training (1612.00563, eq. 6): its gradient is that of the negative expected reward.
 
     Args:
-        log_probabilities: (B, G, L), of the tokens of G sentences a row, drawn; 0 where none counts.
-        advantages: (B, G), reward of each over that of the sentence written without a draw; no gradient goes to it.
+        log_probabilities: (B, G, L), of the tokens of G sampled sentences per row; 0 for padding.
+        advantages: (B, G), reward of each sentence minus that of the greedy sentence; gets no gradient.
         valid: (B,), bool.
 
     Returns:
-        The sum over the valid rows of the mean over their sentences of -advantage * log p(sentence), and their count.
+        The sum over valid rows of the sentence mean of -advantage * log p(sentence), and the number of rows.
     """
     costs = -advantages.detach().to(log_probabilities.dtype) * log_probabilities.sum(dim=2)
     return costs.masked_fill(~valid.unsqueeze(1), 0.0).mean(dim=1).sum(), valid.sum()
 
 
 def group_advantages(rewards: Tensor) -> Tensor:
-    """Rewards (B, G) over the mean of their row, in its standard deviations (2402.03300, section 4.1.2).
+    """Normalize rewards (B, G) to mean 0 and standard deviation 1 per row (2402.03300, section 4.1.2).
 
-    A row whose rewards are all the same teaches nothing: its advantages are 0.
+    If all rewards of a row are equal, its advantages are 0, so it has no effect.
     """
     deviation = rewards.std(dim=1, keepdim=True)
     return (rewards - rewards.mean(dim=1, keepdim=True)) / (deviation + 1e-4)
@@ -103,20 +102,20 @@ def grpo(
     clip: float,
     kl_weight: float,
 ) -> tuple[Tensor, Tensor]:
-    """Group relative policy optimization (2402.03300, eq. 3 and 4), negative.
+    """Group relative policy optimization (2402.03300, eq. 3 and 4), with negative sign.
 
     Args:
-        log_probabilities: (B, G, L), of the tokens of G sentences a row, drawn.
-        old: (B, G, L), those of the model that drew them; no gradient goes to it.
-        reference: (B, G, L), those of the model that training started from, likewise.
-        advantages: (B, G), likewise.
-        counts: (B, G, L), bool, the tokens of the sentences.
+        log_probabilities: (B, G, L), of the tokens of G sampled sentences per row.
+        old: (B, G, L), the same for the model that sampled them; gets no gradient.
+        reference: (B, G, L), the same for the model at the start of training; gets no gradient.
+        advantages: (B, G); gets no gradient.
+        counts: (B, G, L), bool, True for tokens of the sentences.
         valid: (B,), bool.
-        clip: how far the ratio to `old` may be from 1.
-        kl_weight: of the estimate of KL to the reference, r - log r - 1 of r = reference / policy.
+        clip: maximum distance from 1 of the ratio to `old`.
+        kl_weight: weight of the KL estimate to the reference, r - log r - 1 with r = reference / policy.
 
     Returns:
-        The sum over the valid rows of the mean over their sentences of the mean over tokens, and the count of rows.
+        The sum over valid rows of the mean over sentences of the mean over tokens, and the number of rows.
     """
     counts = counts & valid[:, None, None]
     mine = log_probabilities.masked_fill(~counts, 0.0)

@@ -1,7 +1,7 @@
-"""Pairwise logistic loss of scores within groups (RankNet, 10.1145/1102351.1102363, of certain orders).
+"""Pairwise logistic loss of scores within groups (RankNet, 10.1145/1102351.1102363, with target probabilities 0 and 1).
 
-What is counted is pairs, not rows: the sum over pairs is the same however groups fall into batches, and a group that is
-cut loses the pairs across the cut and nothing else. Rows of one group with equal truths make no pair.
+The count is that of pairs, not rows. The sum over pairs does not depend on how groups are split into batches, except
+that pairs across two batches are lost. Rows of one group with equal targets form no pair.
 """
 
 import torch
@@ -10,26 +10,26 @@ from torch.nn import functional as F
 
 
 def ordered_pairs(truths: Tensor, groups: Tensor, valid: Tensor) -> Tensor:
-    """Which row belongs above which.
+    """Find the pairs of rows with a known order.
 
     Args:
-        truths: (B,), higher is better; anything in a row that is not valid.
+        truths: (B,), higher is better; ignored in invalid rows.
         groups: (B,), int64, equal for rows that are compared.
         valid: (B,), bool.
 
     Returns:
-        (B, B), bool: row i and row j are valid, of one group, and i has the higher truth.
+        (B, B), bool: rows i and j are valid and of one group, and i has the higher target.
     """
     together = (groups.unsqueeze(1) == groups) & valid.unsqueeze(1) & valid
     return together & (truths.unsqueeze(1) > truths)
 
 
 def pairwise_logistic(scores: Tensor, truths: Tensor, groups: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of log(1 + exp(score_j - score_i)) over the pairs in which i belongs above j, and their count.
+    """Return the sum of log(1 + exp(score_j - score_i)) over pairs where i ranks above j, and the number of pairs.
 
     Args:
-        scores: (B,), floating point; float64 stays, all else becomes float32.
-        truths: (B,), higher is better; anything in a row that is not valid.
+        scores: (B,), floating point; float64 is kept, all other dtypes become float32.
+        truths: (B,), higher is better; ignored in invalid rows.
         groups: (B,), int64, equal for rows that are compared.
         valid: (B,), bool.
     """

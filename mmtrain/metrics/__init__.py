@@ -1,1 +1,1 @@
-"""Metrics that torchmetrics does not have in the form that is needed here."""
+"""Metrics that torchmetrics does not have in the form needed here."""

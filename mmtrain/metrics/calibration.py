@@ -1,7 +1,7 @@
-"""Expected calibration error (1706.04599, eq. 3): how far a classifier's certainty is from how often it is right.
+"""Expected calibration error (1706.04599, eq. 3): the gap between a classifier's confidence and its accuracy.
 
-As torchmetrics' own, over 15 even bins of certainty, but its states are sums: they add over batches and ranks, and do
-not grow with the split.
+It uses 15 equal-width bins of confidence, as torchmetrics does. Its states are sums, which add over batches and ranks
+and do not grow with the split.
 """
 
 import torch
@@ -12,7 +12,7 @@ NUM_BINS = 15
 
 
 class CalibrationError(Metric):
-    """Sums by bin; `compute` gives one scalar, 0 for no rows."""
+    """Sums per bin. `compute` returns one scalar, 0 if there are no rows."""
 
     full_state_update = False
     sums: Tensor
@@ -28,7 +28,7 @@ class CalibrationError(Metric):
 
         Args:
             probability: (N, C), finite, from 0 to 1.
-            truth: (N,), int64, the class.
+            truth: (N,), int64, class index.
         """
         certainty, said = probability.double().max(dim=1)
         bins = (certainty * NUM_BINS).long().clamp(max=NUM_BINS - 1)
@@ -36,5 +36,5 @@ class CalibrationError(Metric):
         self.num_rows += len(truth)
 
     def compute(self) -> Tensor:
-        """The mean over rows of the distance, in the row's bin, of the mean certainty from the share that is right."""
+        """Return the mean over rows of |mean confidence - accuracy| of the row's bin."""
         return (self.sums[0] - self.sums[1]).abs().sum() / self.num_rows.clamp(min=1)

@@ -1,4 +1,4 @@
-"""What guessing scores, which some metrics compute beside what they score themselves: NAME/chance beside NAME."""
+"""Chance levels: some metrics return NAME/chance, the score of random guessing, next to NAME."""
 
 from collections.abc import Mapping
 
@@ -8,5 +8,5 @@ GUESSED = "/chance"
 
 
 def guessed(values: Mapping[str, Tensor]) -> dict[str, float]:
-    """The chance levels among computed values, by the name of what they stand beside."""
+    """Return the chance levels among computed values, by the name of the metric."""
     return {name.removesuffix(GUESSED): float(v) for name, v in values.items() if name.endswith(GUESSED)}

@@ -1,4 +1,4 @@
-"""Means of several numbers a row, by name."""
+"""Means of several numbers per row, by name."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,10 +8,10 @@ from torchmetrics import Metric
 
 
 class Means(Metric):
-    """What is shown is added up; a name that was never shown anything has no mean.
+    """Means by name; a name without any value has no mean.
 
     Args:
-        names: of the numbers.
+        names: names of the numbers.
     """
 
     full_state_update = False
@@ -28,7 +28,7 @@ class Means(Metric):
         """Add numbers (N,) by name.
 
         Raises:
-            FloatingPointError: when one is not finite: it must not score.
+            FloatingPointError: if a value is not finite, because it must not contribute to a score.
         """
         for name, value in values.items():
             if not value.isfinite().all():
@@ -38,6 +38,6 @@ class Means(Metric):
             self.counts[at] += value.numel()
 
     def compute(self) -> dict[str, Tensor]:
-        """The means."""
+        """Return the means."""
         there = zip(self.names, self.sums, self.counts, strict=True)
         return {name: total / count for name, total, count in there if count > 0}

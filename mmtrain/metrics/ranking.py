@@ -1,7 +1,7 @@
-"""Pairwise accuracy and NDCG at 10 of scores within groups, over a whole split and over all ranks.
+"""Pairwise accuracy and NDCG at 10 of scores within groups, over a complete split and all ranks.
 
-Equal scores are half right in a pair and share their places in NDCG (as in torchmetrics), so that a constant score
-gets what chance does.
+Equal scores count as half correct in a pair and share their positions in NDCG (as in torchmetrics), so a constant score
+gives the chance level.
 """
 
 import torch
@@ -11,16 +11,16 @@ from torchmetrics.functional.retrieval import retrieval_normalized_dcg
 from torchmetrics.utilities import dim_zero_cat
 
 TOP = 10
-ROUNDING = 1e-5  # of float32, relative to the largest gain
+ROUNDING = 1e-5  # rounding error of float32, relative to the largest gain
 
 
 class RankingMetric(Metric):
-    """Collects scores, truths and group keys.
+    """Collects scores, targets and group keys.
 
     Args:
-        mean: what is added to a truth, times `std`, for its gain.
-        std: the units of gains in one of truths.
-        chunk: rows of a group that are compared with all of it at once.
+        mean: added to a target, after multiplication with `std`, to give its gain.
+        std: factor from the scale of the targets to that of the gains.
+        chunk: number of rows of a group that are compared with the complete group at once.
     """
 
     full_state_update = False
@@ -37,17 +37,17 @@ class RankingMetric(Metric):
             self.add_state(kind, default=[], dist_reduce_fx="cat")
 
     def update(self, scores: Tensor, truths: Tensor, groups: Tensor) -> None:
-        """Add rows, also none: scores (N,) and truths (N,), finite, and groups (N,), int64."""
-        # all float32, as is what torchmetrics puts in place for a rank that was never shown a batch; of a key, the bits
+        """Add rows, possibly none: scores (N,) and truths (N,), finite, and groups (N,), int64."""
+        # all states are float32, like torchmetrics' placeholder on a rank without batches; keys are stored bitwise
         self.scores.append(scores.detach().float())
         self.truths.append(truths.float())
         self.groups.append(groups.view(torch.float32))
 
     def compute(self) -> dict[str, Tensor]:
-        """`pairwise_accuracy` over all pairs with different truths, `ndcg@10` over the groups that have such a pair.
+        """Return `pairwise_accuracy` over all pairs with different targets, and `ndcg@10` over groups with such a pair.
 
-        Gains are truths in the units of the table; NDCG is left out where one is negative. `/chance` beside each is the
-        mean over every order. Empty when there is no pair.
+        Gains are targets in the units of the table; NDCG is omitted if one is negative. `/chance` of each is the mean
+        over all orders. The result is empty if there is no pair.
         """
         if not len(self.truths) or not len(dim_zero_cat(self.truths)):
             return {}
@@ -70,7 +70,7 @@ class RankingMetric(Metric):
         return out
 
     def _pairs(self, scores: Tensor, truths: Tensor) -> Tensor:
-        """(2,): the pairs of one group that are in the right order, a tie counting half, and all of them."""
+        """Return (2,): the number of correctly ordered pairs of a group, ties counting half, and of all pairs."""
         sums = scores.new_zeros(2)
         for s, t in zip(scores.split(self.chunk), truths.split(self.chunk), strict=True):
             above = t.unsqueeze(1) > truths

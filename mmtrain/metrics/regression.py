@@ -1,7 +1,7 @@
-"""Errors and correlations of K numbers a row, over a whole split and over all ranks; torchmetrics has the formulas.
+"""Errors and correlations of K numbers per row, over a complete split and all ranks; formulas from torchmetrics.
 
-All rows are kept, because ranks (Spearman) and constant numbers are only known at the end. What is not defined, such as
-the correlation with a number that never changes, is left out, and so no NaN is ever logged.
+All rows are kept, because ranks (Spearman) and constant columns are known only at the end. Undefined values, such as
+the correlation with a constant, are omitted, so NaN is never logged.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from torchmetrics.utilities import dim_zero_cat
 
 
 class RegressionMetric(Metric):
-    """Collects scaled predictions and targets; `compute` gives each score as its mean over the numbers.
+    """Collects scaled predictions and targets. `compute` returns each score as its mean over the K numbers.
 
     Args:
-        std: K, the units of the table in one unit of what is shown.
-        center: K, what guessing says in scaled units; None for the mean of the targets that were shown.
+        std: K factors from scaled values to the units of the table.
+        center: K scaled values that a constant guess predicts; None for the mean of the targets seen.
     """
 
     full_state_update = False
@@ -33,17 +33,17 @@ class RegressionMetric(Metric):
         self.add_state("targets", default=[], dist_reduce_fx="cat")
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
-        """Add rows, also none: predictions (N, K) and targets (N, K), finite, scaled."""
-        # flat and float32, as is what torchmetrics puts in place for a rank that was never shown a batch
+        """Add rows, possibly none: predictions (N, K) and targets (N, K), finite, scaled."""
+        # flat and float32, like torchmetrics' placeholder on a rank without batches
         self.predictions.append(predictions.detach().float().flatten())
         self.targets.append(targets.float().flatten())
 
     def compute(self) -> dict[str, Tensor]:
-        """`mae`, `rmse` and `neg_rmse`, which is -`rmse`, in the units of the table; `r2`, `pearson`, `spearman`.
+        """Return `mae`, `rmse`, `neg_rmse` (-`rmse`), all in the units of the table, and `r2`, `pearson`, `spearman`.
 
-        r2 is the mean over the numbers that change among the targets, a correlation over those that change among the
-        predictions as well; each is not there when there is no such number. `/chance` beside each is the score of
-        guessing. Empty when no row was shown.
+        r2 is the mean over columns whose targets vary. Correlations are means over columns whose targets and
+        predictions vary. Each is omitted if there is no such column. `/chance` of each is the score of a constant
+        guess. The result is empty if there are no rows.
         """
         if not len(self.targets) or not len(dim_zero_cat(self.targets)):
             return {}
@@ -65,7 +65,7 @@ def _scores(predictions: Tensor, targets: Tensor, std: Tensor) -> dict[str, Tens
     if changing:
         out["r2"] = torch.stack([r2_score(predictions[:, k], targets[:, k]) for k in changing]).mean()
     if both:
-        # a correlation has no units: at this scale none of them is too small for torchmetrics
+        # a correlation has no units: this scale avoids values that are too small for torchmetrics
         columns = [(_standard(predictions[:, k]), _standard(targets[:, k])) for k in both]
         out["pearson"] = torch.stack([pearson_corrcoef(p, t) for p, t in columns]).mean()
         out["spearman"] = torch.stack([spearman_corrcoef(p, t) for p, t in columns]).mean()

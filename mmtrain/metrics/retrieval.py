@@ -1,8 +1,8 @@
 """Recall at k, median rank and mean average precision in both directions between modalities, over all ranks.
 
-Unusual here: items are told apart by content, so that a caption shared by several pictures is one query with several
-right answers; and equal similarities share their rank: a score is the expectation over every order of the tied items,
-so that collapsed features score what chance does (torchmetrics and most public scripts give them 0 or 1).
+Items are identified by content, so a caption of several images is one query with several positives. Equal similarities
+share their rank: a score is the expectation over all orders of tied items. So collapsed features give the chance level
+(torchmetrics and most public scripts give them 0 or 1).
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,21 +13,22 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-MOST = 2**26  # similarities that stand in memory at once
-ROUNDING = 1e-6  # of a product of two unit vectors in float32
+MOST = 2**26  # maximum number of similarities in memory at once
+ROUNDING = 1e-6  # rounding error of a product of two unit vectors in float32
 
 
 class RetrievalMetric(Metric):
-    """Collects embeddings; `compute` gives recalls, their chance level and some queries with what they found.
+    """Collects embeddings. `compute` returns recalls, their chance levels and example queries with their results.
 
     Args:
-        modalities: the two, or more, of which every two are a pair.
+        modalities: two or more; every two form a pair.
         at: the k of recall at k.
-        num_shown: how many nearest items to give of each of sixteen queries.
-        chunk: queries at once, fewer where the gallery is large.
+        num_shown: number of nearest items to return for each of sixteen queries.
+        chunk: number of queries at once, less if the gallery is large.
 
     Attributes:
-        asking: rows whose contents ask, among all; None: every row. A content is that of the first row that has it.
+        asking: ids of the rows whose contents are queries; None for every row. A content belongs to the first row that
+            has it.
     """
 
     full_state_update = False
@@ -50,13 +51,13 @@ class RetrievalMetric(Metric):
         """Add a batch.
 
         Args:
-            vectors: by modality (B, D), unit length.
-            present: by modality (B,), bool.
-            keys: by modality (B,), int64, content keys; 0 for none.
-            rows: (B,), int64, numbers of the rows.
+            vectors: (B, D) by modality, unit length.
+            present: (B,), bool, by modality.
+            keys: (B,), int64, by modality: content keys; 0 for none.
+            rows: (B,), int64, row ids.
 
         Raises:
-            FloatingPointError: when a vector is not finite: it must not score.
+            FloatingPointError: if a vector is not finite, because it must not contribute to a score.
         """
         known = torch.stack([keys[m] != 0 for m in self.modalities]).sum(dim=0) >= 2
         for m in self.modalities:
@@ -72,11 +73,10 @@ class RetrievalMetric(Metric):
         return getattr(self, f"{modality}_{kind}")
 
     def compute(self) -> dict[str, Tensor]:
-        """Scalars `A_to_B_R@k`, `A_to_B_median_rank`, `A_to_B_mAP`, their `/chance`, `recall` (the mean of all R@k).
+        """Return scalars `A_to_B_R@k`, `A_to_B_median_rank`, `A_to_B_mAP`, each with `/chance`, and `recall`.
 
-        The rank is that of a query's first right answer. `A_to_B/shown_*` is for a report.
-
-        Empty when the split has no pair of which both sides are there: there is nothing to score.
+        `recall` is the mean of all R@k. The rank is that of a query's first positive. `A_to_B/shown_*` are examples for
+        the report. The result is empty if no pair of the split has both sides.
         """
         out: dict[str, Tensor] = {}
         for left, right in combinations(self.modalities, 2):
@@ -92,12 +92,12 @@ class RetrievalMetric(Metric):
         return out
 
     def _known(self, left: str, right: str) -> Tensor:
-        """(P, 2), int64: the keys of rows that know both."""
+        """Return (P, 2), int64: the keys of rows that have both modalities."""
         known = torch.stack([dim_zero_cat(self._state(m, "known")) for m in (left, right)], dim=1)
         return known[(known != 0).all(dim=1)]
 
     def _items(self, modality: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Distinct contents in the order of their rows: vectors (N, D), keys (N,), rows (N,)."""
+        """Return distinct contents in the order of their rows: vectors (N, D), keys (N,), rows (N,)."""
         vectors, keys, rows = (dim_zero_cat(self._state(modality, k)) for k in ("vectors", "keys", "rows"))
         order = rows.argsort(stable=True)
         vectors, keys, rows = vectors[order], keys[order], rows[order]
@@ -113,7 +113,7 @@ class RetrievalMetric(Metric):
         g_vectors, g_keys, g_rows = self._items(gallery)
         q_of_pair, g_of_pair = self._pair_indices(query, gallery, q_keys, g_keys)
         asked = torch.zeros(len(q_keys), dtype=torch.bool, device=q_keys.device)
-        asked[q_of_pair] = True  # a query without any right answer in the gallery asks nothing
+        asked[q_of_pair] = True  # a query without any positive in the gallery is not evaluated
         if self.asking is not None:
             asked &= torch.isin(q_rows, self.asking.to(q_rows.device))
             if not asked.any():
@@ -138,7 +138,7 @@ class RetrievalMetric(Metric):
                 for kind, values in zip(("", "/chance"), both, strict=True):
                     by_name.setdefault(f"{query}_to_{gallery}_{name}{kind}", []).append(values)
             of_chunk = shown_of[(shown_of >= start) & (shown_of < stop)] - start
-            # of equals the first in the table, whatever rounding says
+            # among equal similarities, the first row of the table wins, independent of rounding
             nearest = (similarity[of_chunk] / (8 * ROUNDING)).round().sort(dim=1, descending=True, stable=True).indices
             nearest = nearest[:, : self.num_shown]
             scores, right = similarity[of_chunk].gather(1, nearest), positive[of_chunk].gather(1, nearest)
@@ -154,7 +154,7 @@ class RetrievalMetric(Metric):
         return out
 
     def _pair_indices(self, query: str, gallery: str, q_keys: Tensor, g_keys: Tensor) -> tuple[Tensor, Tensor]:
-        """The known pairs whose two sides are both here, as indices into the queries and the gallery."""
+        """Return the known pairs with both sides present, as indices into the queries and the gallery."""
         pairs = self._known(query, gallery).unique(dim=0)
         places = []
         for side, keys in ((0, q_keys), (1, g_keys)):
@@ -166,12 +166,13 @@ class RetrievalMetric(Metric):
 
 
 def expected_hits(similarity: Tensor, positive: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The chance that some right answer is among the first k, over every order of equally similar items.
+    """Return the probability that a positive is among the first k, over all orders of tied items.
 
-    Equal is what differs by rounding alone: how a matrix product rounds depends on its size and on the machine.
+    Similarities that differ only by rounding are ties, because rounding of a matrix product depends on its size and on
+    the machine.
 
-    With `better` wrong items before the best right answer, m = k - better places are left for the tied group of `a`
-    right and `b` wrong items: P = 1 - C(b, m) / C(a + b, m).
+    With `better` negatives before the best positive, m = k - better positions remain for the tied group of `a`
+    positives and `b` negatives: P = 1 - C(b, m) / C(a + b, m).
 
     Args:
         similarity: (Q, G), float.
@@ -179,7 +180,7 @@ def expected_hits(similarity: Tensor, positive: Tensor, k: int) -> tuple[Tensor,
         k: at least 1.
 
     Returns:
-        (Q,), float64: the expectation, and what a random ranking would score.
+        (Q,), float64: the expectation, and the value for a random ranking.
     """
     best = similarity.masked_fill(~positive, float("-inf")).amax(dim=1, keepdim=True)
     better = (similarity > best + ROUNDING).sum(dim=1)
@@ -192,16 +193,17 @@ def expected_hits(similarity: Tensor, positive: Tensor, k: int) -> tuple[Tensor,
 
 
 def expected_ranks(similarity: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
-    """The rank of the first right answer, from 1, the mean over every order of equally similar items.
+    """Return the rank of the first positive, from 1, as the mean over all orders of tied items.
 
-    The first of `a` right items among `a` + `b` in a random order stands at (a + b + 1) / (a + 1) on average.
+    In a random order of `a` positives and `b` negatives, the mean position of the first positive is
+    (a + b + 1) / (a + 1).
 
     Args:
         similarity: (Q, G), float.
         positive: (Q, G), bool, with a True in every row.
 
     Returns:
-        (Q,), float64: the expectation, and that of a random ranking.
+        (Q,), float64: the expectation, and the value for a random ranking.
     """
     best = similarity.masked_fill(~positive, float("-inf")).amax(dim=1, keepdim=True)
     better = (similarity > best + ROUNDING).sum(dim=1)
@@ -212,17 +214,18 @@ def expected_ranks(similarity: Tensor, positive: Tensor) -> tuple[Tensor, Tensor
 
 
 def expected_precisions(similarity: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
-    """Average precision, the mean over every order of equally similar items.
+    """Return the average precision, as the mean over all orders of tied items.
 
-    For a right item with s better items, R of them right, in a group of n equal ones, r of them right, the precision at
-    its place i of n is on average (R + 1 + (i - 1) (r - 1) / (n - 1)) / (s + i), and every i is as likely.
+    Consider a positive with s better items, R of them positive, in a group of n tied items, r of them positive. The
+    mean precision at its position i of n is (R + 1 + (i - 1) (r - 1) / (n - 1)) / (s + i), and every i is equally
+    likely.
 
     Args:
         similarity: (Q, G), float.
         positive: (Q, G), bool, with a True in every row.
 
     Returns:
-        (Q,), float64: the expectation, and that of a random ranking.
+        (Q,), float64: the expectation, and the value for a random ranking.
     """
     queries, items = positive.nonzero(as_tuple=True)
     parts = []
@@ -238,14 +241,14 @@ def expected_precisions(similarity: Tensor, positive: Tensor) -> tuple[Tensor, T
 
 
 def _precision(better: Tensor, right_better: Tensor, tied: Tensor, right_tied: Tensor) -> Tensor:
-    """The mean over the places 1 to `tied` of the precision there, all float64."""
+    """Return the mean of the precision over the positions 1 to `tied`; all values are float64."""
     harmonic = torch.digamma(better + tied + 1) - torch.digamma(better + 1)  # the sum of 1 / (better + i)
     others = (right_tied - 1) / (tied - 1).clamp(min=1)
     return ((right_better + 1) * harmonic + others * (tied - (better + 1) * harmonic)) / tied
 
 
 def _probability(right: Tensor, wrong: Tensor, places: Tensor) -> Tensor:
-    """1 - C(wrong, places) / C(right + wrong, places), 0 without a place, 1 where the wrong cannot fill them."""
+    """Return 1 - C(wrong, places) / C(right + wrong, places); 0 without positions, 1 if negatives cannot fill them."""
     right, wrong, places = right.double(), wrong.double(), places.double()
     fits = places.clamp(min=0).minimum(wrong)
     log_none = (

@@ -1,7 +1,7 @@
-"""What one written sentence is worth: a score of `text_generation`, of each alone.
+"""The reward of one generated sentence: a score of `text_generation` for a single sentence.
 
-CIDEr-D weighs n-grams by how many rows have them. Here these are the rows of training, always the same, so that a
-sentence is worth the same whatever the batch, the rank and the split that it is in.
+CIDEr-D weights n-grams by the number of rows that contain them. Here these are always the training rows, so the reward
+of a sentence does not depend on the batch, the rank or the split.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,15 +15,15 @@ Reward = Callable[[str, Sequence[str]], float]
 
 
 def reward_of(name: str, *, sentences: Sequence[Sequence[str]], tokenize: str) -> Reward:
-    """Map a sentence and those that are right to a number, higher is better.
+    """Return a function from a sentence and its references to a number; higher is better.
 
     Args:
-        name: of `REWARDS`.
-        sentences: the right ones of each row of training; only cider asks for them.
-        tokenize: how BLEU splits words, one of sacrebleu's.
+        name: one of `REWARDS`.
+        sentences: the references of each training row; used only by cider.
+        tokenize: sacrebleu's tokenizer for BLEU.
 
     Raises:
-        ValueError: for another name, and for cider without sentences.
+        ValueError: for any other name, or for cider without sentences.
     """
     if name not in REWARDS:
         raise ValueError(f"reward = {name}; set it to {', '.join(REWARDS)}")
@@ -35,5 +35,5 @@ def reward_of(name: str, *, sentences: Sequence[Sequence[str]], tokenize: str) -
         bleu = BLEU(tokenize=tokenize, effective_order=True)
         return lambda said, right: bleu.sentence_score(said, list(right)).score / 100
     if not sentences:
-        raise ValueError("reward = cider weighs words by the sentences of training, which the target did not keep")
+        raise ValueError("reward = cider weights words by the training sentences, which the target did not keep")
     return CiderD(sentences).score

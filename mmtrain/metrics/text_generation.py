@@ -1,8 +1,8 @@
-"""What written sentences are worth: BLEU and chrF by sacrebleu, ROUGE-L, CIDEr-D, exact match; and of single tokens.
+"""Scores of generated sentences: BLEU and chrF of sacrebleu, ROUGE-L, CIDEr-D, exact match; and token accuracy.
 
-Sentences themselves are collected, not n-gram counts: CIDEr weighs n-grams by all references of a split (1411.5726),
-so they have to come together anyway, and then sacrebleu's public functions score them, at the price of scoring on
-every rank. All are from 0 to 1, where papers often write 100; CIDEr from 0 to 10, as its paper has it.
+The sentences are collected, not n-gram counts, because CIDEr weights n-grams by all references of a split (1411.5726).
+Then sacrebleu's public functions score them; every rank repeats this. Scores are from 0 to 1, where papers often write
+100. CIDEr is from 0 to 10, as in its paper.
 """
 
 import json
@@ -18,16 +18,16 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-_SIGMA = 6.0  # of CIDEr-D: how far a length may be off
+_SIGMA = 6.0  # of CIDEr-D: tolerance for length differences
 _ORDERS = 4  # of CIDEr: n-grams of 1 to 4 words
 Grams = list[dict[tuple[str, ...], float]]
 
 
 class TokenAccuracy(Metric):
-    """The share of right tokens, and that of the most frequent one.
+    """The fraction of correct tokens, and that of the most frequent token as chance level.
 
     Args:
-        num_tokens: of the vocabulary.
+        num_tokens: size of the vocabulary.
     """
 
     full_state_update = False
@@ -40,12 +40,12 @@ class TokenAccuracy(Metric):
         self.add_state("wanted", default=torch.zeros(num_tokens, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, said: Tensor, wanted: Tensor) -> None:
-        """Add tokens (N,) and the true ones (N,), int64."""
+        """Add predicted tokens (N,) and target tokens (N,), int64."""
         self.right = self.right + (said == wanted).sum()
         self.wanted = self.wanted + torch.bincount(wanted, minlength=len(self.wanted))
 
     def compute(self) -> dict[str, Tensor]:
-        """`token_accuracy` and its `/chance`; empty without a token."""
+        """Return `token_accuracy` and its `/chance`; empty without tokens."""
         total = self.wanted.sum()
         if total == 0:
             return {}
@@ -53,15 +53,15 @@ class TokenAccuracy(Metric):
 
 
 class TextGeneration(Metric):
-    """Collects what was written and what is right.
+    """Collects generated sentences and their references.
 
     Args:
-        tokenize: how BLEU splits words, one of sacrebleu's.
-        num_shown: rows for a report.
-        prefix: of the names of all values.
+        tokenize: sacrebleu's tokenizer for BLEU.
+        num_shown: number of example rows for the report.
+        prefix: prefix of the names of all values.
 
     Raises:
-        ValueError: for a way to split that sacrebleu does not know.
+        ValueError: for a tokenizer that sacrebleu does not have.
     """
 
     full_state_update = False
@@ -79,19 +79,19 @@ class TextGeneration(Metric):
         self.add_state("lines", default=[], dist_reduce_fx="cat")
 
     def update(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]], rows: Tensor) -> None:
-        """Add sentences, each with one or more that are right, and the numbers of their rows (N,), int64."""
+        """Add sentences, each with one or more references, and their row ids (N,), int64."""
         parts = zip(rows.tolist(), hypotheses, map(list, references), strict=True)
         lines = "".join(json.dumps(part) + "\n" for part in parts)
-        # floats: what torchmetrics puts in for a rank that was never shown anything
+        # floats, like torchmetrics' placeholder on a rank without batches
         self.lines.append(torch.tensor(list(lines.encode()), dtype=torch.float, device=self.device))
 
     def compute(self) -> dict[str, Tensor]:
-        """Scalars `bleu`, `chrf`, `rouge_l`, `cider`, `exact_match`, their `/chance`, and `shown` for a report.
+        """Return scalars `bleu`, `chrf`, `rouge_l`, `cider`, `exact_match`, each with `/chance`, and `shown`.
 
-        Chance is always the most frequent of the right sentences. `shown` is uint8, lines of JSON: row, what was
-        written, what is right. Empty when nothing was written.
+        The chance level is the score of always predicting the most frequent reference. `shown` is for the report:
+        uint8, lines of JSON with row id, generated sentence and references. The result is empty without sentences.
         """
-        if isinstance(self.lines, list) and not self.lines:  # gathered from several ranks, it is a tensor
+        if isinstance(self.lines, list) and not self.lines:  # after a gather from several ranks, it is a tensor
             return {}
         lines = bytes(dim_zero_cat(self.lines).byte().tolist()).splitlines()
         rows = sorted((json.loads(line) for line in lines), key=lambda row: row[0])
@@ -111,9 +111,9 @@ class TextGeneration(Metric):
 
 
 def text_scores(hypotheses: list[str], references: list[list[str]], *, tokenize: str) -> dict[str, float]:
-    """All scores of a corpus. One word has no four words in a row: BLEU of short answers alone is 0."""
+    """Compute all scores of a corpus. BLEU is 0 for a corpus of answers shorter than four words."""
     longest = max(map(len, references))
-    # sacrebleu wants the first ones together, the second ones, ...; None where a row has no more
+    # sacrebleu expects columns: all first references, all second ones, ...; None where a row has fewer
     columns: Any = [[right[i] if i < len(right) else None for right in references] for i in range(longest)]
     count = len(hypotheses)
     rouge = [max(rouge_l(said, text) for text in right) for said, right in zip(hypotheses, references, strict=True)]
@@ -128,14 +128,14 @@ def text_scores(hypotheses: list[str], references: list[list[str]], *, tokenize:
 
 
 def words_of(text: str) -> list[str]:
-    """Runs of letters and digits in lower case; rouge_score takes only those of ASCII for letters."""
+    """Return runs of letters and digits in lower case, of any script; rouge_score supports only ASCII."""
     return re.findall(r"[^\W_]+", text.lower())
 
 
 def rouge_l(hypothesis: str, reference: str) -> float:
-    """F1 of the longest common subsequence of words (Lin 2004, section 3.1, for one sentence)."""
+    """Return the F1 of the longest common subsequence of words (Lin 2004, section 3.1, for one sentence)."""
     said, right = words_of(hypothesis), words_of(reference)
-    lengths = [0] * (len(right) + 1)  # of the longest one up to each word of `right`
+    lengths = [0] * (len(right) + 1)  # length of the longest subsequence up to each word of `right`
     for word in said:
         before = lengths
         lengths = [0]
@@ -145,19 +145,19 @@ def rouge_l(hypothesis: str, reference: str) -> float:
 
 
 def cider_d(hypotheses: list[str], references: list[list[str]]) -> float:
-    """CIDEr-D (1411.5726, equations 1 to 4 and section 6), the mean over the rows.
+    """Return CIDEr-D (1411.5726, equations 1 to 4 and section 6), the mean over the rows.
 
-    An n-gram that every row has weighs nothing; so a corpus of one row scores 0.
+    An n-gram that every row contains has weight 0, so a corpus of one row scores 0.
     """
     cider = CiderD(references)
     return sum(map(cider.score, hypotheses, references)) / len(hypotheses)
 
 
 class CiderD:
-    """CIDEr-D of one sentence at a time.
+    """CIDEr-D of single sentences.
 
     Args:
-        corpus: the right sentences of each row, by which n-grams are weighed.
+        corpus: the references of each row, which determine the weights of n-grams.
     """
 
     def __init__(self, corpus: Sequence[Sequence[str]]) -> None:
@@ -166,7 +166,7 @@ class CiderD:
         self._of_new = math.log(len(corpus))
 
     def score(self, hypothesis: str, references: Sequence[str]) -> float:
-        """From 0 to 10."""
+        """Return a score from 0 to 10."""
         counts = _grams(hypothesis)
         mine, length = self._weighed(counts), _length(counts)
         total = 0.0
@@ -183,7 +183,7 @@ class CiderD:
 
 
 def _similarity(mine: Grams, other: Grams) -> float:
-    """The mean over n of cosines, in which no n-gram counts more often than the reference has it."""
+    """Return the mean over n of cosines, with n-gram counts clipped at those of the reference."""
     total = 0.0
     for left, right in zip(mine, other, strict=True):
         norm = math.hypot(*left.values()) * math.hypot(*right.values())

@@ -1,1 +1,1 @@
-"""What keeps one modality from learning so fast that others starve; `modality_balance.py` says what it must offer."""
+"""Modality balancing: prevents one modality from dominating training; see `modality_balance.py` for the interface."""

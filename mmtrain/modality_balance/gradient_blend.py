@@ -1,13 +1,14 @@
-"""Gradient blending (G-Blend, 1905.12681): a head for each modality beside the fused one, their losses weighed.
+"""Gradient blending (G-Blend, 1905.12681): a head per modality in addition to the fused one, with weighted losses.
 
-    L = sum over k of w_k L_k,   k = all together and each modality alone
+    L = sum over k of w_k L_k,   k = all modalities together, and each modality alone
     w_k = G_k / O_k^2, scaled to sum 1                                                          (prop. 1)
-    G_k = fall of the validation loss,   O_k = growth of (validation loss - training loss)
+    G_k = decrease of the validation loss,   O_k = increase of (validation loss - training loss)
 
-over the epochs since the weights were set last: a loss that generalises counts, one that overfits does not. The paper
-estimates G and O by training each k apart from the current weights; here they are those of the run itself, which costs
-nothing. A loss that did not fall on validation has weight 0 until the next look; when none fell, the weights stay. The
-training loss is the mean over those epochs, as it was seen. At first all weights are equal.
+over the epochs since the last update of the weights. A loss that generalizes gets a large weight, one that overfits a
+small weight. The paper estimates G and O by training each k separately from the current weights. Here they are measured
+during the run, at no cost. A loss that did not decrease on validation has weight 0 until the next update. If none
+decreased, the weights do not change. The training loss is the mean over those epochs, measured during training. Weights
+start equal.
 """
 
 from collections.abc import Mapping
@@ -24,15 +25,15 @@ EPS = 1e-8
 
 
 class GradientBlend(nn.Module):
-    """Heads for each modality, and the weights of their losses.
+    """Heads per modality, and the weights of their losses.
 
     Args:
-        tasks: by name; those that judge fused features get a head for each modality.
-        dims: width by modality.
-        every: validations from one look at the weights to the next.
+        tasks: by name; those that predict from fused features get one head per modality.
+        dims: feature width per modality.
+        every: number of validations between updates of the weights.
 
     Raises:
-        ValueError: when no task judges, or there is one modality alone.
+        ValueError: if no task predicts from fused features, or if there is only one modality.
     """
 
     def __init__(self, *, tasks: Mapping[str, Any], dims: Mapping[str, int], every: int) -> None:
@@ -49,18 +50,18 @@ class GradientBlend(nn.Module):
             }
         )
         size = 1 + len(self.modalities)
-        # plain numbers and no buffers: an average of weights over steps (callbacks=[ema]) must not touch them
+        # plain numbers, not buffers: weight averaging (callbacks=[ema]) must not change them
         self.weights = {name: [1.0 / size] * size for name in self.judges}
         self._before: dict[str, list[list[float]]] = {}
         self._nothing = torch.zeros(size, 2, dtype=torch.double)
-        # (sum, count) of each loss: of this rank in this step and this validation; of all ranks since the last look
+        # (sum, count) of each loss: _step and _val on this rank; _train on all ranks, since the last update
         self._step = dict.fromkeys(self.judges, self._nothing)
         self._val = dict.fromkeys(self.judges, self._nothing)
         self._train = dict.fromkeys(self.judges, self._nothing)
         self._looks = 0
 
     def losses(self, view: Any, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The sum of a task that judges becomes the blend of its own and those of the heads."""
+        """Replace the loss sum of each task that has heads by the blend of its own and those of the heads."""
         blended = dict(sums)
         for name, weights in self.weights.items():
             parts = self._parts(name, view, sums[name])
@@ -69,7 +70,7 @@ class GradientBlend(nn.Module):
         return blended
 
     def _parts(self, name: str, view: Any, fused: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """(sum, count) of the fused loss and of each modality's."""
+        """Return (sum, count) of the fused loss and of each modality's loss."""
         task = self.judges[name]
         heads = self.heads[name]
         assert isinstance(heads, nn.ModuleDict)
@@ -77,19 +78,19 @@ class GradientBlend(nn.Module):
         return [(fused, view.model.tasks[name].count(view.batch)), *alone]
 
     def modulate(self, encoders: nn.ModuleDict, *, seed: int) -> None:
-        """Gradients are those of the blend already; what the step saw is counted."""
+        """Accumulate the losses of the step. Gradients do not change, because they are already those of the blend."""
         for name, seen in self._step.items():
             self._train[name] = self._train[name].to(seen.device) + total(seen)
             self._step[name] = self._nothing
 
     def validate(self, view: Any) -> None:
-        """Judge a batch with every head."""
+        """Accumulate the losses of all heads on a batch."""
         for name, task in self.judges.items():
             fused, _ = task.loss(view.predictions(name), view.batch)
             self._val[name] = _added(self._val[name], self._parts(name, view, fused))
 
     def end_validation(self) -> None:
-        """Set the weights, at every `every`-th time, from what was seen since the last."""
+        """Update the weights at every `every`-th validation, from the losses since the last update."""
         self._looks += 1
         due = self._looks % self.every == 0
         for name in self.judges:
@@ -103,7 +104,7 @@ class GradientBlend(nn.Module):
             self._train[name] = self._nothing
 
     def values(self) -> dict[str, float]:
-        """The weight of each loss."""
+        """Return the weight of each loss."""
         names = [ALL, *self.modalities]
         prefixes = {name: "" if len(self.weights) == 1 else f"{name}/" for name in self.weights}
         return {
@@ -113,12 +114,12 @@ class GradientBlend(nn.Module):
         }
 
     def state(self) -> dict[str, Any]:
-        """Weights, what they follow from, and what was seen since."""
+        """Return the weights, the losses at the last update, and those accumulated since."""
         seen = {name: seen.tolist() for name, seen in self._train.items()}
         return {"weights": self.weights, "before": self._before, "seen": seen, "looks": self._looks}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take what `state` gave."""
+        """Restore the result of `state`."""
         self.weights, self._before, self._looks = state["weights"], state["before"], state["looks"]
         self._train = {name: torch.tensor(seen, dtype=torch.double) for name, seen in state["seen"].items()}
 
@@ -129,18 +130,18 @@ def _added(seen: Tensor, parts: list[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def _means(seen: Tensor) -> list[float] | None:
-    """Means of (sum, count); None when one of them counts nothing."""
+    """Return the means of (sum, count); None if a count is 0."""
     sums, counts = seen.T
     return None if (counts == 0).any() else (sums / counts).tolist()
 
 
 def blend(before: list[list[float]], now: list[list[float]], weights: list[float]) -> list[float]:
-    """The weights of the losses (prop. 1 of 1905.12681).
+    """Return the weights of the losses (prop. 1 of 1905.12681).
 
     Args:
-        before: training losses and validation losses, K each, when the weights were set last.
-        now: likewise.
-        weights: those that stay when no validation loss fell.
+        before: training losses and validation losses, K each, at the last update.
+        now: the same, now.
+        weights: current weights, returned if no validation loss decreased.
 
     >>> before, now = [[1.0, 1.0], [1.0, 1.0]], [[0.5, 0.5], [0.75, 0.9]]
     >>> [round(w, 3) for w in blend(before, now, [0.5, 0.5])]

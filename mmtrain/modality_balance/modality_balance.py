@@ -1,4 +1,4 @@
-"""What the rest of the house asks of a balance of modalities. It is an `nn.Module` with these members."""
+"""The interface of modality balancing. An implementation is an `nn.Module` with these methods."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -9,72 +9,72 @@ from mmtrain.types import Batch
 
 
 class ModalityBalance(Protocol):
-    """It looks at each micro-batch, may change the tasks' losses, and may change the encoders' gradients."""
+    """Sees each micro-batch; may change the tasks' losses and the encoders' gradients."""
 
     def losses(self, view: Any, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tasks' sums over the rows of a micro-batch, as they are to be minimised.
+        """Return the tasks' loss sums over the rows of a micro-batch, as they are to be minimized.
 
         Args:
-            view: of the micro-batch, a `mmtrain.model.View`.
-            sums: by task, a scalar.
+            view: view of the micro-batch, a `mmtrain.model.View`.
+            sums: scalar by task.
         """
         ...
 
     def modulate(self, encoders: nn.ModuleDict, *, seed: int) -> None:
-        """Change the gradients of a whole step, summed over micro-batches and ranks.
+        """Change the gradients of a complete step, summed over micro-batches and ranks.
 
         Args:
             encoders: by modality.
-            seed: of every draw of the step, the same on all ranks.
+            seed: seed for random draws in the step, equal on all ranks.
         """
         ...
 
     def validate(self, view: Any) -> None:
-        """Look at a batch of the validation split."""
+        """Process a batch of the validation split."""
         ...
 
     def end_validation(self) -> None:
-        """All of the validation split has been seen."""
+        """Called after the last batch of the validation split."""
         ...
 
     def values(self) -> dict[str, float]:
-        """What to log."""
+        """Return values to log."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """What a run that goes on needs beside parameters: plain numbers and lists."""
+        """Return the state for a resumed run, without parameters: plain numbers and lists."""
         ...
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take what `state` gave."""
+        """Restore the result of `state`."""
         ...
 
 
 @runtime_checkable
 class Judges(Protocol):
-    """A task that can judge one modality as it judges all together, and say how sure it is of the truth."""
+    """A task that can predict from one modality as from the fused features, and can return its confidence."""
 
     reads: tuple[str, ...]
     needs: tuple[str, ...]
 
     def new_head(self, dim: int) -> nn.Module:
-        """Another head of the same kind: `Features` of that width -> predictions."""
+        """Build another head of the same kind, from `Features` of this width to predictions."""
         ...
 
     def loss(self, predictions: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(sum, count) over the rows that can be learned from."""
+        """Return (sum, count) over the rows with a target."""
         ...
 
     def confidence(self, predictions: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(sum, count) of the probability of the true answer over those rows."""
+        """Return (sum, count) of the probability of the true answer over those rows."""
         ...
 
 
 def judging(tasks: Mapping[str, Any], modalities: list[str]) -> dict[str, Judges]:
-    """The tasks that judge what is fused of all modalities.
+    """Return the tasks that predict from features fused of all modalities.
 
     Raises:
-        ValueError: when there is none, or one modality alone.
+        ValueError: if there is no such task, or only one modality.
     """
     found = {
         name: task
@@ -83,9 +83,9 @@ def judging(tasks: Mapping[str, Any], modalities: list[str]) -> dict[str, Judges
     }
     if not found:
         raise ValueError(
-            f"none of the tasks {', '.join(tasks)} judges fused features, so that nothing says how each modality"
-            " fares; add task=[classification], or set modality_balance=none"
+            f"none of the tasks {', '.join(tasks)} predicts from fused features, so modalities cannot be"
+            " compared; add task=[classification], or set modality_balance=none"
         )
     if len(modalities) < 2:
-        raise ValueError(f"there is only {', '.join(modalities)} to balance; set modality_balance=none")
+        raise ValueError(f"{', '.join(modalities)} is the only modality; set modality_balance=none")
     return found

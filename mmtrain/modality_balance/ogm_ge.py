@@ -4,11 +4,12 @@
     r_m = s_m / s_other,   k_m = 1 - tanh(alpha r_m) where r_m > 1, else 1                      (eq. 9 and 10)
     gradient of encoder m = k_m gradient + noise of the variance of the gradient                (eq. 11 and 12)
 
-The paper reads p(truth | m) from a linear classifier over two concatenated vectors. Here the model itself is asked,
-with the other modalities masked away, so that any fusion will do; of more than two, s_other is the mean of the others;
-and s is a mean over the rows that have the modality, because not all have both. The noise is drawn for each tensor with
-the standard deviation of its gradient, as in the authors' code, on weights of two or more dimensions. An optimizer that
-divides by the gradient's own size, such as Adam, answers to changes of k and not to its level; the paper uses SGD.
+The paper reads p(truth | m) from a linear classifier over two concatenated vectors. Here it is the model's own
+prediction with all other modalities masked, so any fusion works. With more than two modalities, s_other is the mean of
+the others. s is a mean over the rows that have the modality, because not all rows have both. The noise is drawn per
+tensor with the standard deviation of its gradient, as in the authors' code, for weights of two or more dimensions. An
+optimizer that divides by the gradient's magnitude, such as Adam, responds to changes of k, not to its level; the paper
+uses SGD.
 """
 
 from collections.abc import Mapping
@@ -22,16 +23,16 @@ from mmtrain.modality_balance.modality_balance import judging
 
 
 class OGMGE(nn.Module):
-    """The modality that is ahead learns more slowly.
+    """Slows down the encoder of the dominant modality.
 
     Args:
-        tasks: by name; those that judge fused features say which modality is ahead.
-        dims: width by modality.
-        alpha: how strongly the one that is ahead is held back.
-        noise: whether noise of the gradient's own variance is added.
+        tasks: by name; those that predict from fused features determine which modality dominates.
+        dims: feature width per modality.
+        alpha: strength of the modulation.
+        noise: whether to add noise with the variance of the gradient.
 
     Raises:
-        ValueError: when no task judges, or there is one modality alone.
+        ValueError: if no task predicts from fused features, or if there is only one modality.
     """
 
     def __init__(self, *, tasks: Mapping[str, Any], dims: Mapping[str, int], alpha: float, noise: bool) -> None:
@@ -44,14 +45,14 @@ class OGMGE(nn.Module):
         self._seen: Tensor | None = None
 
     def losses(self, view: Any, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The sums as they are; what each modality alone would say is kept."""
+        """Return the sums unchanged, and accumulate the confidence of each modality alone."""
         with torch.no_grad():
             seen = torch.stack([self._confidence(view.only([m])) for m in self.modalities])
         self._seen = seen if self._seen is None else self._seen + seen
         return dict(sums)
 
     def _confidence(self, view: Any) -> Tensor:
-        """(sum, count) of the probability of the truth, over all tasks that judge."""
+        """Return (sum, count) of the probability of the truth, over all tasks that predict from fused features."""
         pairs = [task.confidence(view.predictions(name), view.batch) for name, task in self.judges.items()]
         return torch.stack([torch.stack([s.double(), c.double()]) for s, c in pairs]).sum(dim=0)
 
@@ -70,7 +71,7 @@ class OGMGE(nn.Module):
     def _change(self, gradient: Tensor, factor: float, seed: int) -> None:
         noise = None
         if self.noise and gradient.ndim >= 2:
-            # drawn on the CPU: the same on every rank and device
+            # drawn on the CPU: equal on every rank and device
             generator = torch.Generator().manual_seed(seed)
             drawn = torch.randn(gradient.shape, generator=generator, dtype=torch.float32)
             noise = drawn.to(gradient) * gradient.std()
@@ -79,25 +80,25 @@ class OGMGE(nn.Module):
             gradient.add_(noise)
 
     def validate(self, view: Any) -> None:
-        """Nothing to learn from validation."""
+        """Do nothing: validation is not used."""
 
     def end_validation(self) -> None:
-        """Nothing to learn from validation."""
+        """Do nothing: validation is not used."""
 
     def values(self) -> dict[str, float]:
-        """The factor of each modality in the last step."""
+        """Return the factor of each modality in the last step."""
         return {f"modality_balance/{m}": factor for m, factor in self.factors.items()}
 
     def state(self) -> dict[str, Any]:
-        """Nothing lasts beyond a step."""
+        """Return {}: there is no state beyond a step."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Nothing to take."""
+        """Do nothing."""
 
 
 def modulation(scores: list[float], alpha: float) -> list[float]:
-    """The factor of each modality's gradients, by how sure each alone is of the truth (eq. 9 and 10).
+    """Return the factor of each modality's gradients, from its confidence in the truth (eq. 9 and 10).
 
     >>> [round(k, 3) for k in modulation([0.6, 0.3], 0.5)]
     [0.238, 1.0]

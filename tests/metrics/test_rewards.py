@@ -31,7 +31,7 @@ def test_bleu_is_of_the_orders_that_a_sentence_has() -> None:
 def test_what_is_no_reward_is_refused() -> None:
     with pytest.raises(ValueError, match=f"reward = meteor; set it to {', '.join(REWARDS)}"):
         reward_of("meteor", sentences=CORPUS, tokenize="13a")
-    with pytest.raises(ValueError, match="cider weighs words by the sentences of training"):
+    with pytest.raises(ValueError, match="cider weights words by the training sentences"):
         reward_of("cider", sentences=[], tokenize="13a")
 
 

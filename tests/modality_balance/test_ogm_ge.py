@@ -77,5 +77,5 @@ def test_what_cannot_be_balanced_is_refused() -> None:
     model = make_model(tasks=["contrastive", "image_class"])
     with pytest.raises(ValueError, match=r"none of the tasks contrastive, image_class judges fused features"):
         OGMGE(tasks=model.named_tasks(), dims=DIMS, **options)
-    with pytest.raises(ValueError, match=r"there is only image to balance; set modality_balance=none"):
+    with pytest.raises(ValueError, match=r"image is the only modality; set modality_balance=none"):
         OGMGE(tasks=make_model().named_tasks(), dims={"image": DIM}, **options)
