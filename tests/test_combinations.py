@@ -148,7 +148,7 @@ def fitting() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("fusion", "task"), sorted(REFUSED))
 def test_what_does_not_fit_is_refused(fusion: str, task: str) -> None:
     encoders = make_encoders()
-    with pytest.raises(ConfigError, match="choose another, such as fusion="):
+    with pytest.raises(ConfigError, match="choose another fusion, such as fusion="):
         model_of(encoders, fusion, task)
 
 

@@ -1,1 +1,1 @@
-"""Tasks: a head, a loss, metrics and what they read. `mmtrain.tasks.task.Task` says what a task must offer."""
+"""Tasks: a head, a loss, metrics and the features they read. `mmtrain.tasks.task.Task` defines the interface."""

@@ -1,7 +1,7 @@
-"""Classification: a linear head, cross entropy or focal loss over the labelled rows.
+"""Classification: a linear head, with cross entropy or focal loss over the labelled rows.
 
-AUROC (one class against the others) and average precision are means over the classes that the counted rows have; AUROC
-is left out where they have only one.
+AUROC (one class against the others) and average precision are means over the classes that occur in the evaluated rows.
+AUROC is omitted if only one class occurs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,34 +28,33 @@ TOP = 5
 
 
 class Mixed(NamedTuple):
-    """What is said of mixed pictures: logits (B, C), and what is true of each, (B, C)."""
+    """Predictions for mixed images: logits (B, C), and the mixed targets (B, C)."""
 
     logits: Tensor
     truth: Tensor
 
 
 class Classification(nn.Module):
-    """One class a row.
+    """Single-label classification.
 
     Args:
-        dims: width by what can be read: "fused" and each modality.
-        known_targets: what the data knows of each target, by name.
+        dims: width by feature source: "fused" and each modality.
+        known_targets: metadata of each target, by name.
         target: name of the class target.
-        reads: "fused" or one modality.
+        reads: features to read: "fused" or one modality.
         weight: see `Task`.
-        dropout: before the head.
-        label_smoothing: share of the target spread over all classes.
+        dropout: dropout probability before the head.
+        label_smoothing: fraction of the target that is spread over all classes.
         loss: cross_entropy or focal.
-        focal_gamma: how much more focal loss counts a doubtful class than a certain one.
-        class_weights: what costs of each class are multiplied by: None; balanced, in inverse proportion to its rows of
-            training, 1 on average over these; or a list in the order of the classes.
-        mixup: alpha of mixup in training (1710.09412), for a task that reads pictures alone; 0 for none.
-        cutmix: alpha of CutMix (1905.04899), likewise; with both, one of them a batch.
-        decides: the fusion, when it is one of decisions.
+        focal_gamma: gamma of the focal loss; larger values reduce the loss of confident predictions more.
+        class_weights: factor of the loss per class: None; "balanced" for weights inversely proportional to the training
+            rows of a class, with mean 1 over those rows; or a list in the order of the classes.
+        mixup: alpha of mixup in training (1710.09412), for a task that reads only images; 0 disables it.
+        cutmix: alpha of CutMix (1905.04899), for the same tasks. If both are on, each batch uses one of them.
+        decides: the fusion, if it is a late fusion.
 
     Raises:
-        ValueError: when the data has no such target, nothing of that name can be read, there is no such loss, or
-            weights do not fit the classes.
+        ValueError: for an unknown target, feature source or loss, or if the weights do not fit the classes.
     """
 
     monitor = "accuracy"
@@ -84,7 +83,7 @@ class Classification(nn.Module):
             raise ValueError(f"mixup = {mixup} and cutmix = {cutmix}; set them to 0 or more")
         if (mixup or cutmix) and reads == "fused":
             raise ValueError(
-                "mixup and cutmix mix pictures, but the text and the rest of a sample cannot be mixed with them;"
+                "mixup and cutmix mix images, but the text and the rest of a sample cannot be mixed with them;"
                 " set reads to image, or both to 0"
             )
         self.mixup, self.cutmix = mixup, cutmix
@@ -99,18 +98,18 @@ class Classification(nn.Module):
         if len(self.names) < 2:
             raise ValueError(
                 f"target = {target} has only the class {', '.join(self.names) or 'none'} in training;"
-                " add rows of another, or leave the task out"
+                " add rows of another class, or remove the task"
             )
         if focal_gamma < 0.0:
-            raise ValueError(f"focal_gamma = {focal_gamma} is below 0; set it to 2.0, say")
+            raise ValueError(f"focal_gamma = {focal_gamma} is below 0; set it to 2.0, for example")
         weights = _weights(class_weights, known_targets[target])
-        self.register_buffer("class_weights", weights, persistent=False)  # a fact of the data or the configuration
+        self.register_buffer("class_weights", weights, persistent=False)  # follows from the data or the configuration
         self.dropout = dropout
         decides = decides if reads == "fused" else None
         self.head = make_head(dims[reads], len(self.names), dropout=dropout, decides=decides)
 
     def forward(self, view: Any) -> "Tensor | Mixed":
-        """Logits (B, C) for a view; in training, of mixed pictures if they are asked for."""
+        """Return logits (B, C) for a view; in training with mixup or CutMix, those of mixed images."""
         if self.training and (self.mixup or self.cutmix):
             return self._mixed(view)
         return self.head(view.features(self.reads[0]))
@@ -119,18 +118,18 @@ class Classification(nn.Module):
         (modality,) = self.reads
         values, mask = view.batch.inputs[modality]
         if mask is not None or not values.is_floating_point():
-            raise ValueError(f"mixup and cutmix mix pictures, but {modality} is none; set both to 0")
+            raise ValueError(f"mixup and cutmix mix images, but {modality} is not an image; set both to 0")
         mixture = mix_pictures(values, self._valid(view.batch), mixup=self.mixup, cutmix=self.cutmix)
         logits = self.head(view.replaced({modality: Padded(mixture.values, None)}).features(modality))
         truth = F.one_hot(view.batch.targets[self.targets[0]].clamp(0, len(self.names) - 1), len(self.names)).float()
         return Mixed(logits, mixture.share * truth + (1 - mixture.share) * truth[mixture.partner])
 
     def new_head(self, dim: int) -> nn.Module:
-        """Another head for features of that width."""
+        """Build another head for features of this width."""
         return PooledHead(dim, len(self.names), dropout=self.dropout)
 
     def confidence(self, predictions: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The probability of the true class, summed over the labelled rows, and their count."""
+        """Return the probability of the true class, summed over the labelled rows, and their number."""
         valid = self._valid(batch)
         truth = batch.targets[self.targets[0]].masked_fill(~valid, 0).unsqueeze(1)
         probability = predictions.float().softmax(dim=1).gather(1, truth).squeeze(1)
@@ -140,11 +139,11 @@ class Classification(nn.Module):
         return batch.labelled[self.targets[0]] & batch.has_any(self.needs)
 
     def count(self, batch: Batch) -> Tensor:
-        """Labelled rows with something to read."""
+        """Count the labelled rows with a modality to read."""
         return self._valid(batch).sum()
 
     def loss(self, predictions: "Tensor | Mixed", batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss of logits (B, C): (sum of weighted costs, count of rows)."""
+        """Return the loss of logits (B, C): (sum of weighted losses, number of rows)."""
         truth, valid = batch.targets[self.targets[0]], self._valid(batch)
         if isinstance(predictions, Mixed):
             predictions, truth = predictions
@@ -155,7 +154,7 @@ class Classification(nn.Module):
         return cross_entropy(predictions, truth, valid, label_smoothing=smoothing, weights=weights)
 
     def metrics(self) -> MetricCollection:
-        """Accuracies, macro F1, areas under curves, calibration error, and the confusion matrix (C, C), rows true."""
+        """Return accuracies, macro F1, areas, calibration error, and the confusion matrix (C, C) with true rows."""
         num = len(self.names)
         scores: dict[str, Metric | MetricCollection] = {
             "accuracy": MulticlassAccuracy(num, average="micro"),
@@ -169,21 +168,21 @@ class Classification(nn.Module):
         return MetricCollection(scores, compute_groups=False)
 
     def update(self, metrics: MetricCollection, predictions: Tensor, batch: Batch) -> None:
-        """Count the labelled rows.
+        """Add the labelled rows.
 
         Raises:
-            FloatingPointError: when a logit is not finite: it must not score.
+            FloatingPointError: if a logit is not finite, because it must not contribute to a score.
         """
         valid = self._valid(batch)
         logits = predictions[valid].float()
         if not logits.isfinite().all():
             raise FloatingPointError(f"classification of {self.targets[0]}: a logit is not finite")
         if len(logits):
-            # float64 keeps apart what float32 would round to the same probability
+            # float64 separates logits that float32 would round to the same probability
             metrics.update(logits.double().softmax(dim=1), batch.targets[self.targets[0]][valid])
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Always the most frequent class (or five) of the rows that were counted; of areas, a random order."""
+        """Score always predicting the most frequent class (or five) of the evaluated rows; areas use a random order."""
         counts = values["confusion"].sum(dim=1).double()
         share = float(counts.max() / counts.sum().clamp(min=1))
         classes = max(int((counts > 0).sum()), 1)
@@ -193,11 +192,11 @@ class Classification(nn.Module):
         return chance | guessed(values)
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
-        """The confusion matrix."""
+        """Return the confusion matrix."""
         return [Confusion(task=self.targets[0], names=list(self.names), counts=values["confusion"].tolist())]
 
     def rows(self, predictions: Tensor, batch: Batch) -> list[dict[str, Any]]:
-        """The most likely class and its probability, where there is something to read."""
+        """Return the most likely class and its probability, for rows with a modality to read."""
         probability, best = predictions.float().softmax(dim=1).max(dim=1)
         columns = (best.tolist(), probability.tolist(), batch.has_any(self.needs).tolist())
         return [
@@ -207,10 +206,10 @@ class Classification(nn.Module):
 
 
 def _weights(given: str | Sequence[float] | None, known: ClassTarget) -> Tensor | None:
-    """(C,), what costs of each class are multiplied by.
+    """Return the factor of the loss per class, (C,).
 
     Raises:
-        ValueError: for another word, another number of weights, or one that is negative or not finite.
+        ValueError: for another word, a wrong number of weights, or weights that are negative or not finite.
     """
     if given is None:
         return None

@@ -1,10 +1,10 @@
-"""Contrastive learning of modalities in one space (CLIP, 2103.00020; SigLIP, 2303.15343), temperature learned.
+"""Contrastive learning of a shared embedding space (CLIP, 2103.00020; SigLIP, 2303.15343), with learned temperature.
 
-Unusual here: positives are found by content (a caption shared by several pictures is right for all of them), rows
-that lack a side stand in no denominator, and in training every rank's rows are negatives of every other's, with
-gradients through the gathering. In evaluation the loss is that of the batch alone, whatever the number of ranks.
-Of more than two modalities every two are a pair (AudioCLIP, 2106.13043), of the rows that have both.
-What was right for a row when a queue took it is neither right nor wrong while it ages there.
+Positives are found by content: a caption of several images is a positive for all of them. Rows without one side are in
+no denominator. In training, the rows of every rank are negatives for all others, with gradients through the gather. In
+evaluation, the loss uses only the batch, independent of the number of ranks. With more than two modalities, every two
+are a pair (AudioCLIP, 2106.13043), over the rows that have both. A positive that is in the queue is neither a positive
+nor a negative.
 """
 
 import math
@@ -32,23 +32,23 @@ EXCHANGES = ("gather", "ring")
 
 
 class Contrastive(nn.Module):
-    """Project modalities to unit vectors and make pairs similar.
+    """Projects modalities to unit vectors and makes pairs similar.
 
     Args:
-        dims: width by modality.
-        modalities: the two that make a pair, or more, of which every two do.
+        dims: feature width per modality.
+        modalities: the two that form a pair, or more, where every two form a pair.
         embed_dim: width of the shared space.
-        temperature: where the learned temperature starts.
-        min_temperature: how far it may fall. A low one punishes the most similar wrong partners alone and so pulls
-            apart what is alike (2012.09740); millions of pairs bear 0.01 (CLIP, 2103.00020), some thousands do not.
+        temperature: initial value of the learned temperature.
+        min_temperature: lower bound of the temperature. A low value penalizes only the hardest negatives, which
+            separates similar rows (2012.09740). Millions of pairs allow 0.01 (CLIP, 2103.00020); a few thousand do not.
         weight: see `Task`.
-        dropout: before the projections, for both or by modality.
+        dropout: dropout probability before the projections, for all modalities or by modality.
         loss: info_nce or sigmoid.
-        bias: of sigmoid, where it starts.
-        queue: how many rows of past steps are kept as more wrong answers; not in evaluation.
-        chunk: queries that are compared with all at once; more take the time of a second forward pass.
-        exchange: gather: each rank holds the vectors of all; ring, for the sigmoid alone: those of one other rank at a
-            time (2303.15343, 3.3). The gradient is the same.
+        bias: initial bias of sigmoid.
+        queue: number of rows of past steps that are kept as additional negatives; unused in evaluation.
+        chunk: number of queries compared with all rows at once. More queries than this cost a second forward pass.
+        exchange: "gather": each rank holds the vectors of all ranks. "ring", for sigmoid only: each rank holds those of
+            one other rank at a time (2303.15343, 3.3). The gradient is the same.
     """
 
     targets: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class Contrastive(nn.Module):
         super().__init__()
         if len(modalities) < 2 or len(set(modalities)) < len(modalities):
             raise ValueError(
-                f"modalities = {list(modalities)}; contrastive takes two different ones or more, such as [image, text]"
+                f"modalities = {list(modalities)}; contrastive needs two or more different ones, such as [image, text]"
             )
         if not 0.0 < min_temperature <= temperature:
             raise ValueError(
@@ -93,7 +93,7 @@ class Contrastive(nn.Module):
             raise ValueError(f"exchange = ring, but {what}; set exchange to gather, or loss to sigmoid and queue to 0")
         rates = _rates(dropout, modalities)
         self.reads = tuple(modalities)
-        self.needs = self.reads if len(self.reads) == 2 else ()  # of more any two will do
+        self.needs = self.reads if len(self.reads) == 2 else ()  # of more modalities, any two are enough
         self.weight = weight
         self.pool = MeanPool()
         self.projections = nn.ModuleDict(
@@ -108,35 +108,35 @@ class Contrastive(nn.Module):
         self.chunk = chunk
         self.exchange = exchange
         self.queue = Queue(size=queue, modalities=self.reads, dim=embed_dim)
-        self._seen: dict[int, tuple[dict[str, Tensor], ...]] = {}  # of this step, by micro-batch
+        self._seen: dict[int, tuple[dict[str, Tensor], ...]] = {}  # rows of this step, by micro-batch
 
     @property
     def scale(self) -> Tensor:
-        """The inverse temperature, scalar, float32 or float64."""
+        """Return the inverse temperature, scalar, float32 or float64."""
         return full(self.log_scale).exp()
 
     def forward(self, view: Any) -> dict[str, Tensor]:
-        """Unit vectors (B, embed_dim), float32 or float64, by modality; of no meaning in a row that lacks it."""
+        """Return unit vectors (B, embed_dim), float32 or float64, by modality; meaningless where it is missing."""
         return {m: self.embed(view, m) for m in self.reads}
 
     def embed(self, view: Any, modality: str) -> Tensor:
-        """As `forward`, of one modality; the encoders of the others do not run."""
+        """Like `forward`, for one modality; the encoders of the others do not run."""
         return F.normalize(full(self.projections[modality](self.pool(view.encoded(modality)))), dim=-1)
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """Every two modalities."""
+        """Return all pairs of modalities."""
         return list(combinations(self.reads, 2))
 
     def count(self, batch: Batch) -> Tensor:
-        """Rows that have both sides; of more than two modalities, summed over their pairs."""
+        """Count the rows that have both sides; with more than two modalities, summed over their pairs."""
         return torch.stack([_both(batch, *pair).sum() for pair in self.pairs]).sum()
 
     def loss(self, predictions: dict[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss in both directions, averaged, over the rows that have both sides: (sum, count)."""
+        """Return the mean of the loss in both directions, over the rows that have both sides: (sum, count)."""
         together, together_keys = gather_with_gradient, gather
         if self.training:
-            with torch.no_grad():  # the parameter and not its use, which would have no gradient beyond the limit
+            with torch.no_grad():  # clamp the parameter, because a clamped value has no gradient at the limit
                 self.log_scale.clamp_(max=self.max_log_scale)
         else:
             together = together_keys = _alone
@@ -165,7 +165,7 @@ class Contrastive(nn.Module):
     def _around(
         self, predictions: dict[str, Tensor], batch: Batch, present: dict[str, Tensor], keys: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """The same with vectors of one other rank at a time, which the backward pass asks for again."""
+        """Like `loss`, with the vectors of one other rank at a time, which the backward pass requests again."""
         size, sums, counts = len(batch), [], []
         for pair in self.pairs:
             for asks, answers in (pair, pair[::-1]):
@@ -190,13 +190,13 @@ class Contrastive(nn.Module):
         return self._direction(rows, related, rows_of_all(mine, there), valid)
 
     def compares_with(self) -> list[Tensor]:
-        """The temperature, and the bias if there is one."""
+        """Return the temperature, and the bias if there is one."""
         return [self.log_scale] if self.bias is None else [self.log_scale, self.bias]
 
     def _direction(
         self, rows: tuple[Tensor, Tensor, Tensor], related: Related, gallery: Tensor, there: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """(sum, count) of the rows that ask: vectors, keys, which count. The last of the gallery are the queue's."""
+        """Return (sum, count) for query rows (vectors, keys, validity). The end of the gallery is the queue."""
         aged = torch.arange(len(gallery), device=gallery.device) >= len(gallery) - self._num_aged
 
         def block(queries: Tensor, keys: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,30 +214,30 @@ class Contrastive(nn.Module):
         return self.queue.size if self.training else 0
 
     def end_step(self) -> None:
-        """The step was taken: its rows go into the queue."""
+        """Push the rows of the completed step into the queue."""
         for vectors, keys, present in self._seen.values():
             self.queue.push(vectors, keys, present)
         self._seen = {}
 
     def drop_step(self) -> None:
-        """The step was passed over: its rows do not go into the queue."""
+        """Discard the rows of the skipped step."""
         self._seen = {}
 
     def memory(self) -> dict[str, Tensor]:
-        """What a run that goes on needs beside parameters."""
+        """Return the queue, for a resumed run; {} without a queue."""
         return self.queue.state() if self.queue.size else {}
 
     def recall(self, memory: Mapping[str, Tensor]) -> None:
-        """Take what `memory` gave."""
+        """Restore the result of `memory`."""
         if memory:
             self.queue.restore(memory)
 
     def metrics(self) -> RetrievalMetric:
-        """Recall at 1, 5 and 10 in both directions of each pair over the whole split."""
+        """Return recall at 1, 5 and 10 and other ranks, in both directions of each pair, over the complete split."""
         return RetrievalMetric(modalities=self.reads, at=(1, 5, 10), num_shown=10)
 
     def update(self, metrics: RetrievalMetric, predictions: dict[str, Tensor], batch: Batch) -> None:
-        """Keep the embeddings of the rows that have them."""
+        """Add the embeddings of the rows that have them."""
         metrics.update(
             vectors=predictions,
             present={m: batch.present[m] for m in self.reads},
@@ -246,11 +246,11 @@ class Contrastive(nn.Module):
         )
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """What a random ranking would score."""
+        """Return the scores of a random ranking."""
         return guessed(values)
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
-        """Every direction: sixteen queries spread over the split with their nearest items."""
+        """Return for every direction sixteen queries spread over the split, with their nearest items."""
         directions = [(asks, answers) for answers, asks in permutations(self.reads, 2)]
         return [
             _shown(values, asks, answers, name)
@@ -259,7 +259,7 @@ class Contrastive(nn.Module):
         ]
 
     def rows(self, predictions: dict[str, Tensor], batch: Batch) -> list[dict[str, Any]]:
-        """The similarity of the row's own pair; of more than two modalities, of each."""
+        """Return the similarity of the row's own pair; with more than two modalities, of each pair."""
         rows: list[dict[str, Any]] = [{} for _ in batch.ids]
         for left, right in self.pairs:
             name = "similarity" if len(self.reads) == 2 else f"{left}_{right}_similarity"
@@ -270,21 +270,21 @@ class Contrastive(nn.Module):
 
 
 def _both(batch: Batch, left: str, right: str) -> Tensor:
-    """(B,), bool: rows that have both sides of a pair."""
+    """Return (B,), bool: rows that have both sides of a pair."""
     return batch.present[left] & batch.present[right]
 
 
 def _rates(dropout: float | Mapping[str, float], modalities: Sequence[str]) -> dict[str, float]:
-    """One rate a modality; one that is not named has none.
+    """Return one dropout probability per modality; 0 for modalities that are not listed.
 
     Raises:
-        ValueError: for a name that is not among them.
+        ValueError: for an unknown modality.
     """
     if not isinstance(dropout, Mapping):
         return dict.fromkeys(modalities, dropout)
     strange = [name for name in dropout if name not in modalities]
     if strange:
-        raise ValueError(f"dropout names {strange[0]}, but modalities has {', '.join(modalities)}; name one of them")
+        raise ValueError(f"dropout lists {strange[0]}, but modalities has {', '.join(modalities)}; use one of them")
     return dict.fromkeys(modalities, 0.0) | dict(dropout)
 
 
@@ -294,7 +294,7 @@ def _alone(tensor: Tensor) -> Tensor:
 
 def _shown(values: dict[str, Tensor], query: str, gallery: str, name: Callable[[int], str]) -> Retrieval:
     prefix = f"{query}_to_{gallery}/shown"
-    queries = values[f"{prefix}_queries"].reshape(-1)  # torchmetrics makes a scalar of one element
+    queries = values[f"{prefix}_queries"].reshape(-1)  # torchmetrics turns one element into a scalar
     found = (values[f"{prefix}_{kind}"].reshape(len(queries), -1).tolist() for kind in ("rows", "scores", "right"))
     hits = [
         [Hit(name(row), score, bool(right)) for row, score, right in zip(*columns, strict=True)]

@@ -1,7 +1,7 @@
-"""Distillation: a task of this run learns what the same task of a teacher says, with or without labels (1503.02531).
+"""Distillation: a task of this run learns the predictions of a teacher's task, with or without labels (1503.02531).
 
-The teacher is the model of another run; it sees the batch that the student sees, augmented alike. It is no part of this
-model: not of its parameters, its checkpoints or its averages, and is loaded anew by whoever builds the model.
+The teacher is the model of another run. It gets the same augmented batch as the student. It is not part of this model's
+parameters, checkpoints or weight averages. It is loaded each time the model is built.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,12 +21,12 @@ from mmtrain.types import Batch, Exhibit
 
 
 class Both(NamedTuple):
-    """What student and teacher say of a view.
+    """Predictions of student and teacher for a view.
 
     Attributes:
         student: logits (B, C).
         teacher: logits (B, C).
-        student_features: (B, D) in the teacher's width; None where features are not learned from.
+        student_features: (B, D) in the teacher's width; None if features are not distilled.
         teacher_features: (B, D).
     """
 
@@ -37,19 +37,20 @@ class Both(NamedTuple):
 
 
 class Distillation(nn.Module):
-    """Logits, and if asked for features, of a teacher.
+    """Distils the logits, and optionally the features, of a teacher.
 
     Args:
-        dims: width by what can be read: "fused" and each modality.
+        dims: width by feature source: "fused" and each modality.
         teacher: the trained model, in evaluation mode.
-        of: name of the task of classes that both models have.
-        reads: what that task reads here: "fused" or a modality.
-        temperature: softens both distributions.
-        features: weight of the distance of pooled features, of what each model's task reads; 0 for none.
+        of: name of a classification task that both models have.
+        reads: features that this task reads here: "fused" or a modality.
+        temperature: softmax temperature for both distributions.
+        features: weight of the distance between pooled features, of the source that each model's task reads; 0 for
+            none.
         weight: see `Task`.
 
     Raises:
-        ValueError: when the teacher has no such task, or a number means nothing.
+        ValueError: if the teacher has no such task, or for a number out of range.
     """
 
     monitor = "agreement"
@@ -75,7 +76,10 @@ class Distillation(nn.Module):
         tasks: Any = teacher.get_submodule("tasks")
         classes = [name for name, task in tasks.items() if isinstance(task, Classification)]
         if of not in classes:
-            raise ValueError(f"of = {of}, but of classes the teacher has {', '.join(classes) or 'none'}; name one")
+            raise ValueError(
+                f"of = {of}, but the classification tasks of the teacher are {', '.join(classes) or 'none'};"
+                " set it to one of them"
+            )
         self._teacher = (teacher,)  # not registered
         self.names: list[str] = tasks[of].names
         self.of = of
@@ -93,10 +97,10 @@ class Distillation(nn.Module):
             self.map = nn.Sequential(nn.LayerNorm(dims[reads]), nn.Linear(dims[reads], width))
 
     def forward(self, view: Any) -> Both:
-        """Both models' logits of a view.
+        """Return both models' logits of a view.
 
         Raises:
-            ValueError: when this run has no such task, or one of other classes.
+            ValueError: if this run has no such task, or one with other classes.
         """
         student = self._student(view)
         model: Any = self._teacher[0]
@@ -113,30 +117,30 @@ class Distillation(nn.Module):
         tasks = view.model.tasks
         if self.of not in tasks:
             raise ValueError(
-                f"distillation is of {self.of}, which this run does not train; set task=[{self.of},distillation]"
+                f"distillation needs the task {self.of}, which is missing here; set task=[{self.of},distillation]"
             )
         if list(tasks[self.of].names) != list(self.names):
             raise ValueError(
                 f"{self.of} of the teacher has the classes {', '.join(self.names)}, here they are"
-                f" {', '.join(tasks[self.of].names)}; train both on the same rows, or leave distillation out"
+                f" {', '.join(tasks[self.of].names)}; train both on the same rows, or remove distillation"
             )
         said = view.predictions(self.of)
         if not isinstance(said, Tensor):
-            raise ValueError(f"{self.of} mixes pictures, which its teacher does not see; set its mixup and cutmix to 0")
+            raise ValueError(f"{self.of} mixes images, but its teacher does not; set its mixup and cutmix to 0")
         return said
 
     def _valid(self, batch: Batch) -> Tensor:
-        """Rows of which both can read something."""
+        """Return rows with a modality that both models can read."""
         model: Any = self._teacher[0]
         read = list(model.encoders) if self.theirs == "fused" else [self.theirs]
         return batch.has_any(self.needs) & batch.has_any(read)
 
     def count(self, batch: Batch) -> Tensor:
-        """Rows of which both can read something."""
+        """Count the rows with a modality that both models can read."""
         return self._valid(batch).sum()
 
     def loss(self, predictions: Both, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The distance of distributions, and `features` times that of features: (sum, count)."""
+        """Return the distance of distributions, plus `features` times that of features: (sum, count)."""
         valid = self._valid(batch)
         total, count = soft_cross_entropy(predictions.student, predictions.teacher, valid, temperature=self.temperature)
         if predictions.student_features is not None and predictions.teacher_features is not None:
@@ -145,7 +149,7 @@ class Distillation(nn.Module):
         return total, count
 
     def metrics(self) -> MetricCollection:
-        """How often both say the same class, and what the teacher says."""
+        """Return the fraction of equal predictions, and their confusion matrix."""
         parts: dict[str, Metric | MetricCollection] = {
             "agreement": MeanMetric(nan_strategy="error"),
             "said": MulticlassConfusionMatrix(len(self.names)),
@@ -153,10 +157,10 @@ class Distillation(nn.Module):
         return MetricCollection(parts, compute_groups=False)
 
     def update(self, metrics: MetricCollection, predictions: Both, batch: Batch) -> None:
-        """Count the rows of which both can read something.
+        """Add the rows with a modality that both models can read.
 
         Raises:
-            FloatingPointError: when a logit is not finite: it must not score.
+            FloatingPointError: if a logit is not finite, because it must not contribute to a score.
         """
         valid = self._valid(batch)
         student, teacher = predictions.student[valid], predictions.teacher[valid]
@@ -168,14 +172,14 @@ class Distillation(nn.Module):
             metrics["said"].update(mine, theirs)
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Always what the teacher says most often."""
+        """Score always predicting the teacher's most frequent class."""
         counts = values["said"].sum(dim=1).double()
         return {"agreement": float(counts.max() / counts.sum().clamp(min=1))}
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
-        """Nothing to draw."""
+        """Return []: there is nothing to draw."""
         return []
 
     def rows(self, predictions: Both, batch: Batch) -> list[dict[str, Any]]:
-        """Nothing to say that the task itself does not."""
+        """Return an empty dict per row: the student task has the predictions."""
         return [{} for _ in range(len(batch))]

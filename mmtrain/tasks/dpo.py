@@ -1,7 +1,7 @@
-"""Direct preference optimization (2305.18290): a sentence that is chosen becomes likelier than one that is rejected.
+"""Direct preference optimization (2305.18290): increase the probability of a chosen over a rejected sentence.
 
-It goes on from a run that learned to write, which is also the reference. Unusual here: the log probabilities are of
-what the policy reads, and encoders learn, too, unless they are frozen.
+It starts from a run that learned to generate text, which is also the reference. Log probabilities are conditioned on
+the features that the policy reads. Encoders are trained too, unless they are frozen.
 """
 
 from collections.abc import Mapping
@@ -21,13 +21,13 @@ TOLD = ("reward_chosen", "reward_rejected", "reward_margin", "pair_accuracy", "l
 
 
 class Judged(NamedTuple):
-    """What a view gives.
+    """Predictions for a view.
 
     Attributes:
-        written: in evaluation, what the policy itself gives; None in training.
-        policy: (B, 2), log probabilities of the chosen and of the rejected sentence; 0 where there is none.
-        reference: (B, 2), those of the reference.
-        drawn: in evaluation, one sentence of each row that is written for; None in training.
+        written: in evaluation, the output of the policy; None in training.
+        policy: (B, 2), log probabilities of the chosen and the rejected sentence; 0 if missing.
+        reference: (B, 2), the same for the reference.
+        drawn: in evaluation, one sampled sentence per row for which evaluation generates; None in training.
     """
 
     written: Any
@@ -37,21 +37,21 @@ class Judged(NamedTuple):
 
 
 class Dpo(Continued):
-    """Pairs of sentences; of a row without a rejected one the chosen one is judged and not learned.
+    """DPO on pairs of sentences. A row without a rejected sentence is evaluated, but not used in the loss.
 
     Args:
-        policy: see `Continued`, and so are all that are not named here; its target gives pairs.
-        encoders: see there.
-        reference: see there.
-        continues: see there.
-        target: see there.
-        modalities: see there.
-        weight: see there.
-        beta: how much it costs to leave the reference.
-        label_smoothing: share of pairs that may be the wrong way round.
+        policy: see `Continued`; its target must provide pairs.
+        encoders: see `Continued`.
+        reference: see `Continued`.
+        continues: see `Continued`.
+        target: see `Continued`.
+        modalities: see `Continued`.
+        weight: see `Continued`.
+        beta: strength of the penalty for deviation from the reference.
+        label_smoothing: assumed fraction of flipped pairs.
 
     Raises:
-        ValueError: as `Continued`, and when the target has no pairs, or a number means nothing.
+        ValueError: as in `Continued`, if the target has no pairs, or for a number out of range.
     """
 
     monitor = "pair_accuracy"
@@ -82,7 +82,7 @@ class Dpo(Continued):
             speaks = isinstance(policy.known, DialogueTarget)
             kind, columns = ("chat_preference", "[...,REJECTED]") if speaks else ("preference", "[CHOSEN,REJECTED]")
             raise ValueError(
-                f"target = {target} holds one sentence a row; make it pairs, with"
+                f"target = {target} has one sentence per row; make it pairs, with"
                 f" target@data.targets.{target}={kind} data.columns.{target}={columns}"
             )
         if beta <= 0.0 or not 0.0 <= label_smoothing < 0.5:
@@ -95,11 +95,11 @@ class Dpo(Continued):
         self._tally = Tally(TOLD)
 
     def _pairs(self, batch: Batch) -> Tensor:
-        """(B,), bool: rows that have both."""
+        """Return (B,), bool: rows that have both sentences."""
         return self.policy.given(batch)[1].any(dim=2).all(dim=1)
 
     def forward(self, view: Any) -> Judged:
-        """Both sentences under both models, and in evaluation what the policy draws."""
+        """Return log probabilities of both sentences under both models; in evaluation also a sampled sentence."""
         batch = view.batch
         prompts = self.policy.prompts(view)
         theirs = self.reference.prompts(view)
@@ -119,11 +119,11 @@ class Dpo(Continued):
         return Judged(self.policy(view), policy, reference, drawn)
 
     def count(self, batch: Batch) -> Tensor:
-        """Rows that have both sentences and something to read."""
+        """Count the rows that have both sentences and a modality to read."""
         return self._pairs(batch).sum()
 
     def loss(self, predictions: Judged, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(sum, count) over pairs."""
+        """Return (sum, count) over pairs."""
         pairs = self._pairs(batch)
         if self.training:
             lengths = self.policy.given(batch)[1][pairs].sum(dim=2)
@@ -134,7 +134,7 @@ class Dpo(Continued):
         )
 
     def _rewards(self, predictions: Judged, pairs: Tensor) -> dict[str, Tensor]:
-        """What the policy implies (section 4): beta log(policy / reference)."""
+        """Return the implicit rewards (section 4): beta log(policy / reference)."""
         rewards = self.beta * (predictions.policy - predictions.reference)[pairs]
         chosen, rejected = rewards.unbind(dim=1)
         margin = chosen - rejected
@@ -142,17 +142,17 @@ class Dpo(Continued):
         return told | {"pair_accuracy": (margin > 0).double()}
 
     def told(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Rewards, how often the chosen one has the higher one, and lengths."""
+        """Return rewards, pair accuracy and lengths, as (sum, count)."""
         return self._tally.take(next(self.parameters()).device)
 
     def metrics(self) -> MetricCollection:
-        """Those of the policy, rewards of pairs, and of drawn sentences the KL and the length."""
+        """Return the policy's metrics, the rewards of pairs, and KL and length of sampled sentences."""
         metrics: MetricCollection = self.policy.metrics()
         metrics.add_metrics({"means": Means([*TOLD[:4], "kl", "length"])})
         return metrics
 
     def update(self, metrics: MetricCollection, predictions: Judged, batch: Batch) -> None:
-        """As the policy, and the pairs."""
+        """Update the policy's metrics, and add the pairs."""
         self.policy.update(metrics, predictions.written, batch)
         metrics["means"].update(self._rewards(predictions, self._pairs(batch)))
         if predictions.drawn is not None:

@@ -1,8 +1,8 @@
-"""Generation: a decoder writes a sentence about what it reads; teacher forcing and cross entropy over tokens.
+"""Generation: a decoder generates a sentence from features; training by teacher forcing and token cross entropy.
 
-As captions of pictures in Show and Tell (1411.4555), with a Transformer that reads every token (1706.03762). Unusual
-here: the loss counts tokens, not rows, so that a long sentence weighs as much as it has tokens; and writing sentences
-is slow, so that validation does it for some rows alone, always the same ones whatever the ranks.
+As for image captions in Show and Tell (1411.4555), with a Transformer that attends to every token (1706.03762). The
+loss counts tokens, not rows, so a sentence is weighted by its length. Generation is slow, so validation generates for a
+subset of rows, which does not depend on the number of ranks.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,11 +24,11 @@ from mmtrain.types import Batch, DialogueTarget, Exhibit, Features, PairTarget, 
 
 
 class Written(NamedTuple):
-    """What a view gives.
+    """Predictions for a view.
 
     Attributes:
-        logits: (B, L, V) of the target's tokens behind the start mark, each given the true ones before it.
-        read: what sentences are written from.
+        logits: (B, L, V) for the target tokens after the start token, each given the true ones before it.
+        read: features from which sentences are generated.
     """
 
     logits: Tensor
@@ -36,26 +36,26 @@ class Written(NamedTuple):
 
 
 class Generation(nn.Module):
-    """One sentence a row.
+    """Text generation, one sentence per row.
 
     Args:
-        dims: width by what can be read: "fused" and each modality.
-        known_targets: what the data knows of each target, by name.
+        dims: width by feature source: "fused" and each modality.
+        known_targets: metadata of each target, by name.
         target: name of the text target.
-        reads: "fused" or one modality.
+        reads: features to read: "fused" or one modality.
         weight: see `Task`.
-        label_smoothing: share of the target spread over all tokens.
+        label_smoothing: fraction of the target that is spread over all tokens.
         decoder: sizes of the decoder.
-        decoding: how sentences are written in evaluation.
-        generate_every: validation writes those of each n-th row of the table; 0: none. Test writes all.
-        tokenize: how BLEU splits words, one of sacrebleu's: 13a for most languages; zh, ja-mecab, ko-mecab, char.
-        decides: the fusion, when it is one of decisions.
+        decoding: decoding options for evaluation.
+        generate_every: validation generates for every n-th row of the table; 0 for none. Test generates for all.
+        tokenize: sacrebleu's tokenizer for BLEU: 13a for most languages; zh, ja-mecab, ko-mecab, char.
+        decides: the fusion, if it is a late fusion.
 
     Raises:
-        ValueError: when the data has no such target, nothing of that name can be read, or the parts do not fit.
+        ValueError: for an unknown target or feature source, or if the parts do not fit each other.
     """
 
-    monitor = "token_accuracy"  # of every row at the price of the loss; sentences are of some rows
+    monitor = "token_accuracy"  # available for every row at no extra cost; sentences exist only for some rows
 
     def __init__(
         self,
@@ -77,8 +77,8 @@ class Generation(nn.Module):
         self.known = _sentences(known_targets[target], target, decoding)
         if decides is not None and reads == "fused":
             raise ValueError(
-                "a sentence is written from modalities together, but the fusion decides by each alone;"
-                " choose another, such as fusion=cross_attn, or set reads to a modality"
+                "a sentence is generated from all modalities together, but a late fusion predicts from each one alone;"
+                " choose another fusion, such as fusion=cross_attn, or set reads to a modality"
             )
         if generate_every < 0:
             raise ValueError(f"generate_every = {generate_every}; set it to 0 for none, 1 for all, 10 for a tenth")
@@ -91,25 +91,25 @@ class Generation(nn.Module):
         self.generate_every = generate_every
         self.tokenize = tokenize
         self.stage = "test"
-        self.metrics()  # an unknown `tokenize` is said before anything runs
+        self.metrics()  # report an unknown `tokenize` before anything runs
         self.decoder = Decoder(read_dim=dims[reads], shape=decoder, known=self.known)
         self.never = self.decoder.never
 
     def start_evaluation(self, stage: str) -> None:
-        """What comes is val or test: validation writes sentences for some rows alone."""
+        """Called before val or test; validation generates only for some rows."""
         self.stage = stage
 
     def forward(self, view: Any) -> Written:
-        """Logits of a view's targets, and what it read."""
+        """Return logits of the view's targets, and the features."""
         read = self.prompts(view)
         return Written(self.logits(read, *self._wanted(view.batch)), read)
 
     def answerable(self, batch: Batch) -> Tensor:
-        """(B,), bool: labelled rows with something to read."""
+        """Return (B,), bool: labelled rows with a modality to read."""
         return batch.labelled[self.targets[0]] & batch.has_any(self.needs)
 
     def given(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The sentences of the target behind their start mark, and which tokens count: (B, S, L); see `Policy`."""
+        """Return the target sentences without start token, and which tokens count: (B, S, L); see `Policy`."""
         values = batch.targets[self.targets[0]]
         sides = values if isinstance(self.known, PairTarget) else values.unsqueeze(1)
         valid = self.answerable(batch).repeat_interleave(sides.shape[1])
@@ -118,40 +118,40 @@ class Generation(nn.Module):
         return ids.unflatten(0, sides.shape[:2]), counts.unflatten(0, sides.shape[:2])
 
     def _wanted(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The tokens to learn (B, L) and which of them count; of a pair, those of the chosen sentence."""
+        """Return the target tokens (B, L) and which of them count; for a pair, those of the chosen sentence."""
         ids, counts = self.given(batch)
         return ids[:, 0], counts[:, 0]
 
     def prompts(self, view: Any) -> Features:
-        """What sentences are written from."""
+        """Return the features from which sentences are generated."""
         return view.features(self.reads[0])
 
     def logits(self, prompts: Features, ids: Tensor, counts: Tensor) -> Tensor:
-        """(N, L, V), of each token of sentences (N, L), given those before it."""
+        """Return logits (N, L, V) for each token of sentences (N, L), given those before it."""
         start = torch.full_like(ids[:, :1], self.known.start)
         return self.decoder(torch.cat([start, ids[:, :-1]], dim=1), prompts)
 
     def generate(self, prompts: Features, draws: Tensor, decoding: Decoding) -> Tensor:
-        """See `Decoder`."""
+        """Generate sentences; see `Decoder`."""
         return self.decoder.generate(prompts, draws, decoding)
 
     def sentence(self, ids: list[int]) -> str:
-        """Ids as a person reads them."""
+        """Decode ids to readable text."""
         return sentence(ids, self.known)
 
     def count(self, batch: Batch) -> Tensor:
-        """Tokens to write in labelled rows with something to read, end marks among them."""
+        """Count the target tokens, including end tokens, of labelled rows with a modality to read."""
         return self._wanted(batch)[1].sum()
 
     def loss(self, predictions: Written, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross entropy over tokens: (sum, count)."""
+        """Return the cross entropy over tokens: (sum, count)."""
         wanted, counts = self._wanted(batch)
         return cross_entropy(
             predictions.logits.flatten(0, 1), wanted.flatten(), counts.flatten(), label_smoothing=self.label_smoothing
         )
 
     def metrics(self) -> MetricCollection:
-        """Share of right tokens given the true ones before, and what `TextGeneration` says of whole sentences."""
+        """Return the token accuracy under teacher forcing, and the scores of `TextGeneration`."""
         parts: dict[str, Metric | MetricCollection] = {
             "tokens": TokenAccuracy(len(self.known.names)),
             "sentences": TextGeneration(tokenize=self.tokenize),
@@ -159,16 +159,16 @@ class Generation(nn.Module):
         return MetricCollection(parts, compute_groups=False)
 
     def update(self, metrics: MetricCollection, predictions: Written, batch: Batch) -> None:
-        """Count the tokens of labelled rows, and write sentences for those that are to have them.
+        """Add the tokens of labelled rows, and generate sentences for the selected rows.
 
         Raises:
-            FloatingPointError: when a logit is not finite: it must not score.
+            FloatingPointError: if a logit is not finite, because it must not contribute to a score.
         """
         rows = (self.answerable(batch) & self.to_write(batch)).nonzero().squeeze(1)
         self.judge(metrics, predictions, batch, rows, self.write(predictions, batch, rows))
 
     def judge(self, metrics: Any, predictions: Written, batch: Batch, rows: Tensor, said: list[str]) -> None:
-        """Count the tokens of labelled rows, and score what was said of some rows."""
+        """Add the tokens of labelled rows, and the generated sentences of some rows."""
         wanted, counts = self._wanted(batch)
         logits = predictions.logits[counts]
         if not logits.isfinite().all():
@@ -177,45 +177,45 @@ class Generation(nn.Module):
         metrics["sentences"].update(said, self.right(batch, rows), batch.rows[rows])
 
     def right(self, batch: Batch, rows: Tensor) -> list[list[str]]:
-        """The sentences that are right for some rows."""
-        right = batch.references.get(self.targets[0], [])  # none when no row of the batch has a sentence
+        """Return the references of some rows."""
+        right = batch.references.get(self.targets[0], [])  # missing if no row of the batch has a sentence
         return [right[row] for row in rows.tolist()]
 
     def to_write(self, batch: Batch) -> Tensor:
-        """(B,), bool: rows that evaluation writes for."""
+        """Return (B,), bool: rows for which evaluation generates."""
         if self.stage == "test":
             return torch.ones_like(batch.rows, dtype=torch.bool)
         every = self.generate_every
         return batch.rows % every == 0 if every else torch.zeros_like(batch.rows, dtype=torch.bool)
 
     def write(self, predictions: Written, batch: Batch, rows: Tensor) -> list[str]:
-        """The sentences of some rows, as `decoding` says."""
+        """Generate the sentences of some rows with `decoding`."""
         ids = self.generate(predictions.read.take(rows), batch.rows[rows], self.decoding)
         return [self.sentence(row) for row in ids.tolist()]
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Always the most frequent token, and always the most frequent sentence, of the rows that were counted."""
+        """Score always predicting the most frequent token, and the most frequent sentence, of the evaluated rows."""
         return guessed(values)
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
-        """Twelve rows spread over the split, if sentences were written."""
+        """Return twelve rows spread over the split, if sentences were generated."""
         if "shown" not in values:
             return []
         return [shown_captions(self.targets[0], values["shown"], name)]
 
     def rows(self, predictions: Written, batch: Batch) -> list[dict[str, Any]]:
-        """The sentence, where there is something to read."""
+        """Return the sentence, for rows with a modality to read."""
         chosen = batch.has_any(self.needs).nonzero().squeeze(1)
         said = dict(zip(chosen.tolist(), self.write(predictions, batch, chosen), strict=True))
         return [{self.targets[0]: said[i]} if i in said else {} for i in range(len(batch))]
 
 
 def _sentences(known: Any, target: str, decoding: Decoding) -> TokenTarget:
-    """What is known of a target, if it is one of sentences that are long enough."""
+    """Return the metadata of a target, after checking that it is a sentence target with sufficient length."""
     if not isinstance(known, TokenTarget):
         raise ValueError(
-            f"target = {target} holds no sentences;"
-            f" name another column for them, +target@data.targets.NAME=text data.columns.NAME={target}"
+            f"target = {target} contains no sentences;"
+            f" set another column for them, +target@data.targets.NAME=text data.columns.NAME={target}"
         )
     longest, asked = known.max_length - 1, decoding.max_new_tokens
     if asked is not None and asked > longest:
@@ -227,25 +227,25 @@ def _sentences(known: Any, target: str, decoding: Decoding) -> TokenTarget:
 
 
 def only_of(valid: Tensor, ids: Tensor, known: TokenTarget) -> Tensor:
-    """Ids (B, L), int64, with padding in rows that are not valid (B,); L at least 2."""
+    """Return ids (B, L), int64, with padding in invalid rows (B,); L is at least 2."""
     ids = ids.masked_fill(~valid.unsqueeze(1), known.pad)
     return nn.functional.pad(ids, (0, max(2 - ids.shape[1], 0)), value=known.pad)
 
 
 def up_to_end(ids: Tensor, known: TokenTarget | DialogueTarget) -> Tensor:
-    """Which of ids (..., L), int64, behind the start mark are a sentence's own: up to the end mark, that too."""
+    """Return which of ids (..., L), int64, after the start token belong to the sentence, including the end token."""
     is_end = ids == known.end
     over = is_end.cumsum(dim=-1) - is_end.long() > 0
-    return ~over & (is_end | (ids != known.pad))  # some tokenizers pad with their end mark
+    return ~over & (is_end | (ids != known.pad))  # some tokenizers pad with their end token
 
 
 def sentence(ids: list[int], known: TokenTarget) -> str:
-    """Ids as a person reads them: up to the end mark, without marks, pieces of a word together.
+    """Decode ids up to the end token, without special tokens, and join word pieces.
 
     >>> known = TokenTarget(["[PAD]", "[S]", "[E]", "a", "do", "##g"], max_length=8, pad=0, start=1, end=2)
     >>> sentence([1, 3, 4, 5, 2, 3], known)
     'a dog'
     """
-    body = ids[1:] if ids[:1] == [known.start] else ids  # some tokenizers start and end with one mark
+    body = ids[1:] if ids[:1] == [known.start] else ids  # some tokenizers use one token for start and end
     kept = body[: body.index(known.end)] if known.end in body else body
     return WordPiece(cleanup=True).decode([known.names[i] for i in kept if i not in (known.pad, known.start)])

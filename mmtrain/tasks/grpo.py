@@ -1,7 +1,7 @@
-"""Group relative policy optimization (2402.03300): a drawn sentence is praised as far as it beats others of its row.
+"""Group relative policy optimization (2402.03300): a sampled sentence is rewarded relative to others of its row.
 
-It goes on from a run that learned to write. Unusual here: sentences are drawn anew in every step, so that the ratio to
-the policy that drew them is 1 and what is left of it is its gradient.
+It starts from a run that learned to generate text. Sentences are sampled anew in every step, so the ratio to the
+sampling policy is 1, and only its gradient matters.
 """
 
 from collections.abc import Mapping
@@ -15,22 +15,22 @@ from mmtrain.tasks.rewarded import Rewarded, Scored
 
 
 class Grpo(Rewarded):
-    """See `Rewarded`.
+    """GRPO; see `Rewarded`.
 
     Args:
-        policy: see `Rewarded`, and so are all that are not named here.
-        encoders: see there.
-        reference: see there.
-        continues: see there.
-        target: see there.
-        modalities: see there.
-        weight: see there.
-        reward: see there.
-        num_samples: see there; 2 or more.
-        kl_weight: how much it costs to leave the reference.
+        policy: see `Rewarded`.
+        encoders: see `Rewarded`.
+        reference: see `Rewarded`.
+        continues: see `Rewarded`.
+        target: see `Rewarded`.
+        modalities: see `Rewarded`.
+        weight: see `Rewarded`.
+        reward: see `Rewarded`.
+        num_samples: see `Rewarded`; 2 or more.
+        kl_weight: weight of the KL penalty to the reference.
 
     Raises:
-        ValueError: as `Rewarded`, and when a number means nothing.
+        ValueError: as in `Rewarded`, or for a number out of range.
     """
 
     def __init__(
@@ -77,6 +77,6 @@ class Grpo(Rewarded):
             predictions.advantages,
             drawn.counts,
             predictions.valid,
-            clip=0.2,  # never reached at a ratio of 1
+            clip=0.2,  # has no effect at a ratio of 1
             kl_weight=self.kl_weight,
         )

@@ -1,9 +1,9 @@
-"""Answers of a causal language model that reads media in the midst of a dialogue (LLaVA, 2304.08485).
+"""Answers of a causal language model with media tokens in the dialogue (LLaVA, 2304.08485).
 
-The tokens of a medium's encoder go through a connector and stand where the dialogue speaks of it. The loss counts the
-tokens of answers alone, all of them over a step together. Unusual here: a medium that a row lacks leaves nothing in its
-place, so that what a row has is all that it is answered from; and rows can share a line of the model without reading
-each other, at the same loss.
+A connector maps the tokens of a media item's encoder to the language model; they replace the item's placeholder in the
+dialogue. The loss is the mean over all answer tokens of a step. The placeholder of a missing item is removed, so an
+answer depends only on what the row has. Several rows can share a line of the model without attending to each other,
+with the same loss.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ from mmtrain.types import Batch, DialogueTarget, Exhibit, Features
 
 @runtime_checkable
 class TakesSeveral(Protocol):
-    """An encoder of several media a row, (B, N, ...): each has as many tokens, in order.
+    """An encoder of several media items per row, (B, N, ...), with the same number of tokens per item, in order.
 
     Attributes:
         takes_several: True.
@@ -40,21 +40,21 @@ class TakesSeveral(Protocol):
 
 @runtime_checkable
 class StandsBeside(Protocol):
-    """A connector whose media do not stand in the text."""
+    """A connector for cross-attention: its media tokens are not inserted in the text."""
 
     def readers(self, num_blocks: int) -> nn.ModuleDict:
-        """What reads them in front of blocks, by their number."""
+        """Build the cross-attention layers, keyed by the index of the block that follows."""
         ...
 
 
 class Answered(NamedTuple):
-    """What a view gives.
+    """Predictions for a view.
 
     Attributes:
-        logits: (A, V) of the tokens of answers, row by row, each given what stands before it; at least one.
-        wanted: (A,), int64, those tokens.
-        counts: (A,), bool; False for one that only stands in where there is none.
-        media: by the id of their place, what answers are written from.
+        logits: (A, V) for answer tokens, row by row, each given the tokens before it; at least one.
+        wanted: (A,), int64, the true answer tokens.
+        counts: (A,), bool; False for a placeholder token in a batch without answers.
+        media: media tokens from which answers are generated, by placeholder id.
     """
 
     logits: Tensor
@@ -64,12 +64,12 @@ class Answered(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What answers are written from.
+    """Prompts from which answers are generated.
 
     Attributes:
         ids: (N, L), int64.
-        keep: (N, L), bool, which of them are asked; at least one a row.
-        media: by the id of their place.
+        keep: (N, L), bool, True for prompt tokens; at least one per row.
+        media: media tokens by placeholder id.
     """
 
     ids: Tensor
@@ -77,34 +77,34 @@ class Asked(NamedTuple):
     media: dict[int, Media]
 
     def take(self, rows: Tensor) -> "Asked":
-        """That of some rows (N,), int64."""
+        """Select rows (N,), int64."""
         media = {place: Media(m.tokens[rows], m.mask[rows]) for place, m in self.media.items()}
         return Asked(self.ids[rows], self.keep[rows], media)
 
 
 class LanguageModel(nn.Module):
-    """An answer a row.
+    """A language model that answers, one dialogue per row.
 
     Args:
-        dims: width by modality.
-        known_targets: what the data knows of each target, by name.
+        dims: feature width per modality.
+        known_targets: metadata of each target, by name.
         encoders: by modality.
-        target: name of the target of dialogues.
-        modalities: whose media the model reads.
+        target: name of the dialogue target.
+        modalities: modalities that the language model reads.
         weight: see `Task`.
-        label_smoothing: share of the target spread over all tokens.
+        label_smoothing: fraction of the target that is spread over all tokens.
         lm: the language model.
-        connector: made for each modality of `in_dim`, the width of its encoder, and `dim`, that of the language model.
-        pack: tokens that rows of a batch share a line of the model in; None: a line a row.
-        decoding: how answers are written in evaluation.
-        generate_every: validation writes those of each n-th row of the table; 0: none. Test writes all.
-        tokenize: how BLEU splits words, one of sacrebleu's.
+        connector: called per modality with `in_dim`, the width of its encoder, and `dim`, that of the language model.
+        pack: number of tokens per line when rows of a batch share lines; None for one row per line.
+        decoding: decoding options for evaluation.
+        generate_every: validation generates for every n-th row of the table; 0 for none. Test generates for all.
+        tokenize: sacrebleu's tokenizer for BLEU.
 
     Raises:
-        ValueError: when the data has no such target, the dialogues speak of other media, or the parts do not fit.
+        ValueError: for an unknown target, if the dialogues use other modalities, or if the parts do not fit each other.
     """
 
-    monitor = "token_accuracy"  # of every row at the price of the loss; answers are of some rows
+    monitor = "token_accuracy"  # available for every row at no extra cost; answers exist only for some rows
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class LanguageModel(nn.Module):
         if generate_every < 0:
             raise ValueError(f"generate_every = {generate_every}; set it to 0 for none, 1 for all, 10 for a tenth")
         if pack is not None and pack < 1:
-            raise ValueError(f"pack = {pack} has no room for a token; set it to 1024, say, or to null")
+            raise ValueError(f"pack = {pack} is below 1; set it to 1024, for example, or to null")
         self.reads = tuple(modalities)
         self.needs: tuple[str, ...] = ()
         self.targets = (target,)
@@ -140,7 +140,7 @@ class LanguageModel(nn.Module):
         self.generate_every = generate_every
         self.tokenize = tokenize
         self.stage = "test"
-        self.metrics()  # an unknown `tokenize` is said before anything runs
+        self.metrics()  # report an unknown `tokenize` before anything runs
         self.several = frozenset(m for m in modalities if isinstance(encoders[m], TakesSeveral))
         self.lm = CausalLM(source=lm, known=self.known)
         self.never = self.lm.never
@@ -152,26 +152,26 @@ class LanguageModel(nn.Module):
         self.readers = first.readers(len(self.lm.blocks())) if isinstance(first, StandsBeside) else None
 
     def start_evaluation(self, stage: str) -> None:
-        """What comes is val or test: validation writes answers for some rows alone."""
+        """Called before val or test; validation generates only for some rows."""
         self.stage = stage
 
     def forward(self, view: Any) -> Answered:
-        """Logits of a view's answers, and what they are written from.
+        """Return logits of the view's answers, and the media tokens.
 
         Raises:
-            ConfigError: on the meta device, where nothing has a content.
+            ConfigError: on the meta device, because the layout depends on values.
         """
         batch, media = view.batch, self._all_media(view)
         values = self._values(batch)
         keep = (values[..., 1] >= 0) & self._valid(batch).unsqueeze(1)
-        keep[0, 0] |= ~keep.any()  # something to do, also without a row that counts
+        keep[0, 0] |= ~keep.any()  # the model needs at least one token, even without valid rows
         logits, wanted = self._answers(self._spliced(values, keep, media), media)
-        if not len(wanted):  # of the token behind the first, and not counted
+        if not len(wanted):  # logits after the first token, which are not counted
             return Answered(logits, wanted.new_zeros(1), torch.zeros_like(wanted.new_zeros(1), dtype=torch.bool), media)
         return Answered(logits, wanted, torch.ones_like(wanted, dtype=torch.bool), media)
 
     def _answers(self, spliced: Spliced, media: Mapping[int, Media]) -> tuple[Tensor, Tensor]:
-        """Logits (A, V) of the tokens of answers (A,), int64; of one more token where there are none."""
+        """Return logits (A, V) and answer tokens (A,), int64; without answers, logits of one token and no answers."""
         lines = lay_out(spliced, room=self.pack)
         answers = (spliced.flags > 0).nonzero().squeeze(1)
         some = answers if len(answers) else answers.new_ones(1)
@@ -181,7 +181,7 @@ class LanguageModel(nn.Module):
         return logits, spliced.ids[answers]
 
     def _reading(self, spliced: Spliced, lines: Lines, media: Mapping[int, Media]) -> AbstractContextManager[None]:
-        """Media that do not stand in the text are read beside it."""
+        """Cross-attend to media that are not inserted in the text, within the context."""
         if self.readers is None:
             return nullcontext()
         return reading(self.lm.blocks(), self.readers, beside(spliced, lines, media))
@@ -189,13 +189,13 @@ class LanguageModel(nn.Module):
     def _all_media(self, view: Any) -> dict[int, Media]:
         if view.batch.rows.is_meta:
             raise ConfigError(
-                "mode=plan cannot say what a language_model takes: how long its lines are follows from what rows hold\n"
+                "mode=plan cannot estimate a language_model: the length of its lines depends on the content of rows\n"
                 "    measure a few steps instead: mode=fit trainer.max_steps=5"
             )
         return {self.known.places[m]: self._media(m, view.encoded(m), view.batch) for m in self.reads}
 
     def _media(self, modality: str, features: Features, batch: Batch) -> Media:
-        """Each medium by itself through the connector; one a row, unless the encoder takes several."""
+        """Apply the connector to each media item; one item per row, unless the encoder has several."""
         number = batch.inputs[modality].values.shape[1] if modality in self.several else 1
         tokens, mask = (part.unflatten(1, (number, -1)).flatten(0, 1) for part in features)  # (B * N, K, D)
         connected = self.connectors[modality](Features(tokens, mask))
@@ -203,65 +203,65 @@ class LanguageModel(nn.Module):
 
     def _spliced(self, values: Tensor, keep: Tensor, media: Mapping[int, Media]) -> Spliced:
         spliced = splice(values, keep, self.lm.embed, media, inserted=self.readers is None)
-        # every rank waits for a gradient of every connector, also when no row has a place for its media
+        # every rank waits for a gradient of every connector, even if no row has a placeholder
         touched = torch.stack([tokens.sum() for tokens, _ in media.values()]).sum() * 0.0
         return spliced._replace(embeds=spliced.embeds + touched.to(spliced.embeds.dtype))
 
     def _sides(self, batch: Batch) -> Tensor:
-        """(B, S, L, 2), int64, padding in rows that do not count; S is 2 of pairs, the chosen first."""
+        """Return (B, S, L, 2), int64, with padding in unlabelled rows; S is 2 for pairs, the chosen one first."""
         values = batch.targets[self.targets[0]]
-        sides = values if values.ndim == 4 else values.unsqueeze(1)  # a reference did not learn from pairs
+        sides = values if values.ndim == 4 else values.unsqueeze(1)  # the reference was not trained on pairs
         blank = torch.tensor([self.known.pad, -1], device=values.device)
         return torch.where(batch.labelled[self.targets[0]][:, None, None, None], sides, blank)
 
     def _values(self, batch: Batch) -> Tensor:
-        """(B, L, 2), int64, padding in rows that do not count; of a pair, the chosen one."""
+        """Return (B, L, 2), int64, with padding in unlabelled rows; for a pair, the chosen dialogue."""
         return self._sides(batch)[:, 0]
 
     def _valid(self, batch: Batch) -> Tensor:
-        """Rows with an answer; media are not needed."""
+        """Return rows with an answer; media are not required."""
         return (self._values(batch)[..., 1] > 0).any(dim=1)
 
     def answerable(self, batch: Batch) -> Tensor:
-        """(B,), bool: rows whose dialogue ends with an answer; media are not needed."""
+        """Return (B,), bool: rows whose dialogue ends with an answer; media are not required."""
         return _last_answer(self._values(batch)).any(dim=1)
 
     def given(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The last answers of the target, and which tokens count: (B, S, L); see `Policy`."""
+        """Return the last answers of the target, and which tokens count: (B, S, L); see `Policy`."""
         sides = self._sides(batch)
         last = _last_answer(sides)
         order = (~last).long().argsort(dim=-1, stable=True)[..., : max(1, int(last.sum(dim=-1).max()))]
         return sides[..., 0].gather(-1, order), last.gather(-1, order)
 
     def right(self, batch: Batch, rows: Tensor) -> list[list[str]]:
-        """The last answers that are right for some rows."""
-        right = batch.references.get(self.targets[0], [])  # none when no row of the batch has a dialogue
+        """Return the reference answers of some rows."""
+        right = batch.references.get(self.targets[0], [])  # missing if no row of the batch has a dialogue
         return [right[row] for row in rows.tolist()]
 
     def prompts(self, view: Any) -> Asked:
-        """What last answers are written from."""
+        """Return the prompts for the last answers."""
         return self._asked(view.batch, self._all_media(view))
 
     def _asked(self, batch: Batch, media: dict[int, Media]) -> Asked:
         values = self._values(batch)
         keep = (values[..., 1] >= 0) & ~_last_answer(values)
-        keep[:, 0] |= ~keep.any(dim=1)  # something to write from
+        keep[:, 0] |= ~keep.any(dim=1)  # at least one token to generate from
         return Asked(values[..., 0], keep, media)
 
     def logits(self, prompts: Asked, ids: Tensor, counts: Tensor) -> Tensor:
-        """(N, L, V), of each token of answers (N, L), given what stands before it; zeros where none counts."""
+        """Return logits (N, L, V) for each token of answers (N, L), given the tokens before it; zeros for padding."""
         values = torch.stack([torch.cat([prompts.ids, ids], dim=1)] * 2, dim=2)
         values[..., 1] = torch.cat([torch.zeros_like(prompts.ids), torch.ones_like(ids)], dim=1)
         keep = torch.cat([prompts.keep, counts], dim=1)
         logits, there = self._answers(self._spliced(values, keep, prompts.media), prompts.media)
         whole = logits.new_zeros(*ids.shape, logits.shape[1])
         if not len(there):
-            return whole + logits.sum() * 0.0  # every parameter has its part in a step
+            return whole + logits.sum() * 0.0  # gives every parameter a gradient
         return whole.index_put(counts.nonzero(as_tuple=True), logits)
 
     @torch.no_grad()
     def generate(self, prompts: Asked, draws: Tensor, decoding: Decoding) -> Tensor:
-        """Write an answer a row, in evaluation mode; see `CausalLM`."""
+        """Generate one answer per row, in evaluation mode; see `CausalLM`."""
         if not len(draws):
             return prompts.ids[:, :0]
         training = self.training
@@ -276,36 +276,36 @@ class LanguageModel(nn.Module):
         return ids
 
     def sentence(self, ids: list[int]) -> str:
-        """Ids as a person reads them."""
+        """Decode ids to readable text."""
         return self.known.write(ids)
 
     def count(self, batch: Batch) -> Tensor:
-        """Tokens of answers, end marks among them."""
+        """Count the answer tokens, including end tokens."""
         return (self._values(batch)[..., 1] > 0).sum()
 
     def loss(self, predictions: Answered, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross entropy over tokens of answers: (sum, count)."""
+        """Return the cross entropy over answer tokens: (sum, count)."""
         logits, wanted, counts, _ = predictions
         return cross_entropy(logits, wanted, counts, label_smoothing=self.label_smoothing)
 
     def metrics(self) -> MetricCollection:
-        """Share of right tokens given the true ones before, and what `TextGeneration` says of each kind's answers."""
+        """Return the token accuracy under teacher forcing, and the scores of `TextGeneration` per kind of answer."""
         parts: dict[str, Metric | MetricCollection] = {"tokens": TokenAccuracy(len(self.known.names))}
         for kind in self.known.kinds:
             parts[f"sentences_{kind}"] = TextGeneration(tokenize=self.tokenize, prefix=_prefix(kind))
         return MetricCollection(parts, compute_groups=False)
 
     def update(self, metrics: MetricCollection, predictions: Answered, batch: Batch) -> None:
-        """Count the tokens of answers, and write some for those rows that are to have them.
+        """Add the answer tokens, and generate answers for the selected rows.
 
         Raises:
-            FloatingPointError: when a logit is not finite: it must not score.
+            FloatingPointError: if a logit is not finite, because it must not contribute to a score.
         """
         rows = (self.answerable(batch) & self.to_write(batch)).nonzero().squeeze(1)
         self.judge(metrics, predictions, batch, rows, self.write(predictions, batch, rows))
 
     def judge(self, metrics: Any, predictions: Answered, batch: Batch, rows: Tensor, said: list[str]) -> None:
-        """Count the tokens of answers, and score what was said of some rows, each kind by itself."""
+        """Add the answer tokens, and the generated answers of some rows, separately per kind."""
         counts = predictions.counts
         logits = predictions.logits[counts]
         if not logits.isfinite().all():
@@ -320,35 +320,35 @@ class LanguageModel(nn.Module):
             )
 
     def to_write(self, batch: Batch) -> Tensor:
-        """(B,), bool: rows that evaluation writes for."""
+        """Return (B,), bool: rows for which evaluation generates."""
         if self.stage == "test":
             return torch.ones_like(batch.rows, dtype=torch.bool)
         every = self.generate_every
         return batch.rows % every == 0 if every else torch.zeros_like(batch.rows, dtype=torch.bool)
 
     def write(self, predictions: Answered, batch: Batch, rows: Tensor) -> list[str]:
-        """The last answer of some rows (N,), from what stands before it, as `decoding` says."""
+        """Generate the last answer of some rows (N,) from the tokens before it, with `decoding`."""
         asked = self._asked(batch, predictions.media).take(rows)
         return [self.sentence(row) for row in self.generate(asked, batch.rows[rows], self.decoding).tolist()]
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Always the most frequent token, and always the most frequent answer, of the rows that were counted."""
+        """Score always predicting the most frequent token, and the most frequent answer, of the evaluated rows."""
         return guessed(values)
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
-        """Twelve rows of each kind spread over the split, if answers were written."""
+        """Return twelve rows per kind spread over the split, if answers were generated."""
         kinds = [kind for kind in self.known.kinds if f"{_prefix(kind)}shown" in values]
         return [shown_captions(kind or self.targets[0], values[f"{_prefix(kind)}shown"], name) for kind in kinds]
 
     def rows(self, predictions: Answered, batch: Batch) -> list[dict[str, Any]]:
-        """The answer, where something is asked."""
+        """Return the answer, for rows with a dialogue."""
         chosen = (self._values(batch)[..., 1] >= 0).any(dim=1).nonzero().squeeze(1)
         said = dict(zip(chosen.tolist(), self.write(predictions, batch, chosen), strict=True))
         return [{self.targets[0]: said[i]} if i in said else {} for i in range(len(batch))]
 
 
 def _last_answer(values: Tensor) -> Tensor:
-    """(..., L), bool, which of values (..., L, 2) are the answer that a dialogue ends with."""
+    """Return (..., L), bool: which of values (..., L, 2) belong to the answer at the end of a dialogue."""
     flags = values[..., 1]
     read_later = ((flags == 0).flip(-1).cumsum(dim=-1) > 0).flip(-1)
     return (flags > 0) & ~read_later
@@ -359,20 +359,20 @@ def _prefix(kind: str) -> str:
 
 
 def _dialogues(known: Any, target: str, modalities: list[str]) -> DialogueTarget:
-    """What is known of a target, if it is one of dialogues that speak of nothing else."""
+    """Return the metadata of a target, after checking that it is a dialogue target with only these modalities."""
     if not isinstance(known, DialogueTarget):
         raise ValueError(
-            f"target = {target} holds no dialogues; name another column for them,"
+            f"target = {target} contains no dialogues; set another column for them,"
             f" +target@data.targets.NAME=chat data.columns.NAME={target}"
         )
     if unread := sorted(known.used - set(modalities)):
         raise ValueError(
-            f"the dialogues of {target} speak of <{unread[0]}>, but modalities = [{', '.join(modalities)}];"
+            f"the dialogues of {target} contain <{unread[0]}>, but modalities = [{', '.join(modalities)}];"
             f" set modalities to [{', '.join([*modalities, *unread])}]"
         )
     if strange := [m for m in modalities if m not in known.places]:
         raise ValueError(
-            f"modalities = [{', '.join(modalities)}], but dialogues of {target} can speak of {', '.join(known.places)};"
+            f"modalities = [{', '.join(modalities)}], but dialogues of {target} can contain {', '.join(known.places)};"
             f" set data.targets.{target}.places to [{', '.join([*known.places, *strange])}]"
         )
     return known

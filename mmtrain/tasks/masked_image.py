@@ -1,9 +1,9 @@
-"""Masked image: hidden patches are painted from the visible ones (MAE, 2111.06377).
+"""Masked image modelling: predict masked patches from the visible ones (MAE, 2111.06377).
 
-The encoder sees the visible patches alone; a light decoder gets its tokens, with a learned token where a patch is
-hidden and fixed positions (section 3), and the loss is the squared error of the pixels of hidden patches, each patch
-normalised by its own mean and variance. The score is R2: as a normalised patch has mean 0 and variance 1, guessing its
-mean gives 0. A patch of one colour is all zeros.
+The encoder gets only the visible patches. A small decoder gets its tokens, a learned token for each masked patch, and
+fixed positions (section 3). The loss is the squared error of the pixels of masked patches, each patch normalized by its
+own mean and variance. The score is R2: a normalized patch has mean 0 and variance 1, so predicting its mean gives 0. A
+patch of one colour is all zeros.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,9 +23,9 @@ EPS = 1e-6
 
 @runtime_checkable
 class PatchEncoder(Protocol):
-    """An encoder that takes, as the mask of a picture, which patches are visible: (B, num_patches), bool.
+    """An encoder that accepts, as the mask of an image, which patches are visible: (B, num_patches), bool.
 
-    It then gives a class token and one token for each visible patch in order; each row has as many of them.
+    It returns a class token and one token per visible patch, in order, with the same number in each row.
     """
 
     patch_size: int
@@ -33,11 +33,11 @@ class PatchEncoder(Protocol):
 
 
 class Painted(NamedTuple):
-    """What a view paints.
+    """Predicted patches of a view.
 
     Attributes:
-        pixels: (N, patch_size ** 2 * 3), of the hidden patches.
-        wanted: as it should be.
+        pixels: (N, patch_size ** 2 * 3), predictions for the masked patches.
+        wanted: true pixels, same shape.
     """
 
     pixels: Tensor
@@ -45,20 +45,20 @@ class Painted(NamedTuple):
 
 
 class MaskedImage(nn.Module):
-    """Patches from their surroundings.
+    """Predicts masked patches.
 
     Args:
-        dims: width by modality.
+        dims: feature width per modality.
         encoders: by modality.
-        reads: the modality of pictures.
-        share: of the patches that are hidden.
+        reads: the image modality.
+        share: fraction of the patches that are masked.
         decoder_dim: width of the decoder.
-        decoder_depth: its blocks.
-        decoder_num_heads: its attention heads.
+        decoder_depth: number of decoder blocks.
+        decoder_num_heads: number of attention heads of the decoder.
         weight: see `Task`.
 
     Raises:
-        ValueError: when the encoder cannot leave patches out, or the decoder's sizes do not fit.
+        ValueError: if the encoder cannot omit patches, or the decoder's sizes do not fit.
     """
 
     monitor = "r2"
@@ -82,11 +82,11 @@ class MaskedImage(nn.Module):
         encoder = encoders[reads]
         if not isinstance(encoder, PatchEncoder):
             raise ValueError(
-                f"masked_image hides patches from the encoder, and encoder.{reads} has none that it can leave out;"
+                f"masked_image hides patches from the encoder, but encoder.{reads} cannot omit patches;"
                 f" set encoder/{reads}=vit"
             )
         if not 0.0 < share < 1.0:
-            raise ValueError(f"share = {share}; set it between 0 and 1, to 0.75, say")
+            raise ValueError(f"share = {share}; set it between 0 and 1, to 0.75, for example")
         if decoder_dim % 4:
             raise ValueError(f"decoder_dim = {decoder_dim} is not divisible by 4; set it to {decoder_dim // 4 * 4 + 4}")
         self.reads = self.needs = (reads,)
@@ -102,7 +102,7 @@ class MaskedImage(nn.Module):
         self.paint = nn.Linear(decoder_dim, 3 * encoder.patch_size**2)
 
     def forward(self, view: Any) -> Painted:
-        """Hide patches of a view and paint them."""
+        """Mask patches of a view and predict them."""
         (modality,) = self.reads
         batch: Batch = view.batch
         pictures = batch.inputs[modality].values
@@ -120,49 +120,49 @@ class MaskedImage(nn.Module):
         return Painted(pixels.float(), normalised_patches(pictures[here].float(), self.patch_size)[hidden])
 
     def _hidden(self, batch: Batch) -> Tensor:
-        """(B, num_patches), bool, as many in each row."""
+        """Return (B, num_patches), bool, with the same number in each row."""
         noise = steady_noise(batch.draws, len(self.positions), 1)
         return hidden_places(torch.ones_like(noise, dtype=torch.bool), self.share, noise)
 
     def count(self, batch: Batch) -> Tensor:
-        """Patches that are hidden."""
+        """Count the masked patches."""
         here = batch.present[self.reads[0]]
         return num_hidden(here.unsqueeze(1).expand(-1, len(self.positions)), self.share).sum()
 
     def loss(self, predictions: Painted, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The squared error, its mean over a patch's numbers: (sum over hidden patches, count)."""
+        """Return the squared error, its mean over the numbers of a patch: (sum over masked patches, count)."""
         costs = (predictions.pixels - predictions.wanted).square().mean(dim=1)
         return costs.sum(), torch.tensor(len(costs), device=costs.device)
 
     def metrics(self) -> "R2":
-        """R2 of the normalised pixels."""
+        """Return R2 of the normalized pixels."""
         return R2()
 
     def update(self, metrics: "R2", predictions: Painted, batch: Batch) -> None:
-        """Count the hidden patches.
+        """Add the masked patches.
 
         Raises:
-            FloatingPointError: when a pixel is not finite: it must not score.
+            FloatingPointError: if a pixel is not finite, because it must not contribute to a score.
         """
         if not predictions.pixels.isfinite().all():
             raise FloatingPointError(f"masked image of {self.reads[0]}: a painted pixel is not finite")
         metrics.update(predictions.pixels, predictions.wanted)
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Always the mean of the patch."""
+        """Score predicting the mean of each patch."""
         return {"r2": 0.0}
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
-        """Nothing to draw."""
+        """Return []: there is nothing to draw."""
         return []
 
     def rows(self, predictions: Painted, batch: Batch) -> list[dict[str, Any]]:
-        """Nothing to say of a row."""
+        """Return an empty dict per row."""
         return [{} for _ in range(len(batch))]
 
 
 class R2(Metric):
-    """The share of the variance of normalised pixels that is told; states are sums."""
+    """The explained fraction of the variance of normalized pixels; states are sums."""
 
     full_state_update = False
     errors: Tensor
@@ -179,7 +179,7 @@ class R2(Metric):
         self.squares += wanted.double().square().sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """`r2`; empty where nothing was shown that varies."""
+        """Return `r2`; empty if the targets have no variance."""
         return {"r2": 1.0 - self.errors / self.squares} if self.squares > 0 else {}
 
 
@@ -192,7 +192,7 @@ def normalised_patches(pictures: Tensor, patch_size: int) -> Tensor:
 
 
 def sine_positions(side: int, dim: int) -> Tensor:
-    """Fixed positions of a square of patches, (side ** 2, dim): sines and cosines of the row, then of the column."""
+    """Return fixed positions of a square of patches, (side ** 2, dim): sines and cosines of row, then column."""
     frequencies = 10000.0 ** -(torch.arange(dim // 4) / (dim // 4))
     angles = torch.arange(side).unsqueeze(1) * frequencies  # (side, dim / 4)
     waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, dim / 2)

@@ -1,10 +1,10 @@
-"""Masked text: hidden words are told from what is left of the text (BERT, 1810.04805), or of the whole sample.
+"""Masked language modelling: predict masked tokens from the text (BERT, 1810.04805), or from the complete sample.
 
-As there, 15% of a text's tokens are to be told; of these 80% stand as the mask token, 10% as a random one and 10% as
-they are. What reads is the text's own encoder, `reads: text`; or all modalities together, `reads: fused`, as in ViLT
-(2102.03334) and ALBEF (2107.07651), and then only rows that have another modality beside the text count. Unusual here:
-any fusion will do, because each place of the text asks the fused tokens by cross-attention; and how many tokens of a
-text are hidden follows from its length, so that the loss is a mean over all ranks and micro-batches.
+As in BERT, 15% of a text's tokens are predicted. 80% of these are replaced by the mask token, 10% by a random token,
+and 10% are unchanged. With `reads: text`, the text encoder alone predicts. With `reads: fused`, all modalities together
+predict, as in ViLT (2102.03334) and ALBEF (2107.07651), and only rows with another modality in addition to the text
+count. Any fusion works, because each text position attends to the fused tokens by cross-attention. The number of masked
+tokens follows from the length of a text, so the loss is a mean over all ranks and micro-batches.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,11 +27,11 @@ PLACES, KINDS, WORDS = 1, 2, 3  # salts
 
 
 class Told(NamedTuple):
-    """What a view says of its hidden tokens.
+    """Predictions for the masked tokens of a view.
 
     Attributes:
         logits: (N, V).
-        wanted: (N,), int64, what stood there.
+        wanted: (N,), int64, the original tokens.
     """
 
     logits: Tensor
@@ -39,20 +39,20 @@ class Told(NamedTuple):
 
 
 class MaskedText(nn.Module):
-    """Tokens from their surroundings.
+    """Predicts masked tokens.
 
     Args:
-        dims: width by what can be read: "fused" and each modality.
-        vocabularies: what the data knows of each text, by modality.
-        modality: the text.
+        dims: width by feature source: "fused" and each modality.
+        vocabularies: vocabulary of each text modality.
+        modality: the text modality.
         reads: that modality, or "fused".
-        share: of a text's tokens that are hidden.
-        num_heads: of the attention to the fused tokens.
+        share: fraction of a text's tokens that are masked.
+        num_heads: number of heads of the attention to the fused tokens.
         weight: see `Task`.
-        decides: the fusion, when it is one of decisions.
+        decides: the fusion, if it is a late fusion.
 
     Raises:
-        ValueError: when there is no such text, it has no mask token, or the parts do not fit.
+        ValueError: if there is no such text, its tokenizer has no mask token, or the parts do not fit each other.
     """
 
     monitor = "token_accuracy"
@@ -72,22 +72,22 @@ class MaskedText(nn.Module):
     ) -> None:
         super().__init__()
         if modality not in vocabularies or modality not in dims:
-            raise ValueError(f"modality = {modality} is no text; there is {', '.join(vocabularies) or 'none'}")
+            raise ValueError(f"modality = {modality} is not a text; there is {', '.join(vocabularies) or 'none'}")
         if reads not in (modality, "fused"):
             raise ValueError(f"reads = {reads}; set it to {modality} or fused")
         if reads == "fused" and decides is not None:
             raise ValueError(
-                "a word is told from modalities together, but the fusion decides by each alone;"
-                f" choose another, such as fusion=cross_attn, or set reads to {modality}"
+                "masked words are predicted from all modalities together, but a late fusion predicts from each alone;"
+                f" choose another fusion, such as fusion=cross_attn, or set reads to {modality}"
             )
         known = vocabularies[modality]
         if known.mask is None:
             raise ValueError(
-                f"the tokenizer of {modality} has no mask token; set data.inputs.{modality}.tokenizer to one that has,"
+                f"the tokenizer of {modality} has no mask token; set data.inputs.{modality}.tokenizer to another one,"
                 " or to auto"
             )
         if not 0.0 < share < 1.0:
-            raise ValueError(f"share = {share}; set it between 0 and 1, to 0.15, say")
+            raise ValueError(f"share = {share}; set it between 0 and 1, to 0.15, for example")
         self.modality = modality
         self.reads = (reads,)
         self.needs = (modality,)
@@ -111,7 +111,7 @@ class MaskedText(nn.Module):
         )
 
     def forward(self, view: Any) -> Told:
-        """Hide tokens of a view and tell them."""
+        """Mask tokens of a view and predict them."""
         batch: Batch = view.batch
         ids, mask = batch.inputs[self.modality]
         chosen = self._chosen(batch)
@@ -120,7 +120,7 @@ class MaskedText(nn.Module):
         if text.tokens.shape[1] != ids.shape[1]:
             raise ValueError(
                 f"masked text needs a token for each of the {ids.shape[1]} ids of {self.modality}, but its encoder"
-                f" gives {text.tokens.shape[1]}; set encoder.{self.modality}.pooling=tokens, or choose another encoder"
+                f" has {text.tokens.shape[1]}; set encoder.{self.modality}.pooling=tokens, or choose another encoder"
             )
         tokens = text.tokens
         if self.ask:
@@ -129,14 +129,14 @@ class MaskedText(nn.Module):
         return Told(self.head(tokens[chosen]), ids[chosen])
 
     def _allowed(self, batch: Batch) -> Tensor:
-        """(B, L), bool: tokens of rows that count, but for marks."""
+        """Return (B, L), bool: tokens of valid rows, without special tokens."""
         ids, mask = batch.inputs[self.modality]
         there = batch.present[self.modality]
         if self.ask:
             others = [present for m, present in batch.present.items() if m != self.modality]
             there = there & torch.stack([*others, torch.zeros_like(there)]).any(dim=0)
         valid = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
-        known = ids.clamp(min=0, max=len(self.special) - 1)  # under a False mask stands anything
+        known = ids.clamp(min=0, max=len(self.special) - 1)  # ids under a False mask can have any value
         return valid & there.unsqueeze(1) & ~self.special[known]
 
     def _chosen(self, batch: Batch) -> Tensor:
@@ -150,36 +150,36 @@ class MaskedText(nn.Module):
         return torch.where(chosen & (kinds >= MASKED) & (kinds < MASKED + RANDOM), words, out)
 
     def count(self, batch: Batch) -> Tensor:
-        """Tokens that are hidden."""
+        """Count the masked tokens."""
         return num_hidden(self._allowed(batch), self.share).sum()
 
     def loss(self, predictions: Told, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross entropy over the hidden tokens: (sum, count)."""
+        """Return the cross entropy over the masked tokens: (sum, count)."""
         everything = torch.ones_like(predictions.wanted, dtype=torch.bool)
         return cross_entropy(predictions.logits, predictions.wanted, everything)
 
     def metrics(self) -> MetricCollection:
-        """The share of hidden tokens that are told."""
+        """Return the accuracy on masked tokens."""
         return MetricCollection({"tokens": TokenAccuracy(len(self.special))}, compute_groups=False)
 
     def update(self, metrics: MetricCollection, predictions: Told, batch: Batch) -> None:
-        """Count the hidden tokens.
+        """Add the masked tokens.
 
         Raises:
-            FloatingPointError: when a logit is not finite: it must not score.
+            FloatingPointError: if a logit is not finite, because it must not contribute to a score.
         """
         if not predictions.logits.isfinite().all():
             raise FloatingPointError(f"masked text of {self.modality}: a logit is not finite")
         metrics["tokens"].update(predictions.logits.argmax(dim=1), predictions.wanted)
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Always the most frequent of the hidden tokens."""
+        """Score always predicting the most frequent of the masked tokens."""
         return guessed(values)
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
-        """Nothing to draw."""
+        """Return []: there is nothing to draw."""
         return []
 
     def rows(self, predictions: Told, batch: Batch) -> list[dict[str, Any]]:
-        """Nothing to say of a row."""
+        """Return an empty dict per row."""
         return [{} for _ in range(len(batch))]

@@ -1,10 +1,11 @@
-"""Matching: does this text belong to this picture? Fused features of right and wrong pairs (ALBEF, 2107.07651, 3.2).
+"""Matching: does this text belong to this image? Classifies fused features of matching and mismatched pairs (ALBEF).
 
-In training each row gives three pairs: its own, its left side with a wrong right side, and the other way round; the
-wrong ones are drawn with the probabilities that the contrastive task gives them, so that they are hard, mixed with even
-ones. Without that task all are drawn evenly. Unlike there, they are drawn from all rows of the step, and by noise that
-two rows bring along, so that micro-batches and ranks change nothing. In evaluation the wrong side is that of a fixed
-other row of the batch: the same for any number of ranks and for every model, so that runs can be compared.
+The paper is 2107.07651, section 3.2. In training, each row gives three pairs: its own, its left side with a wrong right
+side, and its right side with a wrong left side. Negatives are sampled with the probabilities of the contrastive task,
+which makes them hard, mixed with uniform ones. Without that task, all are uniform. In contrast to ALBEF, they are
+sampled from all rows of the step, with noise that is a function of the two rows. So micro-batches and ranks do not
+change the result. In evaluation, the negative comes from a fixed other row of the batch. It is the same for any number
+of ranks and every model, so runs can be compared.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,13 +23,13 @@ from mmtrain.losses.contrastive import Related
 from mmtrain.losses.cross_entropy import cross_entropy
 from mmtrain.types import Batch, Exhibit
 
-IGNORED = -1  # the truth of a pair that does not count
+IGNORED = -1  # target of a pair that does not count
 PARTNERS = ("step", "part")
-AT_ONCE = 2**24  # pairs of rows that are looked at together
+AT_ONCE = 2**24  # maximum number of row pairs that are processed at once
 
 
 class Pairs(NamedTuple):
-    """Logits of right pairs (B, 2) and of wrong ones (N, B, 2), and which rows have a wrong partner (B,)."""
+    """Logits of matching pairs (B, 2) and mismatched pairs (N, B, 2), and which rows have a negative (B,)."""
 
     right: Tensor
     wrong: Tensor
@@ -39,19 +40,19 @@ class Matching(nn.Module):
     """A two-class head over the fused features.
 
     Args:
-        dims: width by what can be read.
-        modalities: the two whose pairing is judged.
-        negatives_from: name of the contrastive task whose similarities choose the hard wrong partners.
-        hard_share: how many of the wrong partners are hard; the others are drawn evenly. Hard ones alone teach nothing
-            where they are nearly right, such as another skin tone of the same gesture.
-        partners: step: drawn from all rows of the step; part: from those of the same micro-batch and rank, which
-            spares sending them, or encoding them once more, and makes the draw depend on the cut.
+        dims: width by feature source.
+        modalities: the two modalities of a pair.
+        negatives_from: name of the contrastive task whose similarities select hard negatives.
+        hard_share: fraction of hard negatives; the others are uniform. Hard negatives alone are harmful where they are
+            almost correct, such as another skin tone of the same gesture.
+        partners: "step" samples negatives from all rows of the step. "part" samples from the same micro-batch and rank,
+            which avoids sending or re-encoding rows, but makes the result depend on the split into batches.
         weight: see `Task`.
-        dropout: before the head.
-        decides: the fusion, when it is one of decisions.
+        dropout: dropout probability before the head.
+        decides: the fusion, if it is a late fusion.
 
     Raises:
-        ValueError: for a pair that is none, and a fusion that never looks at two modalities together.
+        ValueError: for anything but two different modalities, or for a late fusion.
     """
 
     reads: tuple[str, ...] = ("fused",)
@@ -73,16 +74,16 @@ class Matching(nn.Module):
         super().__init__()
         if len(modalities) != 2 or modalities[0] == modalities[1]:
             raise ValueError(
-                f"modalities = {list(modalities)}; matching takes two different ones, such as [image, text]"
+                f"modalities = {list(modalities)}; matching needs two different ones, such as [image, text]"
             )
         if decides is not None:
             raise ValueError(
-                "matching judges two modalities together, but the fusion decides by each alone;"
-                " choose another, such as fusion=cross_attn, or leave the task out"
+                "matching compares two modalities together, but a late fusion predicts from each one alone;"
+                " choose another fusion, such as fusion=cross_attn, or remove the task"
             )
         self.needs = tuple(modalities)
         if not 0.0 <= hard_share <= 1.0:
-            raise ValueError(f"hard_share = {hard_share}; set it to a share from 0 to 1")
+            raise ValueError(f"hard_share = {hard_share}; set it to a fraction from 0 to 1")
         if partners not in PARTNERS:
             raise ValueError(f"partners = {partners}; set it to {' or '.join(PARTNERS)}")
         self.negatives_from = negatives_from
@@ -92,7 +93,7 @@ class Matching(nn.Module):
         self.head = PooledHead(dims["fused"], 2, dropout=dropout)
 
     def forward(self, view: Any) -> Pairs:
-        """Judge the view's own pairs and wrong ones made of its rows, in training of all rows of its step."""
+        """Classify the view's own pairs and mismatched pairs of its rows, in training from all rows of the step."""
         left, right = self.needs
         step = view.batch.step
         if self.training:
@@ -105,16 +106,17 @@ class Matching(nn.Module):
         return Pairs(self._judge(view), torch.stack([self._judge(paired(places)) for places in asked]), has_wrong)
 
     def pairs_within_step(self) -> bool:
-        """As asked for; in evaluation batches stand alone."""
+        """Return True for `partners=step` in training; evaluation uses single batches."""
         return self.partners == "step" and self.training
 
     def _judge(self, view: Any) -> Tensor:
         return self.head(view.fused())
 
     def _allowed(self, batch: Batch, others: Batch) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Some rows of the batch at a time, and whether they and (N) others make wrong pairs of which both sides exist.
+        """Find possible negatives for chunks of rows of the batch among (N) others, if both sides exist.
 
-        Gives (rows, right (b, N), left (b, N)), bool: with the right side of the other, and with its left side.
+        Yields (rows, right (b, N), left (b, N)), bool: negatives with the right side of the other row, and with its
+        left.
         """
         left, right = self.needs
         keys, there = others.keys, others.present[left] & others.present[right]
@@ -127,7 +129,7 @@ class Matching(nn.Module):
             yield rows, possible & ~rights(batch.keys[left][rows]), possible & ~lefts(batch.keys[right][rows])
 
     def _drawn(self, view: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """(B,), int64, which rows the wrong right and left sides come from, and (B,), bool, whether there are both."""
+        """Return the rows (B,), int64, of negative right and left sides, and (B,), bool, whether both exist."""
         batch, step = view.batch, view.batch.step
         others = batch if step is None else step.everything
         own = torch.arange(len(batch), device=batch.draws.device) if step is None else step.place()
@@ -144,35 +146,35 @@ class Matching(nn.Module):
         return of_right, of_left, has_wrong
 
     def _vectors(self, view: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
-        """By modality (B, D), those of the batch times their scale, and (N, D), those of all rows; no gradient."""
+        """Return by modality scaled vectors (B, D) of the batch and (N, D) of all rows, without gradient."""
         if self.negatives_from not in view.model.tasks:
             return None
-        own = view.predictions(self.negatives_from)  # with their gradient: the view keeps them for the other tasks
+        own = view.predictions(self.negatives_from)  # with gradient, because the view shares them with other tasks
         everyone = own if view.batch.step is None else view.batch.step.vectors(self.negatives_from, own)
         scale = view.model.tasks[self.negatives_from].scale.detach()
         return {m: scale * own[m].detach() for m in own}, {m: v.detach() for m, v in everyone.items()}
 
     def _chances(self, similarity: Tensor | None, allowed: Tensor) -> Tensor:
-        """(B, N), rows summing to 1 or 0."""
+        """Return sampling probabilities (B, N); rows sum to 1, or to 0 without possible negatives."""
         if similarity is None:
             return _shares(allowed.float())
         hard = similarity.masked_fill(~allowed, float("-inf")).softmax(dim=1).nan_to_num(0.0)  # nothing allowed: 0
         return self.hard_share * hard + (1.0 - self.hard_share) * _shares(allowed.float())
 
     def _fixed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(B,), int64, the rows that wrong right sides come from, and (B,), bool, whether wrong ones exist."""
+        """Return the rows (B,), int64, of negative right sides, and (B,), bool, whether negatives exist."""
         _, rights, lefts = zip(*self._allowed(batch, batch), strict=True)
         right, left = torch.cat(rights), torch.cat(lefts)
         return _next(right), right.any(dim=1) & left.any(dim=1)
 
     def count(self, batch: Batch) -> Tensor:
-        """Rows that have both sides and, among what they may be paired with, a wrong partner for either."""
+        """Count the rows with both sides and possible negatives for both."""
         others = batch if batch.step is None else batch.step.everything
         found = [(right.any(dim=1) & left.any(dim=1)).sum() for _, right, left in self._allowed(batch, others)]
         return torch.stack(found).sum()
 
     def loss(self, predictions: Pairs, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross entropy averaged over a row's pairs: (sum over rows, count of rows)."""
+        """Return the cross entropy averaged over a row's pairs: (sum over rows, number of rows)."""
         logits = torch.cat([predictions.right.unsqueeze(0), predictions.wrong])  # (1 + N, B, 2)
         truth = torch.zeros(logits.shape[:2], dtype=torch.long, device=logits.device)
         truth[0] = 1
@@ -181,35 +183,35 @@ class Matching(nn.Module):
         return total / len(logits), predictions.has_wrong.sum()
 
     def metrics(self) -> MetricCollection:
-        """Accuracy and the area under the ROC curve, right and wrong pairs in equal number."""
+        """Return accuracy and area under the ROC curve, with equally many matching and mismatched pairs."""
         accuracy, auroc = BinaryAccuracy(ignore_index=IGNORED), BinaryAUROC(ignore_index=IGNORED)
         return MetricCollection({"accuracy": accuracy, "auroc": auroc}, compute_groups=False)
 
     def update(self, metrics: MetricCollection, predictions: Pairs, batch: Batch) -> None:
-        """Count the right and the wrong pair of every row that has both.
+        """Add the matching and the mismatched pair of every row that has both.
 
         Raises:
-            FloatingPointError: when a logit is not finite: it must not score.
+            FloatingPointError: if a logit is not finite, because it must not contribute to a score.
         """
         logits = torch.cat([predictions.right, predictions.wrong[0]]).float()
         counts = predictions.has_wrong.repeat(2)
         if not logits[counts].isfinite().all():
             raise FloatingPointError("matching: a logit is not finite")
         truth = torch.arange(2, device=logits.device).flip(0).repeat_interleave(len(batch))
-        # all rows, also where none counts: a metric that was never shown one is out of step with other processes'
+        # all rows, also if none is valid: otherwise the metric would be out of sync with other processes
         probability = logits.softmax(dim=1)[:, 1].masked_fill(~counts, 0.0)
         metrics.update(probability, truth.masked_fill(~counts, IGNORED))
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """A coin."""
+        """Score a random guess."""
         return {"accuracy": 0.5, "auroc": 0.5}
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
-        """Nothing to draw."""
+        """Return []: there is nothing to draw."""
         return []
 
     def rows(self, predictions: Pairs, batch: Batch) -> list[dict[str, Any]]:
-        """The probability that the row's own pair belongs together."""
+        """Return the probability that the row's own pair matches."""
         left, right = self.needs
         both = (batch.present[left] & batch.present[right]).tolist()
         probability = predictions.right.float().softmax(dim=1)[:, 1].tolist()
@@ -217,26 +219,26 @@ class Matching(nn.Module):
 
 
 def _shares(weights: Tensor) -> Tensor:
-    """Rows scaled to sum to 1; a row of zeros stays."""
+    """Scale rows to sum 1; a row of zeros is unchanged."""
     return weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-12)
 
 
 def _draw(weights: Tensor, noise: Tensor) -> Tensor:
-    """(B,), int64: one column a row with probability in proportion to its weight; any where all are zero.
+    """Sample one column per row, (B,), int64, in proportion to the weights; arbitrary if all are zero.
 
-    By the largest of log weights with Gumbel noise (1411.0030, 3), which knows no order of the columns.
+    The argmax of log weights plus Gumbel noise (1411.0030, 3) does not depend on the order of the columns.
 
     Args:
         weights: (B, N), at least 0.
-        noise: (B, N), evenly from 0 to 1, neither of them itself.
+        noise: (B, N), uniform in the open interval (0, 1).
     """
     return (weights.double().log() - (-noise.log()).log()).argmax(dim=1)
 
 
 def _next(allowed: Tensor) -> Tensor:
-    """(B,), int64: for row i the first j in i + B/2, i + B/2 + 1, ... (going round) that is allowed; i if none is.
+    """Return (B,), int64: for row i, the first allowed j in i + B/2, i + B/2 + 1, ... (modulo B); i if none is allowed.
 
-    Half a batch away, because tables are often sorted and neighbours alike.
+    The search starts half a batch away, because tables are often sorted, so neighbours are similar.
     """
     size = len(allowed)
     order = (

@@ -1,7 +1,8 @@
-"""Several classes a row at once: a linear head, binary cross entropy over the labelled rows.
+"""Multi-label classification: a linear head, binary cross entropy over the labelled rows.
 
-A class counts as said from a probability above 0.5. Scores are means over classes: mean average precision over those
-that some counted row has (0 where none has any), F1 over all, 0 for a class that is neither there nor said.
+A class is predicted if its probability is above 0.5. Scores are means over classes. Mean average precision is over the
+classes that occur in the evaluated rows (0 if none does). F1 is over all classes, and 0 for a class that neither occurs
+nor is predicted.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,21 +22,21 @@ from mmtrain.types import Batch, Exhibit, MultiLabelTarget
 
 
 class MultiLabel(nn.Module):
-    """Any number of classes a row.
+    """Multi-label classification.
 
     Args:
-        dims: width by what can be read: "fused" and each modality.
-        known_targets: what the data knows of each target, by name.
-        target: name of the target of lists of classes.
-        reads: "fused" or one modality.
+        dims: width by feature source: "fused" and each modality.
+        known_targets: metadata of each target, by name.
+        target: name of the multi-label target.
+        reads: features to read: "fused" or one modality.
         weight: see `Task`.
-        dropout: before the head.
-        positive_weights: None, or balanced: a class that a row has costs as much more as rows that lack it are more
-            frequent in training.
-        decides: the fusion, when it is one of decisions.
+        dropout: dropout probability before the head.
+        positive_weights: None, or "balanced": the factor of a class's positives is the ratio of negatives to positives
+            in training.
+        decides: the fusion, if it is a late fusion.
 
     Raises:
-        ValueError: when the data has no such target or nothing of that name can be read.
+        ValueError: for an unknown target or feature source.
     """
 
     monitor = "mean_average_precision"
@@ -60,14 +61,14 @@ class MultiLabel(nn.Module):
         if not isinstance(known, MultiLabelTarget) or not known.names:
             raise ValueError(
                 f"target = {target} has no lists of classes; make it one that has, with"
-                f" target@data.targets.{target}=multilabel, or name another"
+                f" target@data.targets.{target}=multilabel, or set another target"
             )
         if positive_weights not in (None, "balanced"):
             raise ValueError(f"positive_weights = {positive_weights}; set it to balanced or null")
         decides = decides if reads == "fused" else None
         if decides is not None and decides.decides_by in ("mean_probabilities", "product"):
             raise ValueError(
-                f"fusion.combine = {decides.decides_by} is of one class a row, but multilabel has several;"
+                f"fusion.combine = {decides.decides_by} assumes one class per row, but multilabel has several;"
                 " set it to mean_logits or learned"
             )
         self.reads = (reads,)
@@ -77,22 +78,22 @@ class MultiLabel(nn.Module):
         self.names = known.names
         self.dropout = dropout
         counts = torch.tensor(known.counts, dtype=torch.float32)
-        lacking = (known.num_rows - counts).clamp(min=1.0)  # else a class that every row has would not be learned
-        # facts of the data, which a checkpoint need not hold
+        lacking = (known.num_rows - counts).clamp(min=1.0)  # otherwise a class of every row would have weight 0
+        # follow from the data, so not saved in checkpoints
         self.register_buffer("positive_weights", lacking / counts if positive_weights else None, persistent=False)
         self.register_buffer("usual", counts > known.num_rows / 2, persistent=False)
         self.head = make_head(dims[reads], len(self.names), dropout=dropout, decides=decides)
 
     def forward(self, view: Any) -> Tensor:
-        """Logits (B, C) for a view."""
+        """Return logits (B, C) for a view."""
         return self.head(view.features(self.reads[0]))
 
     def new_head(self, dim: int) -> nn.Module:
-        """Another head for features of that width."""
+        """Build another head for features of this width."""
         return PooledHead(dim, len(self.names), dropout=self.dropout)
 
     def confidence(self, predictions: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The probability of what is true of each class, its mean summed over the labelled rows, and their count."""
+        """Return the class mean of the probability of the truth, summed over the labelled rows, and their number."""
         valid = self._valid(batch)
         truth = batch.targets[self.targets[0]]
         probability = (predictions.float() * (2.0 * truth - 1.0)).sigmoid().mean(dim=1)
@@ -102,16 +103,16 @@ class MultiLabel(nn.Module):
         return batch.labelled[self.targets[0]] & batch.has_any(self.needs)
 
     def count(self, batch: Batch) -> Tensor:
-        """Labelled rows with something to read."""
+        """Count the labelled rows with a modality to read."""
         return self._valid(batch).sum()
 
     def loss(self, predictions: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Binary cross entropy of logits (B, C), its mean over classes: (sum, count)."""
+        """Return the binary cross entropy of logits (B, C), its mean over classes: (sum, count)."""
         truth = batch.targets[self.targets[0]]
         return binary_cross_entropy(predictions, truth, self._valid(batch), positive_weights=self.positive_weights)
 
     def metrics(self) -> MetricCollection:
-        """Mean average precision, AUROC, macro and micro F1, exact match; the last three also of the usual classes."""
+        """Return mAP, AUROC, macro and micro F1 and exact match; the last three also for the chance level."""
         num = len(self.names)
         scores: dict[str, Metric | MetricCollection] = {"curves": ScoreCurves(num_classes=num)}
         for kind in ("", GUESSED):
@@ -121,10 +122,10 @@ class MultiLabel(nn.Module):
         return MetricCollection(scores, compute_groups=False)
 
     def update(self, metrics: MetricCollection, predictions: Tensor, batch: Batch) -> None:
-        """Count the labelled rows.
+        """Add the labelled rows.
 
         Raises:
-            FloatingPointError: when a logit is not finite: it must not score.
+            FloatingPointError: if a logit is not finite, because it must not contribute to a score.
         """
         valid = self._valid(batch)
         logits = predictions[valid].double()
@@ -138,15 +139,15 @@ class MultiLabel(nn.Module):
             metric.update(guess if name.endswith(GUESSED) else said, truth)
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Always the classes that more than half of training's rows have; of areas, a random order."""
+        """Score always predicting the classes of more than half of the training rows; for areas, a random order."""
         return guessed(values)
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
-        """Nothing to draw."""
+        """Return []: there is nothing to draw."""
         return []
 
     def rows(self, predictions: Tensor, batch: Batch) -> list[dict[str, Any]]:
-        """The classes above a probability of 0.5, the likeliest first, and their probabilities."""
+        """Return the classes with a probability above 0.5, most likely first, and their probabilities."""
         said = [
             sorted(((p, n) for p, n in zip(row, self.names, strict=True) if p > 0.5), key=lambda pair: -pair[0])
             for row in predictions.float().sigmoid().tolist()

@@ -1,19 +1,19 @@
-"""Names that a task is given: they must be of what is there."""
+"""Checks of names in the configuration of a task."""
 
 from collections.abc import Collection
 
 
 def check_names(*choices: tuple[str, str, Collection[str]]) -> None:
-    """Refuse what is not there.
+    """Check that configured names exist.
 
     Args:
-        choices: the key of the configuration, its value, and what it can be.
+        choices: configuration key, its value, and the allowed values.
 
     Raises:
-        ValueError: with what there is.
+        ValueError: with the allowed values.
 
     >>> check_names(("reads", "image", ["image", "text"]))
     """
     for key, value, known in choices:
         if value not in known:
-            raise ValueError(f"{key} = {value}, but there is {', '.join(known) or 'none'}; name one of them")
+            raise ValueError(f"{key} = {value}, but there is {', '.join(known) or 'none'}; set it to one of them")

@@ -1,7 +1,7 @@
-"""A task that writes as a policy: what it draws, and how far it has gone from the model that it started as.
+"""A task that generates text as a policy: its samples, and their divergence from the reference model.
 
-That model, the reference, is the one of another run, or the policy itself without its adapters. It is no part of this
-model: not of its parameters, its checkpoints or its averages.
+The reference is the model of another run, or the policy itself without its adapters. It is not part of this model's
+parameters, checkpoints or weight averages.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,23 +21,23 @@ ADAPTERS_OFF = "adapters_off"
 
 
 class Prompts(Protocol):
-    """What sentences of some rows are written from."""
+    """The input from which the sentences of some rows are generated."""
 
     def take(self, rows: Tensor) -> Any:
-        """That of these rows (N,), int64, each as often as it is named."""
+        """Select rows (N,), int64, which may repeat."""
         ...
 
 
 @runtime_checkable
 class Policy(Task, Protocol):
-    """A task that writes sentences: `Generation`, `LanguageModel`.
+    """A task that generates sentences: `Generation`, `LanguageModel`.
 
     Attributes:
-        known: the vocabulary of its sentences, their marks and what is kept of them: a `TokenTarget`, `DialogueTarget`.
-        decoding: how sentences are written in evaluation.
-        generate_every: validation writes for each n-th row; 0: none.
-        tokenize: how BLEU splits words.
-        never: ids that no sentence holds.
+        known: the vocabulary, special tokens and stored references: a `TokenTarget` or a `DialogueTarget`.
+        decoding: decoding options for evaluation.
+        generate_every: validation generates for every n-th row; 0 for none.
+        tokenize: sacrebleu's tokenizer for BLEU.
+        never: ids that are never generated.
     """
 
     known: Any
@@ -47,84 +47,84 @@ class Policy(Task, Protocol):
     never: list[int]
 
     def start_evaluation(self, stage: str) -> None:
-        """What comes is val or test."""
+        """Called before val or test."""
         ...
 
     def answerable(self, batch: Batch) -> Tensor:
-        """(B,), bool: rows with a right sentence, and with what it is written from."""
+        """Return (B,), bool: rows with a reference sentence and its input."""
         ...
 
     def to_write(self, batch: Batch) -> Tensor:
-        """(B,), bool: rows that evaluation writes for."""
+        """Return (B,), bool: rows for which evaluation generates."""
         ...
 
     def given(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The sentences of the target: ids (B, S, L), int64, and which of them count, bool; none of others' rows.
+        """Return the target sentences: ids (B, S, L), int64, and which of them count, bool; False in other rows.
 
-        S is 1, and 2 of a target that gives a chosen and a rejected one.
+        S is 1, or 2 for a target with a chosen and a rejected sentence.
         """
         ...
 
     def right(self, batch: Batch, rows: Tensor) -> list[list[str]]:
-        """The sentences that are right for some rows (N,), int64."""
+        """Return the references of some rows (N,), int64."""
         ...
 
     def prompts(self, view: Any) -> Any:
-        """What sentences are written from, of every row: `Prompts`."""
+        """Return the input for generation of every row, as `Prompts`."""
         ...
 
     def logits(self, prompts: Any, ids: Tensor, counts: Tensor) -> Tensor:
-        """(N, L, V), of each token of sentences (N, L), given those before it; anything where none counts."""
+        """Return logits (N, L, V) for each token of sentences (N, L), given those before it; arbitrary for padding."""
         ...
 
     def generate(self, prompts: Any, draws: Tensor, decoding: Decoding) -> Tensor:
-        """Write a sentence a row, (N, L), int64; what stands behind an end mark means nothing.
+        """Generate one sentence per row, (N, L), int64; ids after an end token are meaningless.
 
         Args:
-            prompts: of N rows.
-            draws: (N,), int64, what each row's draws follow from.
-            decoding: how.
+            prompts: input of N rows.
+            draws: (N,), int64, seeds of the rows.
+            decoding: decoding options.
         """
         ...
 
     def sentence(self, ids: list[int]) -> str:
-        """Ids as a person reads them."""
+        """Decode ids to readable text."""
         ...
 
     def write(self, predictions: Any, batch: Batch, rows: Tensor) -> list[str]:
-        """The sentences that evaluation writes for some rows (N,), int64."""
+        """Generate the sentences of some rows (N,), int64, for evaluation."""
         ...
 
     def judge(self, metrics: Any, predictions: Any, batch: Batch, rows: Tensor, said: list[str]) -> None:
-        """Count tokens, and score what was said of some rows."""
+        """Add tokens, and the generated sentences `said` of some rows."""
         ...
 
 
 class Reference:
-    """A task that writes, of a trained model.
+    """The generation task of a trained model.
 
     Args:
-        model: in evaluation mode; None where there is none.
+        model: in evaluation mode; None if there is none.
         of: name of the task.
         like: the policy.
 
     Raises:
-        ValueError: when there is no model, or it has no such task, or one of another vocabulary.
+        ValueError: if there is no model, it has no such task, or its vocabulary differs.
     """
 
     def __init__(self, model: nn.Module | None, *, of: str, like: Policy) -> None:
         if model is None:
-            raise ValueError("reference = null, but this goes on from a model that writes sentences; set init_from=RUN")
+            raise ValueError("reference = null, but the task needs a model that generates sentences; set init_from=RUN")
         tasks: Any = model.get_submodule("tasks")
         writing = {name: p for name, task in tasks.items() if type(p := writer_of(task)) is type(like)}
         if of not in writing:
             raise ValueError(
-                f"continues = {of}, but of sentences the reference has {', '.join(writing) or 'none'}; name one"
+                f"continues = {of}, but the reference's generation tasks are {', '.join(writing) or 'none'}; set one"
             )
         self.policy: Any = writing[of]
         if self.policy.known.names != like.known.names:
             raise ValueError(
-                f"{of} of the reference has {len(self.policy.known.names)} tokens, made of other sentences than the"
+                f"{of} of the reference has {len(self.policy.known.names)} tokens, from other sentences than the"
                 f" {len(like.known.names)} here; train both on the same rows"
             )
         self._model: Any = model
@@ -132,7 +132,7 @@ class Reference:
 
     @torch.no_grad()
     def prompts(self, view: Any) -> Any:
-        """As a `Policy`, of the same batch."""
+        """Return the reference's input for generation, for the same batch."""
         batch, own = view.batch, self.policy.targets[0]
         if own != self._target:
             batch = replace(
@@ -146,19 +146,19 @@ class Reference:
 
     @torch.no_grad()
     def logits(self, prompts: Any, ids: Tensor, counts: Tensor) -> Tensor:
-        """As a `Policy`."""
+        """Return the reference's logits; see `Policy`."""
         return self.policy.logits(prompts, ids, counts)
 
 
 class WithoutAdapters:
-    """The policy as it is without its adapters, which alone learn: what else it has stops learning.
+    """The policy without its adapters as the reference; only the adapters remain trainable.
 
     Args:
         policy: with adapters of peft.
-        encoders: by modality, none of which learns.
+        encoders: by modality, all frozen.
 
     Raises:
-        ValueError: when it has no adapters, or an encoder that it reads learns.
+        ValueError: if there are no adapters, or an encoder that the policy reads is trainable.
     """
 
     def __init__(self, policy: nn.Module, encoders: Mapping[str, nn.Module]) -> None:
@@ -173,8 +173,8 @@ class WithoutAdapters:
         learning = [name for name, encoder in encoders.items() if any(p.requires_grad for p in encoder.parameters())]
         if learning:
             raise ValueError(
-                f"reference = {ADAPTERS_OFF} is the model that it starts as only while adapters alone learn, but"
-                f" encoder.{learning[0]} does; set encoder.{learning[0]}.freeze=true, or reference to a run"
+                f"reference = {ADAPTERS_OFF} equals the initial model only while nothing but adapters is trained, but"
+                f" encoder.{learning[0]} is; set encoder.{learning[0]}.freeze=true, or reference to a run"
             )
         own = {id(p) for layer in self._layers for n in layer.adapter_layer_names for p in _of(layer, n)}
         for parameter in policy.parameters():
@@ -183,12 +183,12 @@ class WithoutAdapters:
 
     @torch.no_grad()
     def prompts(self, view: Any) -> Any:
-        """As a `Policy`; adapters have no part in them."""
+        """Return the policy's input for generation, which does not depend on adapters."""
         return self._policy.prompts(view)
 
     @torch.no_grad()
     def logits(self, prompts: Any, ids: Tensor, counts: Tensor) -> Tensor:
-        """As a `Policy`."""
+        """Return the policy's logits without adapters; see `Policy`."""
         for layer in self._layers:
             layer.enable_adapters(False)
         try:
@@ -203,19 +203,19 @@ def _of(layer: nn.Module, name: str) -> list[nn.Parameter]:
 
 
 def writer_of(task: Any) -> Any:
-    """The task that writes: of one that goes on from another, its policy."""
+    """Return the generation task: the policy of a task that continues from another one, else the task itself."""
     return task.policy if isinstance(task, Continues) else task
 
 
 class Drawn(NamedTuple):
-    """G sentences a row.
+    """G sampled sentences per row.
 
     Attributes:
-        ids: (N, G, L), int64, without a start mark.
-        counts: (N, G, L), bool, their tokens, end marks among them.
-        log_probabilities: (N, G, L), under what they were drawn from: marks that are never written have none.
-        reference: (N, G, L), those of the reference.
-        divergence: (N, G), the estimate of the KL to the reference that each sentence gives.
+        ids: (N, G, L), int64, without start token.
+        counts: (N, G, L), bool, True for tokens of a sentence, including the end token.
+        log_probabilities: (N, G, L), under the sampling distribution, in which excluded tokens have probability 0.
+        reference: (N, G, L), the same for the reference.
+        divergence: (N, G), the estimate of the KL to the reference from each sentence.
     """
 
     ids: Tensor
@@ -225,12 +225,12 @@ class Drawn(NamedTuple):
     divergence: Tensor
 
     def lengths(self) -> Tensor:
-        """(N, G), tokens of each."""
+        """Return (N, G), the number of tokens of each sentence."""
         return self.counts.sum(dim=2)
 
 
 def plain_draws(decoding: Decoding) -> Decoding:
-    """Draws from the policy itself, as long as sentences are written, without a cut or a temperature."""
+    """Return decoding options for samples of the policy itself, without truncation or temperature."""
     return Decoding(
         method="sample",
         num_beams=1,
@@ -246,15 +246,15 @@ def plain_draws(decoding: Decoding) -> Decoding:
 def draw(
     policy: Policy, prompts: Any, reference: Reference | WithoutAdapters, theirs: Any, draws: Tensor, *, num: int
 ) -> Drawn:
-    """Draw sentences and compare.
+    """Sample sentences and compare them with the reference.
 
     Args:
-        policy: what is drawn from, as `plain_draws` says.
-        prompts: what it writes from, of N rows.
-        reference: what it started as.
-        theirs: what that writes from.
-        draws: (N,), int64, what each row's draws follow from.
-        num: G, sentences a row.
+        policy: sampled with `plain_draws`.
+        prompts: its input, of N rows.
+        reference: the initial model.
+        theirs: the reference's input.
+        draws: (N,), int64, seeds of the rows.
+        num: G, number of sentences per row.
     """
     every = torch.arange(len(draws), device=draws.device).repeat_interleave(num)
     of_each = (draws * num).repeat_interleave(num) + torch.arange(num, device=draws.device).repeat(len(draws))
@@ -274,21 +274,22 @@ def _allowed(logits: Tensor, never: list[int]) -> Tensor:
 
 
 class Continued(nn.Module):
-    """What DPO, SCST and GRPO have in common: a policy, and what it started as.
+    """Base of DPO, SCST and GRPO: a policy, and the model that it starts from.
 
-    Its dropout is off: both models are compared as they are, and what is drawn from is what learns.
+    Dropout of the policy is off, so that both models are compared without noise, and the sampling distribution is the
+    one that is trained.
 
     Args:
-        policy: the task that writes.
-        encoders: by modality, those of the run.
-        reference: the trained model that this run starts as, or `ADAPTERS_OFF`, the policy without its adapters.
-        continues: name of the task of that model whose weights the policy takes.
+        policy: the generation task.
+        encoders: the run's encoders, by modality.
+        reference: the trained model that this run starts from, or `ADAPTERS_OFF` for the policy without its adapters.
+        continues: name of the task of that model whose weights initialize the policy.
         target: name of the policy's target.
-        modalities: what the policy reads: "fused" or names.
+        modalities: features that the policy reads: "fused" or modalities.
         weight: see `Task`.
 
     Raises:
-        ValueError: when there is nothing to compare with, or it has no such task, or one of another vocabulary.
+        ValueError: if there is no reference, it has no such task, or its vocabulary differs.
     """
 
     def __init__(
@@ -320,17 +321,17 @@ class Continued(nn.Module):
         self.policy: Any = policy
 
     def start_evaluation(self, stage: str) -> None:
-        """What comes is val or test: validation writes for some rows alone."""
+        """Called before val or test; validation generates only for some rows."""
         self.policy.start_evaluation(stage)
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """As of the policy."""
+        """Return the policy's chance levels."""
         return self.policy.chance(values)
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> Sequence[Exhibit]:
-        """What the policy wrote."""
+        """Return the policy's examples."""
         return self.policy.exhibits(values, name)
 
     def rows(self, predictions: Any, batch: Batch) -> list[dict[str, Any]]:
-        """The sentence, where there is something to read."""
+        """Return the sentence, for rows with a modality to read."""
         return self.policy.rows(predictions.written, batch)

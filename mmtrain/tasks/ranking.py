@@ -1,8 +1,8 @@
-"""Ranking: one score a row, learned from pairs of rows of one group whose truths differ (10.1145/1102351.1102363).
+"""Ranking: one score per row, learned from pairs of rows in a group with different targets (10.1145/1102351.1102363).
 
-A group is the rows that share a content, such as several pictures of one text, whether they carry it or only know its
-key. Pairs are made within a batch of one process, so that a micro-batch has to hold several rows of a group; what is
-counted is pairs. Scores are of the whole split: a pair need not have met in a batch.
+A group is the rows that share a content, such as several images of one text. A row is in the group if it contains the
+content or only its key. Pairs are formed within a batch of one process, so a micro-batch must contain several rows of a
+group. The count is that of pairs. Scores use the complete split: the rows of a pair may be in different batches.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,20 +19,20 @@ from mmtrain.types import Batch, Exhibit, NumberTarget
 
 
 class Ranking(nn.Module):
-    """The order of rows within their groups.
+    """Learns the order of rows within groups.
 
     Args:
-        dims: width by what can be read: "fused" and each modality.
-        known_targets: what the data knows of each target, by name.
-        target: name of the target of one number, higher is better.
-        group_by: the modality whose content makes a group.
-        reads: "fused" or one modality.
+        dims: width by feature source: "fused" and each modality.
+        known_targets: metadata of each target, by name.
+        target: name of a target of one number, higher is better.
+        group_by: modality whose content defines a group.
+        reads: features to read: "fused" or one modality.
         weight: see `Task`.
-        dropout: before the head.
-        decides: the fusion, when it is one of decisions.
+        dropout: dropout probability before the head.
+        decides: the fusion, if it is a late fusion.
 
     Raises:
-        ValueError: when the data has no such target or nothing of that name can be read.
+        ValueError: for an unknown target, feature source or group modality.
     """
 
     monitor = "pairwise_accuracy"
@@ -57,13 +57,13 @@ class Ranking(nn.Module):
         if not isinstance(known, NumberTarget) or len(known.names) != 1:
             numbers = len(known.names) if isinstance(known, NumberTarget) else "no"
             raise ValueError(
-                f"target = {target} has {numbers} numbers, but ranking is by one; make it a column of one number, with"
-                f" target@data.targets.{target}=number, or name another"
+                f"target = {target} has {numbers} numbers, but ranking needs one; make it a column of one number, with"
+                f" target@data.targets.{target}=number, or set another target"
             )
         decides = decides if reads == "fused" else None
         if decides is not None and decides.decides_by in ("mean_probabilities", "product"):
             raise ValueError(
-                f"fusion.combine = {decides.decides_by} is of distributions over classes, but ranking has a score;"
+                f"fusion.combine = {decides.decides_by} needs distributions over classes, but ranking has a score;"
                 " set it to mean_logits or learned"
             )
         self.reads = (reads,)
@@ -76,54 +76,54 @@ class Ranking(nn.Module):
         self.head = make_head(dims[reads], 1, dropout=dropout, decides=decides)
 
     def forward(self, view: Any) -> Tensor:
-        """Scores (B,) for a view; of no unit, and comparable within a group alone."""
+        """Return scores (B,) for a view, without unit, comparable only within a group."""
         return self.head(view.features(self.reads[0])).squeeze(1)
 
     def new_head(self, dim: int) -> nn.Module:
-        """Another head for features of that width; it gives (B, 1)."""
+        """Build another head for features of this width; its output is (B, 1)."""
         return PooledHead(dim, 1, dropout=self.dropout)
 
     def _valid(self, batch: Batch) -> Tensor:
-        """Labelled rows of a known group with something to read."""
+        """Return the labelled rows of a known group with a modality to read."""
         return batch.labelled[self.targets[0]] & batch.has_any(self.needs) & (batch.keys[self.group_by] != 0)
 
     def _truths(self, batch: Batch) -> Tensor:
         return batch.targets[self.targets[0]].squeeze(1)
 
     def count(self, batch: Batch) -> Tensor:
-        """Pairs of rows of one group whose truths differ."""
+        """Count the pairs of rows in a group with different targets."""
         return ordered_pairs(self._truths(batch), batch.keys[self.group_by], self._valid(batch)).sum()
 
     def loss(self, predictions: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The pairwise logistic loss of scores (B,): (sum, count of pairs)."""
+        """Return the pairwise logistic loss of scores (B,): (sum, number of pairs)."""
         return pairwise_logistic(predictions, self._truths(batch), batch.keys[self.group_by], self._valid(batch))
 
     def metrics(self) -> RankingMetric:
-        """Pairwise accuracy and NDCG at 10 over the groups of the whole split."""
+        """Return pairwise accuracy and NDCG at 10 over the groups of the complete split."""
         return RankingMetric(mean=self.known.mean[0], std=self.known.std[0])
 
     def update(self, metrics: RankingMetric, predictions: Tensor, batch: Batch) -> None:
-        """Keep the scores of the rows that belong to a group.
+        """Add the scores of the rows that belong to a group.
 
         Raises:
-            FloatingPointError: when a score is not finite: it must not score.
+            FloatingPointError: if a score is not finite, because it must not contribute to a score.
         """
         valid = self._valid(batch)
         if not predictions[valid].isfinite().all():
             raise FloatingPointError(f"ranking of {self.targets[0]}: a score is not finite")
-        # also where no row counts: a metric that was never shown one is out of step with other processes'
+        # also without valid rows: otherwise the metric would be out of sync with other processes
         metrics.update(predictions[valid], self._truths(batch)[valid], batch.keys[self.group_by][valid])
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """The mean over every order."""
+        """Return the mean over all orders."""
         return guessed(values)
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
-        """Nothing to draw."""
+        """Return []: there is nothing to draw."""
         return []
 
     def rows(self, predictions: Tensor, batch: Batch) -> list[dict[str, Any]]:
-        """The score."""
+        """Return the score."""
         return [
             {"score": float(f"{score:.7g}")} if readable else {}
             for score, readable in zip(predictions.float().tolist(), batch.has_any(self.needs).tolist(), strict=True)

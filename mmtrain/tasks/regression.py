@@ -1,8 +1,8 @@
-"""Regression: K numbers a row from a linear head, learned as the data scales them, scored in the units of the table.
+"""Regression: K numbers per row from a linear head, trained on scaled targets, scored in the units of the table.
 
-The loss and Huber's delta are in standard deviations of training. `neg_rmse`, which is -`rmse`, chooses checkpoints,
-because it is higher for better and always defined. Of several numbers every score is the mean, in the units of each. R2
-and the correlations leave out numbers that do not change in the split, and are not there when none does.
+The loss and Huber's delta are in standard deviations of the training targets. `neg_rmse`, which is -`rmse`, selects
+checkpoints, because higher is better and it is always defined. For several numbers, each score is their mean, each in
+its own units. R2 and the correlations exclude numbers that are constant in the split, and are omitted if all are.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,21 +21,21 @@ LOSSES = ("mse", "l1", "huber")
 
 
 class Regression(nn.Module):
-    """One number a row, or several.
+    """Regression of one or several numbers per row.
 
     Args:
-        dims: width by what can be read: "fused" and each modality.
-        known_targets: what the data knows of each target, by name.
-        target: name of the target of numbers.
-        reads: "fused" or one modality.
+        dims: width by feature source: "fused" and each modality.
+        known_targets: metadata of each target, by name.
+        target: name of the number target.
+        reads: features to read: "fused" or one modality.
         weight: see `Task`.
-        dropout: before the head.
+        dropout: dropout probability before the head.
         loss: mse, l1 or huber.
-        huber_delta: the error, in standard deviations, from which huber grows evenly.
-        decides: the fusion, when it is one of decisions.
+        huber_delta: error, in standard deviations, above which the Huber loss is linear.
+        decides: the fusion, if it is a late fusion.
 
     Raises:
-        ValueError: when the data has no such target, nothing of that name can be read, or there is no such loss.
+        ValueError: for an unknown target, feature source or loss.
     """
 
     monitor = "neg_rmse"
@@ -59,14 +59,14 @@ class Regression(nn.Module):
         if not isinstance(known, NumberTarget) or not known.names:
             raise ValueError(
                 f"target = {target} has no numbers; make it one that has, with target@data.targets.{target}=number,"
-                " or name another"
+                " or set another target"
             )
         if not huber_delta > 0.0:
-            raise ValueError(f"huber_delta = {huber_delta} is not above 0; set it to 1.0, say")
+            raise ValueError(f"huber_delta = {huber_delta} is not above 0; set it to 1.0, for example")
         decides = decides if reads == "fused" else None
         if decides is not None and decides.decides_by in ("mean_probabilities", "product"):
             raise ValueError(
-                f"fusion.combine = {decides.decides_by} is of distributions over classes, but regression has numbers;"
+                f"fusion.combine = {decides.decides_by} needs distributions over classes, but regression has numbers;"
                 " set it to mean_logits or learned"
             )
         self.reads = (reads,)
@@ -80,58 +80,58 @@ class Regression(nn.Module):
         self.head = make_head(dims[reads], len(known.names), dropout=dropout, decides=decides)
 
     def forward(self, view: Any) -> Tensor:
-        """Scaled numbers (B, K) for a view."""
+        """Return scaled numbers (B, K) for a view."""
         return self.head(view.features(self.reads[0]))
 
     def new_head(self, dim: int) -> nn.Module:
-        """Another head for features of that width."""
+        """Build another head for features of this width."""
         return PooledHead(dim, len(self.known.names), dropout=self.dropout)
 
     def _valid(self, batch: Batch) -> Tensor:
         return batch.labelled[self.targets[0]] & batch.has_any(self.needs)
 
     def count(self, batch: Batch) -> Tensor:
-        """Labelled rows with something to read."""
+        """Count the labelled rows with a modality to read."""
         return self._valid(batch).sum()
 
     def loss(self, predictions: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss of scaled numbers (B, K), its mean over a row's numbers: (sum, count)."""
+        """Return the loss of scaled numbers (B, K), its mean over the numbers of a row: (sum, count)."""
         truth, valid = batch.targets[self.targets[0]], self._valid(batch)
         if self.kind == "huber":
             return huber(predictions, truth, valid, delta=self.huber_delta)
         return {"mse": squared_error, "l1": absolute_error}[self.kind](predictions, truth, valid)
 
     def metrics(self) -> RegressionMetric:
-        """MAE, RMSE, R2, Pearson's and Spearman's correlations over the whole split."""
+        """Return MAE, RMSE, R2, and Pearson and Spearman correlations over the complete split."""
         return RegressionMetric(std=self.known.std, center=self._training_mean())
 
     def _training_mean(self) -> list[float] | None:
-        """Of scaled numbers; None for a target that is not scaled, of which the data does not say it."""
+        """Return the training mean of scaled numbers; None for an unscaled target, whose mean is unknown."""
         unscaled = not any(self.known.mean) and all(std == 1.0 for std in self.known.std)
         return None if unscaled else [0.0] * len(self.known.names)
 
     def update(self, metrics: RegressionMetric, predictions: Tensor, batch: Batch) -> None:
-        """Keep the numbers of the labelled rows.
+        """Add the numbers of the labelled rows.
 
         Raises:
-            FloatingPointError: when a prediction is not finite: it must not score.
+            FloatingPointError: if a prediction is not finite, because it must not contribute to a score.
         """
         valid = self._valid(batch)
         if not predictions[valid].isfinite().all():
             raise FloatingPointError(f"regression of {self.targets[0]}: a prediction is not finite")
-        # also where no row counts: a metric that was never shown one is out of step with other processes'
+        # also without valid rows: otherwise the metric would be out of sync with other processes
         metrics.update(predictions[valid], batch.targets[self.targets[0]][valid])
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Always the mean of training; of a target that is not scaled, the mean of the rows that were counted."""
+        """Score always predicting the training mean; for an unscaled target, the mean of the evaluated rows."""
         return guessed(values)
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
-        """Nothing to draw."""
+        """Return []: there is nothing to draw."""
         return []
 
     def rows(self, predictions: Tensor, batch: Batch) -> list[dict[str, Any]]:
-        """The number in the units of the table to seven digits, a list of them where there are several."""
+        """Return the number in the units of the table with seven digits, or a list of numbers if there are several."""
         scaled = predictions.double()
         numbers = (scaled * scaled.new_tensor(self.known.std) + scaled.new_tensor(self.known.mean)).tolist()
         said = [[float(f"{number:.7g}") for number in row] for row in numbers]

@@ -1,8 +1,7 @@
-"""What learning from the reward of one's own sentences has in common: they are drawn, scored and compared.
+"""Base of training with rewards of sampled sentences: sample, score and compare.
 
-Unusual here: a row's draws follow from `Batch.draws`, and its reward from itself alone, so that a step is the same
-however its rows fall into micro-batches and ranks. In evaluation the same is done for those rows that sentences are
-written for.
+Samples of a row are seeded by `Batch.draws`, and its reward depends only on the row. So a step does not depend on the
+split into micro-batches and ranks. Evaluation does the same for the rows for which it generates sentences.
 """
 
 from abc import ABC, abstractmethod
@@ -19,17 +18,17 @@ from mmtrain.tasks.policy import Continued, Drawn, Policy, draw
 from mmtrain.tasks.tally import Tally
 from mmtrain.types import Batch
 
-TOLD = ("reward", "kl", "length")  # of drawn sentences
+TOLD = ("reward", "kl", "length")  # of sampled sentences
 
 
 class Scored(NamedTuple):
-    """What a view gives.
+    """Predictions for a view.
 
     Attributes:
-        written: in evaluation, what the policy itself gives; None in training.
-        rows: (N,), int64, the rows that were drawn for.
-        valid: (N,), bool; False in a row that only stands where there is none.
-        drawn: G sentences of each.
+        written: in evaluation, the output of the policy; None in training.
+        rows: (N,), int64, the rows with samples.
+        valid: (N,), bool; False for a placeholder row if there are none.
+        drawn: G sampled sentences per row.
         rewards: (N, G), float64.
         advantages: (N, G), float64.
     """
@@ -43,21 +42,21 @@ class Scored(NamedTuple):
 
 
 class Rewarded(Continued, ABC):
-    """Sentences that are drawn and scored.
+    """Samples sentences and scores them.
 
     Args:
-        policy: see `Continued`, and so are all that are not named here; its target keeps its sentences.
-        encoders: see there.
-        reference: see there.
-        continues: see there.
-        target: see there.
-        modalities: see there.
-        weight: see there.
-        reward: what a sentence is worth, of `mmtrain.metrics.rewards`.
-        num_samples: sentences that are drawn of a row.
+        policy: see `Continued`; its target must keep its sentences.
+        encoders: see `Continued`.
+        reference: see `Continued`.
+        continues: see `Continued`.
+        target: see `Continued`.
+        modalities: see `Continued`.
+        weight: see `Continued`.
+        reward: name of a reward in `mmtrain.metrics.rewards`.
+        num_samples: number of sampled sentences per row.
 
     Raises:
-        ValueError: as `Continued`, and when there is nothing to compare with.
+        ValueError: as in `Continued`, for a number out of range, or if there are no reference sentences.
     """
 
     monitor = "reward"
@@ -85,13 +84,15 @@ class Rewarded(Continued, ABC):
             weight=weight,
         )
         if policy.generate_every == 0:
-            raise ValueError("policy.generate_every = 0 leaves no sentence to score in validation; set it to 10, say")
+            raise ValueError(
+                "policy.generate_every = 0 gives validation no sentence to score; set it to 10, for example"
+            )
         if num_samples < 1:
-            raise ValueError(f"num_samples = {num_samples} draws no sentence; set it to 1 or more")
+            raise ValueError(f"num_samples = {num_samples} is below 1; set it to 1 or more")
         sentences = policy.known.sentences
         if not sentences:
             raise ValueError(
-                f"target = {target} keeps no sentences in training, with which a reward compares;"
+                f"target = {target} keeps no training sentences, which the reward needs as references;"
                 f" set data.targets.{target}.keep_sentences=true"
             )
         self.reward = reward_of(reward, sentences=sentences, tokenize=policy.tokenize)
@@ -99,20 +100,20 @@ class Rewarded(Continued, ABC):
         self._tally = Tally(TOLD)
 
     def _drawn_for(self, batch: Batch) -> Tensor:
-        """(B,), bool."""
+        """Return (B,), bool: rows with samples."""
         answerable: Tensor = self.policy.answerable(batch)
         return answerable if self.training else answerable & self.policy.to_write(batch)
 
     def count(self, batch: Batch) -> Tensor:
-        """Rows that are drawn for: labelled ones with something to read."""
+        """Count the rows with samples: labelled rows with a modality to read."""
         return self._drawn_for(batch).sum()
 
     def forward(self, view: Any) -> Scored:
-        """Draw and score, and in evaluation what the policy itself gives, too."""
+        """Sample and score; in evaluation, also run the policy."""
         batch, prompts = view.batch, self.policy.prompts(view)
         rows = self._drawn_for(batch).nonzero().squeeze(1)
         valid = torch.ones_like(rows, dtype=torch.bool)
-        if not len(rows):  # every parameter has its part in a step, of zero
+        if not len(rows):  # a placeholder row with zero weight, so that every parameter gets a gradient
             rows, valid = torch.zeros_like(batch.rows[:1]), torch.zeros_like(batch.rows[:1], dtype=torch.bool)
         mine, theirs, draws = prompts.take(rows), self.reference.prompts(view).take(rows), batch.draws[rows]
         drawn = draw(self.policy, mine, self.reference, theirs, draws, num=self.num_samples)
@@ -122,13 +123,13 @@ class Rewarded(Continued, ABC):
         return Scored(None if self.training else self.policy(view), rows, valid, drawn, rewards, advantages)
 
     def _right_or_none(self, batch: Batch, rows: Tensor, valid: Tensor) -> list[list[str]]:
-        if rows.is_meta or not bool(valid.all()):  # without content (mmtrain/plan/watch.py), or without a row
+        if rows.is_meta or not bool(valid.all()):  # a meta tensor (mmtrain/plan/watch.py), or a placeholder row
             return [[""]] * len(rows)
         found: list[list[str]] = self.policy.right(batch, rows)
         return found
 
     def _scores(self, ids: Tensor, right: list[list[str]]) -> Tensor:
-        """Rewards (N, G), float64, of ids (N, G, L)."""
+        """Return rewards (N, G), float64, of ids (N, G, L)."""
         if ids.is_meta:
             return ids.sum(dim=2).double()
         said = [[self.policy.sentence(one) for one in row] for row in ids.tolist()]
@@ -137,36 +138,36 @@ class Rewarded(Continued, ABC):
 
     @abstractmethod
     def _advantages(self, rewards: Tensor, prompts: Any, draws: Tensor, right: list[list[str]]) -> Tensor:
-        """(N, G), how much better each sentence is than what could be expected."""
+        """Return (N, G): the reward of each sentence relative to a baseline."""
 
     @abstractmethod
     def _loss(self, predictions: Scored) -> tuple[Tensor, Tensor]:
-        """(sum, count) over rows."""
+        """Return (sum, count) over rows."""
 
     def loss(self, predictions: Scored, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(sum, count) over the rows that were drawn for."""
+        """Return (sum, count) over the rows with samples."""
         if self.training:
             self._tally.add({name: value.flatten() for name, value in self._said(predictions).items()})
         return self._loss(predictions)
 
     def _said(self, predictions: Scored) -> dict[str, Tensor]:
-        """Of drawn sentences, by the names of TOLD."""
+        """Return the values of sampled sentences, by the names in TOLD."""
         drawn, valid = predictions.drawn, predictions.valid
         values = (predictions.rewards, drawn.divergence, drawn.lengths())
         return {name: value[valid] for name, value in zip(TOLD, values, strict=True)}
 
     def told(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Reward, KL to the reference, and tokens of drawn sentences."""
+        """Return reward, KL to the reference, and length of sampled sentences, as (sum, count)."""
         return self._tally.take(next(self.parameters()).device)
 
     def metrics(self) -> MetricCollection:
-        """Those of the policy; the reward of what is written; and of drawn sentences reward, KL and length."""
+        """Return the policy's metrics, the reward of its sentences, and reward, KL and length of samples."""
         metrics: MetricCollection = self.policy.metrics()
         metrics.add_metrics({"means": Means(["reward", "reward_of_draws", "kl", "length"])})
         return metrics
 
     def update(self, metrics: MetricCollection, predictions: Scored, batch: Batch) -> None:
-        """Count tokens, and score what is written and what is drawn."""
+        """Add tokens, and the scores of generated and sampled sentences."""
         chosen = predictions.rows[predictions.valid]
         said, right = self.policy.write(predictions.written, batch, chosen), self.policy.right(batch, chosen)
         self.policy.judge(metrics, predictions.written, batch, chosen, said)

@@ -1,6 +1,6 @@
-"""Self-critical sequence training (1612.00563): a drawn sentence is praised as far as it beats the greedy one.
+"""Self-critical sequence training (1612.00563): a sampled sentence is rewarded relative to the greedy one.
 
-It goes on from a run that learned to write. Unusual here: several sentences can be drawn of a row.
+It starts from a run that learned to generate text. In contrast to the paper, several sentences per row can be sampled.
 """
 
 from dataclasses import replace
@@ -13,7 +13,7 @@ from mmtrain.tasks.rewarded import Rewarded, Scored
 
 
 class Scst(Rewarded):
-    """See `Rewarded`."""
+    """SCST; see `Rewarded`."""
 
     def _advantages(self, rewards: Tensor, prompts: Any, draws: Tensor, right: list[list[str]]) -> Tensor:
         greedy = replace(self.policy.decoding, method="greedy", no_repeat_ngram_size=0)

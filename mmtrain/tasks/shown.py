@@ -1,4 +1,4 @@
-"""Sentences that metrics kept for a report."""
+"""Example sentences that metrics keep for the report."""
 
 import json
 from collections.abc import Callable
@@ -9,12 +9,12 @@ from mmtrain.types import Caption, Captions
 
 
 def shown_captions(title: str, shown: Tensor, name: Callable[[int], str]) -> Captions:
-    """What `TextGeneration` computes as `shown`, for people.
+    """Convert `shown` of `TextGeneration` to an item of the report.
 
     Args:
-        title: above it.
+        title: title of the item.
         shown: uint8, lines of JSON.
-        name: gives the id of a row.
+        name: returns the id of a row.
     """
     rows = [json.loads(line) for line in bytes(shown.tolist()).splitlines()]
     return Captions(title, [Caption(name(row), said, right) for row, said, right in rows])

@@ -1,4 +1,4 @@
-"""What a task tells of its training steps beside the loss: sums and counts by name."""
+"""Values that a task logs per training step in addition to the loss: sums and counts by name."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 class Tally:
-    """Numbers of one step on this rank, added up until they are taken.
+    """Accumulates numbers of one step on this rank until they are taken.
 
     Args:
-        names: of the numbers; all of them are always told.
+        names: names of the numbers; `take` always returns all of them.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -24,7 +24,7 @@ class Tally:
             self._values.setdefault(name, []).append(value.detach().double())
 
     def take(self, device: torch.device) -> dict[str, tuple[Tensor, Tensor]]:
-        """(sum, count) by name of what came since the last time, float64 on that device."""
+        """Return (sum, count) by name since the last call, float64 on `device`."""
         taken = {}
         for name in self.names:
             values = torch.cat([torch.zeros(0, dtype=torch.double, device=device), *self._values.get(name, [])])

@@ -1,11 +1,11 @@
-"""Visual question answering as a choice among the most frequent answers (1612.00837), whatever is read.
+"""Visual question answering as a choice among the most frequent answers (1612.00837), from any modalities.
 
-A row says what each answer is worth: its VQA accuracy, from 0 to 1, as the official evaluation computes it. The loss
-learns these values, as in 1707.07998 and ViLT (2102.03334).
+A row has a value for each answer: its VQA accuracy, from 0 to 1, as in the official evaluation. The loss learns these
+values, as in 1707.07998 and ViLT (2102.03334).
 
-As binary cross entropy (a sum over the answers) each answer learns its worth; as cross entropy the target is the worth
-divided by its sum, so that a row none of whose answers can be chosen teaches nothing and does not count in the loss. In
-the scores it counts, as wrong.
+With binary cross entropy (a sum over the answers), each answer learns its value. With cross entropy, the target is the
+value divided by the sum of values. A row without any selectable answer is then excluded from the loss. In the scores it
+counts as wrong.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,20 +26,20 @@ LOSSES = ("binary_cross_entropy", "cross_entropy")
 
 
 class VQA(nn.Module):
-    """One answer a row.
+    """Visual question answering, one answer per row.
 
     Args:
-        dims: width by what can be read: "fused" and each modality.
-        known_targets: what the data knows of each target, by name.
-        target: name of the target of answers.
-        reads: "fused" or one modality.
+        dims: width by feature source: "fused" and each modality.
+        known_targets: metadata of each target, by name.
+        target: name of the answer target.
+        reads: features to read: "fused" or one modality.
         weight: see `Task`.
-        dropout: before the head.
+        dropout: dropout probability before the head.
         loss: binary_cross_entropy or cross_entropy.
-        decides: the fusion, when it is one of decisions.
+        decides: the fusion, if it is a late fusion.
 
     Raises:
-        ValueError: when the data has no such target, nothing of that name can be read, or there is no such loss.
+        ValueError: for an unknown target, feature source or loss.
     """
 
     monitor = "vqa_accuracy"
@@ -62,18 +62,18 @@ class VQA(nn.Module):
         if not isinstance(known, AnswerTarget):
             raise ValueError(
                 f"target = {target} has no answers; make it one that has, with target@data.targets.{target}=answer,"
-                " or name another"
+                " or set another target"
             )
         if len(known.names) < 2:
             raise ValueError(
                 f"target = {target} has only the answer {', '.join(known.names) or 'none'} in training;"
-                f" set data.targets.{target}.num_answers to more, or leave the task out"
+                f" set data.targets.{target}.num_answers to more, or remove the task"
             )
         decides = decides if reads == "fused" else None
         by_class = decides is not None and decides.decides_by in ("mean_probabilities", "product")
         if by_class and loss == "binary_cross_entropy":
             raise ValueError(
-                "loss = binary_cross_entropy judges each answer alone, but the fusion combines distributions over all;"
+                "loss = binary_cross_entropy scores each answer alone, but the fusion combines distributions over all;"
                 " set it to cross_entropy, or fusion.combine to mean_logits"
             )
         self.reads = (reads,)
@@ -87,15 +87,15 @@ class VQA(nn.Module):
         self.head = make_head(dims[reads], len(self.names), dropout=dropout, decides=decides)
 
     def forward(self, view: Any) -> Tensor:
-        """Logits (B, C) for a view."""
+        """Return logits (B, C) for a view."""
         return self.head(view.features(self.reads[0]))
 
     def new_head(self, dim: int) -> nn.Module:
-        """Another head for features of that width."""
+        """Build another head for features of this width."""
         return PooledHead(dim, len(self.names), dropout=self.dropout)
 
     def confidence(self, predictions: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The mean probability of a row's answers by their worth, summed over the rows of the loss, and their count."""
+        """Return the value-weighted probability of a row's answers, summed over rows of the loss, and their count."""
         learned = self._learned(batch)
         worth = batch.targets[self.targets[0]].masked_fill(~learned.unsqueeze(1), 0.0)
         probability = self._probability(predictions).masked_fill(~learned.unsqueeze(1), 0.0)
@@ -114,30 +114,30 @@ class VQA(nn.Module):
         return self._valid(batch) & (batch.targets[self.targets[0]] > 0).any(dim=1)
 
     def count(self, batch: Batch) -> Tensor:
-        """Labelled rows with something to read; for cross entropy, those with an answer that can be chosen."""
+        """Count the labelled rows with a modality to read; for cross entropy, those with a selectable answer."""
         return self._learned(batch).sum()
 
     def loss(self, predictions: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss of logits (B, C): (sum, count)."""
+        """Return the loss of logits (B, C): (sum, count)."""
         worth, learned = batch.targets[self.targets[0]], self._learned(batch)
         if self.kind == "cross_entropy":
             return cross_entropy(predictions, _shares(worth), learned)
         total, count = binary_cross_entropy(predictions, worth, learned)
-        return total * len(self.names), count  # with the mean, thousands of answers would hardly learn
+        return total * len(self.names), count  # the sum over answers: with their mean, gradients would be too small
 
     def metrics(self) -> MetricCollection:
-        """What the chosen answer is worth, how often none is worth more, and both of the most frequent answer."""
+        """Return the value of the selected answer, how often none is better, and both for the most frequent answer."""
         names = [f"{name}{kind}" for name in ("vqa_accuracy", "exact_match") for kind in ("", GUESSED)]
         scores: dict[str, Metric | MetricCollection] = {name: MeanMetric(nan_strategy="error") for name in names}
         return MetricCollection(scores, compute_groups=False)
 
     def update(self, metrics: MetricCollection, predictions: Tensor, batch: Batch) -> None:
-        """Count the labelled rows.
+        """Add the labelled rows.
 
-        An exact match is an answer worth as much as the row's best that can be chosen, and something at all.
+        An exact match is an answer with the highest value among the row's selectable answers, and a value above 0.
 
         Raises:
-            FloatingPointError: when a logit is not finite: it must not score.
+            FloatingPointError: if a logit is not finite, because it must not contribute to a score.
         """
         valid = self._valid(batch)
         logits, worth = predictions[valid].float(), batch.targets[self.targets[0]][valid]
@@ -152,15 +152,15 @@ class VQA(nn.Module):
             metrics[f"exact_match{kind}"].update(((scored == best) & (scored > 0)).float())
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Always the answer that training gives most often."""
+        """Score always predicting the most frequent answer of the training split."""
         return guessed(values)
 
     def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
-        """Nothing to draw."""
+        """Return []: there is nothing to draw."""
         return []
 
     def rows(self, predictions: Tensor, batch: Batch) -> list[dict[str, Any]]:
-        """The answer and its probability, where there is something to read."""
+        """Return the answer and its probability, for rows with a modality to read."""
         probability = self._probability(predictions)
         best = predictions.float().argmax(dim=1)
         sure = probability.gather(1, best.unsqueeze(1)).squeeze(1)
@@ -172,6 +172,6 @@ class VQA(nn.Module):
 
 
 def _shares(worth: Tensor) -> Tensor:
-    """(B, C), rows that sum to 1; a row of zeros stays."""
+    """Scale rows (B, C) to sum 1; a row of zeros is unchanged."""
     total = worth.sum(dim=1, keepdim=True)
     return worth / total.masked_fill(total == 0, 1.0)

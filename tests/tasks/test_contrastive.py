@@ -140,7 +140,7 @@ def test_exhibits_name_the_rows_of_both_directions() -> None:
 
 @pytest.mark.parametrize("modalities", [["image"], ["image", "image"], ["image", "text", "image"]])
 def test_one_modality_alone_or_twice_is_refused(modalities: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"contrastive takes two different ones or more, such as \[image, text\]"):
+    with pytest.raises(ValueError, match=r"contrastive needs two or more different ones, such as \[image, text\]"):
         make_task(modalities=modalities)
 
 
@@ -225,7 +225,7 @@ def test_a_least_temperature_above_the_first_one_is_refused() -> None:
 def test_a_rate_of_dropout_is_of_both_or_of_the_one_that_is_named() -> None:
     rates = [[part[1].p for part in make_task(dropout=given).projections.values()] for given in (0.3, {"text": 0.5})]
     assert rates == [[0.3, 0.3], [0.0, 0.5]]
-    with pytest.raises(ValueError, match="dropout names txt, but modalities has image, text"):
+    with pytest.raises(ValueError, match="dropout lists txt, but modalities has image, text"):
         make_task(dropout={"txt": 0.5})
 
 

@@ -79,7 +79,7 @@ def test_the_student_comes_near_its_teacher(teacher: Path, tmp_path: Path) -> No
         (["task.distillation.teacher=/nowhere"], r"task.distillation.teacher = /nowhere does not exist"),
         (["data.inputs.image.size=24"], "trained with data.inputs.image.size = 16, but here it is 24"),
         (["data.inputs.text.vocab_size=50"], "trained with data.inputs.text.vocab_size = 60, but here it is 50"),
-        (["task.distillation.of=genre"], "of = genre, but of classes the teacher has classification"),
+        (["task.distillation.of=genre"], "of = genre, but the classification tasks of the teacher are classification"),
         (["task.distillation.temperature=0"], "set temperature above 0"),
         (["task.classification.reads=image", "task.distillation.reads=image"], "reads text, but the tasks of this run"),
     ],
@@ -98,5 +98,5 @@ def test_without_the_task_that_is_taught_it_says_which() -> None:
         dims={"fused": DIM}, teacher=make_model(tasks=("classification",)), of="classification", **options
     )
     del model.tasks["classification"]
-    with pytest.raises(ValueError, match=r"does not train; set task=\[classification,distillation\]"):
+    with pytest.raises(ValueError, match=r"is missing here; set task=\[classification,distillation\]"):
         task(model.view(make_batch([1], [1], [0])))

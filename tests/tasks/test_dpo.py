@@ -121,10 +121,10 @@ def test_it_tells_rewards_and_lengths() -> None:
     ("options", "message"),
     [
         ({"reference": None}, r"reference = null, .* set init_from=RUN"),
-        ({"continues": "caption"}, r"continues = caption, .* has captioning; name one"),
+        ({"continues": "caption"}, r"continues = caption, .* are captioning; set one"),
         (
             {"policy": make_writer("dpo", known_targets={"caption": KNOWN})},
-            r"one sentence a row; .*=preference data.columns.caption=\[",
+            r"one sentence per row; .*=preference data.columns.caption=\[",
         ),
         ({"beta": 0.0}, r"beta = 0.0 .* set beta above 0"),
         ({"label_smoothing": 0.5}, r"label_smoothing = 0.5; .* below 0.5"),

@@ -311,7 +311,7 @@ class Late(nn.Module):
 
 
 def test_decisions_are_refused_but_a_modality_is_not() -> None:
-    with pytest.raises(ValueError, match="choose another, such as fusion=cross_attn"):
+    with pytest.raises(ValueError, match="choose another fusion, such as fusion=cross_attn"):
         make_task(decides=Late())
     make_task("image", decides=Late())
 
@@ -321,7 +321,10 @@ def test_decisions_are_refused_but_a_modality_is_not() -> None:
     [
         ({"target": "captoin"}, r"target = captoin, .* caption"),
         ({"reads": "audio"}, r"reads = audio, .* fused, image"),
-        ({"known_targets": {"caption": ClassTarget(names=["a"], counts=[1])}}, r"caption holds no sentences; .*=text"),
+        (
+            {"known_targets": {"caption": ClassTarget(names=["a"], counts=[1])}},
+            r"caption contains no sentences; .*=text",
+        ),
         ({"decoding": decoding_of(max_new_tokens=9)}, r"max_new_tokens = 9, .* 6 tokens; set it to 6, or .* to 10"),
         ({"generate_every": -1}, r"generate_every = -1; set it to 0"),
         ({"tokenize": "moses"}, r"tokenize = moses is none of sacrebleu's"),

@@ -108,7 +108,7 @@ def test_it_learns_to_paint() -> None:
     ("options", "message"),
     [
         ({"reads": "picture"}, "reads = picture, but there is image, text"),
-        ({"reads": "text"}, r"encoder.text has none that it can leave out; set encoder/text=vit"),
+        ({"reads": "text"}, r"encoder.text cannot omit patches; set encoder/text=vit"),
         ({"share": 1.0}, "share = 1.0; set it between 0 and 1"),
         ({"decoder_dim": 10}, "decoder_dim = 10 is not divisible by 4; set it to 12"),
     ],

@@ -126,11 +126,11 @@ def test_it_learns_a_text_by_heart_and_from_a_picture_what_the_text_does_not_say
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"modality": "txt"}, "modality = txt is no text; there is text"),
+        ({"modality": "txt"}, "modality = txt is not a text; there is text"),
         ({"reads": "image"}, "reads = image; set it to text or fused"),
         ({"share": 0.0}, "share = 0.0; set it between 0 and 1"),
         ({"vocabulary": Vocabulary(NAMES, frozenset({0}), None)}, "has no mask token"),
-        ({"reads": "fused", "decides": object()}, "the fusion decides by each alone"),
+        ({"reads": "fused", "decides": object()}, "a late fusion predicts from each alone"),
     ],
 )
 def test_what_means_nothing_is_refused(options: dict[str, Any], message: str) -> None:

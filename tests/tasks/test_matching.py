@@ -242,11 +242,11 @@ def test_partners_follow_from_the_draws_of_both_rows() -> None:
 
 @pytest.mark.parametrize("hard_share", [-0.1, 1.5])
 def test_a_share_beyond_the_whole_is_refused(hard_share: float) -> None:
-    with pytest.raises(ValueError, match=f"hard_share = {hard_share}; set it to a share from 0 to 1"):
+    with pytest.raises(ValueError, match=f"hard_share = {hard_share}; set it to a fraction from 0 to 1"):
         make_task(hard_share=hard_share)
 
 
 @pytest.mark.parametrize("modalities", [["image"], ["image", "image"], ["image", "text", "audio"]])
 def test_anything_but_two_modalities_is_refused(modalities: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"matching takes two different ones, such as \[image, text\]"):
+    with pytest.raises(ValueError, match=r"matching needs two different ones, such as \[image, text\]"):
         make_task(modalities=modalities)

@@ -234,13 +234,15 @@ def test_what_else_learns_is_refused() -> None:
         make_policy("dpo", reference=ADAPTERS_OFF)
     adapted = make_task(known_targets={"chat": PAIR}, lm=source_of(peft=LoraConfig(r=2)))
     facts = {"target": "chat", "modalities": ["image"], "weight": 1.0, "continues": "answers", **OPTIONS["dpo"]}
-    with pytest.raises(ValueError, match=r"encoder.image does; set encoder.image.freeze=true, or reference to a run"):
+    with pytest.raises(ValueError, match=r"encoder.image is; set encoder.image.freeze=true, or reference to a run"):
         Dpo(policy=adapted, encoders={"image": nn.Linear(2, 2)}, reference=ADAPTERS_OFF, **facts)
 
 
 def test_a_decoder_is_no_reference_of_a_language_model() -> None:
-    with pytest.raises(ValueError, match=r"continues = answers, but of sentences the reference has none; name one"):
+    with pytest.raises(
+        ValueError, match=r"continues = answers, but the reference's generation tasks are none; set one"
+    ):
         make_policy("scst", reference=make_captioner("image"))
     facts = {"target": "chat", "modalities": ["image"], "weight": 1.0, "continues": "answers", **OPTIONS["dpo"]}
-    with pytest.raises(ValueError, match=r"chat holds one sentence a row; .*=chat_preference data.columns.chat=\["):
+    with pytest.raises(ValueError, match=r"chat has one sentence per row; .*=chat_preference data.columns.chat=\["):
         Dpo(policy=make_task(), encoders={}, reference=make_model(), **facts)

@@ -79,8 +79,8 @@ class ByClass:
     ("options", "message"),
     [
         ({"target": "stars"}, "target = stars, but there is number, label"),
-        ({"target": "label"}, "target = label has no numbers, but ranking is by one"),
-        ({"known": TWO}, "target = number has 2 numbers, but ranking is by one"),
+        ({"target": "label"}, "target = label has no numbers, but ranking needs one"),
+        ({"known": TWO}, "target = number has 2 numbers, but ranking needs one"),
         ({"reads": "audio"}, "reads = audio, but there is fused, image, text"),
         ({"group_by": "fused"}, "group_by = fused, but there is image, text"),
         ({"decides": ByClass()}, "fusion.combine = product .* set it to mean_logits"),

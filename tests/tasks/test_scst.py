@@ -195,11 +195,11 @@ def test_a_run_goes_on_from_one_of_captioning_and_from_where_it_was_stopped(tmp_
         ({"reference": None}, r"reference = null, .* set init_from=RUN"),
         (
             {"policy": make_writer("scst", known_targets={"caption": KNOWN})},
-            r"keeps no sentences .* data.targets.caption.keep_sentences=true",
+            r"keeps no training sentences, .* data.targets.caption.keep_sentences=true",
         ),
         ({"reward": "meteor"}, r"reward = meteor; set it to cider, bleu"),
-        ({"num_samples": 0}, r"num_samples = 0 draws no sentence"),
-        ({"policy": make_writer("scst", generate_every=0)}, r"policy.generate_every = 0 leaves no sentence"),
+        ({"num_samples": 0}, r"num_samples = 0 is below 1"),
+        ({"policy": make_writer("scst", generate_every=0)}, r"policy.generate_every = 0 gives validation no sentence"),
     ],
 )
 def test_what_does_not_fit_is_refused(options: dict[str, Any], message: str) -> None:
