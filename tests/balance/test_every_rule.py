@@ -1,4 +1,4 @@
-"""What every file of configs/balance/ must do: finite weights whatever it sees, the same when seen again."""
+"""Invariants of every file in configs/balance/: finite weights for any input, and equal weights for equal input."""
 
 import inspect
 import json
@@ -45,7 +45,7 @@ def step(balance: Any, look: FakeLook, after: FakeLook | None = None) -> Tensor:
 
 
 def looks() -> list[FakeLook]:
-    """A walk of noisy steps; every third lacks a task."""
+    """Return a random walk of noisy steps; one task is missing from every third."""
     generator = torch.Generator().manual_seed(3)
     found = []
     for number in range(12):
@@ -93,7 +93,7 @@ def test_weights_are_finite_for_any_losses(name: str, kind: str) -> None:
 
 @each
 def test_a_step_that_overflows_spoils_no_later_one(name: str) -> None:
-    """As steps in half precision may, which are then not taken."""
+    """Such steps occur in half precision, and are skipped."""
     for bad in (float("nan"), float("inf")):
         balance, gradients = rule(name), jacobian("conflicting")
         gradients[0, 1] = bad
@@ -116,7 +116,7 @@ def test_a_run_that_goes_on_goes_on_as_it_was(name: str) -> None:
     expected = walk(whole, looks())
     assert isinstance(whole, nn.Module)
     walk(half, looks()[:5])
-    # through the text of a file: plain numbers, lists and dicts
+    # serialize and load: plain numbers, lists and dicts
     rest.restore(json.loads(json.dumps(half.state())))
     rest.load_state_dict(half.state_dict())
     for weights, again in zip(expected[5:], walk(rest, looks()[5:]), strict=True):

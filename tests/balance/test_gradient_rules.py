@@ -1,4 +1,4 @@
-"""Rules of gradients against torchjd on the whole Jacobian, and against what their papers say of the step."""
+"""Gradient-based rules against torchjd on the complete Jacobian, and against the properties given in their papers."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ PAIRS = {
     "aligned": lambda: (Aligned(**ON, scale_mode="min"), aggregation.AlignedMTL(scale_mode="min")),
     "rmse": lambda: (Aligned(**ON, scale_mode="rmse"), aggregation.AlignedMTL(scale_mode="rmse")),
 }
-# Of which torchjd has only approximate solutions; tests/balance/test_lengths.py compares them with exact ones.
+# torchjd solves these only approximately; tests/balance/test_lengths.py compares them with exact solutions
 NEAR = {
     "upgrad": lambda: (UPGrad(**ON), aggregation.UPGrad(projector=QuadprogProjector(reg_eps=1e-9))),
     "cagrad": lambda: (CAGrad(**ON, c=0.5), aggregation.CAGrad(c=0.5)),
@@ -73,7 +73,7 @@ def test_the_step_is_that_of_torchjd_to_its_solvers_tolerance(name: str, kind: s
     torch.testing.assert_close(step_of(rule, gradients), reference(gradients), rtol=2e-3, atol=2e-3)
 
 
-# ------------------------------------------------------------ a task without a gradient
+# ------------------------------------------------------------ tasks without a gradient
 
 
 @pytest.mark.parametrize("name", ["imtl_g", "aligned", "upgrad"])
@@ -85,7 +85,7 @@ def test_a_zero_gradient_changes_nothing_where_torchjd_heeds_it_already(name: st
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_task_without_a_gradient_takes_nothing_from_the_others(name: str) -> None:
-    """Their step is that without it; of a mean, it is the mean's share."""
+    """The step equals that without the task; for a mean, scaled by the fraction of tasks."""
     lacking = jacobian("one lacks")
     there = lacking[[0, 2]]
     weights = make(name).weights(FakeLook(gradients=lacking))
@@ -100,13 +100,13 @@ def test_a_task_without_a_gradient_takes_nothing_from_the_others(name: str) -> N
 
 @pytest.mark.parametrize("name", ALL)
 def test_small_gradients_are_no_zeros(name: str) -> None:
-    """Those of features are small: solvers with a fixed tolerance would take them for nothing."""
+    """Feature gradients are small: a solver with a fixed tolerance would treat them as zero."""
     big, small = step_of(make(name), jacobian("conflicting")), step_of(make(name), jacobian("small"))
     scale = 1.0 if name == "nash" else 1e-4
     torch.testing.assert_close(small, scale * big, rtol=1e-6, atol=1e-9)
 
 
-# ------------------------------------------------------------ what the papers say of the step
+# ------------------------------------------------------------ properties given in the papers
 
 
 def test_mgda_finds_the_shortest_vector_between_two_gradients() -> None:
@@ -210,7 +210,7 @@ def test_nash_keeps_its_weights_and_does_not_look() -> None:
     assert [look.asked for look in looks] == [["parameters"], [], [], ["parameters"]]
 
 
-# ------------------------------------------------------------ all
+# ------------------------------------------------------------ all rules
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -1,4 +1,4 @@
-"""However much longer one gradient is than another, a rule is as precise: against exact steps, and for conflicts."""
+"""Precision for gradients of very different lengths: against exact steps, and for conflicts."""
 
 import math
 from typing import Any
@@ -50,13 +50,13 @@ def step_of(rule: Any, jacobian: Tensor) -> np.ndarray:
 
 
 def directions(count: int, seed: int, dim: int = 6) -> Tensor:
-    """(count, dim), rows of length 1."""
+    """Return (count, dim), rows of length 1."""
     drawn = torch.randn(count, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
     return drawn / drawn.norm(dim=1, keepdim=True)
 
 
 def with_lengths(rows: Tensor, ratio: float) -> Tensor:
-    """Lengths 1, 2, 3 ..., and `ratio` of the last."""
+    """Scale rows to lengths 1, 2, 3 ..., and the last to `ratio`."""
     lengths = torch.arange(1, len(rows) + 1, dtype=torch.double)
     lengths[-1] = ratio
     return rows * lengths.unsqueeze(1)
@@ -88,7 +88,7 @@ def test_the_step_is_exact_where_all_lengths_differ(name: str) -> None:
 @pytest.mark.parametrize("ratio", [1.0, 1e6])
 @pytest.mark.parametrize("name", RULES)
 def test_the_step_grows_with_all_gradients(name: str, ratio: float, scale: float) -> None:
-    """As in half precision or of features. Nash-MTL's step alone has its own length, whatever theirs is."""
+    """As in half precision or of features. The length of Nash-MTL's step is the only one that does not change."""
     jacobian = with_lengths(directions(3, seed=4), ratio)
     expected = step_of(RULES[name](), jacobian) * (1 if name == "nash" else scale)
     assert distance(step_of(RULES[name](), scale * jacobian), expected) < 1e-7
@@ -98,7 +98,7 @@ def test_the_step_grows_with_all_gradients(name: str, ratio: float, scale: float
 
 
 def hardest(step: np.ndarray, jacobian: Tensor) -> float:
-    """The least cosine between a gradient and the step; 0 for a step that is rounding."""
+    """Return the smallest cosine between a gradient and the step; 0 for a step of rounding size."""
     rows = jacobian.numpy()
     rows = rows[np.linalg.norm(rows, axis=1) > 0]
     lengths = np.linalg.norm(rows, axis=1)
@@ -153,7 +153,7 @@ def test_no_gradient_at_all_gives_finite_weights(name: str) -> None:
     assert weights.isfinite().all() and weights.any()
 
 
-# ------------------------------------------------------------ no step is lost
+# ------------------------------------------------------------ no zero steps
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
@@ -163,7 +163,7 @@ def test_cagrad_takes_a_step_whatever_the_lengths(ratio: float) -> None:
 
 
 def test_cagrad_takes_the_nearest_step_where_some_mixture_is_0() -> None:
-    """Of all steps along which the first two neither rise nor fall, that is the mean itself."""
+    """Among all steps that leave the first two losses unchanged, the nearest is the mean itself."""
     jacobian = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]], dtype=torch.double)
     assert step_of(CAGrad(**ON, c=0.5), jacobian) == pytest.approx([0.0, 1 / 3], abs=1e-9)
 

@@ -1,4 +1,4 @@
-"""Rules of losses against their papers' formulas."""
+"""Loss-based rules against their papers' formulas."""
 
 import math
 from typing import Any
@@ -26,7 +26,7 @@ def point() -> Tensor:
 
 
 def losses_at(x: Tensor) -> Tensor:
-    """Three positive losses of shared parameters."""
+    """Return three positive losses of shared parameters."""
     return torch.stack([x.square().sum() + 0.1, (x[0] - x[1]).exp(), (x * x.flip(0)).sum().cosh()])
 
 
@@ -36,7 +36,7 @@ def look_at(x: Tensor) -> FakeLook:
 
 
 def step_of(weights: Tensor, x: Tensor) -> Tensor:
-    """The gradient of the weighted sum."""
+    """Return the gradient of the weighted sum."""
     return torch.autograd.grad((weights * losses_at(x)).sum(), x)[0]
 
 
@@ -74,7 +74,7 @@ def test_imtl_l_has_the_gradients_of_the_papers_loss() -> None:
 
 @pytest.mark.parametrize(("rule", "weighted"), [(Uncertainty, 0.5), (IMTLL, 1.0)])
 def test_learned_weights_end_where_weighted_losses_are_equal(rule: Any, weighted: float) -> None:
-    """A task that the steps lack keeps its weight, and a negative loss counts as the floor."""
+    """A task without a target keeps its weight, and a negative loss counts as the floor."""
     balance = rule(tasks=["a", "b", "lacks", "negative"], floor=0.01)
     losses = torch.tensor([4.0, 0.05, 0.0, -3.0], dtype=torch.double)
     (start, *_) = balance.weights(FakeLook()).tolist()
@@ -88,7 +88,7 @@ def test_learned_weights_end_where_weighted_losses_are_equal(rule: Any, weighted
     assert lacks == start
 
 
-# ------------------------------------------------------------ of epochs, by chance
+# ------------------------------------------------------------ epochs, random weights
 
 
 def test_dwa_follows_the_ratio_of_epochs() -> None:
@@ -115,7 +115,7 @@ def test_rlw_draws_other_weights_for_each_seed_around_one() -> None:
     drawn = torch.stack([RLW().weights(FakeLook(seed=seed)) for seed in range(4000)])
     torch.testing.assert_close(drawn.sum(dim=1), torch.full((4000,), 3.0, dtype=torch.double))
     torch.testing.assert_close(drawn.mean(dim=0), torch.ones(3, dtype=torch.double), rtol=0, atol=0.05)
-    # ratios of weights are exponentials of differences of normals
+    # ratios of weights are exponentials of differences of normal variables
     torch.testing.assert_close((drawn[:, 0] / drawn[:, 1]).log().var().item(), 2.0, rtol=0.1, atol=0.0)
     assert torch.equal(RLW().weights(FakeLook(seed=5)), drawn[5])
 
@@ -153,7 +153,7 @@ def test_stch_nears_the_worst_task_alone() -> None:
     assert STCH(mu=1e-3, warmup=0).weights(FakeLook((0.0, -2.0, -1.0))).tolist() == pytest.approx([0, 0, 1])
 
 
-# ------------------------------------------------------------ followers
+# ------------------------------------------------------------ weights that follow losses
 
 
 def test_gradnorm_takes_the_papers_subgradient_step() -> None:

@@ -1,4 +1,4 @@
-"""Whole runs of two processes under every balance: stopped and resumed, against never stopped, against one process."""
+"""Complete runs of two processes with every rule: interrupted and resumed, uninterrupted, and a single process."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ TASKS = "task=[contrastive,classification]"
 
 
 def runs_of_rank(rank: int, tables: Path, folder: Path) -> None:
-    """Of every balance a calm run, and one that stops and goes on if it keeps something."""
+    """Run every rule without interruption, and once interrupted and resumed if it has state."""
     as_torchrun_starts(rank)
     for name in BALANCES:
         given = [TASKS, *PLAIN, *RANKS, f"balance={name}"]
@@ -28,7 +28,7 @@ def runs_of_rank(rank: int, tables: Path, folder: Path) -> None:
 
 @pytest.mark.slow(seconds=200)
 def test_two_processes_that_stop_and_go_on_take_the_steps_of_one(tmp_path: Path) -> None:
-    """One pair of processes for all of them: to start one takes longer than its runs."""
+    """All rules share one pair of processes, because starting processes takes longer than the runs."""
     tables = make_tables(tmp_path / "data")
     (tables / "test.jsonl").unlink()
     on_ranks(2, runs_of_rank, tables, tmp_path, seconds=900)

@@ -1,4 +1,4 @@
-"""A connector against its formula: one medium at a time, from its valid tokens alone, values and gradients."""
+"""A connector against its formula: one media item at a time, from valid tokens only, values and gradients."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ IN_DIM, DIM, LENGTH = 4, 6, 5
 
 
 def assert_is(connector: nn.Module, plain: Callable[[Tensor], Tensor], lengths: list[int]) -> None:
-    """`lengths` are those of what comes out of media of 5, 2, 0 and 1 valid tokens."""
+    """`lengths` are the output lengths for media of 5, 2, 0 and 1 valid tokens."""
     make_random(connector)
     mask = torch.zeros(4, LENGTH, dtype=torch.bool)
     mask[0], mask[1, [0, 3]], mask[3, 2] = True, True, True

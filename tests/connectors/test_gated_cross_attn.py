@@ -1,4 +1,4 @@
-"""Blocks of a language model that read media beside the text: against loops, closed gates, packing, beams."""
+"""Gated cross-attention in a language model: against loops, closed gates, packing, beams."""
 
 import math
 from functools import partial
@@ -69,7 +69,7 @@ def test_gates_stand_in_front_of_each_nth_block() -> None:
 
 
 def test_a_token_reads_the_last_medium_before_it() -> None:
-    """Of its own row; loops over rows, tokens and media. The second row has one medium of two."""
+    """Within its own row; loops over rows, tokens and media. The second row has one media item out of two."""
     ids = [[5, IMAGE, 6, IMAGE, 7], [IMAGE, 5, 5, 5, 5], [8, 8, 8, 8, 8]]
     values = torch.stack([torch.tensor(ids), torch.zeros(3, 5, dtype=torch.long)], dim=2)
     mask = torch.ones(3, 2, 2, dtype=torch.bool)
@@ -118,7 +118,7 @@ def test_answers_are_those_of_each_row_alone(kind: str, method: str) -> None:
 
 
 def test_an_answer_is_the_likeliest_token_given_all_before() -> None:
-    """One at a time through the loss's own path, without a cache."""
+    """One token at a time, through the forward pass of the loss, without a cache."""
     model = gated()
     task: Any = model.tasks["answers"]
     batch = batch_of()

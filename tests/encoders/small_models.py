@@ -1,4 +1,4 @@
-"""Encoders of other libraries in the smallest sizes, and those of films that are our own; by modality/name."""
+"""Encoders of other libraries in the smallest sizes, and our own video encoders, by modality/name."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +26,7 @@ NO_OTHER_DROPOUT = {"attention_dropout": 0.0, "activation_dropout": 0.0, "feat_p
 
 
 def speech(kind: str, **more: Any) -> Callable[[float], nn.Module]:
-    """Its dropout is that of what attention and MLP add."""
+    """Dropout applies to the outputs of attention and MLP."""
     config = {"model_type": kind, **CONVOLUTIONS, **SIZES, **NO_OTHER_DROPOUT, **more}
     return lambda dropout: HuggingFaceAudio(
         pretrained=None, sample_rate=1000, config={**config, "hidden_dropout": dropout}
@@ -34,7 +34,7 @@ def speech(kind: str, **more: Any) -> Callable[[float], nn.Module]:
 
 
 def film(kind: str, **more: Any) -> Callable[[float], nn.Module]:
-    """Of six frames."""
+    """Return a builder for six frames."""
     config = {"model_type": kind, **SIZES, "attention_probs_dropout_prob": 0.0, **more}
     return lambda dropout: HuggingFaceVideo(
         pretrained=None, num_frames=6, image_size=8, config={**config, "hidden_dropout_prob": dropout}
@@ -42,13 +42,13 @@ def film(kind: str, **more: Any) -> Callable[[float], nn.Module]:
 
 
 def video_vit(attention: str) -> Callable[[float], nn.Module]:
-    """Of six frames."""
+    """Return a builder for six frames."""
     sizes = {"num_frames": 6, "image_size": 8, "patch_size": 4, "dim": 8, "temporal_depth": 1, **BLOCKS}
     return lambda dropout: VideoViT(attention=attention, dropout=dropout, drop_path=0.0, **sizes)
 
 
 def modern_bert(dropout: float) -> nn.Module:
-    """No learned positions."""
+    """A model without learned positions."""
     dropouts = {"attention_dropout": dropout, "embedding_dropout": dropout}
     config = {"model_type": "modernbert", "pad_token_id": 0, "vocab_size": 20, **SIZES, **dropouts}
     return HuggingFaceText(pretrained=None, max_length=8, pooling="auto", config=config)

@@ -1,4 +1,4 @@
-"""Every encoder with a batch norm takes a batch in which one row has the modality, whatever its maps shrink to."""
+"""Every encoder with batch norm accepts a batch in which one row has the modality, for any feature map size."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -44,9 +44,9 @@ def frames() -> nn.Module:
     return Frames(image=resnet(), num_frames=2, grid=1, dim=8, temporal="mean", **blocks)
 
 
-# One of each family of torchvision. VGG has the same norms and 9 million weights.
+# one model per family of torchvision; VGG has the same norms and 9 million weights
 TORCHVISION = ("densenet121", "efficientnet_b0", "mobilenet_v3_small", "regnet_y_400mf")
-# Each kind of network of timm in its smallest size, with the least side that it takes.
+# the smallest model per kind of timm network, with the smallest supported image size
 TIMM = {"test_byobnet": 32, "test_coatnet": 160, "test_efficientnet": 32, "test_maxvit": 160, "test_resnet": 32}
 ENCODERS: dict[str, Callable[[], nn.Module]] = {
     "image/resnet": resnet,
@@ -65,7 +65,7 @@ ENCODERS: dict[str, Callable[[], nn.Module]] = {
 
 
 def batch_of(name: str, present: list[bool]) -> Any:
-    """Films have a frame each, so that their maps shrink as those of pictures do."""
+    """Videos have one frame each, so their maps shrink like those of images."""
     side = TIMM.get(name.partition("(")[2].rstrip(")"), SIDE)
     steps = (1,) if name.startswith("video/") or name == "image/pictures" else ()
     there = torch.tensor(present)
@@ -100,7 +100,7 @@ def test_no_other_encoder_has_a_batch_norm() -> None:
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_one_row_of_several(name: str) -> None:
-    """Gradients are finite, and a norm that got one value keeps its statistics."""
+    """Gradients are finite, and a norm that got a single value keeps its statistics."""
     model = model_of(name)
     single: dict[_BatchNorm, bool] = {}
     for norm in norms(model):
@@ -125,7 +125,7 @@ def test_a_batch_of_several_rows_is_that_of_torch_to_the_bit(name: str) -> None:
 
 
 def test_one_row_with_checkpointing() -> None:
-    """The second forward pass takes the same statistics."""
+    """The second forward pass uses the same statistics."""
     batch = batch_of("image/resnet", [True])
     plain, saving = model_of("image/resnet"), model_of("image/resnet")
     tune(saving.encoders["m"], Tuning(checkpointing=True))
@@ -133,7 +133,7 @@ def test_one_row_with_checkpointing() -> None:
 
 
 def test_a_run_whose_last_batch_has_one_row_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """44 rows in batches of 43: the second step of each epoch has one picture, whose last map is 1x1."""
+    """44 rows in batches of 43: the second step of each epoch has one image, whose last map is 1x1."""
     model = ["encoder/image=resnet", "data.inputs.image.size=32", "dim=16", "data.batch_size=43"]
     task = ["task=[classification]", "task.classification.reads=image", "trainer.max_epochs=2"]
     monkeypatch.setattr(runs, "TINY_MODEL", [*model, *task, "trainer.log_every_n_steps=1"])

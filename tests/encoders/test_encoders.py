@@ -1,4 +1,4 @@
-"""What all encoders keep: shapes, masks, rows that do not touch each other, parameters that are saved and learn."""
+"""Invariants of all encoders: shapes, masks, independent rows, parameters that are saved and trained."""
 
 import math
 from collections.abc import Callable
@@ -63,7 +63,7 @@ def gru(bidirectional: bool) -> dict[str, int | bool]:
 
 
 DEEP = ("image/resnet", "image/torchvision", "image/timm")
-# modality/name -> an encoder with a dropout
+# modality/name -> an encoder with dropout
 MAKERS: dict[str, Callable[[float], nn.Module]] = {
     "image/vit": vit,
     "image/cnn": lambda dropout: ImageCNN(channels=[4, 6], num_groups=2, dropout=dropout),
@@ -95,7 +95,7 @@ with_dropout = pytest.mark.parametrize("name", [n for n in MAKERS if n not in ("
 
 
 def make(name: str, dropout: float = 0.0, seed: int = 1) -> nn.Module:
-    """A float64 encoder with weights in which nothing is zero."""
+    """Return a float64 encoder without zero weights."""
     torch.manual_seed(seed)
     encoder = MAKERS[name](dropout).double()
     for parameter in encoder.parameters():
@@ -105,7 +105,7 @@ def make(name: str, dropout: float = 0.0, seed: int = 1) -> nn.Module:
 
 
 def make_inputs(name: str) -> tuple[Tensor, Tensor | None]:
-    """Rows of unequal length, the last without anything."""
+    """Return rows of different lengths; the last one is empty."""
     generator = torch.Generator().manual_seed(0)
     modality = name.split("/")[0]
     pixels = 32 if name == "image/timm" else 8  # its patches are 16 pixels wide
@@ -125,7 +125,7 @@ def _filled(values: Tensor, mask: Tensor, value: float) -> Tensor:
 
 
 def run(encoder: nn.Module, values: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-    """Output and gradient of every parameter, and of the input where there can be one."""
+    """Return the output, the gradient of every parameter, and of the input if it is differentiable."""
     encoder.zero_grad()
     leaf = values.clone().requires_grad_(values.is_floating_point())
     out = encoder(leaf, mask).cleared()
@@ -150,7 +150,7 @@ def test_shapes_and_mask(name: str) -> None:
 
 @every_encoder
 def test_a_row_does_not_depend_on_its_batch(name: str) -> None:
-    """Alone it is not padded either."""
+    """A single row has no padding."""
     encoder, (values, mask) = make(name, dropout=0.5).eval(), make_inputs(name)
     together = encoder(values, mask)
     for row in range(3):
@@ -201,7 +201,7 @@ def test_every_parameter_is_saved_and_matters(name: str) -> None:
 @every_encoder
 @pytest.mark.parametrize("lacking", [[3], [0, 1, 2, 3]])
 def test_every_parameter_gets_a_gradient_whatever_the_batch_lacks(name: str, lacking: list[int]) -> None:
-    """Through the model, which leaves out the rows that lack the modality."""
+    """Through the model, which excludes rows without the modality."""
     encoder, (values, mask) = make(name), make_inputs(name)
     present = torch.tensor([row not in lacking for row in range(4)])
     batch = Batch([""] * 4, torch.arange(4), {"m": Padded(values, mask)}, {"m": present}, {}, {}, {}, torch.arange(4))
@@ -257,7 +257,7 @@ def test_layers_are_parts_of_the_encoder_and_share_nothing(name: str) -> None:
 
 @every_encoder
 def test_checkpointing_gives_the_same_output_and_gradients(name: str) -> None:
-    """Also of what dropout draws."""
+    """Includes random draws of dropout."""
     plain, saving, (values, mask) = make(name, dropout=0.3), make(name, dropout=0.3), make_inputs(name)
     tune(saving, Tuning(checkpointing=True))
     torch.manual_seed(3)

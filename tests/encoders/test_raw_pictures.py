@@ -1,4 +1,4 @@
-"""From a file to the encoder: pretrained models get the pixels that their own library's processor gives them."""
+"""From a file to the encoder: pretrained models get the pixels of their own library's processor."""
 
 import copy
 import json
@@ -25,12 +25,12 @@ from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
 
 SHAPES = ((260, 260), (320, 240), (389, 219), (216, 384), (150, 113))  # square, 4:3, 16:9, portrait, smaller
-CLOSE = 0.01  # relative, as far as Pillow and torchvision resize differently
+CLOSE = 0.01  # relative difference between the resize methods of Pillow and torchvision
 BLOCKS = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12}
 VIT = {**BLOCKS, "image_size": 224, "patch_size": 32}
 STAGES = {"hidden_sizes": [4, 8], "depths": [1, 1], "num_stages": 2, "image_size": 224}
 TOWERS = {"vision_config": VIT, "text_config": {**BLOCKS, "vocab_size": 9, "bos_token_id": 1, "eos_token_id": 2}}
-# by model type: its sizes, and the class and settings of the processor that its checkpoints have
+# by model type: sizes, and class and settings of the checkpoint's processor
 TRANSFORMERS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
     "clip": ("clip", TOWERS, "CLIPImageProcessor", {}),
     "siglip": ("siglip", TOWERS, "SiglipImageProcessor", {}),
@@ -64,7 +64,7 @@ TIMM_WEIGHTS = ("encoder/image=timm", "encoder.image.pretrained=true")
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """DIR/{train,val,test}.jsonl of JPEGs of every shape."""
+    """Write DIR/{train,val,test}.jsonl with JPEGs of every shape."""
     root = tmp_path_factory.mktemp("pictures")
     for number, (width, height) in enumerate(SHAPES):
         draws = np.random.default_rng(number)
@@ -83,14 +83,14 @@ def composed(tables: Path, *overrides: str) -> DictConfig:
 
 
 def configuration(tables: Path, *overrides: str, **encoder: Any) -> DictConfig:
-    """What a command line composes to, and keys of encoder.image."""
+    """Compose a command line, and set keys of encoder.image."""
     cfg = copy.deepcopy(composed(tables, *overrides))
     cfg.encoder.image.update(encoder)
     return cfg
 
 
 def seen(cfg: DictConfig) -> tuple[Tensor, nn.Module]:
-    """The pixels that the encoder gets from the files, and the encoder."""
+    """Return the pixels that the encoder gets from the files, and the encoder."""
     data = build_data(cfg)
     return pixels_of(data, cfg), build_model(cfg, data).encoders["image"].eval()
 
@@ -174,7 +174,7 @@ def test_every_film_model_of_torchvision_gets_its_own_geometry(tables: Path) -> 
         frames = torch.randint(256, (4, 3, 60, 90), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         listed = [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames]
         found = make(cfg.data.inputs.video, "video").load(listed, tables, seed=0, train=False)
-        expected = wanted(frames).transpose(0, 1)  # (C, F, H, W) there
+        expected = wanted(frames).transpose(0, 1)  # shape (C, F, H, W)
         assert distance(found[0], expected) < CLOSE
 
 
@@ -200,7 +200,7 @@ def test_films_of_transformers(processor: str, tables: Path, tmp_path: Path) -> 
 
 @pytest.fixture
 def vit(tmp_path: Path) -> str:
-    """A ViT of 48 pixels, squashed with a bicubic filter."""
+    """Save a ViT for 48 pixels, with a non-proportional bicubic resize."""
     AutoModel.from_config(AutoConfig.for_model("vit", **{**VIT, "image_size": 48, "patch_size": 16})).save_pretrained(
         tmp_path
     )
@@ -218,7 +218,7 @@ def test_size_is_that_of_the_weights_unless_the_command_says_another(tables: Pat
     pixels, encoder = seen(other)
     assert pixels.shape[-2:] == (32, 32) and encoder(pixels).tokens.shape[1] == 1 + 4
     assert other.data.inputs.image.resize_size == [32, 32]
-    build_data(other)  # what was settled agrees with the weights
+    build_data(other)  # the resolved settings match the weights
 
 
 def test_a_run_without_keys_of_the_geometry_prepares_pictures_as_it_was_trained(tables: Path, vit: str) -> None:

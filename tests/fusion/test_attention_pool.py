@@ -1,4 +1,4 @@
-"""AttentionPool against its formula, one sample at a time, from valid tokens alone."""
+"""AttentionPool against its formula, one sample at a time, from valid tokens only."""
 
 import pytest
 import torch

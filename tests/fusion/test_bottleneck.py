@@ -1,4 +1,4 @@
-"""Bottleneck against its formula, one sample at a time, from valid tokens alone."""
+"""Bottleneck against its formula, one sample at a time, from valid tokens only."""
 
 import pytest
 import torch

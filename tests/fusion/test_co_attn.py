@@ -1,4 +1,4 @@
-"""CoAttn against its formula, one sample at a time, from valid tokens alone."""
+"""CoAttn against its formula, one sample at a time, from valid tokens only."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def test_values_maps_and_gradients_are_those_of_the_formula(modalities: tuple[st
 
 
 def test_each_other_stream_has_an_equal_say_whatever_its_length() -> None:
-    """Repeating every token of a stream changes neither its softmax's result nor, unlike in cross_attn, its share."""
+    """Repeating every token of a stream changes neither its softmax output nor, unlike in cross_attn, its weight."""
     fusion = make(DIMS)
     short = {m: torch.randn(1, 2, width, dtype=torch.float64) for m, width in DIMS.items()}
     longer = short | {"audio": short["audio"].repeat(1, 30, 1)}

@@ -22,7 +22,7 @@ def norm(x: Tensor, layer: nn.LayerNorm) -> Tensor:
 
 
 def plain(fusion: Concat, tokens: dict[str, Tensor], row: int) -> Tensor:
-    """image before text: the sorted order."""
+    """The image precedes the text: sorted order."""
     parts = []
     for modality in ("image", "text"):
         valid = tokens[modality][row][MASKS[modality][row]]

@@ -1,4 +1,4 @@
-"""CrossAttn against the same thing without masks: each sample by itself, with its valid tokens alone."""
+"""CrossAttn against a version without masks: each sample alone, with its valid tokens only."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""FiLM against its formula, one sample at a time, from valid tokens alone."""
+"""FiLM against its formula, one sample at a time, from valid tokens only."""
 
 import pytest
 import torch

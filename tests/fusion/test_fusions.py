@@ -1,4 +1,4 @@
-"""What every fusion must keep: masks, any number of modalities, samples that do not touch each other."""
+"""Invariants of every fusion: masks, any number of modalities, independent samples."""
 
 import math
 import re
@@ -11,7 +11,7 @@ from mmtrain.types import Features
 from tests.batches import DIM, assert_same_bits, gradients, make_fusion
 from tests.fusions import FUSIONS, PAIRWISE, WITH_MAPS
 
-# name -> (width, tokens); not in alphabetical order, so that a fusion that trusts the order is found out
+# name -> (width, tokens); not in alphabetical order, to detect a fusion that relies on the order
 KINDS = {"text": (8, 5), "image": (6, 3), "audio": (4, 7), "video": (10, 1), "depth": (8, 2)}
 ROWS = 7
 
@@ -22,7 +22,7 @@ every_fusion_of_any_number = pytest.mark.parametrize(
 
 
 def make(name: str, number: int) -> nn.Module:
-    """A float64 fusion of the first modalities, with weights in which nothing is zero."""
+    """Return a float64 fusion of the first modalities, without zero weights."""
     fusion = make_fusion(name, {m: width for m, (width, _) in list(KINDS.items())[:number]}).double()
     for parameter in fusion.parameters():
         nn.init.normal_(parameter, std=0.4)
@@ -30,7 +30,7 @@ def make(name: str, number: int) -> nn.Module:
 
 
 def make_features(number: int) -> dict[str, Features]:
-    """Row 0 has all, row 1 nothing, each further row lacks one modality (in turn) and some tokens of the others."""
+    """Row 0 has all modalities, row 1 none. Each later row misses one modality and some tokens of the others."""
     features = {}
     for place, (modality, (width, length)) in enumerate(list(KINDS.items())[:number]):
         mask = torch.rand(ROWS, length) < 0.6
@@ -43,7 +43,7 @@ def make_features(number: int) -> dict[str, Features]:
 
 
 def run(fusion: nn.Module, features: dict[str, Features]) -> dict[str, Tensor]:
-    """Output, gradient of every parameter and of every input."""
+    """Return the output, the gradient of every parameter and of every input."""
     fusion.zero_grad()
     leaves = {m: f.tokens.clone().requires_grad_() for m, f in features.items()}
     out = fusion({m: Features(leaves[m], f.mask) for m, f in features.items()})
@@ -116,7 +116,7 @@ def test_a_missing_modality_is_not_the_same_as_zeros(name: str, number: int) -> 
     zeros = fusion(features | {"text": Features(torch.zeros_like(tokens), mask)})
     absent = fusion(features | {"text": Features(tokens, torch.zeros_like(mask))})
     both = zeros.mask[0] & absent.mask[0]
-    if name != "late" and both.any():  # tokens that never mix, or others, such as a stand-in for the text that reads
+    if name != "late" and both.any():  # excluded: tokens that never mix, or others, such as a stand-in for the text
         assert not torch.allclose(zeros.tokens[0, both], absent.tokens[0, both])
     else:
         assert absent.mask[0].any() and not torch.equal(zeros.mask[0], absent.mask[0])
@@ -129,7 +129,7 @@ def test_every_parameter_gets_a_gradient_whatever_the_batch_lacks(name: str, num
     for modality, (tokens, mask) in features.items():
         if lacking in (modality, "everything"):
             features[modality] = Features(tokens, torch.zeros_like(mask))
-    found = run(fusion, features)  # `gradients` in it refuses a None
+    found = run(fusion, features)  # `gradients` inside fails on None
     assert all(value.isfinite().all() for value in found.values())
     if lacking == "everything":
         assert not any(gradient.any() for gradient in found.values())
@@ -137,9 +137,9 @@ def test_every_parameter_gets_a_gradient_whatever_the_batch_lacks(name: str, num
 
 @every_fusion_of_any_number
 def test_every_parameter_is_saved_and_matters(name: str, number: int) -> None:
-    """Concat's vector for "absent" matters where a row has something else, so not where there is one modality.
+    """Concat's vector for a missing modality matters only with two or more modalities.
 
-    And where a sequence has one token, which is all that is read of it, it does not matter what was asked for.
+    Queries do not matter for a sequence of one token, because its attention weight is always 1.
     """
     fusion, features = make(name, number), make_features(number)
     before = fusion(features).tokens
@@ -188,7 +188,7 @@ def test_one_modality_is_refused_with_a_mend(name: str) -> None:
 @pytest.mark.parametrize("name", WITH_MAPS)
 @pytest.mark.parametrize("number", [1, 2, 3, 5])
 def test_maps_of_attention(name: str, number: int) -> None:
-    """They change nothing, are shares, and nobody reads what is not there."""
+    """Maps do not change the output, sum to 1, and are 0 for invalid tokens."""
     fusion, features = make(name, number).eval(), make_features(number)
     expected = fusion(features)
     fused, maps = fusion(features, return_attention=True)
@@ -203,4 +203,4 @@ def test_maps_of_attention(name: str, number: int) -> None:
             assert not weights.transpose(1, 2)[~features[key].mask].any()
         if query in features and not (name == "gated_cross_attn" and query == "fused"):
             assert not weights[~features[query].mask].any()
-    assert not any(weights[1].any() for weights in maps.values())  # row 1 has nothing
+    assert not any(weights[1].any() for weights in maps.values())  # row 1 is empty

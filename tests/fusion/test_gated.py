@@ -1,4 +1,4 @@
-"""Gated against its formulas, the bimodal and the multimodal one, one sample at a time, from valid tokens alone."""
+"""Gated against its formulas, bimodal and multimodal, one sample at a time, from valid tokens only."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""GatedCrossAttn against its formula, one sample at a time, from valid tokens alone."""
+"""GatedCrossAttn against its formula, one sample at a time, from valid tokens only."""
 
 import pytest
 import torch

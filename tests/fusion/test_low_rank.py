@@ -1,4 +1,4 @@
-"""LowRank against its formula, one sample at a time, from valid tokens alone."""
+"""LowRank against its formula, one sample at a time, from valid tokens only."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def vector(fusion: LowRank, modality: str, tokens: Tensor) -> Tensor:
 
 
 def plain(fusion: LowRank, tokens: dict[str, Tensor]) -> Tensor:
-    """By modality in sorted order, (T_m, D_m); T_m = 0 for one that is lacking."""
+    """Tokens are (T_m, D_m) by modality in sorted order; T_m = 0 for a missing one."""
     with_one = {}
     for modality, given in tokens.items():
         learned = fusion.absent[modality].learned
@@ -76,7 +76,7 @@ def test_missing_has_two_names() -> None:
 
 
 def test_it_is_a_linear_map_of_the_outer_product() -> None:
-    """Its weights, as in the paper: W[k] = sum over rank of the outer product of the modalities' rows."""
+    """Weights as in the paper: W[k] = sum over rank of the outer product of the modalities' rows."""
     fusion = make(DIMS, "neutral")
     rows = []
     for modality in sorted(DIMS):

@@ -1,4 +1,4 @@
-"""MCB against its formula, one sample at a time, from valid tokens alone."""
+"""MCB against its formula, one sample at a time, from valid tokens only."""
 
 import pytest
 import torch
@@ -25,19 +25,19 @@ def vector(fusion: MCB, modality: str, tokens: Tensor) -> Tensor:
 
 
 def rooted(z: Tensor) -> Tensor:
-    """Signed square root and l2 norm as mmtrain.layers.power_norm says."""
+    """Signed square root and l2 norm as in mmtrain.layers.power_norm."""
     root = torch.stack([x / (abs(x) + 1e-6) ** 0.5 for x in z])
     return root / sum(x**2 for x in root) ** 0.5
 
 
 def convolved(one: list[Tensor], other: list[Tensor]) -> list[Tensor]:
-    """Circular convolution by its definition."""
+    """Circular convolution by definition."""
     size = len(one)
     return [sum(one[j] * other[(i - j) % size] for j in range(size)) for i in range(size)]
 
 
 def plain(fusion: MCB, tokens: dict[str, Tensor]) -> Tensor:
-    """By modality, (T_m, D_m); T_m = 0 for one that is lacking."""
+    """Tokens are (T_m, D_m) by modality; T_m = 0 for a missing one."""
     size = fusion.sketch_dim
     joint = [torch.tensor(float(i == 0), dtype=torch.float64) for i in range(size)]
     for modality, given in tokens.items():
@@ -91,7 +91,7 @@ def test_missing_has_two_names() -> None:
 
 
 def test_it_is_the_count_sketch_of_the_outer_product() -> None:
-    """Of two: the number x_i y_j stands at (h(i) + h(j)) mod size, with sign s(i) s(j)."""
+    """For two modalities, x_i y_j is at position (h(i) + h(j)) mod size, with sign s(i) s(j)."""
     fusion, seen = make({"image": 4, "text": 3}, "neutral", 8), []
     fusion.out.register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
     there = torch.ones(1, 1, dtype=torch.bool)
@@ -130,7 +130,7 @@ def test_spectra_are_in_32_bits_whatever_the_precision(autocast: bool) -> None:
 
 
 def test_a_vector_of_zeros_has_a_bounded_gradient() -> None:
-    """Tokens that are alike in every channel are zeros behind a norm that has no shift, and so is the product."""
+    """Tokens that are equal in every channel become zeros after a norm without shift, and so does the product."""
     fusion = make({"image": 4, "text": 3}, "neutral", 8)
     nn.init.zeros_(fusion.vectors.norms["image"].bias)
     there, image = torch.ones(1, 1, dtype=torch.bool), torch.ones(1, 1, 4, dtype=torch.float64, requires_grad=True)

@@ -1,4 +1,4 @@
-"""MergedAttn against its formula, one sample at a time, from valid tokens alone."""
+"""MergedAttn against its formula, one sample at a time, from valid tokens only."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""MFB against its formula, one sample at a time, from valid tokens alone."""
+"""MFB against its formula, one sample at a time, from valid tokens only."""
 
 import pytest
 import torch
@@ -30,13 +30,13 @@ def absent(fusion: MFB, modality: str, like: Tensor) -> Tensor:
 
 
 def rooted(z: Tensor) -> Tensor:
-    """Signed square root and l2 norm as mmtrain.layers.power_norm says, of a vector without zeros."""
+    """Signed square root and l2 norm as in mmtrain.layers.power_norm, for a vector without zeros."""
     root = torch.stack([x / (abs(x) + 1e-6) ** 0.5 for x in z])
     return root / sum(x**2 for x in root) ** 0.5
 
 
 def plain(fusion: MFB, tokens: dict[str, Tensor]) -> Tensor:
-    """By modality, (T_m, D_m); T_m = 0 for one that is lacking."""
+    """Tokens are (T_m, D_m) by modality; T_m = 0 for a missing one."""
     product = torch.ones(15, dtype=torch.float64)
     for modality, given in tokens.items():
         factor = absent(fusion, modality, product)

@@ -1,4 +1,4 @@
-"""MLB against its formula, one sample at a time, from valid tokens alone."""
+"""MLB against its formula, one sample at a time, from valid tokens only."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def absent(fusion: MLB, modality: str, like: Tensor) -> Tensor:
 
 
 def plain(fusion: MLB, tokens: dict[str, Tensor]) -> Tensor:
-    """By modality, (T_m, D_m); T_m = 0 for one that is lacking."""
+    """Tokens are (T_m, D_m) by modality; T_m = 0 for a missing one."""
     product = torch.ones(5, dtype=torch.float64)
     for modality, given in tokens.items():
         factor = absent(fusion, modality, product)

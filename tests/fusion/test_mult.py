@@ -1,4 +1,4 @@
-"""MulT against its formula, one sample at a time, from valid tokens alone."""
+"""MulT against its formula, one sample at a time, from valid tokens only."""
 
 import pytest
 import torch

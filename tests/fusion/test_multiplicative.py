@@ -1,4 +1,4 @@
-"""Multiplicative against its formula, one sample at a time, from valid tokens alone."""
+"""Multiplicative against its formula, one sample at a time, from valid tokens only."""
 
 from itertools import combinations
 
@@ -19,7 +19,7 @@ def make(
 
 
 def plain(fusion: Multiplicative, tokens: dict[str, Tensor], modalities: list[str]) -> Tensor:
-    """Over every number of every pair."""
+    """Loops over every entry of every pair."""
     x = vectors(tokens, fusion.vectors.norms)
     for m in modalities:
         learned = fusion.absent[m].learned

@@ -1,4 +1,4 @@
-"""Mutan against its formula, one sample at a time, from valid tokens alone."""
+"""Mutan against its formula, one sample at a time, from valid tokens only."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def absent(fusion: Mutan, modality: str, like: Tensor) -> Tensor:
 
 
 def plain(fusion: Mutan, tokens: dict[str, Tensor]) -> Tensor:
-    """By modality, (T_m, D_m); T_m = 0 for one that is lacking."""
+    """Tokens are (T_m, D_m) by modality; T_m = 0 for a missing one."""
     sides = {}
     for modality, given in tokens.items():
         sides[modality] = absent(fusion, modality, torch.ones(10, dtype=torch.float64))

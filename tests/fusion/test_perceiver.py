@@ -1,4 +1,4 @@
-"""Perceiver against its formula, one sample at a time, from valid tokens alone."""
+"""Perceiver against its formula, one sample at a time, from valid tokens only."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""QFormer against its formula, one sample at a time, from valid tokens alone."""
+"""QFormer against its formula, one sample at a time, from valid tokens only."""
 
 import pytest
 import torch

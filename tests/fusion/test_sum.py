@@ -1,4 +1,4 @@
-"""Sum against its formula, one sample at a time, from valid tokens alone."""
+"""Sum against its formula, one sample at a time, from valid tokens only."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""TensorFusion against its formula, one sample at a time, from valid tokens alone."""
+"""TensorFusion against its formula, one sample at a time, from valid tokens only."""
 
 import itertools
 import math
@@ -30,7 +30,7 @@ def vector(fusion: TensorFusion, modality: str, tokens: Tensor) -> Tensor:
 
 
 def plain(fusion: TensorFusion, tokens: dict[str, Tensor]) -> Tensor:
-    """By modality in sorted order, (T_m, D_m); T_m = 0 for one that is lacking."""
+    """Tokens are (T_m, D_m) by modality in sorted order; T_m = 0 for a missing one."""
     factors = []
     for modality, given in tokens.items():
         if len(given):
@@ -90,7 +90,7 @@ def test_missing_has_two_names() -> None:
 
 
 def test_a_lacking_modality_leaves_the_products_of_the_others() -> None:
-    """Zeros beside a 1: of the tensor (2 + 1) x (3 + 1) only the last slice is not zero, the other vector and a 1."""
+    """With zeros and a 1, only the last slice of the (2 + 1) x (3 + 1) tensor is not zero: the other vector and a 1."""
     fusion, seen = make({"image": 2, "text": 3}, "neutral", None), []
     fusion.mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0].unflatten(1, (3, 4))))
     there, lacking = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Attention against loops written out, and against torch's own multi-head attention with the same weights."""
+"""Attention against explicit loops, and against torch's multi-head attention with the same weights."""
 
 import math
 
@@ -12,14 +12,14 @@ MASK = torch.tensor([[True, True, True, True], [True, False, True, False], [Fals
 
 
 def heads(*, queries: int = 3, keys: int = 4) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value of 3 samples, 2 heads, width 5."""
+    """Return query, key and value of 3 samples, 2 heads, width 5."""
     shapes = [(3, 2, queries, 5), (3, 2, keys, 5), (3, 2, keys, 5)]
     query, key, value = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
     return query, key, value
 
 
 def plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """One query at a time, over its valid keys alone."""
+    """Attend one query at a time, over its valid keys only."""
     out = torch.zeros_like(query)
     for b, h, i in ((b, h, i) for b in range(3) for h in range(2) for i in range(query.shape[2])):
         valid = [j for j in range(key.shape[2]) if mask is None or mask[b, j]]
@@ -67,7 +67,7 @@ def test_what_stands_under_a_false_mask_changes_no_bit() -> None:
 
 
 def as_torch(module: nn.Module, *, dim: int, num_heads: int, context_dim: int | None = None) -> nn.MultiheadAttention:
-    """torch's attention with the weights of ours."""
+    """Return torch's attention with our weights."""
     theirs = nn.MultiheadAttention(
         dim, num_heads, batch_first=True, kdim=context_dim, vdim=context_dim, dtype=torch.float64
     )
@@ -133,12 +133,12 @@ def test_cross_attention_without_context_gives_zeros_even_with_a_bias() -> None:
     assert not out[2].any()
     out[2].sum().backward()
     for parameter in module.parameters():
-        assert not parameter.grad.any()  # which a NaN would fail as well
+        assert not parameter.grad.any()  # also fails for NaN
     assert not x.grad.any()
 
 
 def written_out(module: nn.Module, x: Tensor, context: Tensor, num_heads: int) -> tuple[Tensor, Tensor]:
-    """One sample's weights (H, Tq, Tk) and what its values make of them (Tq, D), over valid context alone."""
+    """Return one sample's weights (H, Tq, Tk) and output (Tq, D), over valid context only."""
     weight, bias = (
         (module.qkv.weight, module.qkv.bias)
         if isinstance(module, SelfAttention)
@@ -209,7 +209,7 @@ def test_heads_that_do_not_divide_are_refused_with_advice(dim: int, num_heads: i
 
 
 def test_each_query_can_have_keys_of_its_own() -> None:
-    """As if each were alone; one that has none gets zeros, and no gradient flows through it."""
+    """The result equals that of each query alone; one without keys gets zeros and no gradient."""
     query, key, value = heads()
     mask = torch.rand(3, 3, 4, generator=torch.Generator().manual_seed(0)) < 0.5
     mask[0, 1] = False

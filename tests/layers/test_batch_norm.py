@@ -1,4 +1,4 @@
-"""A single value per channel: the running statistics, which stay; everything else as torch computes it."""
+"""A single value per channel uses the running statistics, without an update; all else equals torch."""
 
 from copy import deepcopy
 
@@ -59,7 +59,7 @@ def test_a_norm_in_evaluation_stays_in_evaluation() -> None:
 
 
 def test_without_running_statistics_it_gives_its_bias() -> None:
-    """As it does for any number of equal values."""
+    """The result is the same as for any number of equal values."""
     norm, x = make(nn.BatchNorm2d, track_running_stats=False), torch.randn(1, 4, 1, 1)
     torch.testing.assert_close(norm(x).detach().flatten(), norm.bias.detach(), rtol=0, atol=1e-3)
     three = torch.randn(3, 4, 1, 1)

@@ -11,7 +11,7 @@ MASK = torch.tensor([[True, True, True, True], [True, True, False, False]])
 
 
 def as_torch(block: Block, *, dim: int, num_heads: int, hidden_dim: int) -> nn.TransformerEncoderLayer:
-    """torch's layer with the weights of ours."""
+    """Return torch's layer with our weights."""
     theirs = nn.TransformerEncoderLayer(
         dim,
         num_heads,

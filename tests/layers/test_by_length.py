@@ -1,4 +1,4 @@
-"""Each row as if it were alone, and no more runs than there are lengths."""
+"""Each row equals its own single run, and there is one run per length."""
 
 import math
 
@@ -14,7 +14,7 @@ MASK = torch.tensor(
 
 
 def halves(x: Tensor) -> Tensor:
-    """(N, l, 3) to (N, ceil(l / 2), 3), each token knowing its whole row."""
+    """Map (N, l, 3) to (N, ceil(l / 2), 3); each token depends on its complete row."""
     return x.cumsum(dim=1)[:, ::2] * x.mean(dim=(1, 2), keepdim=True)
 
 

@@ -1,4 +1,4 @@
-"""Which language models are taken: those that read from left to right, alone."""
+"""Which language models are accepted: causal decoders only."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Waves of colours against a plain loop over patches, pixels and waves."""
+"""Waves of colours against plain loops over patches, pixels and waves."""
 
 import hashlib
 import math
@@ -13,7 +13,7 @@ from mmtrain.layers.color_features import ColorFeatures
 
 
 def reference(features: ColorFeatures, picture: Tensor) -> Tensor:
-    """(3, H, W) to (patches, waves); an even patch is seen at half the resolution."""
+    """Map (3, H, W) to (patches, waves); an even patch size uses half the resolution."""
     size, step = features.patch_size, 2 if features.patch_size % 2 == 0 else 1
     found = []
     for top in range(0, picture.shape[1], size):
@@ -48,7 +48,7 @@ def test_the_waves_are_as_fast_as_said() -> None:
 
 
 def test_near_colors_differ_more_than_in_a_linear_map() -> None:
-    """A tenth of the way from black (-1) to white (1) is most of the way for the waves."""
+    """For the waves, a tenth of the distance from black (-1) to white (1) is most of the distance."""
     features = ColorFeatures(num_features=512, patch_size=4)
 
     def seen(level: float) -> Tensor:

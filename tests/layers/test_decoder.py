@@ -1,4 +1,4 @@
-"""The decoder: what it writes against loops without a cache, what it reads, what it takes of weights."""
+"""The decoder: generation against loops without a cache, inputs, and pretrained weights."""
 
 import itertools
 import logging
@@ -17,7 +17,7 @@ from tests.batches import assert_same_bits, gradients
 
 MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 KNOWN = TokenTarget(names=[*MARKS, "a", "dog", "runs", "##s", "."], max_length=8, pad=0, start=2, end=3)
-WORDS = [3, 5, 6, 7, 8, 9]  # what can be written, the end mark first
+WORDS = [3, 5, 6, 7, 8, 9]  # ids that can be generated, the end token first
 READ_DIM, ROWS = 6, torch.arange(5)
 
 
@@ -32,27 +32,27 @@ def decoding_of(method: str = "greedy", **options: Any) -> Decoding:
 
 
 def make_decoder(known: TokenTarget = KNOWN, **options: Any) -> Decoder:
-    """In float64, with weights that make sentences of several lengths."""
+    """Return a float64 decoder with weights that generate sentences of several lengths."""
     decoder = Decoder(read_dim=READ_DIM, shape=shape_of(**options), known=known)
     for parameter in decoder.parameters():
         nn.init.normal_(parameter, std=0.5)
-    nn.init.normal_(decoder.model.transformer.wpe.weight, std=2.0)  # else a word calls for itself
+    nn.init.normal_(decoder.model.transformer.wpe.weight, std=2.0)  # otherwise a word repeats itself
     return decoder.double()
 
 
 def make_read() -> Features:
-    """Five rows: of four tokens, of three, of one, of none, and of one in the middle."""
+    """Return five rows: with four tokens, three, one, none, and one in the middle."""
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]], dtype=torch.bool)
     return Features(torch.randn(5, 4, READ_DIM, dtype=torch.float64), mask)
 
 
 def cut(said: Tensor) -> list[list[int]]:
-    """Each row up to its end mark."""
+    """Cut each row after its end token."""
     return [row[: row.index(KNOWN.end) + 1] if KNOWN.end in row else row for row in said.tolist()]
 
 
 def loop(decoder: Decoder, read: Features, *, longest: int = 7) -> Tensor:
-    """The best word after what stands there, one at a time, everything read anew."""
+    """Append the best token one at a time, recomputing everything."""
     ids = torch.full((len(read.tokens), 1), KNOWN.start)
     over = torch.zeros(len(ids), dtype=torch.bool)
     for _ in range(longest):
@@ -101,7 +101,7 @@ def test_beams_enough_for_all_find_the_best_of_all_sentences(length_penalty: flo
 
 
 def score(decoder: Decoder, read: Features, sentence: tuple[int, ...], length_penalty: float) -> Tensor:
-    """(B,): the log probability over the length to the power of the penalty; what is never written has its share."""
+    """Return (B,): log probability / length ** penalty; excluded tokens keep their probability mass."""
     ids = torch.tensor([[KNOWN.start, *sentence]]).expand(len(read.tokens), -1)
     log_probability = decoder(ids[:, :-1], read).log_softmax(dim=-1)
     return log_probability.gather(2, ids[:, 1:, None]).sum(dim=(1, 2)) / len(sentence) ** length_penalty
@@ -110,7 +110,7 @@ def score(decoder: Decoder, read: Features, sentence: tuple[int, ...], length_pe
 def test_no_ngram_comes_twice_where_that_is_asked() -> None:
     decoder, read = make_decoder(), make_read()
     with torch.no_grad():
-        decoder.model.transformer.wte.weight[KNOWN.end] = 0.0  # so that sentences are long
+        decoder.model.transformer.wte.weight[KNOWN.end] = 0.0  # makes sentences long
     for size in (1, 2):
         for row in decoder.generate(read, ROWS, decoding_of(no_repeat_ngram_size=size)).tolist():
             words = [t for t in row if t not in (KNOWN.pad, KNOWN.end)]
@@ -118,7 +118,7 @@ def test_no_ngram_comes_twice_where_that_is_asked() -> None:
             assert len(set(ngrams)) == len(ngrams)
 
 
-# ---------------------------------------------------------------- drawn sentences
+# ---------------------------------------------------------------- sampled sentences
 
 
 def test_draws_follow_from_seed_and_row_alone() -> None:
@@ -159,7 +159,7 @@ def test_the_smallest_share_leaves_the_best_token() -> None:
     assert said.tolist() == decoder.generate(read, ROWS, decoding_of()).tolist()
 
 
-# ------------------------------------------------------------------ what is read
+# ------------------------------------------------------------------ inputs
 
 
 @pytest.mark.parametrize("garbage", [math.nan, math.inf, 1e30])
@@ -228,12 +228,12 @@ def test_the_library_has_nothing_to_warn_of(method: str, caplog: pytest.LogCaptu
     assert caplog.records == []
 
 
-# ---------------------------------------------------------------- weights of others
+# ---------------------------------------------------------------- pretrained weights
 
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """A GPT-2 that would draw its tokens, of the width 12."""
+    """Save a GPT-2 of width 12 whose generation config samples."""
     config = GPT2Config(vocab_size=10, n_positions=9, n_embd=12, n_layer=1, n_head=3)
     model = GPT2LMHeadModel(config)
     model.generation_config.do_sample = True
@@ -252,7 +252,7 @@ def test_weights_are_taken_and_learn_to_read(weights: Path) -> None:
     assert decoder.model.transformer.drop.p == 0.3
     read = Features(torch.randn(5, 4, READ_DIM), make_read().mask)
     said = [decoder.generate(read, ROWS, decoding_of()).tolist() for _ in range(2)]
-    assert said[0] == said[1]  # and not as theirs says
+    assert said[0] == said[1]  # the generation config of the checkpoint has no effect
 
 
 def test_weights_of_another_vocabulary_are_refused(weights: Path) -> None:
@@ -270,7 +270,7 @@ def test_weights_of_shorter_sentences_are_refused(weights: Path) -> None:
 def test_weights_of_another_kind_are_refused(tmp_path: Path) -> None:
     config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=10)
     BertModel(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"is bert; .* takes gpt2"):
+    with pytest.raises(ValueError, match=r"is bert; .* accepts gpt2"):
         Decoder(read_dim=READ_DIM, shape=shape_of(pretrained=str(tmp_path)), known=KNOWN)
 
 

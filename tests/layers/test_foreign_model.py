@@ -1,4 +1,4 @@
-"""Models of other libraries: what has no part in the tokens is found and taken out, and the blocks are told."""
+"""Models of other libraries: parts that do not affect the tokens are found and removed, and blocks are listed."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from mmtrain.layers.foreign_model import drop, stem_and_blocks, unreached
 
 
 class Foreign(nn.Module):
-    """Tokens, and a pooled one that nobody reads, as models of transformers have it."""
+    """Returns tokens, and an unused pooled token, like models of transformers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ def test_what_has_no_part_in_the_tokens_is_found_and_taken_out() -> None:
     before, _ = net(x)
     drop(net, ["mask_token", "head.pool", "head.out"])
     tokens, pooled = net(x)
-    assert torch.equal(tokens, before) and torch.equal(pooled, tokens.mean(dim=1))  # it hands on what it is given
+    assert torch.equal(tokens, before) and torch.equal(pooled, tokens.mean(dim=1))  # the identity returns its input
     assert not [n for n, _ in net.named_parameters() if n.startswith(("mask", "head"))]
 
 

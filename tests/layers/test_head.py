@@ -1,4 +1,4 @@
-"""Heads against their formulas, one row at a time; decisions over what is there."""
+"""Heads against their formulas, one row at a time; late fusion over modalities that are present."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def make(combine: str) -> tuple[Late, DecisionHead]:
 
 
 def make_features() -> dict[str, Features]:
-    """Row 0 has all three, row 1 two, row 2 text alone, row 3 nothing."""
+    """Row 0 has all three modalities, row 1 two, row 2 only text, row 3 none."""
     lengths, present = {"text": 4, "audio": 1, "image": 3}, {"text": [0, 1, 2], "audio": [0], "image": [0, 1]}
     features = {}
     for modality, length in lengths.items():
@@ -48,7 +48,7 @@ def decision(fusion: Late, head: DecisionHead, modality: str, tokens: Tensor) ->
 
 
 def combined(rule: str, logits: dict[str, Tensor], head: DecisionHead) -> Tensor:
-    """Up to what a softmax does not see; the first two and the third are exact."""
+    """Logits up to a constant that a softmax ignores; exact for mean_logits, mean_probabilities and learned."""
     parts = list(logits.values())
     if rule == "mean_logits":
         return sum(parts) / len(parts)

@@ -24,17 +24,17 @@ def sounds(*lengths: int, longest: int = 1000) -> tuple[Tensor, Tensor]:
 
 
 def by_the_book(sound: list[float], scale: str) -> list[list[float]]:
-    """Log power in each band of each window of one sound."""
+    """Return the log power in each band of each window of one clip."""
 
     def mel(hertz: float) -> float:
         if scale == "htk":  # The HTK Book, eq. 5.13
             return 2595 * math.log10(1 + hertz / 700)
-        if hertz < 1000:  # Slaney, Auditory Toolbox, 1998: 200/3 Hz a step, from 1 kHz on 27 steps for a factor of 6.4
+        if hertz < 1000:  # Slaney, Auditory Toolbox, 1998: 200/3 Hz per step, above 1 kHz 27 steps for a factor of 6.4
             return hertz * 3 / 200
         return 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
 
     def hertz(wanted: float) -> float:
-        """By bisection, so that no inverse is written twice."""
+        """Invert by bisection, independent of the implementation."""
         low, high = 0.0, RATE / 2
         for _ in range(80):
             middle = (low + high) / 2
@@ -161,7 +161,7 @@ def test_the_advice_on_bands_is_good() -> None:
     assert 30 < advised < 100
 
 
-# --------------------------------------------------------------- normalisation
+# --------------------------------------------------------------- normalization
 
 
 def test_each_sound_is_normalised_by_what_is_valid_of_it() -> None:
@@ -188,7 +188,7 @@ def test_a_gain_and_a_bias_a_band_are_learned() -> None:
 
 
 def test_a_louder_recording_is_the_same_sound() -> None:
-    """And a silent one stays finite."""
+    """A silent clip stays finite."""
     values, mask = sounds(800, 500)
     layer, norm = LogMel(mel_scale="htk", **SHAPE), ClipNorm(num_mels=20).double()
     quiet, loud = norm(layer(values, mask)), norm(layer(10 * values, mask))

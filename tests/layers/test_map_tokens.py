@@ -1,4 +1,4 @@
-"""Tokens of a map: their order, and the gradient below a norm."""
+"""Tokens of a feature map: order, and the gradient below a norm."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Hidden places: how many, which, and that in evaluation they follow from the row alone."""
+"""Masked positions: how many, which, and that in evaluation they depend only on the row."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Mixed pictures: each pixel against its formula, shares, and who takes part."""
+"""Mixed images: each pixel against its formula, fractions, and which rows are mixed."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ ROWS = torch.tensor([True, False, True, True, True, False])
 
 
 def pictures() -> torch.Tensor:
-    """A picture of one number each."""
+    """Return images with one constant value each."""
     return torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 10, 12).clone()
 
 

@@ -1,4 +1,4 @@
-"""Pooling against loops; what stands under a False mask is not there."""
+"""Pooling against loops; values under a False mask have no effect."""
 
 import math
 

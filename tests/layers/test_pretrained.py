@@ -1,4 +1,4 @@
-"""Weights of others: positions against timm's, files that hold no weights, messages."""
+"""Pretrained weights: positions against timm's, files without weights, messages."""
 
 import pickle
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_both_kinds_of_files_are_read(tmp_path: Path) -> None:
 
 
 class Payload:
-    """A pickle that runs code of its own when it is read."""
+    """A pickle that runs code when it is loaded."""
 
     def __init__(self, witness: Path) -> None:
         self.witness = witness

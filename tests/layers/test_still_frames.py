@@ -1,4 +1,4 @@
-"""Films of unequal length brought to one."""
+"""Videos of different lengths, padded to one length."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Streams of tokens and how they read each other, against the formulas written out."""
+"""Token streams and their cross-attention, against explicit formulas."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Models of timm: by the names that it has itself, and weights that are read without running code."""
+"""Timm models: names of the library, and weights that are read without running code."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Weights of torchvision: a file in its cache is read without running code."""
+"""Torchvision weights: a file in the cache is read without running code."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ class Payload:
 
 
 def test_a_file_in_the_cache_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch compares the hash of what it downloads, and not of what lies there already."""
+    """torch checks the hash of downloads, but not of files that are already in the cache."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     file = tmp_path / "hub" / "checkpoints" / Path(torchvision.models.ResNet18_Weights.DEFAULT.url).name
     file.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Checkpoints of the transformers library, and what is said of those that cannot be taken."""
+"""Checkpoints of the transformers library, and messages for unsupported ones."""
 
 import ast
 import json
@@ -61,7 +61,7 @@ def test_what_cannot_be_loaded_is_refused_with_advice(tmp_path: Path) -> None:
 
 
 def bring_code(folder: Path, file: str) -> Path:
-    """A folder whose configuration names a class in a file beside it; importing the file leaves a proof."""
+    """Write a config that refers to a class in another file of the folder; importing that file leaves a trace."""
     proof = folder / "proof"
     (folder / "theirs.py").write_text(f"from pathlib import Path\nPath({str(proof)!r}).touch()\nclass Theirs: ...\n")
     said = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
@@ -85,7 +85,7 @@ def test_code_of_a_checkpoint_is_never_run_and_nobody_is_asked(tmp_path: Path, m
             transformers_config(str(tmp_path), None, model_types=types)
     config = AutoConfig.for_model(**SIZES)
     config.auto_map = {"AutoModel": "theirs.Theirs"}
-    transformers_model(str(tmp_path), config)  # of a type that the library knows, its own code is taken
+    transformers_model(str(tmp_path), config)  # for a type that the library has, the library's own code is used
     transformers_model(None, config)
     assert not proof.exists()
 

@@ -11,7 +11,7 @@ from mmtrain.layers.whisper_mel import WhisperMel
 @pytest.mark.parametrize("length", [401, 4000, 16000 + 77])
 def test_values_are_those_of_the_library(num_mels: int, length: int) -> None:
     sounds = torch.randn(2, length) * torch.linspace(0.0, 0.5, length)
-    sounds[1, length // 2 :] = 0.0  # silence is cut 8 below the loudest
+    sounds[1, length // 2 :] = 0.0  # silence is clipped at 8 below the maximum
     library = WhisperFeatureExtractor(feature_size=num_mels)
     for sound in sounds:
         expected = library(sound.numpy(), sampling_rate=16000, padding="do_not_pad", return_tensors="pt")

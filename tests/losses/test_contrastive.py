@@ -88,7 +88,7 @@ def test_without_a_pair_it_is_nothing_with_a_finite_gradient(positive: bool, val
         valid_keys=everything() & there,
     )
     assert (total.item(), count.item()) == (0.0, 0)
-    for gradient in torch.autograd.grad(total, (queries, keys, scale)):  # not None: other ranks wait for it
+    for gradient in torch.autograd.grad(total, (queries, keys, scale)):  # not None, because other ranks wait for it
         assert not gradient.any()
 
 
@@ -133,11 +133,11 @@ def test_related_is_the_loop(seed: int) -> None:
 
 
 def test_a_third_row_joins_two_that_share_with_it_and_a_chain_does_not() -> None:
-    """Rows: picture 1 with text 11, picture 2 with text 11, picture 2 with text 12, text 12 alone, picture 3 alone."""
+    """Rows: image 1 with text 11, image 2 with text 11, image 2 with text 12, only text 12, only image 3."""
     pictures, texts = torch.tensor([1, 2, 2, 0, 3]), torch.tensor([11, 11, 12, 12, 0])
     found = Related(pictures, texts, texts)(pictures)
     assert found.int().tolist() == [
-        [1, 1, 0, 0, 0],  # not text 12: only picture 2, which is another, has it
+        [1, 1, 0, 0, 0],  # not text 12: only image 2 has it
         [1, 1, 1, 1, 0],
         [1, 1, 1, 1, 0],
         [0, 0, 0, 0, 0],
@@ -146,7 +146,7 @@ def test_a_third_row_joins_two_that_share_with_it_and_a_chain_does_not() -> None
 
 
 def test_related_knows_keys_of_every_size() -> None:
-    """Keys are 63-bit hashes: float32 or float64 would confuse neighbours."""
+    """Keys are 63-bit hashes; float32 or float64 would merge adjacent ones."""
     big = 2**62
     left = torch.tensor([big, big + 1])
     right = torch.tensor([-big, -big - 1])

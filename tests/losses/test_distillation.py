@@ -1,4 +1,4 @@
-"""Distillation against plain loops: values, gradients, what is not valid."""
+"""Distillation against plain loops: values, gradients, invalid rows."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Preferences: values and gradients against plain loops, and against those of trl where it is installed."""
+"""Preferences: values and gradients against plain loops, and against trl if it is installed."""
 
 import math
 from collections import defaultdict
@@ -52,7 +52,7 @@ def test_log_probabilities_are_a_loop_over_tokens() -> None:
 def test_the_divergence_is_that_of_distributions() -> None:
     mine, theirs = numbers(G, L, V), numbers(G, L, V)
     for logits in (mine, theirs):
-        logits[..., 2] = -math.inf  # what is never drawn
+        logits[..., 2] = -math.inf  # a token that is never sampled
     found = token_divergence(mine, theirs, COUNTS[0])
     kept = [0, 1, 3, 4, 5, 6]
     for g, at in torch.cartesian_prod(torch.arange(G), torch.arange(L)).tolist():
@@ -90,7 +90,7 @@ def test_scst_is_its_formula() -> None:
 
 
 def test_scst_has_the_gradient_of_the_expected_reward() -> None:
-    """Over all sentences of one token, each as often as it is drawn (eq. 6): the baseline changes nothing."""
+    """Over all sentences of one token, weighted by their probability (eq. 6): the baseline has no effect."""
     logits, rewards = numbers(V).requires_grad_(), numbers(V)
     expected = gradient_of(-(logits.softmax(dim=0) * rewards).sum(), logits)
     for baseline in (0.0, 1.5):
@@ -138,7 +138,7 @@ def largest_difference(*pairs: tuple[Tensor, Tensor]) -> float:
 
 
 def trl_trainer(name: str, **options: Any) -> Any:
-    """A trainer of trl with nothing but what its loss asks for; its models' forward passes stand in `options`."""
+    """Return a trl trainer with only what its loss needs; `options` replace its models' forward passes."""
     module = pytest.importorskip(f"trl.trainer.{name}_trainer", reason="trl is no dependency of this project")
     alone = SimpleNamespace(
         device=torch.device("cpu"), gather=lambda x: x, gather_for_metrics=lambda x: x, reduce=lambda x, reduction: x
@@ -151,7 +151,7 @@ def trl_trainer(name: str, **options: Any) -> Any:
 
 
 def test_dpo_is_that_of_trl() -> None:
-    """From the same logits of two sentences; trl has chosen rows first, then rejected ones."""
+    """From the same logits of two sentences; trl orders chosen rows before rejected ones."""
     logits, old = numbers(2 * B, L + 1, V).requires_grad_(), numbers(2 * B, L + 1, V)
     ids = torch.randint(V, (2 * B, L + 1), generator=generator)
     counts = torch.arange(L) < torch.tensor([5, 2, 3, 1, 4, 5]).unsqueeze(1)
@@ -177,7 +177,7 @@ def test_dpo_is_that_of_trl() -> None:
 
 
 def test_grpo_is_that_of_trl() -> None:
-    """From the same log probabilities; trl has the sentences of all rows in one line."""
+    """From the same log probabilities; trl flattens the sentences of all rows."""
     logs = numbers(B, G, L).requires_grad_()
     old, reference, rewards = logs.detach() + 0.3 * numbers(B, G, L), numbers(B, G, L), numbers(B, G)
     options = {"top_entropy_quantile": 1.0, "off_policy_mask_threshold": None, "importance_sampling_level": "token"}

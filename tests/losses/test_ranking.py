@@ -1,4 +1,4 @@
-"""The pairwise loss against plain loops, values and gradients, and how it falls apart into batches."""
+"""The pairwise loss against plain loops, values and gradients, and its split into batches."""
 
 import math
 
@@ -13,7 +13,7 @@ ROWS = 14
 
 
 def make() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Scores, truths with ties, three groups in any order, valid rows."""
+    """Return scores, targets with ties, three groups in any order, valid rows."""
     torch.manual_seed(0)
     scores = torch.randn(ROWS, dtype=torch.float64, requires_grad=True)
     return scores, torch.randint(0, 4, (ROWS,)).float(), torch.randint(1, 4, (ROWS,)), torch.rand(ROWS) < 0.8

@@ -1,4 +1,4 @@
-"""Losses of numbers against plain loops and torch, values and gradients."""
+"""Regression losses against plain loops and torch, values and gradients."""
 
 import math
 from collections.abc import Callable

@@ -40,7 +40,7 @@ def test_certainty_that_is_right_so_often_costs_nothing() -> None:
 
 
 def share_of_rank(rank: int, world_size: int) -> Tensor:
-    """The last rank is never shown a row."""
+    """The last rank gets no rows."""
     probability, truth = make()
     rows = torch.arange(SIZE) % (world_size - 1) == rank
     metric = CalibrationError()

@@ -14,7 +14,7 @@ SIZE, GROUPS, FIRST_KEY = 90, 6, 2**62  # content keys are large
 
 
 def make(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores and truths with ties; groups in any order, one of a single row, one of equal truths."""
+    """Return scores and targets with ties; groups in any order, one with a single row, one with equal targets."""
     generator = torch.Generator().manual_seed(seed)
     groups = torch.randint(0, GROUPS, (SIZE,), generator=generator)
     groups[groups == 4] = 0
@@ -87,7 +87,7 @@ def test_without_a_pair_there_is_nothing_to_score(truths: list[float]) -> None:
 
 
 def share_of_rank(rank: int, world_size: int) -> dict[str, Tensor]:
-    """Groups lie on several ranks; the last but one is shown a batch without a row, the last none."""
+    """Groups are spread over ranks; the last rank but one gets an empty batch, the last rank none."""
     rows = torch.arange(SIZE) % (world_size - 2) == rank
     metric = RankingMetric(mean=0.0, std=1.0)
     if rank < world_size - 1:

@@ -1,4 +1,4 @@
-"""Errors and correlations against scikit-learn and scipy; what is not defined is left out; real ranks."""
+"""Errors and correlations against scikit-learn and scipy; undefined values are omitted; real ranks."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ UNDEFINED = {"r2", "pearson", "spearman"}
 
 
 def make(seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Scaled predictions and targets, with ties."""
+    """Return scaled predictions and targets, with ties."""
     generator = torch.Generator().manual_seed(seed)
     targets = torch.randn(SIZE, 2, generator=generator).round(decimals=1)
     return (targets + torch.randn(SIZE, 2, generator=generator)).round(decimals=1), targets
@@ -89,7 +89,7 @@ def test_a_right_prediction_is_perfect() -> None:
 
 
 def share_of_rank(rank: int, world_size: int) -> dict[str, Tensor]:
-    """The last but one is shown a batch without a row, the last none."""
+    """The last rank but one gets an empty batch, the last rank none."""
     predictions, targets = make()
     rows = torch.arange(SIZE) % (world_size - 2) == rank
     metric = RegressionMetric(std=STD, center=None)

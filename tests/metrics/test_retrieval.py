@@ -15,24 +15,24 @@ from torch.nn import functional as F
 from mmtrain.metrics.retrieval import RetrievalMetric, expected_hits, expected_precisions, expected_ranks
 from tests.ranks import on_ranks
 
-Row = tuple[int, int]  # content keys of picture and text as in tests.batches: -k is known but not carried
+Row = tuple[int, int]  # content keys of image and text as in tests.batches: -k has only the key, not the content
 AT = (1, 2, 5)
 
 
 def vector_of(side: str, key: int, tied: bool = False) -> Tensor:
-    """A function of the content; few directions when ties are wanted."""
+    """Return a function of the content, with few directions if ties are wanted."""
     key = abs(key) % 3 if tied else abs(key)
     generator = torch.Generator().manual_seed(key + (1000 if side == "text" else 0))
     return F.normalize(torch.randn(6, generator=generator), dim=0)
 
 
 def make_rows(seed: int, size: int = 23) -> list[Row]:
-    """Shared pictures and captions, missing sides, rows that know what they do not carry."""
+    """Return shared images and captions, missing sides, rows that have only a key."""
     generator = torch.Generator().manual_seed(seed)
     keys = torch.randint(1, 12, (size, 2), generator=generator)
     signs = torch.tensor([1, 1, 1, 1, 0, -1])[torch.randint(0, 6, (size, 2), generator=generator)]
     rows = [(int(image), int(text)) for image, text in keys * signs]
-    return [(3, 5), *rows[1:]]  # one whole pair for sure
+    return [(3, 5), *rows[1:]]  # ensures one complete pair
 
 
 def update(metric: RetrievalMetric, rows: Sequence[Row], numbers: Sequence[int], tied: bool = False) -> None:
@@ -64,7 +64,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 
 def plain(rows: Sequence[Row], query: int, k: int) -> tuple[float, float]:
-    """Recall and chance of one direction (0: pictures ask): sets, sorting, no ties."""
+    """Recall and chance level of one direction (0: images are queries): sets, sorting, no ties."""
     sides, names = ([image for image, _ in rows], [text for _, text in rows]), ("image", "text")
     queries, gallery = ({key for key in sides[side] if key > 0} for side in (query, 1 - query))
     pairs = {(abs(row[query]), abs(row[1 - query])) for row in rows if 0 not in row}
@@ -106,7 +106,7 @@ def test_expected_hits_is_the_mean_over_every_order_of_tied_items(seed: int, k: 
     for row in range(4):
         hits = random_hits = 0
         for order in orders:
-            ranked = sorted(order, key=lambda j: -float(similarity[row, j]))  # stable: ties keep the order drawn
+            ranked = sorted(order, key=lambda j: -float(similarity[row, j]))  # stable: ties keep the drawn order
             hits += any(bool(positive[row, j]) for j in ranked[:k])
             random_hits += any(bool(positive[row, j]) for j in order[:k])
         assert expectation[row].item() == pytest.approx(hits / len(orders), abs=1e-9)
@@ -150,12 +150,12 @@ def test_the_order_of_rows_changes_nothing() -> None:
 
 
 def test_one_caption_of_several_pictures_and_several_captions_of_one() -> None:
-    """Picture 1 has texts 1 and 2 (the second in a row that only knows the picture); pictures 2 and 3 share text 3."""
+    """Image 1 has texts 1 and 2 (the second in a row with only the image's key); images 2 and 3 share text 3."""
     rows = [(1, 1), (2, 3), (3, 3), (-1, 2)]
     values = score(rows)
     for query, direction in enumerate(("image_to_text", "text_to_image")):
         assert values[f"{direction}_R@1"].item() == pytest.approx(plain(rows, query, 1)[0])
-    # three texts ask three pictures: one right picture, two right pictures, one right picture
+    # three text queries on three images: one positive, two positives, one positive
     assert values["text_to_image_R@1/chance"].item() == pytest.approx((1 / 3 + 2 / 3 + 1 / 3) / 3)
     assert values["image_to_text_R@1/chance"].item() == pytest.approx((2 / 3 + 1 / 3 + 1 / 3) / 3)
     assert values["text_to_image/shown_queries"].tolist() == [0, 1, 3]
@@ -203,7 +203,7 @@ def test_without_a_pair_there_is_nothing_to_score(rows: list[Row]) -> None:
 
 
 def test_some_rows_ask_among_all() -> None:
-    """The means over two halves that ask, weighted by how many do, are that over all."""
+    """The means over two halves of the queries, weighted by their size, give that over all."""
     rows = [(n, n + 30) for n in range(1, 12)]
     metric = make_metric()
     update(metric, rows, range(len(rows)))
@@ -219,7 +219,7 @@ def test_some_rows_ask_among_all() -> None:
 
 
 def test_nothing_warns() -> None:
-    torch.set_warn_always(True)  # else only the first time in a process
+    torch.set_warn_always(True)  # otherwise only the first time in a process
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -229,7 +229,7 @@ def test_nothing_warns() -> None:
 
 
 def share_of_rank(rank: int, world_size: int, batch: int) -> dict[str, Tensor]:
-    """Batches in turn, filled up, as `EvalSteps` deals them; a rank may get nothing but fillers."""
+    """Batches round-robin with padding, as dealt by `EvalSteps`; a rank may get only padding."""
     metric, rows = make_metric(), make_rows(0)
     for turn in range(math.ceil(len(rows) / batch / world_size)):
         numbers = [(turn * world_size + rank) * batch + i for i in range(batch)]
@@ -245,7 +245,7 @@ def test_real_ranks_give_the_values_of_one(world_size: int, batch: int) -> None:
 
 
 def by_every_order(score: Sequence[float], right: Sequence[bool]) -> tuple[float, float]:
-    """Rank of the first right item and average precision, the mean over all orders that the scores allow."""
+    """Rank of the first positive and average precision, the mean over all orders that the scores allow."""
     every = itertools.permutations(range(len(score)))
     orders = [order for order in every if all(score[a] >= score[b] for a, b in itertools.pairwise(order))]
     ranks, precisions = [], []

@@ -1,4 +1,4 @@
-"""Rewards of one sentence, which are scores of a corpus; and means by name."""
+"""Rewards of single sentences, which are corpus scores; and means by name."""
 
 import math
 
@@ -24,7 +24,7 @@ def test_the_mean_of_rewards_is_the_score_of_the_corpus(name: str) -> None:
 def test_bleu_is_of_the_orders_that_a_sentence_has() -> None:
     reward = reward_of("bleu", sentences=[], tokenize="13a")
     assert reward(SAID[1], CORPUS[1]) == pytest.approx(1.0)
-    assert reward("a cat", CORPUS[0]) == pytest.approx(1.0)  # which has no four words in a row
+    assert reward("a cat", CORPUS[0]) == pytest.approx(1.0)  # has fewer than four words
     assert 0 < reward(SAID[0], CORPUS[0]) < 1
 
 

@@ -1,4 +1,4 @@
-"""Areas under curves against scikit-learn: exact up to a bound, close with histograms, and over real ranks."""
+"""Areas under curves against scikit-learn: exact up to a limit, close with histograms, and over real ranks."""
 
 import itertools
 
@@ -14,7 +14,7 @@ SIZE, CLASSES = 300, 4
 
 
 def make(seed: int = 0, absent: int | None = None) -> tuple[Tensor, Tensor]:
-    """Probabilities (N, C) that say something of the classes (N,); one class may be absent."""
+    """Return probabilities (N, C) that correlate with the classes (N,); one class may be absent."""
     generator = torch.Generator().manual_seed(seed)
     truth = torch.randint(0, CLASSES, (SIZE,), generator=generator)
     if absent is not None:
@@ -32,7 +32,7 @@ def shown(probability: Tensor, truth: Tensor, batch: int = 37, max_scores: int =
 
 
 def reference(scores: Tensor, has: Tensor) -> dict[str, float]:
-    """By scikit-learn, over the classes that occur."""
+    """Scores of scikit-learn, over the classes that occur."""
     occur = [c for c in range(CLASSES) if has[:, c].any()]
     return {
         "auroc": sum(roc_auc_score(has[:, c], scores[:, c]) for c in occur) / len(occur),
@@ -56,7 +56,7 @@ def test_areas_are_those_of_scikit_learn(absent: int | None, several: bool) -> N
 
 
 def confident(size: int, scale: float) -> tuple[Tensor, Tensor]:
-    """Probabilities from logits of that scale."""
+    """Return probabilities from logits of this scale."""
     generator = torch.Generator().manual_seed(size)
     truth = torch.randint(0, CLASSES, (size,), generator=generator)
     logits = torch.randn(size, CLASSES, generator=generator, dtype=torch.float64)
@@ -75,7 +75,7 @@ def test_areas_are_right_for_any_number_of_rows_and_any_confidence(size: int, sc
 
 @pytest.mark.parametrize(("scale", "close"), [(1.0, 1e-4), (4.0, 1e-4), (30.0, 1e-3)])
 def test_histograms_are_close_for_many_rows(scale: float, close: float) -> None:
-    """At 30 many probabilities are so near 1 that float64 ties them."""
+    """At scale 30, many probabilities are so close to 1 that float64 ties them."""
     probability, truth = confident(10_000, scale)
     values = shown(probability, truth, batch=1000, max_scores=0).compute()
     for name, expected in reference(probability, torch.eye(CLASSES)[truth]).items():
@@ -85,7 +85,7 @@ def test_histograms_are_close_for_many_rows(scale: float, close: float) -> None:
 
 def test_tied_scores_are_those_of_scikit_learn() -> None:
     probability, truth = make()
-    coarse = (probability * 8).round() / 8  # with 0 and 1 among them
+    coarse = (probability * 8).round() / 8  # includes 0 and 1
     values = shown(coarse, truth).compute()
     for name, expected in reference(coarse, torch.eye(CLASSES)[truth]).items():
         assert values[name].item() == pytest.approx(expected, abs=1e-12)
@@ -136,7 +136,7 @@ def test_one_row_is_enough() -> None:
 
 
 def share_of_rank(rank: int, world_size: int, max_scores: int) -> dict[str, Tensor]:
-    """The last rank is never shown a row, the first one most of them."""
+    """The last rank gets no rows, the first rank most of them."""
     probability, truth = make()
     rows = (torch.arange(SIZE) % 10 == 1) if rank == 1 else (torch.arange(SIZE) % 10 != 1)
     metric = ScoreCurves(num_classes=CLASSES, max_scores=max_scores)
@@ -147,7 +147,7 @@ def share_of_rank(rank: int, world_size: int, max_scores: int) -> dict[str, Tens
 
 @pytest.mark.parametrize("max_scores", [MAX_SCORES, SIZE * CLASSES - 1, 0])
 def test_real_ranks_give_the_values_of_one(max_scores: int) -> None:
-    """Also where all ranks together have more scores than are kept, but none of them has."""
+    """Includes the case that only all ranks together exceed the number of scores that are kept."""
     expected = shown(*make(), max_scores=max_scores).compute()
     for values in on_ranks(3, share_of_rank, 3, max_scores):
         assert set(values) == set(expected)

@@ -1,4 +1,4 @@
-"""Scores of sentences against sacrebleu's own and plain loops; batches, order and ranks change nothing."""
+"""Scores of sentences against sacrebleu's own and plain loops; independent of batches, order and ranks."""
 
 import itertools
 import json
@@ -21,7 +21,7 @@ Row = tuple[str, list[str]]
 
 
 def make_rows(seed: int, size: int = 19) -> list[Row]:
-    """One to three right sentences a row; some rows say nothing, some say it right, some sentences come again."""
+    """One to three references per row; some hypotheses are empty, some correct, some repeated."""
     draw = random.Random(seed)
 
     def sentence(fewest: int) -> str:
@@ -51,11 +51,11 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
         assert torch.equal(one[name], other[name]), name
 
 
-# ------------------------------------------------------------------ the references
+# ------------------------------------------------------------------ reference implementations
 
 
 def plain_rouge(said: str, right: str) -> float:
-    """Every choice of words that keeps their order, the longest first."""
+    """Every subsequence of words, longest first."""
     mine, theirs = words_of(said), words_of(right)
     for length in range(min(len(mine), len(theirs)), 0, -1):
         if set(itertools.combinations(mine, length)) & set(itertools.combinations(theirs, length)):
@@ -65,7 +65,7 @@ def plain_rouge(said: str, right: str) -> float:
 
 
 def plain_cider(rows: list[Row]) -> float:
-    """CIDEr-D by whole vectors over all n-grams of the corpus."""
+    """CIDEr-D with full vectors over all n-grams of the corpus."""
     total = 0.0
     for n in range(1, 5):
         ngrams = sorted({g for said, right in rows for text in (said, *right) for g in slices(text, n)})
@@ -128,9 +128,9 @@ def test_what_is_right_word_by_word_has_all() -> None:
     [
         [("", ["a cat"]), ("", ["a dog", "dogs"])],
         [("...", ["a cat"]), (" ", ["a dog"])],
-        [("mat", ["a cat"])],  # one row: nothing tells it from others
+        [("mat", ["a cat"])],  # one row: its n-grams have no weight
         [("a cat", ["a cat"])],
-        [("yes", ["yes"]), ("no", ["yes"]), ("2", ["3"])],  # no four words in a row
+        [("yes", ["yes"]), ("no", ["yes"]), ("2", ["3"])],  # fewer than four words
         [("a cat", ["..."])],
         [("same", ["same"])] * 4,
     ],
@@ -199,7 +199,7 @@ def test_nothing_written_scores_nothing() -> None:
     metric.update([], [], torch.tensor([], dtype=torch.long))
     assert metric.compute() == {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchmetrics says that it was never shown anything
+        warnings.simplefilter("ignore")  # torchmetrics warns about compute without update
         assert TextGeneration(tokenize="13a").compute() == {}
         assert TokenAccuracy(3).compute() == {}
 
@@ -213,7 +213,7 @@ def test_a_reset_forgets() -> None:
 
 
 def share_of_rank(rank: int, world_size: int) -> dict[str, Tensor]:
-    """Every n-th row, and nothing at all for the last rank."""
+    """Every n-th row, and nothing for the last rank."""
     metric, accuracy, rows = TextGeneration(tokenize="13a"), TokenAccuracy(4), make_rows(0)
     said, right = torch.arange(19) % 3, torch.arange(19) % 4
     if rank < world_size - 1:

@@ -1,4 +1,4 @@
-"""G-Blend: the blend is that of the formula, weights follow from what was seen, a restored run goes on as it was."""
+"""G-Blend: the blend matches the formula, weights follow the losses, and a restored run continues exactly."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def sums_of(model: MultimodalModel, balance: GradientBlend, batch: Batch) -> dic
 
 
 def plain(model: MultimodalModel, balance: GradientBlend, batch: Batch) -> list[tuple[Tensor, int]]:
-    """(sum, count) of the cross entropy of the fused head and of each modality's, row by row."""
+    """Return (sum, count) of the cross entropy of the fused head and of each modality's, row by row."""
     found = []
     for modality in ("all", "image", "text"):
         total, count = torch.zeros((), dtype=torch.float64), 0
@@ -68,7 +68,7 @@ def test_a_blend_is_the_weighted_sum_and_teaches_every_head() -> None:
 
 
 def epoch(model: MultimodalModel, balance: GradientBlend, seeds: tuple[int, int], scale: float) -> list[list[float]]:
-    """Two steps and a validation; the mean losses of both, written down again. `scale` makes the epochs differ."""
+    """Run two steps and a validation, and return their mean losses, recomputed. `scale` makes epochs differ."""
     with torch.no_grad():
         for parameter in [*model.parameters(), *balance.parameters()]:
             parameter.mul_(scale)
@@ -108,7 +108,7 @@ def test_when_nothing_generalises_the_weights_stay() -> None:
 
 
 def test_what_is_restored_goes_on_as_it_was() -> None:
-    """Saved in the middle of an epoch, with looks at every second validation."""
+    """Saved in the middle of an epoch, with an update at every second validation."""
     model, balance = make(every=2)
     epoch(model, balance, (10, 20), 1.0)
     sums_of(model, balance, random_batch(3))

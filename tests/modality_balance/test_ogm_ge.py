@@ -1,4 +1,4 @@
-"""OGM-GE: factors against the formula row by row, gradients scaled, noise of their own size."""
+"""OGM-GE: factors against the formula row by row, scaled gradients, noise of the gradient's size."""
 
 import math
 
@@ -13,7 +13,7 @@ DIMS = {"image": DIM, "text": DIM}
 
 
 def backward(noise: bool, seed: int = 5) -> tuple[OGMGE, dict[str, Tensor], dict[str, Tensor]]:
-    """Gradients of two micro-batches before and after."""
+    """Return gradients of two micro-batches before and after."""
     model = make_model(tasks=["classification"])
     balance = OGMGE(tasks=model.named_tasks(), dims=DIMS, alpha=0.8, noise=noise)
     for batch in (random_batch(1), random_batch(2)):
@@ -26,7 +26,7 @@ def backward(noise: bool, seed: int = 5) -> tuple[OGMGE, dict[str, Tensor], dict
 
 
 def plain_scores() -> dict[str, float]:
-    """The mean probability of the truth over rows that are labelled and have the modality."""
+    """Return the mean probability of the truth over labelled rows with the modality."""
     model = make_model(tasks=["classification"])
     found: dict[str, list[float]] = {"image": [], "text": []}
     for batch in (random_batch(1), random_batch(2)):

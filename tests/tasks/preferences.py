@@ -1,4 +1,4 @@
-"""Small models that go on from a captioning model, the rows that they learn from, and steps of theirs on real ranks."""
+"""Small models that continue from a captioning model, their training rows, and their steps on real ranks."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -20,9 +20,9 @@ from tests.batches import DIM, gradients
 from tests.tasks.test_generation import IMAGE, KNOWN, NAMES, SENTENCES, TEXT, batch_of, decoding_of, make_model
 from tests.test_distributed import Step
 
-# of the rows of test_generation; the second and the fifth have none
+# for the rows of test_generation; the second and the fifth have none
 REJECTED: list[list[int]] = [[2, 6, 3], [], [2, 5, 3], [2, 5, 6, 3], [2, 3], [2, 7, 8, 5, 9, 3]]
-PAIRS = [0, 5]  # of which both are there, and a picture
+PAIRS = [0, 5]  # rows with both sentences and an image
 MARKS = {"max_length": 7, "pad": 0, "start": 2, "end": 3}
 PAIR = PairTarget(names=NAMES, **MARKS)
 KEPT = TokenTarget(names=NAMES, **MARKS, sentences=[[sentence(s, KNOWN)] for s in SENTENCES if s] + [["a run"]])
@@ -35,7 +35,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def make_writer(name: str, **options: Any) -> Generation:
-    """A policy that is a decoder."""
+    """Return a policy with a decoder."""
     shape = DecoderShape(dim=8, depth=1, num_heads=2, mlp_ratio=2.0, dropout=0.0, pretrained=None)
     known = {"caption": PAIR if name == "dpo" else KEPT}
     facts = {"dims": {"image": DIM}, "known_targets": known, "target": "caption", "reads": "image", "weight": 1.0}
@@ -49,7 +49,7 @@ def make_task(name: str, reference: nn.Module | str | None, policy: Any = None, 
 
 
 def make_policy(name: str, *, moved: float = 0.0, **options: Any) -> MultimodalModel:
-    """In float64; its weights are those of the reference and `moved` times noise. Always the same."""
+    """Return a float64 model; its weights are those of the reference plus `moved` times fixed noise."""
     torch.manual_seed(3)
     reference = make_model("image").requires_grad_(False)
     task = make_task(name, reference, **options)
@@ -62,7 +62,7 @@ def make_policy(name: str, *, moved: float = 0.0, **options: Any) -> MultimodalM
 
 
 def rows_for(name: str, rows: slice = slice(None)) -> Batch:
-    """The rows of test_generation with what the task learns from."""
+    """Return the rows of test_generation with the targets of the task."""
     batch = batch_of(IMAGE[rows], TEXT[rows], SENTENCES[rows], first=rows.start or 0)
     if name != "dpo":
         return batch
@@ -74,7 +74,7 @@ def rows_for(name: str, rows: slice = slice(None)) -> Batch:
 
 
 def plain_log_probability(task: Any, decoder: Any, ids: list[int], read: Features, *, drawn: bool) -> Tensor:
-    """Of ids behind the start mark, a token at a time; of drawn ones under what can be drawn."""
+    """Log probability of ids after the start token, token by token; for samples, under the sampling distribution."""
     found = torch.zeros((), dtype=torch.float64)
     for place, token in enumerate(ids):
         logits = decoder(torch.tensor([[2, *ids[:place]]]), read)[0, -1]
@@ -84,7 +84,7 @@ def plain_log_probability(task: Any, decoder: Any, ids: list[int], read: Feature
 
 
 def own_tokens(ids: list[int]) -> list[int]:
-    """Up to the end mark."""
+    """Cut ids after the end token."""
     return ids[: ids.index(3) + 1] if 3 in ids else ids
 
 
@@ -94,7 +94,7 @@ def reference_of(task: Any) -> Generation:
 
 
 def step_on_rank(mine: int, name: str, parts: list[slice]) -> dict[str, Tensor]:
-    """Two steps of a rank's rows, because DDP complains of a parameter without a gradient at the second."""
+    """Run two steps on a rank's rows, because DDP reports a parameter without gradient at the second."""
     model, batch = make_policy(name, moved=0.05), rows_for(name, parts[mine])
     wrapped = DistributedDataParallel(Step(model))
     counts = {n: total(task.count(batch)) for n, task in model.named_tasks().items()}
@@ -105,7 +105,7 @@ def step_on_rank(mine: int, name: str, parts: list[slice]) -> dict[str, Tensor]:
 
 
 def step_alone(name: str) -> dict[str, Tensor]:
-    """The gradients of one process that sees all rows together."""
+    """Return the gradients of one process with all rows together."""
     model = make_policy(name, moved=0.05)
     ((loss, count),) = model.losses(rows_for(name)).values()
     (loss / count).backward()

@@ -1,4 +1,4 @@
-"""Classification: metrics against scikit-learn, what is counted, what is refused."""
+"""Classification: metrics against scikit-learn, which rows count, errors."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def labels(num_classes: int = 3, unlabelled: float = 0.3) -> list[int]:
 
 
 def scored(truth: list[int], logits: Tensor, batch: int = 7) -> tuple[Classification, dict[str, Tensor]]:
-    """Metrics over batches of rows that all have something to read."""
+    """Return metrics over batches of rows that all have a modality to read."""
     task = make_task()
     metrics = task.metrics()
     for start in range(0, SIZE, batch):
@@ -56,7 +56,7 @@ def scored(truth: list[int], logits: Tensor, batch: int = 7) -> tuple[Classifica
 def test_metrics_are_those_of_scikit_learn(num_classes: int) -> None:
     truth, logits = labels(num_classes), torch.randn(SIZE, 3)
     if num_classes == 2:
-        logits[:, 2] = -9.0  # a class that is neither there nor said counts in no mean
+        logits[:, 2] = -9.0  # a class that neither occurs nor is predicted is in no mean
     _, values = scored(truth, logits)
     known = [i for i in range(SIZE) if truth[i] >= 0]
     right, said = [truth[i] for i in known], logits.argmax(dim=1)[known].tolist()
@@ -117,7 +117,7 @@ def test_what_it_says_of_a_row_is_the_likeliest_class() -> None:
     probabilities = torch.tensor([[0.1, 0.7, 0.2], [0.2, 0.2, 0.6], [0.5, 0.3, 0.2]])
     rows = make_task().rows(probabilities.log(), batch)
     assert rows[0] == {"label": "b", "probability": pytest.approx(0.7)}
-    assert rows[1] == {}  # there was nothing to read
+    assert rows[1] == {}  # no modality to read
     assert rows[2] == {"label": "a", "probability": pytest.approx(0.5)}
 
 

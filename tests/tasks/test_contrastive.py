@@ -1,4 +1,4 @@
-"""Contrastive: open_clip's loss, shared contents, missing sides, and the gradients of several real ranks."""
+"""Contrastive: open_clip's loss, shared contents, missing sides, and gradients of several real ranks."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from tests.ranks import on_ranks
 
 Sides = tuple[list[int], list[int]]
 
-# one batch a rank: all pairs; some lack a side; no pair at all; a caption that lies on another rank as well
+# one batch per rank: all pairs; some sides missing; no pair at all; a caption that is also on another rank
 RANKS: list[Sides] = [
     ([1, 2, 3, 4], [11, 12, 13, 14]),
     ([5, 0, 6, 2], [11, 12, 0, 0]),
@@ -67,7 +67,7 @@ def test_with_unshared_pairs_it_is_the_loss_of_open_clip() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_it_is_the_mean_of_both_directions_written_out(seed: int) -> None:
-    """Every present item stands in the denominators; only rows with both sides ask; all they share is right."""
+    """Present items are in the denominators; only rows with both sides are queries; shared items are positives."""
     task, predictions = make_task(), vectors(8)
     batch = random_batch(seed, contents=4)
     sides, has = {m: batch.keys[m].tolist() for m in task.reads}, {m: batch.present[m].tolist() for m in task.reads}
@@ -113,7 +113,7 @@ def test_the_scale_stops_at_a_hundred_and_can_come_back(beyond: float) -> None:
     total, _ = task.loss(predictions, batch)
     assert task.scale.item() == pytest.approx(100)
     total.backward()
-    assert task.log_scale.grad > 0  # random vectors: a softer distribution would cost less
+    assert task.log_scale.grad > 0  # random vectors: a softer distribution would have a lower loss
     torch.optim.SGD([task.log_scale], lr=1e-3).step()
     assert task.scale < 100
 
@@ -145,7 +145,7 @@ def test_one_modality_alone_or_twice_is_refused(modalities: list[str]) -> None:
 
 
 def test_of_three_modalities_every_two_are_a_pair() -> None:
-    """Loss, count and metrics are those of the three pairs, each as a task of its own sees it."""
+    """Loss, count and metrics are those of the three pairs, each as a separate task."""
     parts = dict.fromkeys(("image", "text", "audio"), DIM)
     three = Contrastive(dims=parts, **(OPTIONS | {"modalities": list(parts)}))
     batch = random_batch(3, size=12, contents=5)
@@ -185,7 +185,7 @@ def whole(sides: Sequence[Sides]) -> Batch:
 
 
 def step(model: MultimodalModel, batch: Batch) -> dict[str, Tensor]:
-    """Gradients of the sum over this process's rows, divided by the count of all."""
+    """Return gradients of the sum over this process's rows, divided by the count over all ranks."""
     task = model.named_tasks()["contrastive"]
     total, count = task.loss(model.view(batch).predictions("contrastive"), batch)
     assert task.count(batch) == count
@@ -240,7 +240,7 @@ def test_what_means_nothing_is_refused(wrong: dict[str, Any], message: str) -> N
 
 @pytest.mark.parametrize("loss", ["info_nce", "sigmoid"])
 def test_a_queue_gives_wrong_answers_from_the_steps_before(loss: str) -> None:
-    """As a batch with those rows whose gradients are not asked for; what was right there is left out."""
+    """Equals a batch that contains those rows without gradient; their positives are excluded."""
     task, plain = make_task(loss=loss, queue=6), make_task(loss=loss)
     old, new = make_batch([1, 2, 3], [11, 12, 0], first=0), make_batch([4, 2, 5], [14, 12, 15], first=3)
     before, now = vectors(3), vectors(3)

@@ -1,4 +1,4 @@
-"""Distillation: a real run teaches another; what is counted, what is no part of the student, what is refused."""
+"""Distillation: a real run as teacher; which rows count, what is not part of the student, errors."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ SMALL = [o for o in TINY_MODEL if "max_epochs" not in o]
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was trained for an epoch."""
+    """Return a run that was trained for one epoch."""
     folder = tmp_path_factory.mktemp("teacher")
     tables = make_tables(folder / "data")
     parts = ["data=files", f"data.root={tables}", "task=[classification]", "trainer.max_epochs=1", "callbacks=[]"]
@@ -51,7 +51,7 @@ def test_a_run_teaches_another(teacher: Path, tmp_path: Path) -> None:
     assert gradients(lit.model.encoders["image"])
     names = [name for name, _ in lit.named_parameters()]
     assert not [name for name in [*names, *lit.state_dict()] if "teacher" in name]
-    assert sum(p.numel() for p in lit.model.tasks["distillation"].parameters()) > 0  # what maps features
+    assert sum(p.numel() for p in lit.model.tasks["distillation"].parameters()) > 0  # the projection of features
 
 
 def test_the_student_comes_near_its_teacher(teacher: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""DPO: the loss against loops over tokens, what counts, is told and is refused; its reference is no part of it."""
+"""DPO: the loss against loops over tokens, counts, logged values and errors; the reference is not part of the model."""
 
 import math
 from dataclasses import replace
@@ -91,7 +91,7 @@ def test_what_does_not_count_changes_no_bit() -> None:
     dirty = replace(batch, targets={"caption": batch.targets["caption"].clone()})
     dirty.targets["caption"][2:3] = 10**9
     dirty.targets["caption"][4] = 10**9
-    dirty.targets["caption"][0, 1, 4:] = 9  # behind the end mark
+    dirty.targets["caption"][0, 1, 4:] = 9  # after the end token
     results = []
     for rows in (batch, dirty):
         model = make_policy("dpo", moved=0.1)
@@ -114,7 +114,7 @@ def test_it_tells_rewards_and_lengths() -> None:
     told = model.tasks["dpo"].told()
     assert told["reward_margin"][0] == pytest.approx(told["reward_chosen"][0] - told["reward_rejected"][0])
     assert told["length_chosen"] == (3 + 6, 2) and told["length_rejected"] == (2 + 5, 2)
-    assert model.tasks["dpo"].told()["reward_margin"] == (0, 0)  # the next step's own
+    assert model.tasks["dpo"].told()["reward_margin"] == (0, 0)  # values of the next step only
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Generation: the loss against loops over tokens, what counts, what is written and when."""
+"""Generation: the loss against loops over tokens, counts, and for which rows sentences are generated."""
 
 import math
 from dataclasses import replace
@@ -17,9 +17,9 @@ from tests.fusions import FUSED_DIM
 
 NAMES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "run", "##s", "."]
 KNOWN = TokenTarget(names=NAMES, max_length=7, pad=0, start=2, end=3)
-# of six rows; the third is unlabelled
+# for six rows; the third is unlabelled
 SENTENCES: list[list[int]] = [[2, 5, 6, 3], [2, 6, 7, 8, 9, 3], [], [2, 3], [2, 5, 1, 3], [2, 5, 6, 7, 8, 9, 3]]
-IMAGE, TEXT = [1, 2, 3, 0, 0, 6], [1, 0, 3, 4, 0, 6]  # row 3 has no picture, row 4 nothing
+IMAGE, TEXT = [1, 2, 3, 0, 0, 6], [1, 0, 3, 4, 0, 6]  # row 3 has no image, row 4 is empty
 COUNTED = {"fused": [0, 1, 3, 5], "image": [0, 1, 5]}
 both_reads = pytest.mark.parametrize("reads", ["fused", "image"])
 
@@ -37,7 +37,7 @@ def make_task(reads: str = "fused", **options: Any) -> Generation:
 
 
 def make_model(reads: str = "fused", **options: Any) -> MultimodalModel:
-    """In float64, with weights that write unlike sentences; in evaluation mode."""
+    """Return a float64 model in evaluation mode, with weights that generate different sentences."""
     encoders = make_encoders()
     if reads == "image":
         del encoders["text"]
@@ -46,7 +46,7 @@ def make_model(reads: str = "fused", **options: Any) -> MultimodalModel:
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.4)
     decoder = task_of(model).decoder
-    nn.init.normal_(decoder.model.transformer.wpe.weight, std=2.0)  # else a word calls for itself
+    nn.init.normal_(decoder.model.transformer.wpe.weight, std=2.0)  # otherwise a word repeats itself
     for parameter in (*decoder.bridge.parameters(), *decoder.model.transformer.h[0].crossattention.parameters()):
         nn.init.normal_(parameter)
     return model.double().eval()
@@ -84,7 +84,7 @@ def scored(model: MultimodalModel, *batches: Batch) -> dict[str, Tensor]:
 
 
 def test_scores_compare_with_the_references_and_not_with_the_tokens() -> None:
-    """Of several right sentences any counts, and one whose words are unknown is not hit by [UNK]."""
+    """Any of several references counts, and [UNK] does not match a reference with unknown words."""
     model, batch = make_model(), batch_of()
     task = task_of(model)
     view = model.view(batch).predictions("captioning")
@@ -92,7 +92,7 @@ def test_scores_compare_with_the_references_and_not_with_the_tokens() -> None:
     other = [["zebra", said[i]] if i != 4 else ["a zebra"] for i in range(len(SENTENCES))]
     metrics = task.metrics()
     task.update(metrics, view, replace(batch, references={"caption": other}))
-    assert metrics.compute()["exact_match"] == 1  # the fifth row has nothing to read
+    assert metrics.compute()["exact_match"] == 1  # the fifth row has no modality to read
 
 
 # ------------------------------------------------------------------------ the loss
@@ -101,7 +101,7 @@ def test_scores_compare_with_the_references_and_not_with_the_tokens() -> None:
 @both_reads
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
 def test_the_loss_is_a_loop_over_tokens(reads: str, label_smoothing: float) -> None:
-    """A row at a time, a token at a time, each from what stands before it alone."""
+    """One row and one token at a time, each only from the tokens before it."""
     model, batch = make_model(reads, label_smoothing=label_smoothing), batch_of()
     task = task_of(model)
     total, count = loss_of(model, batch)
@@ -121,7 +121,7 @@ def test_the_loss_is_a_loop_over_tokens(reads: str, label_smoothing: float) -> N
     assert count == number == task.count(batch)
     assert total.item() == pytest.approx(expected.item(), rel=1e-6)
     expected.backward()
-    for name, gradient in gradients(model).items():  # the library's loss is taken in float32
+    for name, gradient in gradients(model).items():  # the library's loss is computed in float32
         torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: name + text)
 
 
@@ -145,7 +145,7 @@ def test_a_row_does_not_look_at_the_others() -> None:
 
 
 def losses_by_row(model: MultimodalModel, batch: Batch) -> list[float]:
-    """The loss of each row, in the whole batch, by leaving all the others unlabelled."""
+    """Return the loss of each row in the complete batch, with all others unlabelled."""
     losses = []
     for row in range(len(batch)):
         only = torch.arange(len(batch)) == row
@@ -203,7 +203,7 @@ def test_every_parameter_learns() -> None:
 
 
 def test_a_tokenizer_that_pads_and_starts_with_its_end_mark() -> None:
-    """GPT-2's has one mark for all three."""
+    """GPT-2's tokenizer has one token for all three."""
     known = TokenTarget(names=["a", "dog", "s", "[E]"], max_length=6, pad=3, start=3, end=3)
     task = make_task(known_targets={"caption": known})
     ids = torch.tensor([[3, 0, 1, 3, 3, 3], [3, 3, 3, 3, 3, 3], [3, 1, 1, 1, 1, 3]])
@@ -213,7 +213,7 @@ def test_a_tokenizer_that_pads_and_starts_with_its_end_mark() -> None:
     assert sentence([3, 3], known) == ""
 
 
-# --------------------------------------------------------------------- what is written
+# --------------------------------------------------------------------- generated sentences
 
 
 def test_sentences_of_labelled_rows_are_scored_in_test() -> None:
@@ -223,7 +223,7 @@ def test_sentences_of_labelled_rows_are_scored_in_test() -> None:
     (captions,) = task.exhibits(values, lambda row: f"id-{row}")
     assert isinstance(captions, Captions) and captions.task == "caption"
     said = task.rows(model.view(batch).predictions("captioning"), batch)
-    assert [bool(row) for row in said] == [True, True, True, True, False, True]  # unlabelled or not
+    assert [bool(row) for row in said] == [True, True, True, True, False, True]  # independent of labels
     right = {0: "a dog", 1: "dog runs.", 3: "", 5: "a dog runs."}
     assert captions.rows == [Caption(f"id-{10 + row}", said[row]["caption"], [text]) for row, text in right.items()]
     assert len({row["caption"] for row in said if row}) > 1
@@ -273,11 +273,11 @@ def test_cutting_a_batch_writes_the_same_sentences(method: str) -> None:
 
 def test_words_stand_together_and_marks_are_left_out() -> None:
     assert sentence([2, 5, 6, 7, 8, 9, 3, 5, 5], KNOWN) == "a dog runs."
-    assert sentence([5, 0, 1, 3], KNOWN) == "a [UNK]"  # right sentences have it, and nothing that is written does
+    assert sentence([5, 0, 1, 3], KNOWN) == "a [UNK]"  # references may contain [UNK], generated sentences never do
     assert sentence([], KNOWN) == ""
 
 
-# -------------------------------------------------------------------------- refusals
+# -------------------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize("garbage", [math.nan, math.inf])
@@ -304,7 +304,7 @@ def test_what_does_not_count_may_be_anything() -> None:
 
 
 class Late(nn.Module):
-    """Decides by each modality alone."""
+    """A late fusion."""
 
     modalities = ("image", "text")
     decides_by = "product"

@@ -1,4 +1,4 @@
-"""GRPO: the loss against loops over what was drawn; what it shares with SCST stands in test_scst.py."""
+"""GRPO: the loss against loops over samples; test_scst.py has the tests that it shares with SCST."""
 
 import statistics
 from typing import Any

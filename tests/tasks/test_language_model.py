@@ -1,4 +1,4 @@
-"""The language model task: its loss against a loop over rows, what a row reads, packing, answers, how it learns."""
+"""The language model task: loss against a loop over rows, what a row can read, packing, answers, training."""
 
 import math
 from dataclasses import replace
@@ -52,7 +52,7 @@ def scored(model: MultimodalModel, *batches: Batch) -> dict[str, Tensor]:
 
 
 def embedded(model: MultimodalModel, batch: Batch, row: int, ids: list[int]) -> Tensor:
-    """(1, T, D): one token after the other, the picture's in its place if the row has it."""
+    """Return (1, T, D), token by token, with the image tokens at their placeholder if the row has an image."""
     task = task_of(model)
     tokens, mask = model.view(batch).encoded("image")
     parts = []
@@ -70,7 +70,7 @@ def embedded(model: MultimodalModel, batch: Batch, row: int, ids: list[int]) -> 
 @each_kind
 @pytest.mark.parametrize("pack", [None, 24, 1000])
 def test_the_loss_is_a_loop_over_rows(kind: str, pack: int | None) -> None:
-    """Each row alone, through the library's model as it is; values and gradients, packed or not."""
+    """Each row alone, through the library's unchanged model; values and gradients, packed or not."""
     model, batch = make_model(kind, pack=pack), batch_of()
     total, count = loss_of(model, batch)
     total.backward()
@@ -80,13 +80,13 @@ def test_the_loss_is_a_loop_over_rows(kind: str, pack: int | None) -> None:
     for row in ANSWERED:
         ids, flags = ROWS[row]
         logits = task_of(model).lm.model(inputs_embeds=embedded(model, batch, row, ids)).logits[0].log_softmax(dim=1)
-        for back in range(1, len(ids)):  # from the end, where every token is one position
+        for back in range(1, len(ids)):  # from the end, where every token has one position
             if flags[-back] > 0:
                 expected, number = expected - logits[-back - 1, ids[-back]], number + 1
     assert count == number == task_of(model).count(batch)
     assert total.item() == pytest.approx(expected.item(), rel=1e-5)
     expected.backward()
-    for name, gradient in gradients(model).items():  # the loss is taken in float32
+    for name, gradient in gradients(model).items():  # the loss is computed in float32
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: name + text)
 
 
@@ -105,7 +105,7 @@ def test_packing_changes_the_lines_and_not_the_loss(kind: str) -> None:
 
 
 def test_a_row_reads_no_other_row() -> None:
-    """Of its line: other rows may be anything, down to the last bit."""
+    """Other rows of its line may have any values, and the result is equal to the last bit."""
     losses = []
     for other in (PICTURES[1], 5):
         model = make_model(pack=1000)
@@ -132,7 +132,7 @@ def test_cutting_a_batch_gives_the_same_sum() -> None:
 
 
 def test_what_is_learned_is_answers_alone() -> None:
-    """What is read can be any token without another loss being asked of it: only through what it says."""
+    """Prompt tokens are not targets: they affect the loss only as inputs."""
     model, batch = make_model(), batch_of()
     logits = model.view(batch).predictions("answers")
     assert logits.wanted.tolist() == [i for row in ANSWERED for i, flag in zip(*ROWS[row], strict=True) if flag > 0]
@@ -186,7 +186,7 @@ def test_every_parameter_learns(kind: str) -> None:
 
 @each_kind
 def test_answers_are_the_likeliest_tokens_one_by_one(kind: str) -> None:
-    """Greedy, from the library's whole model without a cache, without padding."""
+    """Greedy, with the library's complete model without a cache or padding."""
     model, batch = make_model(kind), batch_of()
     task = task_of(model)
     said = task.rows(model.view(batch).predictions("answers"), batch)
@@ -241,12 +241,12 @@ def test_what_is_not_finite_never_scores() -> None:
         scored(model, batch_of())
 
 
-# ----------------------------------------------------------------------- how it learns
+# ----------------------------------------------------------------------- training
 
 
 @each_kind
 def test_adapters_learn_and_start_as_the_model(kind: str) -> None:
-    """With peft's own names of linear maps, also those of GPT-2, which are none of torch."""
+    """With peft's default names of linear layers, including those of GPT-2, which are not torch's."""
     model = make_model(kind, lm=source_of(kind, peft=LoraConfig(r=2)))
     learning = [name for name, p in model.tasks.named_parameters() if p.requires_grad]
     assert all("lora_" in name or "connectors" in name for name in learning)
@@ -277,10 +277,10 @@ def test_blocks_are_computed_again_to_the_same_gradients() -> None:
 
 
 def test_a_folder_is_taken_with_its_weights(tmp_path: Any) -> None:
-    """Of a smaller vocabulary, which grows by the marks of media."""
+    """Its vocabulary is smaller, and is extended by the media placeholders."""
     known = replace(KNOWN, names=KNOWN.names[:-4])
     CausalLM(source=source_of("qwen2"), known=known).model.save_pretrained(tmp_path)
-    lm = CausalLM(source=source_of(name=str(tmp_path)), known=KNOWN)  # the sizes of configs/ do not count then
+    lm = CausalLM(source=source_of(name=str(tmp_path)), known=KNOWN)  # the sizes in configs/ do not apply then
     assert lm.model.config.model_type == "qwen2"
     assert lm.embed(torch.tensor([len(KNOWN.names) - 1])).shape == (1, 8)
 

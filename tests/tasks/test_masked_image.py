@@ -1,4 +1,4 @@
-"""Masked image: what the encoder sees, what is counted, the target, and what is refused."""
+"""Masked image modelling: input of the encoder, counts, the target, errors."""
 
 from dataclasses import replace
 from typing import Any
@@ -34,7 +34,7 @@ def test_patches_are_cut_as_a_loop_cuts_them() -> None:
 
 
 def test_the_visible_patches_alone_go_through_the_encoder() -> None:
-    """What stands in a hidden patch changes no token; a visible one changes all."""
+    """The content of a masked patch changes no token; a visible patch changes all."""
     torch.manual_seed(0)
     vit = make_encoders()["image"].eval()
     pictures = torch.randn(1, 3, 8, 8)

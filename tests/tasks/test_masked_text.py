@@ -1,4 +1,4 @@
-"""Masked text: rates, that the hidden tokens alone are counted, what can be read, and what is refused."""
+"""Masked language modelling: rates, only masked tokens count, inputs, errors."""
 
 from dataclasses import replace
 from typing import Any
@@ -23,7 +23,7 @@ def make_task(vocabulary: Vocabulary = IDS, reads: str = "text", **options: Any)
 
 
 class Watch:
-    """A view whose encoder notes what it is given."""
+    """A view whose encoder records its input."""
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
@@ -39,7 +39,7 @@ class Watch:
 
 
 def long_batch(rows: int = 400, length: int = 43) -> Batch:
-    """Texts of 40 words between marks."""
+    """Return texts of 40 words between special tokens."""
     ids = torch.randint(4, 100, (rows, length), generator=torch.Generator().manual_seed(0))
     ids[:, 0], ids[:, -2], ids[:, -1] = 1, 2, 0
     batch = make_batch([0] * rows, [1] * rows)
@@ -63,7 +63,7 @@ def test_of_the_hidden_80_are_masked_10_random_and_10_as_they_are(training: bool
     assert not changed[:, [0, -2, -1]].any()
     assert (after[changed] >= 3).all() and len(after[changed & ~masked].unique()) > 60
     places = torch.zeros(43).index_add(0, changed.nonzero()[:, 1], torch.ones(int(changed.sum())))
-    assert places[1:-2].min() > 20  # every place alike
+    assert places[1:-2].min() > 20  # all positions are equally frequent
 
 
 def test_the_loss_is_the_cross_entropy_of_the_hidden_tokens() -> None:
@@ -102,7 +102,7 @@ def test_what_is_fused_counts_where_something_stands_beside_the_text_and_is_read
 
 
 def test_it_learns_a_text_by_heart_and_from_a_picture_what_the_text_does_not_say() -> None:
-    """One word, hidden: only the picture tells it."""
+    """One masked word, which only the image determines."""
     torch.manual_seed(0)
     words = {1: 5, 2: 6, 3: 7}
     batch = make_batch([1, 2, 3] * 4, [1] * 12)
@@ -146,7 +146,7 @@ def test_an_encoder_that_gives_one_token_is_refused() -> None:
 
 
 def test_the_mean_over_parts_is_that_of_the_whole() -> None:
-    """In evaluation, where what is hidden follows from the row."""
+    """In evaluation, where the masked positions depend on the row."""
     model = make_model(tasks=("masked_text",), fusion=None).eval()
     sums: list[tuple[Tensor, Tensor]] = []
     for keys, first in (([1, 2, 3, 4, 0], 0), ([1, 2], 0), ([3, 4, 0], 2)):

@@ -1,4 +1,4 @@
-"""Matching: which wrong pairs are made, how often, and what is learned and scored from them."""
+"""Matching: which negatives are made, how often, and loss and metrics on them."""
 
 import math
 from collections import Counter
@@ -16,7 +16,7 @@ from mmtrain.tasks.matching import Matching, Pairs, _draw, _next
 from mmtrain.types import Batch
 from tests.batches import DIM, make_batch, make_model, random_batch
 
-# Pictures 1 and 2 share a caption, picture 3 has two; rows 5 and 6 lack a side.
+# images 1 and 2 share a caption, image 3 has two; rows 5 and 6 miss a side
 SHARED = ([1, 2, 3, 3, 4, 5, 0, 6], [11, 11, 12, 13, 14, 0, 15, 16])
 
 
@@ -31,13 +31,13 @@ def make_task(**options: Any) -> Matching:
 
 
 def allowed_in(task: Matching, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(B, B), bool: whose right side, and whose left side, makes a wrong pair."""
+    """Return (B, B), bool: whose right side, and whose left side, gives a negative."""
     ((_, right, left),) = task._allowed(batch, batch)
     return right, left
 
 
 def chances_in(task: Matching, view: View) -> list[Tensor]:
-    """(B, B) each: how likely another row's right side, and left side, is."""
+    """Return (B, B) each: sampling probability of another row's right side, and of its left side."""
     vectors, found = task._vectors(view), []
     sides = zip((task.needs, task.needs[::-1]), allowed_in(task, view.batch), strict=True)
     for (asks, answers), allowed in sides:
@@ -52,7 +52,7 @@ def known_pairs(batch: Batch) -> set[tuple[int, int]]:
 
 
 def has_wrong(batch: Batch) -> list[bool]:
-    """Loops: both sides are there, and so are those of another row that is wrong for either of them."""
+    """Loops: both sides exist, and so do those of another row that is a negative for both."""
     pairs, size = known_pairs(batch), len(batch)
     images, texts = batch.keys["image"].tolist(), batch.keys["text"].tolist()
     both = (batch.present["image"] & batch.present["text"]).tolist()
@@ -66,7 +66,7 @@ def has_wrong(batch: Batch) -> list[bool]:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
-    """What `View.paired` was asked for."""
+    """Record the arguments of `View.paired`."""
     asked: list[dict[str, Tensor]] = []
     paired = View.paired
     monkeypatch.setattr(View, "paired", lambda view, rows: asked.append(rows) or paired(view, rows))
@@ -226,7 +226,7 @@ def test_rows_are_looked_at_some_at_a_time(model: MultimodalModel, monkeypatch: 
 
 
 def test_partners_follow_from_the_draws_of_both_rows() -> None:
-    """In whatever order the rows come."""
+    """Independent of the order of the rows."""
     task, batch = make_model(tasks=("matching",)).named_tasks()["matching"], random_batch(4, size=10, contents=30)
     assert isinstance(task, Matching)
     model = make_model(tasks=("matching",))

@@ -1,4 +1,4 @@
-"""Several classes at once: metrics against scikit-learn, weights, what is counted, what is refused."""
+"""Multi-label: metrics against scikit-learn, weights, which rows count, errors."""
 
 import math
 from typing import Any
@@ -24,7 +24,7 @@ def make_task(**options: Any) -> MultiLabel:
 
 
 def rows_of(truth: Tensor, labelled: Tensor, image: list[int] | None = None) -> Batch:
-    """Rows with a text, and a picture unless `image` says otherwise."""
+    """Return rows with a text, and with an image unless `image` excludes it."""
     size = len(truth)
     batch = make_batch(image or [1] * size, [1] * size if image is None else [0] * size)
     batch.targets["labels"], batch.labelled["labels"] = truth, labelled
@@ -58,7 +58,7 @@ def test_metrics_are_those_of_scikit_learn() -> None:
 
 
 def test_chance_is_saying_what_most_of_training_has() -> None:
-    """Classes a and c of three: 6 and 10 rows of 10."""
+    """Classes a and c of three occur in 6 and 10 of 10 rows."""
     logits, truth, labelled = make()
     task, values = scored(logits, truth, labelled)
     right = truth[labelled].int()
@@ -104,7 +104,7 @@ def test_the_loss_is_that_of_torch_over_labelled_rows_with_something_to_read(rea
 def test_balanced_weights_are_the_odds_of_lacking_a_class() -> None:
     weights = make_task(positive_weights="balanced").positive_weights
     assert weights is not None
-    torch.testing.assert_close(weights, torch.tensor([4 / 6, 8 / 2, 1 / 10]))  # one that every row has keeps some
+    torch.testing.assert_close(weights, torch.tensor([4 / 6, 8 / 2, 1 / 10]))  # a class of all rows has some weight
     logits, truth, labelled = make()
     total, _ = make_task(positive_weights="balanced").loss(logits, rows_of(truth, labelled))
     expected = F.binary_cross_entropy_with_logits(
@@ -125,7 +125,7 @@ def test_what_it_says_of_a_row_are_the_classes_above_a_half() -> None:
     batch = rows_of(torch.zeros(3, 3), torch.zeros(3).bool(), image=[1, 0, 2])
     rows = make_task().rows(torch.tensor([[0.6, 0.2, 0.9], [0.9, 0.9, 0.9], [0.1, 0.5, 0.2]]).logit(), batch)
     assert rows[0] == {"labels": ["c", "a"], "probabilities": pytest.approx([0.9, 0.6])}
-    assert rows[1] == {}  # there was nothing to read
+    assert rows[1] == {}  # no modality to read
     assert rows[2] == {"labels": [], "probabilities": []}
 
 

@@ -1,4 +1,4 @@
-"""A language model as a policy: losses against loops over tokens, draws of a row's own, adapters off as a reference."""
+"""A language model as a policy: losses against loops over tokens, samples per row, adapters off as reference."""
 
 import math
 from copy import deepcopy
@@ -23,7 +23,7 @@ from tests.tasks.test_generation import make_model as make_captioner
 
 PAIR = DialoguePairTarget(**vars(KNOWN))
 KEPT = replace(KNOWN, sentences=[["b c"], ["f f g"], ["h i"], ["b"]])
-# the rejected last answers; the second row has none
+# rejected last answers; the second row has none
 REJECTED: list[list[int]] = [[8, 1], [], [5, 5, 5, 1], [], [], [9, 7, 1]]
 PAIRS = [0, 2, 5]
 KINDS: dict[str, Any] = {"dpo": Dpo, "scst": Scst, "grpo": Grpo}
@@ -38,7 +38,7 @@ each = pytest.mark.parametrize("name", KINDS)
 def make_policy(
     name: str, kind: str = "llama", *, moved: float = 0.1, reference: Any = "copy", **options: Any
 ) -> MultimodalModel:
-    """In float64; its weights are those of the reference and, where they learn, `moved` times noise."""
+    """Return a float64 model; its weights are those of the reference plus, if trainable, `moved` times noise."""
     base = make_model(kind).requires_grad_(False)
     known = {"chat": PAIR if name == "dpo" else KEPT}
     writer = make_task(kind, known_targets=known, **options)
@@ -75,7 +75,7 @@ def rows_for(name: str, rows: slice = slice(None)) -> Batch:
 
 
 def asked_of(ids: list[int], flags: list[int]) -> list[int]:
-    """What stands before the last answer."""
+    """Return the tokens before the last answer."""
     end = len(ids)
     while end and flags[end - 1] > 0:
         end -= 1
@@ -83,7 +83,7 @@ def asked_of(ids: list[int], flags: list[int]) -> list[int]:
 
 
 def plain_log_probabilities(model: Any, writer: Any, row: int, answer: list[int], *, drawn: bool) -> Tensor:
-    """(L,), of the tokens of an answer to a row, each through the library's own model by itself."""
+    """Return (L,), for the tokens of an answer, through the library's own model on one row."""
     asked = asked_of(*ROWS[row])
     tokens, mask = model.view(batch_of()).encoded("image")
     found = []
@@ -111,7 +111,7 @@ def assert_gradients(model: nn.Module, total: Tensor, expected: Tensor) -> None:
     found = gradients(model)
     model.zero_grad()
     expected.backward()
-    for key, gradient in gradients(model).items():  # of float32, as the loss takes logits
+    for key, gradient in gradients(model).items():  # float32, because the loss takes logits
         torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-5, msg=lambda text, key=key: key + text)
 
 
@@ -172,7 +172,7 @@ def greedily(model: Any, writer: Any, row: int) -> list[int]:
 
 @each
 def test_cutting_a_batch_takes_the_same_step(name: str) -> None:
-    """A row's draws follow from its own number."""
+    """Samples of a row depend on its own id."""
     model = make_policy(name)
     whole, count = model.losses(rows_for(name))[name]
     for cut in (1, 4):

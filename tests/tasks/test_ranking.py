@@ -1,4 +1,4 @@
-"""Ranking: what makes a group and a pair, what is counted, what is refused."""
+"""Ranking: groups and pairs, which rows count, errors."""
 
 import math
 from typing import Any
@@ -22,14 +22,14 @@ def make_task(known: NumberTarget = KNOWN, **options: Any) -> Ranking:
 
 
 def make() -> tuple[Tensor, Batch]:
-    """Pictures of texts 1 and 2; the fourth does not carry its text, the fifth is of none, the last has no score."""
+    """Images of texts 1 and 2; the fourth row has only the key of its text, the fifth no text, the last no score."""
     batch = make_batch([1, 2, 3, 4, 5, 6, 7], [1, 2, 1, -1, 0, 2, 1])
     batch.targets["number"] = torch.tensor([0.5, 1.0, -1.0, 0.5, 9.0, -1.0, 9.0]).unsqueeze(1)
     batch.labelled["number"] = torch.tensor([True] * 6 + [False])
     return torch.tensor([1.0, 0.0, 2.0, 3.0, 9.0, -1.0, 9.0]), batch
 
 
-PAIRS = [(0, 2), (3, 2), (1, 5)]  # the first belongs above the second
+PAIRS = [(0, 2), (3, 2), (1, 5)]  # the first of each ranks above the second
 
 
 @pytest.mark.parametrize("garbage", [0.0, math.nan, 1e30])
@@ -45,7 +45,7 @@ def test_pairs_are_of_rows_that_share_a_content(garbage: float) -> None:
 def test_a_row_without_anything_to_read_is_in_no_pair() -> None:
     scores, batch = make()
     without = batch.only(["text"])
-    assert make_task().count(without) == 2  # the fourth row carries no text
+    assert make_task().count(without) == 2  # the fourth row has no text content
     assert make_task(reads="image").count(without) == 0
     assert make_task(reads="image").loss(scores, without)[0] == 0.0
 

@@ -1,4 +1,4 @@
-"""Numbers: units, chance, what is counted, what is refused. The scores themselves: tests/metrics/test_regression.py."""
+"""Regression: units, chance, which rows count, errors. The scores themselves: tests/metrics/test_regression.py."""
 
 import math
 from typing import Any
@@ -33,7 +33,7 @@ def rows_of(truth: Tensor, labelled: Tensor, image: list[int] | None = None) -> 
 
 
 def make(num: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-    """Scaled predictions and truths, and which are labelled."""
+    """Return scaled predictions and targets, and which are labelled."""
     torch.manual_seed(0)
     truth = torch.randn(SIZE, num)
     return truth + torch.randn(SIZE, num), truth, torch.rand(SIZE) < 0.8

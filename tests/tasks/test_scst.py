@@ -1,4 +1,4 @@
-"""SCST: the loss against loops over what was drawn; how rows are cut changes nothing; what is refused."""
+"""SCST: the loss against loops over samples; the split into batches changes nothing; errors."""
 
 from dataclasses import replace
 from functools import partial
@@ -92,7 +92,7 @@ def test_cutting_a_batch_draws_the_same(name: str) -> None:
 
 @both
 def test_two_ranks_take_the_step_of_one_process(name: str) -> None:
-    """Of the second rank no row counts in the first place."""
+    """No row of the second rank is valid in the first batch."""
     expected = step_alone(name)
     for parts in ([slice(0, 2), slice(2, 6)], [slice(0, 6), slice(2, 5)]):
         for found in on_ranks(2, step_on_rank, name, parts):

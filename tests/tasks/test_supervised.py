@@ -1,4 +1,4 @@
-"""What the tasks that learn from a target all keep: counts, masks, cuts, gradients, metrics over real ranks."""
+"""Invariants of all tasks with a target: counts, masks, splits, gradients, metrics over real ranks."""
 
 import math
 from collections.abc import Callable
@@ -49,7 +49,7 @@ both_reads = pytest.mark.parametrize("reads", ["fused", "image"])
 
 
 def make(name: str, reads: str = "fused", fusion: str = "concat") -> MultimodalModel:
-    """A float64 model of one task without dropout, with the same weights each time."""
+    """Return a float64 model of one task without dropout, with equal weights each time."""
     kind, options = TASKS[name]
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -63,7 +63,7 @@ def make(name: str, reads: str = "fused", fusion: str = "concat") -> MultimodalM
 
 
 def targeted(seed: int, size: int = 12, first: int = 0) -> Batch:
-    """Rows that lack or share contents and lack targets at random."""
+    """Return rows with random missing or shared contents and random missing targets."""
     batch, generator = random_batch(seed, size, first, contents=3), torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
@@ -143,14 +143,14 @@ def test_every_parameter_of_a_head_learns(name: str, fusion: str) -> None:
     model = make(name, fusion=fusion)
     loss_of(model, targeted(0))[0].backward()
     for parameter_name, parameter in model.tasks[name].named_parameters():
-        # ranking does not see a bias that all rows share
+        # ranking ignores a bias that all rows share
         shared = name == "ranking" and parameter_name == "head.linear.bias"
         assert parameter.grad is not None and (shared or parameter.grad.any()), parameter_name
 
 
 @every_task
 def test_a_loss_is_a_sum_over_whatever_a_batch_is_cut_into(name: str) -> None:
-    """Ranking is cut between groups: its texts, and those of no text."""
+    """Ranking is split between groups: its texts, and the rows without text."""
     model, batch = make(name), targeted(3)
     total, count = loss_of(model, batch)
     groups = batch.keys["text"] if name == "ranking" else torch.arange(len(batch)) % 3
@@ -205,7 +205,7 @@ def of_split(name: str, batches: list[int]) -> dict[str, Tensor]:
 
 
 def share_of_rank(rank: int, world_size: int, name: str) -> dict[str, Tensor]:
-    """The last rank is never shown a batch."""
+    """The last rank gets no batch."""
     return of_split(name, [] if rank == world_size - 1 else list(range(rank, 5, world_size - 1)))
 
 

@@ -1,4 +1,4 @@
-"""What the rest of the house relies on in every task."""
+"""Invariants of every task."""
 
 import math
 from dataclasses import replace
@@ -15,7 +15,7 @@ from tests.batches import CLASSES, assert_same_bits, gradients, make_batch, make
 MASKED = ("masked_text", "masked_fusion", "masked_image")
 TASKS = ("contrastive", "classification", "image_class", "matching", *MASKED)
 FUSED = ("classification", "matching", "masked_fusion")
-ALONE = {"image_class": "text", "masked_image": "text", "masked_text": "image"}  # what is not read
+ALONE = {"image_class": "text", "masked_image": "text", "masked_text": "image"}  # modalities that are not read
 every_task = pytest.mark.parametrize("name", TASKS)
 both_modes = pytest.mark.parametrize("training", [True, False])
 
@@ -66,7 +66,7 @@ def test_a_batch_to_learn_nothing_from_gives_zeros_with_finite_gradients(
 
 
 def dirty(batch: Batch, garbage: float) -> Batch:
-    """The same batch with nonsense wherever a mask says that nothing is."""
+    """Return the same batch with garbage wherever a mask is False."""
     image, text = batch.inputs["image"].values, batch.inputs["text"]
     assert text.mask is not None
     absent = ~batch.present["image"][:, None, None, None]
@@ -98,7 +98,7 @@ def test_what_a_row_lacks_changes_no_bit_of_loss_or_gradient(
             model.zero_grad(set_to_none=False)
             total, _ = loss_of(model, name, rows)
             total.backward()
-            if name == "matching":  # it reads the similarities without a gradient
+            if name == "matching":  # it uses the similarities without gradient
                 loss_of(model, "contrastive", rows)[0].backward()
             results.append({"loss": total.detach(), **gradients(model)})
         assert_same_bits(*results[-2:])
@@ -161,7 +161,7 @@ def test_rows_say_something_of_those_that_have_what_is_needed(whole: MultimodalM
 
 @every_task
 def test_a_loss_is_a_sum(whole: MultimodalModel, name: str) -> None:
-    """Rows that say nothing to each other may be cut into batches; what compares rows may not."""
+    """Tasks with independent rows may be split into batches; tasks that compare rows may not."""
     if name in ("contrastive", "matching"):
         pytest.skip("compares rows")
     if name in MASKED:

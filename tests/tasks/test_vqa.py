@@ -1,4 +1,4 @@
-"""Answers: what they are worth, what is counted, chance, what is refused."""
+"""VQA: values of answers, which rows count, chance, errors."""
 
 import math
 from typing import Any
@@ -13,7 +13,7 @@ from mmtrain.types import AnswerTarget, Batch, ClassTarget
 from tests.batches import CLASSES, DIM, make_batch
 
 KNOWN = AnswerTarget(names=["yes", "no", "2", "red"], counts=[9, 5, 3, 1])
-# what each row's answers are worth: four of ten agree on two; one, two; none can be chosen; an only answer; no answer
+# values per row: four of ten agree on two answers; one; two; none selectable; a single answer; no answer
 WORTH = torch.tensor([[1.0, 1.0, 0, 0], [0.3, 0, 0.6, 0], [0, 0, 0, 0], [0, 0, 0, 1.0], [math.nan] * 4])
 LABELLED = torch.tensor([True, True, True, True, False])
 CHOSEN = [1, 0, 0, 3, 0]

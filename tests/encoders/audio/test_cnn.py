@@ -1,4 +1,4 @@
-"""The audio CNN against one that is written plainly and sees each sound by itself."""
+"""The audio CNN against a plain implementation on each clip alone."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def make_encoder(**options: object) -> AudioCNN:
 
 
 def plainly(encoder: AudioCNN, sound: Tensor) -> Tensor:
-    """The tokens (T, dim) of one sound (L,), which has no padding and so no mask."""
+    """Return the tokens (T, dim) of one clip (L,) without padding or mask."""
     frames, _ = encoder.log_mel(sound.unsqueeze(0), None)
     frames = (frames - frames.mean()) / (frames.var(correction=0) + 1e-5).sqrt()
     x = (frames * encoder.input_norm.gain + encoder.input_norm.bias).unsqueeze(1)
@@ -44,7 +44,7 @@ def plainly(encoder: AudioCNN, sound: Tensor) -> Tensor:
 
 
 def test_values_are_those_of_each_sound_by_itself() -> None:
-    """Among them odd and even numbers of frames at every block."""
+    """The number of frames is both odd and even at every block."""
     encoder = make_encoder()
     lengths = [32 + 16 * (frames - 1) for frames in (13, 8, 7, 6, 3, 2, 1)] + [4]
     values = torch.randn(len(lengths), 300, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Speech models against the library's own, which see each sound by itself."""
+"""Speech models against the library's own on each clip alone."""
 
 import math
 from pathlib import Path
@@ -67,7 +67,7 @@ def sounds() -> Tensor:
 
 
 def reference(encoder: HuggingFaceAudio, name: str) -> nn.Module:
-    """The library's model with the same weights."""
+    """Return the library's model with the same weights."""
     model = AutoModel.from_config(AutoConfig.for_model(**{**CONFIGS[name], "mask_time_prob": 0.0})).double()
     model = model.encoder if name == "whisper" else model
     if name == "whisper":
@@ -79,14 +79,14 @@ def reference(encoder: HuggingFaceAudio, name: str) -> nn.Module:
 
 
 def alone(model: nn.Module, encoder: HuggingFaceAudio, name: str, sound: Tensor) -> Tensor:
-    """The tokens (T, dim) of one sound (L,) as the library gives them."""
+    """Return the library's tokens (T, dim) of one clip (L,)."""
     if name != "whisper":
         shortest = 10 + 5 * (3 - 1) + 10 * (2 - 1)
         sound = (sound - sound.mean()) / torch.sqrt(sound.var(correction=0) + 1e-7)
         sound = nn.functional.pad(sound, (0, max(0, shortest - len(sound))))
         return model(sound.unsqueeze(0)).last_hidden_state[0]
-    sound = nn.functional.pad(sound, (0, -len(sound) % 320))  # the library wants an even number of frames
-    frames = encoder.net.mel(sound.unsqueeze(0)).transpose(1, 2)  # tests/layers/test_whisper_mel.py compares them
+    sound = nn.functional.pad(sound, (0, -len(sound) % 320))  # the library needs an even number of frames
+    frames = encoder.net.mel(sound.unsqueeze(0)).transpose(1, 2)  # compared in tests/layers/test_whisper_mel.py
     positions = model.embed_positions
     model.config.max_source_positions = frames.shape[2] // 2
     model.embed_positions = nn.Embedding.from_pretrained(positions.weight[: frames.shape[2] // 2])
@@ -109,7 +109,7 @@ def test_values_and_gradients_are_those_of_the_library_on_each_sound_by_itself(n
         (expected * weight[row, mask[row]]).sum().backward()
     ours = encoder.net.encoder if name == "whisper" else encoder.net.model
     mine = gradients(ours)
-    theirs = {n: p.grad for n, p in model.named_parameters() if n != "embed_positions.weight"}  # fixed waves
+    theirs = {n: p.grad for n, p in model.named_parameters() if n != "embed_positions.weight"}  # fixed sinusoids
     assert mine.keys() == theirs.keys()
     for key in mine:
         torch.testing.assert_close(mine[key], theirs[key], rtol=1e-7, atol=1e-9)
@@ -134,13 +134,13 @@ def test_what_stands_under_a_false_mask_changes_no_bit(name: str) -> None:
 
 @every_model
 def test_training_repeats_itself_and_every_weight_gets_a_gradient(name: str) -> None:
-    """Dropout aside: neither masks in time nor dropped layers."""
+    """Apart from dropout, there is neither time masking nor layer drop."""
     encoder = make_encoder(name).train()
     for module in encoder.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     encoder.net.apply(_without_dropout)
-    one, other = (encoder(sounds()[:4], MASK[:4]).tokens for _ in range(2))  # a batch norm refuses a single frame
+    one, other = (encoder(sounds()[:4], MASK[:4]).tokens for _ in range(2))  # batch norm rejects a single frame
     assert torch.equal(one, other)
     (one * torch.randn_like(one)).sum().backward()
     assert [n for n, g in gradients(encoder).items() if not g.any()] == []

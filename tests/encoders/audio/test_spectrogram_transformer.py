@@ -1,4 +1,4 @@
-"""The spectrogram Transformer against one that is written plainly and sees each sound by itself."""
+"""The spectrogram Transformer against a plain implementation on each clip alone."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def make_encoder(**options: float) -> SpectrogramTransformer:
 
 
 def plainly(encoder: SpectrogramTransformer, sound: Tensor) -> Tensor:
-    """The tokens (T, dim) of one sound (L,): patches cut by loops, attention by torch's layer."""
+    """Return the tokens (T, dim) of one clip (L,): patches cut by loops, attention by torch's layer."""
     frames, _ = encoder.log_mel(sound.unsqueeze(0), None)
     frames = (frames[0] - frames.mean()) / (frames.var(correction=0) + 1e-5).sqrt()
     frames = frames * encoder.input_norm.gain + encoder.input_norm.bias
@@ -97,7 +97,7 @@ def test_stochastic_depth_grows_with_depth() -> None:
 
 
 def test_a_steady_tone_survives_the_normalisation() -> None:
-    """It is the same in every frame, so that a mean taken band by band would erase it."""
+    """It is equal in every frame, so subtracting a mean per band would erase it."""
     encoder = make_encoder()
     nn.init.ones_(encoder.input_norm.gain)
     nn.init.zeros_(encoder.input_norm.bias)

@@ -1,4 +1,4 @@
-"""Dialogues turn by turn: each by itself, in its context, and the words of the last one."""
+"""Dialogues turn by turn: single turns, turns in context, and the words of the last turn."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def dialogues() -> Tensor:
 
 
 def plainly(encoder: Turns, dialogue: Tensor) -> tuple[Tensor, Tensor]:
-    """The tokens of one dialogue (N, 1 + L): of turns, and of the words of the last one."""
+    """Return the tokens of one dialogue (N, 1 + L): turns, and words of the last turn."""
     turns, words = [], torch.empty(0, DIM)
     for place, turn in enumerate(dialogue):
         ids = turn[1:][turn[1:] >= 0]

@@ -1,4 +1,4 @@
-"""The small convolutional network against the same written with torch's functions and its own norm."""
+"""The small convolutional network against torch's functions and a hand-written norm."""
 
 import pytest
 import torch

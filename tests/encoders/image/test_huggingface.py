@@ -1,4 +1,4 @@
-"""Picture models of transformers against the library with the same weights."""
+"""Image models of transformers against the library with the same weights."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("swin", "swinv2"), WINDOWS),
     "beit": {**VIT, "use_mask_token": True, "use_relative_position_bias": True},
 }
-# what no layer holds
+# parameters that are in no layer
 TOP = {"swin": "layernorm", "swinv2": "layernorm", "dinov3_vit": "norm", "siglip": "post_layernorm"}
 TOP |= dict.fromkeys(("vit", "deit", "dinov2", "dinov2_with_registers"), "layernorm")
 TOP |= {"siglip_vision_model": "post_layernorm"}
@@ -32,7 +32,7 @@ every_model = pytest.mark.parametrize("name", MODEL_TYPES)
 
 
 def saved(name: str, folder: Path) -> Any:
-    """A checkpoint with random weights, and the model that has them."""
+    """Save a checkpoint with random weights, and return its model."""
     torch.manual_seed(0)
     model = AutoModel.from_config(AutoConfig.for_model(name, **CONFIGS[name]))
     for key, parameter in model.named_parameters():
@@ -62,13 +62,13 @@ def test_values_and_gradients_are_those_of_the_library(name: str, tmp_path: Path
         told = {} if size == 32 else ours.options
         expected = tokens_of(theirs(pictures, **told).last_hidden_state)
         assert out.shape == (*mask.shape, ours.dim) and mask.all()
-        torch.testing.assert_close(out, expected, rtol=1e-6, atol=1e-9)  # some of the library is computed in 32 bits
+        torch.testing.assert_close(out, expected, rtol=1e-6, atol=1e-9)  # parts of the library compute in float32
         weight = torch.randn_like(out)
         (out * weight).sum().backward()
         (expected * weight).sum().backward()
         mine = gradients(ours.net)
         trained = {n: p for n, p in theirs.named_parameters() if p.grad is not None and p.grad.any()}
-        assert trained.keys() <= mine.keys()  # nothing that has a part was dropped
+        assert trained.keys() <= mine.keys()  # no part that affects the output was dropped
         for key, parameter in trained.items():
             scale = parameter.grad.abs().max().item()
             torch.testing.assert_close(mine[key], parameter.grad, rtol=1e-5, atol=1e-6 * scale)
@@ -98,7 +98,7 @@ def test_random_weights_are_of_the_size_of_the_picture() -> None:
 
 
 def test_a_checkpoint_of_a_classifier_without_a_pooler_is_taken(tmp_path: Path) -> None:
-    """As Google's ViTs: the head is left over, and the pooler, which they lack, is not missed."""
+    """As in Google's ViTs: the head is unused, and the missing pooler is no error."""
     theirs = ViTForImageClassification(AutoConfig.for_model("vit", **VIT)).eval()
     theirs.save_pretrained(tmp_path)
     pictures = torch.randn(2, 3, 32, 32)

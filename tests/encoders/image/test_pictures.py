@@ -1,4 +1,4 @@
-"""An image encoder on each of several pictures, and a language model that reads each in its place."""
+"""An image encoder on several images per row, and a language model that reads each at its placeholder."""
 
 from dataclasses import replace
 from typing import Any
@@ -40,7 +40,7 @@ def test_each_picture_is_encoded_alone_and_padding_is_not() -> None:
 
 
 def two_pictures(order: list[int], ids: list[int]) -> Batch:
-    """A row with two pictures that speaks of both, and one with a picture that speaks of it."""
+    """Return a row with two images and two placeholders, and a row with one image and one placeholder."""
     rows = [(ids, [0] * (len(ids) - 2) + [1, 1]), ([IMAGE, 7, 1], [0, 1, 1])]
     values = torch.stack([pixels_of(*order), pixels_of(4, 0)])
     mask = torch.tensor([[True, True], [True, False]])
@@ -51,7 +51,7 @@ def two_pictures(order: list[int], ids: list[int]) -> Batch:
 @pytest.mark.parametrize("pack", [None, 100])
 @pytest.mark.parametrize("beside", [False, True])
 def test_a_language_model_reads_each_in_its_place(beside: bool, pack: int | None) -> None:
-    """Two that change places with their marks' neighbours give another loss; a picture alone is as it ever was."""
+    """Swapping two images or their placeholders changes the loss; a single image gives the same loss as before."""
     torch.manual_seed(0)
     encoder = make()
     options: dict[str, Any] = {"connector": connector_of()} if beside else {}
@@ -68,5 +68,5 @@ def test_a_language_model_reads_each_in_its_place(beside: bool, pack: int | None
     alone = MultimodalModel(encoders={"image": encoder.image}, fusion=None, tasks={"answers": single})
     row = batch_of([([IMAGE, 7, 1], [0, 1, 1])], [4])
     second = two_pictures([1, 2], ids)
-    second.targets["chat"][0, :, 1] = second.targets["chat"][0, :, 1].clamp(max=0)  # the first row answers nothing
+    second.targets["chat"][0, :, 1] = second.targets["chat"][0, :, 1].clamp(max=0)  # the first row has no answer
     torch.testing.assert_close(model.losses(second)["answers"], alone.losses(row)["answers"])

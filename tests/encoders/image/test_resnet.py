@@ -11,7 +11,7 @@ from tests.batches import gradients
 
 
 def test_tokens_are_the_last_feature_map_of_torchvision() -> None:
-    """Their classifier reads the mean of the map; without one it gives the mean of our tokens."""
+    """Torchvision's classifier reads the mean of the map; without it, the output is the mean of our tokens."""
     ours = ResNet(name="resnet18", small_input=False, pretrained=None).double().eval()
     theirs = torchvision.models.resnet18(weights=None)
     theirs.fc = torch.nn.Identity()

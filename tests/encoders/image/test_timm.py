@@ -1,4 +1,4 @@
-"""Timm's models against timm, with the library's own small ones for tests."""
+"""Timm models against timm, with the library's small test models."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmtrain.encoders.image.timm import Timm
 from tests.batches import gradients
 
-# (B, T, D), (B, C, H, W), (B, H, W, C); of each, entries of layers() and what no layer holds
+# (B, T, D), (B, C, H, W), (B, H, W, C); number of entries of layers(), and parameters in no layer
 MODELS = {
     "test_vit": (1 + 6, {"norm"}),
     "test_convnext": (1 + 4, set()),
@@ -39,7 +39,7 @@ def their_tokens(net: nn.Module, pictures: Tensor, name: str) -> Tensor:
 
 
 def reference(name: str) -> nn.Module:
-    """Timm's own, with its head."""
+    """Return timm's own model, with its head."""
     torch.manual_seed(1)
     sizes = {"img_size": 64} if name == "test_vit" else {}
     return timm.create_model(name, num_classes=5, **sizes)
@@ -64,7 +64,7 @@ def test_values_and_gradients_are_those_of_timm(name: str, tmp_path: Path) -> No
     for key, gradient in mine.items():
         other = trained[key].grad
         torch.testing.assert_close(gradient, other, rtol=1e-8, atol=1e-12 + 1e-10 * other.abs().max().item())
-    assert mine.keys() == {n for n, p in trained.items() if p.grad is not None}  # what is dropped had no part
+    assert mine.keys() == {n for n, p in trained.items() if p.grad is not None}  # only unused parts were dropped
 
 
 @every_model

@@ -1,4 +1,4 @@
-"""Torchvision's classifiers against their own forward: what their last layer reads is the mean of our tokens."""
+"""Torchvision's classification models against their own forward: the head's input is the mean of our tokens."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from mmtrain.encoders.image.torchvision import HEADS, TorchVision
 from tests.batches import gradients
 
-# a builder and the size of the pictures; none is large
+# builder and image size, all small
 MODELS = {
     "densenet121": 64,
     "efficientnet_b0": 64,
@@ -22,7 +22,7 @@ MODELS = {
     "swin_t": 64,
     "convnext_tiny": 64,
 }
-# of all families, what each consists of: the stem and blocks
+# for all families, the stem and blocks
 LAYERS = {
     "alexnet": 5,
     "convnext_tiny": 1 + (3 + 3 + 9 + 3) + 3,

@@ -28,7 +28,7 @@ def test_values_and_gradients_are_those_of_timm(scale: float | None) -> None:
     ours = make_vit(layer_scale=scale)
     shape = {"img_size": 8, "embed_dim": 8, "num_classes": 0, "global_pool": "", "init_values": scale} | SHAPE
     theirs = timm.VisionTransformer(**shape).double()
-    theirs.load_state_dict(ours.state_dict())  # strict: the names and shapes are the same
+    theirs.load_state_dict(ours.state_dict())  # strict: names and shapes are equal
     pictures = torch.randn(3, 3, 8, 8, dtype=torch.float64, requires_grad=True)
     copies = pictures.detach().clone().requires_grad_()
     out, mask = ours(pictures)
@@ -81,7 +81,7 @@ def test_a_patch_that_does_not_divide_is_refused_with_advice(size: int, patch: i
 
 
 def tiny_of_timm(name: str, *, pretrained: bool, **options: object) -> nn.Module:
-    """In place of what timm downloads."""
+    """Replaces timm's download."""
     assert pretrained and name == "vit_tiny_patch16_224"
     torch.manual_seed(0)
     net = timm.VisionTransformer(img_size=32, patch_size=16, embed_dim=192, depth=2, num_heads=3, num_classes=5)
@@ -132,9 +132,7 @@ def test_weights_that_cannot_be_had_or_do_not_fit_are_refused_with_advice(
 ) -> None:
     with pytest.raises(ValueError, match=r"no ViT of timm has dim = 200; they have 192 \(vit_tiny(.*); set dim to"):
         pretrained_vit(True, dim=200, num_heads=4)
-    with pytest.raises(
-        ValueError, match=r"color_features = 4, which .* set color_features to 0, or pretrained to null"
-    ):
+    with pytest.raises(ValueError, match=r"color_features = 4, .* set color_features to 0, or pretrained to null"):
         pretrained_vit(True, color_features=4)
     with pytest.raises(ValueError, match="timm has no model named vit_tinny_patch16_224; the nearest are vit_tiny_pat"):
         pretrained_vit("vit_tinny_patch16_224")

@@ -1,4 +1,4 @@
-"""BERT against the library's own, on each text by itself: published weights where they lie, else small random ones."""
+"""BERT against the library's own on each text alone: cached published weights if available, else small random ones."""
 
 import os
 from pathlib import Path
@@ -28,7 +28,7 @@ def make_encoder(pretrained: bool | str | None = None, pooling: str = "auto", **
 
 
 def random_bert(folder: Path) -> BertModel:
-    """A small checkpoint in which nothing is zero, written into a folder."""
+    """Save a small checkpoint without zero weights."""
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=30, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12,
@@ -42,7 +42,7 @@ def random_bert(folder: Path) -> BertModel:
 
 
 def assert_equal_to(model: nn.Module, encoder: BERT, ids: Tensor, mask: Tensor, rtol: float) -> None:
-    """Tokens of valid places and gradients of all weights, the library seeing one text at a time."""
+    """Compare tokens of valid positions and gradients of all weights; the library gets one text at a time."""
     tokens, valid = encoder(ids, mask)
     assert torch.equal(valid, mask) and not tokens[~mask].any()
     weight = torch.randn_like(tokens)
@@ -59,7 +59,7 @@ def assert_equal_to(model: nn.Module, encoder: BERT, ids: Tensor, mask: Tensor, 
     for name, gradient in mine.items():
         wanted = theirs[name].grad
         assert wanted is not None
-        scale = max(wanted.abs().max().item(), 1.0)  # a key's bias has no gradient but rounding
+        scale = max(wanted.abs().max().item(), 1.0)  # the bias of keys has no gradient except rounding errors
         torch.testing.assert_close(gradient, wanted, rtol=rtol, atol=rtol * scale)
 
 

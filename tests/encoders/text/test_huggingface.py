@@ -1,4 +1,4 @@
-"""Text models against the library's own, which see each text by itself."""
+"""Text models against the library's own on each text alone."""
 
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def config_of(name: str) -> dict[str, Any]:
 
 
 def make_encoder(name: str, max_length: int = 10, pooling: str = "auto") -> HuggingFaceText:
-    """In float64, with weights in which nothing is zero."""
+    """Return a float64 encoder without zero weights."""
     torch.manual_seed(0)
     encoder = HuggingFaceText(pretrained=None, config=config_of(name), max_length=max_length, pooling=pooling).double()
     for parameter in encoder.parameters():
@@ -75,7 +75,7 @@ def make_encoder(name: str, max_length: int = 10, pooling: str = "auto") -> Hugg
 
 
 def reference(encoder: HuggingFaceText, name: str) -> nn.Module:
-    """The library's model with the same weights."""
+    """Return the library's model with the same weights."""
     config = AutoConfig.for_model(**config_of(name))
     towers = {"siglip_text_model": SiglipTextModel, "siglip2_text_model": Siglip2TextModel}
     if name in towers:
@@ -91,8 +91,8 @@ def reference(encoder: HuggingFaceText, name: str) -> nn.Module:
 
 
 def alone(model: nn.Module, name: str, ids: Tensor) -> Tensor:
-    """The tokens (T, dim) of one text (T,)."""
-    if "siglip" in name:  # which is trained on texts padded to its longest
+    """Return the tokens (T, dim) of one text (T,)."""
+    if "siglip" in name:  # trained on texts padded to the maximum length
         padded = F.pad(ids, (0, 12 - len(ids)), value=model.config.pad_token_id or 0)
         return model(input_ids=padded[None]).last_hidden_state[0, : len(ids)]
     return model(input_ids=ids[None]).last_hidden_state[0]
@@ -146,7 +146,7 @@ def test_every_weight_gets_a_gradient_and_is_in_one_layer_or_the_top(name: str) 
 
 @every_model
 def test_blocks_can_be_computed_again(name: str) -> None:
-    """They are called as modules, with what `tune` does to their forward."""
+    """Blocks are called as modules, with the forward changed by `tune`."""
     plain, again = make_encoder(name), make_encoder(name)
     tune(again, Tuning(checkpointing=True))
     for encoder in (plain, again):
@@ -214,7 +214,7 @@ def test_a_checkpoint_is_taken(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["clip", "siglip"])
 def test_the_text_tower_of_a_checkpoint_is_taken(name: str, tmp_path: Path) -> None:
-    """Its last token, before the projection, is what the library pools: CLIP's end of text, SigLIP's last padding."""
+    """Its last token, before the projection, is what the library pools: CLIP's end token, SigLIP's last padding."""
     vision = {**BLOCKS, "image_size": 8, "patch_size": 4}
     model = AutoModel.from_config(
         AutoConfig.for_model(name, text_config=CONFIGS[f"{name}_text_model"], vision_config=vision)
@@ -222,7 +222,7 @@ def test_the_text_tower_of_a_checkpoint_is_taken(name: str, tmp_path: Path) -> N
     model.save_pretrained(tmp_path)
     encoder = HuggingFaceText(pretrained=str(tmp_path), config=None, max_length=10, pooling="last").eval()
     ids = IDS.masked_fill(~MASK, model.config.text_config.pad_token_id or 0)
-    ids[torch.arange(3), torch.tensor(LENGTHS[:3]) - 1] = 3  # the end of a text
+    ids[torch.arange(3), torch.tensor(LENGTHS[:3]) - 1] = 3  # the end token of a text
     tokens, mask = encoder(ids, MASK)
     assert mask.tolist() == [[True]] * 3 + [[False]] and not tokens[3].any()
     if name == "clip":
@@ -236,7 +236,7 @@ def test_the_text_tower_of_a_checkpoint_is_taken(name: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("pooling", ["tokens", "last"])
 @pytest.mark.parametrize("name", ["siglip", "siglip2"])
 def test_padding_is_that_of_the_tokenizer_where_a_model_reads_it(name: str, pooling: str, tmp_path: Path) -> None:
-    """Of SigLIP 2 config.json has no pad_token_id; the default of its class, 1, is the end of a text."""
+    """For SigLIP 2, config.json has no pad_token_id; the default of its class, 1, is the end token."""
     vision = {**BLOCKS, "image_size": 8, "patch_size": 4, "num_patches": 4}
     sizes = {"text_config": CONFIGS[f"{name}_text_model"], "vision_config": vision}
     model = AutoModel.from_config(AutoConfig.for_model(name, **sizes)).eval()

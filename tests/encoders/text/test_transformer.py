@@ -1,4 +1,4 @@
-"""The text Transformer: padding is not there, whatever ids stand in it."""
+"""The text Transformer: padding has no effect, for any ids in it."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def make_encoder(dropout: float = 0.0) -> TextTransformer:
 
 
 def test_values_and_gradients_are_those_of_torch() -> None:
-    """torch's encoder gets each text by itself, without padding."""
+    """torch's encoder gets each text alone, without padding."""
     encoder = make_encoder()
     layers = []
     for block in encoder.blocks:
@@ -83,7 +83,7 @@ def make_encoder_with_seed() -> TextTransformer:
 def test_a_text_without_a_token_stays_finite() -> None:
     encoder = make_encoder()
     out = encoder(IDS, MASK)
-    out.tokens.square().sum().backward()  # also of what is under a False mask
+    out.tokens.square().sum().backward()  # includes values under a False mask
     assert out.tokens.isfinite().all()
     assert all(gradient.isfinite().all() for gradient in gradients(encoder).values())
 

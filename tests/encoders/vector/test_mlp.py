@@ -1,4 +1,4 @@
-"""The MLP against the same written plainly."""
+"""The MLP against a plain implementation."""
 
 import pytest
 import torch

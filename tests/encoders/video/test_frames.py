@@ -1,4 +1,4 @@
-"""Films frame by frame: the image encoder sees what is there and nothing else, and time is looked at as it says."""
+"""Videos frame by frame: the image encoder gets valid frames only, and the module over time matches its formula."""
 
 import math
 
@@ -40,7 +40,7 @@ def films() -> Tensor:
 
 
 def one_token_a_frame(encoder: Frames, film: Tensor) -> Tensor:
-    """(F, dim) of one film (F, 3, 8, 8), frame by frame."""
+    """Return (F, dim) for one video (F, 3, 8, 8), frame by frame."""
     return torch.stack(
         [
             encoder.proj(encoder.image(picture.unsqueeze(0)).tokens[0].mean(dim=0)) + encoder.pos_embed[0, place]
@@ -64,14 +64,14 @@ def test_values_are_those_of_each_film_by_itself(temporal: str) -> None:
             expected, _ = gru(x)
         else:
             expected = x.unsqueeze(0)
-            for block in encoder.temporal.blocks:  # tests/layers/test_block.py compares it with torch's
+            for block in encoder.temporal.blocks:  # compared with torch's in tests/layers/test_block.py
                 expected = block(expected)
             expected = encoder.temporal.norm(expected)[0]
         torch.testing.assert_close(tokens[row, mask[row]], expected, rtol=0, atol=1e-11)
 
 
 def test_a_batch_norm_sees_no_padding() -> None:
-    """Nor does it count a frame of noise that is not there."""
+    """A frame of noise under a False mask does not count either."""
     encoder, values = make_encoder("mean", ResNet(name="resnet18", small_input=True, pretrained=None)), films()
     encoder(torch.where(MASK[:, :, None, None, None], values, math.nan), MASK)
     alone = ResNet(name="resnet18", small_input=True, pretrained=None).double()
@@ -94,7 +94,7 @@ def test_frames_that_lie_apart_keep_their_places() -> None:
 
 
 class Map(nn.Module):
-    """Pictures (N, 3, 8, 8) as maps of 4 x 4 tokens, row by row: the colours of every other pixel."""
+    """Maps images (N, 3, 8, 8) to 4 x 4 tokens, row by row: the colours of every other pixel."""
 
     dim = 3
 
@@ -117,7 +117,7 @@ def test_cells_of_a_grid_stand_beside_the_whole(grid: int) -> None:
 
 
 class Told(nn.Module):
-    """An image encoder of two layers."""
+    """An image encoder with two listed layers."""
 
     dim = 4
 
@@ -131,7 +131,7 @@ class Told(nn.Module):
 
 @pytest.mark.parametrize(("temporal", "over_time"), [("mean", 0), ("gru", 2), ("transformer", 2)])
 def test_layers_are_those_of_the_image_encoder_and_of_time(temporal: str, over_time: int) -> None:
-    """One that tells none, such as a lone convolution, is one layer."""
+    """An encoder that lists no layers, such as a single convolution, is one layer."""
     told, silent = Told(), nn.Conv2d(3, 4, 4)
     silent.dim = 4
     for image, count in ((told, 2), (silent, 1)):

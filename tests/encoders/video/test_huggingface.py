@@ -1,4 +1,4 @@
-"""Film models against the library's own on films whose last frame stands still."""
+"""Video models against the library's own on videos whose last frame is repeated."""
 
 import math
 from pathlib import Path
@@ -46,7 +46,7 @@ def films() -> Tensor:
 
 
 def save(name: str, folder: Path, **options: Any) -> nn.Module:
-    """A checkpoint of the library with weights in which nothing is zero, and its model."""
+    """Save a checkpoint of the library without zero weights, and return its model."""
     config = AutoConfig.for_model(**{**CONFIGS[name], "num_frames": 4, "image_size": 8, **options})
     model = AutoModel.from_config(config)
     for parameter in model.parameters():
@@ -147,7 +147,7 @@ def test_timesformer_takes_more_frames_and_pixels_by_interpolation(tmp_path: Pat
     encoder = HuggingFaceVideo(pretrained=str(tmp_path), config=None, num_frames=7, image_size=16).eval()
     time, space = encoder.net.embeddings.time_embeddings, encoder.net.embeddings.position_embeddings
     assert time.shape == (1, 7, 8) and space.shape == (1, 1 + 16, 8)
-    assert torch.equal(time[:, ::2], model.embeddings.time_embeddings)  # from 4 to 7 every second is an old one
+    assert torch.equal(time[:, ::2], model.embeddings.time_embeddings)  # from 4 to 7: every second one is old
     tokens = encoder(torch.randn(2, 7, 3, 16, 16), None).tokens
     assert tokens.shape == (2, 1 + 7 * 16, 8)
     tokens.sum().backward()
@@ -158,7 +158,7 @@ def test_timesformer_takes_more_frames_and_pixels_by_interpolation(tmp_path: Pat
     "processor", [VideoMAEImageProcessor, VideoMAEVideoProcessor, VivitImageProcessor, VivitVideoProcessor]
 )
 def test_the_pixels_are_those_of_the_library(processor: type[Any], tmp_path: Path) -> None:
-    """In the older file of pictures and in the newer one of films."""
+    """For both the older processor file for images and the newer one for videos."""
     size = {"do_resize": False, "do_center_crop": False}
     theirs = processor(image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.4], **size)
     theirs.save_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""The 3D ResNets against torchvision's own forward on each film by itself."""
+"""The 3D ResNets against torchvision's own forward on each video alone."""
 
 import math
 import urllib.error
@@ -29,7 +29,7 @@ def make_encoder(name: str = "r3d_18") -> R3D:
 
 @pytest.mark.parametrize(("name", "tokens"), [("r3d_18", [2, 1, 2]), ("mc3_18", [9, 4, 9]), ("r2plus1d_18", [2, 1, 2])])
 def test_tokens_are_those_of_torchvision_on_each_film_by_itself(name: str, tokens: list[int]) -> None:
-    """Their classifier reads the mean of the map; without one it gives the mean of our tokens."""
+    """Torchvision's classifier reads the mean of the map; without it, the output is the mean of our tokens."""
     ours = make_encoder(name).eval()
     theirs = torchvision.models.get_model(name, weights=None)
     theirs.fc = torch.nn.Identity()
@@ -127,5 +127,5 @@ def test_what_cannot_be_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) 
         raise urllib.error.URLError("no route")
 
     monkeypatch.setattr(WeightsEnum, "get_state_dict", unreachable)
-    with pytest.raises(ValueError, match=r"had from .*r3d_18-b3b3357e.pth: (.|\n)*set pretrained to its path"):
+    with pytest.raises(ValueError, match=r"loaded from .*r3d_18-b3b3357e.pth: (.|\n)*set pretrained to its path"):
         R3D(name="r3d_18", pretrained=True)

@@ -1,4 +1,4 @@
-"""Film models of torchvision against their own forward on films whose last frame stands still."""
+"""Video models of torchvision against their own forward on videos whose last frame is repeated."""
 
 import math
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.batches import assert_same_bits, gradients
 
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0]]).bool()
 STILL = [[0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 2, 2, 2, 2, 2]]
-# the number of tokens and of blocks, and the width
+# number of tokens, number of blocks, width
 MODELS = {"s3d": (1, 11, 1024), "swin3d_t": (4, 12, 768)}
 every_model = pytest.mark.parametrize("name", MODELS)
 
@@ -34,7 +34,7 @@ def test_tokens_are_those_of_torchvision_on_each_film_by_itself(name: str) -> No
     setattr(theirs, {"s3d": "classifier", "swin3d_t": "head"}[name], torch.nn.Identity())
     theirs.double().eval().load_state_dict(ours.net.state_dict())
     if name == "s3d":
-        theirs.avgpool = torch.nn.AdaptiveAvgPool3d(1)  # theirs wants 224 pixels
+        theirs.avgpool = torch.nn.AdaptiveAvgPool3d(1)  # the original pooling needs 224 pixels
     last: list[Tensor] = []
     (theirs.features if name == "s3d" else theirs.norm).register_forward_hook(lambda m, i, out: last.append(out))
     values = films()
@@ -118,7 +118,7 @@ def test_what_cannot_be_is_refused_with_advice() -> None:
     with pytest.raises(ValueError, match=r"name = r3d_18; set it to s3d, swin3d_t, .* or swin3d_b"):
         make("r3d_18", 8, 32)
     with pytest.raises(
-        ValueError, match=r"num_frames = 4 leaves nothing .* set data.inputs.video.num_frames to at least 5"
+        ValueError, match=r"num_frames = 4 is too small .* set data.inputs.video.num_frames to at least 5"
     ):
         make("s3d", 4, 32)
     with pytest.raises(ValueError, match=r"size = 16 leaves nothing .* set data.inputs.video.size to at least 17"):

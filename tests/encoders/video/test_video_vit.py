@@ -1,4 +1,4 @@
-"""The film Transformers against ones that are written plainly and see each film by itself."""
+"""The video Transformers against plain implementations on each video alone."""
 
 import math
 
@@ -40,7 +40,7 @@ def films() -> Tensor:
 
 
 def attention_of(module: SelfAttention, x: Tensor) -> Tensor:
-    """(T, D), head by head."""
+    """Compute attention for (T, D), head by head."""
     query, key, value = torch.einsum("td,ed->te", x, module.qkv.weight).add(module.qkv.bias).chunk(3, dim=1)
     heads = []
     for head in range(2):
@@ -56,14 +56,14 @@ def norm_of(module: nn.LayerNorm, x: Tensor) -> Tensor:
 
 
 def block_of(block: Block, x: Tensor) -> Tensor:
-    """(T, D)."""
+    """Compute a block for (T, D)."""
     x = x + attention_of(block.attn, norm_of(block.norm1, x))
     inner = norm_of(block.norm2, x) @ block.mlp.fc1.weight.T + block.mlp.fc1.bias
     return x + (inner * 0.5 * (1 + torch.erf(inner / math.sqrt(2)))) @ block.mlp.fc2.weight.T + block.mlp.fc2.bias
 
 
 def plainly(encoder: VideoViT, film: Tensor, places: list[int]) -> Tensor:
-    """The tokens (T, dim) of one film (F, 3, 8, 8) whose frames stand at these places."""
+    """Return the tokens (T, dim) of one video (F, 3, 8, 8) with frames at these positions."""
     rows = []
     for picture in film:
         patches = [picture[:, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4] for i in range(2) for j in range(2)]
@@ -128,7 +128,7 @@ def test_what_stands_under_a_false_mask_changes_no_bit(attention: str, garbage: 
 
 @both
 def test_no_frame_reads_one_that_is_not_there(attention: str) -> None:
-    """More frames behind change nothing, and without a mask all are there."""
+    """Additional frames under a False mask change nothing, and without a mask all frames are valid."""
     encoder, values = make_encoder(attention), films()
     longer = torch.cat([values, torch.ones_like(values[:, :1])], dim=1)
     short = encoder(values, MASK)
