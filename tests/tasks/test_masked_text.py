@@ -141,7 +141,7 @@ def test_what_means_nothing_is_refused(options: dict[str, Any], message: str) ->
 def test_an_encoder_that_gives_one_token_is_refused() -> None:
     view = Watch(make_batch([0, 0], [1, 2]))
     view.encoded = lambda modality: Features(torch.zeros(2, 1, DIM), torch.ones(2, 1).bool())  # type: ignore[method-assign]
-    with pytest.raises(ValueError, match=r"gives 1; set encoder.text.pooling=tokens"):
+    with pytest.raises(ValueError, match=r"has 1; set encoder.text.pooling=tokens"):
         make_task()(view)
 
 
