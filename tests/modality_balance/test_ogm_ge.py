@@ -75,7 +75,7 @@ def test_of_three_each_is_compared_with_the_mean_of_the_others() -> None:
 def test_what_cannot_be_balanced_is_refused() -> None:
     options = {"alpha": 0.5, "noise": False}
     model = make_model(tasks=["contrastive", "image_class"])
-    with pytest.raises(ValueError, match=r"none of the tasks contrastive, image_class judges fused features"):
+    with pytest.raises(ValueError, match=r"none of the tasks contrastive, image_class predicts from fused features"):
         OGMGE(tasks=model.named_tasks(), dims=DIMS, **options)
     with pytest.raises(ValueError, match=r"image is the only modality; set modality_balance=none"):
         OGMGE(tasks=make_model().named_tasks(), dims={"image": DIM}, **options)

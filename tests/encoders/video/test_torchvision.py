@@ -121,7 +121,7 @@ def test_what_cannot_be_is_refused_with_advice() -> None:
         ValueError, match=r"num_frames = 4 is too small .* set data.inputs.video.num_frames to at least 5"
     ):
         make("s3d", 4, 32)
-    with pytest.raises(ValueError, match=r"size = 16 leaves nothing .* set data.inputs.video.size to at least 17"):
+    with pytest.raises(ValueError, match=r"size = 16 is too small .* set data.inputs.video.size to at least 17"):
         make("s3d", 8, 16)
     assert make("s3d", 5, 17).eval()(torch.randn(1, 5, 3, 17, 17), None).tokens.shape == (1, 1, 1024)
     with pytest.raises(ValueError, match="a video has 9 frames, but num_frames = 8"):
