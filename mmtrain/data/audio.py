@@ -16,13 +16,12 @@ from torch import Tensor
 from mmtrain.data.columns import content_of
 from mmtrain.data.image import key_of, shown
 from mmtrain.data.media import source_of
-from mmtrain.data.sound import mono, piece, read_piece, resampled
+from mmtrain.data.sound import check_level, mono, piece, read_piece, resampled
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
 
 _MIN_RATE, _MAX_RATE = 1000, 768_000  # Hz, of samples in a table
 _MAX_CHANNELS = 64
-_MAX_PEAK = 2.0  # of floats that are samples in -1..1
 _MAX_SAMPLES = 1 << 27  # that resampling makes of the samples of a cell: half a GB
 
 
@@ -169,12 +168,7 @@ def _as_floats(array: np.ndarray, name: str) -> np.ndarray:
     if array.size == 0:
         return array.astype(np.float32)
     if array.dtype.kind == "f":
-        beyond = np.count_nonzero(np.abs(array) > 1)
-        peak = float(np.abs(array).max())
-        # a sound that was compressed or resampled goes a little beyond, for some samples
-        if peak > _MAX_PEAK or beyond > 0.01 * array.size:
-            reason = f"has floats up to {peak:g}, of which {beyond} are beyond -1..1; divide them by their full scale"
-            raise SampleError(name, f"{reason}, such as 32768, or store integers as int16")
+        check_level(array, name)
         return array.astype(np.float32)
     low, high = int(array.min()), int(array.max())
     bits, middle = (8 * array.itemsize, 0) if array.dtype != np.int64 else _bits_of(low, high, float(array.mean()))

@@ -30,6 +30,7 @@ _UNKNOWN_SIZE = 0x7FFF0000  # a WAV that was written to a pipe says this or more
 _FACTOR, _GRACE = 4.0, 60.0
 _AT_ONCE = 3600.0  # seconds that are held in memory to take a piece of them; of more, only the piece is
 _MAX_SECONDS = 86_400.0  # that are decoded to find a piece of a file that has no times
+_MAX_PEAK = 2.0  # of floats that are samples in -1..1
 _MAX_RATE = 3_000_000  # Hz: the resampler's filter grows with it
 
 
@@ -157,9 +158,24 @@ def _decoded(
         )
     if tally.ran_out:
         _check_length(source, container, stream, tally.at / rate, end / rate)
+    if stream.codec_context.name.startswith("pcm_f"):  # floats as they were written
+        check_level(sound.numpy(), name_of(source))
     skip = round(start * sample_rate) - begin * sample_rate // rate
     stop = None if seconds is None else skip + round(seconds * sample_rate)
     return mono(sound[:, skip:stop], name_of(source))
+
+
+def check_level(samples: np.ndarray, name: str) -> None:
+    """Refuse floats that are no samples in -1..1. A sound that was resampled goes a little beyond, for some samples.
+
+    Raises:
+        SampleError: with the peak and the fix; `name` says whose they are.
+    """
+    beyond = np.count_nonzero(np.abs(samples) > 1)
+    peak = float(np.abs(samples).max(initial=0))
+    if peak > _MAX_PEAK or beyond > 0.01 * samples.size:
+        reason = f"has floats up to {peak:g}, of which {beyond} are beyond -1..1; divide them by their full scale"
+        raise SampleError(name, f"{reason}, such as 32768, or store integers as int16")
 
 
 def mono(sound: Tensor, name: str) -> Tensor:

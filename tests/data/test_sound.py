@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from av import AudioFrame, AudioResampler
+from scipy.io import wavfile  # type: ignore[import-untyped]
 from scipy.signal import resample_poly  # type: ignore[import-untyped]
 
 from mmtrain.data import sound
@@ -44,6 +45,19 @@ def test_samples_at_their_own_rate_are_taken_as_they_are(tmp_path: Path) -> None
     (tmp_path / "a.wav").write_bytes(data)
     assert np.allclose(read(data), by_wave(data), atol=1e-7)
     assert (read(tmp_path / "a.wav") == read(data)).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_floats_of_a_file_are_samples_or_refused(tmp_path: Path, dtype: str) -> None:
+    samples = tone(0.3, 16000)
+    samples = samples / np.abs(samples).max()
+    for factor, is_read in ((0.5, True), (1.001, True), (1.5, False), (32768.0, False)):
+        wavfile.write(tmp_path / "a.wav", 16000, (samples * factor).astype(dtype))
+        if is_read:
+            assert np.abs(read(tmp_path / "a.wav") - samples * factor).max() < 2e-3
+        else:
+            with pytest.raises(SampleError, match=r"beyond -1\.\.1; divide them by their full scale"):
+                read(tmp_path / "a.wav")
 
 
 @pytest.mark.parametrize(("old", "new"), [(8000, 16000), (44100, 16000), (16000, 22050), (48000, 8000)])
