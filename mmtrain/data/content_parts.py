@@ -32,10 +32,25 @@ def text_of_part(part: Any) -> str:
     """
     if isinstance(part, str):
         return part
-    if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
+    kind = _kind_of(part)
+    if kind is None:
         raise SampleError(str(part)[:40], 'is no part of a content, such as {"type": "text", "text": "..."}')
-    kind = part["type"]
-    return str(part.get("text")) if kind in PART_TEXTS else f"<{PART_MEDIA.get(kind, kind)}>"
+    if kind in PART_TEXTS:
+        return "" if part.get("text") is None else str(part["text"])
+    if kind not in PART_MEDIA and any(not is_empty(part[key]) for key in part if key != "type"):
+        # such as a refusal or a thought: its mark would be learned in place of its words
+        raise SampleError(f"a part of type {kind!r}", f"is none of {', '.join([*PART_TEXTS, *PART_MEDIA])}")
+    return f"<{PART_MEDIA.get(kind, kind)}>"
+
+
+def _kind_of(part: Any) -> str | None:
+    """The type of a part. One without a type has it as its only key, as {"image": "a.png"} of Qwen."""
+    if not isinstance(part, Mapping):
+        return None
+    if isinstance(part.get("type"), str):
+        return str(part["type"])
+    found = [key for key in part if not is_empty(part[key])] or [key for key in part if key in PART_TEXTS]
+    return found[0] if len(found) == 1 and found[0] in (*PART_TEXTS, *PART_MEDIA) else None
 
 
 def media_of_parts(turn: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -50,18 +65,19 @@ def media_of_parts(turn: Mapping[str, Any]) -> list[tuple[str, Any]]:
     if isinstance(content, str):
         return [("image", path.strip()) for path in PICTURE_IN_WORDS.findall(content) if path.strip()]
     parts = content if isinstance(content, list | tuple) else []
-    found = [(PART_MEDIA[part["type"]], _file_of(part)) for part in parts if is_medium(part)]
+    kinds = [(part, kind) for part in parts if (kind := _kind_of(part)) is not None and kind in PART_MEDIA]
+    found = [(PART_MEDIA[kind], _file_of(part, kind)) for part, kind in kinds]
     return [(modality, file) for modality, file in found if not is_empty(file)]
 
 
 def is_medium(part: Any) -> bool:
     """Whether a part of a content is a picture, a sound or a film."""
-    return isinstance(part, Mapping) and isinstance(part.get("type"), str) and part["type"] in PART_MEDIA
+    return _kind_of(part) in PART_MEDIA
 
 
-def _file_of(part: Mapping[str, Any]) -> Any:
+def _file_of(part: Mapping[str, Any], kind: str) -> Any:
     """A path, or the {"bytes", "path"} of a file that stands in the part itself."""
-    keys = (part["type"], PART_MEDIA[part["type"]], "path", "url")
+    keys = (kind, PART_MEDIA[kind], "path", "url")
     file = next((part[key] for key in keys if not is_empty(part.get(key))), None)
     if isinstance(file, Mapping) and not {"bytes", "path"} <= file.keys():
         file = next((file[key] for key in ("url", "path") if not is_empty(file.get(key))), None)

@@ -10,7 +10,8 @@ from mmtrain.data.json_rows import parse_json
 from mmtrain.data.text import check_text, valid_texts
 from mmtrain.errors import SampleError
 
-# By the names that data sets use, in any case: human and gpt of LLaVA and ShareGPT, model of Gemma, prompter of OASST
+# By the names that data sets use, in any case: human and gpt of LLaVA and ShareGPT, model of Gemma, prompter of OASST,
+# developer of OpenAI
 ROLES: Mapping[str, str] = {
     "system": "system",
     "user": "user",
@@ -22,6 +23,7 @@ ROLES: Mapping[str, str] = {
     "chatbot": "assistant",
     "model": "assistant",
     "ai": "assistant",
+    "developer": "system",
 }
 _HOLDS = (["turns"], ["answer"], ["question", "answer"])
 HOLDS = (*_HOLDS, *([*parts, "kind"] for parts in _HOLDS))

@@ -107,6 +107,8 @@ def test_a_key_that_is_null_is_not_there() -> None:
         {"type": "input_image", "image_url": "a.png"},
         {"type": "image", "url": "file://a.png"},
         {"type": "image", "path": "a.png"},
+        {"image": "a.png"},
+        {"image": "a.png", "text": None},
         {"type": "image"},
     ],
 )
