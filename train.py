@@ -1,6 +1,6 @@
 """The one command: `python train.py [group=option ...] [key=value ...]`; installed, it is called `mmtrain`."""
 
-from mmtrain.command import main
+from mmtrain.cli.main import main
 
 if __name__ == "__main__":
     main()

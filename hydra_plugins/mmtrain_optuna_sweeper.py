@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 
 class OptunaSweeper(Sweeper):
-    """Runs that Optuna chooses; see configs/hydra/sweeper/optuna.yaml and `mmtrain.sweeps.trials`."""
+    """Runs that Optuna chooses; see configs/hydra/sweeper/optuna.yaml and `mmtrain.cli.sweeps.trials`."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Called by Hydra with the overrides of the command line."""
-        from mmtrain.sweeps.trials import Search  # Optuna takes a second to import
+        from mmtrain.cli.sweeps.trials import Search  # Optuna takes a second to import
 
         assert self.config is not None
         assert self.launcher is not None

@@ -27,34 +27,34 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim import Optimizer
 
-from mmtrain.callbacks.interruptions import Interruptions
-from mmtrain.callbacks.model_checkpoint import ModelCheckpoint
-from mmtrain.callbacks.profile import Profile
-from mmtrain.callbacks.progress import Progress
-from mmtrain.composing import SIZE_FROM_SCRATCH, Composing, config_dir, fill_sizes
-from mmtrain.data.kinds import Worded
+from mmtrain.config.compose import SIZE_FROM_SCRATCH, Composing, config_dir, fill_sizes
+from mmtrain.config.instantiate import check_trust, get_class, get_object, instantiate
+from mmtrain.config.rules import OWN_TRAINER_KEYS
+from mmtrain.config.task_inputs import faults_of_tasks, needed_by, tasks_without
 from mmtrain.data.module import DataModule
-from mmtrain.ddp_strategy import DDP, meet_by_file
+from mmtrain.data.protocols import Worded
 from mmtrain.duration import duration
 from mmtrain.errors import ConfigError, reason_of
-from mmtrain.fused import keep_choice, settled
-from mmtrain.half_weights import NAME as HALF_WEIGHTS
-from mmtrain.half_weights import HalfWeights
-from mmtrain.instantiate import check_trust, get_class, get_object, instantiate
+from mmtrain.layers.finetuning import KEYS as TUNING_KEYS
+from mmtrain.layers.finetuning import Tuning, tune
 from mmtrain.layers.head import Decides
-from mmtrain.lit import LitModel, ShardedLitModel
-from mmtrain.loggers.csv import CSVMetrics
 from mmtrain.model import MultimodalModel
-from mmtrain.reads import faults_of_tasks, needed_by, tasks_without
-from mmtrain.rules import OWN_TRAINER_KEYS
-from mmtrain.sharded_strategy import ShardedStrategy
-from mmtrain.shared_scaler import NAMES as HALF
-from mmtrain.shared_scaler import shared_half
 from mmtrain.tasks.policy import ADAPTERS_OFF
-from mmtrain.trained import load_teacher
-from mmtrain.tuning import KEYS as TUNING_KEYS
-from mmtrain.tuning import Tuning, tune
-from mmtrain.whole import WholeCheckpoints
+from mmtrain.training.callbacks.interruptions import Interruptions
+from mmtrain.training.callbacks.model_checkpoint import ModelCheckpoint
+from mmtrain.training.callbacks.profile import Profile
+from mmtrain.training.callbacks.progress import Progress
+from mmtrain.training.checkpoint.io import WholeCheckpoints
+from mmtrain.training.checkpoint.load_run import load_teacher
+from mmtrain.training.ddp_strategy import DDP, meet_by_file
+from mmtrain.training.fsdp.grad_scaler import NAMES as HALF
+from mmtrain.training.fsdp.grad_scaler import shared_half
+from mmtrain.training.fsdp.strategy import ShardedStrategy
+from mmtrain.training.lit_module import LitModel, ShardedLitModel
+from mmtrain.training.loggers.csv import CSVMetrics
+from mmtrain.training.optim.fused import keep_choice, settled
+from mmtrain.training.precision.bf16_true import NAME as HALF_WEIGHTS
+from mmtrain.training.precision.bf16_true import HalfWeights
 
 SHARDED = "fsdp"  # as trainer.strategy
 
@@ -611,7 +611,7 @@ def _pruning(cfg: DictConfig, monitor: str | None) -> list[Callback]:
     """For a run that Optuna chose."""
     if cfg.trial is None:
         return []
-    from mmtrain.callbacks.pruning import Pruning  # Optuna is an extra
+    from mmtrain.training.callbacks.pruning import Pruning  # Optuna is an extra
 
     pruner = make(cfg.trial.pruner, "hydra.sweeper.pruner")
     return [Pruning(folder=cfg.trial.folder, number=cfg.trial.number, pruner=pruner, monitor=monitor)]

@@ -26,7 +26,7 @@ def rank() -> int:
 def is_main() -> bool:
     """Whether this process speaks and writes for all; known before there is a process group.
 
-    The command has dropped a RANK that does not count (`mmtrain.rank_environment`).
+    The command has dropped a RANK that does not count (`mmtrain.cli.rank_environment`).
     """
     return int(os.environ.get("RANK", "0")) == 0
 

@@ -16,8 +16,8 @@ from mmtrain.distributed import rank, world_size
 from mmtrain.errors import ConfigError
 from mmtrain.layers.attention import AttentionMaps
 from mmtrain.layers.batch_norm import use_running_stats_for_single_values
+from mmtrain.layers.finetuning import still_modules
 from mmtrain.tasks.task import Task
-from mmtrain.tuning import still_modules
 from mmtrain.types import Batch, Features, Padded
 
 

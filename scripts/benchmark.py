@@ -23,8 +23,8 @@ from mmtrain.build import build_data, build_lit, build_model, build_trainer, com
 from mmtrain.data.dataset import Collate, TrainSplit
 from mmtrain.data.loader import TrainSteps, make_loader
 from mmtrain.data.module import DataModule
-from mmtrain.lit import LitModel
-from mmtrain.memory import keep_freed_memory
+from mmtrain.training.lit_module import LitModel
+from mmtrain.training.memory import keep_freed_memory
 
 ROUNDS = 3
 WARMUP_STEPS = 3

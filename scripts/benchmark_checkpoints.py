@@ -21,7 +21,7 @@ from rich.table import Table
 
 from mmtrain.build import build_data, build_trainer, compose
 from mmtrain.data.module import DataModule
-from mmtrain.memory import keep_freed_memory
+from mmtrain.training.memory import keep_freed_memory
 
 EVERY = 50
 STRETCHES = 8  # half of them with a checkpoint

@@ -45,7 +45,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from mmtrain.build import build_data, compose
-from mmtrain.data.image_file import open_image
+from mmtrain.data.decoding.image_file import open_image
 from mmtrain.data.order import permuted, permuted_many
 
 WARMUP_BATCHES, BATCHES = 2, 20

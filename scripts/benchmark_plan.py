@@ -50,9 +50,9 @@ def measure(overrides: list[str]) -> None:
     from pytorch_lightning.callbacks import WeightAveraging
 
     from mmtrain.build import build_data, build_lit, build_model, build_trainer, compose
-    from mmtrain.callbacks.footprint import Footprint
-    from mmtrain.plan.simulate import tensors_of, tensors_of_batch
-    from mmtrain.plan.watch import Watch, flop_counter
+    from mmtrain.modes.plan.simulate import tensors_of, tensors_of_batch
+    from mmtrain.modes.plan.watch import Watch, flop_counter
+    from mmtrain.training.callbacks.footprint import Footprint
 
     class Counted(Callback):
         """Counts the operations and the tensors of the last step."""

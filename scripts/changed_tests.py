@@ -18,10 +18,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MAX_IMPORTERS = 6  # test files; they keep two cores busy for a minute or two
 SMOKE = (
-    "tests/test_run.py::test_the_run_folder_is_whole",
-    "tests/test_run.py::test_mode_test_repeats_the_figures_of_fit",
-    "tests/test_composing.py::test_composes_what_hydra_composes",
-    "tests/test_command.py::test_a_wrong_command_in_the_checkout_leaves_nothing",
+    "tests/modes/test_run.py::test_the_run_folder_is_whole",
+    "tests/modes/test_run.py::test_mode_test_repeats_the_figures_of_fit",
+    "tests/config/test_compose.py::test_composes_what_hydra_composes",
+    "tests/cli/test_main.py::test_a_wrong_command_in_the_checkout_leaves_nothing",
 )
 
 

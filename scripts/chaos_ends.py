@@ -23,7 +23,7 @@ from chaos import RANKS, TRAIN, ends, session_of, steps_of
 from rich.console import Console
 from rich.table import Table
 
-from mmtrain.whole import broken
+from mmtrain.training.checkpoint.io import broken
 
 STEPS_PER_EPOCH = 22  # of OpenMoji in batches of 128
 SHARED = [
@@ -85,7 +85,9 @@ def a_rank(number: int) -> Callable[[int], int]:
     def find(process: int) -> int:
         own = f"RANK={number}".encode()
         ranks = [p for p in session_of(process) if own in Path(f"/proc/{p}/environ").read_bytes().split(b"\0")]
-        return next(p for p in ranks if b"mmtrain.run" in Path(f"/proc/{p}/cmdline").read_bytes() and not _is_worker(p))
+        return next(
+            p for p in ranks if b"mmtrain.modes.run" in Path(f"/proc/{p}/cmdline").read_bytes() and not _is_worker(p)
+        )
 
     return find
 

@@ -41,7 +41,7 @@ from rich.console import Console
 from rich.table import Table
 
 FORKING = multiprocessing.get_context("forkserver")  # it imports once what every command needs
-FORKING.set_forkserver_preload(["mmtrain.command", "mmtrain.run", "mmtrain.tasks.classification"])
+FORKING.set_forkserver_preload(["mmtrain.cli.main", "mmtrain.modes.run", "mmtrain.tasks.classification"])
 DISK_MIB = 180  # a run asks for 100 MB before it begins
 TINY = [
     *("data.inputs.image.size=32", "data.inputs.text.vocab_size=60", "dim=16", "encoder.image.patch_size=8"),

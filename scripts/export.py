@@ -18,15 +18,15 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from mmtrain.atomic_files import replacing_files
 from mmtrain.build import build_again
-from mmtrain.data.fetch import exit_status
-from mmtrain.data.kinds import Learned
+from mmtrain.config.instantiate import TRUST, add_working_folder
+from mmtrain.data.protocols import Learned
+from mmtrain.data.sources.fetch import exit_status
 from mmtrain.errors import ConfigError
-from mmtrain.export import export_encoder, export_model, export_preprocessing
-from mmtrain.instantiate import TRUST, add_working_folder
-from mmtrain.run_files import write_json
-from mmtrain.trained import load_trained
+from mmtrain.io.atomic import replacing_files
+from mmtrain.io.run_files import write_json
+from mmtrain.modes.export.export import export_encoder, export_model, export_preprocessing
+from mmtrain.training.checkpoint.load_run import load_trained
 
 
 def main() -> None:

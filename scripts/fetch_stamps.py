@@ -19,7 +19,8 @@ from pathlib import Path
 import resvg_py
 from PIL import Image
 
-from mmtrain.data.fetch import (
+from mmtrain.data.decoding.image_file import open_image
+from mmtrain.data.sources.fetch import (
     Row,
     Tables,
     command_line,
@@ -30,7 +31,6 @@ from mmtrain.data.fetch import (
     watched,
     write_folder,
 )
-from mmtrain.data.image_file import open_image
 from mmtrain.errors import ConfigError
 
 FORMAT = 1  # raise it when the rows or pictures change, so that a folder of before is made again

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from mmtrain.data.fetch import (
+from mmtrain.data.sources.fetch import (
     Row,
     Tables,
     command_line,

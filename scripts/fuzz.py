@@ -9,10 +9,10 @@ memory more than it begins with and so many seconds an input. It prints
 
     reader | tried | read | set aside | caught | other | MB | s
 
-"caught" are inputs that were set aside only because every exception is caught (mmtrain/data/sample_errors.py): their
-types are listed below. "other" must be 0: an exception that came through, a crash, an input out of time. MB and s are
-the most memory that one input took and the longest that one took, each with its number. `--only N` reads one input
-alone and prints what happens; `--save DIR` writes it to a file, too.
+"caught" are inputs that were set aside only because every exception is caught
+(mmtrain/data/tables/sample_errors.py): their types are listed below. "other" must be 0: an exception that came through,
+a crash, an input out of time. MB and s are the most memory that one input took and the longest that one took, each with
+its number. `--only N` reads one input alone and prints what happens; `--save DIR` writes it to a file, too.
 
 Linux only: it reads /proc. The exit status is 1 when there is an "other".
 """
@@ -47,14 +47,14 @@ import torch
 import yaml
 from PIL import Image
 
-from mmtrain.command import config_dir
+from mmtrain.cli.main import config_dir
+from mmtrain.config.instantiate import instantiate
 from mmtrain.data.dataset import load_inputs
-from mmtrain.data.parquet_shard import GroupCache, ParquetShard, index_parquet
-from mmtrain.data.sample_errors import sample_errors
-from mmtrain.data.shard_places import place_of
-from mmtrain.data.tar_shard import TarShard, index_tar
+from mmtrain.data.sources.parquet_shard import GroupCache, ParquetShard, index_parquet
+from mmtrain.data.sources.shard_files import place_of
+from mmtrain.data.sources.tar_shard import TarShard, index_tar
+from mmtrain.data.tables.sample_errors import sample_errors
 from mmtrain.errors import ConfigError, SampleError
-from mmtrain.instantiate import instantiate
 from mmtrain.types import Sample
 
 Draw = random.Random
@@ -561,11 +561,11 @@ def cases(folder: Path) -> dict[str, Case]:
 
         return read
 
-    from mmtrain.data.answer import Answer
-    from mmtrain.data.chat_target import ChatTarget
-    from mmtrain.data.label import ClassLabel
-    from mmtrain.data.multilabel import MultiLabel
-    from mmtrain.data.number import Number
+    from mmtrain.data.targets.answer import Answer
+    from mmtrain.data.targets.chat import ChatTarget
+    from mmtrain.data.targets.label import ClassLabel
+    from mmtrain.data.targets.multilabel import MultiLabel
+    from mmtrain.data.targets.number import Number
 
     chat = ChatTarget(
         holds=["turns"], prompt="", tokenizer=None, template=None, vocab_size=300, max_length=256, places=["image"],

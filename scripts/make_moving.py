@@ -26,8 +26,9 @@ import av
 import numpy as np
 from PIL import Image
 
-from mmtrain.data.emoji_bases import is_plain
-from mmtrain.data.fetch import (
+from mmtrain.data.decoding.image_file import open_image
+from mmtrain.data.sources.emoji_bases import is_plain
+from mmtrain.data.sources.fetch import (
     FRACTIONS,
     Row,
     Tables,
@@ -38,8 +39,7 @@ from mmtrain.data.fetch import (
     watched,
     write_folder,
 )
-from mmtrain.data.image_file import open_image
-from mmtrain.data.openmoji import prepare_openmoji
+from mmtrain.data.sources.openmoji import prepare_openmoji
 from mmtrain.errors import ConfigError
 
 FORMAT = 1  # raise it when the films or words change, so that a folder of before is made again

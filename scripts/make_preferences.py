@@ -23,20 +23,20 @@ from typing import Any
 import torch
 
 from mmtrain.build import build_again
-from mmtrain.data.columns import cell_of, is_empty
+from mmtrain.config.instantiate import add_working_folder
 from mmtrain.data.dataset import EvalSplit
+from mmtrain.data.inputs.text import texts_of
 from mmtrain.data.module import DataModule
-from mmtrain.data.paths import checked_path
-from mmtrain.data.text import texts_of
+from mmtrain.data.tables.columns import cell_of, is_empty
+from mmtrain.data.tables.paths import checked_path
 from mmtrain.errors import ConfigError, SampleError
-from mmtrain.escape import print_escaped
-from mmtrain.instantiate import add_working_folder
+from mmtrain.io.escape import print_escaped
+from mmtrain.io.run_files import write_json_lines
 from mmtrain.metrics.rewards import Reward, reward_of
-from mmtrain.run_files import write_json_lines
 from mmtrain.tasks.generation import Generation
 from mmtrain.tasks.language_model import LanguageModel
 from mmtrain.tasks.policy import plain_draws, writer_of
-from mmtrain.trained import Trained, load_trained
+from mmtrain.training.checkpoint.load_run import Trained, load_trained
 from mmtrain.types import Batch
 
 ROWS = 64  # of a batch

@@ -18,11 +18,11 @@ from typing import Any
 
 from hydra._internal.utils import get_args_parser
 
-from mmtrain.checks import faults_of
-from mmtrain.composing import config_dir
-from mmtrain.escape import print_escaped
-from mmtrain.instantiate import add_working_folder
-from mmtrain.run_files import write_picture
+from mmtrain.config.compose import config_dir
+from mmtrain.config.instantiate import add_working_folder
+from mmtrain.config.validate import faults_of
+from mmtrain.io.escape import print_escaped
+from mmtrain.io.run_files import write_picture
 
 OUT = "data_sheet.png"
 MAX_ROWS = 100_000  # of a split
@@ -71,9 +71,9 @@ def faults_of_out(out: Path) -> list[str]:
 def show(overrides: list[str], out: Path, folder: Path) -> None:
     """Print the tables and write the sheet; the vocabularies go into a folder that is thrown away."""
     from mmtrain.build import compose
-    from mmtrain.data.survey import Limits, survey_of
+    from mmtrain.data.survey.survey import Limits, survey_of
+    from mmtrain.io.console import Terminal
     from mmtrain.report.contact_sheet import contact_sheet
-    from mmtrain.terminal import Terminal
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     console = Terminal(width=None if sys.stdout.isatty() else 120)
@@ -131,8 +131,8 @@ class Found:
         from omegaconf import OmegaConf
 
         from mmtrain.build import make
-        from mmtrain.data.thin import ThinSource
-        from mmtrain.instantiate import get_class
+        from mmtrain.config.instantiate import get_class
+        from mmtrain.data.survey.subsample import ThinSource
 
         taken = {"_target_", *inspect.signature(get_class(cfg.data._target_)).parameters} - {"source"}
         parts = OmegaConf.masked_copy(cfg.data, [k for k in cfg.data if k in taken])
@@ -175,7 +175,7 @@ def rows_table(found: Found, survey: Any) -> Any:
     """Rows by split, and how many lack what."""
     from rich.table import Table
 
-    from mmtrain.terminal import plain_text
+    from mmtrain.io.console import plain_text
 
     splits = list(survey.missing)
     table = Table("", "column", *splits, title="rows, and in how many of them something is missing")
@@ -203,7 +203,7 @@ def lengths_table(survey: Any) -> Any:
     """Smallest, median and largest."""
     from rich.table import Table
 
-    from mmtrain.terminal import plain_text
+    from mmtrain.io.console import plain_text
 
     table = Table("", "split", "unit", "least", "median", "most", "of", "", title="lengths")
     for name in dict.fromkeys(name for split in survey.lengths.values() for name in split):
@@ -219,8 +219,8 @@ def balance_table(name: str, counts: Mapping[str, Any], labelled: Mapping[str, i
     """How often each class comes, as a share of the rows of its split that have a label."""
     from rich.table import Table
 
-    from mmtrain.data.survey import NO_CLASS, shares
-    from mmtrain.terminal import plain_text
+    from mmtrain.data.survey.survey import NO_CLASS, shares
+    from mmtrain.io.console import plain_text
 
     top, rest = shares(counts, TOP_CLASSES)
     table = Table(name, *counts, title=plain_text(f"balance of {name}"))
@@ -281,7 +281,7 @@ def bands_of(found: Found, cfg: Any) -> list[Any]:
     """Rows of training for the sheet: most of those that have everything, and some with gaps."""
     from mmtrain.data.dataset import TrainSplit
     from mmtrain.data.order import draw_seed
-    from mmtrain.data.thin import evenly
+    from mmtrain.data.survey.subsample import evenly
     from mmtrain.errors import SampleError
     from mmtrain.report.contact_sheet import Band, Nothing
 
@@ -343,7 +343,7 @@ def _pixels(value: Any, knobs: Any) -> Any:
 
 def _tokens(found: Found, name: str, sample: Any, *, seed: int, train: bool) -> Any:
     """The tokens of a text; of a hidden one the token that it was."""
-    from mmtrain.data.columns import cell_of
+    from mmtrain.data.tables.columns import cell_of
     from mmtrain.report.contact_sheet import HIDDEN, PLAIN, SPECIAL, UNKNOWN, Tokens
 
     plain = copy.copy(found.data.inputs[name])

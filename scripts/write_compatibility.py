@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 from unittest.mock import patch
 
-from mmtrain import machine
-from mmtrain.checks import faults_of
-from mmtrain.composing import config_dir
-from mmtrain.rules import RULES
+from mmtrain.config import rules_hardware as machine
+from mmtrain.config.compose import config_dir
+from mmtrain.config.rules import RULES
+from mmtrain.config.validate import faults_of
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "compatibility.md"
 BROKEN_BY = {
@@ -80,8 +80,9 @@ This one breaks none of them:
 
     python train.py dim=96 encoder.text.num_heads=4 data.inputs.image.size=56 encoder.image.patch_size=14
 
-This page is written from the rules themselves (`mmtrain/rules.py`, `mmtrain/machine.py`, `mmtrain/data_rules.py`) by
-`scripts/write_compatibility.py`, as a machine of 16 cores and 2 GPUs whose disk is full would say it.
+This page is written from the rules themselves (`mmtrain/config/rules.py`, `mmtrain/config/rules_hardware.py`,
+`mmtrain/config/rules_tables.py`) by `scripts/write_compatibility.py`, as a machine of 16 cores and 2 GPUs whose disk is
+full would say it.
 """
 
 

@@ -1,7 +1,7 @@
 """`python train.py ...` as a process of its own that is forked from a server, which has imported torch and the model.
 
 A fresh interpreter imports for seconds before it does anything; that one starts as it should is seen in
-tests/test_command.py and tests/test_processes.py.
+tests/cli/test_main.py and tests/test_processes.py.
 """
 
 import atexit

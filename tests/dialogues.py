@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmtrain.connectors.mlp import MLPConnector
+from mmtrain.fusion.connectors.mlp import MLPConnector
 from mmtrain.layers.causal_lm import CausalLMSource
 from mmtrain.layers.decoder import Decoding
 from mmtrain.model import MultimodalModel

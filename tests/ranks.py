@@ -15,8 +15,8 @@ from torch import multiprocessing
 SECONDS = 60  # a collective that waits longer is a hang
 PRELOADED = [
     "pytest",
-    "mmtrain.command",
-    "mmtrain.run",
+    "mmtrain.cli.main",
+    "mmtrain.modes.run",
     "tests.runs",
     *(
         f"mmtrain.tasks.{name}"

@@ -13,9 +13,9 @@ from pytorch_lightning import Callback
 from torch import distributed
 from torch.distributed import distributed_c10d
 
-from mmtrain import run as run_module
 from mmtrain.build import build_trainer, compose
-from mmtrain.run import run
+from mmtrain.modes import run as run_module
+from mmtrain.modes.run import run
 from tests.tiny import TINY_MODEL
 
 

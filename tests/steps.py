@@ -10,8 +10,8 @@ from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 
 from mmtrain.balance.fixed import Fixed
-from mmtrain.lit import LitModel
-from mmtrain.schedules import constant
+from mmtrain.training.lit_module import LitModel
+from mmtrain.training.optim.schedules import constant
 from mmtrain.types import Batch
 from tests.batches import make_model
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from mmtrain import machine
-from mmtrain import run as run_module
 from mmtrain.build import compose
-from mmtrain.checks import faults_of, with_overrides_of_run
-from mmtrain.command import config_dir, with_dashes
+from mmtrain.cli.main import config_dir, with_dashes
+from mmtrain.config import rules_hardware as machine
+from mmtrain.config.validate import faults_of, with_overrides_of_run
 from mmtrain.data.module import DataModule
+from mmtrain.modes import run as run_module
 from tests.broken import BROKEN
 
 CASES = [(kind, line, words) for kind, cases in BROKEN.items() for line, words in cases]

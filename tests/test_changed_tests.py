@@ -38,8 +38,13 @@ def test_a_file_has_its_tests(script: Any, file: str, tests: list[str]) -> None:
 
 
 def test_a_module_has_its_own_tests_first_and_then_those_that_import_it(script: Any) -> None:
-    assert own(script, "mmtrain/targets.py")[0] == "tests/test_targets.py"
-    assert own(script, "mmtrain/targets.py", "tests/test_targets.py").count("tests/test_targets.py") == 1
+    assert own(script, "mmtrain/config/signatures.py")[0] == "tests/config/test_signatures.py"
+    assert (
+        own(script, "mmtrain/config/signatures.py", "tests/config/test_signatures.py").count(
+            "tests/config/test_signatures.py"
+        )
+        == 1
+    )
 
 
 def test_of_a_module_that_many_import_only_its_own_tests_run(script: Any) -> None:
@@ -51,8 +56,10 @@ def test_what_always_runs_is_there_and_comes_once(script: Any) -> None:
     for test in script.SMOKE:
         path, _, name = test.partition("::")
         assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8")
-    whole = script.tests_of(["tests/test_run.py"], ROOT)
-    assert "tests/test_run.py" in whole and not any(test.startswith("tests/test_run.py::") for test in whole)
+    whole = script.tests_of(["tests/modes/test_run.py"], ROOT)
+    assert "tests/modes/test_run.py" in whole and not any(
+        test.startswith("tests/modes/test_run.py::") for test in whole
+    )
 
 
 def test_what_is_committed_changed_and_new_since_the_branch_began(

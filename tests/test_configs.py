@@ -14,7 +14,6 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mmtrain import machine
 from mmtrain.build import (
     OWN_TRAINER_KEYS,
     _without_tuning,
@@ -27,8 +26,9 @@ from mmtrain.build import (
     compose,
     make,
 )
-from mmtrain.checks import faults_of
-from mmtrain.command import config_dir
+from mmtrain.cli.main import config_dir
+from mmtrain.config import rules_hardware as machine
+from mmtrain.config.validate import faults_of
 from mmtrain.data.dataset import Collate, TrainSplit
 from mmtrain.data.loader import TrainSteps, make_loader
 from mmtrain.data.module import DataModule

@@ -13,17 +13,17 @@ import pytest
 from safetensors import SafetensorError
 
 from mmtrain.build import build_again, compose
-from mmtrain.callbacks.quarantine import Quarantine
-from mmtrain.callbacks.skips import Skips
-from mmtrain.checkpoints import check_same_names, load_checkpoint
 from mmtrain.data.dataset import EvalSplit
 from mmtrain.errors import ConfigError, WriteError
-from mmtrain.numerics import Skipped
-from mmtrain.plan.settle import settle_batch_size
+from mmtrain.modes.plan.settle import settle_batch_size
+from mmtrain.modes.search import index as index_module
+from mmtrain.modes.search.index import SearchIndex
 from mmtrain.report.report import read_summary, write_report
-from mmtrain.search import index as index_module
-from mmtrain.search.index import SearchIndex
-from mmtrain.trained import load_trained
+from mmtrain.training.callbacks.quarantine import Quarantine
+from mmtrain.training.callbacks.skips import Skips
+from mmtrain.training.checkpoint.load import check_same_names, load_checkpoint
+from mmtrain.training.checkpoint.load_run import load_trained
+from mmtrain.training.nonfinite import Skipped
 from mmtrain.types import Bad
 from tests.batches import make_batch
 from tests.runs import rows_of, run_tiny

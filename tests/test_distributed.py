@@ -21,8 +21,8 @@ from mmtrain.distributed import (
     world_size,
 )
 from mmtrain.model import MultimodalModel
-from mmtrain.numerics import Cause
-from mmtrain.step_rows import within_step
+from mmtrain.training.global_batch import within_step
+from mmtrain.training.nonfinite import Cause
 from mmtrain.types import Batch
 from tests.batches import gradients, make_batch, make_model, make_tasks
 from tests.fusions import FUSIONS

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mmtrain.checks import faults_of
-from mmtrain.command import config_dir, spelled
+from mmtrain.cli.main import config_dir, spelled
+from mmtrain.config.validate import faults_of
 from tests.tiny import make_fetched_folders
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -25,17 +25,17 @@ from pyarrow import Table, parquet
 from torch import Tensor
 
 from mmtrain.build import compose, make
-from mmtrain.checkpoints import load_checkpoint
 from mmtrain.data.dataset import load_inputs
-from mmtrain.data.files import read_folder
-from mmtrain.data.kinds import InputKind
-from mmtrain.data.shard_places import place_of
-from mmtrain.data.splits import Split
-from mmtrain.data.tar_shard import TarShard, index_tar
+from mmtrain.data.protocols import InputKind
+from mmtrain.data.sources.files import read_folder
+from mmtrain.data.sources.shard_files import place_of
+from mmtrain.data.sources.tar_shard import TarShard, index_tar
+from mmtrain.data.tables.splits import Split
 from mmtrain.errors import ConfigError, SampleError
+from mmtrain.training.checkpoint.io import write_whole
+from mmtrain.training.checkpoint.load import load_checkpoint
+from mmtrain.training.checkpoint.safetensors import write_weights
 from mmtrain.types import Sample
-from mmtrain.weights import write_weights
-from mmtrain.whole import write_whole
 from tests.data.films import encoded_sound, tone, wav, write_film
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))

@@ -10,8 +10,8 @@ from tests.balance.test_ranks import BALANCES
 from tests.encoders.test_encoders import MAKERS
 from tests.runs import assert_same_run, rows_of, run_tiny, stop_and_resume
 from tests.test_combinations import FUSIONS, fitting, take_steps
-from tests.test_numerics import Plant, run_with, spoil_a_picture
 from tests.tiny import make_tables
+from tests.training.test_nonfinite import Plant, run_with, spoil_a_picture
 
 pytestmark = pytest.mark.gpu
 PRECISIONS = ["32", "bf16-mixed", "16-mixed"]

@@ -209,7 +209,7 @@ def test_a_wheel_serves_somebodys_own_encoder(tables: Path, tmp_path: Path) -> N
     (home / "conf" / "encoder" / "image" / "mine.yaml").write_text("_target_: mine.MyEncoder\ndim: ${dim}\n")
     (home / "mine.py").write_text(MINE)
     overrides = [o for o in TINY_MODEL if not o.startswith(("encoder.image", "trainer.max_epochs"))]
-    start = [sys.executable, "-P", "-c", "from mmtrain.command import main; main()", "--config-dir", "conf"]
+    start = [sys.executable, "-P", "-c", "from mmtrain.cli.main import main; main()", "--config-dir", "conf"]
     overrides += ["encoder/image=mine", "data=files", f"data.root={tables}", "run_dir=out", "trainer.max_epochs=1"]
     done = subprocess.run(
         [*start, *overrides],

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mmtrain.build import compose
-from mmtrain.data import openmoji
-from mmtrain.instantiate import instantiate
+from mmtrain.config.instantiate import instantiate
+from mmtrain.data.sources import openmoji
 from tests.commands import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +48,7 @@ def commands() -> list[list[str]]:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to type the commands in, and a cache of its own. In it, OpenMoji is drawn, but only every 12th base.
 
-    The commands are run for what they do, and all 3,944 emoji are drawn in tests/data/test_openmoji.py.
+    The commands are run for what they do, and all 3,944 emoji are drawn in tests/data/sources/test_openmoji.py.
     """
     folder = tmp_path_factory.mktemp("readme")
     every = openmoji.catalogue()

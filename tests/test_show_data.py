@@ -10,8 +10,8 @@ from types import ModuleType
 import pytest
 from PIL import Image
 
-from mmtrain.checks import faults_of
-from mmtrain.command import config_dir
+from mmtrain.cli.main import config_dir
+from mmtrain.config.validate import faults_of
 from tests.tiny import make_tables
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "show_data.py"

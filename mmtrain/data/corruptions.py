@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from mmtrain.data.columns import cell_of
 from mmtrain.data.dataset import EvalSplit
-from mmtrain.data.image import ImageInput
+from mmtrain.data.inputs.image import ImageInput
+from mmtrain.data.inputs.text import texts_of
+from mmtrain.data.inputs.video import VideoInput
 from mmtrain.data.order import mix
-from mmtrain.data.text import texts_of
-from mmtrain.data.video import VideoInput
+from mmtrain.data.tables.columns import cell_of
 from mmtrain.types import Sample
 
 SEVERITIES = (1, 2, 3, 4, 5)

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from mmtrain.data.columns import Column, cell_of, is_empty
-from mmtrain.data.image import ImageInput
-from mmtrain.data.kinds import Illustrated, InputKind, Referenced, Several, TargetKind
+from mmtrain.data.inputs.image import ImageInput
+from mmtrain.data.inputs.text import texts_of
+from mmtrain.data.inputs.turns import TurnsInput
+from mmtrain.data.inputs.video import VideoInput
 from mmtrain.data.modality_dropout import drop_modalities
-from mmtrain.data.number_types import number_type, typed_cell
 from mmtrain.data.order import KeyedOrder, Order, draw_seed, mix
-from mmtrain.data.sample_errors import read_or, sample_errors
-from mmtrain.data.tables import cells_of, readable_cell, row_at, rows_at
-from mmtrain.data.text import texts_of
-from mmtrain.data.turns import TurnsInput
-from mmtrain.data.video import VideoInput
+from mmtrain.data.protocols import Illustrated, InputKind, Referenced, Several, TargetKind
+from mmtrain.data.tables.columns import Column, cell_of, is_empty
+from mmtrain.data.tables.number_types import number_type, typed_cell
+from mmtrain.data.tables.sample_errors import read_or, sample_errors
+from mmtrain.data.tables.tables import cells_of, readable_cell, row_at, rows_at
 from mmtrain.errors import SampleError, printable
 from mmtrain.types import Bad, Batch, Sample
 

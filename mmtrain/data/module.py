@@ -18,36 +18,36 @@ from filelock import FileLock
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from mmtrain.data.buckets import BucketedSteps, Buckets
-from mmtrain.data.class_checks import check_classes
-from mmtrain.data.class_names import notes_of_names
-from mmtrain.data.column_notes import columns_not_read, notes_of_columns
-from mmtrain.data.columns import Column, find_columns, is_empty, no_input
 from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit, id_of
-from mmtrain.data.files import tables_of
-from mmtrain.data.head_checks import NO_FILES, read_as
-from mmtrain.data.kinds import InputKind, Learned, Several, TargetKind, Worded
-from mmtrain.data.label import ClassLabel
-from mmtrain.data.likely import likely_in
+from mmtrain.data.inputs.text import TextInput
+from mmtrain.data.inputs.text_checks import cut_texts
 from mmtrain.data.loader import EvalSteps, TrainSteps, make_loader
 from mmtrain.data.modality_dropout import modality_rates
-from mmtrain.data.multilabel import MultiLabel
 from mmtrain.data.order import KeyedOrder
-from mmtrain.data.row_checks import check_rows
-from mmtrain.data.row_digest import RowFacts, digest_rows
-from mmtrain.data.row_lengths import row_lengths
-from mmtrain.data.sample_errors import read_or
-from mmtrain.data.scale import in_short
-from mmtrain.data.splits import AllRows, Split
-from mmtrain.data.table_checks import check_size, faults_of_cells, no_table
-from mmtrain.data.tables import Columnar, Tables, cells_of, readable_cell, row_at, rows_at
-from mmtrain.data.text import TextInput
-from mmtrain.data.text_checks import cut_texts
-from mmtrain.data.text_target import TextTarget
-from mmtrain.data.turn_columns import with_turn_columns
-from mmtrain.data.vocabulary import RECORD, read_vocabulary, write_vocabulary
+from mmtrain.data.protocols import InputKind, Learned, Several, TargetKind, Worded
+from mmtrain.data.sampling.buckets import BucketedSteps, Buckets
+from mmtrain.data.sampling.row_lengths import row_lengths
+from mmtrain.data.sources.files import tables_of
+from mmtrain.data.tables.cell_checks import NO_FILES, read_as
+from mmtrain.data.tables.class_checks import check_classes
+from mmtrain.data.tables.column_notes import columns_not_read, notes_of_columns
+from mmtrain.data.tables.column_types import likely_in
+from mmtrain.data.tables.columns import Column, find_columns, is_empty, no_input
+from mmtrain.data.tables.row_checks import check_rows
+from mmtrain.data.tables.row_digest import RowFacts, digest_rows
+from mmtrain.data.tables.sample_errors import read_or
+from mmtrain.data.tables.scale import in_short
+from mmtrain.data.tables.splits import AllRows, Split
+from mmtrain.data.tables.table_checks import check_size, faults_of_cells, no_table
+from mmtrain.data.tables.tables import Columnar, Tables, cells_of, readable_cell, row_at, rows_at
+from mmtrain.data.tables.turn_columns import with_turn_columns
+from mmtrain.data.targets.class_names import notes_of_names
+from mmtrain.data.targets.label import ClassLabel
+from mmtrain.data.targets.multilabel import MultiLabel
+from mmtrain.data.targets.text import TextTarget
+from mmtrain.data.tokenizers.vocabulary import RECORD, read_vocabulary, write_vocabulary
 from mmtrain.errors import ConfigError, SampleError
-from mmtrain.escape import one_line
+from mmtrain.io.escape import one_line
 from mmtrain.types import Batch, Sample
 
 NUM_LOOKED_AT = 100  # rows among which an example is sought

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmtrain.precision import full_precision
+from mmtrain.layers.autocast import full_precision
 
 AttentionMaps = dict[tuple[str, str], Tensor]  # by (query, key): (B, T_query, T_key)
 

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, G
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from mmtrain.layers.decoder import Decoding, draws, generation_config
+from mmtrain.layers.finetuning import Tuning, still_modules, tune
 from mmtrain.layers.foreign_model import stem_and_blocks
 from mmtrain.layers.splice import within_rows
 from mmtrain.layers.transformers_model import (
@@ -26,7 +27,6 @@ from mmtrain.layers.transformers_model import (
     transformers_config,
     transformers_model,
 )
-from mmtrain.tuning import Tuning, still_modules, tune
 from mmtrain.types import DialogueTarget
 
 MODEL_TYPES = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)

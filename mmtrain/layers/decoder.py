@@ -149,7 +149,7 @@ class Decoder(nn.Module):
         start = torch.full((len(rows), 1), self.known.start, device=rows.device)
         if not len(rows):
             return start[:, 1:]
-        if start.is_meta:  # meta tensors have no values: assume the maximum length, see mmtrain/plan/watch.py
+        if start.is_meta:  # meta tensors have no values: assume the maximum length, see mmtrain/modes/plan/watch.py
             return start.expand(-1, self._longest(decoding))
         training = self.training
         self.eval()

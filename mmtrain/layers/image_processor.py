@@ -1,4 +1,4 @@
-"""Image and video preprocessing of pretrained weights, as keys of `mmtrain.data.geometry.Geometry`.
+"""Image and video preprocessing of pretrained weights, as keys of `mmtrain.data.decoding.geometry.Geometry`.
 
 The settings come from the processors of transformers and from what timm and torchvision publish with their weights.
 """

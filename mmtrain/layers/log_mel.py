@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mmtrain.precision import full_precision
+from mmtrain.layers.autocast import full_precision
 from mmtrain.types import Features
 
 FLOOR = 1e-7  # smallest power: about the rounding error of 16-bit audio in a window

@@ -30,7 +30,7 @@ def hidden_places(allowed: Tensor, share: float, noise: Tensor) -> Tensor:
         share: fraction to mask, from 0 to 1.
         noise: (B, L), from 0 to 1.
     """
-    if noise.is_meta:  # meta tensors have no values: only the fraction matters, see mmtrain/plan/watch.py
+    if noise.is_meta:  # meta tensors have no values: only the fraction matters, see mmtrain/modes/plan/watch.py
         return noise < share
     order = noise.masked_fill(~allowed, 2.0).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
     return order < num_hidden(allowed, share).unsqueeze(1)

@@ -7,8 +7,8 @@ clipped at 8 below the maximum of the clip.
 import torch
 from torch import Tensor, nn
 
+from mmtrain.layers.autocast import full_precision
 from mmtrain.layers.log_mel import mel_filters
-from mmtrain.precision import full_precision
 
 WINDOW, HOP = 400, 160  # samples at 16 kHz
 

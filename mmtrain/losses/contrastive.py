@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mmtrain.precision import full, full_precision
+from mmtrain.layers.autocast import full, full_precision
 
 
 def info_nce(

@@ -8,7 +8,7 @@ mean 1 over the rows keep the scale of the loss.
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmtrain.precision import full
+from mmtrain.layers.autocast import full
 
 
 def cross_entropy(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmtrain.precision import full
+from mmtrain.layers.autocast import full
 
 
 def token_log_probabilities(logits: Tensor, ids: Tensor, counts: Tensor) -> Tensor:

@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from mmtrain.escape import escape_markdown as md
-from mmtrain.escape import escape_markdown_line, markdown_code
+from mmtrain.io.escape import escape_markdown as md
+from mmtrain.io.escape import escape_markdown_line, markdown_code
+from mmtrain.io.run_files import read_config, read_json_lines, write_text
 from mmtrain.report.losses import loss_sentences
 from mmtrain.report.report import read_summary
 from mmtrain.report.robustness import corruption_tables, group_tables
 from mmtrain.report.subsets import is_of_subset, subset_tables
 from mmtrain.report.table import digits, not_judged_sentences
-from mmtrain.run_files import read_config, read_json_lines, write_text
-from mmtrain.sizes import readable
+from mmtrain.units import readable
 
 NOT_SAID = "not said"
 

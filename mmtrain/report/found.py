@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from mmtrain.data.image_file import open_image
-from mmtrain.data.sample_errors import sample_errors
+from mmtrain.data.decoding.image_file import open_image
+from mmtrain.data.tables.sample_errors import sample_errors
 from mmtrain.errors import SampleError
 from mmtrain.report.lettering import fitted, font_of, wrapped
 

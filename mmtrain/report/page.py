@@ -8,8 +8,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from mmtrain.io.run_files import write_text
 from mmtrain.report.table import digits
-from mmtrain.run_files import write_text
 
 
 def write_page(path: Path, template: str, contents: Mapping[str, Any]) -> None:

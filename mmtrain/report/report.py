@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from mmtrain.errors import ConfigError
+from mmtrain.io.run_files import CONFIG, note, optional_json, read_json_lines, read_text
 from mmtrain.report.curves import Panel, draw, panels, read_metrics
 from mmtrain.report.exhibits import Album, gaze, grid, matrix, story
 from mmtrain.report.losses import loss_sentences
@@ -21,9 +22,8 @@ from mmtrain.report.page import write_page
 from mmtrain.report.robustness import corruption_tables, group_tables
 from mmtrain.report.subsets import is_of_subset, subset_tables
 from mmtrain.report.table import against_chance, digits, not_judged_sentences, short
-from mmtrain.run_files import CONFIG, note, optional_json, read_json_lines, read_text
-from mmtrain.sizes import readable
 from mmtrain.types import Attended, Captions, Confusion, Exhibit, Retrieval
+from mmtrain.units import readable
 
 NO_SUMMARY: dict[str, Any] = {
     "status": None,

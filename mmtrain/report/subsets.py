@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-# as mmtrain/lit.py names what it judges on a subset
+# as mmtrain/training/lit_module.py names what it judges on a subset
 _ALONE = re.compile(r"(?P<task>[^/]+)/(?P<subset>[^/]+)_only/(?P<metric>.+)")
 
 

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from mmtrain.io.console import Terminal, plain_text
+from mmtrain.io.run_files import optional_json, write_csv
 from mmtrain.report.knobs import SEED, Repeated, Run, importances, knobs_of, repeated
 from mmtrain.report.page import write_page
 from mmtrain.report.table import digits, short
-from mmtrain.run_files import optional_json, write_csv
-from mmtrain.run_folder import is_locked
-from mmtrain.sweeps.sweep import NOT_OF_THE_RUN, Asked, folders_of
-from mmtrain.terminal import Terminal, plain_text
+from mmtrain.training.run_folder import is_locked
+from mmtrain.training.sweep.records import NOT_OF_THE_RUN, Asked, folders_of
 
 WIDTH = 120  # where neither a terminal nor COLUMNS says another
 

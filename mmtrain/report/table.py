@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from mmtrain.terminal import plain_text
+from mmtrain.io.console import plain_text
 
 NOTHING = "-"
 

@@ -19,12 +19,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmtrain.distributed import gather, gather_with_gradient, rank, rows_of_all, world_size
+from mmtrain.layers.autocast import full
 from mmtrain.layers.pooling import MeanPool
 from mmtrain.layers.queue import Queue
 from mmtrain.losses.contrastive import Related, by_chunks, info_nce, pairwise_sigmoid
 from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.retrieval import RetrievalMetric
-from mmtrain.precision import full
 from mmtrain.types import Batch, Exhibit, Hit, Retrieval
 
 LOSSES = ("info_nce", "sigmoid")

@@ -123,7 +123,7 @@ class Rewarded(Continued, ABC):
         return Scored(None if self.training else self.policy(view), rows, valid, drawn, rewards, advantages)
 
     def _right_or_none(self, batch: Batch, rows: Tensor, valid: Tensor) -> list[list[str]]:
-        if rows.is_meta or not bool(valid.all()):  # a meta tensor (mmtrain/plan/watch.py), or a placeholder row
+        if rows.is_meta or not bool(valid.all()):  # a meta tensor (mmtrain/modes/plan/watch.py), or a placeholder row
             return [[""]] * len(rows)
         found: list[list[str]] = self.policy.right(batch, rows)
         return found

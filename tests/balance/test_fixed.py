@@ -3,7 +3,7 @@
 import torch
 
 from mmtrain.balance.fixed import Fixed
-from mmtrain.step_look import StepLook
+from mmtrain.training.task_gradients import StepLook
 
 
 def test_every_task_counts_with_its_own_weight_alone() -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from PIL import Image
 
-from mmtrain.data.image import ImageInput
-from mmtrain.data.label import ClassLabel
-from mmtrain.data.splits import Split
-from mmtrain.data.text import TextInput
+from mmtrain.data.inputs.image import ImageInput
+from mmtrain.data.inputs.text import TextInput
+from mmtrain.data.tables.splits import Split
+from mmtrain.data.targets.label import ClassLabel
 
 WHOLE = Split(column=None, fractions={"train": 0.8, "val": 0.1, "test": 0.1}, group=None)
 NAMES = ("a red cat", "a green dog", "two blue birds", "the golden fish", "a grey mouse", "many white sheep")

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mmtrain.build import build_data, compose
-from mmtrain.data.chosen import Chosen, groups_of
+from mmtrain.config.rules import CORRUPTIONS
 from mmtrain.data.corruptions import (
     LEVELS,
     NAMES,
@@ -22,8 +22,8 @@ from mmtrain.data.corruptions import (
     touches,
 )
 from mmtrain.data.dataset import EvalSplit
+from mmtrain.data.sampling.subset import Chosen, groups_of
 from mmtrain.errors import ConfigError
-from mmtrain.rules import CORRUPTIONS
 from mmtrain.types import Sample
 from tests.tiny import ROWS, TINY_MODEL, make_tables
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit
-from mmtrain.data.files import read_folder
-from mmtrain.data.image import key_of
+from mmtrain.data.inputs.image import key_of
 from mmtrain.data.order import draw_seed, mix, permuted
-from mmtrain.data.text_target import TextTarget
+from mmtrain.data.sources.files import read_folder
+from mmtrain.data.targets.text import TextTarget
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Bad, Batch, Padded, Sample
 from tests.data.parts import (
@@ -25,7 +25,7 @@ from tests.data.parts import (
     text_input,
     write_rows,
 )
-from tests.data.test_tables import OneByOne
+from tests.data.tables.test_tables import OneByOne
 
 COLUMNS = {"image": "image", "text": "caption", "label": "label"}
 # id, then what the row has of image, text, label

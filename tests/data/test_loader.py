@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from mmtrain.data.dataset import Collate, EvalSplit, Position, TrainSplit
-from mmtrain.data.files import read_folder
 from mmtrain.data.loader import EvalSteps, TrainSteps, make_loader
+from mmtrain.data.sources.files import read_folder
 from tests.data.parts import NAMES, WHOLE, draw_pictures, fitted_label, fitted_text_input, image_input, write_rows
 
 SIZES = [(12, 4), (13, 4), (14, 4), (15, 4), (5, 5), (7, 3), (29, 12), (25, 8), (8, 1)]  # samples, batch size

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from mmtrain.data.buckets import Buckets
-from mmtrain.data.files import existing_folder
-from mmtrain.data.label import ClassLabel
+from mmtrain.data.inputs.vector import VectorInput
 from mmtrain.data.module import DataModule
-from mmtrain.data.splits import Split
-from mmtrain.data.vector import VectorInput
+from mmtrain.data.sampling.buckets import Buckets
+from mmtrain.data.sources.files import existing_folder
+from mmtrain.data.tables.splits import Split
+from mmtrain.data.targets.label import ClassLabel
 from mmtrain.errors import ConfigError
 from tests.data.parts import NAMES, draw_pictures, image_input, text_input, write_rows
 

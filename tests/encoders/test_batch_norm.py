@@ -20,8 +20,8 @@ from mmtrain.encoders.image.timm import Timm
 from mmtrain.encoders.image.torchvision import FAMILIES, TorchVision
 from mmtrain.encoders.video.frames import Frames
 from mmtrain.encoders.video.r3d import R3D
+from mmtrain.layers.finetuning import Tuning, tune
 from mmtrain.model import MultimodalModel
-from mmtrain.tuning import Tuning, tune
 from mmtrain.types import Padded
 from tests import runs
 from tests.batches import assert_same_bits, gradients, make_batch

@@ -21,8 +21,8 @@ from mmtrain.encoders.text.gru import TextGRU
 from mmtrain.encoders.text.transformer import TextTransformer
 from mmtrain.encoders.vector.mlp import VectorMLP
 from mmtrain.encoders.video.frames import Frames
+from mmtrain.layers.finetuning import Layered, Tuning, tune
 from mmtrain.model import encode_present
-from mmtrain.tuning import Layered, Tuning, tune
 from mmtrain.types import Batch, Features, Padded
 from tests.batches import assert_same_bits, gradients
 from tests.encoders.small_models import SMALL

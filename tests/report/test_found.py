@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmtrain.modes.search.finding import _picture
 from mmtrain.report.found import TILE, Asked, Result, found_sheet
-from mmtrain.search.finding import _picture
+from tests.data.decoding.test_image_file import EPS
 from tests.data.films import number_of, write_film
-from tests.data.test_image_file import EPS
-from tests.data.test_video import video_input
+from tests.data.inputs.test_video import video_input
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", EPS, None])

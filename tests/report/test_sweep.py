@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mmtrain.report.sweep import show_sweep
-from mmtrain.sweeps.sweep import Asked
+from mmtrain.training.sweep.records import Asked
 
 ACCURACY, LOSS = "val/classification/accuracy", "val/loss"
 

@@ -8,9 +8,9 @@ import torch
 
 from mmtrain.build import build_again, build_lit, build_model, compose
 from mmtrain.errors import ConfigError
-from mmtrain.run import fit
+from mmtrain.modes.run import fit
 from mmtrain.tasks.distillation import Distillation
-from mmtrain.trained import load_trained
+from mmtrain.training.checkpoint.load_run import load_trained
 from tests.batches import DIM, gradients, make_batch, make_model
 from tests.test_configs import all_rows, read
 from tests.tiny import TINY_MODEL, make_tables

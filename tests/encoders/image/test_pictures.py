@@ -10,8 +10,8 @@ from mmtrain.encoders.image.pictures import Pictures
 from mmtrain.model import MultimodalModel
 from mmtrain.types import Batch, Padded
 from tests.batches import gradients, make_batch, make_encoders
-from tests.connectors.test_gated_cross_attn import connector_of
 from tests.dialogues import IMAGE, batch_of, make_task
+from tests.fusion.connectors.test_gated_cross_attn import connector_of
 
 MASK = torch.tensor([[True, True], [True, False], [False, False]])
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, BertModel, RobertaConfig, RobertaModel
 
-from mmtrain.data.text import TextInput
+from mmtrain.data.inputs.text import TextInput
 from mmtrain.encoders.text.bert import BERT
 from tests.batches import assert_same_bits, gradients
 

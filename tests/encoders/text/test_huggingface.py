@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from mmtrain.encoders.text.huggingface import HuggingFaceText
+from mmtrain.layers.finetuning import Tuning, tune
 from mmtrain.layers.transformers_text import FAMILIES
-from mmtrain.tuning import Tuning, tune
 from tests.batches import assert_same_bits, gradients
 
 BLOCKS = {

@@ -1,0 +1,1 @@
+"""Modality balancing: prevents one modality from dominating training; see `balance.py` for the interface."""

@@ -1,0 +1,210 @@
+"""A sweep whose runs Optuna chooses: what Hydra's own Optuna plugin lacks is going on, pruning and sharing the work.
+
+The study is a journal in the folder of the sweep. A trial is a run; its number is the name of the run's folder. A trial
+of a process that is gone is run again, as it was, from its checkpoint; what a run came to is read from its folder, so
+that it does not matter who ran it.
+"""
+
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Transformer
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from mmtrain.io.escape import print_escaped
+from mmtrain.io.run_files import optional_json, read_csv
+from mmtrain.training.run_folder import is_locked
+from mmtrain.training.sweep.records import Asked
+from mmtrain.training.sweep.study import NAME, STUDY, storage_of
+
+DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
+MOST_FAILED = 3  # in a row, before a search gives up
+SECONDS_TO_START = 120.0  # after these a trial that has no folder has lost its process
+
+
+class Search:
+    """A study and who runs its trials.
+
+    Args:
+        config: of the sweep, with Hydra's part.
+        launcher: runs lists of overrides.
+        sampler: makes one of Optuna's from a seed; there is a new one for each trial, so that a search that goes on
+            asks for what it would have asked for.
+        pruner: of Optuna; None prunes nothing.
+        objectives: by name max or min; empty for the metric that chooses checkpoints.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: DictConfig,
+        launcher: Launcher,
+        sampler: Callable[..., optuna.samplers.BaseSampler],
+        pruner: optuna.pruners.BasePruner | None,
+        objectives: Mapping[str, str],
+    ) -> None:
+        self.folder = Path(config.hydra.sweep.dir)
+        self.launcher = launcher
+        self.objectives = objectives
+        self.sampler = sampler
+        self.seed = int(config.seed)
+        if (self.folder / STUDY).exists() and config.resume != "auto":
+            print_escaped(
+                f"{self.folder} already holds a sweep\n    go on with it by resume=auto, or set run_dir to another",
+                stderr=True,
+            )
+            sys.exit(2)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        ways = list(objectives.values()) or [config.checkpoint.mode]
+        self.study = optuna.create_study(
+            storage=storage_of(self.folder),
+            study_name=NAME,
+            directions=[DIRECTIONS[way] for way in ways],
+            pruner=pruner or optuna.pruners.NopPruner(),
+            load_if_exists=True,
+        )
+
+    def run(self, arguments: Sequence[str], n_trials: int, n_jobs: int) -> None:
+        """Trials until there are so many, `n_jobs` at once; those that others run are left to them."""
+        space, fixed = space_of(arguments)
+        failed = 0
+        while failed < MOST_FAILED:
+            batch = self._left_behind(space)[:n_jobs]
+            batch += self._new(space, n_trials, n_jobs - len(batch))
+            if not batch:
+                return
+            jobs = [[*fixed, *_said(t), f"hydra.sweep.subdir={t.number}"] for t in batch]
+            self.launcher.launch(jobs, initial_job_idx=batch[0].number)
+            for trial in batch:
+                state, values = outcome(self.folder / str(trial.number), self.objectives)
+                if state is TrialState.RUNNING and not is_locked(self.folder / str(trial.number)):
+                    return  # it was told to stop, and the sweep with it
+                if state is not TrialState.RUNNING:
+                    self.study.tell(trial.number, values, state=state, skip_if_finished=True)
+                failed = failed + 1 if state is TrialState.FAIL else 0
+
+    def _left_behind(self, space: Mapping[str, BaseDistribution]) -> list[FrozenTrial]:
+        """Trials whose process is gone."""
+        found = []
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            folder = self.folder / str(trial.number)
+            if is_locked(folder) or (Asked.read(folder) is None and _age(trial) < SECONDS_TO_START):
+                continue
+            if set(trial.params) == set(space) and all(_is_of(space[k], v) for k, v in trial.params.items()):
+                found.append(trial)
+            else:  # it went before all was chosen
+                self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        return found
+
+    def _new(self, space: Mapping[str, BaseDistribution], n_trials: int, at_most: int) -> Iterator[FrozenTrial]:
+        """More trials, as long as there are not so many."""
+        for _ in range(at_most):
+            if len(self.study.get_trials(deepcopy=False)) >= n_trials:
+                return
+            number = len(self.study.get_trials(deepcopy=False))  # or a later one, where others ask at the same time
+            self.study.sampler = self.sampler(seed=_mixed(self.seed, number))
+            number = self.study.ask(dict(space)).number
+            yield self.study.get_trials(deepcopy=False)[number]
+
+
+def _is_of(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a value from the journal can become an override: a number, or an option that this command names."""
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    return isinstance(value, int | float)
+
+
+def _said(trial: FrozenTrial) -> list[str]:
+    """As overrides; four digits of a number are enough to say it again."""
+    return [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.params.items()]
+
+
+def _mixed(seed: int, number: int) -> int:
+    return random.Random(f"{seed}:{number}").getrandbits(32)
+
+
+def _age(trial: FrozenTrial) -> float:
+    assert trial.datetime_start is not None
+    return (datetime.now() - trial.datetime_start).total_seconds()
+
+
+def outcome(folder: Path, objectives: Mapping[str, str]) -> tuple[TrialState, list[float] | None]:
+    """What a run came to, from its folder; RUNNING when another process has it or it was stopped."""
+    path = folder / "summary.json"
+    summary = optional_json(path) or {}
+    status = summary.get("status")
+    if status == "stopped" or (status not in ("done", "pruned", "failed") and is_locked(folder)):
+        return TrialState.RUNNING, None
+    if status == "pruned":
+        return TrialState.PRUNED, None
+    if status != "done" or summary["best"] is None:
+        return TrialState.FAIL, None
+    if not objectives:
+        return TrialState.COMPLETE, [summary["best"]["value"]]
+    values = [_value(folder, summary, name) for name in objectives]
+    known = [value for value in values if value is not None]
+    return (TrialState.COMPLETE, known) if len(known) == len(values) else (TrialState.FAIL, None)
+
+
+def _value(folder: Path, summary: Mapping[str, Any], name: str) -> float | None:
+    """A figure of a run: of its best checkpoint (val/...), of its test (test/...), or of summary.json."""
+    if name.startswith("test/"):
+        found = summary["test"].get(name.removeprefix("test/"))
+        return None if found is None else float(found["value"])
+    if name.startswith("val/"):
+        rows = [row for row in read_csv(folder / "metrics.csv", whole_numbers=("step",)).rows if row.get(name)]
+        at_best = [row for row in rows if int(row["step"]) <= summary["best"]["step"]]
+        return float(at_best[-1][name]) if at_best else None
+    number = summary["parameters"]["total"] if name == "parameters" else summary.get(name)
+    return None if number is None else float(number)
+
+
+def space_of(arguments: Sequence[str]) -> tuple[dict[str, BaseDistribution], list[str]]:
+    """What is searched, from overrides in Hydra's sweep syntax, and the overrides that stay as they are.
+
+    `a=x,y` and `choice(x, y)` are options, `interval(0.1, 1)` and `range(1, 9)` numbers, `tag(log, interval(...))`
+    numbers by their logarithm, `int(interval(1, 9))` whole ones.
+    """
+    space: dict[str, BaseDistribution] = {}
+    fixed: dict[str, str] = {}
+    for override in OverridesParser.create().parse_overrides(list(arguments)):
+        key = override.get_key_element()
+        space.pop(key, None)
+        fixed.pop(key, None)  # the command line comes after the search space of a file
+        if override.is_sweep_override():
+            space[key] = _distribution(override)
+        else:
+            assert override.input_line is not None
+            fixed[key] = override.input_line
+    return space, list(fixed.values())
+
+
+def _distribution(override: Override) -> BaseDistribution:
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        assert value.start is not None
+        assert value.end is not None
+        log = "log" in value.tags
+        if isinstance(value.start, int) and isinstance(value.end, int):
+            return IntDistribution(value.start, value.end, log=log)
+        return FloatDistribution(float(value.start), float(value.end), log=log)
+    if isinstance(value, RangeSweep) and not value.shuffle and all(map(_is_whole, (value.start, value.stop))):
+        assert value.start is not None
+        assert value.stop is not None
+        last = int(value.start + (value.stop - 1 - value.start) // value.step * value.step)  # as a range, without stop
+        return IntDistribution(int(value.start), last, step=int(value.step))
+    return CategoricalDistribution([str(x) for x in override.sweep_iterator(transformer=Transformer.encode)])
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int)

@@ -1,0 +1,361 @@
+"""Hydra's composing, taken apart: options are composed once, values are set on copies, and each file is read once."""
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from hydra._internal import defaults_list as hydra_defaults
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository, IConfigRepository
+from hydra._internal.core_plugins import file_config_source, importlib_resources_config_source
+from hydra._internal.hydra import Hydra
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.default_element import InputDefault, ResultDefault
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobRuntime
+from hydra.errors import ConfigCompositionException
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+CONFIG_NAME = "train"
+SIZE_FROM_SCRATCH = 64  # pixels of pictures and films, where `size: auto` and no pretrained weights say it
+
+
+def config_dir() -> Path:
+    """The YAML files: inside the package when it was installed from a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+
+
+class _ParsedFiles:
+    """Parsed YAML files of this process. A file is parsed again when its bytes have changed."""
+
+    def __init__(self) -> None:
+        self._parsed: dict[tuple[str, str, str], tuple[bytes, ConfigResult]] = {}
+
+    def load(
+        self, source: ConfigSource, path: str, read: Callable[[], bytes], parse: Callable[[str], ConfigResult]
+    ) -> ConfigResult:
+        """A copy of the parsed file, because Hydra changes it.
+
+        Args:
+            source: the folder or package of the search path.
+            path: of the file in it, such as `encoder/text/bert`.
+            read: gives the bytes of the file.
+            parse: Hydra's own method. It explains what is wrong with a file that cannot be read.
+        """
+        try:
+            content = read()
+        except (OSError, ImportError):
+            return parse(path)
+        key = (source.path, source.provider, path)
+        if key not in self._parsed or self._parsed[key][0] != content:
+            self._parsed[key] = (content, parse(path))
+        return copy.deepcopy(self._parsed[key][1])
+
+
+_PARSED = _ParsedFiles()
+
+
+class FileConfigSource(file_config_source.FileConfigSource):
+    """Hydra's source of the same name, which parses a file only once. Hydra's registry compares the names."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """The file's content with what Hydra knows about it."""
+        file = Path(self.path, self._normalize_file_name(config_path))
+        return _PARSED.load(self, config_path, file.read_bytes, super().load_config)
+
+
+class ImportlibResourcesConfigSource(importlib_resources_config_source.ImportlibResourcesConfigSource):
+    """The same for files of a package, such as Hydra's own."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """The file's content with what Hydra knows about it."""
+        name = self._normalize_file_name(config_path)
+        return _PARSED.load(
+            self, config_path, lambda: resources.files(self.path).joinpath(name).read_bytes(), super().load_config
+        )
+
+
+_all_choices = hydra_defaults._create_interpolation_map
+
+
+def _choices_for_interpolations(
+    overrides: hydra_defaults.Overrides, defaults_list: list[InputDefault], self_added: bool
+) -> DictConfig:
+    """What a defaults list may refer to. Hydra converts it for each file, which is a third of the time of composing.
+
+    Only lines such as `fusion: ${balance}` read it, and few lists have one.
+    """
+    if any(default.is_interpolation() for default in defaults_list):
+        return _all_choices(overrides, defaults_list, self_added)
+    return DictConfig({})
+
+
+SourcesRegistry.instance().types.update(file=FileConfigSource, pkg=ImportlibResourcesConfigSource)
+hydra_defaults._create_interpolation_map = _choices_for_interpolations
+
+
+_Stamp = tuple[str, int, int, int]
+
+
+@dataclass(frozen=True)
+class File:
+    """A YAML file as it is written.
+
+    Attributes:
+        folder: of the search path, in which it stands.
+        package: the key below which it says that its content belongs.
+        content: without its defaults list, nothing resolved.
+    """
+
+    folder: str
+    package: str
+    content: Mapping[str, Any]
+
+
+@dataclass
+class _Options:
+    """What the chosen options compose to, no value set, and the files that spoke: path and package.
+
+    Attributes:
+        cfg: to be copied before it is changed.
+        files: path and package of each, in the order in which they speak.
+        read: by path, what was read of the search path until then.
+        stamps: of the folders of the search path, before they were read.
+    """
+
+    cfg: DictConfig
+    files: list[tuple[str, str]]
+    read: dict[str, File]
+    stamps: tuple[_Stamp, ...]
+
+
+class _LastOptions:
+    """What this process has composed last, for as long as no file of the search path is added, changed or deleted."""
+
+    SIZE = 16
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, ...], _Options] = {}
+
+    def find(self, key: tuple[str, ...], stamps: tuple[_Stamp, ...]) -> _Options | None:
+        """The one of these options; None when it is not there, or when a file is not as it was then."""
+        found = self._kept.pop(key, None)
+        if found is None or found.stamps != stamps:
+            return None
+        self._kept[key] = found  # behind the others, so that it is dropped last
+        return found
+
+    def keep(self, key: tuple[str, ...], options: _Options) -> None:
+        """Keep it in place of the one that was used longest ago."""
+        if len(self._kept) == self.SIZE:
+            del self._kept[next(iter(self._kept))]
+        self._kept[key] = options
+
+
+_LAST = _LastOptions()
+
+
+def _stamps(folder: str) -> Iterator[_Stamp]:
+    """Path, time, size and inode of every file below a folder; nothing when it is not there."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return
+    for entry in entries:
+        if entry.is_dir():
+            yield from _stamps(entry.path)
+        else:
+            stat = entry.stat()
+            yield entry.path, stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+class _Repository(ConfigRepository):
+    """Hydra's, which remembers what it has read."""
+
+    def __init__(self, search_path: ConfigSearchPath) -> None:
+        self.read: dict[str, File] = {}
+        super().__init__(search_path)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Repository":
+        return copy.copy(self)  # Hydra makes a copy for each reading, to give it other sources
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        loaded = super().load_config(config_path)
+        if loaded is not None and config_path not in self.read and OmegaConf.is_config(loaded.config):
+            content = OmegaConf.to_container(loaded.config, resolve=False)
+            self.read[config_path] = File(
+                folder=loaded.path.removeprefix("file://"),
+                package=loaded.header.get("package") or config_path.rpartition("/")[0].replace("/", "."),
+                content={str(k): v for k, v in content.items()} if isinstance(content, dict) else {},
+            )
+        return loaded
+
+
+class _Loader(ConfigLoaderImpl):
+    """Hydra's, which says afterwards what the last configuration was composed of."""
+
+    repository: _Repository
+
+    def __init__(self, search_path: ConfigSearchPath) -> None:
+        super().__init__(search_path)
+        self.repository = _Repository(search_path)
+        self.last: list[ResultDefault] = []
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        self.last = defaults
+        return super()._compose_config_from_defaults_list(defaults, repo)
+
+
+class Composing:
+    """The configurations that can be composed from the folders of a search path."""
+
+    def __init__(self, search_path: ConfigSearchPath) -> None:
+        self._loader = _Loader(search_path)
+        self._paths = [str(element.path) for element in search_path.get_path()]
+        self._composed: dict[tuple[str, ...], _Options] = {}
+        GlobalHydra.instance().clear()
+        GlobalHydra.instance().initialize(Hydra(task_name=CONFIG_NAME, config_loader=self._loader))
+
+    def parsed(self, overrides: list[str]) -> list[Override]:
+        """Overrides as Hydra reads them."""
+        return OverridesParser.create(self._loader).parse_overrides(overrides)
+
+    def compose(self, overrides: list[str]) -> DictConfig:
+        """The configuration with Hydra's own part, nothing resolved.
+
+        Raises:
+            HydraException: or one of OmegaConf or YAML, when an override or a file is wrong.
+        """
+        values = [o for o in overrides if not self._chooses(o)]
+        parsed = self.parsed(values)
+        self._loader.validate_sweep_overrides_legal(parsed, run_mode=RunMode.RUN, from_shell=True)
+        cfg = copy.deepcopy(self._options(overrides).cfg)
+        self._loader._apply_overrides_to_config(parsed, cfg)
+        cfg.hydra.overrides.task = [o for o in overrides if not o.lstrip("+~").startswith("hydra")]
+        return cfg
+
+    def files(self, overrides: list[str]) -> list[tuple[str, str]]:
+        """The files that what they compose to is made of, in the order in which they speak: path and package."""
+        return self._options(overrides).files
+
+    def file(self, path: str) -> File:
+        """A file of the search path, such as `encoder/text/bert`."""
+        if path not in self._loader.repository.read:
+            self._loader.repository.load_config(path)
+        return self._loader.repository.read[path]
+
+    def _options(self, overrides: list[str]) -> _Options:
+        choices = tuple(o for o in overrides if self._chooses(o))
+        if choices not in self._composed:
+            key = (str(Path.cwd()), JobRuntime().get("name"), *self._paths, "", *choices)  # the first two are in cfg
+            folders = [path.removeprefix("file://") for path in self._paths if path.startswith("file://")]
+            stamps = tuple(sorted(stamp for folder in folders for stamp in _stamps(folder)))
+            options = _LAST.find(key, stamps)
+            if options is None:
+                options = self._compose_options(choices, stamps)
+                if not options.cfg.hydra.searchpath and not options.cfg.hydra.job.env_copy:
+                    _LAST.keep(key, options)
+            self._loader.repository.read.update(options.read)
+            self._composed[choices] = options
+        return self._composed[choices]
+
+    def _compose_options(self, choices: tuple[str, ...], stamps: tuple[_Stamp, ...]) -> _Options:
+        try:
+            cfg = self._loader.load_configuration(CONFIG_NAME, list(choices), RunMode.RUN)
+        except AssertionError as error:  # Hydra's own, where it wants to say just this
+            said = "a defaults list has lines behind `override` lines; put the `override` lines last"
+            raise ConfigCompositionException(said) from error
+        named = [(d.config_path, d.package or "") for d in self._loader.last]
+        own = [(path, package) for path, package in named if path is not None and not path.startswith("hydra/")]
+        return _Options(cfg, own, dict(self._loader.repository.read), stamps)
+
+    def _chooses(self, override: str) -> bool:
+        return self.is_choice(override) or override.startswith("hydra.searchpath=")
+
+    def is_choice(self, override: str) -> bool:
+        """Whether it chooses an option of a group."""
+        return self._loader.repository.group_exists(key_of(override).split("@")[0])
+
+    def options(self, group: str) -> list[str]:
+        """The options of a group."""
+        return self._loader.repository.get_group_options(group, ObjectType.CONFIG)
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """Every group: encoder, encoder/image, ..."""
+        found: list[str] = []
+        waiting = [""]
+        while waiting:
+            parent = waiting.pop()
+            for name in self._loader.repository.get_group_options(parent, ObjectType.GROUP):
+                path = f"{parent}/{name}" if parent else name
+                if not path.startswith("hydra"):
+                    found.append(path)
+                    waiting.append(path)
+        return sorted(found)
+
+
+def last_of_each(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """The overrides, of a key that is given several times only the last, and a note for each that it replaces.
+
+    >>> last_of_each(["dim=64", "seed=1", "dim=128"])
+    (['seed=1', 'dim=128'], ['dim=64: replaced by dim=128, because the last value of a key counts'])
+    >>> last_of_each(["+trainer.x=1", "trainer.x=2"])[0]
+    ['+trainer.x=2']
+    """
+    kept: dict[str, str] = {}
+    notes = []
+    for place, override in enumerate(overrides):
+        key = key_of(override)
+        # what is no key=value, such as ~key, is kept as it is
+        name = key if "=" in override and not override.startswith("~") else f"{place}"
+        earlier = kept.pop(name, None)
+        if earlier is not None and earlier != override:
+            notes.append(f"{earlier}: replaced by {override}, because the last value of a key counts")
+        if earlier is not None and not override.startswith("+"):
+            override = earlier[: len(earlier) - len(earlier.lstrip("+"))] + override
+        kept[name] = override
+    return list(kept.values()), notes
+
+
+def key_of(override: str) -> str:
+    """What an override sets or chooses from."""
+    return override.split("=")[0].lstrip("+~")
+
+
+def fill_sizes(cfg: DictConfig) -> None:
+    """Where no encoder of pictures or films has pretrained weights, `size: auto` of their inputs becomes 64.
+
+    This happens in place, before interpolations of it are resolved. Otherwise `mmtrain.build` reads the weights.
+    """
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(plain, dict)
+    data, encoders = plain.get("data"), plain.get("encoder")
+    inputs = data.get("inputs") if isinstance(data, dict) else None
+    if not isinstance(inputs, dict) or not isinstance(encoders, dict):
+        return
+    sized = [name for name, node in inputs.items() if isinstance(node, dict) and "size" in node]
+    if any(has_weights(encoders.get(name)) for name in sized):
+        return
+    for name in sized:
+        if inputs[name]["size"] == "auto":
+            OmegaConf.update(cfg, f"data.inputs.{name}.size", SIZE_FROM_SCRATCH)
+
+
+def has_weights(encoder: Any) -> bool:
+    """Whether an encoder's node, or one inside it, names pretrained weights."""
+    if not isinstance(encoder, Mapping):
+        return False
+    return encoder.get("pretrained") not in (None, False) or any(has_weights(part) for part in encoder.values())

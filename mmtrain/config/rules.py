@@ -1,0 +1,651 @@
+"""What must hold in a composed configuration, between its parts and in each: one small function a rule, in `RULES`."""
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mmtrain.config.instantiate import check_trust
+from mmtrain.config.provenance import Composed
+from mmtrain.config.rules_hardware import (
+    rule_accelerator,
+    rule_common_folder,
+    rule_gpus,
+    rule_nodes,
+    rule_precision,
+    rule_run_dir,
+    rule_sync_batchnorm,
+    rule_workers,
+    rule_world_size,
+)
+from mmtrain.config.rules_tables import rule_tables
+from mmtrain.config.signatures import fault_of, parameters_of
+from mmtrain.config.suggestions import TABLES
+from mmtrain.config.task_inputs import needed_by, reads_fused
+from mmtrain.duration import duration
+from mmtrain.errors import ConfigError
+
+MODES = ("fit", "test", "predict", "plan", "search", "chat")
+OF_A_RUN = ("test", "predict", "search", "chat")  # modes of a run that is trained
+READ_DATA = ("fit", "plan", "test", "predict")  # modes that open the tables
+EXISTING_FOLDER = "mmtrain.data.sources.files.existing_folder"
+FETCHED_FOLDER = "mmtrain.data.sources.fetch.fetched_folder"
+CORRUPTIONS = ("noise", "blur", "crop", "typos", "missing")  # as mmtrain/data/corruptions.py, which imports torch
+DECODINGS = ("greedy", "beam", "sample")
+INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "lanczos", "box", "hamming")  # of torchvision
+CHOICES: Mapping[str, tuple[Any, ...]] = {
+    "mode": MODES,
+    "checkpoint.mode": ("max", "min"),
+    "test.subsets": ("single", "all", "none", None),
+    "task.contrastive.loss": ("info_nce", "sigmoid"),
+    "task.classification.loss": ("cross_entropy", "focal"),
+    "task.regression.loss": ("mse", "l1", "huber"),
+    "task.vqa.loss": ("binary_cross_entropy", "cross_entropy"),
+    **{f"task.{name}.decoding.method": DECODINGS for name in ("generation", "captioning", "vqa_generative")},
+    "data.inputs.image.interpolation": ("auto", *INTERPOLATIONS),
+    "data.inputs.image.crop_offset": ("auto", "round", "floor"),
+    "data.inputs.text.algorithm": ("bpe", "wordpiece"),
+    "encoder.audio.mel_scale": ("htk", "slaney"),
+    "encoder.video.temporal": ("mean", "gru", "transformer"),
+    "optimizer.fused": ("auto", True, False),
+    "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
+    "trainer.precision": (
+        *(32, "32", "32-true", 64, "64", "64-true", 16, "16", "16-mixed", "16-true"),
+        *("bf16", "bf16-mixed", "bf16-true", "transformer-engine", "transformer-engine-float16"),
+    ),
+}
+# What other programs call them.
+MEANT: Mapping[str, Mapping[str, str]] = {
+    "mode": {
+        "train": "fit",
+        "training": "fit",
+        "eval": "test",
+        "evaluate": "test",
+        "infer": "predict",
+        "embed": "predict",
+        "talk": "chat",
+        "find": "search",
+        "query": "search",
+    },
+    "trainer.precision": {
+        **dict.fromkeys(("fp16", "float16", "half", "amp", "mixed"), "16-mixed"),
+        **dict.fromkeys(("bfloat16", "bf16-amp"), "bf16-mixed"),
+        **dict.fromkeys(("fp32", "float32", "full", "single"), "32"),
+        **dict.fromkeys(("fp64", "float64", "double"), "64"),
+    },
+}
+# What a number of the project's own parts is at least and at most, by the last word of its key.
+RANGES: Mapping[str, tuple[float, float | None]] = {
+    **dict.fromkeys(("dim", "hidden_dim", "embed_dim", "num_heads", "image_size", "patch_size", "size"), (1, None)),
+    **dict.fromkeys(
+        ("chunk", "num_mels", "patch_mels", "patch_frames", "num_tokens", "num_frames", "grid", "sample_rate"),
+        (1, None),
+    ),
+    **dict.fromkeys(
+        ("batch_size", "eval_batch_size", "accumulate_grad_batches", "log_every_n_steps", "every_n_steps"), (1, None)
+    ),
+    **dict.fromkeys(
+        ("depth", "num_workers", "max_skipped", "weight", "lr", "lr_scale", "weight_decay", "mlp_ratio"), (0, None)
+    ),
+    **dict.fromkeys(("dropout", "drop_path", "layer_decay", "label_smoothing", "word_dropout"), (0, 1)),
+    **dict.fromkeys(
+        ("crop_scale", "flip", "warmup", "final", "hard_share", "labelled_share", "modality_dropout"), (0, 1)
+    ),
+    **dict.fromkeys(("max_epochs", "max_steps"), (-1, None)),
+    **dict.fromkeys(("check_val_every_n_epoch", "num_nodes"), (1, None)),
+    **dict.fromkeys(("gradient_clip_val", "max_skipped", "focal_gamma", "huber_delta", "queue"), (0, None)),
+    "seed": (0, 2**32 - 1),
+    "vocab_size": (6, None),  # five are special
+    "max_length": (3, None),  # the two marks and something between them
+}
+# Keys that the program itself reads; those of a part are its constructor's.
+NEEDED = (
+    *("mode", "seed", "run_dir", "resume", "resume_allow", "init_from", "trust", "monitor", "predict", "search"),
+    *("test.subsets", "test.corruptions", "test.severities", "test.by", "test.zero_shot", "test.templates"),
+    *("checkpoint.mode", "checkpoint.every_n_steps", "checkpoint.every_minutes"),
+    *("checkpoint.background", "checkpoint.safetensors"),
+    *("data", "encoder", "task", "balance", "optimizer", "schedule", "trainer", "logger", "callbacks"),
+    *("data.inputs", "data.source", "data.targets", "data.batch_size"),
+    *("trainer.devices", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.max_skipped"),
+    *("trainer.accumulate_grad_batches", "trainer.gradient_clip_val", "trainer.log_every_n_steps", "trainer.compile"),
+    *("trainer.find_batch_size", "plan"),
+)
+# knobs of configs/trainer that belong to the step and not to Lightning's Trainer
+OWN_TRAINER_KEYS = (
+    *("accumulate_grad_batches", "gradient_clip_val", "compile", "max_time", "max_skipped"),
+    *("find_batch_size", "gradient_cache", "profile", "tf32"),
+)
+# what build.py gives the Trainer itself
+GIVEN_TO_TRAINER = (
+    *("callbacks", "logger", "plugins", "default_root_dir", "num_sanity_val_steps", "use_distributed_sampler"),
+    *("enable_model_summary", "accumulate_grad_batches", "gradient_clip_val", "max_time"),
+)
+GROUPS = ("data", "data.inputs", "encoder", "task", "trainer", "logger", "callbacks")
+# What build.py adds to what the configuration gives a part, by the first word of its key.
+ADDED: Mapping[str, tuple[str, ...]] = {
+    "data": ("seed", "num_micro_batches"),
+    "encoder": ("in_dim",),
+    "fusion": ("dims",),
+    "task": ("dims", "known_targets", "vocabularies", "encoders", "decides"),
+    "balance": ("tasks",),
+    "modality_balance": ("tasks", "dims"),
+    "logger": ("resume_step",),
+}
+# Lightning and torch take null for theirs, and words for some, and say themselves what they do not like.
+NULLABLE = re.compile(
+    r"optimizer\.|checkpoint\.every_|(callbacks|logger)\.\w+\.|trainer\.(?!accumulate_grad_batches|log_every_n_steps|compile|max_skipped)"
+)
+FREE = re.compile(
+    r"trust|task\.contrastive\.dropout|data\.modality_dropout|trainer\.(devices|precision|deterministic)|encoder\..*\bfreeze"
+)
+# What an encoder's configuration says beside its constructor's arguments: mmtrain/layers/finetuning.py
+TUNING = ("freeze", "freeze_until", "lr_scale", "layer_decay", "checkpointing", "peft")
+
+
+def rule_whole(run: Composed) -> Iterator[str]:
+    """What every run needs is there; without it no other rule can look."""
+    gone = [key for key in NEEDED if key not in run.raw]
+    first = {run.where(key): key for key in reversed(gone) if key.rpartition(".")[0] not in gone}
+    for where, key in sorted(first.items(), key=lambda item: gone.index(item[1])):
+        mend = f"take {where.removeprefix('override ')} away" if where.startswith("override ") else f"set {key}"
+        yield f"{key} is missing ({where})\n    every run needs it: {mend}"
+    for key in GROUPS:
+        value = run.raw.get(key, {})
+        if not isinstance(value, Mapping) and not str(value).startswith("${"):
+            yield f"{key} = {value} is not a group of keys ({run.where(key)})\n    every run needs it: set its keys"
+        elif "_target_" in value and key not in ("data", "trainer"):
+            where = run.where(f"{key}._target_")
+            yield f"{key} has a _target_, but it holds parts by name ({where})\n    move it into {key}.NAME"
+
+
+def rule_fusion(run: Composed) -> Iterator[str]:
+    """There is a fusion when a task reads what it makes."""
+    tasks = {name: task for name, task in run.cfg.task.items() if isinstance(task, DictConfig)}
+    reading = [name for name, task in tasks.items() if reads_fused(task)]
+    if reading and "fusion" not in run.cfg:
+        where = run.where("fusion")
+        alone = " ".join(f"task.{name}.reads=image" for name in reading)
+        yield (
+            f"task.{reading[0]} reads fused, but there is no fusion ({where})\n"
+            f"    choose one, such as fusion=concat, or let tasks read one modality, such as {alone}"
+        )
+
+
+def rule_choices(run: Composed) -> Iterator[str]:
+    """A word is one of those there are."""
+    for key, choices in CHOICES.items():
+        value = run.get(key)
+        if key in run.raw and value not in choices and _is_ours(run, key):
+            names = [str(c).lower() if isinstance(c, bool) else c for c in choices if isinstance(c, str | bool)]
+            meant = MEANT.get(key, {}).get(str(value).lower())
+            near = [meant] if meant else difflib.get_close_matches(str(value), names, n=1)
+            mend = f"did you mean {near[0]}? It" if near else key
+            yield f"{key} = {value} is not known ({run.where(key)})\n    {mend} can be {', '.join(names)}"
+
+
+def rule_kinds(run: Composed) -> Iterator[str]:
+    """A value is of the kind that the first file gives it."""
+    for key, raw in run.raw.items():
+        if FREE.fullmatch(key) or key in CHOICES or run.root(key) != key or (raw is None and NULLABLE.match(key)):
+            continue
+        default, value = run.default(key), run.get(key)
+        if isinstance(default, str | None) or _is_like(value, default):
+            continue
+        kind, mend = _kind(key, default)
+        yield f"{key} = {value} is not {kind} ({run.where(key)})\n    {mend}"
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    if isinstance(default, Mapping):
+        return isinstance(value, DictConfig)
+    if isinstance(default, list):
+        return OmegaConf.is_list(value)
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    return isinstance(value, int | type(default)) and not isinstance(value, bool)
+
+
+def _kind(key: str, default: Any) -> tuple[str, str]:
+    if isinstance(default, Mapping):
+        inside = f"set one of them, such as {key}.{next(iter(default))}, or " if default else ""
+        return "a group of keys", f"{inside}take it out with ~{key}"
+    if isinstance(default, list):
+        return "a list", f"write {key}=[{','.join(map(str, default))}], say"
+    if isinstance(default, bool):
+        return "true or false", f"set {key} to one of them"
+    return "a whole number" if isinstance(default, int) else "a number", f"set {key} to one, such as {default}"
+
+
+def rule_ranges(run: Composed) -> Iterator[str]:
+    """Numbers are neither too small nor too large to mean anything."""
+    for key in [key for key in run.raw if key.split(".")[-1] in RANGES]:
+        if run.root(key) != key or not _is_ours(run, key):
+            continue
+        value, (low, high) = run.get(key), RANGES[key.split(".")[-1]]
+        if isinstance(value, int | float) and not low <= value <= (value if high is None else high):
+            allowed = f"at least {low}" if high is None else f"between {low} and {high}"
+            yield f"{key} = {value} is out of range ({run.where(key)})\n    set {key} to {allowed}"
+
+
+def _is_ours(run: Composed, key: str) -> bool:
+    """Whether a key means what it means in this project."""
+    parent = run.get(key.rpartition(".")[0]) if "." in key else run.cfg
+    target = str(parent.get("_target_", "mmtrain.")) if isinstance(parent, DictConfig) else ""
+    return target.startswith(("mmtrain.", "torch.optim."))
+
+
+def _is_spoken_of(run: Composed, key: str) -> bool:
+    """Whether a key is of a part that every run has, or of an encoder that the command line or a task names.
+
+    A set of encoders has one for every modality. Nobody should have to mend that of films who has no films: what is
+    wrong with it is said when it is built.
+    """
+    words = key.split(".")
+    if words[0] != "encoder" or words[1] in ("image", "text"):
+        return True
+    overrides = [*run.set_by.values(), *run.chosen_by.values()]
+    return any(words[1] in override for override in overrides)
+
+
+def rule_heads(run: Composed) -> Iterator[str]:
+    """Attention heads divide the width."""
+    for key in [k.removesuffix(".num_heads") for k in run.raw if k.endswith(".num_heads") and _is_spoken_of(run, k)]:
+        dim, heads = run.get(f"{key}.dim"), run.get(f"{key}.num_heads")
+        if isinstance(dim, int) and isinstance(heads, int) and heads > 0 and dim > 0 and dim % heads:
+            divisors = sorted((h for h in range(1, dim + 1) if dim % h == 0), key=lambda h: abs(h - heads))
+            fitting = " or ".join(map(str, sorted(divisors[:2])))
+            yield (
+                f"{key}.dim = {dim} is not divisible by {key}.num_heads = {heads}"
+                f" ({run.where(f'{key}.dim', f'{key}.num_heads')})\n"
+                f"    set {key}.num_heads to {fitting}, or {run.root(f'{key}.dim')} to {-(-dim // heads) * heads}"
+            )
+
+
+def rule_patches(run: Composed) -> Iterator[str]:
+    """Patches divide the picture or the bands of the spectrogram."""
+    for part, whole in _PATCHES.items():
+        for key in [k for k in run.raw if k.endswith(f".{part}") and _is_spoken_of(run, k)]:
+            of = f"{key.removesuffix(part)}{whole}"
+            size, patch = run.get(of), run.get(key)
+            if isinstance(size, int) and isinstance(patch, int) and patch > 0 and size > 0 and size % patch:
+                near = min((p for p in range(1, size + 1) if size % p == 0), key=lambda p: abs(p - patch))
+                yield (
+                    f"{of} = {size} is not divisible by {key} = {patch} ({run.where(of, key)})\n"
+                    f"    set {key} to {near}, or {run.root(of)} to {-(-size // patch) * patch}"
+                )
+
+
+_PATCHES = {"patch_size": "image_size", "patch_mels": "num_mels"}
+
+
+def rule_sizes(run: Composed) -> Iterator[str]:
+    """An encoder takes pictures, or the frames of a film, in the size in which the data gives them."""
+    for key in [k for k in run.raw if re.fullmatch(r"encoder\.(\w+\.)+image_size", k) and _is_spoken_of(run, k)]:
+        given = f"data.inputs.{key.split('.')[1]}.size"
+        size, there = run.get(key), run.get(given)
+        if isinstance(size, int) and isinstance(there, int) and size != there:
+            yield (
+                f"{key} = {size}, but {given} = {there} ({run.where(key, given)})\n"
+                f"    set {key} to {there}, or {given} to {size}"
+            )
+
+
+def rule_geometry(run: Composed) -> Iterator[str]:
+    """How pictures and films become squares is a number, a word, or left to the weights."""
+    for name in map(str, run.get("data.inputs") or ()):
+        key = f"data.inputs.{name}"
+        if not _is_ours(run, f"{key}.size"):
+            continue
+        size, resized = (run.get(k) if run.root(k) == k else "auto" for k in (f"{key}.size", f"{key}.resize_size"))
+        if f"{key}.size" in run.raw and size != "auto" and (not isinstance(size, int) or isinstance(size, bool)):
+            yield (
+                f"{key}.size = {size} is not a whole number ({run.where(f'{key}.size')})\n"
+                f"    set {key}.size to one, such as 224, or to auto"
+            )
+        sides = list(resized) if OmegaConf.is_list(resized) else [resized]
+        is_size = len(sides) in (1, 2) and all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sides)
+        if resized not in (None, "auto") and not is_size:
+            yield (
+                f"{key}.resize_size = {resized} is neither a size nor [height, width]"
+                f" ({run.where(f'{key}.resize_size')})\n    set {key}.resize_size to one, or to auto"
+            )
+
+
+def rule_devices(run: Composed) -> Iterator[str]:
+    """Devices are counted or listed."""
+    devices = run.cfg.trainer.devices
+    listed = OmegaConf.is_list(devices) and len(devices) > 0 and all(isinstance(d, int) for d in devices)
+    if not (listed or re.fullmatch(r"auto|-1|[1-9]\d*|\d+(,\d+)+", str(devices))):
+        yield (
+            f"trainer.devices = {devices} is not a number of devices ({run.where('trainer.devices')})\n"
+            "    set trainer.devices to a number such as 2, a list such as [0,1], or auto"
+        )
+
+
+def rule_trainer(run: Composed) -> Iterator[str]:
+    """Lightning's Trainer takes what is set for it."""
+    taken = [
+        name for name in parameters_of("pytorch_lightning.trainer.trainer.Trainer") if name not in GIVEN_TO_TRAINER
+    ]
+    known = [*taken, *OWN_TRAINER_KEYS]
+    for name in map(str, run.cfg.trainer if taken else ()):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            mend = f"did you mean trainer.{near[0]}?" if near else "leave it out"
+            yield f"trainer.{name} is none of the Trainer's keys ({run.where(f'trainer.{name}')})\n    {mend}"
+
+
+def rule_balance(run: Composed) -> Iterator[str]:
+    """A balance has something to weigh."""
+    target = str(run.get("balance._target_"))
+    if len(run.cfg.task) == 1 and target.startswith("mmtrain.") and not target.endswith(".Fixed"):
+        name, (only,) = target.rpartition(".")[2], run.cfg.task
+        yield (
+            f"balance = {name} weighs several tasks, but {only} is alone ({run.where('balance', 'task')})\n"
+            "    set balance=fixed, or choose more tasks"
+        )
+
+
+def rule_step_split(run: Composed) -> Iterator[str]:
+    """Every device and micro-batch of a step gets a sample."""
+    devices, parts, size = (run.get(k) for k in ("trainer.devices", *_STEP))
+    if not (isinstance(parts, int) and isinstance(size, int)) or min(parts, size) < 1:
+        return
+    parts *= devices if isinstance(devices, int) and devices > 0 else 1
+    if size < parts:
+        yield (
+            f"data.batch_size = {size} is split over {parts} parts, trainer.devices x trainer.accumulate_grad_batches"
+            f" ({run.where(*_STEP, 'trainer.devices')})\n    set data.batch_size to at least {parts}"
+        )
+
+
+_STEP = ("trainer.accumulate_grad_batches", "data.batch_size")
+
+
+def rule_tasks(run: Composed) -> Iterator[str]:
+    """There is a task, and what it reads and learns exists."""
+    if not run.cfg.task:
+        yield f"no task is chosen ({run.where('task')})\n    choose some, such as task=[contrastive]"
+    for name, task in run.cfg.task.items():
+        if not isinstance(task, DictConfig):
+            continue
+        pair = [("modalities", m) for m in task.get("modalities") or [] if OmegaConf.is_list(task.modalities)]
+        reads = [("reads", task.reads)] if task.get("reads", "fused") != "fused" else []
+        if len(set(pair)) < len(pair):
+            key = f"task.{name!s}.modalities"
+            yield (
+                f"{key} = [{', '.join(m for _, m in pair)}] is one modality twice ({run.where(key)})\n"
+                f"    set {key} to two different ones, such as [image,text]"
+            )
+        for word, modality in dict.fromkeys([*reads, *pair]):
+            if modality == "fused" and "policy" in task:
+                continue
+            yield from _missing_modality(run, f"task.{name!s}.{word}", modality)
+        known = [str(name) for name in run.cfg.data.targets]
+        if "target" in task and task.target not in known:
+            key = f"task.{name!s}.target"
+            near = difflib.get_close_matches(str(task.target), known, n=1) or known[:1]
+            mend = f"did you mean {near[0]}? Else" if near else "You can"
+            learning = task.get("policy", task)
+            kind = "text" if "decoder" in learning else "chat" if "lm" in learning else "class"
+            yield (
+                f"{key} = {task.target}, but data.targets has {', '.join(known) or 'none'} ({run.where(key)})\n"
+                f"    {mend} learn it with +target@data.targets.{task.target}={kind}"
+            )
+
+
+def _missing_modality(run: Composed, key: str, modality: Any) -> Iterator[str]:
+    for place in ("encoder", "data.inputs"):
+        known = [str(k) for k in run.get(place)]
+        if modality not in known:
+            near = difflib.get_close_matches(str(modality), [*known, "fused"], n=1)
+            tasks = {str(n): task for n, task in run.cfg.task.items() if isinstance(task, DictConfig)}
+            left = [name for name, task in tasks.items() if modality not in needed_by(task)]
+            leave = f"leave out what reads it: task=[{','.join(left)}]" if left else "choose another task"
+            mend = f"did you mean {near[0]}?" if near else f"name one of them, or {leave}"
+            yield f"{key} names {modality}, but {place} has {', '.join(known) or 'none'} ({run.where(key)})\n    {mend}"
+            return
+
+
+def rule_targets(run: Composed) -> Iterator[str]:
+    """Every part names a class that exists and takes what is set for it."""
+    inner = dict(_inner_parts(run))
+    for key, node in [*run.parts(), *inner.items()]:
+        if key == "logger.csv" or (node is None and isinstance(run.default(key), Mapping)):  # rule_kinds says that
+            continue
+        if not isinstance(node, DictConfig) or not isinstance(node.get("_target_"), str):
+            where = run.where(f"{key}._target_")
+            yield f"{key} has no _target_ ({where})\n    name its class, _target_: package.module.Class"
+            continue
+        of_source = _read_by_source(run) if key == "data" else set()
+        tuning = TUNING if key.startswith("encoder.") and ".peft" not in key else ()
+        own = [str(k) for k in node if not re.fullmatch(r"_\w+_", str(k)) and k not in tuning]
+        is_part = key not in inner or re.fullmatch(r"task\.\w+\.policy", key)  # a policy is a task
+        handed_over = (*ADDED.get(key.split(".")[0], ()), *tuning) if is_part else tuning
+        added = None if node.get("_partial_") or "_args_" in node else handed_over
+        for what, mend in fault_of(node._target_, own, added=added):
+            argument = re.fullmatch(r"(?:does not take|needs) (\w+).*", what)
+            if argument is not None and what.startswith("does not") and argument[1] in of_source:
+                continue
+            named = f"{key}._target_" if argument is None else f"{key}.{argument[1]}"
+            if what.startswith("does not take") and run.where(named).startswith("configs/") and "mean" not in mend:
+                mend = f"take it out with ~{named}"  # of the class that was there before
+            yield f"{key}._target_ = {node._target_} {what} ({run.where(named)})\n    {mend}"
+
+
+def _inner_parts(run: Composed) -> Iterator[tuple[str, Any]]:
+    """Parts inside an encoder or a task, such as the encoder for pictures inside one for films."""
+    for target in [key for key in run.raw if re.fullmatch(r"(encoder|task)\.\w+\..+\._target_", key)]:
+        yield target.removesuffix("._target_"), run.get(target.removesuffix("._target_"))
+
+
+def _read_by_source(run: Composed) -> set[str]:
+    """Keys that stand under data for the user's sake, such as data.root; data.source reads them."""
+    of_source = [value for key, value in run.raw.items() if key.startswith("data.source.") and isinstance(value, str)]
+    return {name for value in of_source for name in re.findall(r"\$\{data\.(\w+)\}", value)} | {"root"}
+
+
+def _missing_folders(run: Composed) -> Iterator[str]:
+    """Folders of data, of the set itself or of a part of a mixture; parts that share a folder report it once."""
+    roots = {"data.root": run.get("data.root")}
+    commands: dict[str, str] = {}
+    for place in ("data.source", *(f"data.parts.{name}.source" for name in run.get("data.parts") or ())):
+        target, key = run.get(f"{place}._target_"), run.root(f"{place}.root")
+        if target in (EXISTING_FOLDER, FETCHED_FOLDER):
+            roots[key] = run.get(f"{place}.root")
+        if target == FETCHED_FOLDER:
+            commands[key] = run.get(f"{place}.command")
+    for key, root in roots.items():
+        path = Path(str(root)).expanduser()
+        is_table = path.suffix.lower() in TABLES and path.is_file()
+        if root is None or path.is_dir() or (is_table and run.get("data.source._target_") == EXISTING_FOLDER):
+            continue
+        if key in commands:
+            yield (
+                f"{key} = {root} does not exist: this data set is fetched once and kept ({run.where(key)})\n"
+                f"    run {commands[key]}, or set {key} to the folder that holds it"
+            )
+            continue
+        inside = path.is_file()
+        folder = f"={path.parent}, the folder it is in" if inside else " to the folder that holds train.jsonl"
+        yield (
+            f"{key} = {root} is not a folder ({run.where(key)})\n"
+            f"    set {key}{folder}{'' if inside else ' (or .csv, .parquet ...)'}"
+        )
+
+
+def rule_files(run: Composed) -> Iterator[str]:
+    """Files and folders that are named exist."""
+    if run.get("mode") in READ_DATA:
+        yield from _missing_folders(run)
+    for key in ("resume", "init_from"):
+        value = run.get(key)
+        if key == "resume" and str(value).endswith(".safetensors") and run.get("mode") == "fit":
+            yield (
+                f"resume = {value} holds weights alone, no optimizer and no place in the data ({run.where(key)})\n"
+                f"    start a new run with init_from={value}, or go on from a .ckpt"
+            )
+            continue
+        if value is None or (key == "resume" and value == "auto") or Path(str(value)).is_file():
+            continue
+        what = "is a folder" if Path(str(value)).is_dir() else "does not exist"
+        go_on = "set resume to auto to go on in run_dir, or " if key == "resume" else ""
+        yield (
+            f"{key} = {value} {what} ({run.where(key)})\n"
+            f"    {go_on}name a checkpoint, such as {'outputs/mine' if go_on else 'RUN'}/checkpoints/last.ckpt"
+        )
+    folder = run.get("run_dir")
+    path = Path(str(folder))
+    in_file = any(os.path.isfile(p) for p in (path, *path.parents))  # noqa: PTH113 - Path.is_file can raise
+    if folder is None or not str(folder).strip() or in_file:
+        what = "is a file, or inside one" if str(folder or "").strip() else "names no folder"
+        yield f"run_dir = {folder} {what} ({run.where('run_dir')})\n    set run_dir to a folder, such as outputs/mine"
+
+
+def rule_duration(run: Composed) -> Iterator[str]:
+    """The run trains, and it ends, because the schedule needs to know when."""
+    epochs, steps = run.cfg.trainer.max_epochs, run.cfg.trainer.max_steps
+    where = run.where("trainer.max_epochs", "trainer.max_steps")
+    if epochs in (None, -1) and steps in (None, -1):
+        yield f"neither trainer.max_epochs nor trainer.max_steps is set ({where})\n    set trainer.max_epochs to 20"
+    elif 0 in (epochs, steps):
+        what = f"trainer.max_epochs = {epochs} and trainer.max_steps = {steps} train nothing"
+        yield f"{what} ({where})\n    set the one that is 0 to 1"
+
+
+def rule_max_time(run: Composed) -> Iterator[str]:
+    """A time limit is written as one."""
+    try:
+        duration(run.cfg.trainer.max_time)
+    except ValueError as error:
+        yield (
+            f"trainer.max_time = {error} ({run.where('trainer.max_time')})\n"
+            "    write it as days:hours:minutes:seconds, such as 00:12:00:00"
+        )
+
+
+def rule_monitor(run: Composed) -> Iterator[str]:
+    """The metric that chooses the best checkpoint can be there, and a loss is best when it is low."""
+    monitor, mode = run.cfg.monitor, run.cfg.checkpoint.mode
+    if monitor is None:
+        return
+    words, tasks = str(monitor).split("/"), [str(name) for name in run.cfg.task]
+    of_a_task = len(words) > 2 and words[1] in tasks
+    if words[0] != "val" or not (of_a_task or words[1:] == ["loss"]):
+        yield (
+            f"monitor = {monitor} is no metric of validation ({run.where('monitor')})\n"
+            f"    set it to val/loss or one of a task, such as val/{tasks[0] if tasks else 'TASK'}/loss"
+        )
+    elif words[-1] == "loss" and mode == "max":
+        yield (
+            f"monitor = {monitor} is a loss, but checkpoint.mode = max would keep the highest"
+            f" ({run.where('monitor', 'checkpoint.mode')})\n    set checkpoint.mode to min"
+        )
+
+
+def rule_sharded(run: Composed) -> Iterator[str]:
+    """What looks at whole weights does not go with ranks that keep shares of them."""
+    if run.cfg.trainer.strategy != "fsdp":
+        return
+    but = f"but with trainer.strategy = fsdp each rank keeps a share ({run.where('trainer.strategy')})"
+    for name, node in run.cfg.callbacks.items():
+        if str(node.get("_target_")).endswith("WeightAveraging"):
+            yield f"callbacks.{name} averages whole weights, {but}\n    take callbacks=[ema] in its place"
+    if run.get("balance.gradients_of") == "parameters":
+        yield (
+            f"balance.gradients_of = parameters compares whole gradients, {but}\n    set balance.gradients_of=features"
+        )
+
+
+def rule_half_weights(run: Composed) -> Iterator[str]:
+    """Averages of weights in 16 bits do not move: a step of them is less than their last digit."""
+    if str(run.cfg.trainer.precision) not in ("bf16-true", "16-true"):
+        return
+    said = f"trainer.precision = {run.cfg.trainer.precision} ({run.where('trainer.precision')})"
+    for name, node in run.cfg.callbacks.items():
+        if str(node.get("_target_")).endswith((".EMA", "WeightAveraging")):
+            yield (
+                f"callbacks.{name} averages weights, but in 16 bits an average does not move: {said}\n"
+                f"    leave it out with ~callbacks.{name}, or set trainer.precision=bf16-mixed"
+            )
+    if str(run.cfg.trainer.precision) == "16-true":
+        yield f"{said}: small gradients are zero there\n    set trainer.precision to bf16-true or 16-mixed"
+
+
+def rule_corruptions(run: Composed) -> Iterator[str]:
+    """What a test split is corrupted by is known, and how much."""
+    names, severities = run.get("test.corruptions"), run.get("test.severities")
+    for name in names if OmegaConf.is_list(names) else []:
+        if name not in CORRUPTIONS:
+            near = difflib.get_close_matches(str(name), CORRUPTIONS, n=1)
+            mend = f"did you mean {near[0]}? It" if near else "It"
+            where = run.where("test.corruptions")
+            yield f"test.corruptions has {name} ({where})\n    {mend} can have {', '.join(CORRUPTIONS)}"
+    if OmegaConf.is_list(severities) and (not severities or not set(severities) <= {1, 2, 3, 4, 5}):
+        where = run.where("test.severities")
+        yield f"test.severities = {list(severities)} ({where})\n    set it to some of 1, 2, 3, 4, 5"
+
+
+def rule_search(run: Composed) -> Iterator[str]:
+    """Whoever searches says for what."""
+    if run.get("mode") != "search":
+        return
+    query, k = run.get("search.query"), run.get("search.k")
+    if query is None or (OmegaConf.is_list(query) and not query):
+        yield (
+            f"search.query is not set ({run.where('search.query')})\n"
+            '    set it to a text, a file or a list of them, such as search.query="a red car"'
+        )
+    if not isinstance(k, int) or k < 1:
+        yield f"search.k = {k} is not a number of items ({run.where('search.k')})\n    set search.k to 5"
+
+
+def rule_trust(run: Composed) -> Iterator[str]:
+    """What is trusted are packages of the user's own."""
+    try:
+        check_trust(run.get("trust"))
+    except ConfigError as error:
+        what, fix = str(error).splitlines()
+        yield f"{what} ({run.where('trust')})\n{fix}"
+
+
+Rule = Callable[[Composed], Iterator[str]]
+RULES: tuple[Rule, ...] = (
+    rule_choices,
+    rule_kinds,
+    rule_ranges,
+    rule_tasks,
+    rule_fusion,
+    rule_targets,
+    rule_heads,
+    rule_patches,
+    rule_sizes,
+    rule_geometry,
+    rule_trainer,
+    rule_balance,
+    rule_devices,
+    rule_step_split,
+    rule_duration,
+    rule_max_time,
+    rule_monitor,
+    rule_files,
+    rule_tables,
+    rule_workers,
+    rule_gpus,
+    rule_accelerator,
+    rule_precision,
+    rule_sync_batchnorm,
+    rule_sharded,
+    rule_half_weights,
+    rule_corruptions,
+    rule_search,
+    rule_trust,
+    rule_common_folder,
+    rule_nodes,
+    rule_world_size,
+    rule_run_dir,
+)

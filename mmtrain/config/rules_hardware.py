@@ -1,0 +1,219 @@
+"""What a configuration asks of this machine: cores, GPUs, packages and a folder to write in. Nothing heavy is imported.
+
+Only what is certain is a fault here. Whether CUDA works, and which GPU there is, torch and Lightning say afterwards.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from itertools import takewhile
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from mmtrain.config.provenance import Composed
+
+MOST_WORKERS = 4  # processes that load, for each core: a disk is waited for, but no longer than that
+LEAST_FREE = 100_000_000  # bytes: a run writes its metrics, its report and two checkpoints
+# where a GPU shows on Linux: NVIDIA's, one of Windows seen from WSL, a Jetson's, AMD's
+GPU_FILES = ("nvidia*", "dxg", "nvhost*", "nvmap", "nvgpu*", "kfd")
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def num_gpus() -> int | None:
+    """NVIDIA GPUs that a run has at most; None when only CUDA can tell."""
+    there = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(there)))).split(",")
+    return min(there, len(list(takewhile(lambda name: name.strip() not in ("", "-1"), named)))) or None
+
+
+def lacks_gpu() -> bool:
+    """Whether there is certainly no GPU; elsewhere than on Linux only torch can tell."""
+    return sys.platform == "linux" and not any(any(Path("/dev").glob(name)) for name in GPU_FILES)
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported, without doing so."""
+    return find_spec(package) is not None
+
+
+def free_bytes(folder: Path) -> int | None:
+    """What can be written on the disk of a folder; None where the file system does not say."""
+    disk = shutil.disk_usage(folder)
+    return disk.free if disk.total > 0 else None
+
+
+def _is_local(run: Composed) -> bool:
+    """Whether the run is not sent to a cluster."""
+    return run.get("hydra.launcher._target_") in (None, BASIC_LAUNCHER)
+
+
+def _is_here(run: Composed) -> bool:
+    """Whether the model is trained on this machine, and not planned for another or sent there."""
+    return run.get("mode") != "plan" and _is_local(run)
+
+
+def _is_rank() -> bool:
+    """Whether somebody else started the ranks and shared the machine among them."""
+    return "LOCAL_RANK" in os.environ
+
+
+def _devices(run: Composed) -> list[int]:
+    """The numbers of the devices that a run takes here; one where that is left to Lightning."""
+    devices = run.get("trainer.devices")
+    if OmegaConf.is_list(devices):
+        return [d for d in devices if isinstance(d, int)]
+    words = str(devices).split(",")
+    if not all(word.isdecimal() for word in words):
+        return [0]
+    return list(map(int, words)) if len(words) > 1 else list(range(int(words[0])))
+
+
+def rule_common_folder(run: Composed) -> Iterator[str]:
+    """Ranks that somebody else starts compose by themselves, and must come to one folder."""
+    several = _is_rank() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and _is_here(run) and "run_dir" not in run.set_by and "now" in str(run.raw["run_dir"]):
+        yield (
+            "run_dir is a time, which is another one for each process of this run"
+            f" ({run.file_of('run_dir')})\n    set run_dir=DIR"
+        )
+
+
+def rule_nodes(run: Composed) -> Iterator[str]:
+    """Processes on several machines are started by torchrun or srun."""
+    nodes = run.get("trainer.num_nodes")
+    if _is_here(run) and isinstance(nodes, int) and nodes > 1 and not _is_rank():
+        where = run.where("trainer.num_nodes" if "trainer.num_nodes" in run.set_by else "trainer")
+        yield (
+            f"trainer.num_nodes={nodes}: python train.py starts the processes of one machine alone ({where})\n"
+            "    fix: start it by torchrun or srun on each machine (docs/scale.md), or set trainer.num_nodes=1"
+        )
+
+
+def rule_world_size(run: Composed) -> Iterator[str]:
+    """As many processes are started as the trainer has devices on all machines."""
+    devices, nodes = run.get("trainer.devices"), run.get("trainer.num_nodes")
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if not _is_here(run) or not _is_rank() or started == 1 or run.get("mode") in ("search", "chat"):
+        return
+    if str(devices) in ("auto", "-1") or not isinstance(nodes, int) or len(_devices(run)) * nodes == started:
+        return
+    yield (
+        f"trainer.devices={devices}, trainer.num_nodes={nodes}: {len(_devices(run)) * nodes} processes in all, but"
+        f" WORLD_SIZE={started} (environment) were started ({run.where('trainer.devices', 'trainer.num_nodes')})\n"
+        "    fix: trainer=ddp with trainer.devices set to the processes of one machine, and trainer.num_nodes"
+    )
+
+
+def rule_workers(run: Composed) -> Iterator[str]:
+    """Not many more processes load than there are cores."""
+    workers, cores = run.get("data.num_workers"), num_cores()
+    devices = 1 if _is_rank() else max(1, len(_devices(run)))
+    if not _is_here(run) or not isinstance(workers, int) or workers < 2 or workers * devices <= MOST_WORKERS * cores:
+        return
+    each = f" on each of {devices} devices" if devices > 1 else ""
+    yield (
+        f"data.num_workers = {workers}{each}, but this machine has {cores} {'core' if cores == 1 else 'cores'}"
+        f" ({run.where('data.num_workers', *(['trainer.devices'] if devices > 1 else []))})\n"
+        f"    set data.num_workers to {max(1, cores // devices)}, or to 0 to load in the training process"
+    )
+
+
+def rule_gpus(run: Composed) -> Iterator[str]:
+    """There are as many GPUs as a run takes."""
+    gpus, devices = num_gpus(), _devices(run)
+    accelerator = run.get("trainer.accelerator")
+    if not _is_here(run) or accelerator not in ("gpu", "cuda"):
+        return
+    if lacks_gpu():
+        one = " trainer.devices=1" if len(devices) > 1 else ""
+        where = run.where("trainer.accelerator" if "trainer.accelerator" in run.set_by else "trainer")
+        yield (
+            f"trainer.accelerator = {accelerator}, but there is no GPU here ({where})\n"
+            f"    set trainer=cpu{one}, or run where there is one"
+        )
+    if gpus is None or _is_rank():
+        return
+    if max(devices, default=0) >= gpus:
+        is_list = len(devices) != max(devices) + 1
+        mend = f"number them from 0 to {gpus - 1}" if is_list else f"set trainer.devices to {gpus}, or to auto for all"
+        yield (
+            f"trainer.devices = {run.get('trainer.devices')}, but this machine has {gpus}"
+            f" {'GPU' if gpus == 1 else 'GPUs'} ({run.where('trainer.devices')})\n    {mend}"
+        )
+
+
+def rule_accelerator(run: Composed) -> Iterator[str]:
+    """What an accelerator needs is there."""
+    accelerator = run.get("trainer.accelerator")
+    lacking = {
+        "mps": "a Mac" if sys.platform != "darwin" else None,
+        "tpu": "the package torch_xla, which is not installed" if not is_installed("torch_xla") else None,
+    }.get(str(accelerator))
+    if _is_here(run) and lacking is not None:
+        yield (
+            f"trainer.accelerator = {accelerator} needs {lacking} ({run.where('trainer.accelerator')})\n"
+            "    set trainer.accelerator to cpu, gpu or auto"
+        )
+
+
+def rule_precision(run: Composed) -> Iterator[str]:
+    """The device can compute in the precision."""
+    key = "trainer.precision"
+    precision, where = str(run.get(key)), run.where(key, "trainer.accelerator")
+    if not _is_here(run):
+        return
+    if precision in ("16", "16-mixed") and run.get("trainer.accelerator") == "cpu":
+        yield (
+            f"{key} = {precision} needs a GPU, but trainer.accelerator = cpu ({where})\n"
+            f"    set {key} to bf16-mixed or 32{'' if lacks_gpu() else ', or choose trainer=gpu'}"
+        )
+    if precision.startswith("transformer-engine") and not is_installed("transformer_engine"):
+        yield (
+            f"{key} = {precision} needs the package transformer_engine, which is not installed ({run.where(key)})\n"
+            f"    set {key} to bf16-mixed, or install it"
+        )
+
+
+def rule_sync_batchnorm(run: Composed) -> Iterator[str]:
+    """Batch norms are synchronized between GPUs only."""
+    accelerator = run.get("trainer.accelerator")
+    is_cpu = accelerator == "cpu" or (accelerator == "auto" and lacks_gpu())
+    has_ranks = len(_devices(run)) > 1 or run.get("trainer.strategy") != "auto" or _is_rank()
+    if _is_here(run) and run.get("trainer.sync_batchnorm") and is_cpu and has_ranks:
+        yield (
+            "trainer.sync_batchnorm=true: torch synchronizes batch norms between GPUs only, and this run has CPUs"
+            f" ({run.where('trainer.sync_batchnorm', 'trainer.accelerator')})\n    set trainer.sync_batchnorm=false"
+        )
+
+
+def rule_run_dir(run: Composed) -> Iterator[str]:
+    """The run folder can be written, and its disk has room."""
+    name = str(run.get("run_dir") or "").strip()
+    # not Path.exists: it raises where a folder must not be looked into
+    there = next((p for p in (Path(name), *Path(name).parents) if os.path.exists(p)), Path(name))  # noqa: PTH110
+    if not name or there.is_file() or not _is_local(run):
+        return  # of a file rule_files says it
+    where = run.where("run_dir")
+    try:
+        with tempfile.TemporaryFile(dir=there):  # a superuser may write everywhere, also where nothing can be written
+            free = free_bytes(there)
+    except OSError as error:
+        yield (
+            f"run_dir = {name}: nothing can be written in {there}: {error.strerror} ({where})\n"
+            "    set run_dir to a folder that you can write in, such as outputs/mine"
+        )
+        return
+    if run.get("mode") == "fit" and free is not None and free < LEAST_FREE:
+        yield (
+            f"run_dir = {name}: {free / 1e6:.0f} MB are free there, too few for checkpoints ({where})\n"
+            f"    free {LEAST_FREE / 1e6:.0f} MB at the least, or set run_dir to a folder on another disk"
+        )

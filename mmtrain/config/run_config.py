@@ -1,0 +1,289 @@
+"""What a run folder says of itself: its `config.yaml`, and the overrides in it that a later command repeats.
+
+A run folder may come from a stranger, so both are checked before anything is composed, imported or built. What
+`config.yaml` holds is plain: mmtrain writes every value resolved, so an interpolation in it is refused as well.
+"""
+
+import re
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mmtrain.config.instantiate import refused_targets, shipped_values
+from mmtrain.errors import ConfigError
+from mmtrain.io.run_files import damaged, read_text
+
+NAME = "config.yaml"
+MAX_BYTES = 4 * 2**20
+MAX_VALUES = 100_000
+MAX_DEPTH = 50
+
+# Top-level keys that describe the model and the data. A later command takes any plain value of them.
+DESCRIBES = ("data", "encoder", "fusion", "task", "balance", "modality_balance", "seed", "dim", "monitor", "test")
+# Options of these are taken by name, and of the values below them only numbers and words for Lightning's Trainer.
+BY_NAME = ("trainer", "callbacks", "experiment")
+# These belong to the training, to the machine that it ran on or to this command, and are never taken. Of all other
+# keys, such as `checkpoint` and those of the user's own, numbers and words are taken: no paths, no nested values.
+NEVER = (
+    *("mode", "run_dir", "resume", "resume_allow", "init_from", "overrides", "trust", "trial", "sweep", "hydra"),
+    *("search", "predict", "plan", "logger", "optimizer", "schedule"),
+)
+# Keys that earlier versions recorded and that have no effect any more.
+RETIRED = {"mmtrain.balance.mgda.MGDA": ("epsilon", "max_iters")}
+# Keys that earlier versions lack, and that stay absent: the component's own defaults are what those versions did, where
+# a shipped value of auto would mean what the weights want.
+ABSENT = dict.fromkeys(
+    ("mmtrain.data.inputs.image.ImageInput", "mmtrain.data.inputs.images.ImagesInput"),
+    ("resize_size", "interpolation", "crop_offset"),
+)
+_SETS = (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
+_OPTION = re.compile(r"[A-Za-z0-9_][\w.-]*")
+_WORD = re.compile(r"[\w.,:+-]*")
+_KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
+
+
+def read_run_config(folder: Path) -> DictConfig:
+    """The configuration of a run, to be looked at. Nothing may be built from it: see `load_run_config`.
+
+    Raises:
+        ConfigError: when there is none, or it is not what mmtrain writes.
+    """
+    path = folder / NAME
+    fix = "restore the file that mmtrain wrote, or name another run folder"
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder} is not the folder of a run: it has no {NAME}\n    name the folder of a training run"
+        )
+    if path.stat().st_size > MAX_BYTES:
+        raise damaged(path, f"it is larger than {MAX_BYTES // 2**20} MiB", fix=fix)
+    text = read_text(path, fix=fix)
+    try:
+        values = yaml.safe_load(text)
+        _check_values(values)  # before OmegaConf copies what aliases repeat
+        if not isinstance(values, dict) or not isinstance(values.get("overrides"), list):
+            raise ValueError("it has no list of overrides")
+        cfg = OmegaConf.create(text)
+        plain = OmegaConf.to_container(cfg, resolve=False)
+        _check_values(plain)
+        if not isinstance(plain, dict) or not all(isinstance(override, str) for override in plain["overrides"]):
+            raise ValueError("one of its overrides is no text")
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError, RecursionError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{path} is not the record of a run: {said}\n    fix: {fix}") from error
+    assert isinstance(cfg, DictConfig)
+    return cfg
+
+
+def _check_values(node: Any) -> None:
+    """Few enough, none of them an interpolation.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    waiting, seen = [(node, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        seen += 1
+        if seen > MAX_VALUES or depth > MAX_DEPTH:
+            raise ValueError("it has too many values")
+        if isinstance(value, str) and "${" in value:
+            raise ValueError(f"it has the interpolation {value[:80]!r}, but mmtrain writes resolved values")
+        if isinstance(value, Mapping):
+            waiting += [(part, depth + 1) for pair in value.items() for part in pair]
+        elif isinstance(value, list | tuple | set):
+            waiting += [(part, depth + 1) for part in value]
+
+
+def load_run_config(folder: Path, *, trust: Sequence[str]) -> DictConfig:
+    """The configuration of a run, to build its model from.
+
+    Args:
+        folder: of the run.
+        trust: packages of the user's own whose classes it may name.
+
+    Raises:
+        ConfigError: as `read_run_config`, and for a `_target_` anywhere in it that is no component.
+    """
+    cfg = read_run_config(folder)
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    if faults := [refusal(key, target, folder) for key, target in refused_targets(plain, "", trust)]:
+        raise ConfigError("\n".join(faults))
+    cfg = OmegaConf.create(_as_of_today(plain))
+    cfg.trust = list(trust)  # the user's word, not the record's
+    return cfg
+
+
+def _as_of_today(node: Any) -> Any:
+    """A record of an earlier version, with the keys that components have got since, at their shipped values."""
+    if isinstance(node, list):
+        return [_as_of_today(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    target = node.get("_target_", "")
+    retired, shipped = RETIRED.get(target, ()), shipped_values(target)
+    known = {key: _as_of_today(value) for key, value in node.items() if key not in retired}
+    absent = ABSENT.get(target, ())
+    return {**{key: value for key, value in shipped.items() if key not in (*known, *absent)}, **known}
+
+
+def refusal(key: str, target: Any, folder: Path) -> str:
+    """What is wrong with a target that is no component, and the fix."""
+    package = str(target).split(".")[0]
+    fix = "do not use this run folder, unless you know who made it; docs/safety.md says how to allow a package"
+    if package.isidentifier() and package not in _installed():
+        fix = (
+            f"if you know who made the run folder, trust=[{package}]"
+            f' (in Python trust=["{package}"], for scripts --trust {package})'
+        )
+    where = folder / NAME
+    return f"{key}._target_={target}: a run folder may only name components of mmtrain ({where})\n    fix: {fix}"
+
+
+@cache
+def _installed() -> frozenset[str]:
+    """Packages that are not the user's own, so that nobody is asked to trust all that is in them."""
+    from importlib.metadata import packages_distributions  # a message needs it, a start does not
+
+    return frozenset((*sys.stdlib_module_names, "mmtrain", *packages_distributions()))
+
+
+def recorded_overrides(
+    cfg: DictConfig, folder: Path, *, asked: Collection[str], configs: Sequence[Path], trust: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """The overrides of a run that describe its model and its data.
+
+    Args:
+        cfg: of the run, from `read_run_config`.
+        folder: of the run.
+        asked: keys and groups that this command line sets itself; what the run said of them is left out.
+        configs: folders of YAML files in which options are looked for, the shipped ones first.
+        trust: packages of the user's own whose classes they may name.
+
+    Returns:
+        The overrides, and what is wrong with those that may not be repeated.
+    """
+    below = tuple(f"{key}.".replace("/", ".") for key in asked)
+    kept: list[str] = []
+    faults: list[str] = []
+    for text in [*cfg.overrides, *_references(cfg)]:
+        try:
+            (override,) = OverridesParser.create().parse_overrides([text])
+        except HydraException as error:
+            faults.append(_fault(text, f"is no override: {str(error).splitlines()[0]}", folder))
+            continue
+        if any(f"{place}.".replace("/", ".").startswith(below) for place in _places(override)):
+            continue
+        try:
+            if _is_choice(override, configs):
+                taken, refused = _takes_option(override, configs), []
+            else:
+                taken = _takes_value(override, _trainer_keys(configs[0]))
+                sets = taken and override.type is not OverrideType.DEL
+                node = _nested(override.key_or_group, override.value()) if sets else {}
+                refused = [refusal(key, target, folder) for key, target in refused_targets(node, "", trust)]
+        except ValueError as error:
+            taken, refused = False, [_fault(text, str(error), folder)]
+        faults += refused
+        kept += [text] if taken and not refused else []
+    return kept, faults
+
+
+def _fault(text: str, problem: str, folder: Path) -> str:
+    fix = "give it on this command line, where it replaces what the run folder has, or name another run folder"
+    return f"{text}: {problem} ({folder / NAME})\n    fix: {fix}"
+
+
+def _references(cfg: DictConfig) -> Iterator[str]:
+    """The models that tasks are compared with, which follow from the `init_from` of training."""
+    tasks = cfg.get("task")
+    for name in map(str, tasks if isinstance(tasks, DictConfig) else ()):
+        task = tasks.get(name)
+        reference = task.get("reference") if isinstance(task, DictConfig) else None
+        if isinstance(reference, str) and re.fullmatch(r"\w[\w-]*", name):
+            yield f"task.{name}.reference={QuotedString(text=reference, quote=Quote.single).with_quotes()}"
+
+
+def _places(override: Override) -> list[str]:
+    """What it sets or chooses from, and the key that its option goes to."""
+    named = override.key_or_group
+    return [named] if override.package is None else [f"{named}@{override.package}", override.package]
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    """The tree in which a dotted key has a value."""
+    for word in reversed(key.split(".")):
+        value = {word: value}
+    return dict(value)
+
+
+def _is_choice(override: Override, configs: Sequence[Path]) -> bool:
+    group = override.key_or_group
+    return override.package is not None or "/" in group or any((folder / group).is_dir() for folder in configs)
+
+
+def _takes_option(override: Override, configs: Sequence[Path]) -> bool:
+    """Whether options of a group are taken.
+
+    Raises:
+        ValueError: when no run that mmtrain wrote says so, or there is no such option.
+    """
+    group, package = override.key_or_group, override.package
+    top = group.split("/")[0]
+    if package is not None and (top in (*NEVER, *BY_NAME) or package.split(".")[0] not in DESCRIBES):
+        raise ValueError("a run folder may not put an option there")
+    if top in NEVER:
+        return False
+    if override.type is OverrideType.DEL:
+        return True
+    value: Any = override.value()
+    for name in value if isinstance(value, list) else [] if value is None else [value]:
+        if not isinstance(name, str) or not _OPTION.fullmatch(name):
+            raise ValueError(f"{name!r} is not the name of an option")
+        if not any((folder / group / f"{name}.yaml").is_file() for folder in configs):
+            raise ValueError(f"{group} has no option {name}; add --config-dir DIR if it is a file of yours")
+    return True
+
+
+def _takes_value(override: Override, trainer_keys: Collection[str]) -> bool:
+    """Whether a value is taken.
+
+    Raises:
+        ValueError: when no run that mmtrain wrote says so.
+    """
+    words = override.key_or_group.split(".")
+    if words[0] in NEVER:
+        return False
+    if override.type is OverrideType.DEL:
+        return True
+    if words[0] in BY_NAME and words[:2] not in [["trainer", key] for key in trainer_keys]:
+        return False
+    if not _KEY.fullmatch(override.key_or_group) or "_target_" in words[:-1]:
+        raise ValueError("this is no key")
+    if override.is_sweep_override() or override.type not in _SETS:
+        raise ValueError("a run has one value, not several")
+    value: Any = override.value()
+    _check_values(value)
+    return words[0] in DESCRIBES or _is_plain(value)
+
+
+def _trainer_keys(configs: Path) -> list[str]:
+    """Knobs of the shipped trainers."""
+    return re.findall(r"^(\w+):", (configs / "trainer" / "cpu.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def _is_plain(value: Any) -> bool:
+    """Numbers, true or false, null and words; nothing that could be a path."""
+    if isinstance(value, list):
+        return all(_is_plain(part) for part in value)
+    if isinstance(value, str):
+        return _WORD.fullmatch(value) is not None
+    return value is None or isinstance(value, bool | int | float)

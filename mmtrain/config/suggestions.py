@@ -1,0 +1,172 @@
+"""What to type instead: for keys, options and words that other programs know and this one does not."""
+
+import ast
+import difflib
+import importlib.util
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from mmtrain.config.signatures import parameters_of
+from mmtrain.data.tables.columns import USUAL_NAMES
+
+# What other programs call it, by the last word of the key: what to write here; {value} is what was given.
+ELSEWHERE: Mapping[str, str] = {
+    **dict.fromkeys(("epochs", "num_epochs", "num_train_epochs", "n_epochs"), "trainer.max_epochs=N"),
+    **dict.fromkeys(("gpus", "num_gpus", "n_gpus", "gpu"), "trainer=gpu, or trainer=ddp trainer.devices=N for several"),
+    **dict.fromkeys(("wandb", "use_wandb"), "logger=[csv,wandb]"),
+    **dict.fromkeys(("tensorboard", "use_tensorboard"), "logger=[csv,tensorboard]"),
+    **dict.fromkeys(
+        (
+            "path",
+            "root",
+            "files",
+            "folder",
+            "data_dir",
+            "data_path",
+            "data_root",
+            "dataset",
+            "train_data",
+            "train_file",
+        ),
+        "data=files data.root={value}",
+    ),
+    **dict.fromkeys(("workers", "num_proc"), "data.num_workers=N"),
+    **dict.fromkeys(("output_dir", "out_dir", "save_dir", "output"), "run_dir=DIR"),
+    **dict.fromkeys(("ckpt", "ckpt_path", "pretrained", "load_from"), "init_from=FILE, or resume=FILE to go on"),
+    **dict.fromkeys(("learning_rate", "base_lr"), "optimizer.lr=X"),
+    **dict.fromkeys(("wd",), "optimizer.weight_decay=X"),
+    **dict.fromkeys(
+        ("model", "backbone", "arch", "vision_tower"), "encoder=NAME, or encoder/image=NAME for one modality"
+    ),
+    **dict.fromkeys(
+        ("accumulate", "accumulation", "grad_accum", "gradient_accumulation_steps", "accumulation_steps"),
+        "trainer.accumulate_grad_batches=N",
+    ),
+    **dict.fromkeys(("n_trials", "num_trials", "trials"), "hydra.sweeper.n_trials=N, with -m hydra/sweeper=optuna"),
+    **dict.fromkeys(("nodes", "nnodes"), "trainer.num_nodes=N"),
+    **dict.fromkeys(("fp16", "amp"), "trainer.precision=16-mixed"),
+    **dict.fromkeys(("bf16",), "trainer.precision=bf16-mixed"),
+}
+TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+_LISTS = ("task", "logger", "callbacks")  # groups of which several options can be chosen
+# families of pretrained models, and the name of one
+_PRETRAINED: Mapping[str, str] = {
+    "clip": "openai/clip-vit-base-patch16",
+    "siglip": "google/siglip-base-patch16-224",
+    "dino": "facebook/dinov2-base",
+}
+_TWO_TOWERS = ("clip", "siglip")
+
+
+def for_key(key: str, value: str) -> str | None:
+    """What to write for a key that other programs have."""
+    above, _, name = key.rpartition(".")
+    if above == "data.columns":
+        usual = next((known for known, names in USUAL_NAMES.items() if name in names), None)
+        return f"{key.replace(name, usual)}={value}" if usual else None
+    known = ELSEWHERE.get(name)
+    return None if known is None else known.format(value=value or "DIR")
+
+
+def for_option(group: str, value: str, groups: Mapping[str, Sequence[str]]) -> str | None:
+    """What to write for an option that a group does not have and that is none misspelt.
+
+    Args:
+        group: such as encoder.
+        value: what was asked for.
+        groups: every group with its options.
+    """
+    word = value.lower()
+    if group == "data" and (Path(value).exists() or not nearest(value, groups[group])):
+        folder = Path(value).parent if Path(value).is_file() else value if Path(value).is_dir() else "DIR"
+        return f"your own tables are data=files data.root={folder}"
+    if word in ("none", "no", "off", "false") and group == "fusion":
+        return "~fusion leaves it out; then each task reads one modality, such as task.classification.reads=image"
+    if group == "optimizer":
+        return _of_torch(word)
+    if group != "encoder" and not group.startswith("encoder/"):
+        return None
+    family = next((name for name in _PRETRAINED if word.startswith(name)), None)
+    if family is not None:
+        towers = ("image", "text") if family in _TWO_TOWERS and group == "encoder" else ("image",)
+        towers = (group.removeprefix("encoder/"),) if group != "encoder" else towers
+        chosen = [f"encoder/{m}=huggingface encoder.{m}.pretrained={_PRETRAINED[family]}" for m in towers]
+        return f"pretrained towers are {' '.join(chosen)}"
+    having = [g for g in groups if g.startswith("encoder/") and word in groups[g]]
+    return f"did you mean {' or '.join(f'{g}={word}' for g in having)}?" if having else None
+
+
+def _of_torch(word: str) -> str | None:
+    """A class of torch.optim, with the keys of the optimizer that is chosen now which it does not take."""
+    spec = importlib.util.find_spec("torch")  # imports nothing, because the name has no dot
+    path = None if spec is None or spec.origin is None else Path(spec.origin).parent / "optim" / f"{word}.py"
+    if path is None or not word.isidentifier() or not path.is_file():
+        return None
+    classes = [n.name for n in ast.parse(path.read_bytes()).body if isinstance(n, ast.ClassDef)]
+    name = next((n for n in classes if n.lower() == word), None)
+    if name is None:
+        return None
+    taken = parameters_of(f"torch.optim.{word}.{name}")
+    gone = [f"~optimizer.{key}" for key in ("betas", "eps", "weight_decay", "fused") if key not in taken]
+    more = ["+optimizer.momentum=0.9"] if "momentum" in taken else []
+    return f"a class of torch is optimizer._target_=torch.optim.{' '.join([name, *gone, *more])}"
+
+
+def split_words(words: Sequence[str], is_override: Iterable[bool]) -> Iterator[tuple[str, str]]:
+    """Overrides that a space has cut: as they were typed, and what to write; then words that are none at all.
+
+    Args:
+        words: of the command line.
+        is_override: for each, whether it is one.
+    """
+    waiting = list(zip(words, is_override, strict=True))
+    while waiting:
+        word, right = waiting.pop(0)
+        pieces = [word]
+        while waiting and not waiting[0][1] and _goes_on("".join(pieces), waiting[0][0]):
+            pieces.append(waiting.pop(0)[0])
+        if len(pieces) > 1:
+            key, _, value = "".join(pieces).partition("=")
+            listed = f"[{value}]" if key in _LISTS and "," in value and not value.startswith("[") else value
+            yield " ".join(pieces), f"a space ends an override\n    write {key}={listed}"
+        elif not right:
+            yield word, f"not an override\n    {_for_word(word)}"
+
+
+def _goes_on(begun: str, word: str) -> bool:
+    """Whether a value that was begun is continued by the next word."""
+    is_open = any(begun.count(left) > begun.count(right) for left, right in ("[]", "{}", "()"))
+    if re.match(r"[+~]*[\w./@]+=", begun):
+        return is_open or begun.endswith(("=", ",")) or word.startswith(",")
+    return re.fullmatch(r"[+~]*[\w./@]+", begun) is not None and word.startswith("=")
+
+
+def _for_word(word: str) -> str:
+    """What may be meant by a word that is no override: a folder, a file of data, a checkpoint."""
+    path, asked = Path(word), re.fullmatch(r"([+~]*[\w./@]+)=(.+)", word)
+    if asked is not None:
+        return _quoted(asked[1], asked[2])
+    if word.endswith(".ckpt"):
+        return f"write init_from={word} to start from its weights, or resume={word} to go on"
+    if word.endswith(TABLES):
+        return f"write data=files data.root={path}, or the folder that holds it with the other splits"
+    if word and re.fullmatch(r"[\w./~-]+", word) and ("/" in word or path.is_dir()):
+        return f"write data=files data.root={word}, if it holds your data"
+    return "write key=value, such as trainer.max_epochs=3, and quote what holds spaces or brackets"
+
+
+def _quoted(key: str, value: str) -> str:
+    """A value that Hydra does not read as it stands."""
+    if value.count("[") == value.count("]") + 1:
+        return f"write {key}={value}], with its last bracket"
+    if re.fullmatch(r"~/[\w./-]*", value):
+        key = "data=files data.root" if key == "data" else key
+        return f"write {key}=$HOME{value[1:]}: Hydra reads a ~ otherwise"
+    return f"write '{key}=\"{value}\"', with both kinds of quotes around such characters"
+
+
+def nearest(word: str, known: Sequence[str]) -> list[str]:
+    """The options that are written nearly so, those that begin so, and those of whose words it is one."""
+    near = [*difflib.get_close_matches(word, known, n=1), *(name for name in known if name.startswith(word))]
+    return near or [name for name in known if word in name.split("_")]

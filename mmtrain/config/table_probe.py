@@ -1,0 +1,213 @@
+"""What the first rows of a folder's tables say of a configuration. Nothing heavy is imported: `build.py` asks again."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mmtrain.config.provenance import Composed
+from mmtrain.config.task_inputs import faults_of_tasks, needed_by, reads_fused, tasks_without
+from mmtrain.data.tables.cell_checks import NO_FILES, READ_AS
+from mmtrain.data.tables.class_checks import check_classes
+from mmtrain.data.tables.column_types import likely_in
+from mmtrain.data.tables.columns import Column, faults_of_columns, find_columns, name_of, no_input
+from mmtrain.data.tables.first_rows import Head, heads_of
+from mmtrain.data.tables.paths import data_folder
+from mmtrain.data.tables.row_checks import check_rows
+from mmtrain.data.tables.splits import AllRows, Split
+from mmtrain.data.tables.table_checks import check_size, faults_of_cells, no_table
+from mmtrain.data.tables.tables import Tables
+from mmtrain.data.tables.turn_columns import with_turn_columns
+from mmtrain.errors import ConfigError
+
+_SPLIT = "mmtrain.data.tables.splits.Split"
+
+
+def faults_of_folder(run: Composed, folder: Path) -> Iterator[str]:
+    """Everything that can be known so early; nothing of what other rules say."""
+    split = _split(run)
+    training = run.get("mode") in ("fit", "plan")
+    if split is None:
+        return
+    try:
+        found = heads_of(data_folder(folder, confine=run.get("data.confine") is True), split)
+        if found is None:
+            return
+        if training and "train" not in found.splits:
+            raise no_table(found, "train")
+    except ConfigError as error:
+        yield _located(run, str(error), "data.root")
+        return
+    look = _Look(run, found)
+    lacking = list(look.columns_that_are_not_there())
+    yield from lacking
+    if training and run.get("resume") is None:  # a run that goes on keeps what it has learned
+        yield from look.rows_of_training()
+        yield from look.classes()
+        without = list(look.tasks_that_lack())
+        yield from without
+        lacking += without
+    yield from look.found.notes[len(found.notes) :] if lacking else ()  # of keys of turns
+
+
+def _split(run: Composed) -> Split | None:
+    """How a lone table is cut; None when that is the user's own, or wrong: its constructor says so."""
+    node = OmegaConf.to_container(run.get("data.split")) if OmegaConf.is_dict(run.get("data.split")) else {}
+    assert isinstance(node, dict)
+    if node.pop("_target_", None) != _SPLIT:
+        return None
+    try:
+        cuts = AllRows if run.get("mode") == "predict" else Split
+        return cuts(**{str(key): value for key, value in node.items()})
+    except (TypeError, ValueError):
+        return None
+
+
+@dataclass
+class _Look:
+    """The heads of tables beside a configuration."""
+
+    run: Composed
+    found: Tables
+
+    def __post_init__(self) -> None:
+        self.places = self._places()
+        self.kinds = {n: READ_AS.get(str(self.run.get(f"data.{p}.{n}._target_"))) for n, p in self.places.items()}
+        named = OmegaConf.to_container(self.run.cfg.data.columns, resolve=True)
+        assert isinstance(named, dict)
+        self.wanted: dict[str, Any] = {name: named.get(name) for name in self.places}
+        media = [name for name, part in self.places.items() if part == "inputs" and self.kinds[name] not in NO_FILES]
+        labels = [name for name, part in self.places.items() if part == "targets"]
+        columns: dict[str, Any] = {str(name): column for name, column in named.items()}
+        self.found = with_turn_columns(self.found, columns, media=media, labels=labels)
+        split, self.first = next(iter(self.found.splits.items()))
+        self.where, self.there = self.found.names[split], list(self.first.column_names)
+        if self.run.get("mode") not in ("fit", "plan"):  # new rows need no labels
+            self.wanted = {
+                name: column
+                for name, column in self.wanted.items()
+                if self.places[name] == "inputs" or column is None or _has(self.first, column)
+            }
+        self.likely = likely_in(self.first, self.wanted, self.kinds)
+        self.wrong = faults_of_columns(self.there, self.wanted, where=self.where, likely=lambda: self.likely)
+        right = {name: column for name, column in self.wanted.items() if name not in self.wrong}
+        self.columns: dict[str, Column] = find_columns(self.there, right, where=self.where)
+        self.spoiled: set[str] = set()  # targets that cannot be learned
+
+    def _places(self) -> dict[str, str]:
+        """By what tasks read and learn, whether it is of inputs or targets."""
+        data, tasks = self.run.cfg.data, [t for t in self.run.cfg.task.values() if isinstance(t, DictConfig)]
+        read = {m for task in tasks for m in needed_by(task)}
+        if any(reads_fused(task) for task in tasks):
+            read |= set(map(str, self.run.cfg.encoder))
+        learned = {task.target for task in tasks if "target" in task}
+        inputs = dict.fromkeys([str(m) for m in data.inputs if m in read], "inputs")
+        return inputs | dict.fromkeys([str(t) for t in data.targets if t in learned], "targets")
+
+    @cached_property
+    def tasks(self) -> dict[str, Any]:
+        """Those of which all is configured; of the others rule_tasks says what is not."""
+        data, encoders = self.run.cfg.data, self.run.cfg.encoder
+        return {
+            str(name): task
+            for name, task in self.run.cfg.task.items()
+            if isinstance(task, DictConfig)
+            and all(m in encoders and m in data.inputs for m in needed_by(task))
+            and ("target" not in task or task.target in data.targets)
+        }
+
+    def _inputs(self, columns: Mapping[str, Column]) -> list[str]:
+        return [name for name in columns if self.places[name] == "inputs"]
+
+    def columns_that_are_not_there(self) -> Iterator[str]:
+        """Named ones; or any, when no input has one."""
+        for name, fault in self.wrong.items():
+            yield self._located(fault, f"data.columns.{name}")
+        if self._inputs(self.wanted) and not self._inputs(self.columns) and not self.wrong:
+            error = no_input(self._inputs(self.wanted), self.there, where=self.where, likely=self.likely)
+            yield self._located(str(error), "data.root")
+
+    def rows_of_training(self) -> Iterator[str]:
+        """Cells, ids, paths and their number."""
+        table, folder = self.found.splits["train"], self.found.folder
+        where, inputs = self.found.names["train"], self._inputs(self.columns)
+        known = {name: column for name, column in self.columns.items() if _has(table, column)}
+        facts: dict[str, Any] = {"inputs": inputs, "where": where, "folder": folder, "is_whole": table.is_whole}
+        for name, fault in faults_of_cells(table, known, self.kinds, **facts):
+            yield self._located(fault, f"data.columns.{name}")
+        paths = {name: self.columns[name] for name in inputs if self.kinds[name] not in NO_FILES}
+        confine = self.run.get("data.confine") is True
+        for split, head in self.found.splits.items():
+            name = self.found.names[split]
+            yield from self._said("data.root", check_rows, head, name, paths, folder, confine=confine)
+        size = self.run.get("data.batch_size")
+        if table.is_whole and isinstance(size, int):
+            yield from self._said("data.batch_size", check_size, len(table), size, folder)
+
+    def classes(self) -> Iterator[str]:
+        """What all rows say of a class, where all are known."""
+        heads: Mapping[str, Head] = self.found.splits
+        if not all(head.is_whole for head in heads.values()):
+            return
+        complete = {name: task for name, task in self.tasks.items() if self._has_all(task)}
+        for name, column in self.columns.items():
+            if self.kinds[name] != "class" or not isinstance(column, str) or not _has(heads["train"], column):
+                continue
+            counts = Counter(c for cell in heads["train"][column] if (c := name_of(cell)) is not None)
+            others = {self.found.names[s]: heads[s][column] for s in heads if s != "train"}
+            said = list(
+                self._said(
+                    f"data.columns.{name}",
+                    check_classes,
+                    *(name, sorted(counts), counts.total()),
+                    column=column,
+                    where=self.found.names["train"],
+                    others=others,
+                    without=tasks_without(complete, name),
+                )
+            )
+            self.spoiled |= {name} if said else set()
+            yield from said
+
+    def _has_all(self, task: DictConfig) -> bool:
+        return needed_by(task) <= set(self.columns) and ("target" not in task or task.target in self.columns)
+
+    def tasks_that_lack(self) -> Iterator[str]:
+        """Tasks whose modality or target the data does not have, also when the columns are named as was said."""
+        assumed = self.columns if self._inputs(self.columns) and not self.wrong else {**self.likely, **self.columns}
+        known = {name: self.tasks[name] for name in self.tasks if self.tasks[name].get("target") not in self.spoiled}
+        faults = faults_of_tasks(
+            known,
+            inputs=[m for m in self._inputs(assumed) if m in self.run.cfg.encoder],
+            targets=[name for name in assumed if self.places[name] == "targets"],
+            columns=self.there,
+            likely=lambda: self.likely,
+            useless=[column for name in self.spoiled if isinstance(column := self.columns[name], str)],
+        )
+        if self._inputs(assumed):  # without any, no_input has said it
+            yield from (self._located(fault, key) for key, fault in faults)
+
+    def _said(self, key: str, check: Callable[..., Any], *facts: Any, **named: Any) -> Iterator[str]:
+        """What a check refuses."""
+        try:
+            check(*facts, **named)
+        except ConfigError as error:
+            yield self._located(str(error), key)
+
+    def _located(self, fault: str, key: str) -> str:
+        return _located(self.run, fault, key)
+
+
+def _located(run: Composed, fault: str, key: str) -> str:
+    """A fault with the override that has to do with it, if one has."""
+    where = run.where(key)
+    what, *mend = fault.splitlines()
+    return "\n".join([f"{what} ({where})" if where.startswith("override ") else what, *mend])
+
+
+def _has(table: Head, column: Column) -> bool:
+    return set([column] if isinstance(column, str) else column) <= set(table.column_names)

@@ -1,0 +1,429 @@
+"""Is this configuration good? Every fault at once, before anything heavy is imported: what, where it was set, the mend.
+
+First composition (Hydra's own messages, said in one form, with the nearest name), then the rules of rules.py.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mmtrain.config import suggestions as mends
+from mmtrain.config.compose import Composing, config_dir, fill_sizes, key_of, last_of_each
+from mmtrain.config.instantiate import check_trust
+from mmtrain.config.provenance import Composed, Source
+from mmtrain.config.rules import NEEDED, OF_A_RUN, RULES, rule_whole
+from mmtrain.config.rules_sweep import combinations, faults_of_sweeper
+from mmtrain.config.run_config import read_run_config, recorded_overrides
+from mmtrain.errors import ConfigError
+
+# what composing raises when an override or a file is wrong; the last three when a group is given something like null
+# or [null], and when a file holds something else than keys
+ComposeError = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError)
+
+
+def faults_of(config_dir: Path, extra_dir: str | None, overrides: list[str], *, multirun: bool) -> list[str]:
+    """Everything that is wrong with a command line; empty when it is good.
+
+    Args:
+        config_dir: the project's YAML files.
+        extra_dir: the user's own (`--config-dir`), looked at after those.
+        overrides: of the command line.
+        multirun: whether commas mean a sweep; then every combination is looked at.
+    """
+    if extra_dir is not None and not Path(extra_dir).is_dir():
+        return [f"--config-dir {extra_dir} is not a folder\n    name the folder that holds your YAML files"]
+    malformed = list(mends.split_words(overrides, map(_is_override, overrides)))
+    if malformed:
+        return [f"{typed}: {fault}" for typed, fault in malformed]
+    overrides, _ = last_of_each(overrides)
+    composer = Composer(config_dir, extra_dir)
+    try:
+        if not multirun:
+            return composer.faults(overrides)
+        return composer.faults_of_sweep(overrides)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def help_text(config_dir: Path, extra_dir: str | None) -> str:
+    """What `--help` says: the template of train.yaml with every group and its options.
+
+    Hydra's own copies its plugins for each group, which takes a second.
+    """
+    composing = Composer(config_dir, extra_dir).composing
+    groups = "".join(f"{group}: {', '.join(sorted(composing.options(group)))}\n" for group in composing.groups)
+    template = str(composing.file("train").content["hydra"]["help"]["template"])
+    return template.replace("$APP_CONFIG_GROUPS", groups)
+
+
+def _is_override(text: str) -> bool:
+    try:
+        (parsed,) = OverridesParser.create().parse_overrides([text])
+    except OverrideParseException:
+        return False
+    return parsed.key_or_group != ""
+
+
+class Composer:
+    """Composes configurations as the command would."""
+
+    def __init__(self, config_dir: Path, extra_dir: str | None) -> None:
+        path = create_config_search_path(str(config_dir))
+        self.shown = {str(config_dir): "configs"}
+        if extra_dir is not None:
+            folder = str(Path(extra_dir).resolve())
+            path.prepend(provider="command-line", path=f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
+            shown = extra_dir.rstrip("/")
+            self.shown.setdefault(folder, "./configs" if shown == "configs" else shown)
+        self.composing = Composing(path)
+        self.made: dict[tuple[str, ...], DictConfig | Exception] = {}
+        self.seen: dict[tuple[str, ...], Composed] = {}
+
+    def faults_of_sweep(self, overrides: list[str]) -> list[str]:
+        """What is wrong with any of its runs, each fault once."""
+        plain = [o for o in overrides if not _is_sweep(o)]
+        try:
+            sweeper = self.compose(plain).hydra.sweeper
+        except ComposeError:
+            return self.faults(plain)
+        if faults := list(faults_of_sweeper(self.composing, sweeper, overrides)):
+            return faults
+        runs = combinations(self.composing, sweeper, overrides)
+        return list(dict.fromkeys(fault for run in runs for fault in self.faults(run)))
+
+    def compose(self, overrides: list[str]) -> DictConfig:
+        """The configuration with Hydra's own part, nothing resolved; each is composed once, not to be changed."""
+        key = tuple(overrides)
+        if key not in self.made:
+            try:
+                cfg = self.composing.compose(overrides)
+                fill_sizes(cfg)
+                self.made[key] = cfg
+            except ComposeError as error:
+                self.made[key] = error
+        made = self.made[key]
+        if isinstance(made, Exception):
+            raise made
+        return made
+
+    def faults(self, overrides: list[str]) -> list[str]:
+        """What is wrong with these overrides, or with what they compose to."""
+        try:
+            cfg = self.compose(overrides)
+        except ComposeError as error:
+            return self._blame(overrides) or [_said(error)]
+        if any(self._is_lost(o) for o in overrides):
+            return self._blame(overrides)
+        if faults := [*self._undone(overrides), *self._meant_as_choices(overrides)]:
+            return faults
+        HydraConfig.instance().set_config(cfg)
+        composed = self._composed(overrides)
+        faults = list(self._hidden(composed)) or list(rule_whole(composed)) or list(_unresolved(composed))
+        return faults or [fault for rule in RULES for fault in rule(composed)]
+
+    def _undone(self, overrides: list[str]) -> Iterator[str]:
+        """Overrides that have no effect, because a later one sets all around them, or takes it out.
+
+        Options of groups are chosen first, wherever they stand, and undo no value.
+        """
+        for place, earlier in enumerate(overrides):
+            key, chooses = key_of(earlier), self.composing.is_choice(earlier)
+            for later in overrides[place + 1 :]:
+                same = key == key_of(later) if chooses else f"{key}.".startswith(f"{key_of(later)}.")
+                if later != earlier and same and chooses == self.composing.is_choice(later):
+                    yield f"{earlier} is undone by {later}\n    take one of them away"
+                    break
+
+    def _meant_as_choices(self, overrides: list[str]) -> Iterator[str]:
+        """A name given to a group of keys where its options are chosen by another spelling."""
+        groups = self.composing.groups
+        for override in overrides:
+            key, _, value = override.lstrip("+").partition("=")
+            group = key.replace(".", "/")
+            if group == key or group not in groups or not re.fullmatch(r"[A-Za-z]\w*", value):
+                continue
+            options = self.composing.options(group)
+            near = [value] if value in options else difflib.get_close_matches(value, options, n=1)
+            if near:
+                yield f"{override}: {key} is a group of keys\n    write {group}={near[0]} to choose an option of it"
+            elif value not in ("null", "true", "false"):
+                held = f"It has {', '.join(options)}"
+                yield f"{override}: {key} is a group of keys\n    write {group}=NAME to choose an option of it. {held}"
+
+    def _hidden(self, run: Composed) -> Iterator[str]:
+        """Files of the user's own folder that Hydra would not read."""
+        names = [s.file.removeprefix("configs/") for s in run.sources if s.file.startswith("configs/")]
+        for folder, shown in self.shown.items():
+            for name in [n for n in names if shown != "configs" and Path(folder, n).is_file()]:
+                yield f"{shown}/{name} is never read: configs/{name} comes first\n    give it another name"
+
+    def _composed(self, overrides: list[str]) -> Composed:
+        """What they compose to, with where each value comes from; looked at once."""
+        key = tuple(overrides)
+        if key not in self.seen:
+            self.seen[key] = self._look_at(self.compose(overrides), overrides)
+        return self.seen[key]
+
+    def _look_at(self, cfg: DictConfig, overrides: list[str]) -> Composed:
+        choices = [o for o in overrides if self.composing.is_choice(o)]
+        plain = OmegaConf.to_container(cfg, resolve=False)
+        assert isinstance(plain, dict)
+        return Composed(
+            cfg=cfg,
+            raw=dict(_values({k: v for k, v in plain.items() if k != "hydra"})),
+            sources=list(self._sources(overrides)),
+            set_by={key_of(o): o for o in overrides if o not in choices},
+            chosen_by={key_of(o): o for o in choices},
+        )
+
+    def _sources(self, overrides: list[str]) -> Iterator[Source]:
+        for path, package in self.composing.files(overrides):
+            yield replace(self._source(path), package=package)
+
+    def _source(self, path: str) -> Source:
+        """A file, at the package that it names itself."""
+        file = self.composing.file(path)
+        return Source(f"{self.shown.get(file.folder, file.folder)}/{path}.yaml", file.package, file.content)
+
+    def _blame(self, overrides: list[str]) -> list[str]:
+        """Which overrides cannot be composed: first those that choose options, then values on top of the good ones."""
+        try:
+            self.compose([])
+        except ComposeError:
+            return []  # not an override's fault, but a file's
+        choices = [o for o in overrides if self.composing.is_choice(o)]
+        good: list[str] = []
+        faults: list[str] = []
+        for override in sorted(overrides, key=lambda o: o not in choices):
+            if self._is_lost(override):
+                faults.append(self._explain_group(override, key_of(override)))
+                continue
+            try:
+                self.compose([*good, override])
+                good.append(override)
+            except ComposeError as error:
+                faults.append(self._explain(override, error, good))
+        return faults + (self.faults(good) if faults else [])  # what the others say is looked at, too
+
+    def _is_lost(self, override: str) -> bool:
+        """Whether it chooses from a group that is not there; with a + Hydra would make a key of it."""
+        return "/" in key_of(override) and not self.composing.is_choice(override)
+
+    @cached_property
+    def _options(self) -> dict[str, list[str]]:
+        """Of every group."""
+        return {group: self.composing.options(group) for group in self.composing.groups}
+
+    def _explain(self, override: str, error: Exception, good: list[str]) -> str:
+        key, (_, _, value) = key_of(override), override.partition("=")
+        if isinstance(error, yaml.YAMLError):
+            return f"{override}: {_said(error)}"
+        if _is_sweep(override):
+            listed = f", or write '{key}=[{value}]' for a list" if self._takes_list(key) and "(" not in value else ""
+            return f"{override}: several values are a sweep\n    add -m to run each{listed}"
+        if self.composing.is_choice(override):
+            return self._explain_choice(override, key, value, error)
+        names = self._names(good)
+        if key in names and override.startswith("+"):
+            return f"{override}: {key} is there already\n    write {key}={value} to set it"
+        if key in names or override.startswith("+"):
+            return f"{override}: {_said(error)}"
+        foreign = mends.for_key(key, value)
+        same = [name for name in names if name.rpartition(".")[2] == key]
+        mend = self._elsewhere(key) if "." in key else ""
+        mend = f"write {foreign}" if foreign and key.startswith("data.columns.") else mend
+        if key == "data.root":
+            mend = f"write {foreign} for your own tables\n    {mend}"
+        if key.startswith("hydra."):
+            part = self.compose(good).hydra
+            known = [f"hydra.{name}" for name, _ in _values(OmegaConf.to_container(part, resolve=False))]
+            return f"{override}: there is no key {key}\n    {_nearest(key, known) or 'see `--cfg hydra` for every key'}"
+        mend = mend or (f"write {foreign}" if foreign and not same else _nearest(key, names))
+        return f"{override}: there is no key {key}\n    {mend or 'see `python train.py --cfg job` for every key'}"
+
+    def _takes_list(self, key: str) -> bool:
+        """Whether several options, or a list, can stand there."""
+        cfg = self.compose([])
+        many = self.composing.is_choice(f"{key}=") and key not in cfg.hydra.runtime.choices
+        return many or OmegaConf.is_list(OmegaConf.select(cfg, key, throw_on_resolution_failure=False))
+
+    def _explain_group(self, override: str, key: str) -> str:
+        groups = self.composing.groups
+        near = difflib.get_close_matches(key, groups, n=1)
+        mend = f"did you mean {near[0]}? " if near else ""
+        return f"{override}: there is no group {key}\n    {mend}There are {', '.join(groups)}"
+
+    def _explain_choice(self, override: str, key: str, value: str, error: Exception) -> str:
+        options = self.composing.options(key.split("@")[0])
+        held = f"It has {', '.join(options) or 'none'}"
+        if override.startswith("~") or not _names_options(override):  # of a list of options none is [], else ~ does it
+            many = key not in self.compose([]).hydra.runtime.choices
+            mend = f"write ~{key} to leave it out" if key not in NEEDED else f"choose one with {key}=NAME"
+            mend = f"write {key}=[] to choose none" if many else mend
+            if override == f"~{key}" and "/" in key:  # a recipe chooses what is inside it
+                mend = f"write ~{key.replace('/', '.')} to leave it out"
+            what = "cannot be taken out so" if override.startswith("~") else f"{value} is not an option"
+            return f"{override}: {what}\n    {mend}. {held}"
+        unknown = [v for v in (v.strip() for v in value.strip("[]").split(",")) if v not in options]
+        if not unknown and override.startswith("+"):
+            return f"{override}: {key} is chosen already\n    write {key}={value} to choose another"
+        if not unknown:
+            return f"{override}: {_said(error)}"
+        near = mends.nearest(unknown[0], options)
+        other = mends.for_option(key, unknown[0], self._options)
+        said = [f"did you mean {key}={near[0]}? {held}", other] if near else [other, held]
+        return "\n    ".join([f"{override}: {key} has no option {unknown[0]}", *filter(None, said)])
+
+    def _names(self, good: list[str]) -> list[str]:
+        """Every key of what the good overrides compose to, and every group."""
+        return [*self._composed(good).raw, *self.composing.groups]
+
+    def _elsewhere(self, key: str) -> str:
+        """The mend for a key that another option of its group has."""
+        for group in self.composing.groups:
+            if not key.startswith(group.replace("/", ".") + "."):
+                continue
+            options = self.composing.options(group)
+            having = [option for option in options if self._source(f"{group}/{option}").get(key) is not None]
+            if having:
+                return f"it belongs to {group}={', '.join(having)}"
+        return ""
+
+
+def _names_options(override: str) -> bool:
+    (parsed,) = OverridesParser.create().parse_overrides([override])
+    value = parsed.value()
+    return all(isinstance(name, str) for name in (value if isinstance(value, list) else [value]))
+
+
+def _is_sweep(override: str) -> bool:
+    (parsed,) = OverridesParser.create().parse_overrides([override])
+    return parsed.is_sweep_override()
+
+
+def _values(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key below a node with its value."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield f"{prefix}{name}", value
+            yield from _values(value, f"{prefix}{name}.")
+
+
+def _nearest(key: str, names: list[str]) -> str:
+    """The mend for a key that is not there: the same last word elsewhere, or one that is written nearly so."""
+    last = key.split(".")[-1]
+    others = [n for n in names if not key.startswith(f"{n}.")]
+    same = [n for n in others if n.split(".")[-1] == last]
+    near = difflib.get_close_matches(key, others, n=2, cutoff=0.75)
+    found = list(dict.fromkeys([*near, *same]))[:3]
+    return f"did you mean {' or '.join(found)}?" if found else ""
+
+
+def _unresolved(run: Composed) -> Iterator[str]:
+    """Mandatory values that are missing, and interpolations that lead nowhere: each once, where it begins."""
+    missing = [k for k, v in run.raw.items() if v == "???" or (v is None and run.default(k) == "???")]
+    for key in missing:
+        folder = "DIR, the folder with train.jsonl (or train.csv, train.parquet ...)"
+        own = key == "data.root" and run.get("data.source._target_") == "mmtrain.data.sources.files.existing_folder"
+        yield f"{key} is not set ({run.where(key)})\n    set {key}={folder if own else '...'}"
+    failing: dict[str, str] = {}
+    for key in [] if missing else [k for k, v in run.raw.items() if isinstance(v, str) and "${" in v]:
+        try:
+            OmegaConf.select(run.cfg, key, throw_on_resolution_failure=True)
+        except OmegaConfBaseException as error:
+            failing[key] = _said(error).splitlines()[0]
+    reads = {key: re.findall(r"\$\{([\w.]+)\}", run.raw[key]) for key in failing}
+    first = [key for key in failing if not any(name in failing for name in reads[key])]
+    circle = [key for key in failing if any(key in names for names in reads.values())]
+    for key in first or circle:
+        of_what_it_reads = run.where(key)
+        blamed = key not in run.set_by and of_what_it_reads.startswith("override ")
+        mend = f"take {of_what_it_reads.removeprefix('override ')} away" if blamed else "mend the interpolation"
+        where = f"override {run.set_by[key]}" if key in run.set_by else run.file_of(key)
+        yield f"{key}: {failing[key]} ({of_what_it_reads if blamed else where})\n    {mend} or set {key}=..."
+
+
+def _said(error: Exception) -> str:
+    """The first lines of an error, and where in which file it is."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{mark.name}, line {mark.line + 1} is not YAML: {error.problem}\n    mend that line"
+    lines = [line.strip() for line in (str(error) or str(error.__cause__)).splitlines() if line.strip()][:2]
+    if isinstance(error, MissingConfigException):
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        near = difflib.get_close_matches(name, error.options or [], n=1)
+        mend = f"did you mean {group}/{near[0]}?" if near else "mend the defaults list that names it"
+        lines = [lines[0], mend]
+    return "\n    ".join(lines)
+
+
+# --------------------------------------------------------- the run folder's own
+
+
+def with_overrides_of_run(overrides: list[str], extra_dir: str | None = None) -> tuple[list[str], list[str]]:
+    """For modes of a run that is trained: the overrides of that run, under those of this command line.
+
+    What the run set inside a group for which this command line chooses an option is left out: it may not be there.
+    What does not describe its model and its data is left out, too; see `mmtrain.config.run_config`.
+
+    Args:
+        overrides: of the command line.
+        extra_dir: the user's own YAML files (`--config-dir`), from which the run may choose options.
+
+    Returns:
+        The overrides to use, and what is wrong.
+    """
+    asked = {key_of(o): o.partition("=")[2].strip("'\"") for o in overrides}
+    mode = asked.get("mode")
+    if mode not in OF_A_RUN:
+        return overrides, []
+    mend = "set run_dir to the folder of a training run, such as run_dir=outputs/2026-01-31/12-00-00"
+    folder = folder_of_run(overrides)
+    if folder is None:
+        return overrides, [f"mode={mode} needs a run\n    {mend}"]
+    record = folder / "config.yaml"
+    if not record.is_file():
+        return overrides, [
+            f"run_dir = {folder} is not the folder of a run: it has no config.yaml (mode={mode})\n    {mend}"
+        ]
+    configs = [config_dir(), *([] if extra_dir is None else [Path(extra_dir)])]
+    try:
+        cfg = read_run_config(folder)
+    except ConfigError as error:
+        return overrides, [f"{str(error).splitlines()[0]}\n    {mend}"]
+    try:
+        trust = check_trust(_trusted(overrides))
+    except ConfigError as error:
+        return overrides, [str(error)]
+    kept, faults = recorded_overrides(cfg, folder, asked=asked, configs=configs, trust=trust)
+    extra = [] if "run_dir" in asked else [f"run_dir={folder}"]
+    return [*kept, *overrides, *extra], faults
+
+
+def _trusted(overrides: list[str]) -> Any:
+    """The value of `trust=`; it counts before anything is composed."""
+    said = [o for o in overrides if key_of(o) == "trust" and _is_override(o)]
+    return OverridesParser.create().parse_overrides(said[-1:])[0].value() if said else []
+
+
+def folder_of_run(overrides: list[str]) -> Path | None:
+    """The run folder that a command line names by its folder or by a checkpoint."""
+    asked = {key_of(o): o.partition("=")[2].strip("'\"") for o in overrides}
+    if "run_dir" in asked:
+        return Path(asked["run_dir"])
+    named = next((asked[k] for k in ("resume", "init_from") if asked.get(k) not in (None, "null", "auto")), None)
+    return Path(named).parent.parent if named else None

@@ -1,0 +1,1 @@
+"""Cells and files to contents: pictures, sounds, films and dialogues."""

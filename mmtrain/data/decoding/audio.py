@@ -1,0 +1,330 @@
+"""The sound of a file, mono, at the rate that a model takes, or only a piece of it; decoded by PyAV."""
+
+import itertools
+import math
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmtrain.data.decoding.media import container_seconds, film_of, header_seconds, name_of, opened, probed
+from mmtrain.errors import SampleError
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+
+# What a codec needs before the first sample that is right: 80 ms of Opus, the bit reservoir of MP3.
+_PREROLL = 0.3
+# The resampler's filter is 32 samples of the lower rate long; a piece is read with so much around it.
+_MARGIN = 64
+# A header that counts exactly can still count the encoder's padding.
+_SLACK = 0.1
+_UNKNOWN_SIZE = 0x7FFF0000  # a WAV that was written to a pipe says this or more
+# A header that estimates can be wrong by as much. A file that goes on behind it is not decoded to its end.
+_FACTOR, _GRACE = 4.0, 60.0
+_AT_ONCE = 3600.0  # seconds that are held in memory to take a piece of them; of more, only the piece is
+_MAX_SECONDS = 86_400.0  # that are decoded to find a piece of a file that has no times
+_MAX_PEAK = 2.0  # of floats that are samples in -1..1
+_MAX_RATE = 3_000_000  # Hz: the resampler's filter grows with it
+
+
+def read_audio(
+    source: Path | bytes, sample_rate: int, *, start: float = 0.0, seconds: float | None = None
+) -> Tensor | None:
+    """Decode sound, all of it or a piece, of any file that FFmpeg reads.
+
+    A piece is the same samples as that part of the whole, and only it and a little around it is decoded. (Matroska
+    and WebM keep times in milliseconds, so there a piece can lie up to one beside.)
+
+    Args:
+        source: a file or its bytes.
+        sample_rate: of the result, in Hz.
+        start: where the piece begins, in seconds.
+        seconds: how long it is; None up to the end. At the end of the file it is shorter, down to nothing.
+
+    Returns:
+        (L,), float32, -1..1; None when the file has pictures and no sound.
+
+    Raises:
+        SampleError: when it is missing, empty, not sound or film, damaged, not finite, or shorter than its header says
+            (where the header is exact: not in Ogg and in MP3 without a header).
+    """
+    with opened(source) as container:
+        return _decoded(source, container, sample_rate, start, seconds, most=math.inf)
+
+
+def read_piece(source: Path | bytes, sample_rate: int, *, seconds: float, place: float) -> Tensor | None:
+    """Decode sound up to a length: what is longer gives a piece of it.
+
+    Args:
+        source: a file or its bytes.
+        sample_rate: of the result, in Hz.
+        seconds: how long it is at most.
+        place: where the piece lies in what is longer, from 0 (at the beginning) to 1 (at the end).
+
+    Returns:
+        As `read_audio`.
+
+    Raises:
+        SampleError: as `read_audio`.
+    """
+    length = round(seconds * sample_rate)
+    with probed(source) as (container, found):
+        spare = found.seconds - seconds
+        most = _FACTOR * max(seconds, found.seconds) + _GRACE
+        if spare <= 0:
+            whole = _decoded(source, container, sample_rate, 0.0, None, most=most)
+            return None if whole is None else piece(whole, length, place)
+        part = _decoded(source, container, sample_rate, place * spare, seconds, most=most)
+    if part is None or len(part) == length:
+        return part
+    # the length in the header was a guess, or that of the pictures
+    true_seconds = found.seconds if found.seconds <= _AT_ONCE else _counted_seconds(source)
+    with opened(source) as container:
+        if true_seconds <= _AT_ONCE:
+            whole = _decoded(source, container, sample_rate, 0.0, None, most=found.seconds + _GRACE)
+            return None if whole is None else piece(whole, length, place)
+        start = place * max(0.0, true_seconds - seconds)
+        return _decoded(source, container, sample_rate, start, seconds, most=most, seek=False)
+
+
+def piece(waveform: Tensor, length: int, place: float) -> Tensor:
+    """So many samples of (L,), or all that there are; `place` as in `read_piece`."""
+    start = round(place * max(0, len(waveform) - length))
+    return waveform if len(waveform) <= length else waveform[start : start + length].clone()
+
+
+def _decoded(
+    source: Path | bytes,
+    container: "InputContainer",
+    sample_rate: int,
+    start: float,
+    seconds: float | None,
+    *,
+    most: float,
+    seek: bool = True,
+) -> Tensor | None:
+    """What `read_audio` returns, of a container that stands at its beginning.
+
+    Args:
+        source: what the container is of.
+        container: at its beginning.
+        sample_rate: as of `read_audio`.
+        start: likewise.
+        seconds: likewise.
+        most: seconds; a file that goes on behind them is refused. Without `seconds` all of it is held in memory.
+        seek: whether to go to the start by the times of the file; else all before it is decoded, and thrown away.
+    """
+    if not container.streams.audio:
+        return None
+    stream = container.streams.audio[0]
+    assert stream.time_base is not None
+    sought = seek and start > _PREROLL
+    if sought:
+        ticks = int((start - _PREROLL) / stream.time_base)
+        container.seek((stream.start_time or 0) + ticks, stream=stream)
+    frames = container.decode(stream)
+    first = next(frames, None)
+    if first is None and not sought:
+        raise SampleError(name_of(source), "holds no samples")
+    rate = first.sample_rate if first else sample_rate
+    if rate > _MAX_RATE:
+        raise SampleError(name_of(source), f"has a rate of {rate} Hz, more than {_MAX_RATE}")
+    step = rate // math.gcd(rate, sample_rate)  # at these samples both rates have one
+    margin = _MARGIN * math.ceil(max(1.0, rate / sample_rate))
+    begin = max(0, math.floor((start * rate - margin) / step)) * step
+    at = _place(stream, first, rate) if first and sought else 0
+    if sought and (first is None or at is None or at > begin):  # behind the end, or the container cannot seek
+        with opened(source) as again:
+            if start > _AT_ONCE:
+                most = min(most, _MAX_SECONDS)
+                return _decoded(source, again, sample_rate, start, seconds, most=most, seek=False)
+            whole = _decoded(source, again, sample_rate, 0.0, None if seconds is None else start + seconds, most=most)
+        return None if whole is None else whole[round(start * sample_rate) :]
+    end = math.inf if seconds is None else math.ceil((start + seconds) * rate) + margin
+    assert first is not None and at is not None
+    tally = _Tally(at, most * rate)
+    sound = _resampled(source, tally.until(itertools.chain([first], frames), begin, end), sample_rate)
+    if tally.too_long:
+        promised = header_seconds(container, stream) or container_seconds(container) or 0.0
+        raise SampleError(
+            name_of(source), f"goes on behind {tally.at / rate:.0f} s, although its header says {promised:.2f} s"
+        )
+    if tally.ran_out:
+        _check_length(source, container, stream, tally.at / rate, end / rate)
+    if stream.codec_context.name.startswith("pcm_f"):  # floats as they were written
+        check_level(sound.numpy(), name_of(source))
+    skip = round(start * sample_rate) - begin * sample_rate // rate
+    stop = None if seconds is None else skip + round(seconds * sample_rate)
+    return mono(sound[:, skip:stop], name_of(source))
+
+
+def check_level(samples: np.ndarray, name: str) -> None:
+    """Refuse floats that are no samples in -1..1. A sound that was resampled goes a little beyond, for some samples.
+
+    Raises:
+        SampleError: with the peak and the fix; `name` says whose they are.
+    """
+    beyond = np.count_nonzero(np.abs(samples) > 1)
+    peak = float(np.abs(samples).max(initial=0))
+    if peak > _MAX_PEAK or beyond > 0.01 * samples.size:
+        reason = f"has floats up to {peak:g}, of which {beyond} are beyond -1..1; divide them by their full scale"
+        raise SampleError(name, f"{reason}, such as 32768, or store integers as int16")
+
+
+def mono(sound: Tensor, name: str) -> Tensor:
+    """One channel of several, (C, L) -> (L,), cut to -1..1: the mean of those not silent beside the loudest (-40 dB).
+
+    Where they cancel each other, as of a microphone with one wire swapped, it is the loudest alone. The result can lie
+    in the memory of what is given.
+
+    Raises:
+        SampleError: when a sample is not a number; `name` says whose.
+    """
+    if sound.shape[1] == 0:
+        return sound.new_zeros(0)
+    mix = (sound[0] if len(sound) == 1 else _mixed(sound)).clamp_(-1.0, 1.0)
+    if mix.sum().isnan():
+        raise SampleError(name, "has samples that are not finite")
+    return mix
+
+
+def _mixed(sound: Tensor) -> Tensor:
+    levels = sound.square().mean(1).sqrt()
+    loudest = levels.argmax()
+    mix = sound[levels >= 0.01 * levels[loudest]].mean(0)
+    return sound[loudest] if mix.square().mean().sqrt() < 0.1 * levels[loudest] else mix
+
+
+def resampled(sound: Tensor, rate: int, sample_rate: int) -> Tensor:
+    """Sound (C, L), float32, at another rate: (C, round(L * sample_rate / rate))."""
+    from av.audio.frame import AudioFrame
+
+    if rate == sample_rate:
+        return sound
+    channels = []
+    for channel in sound.numpy():
+        frame = AudioFrame.from_ndarray(np.ascontiguousarray(channel[None]), format="fltp", layout="mono")
+        frame.sample_rate = rate
+        channels.append(_resampled(b"", [frame], sample_rate))
+    return torch.cat(channels)
+
+
+class _Tally:
+    """Counts the samples that come by, and lets those of a piece through, but not those behind a limit."""
+
+    def __init__(self, at: int, most: float) -> None:
+        self.at = at
+        self.most = most
+        self.ran_out = False
+        self.too_long = False
+
+    def until(self, frames: Iterable["AudioFrame"], begin: int, end: float) -> Iterator["AudioFrame"]:
+        for frame in frames:
+            drop, self.at = max(0, begin - self.at), self.at + frame.samples
+            if drop < frame.samples:
+                yield _without(frame, drop) if drop else frame
+            if self.at >= end:
+                return
+            if self.at > self.most:
+                self.too_long = True
+                return
+        self.ran_out = True
+
+
+def _counted_seconds(source: Path | bytes) -> float:
+    """How long the sound is, by decoding all of it without holding it."""
+    with opened(source) as container:
+        seconds = 0.0
+        for frame in container.decode(container.streams.audio[0]):
+            seconds += frame.samples / frame.sample_rate
+            if seconds > _MAX_SECONDS:
+                raise SampleError(name_of(source), f"goes on behind {seconds:.0f} s, and has no times to seek by")
+        return seconds
+
+
+def _place(stream: "AudioStream", frame: "AudioFrame", rate: int) -> int | None:
+    """The number of a frame's first sample; None where the container has no times."""
+    if frame.pts is None or frame.time_base is None or stream.time_base is None:
+        return None
+    return round((frame.pts * frame.time_base - (stream.start_time or 0) * stream.time_base) * rate)
+
+
+def _without(frame: "AudioFrame", drop: int) -> "AudioFrame":
+    from av.audio.frame import AudioFrame
+
+    width = 1 if frame.format.is_planar else frame.layout.nb_channels
+    rest: Any = np.ascontiguousarray(frame.to_ndarray()[:, drop * width :])
+    shorter = AudioFrame.from_ndarray(rest, format=frame.format.name, layout=frame.layout.name)
+    shorter.sample_rate = frame.sample_rate
+    return shorter
+
+
+def _resampled(source: Path | bytes, frames: Iterable["AudioFrame"], sample_rate: int) -> Tensor:
+    """All frames as (C, L), float32."""
+    from av.audio.resampler import AudioResampler
+
+    # a second at a time: its own frames are short, and each costs a call
+    resampler = AudioResampler(format="fltp", rate=sample_rate, frame_size=sample_rate)
+    pieces = []
+    shape: tuple[str, str, int] | None = None
+    for frame in frames:
+        frame.pts = None  # the samples follow one another, whatever a careless muxer wrote
+        now = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if shape not in (None, now):
+            raise SampleError(name_of(source), f"changes in the middle from {shape} to {now}")
+        shape = now
+        pieces += [out.to_ndarray() for out in resampler.resample(frame)]
+    pieces += [out.to_ndarray() for out in resampler.resample(None) if out is not None]
+    if not pieces:
+        return torch.zeros(1, 0)
+    return torch.from_numpy(np.concatenate(pieces, axis=1).astype(np.float32, copy=False))
+
+
+def _check_length(
+    source: Path | bytes, container: "InputContainer", stream: "AudioStream", found: float, wanted: float
+) -> None:
+    """Raise SampleError when the file ends before the piece that was wanted, although its header promises more."""
+    promised = _exact_seconds(source, container, stream)
+    if promised is not None and min(promised, wanted) - found > min(_SLACK, 0.2 * promised):
+        raise SampleError(name_of(source), f"is cut short: {found:.2f} s of {promised:.2f} s")
+
+
+def _exact_seconds(source: Path | bytes, container: "InputContainer", stream: "AudioStream") -> float | None:
+    """How long the sound is by a header that counts; None where it is an estimate from the size of the file."""
+    name = container.format.name
+    if name == "wav":  # FFmpeg takes the smaller of what the header says and what the file has
+        return _riff_seconds(source)
+    if name in ("flac", "aiff", "caf", "w64") or name.startswith("mov,"):
+        return header_seconds(container, stream)
+    if name == "mp3":  # one that tells its encoder's delay has a header that counts the frames
+        return header_seconds(container, stream) if stream.start_time else None
+    if name.startswith("matroska"):
+        whole = container_seconds(container) if film_of(container) is None else None
+        return header_seconds(container, stream) or whole
+    return None
+
+
+def _riff_seconds(source: Path | bytes) -> float | None:
+    """Size of the data over bytes a second, by the header of a WAV."""
+    if isinstance(source, bytes):
+        head = source[:65536]
+    else:
+        with source.open("rb") as file:
+            head = file.read(65536)
+    at, bytes_a_second = 12, 0
+    while at + 8 <= len(head):
+        name, size = struct.unpack_from("<4sI", head, at)
+        if name == b"fmt " and at + 20 <= len(head):
+            bytes_a_second = struct.unpack_from("<I", head, at + 16)[0]
+        if name == b"data":
+            known = 0 < size < _UNKNOWN_SIZE and bytes_a_second > 0
+            return size / bytes_a_second if known else None
+        at += 8 + size + size % 2
+    return None

@@ -1,0 +1,1 @@
+"""Inputs: one class for each modality that an encoder reads."""

@@ -1,0 +1,260 @@
+"""Pictures: decoded by Pillow, transformed by torchvision v2, normalised floats."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms import v2
+
+from mmtrain.data.decoding.geometry import Geometry
+from mmtrain.data.decoding.image_file import open_image, oversize
+from mmtrain.data.decoding.pixel_values import (
+    ValueRange,
+    check_picture,
+    checked_range,
+    deep_range,
+    picture_of_array,
+    to_bytes,
+)
+from mmtrain.data.tables.cell_checks import SEVERAL_PICTURES
+from mmtrain.data.tables.columns import content_of, is_empty
+from mmtrain.data.tables.paths import checked_path
+from mmtrain.data.tables.sample_errors import shown
+from mmtrain.errors import ConfigError, SampleError
+from mmtrain.types import Padded
+
+_PIXELS_AT_ONCE = 1 << 24  # that are converted to RGB: transparency and 16 bits take several times the memory
+
+
+class ImageInput:
+    """A picture column: a path relative to the table, bytes, an array, or a picture of `datasets`; or a list of one.
+
+    Of an animated picture it is the first frame. `picture_of_array` of pixel_values.py says what an array can be.
+
+    Args:
+        size: height and width in pixels that the model sees.
+        mean: by channel, of pixels in 0..1.
+        std: by channel.
+        resize_size, interpolation, crop_offset: how a picture becomes a square; `Geometry` explains them. The defaults
+            are those of runs whose configuration lacks these keys.
+        crop_scale: smallest share of the picture's area that a random crop in training keeps; 1 turns it off.
+        rotate: training turns the picture by up to so many degrees.
+        flip: chance of mirroring in training. Off by default: a caption can say left or right.
+        color_jitter: strength of changes of brightness, contrast and saturation in training.
+        background: the colour under transparent pixels.
+        max_pixels: a larger picture is not decoded, because one can fill the memory.
+        value_range: values that become black and white, of floats, of more than 8 bits, and of integers in lists;
+            None: the range of their type.
+    """
+
+    kind = "image"
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        crop_scale: float,
+        rotate: float,
+        flip: float,
+        color_jitter: float,
+        background: Sequence[int],
+        max_pixels: int,
+        value_range: Sequence[float] | None = None,  # run folders of earlier versions have none
+        resize_size: int | Sequence[int] | None = None,
+        interpolation: str = "bilinear",
+        crop_offset: str = "round",
+    ) -> None:
+        self.size = size
+        self.value_range = checked_range(value_range)
+        self.geometry = Geometry(
+            size=size, resize_size=resize_size, interpolation=interpolation, crop_offset=crop_offset
+        )
+        self.mean, self.std = list(mean), list(std)
+        self.max_pixels = max_pixels
+        self.background = tuple(background)
+        self.normalize = Normalize(mean, std)
+        scale = [_pixels, self.normalize]
+        train: list[Any] = []
+        if rotate > 0:
+            train.append(v2.RandomRotation(rotate, interpolation=v2.InterpolationMode.BILINEAR, fill=list(background)))
+        train += self.geometry.training(crop_scale)
+        if flip > 0:
+            train.append(v2.RandomHorizontalFlip(flip))
+        if color_jitter > 0:
+            train.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
+        self._train = v2.Compose([*train, *scale])
+        self._eval = v2.Compose([*self.geometry.evaluation(), *scale])
+
+    def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int]:
+        """The picture as the model takes it, (3, size, size) float32, and the key of its content."""
+        picture = self.open(value, folder)
+        if not train:
+            return self._eval(picture), self.key(value)
+        with seeded(seed):
+            return self._train(picture), self.key(value)
+
+    def key(self, value: Any) -> int:
+        """The key of a cell's content."""
+        return key_of(one_of(value))
+
+    def open(self, value: Any, folder: Path) -> Image.Image:
+        """The picture as a person would see it: RGB, on the background, turned as its EXIF says.
+
+        Raises:
+            SampleError: when it is missing, outside of the folder, too large or not a picture, and when its values are
+                not in their range.
+        """
+        content = content_of(one_of(value))
+        try:
+            picture = self._opened(content, folder)
+            self._check_size(content, picture)
+            values = deep_range(picture, self.value_range)
+            if isinstance(content, Image.Image):
+                return self._as_seen(ImageOps.exif_transpose(picture), picture, values)
+            ImageOps.exif_transpose(picture, in_place=True)
+            self._check_size(content, picture)  # that of ICO can be another one than its header says
+            return self._as_seen(picture, picture, values)
+        except (OSError, SyntaxError, ValueError, TypeError, IndexError, Image.DecompressionBombError) as error:
+            # SyntaxError: a broken PNG; ValueError, TypeError, IndexError: an array that is none, a path with a NUL
+            raise SampleError(shown(content), f"cannot be read as a picture: {error}") from error
+
+    def _check_size(self, content: Any, picture: Image.Image) -> None:
+        reason = oversize(picture.width, picture.height, size=self.geometry.scaled_side, max_pixels=self.max_pixels)
+        if reason is not None:
+            raise SampleError(shown(content), reason)
+
+    def _opened(self, content: Any, folder: Path) -> Image.Image:
+        if isinstance(content, Image.Image):
+            return content
+        if isinstance(content, bytes):
+            return open_image(content)
+        if isinstance(content, str):
+            return open_image(checked_path(folder, content))
+        if not isinstance(content, np.ndarray | Tensor | list | tuple):
+            raise TypeError("it is no path, no file and no array")
+        return picture_of_array(content, self.value_range)
+
+    def _as_seen(self, picture: Image.Image, header: Image.Image, values: ValueRange | None) -> Image.Image:
+        """In RGB.
+
+        Args:
+            picture: decoded and turned.
+            header: the same, as Pillow opened it.
+            values: of a picture of more than 8 bits.
+        """
+        if values is None and picture.mode == "RGB" and "transparency" not in picture.info:
+            return picture
+        rows = max(1, _PIXELS_AT_ONCE // max(1, picture.width))
+        if values is not None:
+            check_picture((strip for _, strip in _strips(picture, rows)), header, values)
+        if rows >= picture.height:
+            return self._converted(picture, header, values)
+        whole = Image.new("RGB", picture.size)
+        for box, strip in _strips(picture, rows):
+            whole.paste(self._converted(strip, header, values), box)
+        return whole
+
+    def _converted(self, picture: Image.Image, header: Image.Image, values: ValueRange | None) -> Image.Image:
+        if values is not None and picture.mode[:1] in ("I", "F"):  # which Pillow would clip
+            return to_bytes(picture, header, values).convert("RGB")
+        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+            picture = picture.convert("RGBA")
+            below = Image.new("RGBA", picture.size, (*self.background, 255))
+            return Image.alpha_composite(below, picture).convert("RGB")
+        return picture.convert("RGB")
+
+    def pad(self, values: Sequence[Tensor | None]) -> Padded:
+        """Stack; zeros where a row has none."""
+        blank = torch.zeros(3, self.size, self.size)
+        return Padded(torch.stack([blank if v is None else v for v in values]), None)
+
+
+class Normalize:
+    """Pixels as bytes -> normalised floats.
+
+    Bit by bit what ToDtype and Normalize of torchvision give, in a third of the time: the floats are made in the order
+    in which they stay, and changed where they are.
+
+    Args:
+        mean: by channel, of pixels in 0..1.
+        std: by channel.
+
+    Raises:
+        ConfigError: when std is 0.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        if not all(std):
+            raise ConfigError(f"std = {list(std)} divides by 0; set each above 0")
+        self.mean = torch.tensor(list(mean), dtype=torch.float32).view(-1, 1, 1)
+        self.std = torch.tensor(list(std), dtype=torch.float32).view(-1, 1, 1)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(..., C, H, W), uint8, in any order in memory -> the same shape, float32, contiguous."""
+        floats = pixels.as_subclass(Tensor).to(torch.float32, memory_format=torch.contiguous_format)
+        return floats.mul_(1 / 255).sub_(self.mean).div_(self.std)
+
+    def of_floats(self, pixels: Tensor) -> Tensor:
+        """(..., C, H, W), float32 in 0..1 -> normalised."""
+        return (pixels - self.mean) / self.std
+
+    def undone(self, values: Tensor) -> Tensor:
+        """(..., C, H, W), normalised -> float32 in 0..1."""
+        return values * self.std + self.mean
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """PyTorch's generator of the CPU, which torchvision draws from, at a seed, and afterwards as it was.
+
+    `torch.manual_seed` would also format a stack trace for CUDA.
+    """
+    state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)
+
+
+def _pixels(picture: Image.Image) -> Tensor:
+    """(3, H, W), uint8, a view of (H, W, 3)."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+def _strips(picture: Image.Image, rows: int) -> Iterator[tuple[tuple[int, int, int, int], Image.Image]]:
+    """Parts of so many rows, each with its box."""
+    for top in range(0, picture.height, rows):
+        box = (0, top, picture.width, min(top + rows, picture.height))
+        yield box, picture.crop(box)
+
+
+def one_of(value: Any) -> Any:
+    """The picture of a cell that can be a list of one.
+
+    Raises:
+        SampleError: for a list of several.
+    """
+    if not isinstance(value, list | tuple) or not any(isinstance(part, str | bytes | Mapping) for part in value):
+        return value
+    pictures = [part for part in value if not is_empty(part)]
+    if len(pictures) != 1:
+        raise SampleError(f"{len(pictures)} pictures", f"are more than the image input takes; {SEVERAL_PICTURES}")
+    return pictures[0]
+
+
+def key_of(value: Any) -> int:
+    """A hash of a content that is not 0; 63 bits, the same on every machine."""
+    value = content_of(value)
+    if isinstance(value, Image.Image | np.ndarray):
+        value = value.tobytes()
+    raw = value if isinstance(value, bytes) else str(value).encode()
+    return (int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little") >> 1) or 1

@@ -1,0 +1,112 @@
+"""Several pictures a row, each its own place in a dialogue: a list of what an image column can hold."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmtrain.data.inputs.image import ImageInput, key_of
+from mmtrain.data.order import mix
+from mmtrain.data.tables.columns import is_empty
+from mmtrain.errors import SampleError
+from mmtrain.types import Padded
+
+
+class ImagesInput(ImageInput):
+    """A column of lists of pictures, or of single ones; `ImageInput` says what a picture can be and what is done to it.
+
+    In training each is cropped and turned by a draw of its own.
+
+    Args:
+        max_pictures: a row with more of them is not read: every row of its batch is filled up to as many.
+        options: of `ImageInput`, for each picture.
+
+    Raises:
+        ValueError: when max_pictures is 0.
+    """
+
+    kind = "images"
+
+    def __init__(
+        self,
+        *,
+        max_pictures: int,
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        crop_scale: float,
+        rotate: float,
+        flip: float,
+        color_jitter: float,
+        background: Sequence[int],
+        max_pixels: int,
+        value_range: Sequence[float] | None = None,
+        resize_size: int | Sequence[int] | None = None,
+        interpolation: str = "bilinear",
+        crop_offset: str = "round",
+    ) -> None:
+        super().__init__(
+            size=size,
+            mean=mean,
+            std=std,
+            crop_scale=crop_scale,
+            rotate=rotate,
+            flip=flip,
+            color_jitter=color_jitter,
+            background=background,
+            max_pixels=max_pixels,
+            value_range=value_range,
+            resize_size=resize_size,
+            interpolation=interpolation,
+            crop_offset=crop_offset,
+        )
+        if max_pictures < 1:
+            raise ValueError(f"max_pictures = {max_pictures}; set it to 1 or more")
+        self.max_pictures = max_pictures
+
+    def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int]:
+        """The pictures (N, 3, size, size), float32, and the key of them all; gaps in the list do not count.
+
+        Raises:
+            SampleError: when one cannot be read, or they are too many.
+        """
+        pictures = pictures_of(value)
+        if len(pictures) > self.max_pictures:
+            raise SampleError(f"{len(pictures)} pictures", f"are more than max_pictures = {self.max_pictures}")
+        loaded = [
+            super(ImagesInput, self).load(picture, folder, seed=mix(seed, number), train=train)[0]
+            for number, picture in enumerate(pictures)
+        ]
+        return torch.stack(loaded), self.key(value)
+
+    def key(self, value: Any) -> int:
+        """The key of a cell's content: of the pictures in their order."""
+        return key_of(" ".join(str(key_of(picture)) for picture in pictures_of(value)))
+
+    def open(self, value: Any, folder: Path) -> Image.Image:
+        """A picture; of a list the first, which a report shows."""
+        return super().open(pictures_of(value)[0], folder)
+
+    def count(self, value: Tensor) -> int:
+        """How many pictures there are in what `load` gave."""
+        return len(value)
+
+    def pad(self, values: Sequence[Tensor | None]) -> Padded:
+        """(B, N, 3, size, size), zeros behind the last picture of a row, and the mask (B, N)."""
+        most = max((len(v) for v in values if v is not None), default=1)
+        pixels = torch.zeros(len(values), most, 3, self.size, self.size)
+        mask = torch.zeros(len(values), most, dtype=torch.bool)
+        for row, value in enumerate(values):
+            if value is not None:
+                pixels[row, : len(value)] = value
+                mask[row, : len(value)] = True
+        return Padded(pixels, mask)
+
+
+def pictures_of(value: Any) -> list[Any]:
+    """The pictures of a cell."""
+    listed = value if isinstance(value, list | tuple) else [value]
+    return [picture for picture in listed if not is_empty(picture)]

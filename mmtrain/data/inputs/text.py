@@ -1,0 +1,286 @@
+"""Text: token ids from a tokenizer that is trained on the training split or comes with weights, kept in the run folder.
+
+The same texts give the same tokenizer, which the `tokenizers` trainers alone do not promise: which of several rare
+characters they drop, and how they number the pieces of WordPiece, differs from process to process.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmtrain.data.inputs.image import key_of
+from mmtrain.data.order import mix
+from mmtrain.data.protocols import LEARN_AGAIN
+from mmtrain.data.tables.sample_errors import read_each
+from mmtrain.data.tokenizers.pretrained import PretrainedTokenizer, load_tokenizer
+from mmtrain.errors import ConfigError, SampleError
+from mmtrain.io.atomic import replacing
+from mmtrain.io.run_files import damaged, read_text
+from mmtrain.types import Padded, Vocabulary
+
+
+class TextInput:
+    """A caption column: a string, or a list of which training takes one at random an epoch.
+
+    Args:
+        tokenizer: that of pretrained weights, a folder or a name of the hub; "auto" or None: one is trained.
+        vocab_size: at most so many tokens; once a tokenizer of weights is loaded, as many as it has.
+        max_length: longer texts are cut to so many tokens.
+        lowercase: fold case before tokenizing; a tokenizer of weights does what it does.
+        algorithm: bpe or wordpiece, of a tokenizer that is trained.
+        word_dropout: chance of a word to be replaced by [UNK], all its pieces together, in training (1511.06349, 3.1),
+            so that words which training never saw do not drown the others. Where a tokenizer of weights has no token
+            for the unknown, its mask token stands there.
+
+    Attributes:
+        tokenizer: a `tokenizers.Tokenizer`; None before it is trained, loaded or restored.
+        special: the marks that are no part of a text.
+        unknown: the token for what is not known; None where a tokenizer of weights has none.
+    """
+
+    kind = "text"
+
+    def __init__(
+        self,
+        *,
+        tokenizer: str | None,
+        vocab_size: int,
+        max_length: int,
+        lowercase: bool,
+        algorithm: str,
+        word_dropout: float,
+    ) -> None:
+        self.special: tuple[str, ...] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+        if algorithm not in ("bpe", "wordpiece"):
+            raise ValueError(f"algorithm = {algorithm}; set it to bpe or wordpiece")
+        if vocab_size <= len(self.special):
+            raise ValueError(
+                f"vocab_size = {vocab_size} leaves no room beside {' '.join(self.special)}; set it to 1000"
+            )
+        if max_length < 3:
+            raise ValueError(f"max_length = {max_length} leaves no room between [CLS] and [SEP]; set it to 3 or more")
+        if not 0.0 <= word_dropout < 1.0:
+            raise ValueError(f"word_dropout = {word_dropout} is not a chance below 1; set it to 0.3, say")
+        self.pretrained = None if tokenizer == "auto" else tokenizer
+        self.vocab_size = vocab_size
+        self.max_length = max_length
+        self.lowercase = lowercase
+        self.algorithm = algorithm
+        self.word_dropout = word_dropout
+        self.tokenizer: Any = None
+        self.unknown: str | None = "[UNK]"
+        self._pad = self.special.index("[PAD]")
+        self._hidden: int | None = self.special.index("[UNK]")
+        self._loaded: PretrainedTokenizer | None = None
+
+    @property
+    def recipe(self) -> str:
+        """What the tokenizer follows from, beside the texts."""
+        if self.pretrained is not None:
+            return f"tokenizer={self.pretrained} max_length={self.max_length}"
+        return f"{self.algorithm} vocab_size={self.vocab_size} max_length={self.max_length} lowercase={self.lowercase}"
+
+    def fit(self, cells: Iterable[Any], folder: Path) -> None:
+        """Train the tokenizer on the captions of the training split, or load that of the weights.
+
+        Raises:
+            ConfigError: when that cannot be loaded, or has no token for a hidden word.
+        """
+        if self.pretrained is not None:
+            self._take(load_tokenizer(self.pretrained, max_length=self.max_length))
+            return
+        from tokenizers import processors
+
+        texts = [text for found in read_each(cells, valid_texts) for text in found]
+        tokenizer = self._bpe(texts) if self.algorithm == "bpe" else self._wordpiece(texts)
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
+        tokenizer.enable_truncation(self.max_length)
+        self.tokenizer = tokenizer
+
+    def _take(self, loaded: PretrainedTokenizer) -> None:
+        if self.word_dropout > 0 and loaded.hidden is None:
+            raise ConfigError(
+                f"word_dropout = {self.word_dropout}, but tokenizer = {self.pretrained} has neither an unknown token of"
+                " its own nor a mask token\n    set data.inputs.text.word_dropout to 0"
+            )
+        self._loaded, self.tokenizer, self.vocab_size = loaded, loaded.fast, loaded.vocab_size
+        self.special, self.unknown, self._pad, self._hidden = loaded.special, loaded.unknown, loaded.pad, loaded.hidden
+
+    def _bpe(self, texts: list[str]) -> Any:
+        from tokenizers import models, trainers
+
+        tokenizer = self._blank(models.BPE(unk_token="[UNK]"))
+        characters = _characters(tokenizer, texts)
+        options: dict[str, Any] = {"vocab_size": self.vocab_size, "special_tokens": list(self.special)}
+        room = self.vocab_size - len(self.special)
+        if len(characters) > room:  # the trainer would take them all, whatever vocab_size says
+            options |= {"initial_alphabet": characters[:room], "limit_alphabet": room}
+        tokenizer.train_from_iterator(texts, trainers.BpeTrainer(show_progress=False, **options))
+        return tokenizer
+
+    def _wordpiece(self, texts: list[str]) -> Any:
+        """Pieces inside a word start with ##; the trainer numbers those that it is given first in a fixed order."""
+        from tokenizers import models, trainers
+
+        draft = self._blank(models.WordPiece(unk_token="[UNK]"))
+        characters = _characters(draft, texts)[: (self.vocab_size - len(self.special)) // 2]
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=self.vocab_size,
+            special_tokens=[*self.special, *(f"##{c}" for c in characters)],
+            initial_alphabet=characters,
+            limit_alphabet=len(characters),
+            show_progress=False,
+        )
+        draft.train_from_iterator(texts, trainer)
+        tokenizer = self._blank(models.WordPiece(draft.get_vocab(), unk_token="[UNK]"))
+        tokenizer.add_special_tokens(list(self.special))
+        return tokenizer
+
+    def _blank(self, model: Any) -> Any:
+        from tokenizers import Tokenizer, normalizers, pre_tokenizers
+
+        tokenizer = Tokenizer(model)
+        fold = [normalizers.NFKC()] + ([normalizers.Lowercase()] if self.lowercase else [])
+        tokenizer.normalizer = normalizers.Sequence(fold)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        return tokenizer
+
+    def uncut(self) -> Any:
+        """A `tokenizers.Tokenizer` that does not cut, to measure texts with."""
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
+        tokenizer.no_truncation()
+        return tokenizer
+
+    def words(self) -> list[str]:
+        """The tokens in the order of their ids; an id that means nothing is shown in brackets."""
+        names = {number: token for token, number in self.tokenizer.get_vocab().items()}
+        return [names.get(number, f"[{number}]") for number in range(max(names) + 1)]
+
+    def vocabulary(self) -> Vocabulary:
+        """The tokens, and which of them are marks."""
+        ids = {mark: self.tokenizer.token_to_id(mark) for mark in self.special}
+        mask = "[MASK]" if self._loaded is None else self._loaded.whole.mask_token
+        special = frozenset(number for number in ids.values() if number is not None)
+        return Vocabulary(names=self.words(), special=special, mask=self.tokenizer.token_to_id(mask) if mask else None)
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write the tokenizer into a new folder."""
+        if self._loaded is None:
+            with replacing(_file(folder, name)) as part:
+                self.tokenizer.save(str(part))
+            return
+        self._loaded.whole.save_pretrained(_file(folder, name).with_suffix(""))
+
+    def to_transformers(self) -> Any:
+        """A tokenizer of transformers that gives the same ids, cut to the same length."""
+        from transformers import PreTrainedTokenizerFast
+
+        if self._loaded is not None:
+            whole = copy.deepcopy(self._loaded.whole)
+            whole.model_max_length = self.max_length
+            return whole
+        pad, unknown, first, last, hidden = self.special
+        return PreTrainedTokenizerFast(
+            tokenizer_object=self.tokenizer,
+            pad_token=pad,
+            unk_token=unknown,
+            cls_token=first,
+            sep_token=last,
+            mask_token=hidden,
+            model_max_length=self.max_length,
+        )
+
+    def restore(self, folder: Path, name: str) -> None:
+        """Take the tokenizer of a run folder; neither the hub nor the folder of the weights is asked."""
+        if self.pretrained is not None:
+            self._take(load_tokenizer(_file(folder, name).with_suffix(""), max_length=self.max_length))
+            return
+        from tokenizers import Tokenizer
+
+        path = _file(folder, name)
+        text = read_text(path, fix=LEARN_AGAIN)
+        try:
+            self.tokenizer = Tokenizer.from_str(text)
+        except Exception as error:
+            raise damaged(path, f"it is no tokenizer ({error})", fix=LEARN_AGAIN) from error
+
+    def load(self, value: str | Sequence[str], folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int]:
+        """Token ids (L,), int64, and the key of the text that was taken; the first of several in evaluation.
+
+        Raises:
+            SampleError: for a text that is not valid Unicode.
+        """
+        texts = texts_of(value)
+        text = texts[mix(seed) % len(texts)] if train else texts[0]
+        check_text(text)
+        encoding = self.tokenizer.encode(text)
+        ids = torch.tensor(encoding.ids, dtype=torch.long)
+        if train and self.word_dropout > 0:
+            assert self._hidden is not None
+            words = torch.tensor([-1 if w is None else w for w in encoding.word_ids], dtype=torch.long)  # -1: a mark
+            count = max([len(ids), *(words + 1).tolist()])  # of some words a tokenizer of weights has no piece
+            hidden = torch.rand(count, generator=torch.Generator().manual_seed(seed)) < self.word_dropout
+            ids[hidden[words] & (words >= 0)] = self._hidden
+        return ids, key_of(text)
+
+    def pad(self, values: Sequence[Tensor | None]) -> Padded:
+        """Token ids (B, L), filled up to the longest with the id for padding, or 0, and the mask (B, L)."""
+        length = max((len(v) for v in values if v is not None), default=1)
+        ids = torch.full((len(values), length), self._pad, dtype=torch.long)
+        mask = torch.zeros(len(values), length, dtype=torch.bool)
+        for row, value in enumerate(values):
+            if value is not None:
+                ids[row, : len(value)] = value
+                mask[row, : len(value)] = True
+        return Padded(ids, mask)
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / ("tokenizer.json" if name == "text" else f"tokenizer_{name}.json")
+
+
+def _characters(tokenizer: Any, texts: list[str]) -> list[str]:
+    """Those of the normalised texts, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(tokenizer.normalizer.normalize_str(text))
+    return sorted((c for c in counts if not c.isspace()), key=lambda c: (-counts[c], c))
+
+
+def texts_of(value: Any) -> list[str]:
+    """The captions of a cell: one, several, or none; blank ones do not count."""
+    texts = value if isinstance(value, list | tuple) else [value]
+    return [str(t) for t in texts if t is not None and str(t).strip()]
+
+
+def valid_texts(value: Any) -> list[str]:
+    """As `texts_of`.
+
+    Raises:
+        SampleError: for a text that is not valid Unicode.
+    """
+    texts = texts_of(value)
+    for text in texts:
+        check_text(text)
+    return texts
+
+
+def check_text(text: str) -> None:
+    """Refuse half of a surrogate pair, such as half an emoji: no tokenizer takes it, and no file can hold it.
+
+    Raises:
+        SampleError: with the place of the first.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SampleError(text, f"is not valid Unicode: half of a surrogate pair at character {error.start}") from None

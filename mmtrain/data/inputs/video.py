@@ -1,0 +1,231 @@
+"""Films: some frames of each, decoded by PyAV, transformed alike by torchvision v2, normalised floats."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from mmtrain.data.decoding.frames import read_frames
+from mmtrain.data.decoding.geometry import Geometry
+from mmtrain.data.decoding.image_file import oversize
+from mmtrain.data.decoding.media import Probe, source_of
+from mmtrain.data.inputs.image import ImageInput, Normalize, key_of, seeded, shown
+from mmtrain.data.order import mix
+from mmtrain.data.tables.columns import content_of
+from mmtrain.errors import ConfigError, SampleError
+from mmtrain.types import Padded
+
+SAMPLINGS = ("uniform", "random", "segments")
+PICTURES_ONLY = ("box", "hamming")  # interpolations that torchvision has for Pillow alone
+
+
+class VideoInput:
+    """A film column: a path relative to the table, bytes, what `datasets` gives, or a list of pictures.
+
+    The film is cut into as many equal parts as it has frames, and some of them are taken. No frame is taken twice: a
+    film with fewer frames than `num_frames` gives those it has, and the mask says so. A copy would look like a film
+    that stands still, and would weigh more than its neighbours in a mean over frames.
+
+    Args:
+        num_frames: of each film, at most.
+        sampling: in training. uniform: the centres of equal parts of the film, as always in evaluation; random: any
+            frames, in order of time; segments: one frame at random from each of the equal parts (1608.00859).
+        size: height and width in pixels that the model sees.
+        mean: by channel, of pixels in 0..1.
+        std: by channel.
+        resize_size, interpolation, crop_offset: how a frame becomes a square; `Geometry` explains them. The defaults
+            are those of runs whose configuration lacks these keys.
+        crop_scale: smallest share of the area that a random crop in training keeps; 1 turns it off. All frames of a
+            film get the same crop, turn, mirroring and colours.
+        rotate: training turns the film by up to so many degrees.
+        flip: chance of mirroring in training. Off by default: a caption can say left or right.
+        color_jitter: strength of changes of brightness, contrast and saturation in training.
+        background: the colour under transparent pixels.
+        max_pixels: a film with larger frames is not decoded, because one can fill the memory.
+        max_film_pixels: of the frames that are taken, together; a film of which they have more is not decoded.
+        value_range: as of `ImageInput`, for a film that comes as pictures.
+    """
+
+    kind = "video"
+
+    def __init__(
+        self,
+        *,
+        num_frames: int,
+        sampling: str,
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        crop_scale: float,
+        rotate: float,
+        flip: float,
+        color_jitter: float,
+        background: Sequence[int],
+        max_pixels: int,
+        max_film_pixels: int,
+        value_range: Sequence[float] | None = None,
+        resize_size: int | Sequence[int] | None = None,
+        interpolation: str = "bilinear",
+        crop_offset: str = "round",
+    ) -> None:
+        if num_frames < 1:
+            raise ConfigError(f"num_frames = {num_frames} leaves nothing of a film; set it to 8, say")
+        if sampling not in SAMPLINGS:
+            raise ConfigError(f"sampling = {sampling}; set it to {', '.join(SAMPLINGS[:-1])} or {SAMPLINGS[-1]}")
+        if interpolation in PICTURES_ONLY:
+            raise ConfigError(
+                f"interpolation = {interpolation} is for pictures; set it to bilinear or bicubic for films"
+            )
+        self.num_frames = num_frames
+        self.sampling = sampling
+        self.size = size
+        self.geometry = Geometry(
+            size=size, resize_size=resize_size, interpolation=interpolation, crop_offset=crop_offset
+        )
+        self.background = tuple(background)
+        self.max_pixels = max_pixels
+        self.max_film_pixels = max_film_pixels
+        # opens the pictures of a film that comes as files
+        self.pictures = ImageInput(
+            size=size,
+            mean=mean,
+            std=std,
+            crop_scale=crop_scale,
+            rotate=rotate,
+            flip=flip,
+            color_jitter=color_jitter,
+            background=background,
+            max_pixels=max_pixels,
+            value_range=value_range,
+            resize_size=resize_size,
+            interpolation=interpolation,
+            crop_offset=crop_offset,
+        )
+        self.normalize = Normalize(mean, std)
+        train: list[Any] = []
+        if rotate > 0:
+            train.append(v2.RandomRotation(rotate, interpolation=v2.InterpolationMode.BILINEAR, fill=list(background)))
+        train += self.geometry.training(crop_scale)
+        if flip > 0:
+            train.append(v2.RandomHorizontalFlip(flip))
+        if color_jitter > 0:
+            train.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
+        self._train = v2.Compose([*train, self.normalize])
+        self._eval = v2.Compose([*self.geometry.evaluation(), self.normalize])
+
+    def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int] | None:
+        """The frames (F, 3, size, size), float32, F <= num_frames, and the key; None for a file with sound only.
+
+        Raises:
+            SampleError: when it cannot be read.
+        """
+        pixels = self._read(value, folder, seed if train else None)
+        if pixels is None:
+            return None
+        film = tv_tensors.Video(pixels)
+        if not train:
+            return self._eval(film), self.key(value)
+        with seeded(seed):
+            return self._train(film), self.key(value)
+
+    def frames(self, value: Any, folder: Path) -> list[Image.Image]:
+        """The frames that evaluation takes, whole, for a person to look at; none of a file with sound only.
+
+        Raises:
+            SampleError: when it cannot be read.
+        """
+        pixels = self._read(value, folder, None)
+        if pixels is None:
+            return []
+        return [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in pixels]
+
+    def open(self, value: Any, folder: Path) -> Image.Image | None:
+        """A sheet of four of those frames, two by two in order of time; None of a file with sound only.
+
+        Raises:
+            SampleError: when it cannot be read.
+        """
+        frames = self.frames(value, folder)
+        if not frames:
+            return None
+        width, height = frames[0].size
+        sheet = Image.new("RGB", (2 * width, 2 * height))
+        for place in range(4):
+            frame = frames[round(place * (len(frames) - 1) / 3)]
+            sheet.paste(frame, (place % 2 * width, place // 2 * height))
+        return sheet
+
+    def key(self, value: Any) -> int:
+        """The key of a cell's content."""
+        return key_of(value)
+
+    def pad(self, values: Sequence[Tensor | None]) -> Padded:
+        """Frames (B, num_frames, 3, size, size) padded with 0, and the mask (B, num_frames); one shape always."""
+        films = torch.zeros(len(values), self.num_frames, 3, self.size, self.size)
+        mask = torch.zeros(len(values), self.num_frames, dtype=torch.bool)
+        for row, value in enumerate(values):
+            if value is not None:
+                films[row, : len(value)] = value
+                mask[row, : len(value)] = True
+        return Padded(films, mask)
+
+    def _read(self, value: Any, folder: Path, seed: int | None) -> Tensor | None:
+        """(F, 3, H, W), uint8; without a seed the frames that evaluation takes."""
+        content = content_of(value)
+        if isinstance(content, list | tuple):
+            return self._stack(content, folder, seed)
+        source = source_of(content, folder)
+        try:
+            found = read_frames(
+                source,
+                lambda film: self._times(film, seed),
+                max_pixels=self.max_pixels,
+                max_film_pixels=self.max_film_pixels,
+                background=self.background,
+            )
+        except SampleError as error:  # by the name that the table gives it
+            raise SampleError(shown(content), error.reason) from error
+        if found is None:
+            return None
+        height, width = found.pixels.shape[-2:]
+        reason = oversize(width, height, size=self.geometry.scaled_side, max_pixels=self.max_pixels)
+        if reason is not None:
+            raise SampleError(shown(content), reason)
+        new = found.seconds.diff(prepend=torch.tensor([-1.0], dtype=torch.float64)) != 0
+        return found.pixels if new.all() else found.pixels[new]  # one that shows for long fills several parts
+
+    def _times(self, film: Probe, seed: int | None) -> list[float]:
+        """The centres of the parts that are taken, in seconds."""
+        return [(slot + 0.5) * film.seconds / film.frames for slot in self._slots(film.frames, seed)]
+
+    def _stack(self, files: Sequence[Any], folder: Path, seed: int | None) -> Tensor:
+        if not files:
+            raise SampleError("a list of pictures", "is empty")
+        first, *others = self._slots(len(files), seed)
+        picture = self.pictures.open(files[first], folder)
+        size, count = picture.size, 1 + len(others)
+        if count * size[0] * size[1] > self.max_film_pixels:
+            what = f"{count} pictures of {size[0]} x {size[1]} pixels"
+            raise SampleError(shown(files[first]), f"{what} are more than max_film_pixels = {self.max_film_pixels}")
+        frames = [v2.functional.pil_to_tensor(picture)]
+        for slot in others:
+            picture = self.pictures.open(files[slot], folder)
+            frames.append(v2.functional.pil_to_tensor(picture if picture.size == size else picture.resize(size)))
+        return torch.stack(frames)
+
+    def _slots(self, count: int, seed: int | None) -> list[int]:
+        """Which of `count` frames: distinct, in order."""
+        take = min(self.num_frames, count)
+        if seed is None or self.sampling == "uniform":
+            return [(2 * part + 1) * count // (2 * take) for part in range(take)]
+        draws = torch.Generator().manual_seed(mix(seed, 1) >> 1)  # not the numbers that the transforms draw
+        if self.sampling == "random":
+            return sorted(torch.randperm(count, generator=draws)[:take].tolist())
+        edges = [part * count // take for part in range(take + 1)]
+        return [int(torch.randint(low, high, (), generator=draws)) for low, high in itertools.pairwise(edges)]

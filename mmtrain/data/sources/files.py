@@ -1,0 +1,207 @@
+"""A folder as tables, read by the `datasets` library; an embedded data set first writes such a folder.
+
+DIR/{train,val,test}.{jsonl,csv,tsv,json,parquet,arrow}, or one such table to be cut into splits, or
+DIR/SPLIT/metadata.{csv,tsv,json,jsonl} with the column file_name, or DIR/[SPLIT/]CLASS/file, or what `save_to_disk` of
+`datasets` wrote.
+"""
+
+import glob
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mmtrain.data.sources.caches import datasets_cache_error
+from mmtrain.data.tables.class_folders import Columns, read_class_folders
+from mmtrain.data.tables.file_lookup import with_found_files
+from mmtrain.data.tables.folder_layout import ENDINGS, WHOLE, ending, metadata_in, nothing_in, passed_over, tables_in
+from mmtrain.data.tables.paths import data_folder, refuse_outside
+from mmtrain.data.tables.row_tables import TEXTS, rows_table
+from mmtrain.data.tables.splits import Cuts, Split
+from mmtrain.data.tables.table_error import TableError, encoding_fault
+from mmtrain.data.tables.tables import SPLITS, Tables, no_rows, split_name, undecoded
+from mmtrain.errors import ConfigError
+
+
+def existing_folder(root: str | Path) -> Path:
+    """The folder, or the file of a table, if it is one.
+
+    Raises:
+        ConfigError: when it is missing, or is a file of another kind.
+    """
+    folder = Path(root).expanduser()
+    if not folder.is_dir() and not (folder.is_file() and ending(folder) in ENDINGS):
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise ConfigError(
+            f"data.root = {folder} {what}\n"
+            "    set data.root to the folder that holds train.jsonl (or .csv, .parquet ...)"
+        )
+    return folder
+
+
+def is_saved(root: Path) -> bool:
+    """Whether `save_to_disk` of `datasets` wrote the folder."""
+    return any((root / name).is_file() for name in ("dataset_dict.json", "state.json"))
+
+
+def tables_of(found: Path | Tables, split: Split, *, confine: bool) -> Tables:
+    """What a source gave, as tables whose paths stay in their folder.
+
+    Args:
+        found: a folder, or the tables themselves.
+        split: how a table is cut that stands alone.
+        confine: whether a file, of a table or named in one, must lie in the folder.
+
+    Raises:
+        ConfigError: as `read_folder` does, and for a table that leads out of the folder.
+    """
+    if not isinstance(found, Tables):
+        return read_folder(data_folder(found, confine=confine), split)
+    for folder, file in found.files:
+        refuse_outside(data_folder(folder, confine=confine), file)
+    return replace(found, folder=data_folder(found.folder, confine=confine))
+
+
+def read_folder(root: Path, split: Split) -> Tables:
+    """The tables of a folder.
+
+    Args:
+        root: the folder, as `data_folder` gives it, or the file of a table that stands alone.
+        split: how a table is cut that stands alone.
+
+    Raises:
+        ConfigError: when there is nothing to read, a split stands twice, one is empty, or leads out of the folder.
+    """
+    if is_saved(root):
+        return _saved(root, split)
+    return with_found_files(tables_of_folder(root, split, read=_read, make=_dataset))
+
+
+def tables_of_folder(
+    root: Path,
+    split: Cuts,
+    *,
+    read: Callable[[Path, str], tuple[Any, Sequence[str]]],
+    make: Callable[[Columns], Any],
+    most: int | None = None,
+) -> Tables:
+    """The tables of a folder that were not saved by `datasets`, as `read` reads them and `make` makes them.
+
+    Args:
+        root: the folder, or the file of a table that stands alone.
+        split: how a table is cut that stands alone.
+        read: gives the table of a file, and notes about it; called with the file and the split that it is for.
+        make: a table of columns.
+        most: files in folders of classes that are looked at.
+    """
+    if root.is_file():
+        root, files = root.parent, {WHOLE: root}
+    else:
+        files = tables_in(root) or metadata_in(root)
+    for file in files.values():
+        refuse_outside(root, file)
+    if WHOLE in files:
+        table, notes = read(files[WHOLE], WHOLE)
+        return replace(cut(table, str(files[WHOLE]), root, split), notes=notes)
+    if files:
+        found = {name: read(path, name) for name, path in files.items()}
+        splits = {name: table for name, (table, _) in found.items()}
+        others = [path.name for path in passed_over(root, files)]
+        notes = [f"{root}: {', '.join(others)} is not read: the splits are train, val and test"] if others else []
+        notes += [note for _, own in found.values() for note in own]
+        names = {name: str(path) for name, path in files.items()}
+        return Tables(splits=splits, names=names, folder=root, notes=notes)
+    found_in = read_class_folders(root, make, most=most)
+    if found_in is None:
+        raise nothing_in(root)
+    folders, notes = found_in
+    if None in folders:
+        return replace(cut(folders[None], str(root), root, split), notes=notes)
+    splits = {name: folders[name] for name in SPLITS if name in folders}
+    return Tables(splits=splits, names={name: f"{root}/{name}" for name in splits}, folder=root, notes=notes)
+
+
+def cut(table: Any, name: str, folder: Path, split: Cuts) -> Tables:
+    """A lone table as splits."""
+    splits = split.cut(table, name)
+    return Tables(splits=splits, names=dict.fromkeys(splits, name), folder=folder)
+
+
+def _saved(root: Path, split: Split) -> Tables:
+    """What `save_to_disk` of `datasets` wrote."""
+    import datasets
+
+    try:
+        saved = datasets.load_from_disk(str(root))
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{root} cannot be read as a saved data set: {reason}\n    save it again") from error
+    tables = saved.values() if isinstance(saved, datasets.DatasetDict) else [saved]
+    for file in (file["filename"] for table in tables for file in table.cache_files):
+        refuse_outside(root, Path(file))
+    return of_datasets(saved, str(root), root, split)
+
+
+def of_datasets(found: Any, name: str, folder: Path, split: Split) -> Tables:
+    """Tables of a `Dataset` or a `DatasetDict`, of which other splits than ours are left out.
+
+    Raises:
+        ConfigError: when none of the splits is one of ours, or one is empty.
+    """
+    import datasets
+
+    if isinstance(found, datasets.Dataset):
+        return cut(undecoded(found), name, folder, split)
+    known = {ours: found[theirs] for theirs in found if (ours := split_name(theirs)) is not None}
+    if not known:
+        raise ConfigError(f"{name} has the splits {', '.join(found)}\n    rename one to train")
+    if list(known) == ["train"]:
+        return cut(undecoded(known["train"]), name, folder, split)
+    for ours, table in known.items():
+        if len(table) == 0:
+            raise no_rows(name, ours)
+    splits = {ours: undecoded(known[ours]) for ours in SPLITS if ours in known}
+    return Tables(splits=splits, names={ours: f"{name} ({ours})" for ours in splits}, folder=folder)
+
+
+def _dataset(columns: Columns) -> Any:
+    import datasets
+
+    return datasets.Dataset.from_dict(dict(columns))
+
+
+def _read(path: Path, split: str) -> tuple[Any, Sequence[str]]:
+    """A table of a file, and what a person should know of it."""
+    if not path.stat().st_size:
+        raise no_rows(str(path), split)
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)  # it logs what it raises
+    kind = ending(path)
+    notes: Sequence[str] = ()
+    try:
+        if kind in ("parquet", "arrow"):
+            name = glob.escape(str(path))  # it takes a pattern
+            table = undecoded(datasets.load_dataset(kind, data_files=name, split="train"))
+        else:
+            table, notes = rows_table(path)
+    # Arrow's own are ValueErrors, TypeErrors and OSErrors
+    except (datasets.exceptions.DatasetGenerationError, ValueError, TypeError, OSError) as error:
+        if "corresponds to no data" in str(error):
+            raise no_rows(str(path), split) from error
+        if (cache := datasets_cache_error(error, path)) is not None:
+            raise cache from error
+        raise unreadable(path, error.__cause__ or error) from error
+    if len(table) == 0:
+        raise no_rows(str(path), split)
+    return table, notes
+
+
+def unreadable(path: Path, error: BaseException) -> ConfigError:
+    """The message for a table that is broken, and where."""
+    if ending(path) in TEXTS and isinstance(error, ValueError) and not isinstance(error, TableError):
+        error = encoding_fault(path) or error
+    what = (str(error).strip() or type(error).__name__).splitlines()[0]
+    fix = error.fix if isinstance(error, TableError) else "mend the table"
+    return ConfigError(f"{path} cannot be read as {ending(path)}: {what}\n    {fix}")

@@ -1,0 +1,145 @@
+"""A data set of the Hugging Face hub, or a local folder of that form, as tables."""
+
+import glob
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmtrain.data.sources.caches import datasets_cache_error
+from mmtrain.data.sources.files import is_saved, of_datasets
+from mmtrain.data.tables.class_folders import KIND_OF
+from mmtrain.data.tables.paths import data_folder, refuse_outside
+from mmtrain.data.tables.row_tables import rows_table
+from mmtrain.data.tables.splits import Split
+from mmtrain.data.tables.tables import Tables
+from mmtrain.errors import ConfigError
+
+_WILD = re.compile(r"[*?\[\]]")
+
+
+def hub_tables(*, name: str, config: str | None, revision: str | None, split: Split, confine: bool = True) -> Tables:
+    """The tables of a data set that `datasets.load_dataset` knows; downloaded once, into the cache of `datasets`.
+
+    Args:
+        name: on the hub, such as user/birds, or a local folder.
+        config: one of its configurations (languages, versions ...); None where it has only one.
+        revision: branch, tag or commit of its repository; None for the newest. A commit makes a run repeatable.
+        split: how a table is cut that stands alone.
+        confine: whether every file that it is made of must lie in its folder.
+
+    Raises:
+        ConfigError: when it is not there, cannot be reached, needs another configuration or a program of its own,
+            cannot be read, or takes a file from outside of its folder.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)  # it logs what it raises
+    local = Path(name).expanduser().absolute()
+    is_local = local.is_dir()
+    folder = local if is_local else _cache()
+    if is_local and is_saved(local):
+        raise ConfigError(f"{name} was written by save_to_disk\n    read it by data=files data.root={local}")
+    errors = (OSError, ValueError, RuntimeError, StopIteration, datasets.exceptions.DatasetsError)
+    try:  # OSError: not there, not reached; RuntimeError: it is a program; StopIteration: an empty jsonl
+        files = _named_files(local) if is_local and _WILD.search(str(local)) else None
+        where = str(local) if is_local else name
+        builder = datasets.load_dataset_builder(where, config, revision=revision, data_files=files)
+        for file in _local_files(builder):
+            refuse_outside(data_folder(folder, confine=confine), file)
+        found = _of_json(builder) if is_local else None
+        if found is None:
+            builder.download_and_prepare()
+            found = builder.as_dataset()
+    except ConfigError:
+        raise
+    except errors as error:
+        cache = datasets_cache_error(error, None)
+        raise cache or _explained(error, name, config, revision) from error
+    return of_datasets(found, name, folder, split)
+
+
+def _named_files(folder: Path) -> dict[str, list[str]]:
+    """By split, patterns of the files of a folder whose own name holds marks of patterns."""
+    from datasets.data_files import get_data_patterns
+
+    plain = glob.escape(str(folder))
+    return {str(split): [f"{plain}/{p}" for p in found] for split, found in get_data_patterns(plain).items()}
+
+
+def _of_json(builder: Any) -> Any:
+    """A data set of a file of JSON a split, read as data=files reads it; None for another one."""
+    import datasets
+    from datasets.packaged_modules.json.json import Json
+
+    files = {str(split): list(map(Path, found)) for split, found in (builder.config.data_files or {}).items()}
+    plain = isinstance(builder, Json) and builder.config.features is None and builder.config.field is None
+    if not plain or any(len(found) > 1 or found[0].suffix not in (".json", ".jsonl") for found in files.values()):
+        return None
+    tables = {split: rows_table(file)[0] for split, (file,) in files.items()}
+    if not all(map(len, tables.values())):
+        raise ValueError("a table in it is empty")
+    return datasets.DatasetDict(tables)
+
+
+def _local_files(builder: Any) -> Iterator[Path]:
+    """The tables and archives of this machine that a data set is made of: its README.md may name any.
+
+    Pictures, sounds and films are left to the readers, which check each when they open it.
+    """
+    for files in (builder.config.data_files or {}).values():
+        for file in files:
+            last = str(file).rpartition("::")[2]  # of zip://a.csv::/data/b.zip
+            if "://" not in last and Path(last).suffix.lower() not in KIND_OF:
+                yield Path(last)
+
+
+def _cache() -> Path:
+    """Where everything lies that is downloaded."""
+    import datasets
+
+    return Path(datasets.config.HF_CACHE_HOME).expanduser().absolute()
+
+
+def _explained(error: Exception, name: str, config: str | None, revision: str | None) -> ConfigError:
+    """The error with its mend; `datasets` has few classes for it, so that the words decide."""
+    import datasets
+
+    said = str(error.__cause__ or error).strip() or "a table in it is empty"
+    configs = re.search(r"(?:available configs|Available): \[(.*?)\]", said, re.DOTALL)
+    if configs is not None:
+        names = [n.strip().strip("'\"") for n in configs[1].split(",")]
+        what = "has several configurations" if config is None else f"has no configuration {config}"
+        return ConfigError(f"{name} {what}; it has {', '.join(names)}\n    choose one: config={names[0]}")
+    if "scripts are no longer supported" in said or "trust_remote_code" in said:
+        return ConfigError(
+            f"{name} is a program of its author's ({said.splitlines()[0]}), which is never run here\n"
+            "    take a copy that holds data (its branch refs/convert/parquet, if the hub made one, by revision=...),"
+            " or save it once with save_to_disk and use data=files"
+        )
+    if "gated" in said or "private" in said or "401" in said:
+        return ConfigError(
+            f"{name} is gated or private\n"
+            "    accept its terms on its page, then log in: hf auth login (or set HF_TOKEN)"
+        )
+    if revision is not None and "evision" in said:
+        return ConfigError(f"{name} has no revision {revision}\n    name a branch, a tag or a commit, or null")
+    if isinstance(error, ConnectionError | TimeoutError):
+        offline = "HF_HUB_OFFLINE is set" if _is_offline() else "the hub cannot be reached"
+        return ConfigError(
+            f"{name} is neither a folder nor in the cache of datasets, and {offline}\n"
+            "    name an existing folder, or run once with a network (and without HF_HUB_OFFLINE)"
+        )
+    if isinstance(error, datasets.exceptions.DatasetNotFoundError | FileNotFoundError):
+        return ConfigError(
+            f"{name} is no data set: {said.splitlines()[0]}\n"
+            "    check the name on https://huggingface.co/datasets (USER/NAME), or name a folder that holds tables"
+        )
+    return ConfigError(f"{name} cannot be read: {said.splitlines()[0]}\n    mend the data set, or name another")
+
+
+def _is_offline() -> bool:
+    import datasets
+
+    return bool(datasets.config.HF_HUB_OFFLINE)

@@ -1,0 +1,46 @@
+"""Food-101 (10.1007/978-3-319-10599-4_29): 101,000 pictures of 101 dishes. It has no validation split of its own."""
+
+from pathlib import Path
+
+from mmtrain.data.sources.public.layout import Layout, table_of
+from mmtrain.data.tables.splits import Split
+from mmtrain.data.tables.tables import Tables
+from mmtrain.errors import ConfigError
+
+LOOKS = "meta/train.txt, meta/test.txt and images/CLASS/NUMBER.jpg"
+
+
+def food101(*, root: str | Path, val: float) -> Tables:
+    """The tables: id, image, label (the folder's name, such as apple_pie).
+
+    Args:
+        root: of the data set.
+        val: share of the training pictures that validates; 0 leaves the split out.
+
+    Raises:
+        ConfigError: when a file is missing.
+    """
+    if not 0 <= val < 1:
+        raise ConfigError(f"data.source.val = {val} is not a share below 1\n    set it to 0.05, say, or to 0")
+    layout = Layout(root, looks=LOOKS)
+    files = {split: layout.need(f"meta/{split}.txt") for split in ("train", "test")}
+    layout.need("images")
+    rows: dict[str, list[dict[str, str]]] = {}
+    for split, file in files.items():
+        with layout.reading(file):
+            rows[split] = [_row(line.strip()) for line in layout.lines(file)]
+    whole = layout.tables(rows, files)
+    if val == 0 or "train" not in whole.splits:
+        return whole
+    share = Split(column=None, fractions={"train": 1 - val, "val": val}, group=None)
+    parts = share.cut(table_of(rows["train"]), str(files["train"]))
+    return Tables(
+        splits={**parts, **{s: t for s, t in whole.splits.items() if s == "test"}},
+        names={**whole.names, "val": str(files["train"])},
+        folder=layout.root,
+        files=layout.files,
+    )
+
+
+def _row(name: str) -> dict[str, str]:
+    return {"id": name, "image": f"images/{name}.jpg", "label": name.partition("/")[0]}

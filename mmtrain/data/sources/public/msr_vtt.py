@@ -1,0 +1,70 @@
+"""MSR-VTT (10.1109/CVPR.2016.571): films with twenty captions each, and one of twenty categories."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from mmtrain.data.sources.public.layout import Layout
+from mmtrain.data.tables.tables import Tables
+
+LOOKS = (
+    "train_val_videodatainfo.json, test_videodatainfo.json and the films video0.mp4 ... in TrainValVideo/, TestVideo/"
+)
+SPLITS = {"train": "train", "validate": "val", "test": "test"}
+FOLDERS = {
+    "train": ("TrainValVideo", "train-video", "videos/all", "videos", "all"),
+    "test": ("TestVideo", "test-video", "videos/all", "videos", "all"),
+}
+CATEGORIES = (  # category.txt of the set, by number
+    *("music", "people", "gaming", "sports/actions", "news/events/politics", "education", "tv shows"),
+    *("movie/comedy", "animation", "vehicles/autos", "howto", "travel", "science/technology", "animals/pets"),
+    *("kids/family", "documentary", "food/drink", "cooking", "beauty/fashion", "advertisement"),
+)
+
+
+def msr_vtt(*, root: str | Path) -> Tables:
+    """The tables: id, video, caption (a list), label (the category).
+
+    Args:
+        root: of the data set.
+
+    Raises:
+        ConfigError: when a file is missing or cannot be read.
+    """
+    layout = Layout(root, looks=LOOKS)
+    known, test = layout.need("train_val_videodatainfo.json"), layout.find("test_videodatainfo.json")
+    rows: dict[str, list[dict[str, Any]]] = {"train": [], "val": [], "test": []}
+    folders: dict[str, str] = {}
+    for file in [known] if test is None else [known, test]:
+        with layout.reading(file):
+            found = layout.json(file)
+            captions: dict[str, list[str]] = defaultdict(list)
+            for sentence in found["sentences"]:
+                captions[sentence["video_id"]].append(sentence["caption"])
+            for video in found["videos"]:
+                split, name = SPLITS[video["split"]], video["video_id"]
+                if split not in folders:
+                    folders[split] = folder_of_films(layout, split)
+                rows[split].append(
+                    {
+                        "id": name,
+                        "video": f"{folders[split]}/{name}.mp4",
+                        "caption": captions[name],
+                        "label": category(video["category"]),
+                    }
+                )
+    return layout.tables(rows, {"train": known, "val": known, "test": test or known})
+
+
+def folder_of_films(layout: Layout, split: str) -> str:
+    """Where the films of a split lie.
+
+    Raises:
+        ConfigError: when none of the usual folders is there.
+    """
+    return layout.inside(layout.need(*FOLDERS["test" if split == "test" else "train"]))
+
+
+def category(number: int) -> str:
+    """The name of a category."""
+    return CATEGORIES[number] if 0 <= number < len(CATEGORIES) else str(number)

@@ -1,0 +1,37 @@
+"""MSRVTT-QA (10.1145/3123266.3123427): questions about the films of MSR-VTT, each with one answer of one word."""
+
+from pathlib import Path
+
+from mmtrain.data.sources.public.layout import Layout
+from mmtrain.data.sources.public.msr_vtt import category, folder_of_films
+from mmtrain.data.tables.tables import Tables
+
+LOOKS = "train_qa.json, val_qa.json, test_qa.json and the films video0.mp4 ... in TrainValVideo/, TestVideo/"
+
+
+def msrvtt_qa(*, root: str | Path) -> Tables:
+    """The tables: id, video, question, answer, category.
+
+    Args:
+        root: of the data set.
+
+    Raises:
+        ConfigError: when a file is missing or cannot be read.
+    """
+    layout = Layout(root, looks=LOOKS)
+    files = {split: layout.need(f"{split}_qa.json") for split in ("train", "val", "test")}
+    folders = {split: folder_of_films(layout, split) for split in files}
+    rows: dict[str, list[dict[str, str]]] = {}
+    for split, file in files.items():
+        with layout.reading(file):
+            rows[split] = [
+                {
+                    "id": f"{split}-{question['id']}",
+                    "video": f"{folders[split]}/video{question['video_id']}.mp4",
+                    "question": question["question"],
+                    "answer": question["answer"],
+                    "category": category(question["category_id"]),
+                }
+                for question in layout.json(file)
+            ]
+    return layout.tables(rows, files)

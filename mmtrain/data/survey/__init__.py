@@ -1,0 +1,1 @@
+"""A look over a data set before training."""

@@ -1,0 +1,115 @@
+"""What two splits share: ids, texts, and files with the same content under whatever name."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmtrain.data.tables.columns import content_of
+from mmtrain.data.tables.paths import checked_path
+from mmtrain.errors import SampleError
+
+Named = tuple[str, Any]  # the row's id and its cell
+
+
+class Shared(NamedTuple):
+    """One content that stands in several splits: the ids of its rows by split, and what it is in words."""
+
+    what: str
+    rows: dict[str, list[str]]
+
+
+def shared(values: Mapping[str, Iterable[tuple[str, str]]]) -> list[Shared]:
+    """The values that stand in several splits.
+
+    Args:
+        values: by split, the row's id and a value.
+
+    >>> shared({"train": [("1", "a dog"), ("2", "a cat")], "test": [("9", "a dog")]})
+    [Shared(what='a dog', rows={'train': ['1'], 'test': ['9']})]
+    """
+    found: dict[str, dict[str, list[str]]] = defaultdict(dict)
+    for split, pairs in values.items():
+        for id, value in pairs:
+            found[value].setdefault(split, []).append(id)
+    return [Shared(value, rows) for value, rows in found.items() if len(rows) > 1]
+
+
+def folded(text: str) -> str:
+    """A text as it is compared: without case and without the width of spaces."""
+    return " ".join(text.split()).casefold()
+
+
+class SharedFiles(NamedTuple):
+    """Files of equal content, and whether all were compared whose sizes are equal."""
+
+    found: list[Shared]
+    complete: bool
+
+
+def shared_files(cells: Mapping[str, Sequence[Named]], folder: Path, *, most_bytes: int) -> SharedFiles:
+    """Files, or bytes in cells, that are the same in several splits.
+
+    Only what has the size of something in another split is read.
+
+    Args:
+        cells: by split.
+        folder: what relative paths start from.
+        most_bytes: no more is read.
+    """
+    sized = {split: [(id, part, _size(part, folder)) for id, part in _parts(of)] for split, of in cells.items()}
+    splits_of: dict[int, set[str]] = defaultdict(set)
+    for split, parts in sized.items():
+        for _, _, size in parts:
+            splits_of[size].add(split)
+    digests: dict[str | bytes, str] = {}
+    values: dict[str, list[tuple[str, str]]] = {split: [] for split in cells}
+    left = most_bytes
+    names: dict[str, str] = {}
+    for split, parts in sized.items():
+        for id, part, size in parts:
+            if size <= 0 or len(splits_of[size]) < 2:
+                continue
+            if part not in digests and size > left:
+                return SharedFiles(_named(shared(values), names), complete=False)
+            if part not in digests:
+                left -= size
+                digests[part] = _digest(part, folder)
+            names.setdefault(digests[part], part if isinstance(part, str) else f"{len(part)} bytes")
+            values[split].append((id, digests[part]))
+    return SharedFiles(_named(shared(values), names), complete=True)
+
+
+def _named(found: Iterable[Shared], names: Mapping[str, str]) -> list[Shared]:
+    return [Shared(names[one.what], one.rows) for one in found if one.what]
+
+
+def _parts(cells: Iterable[Named]) -> Iterable[tuple[str, str | bytes]]:
+    for id, cell in cells:
+        content = content_of(cell)
+        for part in content if isinstance(content, list) else [content]:
+            inner = content_of(part)
+            if isinstance(inner, str | bytes):
+                yield id, inner
+
+
+def _size(part: str | bytes, folder: Path) -> int:
+    """In bytes; -1 for what is not there, or not in the folder."""
+    if isinstance(part, bytes):
+        return len(part)
+    try:
+        return checked_path(folder, part).stat().st_size
+    except (OSError, SampleError):
+        return -1
+
+
+def _digest(part: str | bytes, folder: Path) -> str:
+    """The hash of a content; blank for what cannot be read."""
+    if isinstance(part, bytes):
+        return hashlib.blake2b(part, digest_size=16).hexdigest()
+    try:
+        with checked_path(folder, part).open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except (OSError, SampleError):
+        return ""

@@ -1,0 +1,76 @@
+"""Large tables made small for a look at them: rows that are evenly spaced, whatever kind of table it is."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mmtrain.data.sources.files import tables_of
+from mmtrain.data.tables.splits import Split
+from mmtrain.data.tables.tables import Tables, readable_cell, row_at
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most so many of the numbers 0..count-1, evenly spaced.
+
+    >>> evenly(10, 4), evenly(3, 5)
+    ([0, 2, 5, 7], [0, 1, 2])
+    """
+    return [nth * count // most for nth in range(most)] if count > most else list(range(count))
+
+
+class ThinSource:
+    """A source whose tables have at most so many rows a split.
+
+    Args:
+        source: as a DataModule takes it.
+        split: how a table is cut that stands alone.
+        most: rows of a split.
+        confine: as in DataModule.
+
+    Attributes:
+        num_rows: by split, how many rows there really are; filled when the source is asked.
+    """
+
+    def __init__(self, source: Callable[[], Path | Tables], *, split: Split, most: int, confine: bool = True) -> None:
+        self._source = source
+        self._split = split
+        self._most = most
+        self._confine = confine
+        self.num_rows: dict[str, int] = {}
+
+    def __call__(self) -> Tables:
+        """The tables, without an order of their own."""
+        tables = tables_of(self._source(), self._split, confine=self._confine)
+        self.num_rows = {split: len(table) for split, table in tables.splits.items()}
+        splits = {split: thin(table, self._most) for split, table in tables.splits.items()}
+        return Tables(splits=splits, names=tables.names, folder=tables.folder, notes=tables.notes)
+
+
+def thin(table: Any, most: int) -> Any:
+    """The table itself, or one of at most so many of its rows."""
+    import datasets
+
+    rows = evenly(len(table), most)
+    if len(rows) == len(table):
+        return table
+    return table.select(rows) if isinstance(table, datasets.Dataset) else ThinTable(table, rows)
+
+
+class ThinTable:
+    """Some rows of a table."""
+
+    def __init__(self, table: Any, rows: list[int]) -> None:
+        self._table = table
+        self._rows = rows
+        self.column_names = table.column_names
+        self._fingerprint = f"{table._fingerprint}-{len(rows)}"
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: int | str) -> Any:
+        return self._column(key) if isinstance(key, str) else self._table[self._rows[key]]
+
+    def _column(self, column: str) -> Iterator[Any]:
+        for row in self._rows:
+            yield readable_cell(row_at(self._table, row), column)

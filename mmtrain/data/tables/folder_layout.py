@@ -1,0 +1,146 @@
+"""Which tables a folder holds: told by names alone, no table is opened; and what a person wrote who has none."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from mmtrain.data.tables.class_folders import KIND_OF, split_folders
+from mmtrain.data.tables.row_tables import METADATA, TEXTS
+from mmtrain.data.tables.tables import SPLITS, split_name
+from mmtrain.errors import ConfigError
+
+ENDINGS = ("jsonl", "csv", "tsv", "json", "parquet", "arrow")
+WHOLE = "whole"  # a table that stands alone, to be cut
+# Tables that other programs write, and what makes one of them that is read here.
+_FOREIGN: Mapping[str, str] = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "save it as {stem}.csv, in the program that made it"),
+    ".ndjson": "mv {path} {stem}.jsonl",
+    **{f".{e}.gz": "gunzip {path}" for e in ENDINGS},
+    **{f".{e}.zip": "unzip {path} -d {root}" for e in ENDINGS},
+    ".feather": "write it with pandas: DataFrame.to_parquet('{stem}.parquet')",
+    **dict.fromkeys((".pkl", ".pickle"), "write it with pandas: DataFrame.to_parquet('{stem}.parquet')"),
+}
+
+
+def tables_in(root: Path) -> dict[str, Path]:
+    """By split, its table; one that stands alone as WHOLE; nothing where there are folders of classes, or nothing.
+
+    A lone .json may be anything, such as the names of the classes: it counts as a table only by the name of a split.
+
+    Raises:
+        ConfigError: when it cannot be told which table is which, or a table is one that is not read here.
+    """
+    files = sorted(p for p in root.iterdir() if p.is_file() and not p.name.startswith("."))
+    tables = [p for p in files if ending(p) in ENDINGS]
+    named: dict[str, Path] = {}
+    for path in tables:
+        name = split_name(path.stem)
+        if name is not None and name in named:
+            raise ConfigError(
+                f"{root} has {named[name].name} and {path.name}: which is the {name} split?\n    keep one"
+            )
+        if name is not None:
+            named[name] = path
+    for path in files:
+        name = split_name(path.name.partition(".")[0])
+        if name is not None and name not in named and _is_foreign(path):
+            raise _foreign(path)
+    if named:
+        return {name: named[name] for name in SPLITS if name in named}
+    alone = [p for p in tables if ending(p) != "json"]
+    if len(alone) > 1:
+        raise _several(root, alone)
+    return {WHOLE: alone[0]} if alone else {}
+
+
+def metadata_in(root: Path) -> dict[str, Path]:
+    """By split, the table metadata in its folder, as the imagefolder of `datasets` has it; nothing without training."""
+    found = {split: _metadata(folder) for split, folder in split_folders(root).items()}
+    if found.get("train") is None:
+        return {}
+    return {split: path for split in SPLITS if (path := found.get(split)) is not None}
+
+
+def _metadata(folder: Path) -> Path | None:
+    return next((p for p in sorted(folder.iterdir()) if p.stem == METADATA and ending(p) in TEXTS), None)
+
+
+def passed_over(root: Path, read: Mapping[str, Path]) -> Iterator[Path]:
+    """Tables beside those that are read."""
+    for path in sorted(root.iterdir()):
+        if path.is_file() and ending(path) in ENDINGS and ending(path) != "json" and path not in read.values():
+            yield path
+
+
+def ending(path: Path) -> str:
+    """Of a file's name, without the dot."""
+    return path.suffix[1:].lower()
+
+
+def _is_foreign(path: Path) -> bool:
+    return path.name.lower().endswith(tuple(_FOREIGN))
+
+
+def _foreign(path: Path) -> ConfigError:
+    last = next(e for e in _FOREIGN if path.name.lower().endswith(e))
+    mend = _FOREIGN[last].format(path=path, stem=str(path)[: -len(last)], root=path.parent)
+    return ConfigError(f"{path}: a table that ends in {last} is not read\n    {mend}")
+
+
+def _several(root: Path, tables: list[Path]) -> ConfigError:
+    """Names such as train_data.csv and flowers-test.csv say which is which."""
+    meant: dict[str, Path] = {}
+    for path in tables:
+        words = path.stem.replace("-", "_").replace(".", "_").split("_")
+        said = {name for word in words if (name := split_name(word)) is not None}
+        if len(said) == 1:
+            meant.setdefault(said.pop(), path)
+    moves = " && ".join(f"mv {path} {root / split}{path.suffix}" for split, path in meant.items())
+    mend = (
+        moves
+        if "train" in meant
+        else "name them train, val and test, or keep one, which is then cut as data.split says"
+    )
+    return ConfigError(f"{root} has the tables {', '.join(p.name for p in tables)}: which is for training?\n    {mend}")
+
+
+def _with_files(there: Sequence[Path]) -> str | None:
+    """The first folder that has pictures, sounds or films in it or one below."""
+    for folder in [p for p in there if p.is_dir()]:
+        inner = [p for p in folder.iterdir() if p.is_dir()][:10]
+        if any(p.suffix.lower() in KIND_OF for place in (folder, *inner) for p in islice(place.iterdir(), 100)):
+            return folder.name
+    return None
+
+
+def nothing_in(root: Path) -> ConfigError:
+    """The message for a folder without tables and without folders of classes."""
+    there = sorted(p for p in root.iterdir() if not p.name.startswith("."))
+    foreign = next((p for p in there if p.is_file() and _is_foreign(p)), None)
+    if foreign is not None:
+        return _foreign(foreign)
+    held = ", ".join(p.name for p in there[:8]) + (" ..." if len(there) > 8 else "")
+    what = f"{root} has no train, val or test table, and no folder a class; it holds {held or 'nothing'}"
+    for folder in [p for p in there if p.is_dir()]:
+        tables = sorted(p for p in folder.iterdir() if ending(p) in ENDINGS)
+        has_files = any(p.suffix.lower() in KIND_OF for p in folder.iterdir())
+        if tables and not has_files and (name := _with_files(there)) is not None:
+            return ConfigError(
+                f"{what}\n    move {tables[0]} into {root}: the files of {name} must be below its folder"
+            )
+        if tables:
+            return ConfigError(f"{what}\n    set data.root={folder}, which holds tables")
+    files = [p for p in there if p.is_file() and p.suffix.lower() in KIND_OF]
+    if files:
+        kind = KIND_OF[files[0].suffix.lower()]
+        line = f'{{"{kind}": "{files[0].name}", "caption": "what it shows", "label": "its class"}}'
+        return ConfigError(
+            f"{what}\n    write {root / 'train.jsonl'} with a line for each file, such as {line}\n"
+            f"    or move the files of each class into a folder of its own: {root}/CLASS/{files[0].name}"
+        )
+    endings = ", ".join(f".{e}" for e in ENDINGS)
+    lone = next((p for p in there if p.is_file() and ending(p) == "json"), None)
+    name_it = f"set data.root={lone}, if that is the table, or " if lone is not None else ""
+    return ConfigError(
+        f"{what}\n    {name_it}name a table train with one of {endings}, or put files into a folder a class"
+    )

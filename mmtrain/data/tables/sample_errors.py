@@ -1,0 +1,75 @@
+"""What goes wrong while a sample is read belongs to that sample: every exception becomes a SampleError.
+
+Decoders raise whatever they like for a damaged file: OverflowError, AttributeError, an assertion. No list of exception
+types is ever complete, so the places where samples are read catch all of them. Lists of types elsewhere only serve to
+give a better reason.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from mmtrain.data.tables.columns import content_of
+from mmtrain.data.tables.paths import shown_path
+from mmtrain.errors import ConfigError, SampleError
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+
+@contextmanager
+def sample_errors(value: Any) -> Iterator[None]:
+    """Turn every exception of the block into a SampleError; SampleError and ConfigError stay as they are.
+
+    MemoryError and RecursionError are exceptions as well: a sample that is too large or too deep is one that cannot be
+    read.
+
+    Args:
+        value: the cell that is read, which the message names; or a name.
+
+    Raises:
+        SampleError: "cannot be read", with the type and the message of the exception.
+    """
+    try:
+        yield
+    except (SampleError, ConfigError):
+        raise
+    except Exception as error:
+        raise SampleError(shown(content_of(value)), f"cannot be read: {described(error)}") from error
+
+
+def described(error: BaseException) -> str:
+    """An exception in a few words: its type, and its message if it has one."""
+    message = str(error).strip()
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def shown(content: Any) -> str:
+    """A cell's content in a message: the path, or how much there is."""
+    if isinstance(content, str):
+        return shown_path(content)
+    return f"{len(content)} bytes" if isinstance(content, bytes) else type(content).__name__
+
+
+def read_each(cells: Iterable[Any], read: Callable[[Any], T], faults: list[SampleError] | None = None) -> Iterator[T]:
+    """What `read` makes of each cell. Cells that cannot be read are left out: whoever loads the sample reports them.
+
+    Args:
+        cells: of a column.
+        read: called with each cell.
+        faults: takes the first error.
+    """
+    for cell in cells:
+        try:
+            with sample_errors(cell):
+                found = read(cell)
+        except SampleError as error:
+            if faults is not None and not faults:
+                faults.append(error)
+            continue
+        yield found
+
+
+def read_or(default: D, cell: Any, read: Callable[[Any], T]) -> T | D:
+    """What `read` makes of a cell, or a default for one that cannot be read: whoever loads the sample reports it."""
+    return next(read_each([cell], read), default)

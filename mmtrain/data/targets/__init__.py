@@ -1,0 +1,1 @@
+"""Targets: one class for each kind of label that a task learns."""

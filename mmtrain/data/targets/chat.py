@@ -1,0 +1,283 @@
+"""A dialogue as token ids of a language model, of which the answers are learned and the rest is read.
+
+What is asked and what answers are tokenized apart, as they are when an answer is to be written.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmtrain.data.decoding.dialogue import HOLDS, Dialogue, dialogue_of, places_in
+from mmtrain.data.protocols import LEARN_AGAIN
+from mmtrain.data.tables.columns import is_empty
+from mmtrain.data.tables.sample_errors import read_each
+from mmtrain.data.tokenizers.chat import PLAIN, tokenizer_of, trained_tokenizer, written
+from mmtrain.errors import ConfigError, SampleError
+from mmtrain.io.run_files import read_json, write_json
+from mmtrain.types import DialogueTarget
+
+SEEN = "dialogues.json"
+MAX_KINDS = 20
+_MAX_TRAINED = 100_000  # dialogues that a tokenizer is trained on
+_MAX_CHECKED = 100  # dialogues of which the template must be able to write one
+
+
+class ChatTarget:
+    """A column of dialogues, or columns of their parts.
+
+    Args:
+        holds: what stands in the column, or in each of several; see `mmtrain.data.decoding.dialogue`.
+        prompt: what the user says in a cell without turns; {question} is what the cell asks.
+        tokenizer: that of a language model, a folder or a name of the hub; None: one is trained.
+        template: a chat template; None for the tokenizer's own, or a plain one where it has none.
+        vocab_size: at most so many tokens, of a tokenizer that is trained.
+        max_length: of a longer dialogue the end of the last answer is cut.
+        places: the modalities of which dialogues can speak, as <image>.
+        keep_sentences: whether training samples bring all answers that are right, and the run folder those of all rows:
+            what a reward compares with.
+
+    Raises:
+        ValueError: when a cell cannot hold that.
+    """
+
+    def __init__(
+        self,
+        *,
+        holds: Sequence[str],
+        prompt: str,
+        tokenizer: str | None,
+        template: str | None,
+        vocab_size: int,
+        max_length: int,
+        places: Sequence[str],
+        keep_sentences: bool,
+    ) -> None:
+        if sorted(holds) not in [sorted(known) for known in HOLDS]:
+            raise ValueError(
+                f"holds = [{', '.join(holds)}] is no dialogue; set it to"
+                f" {' or '.join('[' + ', '.join(known) + ']' for known in HOLDS)}"
+            )
+        if vocab_size < 256 + len(places) + 2:
+            raise ValueError(
+                f"vocab_size = {vocab_size} has no room for 256 bytes and the marks; set it to 300 or more"
+            )
+        if max_length < 8:
+            raise ValueError(f"max_length = {max_length} leaves no room for a question; set it to 64, say")
+        self.holds, self.prompt, self.pretrained, self.template = list(holds), prompt, tokenizer, template
+        self.vocab_size, self.max_length, self.places = vocab_size, max_length, list(places)
+        self.keep_sentences = keep_sentences
+        self.recipe = (
+            f"{'kept ' if keep_sentences else ''}dialogue {','.join(holds)} {prompt!r} tokenizer={tokenizer}"
+            f" vocab_size={vocab_size} max_length={max_length} template={template} {','.join(places)}"
+        )
+        self.tokenizer: Any = None
+        self.known = DialogueTarget([], max_length, 0, 0, {}, frozenset(), [""], str)
+
+    @property
+    def chosen_template(self) -> str:
+        """The one that is used."""
+        return str(self.template or self.tokenizer.chat_template or PLAIN)
+
+    def fit(self, cells: Iterable[Any], folder: Path) -> None:
+        """Take or train the tokenizer, and see which media and kinds there are; nothing when there is no dialogue.
+
+        Raises:
+            ConfigError: for too many kinds, and when no dialogue can be used: a template can hide where answers end.
+        """
+        used: set[str] = set()
+        kinds: set[str] = set()
+        some: list[Dialogue] = []
+        right: list[list[str]] = []
+        faults: list[SampleError] = []
+        for dialogue in read_each((cell for cell in cells if not is_empty(cell)), self._dialogue, faults):
+            if dialogue is not None and dialogue.answers:
+                used.update(places_in(dialogue.turns, self.places))
+                kinds.add(dialogue.kind)
+                some += [dialogue] if len(some) < _MAX_TRAINED else []
+                right += [dialogue.answers] if self.keep_sentences else []
+        if not some and faults:
+            raise _none_of_use(faults)
+        if not some:
+            return
+        if len(kinds) > MAX_KINDS:
+            raise ConfigError(
+                f"the dialogues have {len(kinds)} kinds, such as {', '.join(sorted(kinds)[:3])}\n"
+                f"    name a column with {MAX_KINDS} or fewer, or take kind out of holds"
+            )
+        if self.pretrained is None:
+            blank = trained_tokenizer([], vocab_size=self.vocab_size, places=self.places)
+            marks = re.compile("|".join(map(re.escape, blank.all_special_tokens)))
+            self.tokenizer = blank
+            faults = []
+            template = self.chosen_template
+            written_out = read_each(some, lambda d: written(blank, d.turns, template=template, asking=False), faults)
+            texts = [marks.sub("", text) for text in written_out]
+            if not texts:
+                raise _none_of_use(faults)
+            self.tokenizer = trained_tokenizer(texts, vocab_size=self.vocab_size, places=self.places)
+        else:
+            self.tokenizer = tokenizer_of(self.pretrained, places=self.places)
+        self._learned(used, sorted(kinds), [self._spelled(answers) for answers in right])
+        self._check_template(some[:_MAX_CHECKED])
+
+    def _check_template(self, dialogues: Sequence[Dialogue]) -> None:
+        """At least one can be encoded; the others are set aside when they are loaded."""
+        faults: list[SampleError] = []
+        if next(read_each(dialogues, self.encode, faults), None) is None:
+            raise _none_of_use(faults)
+
+    def _dialogue(self, cell: Any) -> Dialogue | None:
+        return dialogue_of(cell, holds=self.holds, prompt=self.prompt)
+
+    def _learned(self, used: Iterable[str], kinds: list[str], sentences: list[list[str]]) -> None:
+        names = {number: token for token, number in self.tokenizer.get_vocab().items()}
+        self.known = DialogueTarget(
+            names=[names.get(number, f"[{number}]") for number in range(max(names) + 1)],
+            max_length=self.max_length,
+            pad=self.tokenizer.pad_token_id,
+            end=self.tokenizer.eos_token_id,
+            places={name: self.tokenizer.convert_tokens_to_ids(f"<{name}>") for name in self.places},
+            used=frozenset(used),
+            kinds=kinds,
+            write=self._write,
+            sentences=sentences,
+        )
+
+    def _write(self, ids: list[int]) -> str:
+        kept = ids[: ids.index(self.known.end)] if self.known.end in ids else ids
+        return str(self.tokenizer.decode(kept, skip_special_tokens=True)).strip()
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write the tokenizer, and what was seen of the dialogues, into a new folder."""
+        place = folder / f"tokenizer_target_{name}"
+        self.tokenizer.save_pretrained(place)
+        seen: dict[str, Any] = {"used": sorted(self.known.used), "kinds": self.known.kinds}
+        seen |= {"sentences": self.known.sentences} if self.keep_sentences else {}
+        write_json(place / SEEN, seen)
+
+    def restore(self, folder: Path, name: str) -> None:
+        """Take what `save` wrote; neither the hub nor the folder of the language model is asked."""
+        place = folder / f"tokenizer_target_{name}"
+        self.tokenizer = tokenizer_of(place, places=self.places)
+        seen = read_json(place / SEEN, fix=LEARN_AGAIN, keys=("used", "kinds"))
+        self._learned(seen["used"], seen["kinds"], seen["sentences"] if self.keep_sentences else [])
+
+    def load(self, value: Any) -> Tensor | None:
+        """(L, 2), int64, ids and flags as `DialogueTarget` says; None for a cell that asks nothing.
+
+        Raises:
+            SampleError: when it is no dialogue, or what is asked is too long.
+        """
+        dialogue = self._dialogue(value)
+        return None if dialogue is None else self.encode(dialogue)
+
+    def encode(self, dialogue: Dialogue) -> Tensor:
+        """(L, 2), as `load` gives it.
+
+        Raises:
+            SampleError: when an answer holds a medium, what is asked is too long, or the template refuses the turns or
+                does not show which tokens answer.
+        """
+        turns, flag = dialogue.turns, 1 + self._number(dialogue.kind)
+        said = [turn for turn in turns if turn["role"] == "assistant"]
+        if places_in(said, self.places):
+            raise SampleError("an answer", f"holds <{places_in(said, self.places)[0]}>: media can be read, not written")
+        ids: list[int] = []
+        flags: list[int] = []
+        done, asked = "", 0
+        for number, turn in enumerate(turns):
+            is_last = number == len(turns) - 1
+            if turn["role"] != "assistant" and not is_last:
+                continue
+            if turn["role"] == "assistant" and all(other["role"] != "user" for other in turns[:number]):
+                continue  # nothing asks for it: it is read, and not learned
+            before = turns[:number] if turn["role"] == "assistant" else turns
+            question = written(self.tokenizer, before, template=self.chosen_template, asking=True)
+            read = self._ids(question, done)
+            ids, flags, done = ids + read, flags + [0] * len(read), question
+            asked = len(ids)
+            if turn["role"] == "assistant":
+                whole = written(self.tokenizer, turns[: number + 1], template=self.chosen_template, asking=False)
+                answer, behind = self._up_to_end(self._ids(whole, done))
+                ids, flags, done = ids + answer, flags + [flag] * len(answer), whole
+                if not is_last:
+                    ids, flags = ids + behind, flags + [0] * len(behind)
+        if asked >= self.max_length:
+            raise SampleError(
+                "a dialogue", f"asks in {asked} tokens, but max_length = {self.max_length}; set it to {asked + 32}"
+            )
+        return torch.tensor([ids, flags]).T[: self.max_length]
+
+    def _ids(self, text: str, done: str) -> list[int]:
+        """Of what stands behind `done` in the text."""
+        if not text.startswith(done):
+            raise SampleError(
+                "a dialogue",
+                "the chat template writes earlier turns otherwise when others follow, so that it is not known which"
+                " tokens answer; set data.targets.chat.template to one that only adds",
+            )
+        return list(self.tokenizer(text[len(done) :], add_special_tokens=False)["input_ids"])
+
+    def _up_to_end(self, ids: list[int]) -> tuple[list[int], list[int]]:
+        end = self.tokenizer.eos_token_id
+        if end not in ids:
+            raise SampleError(
+                "a dialogue",
+                f"the chat template does not end an answer with the tokenizer's eos_token, {self.tokenizer.eos_token};"
+                " set data.targets.chat.template to one that does: the model would not learn to stop",
+            )
+        place = ids.index(end) + 1
+        return ids[:place], ids[place:]
+
+    @property
+    def _or_prompt(self) -> str:
+        """Where turns are written, the prompt is not used."""
+        return "" if "turns" in self.holds else ", or set data.targets.chat.prompt"
+
+    def _number(self, kind: str) -> int:
+        return self.known.kinds.index(kind) if kind in self.known.kinds else 0  # training never saw it
+
+    def check_media(self, value: Tensor, media: Mapping[str, int]) -> None:
+        """Refuse a dialogue that speaks of another number of media than the row has, where it has any.
+
+        Raises:
+            SampleError: with both numbers.
+        """
+        for name, place in self.known.places.items():
+            spoken, there = int((value[:, 0] == place).sum()), media.get(name, 0)
+            if there and spoken != there:
+                raise SampleError(
+                    "a dialogue",
+                    f"says <{name}> {spoken} times, but the row has {there} of {name};"
+                    f" write <{name}> where each belongs{self._or_prompt}",
+                )
+
+    def pad(self, values: Sequence[Tensor | None]) -> Tensor:
+        """(B, L, 2), int64, filled up with the id of padding and -1."""
+        length = max((len(v) for v in values if v is not None), default=1)
+        padded = torch.tensor([self.known.pad, -1]).expand(len(values), length, 2).clone()
+        for row, value in zip(padded, values, strict=True):
+            if value is not None:
+                row[: len(value)] = value
+        return padded
+
+    def references(self, value: Any) -> list[str]:
+        """Every last answer that is right, as it would be written out."""
+        dialogue = self._dialogue(value)
+        assert dialogue is not None
+        return self._spelled(dialogue.answers)
+
+    def _spelled(self, answers: Sequence[str]) -> list[str]:
+        ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in answers]
+        return [self._write(list(row)) for row in ids]
+
+
+def _none_of_use(faults: Sequence[SampleError]) -> ConfigError:
+    return ConfigError(
+        f"no dialogue of the training split can be used, such as {faults[0]}\n"
+        "    change the dialogues, data.targets.chat.template or data.targets.chat.max_length"
+    )

@@ -1,0 +1,94 @@
+"""A dialogue, and an answer that is not preferred to its last one, in a column of its own."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mmtrain.data.decoding.dialogue import Dialogue, dialogue_of
+from mmtrain.data.inputs.text import valid_texts
+from mmtrain.data.tables.columns import is_empty
+from mmtrain.data.tables.sample_errors import read_each
+from mmtrain.data.tables.scale import in_short
+from mmtrain.data.targets.chat import ChatTarget
+from mmtrain.errors import ConfigError, SampleError
+from mmtrain.types import DialoguePairTarget
+
+
+class ChatPreference(ChatTarget):
+    """The columns of a `ChatTarget` and one or two more, `data.columns.NAME=[...,REJECTED]`, `[...,CHOSEN,REJECTED]`.
+
+    With one, the answer of the dialogue is the chosen one. A row may lack the rejected one; then the dialogue is judged
+    and nothing is learned. The tokenizer is that of the dialogues, so that the weights of a run that learned to answer
+    them fit. The arguments are those of `ChatTarget`; `holds` names neither column.
+    """
+
+    def fit(self, cells: Iterable[Any], folder: Path) -> None:
+        """Take or train the tokenizer, on the dialogues.
+
+        Raises:
+            ConfigError: as `ChatTarget`, and when no cell has a further column.
+        """
+        faults: list[SampleError] = []
+        right = list(read_each(cells, self._right, faults))
+        if faults and not right:
+            raise ConfigError(
+                f"{faults[0].reason}\n    set data.columns.NAME=[{','.join(map(str.upper, self.holds))},REJECTED]"
+            )
+        super().fit(right, folder)
+
+    def _right(self, cell: Any) -> Any:
+        number = len(self.holds)
+        if not isinstance(cell, list | tuple) or len(cell) not in (number + 1, number + 2):
+            raise SampleError(
+                in_short(cell),
+                f"a preference is of {number + 1} columns, {', '.join(self.holds)} and the rejected answer, but a cell"
+                f" holds {in_short(cell)!r}",
+            )
+        return cell[0] if number == 1 else cell[:number]
+
+    def _learned(self, used: Iterable[str], kinds: list[str], sentences: list[list[str]]) -> None:
+        super()._learned(used, kinds, sentences)
+        self.known = DialoguePairTarget(**vars(self.known))
+
+    def load(self, value: Any) -> Tensor | None:
+        """(2, L, 2), int64, the dialogue with the chosen and the rejected answer; None for a cell that asks nothing.
+
+        Raises:
+            SampleError: as `ChatTarget`.
+        """
+        dialogue = dialogue_of(self._right(value), holds=self.holds, prompt=self.prompt)
+        if dialogue is None:
+            return None
+        sides = value[len(self.holds) :]
+        if not dialogue.answers or any(is_empty(side) for side in sides):
+            return super().pad([self.encode(dialogue), None])
+        answered = [_answered(dialogue, valid_texts(side)[0]) for side in sides]
+        return super().pad([self.encode(one) for one in [dialogue, *answered][-2:]])
+
+    def pad(self, values: Sequence[Tensor | None]) -> Tensor:
+        """(B, 2, L, 2), int64, filled up with the id of padding and -1."""
+        sides = [side for value in values for side in _sides(value)]
+        return super().pad(sides).unflatten(0, (-1, 2))
+
+    def check_media(self, value: Tensor, media: Mapping[str, int]) -> None:
+        """As `ChatTarget`; both dialogues speak of the same media."""
+        super().check_media(value[0], media)
+
+    def references(self, value: Any) -> list[str]:
+        """Every answer that is right."""
+        return super().references(self._right(value))
+
+
+def _sides(value: Tensor | None) -> tuple[Tensor | None, ...]:
+    if value is None:
+        return None, None
+    return (
+        value.unbind() if value.ndim == 3 else (value, None)
+    )  # a dialogue of nobody's table: mmtrain/modes/chat/pipeline.py
+
+
+def _answered(dialogue: Dialogue, answer: str) -> Dialogue:
+    """The dialogue with another last answer."""
+    return dialogue._replace(turns=[*dialogue.turns[:-1], {"role": "assistant", "content": answer}])

@@ -1,0 +1,100 @@
+"""A target of one number or several, scaled on the training split so that losses of unlike units can be added."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmtrain.data.protocols import LEARN_AGAIN
+from mmtrain.data.tables.sample_errors import read_each
+from mmtrain.data.tables.scale import CountedReads, in_short, numbers_of, scaled, statistics_of, with_clear_commas
+from mmtrain.errors import ConfigError, SampleError
+from mmtrain.io.run_files import read_json, write_json
+from mmtrain.types import NumberTarget
+
+_CHUNK = 4096  # rows whose numbers are held at once while learning
+
+
+class Number:
+    """A column of K numbers a row: a number, a list, or text such as "1.5, 2".
+
+    A row with a gap (null, NaN, blank) in any of its K numbers is unlabelled as a whole: one mask says whether a row
+    has its target. A number that training never saw change keeps its distance from training's, so that errors in the
+    units of the table stay true.
+
+    Args:
+        scale: standard (mean 0 and standard deviation 1 on the labelled rows of training) or none.
+    """
+
+    def __init__(self, *, scale: str) -> None:
+        if scale not in ("standard", "none"):
+            raise ValueError(f"scale = {scale}; set it to standard or none")
+        self.scale = scale
+        self.recipe = f"number scale={scale}"
+        self.known = NumberTarget(names=[], mean=[], std=[])
+
+    def fit(self, cells: Iterable[Any], folder: Path) -> None:
+        """Learn K (the most frequent length) and the scale; nothing when all cells are empty.
+
+        Raises:
+            ConfigError: when no cell can be read and some are not empty, or all commas could be decimal commas.
+        """
+        faults: list[SampleError] = []
+        read = CountedReads(_whole)
+        labelled = (n for n in read_each(with_clear_commas(cells), read, faults) if n is not None)
+        statistics = statistics_of(labelled, chunk=_CHUNK)
+        if statistics is None and faults:
+            raise ConfigError(
+                f"no row of the training split has a number as its target: such as {faults[0]}\n"
+                "    name a column of numbers, or make it a class target"
+            )
+        if statistics is None:
+            self.known = NumberTarget(names=[], mean=[], std=[])
+            return
+        read.check(faults[0] if faults else None)
+        mean, std = statistics.center, np.where(statistics.std > 0, statistics.std, 1.0)
+        if self.scale == "none":
+            mean, std = np.zeros_like(mean), np.ones_like(std)
+        self.known = NumberTarget(names=[str(n) for n in range(len(mean))], mean=mean.tolist(), std=std.tolist())
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write the scale into a run folder."""
+        write_json(folder / f"numbers_{name}.json", asdict(self.known), indent=1)
+
+    def restore(self, folder: Path, name: str) -> None:
+        """Take the scale of a run folder."""
+        path = folder / f"numbers_{name}.json"
+        self.known = NumberTarget(**read_json(path, fix=LEARN_AGAIN, keys=("names", "mean", "std")))
+
+    def load(self, value: Any) -> Tensor | None:
+        """The scaled numbers (K,), float32; None when any is missing.
+
+        Raises:
+            SampleError: for a word where a number should be, and for more or fewer numbers than training has.
+        """
+        numbers = _whole(value)
+        if numbers is None:
+            return None
+        if len(numbers) != len(self.known.names):
+            raise SampleError(in_short(value), f"{len(numbers)} numbers where training has {len(self.known.names)}")
+        ready = scaled(numbers, np.array(self.known.mean), np.array(self.known.std))
+        if np.isinf(ready).any():
+            raise SampleError(in_short(value), "a number that is too far from those of training")
+        return torch.from_numpy(ready)
+
+    def pad(self, values: Sequence[Tensor | None]) -> Tensor:
+        """(B, K), float32; zeros where a row has none."""
+        blank = torch.zeros(len(self.known.names))
+        return torch.stack([blank if v is None else v for v in values])
+
+
+def _whole(cell: Any) -> np.ndarray | None:
+    """The numbers of a cell that lacks none."""
+    if cell is None:
+        return None
+    numbers = numbers_of(cell)
+    return None if not numbers.size or np.isnan(numbers).any() else numbers

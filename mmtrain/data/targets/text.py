@@ -1,0 +1,116 @@
+"""A sentence to be generated, as token ids of a tokenizer of its own."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mmtrain.data.inputs.text import TextInput, texts_of, valid_texts
+from mmtrain.data.protocols import LEARN_AGAIN
+from mmtrain.data.tables.sample_errors import read_each
+from mmtrain.io.run_files import read_json, write_json
+from mmtrain.types import TokenTarget
+
+
+class TextTarget:
+    """A column of sentences. Of a list of several, the first is the one to be generated.
+
+    The tokenizer is trained on the target's own sentences, so that a run whose inputs hold no text has one too.
+
+    Args:
+        text: how sentences are tokenized. Its algorithm must be wordpiece: the pieces of its bpe do not say where a
+            word ends, so that what was generated could not be written out again. Its word dropout is never drawn.
+        keep_sentences: whether training samples bring all that is right, and the run folder that of all rows: what a
+            reward compares with.
+    """
+
+    def __init__(self, *, text: TextInput, keep_sentences: bool) -> None:
+        if text.pretrained is not None:
+            raise ValueError(
+                f"text.tokenizer = {text.pretrained}, but that of a target is trained on its sentences; set it to null"
+            )
+        if text.algorithm != "wordpiece":
+            raise ValueError(
+                f"text.algorithm = {text.algorithm} loses where words end, so that generated text cannot be written\n"
+                "    set it to wordpiece"
+            )
+        self.text = text
+        self.keep_sentences = keep_sentences
+        self.recipe = f"{'kept ' if keep_sentences else ''}sentence {text.recipe}"
+        self.known = TokenTarget(names=[], max_length=text.max_length, pad=0, start=0, end=0)
+
+    def fit(self, cells: Iterable[Any], folder: Path) -> None:
+        """Train the tokenizer on the sentences of the training split; nothing when there are none."""
+        filled = [cell for cell in read_each(cells, _filled) if cell is not None]
+        if not filled:
+            return
+        self.text.fit([text for cell in filled for text in texts_of(cell)], folder)
+        self._learned([self._spelled(cell) for cell in filled] if self.keep_sentences else [])
+
+    def _learned(self, sentences: list[list[str]]) -> None:
+        tokenizer = self.text.tokenizer
+        self.known = TokenTarget(
+            names=[tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())],
+            max_length=self.text.max_length,
+            pad=tokenizer.token_to_id("[PAD]"),
+            start=tokenizer.token_to_id("[CLS]"),
+            end=tokenizer.token_to_id("[SEP]"),
+            sentences=sentences,
+        )
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write the tokenizer, and the sentences that are kept, into a run folder."""
+        self.text.save(folder, f"target_{name}")
+        if self.keep_sentences:
+            write_json(_file(folder, name), self.known.sentences)
+
+    def restore(self, folder: Path, name: str) -> None:
+        """Take them from a run folder."""
+        self.text.restore(folder, f"target_{name}")
+        self._learned(read_json(_file(folder, name), fix=LEARN_AGAIN) if self.keep_sentences else [])
+
+    def load(self, value: Any) -> Tensor | None:
+        """Token ids (L,), int64, from [CLS] to [SEP]; None for an empty cell."""
+        if not _is_there(value):
+            return None
+        ids, _ = self.text.load(texts_of(value)[:1], Path(), seed=0, train=False)
+        return ids
+
+    def pad(self, values: Sequence[Tensor | None]) -> Tensor:
+        """(B, L), int64, filled up with [PAD] = 0 to the longest; zeros where a row has none."""
+        return self.text.pad(values).values
+
+    def references(self, value: Any) -> list[str]:
+        """Every sentence of a cell: what its tokens would say if none were unknown and none cut off."""
+        return self._spelled(value)
+
+    def _spelled(self, value: Any) -> list[str]:
+        from tokenizers import decoders
+
+        tokenizer = self.text.tokenizer
+        spell = decoders.WordPiece(cleanup=True)
+        folded = [tokenizer.normalizer.normalize_str(text) for text in texts_of(value)]
+        return [spell.decode([word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)]) for text in folded]
+
+    def words(self, ids: Sequence[int]) -> str:
+        """Ids as a person reads them: up to [SEP], without marks, pieces of a word together."""
+        from tokenizers import decoders
+
+        ids = list(ids)
+        if self.known.end in ids:
+            ids = ids[: ids.index(self.known.end)]
+        marks = (self.known.pad, self.known.start)
+        return decoders.WordPiece(cleanup=True).decode([self.known.names[i] for i in ids if i not in marks])
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"target_{name}_sentences.json"
+
+
+def _filled(cell: Any) -> Any:
+    return cell if _is_there(cell) else None
+
+
+def _is_there(cell: Any) -> bool:
+    return cell == cell and bool(valid_texts(cell))  # NaN is a gap as well

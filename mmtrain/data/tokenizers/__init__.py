@@ -1,0 +1,1 @@
+"""Tokenizers, and the files that keep what a run learned from its training split."""

@@ -1,0 +1,63 @@
+"""What a run learned from its training split, as files of the run folder: tokenizers, classes, scales.
+
+`.vocabulary.json` records which files belong together, with the SHA-256 of each. It is removed before they change and
+written after them, so that files of two attempts are never taken for one vocabulary.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmtrain.data.protocols import LEARN_AGAIN, Learned
+from mmtrain.errors import ConfigError
+from mmtrain.io.atomic import replacing_files
+from mmtrain.io.run_files import damaged, read_json, write_json
+
+RECORD = ".vocabulary.json"
+
+
+def write_vocabulary(folder: Path, learned: Mapping[str, Learned], facts: Mapping[str, Any]) -> None:
+    """Save what was learned into a run folder, in place of an earlier vocabulary.
+
+    Args:
+        folder: of the run.
+        learned: by the name of the input or target.
+        facts: what the record says besides: origin, inputs and targets.
+
+    Raises:
+        WriteError: when it cannot be written; the earlier one stays if that is noticed before the files are moved.
+    """
+    with replacing_files(folder) as part:
+        for name, kind in learned.items():
+            kind.save(part, name)
+        digests = {str(path.relative_to(part)): _digest(path) for path in sorted(part.rglob("*")) if path.is_file()}
+        (folder / RECORD).unlink(missing_ok=True)
+    write_json(folder / RECORD, {**facts, "files": digests})
+
+
+def read_vocabulary(folder: Path) -> dict[str, Any] | None:
+    """The record of a run folder; None when there is none.
+
+    Raises:
+        ConfigError: when it is damaged, or a file is not the one that it records.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    fix = "restore it, or delete it: its run then learns its vocabulary again, as long as it has its training split"
+    record: dict[str, Any] = read_json(path, fix=fix, keys=("origin", "inputs", "targets"))
+    files = record.get("files", {})  # runs of earlier versions have none
+    if not isinstance(files, dict):
+        raise damaged(path, "its files are no object", fix=fix)
+    for name, digest in files.items():
+        file = folder / name
+        if not file.is_file():
+            raise ConfigError(f"{file} is missing\n    fix: {LEARN_AGAIN}")
+        if _digest(file) != digest:
+            raise damaged(file, f"its SHA-256 is not the one in {RECORD}", fix=LEARN_AGAIN)
+    return record
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

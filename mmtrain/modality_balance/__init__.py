@@ -1,1 +1,0 @@
-"""Modality balancing: prevents one modality from dominating training; see `modality_balance.py` for the interface."""

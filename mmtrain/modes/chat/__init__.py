@@ -1,0 +1,1 @@
+"""mode=chat, and chat from Python."""

@@ -1,0 +1,222 @@
+"""A trained model for others: files that transformers, timm or plain torch load without this project.
+
+An encoder whose architecture is one of transformers or timm says how it is written (`export`). Everything else becomes
+a program of `torch.export`: a graph and its weights in one file, which `torch.export.load` runs.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import CLIPImageProcessor, VideoMAEVideoProcessor
+
+from mmtrain.data.inputs.image import ImageInput
+from mmtrain.data.inputs.text import TextInput
+from mmtrain.data.inputs.video import VideoInput
+from mmtrain.data.protocols import InputKind
+from mmtrain.errors import ConfigError
+from mmtrain.io.run_files import write_json
+from mmtrain.layers.image_processor import processor_options, timm_options
+from mmtrain.model import MultimodalModel, View
+from mmtrain.types import Batch, Features
+
+PROGRAM = "model.pt2"
+WEIGHTS = "model.safetensors"
+
+
+@runtime_checkable
+class Exports(Protocol):
+    """An encoder that another library can load."""
+
+    def export(self, folder: Path) -> str | None:
+        """Write its configuration and weights into a folder; the code that loads them. None if it is no such one."""
+        ...
+
+
+class Alone(nn.Module):
+    """One encoder; tensors in, tensors out.
+
+    Args:
+        encoder: maps (values, mask) to `Features`.
+        masked: whether its input has padding.
+    """
+
+    def __init__(self, encoder: nn.Module, *, masked: bool) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.masked = masked
+
+    def forward(self, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Tokens (B, T, D), zeros where there is none, and their mask (B, T)."""
+        features: Features = self.encoder(values, mask).cleared()
+        return features.tokens, features.mask
+
+
+class Whole(nn.Module):
+    """Encoders, fusion and those tasks that say something of a row by itself, for rows that have every modality.
+
+    Args:
+        model: as it was trained.
+        tasks: names of the tasks.
+    """
+
+    def __init__(self, model: MultimodalModel, tasks: list[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = tasks
+
+    def forward(self, inputs: dict[str, dict[str, Tensor]]) -> dict[str, Any]:
+        """Predictions by task.
+
+        Args:
+            inputs: by modality, {"values": ...} and, where it has padding, {"values": ..., "mask": ...}.
+        """
+        encoded = {}
+        for name, encoder in self.model.encoders.items():
+            features: Features = encoder(inputs[name]["values"], inputs[name].get("mask"))
+            encoded[name] = features.cleared()
+        # every row has everything, so the view is not asked which rows do
+        view = View(model=self.model, batch=_NO_BATCH, _encoded=encoded)
+        return {name: view.predictions(name) for name in self.names}
+
+
+_NO_BATCH = Batch(
+    ids=[], rows=torch.empty(0), inputs={}, present={}, targets={}, labelled={}, keys={}, draws=torch.empty(0)
+)
+
+
+def export_encoder(encoder: nn.Module, example: Mapping[str, Tensor], folder: Path) -> str:
+    """Write an encoder.
+
+    Args:
+        encoder: adapters in it are merged into their weights.
+        example: {"values": ...} and, where it has padding, "mask", of two rows at least.
+        folder: made if it is not there.
+
+    Returns:
+        The code that loads it.
+    """
+    merge_adapters(encoder)
+    encoder.eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    code = encoder.export(folder) if isinstance(encoder, Exports) else None
+    if code is not None:
+        return code
+    _write_program(Alone(encoder, masked="mask" in example), tuple(example.values()), folder)
+    return f'torch.export.load("{folder / PROGRAM}").module()({", ".join(example)})  # tokens, mask'
+
+
+def export_preprocessing(kind: InputKind, folder: Path) -> None:
+    """Next to an exported encoder, write how its input is prepared, where its library has a file for that.
+
+    For transformers it is a processor or a tokenizer, for timm the configuration of the weights. An encoder that is a
+    program of torch, or whose input is something else, gets none.
+
+    Args:
+        kind: the input, as it was trained with.
+        folder: in which `export_encoder` has written the encoder.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "pretrained_cfg" in config and isinstance(kind, ImageInput):
+        prepared = config | {"pretrained_cfg": config["pretrained_cfg"] | _timm(kind)}
+        write_json(folder / "config.json", prepared, indent=2)
+    if "model_type" not in config:
+        return
+    if isinstance(kind, ImageInput):
+        image_processor(kind).save_pretrained(folder)
+    elif isinstance(kind, VideoInput):
+        VideoMAEVideoProcessor(**_prepared(kind)).save_pretrained(folder)
+    elif isinstance(kind, TextInput):
+        kind.to_transformers().save_pretrained(folder)
+
+
+def image_processor(kind: ImageInput) -> CLIPImageProcessor:
+    """The processor of transformers that prepares pictures as this input does."""
+    return CLIPImageProcessor(**_prepared(kind))
+
+
+def _prepared(kind: ImageInput | VideoInput) -> dict[str, Any]:
+    geometry, normalize = kind.geometry, kind.normalize
+    return processor_options(
+        size=geometry.size,
+        resized=geometry.resized,
+        interpolation=geometry.interpolation,
+        mean=normalize.mean.flatten().tolist(),
+        std=normalize.std.flatten().tolist(),
+    )
+
+
+def _timm(kind: ImageInput) -> dict[str, Any]:
+    return timm_options(
+        size=kind.size,
+        resized=kind.geometry.resized,
+        interpolation=kind.geometry.interpolation,
+        mean=kind.mean,
+        std=kind.std,
+    )
+
+
+def export_model(model: MultimodalModel, example: Mapping[str, Mapping[str, Tensor]], folder: Path) -> str:
+    """Write a whole model: what `Whole` says of rows that have every modality.
+
+    Args:
+        model: adapters in it are merged into their weights.
+        example: by modality, as for `export_encoder`.
+        folder: made if it is not there.
+
+    Returns:
+        The code that loads it.
+
+    Raises:
+        ConfigError: when no task says something of a row by itself.
+    """
+    merge_adapters(model)
+    model.eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    tasks = [name for name in model.tasks if not _compares_rows(model, name)]
+    if not tasks:
+        raise ConfigError(f"no task of {', '.join(model.tasks)} says something of one row\n    export an encoder")
+    inputs = {name: dict(tensors) for name, tensors in example.items()}
+    _write_program(Whole(model, tasks), (inputs,), folder)
+    return f'torch.export.load("{folder / PROGRAM}").module()({{"MODALITY": {{"values": ...}}}})  # {", ".join(tasks)}'
+
+
+def _compares_rows(model: MultimodalModel, name: str) -> bool:
+    return "negatives_from" in vars(model.tasks[name])
+
+
+def merge_adapters(module: nn.Module) -> None:
+    """Put every adapter into the weight that it stands beside, and take it away."""
+    for name, layer in [(n, m) for n, m in module.named_modules() if isinstance(m, BaseTunerLayer)]:
+        layer.merge()
+        parent, _, last = name.rpartition(".")
+        setattr(module.get_submodule(parent), last, layer.get_base_layer())
+
+
+def _write_program(module: nn.Module, arguments: tuple[Any, ...], folder: Path) -> None:
+    """A graph that takes any number of rows, and any length where there is padding.
+
+    Raises:
+        ConfigError: when torch cannot follow what the module does.
+    """
+    auto = torch.export.Dim.AUTO
+
+    def free(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {k: free(v) for k, v in value.items()}
+        return dict.fromkeys(range(min(value.ndim, 2)), auto)
+
+    try:
+        with torch.no_grad():
+            program = torch.export.export(module, arguments, dynamic_shapes=tuple(free(a) for a in arguments))
+    except (torch._dynamo.exc.TorchDynamoException, RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ConfigError(f"torch.export cannot follow {type(module).__name__}: {reason}") from error
+    torch.export.save(program, folder / PROGRAM)
+    save_file({n: t.contiguous() for n, t in module.state_dict().items()}, folder / WEIGHTS)
+    write_json(folder / "config.json", {"program": PROGRAM, "weights": WEIGHTS})

@@ -1,0 +1,169 @@
+"""The largest batch that fits, found by trying, from the plan's guess: `trainer.find_batch_size=true`.
+
+`python -m mmtrain.modes.plan.find CONFIG.yaml ROWS` tries one size, in a process of its own: a system may kill it for
+what it takes, and the next begins with nothing.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import WeightAveraging
+from torch.utils.data import DataLoader
+
+from mmtrain.build import build_callbacks, build_data, build_lit, build_model
+from mmtrain.errors import ConfigError
+from mmtrain.io.run_files import write_config
+from mmtrain.modes.plan.example import longest_example
+from mmtrain.modes.plan.plan import device_of, make_plan
+from mmtrain.training.callbacks.footprint import Footprint
+from mmtrain.training.memory import keep_freed_memory, memory_of
+from mmtrain.types import Batch
+from mmtrain.units import in_bytes
+
+CLOSE = 0.03  # what is found is at most so much too small
+STEP = 1.25  # from a size that fits to the next that is tried
+TOO_MUCH = 3  # exit status of a try that does not fit
+
+
+def find_batch_size(cfg: DictConfig, folder: Path) -> tuple[int, str]:
+    """The largest `data.batch_size` whose steps fit on the devices, and what to tell of it.
+
+    Args:
+        cfg: resolved; it is not changed.
+        folder: a place for files of the search.
+
+    Raises:
+        ConfigError: when not even one row at once fits.
+    """
+    cfg = _within_data(cfg, folder)
+    data = build_data(cfg)
+    data.read(folder, training=True)
+    plan = make_plan(cfg, data)
+    parts = plan["machine"]["devices"] * plan["batch"]["micro_batches"]
+    high = max(1, data.epoch_size // parts) + 1
+    guess = min(max(1, plan["batch"]["largest_rows"] or 1), high - 1)
+    config = folder / "find.yaml"
+    write_config(config, cfg)
+    low, tried = 0, 0
+    tries = sizes(0, high, guess)
+    size = next(tries)
+    with suppress(StopIteration):
+        while True:
+            fitted, tried = _is_tried(config, size), tried + 1
+            low = size if fitted else low
+            size = tries.send(fitted)
+    if low == 0:
+        raise ConfigError(
+            "trainer.find_batch_size: not even one row at once fits on a device\n"
+            "    set trainer.precision=bf16-mixed, encoder.NAME.checkpointing=true or a smaller model"
+        )
+    said = f"data.batch_size={low * parts} is the largest that fits: {low:,} rows at once on a device, tries: {tried}"
+    return low * parts, f"{said}; the plan said {plan['batch']['largest_rows']:,}"
+
+
+def _within_data(cfg: DictConfig, folder: Path) -> DictConfig:
+    """The configuration with at most as many rows in a step as training has: what is searched for need not fit yet."""
+    trial = cfg.copy()
+    trial.data.batch_size = 1
+    data = build_data(trial)
+    data.read(folder, training=True)
+    trial.data.batch_size = min(cfg.data.batch_size, data.epoch_size)
+    return trial
+
+
+def _is_tried(config: Path, size: int) -> bool:
+    """Whether a process of its own could take steps of so many rows.
+
+    Raises:
+        ConfigError: with what it said, when it ended otherwise than for want of memory.
+    """
+    command = [sys.executable, "-P", "-m", "mmtrain.modes.plan.find", str(config), str(size)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # the user's own classes, too
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode in (0, TOO_MUCH, -signal.SIGKILL):
+        return done.returncode == 0
+    raise ConfigError(f"trainer.find_batch_size: {size} rows could not be tried\n{done.stderr.strip()}")
+
+
+def sizes(low: int, high: int, guess: int) -> Generator[int, bool, None]:
+    """What to try; each is followed by `send(whether it fitted)`.
+
+    Args:
+        low: fits; 0 where nothing is known to.
+        high: does not.
+        guess: between them.
+    """
+    step = STEP
+    while high - low > max(1, int(low * CLOSE)):
+        guess = min(max(guess, low + 1), high - 1)
+        fitted = yield guess
+        low, high = (guess, high) if fitted else (low, guess)
+        guess = int(low * step) + 1 if fitted and low * step < high else (low + high) // 2
+        step = min(4.0, step * step)
+
+
+def fits(cfg: DictConfig, rows: int) -> bool:
+    """Whether two steps of the run's own model can be taken on this device, with rows as long as they come.
+
+    Args:
+        cfg: resolved.
+        rows: of a micro-batch.
+    """
+    device = device_of(cfg)
+    data = build_data(cfg)
+    data.read(Path(cfg.run_dir), training=True)
+    window = [repeated(longest_example(data), rows) for _ in range(cfg.trainer.accumulate_grad_batches)]
+    limit = memory_of(device) if cfg.plan.memory is None else in_bytes(cfg.plan.memory)
+    footprint = Footprint()
+    lit = build_lit(cfg, build_model(cfg, data))
+    averages = [c for c in build_callbacks(cfg, monitor=None) if isinstance(c, WeightAveraging)]
+    trainer = Trainer(
+        accelerator="gpu" if device == "cuda" else "cpu",
+        devices=1,
+        precision=cfg.trainer.precision,
+        max_steps=2,
+        callbacks=[*averages, footprint],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    try:
+        trainer.fit(lit, DataLoader([window, window], batch_size=None))  # type: ignore[arg-type]
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            return False
+        raise
+    return (footprint.peak or 0) < limit
+
+
+def repeated(batch: Batch, num_rows: int) -> Batch:
+    """A batch of so many rows: those of another, again and again."""
+    rows = torch.arange(num_rows) % len(batch)
+    made: Batch = batch.map(lambda t: t[rows])
+    made.ids = [str(row) for row in range(num_rows)]
+    made.references = {}
+    return made
+
+
+def main() -> None:
+    """Try one size; the exit status says whether it fits."""
+    cfg: Any = OmegaConf.load(sys.argv[1])
+    torch.manual_seed(cfg.seed)
+    keep_freed_memory()
+    status = 0 if fits(cfg, int(sys.argv[2])) else TOO_MUCH
+    sys.stdout.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

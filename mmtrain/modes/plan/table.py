@@ -1,0 +1,91 @@
+"""The plan as tables for a terminal, and as rows for a report."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+
+from mmtrain.training.callbacks.parts import parts_table
+from mmtrain.units import readable
+
+
+def plan_tables(plan: Mapping[str, Any]) -> Iterator[Table]:
+    """The parts, the memory of a device, and the rest."""
+    yield parts_table(plan["parts"])
+    machine = plan["machine"]
+    count = "the device" if machine["devices"] == 1 else f"each of {machine['devices']} devices"
+    memory = Table(title=f"memory of {count}", title_justify="left", title_style="bold")
+    memory.add_column("what")
+    memory.add_column("size", justify="right")
+    for kind, size in plan["memory"].items():
+        if kind == "total":
+            memory.add_section()
+        if size:
+            memory.add_row(kind, readable(size))
+    yield memory
+    rest = Table(title="the run", title_justify="left", title_style="bold", show_header=False)
+    rest.add_column("what")
+    rest.add_column("figures")
+    for row in described(plan):
+        rest.add_row(*row)
+    yield rest
+
+
+def described(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is left to say, each with its name."""
+    machine, batch, run, network = plan["machine"], plan["batch"], plan["run"], plan["network"]
+    yield (
+        "batch",
+        f"{batch['size']:,}: {batch['rows']:,} rows at once on a device, {batch['micro_batches']} times a step",
+    )
+    yield "precision", f"{machine['precision']}, {machine['strategy']}"
+    if machine["memory"] is None:
+        yield "fits", "unknown: say plan.memory=80GB"
+    else:
+        there = f"{readable(machine['usable'])} of {readable(machine['memory'])} can be used"
+        fits = "yes" if plan["memory"]["total"] <= machine["usable"] else "no"
+        yield "fits", f"{fits}: {readable(plan['memory']['total'])}; {there}"
+        if batch["largest_rows"]:
+            parts = f", that is data.batch_size={batch['largest_size']}"
+            yield "largest batch", f"{batch['largest_rows']:,} rows at once on a device{parts}"
+        else:
+            yield "largest batch", "none: not even one row at once fits"
+    yield "computation", f"{operations(plan['flops']['sample'])} a sample, {operations(plan['flops']['step'])} a step"
+    if machine["devices"] > 1:
+        sent = f"{readable(network['bytes_per_step'])} a step from each device"
+        seconds = network["seconds_per_step"]
+        yield (
+            "network",
+            f"{sent}, {seconds:.3g} s" if seconds is not None else f"{sent}; for the time: plan.bandwidth=50GB",
+        )
+    yield "steps", f"{run['steps']:,}, {run['steps_per_epoch']:,} an epoch; {run['samples']:,} samples"
+    if run["seconds"] is None:
+        yield "time", "unknown: say plan.samples_per_second, or plan.flops_per_second of a device"
+    else:
+        yield "time", f"{clock(run['seconds'])} at {run['samples_per_second']:,.0f} samples a second"
+    disk = plan["disk"]
+    yield "disk", f"{readable(disk['all'])}: a checkpoint has {readable(disk['checkpoint'])}, three may stand there"
+
+
+def operations(number: float) -> str:
+    """A number of floating-point operations for people.
+
+    >>> operations(22_728_081_408)
+    '22.7 GFLOP'
+    """
+    power = min(5, int(math.log(max(number, 1), 1000)))
+    return f"{number / 1000**power:#.3g}".rstrip(".") + f" {('', 'K', 'M', 'G', 'T', 'P')[power]}FLOP"
+
+
+def clock(seconds: float) -> str:
+    """A time for people.
+
+    >>> clock(90), clock(100_000), clock(1_000_000)
+    ('1 min 30 s', '27 h 46 min', '11.6 days')
+    """
+    if seconds >= 3 * 24 * 3600:
+        return f"{seconds / 24 / 3600:.1f} days"
+    if seconds >= 3600:
+        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"

@@ -1,0 +1,207 @@
+"""A trained model on the test split as it is not: corrupted, or a group of rows at a time; and by names of classes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pytorch_lightning import Trainer
+
+from mmtrain.data.corruptions import CorruptedSplit, Corruption, touches
+from mmtrain.data.dataset import EvalSplit
+from mmtrain.data.loader import EvalSteps, make_loader
+from mmtrain.data.module import DataModule
+from mmtrain.data.sampling.subset import Chosen, groups_of
+from mmtrain.data.tables.columns import name_of
+from mmtrain.errors import ConfigError
+from mmtrain.io.run_files import write_csv
+from mmtrain.metrics.chance import GUESSED, guessed
+from mmtrain.metrics.retrieval import RetrievalMetric
+from mmtrain.modes.search.towers import Towers
+from mmtrain.modes.search.zero_shot import Figures, class_vectors, figures, probabilities
+from mmtrain.training.lit_module import LitModel
+
+Table = Mapping[str, Mapping[str, float | None]]
+CALIBRATION = "calibration_error"
+
+
+class Judged(NamedTuple):
+    """One metric of one corruption at one severity, beside the clean split's."""
+
+    corruption: str
+    modality: str
+    severity: int
+    metric: str
+    value: float | None
+    clean: float | None
+    chance: float | None
+
+
+class GroupFigure(NamedTuple):
+    """One metric of one group of rows."""
+
+    group: str
+    rows: int
+    metric: str
+    value: float | None
+    chance: float | None
+
+
+def corruptions_of(lit: LitModel, data: DataModule, names: Sequence[str]) -> list[tuple[str, str]]:
+    """Every corruption and the modality that it is done to.
+
+    Raises:
+        ConfigError: for one that is of no modality that the run reads.
+    """
+    found = []
+    for name in names:
+        mine = [(name, m) for m in lit.model.encoders if touches(name, data.inputs[m].kind)]
+        if not mine:
+            read = ", ".join(lit.model.encoders)
+            raise ConfigError(f"test.corruptions has {name}, but of {read} nothing can be so\n    leave it out")
+        found += mine
+    return found
+
+
+def judge_corrupted(
+    lit: LitModel, data: DataModule, trainer: Trainer, *, names: Sequence[str], severities: Sequence[int], clean: Table
+) -> list[Judged]:
+    """Test once for each corruption, modality and severity.
+
+    Args:
+        lit: with the weights that are judged.
+        data: with a test split.
+        trainer: that has tested the clean split.
+        names: of corruptions.
+        severities: of each.
+        clean: the figures of the clean split.
+    """
+    judged = []
+    for name, modality in corruptions_of(lit, data, names):
+        for severity in severities:
+            table = _tested(lit, data, trainer, _corrupted(Corruption(name, modality, severity)))
+            for metric, figure in clean.items():
+                if metric in table or metric in headline(lit, clean):
+                    now = table.get(metric, {})
+                    shown = (now.get("value"), figure["value"], now.get("chance"))
+                    judged.append(Judged(name, modality, severity, metric, *shown))
+    return judged
+
+
+def _corrupted(corruption: Corruption) -> Callable[[EvalSplit], CorruptedSplit]:
+    return lambda split: CorruptedSplit(split, corruption)
+
+
+def judge_groups(lit: LitModel, data: DataModule, trainer: Trainer, *, column: str) -> list[GroupFigure]:
+    """The figures of each group of rows.
+
+    Retrieval asks with the rows of a group and looks through all rows; it takes what the last test has collected. Other
+    tasks are tested on the group alone.
+
+    Args:
+        lit: that has tested the clean split just now.
+        data: with that split.
+        trainer: that did it.
+        column: of the groups.
+    """
+    groups = groups_of(data.split("test"), column, where="the test split")
+    ranking = {n: m for n, m in lit.metrics.items() if isinstance(m, RetrievalMetric)}
+    tables: dict[str, dict[str, Any]] = {group: {} for group in groups}
+    for name, metric in ranking.items():
+        for group, positions in groups.items():
+            tables[group] |= _of_asking(name, metric, positions)
+    if len(ranking) < len(lit.metrics):
+        for group, positions in groups.items():
+            table = _tested(lit, data, trainer, _only(positions))
+            tables[group] |= {m: f for m, f in table.items() if m.split("/")[0] not in (*ranking, "loss")}
+    sizes = {group: len(positions) for group, positions in groups.items()}
+    return [GroupFigure(g, sizes[g], m, f["value"], f["chance"]) for g, t in tables.items() for m, f in t.items()]
+
+
+def _of_asking(name: str, metric: RetrievalMetric, rows: Sequence[int]) -> dict[str, dict[str, float | None]]:
+    metric.asking, metric._computed = torch.tensor(rows), None  # compute keeps what it gave
+    try:
+        values = metric.compute()
+    finally:
+        metric.asking, metric._computed = None, None
+    chance = guessed(values)
+    scalars = {n: v for n, v in values.items() if v.ndim == 0 and not n.endswith(GUESSED) and "/shown" not in n}
+    return {f"{name}/{n}": {"value": float(v), "chance": chance.get(n)} for n, v in scalars.items()}
+
+
+def _only(positions: Sequence[int]) -> Callable[[EvalSplit], Chosen]:
+    return lambda split: Chosen(split, positions)
+
+
+def _tested(lit: LitModel, data: DataModule, trainer: Trainer, altered: Callable[[EvalSplit], Any]) -> Table:
+    """The figures of the test split as `altered` makes it; neither logs nor exhibits keep anything of it."""
+    kept = data.altered, lit.test_subsets, lit.table, lit.exhibits, trainer.loggers
+    data.altered, lit.test_subsets, trainer.loggers = altered, (), []
+    try:
+        trainer.test(lit, datamodule=data, verbose=False)
+        return lit.table
+    finally:
+        data.altered, lit.test_subsets, lit.table, lit.exhibits, trainer.loggers = kept
+
+
+def headline(lit: LitModel, table: Table) -> list[str]:
+    """The metric that tells each task's worth, and its calibration where it has one."""
+    wanted = [f"{n}/{m}" for n, task in lit.model.named_tasks().items() for m in (task.monitor, CALIBRATION)]
+    return [metric for metric in wanted if metric in table]
+
+
+def judge_zero_shot(lit: LitModel, data: DataModule, *, column: str, templates: Sequence[str]) -> Figures:
+    """Tell the values of a column apart by their names alone, for each modality beside text.
+
+    Raises:
+        ConfigError: when the run has no text beside another modality, or the column fewer than two values.
+    """
+    towers = Towers(lit.model, data.inputs, where="this run")
+    text = towers.of_kind("text")
+    split = data.split("test")
+    groups = {name: rows for name, rows in _classes(split, column).items() if rows}
+    if len(groups) < 2:
+        raise ConfigError(f"test.zero_shot = {column} has {len(groups)} values in the test split; name another column")
+    names = list(groups)
+    classes = class_vectors(towers, names, templates)
+    truth = {row: number for number, rows in enumerate(groups.values()) for row in rows}
+    chosen = Chosen(split, sorted(truth))
+    steps = EvalSteps(num_samples=len(chosen), batch_size=data.eval_batch_size)
+    found: dict[str, tuple[list[torch.Tensor], list[int]]] = {m: ([], []) for m in towers.modalities if m != text}
+    for (batch,) in make_loader(chosen, steps, data.collate(), num_workers=data.num_workers, pin_memory=False):
+        for m, (vectors, labels) in found.items():
+            there = batch.present[m] & (batch.rows >= 0)
+            if there.any():
+                vectors.append(towers.of_batch(batch, m)[there])
+                labels += [truth[row] for row in batch.rows[there].tolist()]
+    out: Figures = {}
+    for m, (vectors, labels) in found.items():
+        if labels:
+            chances = probabilities(torch.cat(vectors), classes, scale=towers.scale)
+            said = figures(chances, torch.tensor(labels), num_classes=len(names))
+            out |= {f"zero_shot_{m}/{name}": figure for name, figure in said.items()}
+    return out
+
+
+def _classes(split: EvalSplit, column: str) -> Mapping[str, list[int]]:
+    """Rows by class; those without one are not judged."""
+    table = split.table
+    if column not in table.column_names:
+        raise ConfigError(
+            f"test.zero_shot = {column}, but the test split has the columns {', '.join(table.column_names)}\n"
+            "    name the one that holds the class"
+        )
+    groups: dict[str, list[int]] = {}
+    for row, cell in enumerate(table[column]):
+        name = name_of(cell)
+        if name is not None:
+            groups.setdefault(name, []).append(row)
+    return dict(sorted(groups.items()))
+
+
+def write_rows(path: Path, rows: Sequence[Judged] | Sequence[GroupFigure]) -> None:
+    """One line each under the names of the fields; no file where there are none, not even an earlier one."""
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    write_csv(path, rows[0]._fields, rows)

@@ -1,0 +1,695 @@
+"""One run, from a resolved configuration to a run folder. Read `fit` as the list of what happens.
+
+`python -m mmtrain.modes.run CONFIG.yaml` is one rank of a run of several processes.
+"""
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
+from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
+
+import mmtrain
+from mmtrain.build import build_data, build_lit, build_model, build_trainer, check_parts
+from mmtrain.cli.launch import end_with_launcher
+from mmtrain.cli.main import config_dir
+from mmtrain.data.module import DataModule
+from mmtrain.data.protocols import Worded
+from mmtrain.distributed import gather_objects, is_main, world_size
+from mmtrain.errors import ConfigError, WriteError
+from mmtrain.io.console import Terminal
+from mmtrain.io.escape import print_escaped
+from mmtrain.io.run_files import CONFIG, optional_json, read_json_lines, write_config, write_json, write_json_lines
+from mmtrain.model import View
+from mmtrain.modes.robustness import (
+    GroupFigure,
+    Judged,
+    headline,
+    judge_corrupted,
+    judge_groups,
+    judge_zero_shot,
+    write_rows,
+)
+from mmtrain.modes.runtime_errors import explained, status_of
+from mmtrain.report.card import DataFacts, write_card
+from mmtrain.report.losses import describe_loss, loss_sentences
+from mmtrain.report.report import write_report
+from mmtrain.report.table import metrics_table, not_judged_sentences
+from mmtrain.training.attention_maps import attended
+from mmtrain.training.callbacks.footprint import Footprint
+from mmtrain.training.callbacks.interruptions import Stopped
+from mmtrain.training.callbacks.model_checkpoint import ModelCheckpoint
+from mmtrain.training.callbacks.parts import describe_parts, parts_table
+from mmtrain.training.callbacks.quarantine import Quarantine
+from mmtrain.training.callbacks.skips import Skips
+from mmtrain.training.checkpoint.load import (
+    WEIGHTS,
+    best_checkpoint,
+    check_same_model,
+    check_same_names,
+    load_checkpoint,
+    newest_checkpoint,
+)
+from mmtrain.training.checkpoint.resume import check_same_run, facts_of, facts_to_compare, retuned
+from mmtrain.training.checkpoint.safetensors import write_weights
+from mmtrain.training.checkpoint.transfer import take_weights
+from mmtrain.training.compile import compile_regions, say
+from mmtrain.training.fsdp.shard import load_weights
+from mmtrain.training.lit_module import LitModel, judges_rows
+from mmtrain.training.memory import keep_freed_memory
+from mmtrain.training.nonfinite import Diverged, weights_in_words
+from mmtrain.training.run_folder import lock_of_run
+from mmtrain.types import Attended
+
+# by whether a callback averages them
+WEIGHTS_OF = {True: "the moving average of the weights", False: "the current weights"}
+# a log file is as wide as the tables need
+console = Terminal(width=None if sys.stdout.isatty() else 120)
+
+
+def run(cfg: DictConfig) -> int:
+    """Do what `mode` says; the exit status."""
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # before training there is nothing to save
+    _quiet()
+    keep_freed_memory()
+    try:
+        modes = {"fit": fit, "test": test, "predict": predict, "plan": plan, "search": search, "chat": chat}
+        with lock_of_run(cfg):
+            modes[cfg.mode](cfg)
+    except WriteError as error:
+        print_escaped(error, stderr=True)  # of the rank that it happened to
+        return 2
+    except ConfigError as error:
+        _say_error(str(error))
+        return 2
+    except Diverged as error:  # on every rank
+        if is_main():
+            _say_error(str(error))
+        return 2
+    except Stopped as stopped:
+        if is_main():
+            console.print(str(stopped), markup=False, soft_wrap=True)
+        return stopped.status
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        said = explained(error, cfg)
+        if said is None:
+            raise
+        print_escaped(said, stderr=True)  # of the rank that it happened to
+        return status_of(error)
+    return 0
+
+
+def fit(cfg: DictConfig) -> None:
+    """Train, then test the best checkpoint, and leave a whole run folder in every case."""
+    folder = Path(cfg.run_dir)
+    check_parts(cfg)
+    resume = _resume_path(cfg)
+    if resume is None:
+        _refuse_to_write_over(folder, anew=cfg.resume == "auto")
+    data = build_data(cfg)
+    data.read(folder, training=True, bound=resume is not None and folder.resolve() in resume.resolve().parents)
+    footprint = Footprint()
+    lit = _build(cfg, data)
+    checkpoint = None if resume is None else load_checkpoint(resume)
+    if checkpoint is not None:
+        assert resume is not None
+        check_same_names(checkpoint, data.names(), resume)
+        check_same_model(checkpoint, lit, resume)
+    facts = facts_of(cfg, data.row_facts())
+    if checkpoint is not None:
+        assert resume is not None
+        before, now, notes = facts_to_compare(
+            checkpoint["mmtrain"]["facts"], facts, ids=lambda: data.id_digest("train")
+        )
+        data.notes += [*notes, *check_same_run(before, now, resume, allow=cfg.resume_allow)]
+        lit.retuned = retuned(before, now)
+    record = Record(cfg, lit, data, footprint, facts=facts)
+    if checkpoint is not None:
+        record.go_on(checkpoint)
+    if is_main():
+        for note in [*data.notes, *_not_read(data), *_replaced_callbacks(cfg)]:
+            console.print(note, markup=False, soft_wrap=True)
+        write_config(folder / CONFIG, cfg)
+        console.print(parts_table(record.parts))
+        for line in loss_sentences(record.summary["loss"]):
+            console.print(line, markup=False, soft_wrap=True)
+    if cfg.init_from is not None and resume is None:
+        path = Path(cfg.init_from)
+        pictures = [m for m, kind in data.inputs.items() if kind.kind == "image"]
+        table = take_weights(load_checkpoint(path), lit, path, names=data.names(), pictures=pictures)
+        if is_main():
+            console.print(table)
+    step = None if checkpoint is None else checkpoint["global_step"]
+    data.first_step = step or 0
+    if is_main():
+        where = f"going on at step {step} of {resume}" if step is not None else f"writing to {folder}"
+        console.print(where, markup=False, soft_wrap=True)
+    quarantine = _quarantine(cfg, data)
+    if step is None:
+        quarantine.begin()
+    skips = Skips(folder, max_in_row=cfg.trainer.max_skipped)
+    skips.begin(step or 0)
+    lit.tell_skipped = skips
+    extra = [record, quarantine, footprint]
+    trainer = build_trainer(cfg, monitor=_monitor(cfg, lit, data), resume_step=step, extra=extra)
+    averaged = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    record.summary["evaluated_weights"] = "average" if averaged else "current"
+    if is_main():
+        console.print(f"validation and test evaluate {WEIGHTS_OF[averaged]}", markup=False, soft_wrap=True)
+    try:
+        with _naming_weights(lit):
+            trainer.fit(lit, datamodule=data, ckpt_path=resume, weights_only=True)
+        record.trained(trainer)
+        if reason := early_stop(trainer.callbacks, trainer.max_epochs):  # type: ignore[attr-defined]
+            record.summary["stopped_early"] = reason
+            if is_main():
+                console.print(reason, markup=False, soft_wrap=True)
+        best = load_checkpoint(best_checkpoint(folder))
+        if cfg.checkpoint.safetensors and is_main():
+            write_weights(best, folder / "checkpoints" / WEIGHTS)
+        if "test" in data.tables:
+            # not by ckpt_path: Lightning's averaging callback would load the weights before averaging
+            load_weights(lit, best["state_dict"])
+            _judge(cfg, lit, data, trainer, record)
+        record.finish("done")
+    except Stopped as stopped:
+        record.trained(trainer)
+        record.finish_if_possible(stopped.outcome)
+        raise
+    except BaseException as error:
+        record.finish_if_possible("stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed", error)
+        raise
+
+
+@contextmanager
+def _naming_weights(lit: LitModel) -> Iterator[None]:
+    """A metric that met NaN or infinity knows no weights; here they are looked at."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{error}\n    {weights_in_words(lit.model)}") from error
+
+
+def test(cfg: DictConfig) -> None:
+    """Test a checkpoint of a run folder on the test split."""
+    lit, data, trainer, record = _load(cfg)
+    _judge(cfg, lit, data, trainer, record)
+    record.finish("done")
+
+
+def _judge(cfg: DictConfig, lit: LitModel, data: DataModule, trainer: Trainer, record: "Record") -> None:
+    """The test split as it is, and as else it is asked for: corrupted, by groups, by names of classes alone."""
+    with _naming_weights(lit):
+        trainer.test(lit, datamodule=data, verbose=False)
+    record.tested()
+    asked = cfg.test
+    if asked.by is not None:
+        record.judged(groups=judge_groups(lit, data, trainer, column=asked.by))
+    if asked.corruptions:
+        options = {"names": asked.corruptions, "severities": asked.severities, "clean": lit.table}
+        record.judged(corruptions=judge_corrupted(lit, data, trainer, **options))
+    if asked.zero_shot is not None:
+        record.summary["test"] |= judge_zero_shot(lit, data, column=asked.zero_shot, templates=asked.templates)
+
+
+def predict(cfg: DictConfig) -> None:
+    """Write predictions.jsonl, one line a row of the test split; or an index of the vectors of every row."""
+    if cfg.predict.index is not None:
+        from mmtrain.modes.search.finding import make_index
+
+        make_index(cfg, console)
+        return
+    lit, data, trainer, _ = _load(cfg)
+    batches = trainer.predict(lit, datamodule=data, return_predictions=True)
+    mine = [row for batch in batches or [] for row in batch]
+    rows = [row for part in gather_objects(mine) for row in part]
+    if not is_main():
+        return
+    path = Path(cfg.run_dir) / "predictions.jsonl"
+    split = data.split("test")
+    rows.sort(key=lambda row: row["row"])
+    for row in rows:
+        row["text"] = split.text(row.pop("row"))
+    write_json_lines(path, rows)
+    console.print(f"{len(rows)} predictions in {path}", markup=False, soft_wrap=True)
+
+
+def plan(cfg: DictConfig) -> None:
+    """Say what `mode=fit` would take, and write it to plan.json."""
+    from mmtrain.modes.plan.plan import make_plan  # other modes do without it
+    from mmtrain.modes.plan.table import plan_tables
+
+    check_parts(cfg)
+    folder = Path(cfg.run_dir)
+    data = build_data(cfg)
+    data.read(folder, training=True, bound=newest_checkpoint(folder).path is not None)
+    planned = make_plan(cfg, data)
+    write_json(folder / "plan.json", planned, indent=1)
+    for table in plan_tables(planned):
+        console.print(table)
+    console.print(f"plan: {folder / 'plan.json'}", markup=False, soft_wrap=True)
+
+
+def search(cfg: DictConfig) -> None:
+    """Find what is nearest to the queries."""
+    from mmtrain.modes.search.finding import search as find  # other modes do without it
+
+    find(cfg, console)
+
+
+def chat(cfg: DictConfig) -> None:
+    """Let a person and the model talk."""
+    from mmtrain.modes.chat.repl import chat as talk
+
+    talk(cfg, console)
+
+
+class Clock:
+    """How long a run took, over all attempts: each up to the checkpoint that was gone on from, and the last one."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._training: tuple[float, int] | None = None  # when it began, and at which step
+        self._before = {"seconds": 0.0, "training_seconds": 0.0, "steps": 0}
+
+    def start_training(self, step: int) -> None:
+        """The first step of this attempt comes now."""
+        self._training = time.monotonic(), step
+
+    def add(self, before: Mapping[str, Any]) -> None:
+        """What `read` gave when the checkpoint was written."""
+        self._before = {name: before[name] for name in self._before}
+
+    def seconds(self) -> float:
+        """All seconds, those of reading data and of tests too."""
+        return float(self._before["seconds"] + time.monotonic() - self._started)
+
+    def read(self, step: int) -> dict[str, Any]:
+        """All seconds, those of training, and the steps that these took.
+
+        Args:
+            step: of the optimizer, now.
+        """
+        began, first = (time.monotonic(), step) if self._training is None else self._training
+        return {
+            "seconds": self.seconds(),
+            "training_seconds": self._before["training_seconds"] + max(time.monotonic() - began, 1e-9),
+            "steps": self._before["steps"] + step - first,
+        }
+
+
+class Record(Callback):
+    """What a run leaves for people and scripts: summary.json, report.html, and the record in its checkpoints."""
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        lit: LitModel,
+        data: DataModule,
+        footprint: Footprint | None = None,
+        facts: Mapping[str, Any] = {},
+    ) -> None:
+        self.cfg = cfg
+        self.footprint = footprint
+        self.peak_before: int | None = None  # of the attempts before this one
+        self.lit = lit
+        self.data = data
+        self.folder = Path(cfg.run_dir)
+        self.facts = dict(facts)
+        self.parts = describe_parts(lit.model, data.example())
+        self.clock = Clock()
+        self.rate: float | None = None
+        self.summary: dict[str, Any] = {"test": {}, "best": None, "steps": 0, "zero_steps": 0, "epochs": 0}
+        self.summary |= {"evaluated_weights": None, "loss": describe_loss(cfg), "corruptions": [], "groups": []}
+        self.summary["not_judged"] = []
+        self.tables: dict[str, Sequence[Judged] | Sequence[GroupFigure]] = {"corruptions": (), "groups": ()}
+        self.split = "val"
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Every checkpoint says what made it, and how long that took."""
+        checkpoint["clock"] = {**self.clock.read(trainer.global_step), "peak_memory": self._peak_memory()}
+        checkpoint["mmtrain"] = {
+            "version": mmtrain.__version__,
+            "command": _command(self.cfg),
+            "facts": self.facts,
+            "names": self.data.names(),
+        }
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Start the clock of the training itself."""
+        self.clock.start_training(trainer.global_step)
+
+    def go_on(self, checkpoint: Mapping[str, Any]) -> None:
+        """Add what the attempts before this one took; a checkpoint of an older version does not say it."""
+        if "clock" in checkpoint:
+            self.clock.add(checkpoint["clock"])
+            self.peak_before = checkpoint["clock"]["peak_memory"]
+
+    def _peak_memory(self) -> int | None:
+        now = None if self.footprint is None else self.footprint.peak
+        return max((peak for peak in (now, self.peak_before) if peak is not None), default=None)
+
+    def trained(self, trainer: Trainer) -> None:
+        """Note what training reached."""
+        read = self.clock.read(trainer.global_step)
+        per_step = self.data.epoch_size / self.data.steps_per_epoch
+        best = trainer.checkpoint_callback
+        assert isinstance(best, ModelCheckpoint)
+        self.summary["steps"], self.summary["epochs"] = trainer.global_step, trainer.current_epoch
+        self.summary["zero_steps"] = self.lit.zero_steps
+        self.summary["not_judged"] = self.lit.not_judged
+        self.rate = read["steps"] * per_step / read["training_seconds"] if read["steps"] else None
+        if best.best_model_score is not None:
+            path = Path(best.best_model_path)
+            self.summary["best"] = {
+                "metric": best.monitor,
+                "value": float(best.best_model_score),
+                "step": load_checkpoint(path)["global_step"] if path.is_file() else None,
+                "mode": best.mode,
+            }
+
+    def tested(self) -> None:
+        """Note the test metrics."""
+        self.split = "test"
+        self.summary["test"] = dict(self.lit.table)
+        self.summary["not_judged"] = [*self.summary["not_judged"], *self.lit.not_judged]
+
+    def judged(self, *, corruptions: Sequence[Judged] = (), groups: Sequence[GroupFigure] = ()) -> None:
+        """Note further tests: all of it goes into tables, the headline metrics into the summary."""
+        main = headline(self.lit, self.lit.table)
+        for name, rows in (("corruptions", corruptions), ("groups", groups)):
+            if rows:
+                self.tables[name] = rows
+                self.summary[name] = [row._asdict() for row in rows if row.metric in main]
+
+    def finish_if_possible(self, status: str, error: BaseException | None = None) -> None:
+        """As `finish`; where it cannot, such as on a full disk, what ended the run is still what is told."""
+        try:
+            self.finish(status, error)
+        except (WriteError, OSError) as second:
+            reason = str(second).splitlines()[0]
+            _say_error(f"{self.folder}: summary.json and report.html cannot be written: {reason}")
+
+    def finish(self, status: str, error: BaseException | None = None) -> None:
+        """Write summary.json and report.html and say where they are."""
+        if not is_main() or not self.folder.is_dir():
+            return
+        path = self.folder / "summary.json"
+        before = (optional_json(path) or {}) if self.cfg.mode != "fit" else {}
+        mine = {
+            "status": status,
+            "mode": self.cfg.mode,
+            "command": _command(self.cfg),
+            **self.summary,
+            "samples_per_second": self.rate,
+            "peak_memory": self._peak_memory(),
+            "seconds": self.clock.seconds(),
+            "parameters": {k: sum(p[k] for p in self.parts) for k in ("parameters", "trainable")},
+            "parts": self.parts,
+            "versions": _versions(),
+            "git_commit": _git_commit(),
+            "error": None if error is None else f"{type(error).__name__}: {error}",
+        }
+        mine["parameters"]["total"] = mine["parameters"].pop("parameters")
+        tested = {name: mine[name] for name in ("test", "corruptions", "groups")}
+        earlier = [found for found in before.get("not_judged") or [] if found["split"] != "test"]
+        tested["not_judged"] = [*earlier, *mine["not_judged"]]
+        write_json(path, before | tested if before else mine, indent=1)
+        for name, rows in self.tables.items():
+            write_rows(self.folder / f"{name}.csv", rows)
+        split = self.data.split(self.split) if self.split in self.data.tables else None
+        card = write_card(self.folder, self._data_facts()) if status == "done" else None
+        page = write_report(
+            self.folder,
+            exhibits=self.lit.exhibits,
+            picture=lambda name: None if split is None else split.picture(split.position(name)),
+            text=lambda name: None if split is None else split.text(split.position(name)),
+        )
+        bad = self.folder / "quarantine.jsonl"
+        if count := len(read_json_lines(bad)):
+            samples = "sample" if count == 1 else "samples"
+            console.print(f"{count} {samples} could not be read: {bad}", markup=False, soft_wrap=True)
+        if self.summary["zero_steps"]:
+            said = f"the weight of every task was 0 in {self.summary['zero_steps']} of {self.summary['steps']} steps"
+            console.print(said, markup=False, soft_wrap=True)
+        for line in not_judged_sentences(self.summary["not_judged"]):
+            console.print(line, markup=False, soft_wrap=True)
+        if self.summary["test"]:
+            console.print(metrics_table(self.summary["test"]))
+        console.print(f"report: {page}", markup=False, soft_wrap=True)
+        if card is not None:
+            console.print(f"card: {card}", markup=False, soft_wrap=True)
+
+    def _data_facts(self) -> DataFacts:
+        data, tasks = self.data, self.lit.model.named_tasks().values()
+        # a dialogue may have no media
+        learned = [(t.needs if judges_rows(t) or not t.targets else None, t.targets) for t in tasks]
+        return DataFacts(
+            name=data.folder.name,
+            license=data.license,
+            languages=data.languages,
+            reads=list(self.lit.model.encoders),
+            rows={name: len(table) for name, table in data.tables.items()},
+            filled={name: data.filled(name) for name in data.tables},
+            usable=(data.num_usable("train", learned) or None) if "train" in data.tables else None,
+        )
+
+
+def _build(cfg: DictConfig, data: DataModule) -> LitModel:
+    seed_everything(cfg.seed, verbose=False)
+    model = build_model(cfg, data)
+    lit = build_lit(cfg, model)
+    split = cache(data.split)  # names are asked for row by row
+    lit.name_row = lambda stage, row: split(stage).name(row)
+    lit.look = _look(data, list(model.encoders))
+    if cfg.trainer.compile:
+        compile_regions(model, backend="inductor", tell=say)
+    return lit
+
+
+def _look(data: DataModule, modalities: list[str]) -> Callable[[View], list[Attended]]:
+    """What the report can draw of a batch: text over picture, where there are such inputs."""
+    of_kind = {data.inputs[m].kind: m for m in reversed(modalities)}
+    image, text = of_kind.get("image"), of_kind.get("text")
+    if image is None:
+        return lambda view: []
+    kind = None if text is None else data.inputs[text]
+    names: list[str] = kind.words() if isinstance(kind, Worded) else []
+    return partial(attended, image=image, text=text, words=lambda ids: [names[i] for i in ids])
+
+
+def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, Record]:
+    folder = Path(cfg.run_dir)
+    named = cfg.init_from or (cfg.resume if cfg.resume not in (None, "auto") else None)
+    path = Path(named) if named else best_checkpoint(folder)
+    checkpoint = load_checkpoint(path)
+    data = build_data(cfg)
+    data.read(folder, training=False, predicting=cfg.mode == "predict")
+    data.split("test")
+    lit = _build(cfg, data)
+    check_same_names(checkpoint, data.names(), path)
+    check_same_model(checkpoint, lit, path)
+    lit.load_state_dict(checkpoint["state_dict"])
+    record = Record(cfg, lit, data)
+    trainer = build_trainer(
+        cfg,
+        monitor=_monitor_if_any(cfg, lit, data),
+        resume_step=checkpoint["global_step"],
+        extra=[_quarantine(cfg, data)],
+    )
+    lit.step_of_weights = checkpoint["global_step"]
+    if is_main():
+        kept = WEIGHTS_OF["current_model_state" in checkpoint]
+        console.print(f"weights of {path} (step {checkpoint['global_step']}): {kept}", markup=False, soft_wrap=True)
+    return lit, data, trainer, record
+
+
+def _quarantine(cfg: DictConfig, data: DataModule) -> Quarantine:
+    num_rows = {name: len(table) for name, table in data.tables.items()}
+    return Quarantine(cfg.run_dir, num_rows=num_rows, max_bad=data.max_bad)
+
+
+def _resume_path(cfg: DictConfig) -> Path | None:
+    if cfg.resume is None:
+        return None
+    if cfg.resume != "auto":
+        return Path(cfg.resume)
+    newest = newest_checkpoint(Path(cfg.run_dir))
+    for line in newest.passed_over if is_main() else []:
+        console.print(line, markup=False, soft_wrap=True)
+    return newest.path
+
+
+def _refuse_to_write_over(folder: Path, *, anew: bool) -> None:
+    """A folder that holds a run is only gone on with.
+
+    Args:
+        folder: of the run.
+        anew: one that has come to no whole checkpoint may begin again.
+
+    Raises:
+        ConfigError: when it has checkpoints or a summary.
+    """
+    if not is_main():
+        return
+    begun = () if anew else ("summary.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt")
+    kept = (*begun, f"checkpoints/{WEIGHTS}")
+    held = [name for name in kept if (folder / name).exists()]
+    if held:
+        raise ConfigError(
+            f"run_dir = {folder} already holds a run ({', '.join(held)})\n"
+            + (
+                "    set run_dir to another folder"
+                if anew
+                else "    go on with it by resume=auto, or set run_dir to another"
+            )
+        )
+
+
+def _not_read(data: DataModule) -> list[str]:
+    """The columns that have no part in training."""
+    columns = data.columns_not_read()
+    return [f"columns that are not read: {', '.join(columns)}"] if columns else []
+
+
+def _monitor(cfg: DictConfig, lit: LitModel, data: DataModule) -> str | None:
+    """The metric that chooses the best checkpoint; None when there is no validation split.
+
+    Raises:
+        ConfigError: when no row of the validation split can give that metric.
+    """
+    if "val" not in data.tables:
+        return None
+    tasks = lit.model.named_tasks()
+    judged = [n for n, task in tasks.items() if data.has_row("val", needs=task.needs, targets=task.targets)]
+    if cfg.monitor is None and judged:
+        return f"val/{judged[0]}/{tasks[judged[0]].monitor}"
+    if cfg.monitor is not None and judged and str(cfg.monitor).split("/")[1] in ["loss", *judged]:
+        return str(cfg.monitor)
+    wanted = cfg.monitor or f"val/{next(iter(tasks))}/{next(iter(tasks.values())).monitor}"
+    other = f"set monitor to val/{judged[0]}/{tasks[judged[0]].monitor}, or " if judged else ""
+    raise ConfigError(
+        f"monitor = {wanted} chooses the best checkpoint, but no row of the validation split has what its task needs\n"
+        f"    {other}fill the columns of the validation split"
+    )
+
+
+def early_stop(callbacks: Sequence[Callback], max_epochs: int | None) -> str | None:
+    """That early stopping ended the training, when, and why; None where it did not."""
+    for callback in callbacks:
+        if isinstance(callback, EarlyStopping) and callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
+            reason = (callback.stopping_reason_message or "").removesuffix(" Signaling Trainer to stop.")
+            epochs = "" if max_epochs in (None, -1) else f" of {max_epochs}"
+            return f"early stopping ended the training after epoch {callback.stopped_epoch + 1}{epochs}: {reason}"
+    return None
+
+
+def _monitor_if_any(cfg: DictConfig, lit: LitModel, data: DataModule) -> str | None:
+    """As `_monitor`, where no checkpoint is chosen any more: new data may lack what it needs."""
+    try:
+        return _monitor(cfg, lit, data)
+    except ConfigError:
+        return None
+
+
+def _replaced_callbacks(cfg: DictConfig) -> list[str]:
+    """A list of callbacks on the command line replaces the default list, as Hydra does it: which of those are gone.
+
+    No callback at all, and one that is taken out by name, is what somebody wanted.
+    """
+    defaults = OmegaConf.load(config_dir() / "train.yaml").defaults
+    names = next(entry.callbacks for entry in defaults if "callbacks" in entry)
+    chosen = [o for o in cfg.overrides if o.startswith("callbacks=")]
+    gone = [name for name in names if name not in cfg.callbacks and f"~callbacks.{name}" not in cfg.overrides]
+    if not chosen or not cfg.callbacks or not gone:
+        return []
+    return [
+        f"{chosen[-1]}: replaces the default callbacks=[{','.join(names)}], so that {', '.join(gone)} is off\n"
+        f"    fix: callbacks=[{','.join([*gone, *cfg.callbacks])}] keeps it"
+    ]
+
+
+def _command(cfg: DictConfig) -> str:
+    quoted = [f"'{o}'" if set(o) & set('[]{}()$ *&;|<>"') else o for o in cfg.overrides]
+    return " ".join(["python train.py", *quoted])
+
+
+def _versions() -> dict[str, str]:
+    names = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "transformers", "datasets")
+    return {"mmtrain": mmtrain.__version__, "python": platform.python_version()} | {n: version(n) for n in names}
+
+
+def _git_commit() -> str | None:
+    """The commit of the working directory, when it is a git checkout."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
+def _say_error(text: str) -> None:
+    """Once a machine before the ranks have joined, because all say the same; then of each rank that it happened to."""
+    if os.environ.get("LOCAL_RANK", "0") == "0" or world_size() > 1:
+        print_escaped(text, stderr=True)
+
+
+def _leave(signum: int, frame: Any) -> None:
+    """SIGTERM before training has begun or after it has ended: there is nothing to save."""
+    raise SystemExit(143)
+
+
+def _quiet() -> None:
+    """Hide what Lightning says about choices that are made on purpose here."""
+    import logging
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for text in (
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*Total length of `list` across ranks is zero.*",  # there is no validation split
+        ".*exists and is not empty.*",
+        ".*sync_dist=True.*",  # what is logged was summed over the ranks before
+        ".*custom batch sampler `EvalSteps`.*",  # it gives every row once
+        ".*your dataloader is not resumable.*",  # it is, by DataModule.first_step
+        ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
+    ):
+        warnings.filterwarnings("ignore", text)
+
+
+def main() -> None:
+    """One rank of a run."""
+    end_with_launcher()
+    cfg = OmegaConf.load(sys.argv[1])
+    assert isinstance(cfg, DictConfig)
+    status = 1
+    try:
+        status = run(cfg)
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:  # noqa: BLE001 - the rank ends here, whatever it was
+        print_escaped(traceback.format_exc(), stderr=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # a rank that failed must not wait in the teardown of its process group
+
+
+if __name__ == "__main__":
+    main()

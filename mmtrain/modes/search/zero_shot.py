@@ -1,0 +1,62 @@
+"""Classes that no head was trained for: a picture is of the class whose sentences it is nearest to.
+
+As CLIP does (2103.00020, section 3.1.4): each class name is put into several templates, the unit vectors of these
+sentences are averaged, and the mean is made a unit vector again.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmtrain.errors import ConfigError
+from mmtrain.metrics.calibration import CalibrationError
+from mmtrain.modes.search.towers import Towers
+
+Figures = dict[str, dict[str, float | None]]
+
+
+def class_vectors(towers: Towers, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """(C, D), float32, unit length: one vector a class.
+
+    Args:
+        towers: one of them reads text.
+        names: of the classes, as words.
+        templates: sentences with {} where the name stands.
+
+    Raises:
+        ConfigError: when there is no template, or one has no place for the name.
+    """
+    wrong = [template for template in templates if template.count("{}") != 1]
+    if wrong or not templates:
+        said = f"{wrong[0]!r} has no {{}}, or several" if wrong else "there is none"
+        raise ConfigError(f"templates: {said}\n    write each with one {{}} where the name stands, 'a picture of {{}}'")
+    sentences = [template.format(name) for name in names for template in templates]
+    vectors = towers.encode(towers.of_kind("text"), sentences).view(len(names), len(templates), -1)
+    return F.normalize(vectors.mean(dim=1), dim=-1)
+
+
+def probabilities(vectors: Tensor, classes: Tensor, *, scale: float) -> Tensor:
+    """(N, C), float64, of vectors (N, D) against those of the classes (C, D), at the learned temperature."""
+    return (scale * vectors.double() @ classes.double().T).softmax(dim=1)
+
+
+def figures(probability: Tensor, truth: Tensor, *, num_classes: int) -> Figures:
+    """Accuracy, its mean over the classes that are there, and calibration, each with what guessing scores.
+
+    Args:
+        probability: (N, C).
+        truth: (N,), int64.
+        num_classes: C.
+    """
+    right = (probability.argmax(dim=1) == truth).double()
+    counts = torch.bincount(truth, minlength=num_classes).double()
+    by_class = torch.zeros(num_classes, dtype=torch.double).index_add(0, truth, right)[counts > 0] / counts[counts > 0]
+    calibration = CalibrationError()
+    calibration.update(probability, truth)
+    return {
+        "accuracy": {"value": float(right.mean()), "chance": float(counts.max() / counts.sum())},
+        "class_accuracy": {"value": float(by_class.mean()), "chance": 1 / num_classes},
+        "calibration_error": {"value": float(calibration.compute()), "chance": None},
+    }

@@ -1,0 +1,105 @@
+"""Averages of weights that leave constants alone, and that ranks keep shares of where they keep shares of weights.
+
+The decay warms up: the n-th update keeps min(decay, (1 + n) / (10 + n)) of the average, as TensorFlow's
+ExponentialMovingAverage does with num_updates. A fixed decay of 0.98 would leave two thirds of the first step's weights
+in the average after 20 steps, and a short run would be evaluated near where it started.
+
+Lightning's callback averages buffers too, as statistics of batch norms should be. But a buffer that is no part of a
+checkpoint is a constant, such as the filters of a spectrogram, and 0.98 x + 0.02 x is not x to the last bit: in time it
+drifts, and a run that goes on starts from the exact one again.
+
+It also copies a model whose weights are shared out already, which FSDP2 does not allow. Here the copy is taken before,
+and shared out as the model is; checkpoints hold whole averages, as those of any other run.
+"""
+
+from typing import Any, cast
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import WeightAveraging
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from mmtrain.training.fsdp.shard import keep_shares, load_weights, whole_weights
+from mmtrain.training.fsdp.strategy import ShardedStrategy
+
+
+class EMA(WeightAveraging):
+    """An exponential moving average of weights, with which the model is evaluated and kept.
+
+    Args:
+        decay: how much of the average stays from step to step, once enough steps were taken.
+
+    Raises:
+        ValueError: when `decay` is not between 0 and 1.
+    """
+
+    def __init__(self, *, decay: float) -> None:
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay = {decay}; set it between 0 and 1")
+        super().__init__(avg_fn=self._averaged)
+        self.decay = decay
+        self._kept = decay
+        self._constants: list[str] = []
+
+    def _averaged(self, average: Tensor, current: Tensor, num_updates: Tensor | int) -> Tensor:
+        return self._kept * average + (1 - self._kept) * current
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Copy the model, and note which buffers are constants."""
+        kept = pl_module.state_dict().keys()
+        self._constants = [name for name, _ in pl_module.named_buffers() if name not in kept]
+        if stage != "fit" or not isinstance(trainer.strategy, ShardedStrategy):
+            super().setup(trainer, pl_module, stage)
+            return
+        self._average_model = AveragedModel(model=pl_module, use_buffers=self._use_buffers, **self._kwargs)
+        self._average_model.to(trainer.strategy.root_device)
+        copy = cast(LightningModule, self._average_model.module)
+        copy.trainer = trainer
+        copy.configure_model()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Average, but for constants."""
+        assert self._average_model is not None
+        # once a step: avg_fn is called for each tensor, and on a GPU each look at the number waits for the device
+        self._kept = warmed_up(self.decay, int(self._average_model.n_averaged))
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        for name in self._constants:
+            self._average_model.module.get_buffer(name).copy_(pl_module.get_buffer(name))
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Whole averages are the weights of the checkpoint."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._average_model is not None:
+            checkpoint["state_dict"] = whole_weights(self._average_model.module)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Each rank takes its share of averages and weights."""
+        if self._average_model is None or "current_model_state" not in checkpoint:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+            return
+        load_weights(self._average_model.module, checkpoint["state_dict"])
+        load_weights(pl_module, checkpoint["current_model_state"])
+        self._average_model.load_state_dict(checkpoint["averaging_state"], strict=False)
+
+    def _swap_models(self, pl_module: LightningModule) -> None:
+        keep_shares(pl_module)
+        super()._swap_models(pl_module)
+
+    def _copy_average_to_current(self, pl_module: LightningModule) -> None:
+        keep_shares(pl_module)
+        super()._copy_average_to_current(pl_module)
+
+
+def warmed_up(decay: float, num_updates: int) -> float:
+    """How much of the average stays in an update.
+
+    Args:
+        decay: how much stays in the end.
+        num_updates: before this one; the first makes the average equal to the weights.
+
+    >>> [round(warmed_up(0.98, n), 3) for n in (1, 10, 100, 1000)]
+    [0.182, 0.55, 0.918, 0.98]
+    """
+    return min(decay, (1 + num_updates) / (10 + num_updates))

@@ -1,0 +1,200 @@
+"""What interrupts training: checkpoints by step, minute, signal or file, and leaving with one.
+
+last.ckpt is written and training goes on: after `checkpoint.every_n_steps` and `checkpoint.every_minutes`, on SIGUSR1,
+and when a file `checkpoint_now` appears in the run folder. It is written and training ends: on SIGTERM, on Ctrl-C (a
+second one ends it at once), after `trainer.max_time`, and on SIGUSR1 in a SLURM job, which goes back into the queue.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from enum import IntEnum
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.trainer.states import TrainerFn
+
+from mmtrain.distributed import is_main, total
+from mmtrain.training.checkpoint.io import WholeCheckpoints
+
+ASKS = "checkpoint_now"  # a file of this name in the run folder asks for a checkpoint
+
+
+class Why(IntEnum):
+    """What was asked for, the most urgent last; its number is its place in what the ranks add up."""
+
+    MINUTES = 0
+    FILE = 1
+    SIGUSR1 = 2
+    REQUEUE = 3
+    MAX_TIME = 4
+    CTRL_C = 5
+    SIGTERM = 6
+
+
+# By what ends training: what it is called, and the exit status.
+ENDS = {
+    Why.REQUEUE: ("put back into the queue", 143),
+    Why.MAX_TIME: ("stopped by trainer.max_time", 0),
+    Why.CTRL_C: ("stopped by Ctrl-C", 130),
+    Why.SIGTERM: ("stopped by SIGTERM", 143),
+}
+
+
+class Stopped(BaseException):
+    """Training left early; no `except Exception` on the way may keep it.
+
+    Args:
+        message: what to say.
+        status: the exit status.
+    """
+
+    outcome = "stopped"  # the status in summary.json
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Interruptions(Checkpoint):  # Lightning lets checkpoints come last: best.ckpt is written before this leaves
+    """Writes last.ckpt, and leaves, at the next point where a checkpoint is exact.
+
+    That is the end of a step, after the validation that follows it if one does; for the last step of an epoch it is the
+    end of the epoch, which has a checkpoint of its own. All ranks do so at the same step, whichever was asked.
+
+    Args:
+        folder: of the run.
+        every_n_steps: a checkpoint after each so many steps; None for none.
+        every_minutes: a checkpoint when the last is so old; None for none.
+        max_time: training ends when this process has trained so long; None for never.
+        clock: seconds, for tests.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        every_n_steps: int | None,
+        every_minutes: float | None,
+        max_time: timedelta | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder = Path(folder)
+        self.path = self.folder / "checkpoints" / "last.ckpt"
+        self.every_n_steps = every_n_steps
+        self.every_minutes = every_minutes
+        self.max_time = max_time
+        self.clock = clock
+        self.asked: set[Why] = set()
+        self._began = self._saved = 0.0
+        self._is_due = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signals over from Lightning, which would leave without a checkpoint."""
+        signal.signal(signal.SIGTERM, self._note)
+        signal.signal(signal.SIGUSR1, self._note)
+        signal.signal(signal.SIGINT, self._note)
+        self._began = self._saved = self.clock()
+        self._is_due = False
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGTERM:
+            self.asked.add(Why.SIGTERM)
+        elif signum == signal.SIGUSR1:
+            self.asked.add(Why.REQUEUE if _slurm_job() else Why.SIGUSR1)
+        elif Why.CTRL_C in self.asked:
+            # not KeyboardInterrupt: Lightning would make an exit status of 1 of it
+            raise Stopped("stopped by Ctrl-C in the midst of a step", ENDS[Why.CTRL_C][1])
+        else:
+            self.asked.add(Why.CTRL_C)
+            if is_main():
+                # os.write: print may be in the midst of a line when the signal comes
+                os.write(2, b"\nCtrl-C: leaving after this step, with a checkpoint; once more to leave at once\n")
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Save or leave, unless the epoch ends with this step or a validation follows it."""
+        self._is_due |= self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
+        loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+        assert fetcher is not None
+        if not loop._is_training_done and not loop._should_check_val_fx(fetcher):
+            self._do_what_is_asked(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After a validation in the midst of an epoch."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.fit_loop.epoch_loop._is_training_done:
+            self._do_what_is_asked(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Between two epochs; the end of an epoch has had its checkpoint."""
+        self._is_due, self._saved = False, self.clock()
+        self._do_what_is_asked(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signals back; Lightning does so with SIGTERM."""
+        _give_back()
+
+    def _do_what_is_asked(self, trainer: Trainer) -> None:
+        self._look_around()
+        mine = [float(why in self.asked) for why in Why]
+        counts = total(torch.tensor(mine, device=trainer.strategy.root_device)).tolist()
+        asked = {why for why, count in zip(Why, counts, strict=True) if count > 0}
+        if not asked and not self._is_due:
+            return
+        self.asked, self._is_due = set(), False
+        trainer.save_checkpoint(self.path)
+        self._saved = self.clock()
+        if Why.FILE in asked and trainer.is_global_zero:
+            (self.folder / ASKS).unlink(missing_ok=True)
+        ends = [why for why in asked if why in ENDS]
+        if ends:
+            self._leave(trainer, max(ends))
+
+    def _look_around(self) -> None:
+        """What is asked for without a signal; the first rank looks, and the others hear of it."""
+        if not is_main():
+            return
+        if self.every_minutes is not None and self.clock() - self._saved >= 60 * self.every_minutes:
+            self.asked.add(Why.MINUTES)
+        if self.max_time is not None and self.clock() - self._began >= self.max_time.total_seconds():
+            self.asked.add(Why.MAX_TIME)
+        if (self.folder / ASKS).exists():
+            self.asked.add(Why.FILE)
+
+    def _leave(self, trainer: Trainer, why: Why) -> None:
+        checkpoints = trainer.strategy.checkpoint_io
+        if isinstance(checkpoints, WholeCheckpoints):
+            checkpoints.wait()
+        _give_back()
+        said, status = ENDS[why]
+        if why is Why.REQUEUE and trainer.is_global_zero:
+            said = _requeue(os.environ)
+        raise Stopped(f"{said} at step {trainer.global_step}; {self.path} is written", status)
+
+
+def _give_back() -> None:
+    """Out of training Ctrl-C is Ctrl-C again, and SIGUSR1 asks for nothing that could be done."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def _slurm_job() -> bool:
+    return "SLURM_JOB_ID" in os.environ and shutil.which("scontrol") is not None
+
+
+def _requeue(environment: Mapping[str, str]) -> str:
+    """Ask SLURM to run this job again; what became of it."""
+    job = environment["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_JOB_ID" in environment:
+        job = f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
+    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return f"job {job} is put back into the queue"
+    return f"job {job} could not be put back into the queue ({done.stderr.strip()[:100]}); stopped by SIGUSR1"

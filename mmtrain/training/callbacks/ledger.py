@@ -1,0 +1,38 @@
+"""Which samples each step had, as proof that none was left out or came twice: ledger.jsonl."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from mmtrain.distributed import gather_objects
+from mmtrain.io.run_files import append_line, read_json_lines, write_json_lines
+from mmtrain.types import Batch
+
+
+class Ledger(Callback):
+    """Keeps RUN/ledger.jsonl: {"step", "epoch", "ids"} a line, the ids of all micro-batches and ranks.
+
+    Args:
+        run_dir: folder of the run.
+    """
+
+    def __init__(self, *, run_dir: str) -> None:
+        self.path = Path(run_dir) / "ledger.jsonl"
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Drop steps that come again."""
+        if not trainer.is_global_zero:
+            return
+        rows = read_json_lines(self.path, keys=("step", "epoch", "ids"))
+        write_json_lines(self.path, [row for row in rows if row["step"] <= trainer.global_step])
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list[Batch], *_: Any
+    ) -> None:
+        """Note those of a step."""
+        ids = [id for part in gather_objects([id for b in batch for id in b.ids if id]) for id in part]
+        if trainer.is_global_zero:
+            line = {"step": trainer.global_step, "epoch": trainer.current_epoch, "ids": ids}
+            append_line(self.path, json.dumps(line, ensure_ascii=False))

@@ -1,0 +1,62 @@
+"""Steps that were not finite and were passed over: said, kept in skipped.jsonl, and too many in a row end training."""
+
+import json
+from pathlib import Path
+
+from mmtrain.distributed import is_main
+from mmtrain.io.escape import one_line, print_escaped
+from mmtrain.io.run_files import append_line, read_json_lines, write_json_lines
+from mmtrain.training.checkpoint.load import newest_in_words
+from mmtrain.training.nonfinite import Diverged, Skipped
+
+NUM_SHOWN = 5
+
+
+class Skips:
+    """Keeps RUN/skipped.jsonl: `Skipped.record` a line. Every rank calls it at the same step; the first one writes.
+
+    Args:
+        run_dir: folder of the run.
+        max_in_row: so many steps in a row may be passed over; the next one ends training.
+    """
+
+    def __init__(self, run_dir: str | Path, *, max_in_row: int) -> None:
+        self.folder = Path(run_dir)
+        self.path = self.folder / "skipped.jsonl"
+        self.max_in_row = max_in_row
+
+    def begin(self, step: int) -> None:
+        """Forget steps after this one: they come again."""
+        if not is_main() or not self.path.exists():
+            return
+        kept = [row for row in read_json_lines(self.path, keys=("step",)) if row["step"] <= step]
+        write_json_lines(self.path, kept) if kept else self.path.unlink()
+
+    def __call__(self, skipped: Skipped) -> None:
+        """Note a step.
+
+        Raises:
+            Diverged: when it is one too many.
+        """
+        if is_main():
+            append_line(self.path, json.dumps(skipped.record(), ensure_ascii=False))
+            print_escaped(_said(skipped), stderr=True)
+        if skipped.in_row > self.max_in_row:
+            raise Diverged(self._too_many(skipped))
+
+    def _too_many(self, skipped: Skipped) -> str:
+        return (
+            f"training stopped at step {skipped.step}: {skipped.in_row} steps in a row were not finite, and"
+            f" trainer.max_skipped = {self.max_in_row} allows no more\n"
+            f"    the first tensor that is not finite: {skipped.first}\n"
+            f"    {newest_in_words(self.folder)}; {self.path} lists the steps\n"
+            "    mend or take out the samples it names; or go on with resume=auto and a lower optimizer.lr or"
+            " trainer.gradient_clip_val ('resume.allow=[optimizer.lr,trainer.gradient_clip_val]')"
+        )
+
+
+def _said(skipped: Skipped) -> str:
+    more = len(skipped.ids) - NUM_SHOWN
+    shown = ", ".join(map(one_line, skipped.ids[:NUM_SHOWN])) + (f" and {more} more" if more > 0 else "")
+    samples = f" (samples {shown})" if skipped.ids else ""
+    return f"step {skipped.step} is passed over, it is not finite: {skipped.first}{samples}"

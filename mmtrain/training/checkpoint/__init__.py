@@ -1,0 +1,1 @@
+"""Checkpoints: write, find, verify, resume and transfer."""

@@ -1,0 +1,206 @@
+"""Weights of one run into another: what fits is taken, also where sizes, words and classes have changed.
+
+Rows that stand for words or classes are found by their names, and not by their numbers, which mean something else in
+every run; learned positions are interpolated; adapters of `peft` are put on the weights that were there before.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+
+from mmtrain.errors import ConfigError
+from mmtrain.io.console import plain_text
+from mmtrain.layers.pretrained import resized_grid, resized_line
+from mmtrain.tasks.task import Continues
+
+Names = Mapping[str, Sequence[str]]  # by "inputs.text" or "targets.label": the words or classes in their order
+
+
+@dataclass(frozen=True)
+class Found:
+    """A weight for this model, and whether it had to be changed."""
+
+    weight: Tensor
+    how: str = ""
+
+
+def take_weights(
+    checkpoint: dict[str, Any], module: nn.Module, path: Path, *, names: Names, pictures: Collection[str]
+) -> Table:
+    """Copy what fits into a model.
+
+    Args:
+        checkpoint: of any run of this project.
+        module: the LightningModule; changed where it is.
+        path: of the checkpoint, for messages.
+        names: words and classes of this run.
+        pictures: the modalities whose learned positions are a grid.
+
+    Returns:
+        A table of what was taken, resized, is new and was left, and why.
+
+    Raises:
+        ConfigError: when nothing fits.
+    """
+    mine = module.state_dict()
+    theirs = checkpoint["state_dict"]
+    plain = {_bare(name): name for name in theirs}
+    former = _former_names(module, mine, plain)
+    rows = _rows_by_name(module, names, checkpoint["mmtrain"].get("names", {}))
+    found: dict[str, Found] = {}
+    for name, weight in mine.items():
+        other = plain.get(former[name])
+        if other is not None and (taken := _fitted(name, theirs[other], weight, rows, pictures)) is not None:
+            found[name] = taken
+    if not found:
+        raise ConfigError(
+            f"init_from = {path}: no weight fits this model by name and shape\n"
+            f"    it was made by: {checkpoint['mmtrain']['command']}"
+        )
+    module.load_state_dict({n: f.weight for n, f in found.items()}, strict=False)
+    used = {plain[former[name]] for name in found}
+    table = Table(title=plain_text(f"weights from {path}"), title_justify="left", title_style="bold")
+    for column in ("part", "taken", "resized", "new here", "not used", "why"):
+        table.add_column(column, justify="left" if column in ("part", "why") else "right")
+    for part in dict.fromkeys(_part(n) for n in [*mine, *theirs]):
+        own = {n: f for n, f in found.items() if _part(n) == part}
+        new = [n for n in mine if _part(n) == part and n not in found]
+        unused = [n for n in theirs if _part(n) == part and n not in used]
+        changed = [f for f in own.values() if f.how]
+        counts = [len(own) - len(changed), len(changed), len(new), len(unused)]
+        if any(counts):  # not one whose weights another part took
+            table.add_row(part, *map(str, counts), plain_text(_why(mine, theirs, changed, new, unused)))
+    return table
+
+
+def _former_names(module: nn.Module, mine: Mapping[str, Tensor], theirs: Collection[str]) -> dict[str, str]:
+    """By the name of a weight here, what it is called there: a task may go on from another one's weights."""
+    other = [
+        (f"{name}.policy.", f"{name.rpartition('.')[0]}.{part.continues}.{inside}")
+        for name, part in module.named_modules()
+        if isinstance(part, Continues)
+        for inside in ("", "policy.")  # it may go on from another one itself
+    ]
+    names = {}
+    for name in mine:
+        names[name] = _bare(name)
+        for here, there in other:
+            if name.startswith(here) and names[name] not in theirs:
+                names[name] = _bare(there + name.removeprefix(here))
+    return names
+
+
+def _fitted(
+    name: str, theirs: Tensor, mine: Tensor, rows: Mapping[str, tuple[Sequence[str], Sequence[str]]], pictures: Any
+) -> Found | None:
+    """Their weight in my shape; None when it does not fit."""
+    if name in rows:
+        return _by_name(theirs, mine, *rows[name])
+    if theirs.shape == mine.shape:
+        return Found(theirs)
+    last = name.rpartition("pos_embed")[2] if "pos_embed" in name else None
+    if last == "" and theirs.ndim == mine.ndim == 3 and theirs.shape[2] == mine.shape[2]:
+        return _positions(name, theirs, mine, pictures)
+    if name.endswith("position_embeddings.weight") and theirs.shape[1:] == mine.shape[1:]:
+        resized = resized_line(theirs[None], len(mine))[0]
+        return Found(resized, f"{len(theirs)} positions to {len(mine)}")
+    return None
+
+
+def _positions(name: str, theirs: Tensor, mine: Tensor, pictures: Collection[str]) -> Found | None:
+    before, wanted = theirs.shape[1], mine.shape[1]
+    how = f"{before} positions to {wanted}"
+    words = name.removeprefix("model.encoders.").split(".")
+    if words[0] not in pictures and "image" not in words:
+        return Found(resized_line(theirs, wanted), how)
+    for prefix in (1, 0):  # with a class token, or without
+        side = round((wanted - prefix) ** 0.5)
+        if side * side == wanted - prefix and round((before - prefix) ** 0.5) ** 2 == before - prefix:
+            return Found(resized_grid(theirs, (side, side), num_prefix=prefix), how)
+    return None
+
+
+def _by_name(theirs: Tensor, mine: Tensor, before: Sequence[str], now: Sequence[str]) -> Found | None:
+    """Each row from where its name stood; a name that is new keeps its start."""
+    if theirs.shape[1:] != mine.shape[1:]:
+        return None
+    place = {name: row for row, name in enumerate(before) if row < len(theirs)}
+    known = [(row, place[name]) for row, name in enumerate(now) if name in place and row < len(mine)]
+    if not known:
+        return None
+    to, of = torch.tensor(known).unbind(dim=1)
+    weight = mine.clone()
+    weight[to] = theirs[of].to(weight.dtype)
+    return Found(weight, f"{len(known)} of {len(now)} rows by name")
+
+
+def _rows_by_name(module: nn.Module, names: Names, before: Names) -> dict[str, tuple[Sequence[str], Sequence[str]]]:
+    """The weights whose rows are words or classes, others than they were: (before, now) by the weight's name."""
+    found: dict[str, tuple[Sequence[str], Sequence[str]]] = {}
+    for key, now in names.items():
+        then = before.get(key)
+        if then is None or list(then) == list(now):
+            continue
+        place, _, name = key.partition(".")
+        for weight in _embeddings(module, name) if place == "inputs" else _heads(module, name, len(now)):
+            found[weight] = (then, now)
+    return found
+
+
+def _embeddings(module: nn.Module, modality: str) -> list[str]:
+    """The table of words of an encoder: the largest of its embeddings."""
+    inside = f"model.encoders.{modality}."
+    tables = {n: m.num_embeddings for n, m in module.named_modules() if n.startswith(inside) and _is_table(m)}
+    return [f"{max(tables, key=lambda n: tables[n])}.weight"] if tables else []
+
+
+def _is_table(module: nn.Module) -> Any:
+    return isinstance(module, nn.Embedding)
+
+
+def _heads(module: nn.Module, target: str, count: int) -> list[str]:
+    """The last linear maps of the tasks that learn a target."""
+    tasks = cast(Any, module).model.named_tasks()
+    names = [f"model.tasks.{name}." for name, task in tasks.items() if target in task.targets]
+    heads = [
+        n
+        for n, m in module.named_modules()
+        if n.startswith(tuple(names)) and isinstance(m, nn.Linear) and m.out_features == count
+    ]
+    return [f"{n}.{part}" for n in (heads if names else []) for part in ("weight", "bias")]
+
+
+def _bare(name: str) -> str:
+    """The name of a weight without what `peft` puts in."""
+    return name.replace(".base_layer.", ".")
+
+
+def _part(name: str) -> str:
+    """The part that a weight belongs to: encoders.image, fusion, tasks.contrastive, ..."""
+    words = name.removeprefix("model.").split(".")
+    return ".".join(words[:2]) if words[0] in ("encoders", "tasks") else words[0]
+
+
+def _why(
+    mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], changed: list[Found], new: list[str], unused: list[str]
+) -> str:
+    other_shape = [n for n in new if n in theirs and theirs[n].shape != mine[n].shape]
+    if other_shape:
+        name = other_shape[0]
+        short = name.removeprefix(f"model.{_part(name)}.")
+        return f"{short} is {tuple(theirs[name].shape)} there, {tuple(mine[name].shape)} here"
+    if any(n in theirs for n in new):
+        return "other words or classes"
+    adapters = [n for n in unused if "lora_" in n or "hada_" in n or "lokr_" in n or "ia3_" in n]
+    if adapters:
+        return "adapters: add the same peft here, or export first"
+    if new:
+        return "the checkpoint has no such part" if not unused else "other names"
+    if unused:
+        return "this model has no such part"
+    return "; ".join(dict.fromkeys(found.how for found in changed))

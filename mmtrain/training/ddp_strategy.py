@@ -1,0 +1,49 @@
+"""Lightning's strategy for whole copies of the weights, and how the ranks of any strategy meet on one machine."""
+
+import os
+from typing import TypeVar
+
+from pytorch_lightning.strategies import DDPStrategy, ParallelStrategy
+from torch import distributed as dist
+from torch.distributed.constants import default_pg_timeout
+
+from mmtrain.cli.rank_environment import RENDEZVOUS
+from mmtrain.distributed import broadcast_object
+
+TBroadcast = TypeVar("TBroadcast")
+
+
+class DDP(DDPStrategy):
+    """Whose ranks send each other no pickles."""
+
+    def __init__(self) -> None:
+        # not static_graph: torch's reducer fails on steps of several micro-batches
+        super().__init__(gradient_as_bucket_view=True)  # else gradients are kept twice
+
+    def broadcast(self, obj: TBroadcast, src: int = 0) -> TBroadcast:
+        """As JSON: Lightning would unpickle what another rank sends."""
+        sent: TBroadcast = broadcast_object(obj, src)
+        return sent
+
+
+def meet_by_file(strategy: object) -> None:
+    """Make the process group of ranks that `mmtrain.cli.launch` started, which no port is opened for.
+
+    Lightning takes the group that is there. Ranks of torchrun and SLURM meet as Lightning has it.
+
+    Args:
+        strategy: of the Trainer.
+    """
+    if RENDEZVOUS not in os.environ or not isinstance(strategy, ParallelStrategy) or dist.is_initialized():
+        return
+    device = strategy.root_device
+    assert strategy.accelerator is not None
+    strategy.accelerator.setup_device(device)
+    dist.init_process_group(
+        dist.get_default_backend_for_device(device),
+        init_method=f"file://{os.environ[RENDEZVOUS]}",
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        timeout=default_pg_timeout,
+        device_id=None if device.type == "cpu" else device,
+    )

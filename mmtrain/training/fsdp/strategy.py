@@ -1,0 +1,114 @@
+"""Lightning's strategy for shares of weights, with checkpoints that are those of any other run.
+
+They are read and written by the same code, whole tensors, moments numbered as the optimizer has its parameters, so that
+any number of ranks goes on from them. (Lightning's own way reads past the reader of checkpoints and numbers moments by
+the order of the model.)
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from pytorch_lightning.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from mmtrain.distributed import broadcast_object
+from mmtrain.training.fsdp.shard import load_weights
+
+TBroadcast = TypeVar("TBroadcast")
+
+
+@runtime_checkable
+class GroupsParameters(Protocol):
+    """What the strategy asks of the LightningModule."""
+
+    def parameter_groups(self) -> list[tuple[float, bool, list[nn.Parameter]]]:
+        """What learns, in the order of checkpoints; in each group those that have the same options."""
+        ...
+
+
+class ShardedStrategy(ModelParallelStrategy):
+    """Of so many ranks, each of which keeps a share.
+
+    Args:
+        num_ranks: all of them.
+    """
+
+    def __init__(self, *, num_ranks: int) -> None:
+        super().__init__(data_parallel_size=num_ranks, tensor_parallel_size=1, save_distributed_checkpoint=False)
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Yes: by `load_optimizer_state_dict`."""
+        return True
+
+    def broadcast(self, obj: TBroadcast, src: int = 0) -> TBroadcast:
+        """As JSON: Lightning would unpickle what another rank sends."""
+        sent: TBroadcast = broadcast_object(obj, src)
+        return sent
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read it, as every rank does."""
+        read: dict[str, Any] = self.checkpoint_io.load_checkpoint(checkpoint_path, weights_only=weights_only)
+        return read
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Each rank takes its share of whole weights."""
+        assert self.lightning_module is not None
+        load_weights(self.lightning_module, checkpoint["state_dict"])
+
+    def optimizer_state(self, optimizer: Optimizer | LightningOptimizer) -> dict[str, Any]:
+        """As of a run whose ranks keep everything, with whole tensors on the CPU; every rank has to ask for it."""
+        plain = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        options = {id(p): group for group in plain.param_groups for p in group["params"]}
+        state: dict[int, dict[str, Any]] = {}
+        groups: list[dict[str, Any]] = []
+        first = 0
+        for parameters in self._groups():
+            numbers = list(range(first, first + len(parameters)))
+            kept = {n: plain.state[p] for n, p in zip(numbers, parameters, strict=True) if p in plain.state}
+            state |= {number: _whole(found) for number, found in kept.items()}
+            groups.append({**options[id(parameters[0])], "params": numbers})
+            first += len(parameters)
+        return {"state": state, "param_groups": groups}
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Each rank takes its share of whole moments."""
+        ordered = [p for parameters in self._groups() for p in parameters]
+        for optimizer, found in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            kept = {id(ordered[number]): state for number, state in found["state"].items()}
+            options = {id(ordered[number]): group for group in found["param_groups"] for number in group["params"]}
+            state: dict[int, dict[str, Any]] = {}
+            groups: list[dict[str, Any]] = []
+            for group in optimizer.param_groups:
+                first = sum(len(before["params"]) for before in groups)
+                numbers = range(first, first + len(group["params"]))
+                for number, p in zip(numbers, group["params"], strict=True):
+                    if id(p) in kept:
+                        state[number] = _shares(kept[id(p)], p)
+                groups.append({**options[id(group["params"][0])], "params": list(numbers)})
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+    def _groups(self) -> list[list[nn.Parameter]]:
+        assert isinstance(self.lightning_module, GroupsParameters)
+        return [parameters for _, _, parameters in self.lightning_module.parameter_groups()]
+
+
+def _whole(state: Mapping[str, Any]) -> dict[str, Any]:
+    tensors = {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in state.items()}
+    return {name: t.cpu() if isinstance(t, Tensor) else t for name, t in tensors.items()}
+
+
+def _shares(state: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
+    """What stands for each number of a parameter is shared out as it is."""
+    if not isinstance(parameter, DTensor):
+        return dict(state)
+    return {
+        name: distribute_tensor(t.to(parameter.device), parameter.device_mesh, parameter.placements)
+        if isinstance(t, torch.Tensor) and t.shape == parameter.shape
+        else t
+        for name, t in state.items()
+    }

@@ -1,0 +1,1 @@
+"""Optimizer options and learning-rate schedules."""

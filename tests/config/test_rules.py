@@ -1,0 +1,528 @@
+"""The rules of a configuration, on the real one: what is wrong, both values, where it was set, and the mend."""
+
+from pathlib import Path
+
+import pytest
+
+from mmtrain.cli.main import config_dir
+from mmtrain.config import rules_hardware as machine
+from mmtrain.config.rules import RULES
+from mmtrain.config.validate import faults_of
+
+
+@pytest.fixture(autouse=True)
+def there_may_be_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`test_rules_hardware.py` has what a machine lacks."""
+    monkeypatch.setattr(machine, "lacks_gpu", lambda: False)
+
+
+def faults(*overrides: str) -> list[str]:
+    return faults_of(config_dir(), None, list(overrides), multirun=False)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["encoder=resnet", "fusion=concat", "task=[contrastive]", "schedule=constant", "trainer=gpu"],
+        ["~fusion", "task=[contrastive,matching]"],
+        ["task.classification.reads=image", "~fusion"],
+        ["mode=fit", "test.subsets=null", "data.inputs.text.algorithm=wordpiece"],
+        ["trainer=gpu", "trainer.precision=16-mixed"],
+        ["optimizer.lr=1", "encoder.image.mlp_ratio=2", "trainer.limit_train_batches=10", "trainer.deterministic=warn"],
+        ["trainer.gradient_clip_val=null", "trainer.val_check_interval=0.5", "trainer.max_time=00:00:01:00"],
+        ["encoder.text.dropout=1", "encoder.image.drop_path=0", "optimizer.lr=0", "data.num_workers=0", "seed=0"],
+        ["+target@data.targets.kind=class", "task.classification.target=kind", "+data.columns.kind=group"],
+        ["dim=96", "encoder.text.dim=120", "encoder.text.num_heads=8", "fusion.num_heads=6"],
+        ["data.inputs.image.size=56", "encoder.image.patch_size=14", "encoder.video.image.patch_size=7"],
+        ["data.inputs.video.size=32", "encoder.video.image.image_size=32", "encoder.video.temporal=gru"],
+        ["encoder/image@encoder.video.image=resnet", "data.inputs.video.size=32", "encoder/audio=cnn"],
+        ["trainer.devices=[0,1]", "data.batch_size=2"],
+        ["trainer.devices=auto", "trainer.accumulate_grad_batches=4", "data.batch_size=4"],
+        ["trainer.devices='0,1'", "trainer.max_epochs=null", "trainer.max_steps=10"],
+        ["trainer.devices=-1", "trainer.max_epochs=-1", "trainer.max_steps=1", "resume=auto"],
+        ["monitor=val/loss", "checkpoint.mode=min"],
+        ["monitor=val/classification/accuracy"],
+        ["logger=[]", "callbacks=[ema,early_stopping]", "+logger.csv.anything=1"],
+        ["logger=[csv,wandb,tensorboard]", "logger.wandb.name=mine", "callbacks=ema", "callbacks.ema.decay=null"],
+        ["optimizer._target_=torch.optim.SGD", "~optimizer.eps", "~optimizer.betas"],
+        ["~task.matching", "~trainer.benchmark"],
+    ],
+    ids=" ".join,
+)
+def test_a_good_configuration_has_no_fault(overrides: list[str]) -> None:
+    assert faults(*overrides) == []
+
+
+@pytest.mark.parametrize("group", ["data", "encoder", "balance", "optimizer", "schedule", "trainer"])
+def test_what_every_run_needs_cannot_be_taken_out(group: str) -> None:
+    """One fault, and not one for every key inside."""
+    assert faults(f"~{group}") == [
+        f"{group} is missing (override ~{group})\n    every run needs it: take ~{group} away",
+    ]
+
+
+def test_what_every_run_needs_is_asked_for_by_the_override_that_lacks_it() -> None:
+    assert faults("checkpoint=null", "~trainer.compile", "~data.source", "~seed", "data.inputs=3") == [
+        "seed is missing (override ~seed)\n    every run needs it: take ~seed away",
+        "checkpoint.mode is missing (override checkpoint=null)\n    every run needs it: take checkpoint=null away",
+        "data.source is missing (override ~data.source)\n    every run needs it: take ~data.source away",
+        "trainer.compile is missing (override ~trainer.compile)\n    every run needs it: take ~trainer.compile away",
+        "data.inputs = 3 is not a group of keys (override data.inputs=3)\n    every run needs it: set its keys",
+    ]
+
+
+def test_parts_by_name_are_no_part() -> None:
+    assert faults("+encoder._target_=mine.Mine") == [
+        "encoder has a _target_, but it holds parts by name (override +encoder._target_=mine.Mine)\n"
+        "    move it into encoder.NAME"
+    ]
+
+
+BAD = {
+    "rule_choices": [
+        (
+            "mode=tset",
+            "mode = tset is not known ({})\n    did you mean test? It can be fit, test, predict, plan, search, chat",
+        ),
+        ("mode=null", "mode = None is not known ({})\n    mode can be fit, test, predict, plan, search, chat"),
+        ("checkpoint.mode=mx", "checkpoint.mode = mx is not known ({})\n    did you mean max? It can be max, min"),
+        ("test.subsets=each", "test.subsets = each is not known ({})\n    test.subsets can be single, all, none"),
+        (
+            "data.inputs.text.algorithm=bp",
+            "data.inputs.text.algorithm = bp is not known ({})\n    did you mean bpe? It can be bpe, wordpiece",
+        ),
+        (
+            "encoder.audio.mel_scale=hkt",
+            "encoder.audio.mel_scale = hkt is not known ({})\n    did you mean htk? It can be htk, slaney",
+        ),
+        (
+            "encoder.video.temporal=max",
+            "encoder.video.temporal = max is not known ({})\n    encoder.video.temporal can be mean, gru, transformer",
+        ),
+        (
+            "trainer.accelerator=gpuu",
+            "trainer.accelerator = gpuu is not known ({})\n"
+            "    did you mean gpu? It can be auto, cpu, gpu, cuda, mps, tpu",
+        ),
+    ],
+    "rule_kinds": [
+        ("seed=1.5", "seed = 1.5 is not a whole number ({})\n    set seed to one, such as 0"),
+        (
+            "data.eval_batch_size=null",
+            "data.eval_batch_size = None is not a whole number ({})\n    set data.eval_batch_size to one, such as 256",
+        ),
+        ("optimizer.lr=fast", "optimizer.lr = fast is not a number ({})\n    set optimizer.lr to one, such as 0.001"),
+        (
+            "optimizer.eps=true",
+            "optimizer.eps = True is not a number ({})\n    set optimizer.eps to one, such as 1e-08",
+        ),
+        ("trainer.compile=1", "trainer.compile = 1 is not true or false ({})\n    set trainer.compile to one of them"),
+        ("optimizer.betas=0.9", "optimizer.betas = 0.9 is not a list ({})\n    write optimizer.betas=[0.9,0.98], say"),
+        (
+            "data.source.split=3",
+            "data.source.split = 3 is not a group of keys ({})\n"
+            "    set one of them, such as data.source.split.train, or take it out with ~data.source.split",
+        ),
+        ("logger.csv=null", "logger.csv = None is not a group of keys ({})\n    take it out with ~logger.csv"),
+        (
+            "task.matching=null",
+            "task.matching = None is not a group of keys ({})\n"
+            "    set one of them, such as task.matching._target_, or take it out with ~task.matching",
+        ),
+    ],
+    "rule_ranges": [
+        ("seed=-1", "seed = -1 is out of range ({})\n    set seed to between 0 and 4294967295"),
+        ("dim=0", "dim = 0 is out of range ({})\n    set dim to at least 1"),
+        ("optimizer.lr=-1", "optimizer.lr = -1 is out of range ({})\n    set optimizer.lr to at least 0"),
+        ("fusion.dropout=1.5", "fusion.dropout = 1.5 is out of range ({})\n    set fusion.dropout to between 0 and 1"),
+        ("schedule.final=nan", "schedule.final = nan is out of range ({})\n    set schedule.final to between 0 and 1"),
+        (
+            "trainer.max_epochs=-5",
+            "trainer.max_epochs = -5 is out of range ({})\n    set trainer.max_epochs to at least -1",
+        ),
+        (
+            "data.inputs.text.vocab_size=3",
+            "data.inputs.text.vocab_size = 3 is out of range ({})\n    set data.inputs.text.vocab_size to at least 6",
+        ),
+    ],
+    "rule_tasks": [
+        (
+            "task.contrastive.modalities=[image,txt]",
+            "task.contrastive.modalities names txt, but encoder has image, text, audio, video, vector,"
+            " sequence, dialogue ({})\n"
+            "    did you mean text?",
+        ),
+        (
+            "task.classification.reads=fuse",
+            "task.classification.reads names fuse, but encoder has image, text, audio, video, vector,"
+            " sequence, dialogue ({})\n"
+            "    did you mean fused?",
+        ),
+        (
+            "task.classification.target=lable",
+            "task.classification.target = lable, but data.targets has label, labels, number, answer, caption,"
+            " chat ({})\n"
+            "    did you mean label? Else learn it with +target@data.targets.lable=class",
+        ),
+    ],
+    "rule_targets": [
+        (
+            "+task.mine=3",
+            "task.mine has no _target_ ({})\n    name its class, _target_: package.module.Class",
+        ),
+        (
+            "~encoder.text._target_",
+            "encoder.text has no _target_ ({})\n    name its class, _target_: package.module.Class",
+        ),
+        (
+            "~encoder.video.image.depth",
+            "encoder.video.image._target_ = mmtrain.encoders.image.vit.ViT needs depth ({})\n"
+            "    set depth beside _target_",
+        ),
+        (
+            "~encoder.vector.num_tokens",
+            "encoder.vector._target_ = mmtrain.encoders.vector.mlp.VectorMLP needs num_tokens ({})\n"
+            "    set num_tokens beside _target_",
+        ),
+        (
+            "balance._target_=mmtrain.balance.fixed.Fixd",
+            "balance._target_ = mmtrain.balance.fixed.Fixd cannot be imported: mmtrain.balance.fixed has no Fixd ({})\n"
+            "    did you mean mmtrain.balance.fixed.Fixed?",
+        ),
+        (
+            "+schedule.warmupp=3",
+            "schedule._target_ = mmtrain.training.optim.schedules.cosine does not take warmupp ({})\n"
+            "    did you mean warmup?",
+        ),
+        (
+            "~fusion.depth",
+            "fusion._target_ = mmtrain.fusion.cross_attn.CrossAttn needs depth ({})\n    set depth beside _target_",
+        ),
+        (
+            "~data.columns",
+            "data._target_ = mmtrain.data.module.DataModule needs columns ({})\n    set columns beside _target_",
+        ),
+    ],
+    "rule_heads": [
+        (
+            "encoder.text.num_heads=5",
+            "encoder.text.dim = 128 is not divisible by encoder.text.num_heads = 5 ({})\n"
+            "    set encoder.text.num_heads to 2 or 4, or dim to 130",
+        ),
+        (
+            "encoder.image.dim=66",
+            "encoder.image.dim = 66 is not divisible by encoder.image.num_heads = 4 ({})\n"
+            "    set encoder.image.num_heads to 2 or 3, or encoder.image.dim to 68",
+        ),
+    ],
+    "rule_patches": [
+        (
+            "encoder.image.patch_size=7",
+            "encoder.image.image_size = 64 is not divisible by encoder.image.patch_size = 7 ({})\n"
+            "    set encoder.image.patch_size to 8, or data.inputs.image.size to 70",
+        ),
+        (
+            "encoder.audio.patch_mels=7",
+            "encoder.audio.num_mels = 64 is not divisible by encoder.audio.patch_mels = 7 ({})\n"
+            "    set encoder.audio.patch_mels to 8, or encoder.audio.num_mels to 70",
+        ),
+    ],
+    "rule_sizes": [
+        (
+            "data.inputs.video.size=32",
+            "encoder.video.image.image_size = 64, but data.inputs.video.size = 32 ({})\n"
+            "    set encoder.video.image.image_size to 32, or data.inputs.video.size to 64",
+        ),
+    ],
+    "rule_geometry": [
+        (
+            "data.inputs.image.size=big",
+            "data.inputs.image.size = big is not a whole number ({})\n"
+            "    set data.inputs.image.size to one, such as 224, or to auto",
+        ),
+        (
+            "data.inputs.image.resize_size=[1,2,3]",
+            "data.inputs.image.resize_size = [1, 2, 3] is neither a size nor [height, width] ({})\n"
+            "    set data.inputs.image.resize_size to one, or to auto",
+        ),
+    ],
+    "rule_devices": [
+        (
+            f"trainer.devices={said}",
+            f"trainer.devices = {shown} is not a number of devices ({{}})\n"
+            "    set trainer.devices to a number such as 2, a list such as [0,1], or auto",
+        )
+        for said, shown in [("0", "0"), ("two", "two"), ("null", "None"), ("1.5", "1.5"), ("[]", "[]")]
+    ],
+    "rule_trainer": [
+        (
+            "+trainer.max_epoch=3",
+            "trainer.max_epoch is none of the Trainer's keys ({})\n    did you mean trainer.max_epochs?",
+        ),
+        ("++trainer.zzz=1", "trainer.zzz is none of the Trainer's keys ({})\n    leave it out"),
+        (
+            "+trainer.num_node=2",
+            "trainer.num_node is none of the Trainer's keys ({})\n    did you mean trainer.num_nodes?",
+        ),
+        ("+trainer.logger=true", "trainer.logger is none of the Trainer's keys ({})\n    leave it out"),
+    ],
+    "rule_balance": [],
+    "rule_max_time": [
+        (
+            "trainer.max_time=5",
+            "trainer.max_time = 5 is not days:hours:minutes:seconds ({})\n"
+            "    write it as days:hours:minutes:seconds, such as 00:12:00:00",
+        ),
+    ],
+    "rule_step_split": [
+        (
+            "trainer.devices=200",
+            "data.batch_size = 128 is split over 200 parts, trainer.devices x trainer.accumulate_grad_batches ({})\n"
+            "    set data.batch_size to at least 200",
+        ),
+    ],
+    "rule_duration": [
+        (
+            "trainer.max_epochs=null",
+            "neither trainer.max_epochs nor trainer.max_steps is set ({})\n    set trainer.max_epochs to 20",
+        ),
+        (
+            "trainer.max_epochs=0",
+            "trainer.max_epochs = 0 and trainer.max_steps = -1 train nothing ({})\n    set the one that is 0 to 1",
+        ),
+    ],
+    "rule_monitor": [
+        (
+            "monitor=train/loss",
+            "monitor = train/loss is no metric of validation ({})\n"
+            "    set it to val/loss or one of a task, such as val/contrastive/loss",
+        ),
+        (
+            "monitor=val/contrastiv/accuracy",
+            "monitor = val/contrastiv/accuracy is no metric of validation ({})\n"
+            "    set it to val/loss or one of a task, such as val/contrastive/loss",
+        ),
+        (
+            "monitor=val/loss",
+            "monitor = val/loss is a loss, but checkpoint.mode = max would keep the highest ({})\n"
+            "    set checkpoint.mode to min",
+        ),
+    ],
+    "rule_half_weights": [],  # tests/training/precision/test_bf16_true.py
+    "rule_sharded": [],  # below: each case takes several overrides
+    "rule_files": [
+        (
+            "resume=best.safetensors",
+            "resume = best.safetensors holds weights alone, no optimizer and no place in the data ({})\n"
+            "    start a new run with init_from=best.safetensors, or go on from a .ckpt",
+        ),
+        (
+            "resume=gone.ckpt",
+            "resume = gone.ckpt does not exist ({})\n    set resume to auto to go on in run_dir, or name a checkpoint,"
+            " such as outputs/mine/checkpoints/last.ckpt",
+        ),
+        (
+            "init_from=auto",
+            "init_from = auto does not exist ({})\n    name a checkpoint, such as RUN/checkpoints/last.ckpt",
+        ),
+        ("run_dir=null", "run_dir = None names no folder ({})\n    set run_dir to a folder, such as outputs/mine"),
+    ],
+    "rule_fusion": [
+        (
+            "~fusion",
+            "task.classification reads fused, but there is no fusion ({})\n    choose one, such as fusion=concat,"
+            " or let tasks read one modality, such as task.classification.reads=image",
+        ),
+    ],
+}
+BAD |= {
+    rule: []
+    for rule in (
+        "rule_tables",
+        "rule_workers",
+        "rule_gpus",
+        "rule_accelerator",
+        "rule_precision",
+        "rule_run_dir",
+        "rule_corruptions",  # below
+        "rule_search",  # tests/modes/search/test_finder.py
+        "rule_common_folder",
+        "rule_nodes",
+        "rule_world_size",
+        "rule_sync_batchnorm",  # tests/config/test_rules_hardware.py
+        "rule_trust",  # tests/config/test_run_config.py
+    )
+}
+
+
+def test_corruptions_are_known_and_so_is_how_much() -> None:
+    found = faults("test.corruptions=[noise,blurr,fog]", "test.severities=[0,1]")
+    assert [fault.splitlines()[1] for fault in found] == [
+        "    did you mean blur? It can have noise, blur, crop, typos, missing",
+        "    It can have noise, blur, crop, typos, missing",
+        "    set it to some of 1, 2, 3, 4, 5",
+    ]
+
+
+def test_a_wrong_number_is_said_once_though_another_part_goes_by_it() -> None:
+    assert [fault.splitlines()[0] for fault in faults("data.inputs.text.max_length=0")] == [
+        "data.inputs.text.max_length = 0 is out of range (override data.inputs.text.max_length=0)"
+    ]
+
+
+def test_every_rule_has_its_bad_cases() -> None:
+    assert BAD.keys() == {rule.__name__ for rule in RULES}
+
+
+def test_what_looks_at_whole_weights_does_not_go_with_shares() -> None:
+    but = "but with trainer.strategy = fsdp each rank keeps a share (override trainer.strategy=fsdp)\n    "
+    other = "callbacks.ema._target_=pytorch_lightning.callbacks.EMAWeightAveraging"
+    assert faults("trainer.strategy=fsdp", "trainer.devices=2") == []
+    assert faults("trainer.strategy=fsdp", other, "balance=pcgrad") == [
+        f"callbacks.ema averages whole weights, {but}take callbacks=[ema] in its place",
+        f"balance.gradients_of = parameters compares whole gradients, {but}set balance.gradients_of=features",
+    ]
+
+
+@pytest.mark.parametrize("rule", BAD)
+def test_a_fault_says_what_and_where_and_how_to_mend_it(rule: str) -> None:
+    for batch in apart(BAD[rule]):
+        expected = [fault.format(f"override {override}") for override, fault in batch]
+        assert sorted(faults(*[override for override, _ in batch])) == sorted(expected)
+
+
+def apart(cases: list[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+    """As few command lines as will do: no key twice in one."""
+    lines: list[dict[str, tuple[str, str]]] = []
+    for case in cases:
+        key = case[0].split("=")[0]
+        line = next((line for line in lines if key not in line), None)
+        if line is None:
+            lines.append({key: case})
+        else:
+            line[key] = case
+    return [list(line.values()) for line in lines]
+
+
+def test_an_unknown_precision_is_compared_with_those_of_lightning() -> None:
+    (fault,) = faults("trainer.precision=bf16-mixd")
+    what, mend = fault.splitlines()
+    assert what == "trainer.precision = bf16-mixd is not known (override trainer.precision=bf16-mixd)"
+    assert mend.startswith("    did you mean bf16-mixed? It can be 32, 32-true,") and mend.count("32,") == 1
+
+
+def test_a_width_that_is_set_once_is_mended_once_for_each_part_that_has_it() -> None:
+    assert faults("dim=100", "fusion.num_heads=8", "encoder.text.num_heads=5") == [
+        "fusion.dim = 100 is not divisible by fusion.num_heads = 8 (override dim=100, override fusion.num_heads=8)\n"
+        "    set fusion.num_heads to 5 or 10, or dim to 104"
+    ]
+
+
+def test_a_size_that_is_set_once_is_mended_where_it_is_set() -> None:
+    """Pictures and the frames of films have it, and each encoder has its own patches."""
+    patches = ["encoder.image.patch_size=8", "encoder.video.image.patch_size=8"]
+    assert faults("data.inputs.image.size=20", *patches) == [
+        f"{key}.image_size = 20 is not divisible by {key}.patch_size = 8"
+        f" (override data.inputs.image.size=20, override {key}.patch_size=8)\n"
+        f"    set {key}.patch_size to 10, or data.inputs.image.size to 24"
+        for key in ("encoder.image", "encoder.video.image")
+    ]
+
+
+def test_a_step_that_is_split_says_all_that_split_it() -> None:
+    assert faults("trainer.devices=2", "data.batch_size=4", "trainer.accumulate_grad_batches=3") == [
+        "data.batch_size = 4 is split over 6 parts, trainer.devices x trainer.accumulate_grad_batches"
+        " (override trainer.accumulate_grad_batches=3, override data.batch_size=4, override trainer.devices=2)\n"
+        "    set data.batch_size to at least 6"
+    ]
+
+
+def test_a_run_without_a_task_is_no_run() -> None:
+    assert faults("task=[]") == [
+        "no task is chosen (override task=[])\n    choose some, such as task=[contrastive]",
+    ]
+
+
+def test_data_that_lacks_what_a_task_reads_is_named_with_the_files_of_the_tasks() -> None:
+    assert faults("~encoder/text", "~fusion", "task=[contrastive]") == [
+        "task.contrastive.modalities names text, but encoder has image, audio, video, vector, sequence, dialogue"
+        " (configs/task/contrastive.yaml)\n"
+        "    name one of them, or choose another task"
+    ]
+    assert faults("~target@data.targets.label", "~target@data.targets.labels") == [
+        "task.classification.target = label, but data.targets has number, answer, caption, chat"
+        " (configs/task/classification.yaml)\n"
+        "    did you mean number? Else learn it with +target@data.targets.label=class"
+    ]
+    assert faults("task=[captioning]", "task.captioning.target=captions") == [
+        "task.captioning.target = captions, but data.targets has label, labels, number, answer, caption, chat"
+        " (override task.captioning.target=captions)\n"
+        "    did you mean caption? Else learn it with +target@data.targets.captions=text"
+    ]
+
+
+@pytest.mark.parametrize(("balance", "name"), [("pcgrad", "PCGrad"), ("uncertainty", "Uncertainty")])
+def test_one_task_alone_has_nothing_to_be_balanced_with(balance: str, name: str) -> None:
+    assert faults("task=[contrastive]", f"balance={balance}") == [
+        f"balance = {name} weighs several tasks, but contrastive is alone"
+        f" (override balance={balance}, override task=[contrastive])\n"
+        "    set balance=fixed, or choose more tasks"
+    ]
+
+
+def test_files_and_folders_are_looked_at(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    (tmp_path / "train.csv").write_text("caption\na cat\n")
+    here = [f"resume={file}", f"init_from={file}", f"run_dir={tmp_path / 'new'}", "data=files", f"data.root={tmp_path}"]
+    assert faults(*here) == []
+    wrong = [f"resume={tmp_path}", f"run_dir={file}", "data=files", f"data.root={file}"]
+    assert faults(*wrong) == [
+        f"data.root = {file} is not a folder (override data.root={file})\n"
+        f"    set data.root={tmp_path}, the folder it is in",
+        f"resume = {tmp_path} is a folder (override resume={tmp_path})\n"
+        "    set resume to auto to go on in run_dir, or name a checkpoint, such as outputs/mine/checkpoints/last.ckpt",
+        f"run_dir = {file} is a file, or inside one (override run_dir={file})\n"
+        "    set run_dir to a folder, such as outputs/mine",
+    ]
+    assert f"run_dir = {file}/x is a file, or inside one" in faults(f"run_dir={file}/x")[0]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "key", "script"),
+    [
+        ("data=stamps", "data.source.root", "fetch_stamps"),
+        ("data=stamps_languages", "data.root", "fetch_stamps"),  # ten parts of one folder
+        ("experiment=dialogue", "data.parts.talk.source.root", "fetch_talk"),
+    ],
+)
+def test_a_data_set_that_nobody_fetched_is_reported_with_its_script(
+    chosen: str, key: str, script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMTRAIN_CACHE", str(tmp_path))
+    name = script.removeprefix("fetch_")
+    first, *others = faults(chosen)
+    assert first.startswith(
+        f"{key} = {tmp_path}/{name} does not exist: this data set is fetched once and kept (configs/"
+    )
+    assert first.endswith(f"\n    run python scripts/{script}.py, or set {key} to the folder that holds it")
+    assert len(others) == (chosen == "experiment=dialogue")  # tweets
+    assert faults(chosen, f"{key}={tmp_path}") == others
+
+
+def test_the_folder_of_a_part_of_a_mixture_exists(tmp_path: Path) -> None:
+    part = ["data=mix", "+part@data.parts.a=files", f"data.parts.a.source.root={tmp_path}/gone"]
+    assert faults(*part) == [
+        f"data.parts.a.source.root = {tmp_path}/gone is not a folder (override {part[2]})\n"
+        "    set data.parts.a.source.root to the folder that holds train.jsonl (or .csv, .parquet ...)"
+    ]
+
+
+def test_all_faults_are_said_at_once() -> None:
+    wrong = ["mode=tset", "seed=no", "encoder.text.num_heads=5", "monitor=loss", "resume=gone", "+balance.x=1"]
+    wrong += ["task.classification.reads=imag", "trainer.devices=0", "fusion.dropout=2", "encoder.image.patch_size=7"]
+    found = faults(*wrong)
+    assert len(found) == len(wrong)
+    for override in wrong:
+        assert len([fault for fault in found if f"(override {override})\n" in fault]) == 1, override
