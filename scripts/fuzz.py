@@ -47,7 +47,7 @@ import torch
 import yaml
 from PIL import Image
 
-from mmtrain.cli.main import config_dir
+from mmtrain.config.compose import config_dir
 from mmtrain.config.instantiate import instantiate
 from mmtrain.data.dataset import load_inputs
 from mmtrain.data.sources.parquet_shard import GroupCache, ParquetShard, index_parquet

@@ -25,10 +25,10 @@ import torch
 from mmtrain.build import build_again
 from mmtrain.config.instantiate import add_working_folder
 from mmtrain.data.dataset import EvalSplit
-from mmtrain.data.inputs.text import texts_of
 from mmtrain.data.module import DataModule
 from mmtrain.data.tables.columns import cell_of, is_empty
 from mmtrain.data.tables.paths import checked_path
+from mmtrain.data.tables.texts import texts_of
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.io.escape import print_escaped
 from mmtrain.io.run_files import write_json_lines

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from mmtrain.build import compose
-from mmtrain.cli.main import config_dir, with_dashes
+from mmtrain.cli.main import with_dashes
 from mmtrain.config import rules_hardware as machine
+from mmtrain.config.compose import config_dir
 from mmtrain.config.validate import faults_of, with_overrides_of_run
 from mmtrain.data.module import DataModule
 from mmtrain.modes import run as run_module

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from mmtrain.build import compose, make, reads_of
-from mmtrain.cli.main import config_dir
+from mmtrain.config.compose import config_dir
 from mmtrain.errors import ConfigError
 from mmtrain.layers.head import Decides
 from mmtrain.model import MultimodalModel

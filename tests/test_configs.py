@@ -26,8 +26,8 @@ from mmtrain.build import (
     compose,
     make,
 )
-from mmtrain.cli.main import config_dir
 from mmtrain.config import rules_hardware as machine
+from mmtrain.config.compose import config_dir
 from mmtrain.config.validate import faults_of
 from mmtrain.data.dataset import Collate, TrainSplit
 from mmtrain.data.loader import TrainSteps, make_loader

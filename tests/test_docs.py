@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mmtrain.cli.main import config_dir, spelled
+from mmtrain.cli.main import spelled
+from mmtrain.config.compose import config_dir
 from mmtrain.config.validate import faults_of
 from tests.tiny import make_fetched_folders
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmtrain.cli.main import config_dir
+from mmtrain.config.compose import config_dir
 
 COLORS = {"red": (220, 30, 30), "green": (30, 180, 60), "blue": (40, 60, 220), "gold": (230, 190, 40)}
 SHAPES = ("square", "bar", "frame")

@@ -7,7 +7,6 @@ The ranks meet by a file in a folder that only this user can read (`file://`, a 
 interface. torch's default is a store without a password that listens on all interfaces.
 """
 
-import ctypes
 import os
 import shutil
 import signal
@@ -21,10 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from mmtrain.cli.rank_environment import RENDEZVOUS
 from mmtrain.cli.slurm import without_slurm
+from mmtrain.training.launched_rank import RENDEZVOUS
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 FOLDERS = "mmtrain-ranks-"  # the beginning of the name of a folder of `private_folder`
 LOCK = ".lock"
 GRACE_SECONDS = 5.0  # for the others to notice that one has ended
@@ -106,15 +104,6 @@ def launch(config_file: Path, num_processes: int) -> int:
                 rank.wait()
         for signum, handler in before.items():
             signal.signal(signum, handler)
-
-
-def end_with_launcher() -> None:
-    """Called in a rank: when what launched it is killed, the kernel kills it too, and no orphan computes on.
-
-    Systems other than Linux are left alone.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _watch(ranks: list["subprocess.Popen[bytes]"]) -> int:

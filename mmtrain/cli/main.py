@@ -1,6 +1,5 @@
 """The command line: Hydra, with every fault of the configuration explained before anything heavy is imported."""
 
-import importlib
 import os
 import re
 import sys
@@ -188,7 +187,9 @@ class Job:
     def _run(self) -> int:
         """Run here, or as one process a device."""
         if self.cfg.trainer.find_batch_size and self.cfg.mode == "fit":
-            status = importlib.import_module("mmtrain.modes.plan.settle").settle_batch_size(self.cfg)
+            from mmtrain.modes.plan.settle import settle_batch_size
+
+            status = settle_batch_size(self.cfg)
             if status:
                 return status
         devices = self.cfg.trainer.devices
@@ -200,4 +201,6 @@ class Job:
                 path = folder / "config.yaml"
                 write_config(path, self.cfg)
                 return launch(path, devices)
-        return importlib.import_module("mmtrain.modes.run").run(self.cfg)
+        from mmtrain.modes.run import run  # torch and Lightning take seconds
+
+        return run(self.cfg)

@@ -8,7 +8,6 @@ from collections.abc import Mapping, MutableMapping
 
 from mmtrain.cli.slurm import is_rank
 
-RENDEZVOUS = "MMTRAIN_RENDEZVOUS"  # names the file by which the ranks of `mmtrain.cli.launch` meet
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
 TORCHRUN = "TORCHELASTIC_RUN_ID"  # which Lightning takes as the mark of torchrun

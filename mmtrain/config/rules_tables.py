@@ -1,6 +1,5 @@
 """The rule of a folder of tables: what its first rows say is in one report with the faults of keys."""
 
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,8 +23,9 @@ def rule_tables(run: Composed) -> Iterator[str]:
         return
     folder = Path(str(root)).expanduser()
     if folder.is_dir() or _is_table(folder):  # else rule_files says it
-        # it imports numpy, and most runs have other data
-        yield from importlib.import_module("mmtrain.config.table_probe").faults_of_folder(run, folder)
+        from mmtrain.config.table_probe import faults_of_folder  # it imports numpy, and most runs have other data
+
+        yield from faults_of_folder(run, folder)
 
 
 def _is_table(path: Path) -> bool:

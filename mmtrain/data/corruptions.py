@@ -18,10 +18,10 @@ from torchvision.transforms.v2 import functional as F
 
 from mmtrain.data.dataset import EvalSplit
 from mmtrain.data.inputs.image import ImageInput
-from mmtrain.data.inputs.text import texts_of
 from mmtrain.data.inputs.video import VideoInput
 from mmtrain.data.order import mix
 from mmtrain.data.tables.columns import cell_of
+from mmtrain.data.tables.texts import texts_of
 from mmtrain.types import Sample
 
 SEVERITIES = (1, 2, 3, 4, 5)

@@ -9,7 +9,6 @@ import torch
 from torch.utils.data import Dataset
 
 from mmtrain.data.inputs.image import ImageInput
-from mmtrain.data.inputs.text import texts_of
 from mmtrain.data.inputs.turns import TurnsInput
 from mmtrain.data.inputs.video import VideoInput
 from mmtrain.data.modality_dropout import drop_modalities
@@ -19,6 +18,7 @@ from mmtrain.data.tables.columns import Column, cell_of, is_empty
 from mmtrain.data.tables.number_types import number_type, typed_cell
 from mmtrain.data.tables.sample_errors import read_or, sample_errors
 from mmtrain.data.tables.tables import cells_of, readable_cell, row_at, rows_at
+from mmtrain.data.tables.texts import texts_of
 from mmtrain.errors import SampleError, printable
 from mmtrain.types import Bad, Batch, Sample
 

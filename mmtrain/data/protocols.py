@@ -8,9 +8,6 @@ from torch import Tensor
 
 from mmtrain.types import Padded, Vocabulary
 
-# The fix for a damaged file that a part wrote
-LEARN_AGAIN = "restore it, or delete .vocabulary.json in its run folder: what it holds is then learned again"
-
 
 class InputKind(Protocol):
     """How the cells of one modality become tensors.

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 CONFIG = "config.yaml"
+# The fix for a damaged file that a part wrote
+LEARN_AGAIN = "restore it, or delete .vocabulary.json in its run folder: what it holds is then learned again"
 _SECTIONS = ("task", "data", "encoder", "trainer")  # the last one is also the last of the file
 _CONFIG_FIX = "restore it, or go on with the run (the command that trained it, with resume=auto): that writes it again"
 

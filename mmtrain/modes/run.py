@@ -25,8 +25,7 @@ from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 
 import mmtrain
 from mmtrain.build import build_data, build_lit, build_model, build_trainer, check_parts
-from mmtrain.cli.launch import end_with_launcher
-from mmtrain.cli.main import config_dir
+from mmtrain.config.compose import config_dir
 from mmtrain.data.module import DataModule
 from mmtrain.data.protocols import Worded
 from mmtrain.distributed import gather_objects, is_main, world_size
@@ -69,6 +68,7 @@ from mmtrain.training.checkpoint.safetensors import write_weights
 from mmtrain.training.checkpoint.transfer import take_weights
 from mmtrain.training.compile import compile_regions, say
 from mmtrain.training.fsdp.shard import load_weights
+from mmtrain.training.launched_rank import end_with_launcher
 from mmtrain.training.lit_module import LitModel, judges_rows
 from mmtrain.training.memory import keep_freed_memory
 from mmtrain.training.nonfinite import Diverged, weights_in_words

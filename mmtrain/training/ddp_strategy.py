@@ -7,8 +7,8 @@ from pytorch_lightning.strategies import DDPStrategy, ParallelStrategy
 from torch import distributed as dist
 from torch.distributed.constants import default_pg_timeout
 
-from mmtrain.cli.rank_environment import RENDEZVOUS
 from mmtrain.distributed import broadcast_object
+from mmtrain.training.launched_rank import RENDEZVOUS
 
 TBroadcast = TypeVar("TBroadcast")
 

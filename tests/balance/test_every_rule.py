@@ -11,7 +11,7 @@ import yaml
 from hydra.utils import get_object
 from torch import Tensor, nn
 
-from mmtrain.cli.main import config_dir
+from mmtrain.config.compose import config_dir
 from tests.looks import JACOBIANS, NAMES, FakeLook, jacobian
 
 FILES = sorted(path.stem for path in (config_dir() / "balance").glob("*.yaml"))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmtrain.cli.main import config_dir
+from mmtrain.config.compose import config_dir
 from tests.balance.test_every_rule import rule
 from tests.ranks import on_ranks
 from tests.runs import PLAIN, RANKS, as_torchrun_starts, assert_same_run, run_tiny, stop_and_resume, weights_of

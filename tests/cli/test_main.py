@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmtrain.cli.main import config_dir
+from mmtrain.config.compose import config_dir
 from mmtrain.config.validate import faults_of
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmtrain.cli import slurm
-from mmtrain.cli.main import config_dir
+from mmtrain.config.compose import config_dir
 from mmtrain.config.validate import faults_of
 from tests.commands import start_command
 from tests.tiny import TINY_MODEL, make_tables

@@ -11,8 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 
-from mmtrain.cli.main import config_dir
-from mmtrain.config.compose import Composing
+from mmtrain.config.compose import Composing, config_dir
 
 LINES = [
     [],

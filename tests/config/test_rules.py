@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mmtrain.cli.main import config_dir
 from mmtrain.config import rules_hardware as machine
+from mmtrain.config.compose import config_dir
 from mmtrain.config.rules import RULES
 from mmtrain.config.validate import faults_of
 

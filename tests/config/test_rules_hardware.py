@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mmtrain.cli.main import config_dir
 from mmtrain.config import rules_hardware as machine
+from mmtrain.config.compose import config_dir
 from mmtrain.config.validate import faults_of
 
 CLUSTER = "hydra.launcher._target_=hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"

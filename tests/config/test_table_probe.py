@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmtrain.cli.main import config_dir
+from mmtrain.config.compose import config_dir
 from mmtrain.config.validate import faults_of
 
 ROOT = Path(__file__).resolve().parents[2]

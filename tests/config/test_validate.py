@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmtrain.cli.main import config_dir
-from mmtrain.config.compose import last_of_each
+from mmtrain.config.compose import config_dir, last_of_each
 from mmtrain.config.validate import faults_of, with_overrides_of_run
 from tests.tiny import make_fetched_folders
 

@@ -13,7 +13,7 @@ from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig
 from torch import Tensor, nn
 
 from mmtrain.build import _without_tuning, tunings_of
-from mmtrain.cli.main import config_dir
+from mmtrain.config.compose import config_dir
 from mmtrain.config.rules import TUNING
 from mmtrain.layers.finetuning import KEYS, Tuning, held, rates_of, still_modules, tune
 from mmtrain.types import Features

@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 
 from mmtrain.build import build_trainer, compose
-from mmtrain.cli.main import config_dir
+from mmtrain.config.compose import config_dir
 from mmtrain.modes import run as run_module
 from mmtrain.modes.run import run
 from mmtrain.training.checkpoint.io import write_whole

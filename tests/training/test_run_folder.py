@@ -21,7 +21,7 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
 from mmtrain.build import compose
-from mmtrain.cli.main import config_dir
+from mmtrain.config.compose import config_dir
 from mmtrain.errors import ConfigError
 from mmtrain.modes.run import run
 from mmtrain.training import run_folder

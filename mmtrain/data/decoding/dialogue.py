@@ -4,10 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmtrain.data.inputs.text import check_text, valid_texts
 from mmtrain.data.tables.columns import is_empty
 from mmtrain.data.tables.content_parts import PICTURE_IN_WORDS, text_of_part
 from mmtrain.data.tables.json_rows import parse_json
+from mmtrain.data.tables.texts import check_text, valid_texts
 from mmtrain.errors import SampleError
 
 # By the names that data sets use, in any case: human and gpt of LLaVA and ShareGPT, model of Gemma, prompter of OASST,

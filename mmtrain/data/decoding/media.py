@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmtrain.data.decoding.mp4_boxes import num_listed_samples
-from mmtrain.data.inputs.image import shown
 from mmtrain.data.tables.columns import content_of
 from mmtrain.data.tables.paths import checked_path
+from mmtrain.data.tables.sample_errors import shown
 from mmtrain.errors import SampleError
 
 if TYPE_CHECKING:

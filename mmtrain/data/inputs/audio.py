@@ -15,8 +15,9 @@ from torch import Tensor
 
 from mmtrain.data.decoding.audio import check_level, mono, piece, read_piece, resampled
 from mmtrain.data.decoding.media import source_of
-from mmtrain.data.inputs.image import key_of, shown
+from mmtrain.data.inputs.image import key_of
 from mmtrain.data.tables.columns import content_of
+from mmtrain.data.tables.sample_errors import shown
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
 

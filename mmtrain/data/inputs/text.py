@@ -15,12 +15,12 @@ from torch import Tensor
 
 from mmtrain.data.inputs.image import key_of
 from mmtrain.data.order import mix
-from mmtrain.data.protocols import LEARN_AGAIN
 from mmtrain.data.tables.sample_errors import read_each
+from mmtrain.data.tables.texts import check_text, texts_of, valid_texts
 from mmtrain.data.tokenizers.pretrained import PretrainedTokenizer, load_tokenizer
-from mmtrain.errors import ConfigError, SampleError
+from mmtrain.errors import ConfigError
 from mmtrain.io.atomic import replacing
-from mmtrain.io.run_files import damaged, read_text
+from mmtrain.io.run_files import LEARN_AGAIN, damaged, read_text
 from mmtrain.types import Padded, Vocabulary
 
 
@@ -254,33 +254,3 @@ def _characters(tokenizer: Any, texts: list[str]) -> list[str]:
     for text in texts:
         counts.update(tokenizer.normalizer.normalize_str(text))
     return sorted((c for c in counts if not c.isspace()), key=lambda c: (-counts[c], c))
-
-
-def texts_of(value: Any) -> list[str]:
-    """The captions of a cell: one, several, or none; blank ones do not count."""
-    texts = value if isinstance(value, list | tuple) else [value]
-    return [str(t) for t in texts if t is not None and str(t).strip()]
-
-
-def valid_texts(value: Any) -> list[str]:
-    """As `texts_of`.
-
-    Raises:
-        SampleError: for a text that is not valid Unicode.
-    """
-    texts = texts_of(value)
-    for text in texts:
-        check_text(text)
-    return texts
-
-
-def check_text(text: str) -> None:
-    """Refuse half of a surrogate pair, such as half an emoji: no tokenizer takes it, and no file can hold it.
-
-    Raises:
-        SampleError: with the place of the first.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise SampleError(text, f"is not valid Unicode: half of a surrogate pair at character {error.start}") from None

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from mmtrain.data.inputs.text import TextInput, valid_texts
+from mmtrain.data.inputs.text import TextInput
 from mmtrain.data.tables.cell_checks import FIRST_ROWS
 from mmtrain.data.tables.sample_errors import read_each
+from mmtrain.data.tables.texts import valid_texts
 
 _CHARACTERS = 4_000_000  # that are tokenized to be counted: some seconds
 

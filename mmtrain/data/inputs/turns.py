@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from mmtrain.data.inputs.image import key_of
-from mmtrain.data.inputs.text import TextInput, check_text
+from mmtrain.data.inputs.text import TextInput
 from mmtrain.data.tables.content_parts import is_medium, text_of_part
 from mmtrain.data.tables.json_rows import parse_json
 from mmtrain.data.tables.sample_errors import read_each
+from mmtrain.data.tables.texts import check_text
 from mmtrain.data.tables.turn_columns import SPEAKERS, WORDS
 from mmtrain.errors import SampleError
 from mmtrain.types import Padded

@@ -15,9 +15,10 @@ from mmtrain.data.decoding.frames import read_frames
 from mmtrain.data.decoding.geometry import Geometry
 from mmtrain.data.decoding.image_file import oversize
 from mmtrain.data.decoding.media import Probe, source_of
-from mmtrain.data.inputs.image import ImageInput, Normalize, key_of, seeded, shown
+from mmtrain.data.inputs.image import ImageInput, Normalize, key_of, seeded
 from mmtrain.data.order import mix
 from mmtrain.data.tables.columns import content_of
+from mmtrain.data.tables.sample_errors import shown
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
 

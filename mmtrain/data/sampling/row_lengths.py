@@ -16,13 +16,14 @@ import numpy as np
 from mmtrain.data.decoding.media import probe, source_of
 from mmtrain.data.inputs.audio import AudioInput
 from mmtrain.data.inputs.sequence import SequenceInput
-from mmtrain.data.inputs.text import TextInput, valid_texts
+from mmtrain.data.inputs.text import TextInput
 from mmtrain.data.inputs.video import VideoInput
 from mmtrain.data.protocols import InputKind
 from mmtrain.data.sampling.buckets import Buckets
 from mmtrain.data.tables.columns import Column, content_of, is_empty
 from mmtrain.data.tables.sample_errors import read_or
 from mmtrain.data.tables.tables import cells_of
+from mmtrain.data.tables.texts import valid_texts
 from mmtrain.errors import ConfigError
 from mmtrain.io.atomic import replacing
 

@@ -6,19 +6,19 @@ DIR/SPLIT/metadata.{csv,tsv,json,jsonl} with the column file_name, or DIR/[SPLIT
 """
 
 import glob
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mmtrain.data.sources.caches import datasets_cache_error
-from mmtrain.data.tables.class_folders import Columns, read_class_folders
+from mmtrain.data.tables.class_folders import Columns
 from mmtrain.data.tables.file_lookup import with_found_files
-from mmtrain.data.tables.folder_layout import ENDINGS, WHOLE, ending, metadata_in, nothing_in, passed_over, tables_in
+from mmtrain.data.tables.folder_layout import ENDINGS, ending
+from mmtrain.data.tables.folder_tables import cut, is_saved, tables_of_folder, unreadable
 from mmtrain.data.tables.paths import data_folder, refuse_outside
-from mmtrain.data.tables.row_tables import TEXTS, rows_table
-from mmtrain.data.tables.splits import Cuts, Split
-from mmtrain.data.tables.table_error import TableError, encoding_fault
+from mmtrain.data.tables.row_tables import rows_table
+from mmtrain.data.tables.splits import Split
 from mmtrain.data.tables.tables import SPLITS, Tables, no_rows, split_name, undecoded
 from mmtrain.errors import ConfigError
 
@@ -37,11 +37,6 @@ def existing_folder(root: str | Path) -> Path:
             "    set data.root to the folder that holds train.jsonl (or .csv, .parquet ...)"
         )
     return folder
-
-
-def is_saved(root: Path) -> bool:
-    """Whether `save_to_disk` of `datasets` wrote the folder."""
-    return any((root / name).is_file() for name in ("dataset_dict.json", "state.json"))
 
 
 def tables_of(found: Path | Tables, split: Split, *, confine: bool) -> Tables:
@@ -75,56 +70,6 @@ def read_folder(root: Path, split: Split) -> Tables:
     if is_saved(root):
         return _saved(root, split)
     return with_found_files(tables_of_folder(root, split, read=_read, make=_dataset))
-
-
-def tables_of_folder(
-    root: Path,
-    split: Cuts,
-    *,
-    read: Callable[[Path, str], tuple[Any, Sequence[str]]],
-    make: Callable[[Columns], Any],
-    most: int | None = None,
-) -> Tables:
-    """The tables of a folder that were not saved by `datasets`, as `read` reads them and `make` makes them.
-
-    Args:
-        root: the folder, or the file of a table that stands alone.
-        split: how a table is cut that stands alone.
-        read: gives the table of a file, and notes about it; called with the file and the split that it is for.
-        make: a table of columns.
-        most: files in folders of classes that are looked at.
-    """
-    if root.is_file():
-        root, files = root.parent, {WHOLE: root}
-    else:
-        files = tables_in(root) or metadata_in(root)
-    for file in files.values():
-        refuse_outside(root, file)
-    if WHOLE in files:
-        table, notes = read(files[WHOLE], WHOLE)
-        return replace(cut(table, str(files[WHOLE]), root, split), notes=notes)
-    if files:
-        found = {name: read(path, name) for name, path in files.items()}
-        splits = {name: table for name, (table, _) in found.items()}
-        others = [path.name for path in passed_over(root, files)]
-        notes = [f"{root}: {', '.join(others)} is not read: the splits are train, val and test"] if others else []
-        notes += [note for _, own in found.values() for note in own]
-        names = {name: str(path) for name, path in files.items()}
-        return Tables(splits=splits, names=names, folder=root, notes=notes)
-    found_in = read_class_folders(root, make, most=most)
-    if found_in is None:
-        raise nothing_in(root)
-    folders, notes = found_in
-    if None in folders:
-        return replace(cut(folders[None], str(root), root, split), notes=notes)
-    splits = {name: folders[name] for name in SPLITS if name in folders}
-    return Tables(splits=splits, names={name: f"{root}/{name}" for name in splits}, folder=root, notes=notes)
-
-
-def cut(table: Any, name: str, folder: Path, split: Cuts) -> Tables:
-    """A lone table as splits."""
-    splits = split.cut(table, name)
-    return Tables(splits=splits, names=dict.fromkeys(splits, name), folder=folder)
 
 
 def _saved(root: Path, split: Split) -> Tables:
@@ -196,12 +141,3 @@ def _read(path: Path, split: str) -> tuple[Any, Sequence[str]]:
     if len(table) == 0:
         raise no_rows(str(path), split)
     return table, notes
-
-
-def unreadable(path: Path, error: BaseException) -> ConfigError:
-    """The message for a table that is broken, and where."""
-    if ending(path) in TEXTS and isinstance(error, ValueError) and not isinstance(error, TableError):
-        error = encoding_fault(path) or error
-    what = (str(error).strip() or type(error).__name__).splitlines()[0]
-    fix = error.fix if isinstance(error, TableError) else "mend the table"
-    return ConfigError(f"{path} cannot be read as {ending(path)}: {what}\n    {fix}")

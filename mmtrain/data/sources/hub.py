@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mmtrain.data.sources.caches import datasets_cache_error
-from mmtrain.data.sources.files import is_saved, of_datasets
+from mmtrain.data.sources.files import of_datasets
 from mmtrain.data.tables.class_folders import KIND_OF
+from mmtrain.data.tables.folder_tables import is_saved
 from mmtrain.data.tables.paths import data_folder, refuse_outside
 from mmtrain.data.tables.row_tables import rows_table
 from mmtrain.data.tables.splits import Split

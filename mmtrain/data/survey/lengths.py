@@ -11,14 +11,15 @@ from PIL import Image
 from mmtrain.data.decoding.image_file import open_image
 from mmtrain.data.decoding.media import probe, source_of
 from mmtrain.data.inputs.audio import AudioInput
-from mmtrain.data.inputs.image import ImageInput, one_of, shown
+from mmtrain.data.inputs.image import ImageInput, one_of
 from mmtrain.data.inputs.sequence import SequenceInput
-from mmtrain.data.inputs.text import TextInput, valid_texts
+from mmtrain.data.inputs.text import TextInput
 from mmtrain.data.inputs.video import VideoInput
 from mmtrain.data.protocols import InputKind
 from mmtrain.data.tables.columns import content_of
 from mmtrain.data.tables.paths import checked_path
-from mmtrain.data.tables.sample_errors import read_each, read_or
+from mmtrain.data.tables.sample_errors import read_each, read_or, shown
+from mmtrain.data.tables.texts import valid_texts
 from mmtrain.errors import SampleError
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from mmtrain.data.dataset import TrainSplit, bad_row, id_of
-from mmtrain.data.inputs.text import valid_texts
 from mmtrain.data.module import DataModule
 from mmtrain.data.protocols import TargetKind
 from mmtrain.data.survey.lengths import Lengths, measured, summary
@@ -22,6 +21,7 @@ from mmtrain.data.survey.subsample import evenly
 from mmtrain.data.tables.columns import Column, cell_of, is_empty
 from mmtrain.data.tables.sample_errors import read_each, read_or
 from mmtrain.data.tables.tables import cells_of, row_at
+from mmtrain.data.tables.texts import valid_texts
 from mmtrain.errors import SampleError
 from mmtrain.types import AnswerTarget, Bad, ClassTarget, MultiLabelTarget, NumberTarget, TokenTarget
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmtrain.data.sources.files import is_saved, tables_of_folder, unreadable
 from mmtrain.data.tables.cell_checks import FIRST_ROWS
 from mmtrain.data.tables.class_folders import Columns
 from mmtrain.data.tables.file_lookup import with_found_files
 from mmtrain.data.tables.folder_layout import ending
+from mmtrain.data.tables.folder_tables import is_saved, tables_of_folder, unreadable
 from mmtrain.data.tables.json_rows import first_objects, names_in
 from mmtrain.data.tables.row_tables import rows_of
 from mmtrain.data.tables.sample_errors import read_or

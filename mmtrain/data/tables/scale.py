@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmtrain.errors import ConfigError, SampleError
-from mmtrain.io.run_files import read_json, write_json
+from mmtrain.io.run_files import LEARN_AGAIN, read_json, write_json
 
 _LARGEST = float(np.finfo(np.float32).max)
 _GAPS = ("", "nan", "na", "n/a", "null", "none")  # as csv files write them
@@ -206,7 +206,5 @@ def save_scale(folder: Path, name: str, offset: np.ndarray, divisor: np.ndarray)
 
 def restore_scale(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Offset and divisor as `save_scale` wrote them."""
-    from mmtrain.data.protocols import LEARN_AGAIN  # it imports torch, which the checks of first rows do without
-
     scale = read_json(folder / f"scale_{name}.json", fix=LEARN_AGAIN, keys=("offset", "divisor"))
     return np.array(scale["offset"]), np.array(scale["divisor"])

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from mmtrain.data.decoding.dialogue import HOLDS, Dialogue, dialogue_of, places_in
-from mmtrain.data.protocols import LEARN_AGAIN
 from mmtrain.data.tables.columns import is_empty
 from mmtrain.data.tables.sample_errors import read_each
 from mmtrain.data.tokenizers.chat import PLAIN, tokenizer_of, trained_tokenizer, written
 from mmtrain.errors import ConfigError, SampleError
-from mmtrain.io.run_files import read_json, write_json
+from mmtrain.io.run_files import LEARN_AGAIN, read_json, write_json
 from mmtrain.types import DialogueTarget
 
 SEEN = "dialogues.json"

@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from mmtrain.data.decoding.dialogue import Dialogue, dialogue_of
-from mmtrain.data.inputs.text import valid_texts
 from mmtrain.data.tables.columns import is_empty
 from mmtrain.data.tables.sample_errors import read_each
 from mmtrain.data.tables.scale import in_short
+from mmtrain.data.tables.texts import valid_texts
 from mmtrain.data.targets.chat import ChatTarget
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import DialoguePairTarget

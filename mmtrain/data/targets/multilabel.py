@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtrain.data.protocols import LEARN_AGAIN
 from mmtrain.data.tables.columns import name_of
 from mmtrain.data.tables.sample_errors import read_each
-from mmtrain.io.run_files import read_json, write_json
+from mmtrain.io.run_files import LEARN_AGAIN, read_json, write_json
 from mmtrain.types import MultiLabelTarget
 
 

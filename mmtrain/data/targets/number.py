@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmtrain.data.protocols import LEARN_AGAIN
 from mmtrain.data.tables.sample_errors import read_each
 from mmtrain.data.tables.scale import CountedReads, in_short, numbers_of, scaled, statistics_of, with_clear_commas
 from mmtrain.errors import ConfigError, SampleError
-from mmtrain.io.run_files import read_json, write_json
+from mmtrain.io.run_files import LEARN_AGAIN, read_json, write_json
 from mmtrain.types import NumberTarget
 
 _CHUNK = 4096  # rows whose numbers are held at once while learning

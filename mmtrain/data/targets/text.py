@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from mmtrain.data.inputs.text import TextInput, texts_of, valid_texts
-from mmtrain.data.protocols import LEARN_AGAIN
+from mmtrain.data.inputs.text import TextInput
 from mmtrain.data.tables.sample_errors import read_each
-from mmtrain.io.run_files import read_json, write_json
+from mmtrain.data.tables.texts import texts_of, valid_texts
+from mmtrain.io.run_files import LEARN_AGAIN, read_json, write_json
 from mmtrain.types import TokenTarget
 
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmtrain.data.protocols import LEARN_AGAIN, Learned
+from mmtrain.data.protocols import Learned
 from mmtrain.errors import ConfigError
 from mmtrain.io.atomic import replacing_files
-from mmtrain.io.run_files import damaged, read_json, write_json
+from mmtrain.io.run_files import LEARN_AGAIN, damaged, read_json, write_json
 
 RECORD = ".vocabulary.json"
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from mmtrain.data.inputs.image import key_of
-from mmtrain.data.inputs.text import TextInput, texts_of
+from mmtrain.data.inputs.text import TextInput
 from mmtrain.data.survey.lengths import measured
+from mmtrain.data.tables.texts import texts_of
 from mmtrain.errors import ConfigError
 from mmtrain.io.atomic import replacing_files
 from tests.data.parts import NAMES, fitted_text_input, text_input

@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from mmtrain.build import build_data, compose
-from mmtrain.cli.main import config_dir
+from mmtrain.config.compose import config_dir
 from mmtrain.data.module import DataModule
 from mmtrain.data.sources import fetch
 from mmtrain.data.sources.emoji_bases import SPLITS

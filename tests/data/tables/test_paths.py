@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from mmtrain.build import build_data, compose
-from mmtrain.cli.main import config_dir
+from mmtrain.config.compose import config_dir
 from mmtrain.data.inputs.images import ImagesInput
 from mmtrain.data.module import DataModule
 from mmtrain.data.survey.lengths import measured

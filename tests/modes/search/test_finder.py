@@ -251,7 +251,8 @@ def test_figures_of_classes_are_written_beside_chance() -> None:
 
 
 def test_search_wants_a_query(done: Path) -> None:
-    from mmtrain.cli.main import config_dir, spelled
+    from mmtrain.cli.main import spelled
+    from mmtrain.config.compose import config_dir
     from mmtrain.config.validate import faults_of
 
     def faults(*overrides: str) -> list[Any]:

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmtrain.data.sources.files import cut
 from mmtrain.data.sources.public.layout import Layout, table_of
+from mmtrain.data.tables.folder_tables import cut
 from mmtrain.data.tables.splits import Split
 from mmtrain.data.tables.tables import Tables, no_rows
 from mmtrain.errors import ConfigError

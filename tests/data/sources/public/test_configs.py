@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmtrain.build import build_data, compose
-from mmtrain.cli.main import config_dir
+from mmtrain.config.compose import config_dir
 from mmtrain.config.validate import faults_of
 from mmtrain.data.sources import public
 from mmtrain.errors import ConfigError
