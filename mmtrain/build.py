@@ -29,6 +29,7 @@ from torch.optim import Optimizer
 
 from mmtrain.config.compose import SIZE_FROM_SCRATCH, Composing, config_dir, fill_sizes
 from mmtrain.config.instantiate import check_trust, get_class, get_object, instantiate
+from mmtrain.config.moved import update_targets
 from mmtrain.config.rules import OWN_TRAINER_KEYS
 from mmtrain.config.task_inputs import faults_of_tasks, needed_by, tasks_without
 from mmtrain.data.module import DataModule
@@ -93,6 +94,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         resolved = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         resolved.run_dir = str(cfg.run_dir)
         resolved.overrides = list(overrides)
+        update_targets(resolved)
         fill_sizes(resolved)
     OmegaConf.resolve(resolved)
     return resolved

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmtrain.config.instantiate import refused_targets, shipped_values
+from mmtrain.config.moved import update_targets, with_current_paths
 from mmtrain.errors import ConfigError
 from mmtrain.io.run_files import damaged, read_text
 
@@ -80,6 +81,7 @@ def read_run_config(folder: Path) -> DictConfig:
         said = " ".join(str(error).split())[:200]
         raise ConfigError(f"{path} is not the record of a run: {said}\n    fix: {fix}") from error
     assert isinstance(cfg, DictConfig)
+    update_targets(cfg)
     return cfg
 
 
@@ -188,7 +190,7 @@ def recorded_overrides(
             else:
                 taken = _takes_value(override, _trainer_keys(configs[0]))
                 sets = taken and override.type is not OverrideType.DEL
-                node = _nested(override.key_or_group, override.value()) if sets else {}
+                node = with_current_paths(_nested(override.key_or_group, override.value())) if sets else {}
                 refused = [refusal(key, target, folder) for key, target in refused_targets(node, "", trust)]
         except ValueError as error:
             taken, refused = False, [_fault(text, str(error), folder)]

@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mmtrain.config import suggestions as mends
 from mmtrain.config.compose import Composing, config_dir, fill_sizes, key_of, last_of_each
 from mmtrain.config.instantiate import check_trust
+from mmtrain.config.moved import update_targets
 from mmtrain.config.provenance import Composed, Source
 from mmtrain.config.rules import NEEDED, OF_A_RUN, RULES, rule_whole
 from mmtrain.config.rules_sweep import combinations, faults_of_sweeper
@@ -111,6 +112,7 @@ class Composer:
         if key not in self.made:
             try:
                 cfg = self.composing.compose(overrides)
+                update_targets(cfg)  # the command itself reports the old ones
                 fill_sizes(cfg)
                 self.made[key] = cfg
             except ComposeError as error:

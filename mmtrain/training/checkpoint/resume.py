@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from mmtrain.config.moved import current_path, with_current_paths
 from mmtrain.errors import ConfigError
 
 FREE = (
@@ -78,8 +79,9 @@ def facts_to_compare(
     Returns:
         Both, with the same kind of facts of the rows, and what a person should know of the comparison.
     """
+    before = {key: _of_today(key, value) for key, value in before.items()}
     if IDS_OF_ROWS not in before:
-        return dict(before), dict(now), []
+        return before, dict(now), []
     key = f"{ROWS}.train.ids"
     left = {k: v for k, v in before.items() if k != IDS_OF_ROWS} | {key: before[IDS_OF_ROWS]}
     right = {k: v for k, v in now.items() if not k.startswith(f"{ROWS}.")} | {key: ids()}
@@ -88,6 +90,13 @@ def facts_to_compare(
         " only the number of training rows and some ids are compared"
     )
     return left, right, [note]
+
+
+def _of_today(key: str, value: Any) -> Any:
+    """A fact of an earlier version; its components may have moved."""
+    if isinstance(value, list | dict):
+        return with_current_paths(value)
+    return current_path(value) if key.endswith("._target_") and isinstance(value, str) else value
 
 
 def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
