@@ -34,7 +34,6 @@ from mmtrain.config.rules import OWN_TRAINER_KEYS
 from mmtrain.config.task_inputs import faults_of_tasks, needed_by, tasks_without
 from mmtrain.data.module import DataModule
 from mmtrain.data.protocols import Worded
-from mmtrain.duration import duration
 from mmtrain.errors import ConfigError, reason_of
 from mmtrain.layers.finetuning import KEYS as TUNING_KEYS
 from mmtrain.layers.finetuning import Tuning, tune
@@ -56,6 +55,7 @@ from mmtrain.training.loggers.csv import CSVMetrics
 from mmtrain.training.optim.fused import keep_choice, settled
 from mmtrain.training.precision.bf16_true import NAME as HALF_WEIGHTS
 from mmtrain.training.precision.bf16_true import HalfWeights
+from mmtrain.units import duration
 
 SHARDED = "fsdp"  # as trainer.strategy
 

@@ -1,7 +1,9 @@
-"""Sizes of memory, as people write them and as they read them."""
+"""Sizes of memory and lengths of time, as people write them and as they read them."""
 
 import math
 import re
+from collections.abc import Mapping
+from datetime import timedelta
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -31,3 +33,23 @@ def readable(size: float) -> str:
     power = min(4, int(math.log(max(size, 1), 1024)))
     number = size / 1024**power
     return f"{number:#.3g}".rstrip(".") + f" {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+
+
+def duration(text: str | Mapping[str, int] | timedelta | None) -> timedelta | None:
+    """Days, hours, minutes and seconds, as Lightning writes them.
+
+    >>> duration("00:12:30:00"), duration(None)
+    (datetime.timedelta(seconds=45000), None)
+
+    Raises:
+        ValueError: when it is not written so.
+    """
+    if text is None or isinstance(text, timedelta):
+        return text
+    if isinstance(text, Mapping):
+        return timedelta(**{str(unit): count for unit, count in text.items()})
+    parts = str(text).split(":")
+    if len(parts) != 4 or not all(part.isdigit() for part in parts):
+        raise ValueError(f"{text} is not days:hours:minutes:seconds")
+    days, hours, minutes, seconds = map(int, parts)
+    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)

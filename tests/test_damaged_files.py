@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from mmtrain.build import build_again, compose
 from mmtrain.data.dataset import EvalSplit
 from mmtrain.errors import ConfigError, WriteError
-from mmtrain.modes.plan.settle import settle_batch_size
+from mmtrain.modes.plan.find import settle_batch_size
 from mmtrain.modes.search import index as index_module
 from mmtrain.modes.search.index import SearchIndex
 from mmtrain.report.report import read_summary, write_report

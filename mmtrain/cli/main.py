@@ -192,7 +192,7 @@ class Job:
     def _run(self) -> int:
         """Run here, or as one process a device."""
         if self.cfg.trainer.find_batch_size and self.cfg.mode == "fit":
-            from mmtrain.modes.plan.settle import settle_batch_size
+            from mmtrain.modes.plan.find import settle_batch_size
 
             status = settle_batch_size(self.cfg)
             if status:

@@ -26,8 +26,8 @@ from mmtrain.config.rules_tables import rule_tables
 from mmtrain.config.signatures import fault_of, parameters_of
 from mmtrain.config.suggestions import TABLES
 from mmtrain.config.task_inputs import needed_by, reads_fused
-from mmtrain.duration import duration
 from mmtrain.errors import ConfigError
+from mmtrain.units import duration
 
 MODES = ("fit", "test", "predict", "plan", "search", "chat")
 OF_A_RUN = ("test", "predict", "search", "chat")  # modes of a run that is trained

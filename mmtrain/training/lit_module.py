@@ -41,7 +41,7 @@ from mmtrain.training.fsdp.shard import clip, exchange_whole, norm_of, shard, wi
 from mmtrain.training.global_batch import within_step
 from mmtrain.training.grad_cache import cache_of
 from mmtrain.training.nonfinite import Cause, Skipped, Statistics, explain
-from mmtrain.training.optim.lr_scheduler import Following
+from mmtrain.training.optim.schedules import Following
 from mmtrain.training.precision.bf16_true import HalfWeights, to_half
 from mmtrain.training.task_gradients import Run, StepLook
 from mmtrain.types import Attended, Batch, Exhibit

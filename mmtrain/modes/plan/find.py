@@ -8,20 +8,23 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from torch.utils.data import DataLoader
 
 from mmtrain.build import build_callbacks, build_data, build_lit, build_model
+from mmtrain.config.run_config import read_run_config
 from mmtrain.errors import ConfigError
-from mmtrain.io.run_files import write_config
+from mmtrain.io.escape import print_escaped
+from mmtrain.io.run_files import CONFIG, write_config
 from mmtrain.modes.plan.example import longest_example
 from mmtrain.modes.plan.plan import device_of, make_plan
 from mmtrain.training.callbacks.footprint import Footprint
@@ -163,6 +166,38 @@ def main() -> None:
     status = 0 if fits(cfg, int(sys.argv[2])) else TOO_MUCH
     sys.stdout.flush()
     os._exit(status)
+
+
+def settle_batch_size(cfg: DictConfig) -> int:
+    """Set `data.batch_size`; the exit status, 0 to go on.
+
+    Args:
+        cfg: resolved; it is changed.
+    """
+    record = Path(cfg.run_dir) / CONFIG
+    if cfg.resume is not None and record.is_file():
+        try:
+            size = OmegaConf.select(read_run_config(record.parent), "data.batch_size")
+        except ConfigError as error:
+            print_escaped(error, stderr=True)
+            return 2
+        if type(size) is not int:
+            print_escaped(f"{record}: data.batch_size={size}: no number\n    fix: set data.batch_size", stderr=True)
+            return 2
+        said = f"data.batch_size={size}, as this run found it before"
+    else:
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                trial = cfg.copy()
+                with open_dict(trial):
+                    trial.run_dir = folder
+                size, said = find_batch_size(trial, Path(folder))
+        except ConfigError as error:
+            print_escaped(error, stderr=True)
+            return 2
+    cfg.data.batch_size = size
+    print_escaped(said)
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""Learning-rate schedules: pure functions from the step to a factor of the learning rate."""
+"""Learning-rate schedules: functions from the step to a factor of the rate, and the scheduler that applies them."""
 
 import math
+from typing import Any
+
+from torch.optim.lr_scheduler import LambdaLR
 
 
 def cosine(step: int, total_steps: int, *, warmup: float, final: float) -> float:
@@ -26,3 +29,22 @@ def constant(step: int, total_steps: int, *, warmup: float) -> float:
     """A straight rise, then level. Arguments as in `cosine`."""
     rise = round(warmup * total_steps)
     return (step + 1) / (rise + 1) if step < rise else 1.0
+
+
+class Following(LambdaLR):
+    """A schedule whose rates are those of the configuration, also of a run that goes on: it keeps its place alone.
+
+    torch's own takes the rates back from the checkpoint, and with them a learning rate that was meant to be another.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of steps that were taken."""
+        return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go to that place; what checkpoints of other schedules have besides is passed over."""
+        self.last_epoch, self._step_count = state_dict["last_epoch"], state_dict["_step_count"]
+        rates = [rate * of(self.last_epoch) for rate, of in zip(self.base_lrs, self.lr_lambdas, strict=True)]
+        for group, rate, base in zip(self.optimizer.param_groups, rates, self.base_lrs, strict=True):
+            group["lr"], group["initial_lr"] = rate, base
+        self._last_lr = rates

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from mmtrain.build import compose
 from mmtrain.modes.plan import find
-from mmtrain.modes.plan.settle import settle_batch_size
+from mmtrain.modes.plan.find import settle_batch_size
 from tests.tiny import TINY_MODEL, make_tables
 
 
