@@ -34,10 +34,11 @@ quick: $(READY) ## run the tests of what has changed since BASE, and a few of a 
 	tests=$$($(BIN)/python scripts/changed_tests.py $(BASE)) && \
 		OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $$tests $(ARGS)
 
-check: $(READY) ## lint, formatting, types and prose; changes nothing
+check: $(READY) ## lint, formatting, types, imports and prose; changes nothing
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy mmtrain
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/python scripts/check_prose.py
 
 format: $(READY) ## fix what ruff can fix, and format
