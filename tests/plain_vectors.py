@@ -11,6 +11,9 @@ from tests.plain_attention import norm
 DIMS = {"text": 3, "audio": 5, "image": 4}
 LENGTHS = {"text": 4, "audio": 1, "image": 3}
 
+# The normed mean (D_m,) of each modality in sorted order; None for a missing one
+Vectors = dict[str, Tensor | None]
+
 # One sample's valid tokens (T_m, D_m) by modality that it has, in sorted order -> fused tokens (T, dim)
 Plain = Callable[[dict[str, Tensor]], Tensor]
 
@@ -44,3 +47,26 @@ def assert_fuses(fusion: nn.Module, plain: Plain, modalities: Sequence[str]) -> 
 def vectors(tokens: Mapping[str, Tensor], norms: nn.ModuleDict) -> dict[str, Tensor]:
     """The normed mean (D_m,) of each modality that is there."""
     return {m: norm(x.sum(dim=0) / len(x), norms[m]) for m, x in tokens.items()}
+
+
+def assert_fuses_vectors(fusion: nn.Module, formula: Callable[[Vectors], Tensor]) -> None:
+    """`assert_fuses` for a fusion of one vector (dim,) from one vector per modality."""
+    modalities = sorted(fusion.vectors.norms)
+
+    def plain(tokens: dict[str, Tensor]) -> Tensor:
+        present = vectors(tokens, fusion.vectors.norms)
+        return formula({m: present.get(m) for m in modalities}).unsqueeze(0)
+
+    assert_fuses(fusion, plain, modalities)
+
+
+def factor_of_missing(fusion: nn.Module, modality: str, like: Tensor) -> Tensor:
+    """What a product has for a missing modality: learned numbers, or ones."""
+    learned = fusion.absent.learned
+    return torch.ones_like(like) if learned is None else learned[modality]
+
+
+def power_normed(z: Tensor) -> Tensor:
+    """Signed square root and l2 norm as in mmtrain.layers.power_norm, for a vector without zeros."""
+    root = torch.stack([x / (abs(x) + 1e-6) ** 0.5 for x in z])
+    return root / sum(x**2 for x in root) ** 0.5

@@ -3,31 +3,17 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmtrain.fusion.mcb import MCB
 from mmtrain.types import Features
-
-DIMS = {"text": 3, "audio": 5, "image": 4}
-LENGTHS = {"text": 4, "audio": 2, "image": 1}
+from tests.plain_attention import make_random, norm
+from tests.plain_vectors import DIMS, Vectors, assert_fuses_vectors, power_normed
 
 
 def make(dims: dict[str, int], missing: str, sketch_dim: int) -> MCB:
-    fusion = MCB(dims=dims, dim=6, sketch_dim=sketch_dim, dropout=0.0, missing=missing).double()
-    for parameter in fusion.parameters():
-        nn.init.normal_(parameter, std=0.4)
+    fusion = MCB(dims=dims, dim=6, sketch_dim=sketch_dim, dropout=0.0, missing=missing)
+    make_random(fusion)
     return fusion
-
-
-def vector(fusion: MCB, modality: str, tokens: Tensor) -> Tensor:
-    norm = fusion.vectors.norms[modality]
-    return F.layer_norm(tokens.sum(dim=0) / len(tokens), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-
-
-def rooted(z: Tensor) -> Tensor:
-    """Signed square root and l2 norm as in mmtrain.layers.power_norm."""
-    root = torch.stack([x / (abs(x) + 1e-6) ** 0.5 for x in z])
-    return root / sum(x**2 for x in root) ** 0.5
 
 
 def convolved(one: list[Tensor], other: list[Tensor]) -> list[Tensor]:
@@ -36,22 +22,22 @@ def convolved(one: list[Tensor], other: list[Tensor]) -> list[Tensor]:
     return [sum(one[j] * other[(i - j) % size] for j in range(size)) for i in range(size)]
 
 
-def plain(fusion: MCB, tokens: dict[str, Tensor]) -> Tensor:
-    """Tokens are (T_m, D_m) by modality; T_m = 0 for a missing one."""
+def plain(fusion: MCB, vectors: Vectors) -> Tensor:
+    """`vectors` has None for a missing modality."""
     size = fusion.sketch_dim
     joint = [torch.tensor(float(i == 0), dtype=torch.float64) for i in range(size)]
-    for modality, given in tokens.items():
+    for modality, x in vectors.items():
         sketch = [torch.zeros((), dtype=torch.float64) for _ in range(size)]
         hashes = fusion.sketches[modality]
-        if len(given):
-            for place, sign, x in zip(hashes.places, hashes.signs, vector(fusion, modality, given), strict=True):
-                sketch[place] = sketch[place] + sign * x
+        if x is not None:
+            for place, sign, number in zip(hashes.places, hashes.signs, x, strict=True):
+                sketch[place] = sketch[place] + sign * number
         else:
             sketch[0] = sketch[0] + 1.0
             if fusion.absent.learned is not None:
                 sketch = [x + more for x, more in zip(sketch, fusion.absent.learned[modality], strict=True)]
         joint = convolved(joint, sketch)
-    return fusion.out.weight @ rooted(torch.stack(joint)) + fusion.out.bias
+    return fusion.out.weight @ power_normed(torch.stack(joint)) + fusion.out.bias
 
 
 @pytest.mark.parametrize("missing", ["neutral", "learned"])
@@ -61,33 +47,7 @@ def test_values_and_gradients_are_those_of_the_formula(
     modalities: tuple[str, ...], sketch_dim: int, missing: str
 ) -> None:
     fusion = make({m: DIMS[m] for m in modalities}, missing, sketch_dim)
-    masks = {m: torch.rand(6, LENGTHS[m]) < 0.7 for m in modalities}
-    for modality, mask in masks.items():
-        mask[0] = True
-        mask[1] = modality != "text"
-        mask[2] = modality != "image"
-        mask[3] = False
-        mask[4] = modality == "text"
-    tokens = {m: torch.randn(6, LENGTHS[m], DIMS[m], dtype=torch.float64, requires_grad=True) for m in modalities}
-    out, mask = fusion({m: Features(tokens[m], masks[m]) for m in modalities})
-    assert out.shape == (6, 1, 6) and mask[:, 0].tolist() == [
-        any(masks[m][row].any() for m in masks) for row in range(6)
-    ]
-    rows = [{m: tokens[m][row][masks[m][row]] for m in sorted(modalities)} for row in range(6)]
-    expected = torch.stack([plain(fusion, row) if mask[i] else out.new_zeros(6) for i, row in enumerate(rows)])
-    torch.testing.assert_close(out[:, 0], expected, rtol=0, atol=1e-11)
-    wanted = {**tokens, **dict(fusion.named_parameters())}
-    weight = torch.randn_like(expected)
-    mine = torch.autograd.grad((out[:, 0] * weight).sum(), list(wanted.values()))
-    reference = torch.autograd.grad((expected * weight).sum(), list(wanted.values()))
-    for name, one, other in zip(wanted, mine, reference, strict=True):
-        assert one.any(), name
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
-
-
-def test_missing_has_two_names() -> None:
-    with pytest.raises(ValueError, match="missing = zero; set it to neutral or learned"):
-        make(DIMS, "zero", 8)
+    assert_fuses_vectors(fusion, lambda vectors: plain(fusion, vectors))
 
 
 def test_it_is_the_count_sketch_of_the_outer_product() -> None:
@@ -98,12 +58,12 @@ def test_it_is_the_count_sketch_of_the_outer_product() -> None:
     tokens = {m: torch.randn(1, 1, width, dtype=torch.float64) for m, width in (("image", 4), ("text", 3))}
     fusion({m: Features(x, there) for m, x in tokens.items()})
     image, text = (fusion.sketches[m] for m in ("image", "text"))
-    x, y = (vector(fusion, m, tokens[m][0]) for m in ("image", "text"))
+    x, y = (norm(tokens[m][0, 0], fusion.vectors.norms[m]) for m in ("image", "text"))
     expected = torch.zeros(8, dtype=torch.float64)
     for i in range(4):
         for j in range(3):
             expected[(image.places[i] + text.places[j]) % 8] += image.signs[i] * text.signs[j] * x[i] * y[j]
-    torch.testing.assert_close(seen[0], rooted(expected), rtol=0, atol=1e-11)
+    torch.testing.assert_close(seen[0], power_normed(expected), rtol=0, atol=1e-11)
 
 
 def test_hashes_are_fixed_saved_and_differ_by_modality() -> None:

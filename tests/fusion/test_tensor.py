@@ -6,35 +6,27 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmtrain.fusion.tensor import TensorFusion
 from mmtrain.types import Features
-
-DIMS = {"text": 3, "audio": 5, "image": 4}
-LENGTHS = {"text": 4, "audio": 2, "image": 1}
+from tests.plain_attention import make_random, norm
+from tests.plain_vectors import DIMS, Vectors, assert_fuses_vectors
 
 
 def make(dims: dict[str, int], missing: str, factor_dim: int | None) -> TensorFusion:
     fusion = TensorFusion(
         dims=dims, dim=6, factor_dim=factor_dim, hidden_dim=7, dropout=0.0, missing=missing, max_size=1000
-    ).double()
-    for parameter in fusion.parameters():
-        nn.init.normal_(parameter, std=0.4)
+    )
+    make_random(fusion)
     return fusion
 
 
-def vector(fusion: TensorFusion, modality: str, tokens: Tensor) -> Tensor:
-    norm = fusion.vectors.norms[modality]
-    return F.layer_norm(tokens.sum(dim=0) / len(tokens), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-
-
-def plain(fusion: TensorFusion, tokens: dict[str, Tensor]) -> Tensor:
-    """Tokens are (T_m, D_m) by modality in sorted order; T_m = 0 for a missing one."""
+def plain(fusion: TensorFusion, vectors: Vectors) -> Tensor:
+    """`vectors` has None for a missing modality."""
     factors = []
-    for modality, given in tokens.items():
-        if len(given):
-            factor = vector(fusion, modality, given)
+    for modality, x in vectors.items():
+        if x is not None:
+            factor = x
             if isinstance(fusion.factors[modality], nn.Linear):
                 factor = fusion.factors[modality].weight @ factor + fusion.factors[modality].bias
         elif fusion.absent[modality].learned is None:
@@ -60,33 +52,7 @@ def test_values_and_gradients_are_those_of_the_formula(
     modalities: tuple[str, ...], factor_dim: int | None, missing: str
 ) -> None:
     fusion = make({m: DIMS[m] for m in modalities}, missing, factor_dim)
-    masks = {m: torch.rand(6, LENGTHS[m]) < 0.7 for m in modalities}
-    for modality, mask in masks.items():
-        mask[0] = True
-        mask[1] = modality != "text"
-        mask[2] = modality != "image"
-        mask[3] = False
-        mask[4] = modality == "text"
-    tokens = {m: torch.randn(6, LENGTHS[m], DIMS[m], dtype=torch.float64, requires_grad=True) for m in modalities}
-    out, mask = fusion({m: Features(tokens[m], masks[m]) for m in modalities})
-    assert out.shape == (6, 1, 6) and mask[:, 0].tolist() == [
-        any(masks[m][row].any() for m in masks) for row in range(6)
-    ]
-    rows = [{m: tokens[m][row][masks[m][row]] for m in sorted(modalities)} for row in range(6)]
-    expected = torch.stack([plain(fusion, row) if mask[i] else out.new_zeros(6) for i, row in enumerate(rows)])
-    torch.testing.assert_close(out[:, 0], expected, rtol=0, atol=1e-11)
-    wanted = {**tokens, **dict(fusion.named_parameters())}
-    weight = torch.randn_like(expected)
-    mine = torch.autograd.grad((out[:, 0] * weight).sum(), list(wanted.values()))
-    reference = torch.autograd.grad((expected * weight).sum(), list(wanted.values()))
-    for name, one, other in zip(wanted, mine, reference, strict=True):
-        assert one.any(), name
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}")
-
-
-def test_missing_has_two_names() -> None:
-    with pytest.raises(ValueError, match="missing = zero; set it to neutral or learned"):
-        make(DIMS, "zero", 2)
+    assert_fuses_vectors(fusion, lambda vectors: plain(fusion, vectors))
 
 
 def test_a_lacking_modality_leaves_the_products_of_the_others() -> None:
@@ -97,7 +63,7 @@ def test_a_lacking_modality_leaves_the_products_of_the_others() -> None:
     text = torch.randn(1, 1, 3, dtype=torch.float64)
     fusion({"image": Features(torch.randn(1, 1, 2, dtype=torch.float64), lacking), "text": Features(text, there)})
     assert not seen[0][0, :2].any()
-    torch.testing.assert_close(seen[0][0, 2, :3], vector(fusion, "text", text[0]), rtol=0, atol=1e-12)
+    torch.testing.assert_close(seen[0][0, 2, :3], norm(text[0, 0], fusion.vectors.norms["text"]), rtol=0, atol=1e-12)
     assert seen[0][0, 2, 3] == 1
 
 
