@@ -5,6 +5,7 @@ tests/cli/test_main.py and tests/test_processes.py.
 """
 
 import atexit
+import multiprocessing
 import os
 import runpy
 import sys
@@ -73,6 +74,7 @@ def _enter(
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    multiprocessing.set_start_method(None, force=True)  # workers of the loader start as on a shell: not by a new server
     for number, path in enumerate(streams, start=1):
         stream = os.open(path, os.O_WRONLY | os.O_CREAT)
         os.dup2(stream, number)
