@@ -5,9 +5,11 @@ Audio shorter than a window is padded with zeros and gives one frame.
 """
 
 import math
+import warnings
 
 import torch
 from torch import Tensor, nn
+from transformers.audio_utils import mel_filter_bank
 
 from mmtrain.layers.autocast import full_precision
 from mmtrain.types import Features
@@ -106,7 +108,7 @@ class LogMel(nn.Module):
 
 
 def mel_filters(*, sample_rate: int, num_fft: int, num_mels: int, mel_scale: str) -> Tensor:
-    """Return triangular filters over the FFT frequencies: (num_fft // 2 + 1, num_mels), float64.
+    """Return triangular filters over the FFT frequencies, by transformers: (num_fft // 2 + 1, num_mels), float64.
 
     Band m rises from edge m to edge m + 1 and falls to edge m + 2. The edges are equally spaced on the mel scale.
 
@@ -115,38 +117,15 @@ def mel_filters(*, sample_rate: int, num_fft: int, num_mels: int, mel_scale: str
     """
     if mel_scale not in SCALES:
         raise ValueError(f"mel_scale = {mel_scale}; set it to {' or '.join(SCALES)}")
-    with torch.device("cpu"):
-        last = _to_mel(torch.tensor(sample_rate / 2, dtype=torch.float64), mel_scale)
-        edges = _to_hertz(torch.linspace(0.0, 1.0, num_mels + 2, dtype=torch.float64) * last, mel_scale)
-        frequencies = torch.linspace(0.0, sample_rate / 2, num_fft // 2 + 1, dtype=torch.float64)
-    low, center, high = edges[:-2], edges[1:-1], edges[2:]
-    rising = (frequencies[:, None] - low) / (center - low)
-    falling = (high - frequencies[:, None]) / (high - center)
-    filters = torch.minimum(rising, falling).clamp(min=0.0)
-    return filters * (2.0 / (high - low)) if mel_scale == "slaney" else filters
+    norm = "slaney" if mel_scale == "slaney" else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about empty bands, which LogMel refuses
+        filters = mel_filter_bank(num_fft // 2 + 1, num_mels, 0.0, sample_rate / 2, sample_rate, norm, mel_scale)
+    return torch.from_numpy(filters)
 
 
 def _has_empty(filters: Tensor) -> bool:
     return bool((filters.amax(dim=0) == 0).any())
-
-
-# Slaney's scale: 200/3 Hz per mel up to 1 kHz, then 27 steps for a factor of 6.4
-_KNEE_HERTZ, _HERTZ_A_MEL = 1000.0, 200.0 / 3.0
-_KNEE_MEL, _STEP = _KNEE_HERTZ / _HERTZ_A_MEL, math.log(6.4) / 27.0
-
-
-def _to_mel(hertz: Tensor, mel_scale: str) -> Tensor:
-    if mel_scale == "htk":
-        return 2595.0 * torch.log10(1.0 + hertz / 700.0)
-    above = _KNEE_MEL + torch.log(hertz.clamp(min=_KNEE_HERTZ) / _KNEE_HERTZ) / _STEP
-    return torch.where(hertz < _KNEE_HERTZ, hertz / _HERTZ_A_MEL, above)
-
-
-def _to_hertz(mel: Tensor, mel_scale: str) -> Tensor:
-    if mel_scale == "htk":
-        return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
-    above = _KNEE_HERTZ * torch.exp(_STEP * (mel - _KNEE_MEL))
-    return torch.where(mel < _KNEE_MEL, mel * _HERTZ_A_MEL, above)
 
 
 class ClipNorm(nn.Module):
