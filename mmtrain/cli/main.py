@@ -44,11 +44,11 @@ def main() -> None:
         print_escaped("\n".join(dashed), stderr=True)
         sys.exit(2)
     args = parser.parse_intermixed_args()
+    flags = [word for word in sys.argv[1:] if word not in args.overrides]
     args.overrides, notes = last_of_each(args.overrides)
     for note in notes:
         print_escaped(note, stderr=True)
     add_working_folder(folder_of_run(args.overrides))
-    flags = [word for word in sys.argv[1:] if word not in args.overrides]
     sys.argv[1:] = [*args.overrides, *flags]  # Hydra's own reading of them stops at a flag between overrides
     if args.help and args.config_name is None:
         print_escaped(help_text(config_dir(), args.config_dir))
