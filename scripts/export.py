@@ -3,11 +3,12 @@
     python scripts/export.py RUN [--part image] [--trust mine] --out DIR
 
 RUN is a run folder or a checkpoint in one; the best checkpoint is taken unless one is named. Without --part the whole
-model is written: a program that maps the tensors of rows that have every modality to what the tasks say of them. With
---part it is the encoder of that modality, in the form of the library that knows its architecture, transformers or timm,
-or else as a program of torch. Beside it goes what was learned from the training split: tokenizers, means and deviations
-of numbers, names of classes. preprocessing.json says how inputs are prepared. For an encoder of transformers there are
-also preprocessor_config.json or the tokenizer's files, so its Auto classes load them from DIR. What loads the model is
+model is written: a program that maps tensors to the predictions of the tasks. Each modality has a tensor "present" for
+the rows that have it. Missing numbers are NaN. config.json has the shape of each tensor. With --part it is the encoder
+of that modality, in the form of the library that knows its architecture, transformers or timm, or else as a program of
+torch. Beside it goes what was learned from the training split: tokenizers, means and deviations of numbers, names of
+classes. preprocessing.json says how inputs are prepared. For an encoder of transformers there are also
+preprocessor_config.json or the tokenizer's files, so its Auto classes load them from DIR. What loads the model is
 printed at the end.
 """
 
@@ -50,11 +51,13 @@ def main() -> None:
     encoders = lit.model.encoders
     if arguments.part is not None and arguments.part not in encoders:
         raise ConfigError(f"--part {arguments.part}: the model has {', '.join(encoders)}")
+    gaps = [m for m in encoders if data.inputs[m].kind == "vector"]
     with replacing_files(arguments.out) as out:
         if arguments.part is None:
-            code = export_model(lit.model, {m: inputs[m] for m in encoders}, out)
+            code = export_model(lit.model, {m: inputs[m] for m in encoders}, out, with_gaps=gaps)
         else:
-            code = export_encoder(encoders[arguments.part], inputs[arguments.part], out)
+            part = arguments.part
+            code = export_encoder(encoders[part], inputs[part], out, fills_gaps=part in gaps)
         parts = [m for m in encoders if arguments.part in (None, m)]
         columns = OmegaConf.to_container(cfg.data.columns)
         assert isinstance(columns, dict)

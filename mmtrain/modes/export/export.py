@@ -5,7 +5,7 @@ a program of `torch.export`: a graph and its weights in one file, which `torch.e
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -43,46 +43,61 @@ class Alone(nn.Module):
 
     Args:
         encoder: maps (values, mask) to `Features`.
-        masked: whether its input has padding.
+        fills_gaps: whether NaN stands for a missing number, which the loader replaces by 0.
     """
 
-    def __init__(self, encoder: nn.Module, *, masked: bool) -> None:
+    def __init__(self, encoder: nn.Module, *, fills_gaps: bool) -> None:
         super().__init__()
         self.encoder = encoder
-        self.masked = masked
+        self.fills_gaps = fills_gaps
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Tokens (B, T, D), zeros where there is none, and their mask (B, T)."""
+        values = values.masked_fill(values.isnan(), 0.0) if self.fills_gaps else values
         features: Features = self.encoder(values, mask).cleared()
         return features.tokens, features.mask
 
 
 class Whole(nn.Module):
-    """Encoders, fusion and those tasks that say something of a row by itself, for rows that have every modality.
+    """Encoders, fusion and those tasks that predict something for a single row. Rows may miss any modality.
 
     Args:
         model: as it was trained.
         tasks: names of the tasks.
+        with_gaps: modalities in which NaN stands for a missing number, which the loader replaces by 0. A row of gaps
+            alone is a missing modality.
     """
 
-    def __init__(self, model: MultimodalModel, tasks: list[str]) -> None:
+    def __init__(self, model: MultimodalModel, tasks: list[str], *, with_gaps: Collection[str]) -> None:
         super().__init__()
         self.model = model
         self.names = tasks
+        self.with_gaps = frozenset(with_gaps)
 
     def forward(self, inputs: dict[str, dict[str, Tensor]]) -> dict[str, Any]:
         """Predictions by task.
 
         Args:
-            inputs: by modality, {"values": ...} and, where it has padding, {"values": ..., "mask": ...}.
+            inputs: by modality, {"values": ..., "present": (B,) bool} and, for padded sequences, "mask". Values of rows
+                that are not present have no influence.
         """
-        encoded = {}
-        for name, encoder in self.model.encoders.items():
-            features: Features = encoder(inputs[name]["values"], inputs[name].get("mask"))
-            encoded[name] = features.cleared()
-        # every row has everything, so the view is not asked which rows do
+        encoded = {name: self._encode(name, inputs[name]) for name in self.model.encoders}
+        # tasks read features alone, so the view needs no batch
         view = View(model=self.model, batch=_NO_BATCH, _encoded=encoded)
         return {name: view.predictions(name) for name in self.names}
+
+    def _encode(self, name: str, given: dict[str, Tensor]) -> Features:
+        values, present, mask = given["values"], given["present"], given.get("mask")
+        if name in self.with_gaps:
+            gaps = values.isnan()
+            present = present & ~gaps.flatten(1).all(dim=1)
+            values = values.masked_fill(gaps, 0.0)
+        rows = present.reshape(-1, *[1] * (values.ndim - 1))
+        values = torch.where(rows, values, torch.zeros_like(values))
+        # the encoder gets a row of valid zeros where the modality is missing: a softmax over nothing would be NaN
+        mask = None if mask is None else mask | ~present.unsqueeze(1)
+        tokens, valid = self.model.encoders[name](values, mask)
+        return Features(tokens, valid & present.unsqueeze(1)).cleared()
 
 
 _NO_BATCH = Batch(
@@ -90,13 +105,14 @@ _NO_BATCH = Batch(
 )
 
 
-def export_encoder(encoder: nn.Module, example: Mapping[str, Tensor], folder: Path) -> str:
+def export_encoder(encoder: nn.Module, example: Mapping[str, Tensor], folder: Path, *, fills_gaps: bool = False) -> str:
     """Write an encoder.
 
     Args:
         encoder: adapters in it are merged into their weights.
         example: {"values": ...} and, where it has padding, "mask", of two rows at least.
         folder: made if it is not there.
+        fills_gaps: whether a program replaces NaN by 0, as the loader does for missing numbers.
 
     Returns:
         The code that loads it.
@@ -107,7 +123,7 @@ def export_encoder(encoder: nn.Module, example: Mapping[str, Tensor], folder: Pa
     code = encoder.export(folder) if isinstance(encoder, Exports) else None
     if code is not None:
         return code
-    _write_program(Alone(encoder, masked="mask" in example), tuple(example.values()), folder)
+    _write_program(Alone(encoder, fills_gaps=fills_gaps), tuple(example.values()), folder)
     return f'torch.export.load("{folder / PROGRAM}").module()({", ".join(example)})  # tokens, mask'
 
 
@@ -161,19 +177,26 @@ def _timm(kind: ImageInput) -> dict[str, Any]:
     )
 
 
-def export_model(model: MultimodalModel, example: Mapping[str, Mapping[str, Tensor]], folder: Path) -> str:
-    """Write a whole model: what `Whole` says of rows that have every modality.
+def export_model(
+    model: MultimodalModel,
+    example: Mapping[str, Mapping[str, Tensor]],
+    folder: Path,
+    *,
+    with_gaps: Collection[str] = (),
+) -> str:
+    """Write a complete model as a program for rows that may miss modalities: see `Whole`.
 
     Args:
         model: adapters in it are merged into their weights.
         example: by modality, as for `export_encoder`.
         folder: made if it is not there.
+        with_gaps: modalities in which NaN stands for a missing number.
 
     Returns:
         The code that loads it.
 
     Raises:
-        ConfigError: when no task says something of a row by itself.
+        ConfigError: when no task predicts something for a single row.
     """
     merge_adapters(model)
     model.eval()
@@ -181,9 +204,25 @@ def export_model(model: MultimodalModel, example: Mapping[str, Mapping[str, Tens
     tasks = [name for name in model.tasks if not _compares_rows(model, name)]
     if not tasks:
         raise ConfigError(f"no task of {', '.join(model.tasks)} says something of one row\n    export an encoder")
-    inputs = {name: dict(tensors) for name, tensors in example.items()}
-    _write_program(Whole(model, tasks), (inputs,), folder)
-    return f'torch.export.load("{folder / PROGRAM}").module()({{"MODALITY": {{"values": ...}}}})  # {", ".join(tasks)}'
+    inputs = {
+        name: {**tensors, "present": torch.ones(len(tensors["values"]), dtype=torch.bool)}
+        for name, tensors in example.items()
+    }
+    _write_program(Whole(model, tasks, with_gaps=with_gaps), (inputs,), folder)
+    shapes = {name: {key: _describe(key, tensors) for key in tensors} for name, tensors in inputs.items()}
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    write_json(folder / "config.json", config | {"inputs": shapes, "tasks": tasks}, indent=1)
+    named = ", ".join(
+        f'"{name}": {{{", ".join(f"{chr(34)}{key}{chr(34)}: ..." for key in keys)}}}' for name, keys in inputs.items()
+    )
+    return f'torch.export.load("{folder / PROGRAM}").module()({{{named}}})  # {", ".join(tasks)}'
+
+
+def _describe(key: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The dtype of an input and its shape, in which rows and the length of padded sequences are free."""
+    tensor = tensors[key]
+    free = ["rows", "length"] if "mask" in tensors and tensor.ndim > 1 else ["rows"]
+    return {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": [*free, *tensor.shape[len(free) :]]}
 
 
 def _compares_rows(model: MultimodalModel, name: str) -> bool:

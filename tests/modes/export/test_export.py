@@ -24,8 +24,11 @@ from mmtrain.encoders.image.huggingface import HuggingFaceImage
 from mmtrain.encoders.image.timm import Timm
 from mmtrain.encoders.image.vit import ViT
 from mmtrain.encoders.text.huggingface import HuggingFaceText
+from mmtrain.encoders.vector.mlp import VectorMLP
 from mmtrain.errors import ConfigError
+from mmtrain.fusion.concat import Concat
 from mmtrain.layers.finetuning import Tuning, tune
+from mmtrain.model import MultimodalModel, View
 from mmtrain.modes.export.export import export_encoder, export_model, export_preprocessing, merge_adapters
 from mmtrain.types import Batch, Features
 from tests.batches import IMAGE_SIZE, make_encoders, make_model, random_batch
@@ -65,6 +68,10 @@ def tensors(batch: Batch) -> dict[str, dict[str, Tensor]]:
     return {m: {"values": p.values} | ({} if p.mask is None else {"mask": p.mask}) for m, p in padded}
 
 
+def with_presence(batch: Batch) -> dict[str, dict[str, Tensor]]:
+    return {m: kept | {"present": batch.present[m]} for m, kept in tensors(batch).items()}
+
+
 @pytest.mark.parametrize("modality", ["image", "text"])
 def test_an_encoder_elsewhere(modality: str, tmp_path: Path) -> None:
     encoder = {**make_encoders(), "image": vit(8, image_size=IMAGE_SIZE)}[modality].double()
@@ -81,13 +88,56 @@ def test_a_whole_model_elsewhere(tmp_path: Path) -> None:
     model = make_model().eval()
     batches = full_batches()
     export_model(model, tensors(batches[0]), tmp_path)
-    theirs = outputs_elsewhere(tmp_path, [(tensors(batch),) for batch in batches])
+    theirs = outputs_elsewhere(tmp_path, [(with_presence(batch),) for batch in batches])
     for batch, predictions in zip(batches, theirs, strict=True):
         mine = model(batch)
         assert set(predictions) == {"contrastive", "classification"}
         torch.testing.assert_close(predictions["classification"], mine["classification"], rtol=0, atol=1e-12)
         for modality, vectors in predictions["contrastive"].items():
             torch.testing.assert_close(vectors, mine["contrastive"][modality], rtol=0, atol=1e-6)
+
+
+def test_a_whole_model_takes_rows_that_miss_modalities(tmp_path: Path) -> None:
+    """The same predictions as here, whatever stands where a row has no image or no text, also NaN."""
+    model = make_model(fusion="cross_attn", tasks=["classification"]).eval()
+    export_model(model, tensors(full_batches()[0]), tmp_path)
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    for seed in range(4):
+        batch = random_batch(seed, size=5)
+        given = with_presence(batch)
+        image = given["image"]
+        image["values"] = image["values"].masked_fill(~image["present"].view(-1, 1, 1, 1), torch.nan)
+        assert not all(bool(kept["present"].all()) for kept in given.values())
+        torch.testing.assert_close(program(given)["classification"], model(batch)["classification"], rtol=0, atol=1e-12)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["tasks"] == ["classification"]
+    assert config["inputs"]["image"]["present"] == {"dtype": "bool", "shape": ["rows"]}
+    assert config["inputs"]["text"]["values"] == {"dtype": "int64", "shape": ["rows", "length"]}
+
+
+def test_missing_numbers_of_an_export_are_nan(tmp_path: Path) -> None:
+    """They become 0 as in the loader; a row of them alone is a missing modality."""
+    encoder = VectorMLP(in_dim=3, dim=8, num_tokens=2, hidden_dim=8, depth=1, dropout=0.0).eval()
+    values = torch.tensor([[1.0, torch.nan, 2.0], [torch.nan] * 3, [0.5, -1.0, torch.nan]])
+    export_encoder(encoder, {"values": torch.zeros(2, 3)}, tmp_path / "part", fills_gaps=True)
+    tokens, _ = torch.export.load(tmp_path / "part" / "model.pt2").module()(values)
+    torch.testing.assert_close(tokens, encoder(values.nan_to_num()).tokens)
+    fusion = Concat(dims={"vector": 8}, dim=8, hidden_dim=8, dropout=0.0, missing="neutral")
+    model = MultimodalModel(encoders={"vector": encoder}, fusion=fusion, tasks={"label": Head()}).eval()
+    export_model(model, {"vector": {"values": torch.zeros(2, 3)}}, tmp_path / "whole", with_gaps=["vector"])
+    program = torch.export.load(tmp_path / "whole" / "model.pt2").module()
+    present = torch.ones(3, dtype=torch.bool)
+    fused = program({"vector": {"values": values, "present": present}})["label"]
+    assert fused.isfinite().all()
+    present = torch.tensor([True, False, True])
+    assert torch.equal(fused, program({"vector": {"values": values.nan_to_num(), "present": present}})["label"])
+
+
+class Head(nn.Module):
+    """A task that returns the fused tokens."""
+
+    def forward(self, view: View) -> Tensor:
+        return view.fused().tokens
 
 
 def test_a_model_without_anything_to_say_of_a_row_is_refused(tmp_path: Path) -> None:
