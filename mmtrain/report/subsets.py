@@ -7,12 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from mmtrain.metrics.direction import best_mode
+
 # as mmtrain/training/lit_module.py names what it judges on a subset
 _ALONE = re.compile(r"(?P<task>[^/]+)/(?P<subset>[^/]+)_only/(?P<metric>.+)")
-
-
-# metrics that are better when they are smaller, by the end of their name
-_SMALLER_IS_BETTER = ("loss", "mae", "rmse", "median_rank", "calibration_error", "perplexity")
 
 
 class SubsetCell(NamedTuple):
@@ -106,7 +104,7 @@ def _cell(metric: str, figure: Mapping[str, Any], whole: Mapping[str, Any]) -> S
     drop = None if best is None else best - value
     if chance is None or best is None:
         return SubsetCell(value=value, drop=drop, share=0.0)
-    way = (float(chance) - best) if metric.endswith(_SMALLER_IS_BETTER) else (best - float(chance))
+    way = (float(chance) - best) if best_mode(metric) == "min" else (best - float(chance))
     if way <= 0:
         return SubsetCell(value=value, drop=drop, share=0.0)
     share = (value - float(chance)) / (best - float(chance))

@@ -67,6 +67,13 @@ def test_where_smaller_is_better_the_way_goes_down_from_chance(metric: str) -> N
     assert shares({"value": 16.0, "chance": 15.0}, {"value": 15.5, "chance": 15.0}, metric) == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("metric", ["neg_rmse", "r2", "image_to_text_R@5", "of_my_own"])
+def test_where_larger_is_better_the_way_goes_up_from_chance(metric: str) -> None:
+    whole = {"value": -9.0, "chance": -15.0}
+    for value, share in ((-19.96, 0.0), (-15.0, 0.0), (-12.0, 0.5), (-9.0, 1.0), (-8.0, 1.0)):
+        assert shares(whole, {"value": value, "chance": -15.0}, metric) == [1.0, pytest.approx(share)]
+
+
 def test_chance_is_that_of_the_subset() -> None:
     whole = {"value": 0.8, "chance": 0.2}
     assert shares(whole, {"value": 0.4, "chance": 0.4}) == [1.0, 0.0]
