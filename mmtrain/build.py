@@ -30,7 +30,7 @@ from torch.optim import Optimizer
 from mmtrain.config.compose import SIZE_FROM_SCRATCH, Composing, config_dir, fill_sizes
 from mmtrain.config.instantiate import check_trust, get_class, get_object, instantiate
 from mmtrain.config.moved import update_targets
-from mmtrain.config.rules import OWN_TRAINER_KEYS
+from mmtrain.config.rules import FIX_SCHEDULE, NO_SCHEDULE, OWN_TRAINER_KEYS
 from mmtrain.config.task_inputs import faults_of_tasks, needed_by, tasks_without
 from mmtrain.data.module import DataModule
 from mmtrain.data.protocols import Worded
@@ -566,11 +566,8 @@ def _check_schedule(cfg: DictConfig) -> None:
     Raises:
         ConfigError: for what is no function of the step and the number of steps, such as a scheduler class of torch.
     """
-    fix = (
-        "    fix: schedule=cosine or schedule=constant, or name a function of your own, with _partial_: true;"
-        " the LRScheduler classes of torch.optim are no such functions"
-    )
-    what = f"schedule._target_={cfg._target_}: is no function (step, total_steps) -> factor of the learning rate"
+    fix = f"    {FIX_SCHEDULE}"
+    what = f"schedule._target_={cfg._target_}: {NO_SCHEDULE}"
     try:
         factor = make(cfg, "schedule")(0, 10)
     except ConfigError as error:

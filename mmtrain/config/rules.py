@@ -3,7 +3,7 @@
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from mmtrain.config.signatures import fault_of, parameters_of
 from mmtrain.config.suggestions import TABLES
 from mmtrain.config.task_inputs import needed_by, reads_fused
 from mmtrain.errors import ConfigError
+from mmtrain.metrics.direction import best_mode
 from mmtrain.units import duration
 
 MODES = ("fit", "test", "predict", "plan", "search", "chat")
@@ -421,6 +422,8 @@ def rule_targets(run: Composed) -> Iterator[str]:
             where = run.where(f"{key}._target_")
             yield f"{key} has no _target_ ({where})\n    name its class, _target_: package.module.Class"
             continue
+        if key == "schedule" and _takes_optimizer(node._target_):
+            continue
         of_source = _read_by_source(run) if key == "data" else set()
         tuning = TUNING if key.startswith("encoder.") and ".peft" not in key else ()
         own = [str(k) for k in node if not re.fullmatch(r"_\w+_", str(k)) and k not in tuning]
@@ -435,6 +438,27 @@ def rule_targets(run: Composed) -> Iterator[str]:
             if what.startswith("does not take") and run.where(named).startswith("configs/") and "mean" not in mend:
                 mend = f"take it out with ~{named}"  # of the class that was there before
             yield f"{key}._target_ = {node._target_} {what} ({run.where(named)})\n    {mend}"
+
+
+# what is wrong with another kind of schedule, and what to choose instead
+NO_SCHEDULE = "is no function (step, total_steps) -> factor of the learning rate"
+FIX_SCHEDULE = (
+    "fix: schedule=cosine or schedule=constant, or name a function of your own, with _partial_: true;"
+    " the LRScheduler classes of torch.optim are no such functions"
+)
+
+
+def rule_schedule(run: Composed) -> Iterator[str]:
+    """The schedule is a function of the step, and no scheduler class, which takes an optimizer."""
+    target = run.get("schedule._target_")
+    if isinstance(target, str) and _takes_optimizer(target):
+        where = run.where("schedule._target_")
+        yield f"schedule._target_={target}: {NO_SCHEDULE} ({where})\n    {FIX_SCHEDULE}"
+
+
+def _takes_optimizer(target: str) -> bool:
+    names = target.split(".")
+    return len(names) > 1 and all(name.isidentifier() for name in names) and "optimizer" in parameters_of(target)
 
 
 def _inner_parts(run: Composed) -> Iterator[tuple[str, Any]]:
@@ -529,22 +553,74 @@ def rule_max_time(run: Composed) -> Iterator[str]:
 
 
 def rule_monitor(run: Composed) -> Iterator[str]:
-    """The metric that chooses the best checkpoint can be there, and a loss is best when it is low."""
+    """The metric that selects the best checkpoint exists, and `checkpoint.mode` keeps the best value of it."""
     monitor, mode = run.cfg.monitor, run.cfg.checkpoint.mode
+    tasks = [str(name) for name in run.cfg.task]
     if monitor is None:
+        if mode == "min":
+            where = run.where("checkpoint.mode")
+            yield (
+                f"checkpoint.mode = min, but the default metric of a task is better when it is higher ({where})\n"
+                "    set checkpoint.mode to max, or name a metric, such as monitor=val/loss"
+            )
         return
-    words, tasks = str(monitor).split("/"), [str(name) for name in run.cfg.task]
-    of_a_task = len(words) > 2 and words[1] in tasks
+    words = str(monitor).split("/")
+    of_a_task = len(words) > 2 and words[1] in tasks and all(words)
     if words[0] != "val" or not (of_a_task or words[1:] == ["loss"]):
         yield (
             f"monitor = {monitor} is no metric of validation ({run.where('monitor')})\n"
-            f"    set it to val/loss or one of a task, such as val/{tasks[0] if tasks else 'TASK'}/loss"
+            f"    {_name_metric(str(monitor), tasks)}"
         )
-    elif words[-1] == "loss" and mode == "max":
-        yield (
-            f"monitor = {monitor} is a loss, but checkpoint.mode = max would keep the highest"
-            f" ({run.where('monitor', 'checkpoint.mode')})\n    set checkpoint.mode to min"
-        )
+        return
+    yield from _wrong_direction(run, "monitor", "checkpoint.mode")
+
+
+def rule_callback_monitor(run: Composed) -> Iterator[str]:
+    """A callback that watches a metric, such as early stopping, takes the right value for the best."""
+    for name, node in run.cfg.callbacks.items():
+        if isinstance(node, DictConfig) and isinstance(node.get("monitor"), str):
+            yield from _wrong_direction(run, f"callbacks.{name}.monitor", f"callbacks.{name}.mode")
+
+
+def _wrong_direction(run: Composed, monitor: str, mode: str) -> Iterator[str]:
+    metric, kept = run.get(monitor), run.get(mode)
+    better = best_mode(str(metric))
+    if better is None or kept not in ("min", "max") or kept == better:
+        return
+    low, high = ("lower", "highest") if better == "min" else ("higher", "lowest")
+    does = f"would keep the {high}" if mode == "checkpoint.mode" else f"treats the {high} as the best"
+    yield (
+        f"{monitor} = {metric} is better when it is {low}, but {mode} = {kept} {does}"
+        f" ({run.where(monitor, mode)})\n    set {mode} to {better}"
+    )
+
+
+_SPLITS = re.compile(r"(val(id)?|validation|dev|eval|train(ing)?|test)([/_.: -]+|$)", re.IGNORECASE)
+# what other programs call them
+_METRICS = {"acc": "accuracy", "f1": "macro_f1", "auc": "auroc", "map": "mean_average_precision", "ppl": "perplexity"}
+
+
+def _name_metric(monitor: str, tasks: Sequence[str]) -> str:
+    """How the metric that a name probably means is written: val/loss, or val/TASK/METRIC."""
+    split = _SPLITS.match(monitor)
+    rest = monitor[split.end() :] if split else monitor
+    task = next((task for task in tasks if re.match(rf"{re.escape(task)}([/_.: -]|$)", rest)), None)
+    if task is not None:
+        rest = rest[len(task) + 1 :]
+    elif rest.strip("/").count("/"):  # a task that is misspelt, or none of this run
+        name, _, rest = rest.partition("/")
+        task = next(iter(difflib.get_close_matches(name, tasks, n=1)), None)
+        rest = rest if task else ""
+    metric = rest.strip("/_.: -")
+    metric = metric if best_mode(metric) else _METRICS.get(metric.lower(), metric.lower())
+    metric = metric if re.fullmatch(r"[A-Za-z][\w@/]*", metric) else ""
+    if metric == "loss" and task is None:
+        return "set it to val/loss, with checkpoint.mode=min"
+    meant = [f"val/{name}/{metric or 'loss'}" for name in ([task] if task is not None else tasks or ["TASK"])]
+    mode = ", with checkpoint.mode=min" if best_mode(meant[0]) == "min" else ""
+    if metric:
+        return f"set it to {' or '.join(meant)}{mode}"
+    return f"set it to val/loss or one of a task, such as {meant[0]}{mode}"
 
 
 def rule_sharded(run: Composed) -> Iterator[str]:
@@ -621,6 +697,7 @@ RULES: tuple[Rule, ...] = (
     rule_tasks,
     rule_fusion,
     rule_targets,
+    rule_schedule,
     rule_heads,
     rule_patches,
     rule_sizes,
@@ -632,6 +709,7 @@ RULES: tuple[Rule, ...] = (
     rule_duration,
     rule_max_time,
     rule_monitor,
+    rule_callback_monitor,
     rule_files,
     rule_tables,
     rule_workers,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mmtrain.config import rules
 from mmtrain.config import rules_hardware as machine
 from mmtrain.config.compose import config_dir
 from mmtrain.config.rules import RULES
@@ -292,21 +293,36 @@ BAD = {
             "trainer.max_epochs = 0 and trainer.max_steps = -1 train nothing ({})\n    set the one that is 0 to 1",
         ),
     ],
+    "rule_schedule": [
+        (
+            f"schedule._target_=torch.optim.lr_scheduler.{name}",
+            f"schedule._target_=torch.optim.lr_scheduler.{name}: is no function (step, total_steps) -> factor of the"
+            " learning rate ({})\n"
+            "    fix: schedule=cosine or schedule=constant, or name a function of your own, with _partial_: true; the"
+            " LRScheduler classes of torch.optim are no such functions",
+        )
+        for name in ("OneCycleLR", "CosineAnnealingLR", "LambdaLR", "ReduceLROnPlateau", "SequentialLR")
+    ],
     "rule_monitor": [
         (
             "monitor=train/loss",
-            "monitor = train/loss is no metric of validation ({})\n"
-            "    set it to val/loss or one of a task, such as val/contrastive/loss",
+            "monitor = train/loss is no metric of validation ({})\n    set it to val/loss, with checkpoint.mode=min",
         ),
         (
             "monitor=val/contrastiv/accuracy",
-            "monitor = val/contrastiv/accuracy is no metric of validation ({})\n"
-            "    set it to val/loss or one of a task, such as val/contrastive/loss",
+            "monitor = val/contrastiv/accuracy is no metric of validation ({})\n    set it to val/contrastive/accuracy",
         ),
         (
             "monitor=val/loss",
-            "monitor = val/loss is a loss, but checkpoint.mode = max would keep the highest ({})\n"
+            "monitor = val/loss is better when it is lower, but checkpoint.mode = max would keep the highest ({})\n"
             "    set checkpoint.mode to min",
+        ),
+    ],
+    "rule_callback_monitor": [
+        (
+            "+callbacks.mine={_target_:pytorch_lightning.callbacks.EarlyStopping,monitor:val/matching/auroc,mode:min}",
+            "callbacks.mine.monitor = val/matching/auroc is better when it is higher, but callbacks.mine.mode = min"
+            " treats the lowest as the best ({})\n    set callbacks.mine.mode to max",
         ),
     ],
     "rule_half_weights": [],  # tests/training/precision/test_bf16_true.py
@@ -390,6 +406,46 @@ def test_a_fault_says_what_and_where_and_how_to_mend_it(rule: str) -> None:
     for batch in apart(BAD[rule]):
         expected = [fault.format(f"override {override}") for override, fault in batch]
         assert sorted(faults(*[override for override, _ in batch])) == sorted(expected)
+
+
+def test_a_metric_is_not_kept_at_its_worst() -> None:
+    mode = "checkpoint.mode=min"
+    assert faults(mode) == [
+        f"checkpoint.mode = min, but the default metric of a task is better when it is higher (override {mode})\n"
+        "    set checkpoint.mode to max, or name a metric, such as monitor=val/loss"
+    ]
+    monitor = "monitor=val/classification/macro_f1"
+    assert faults(mode, monitor) == [
+        "monitor = val/classification/macro_f1 is better when it is higher, but checkpoint.mode = min would keep the"
+        f" lowest (override {monitor}, override {mode})\n    set checkpoint.mode to max"
+    ]
+    for kept in ("min", "max"):
+        assert faults(f"checkpoint.mode={kept}", "monitor=val/classification/of_my_own") == []
+
+
+TASKS = ["contrastive", "classification"]
+LOSS = "set it to val/loss, with checkpoint.mode=min"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fix"),
+    [
+        *((name, LOSS) for name in ("loss", "val_loss", "val.loss", "VAL/loss", "val/loss/", "Validation-Loss")),
+        ("macro_f1", "set it to val/contrastive/macro_f1 or val/classification/macro_f1"),
+        ("val/F1", "set it to val/contrastive/macro_f1 or val/classification/macro_f1"),
+        ("classification/macro_f1", "set it to val/classification/macro_f1"),
+        ("val_classification_accuracy", "set it to val/classification/accuracy"),
+        ("test/clasification/acc", "set it to val/classification/accuracy"),
+        ("contrastive/image_to_text_R@5", "set it to val/contrastive/image_to_text_R@5"),
+        ("classification/loss", "set it to val/classification/loss, with checkpoint.mode=min"),
+        *(
+            (name, "set it to val/loss or one of a task, such as val/contrastive/loss, with checkpoint.mode=min")
+            for name in ("", "3", "val/", "val/regression/mae")
+        ),
+    ],
+)
+def test_a_monitor_is_written_as_its_metric_is_logged(wrong: str, fix: str) -> None:
+    assert rules._name_metric(wrong, TASKS) == fix
 
 
 def apart(cases: list[tuple[str, str]]) -> list[list[tuple[str, str]]]:
