@@ -14,7 +14,7 @@ from mmtrain.config.task_inputs import faults_of_tasks, needed_by, reads_fused, 
 from mmtrain.data.tables.cell_checks import NO_FILES, READ_AS
 from mmtrain.data.tables.class_checks import check_classes
 from mmtrain.data.tables.column_types import likely_in
-from mmtrain.data.tables.columns import Column, faults_of_columns, find_columns, name_of, no_input
+from mmtrain.data.tables.columns import Column, absent_columns, faults_of_columns, find_columns, name_of, no_input
 from mmtrain.data.tables.first_rows import Head, heads_of
 from mmtrain.data.tables.paths import data_folder
 from mmtrain.data.tables.row_checks import check_rows
@@ -92,6 +92,12 @@ class _Look:
                 for name, column in self.wanted.items()
                 if self.places[name] == "inputs" or column is None or _has(self.first, column)
             }
+        if self.run.get("mode") == "predict":
+            inputs = {name: column for name, column in self.wanted.items() if self.places[name] == "inputs"}
+            for name, absent in absent_columns(self.there, inputs).items():
+                column = self.wanted.pop(name)
+                if left := [part for part in column if part not in absent] if isinstance(column, list) else []:
+                    self.wanted[name] = left
         self.likely = likely_in(self.first, self.wanted, self.kinds)
         self.wrong = faults_of_columns(self.there, self.wanted, where=self.where, likely=lambda: self.likely)
         right = {name: column for name, column in self.wanted.items() if name not in self.wrong}
@@ -145,7 +151,7 @@ class _Look:
             name = self.found.names[split]
             yield from self._said("data.root", check_rows, head, name, paths, folder, confine=confine)
         size = self.run.get("data.batch_size")
-        if table.is_whole and isinstance(size, int):
+        if table.is_whole and isinstance(size, int) and self.run.get("trainer.find_batch_size") is not True:
             yield from self._said("data.batch_size", check_size, len(table), size, folder)
 
     def classes(self) -> Iterator[str]:

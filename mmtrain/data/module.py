@@ -32,7 +32,7 @@ from mmtrain.data.tables.cell_checks import NO_FILES, read_as
 from mmtrain.data.tables.class_checks import check_classes
 from mmtrain.data.tables.column_notes import columns_not_read, notes_of_columns
 from mmtrain.data.tables.column_types import likely_in
-from mmtrain.data.tables.columns import Column, find_columns, is_empty, no_input
+from mmtrain.data.tables.columns import Column, absent_columns, find_columns, is_empty, no_input
 from mmtrain.data.tables.row_checks import check_rows
 from mmtrain.data.tables.row_digest import RowFacts, digest_rows
 from mmtrain.data.tables.sample_errors import read_or
@@ -141,6 +141,7 @@ class DataModule(LightningDataModule):
     @property
     def epoch_size(self) -> int:
         """Samples of an epoch of training."""
+        self._check_trains()
         return len(self.tables["train"] if self._found.order is None else self._found.order)
 
     @property
@@ -158,7 +159,7 @@ class DataModule(LightningDataModule):
             training: whether there must be a training split.
             bound: whether a complete checkpoint of that folder depends on its vocabularies: they are taken whatever the
                 data is now. Those of an attempt that came to no checkpoint are learned again when they do not fit.
-            predicting: whether all rows of a lone table are the test split.
+            predicting: whether all rows of a lone table are the test split, and rows may lack columns of inputs.
 
         Raises:
             ConfigError: when the folder, a table or a column is missing or does not serve, or a vocabulary is damaged
@@ -175,8 +176,11 @@ class DataModule(LightningDataModule):
         wanted = self._named()
         where, there = self._found.names[name], first.column_names
         lacking = [] if training else [t for t in self._targets if not set(_flat([wanted[t] or []])) <= set(there)]
-        wanted = {name: column for name, column in wanted.items() if name not in lacking}
-        self.columns = find_columns(there, wanted, where=where, likely=self.likely)
+        absent = absent_columns(there, {m: wanted[m] for m in self._inputs}) if predicting else {}
+        found = {name: column for name, column in wanted.items() if name not in lacking and name not in absent}
+        self.columns = find_columns(there, found, where=where, likely=self.likely)
+        # the numbers of a vector keep their places
+        self.columns |= {m: c for m, parts in absent.items() if (c := wanted[m]) and len(parts) < len(_flat([c]))}
         if not any(m in self.columns for m in self._inputs):
             raise no_input(list(self._inputs), there, where=where, likely=self.likely())
         for name, table in self.tables.items():
@@ -185,6 +189,9 @@ class DataModule(LightningDataModule):
             check_size(self.epoch_size, self.batch_size, self.folder)
         self.notes = list(self._found.notes)
         self.notes += [f"{where} has no column {self._wanted[name]}: its rows are without a {name}" for name in lacking]
+        for name, parts in absent.items():
+            what = f"values of {name} are" if name in self.columns else f"input {name} is"
+            self.notes.append(f"{where} has no column {', '.join(parts)}: the {what} missing in every row")
         vocabulary_folder.mkdir(parents=True, exist_ok=True)
         # what is there already is only read: the folder may be on a disk that cannot be written
         is_read = not training and (vocabulary_folder / RECORD).is_file()
@@ -234,6 +241,7 @@ class DataModule(LightningDataModule):
 
     def likely(self) -> dict[str, Column]:
         """What seems to hold the inputs and targets of which no column is found: for messages."""
+        self._check_is_read()
         kinds = {name: read_as(part) for name, part in (self._inputs | self._targets).items()}
         return likely_in(next(iter(self.tables.values())), self._named(), kinds)
 
@@ -515,9 +523,7 @@ class DataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The steps of training, from `first_step` on; without a trainer, those of one process."""
-        self._check_is_read()
-        if "train" not in self.tables:
-            raise no_table(self._found, "train")
+        self._check_trains()
         split = TrainSplit(
             self.tables["train"],
             order=self._found.order,
@@ -552,6 +558,7 @@ class DataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """The validation split; nothing when there is none."""
+        self._check_is_read()
         return self._eval_loader("val") if "val" in self.tables else []
 
     def test_dataloader(self) -> DataLoader[Any]:
@@ -568,6 +575,11 @@ class DataModule(LightningDataModule):
                 "the data has no tables yet\n    call data.read(Path(RUN_DIR), training=False) first;"
                 " with training=True it learns the vocabularies"
             )
+
+    def _check_trains(self) -> None:
+        self._check_is_read()
+        if "train" not in self.tables:
+            raise no_table(self._found, "train")
 
     def _place(self) -> dict[str, int]:
         """Which process of how many this is; without a trainer, as in a notebook, the only one."""

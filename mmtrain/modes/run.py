@@ -516,6 +516,8 @@ def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, Record]:
     )
     lit.step_of_weights = checkpoint["global_step"]
     if is_main():
+        for note in data.notes:
+            console.print(note, markup=False, soft_wrap=True)
         kept = WEIGHTS_OF["current_model_state" in checkpoint]
         console.print(f"weights of {path} (step {checkpoint['global_step']}): {kept}", markup=False, soft_wrap=True)
     return lit, data, trainer, record

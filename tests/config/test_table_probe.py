@@ -259,6 +259,21 @@ def test_a_run_that_is_tested_needs_its_inputs_alone(home: Path) -> None:
     assert faults("mode=test", "data.columns.image=file")[0].startswith("data.columns.image = file, but mine/test.csv")
 
 
+def test_a_batch_size_that_is_searched_for_need_not_fit_the_rows(home: Path) -> None:
+    (fault,) = faults(*ALL.split(), "data.batch_size=128")
+    assert fault.startswith("data.batch_size = 128 is larger than the training split of 40 rows")
+    assert faults(*ALL.split(), "data.batch_size=128", "trainer.find_batch_size=true") == []
+
+
+def test_rows_to_predict_may_lack_columns_of_inputs(home: Path) -> None:
+    write("headline,age", lambda n: f"a picture,{n}")
+    known = [*ALL.split()[:2], "data.columns.vector=[age,height]", "task=[classification]"]
+    assert faults("mode=predict", *known) == []
+    assert any("data.columns.vector = height, but" in fault for fault in faults(*known))
+    (fault,) = faults("mode=predict", "data.columns.text=hedline", "task=[classification]")
+    assert fault.startswith("data.columns.text = hedline, but mine/train.csv has the columns headline, age")
+
+
 def test_nothing_heavy_is_imported(home: Path) -> None:
     program = (
         "import sys; from mmtrain.cli.main import config_dir; from mmtrain.config.validate import faults_of;"

@@ -117,6 +117,36 @@ def test_new_rows_are_predicted_without_labels_and_splits(tmp_path: Path) -> Non
     assert f"{tmp_path}/new/rows.jsonl has no column kind: its rows are without a label" in new.notes
 
 
+def test_new_rows_may_lack_columns_of_inputs(tmp_path: Path) -> None:
+    """A missing column is a missing value of every row; one that is misspelt is refused."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    cells = [{"words": "a cat", "a": n, "b": 2.0 * n, "kind": "xy"[n % 2]} for n in range(12)]
+    for split in ("train", "val", "test"):
+        write_rows(data / f"{split}.jsonl", cells)
+    columns = {"image": None, "text": "words", "vector": ["a", "b"], "label": "kind"}
+    inputs = {"text": text_input(), "vector": VectorInput(scale="none")}
+    read(data, run, columns=columns, inputs=inputs)
+
+    def predicted(row: dict[str, Any]) -> DataModule:
+        (tmp_path / "new").mkdir(exist_ok=True)
+        write_rows(tmp_path / "new" / "rows.jsonl", [row])
+        new = module(tmp_path / "new", columns=columns, inputs=inputs)
+        new.read(run, training=False, predicting=True)
+        return new
+
+    new = predicted({"id": "r", "b": 3.0})
+    where = f"{tmp_path}/new/rows.jsonl"
+    assert f"{where} has no column words: the input text is missing in every row" in new.notes
+    assert f"{where} has no column a: the values of vector are missing in every row" in new.notes
+    sample = new.split("test").sample(0, seed=0, train=False)
+    assert sample.inputs.keys() == {"vector"} and sample.inputs["vector"].tolist() == [0.0, 3.0]
+    with pytest.raises(ConfigError, match=r"data.columns.text = words, but .* has the columns Words, b"):
+        predicted({"Words": "a cat", "b": 3.0})
+    with pytest.raises(ConfigError, match="no column is known as an input; the table has id, kind"):
+        predicted({"id": "r", "kind": "x"})
+
+
 def test_a_class_that_training_never_saw_is_no_label(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "data")
     for split, label in (("val", "Cat"), ("test", "cat")):
@@ -448,7 +478,8 @@ def test_data_without_tables_says_how_to_open_them(tmp_path: Path) -> None:
     read(root, tmp_path / "run")
     data = module(root)
     data.restore(tmp_path / "run")
-    for use in (data.example, data.train_dataloader, data.test_dataloader):
+    uses = [data.example, data.train_dataloader, data.val_dataloader, data.test_dataloader, data.likely]
+    for use in (*uses, lambda: data.epoch_size, lambda: data.steps_per_epoch):
         with pytest.raises(ConfigError, match=r"the data has no tables yet\n    call data\.read\(Path\(RUN_DIR\)"):
             use()
 

@@ -88,6 +88,24 @@ def find_columns(
     return columns
 
 
+def absent_columns(there: Sequence[str], wanted: Mapping[str, Column | None]) -> dict[str, list[str]]:
+    """By input or target, those of its named columns that a table does not have.
+
+    An input or target whose missing column is similar to one of the table's is left out: it is probably misspelt.
+
+    >>> absent_columns(["id", "age"], {"vector": ["age", "height"], "image": "photo", "label": "ages", "text": None})
+    {'vector': ['height'], 'image': ['photo']}
+    """
+    folded = [name.strip().casefold() for name in there]
+    parts = {name: [column] if isinstance(column, str) else column or [] for name, column in wanted.items()}
+    absent = {name: [part for part in of if part not in there] for name, of in parts.items()}
+    return {
+        name: of
+        for name, of in absent.items()
+        if of and not any(difflib.get_close_matches(part.strip().casefold(), folded, n=1) for part in of)
+    }
+
+
 def faults_of_columns(
     there: Sequence[str],
     wanted: Mapping[str, Column | None],
