@@ -5,7 +5,7 @@ First composition (Hydra's own messages, said in one form, with the nearest name
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -247,7 +247,10 @@ class Composer:
         foreign = mends.for_key(key, value)
         same = [name for name in names if name.rpartition(".")[2] == key]
         mend = self._elsewhere(key) if "." in key else ""
-        mend = f"write {foreign}" if foreign and key.startswith("data.columns.") else mend
+        if key.startswith("data.columns."):
+            mend = f"write {foreign}" if foreign else self._for_column(key, value, names) or mend
+        if override.startswith("~") and mend:
+            mend = f"leave {override} out: nothing of that name is chosen"
         if key == "data.root":
             mend = f"write {foreign} for your own tables\n    {mend}"
         if key.startswith("hydra."):
@@ -256,6 +259,17 @@ class Composer:
             return f"{override}: there is no key {key}\n    {_nearest(key, known) or 'see `--cfg hydra` for every key'}"
         mend = mend or (f"write {foreign}" if foreign and not same else _nearest(key, names))
         return f"{override}: there is no key {key}\n    {mend or 'see `python train.py --cfg job` for every key'}"
+
+    def _for_column(self, key: str, value: str, names: Sequence[str]) -> str:
+        """What to write for the column of an input or target that the user has added, or wants to add."""
+        name = key.rpartition(".")[2]
+        parts = {".".join(known.split(".")[:3]) for known in names}
+        if not {f"data.inputs.{name}", f"data.targets.{name}"} & parts:
+            near = _nearest(key, [known for known in names if known.startswith("data.columns.")])
+            added = f"+target@data.targets.{name}=class +{key}={value} task.classification.target={name}"
+            return "\n    ".join(filter(None, [near, f"a class to predict is added with {added}"]))
+        there = f"; without it, the column {name} is read" if value == name else ""
+        return f"write +{key}={value}{there}"
 
     def _takes_list(self, key: str) -> bool:
         """Whether several options, or a list, can stand there."""
@@ -302,6 +316,9 @@ class Composer:
             options = self.composing.options(group)
             having = [option for option in options if self._source(f"{group}/{option}").get(key) is not None]
             if having:
+                if key in ("data.train", "data.val", "data.test"):
+                    own = "tables of your own are train.csv, val.csv and test.csv in a folder: data=files data.root=DIR"
+                    return f"it belongs to {group}={', '.join(having)}; {own}"
                 return f"it belongs to {group}={', '.join(having)}"
         return ""
 

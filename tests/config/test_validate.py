@@ -59,9 +59,33 @@ NAMES = [
         "there is no key data.root\n    write data=files data.root=. for your own tables\n    it belongs to",
     ),
     ("encoder.image.name=resnet18", "there is no key encoder.image.name\n    it belongs to encoder/image=resnet"),
+    (
+        "data.columns.mood=feeling",
+        "there is no key data.columns.mood\n    a class to predict is added with +target@data.targets.mood=class"
+        " +data.columns.mood=feeling task.classification.target=mood",
+    ),
+    (
+        "data.train=a.csv",
+        "there is no key data.train\n    it belongs to data=shards; tables of your own are train.csv, val.csv and"
+        " test.csv in a folder: data=files data.root=DIR",
+    ),
+    (
+        "~callbacks.early_stopping",
+        "there is no key callbacks.early_stopping\n    leave ~callbacks.early_stopping out: nothing of that name is"
+        " chosen",
+    ),
     ("data.columns.picture=a", "there is no key data.columns.picture\n    write data.columns.image=a"),
     ("+dim=3", "dim is there already\n    write dim=3 to set it"),
 ]
+
+
+def test_the_column_of_an_added_target_is_a_new_key() -> None:
+    added = "+target@data.targets.mood=class"
+    assert faults(added, "data.columns.mood=feeling") == [
+        "data.columns.mood=feeling: there is no key data.columns.mood\n    write +data.columns.mood=feeling"
+    ]
+    (fault,) = faults(added, "data.columns.mood=mood")
+    assert fault.endswith("write +data.columns.mood=mood; without it, the column mood is read")
 
 
 def test_what_is_not_there_is_said_with_the_nearest_name_all_at_once() -> None:
