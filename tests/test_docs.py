@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mmtrain.build import compose
 from mmtrain.cli.main import spelled
 from mmtrain.config.compose import config_dir
 from mmtrain.config.validate import faults_of
@@ -68,6 +69,30 @@ def test_every_part_that_a_page_names_is_there(page: Path) -> None:
     ):
         for name in names.split(","):
             assert (config_dir() / group / f"{name}.yaml").is_file(), f"{group}={name}"
+
+
+def test_the_defaults_that_the_readme_lists_are_those_of_the_configuration() -> None:
+    cfg = compose(
+        [
+            "data=files",
+            "data.root=DIR",
+            "task=[classification,matching,multilabel,ranking,regression,vqa,generation,captioning]",
+        ]
+    )
+    assert {name: task.weight for name, task in cfg.task.items() if task.weight != 1} == dict.fromkeys(
+        ("classification", "matching", "multilabel", "ranking", "regression", "vqa"), 0.5
+    )
+    smoothed = {name for name, task in cfg.task.items() if task.get("label_smoothing") == 0.1}
+    assert smoothed == {"classification", "generation", "captioning"}
+    inputs = cfg.data.inputs
+    assert (inputs.text.word_dropout, inputs.image.crop_scale, inputs.video.crop_scale) == (0.3, 0.6, 0.6)
+    assert (cfg.trainer.gradient_clip_val, cfg.schedule.warmup, cfg.schedule.final) == (1.0, 0.05, 0.0)
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("| default | off with |")[2].partition("\n\n")[0]
+    overrides = re.findall(
+        r"`(~?[\w.]+(?:=\S+)?(?: [\w.]+=\S+)*)` ?", "\n".join(re.findall(r"\|[^|]*\|$", table, re.M))
+    )
+    words = [word.replace("NAME", "classification") for one in overrides for word in one.split()]
+    assert len(words) == 10 and faults_of(config_dir(), None, words, multirun=False) == []
 
 
 def test_the_page_of_rules_is_what_the_rules_say(monkeypatch: pytest.MonkeyPatch) -> None:

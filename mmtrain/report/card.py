@@ -21,6 +21,7 @@ from mmtrain.report.table import digits, not_judged_sentences
 from mmtrain.units import readable
 
 NOT_SAID = "not said"
+WEIGHTS = {"average": "moving average of the weights", "current": "weights of the last step before an evaluation"}
 
 
 class DataFacts(NamedTuple):
@@ -127,6 +128,8 @@ def _training(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator
         "peak memory": None if summary["peak_memory"] is None else readable(summary["peak_memory"]),
         "best checkpoint": None if best is None else f"{best['metric']} {digits(best['value'])} at step {best['step']}",
     }
+    if summary["evaluated_weights"] is not None:
+        facts["evaluated weights"] = WEIGHTS[summary["evaluated_weights"]]
     yield from (f"- {name}: {md(NOT_SAID if value is None else value)}" for name, value in facts.items())
     yield from (f"- {md(sentence)}" for sentence in loss_sentences(summary["loss"]))
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from mmtrain.report.card import DataFacts, write_card
+from mmtrain.report.card import WEIGHTS, DataFacts, write_card
 from mmtrain.report.robustness import corruption_tables, group_tables
 
 FACTS = DataFacts(
@@ -94,6 +94,12 @@ def test_it_says_what_the_run_and_the_data_say(tmp_path: Path) -> None:
     assert heads[1:] == [
         *("Data", "Model", "Training", "Figures", "Missing modalities", "Corruptions", "Groups", "Limits", "Use")
     ]
+
+
+@pytest.mark.parametrize("kind", ["average", "current"])
+def test_it_says_which_weights_are_evaluated(kind: str, tmp_path: Path) -> None:
+    assert f"- evaluated weights: {WEIGHTS[kind]}" in card(tmp_path, evaluated_weights=kind).splitlines()
+    assert "evaluated weights" not in card(tmp_path)  # of an older version
 
 
 def test_rows_that_no_task_could_use_are_counted(tmp_path: Path) -> None:
