@@ -85,6 +85,8 @@ def show(overrides: list[str], out: Path, folder: Path) -> None:
         console.print(table)
     unread = found.data.columns_not_read()
     not_read = [f"not read: {', '.join(unread)}"] if unread else []
+    if unused := [name for name in [*found.data.inputs, *found.data.targets] if name not in found.used]:
+        not_read.append(f"shown here, but used by no task of this command: {', '.join(unused)}")
     for note in [*found.notes, *found.data.notes, *not_read, *survey.notes, *faults_in(survey)]:
         console.print(note, markup=False, soft_wrap=True)
     bands = bands_of(found, cfg)
@@ -102,11 +104,13 @@ class Found:
         data: the DataModule.
         num_rows: by split, how many there really are.
         notes: what a person should know of the reading.
+        used: the inputs and targets that tasks use.
     """
 
     data: Any
     num_rows: dict[str, int]
     notes: list[str]
+    used: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, cfg: Any, folder: Path) -> "Found":
@@ -120,9 +124,12 @@ class Found:
 
         asked = set(build_data(cfg)._inputs) | set(build_data(cfg)._targets)
         try:
-            return cls._read(cfg, None, folder / "all")
+            found = cls._read(cfg, None, folder / "all")
+            found.used = frozenset(asked)
+            return found
         except ConfigError as error:
             found = cls._read(cfg, asked, folder / "asked")
+            found.used = frozenset(asked)
             found.notes.append(f"only what tasks read is shown, because of what no task reads: {error}")
             return found
 
@@ -186,6 +193,10 @@ def rows_table(found: Found, survey: Any) -> Any:
         column = found.data.columns[name]
         cells = [_rate(survey.missing[s].get(name), survey.seen[s].get(name), found.num_rows[s]) for s in splits]
         table.add_row(name, plain_text(column if isinstance(column, str) else ", ".join(column)), *cells)
+        for part in [] if isinstance(column, str) else column:
+            gaps = [survey.gaps[s].get(name, {}).get(part) for s in splits]
+            rates = [_rate(n, survey.seen[s].get(name), found.num_rows[s]) for n, s in zip(gaps, splits, strict=True)]
+            table.add_row("", plain_text(part), *rates)
     table.add_section()
     table.add_row("no input at all", "", *(f"{len(survey.nothing[s]):,}" for s in splits))
     table.add_row("cannot be read", "", *(f"{len(survey.bad[s]):,} of {survey.decoded[s]:,} tried" for s in splits))
@@ -246,6 +257,11 @@ def faults_in(survey: Any) -> Iterable[str]:
         yield from _shared(f"{name}: {{}} contents are files of several splits", shared)
     for name, shared in survey.shared_texts.items():
         yield from _shared(f"{name}: {{}} of {survey.num_texts[name]:,} different texts are in several splits", shared)
+    if survey.shared_ids or any([*survey.shared_files.values(), *survey.shared_texts.values()]):
+        yield (
+            "    fix: if the test should measure unseen contents, move their rows into one split;"
+            " in a single table, data.split.group=COLUMN keeps the rows of a group together"
+        )
     for split, ids in survey.nothing.items():
         if ids:
             yield f"{split}: rows without any input: {len(ids):,} ({_some(ids)})"

@@ -88,6 +88,21 @@ def test_what_no_task_reads_is_shown_and_does_not_stand_in_the_way(run, tmp_path
     assert cells(out, "text")[1] == "caption" and "not read: vector, score" in out
 
 
+def test_gaps_of_each_number_and_what_no_task_uses(run, tmp_path: Path) -> None:
+    rows = [
+        {"caption": f"a cat {n}", "age": n, "height": 2.0 if n % 4 else None, "label": "cd"[n % 2]} for n in range(8)
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "test.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    chosen = ["task=[classification]", "task.classification.reads=vector", "data.columns.vector=[age,height]"]
+    _, out, _ = run("data=files", "data.root=.", *chosen)
+    assert cells(out, "vector")[2:] == ["0", "0"]
+    assert re.search(r"│ +│ age +│ 0 +│ 0 +│", out)
+    assert re.search(r"│ +│ height +│ 2 \(25\.0%\) +│ 1 \(100\.0%\) +│", out)
+    assert "shown here, but used by no task of this command: text, caption" in out
+    assert "fix: if the test should measure unseen contents, move their rows into one split" in out
+
+
 def test_it_says_what_train_would_say(run, root: Path, tmp_path: Path) -> None:
     wrong = ["data=filse", "dim=0"]
     status, out, err = run(*wrong)

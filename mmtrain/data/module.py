@@ -149,7 +149,9 @@ class DataModule(LightningDataModule):
         """Optimizer steps of an epoch of training."""
         return len(self._steps(rank=0, world_size=1, limit=1.0))
 
-    def read(self, vocabulary_folder: Path, *, training: bool, bound: bool = False, predicting: bool = False) -> None:
+    def read(
+        self, vocabulary_folder: str | Path, *, training: bool, bound: bool = False, predicting: bool = False
+    ) -> None:
         """Open the tables; learn the vocabularies, or take those that the folder already holds.
 
         Several processes of one run may call this at once: the first one learns.
@@ -165,7 +167,7 @@ class DataModule(LightningDataModule):
             ConfigError: when the folder, a table or a column is missing or does not serve, or a vocabulary is damaged
                 that is needed.
         """
-        split = self._split
+        vocabulary_folder, split = Path(vocabulary_folder), self._split
         if predicting:
             split = AllRows(column=split.column, fractions=split.fractions, group=split.group)
         self._found = self._with_turns(tables_of(self._source(), split, confine=self.confine))
@@ -222,7 +224,7 @@ class DataModule(LightningDataModule):
             several=[m for m, reader in self._inputs.items() if isinstance(reader, Several)],
         )
 
-    def restore(self, vocabulary_folder: Path) -> None:
+    def restore(self, vocabulary_folder: str | Path) -> None:
         """Take the vocabularies of a run alone: to ask its model, when its tables may be elsewhere.
 
         Args:
@@ -231,6 +233,7 @@ class DataModule(LightningDataModule):
         Raises:
             ConfigError: when it holds none.
         """
+        vocabulary_folder = Path(vocabulary_folder)
         known = read_vocabulary(vocabulary_folder)
         if known is None:
             raise ConfigError(f"{vocabulary_folder} holds no vocabulary\n    name the folder of a training run")

@@ -477,7 +477,7 @@ def test_data_without_tables_says_how_to_open_them(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "data")
     read(root, tmp_path / "run")
     data = module(root)
-    data.restore(tmp_path / "run")
+    data.restore(str(tmp_path / "run"))
     uses = [data.example, data.train_dataloader, data.val_dataloader, data.test_dataloader, data.likely]
     for use in (*uses, lambda: data.epoch_size, lambda: data.steps_per_epoch):
         with pytest.raises(ConfigError, match=r"the data has no tables yet\n    call data\.read\(Path\(RUN_DIR\)"):

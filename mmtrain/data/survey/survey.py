@@ -55,6 +55,7 @@ class Survey:
     Attributes:
         seen: by split and input or target, in how many rows its cells were looked at.
         missing: likewise, in how many of them it is empty.
+        gaps: by split and input or target that is made of several columns, in how many rows each of these is empty.
         nothing: by split, ids of rows without any input.
         lengths: by split and input (or target of numbers or sentences).
         balance: by target and split, how often each class comes.
@@ -70,6 +71,7 @@ class Survey:
 
     seen: dict[str, dict[str, int]] = field(default_factory=dict)
     missing: dict[str, dict[str, int]] = field(default_factory=dict)
+    gaps: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     nothing: dict[str, list[str]] = field(default_factory=dict)
     lengths: dict[str, dict[str, list[Lengths]]] = field(default_factory=dict)
     balance: dict[str, dict[str, Counter[str]]] = field(default_factory=dict)
@@ -95,6 +97,13 @@ def survey_of(data: DataModule, limits: Limits) -> Survey:
     for split, look in looks.items():
         survey.seen[split] = {name: len(cells) for name, cells in look.cells.items()}
         survey.missing[split] = {name: sum(map(is_empty, cells.values())) for name, cells in look.cells.items()}
+        survey.gaps[split] = {
+            name: {
+                part: sum(is_empty(cell[at]) for cell in look.cells[name].values()) for at, part in enumerate(column)
+            }
+            for name, column in data.columns.items()
+            if not isinstance(column, str) and name in look.cells
+        }
         survey.nothing[split] = look.nothing()
         survey.lengths[split], unread = look.lengths()
         survey.bad[split], survey.decoded[split] = look.bad(unread)

@@ -43,7 +43,7 @@ class Trained(NamedTuple):
     step: int
 
 
-def load_trained(run: Path, build: Build, *, trust: Sequence[str] = ()) -> Trained:
+def load_trained(run: str | Path, build: Build, *, trust: Sequence[str] = ()) -> Trained:
     """Build the model of a run and load its weights.
 
     No code runs but that of components; see `mmtrain.config.instantiate`.
@@ -57,6 +57,7 @@ def load_trained(run: Path, build: Build, *, trust: Sequence[str] = ()) -> Train
         ConfigError: when there is none, it is of another model than its configuration says, or it names something else
             than a component.
     """
+    run = Path(run).expanduser()
     path = run if run.is_file() else best_checkpoint(run)
     folder = path.parent.parent
     cfg = load_run_config(folder, trust=check_trust(trust))
