@@ -265,7 +265,9 @@ class Composer:
         name = key.rpartition(".")[2]
         parts = {".".join(known.split(".")[:3]) for known in names}
         if not {f"data.inputs.{name}", f"data.targets.{name}"} & parts:
-            near = _nearest(key, [known for known in names if known.startswith("data.columns.")])
+            columns = {known.rpartition(".")[2]: known for known in names if known.startswith("data.columns.")}
+            similar = [columns[known] for known in difflib.get_close_matches(name, columns, n=2)]
+            near = f"did you mean {' or '.join(similar)}?" if similar else ""
             added = f"+target@data.targets.{name}=class +{key}={value} task.classification.target={name}"
             return "\n    ".join(filter(None, [near, f"a class to predict is added with {added}"]))
         there = f"; without it, the column {name} is read" if value == name else ""
