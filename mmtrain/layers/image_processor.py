@@ -7,7 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from timm.data import resolve_data_config
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
 from transformers import AutoImageProcessor, AutoVideoProcessor
 
 from mmtrain.layers.transformers_model import transformers_settings
@@ -15,6 +20,8 @@ from mmtrain.layers.transformers_model import transformers_settings
 # Pillow's filter numbers are indices into this tuple of torchvision's names; torchvision's "nearest" is not Pillow's
 FILTERS = ("nearest-exact", "lanczos", "bilinear", "bicubic", "box", "hamming")
 _WARPS = 384  # ConvNeXt's processor resizes to a square, without crop, from this size on
+_PROBES = ((64, 96), (100, 60))  # height and width of the images that a processor is tried on
+_CLOSE = 0.03  # relative difference of pixels; the library's two backends differ by 0.001 on such images
 
 
 def image_settings(pretrained: str) -> dict[str, Any]:
@@ -23,7 +30,10 @@ def image_settings(pretrained: str) -> dict[str, Any]:
     Raises:
         ValueError: if it cannot be read, or needs preprocessing that the inputs of this project do not support.
     """
-    return _settings(pretrained, _read(pretrained, AutoImageProcessor))
+    processor = _read(pretrained, AutoImageProcessor)
+    settings = _settings(pretrained, processor.to_dict())
+    _try(pretrained, processor, settings)
+    return settings
 
 
 def video_settings(pretrained: str) -> dict[str, Any]:
@@ -36,14 +46,56 @@ def video_settings(pretrained: str) -> dict[str, Any]:
         processor = _read(pretrained, AutoVideoProcessor)
     except ValueError:
         processor = _read(pretrained, AutoImageProcessor)
-    return _settings(pretrained, processor)
+    return _settings(pretrained, processor.to_dict())
 
 
-def _read(pretrained: str, auto: Any) -> dict[str, Any]:
-    """Return all settings of a processor, including the defaults of its class."""
-    return transformers_settings(
-        pretrained, lambda name: (auto.from_pretrained(name, trust_remote_code=False).to_dict(), None)
-    )
+def _read(pretrained: str, auto: Any) -> Any:
+    """Return the processor; its `to_dict` includes the defaults of its class."""
+    return transformers_settings(pretrained, lambda name: (auto.from_pretrained(name, trust_remote_code=False), None))
+
+
+def _try(pretrained: str, processor: Any, settings: Mapping[str, Any]) -> None:
+    """Compare the processor's pixels with those that its settings give here.
+
+    A processor of another model family may do more than the settings say: pad, swap channels, or crop in its own way.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    for height, width in _PROBES:
+        image = _probe(height, width)
+        try:
+            found = processor(images=image, return_tensors="pt")["pixel_values"][0]
+        except NotImplementedError:  # the library's torchvision backend does not have all filters of Pillow
+            return
+        theirs, ours = torch.as_tensor(found), _prepared(image, settings)
+        if theirs.shape == ours.shape and (theirs - ours).norm() < _CLOSE * ours.norm():
+            continue
+        raise ValueError(
+            f"the processor of pretrained = {pretrained} ({type(processor).__name__}) prepares images in a way that the"
+            f" inputs of this project do not support: {width} x {height} pixels become {tuple(theirs.shape)},"
+            f" here {tuple(ours.shape)} with other values\n"
+            "    set pretrained to a folder whose preprocessor_config.json has a processor of the model's own family"
+        )
+
+
+def _probe(height: int, width: int) -> np.ndarray:
+    """Return a smooth image (H, W, 3), uint8, that shows a crop, a shift and a swap of channels."""
+    y, x = np.linspace(0, 1, height)[:, None], np.linspace(0, 1, width)
+    waves = [200 * x + 0 * y, 200 * y + 0 * x, 40 * np.sin(9 * x + 7 * y) + 90]
+    return np.stack(waves, axis=-1).round().astype(np.uint8)
+
+
+def _prepared(image: np.ndarray, settings: Mapping[str, Any]) -> Tensor:
+    """Return the pixels (3, size, size), as the inputs of this project prepare them."""
+    resized, size = settings["resize_size"], settings["size"]
+    pixels = torch.from_numpy(image).permute(2, 0, 1)
+    kept = [resized] if isinstance(resized, int) else resized
+    mode = InterpolationMode(settings["interpolation"])
+    x = F.resize(F.to_pil_image(pixels), kept, interpolation=mode)
+    x = F.to_dtype(F.pil_to_tensor(x), torch.float32, scale=True)
+    top, left = (int((side - size) / 2) for side in x.shape[-2:])
+    return F.normalize(F.crop(x, top, left, size, size), settings["mean"], settings["std"])
 
 
 def _settings(pretrained: str, processor: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,11 +117,11 @@ def _by_channel(value: float | Sequence[float]) -> list[float]:
 
 def _geometry(pretrained: str, processor: Mapping[str, Any], kind: str) -> dict[str, Any]:
     crop = _side(pretrained, processor["crop_size"]) if processor.get("do_center_crop") else None
-    if not processor.get("do_resize", True):
-        return {} if crop is None else {"size": crop}
     size = processor.get("size") or {}
+    if not processor.get("do_resize", True):
+        size = {}  # images keep the size that they have
     resized: int | list[int]
-    if kind.startswith("ConvNext"):  # the size is the one after its own crop
+    if kind.startswith("ConvNext") and size:  # the size is the one after its own crop
         crop = crop or size["shortest_edge"]
         edge = size["shortest_edge"]
         resized = int(edge / processor["crop_pct"]) if edge < _WARPS else [edge, edge]

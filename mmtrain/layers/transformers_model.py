@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
@@ -22,6 +22,7 @@ _NO_TEXT = ("vision", "audio", "vq")  # name prefixes of the configurations of n
 _LISTED = 40  # a message lists up to this many types; beyond that, only the nearest
 _USUAL = ("llama", "qwen3", "gpt2")
 _FAULTS = (OSError, ValueError, KeyError, RuntimeError)
+Read = TypeVar("Read")
 
 
 def transformers_config(
@@ -123,8 +124,8 @@ def transformers_model(
     return model
 
 
-def transformers_settings(pretrained: str, read: Callable[[str], tuple[dict[str, Any], Any]]) -> dict[str, Any]:
-    """Return the preprocessing settings of a checkpoint, through the library's own reader.
+def transformers_settings(pretrained: str, read: Callable[[str], tuple[Read, Any]]) -> Read:
+    """Return the preprocessing settings of a checkpoint, or its processor, through the library's own reader.
 
     Raises:
         ValueError: if the file cannot be read.

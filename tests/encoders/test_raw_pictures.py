@@ -23,6 +23,7 @@ from mmtrain.build import build_data, build_model, compose, make
 from mmtrain.data.dataset import Collate
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
+from mmtrain.layers.image_processor import image_settings
 
 SHAPES = ((260, 260), (320, 240), (389, 219), (216, 384), (150, 113))  # square, 4:3, 16:9, portrait, smaller
 CLOSE = 0.01  # relative difference between the resize methods of Pillow and torchvision
@@ -263,6 +264,35 @@ def test_from_scratch_auto_is_64_pixels_and_bilinear(tables: Path) -> None:
     assert (image.resize_size, image.interpolation, image.crop_offset) == (None, "bilinear", "round")
 
 
+# preprocessor_config.json as it was published before processors had sizes by name; the geometry that it means
+PUBLISHED: dict[str, tuple[dict[str, Any], int, int | list[int], str]] = {
+    "clip": ({"feature_extractor_type": "CLIPFeatureExtractor", "resample": 3, "crop_size": 224}, 224, 224, "bicubic"),
+    "vit": ({"feature_extractor_type": "ViTFeatureExtractor", "resample": 2}, 224, [224, 224], "bilinear"),
+    "deit": (
+        {"feature_extractor_type": "DeiTFeatureExtractor", "resample": 3, "size": 256, "crop_size": 224},
+        224,
+        [256, 256],
+        "bicubic",
+    ),
+    "convnext": (
+        {"feature_extractor_type": "ConvNextFeatureExtractor", "resample": 3, "crop_pct": 0.875},
+        224,
+        256,
+        "bicubic",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_older_files_of_processors_mean_what_the_library_reads_in_them(kind: str, tmp_path: Path) -> None:
+    changed, size, resize_size, interpolation = PUBLISHED[kind]
+    settings = {"do_resize": True, "size": 224, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, **changed}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    found = image_settings(str(tmp_path))
+    assert (found["size"], found["resize_size"], found["interpolation"]) == (size, resize_size, interpolation)
+
+
 Processor = Callable[[], Any]
 
 
@@ -273,6 +303,19 @@ Processor = Callable[[], Any]
         (
             lambda: transformers.ViTImageProcessor(size={"height": 32, "width": 48}),
             r"was trained on images of \{'height': 32, 'width': 48\}; this encoder accepts squares",
+        ),
+        (lambda: transformers.ViTImageProcessor(do_resize=False), r"\(ViTImageProcessor\) resizes .* no fixed size"),
+        (
+            lambda: transformers.CLIPImageProcessor(do_resize=False, crop_size=32),
+            r"\(CLIPImageProcessor\) resizes images to no fixed size",
+        ),
+        (
+            lambda: transformers.MobileViTImageProcessor(),
+            r"\(MobileViTImageProcessor\) prepares images in a way .*: 96 x 64 pixels become \(3, 256, 256\), here",
+        ),
+        (
+            lambda: transformers.DPTImageProcessor(do_pad=True, size_divisor=100, size={"height": 32, "width": 32}),
+            r"\(DPTImageProcessor\) .* become \(3, 100, 100\), here \(3, 32, 32\) with other values\n    set",
         ),
     ],
 )

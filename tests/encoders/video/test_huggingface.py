@@ -159,7 +159,7 @@ def test_timesformer_takes_more_frames_and_pixels_by_interpolation(tmp_path: Pat
 )
 def test_the_pixels_are_those_of_the_library(processor: type[Any], tmp_path: Path) -> None:
     """For both the older processor file for images and the newer one for videos."""
-    size = {"do_resize": False, "do_center_crop": False}
+    size: dict[str, Any] = {"size": {"shortest_edge": 8}, "crop_size": {"height": 8, "width": 8}}
     theirs = processor(image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.4], **size)
     theirs.save_pretrained(tmp_path)
     ours = HuggingFaceVideo.preprocessing(pretrained=str(tmp_path))
