@@ -8,9 +8,11 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
 from mmtrain.encoders.image.timm import Timm
+from mmtrain.layers.finetuning import Tuning, rates_of
 from tests.batches import gradients
 
 # (B, T, D), (B, C, H, W), (B, H, W, C); number of entries of layers(), and parameters in no layer
@@ -27,6 +29,20 @@ every_model = pytest.mark.parametrize("name", MODELS)
 def make(name: str, pretrained: str | bool | None = None, image_size: int = 64, drop_path: float = 0.0) -> Timm:
     torch.manual_seed(0)
     return Timm(name=name, pretrained=pretrained, image_size=image_size, drop_path=drop_path)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_vit2"])
+def test_rates_of_layers_are_those_of_timm(name: str) -> None:
+    """But for the norm after the last block, which keeps the full rate, as in the code of BEiT and MAE."""
+    rates, encoder = {}, make(name, image_size=160)
+    net = timm.create_model(name, num_classes=5)
+    for group in param_groups_layer_decay(net, layer_decay=0.75):
+        rates |= {id(p): group["lr_scale"] for p in group["params"]}
+    theirs = {n: rates[id(p)] for n, p in net.named_parameters() if not n.startswith(("norm", "head", "fc_norm"))}
+    found = rates_of(encoder, Tuning(layer_decay=0.75))
+    mine = {n: found[id(p)] for n, p in encoder.net.named_parameters()}
+    assert {n: mine.pop(n) for n in theirs} == pytest.approx(theirs)
+    assert mine and set(mine.values()) == {1.0} and all("norm" in n for n in mine)
 
 
 def their_tokens(net: nn.Module, pictures: Tensor, name: str) -> Tensor:
