@@ -16,7 +16,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import FeatureExtractionMixin, PretrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
+from transformers import (
+    FeatureExtractionMixin,
+    PretrainedConfig,
+    PreTrainedModel,
+    Wav2Vec2FeatureExtractor,
+    WhisperFeatureExtractor,
+)
 
 from mmtrain.layers.by_length import by_length
 from mmtrain.layers.transformers_model import (
@@ -180,14 +186,18 @@ class Whisper(nn.Module):
     def __init__(self, model: PreTrainedModel, *, sample_rate: int) -> None:
         super().__init__()
         config: Any = model.config
-        self.mel = WhisperMel(sample_rate=sample_rate, num_mels=config.num_mel_bins)
+        self.sample_rate = sample_rate
+        self.num_mels: int = config.num_mel_bins
+        self.mel = WhisperMel(sample_rate=sample_rate, num_mels=self.num_mels)
         self.encoder: Any = cast(Any, model).encoder
         # fixed sinusoids, which the library stores as a frozen parameter
         self.register_buffer("positions", self.encoder.embed_positions.weight.detach().clone())
         del self.encoder.embed_positions
 
     def export(self, folder: Path) -> str:
-        """Write the encoder. In the library, it reads spectrograms of 30 seconds."""
+        """Write the encoder, and the library's feature extractor: it pads to 30 seconds, which the library requires."""
+        extractor = WhisperFeatureExtractor(feature_size=self.num_mels, sampling_rate=self.sample_rate)
+        extractor.save_pretrained(folder)
         positions = nn.Embedding.from_pretrained(self.positions.clone())
         self.encoder.embed_positions = positions
         code = export_transformers(self.encoder, "input_features=spectrograms", folder)
