@@ -93,7 +93,8 @@ class CausalLM(nn.Module):
         self.model.generation_config = GenerationConfig()  # the checkpoint's would set options that are not requested
         config = self.model.config.get_text_config()
         self.dim: int = config.hidden_size
-        self.num_positions: int | None = getattr(config, "max_position_embeddings", None)  # not every type has it
+        positions: int | None = getattr(config, "max_position_embeddings", None)  # not every type has it
+        self.num_positions = positions if positions is not None and positions > 0 else None  # XLNet says -1
         if source.bits is None:  # a quantized model may need a device that it is not on yet
             self.check_causal()
         self.never = sorted({*known.places.values(), known.pad} - {known.end})
@@ -151,21 +152,22 @@ class CausalLM(nn.Module):
         """Check that no token attends to later tokens. Otherwise the model would learn to copy the target.
 
         Raises:
-            ValueError: if another last token changes the logits of an earlier one.
+            ValueError: if another last token changes the logits of an earlier one, or the model does not run on
+                embeddings.
         """
-        training = self.training
+        kind, training = self.model.config.model_type, self.training
+        fix = "set lm.name or lm.config.model_type to a causal language model, such as llama, qwen3 or gpt2"
         self.eval()
         ids = torch.tensor([[1, 2, 5, 4], [1, 2, 5, 3]])
         positions, earlier = torch.arange(4).expand(2, -1), torch.tensor([0, 1, 2, 4, 5, 6])
         try:
             one, other = self(self.embed(ids), positions, None, earlier).chunk(2)
+        except (RuntimeError, TypeError, IndexError) as error:
+            raise ValueError(f"a {kind} does not run on embeddings of tokens and media: {error}; {fix}") from error
         finally:
             self.train(training)
         if not torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(one.abs().max())):
-            raise ValueError(
-                f"a {self.model.config.model_type} attends to later tokens, so it would see the answers;"
-                " set lm.name or lm.config.model_type to a causal language model, such as llama, qwen3 or gpt2"
-            )
+            raise ValueError(f"a {kind} attends to later tokens, so it would see the answers; {fix}")
 
     @torch.no_grad()
     def check_packing(self) -> None:

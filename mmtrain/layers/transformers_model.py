@@ -60,9 +60,14 @@ def transformers_config(
 
 
 def other_parts(config: PretrainedConfig) -> dict[str, str]:
-    """Return the model types of the non-text parts of a complete model, such as {"vision_config": "clip"}."""
+    """Return the model types of the non-text parts of a complete model, such as {"vision_config": "clip"}.
+
+    Fuyu has no such part: it embeds patches of images by one matrix.
+    """
     names = [name for name in type(config).sub_configs if name.startswith(_NO_TEXT)]
     plain = config.to_dict()
+    if not names and "image_token_id" in plain:
+        return {"images": config.model_type}
     return {name: str((plain.get(name) or {}).get("model_type", name)) for name in names}
 
 

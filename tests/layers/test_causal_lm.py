@@ -48,6 +48,17 @@ def test_a_model_that_reads_ahead_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         made("bert")
 
 
+def test_other_models_that_are_no_decoders_are_refused() -> None:
+    config = {"model_type": "xlnet", "d_model": 8, "n_layer": 2, "n_head": 2, "d_inner": 12}
+    with pytest.raises(ValueError, match=r"a xlnet attends to later tokens.*such as llama"):
+        CausalLM(source=source_of(config=config), known=KNOWN)
+    with pytest.raises(ValueError, match="is of type fuyu, a complete model with images"):
+        made("fuyu")
+    sizes = {"hidden_size": 8, "num_decoder_layers": 2, "num_decoder_attention_heads": 2, "decoder_ffn_dim": 12}
+    with pytest.raises(ValueError, match=r"a prophetnet does not run on embeddings .*such as llama, qwen3 or gpt2"):
+        CausalLM(source=source_of(config={"model_type": "prophetnet", **sizes}), known=KNOWN)
+
+
 def test_published_weights_of_an_encoder_become_a_decoder(tmp_path: Path) -> None:
     AutoModelForCausalLM.from_config(AutoConfig.for_model("bert", vocab_size=30, **SIZES)).save_pretrained(tmp_path)
     model = CausalLM(source=source_of(name=str(tmp_path), config=None), known=KNOWN)
