@@ -66,13 +66,13 @@ class MultimodalModel(nn.Module):
         """Whether the fusion can say what it reads."""
         return self.fusion is not None and "return_attention" in inspect.signature(self.fusion.forward).parameters
 
-    def view(self, batch: Batch) -> "View":
+    def view(self, batch: Batch) -> "LazyView":
         """A lazy look at a batch."""
-        return View(model=self, batch=batch)
+        return LazyView(model=self, batch=batch)
 
 
 @dataclass
-class View:
+class LazyView:
     """What tasks can ask of a batch. Everything is computed on the first call and kept."""
 
     model: MultimodalModel
@@ -80,7 +80,7 @@ class View:
     _encoded: dict[str, Features] = field(default_factory=dict)
     _fused: Features | None = None
     _predictions: dict[str, Any] = field(default_factory=dict)
-    _whole: "View | None" = None  # the one that this one differs from
+    _whole: "LazyView | None" = None  # the one that this one differs from
     _replaced: tuple[str, ...] = ()  # in these modalities
 
     def encoded(self, modality: str) -> Features:
@@ -116,25 +116,25 @@ class View:
             self._predictions[task] = self.model.tasks[task](self)
         return self._predictions[task]
 
-    def only(self, modalities: Sequence[str]) -> "View":
+    def only(self, modalities: Sequence[str]) -> "LazyView":
         """The same encoded features as if the rows had only these modalities."""
         encoded = {m: self.encoded(m) for m in self.model.encoders}
         left = {m: f if m in modalities else f.nothing() for m, f in encoded.items()}
-        return View(model=self.model, batch=self.batch.only(modalities), _encoded=left)
+        return LazyView(model=self.model, batch=self.batch.only(modalities), _encoded=left)
 
-    def replaced(self, inputs: dict[str, Padded]) -> "View":
+    def replaced(self, inputs: dict[str, Padded]) -> "LazyView":
         """The same rows with other contents of these modalities; the others are not encoded again."""
         batch = replace(self.batch, inputs=self.batch.inputs | inputs)
-        return View(model=self.model, batch=batch, _whole=self, _replaced=tuple(inputs))
+        return LazyView(model=self.model, batch=batch, _whole=self, _replaced=tuple(inputs))
 
-    def paired(self, rows: dict[str, Tensor]) -> "View":
+    def paired(self, rows: dict[str, Tensor]) -> "LazyView":
         """The same encoded features with the given modalities taken from other rows (B,), int64: wrong pairs."""
         return self.having({m: self.encoded(m).take(places) for m, places in rows.items()})
 
-    def having(self, features: dict[str, Features]) -> "View":
+    def having(self, features: dict[str, Features]) -> "LazyView":
         """The same rows with other features of these modalities."""
         encoded = {m: features[m] if m in features else self.encoded(m) for m in self.model.encoders}
-        return View(model=self.model, batch=self.batch, _encoded=encoded)
+        return LazyView(model=self.model, batch=self.batch, _encoded=encoded)
 
 
 def encode_present(encoder: nn.Module, batch: Batch, modality: str) -> Features:

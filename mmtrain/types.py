@@ -108,13 +108,13 @@ class Step(Protocol):
         """What a task says of all N rows, without gradient; `own` is what it says of the batch."""
         ...
 
-    def paired(self, view: Any, places: Mapping[str, Tensor]) -> Any:
+    def paired(self, view: "View", places: Mapping[str, Tensor]) -> "View":
         """A view of the batch with the given modalities taken from other rows of the step, with their gradients.
 
         All ranks call it at the same time.
 
         Args:
-            view: of the batch, a `mmtrain.model.View`.
+            view: of the batch.
             places: by modality, which of the N rows, (B,), int64.
         """
         ...
@@ -191,6 +191,56 @@ class Batch:
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory; the DataLoader calls this."""
         return self.map(Tensor.pin_memory)
+
+
+class View(Protocol):
+    """A batch as tasks see it: features and predictions, each computed on the first call and then kept.
+
+    `mmtrain.model.MultimodalModel.view` returns one.
+
+    Attributes:
+        model: the model that computes them; `model.tasks` has the other tasks by name.
+        batch: the rows.
+    """
+
+    model: Any
+    batch: Batch
+
+    def encoded(self, modality: str) -> Features:
+        """Return one modality's features: tokens (B, T, D) and mask (B, T), all False in rows without it."""
+        ...
+
+    def fused(self) -> Features:
+        """Return the fusion's features of all modalities."""
+        ...
+
+    def features(self, name: str) -> Features:
+        """Return the features of this name: "fused" or a modality."""
+        ...
+
+    def attention(self) -> dict[tuple[str, str], Tensor]:
+        """Return the fusion's attention maps (B, T_query, T_key) by (query, key); {} if it has none."""
+        ...
+
+    def predictions(self, task: str) -> Any:
+        """Return the predictions of the task of this name."""
+        ...
+
+    def only(self, modalities: Sequence[str]) -> "View":
+        """Return a view of the same rows without the other modalities. Nothing is encoded again."""
+        ...
+
+    def replaced(self, inputs: dict[str, Padded]) -> "View":
+        """Return a view of the same rows with other inputs of these modalities. The others are not encoded again."""
+        ...
+
+    def paired(self, rows: dict[str, Tensor]) -> "View":
+        """Return a view with the features of these modalities taken from other rows (B,), int64: wrong pairs."""
+        ...
+
+    def having(self, features: dict[str, Features]) -> "View":
+        """Return a view of the same rows with other features of these modalities."""
+        ...
 
 
 @dataclass(frozen=True)

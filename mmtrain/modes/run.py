@@ -33,7 +33,6 @@ from mmtrain.errors import ConfigError, WriteError
 from mmtrain.io.console import Terminal
 from mmtrain.io.escape import print_escaped
 from mmtrain.io.run_files import CONFIG, optional_json, read_json_lines, write_config, write_json, write_json_lines
-from mmtrain.model import View
 from mmtrain.modes.robustness import (
     GroupFigure,
     Judged,
@@ -73,7 +72,7 @@ from mmtrain.training.lit_module import LitModel, judges_rows
 from mmtrain.training.memory import keep_freed_memory
 from mmtrain.training.nonfinite import Diverged, weights_in_words
 from mmtrain.training.run_folder import lock_of_run
-from mmtrain.types import Attended
+from mmtrain.types import Attended, View
 
 # by whether a callback averages them
 WEIGHTS_OF = {True: "the moving average of the weights", False: "the current weights"}

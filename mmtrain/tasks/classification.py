@@ -21,7 +21,7 @@ from mmtrain.metrics.calibration import CalibrationError
 from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.score_curves import ScoreCurves
 from mmtrain.tasks.names import check_names
-from mmtrain.types import Batch, ClassTarget, Confusion, Exhibit, Padded
+from mmtrain.types import Batch, ClassTarget, Confusion, Exhibit, Padded, View
 
 LOSSES = ("cross_entropy", "focal")
 TOP = 5
@@ -108,13 +108,13 @@ class Classification(nn.Module):
         decides = decides if reads == "fused" else None
         self.head = make_head(dims[reads], len(self.names), dropout=dropout, decides=decides)
 
-    def forward(self, view: Any) -> "Tensor | Mixed":
+    def forward(self, view: View) -> "Tensor | Mixed":
         """Return logits (B, C) for a view; in training with mixup or CutMix, those of mixed images."""
         if self.training and (self.mixup or self.cutmix):
             return self._mixed(view)
         return self.head(view.features(self.reads[0]))
 
-    def _mixed(self, view: Any) -> "Mixed":
+    def _mixed(self, view: View) -> "Mixed":
         (modality,) = self.reads
         values, mask = view.batch.inputs[modality]
         if mask is not None or not values.is_floating_point():

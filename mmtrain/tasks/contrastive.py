@@ -25,7 +25,7 @@ from mmtrain.layers.queue import Queue
 from mmtrain.losses.contrastive import Related, by_chunks, info_nce, pairwise_sigmoid
 from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.retrieval import RetrievalMetric
-from mmtrain.types import Batch, Exhibit, Hit, Retrieval
+from mmtrain.types import Batch, Exhibit, Hit, Retrieval, View
 
 LOSSES = ("info_nce", "sigmoid")
 EXCHANGES = ("gather", "ring")
@@ -115,11 +115,11 @@ class Contrastive(nn.Module):
         """Return the inverse temperature, scalar, float32 or float64."""
         return full(self.log_scale).exp()
 
-    def forward(self, view: Any) -> dict[str, Tensor]:
+    def forward(self, view: View) -> dict[str, Tensor]:
         """Return unit vectors (B, embed_dim), float32 or float64, by modality; meaningless where it is missing."""
         return {m: self.embed(view, m) for m in self.reads}
 
-    def embed(self, view: Any, modality: str) -> Tensor:
+    def embed(self, view: View, modality: str) -> Tensor:
         """Like `forward`, for one modality; the encoders of the others do not run."""
         return F.normalize(full(self.projections[modality](self.pool(view.encoded(modality)))), dim=-1)
 

@@ -17,7 +17,7 @@ from mmtrain.layers.pooling import MeanPool
 from mmtrain.losses.distillation import feature_distance, soft_cross_entropy
 from mmtrain.tasks.classification import Classification
 from mmtrain.tasks.names import check_names
-from mmtrain.types import Batch, Exhibit
+from mmtrain.types import Batch, Exhibit, View
 
 
 class Both(NamedTuple):
@@ -96,7 +96,7 @@ class Distillation(nn.Module):
             width = model.fusion.dim if self.theirs == "fused" else model.encoders[self.theirs].dim
             self.map = nn.Sequential(nn.LayerNorm(dims[reads]), nn.Linear(dims[reads], width))
 
-    def forward(self, view: Any) -> Both:
+    def forward(self, view: View) -> Both:
         """Return both models' logits of a view.
 
         Raises:
@@ -113,7 +113,7 @@ class Distillation(nn.Module):
         mine = None if self.map is None else self.map(self.pool(view.features(self.reads[0])))
         return Both(student, said, mine, pooled)
 
-    def _student(self, view: Any) -> Tensor:
+    def _student(self, view: View) -> Tensor:
         tasks = view.model.tasks
         if self.of not in tasks:
             raise ValueError(

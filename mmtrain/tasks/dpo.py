@@ -15,7 +15,7 @@ from mmtrain.losses.preference import dpo, token_log_probabilities
 from mmtrain.metrics.means import Means
 from mmtrain.tasks.policy import Continued, Drawn, Policy, draw
 from mmtrain.tasks.tally import Tally
-from mmtrain.types import Batch, DialoguePairTarget, DialogueTarget, PairTarget
+from mmtrain.types import Batch, DialoguePairTarget, DialogueTarget, PairTarget, View
 
 TOLD = ("reward_chosen", "reward_rejected", "reward_margin", "pair_accuracy", "length_chosen", "length_rejected")
 
@@ -98,7 +98,7 @@ class Dpo(Continued):
         """Return (B,), bool: rows that have both sentences."""
         return self.policy.given(batch)[1].any(dim=2).all(dim=1)
 
-    def forward(self, view: Any) -> Judged:
+    def forward(self, view: View) -> Judged:
         """Return log probabilities of both sentences under both models; in evaluation also a sampled sentence."""
         batch = view.batch
         prompts = self.policy.prompts(view)

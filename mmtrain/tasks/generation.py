@@ -20,7 +20,7 @@ from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.text_generation import TextGeneration, TokenAccuracy
 from mmtrain.tasks.names import check_names
 from mmtrain.tasks.shown import shown_captions
-from mmtrain.types import Batch, DialogueTarget, Exhibit, Features, PairTarget, TokenTarget
+from mmtrain.types import Batch, DialogueTarget, Exhibit, Features, PairTarget, TokenTarget, View
 
 
 class Written(NamedTuple):
@@ -99,7 +99,7 @@ class Generation(nn.Module):
         """Called before val or test; validation generates only for some rows."""
         self.stage = stage
 
-    def forward(self, view: Any) -> Written:
+    def forward(self, view: View) -> Written:
         """Return logits of the view's targets, and the features."""
         read = self.prompts(view)
         return Written(self.logits(read, *self._wanted(view.batch)), read)
@@ -122,7 +122,7 @@ class Generation(nn.Module):
         ids, counts = self.given(batch)
         return ids[:, 0], counts[:, 0]
 
-    def prompts(self, view: Any) -> Features:
+    def prompts(self, view: View) -> Features:
         """Return the features from which sentences are generated."""
         return view.features(self.reads[0])
 

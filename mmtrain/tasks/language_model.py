@@ -24,7 +24,7 @@ from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.text_generation import TextGeneration, TokenAccuracy
 from mmtrain.tasks.names import check_names
 from mmtrain.tasks.shown import shown_captions
-from mmtrain.types import Batch, DialogueTarget, Exhibit, Features
+from mmtrain.types import Batch, DialogueTarget, Exhibit, Features, View
 
 
 @runtime_checkable
@@ -155,7 +155,7 @@ class LanguageModel(nn.Module):
         """Called before val or test; validation generates only for some rows."""
         self.stage = stage
 
-    def forward(self, view: Any) -> Answered:
+    def forward(self, view: View) -> Answered:
         """Return logits of the view's answers, and the media tokens.
 
         Raises:
@@ -186,7 +186,7 @@ class LanguageModel(nn.Module):
             return nullcontext()
         return reading(self.lm.blocks(), self.readers, beside(spliced, lines, media))
 
-    def _all_media(self, view: Any) -> dict[int, Media]:
+    def _all_media(self, view: View) -> dict[int, Media]:
         if view.batch.rows.is_meta:
             raise ConfigError(
                 "mode=plan cannot estimate a language_model: the length of its lines depends on the content of rows\n"
@@ -238,7 +238,7 @@ class LanguageModel(nn.Module):
         right = batch.references.get(self.targets[0], [])  # missing if no row of the batch has a dialogue
         return [right[row] for row in rows.tolist()]
 
-    def prompts(self, view: Any) -> Asked:
+    def prompts(self, view: View) -> Asked:
         """Return the prompts for the last answers."""
         return self._asked(view.batch, self._all_media(view))
 

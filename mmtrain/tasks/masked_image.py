@@ -16,7 +16,7 @@ from torchmetrics import Metric
 from mmtrain.layers.block import Block
 from mmtrain.layers.masking import hidden_places, num_hidden, steady_noise
 from mmtrain.tasks.names import check_names
-from mmtrain.types import Batch, Exhibit, Features, Padded
+from mmtrain.types import Batch, Exhibit, Features, Padded, View
 
 EPS = 1e-6
 
@@ -101,7 +101,7 @@ class MaskedImage(nn.Module):
         self.norm = nn.LayerNorm(decoder_dim, eps=1e-6)
         self.paint = nn.Linear(decoder_dim, 3 * encoder.patch_size**2)
 
-    def forward(self, view: Any) -> Painted:
+    def forward(self, view: View) -> Painted:
         """Mask patches of a view and predict them."""
         (modality,) = self.reads
         batch: Batch = view.batch

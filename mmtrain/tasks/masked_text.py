@@ -20,7 +20,7 @@ from mmtrain.layers.masking import hidden_places, num_hidden, steady_noise
 from mmtrain.losses.cross_entropy import cross_entropy
 from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.text_generation import TokenAccuracy
-from mmtrain.types import Batch, Exhibit, Features, Padded, Vocabulary
+from mmtrain.types import Batch, Exhibit, Features, Padded, View, Vocabulary
 
 MASKED, RANDOM = 0.8, 0.1
 PLACES, KINDS, WORDS = 1, 2, 3  # salts
@@ -110,7 +110,7 @@ class MaskedText(nn.Module):
             nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim), nn.Linear(dim, len(known.names))
         )
 
-    def forward(self, view: Any) -> Told:
+    def forward(self, view: View) -> Told:
         """Mask tokens of a view and predict them."""
         batch: Batch = view.batch
         ids, mask = batch.inputs[self.modality]

@@ -21,7 +21,7 @@ from mmtrain.layers.head import Decides, PooledHead
 from mmtrain.layers.masking import pair_noise
 from mmtrain.losses.contrastive import Related
 from mmtrain.losses.cross_entropy import cross_entropy
-from mmtrain.types import Batch, Exhibit
+from mmtrain.types import Batch, Exhibit, View
 
 IGNORED = -1  # target of a pair that does not count
 PARTNERS = ("step", "part")
@@ -92,7 +92,7 @@ class Matching(nn.Module):
         self.weight = weight
         self.head = PooledHead(dims["fused"], 2, dropout=dropout)
 
-    def forward(self, view: Any) -> Pairs:
+    def forward(self, view: View) -> Pairs:
         """Classify the view's own pairs and mismatched pairs of its rows, in training from all rows of the step."""
         left, right = self.needs
         step = view.batch.step
@@ -109,7 +109,7 @@ class Matching(nn.Module):
         """Return True for `partners=step` in training; evaluation uses single batches."""
         return self.partners == "step" and self.training
 
-    def _judge(self, view: Any) -> Tensor:
+    def _judge(self, view: View) -> Tensor:
         return self.head(view.fused())
 
     def _allowed(self, batch: Batch, others: Batch) -> Iterator[tuple[slice, Tensor, Tensor]]:
@@ -128,7 +128,7 @@ class Matching(nn.Module):
             possible = both[rows].unsqueeze(1) & there
             yield rows, possible & ~rights(batch.keys[left][rows]), possible & ~lefts(batch.keys[right][rows])
 
-    def _drawn(self, view: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def _drawn(self, view: View) -> tuple[Tensor, Tensor, Tensor]:
         """Return the rows (B,), int64, of negative right and left sides, and (B,), bool, whether both exist."""
         batch, step = view.batch, view.batch.step
         others = batch if step is None else step.everything
@@ -145,7 +145,7 @@ class Matching(nn.Module):
         of_right, of_left, has_wrong = (torch.cat(column) for column in zip(*found, strict=True))
         return of_right, of_left, has_wrong
 
-    def _vectors(self, view: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
+    def _vectors(self, view: View) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
         """Return by modality scaled vectors (B, D) of the batch and (N, D) of all rows, without gradient."""
         if self.negatives_from not in view.model.tasks:
             return None

@@ -18,7 +18,7 @@ from mmtrain.losses.binary_cross_entropy import binary_cross_entropy
 from mmtrain.metrics.chance import GUESSED, guessed
 from mmtrain.metrics.score_curves import ScoreCurves
 from mmtrain.tasks.names import check_names
-from mmtrain.types import Batch, Exhibit, MultiLabelTarget
+from mmtrain.types import Batch, Exhibit, MultiLabelTarget, View
 
 
 class MultiLabel(nn.Module):
@@ -84,7 +84,7 @@ class MultiLabel(nn.Module):
         self.register_buffer("usual", counts > known.num_rows / 2, persistent=False)
         self.head = make_head(dims[reads], len(self.names), dropout=dropout, decides=decides)
 
-    def forward(self, view: Any) -> Tensor:
+    def forward(self, view: View) -> Tensor:
         """Return logits (B, C) for a view."""
         return self.head(view.features(self.reads[0]))
 

@@ -15,7 +15,7 @@ from mmtrain.layers.decoder import Decoding
 from mmtrain.losses.preference import token_divergence, token_log_probabilities
 from mmtrain.tasks.generation import up_to_end
 from mmtrain.tasks.task import Continues, Task
-from mmtrain.types import Batch, Exhibit
+from mmtrain.types import Batch, Exhibit, View
 
 ADAPTERS_OFF = "adapters_off"
 
@@ -69,7 +69,7 @@ class Policy(Task, Protocol):
         """Return the references of some rows (N,), int64."""
         ...
 
-    def prompts(self, view: Any) -> Any:
+    def prompts(self, view: View) -> Any:
         """Return the input for generation of every row, as `Prompts`."""
         ...
 
@@ -131,7 +131,7 @@ class Reference:
         self._target = like.targets[0]
 
     @torch.no_grad()
-    def prompts(self, view: Any) -> Any:
+    def prompts(self, view: View) -> Any:
         """Return the reference's input for generation, for the same batch."""
         batch, own = view.batch, self.policy.targets[0]
         if own != self._target:
@@ -182,7 +182,7 @@ class WithoutAdapters:
         self._policy: Any = policy
 
     @torch.no_grad()
-    def prompts(self, view: Any) -> Any:
+    def prompts(self, view: View) -> Any:
         """Return the policy's input for generation, which does not depend on adapters."""
         return self._policy.prompts(view)
 

@@ -15,7 +15,7 @@ from mmtrain.losses.ranking import ordered_pairs, pairwise_logistic
 from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.ranking import RankingMetric
 from mmtrain.tasks.names import check_names
-from mmtrain.types import Batch, Exhibit, NumberTarget
+from mmtrain.types import Batch, Exhibit, NumberTarget, View
 
 
 class Ranking(nn.Module):
@@ -75,7 +75,7 @@ class Ranking(nn.Module):
         self.dropout = dropout
         self.head = make_head(dims[reads], 1, dropout=dropout, decides=decides)
 
-    def forward(self, view: Any) -> Tensor:
+    def forward(self, view: View) -> Tensor:
         """Return scores (B,) for a view, without unit, comparable only within a group."""
         return self.head(view.features(self.reads[0])).squeeze(1)
 

@@ -15,7 +15,7 @@ from mmtrain.losses.regression import absolute_error, huber, squared_error
 from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.regression import RegressionMetric
 from mmtrain.tasks.names import check_names
-from mmtrain.types import Batch, Exhibit, NumberTarget
+from mmtrain.types import Batch, Exhibit, NumberTarget, View
 
 LOSSES = ("mse", "l1", "huber")
 
@@ -79,7 +79,7 @@ class Regression(nn.Module):
         self.dropout = dropout
         self.head = make_head(dims[reads], len(known.names), dropout=dropout, decides=decides)
 
-    def forward(self, view: Any) -> Tensor:
+    def forward(self, view: View) -> Tensor:
         """Return scaled numbers (B, K) for a view."""
         return self.head(view.features(self.reads[0]))
 

@@ -16,7 +16,7 @@ from mmtrain.metrics.means import Means
 from mmtrain.metrics.rewards import reward_of
 from mmtrain.tasks.policy import Continued, Drawn, Policy, draw
 from mmtrain.tasks.tally import Tally
-from mmtrain.types import Batch
+from mmtrain.types import Batch, View
 
 TOLD = ("reward", "kl", "length")  # of sampled sentences
 
@@ -108,7 +108,7 @@ class Rewarded(Continued, ABC):
         """Count the rows with samples: labelled rows with a modality to read."""
         return self._drawn_for(batch).sum()
 
-    def forward(self, view: Any) -> Scored:
+    def forward(self, view: View) -> Scored:
         """Sample and score; in evaluation, also run the policy."""
         batch, prompts = view.batch, self.policy.prompts(view)
         rows = self._drawn_for(batch).nonzero().squeeze(1)

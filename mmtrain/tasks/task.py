@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from mmtrain.types import Batch, Exhibit
+from mmtrain.types import Batch, Exhibit, View
 
 
 class Task(Protocol):
@@ -26,8 +26,8 @@ class Task(Protocol):
     weight: float
     monitor: str
 
-    def __call__(self, view: Any) -> Any:
-        """Return predictions for a `mmtrain.model.View`."""
+    def __call__(self, view: View) -> Any:
+        """Return predictions for a `View`."""
         ...
 
     def count(self, batch: Batch) -> Tensor:

@@ -20,7 +20,7 @@ from mmtrain.losses.binary_cross_entropy import binary_cross_entropy
 from mmtrain.losses.cross_entropy import cross_entropy
 from mmtrain.metrics.chance import GUESSED, guessed
 from mmtrain.tasks.names import check_names
-from mmtrain.types import AnswerTarget, Batch, Exhibit
+from mmtrain.types import AnswerTarget, Batch, Exhibit, View
 
 LOSSES = ("binary_cross_entropy", "cross_entropy")
 
@@ -86,7 +86,7 @@ class VQA(nn.Module):
         self.dropout = dropout
         self.head = make_head(dims[reads], len(self.names), dropout=dropout, decides=decides)
 
-    def forward(self, view: Any) -> Tensor:
+    def forward(self, view: View) -> Tensor:
         """Return logits (B, C) for a view."""
         return self.head(view.features(self.reads[0]))
 

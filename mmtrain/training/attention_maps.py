@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from mmtrain.layers.attention import AttentionMaps
-from mmtrain.model import View
-from mmtrain.types import Attended
+from mmtrain.types import Attended, View
 
 NUM_SAMPLES = 6
 NUM_WORDS = 8

@@ -8,7 +8,6 @@ sent, and encoded once more.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 
 from mmtrain.distributed import gather, largest, rank, rows_of_all, world_size
 from mmtrain.tasks.task import Pairs, Task
-from mmtrain.types import Batch, Features, Padded
+from mmtrain.types import Batch, Features, Padded, View
 
 
 class StepRows:
@@ -81,7 +80,7 @@ class StepPart:
         """See `mmtrain.types.Step`."""
         return self.rows.vectors(task, own)
 
-    def paired(self, view: Any, places: Mapping[str, Tensor]) -> Any:
+    def paired(self, view: View, places: Mapping[str, Tensor]) -> View:
         """See `mmtrain.types.Step`."""
         if len(self.rows.window) > 1:
             return view.replaced({m: self.rows.contents(m, where) for m, where in places.items()})

@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mmtrain.model import View
 from mmtrain.tasks.task import Compares, Task
 from mmtrain.training.global_batch import StepPart, StepRows, together
-from mmtrain.types import Batch
+from mmtrain.types import Batch, View
 
 
 class GradientCache:

@@ -34,7 +34,7 @@ from mmtrain.balance.modality.balance import ModalityBalance
 from mmtrain.data.order import mix
 from mmtrain.distributed import gather_objects, rank, total, world_size
 from mmtrain.layers.finetuning import Tuning, held, rates_of, without_statistics
-from mmtrain.model import MultimodalModel, View
+from mmtrain.model import MultimodalModel
 from mmtrain.tasks.task import Remembers, Staged, Task, Tells
 from mmtrain.training.attention_maps import attention_mass
 from mmtrain.training.fsdp.shard import clip, exchange_whole, norm_of, shard, without_exchange
@@ -44,7 +44,7 @@ from mmtrain.training.nonfinite import Cause, Skipped, Statistics, explain
 from mmtrain.training.optim.schedules import Following
 from mmtrain.training.precision.bf16_true import HalfWeights, to_half
 from mmtrain.training.task_gradients import Run, StepLook
-from mmtrain.types import Attended, Batch, Exhibit
+from mmtrain.types import Attended, Batch, Exhibit, View
 
 _SHARED = 0x06E  # of draws that are the same on every rank
 # names of embeddings of positions and of kinds of tokens in transformers' models, and of distances

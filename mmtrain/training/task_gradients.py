@@ -14,7 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmtrain.distributed import total
 from mmtrain.layers.finetuning import without_statistics
-from mmtrain.model import MultimodalModel, View
+from mmtrain.model import MultimodalModel
+from mmtrain.types import View
 
 WHERE = ("parameters", "features")
 COLUMNS = 2**20  # that are turned to float64 at once

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 from torch import Tensor
 
 from mmtrain.layers.masking import pair_noise
-from mmtrain.model import MultimodalModel, View
+from mmtrain.model import LazyView, MultimodalModel
 from mmtrain.tasks.matching import Matching, Pairs, _draw, _next
 from mmtrain.types import Batch
 from tests.batches import DIM, make_batch, make_model, random_batch
@@ -36,7 +36,7 @@ def allowed_in(task: Matching, batch: Batch) -> tuple[Tensor, Tensor]:
     return right, left
 
 
-def chances_in(task: Matching, view: View) -> list[Tensor]:
+def chances_in(task: Matching, view: LazyView) -> list[Tensor]:
     """Return (B, B) each: sampling probability of another row's right side, and of its left side."""
     vectors, found = task._vectors(view), []
     sides = zip((task.needs, task.needs[::-1]), allowed_in(task, view.batch), strict=True)
@@ -66,10 +66,10 @@ def has_wrong(batch: Batch) -> list[bool]:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
-    """Record the arguments of `View.paired`."""
+    """Record the arguments of `LazyView.paired`."""
     asked: list[dict[str, Tensor]] = []
-    paired = View.paired
-    monkeypatch.setattr(View, "paired", lambda view, rows: asked.append(rows) or paired(view, rows))
+    paired = LazyView.paired
+    monkeypatch.setattr(LazyView, "paired", lambda view, rows: asked.append(rows) or paired(view, rows))
     return asked
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmtrain.model import View
+from mmtrain.model import LazyView
 from mmtrain.training.attention_maps import attended, attention_mass
 from mmtrain.types import Padded
 from tests.batches import VOCABULARY, make_batch, make_model
@@ -12,7 +12,7 @@ from tests.batches import VOCABULARY, make_batch, make_model
 WORDS = ["[PAD]", *(f"##w{i}" for i in range(1, VOCABULARY))]
 
 
-def view_of(fusion: str) -> View:
+def view_of(fusion: str) -> LazyView:
     """Row 1 lacks its text, row 2 its picture."""
     model = make_model(tasks=("classification",), fusion=fusion).eval()
     return model.view(make_batch([1, 2, 0, 4], [11, 0, 13, 12]))

@@ -5,17 +5,17 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from mmtrain.types import Batch
+from mmtrain.types import Batch, View
 
 
 class ModalityBalance(Protocol):
     """Sees each micro-batch; may change the tasks' losses and the encoders' gradients."""
 
-    def losses(self, view: Any, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, view: View, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tasks' loss sums over the rows of a micro-batch, as they are to be minimized.
 
         Args:
-            view: view of the micro-batch, a `mmtrain.model.View`.
+            view: view of the micro-batch, a `View`.
             sums: scalar by task.
         """
         ...
@@ -29,7 +29,7 @@ class ModalityBalance(Protocol):
         """
         ...
 
-    def validate(self, view: Any) -> None:
+    def validate(self, view: View) -> None:
         """Process a batch of the validation split."""
         ...
 

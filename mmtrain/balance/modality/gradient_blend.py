@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mmtrain.balance.modality.balance import judging
 from mmtrain.distributed import total
+from mmtrain.types import View
 
 ALL = "all"
 EPS = 1e-8
@@ -60,7 +61,7 @@ class GradientBlend(nn.Module):
         self._train = dict.fromkeys(self.judges, self._nothing)
         self._looks = 0
 
-    def losses(self, view: Any, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, view: View, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Replace the loss sum of each task that has heads by the blend of its own and those of the heads."""
         blended = dict(sums)
         for name, weights in self.weights.items():
@@ -69,7 +70,7 @@ class GradientBlend(nn.Module):
             blended[name] = torch.stack([w * s for w, (s, _) in zip(weights, parts, strict=True)]).sum()
         return blended
 
-    def _parts(self, name: str, view: Any, fused: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def _parts(self, name: str, view: View, fused: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return (sum, count) of the fused loss and of each modality's loss."""
         task = self.judges[name]
         heads = self.heads[name]
@@ -83,7 +84,7 @@ class GradientBlend(nn.Module):
             self._train[name] = self._train[name].to(seen.device) + total(seen)
             self._step[name] = self._nothing
 
-    def validate(self, view: Any) -> None:
+    def validate(self, view: View) -> None:
         """Accumulate the losses of all heads on a batch."""
         for name, task in self.judges.items():
             fused, _ = task.loss(view.predictions(name), view.batch)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mmtrain.balance.modality.balance import judging
 from mmtrain.distributed import total
+from mmtrain.types import View
 
 
 class OGMGE(nn.Module):
@@ -44,14 +45,14 @@ class OGMGE(nn.Module):
         self.factors = dict.fromkeys(self.modalities, 1.0)
         self._seen: Tensor | None = None
 
-    def losses(self, view: Any, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, view: View, sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the sums unchanged, and accumulate the confidence of each modality alone."""
         with torch.no_grad():
             seen = torch.stack([self._confidence(view.only([m])) for m in self.modalities])
         self._seen = seen if self._seen is None else self._seen + seen
         return dict(sums)
 
-    def _confidence(self, view: Any) -> Tensor:
+    def _confidence(self, view: View) -> Tensor:
         """Return (sum, count) of the probability of the truth, over all tasks that predict from fused features."""
         pairs = [task.confidence(view.predictions(name), view.batch) for name, task in self.judges.items()]
         return torch.stack([torch.stack([s.double(), c.double()]) for s, c in pairs]).sum(dim=0)
@@ -79,7 +80,7 @@ class OGMGE(nn.Module):
         if noise is not None:
             gradient.add_(noise)
 
-    def validate(self, view: Any) -> None:
+    def validate(self, view: View) -> None:
         """Do nothing: validation is not used."""
 
     def end_validation(self) -> None:

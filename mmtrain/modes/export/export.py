@@ -22,7 +22,7 @@ from mmtrain.data.protocols import InputKind
 from mmtrain.errors import ConfigError
 from mmtrain.io.run_files import write_json
 from mmtrain.layers.image_processor import processor_options, timm_options
-from mmtrain.model import MultimodalModel, View
+from mmtrain.model import LazyView, MultimodalModel
 from mmtrain.types import Batch, Features
 
 PROGRAM = "model.pt2"
@@ -83,7 +83,7 @@ class Whole(nn.Module):
         """
         encoded = {name: self._encode(name, inputs[name]) for name in self.model.encoders}
         # tasks read features alone, so the view needs no batch
-        view = View(model=self.model, batch=_NO_BATCH, _encoded=encoded)
+        view = LazyView(model=self.model, batch=_NO_BATCH, _encoded=encoded)
         return {name: view.predictions(name) for name in self.names}
 
     def _encode(self, name: str, given: dict[str, Tensor]) -> Features:

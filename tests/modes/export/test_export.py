@@ -28,9 +28,9 @@ from mmtrain.encoders.vector.mlp import VectorMLP
 from mmtrain.errors import ConfigError
 from mmtrain.fusion.concat import Concat
 from mmtrain.layers.finetuning import Tuning, tune
-from mmtrain.model import MultimodalModel, View
+from mmtrain.model import MultimodalModel
 from mmtrain.modes.export.export import export_encoder, export_model, export_preprocessing, merge_adapters
-from mmtrain.types import Batch, Features
+from mmtrain.types import Batch, Features, View
 from tests.batches import IMAGE_SIZE, make_encoders, make_model, random_batch
 from tests.data.inputs.test_video import video_input
 from tests.data.parts import fitted_text_input, image_input, text_input
