@@ -96,20 +96,20 @@ class Sample:
 
 
 class Step(Protocol):
-    """The whole optimizer step that a batch is a part of: the rows of all micro-batches on all ranks, N of them.
+    """The optimizer step that a batch is a part of: the rows of all micro-batches on all ranks, N of them.
 
     Attributes:
-        everything: those rows with what tells them apart, presence, keys and draws; without inputs and targets.
+        rows: those N rows with presence, keys and draws, but without inputs and targets.
     """
 
-    everything: "Batch"
+    rows: "Batch"
 
     def vectors(self, task: str, own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """What a task says of all N rows, without gradient; `own` is what it says of the batch."""
+        """Return a task's vectors of all N rows, without gradient; `own` are those of the batch."""
         ...
 
     def paired(self, view: "View", places: Mapping[str, Tensor]) -> "View":
-        """A view of the batch with the given modalities taken from other rows of the step, with their gradients.
+        """Return a view of the batch with the given modalities taken from other rows of the step, with gradients.
 
         All ranks call it at the same time.
 

@@ -21,7 +21,7 @@ from mmtrain.distributed import (
     world_size,
 )
 from mmtrain.model import MultimodalModel
-from mmtrain.training.global_batch import within_step
+from mmtrain.training.global_batch import attach_global_batch
 from mmtrain.training.nonfinite import Cause
 from mmtrain.types import Batch
 from tests.batches import gradients, make_batch, make_model, make_tasks
@@ -125,7 +125,7 @@ class Step(nn.Module):
 def train_on_rank(mine: int, rows: Sequence[Rows], fusion: str | None, tasks: Sequence[str]) -> dict[str, Tensor]:
     """Two steps, because DDP complains of a parameter without a gradient at the second."""
     model = make_model(tasks=tasks, fusion=fusion)
-    (batch,) = within_step([make_batch(*rows[mine], first=first_of(rows, mine))], model.named_tasks())
+    (batch,) = attach_global_batch([make_batch(*rows[mine], first=first_of(rows, mine))], model.named_tasks())
     # tiny buckets: their sums take turns with the gathering of the contrastive task
     wrapped = DistributedDataParallel(Step(model), bucket_cap_mb=0.001, gradient_as_bucket_view=True)
     counts = {name: total(task.count(batch)) for name, task in model.named_tasks().items()}

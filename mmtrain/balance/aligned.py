@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mmtrain.balance.balance import Look
+from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.gradients import Gradients, unit_vectors, weigh
 from mmtrain.balance.plain import Plain
 
@@ -41,9 +41,9 @@ class Aligned(Plain):
         self._gradients = Gradients(of=gradients_of)
         self.scale_mode = scale_mode
 
-    def weights(self, look: Look) -> Tensor:
+    def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,); a task without a gradient gets 1 / K."""
-        gramian = self._gradients.gramian(look)
+        gramian = self._gradients.gramian(step)
         return weigh(gramian, lambda g: align(g, self.scale_mode).sum(dim=1), otherwise=1.0) / len(gramian)
 
     def values(self) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """The interface of loss balancing: a weight for each task's loss, recomputed in every step.
 
 Every method here results in weights: the step is the gradient of the weighted sum of the tasks' mean losses. So
-gradient accumulation, clipping, mixed precision and distributed training are independent of the method. `Look` provides
-what a method may need of the coming step. It is computed only on request, over all micro-batches and ranks.
+gradient accumulation, clipping, mixed precision and distributed training are independent of the method. What a method
+may need of the coming step is `TaskGradients`. It is computed only on request, over all micro-batches and ranks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 
-class Look(Protocol):
+class TaskGradients(Protocol):
     """Losses and gradients of the coming step, equal on every rank.
 
     Attributes:
@@ -38,7 +38,7 @@ class Look(Protocol):
 class Balance(Protocol):
     """A balancing method. It is an `nn.Module`; its parameters, if any, are trained with the others."""
 
-    def weights(self, look: Look) -> Tensor:
+    def weights(self, step: TaskGradients) -> Tensor:
         """Return (K,), float64, without graph: the factor of each loss in this step."""
         ...
 
@@ -46,12 +46,12 @@ class Balance(Protocol):
         """Return the loss of the method's own parameters in this step; None if there are none.
 
         Args:
-            losses: (K,), as in `Look`, without graph.
+            losses: (K,), as in `TaskGradients`, without graph.
         """
         ...
 
-    def after_step(self, look: Look) -> None:
-        """Called after the optimizer step. `look.losses` now returns the losses of the same samples, new weights."""
+    def after_step(self, step: TaskGradients) -> None:
+        """Called after the optimizer step. `step.losses` now returns the losses of the same samples, new weights."""
         ...
 
     def end_epoch(self, losses: Mapping[str, float]) -> None:

@@ -24,7 +24,7 @@ import torch
 from scipy.optimize import brentq, nnls
 from torch import Tensor
 
-from mmtrain.balance.balance import Look
+from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.gradients import Gradients, unit_vectors, weigh
 from mmtrain.balance.plain import Plain
 
@@ -54,9 +54,9 @@ class CAGrad(Plain):
         self._gradients = Gradients(of=gradients_of)
         self.c = c
 
-    def weights(self, look: Look) -> Tensor:
+    def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,); a task without a gradient gets 1 / K."""
-        gramian = self._gradients.gramian(look)
+        gramian = self._gradients.gramian(step)
         return weigh(gramian, lambda g: len(g) * conflict_averse(g, self.c), otherwise=1.0) / len(gramian)
 
     def values(self) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtrain.balance.balance import Look
+from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.plain import Plain
 
 
@@ -33,11 +33,11 @@ class DWA(Plain):
         self.temperature = temperature
         self._epochs: list[dict[str, float]] = []
 
-    def weights(self, look: Look) -> Tensor:
+    def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,) with sum K."""
         if len(self._epochs) < 2:
-            return torch.ones(len(look.names), dtype=torch.double)
-        before, last = ([epoch.get(name, 0.0) for name in look.names] for epoch in self._epochs)
+            return torch.ones(len(step.names), dtype=torch.double)
+        before, last = ([epoch.get(name, 0.0) for name in step.names] for epoch in self._epochs)
         ratios = [now / then if now > 0 and then > 0 else 1.0 for now, then in zip(last, before, strict=True)]
         return len(ratios) * (torch.tensor(ratios, dtype=torch.double) / self.temperature).softmax(dim=0)
 

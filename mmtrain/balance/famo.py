@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtrain.balance.balance import Look
+from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.plain import Plain
 
 BETAS = (0.9, 0.999)
@@ -51,9 +51,9 @@ class FAMO(Plain):
         self._steps = 0
         self._before = torch.zeros(len(tasks), dtype=torch.double)
 
-    def weights(self, look: Look) -> Tensor:
+    def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,) with sum 1."""
-        self._before = look.losses().cpu()
+        self._before = step.losses().cpu()
         shares = self._shares() / self._before.clamp(min=self.floor)
         shares = torch.where(self._before != 0, shares, 0.0)
         return shares / shares.sum() if shares.any() else shares
@@ -61,9 +61,9 @@ class FAMO(Plain):
     def _shares(self) -> Tensor:
         return torch.tensor(self._logits, dtype=torch.double).softmax(dim=0)
 
-    def after_step(self, look: Look) -> None:
+    def after_step(self, step: TaskGradients) -> None:
         """Compute the losses again and update x."""
-        after = look.losses().cpu()
+        after = step.losses().cpu()
         fallen = self._before.clamp(min=self.floor).log() - after.clamp(min=self.floor).log()
         fallen = torch.where((self._before != 0) & fallen.isfinite(), fallen, 0.0)
         shares = self._shares()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mmtrain.balance.balance import Look
+from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.plain import Plain
 
 
@@ -14,6 +14,6 @@ class Fixed(Plain):
         # explicit, so that the configuration checks see that there are no arguments
         super().__init__()
 
-    def weights(self, look: Look) -> Tensor:
+    def weights(self, step: TaskGradients) -> Tensor:
         """Return ones, (K,)."""
-        return torch.ones(len(look.names), dtype=torch.double)
+        return torch.ones(len(step.names), dtype=torch.double)

@@ -10,7 +10,7 @@ exactly 0 means that the task has no target in the step. Its weight is 0, and th
 import torch
 from torch import Tensor
 
-from mmtrain.balance.balance import Look
+from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.plain import Plain
 
 
@@ -30,9 +30,9 @@ class GLS(Plain):
             raise ValueError(f"balance.floor = {floor}; set it above 0")
         self.floor = floor
 
-    def weights(self, look: Look) -> Tensor:
+    def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,), zero or more."""
-        losses = look.losses()
+        losses = step.losses()
         there = losses != 0
         logs = losses.clamp(min=self.floor).log()
         count = there.sum().clamp(min=1)

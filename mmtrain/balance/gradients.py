@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from mmtrain.balance.balance import Look
+from mmtrain.balance.balance import TaskGradients
 
 CHOICES = ("parameters", "features")
 # Eigenvalues of a cosine matrix below this are rounding errors: float32 gradients have a relative error of 1e-7.
@@ -36,10 +36,10 @@ class Gradients:
         self.of = of
         self.seen: dict[str, float] = {}
 
-    def gramian(self, look: Look) -> Tensor:
+    def gramian(self, step: TaskGradients) -> Tensor:
         """Return (K, K), float64, on the CPU, because K is small and the solvers run there."""
-        gramian = look.gramian(self.of).cpu()
-        self.seen = lengths(gramian, look.names) | cosines(gramian, look.names)
+        gramian = step.gramian(self.of).cpu()
+        self.seen = lengths(gramian, step.names) | cosines(gramian, step.names)
         return gramian
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtrain.balance.balance import Look
+from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.gradients import Gradients, with_gradient
 from mmtrain.balance.plain import Plain
 
@@ -46,10 +46,10 @@ class GradNorm(Plain):
         self._weights = [1.0] * len(tasks)
         self._first = [0.0] * len(tasks)
 
-    def weights(self, look: Look) -> Tensor:
+    def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,), positive, with sum K."""
-        gramian = self._gradients.gramian(look)
-        losses = look.losses().cpu()
+        gramian = self._gradients.gramian(step)
+        losses = step.losses().cpu()
         first = torch.tensor(self._first, dtype=torch.double)
         first = torch.where((first == 0) & losses.isfinite(), losses, first)
         weights = torch.tensor(self._weights, dtype=torch.double)

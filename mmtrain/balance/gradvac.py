@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtrain.balance.balance import Look
+from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.gradients import Gradients, weigh, with_gradient
 from mmtrain.balance.plain import Plain
 
@@ -44,13 +44,13 @@ class GradVac(Plain):
         self.beta = beta
         self._targets = torch.zeros(len(tasks), len(tasks), dtype=torch.double).tolist()
 
-    def weights(self, look: Look) -> Tensor:
+    def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,); a task without a gradient gets 1, and its targets do not change."""
-        gramian = self._gradients.gramian(look)
+        gramian = self._gradients.gramian(step)
         pairs = torch.nonzero(with_gradient(gramian)).flatten()
         targets = torch.tensor(self._targets, dtype=torch.double)
         part = targets[pairs][:, pairs]
-        generator = torch.Generator().manual_seed(look.seed)
+        generator = torch.Generator().manual_seed(step.seed)
         weights = weigh(gramian, lambda g: vaccinated(g, part, self.beta, generator).sum(dim=0), otherwise=1.0)
         targets[pairs[:, None], pairs] = part
         self._targets = targets.tolist()

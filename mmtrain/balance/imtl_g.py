@@ -13,7 +13,7 @@ independent gradients it equals torchjd's solution for the original gradients, b
 import torch
 from torch import Tensor
 
-from mmtrain.balance.balance import Look
+from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.gradients import Gradients, weigh
 from mmtrain.balance.plain import Plain
 
@@ -33,9 +33,9 @@ class IMTLG(Plain):
         self._gradients = Gradients(of=gradients_of)
         self._rule = IMTLGWeighting()
 
-    def weights(self, look: Look) -> Tensor:
+    def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,). They sum to 1 over tasks with a gradient; any other task gets 1 / K in addition."""
-        gramian = self._gradients.gramian(look)
+        gramian = self._gradients.gramian(step)
         return weigh(gramian, self._impartial, otherwise=1 / len(gramian))
 
     def _impartial(self, gramian: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mmtrain.balance.balance import Look
+from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.plain import Plain
 
 
@@ -35,7 +35,7 @@ class IMTLL(Plain):
         self.floor = floor
         self.log_scales = nn.Parameter(torch.zeros(len(tasks)))
 
-    def weights(self, look: Look) -> Tensor:
+    def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,), positive."""
         return torch.exp(self.log_scales.detach().double())
 

@@ -15,7 +15,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from mmtrain.balance.balance import Look
+from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.gradients import Gradients, unit_vectors, weigh
 from mmtrain.balance.plain import Plain
 
@@ -31,9 +31,9 @@ class MGDA(Plain):
         super().__init__()
         self._gradients = Gradients(of=gradients_of)
 
-    def weights(self, look: Look) -> Tensor:
+    def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,). They sum to 1 over tasks with a gradient; any other task gets 1 / K in addition."""
-        gramian = self._gradients.gramian(look)
+        gramian = self._gradients.gramian(step)
         return weigh(gramian, shortest, otherwise=1 / len(gramian))
 
     def values(self) -> dict[str, float]:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtrain.balance.balance import Look
+from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.gradients import Gradients, with_gradient
 from mmtrain.balance.plain import Plain
 
@@ -56,10 +56,10 @@ class Nash(Plain):
         self._weights: list[float] = []
         self._steps = 0
 
-    def weights(self, look: Look) -> Tensor:
+    def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,), positive; a task without a gradient gets 1."""
         if self._steps % self.every == 0:
-            self._weights = self._bargained(self._gradients.gramian(look)).tolist()
+            self._weights = self._bargained(self._gradients.gramian(step)).tolist()
         self._steps += 1
         return torch.tensor(self._weights, dtype=torch.double)
 

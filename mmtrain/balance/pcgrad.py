@@ -11,7 +11,7 @@ state.
 import torch
 from torch import Tensor
 
-from mmtrain.balance.balance import Look
+from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.gradients import Gradients, weigh
 from mmtrain.balance.plain import Plain
 
@@ -31,12 +31,12 @@ class PCGrad(Plain):
         self._gradients = Gradients(of=gradients_of)
         self._rule = PCGradWeighting()
 
-    def weights(self, look: Look) -> Tensor:
+    def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,), each at least 1; a task without a gradient gets 1."""
-        gramian = self._gradients.gramian(look)
+        gramian = self._gradients.gramian(step)
         # seed the generator itself, because torch.manual_seed would also seed the GPUs
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(look.seed)
+            torch.default_generator.manual_seed(step.seed)
             return weigh(gramian, self._rule, otherwise=1.0)
 
     def values(self) -> dict[str, float]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmtrain.balance.balance import Look
+from mmtrain.balance.balance import TaskGradients
 
 
 class Plain(nn.Module):
@@ -19,7 +19,7 @@ class Plain(nn.Module):
         """Return None: there are no parameters."""
         return None
 
-    def after_step(self, look: Look) -> None:
+    def after_step(self, step: TaskGradients) -> None:
         """Do nothing."""
 
     def end_epoch(self, losses: Mapping[str, float]) -> None:

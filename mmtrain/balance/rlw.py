@@ -9,7 +9,7 @@ step and do not change the global random state.
 import torch
 from torch import Tensor
 
-from mmtrain.balance.balance import Look
+from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.plain import Plain
 
 
@@ -20,9 +20,9 @@ class RLW(Plain):
         # explicit, so that the configuration checks see that there are no arguments
         super().__init__()
 
-    def weights(self, look: Look) -> Tensor:
+    def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,) with sum K."""
         # drawn on the CPU: equal on every rank and device
-        generator = torch.Generator().manual_seed(look.seed)
-        drawn = torch.randn(len(look.names), generator=generator, dtype=torch.double)
-        return len(look.names) * drawn.softmax(dim=0)
+        generator = torch.Generator().manual_seed(step.seed)
+        drawn = torch.randn(len(step.names), generator=generator, dtype=torch.double)
+        return len(step.names) * drawn.softmax(dim=0)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtrain.balance.balance import Look
+from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.plain import Plain
 
 
@@ -41,12 +41,12 @@ class STCH(Plain):
         self._epochs = 0
         self._nadir: dict[str, float] = {}
 
-    def weights(self, look: Look) -> Tensor:
+    def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,), zero or more."""
-        losses = look.losses().cpu()
+        losses = step.losses().cpu()
         if self._epochs < self.warmup:
             return torch.full_like(losses, 1 / len(losses))
-        nadir = [self._nadir.get(name, 1.0) for name in look.names]
+        nadir = [self._nadir.get(name, 1.0) for name in step.names]
         scales = torch.tensor([1 / worst if worst > 0 else 1.0 for worst in nadir], dtype=torch.double)
         there = losses != 0
         # a finite number instead of -inf: a softmax over -inf only would be NaN

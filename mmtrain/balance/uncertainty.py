@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mmtrain.balance.balance import Look
+from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.plain import Plain
 
 
@@ -36,7 +36,7 @@ class Uncertainty(Plain):
         self.floor = floor
         self.log_variances = nn.Parameter(torch.zeros(len(tasks)))
 
-    def weights(self, look: Look) -> Tensor:
+    def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,), positive."""
         return 0.5 * torch.exp(-self.log_variances.detach().double())
 

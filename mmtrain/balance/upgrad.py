@@ -17,7 +17,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from mmtrain.balance.balance import Look
+from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.gradients import Gradients, unit_vectors, weigh
 from mmtrain.balance.plain import Plain
 
@@ -33,9 +33,9 @@ class UPGrad(Plain):
         super().__init__()
         self._gradients = Gradients(of=gradients_of)
 
-    def weights(self, look: Look) -> Tensor:
+    def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,), each at least 1 / K; a task without a gradient gets 1 / K."""
-        gramian = self._gradients.gramian(look)
+        gramian = self._gradients.gramian(step)
         return weigh(gramian, lambda g: projected(g).sum(dim=0), otherwise=1.0) / len(gramian)
 
     def values(self) -> dict[str, float]:

@@ -131,7 +131,7 @@ class Matching(nn.Module):
     def _drawn(self, view: View) -> tuple[Tensor, Tensor, Tensor]:
         """Return the rows (B,), int64, of negative right and left sides, and (B,), bool, whether both exist."""
         batch, step = view.batch, view.batch.step
-        others = batch if step is None else step.everything
+        others = batch if step is None else step.rows
         own = torch.arange(len(batch), device=batch.draws.device) if step is None else step.place()
         vectors = self._vectors(view)
         found: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -169,7 +169,7 @@ class Matching(nn.Module):
 
     def count(self, batch: Batch) -> Tensor:
         """Count the rows with both sides and possible negatives for both."""
-        others = batch if batch.step is None else batch.step.everything
+        others = batch if batch.step is None else batch.step.rows
         found = [(right.any(dim=1) & left.any(dim=1)).sum() for _, right, left in self._allowed(batch, others)]
         return torch.stack(found).sum()
 

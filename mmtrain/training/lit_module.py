@@ -23,7 +23,6 @@ from pytorch_lightning.strategies import ModelParallelStrategy, ParallelStrategy
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
@@ -31,22 +30,18 @@ from torchmetrics import Metric
 from mmtrain.balance.balance import Balance
 from mmtrain.balance.fixed import Fixed
 from mmtrain.balance.modality.balance import ModalityBalance
-from mmtrain.data.order import mix
-from mmtrain.distributed import gather_objects, rank, total, world_size
-from mmtrain.layers.finetuning import Tuning, held, rates_of, without_statistics
+from mmtrain.distributed import gather_objects, total, world_size
+from mmtrain.layers.finetuning import Tuning, rates_of
 from mmtrain.model import MultimodalModel
 from mmtrain.tasks.task import Remembers, Staged, Task, Tells
 from mmtrain.training.attention_maps import attention_mass
 from mmtrain.training.fsdp.shard import clip, exchange_whole, norm_of, shard, without_exchange
-from mmtrain.training.global_batch import within_step
-from mmtrain.training.grad_cache import cache_of
 from mmtrain.training.nonfinite import Cause, Skipped, Statistics, explain
 from mmtrain.training.optim.schedules import Following
 from mmtrain.training.precision.bf16_true import HalfWeights, to_half
-from mmtrain.training.task_gradients import Run, StepLook
+from mmtrain.training.step import TrainingStep
 from mmtrain.types import Attended, Batch, Exhibit, View
 
-_SHARED = 0x06E  # of draws that are the same on every rank
 # names of embeddings of positions and of kinds of tokens in transformers' models, and of distances
 _PLACES = re.compile(r"(^|_)(pos|positions?|positional|relative|rel|distance|segment|type)(_|$)|^wpe$")
 
@@ -138,51 +133,38 @@ class LitModel(LightningModule):
         return nullcontext()
 
     def training_step(self, window: list[Batch], batch_idx: int) -> None:
-        """One optimizer step over the micro-batches of this rank."""
-        window = within_step(window, self.tasks)
-        counts = self._counts(window)
+        """Take one optimizer step over the micro-batches of this rank."""
+        frozen = self._frozen_now()
+        step = TrainingStep(
+            self.model,
+            window,
+            number=self.global_step,
+            seed=self.seed,
+            gradient_cache=self.gradient_cache,
+            modality_balance=self.modality_balance,
+            frozen=frozen,
+            loss_scale=self._scale(),
+        )
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, LightningOptimizer)
         assert isinstance(schedule, LRScheduler)
         optimizer.zero_grad()
-        waiting = self._waiting()
-        wait_for = [p for encoder in waiting for p in encoder.parameters() if p.requires_grad]
-        look = self._look_at(window, counts, waiting)
         before = deepcopy([b.state() for b in self._balances()]), Statistics(self.model)
-        weights = [w * t.weight for w, t in zip(self.balance.weights(look).tolist(), self.tasks.values(), strict=True)]
-        means = torch.zeros(len(self.tasks), device=self.device)
-        for number in range(len(window)):
-            last = number == len(window) - 1
-            with self._synchronized(last):
-                losses = look.take(number).losses
-                means = means + torch.stack([x.detach() for x in losses])
-                # DDP takes the mean over the ranks; the sum is wanted, because counts are those of all ranks
-                loss = _weighted(losses, weights) * world_size()
-                if last:
-                    means = total(means)
-                    own = self.balance.own_loss(self._weighed(means))
-                    loss = loss if own is None else loss + own
-                # DDP waits for a gradient of every parameter that can have one
-                waits = world_size() > 1 and not self._is_shared
-                with self.span("backward"):
-                    self.manual_backward(loss + sum((p * 0.0).sum() for p in wait_for) if waits else loss)
-        if self._is_shared:
-            exchange_whole(self)
-        for p in wait_for:
-            p.grad = None  # the optimizer passes it over, also its moments and its decay
+        weights = [w * t.weight for w, t in zip(self.balance.weights(step).tolist(), self.tasks.values(), strict=True)]
+        means = self._backward(step, weights, waiting=[p for e in frozen for p in e.parameters() if p.requires_grad])
         if self.modality_balance is not None:
-            self.modality_balance.modulate(self.model.encoders, seed=look.seed)
+            self.modality_balance.modulate(self.model.encoders, seed=step.seed)
         norms = self._norms()
         norm = self._clip(optimizer)
         learning_rate = optimizer.param_groups[0]["lr"]  # of this step; the schedule goes on to that of the next
-        skipped = self._skipped(window, means, weights, norm)
+        skipped = self._skipped(step.window, means, weights, norm)
         if skipped is None:
             with self.span("optimizer"):
                 optimizer.step()
             schedule.step()
-            if not any(weights) and any(bool(count) for count in counts.values()):
+            if not any(weights) and any(bool(count) for count in step.counts.values()):
                 self._count_zero_step()
-            self._end_step(look, means)
+            self._end_step(step, means)
         else:
             self._drop_step(optimizer, *before)
             schedule.step()
@@ -192,14 +174,44 @@ class LitModel(LightningModule):
         if (self.global_step - 1) % self._log_interval == 0 or skipped is not None:
             self._log_step(means, weights, norms | {"grad_norm": norm}, learning_rate, _means_of(told))
 
-    def _end_step(self, look: StepLook, means: Tensor) -> None:
-        """The step was taken: those that keep something of it hear so."""
+    def _backward(self, step: TrainingStep, weights: Sequence[float], *, waiting: Sequence[nn.Parameter]) -> Tensor:
+        """Compute the gradients of the step, over all micro-batches and ranks, and return (K,): each task's mean loss.
+
+        Args:
+            step: to be taken.
+            weights: of each task's loss.
+            waiting: parameters of encoders that are frozen in this step, but not in later ones; they get no gradient.
+        """
+        means = torch.zeros(len(self.tasks), device=self.device)
+        for number in range(len(step)):
+            last = number == len(step) - 1
+            with self._synchronized(last):
+                losses = step.forward(number).losses
+                means = means + torch.stack([x.detach() for x in losses])
+                # counts are those of all ranks, so gradients are summed over the ranks; DDP takes their mean
+                loss = _weighted(losses, weights) * world_size()
+                if last:
+                    means = total(means)
+                    own = self.balance.own_loss(step.weighted(means))
+                    loss = loss if own is None else loss + own
+                # DDP waits for a gradient of every parameter that can have one
+                waits = world_size() > 1 and not self._is_shared
+                with self.span("backward"):
+                    self.manual_backward(loss + sum((p * 0.0).sum() for p in waiting) if waits else loss)
+        if self._is_shared:
+            exchange_whole(self)
+        for p in waiting:
+            p.grad = None  # the optimizer then skips the parameter, with its moments and its weight decay
+        return means
+
+    def _end_step(self, step: TrainingStep, means: Tensor) -> None:
+        """Update what is kept from step to step, after the optimizer step."""
         self._skipped_in_row = 0
-        self.balance.after_step(look.again())
+        self.balance.after_step(step.after_update())
         for task in self.tasks.values():
             if isinstance(task, Remembers):
                 task.end_step()
-        self._epoch_sums = self._epoch_sums.to(means.device) + self._weighed(means)
+        self._epoch_sums = self._epoch_sums.to(means.device) + step.weighted(means)
         self._epoch_steps += 1
 
     def _count_zero_step(self) -> None:
@@ -247,65 +259,14 @@ class LitModel(LightningModule):
             optimizer.zero_grad()  # what has no gradient is passed over, also its moments and its decay
         optimizer.step()
 
-    def _look_at(self, window: list[Batch], counts: Mapping[str, Tensor], waiting: list[nn.Module]) -> StepLook:
-        """What a balance may ask of this step."""
-        step = self.global_step
-        cache = cache_of(self.tasks, window, wanted=self.gradient_cache)
-
-        def view_of(number: int) -> View:
-            self._seed(step, number)
-            return self.model.view(window[number])
-
-        def prepare() -> None:
-            norms = [m for m in self.model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-            with held(waiting), without_statistics(norms):
-                cache.fill(view_of)
-
-        def run(number: int) -> Run:
-            with held(waiting):
-                view = view_of(number)
-                sums = cache.losses(self.tasks, view, number)
-                if self.modality_balance is not None:
-                    sums = self.modality_balance.losses(view, sums)
-                return Run([sums[n] / counts[n].clamp(min=1) for n in self.tasks], view)
-
-        return StepLook(
-            names=list(self.tasks),
-            scales=[task.weight for task in self.tasks.values()],
-            seed=mix(self.seed, step, _SHARED) >> 1,
-            number=len(window),
-            run=run,
-            model=self.model,
-            loss_scale=self._scale(),
-            keeps=True,
-            prepare=prepare,
-        )
-
-    def _weighed(self, losses: Tensor) -> Tensor:
-        """(K,) losses of the tasks times their own weights, float64."""
-        weights = [task.weight for task in self.tasks.values()]
-        return losses.double() * torch.tensor(weights, dtype=torch.double, device=losses.device)
-
-    def _seed(self, step: int, number: int) -> None:
-        """Every draw of a micro-batch is a function of seed, step, rank and its number: there is no state to lose."""
-        seed = mix(self.seed, step, rank(), *([number] if number else [])) >> 1
-        torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-
-    def _waiting(self) -> list[nn.Module]:
-        """The encoders that do not learn yet."""
+    def _frozen_now(self) -> list[nn.Module]:
+        """The encoders whose `freeze_until` is a later step."""
         steps = {name: tuning.freeze_until for name, tuning in self.tunings.items()}
         return [
             self.model.encoders.get_submodule(name)
             for name, step in steps.items()
             if step is not None and self.global_step < step
         ]
-
-    def _counts(self, window: list[Batch]) -> dict[str, Tensor]:
-        """Items that each task learns from in this step, over all ranks and micro-batches."""
-        mine = torch.stack([torch.stack([t.count(b) for b in window]).sum() for t in self.tasks.values()])
-        return dict(zip(self.tasks, total(mine.float()), strict=True))
 
     @contextmanager
     def _synchronized(self, last: bool) -> Iterator[None]:

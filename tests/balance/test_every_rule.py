@@ -12,7 +12,7 @@ from hydra.utils import get_object
 from torch import Tensor, nn
 
 from mmtrain.config.compose import config_dir
-from tests.looks import JACOBIANS, NAMES, FakeLook, jacobian
+from tests.task_gradients import JACOBIANS, NAMES, FakeGradients, jacobian
 
 FILES = sorted(path.stem for path in (config_dir() / "balance").glob("*.yaml"))
 LOSSES = {
@@ -31,7 +31,7 @@ def rule(name: str, tasks: Sequence[str] = NAMES) -> Any:
     return target(**given, **facts)
 
 
-def step(balance: Any, look: FakeLook, after: FakeLook | None = None) -> Tensor:
+def step(balance: Any, look: FakeGradients, after: FakeGradients | None = None) -> Tensor:
     weights = balance.weights(look)
     own = balance.own_loss(look.losses())
     if own is not None:
@@ -44,7 +44,7 @@ def step(balance: Any, look: FakeLook, after: FakeLook | None = None) -> Tensor:
     return weights
 
 
-def looks() -> list[FakeLook]:
+def looks() -> list[FakeGradients]:
     """Return a random walk of noisy steps; one task is missing from every third."""
     generator = torch.Generator().manual_seed(3)
     found = []
@@ -53,14 +53,14 @@ def looks() -> list[FakeLook]:
         losses = (torch.rand(3, generator=generator) + 0.1).tolist()
         if number % 3 == 2:
             gradients[1], losses[1] = 0.0, 0.0
-        found.append(FakeLook(losses, gradients, seed=number))
+        found.append(FakeGradients(losses, gradients, seed=number))
     return found
 
 
-def walk(balance: Any, steps: list[FakeLook]) -> list[Tensor]:
+def walk(balance: Any, steps: list[FakeGradients]) -> list[Tensor]:
     found = []
     for look in steps:
-        found.append(step(balance, look, FakeLook([0.9 * v for v in look.values], look.gradients)))
+        found.append(step(balance, look, FakeGradients([0.9 * v for v in look.values], look.gradients)))
         balance.end_epoch(dict(zip(NAMES, look.values, strict=True)))
     return found
 
@@ -74,7 +74,7 @@ def each(test: Callable[..., None]) -> Any:
 def test_weights_are_finite_for_any_gradients(name: str, kind: str) -> None:
     balance = rule(name)
     for _ in range(3):
-        weights = step(balance, FakeLook(gradients=jacobian(kind)))
+        weights = step(balance, FakeGradients(gradients=jacobian(kind)))
         assert weights.shape == (3,) and weights.dtype == torch.double
         assert not weights.requires_grad
         assert weights.isfinite().all()
@@ -86,9 +86,9 @@ def test_weights_are_finite_for_any_gradients(name: str, kind: str) -> None:
 def test_weights_are_finite_for_any_losses(name: str, kind: str) -> None:
     balance = rule(name)
     for _ in range(3):
-        assert step(balance, FakeLook(LOSSES[kind])).isfinite().all()
+        assert step(balance, FakeGradients(LOSSES[kind])).isfinite().all()
         balance.end_epoch(dict(zip(NAMES, LOSSES[kind], strict=True)))
-    assert step(balance, FakeLook()).isfinite().all()
+    assert step(balance, FakeGradients()).isfinite().all()
 
 
 @each
@@ -97,15 +97,15 @@ def test_a_step_that_overflows_spoils_no_later_one(name: str) -> None:
     for bad in (float("nan"), float("inf")):
         balance, gradients = rule(name), jacobian("conflicting")
         gradients[0, 1] = bad
-        balance.weights(FakeLook((bad, 1.0, 1.0), gradients))
-        balance.after_step(FakeLook((bad, 1.0, 1.0), gradients))
-        assert step(balance, FakeLook()).isfinite().all()
-        assert step(balance, FakeLook()).isfinite().all()
+        balance.weights(FakeGradients((bad, 1.0, 1.0), gradients))
+        balance.after_step(FakeGradients((bad, 1.0, 1.0), gradients))
+        assert step(balance, FakeGradients()).isfinite().all()
+        assert step(balance, FakeGradients()).isfinite().all()
 
 
 @each
 def test_one_task_alone_is_trained(name: str) -> None:
-    look = FakeLook([0.5], torch.tensor([[3.0, -1.0]], dtype=torch.double), names=["a"])
+    look = FakeGradients([0.5], torch.tensor([[3.0, -1.0]], dtype=torch.double), names=["a"])
     (weight,) = rule(name, ["a"]).weights(look).tolist()
     assert 0 < weight < 10
 
@@ -130,12 +130,12 @@ def test_the_global_random_state_stays(name: str) -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    step(balance, FakeLook())
+    step(balance, FakeGradients())
     assert torch.equal(torch.rand(3), expected)
 
 
 @each
 def test_what_it_logs_is_a_number_for_each_name(name: str) -> None:
     balance = rule(name)
-    step(balance, FakeLook())
+    step(balance, FakeGradients())
     assert all(isinstance(value, float) for value in balance.values().values())

@@ -19,7 +19,7 @@ from mmtrain.balance.mgda import MGDA
 from mmtrain.balance.nash import RIDGE, Nash, bargain
 from mmtrain.balance.pcgrad import PCGrad
 from mmtrain.balance.upgrad import UPGrad
-from tests.looks import JACOBIANS, NAMES, FakeLook, jacobian
+from tests.task_gradients import JACOBIANS, NAMES, FakeGradients, jacobian
 
 EXACT: dict[str, float] = {"rtol": 1e-10, "atol": 1e-10}
 ON = {"gradients_of": "parameters"}
@@ -48,7 +48,7 @@ def make(name: str) -> Any:
 
 
 def step_of(rule: Any, gradients: Tensor, seed: int = 7) -> Tensor:
-    return gradients.T @ rule.weights(FakeLook(gradients=gradients, seed=seed))
+    return gradients.T @ rule.weights(FakeGradients(gradients=gradients, seed=seed))
 
 
 @pytest.mark.parametrize("kind", ["alike", "conflicting", "identical", "dependent"])
@@ -88,11 +88,11 @@ def test_a_task_without_a_gradient_takes_nothing_from_the_others(name: str) -> N
     """The step equals that without the task; for a mean, scaled by the fraction of tasks."""
     lacking = jacobian("one lacks")
     there = lacking[[0, 2]]
-    weights = make(name).weights(FakeLook(gradients=lacking))
+    weights = make(name).weights(FakeGradients(gradients=lacking))
     alone = make(name)
     if name == "gradvac":
         alone = GradVac(**ON, tasks=["a", "c"], beta=0.1)
-    expected = alone.weights(FakeLook(gradients=there, names=["a", "c"]))
+    expected = alone.weights(FakeGradients(gradients=there, names=["a", "c"]))
     share = 2 / 3 if name in ("cagrad", "aligned", "rmse", "upgrad") else 1.0
     torch.testing.assert_close(weights[[0, 2]], share * expected, rtol=1e-6, atol=1e-6)
     assert weights[1] == pytest.approx(1.0 if name in ("pcgrad", "gradvac", "nash") else 1 / 3)
@@ -112,7 +112,7 @@ def test_small_gradients_are_no_zeros(name: str) -> None:
 def test_mgda_finds_the_shortest_vector_between_two_gradients() -> None:
     a, b = jacobian("conflicting")[:2]
     share = ((b - a) @ b / (a - b).square().sum()).clamp(0, 1)
-    found = MGDA(**ON).weights(FakeLook(gradients=torch.stack([a, b]), names=["a", "b"]))
+    found = MGDA(**ON).weights(FakeGradients(gradients=torch.stack([a, b]), names=["a", "b"]))
     torch.testing.assert_close(found, torch.stack([share, 1 - share]), **EXACT)
 
 
@@ -152,7 +152,7 @@ def test_gradvac_turns_a_gradient_to_its_target() -> None:
     a, b = jacobian("conflicting")[:2]
     rule = GradVac(**ON, tasks=["a", "b"], beta=0.0)
     rule.restore({"targets": [[0.0, 0.6], [-1.0, 0.0]]})
-    weights = rule.weights(FakeLook(gradients=torch.stack([a, b]), names=["a", "b"]))
+    weights = rule.weights(FakeGradients(gradients=torch.stack([a, b]), names=["a", "b"]))
     assert weights[0] == 1.0
     turned = a + (weights[1] - 1) * b
     assert torch.cosine_similarity(turned, b, dim=0).item() == pytest.approx(0.6)
@@ -160,9 +160,9 @@ def test_gradvac_turns_a_gradient_to_its_target() -> None:
 
 def test_gradvac_keeps_the_targets_of_a_task_that_a_step_lacks() -> None:
     rule = GradVac(**ON, tasks=NAMES, beta=0.5)
-    rule.weights(FakeLook())
+    rule.weights(FakeGradients())
     before = torch.tensor(rule.state()["targets"])
-    rule.weights(FakeLook(gradients=jacobian("one lacks")))
+    rule.weights(FakeGradients(gradients=jacobian("one lacks")))
     after = torch.tensor(rule.state()["targets"])
     assert torch.equal(after[1], before[1]) and torch.equal(after[:, 1], before[:, 1])
     assert after[0, 2] != before[0, 2]
@@ -174,7 +174,7 @@ def test_gradvac_keeps_the_targets_of_a_task_that_a_step_lacks() -> None:
 @pytest.mark.parametrize("kind", ["alike", "conflicting", "small"])
 def test_nash_solves_the_bargain(kind: str) -> None:
     gradients = jacobian(kind)
-    weights = Nash(**ON, every=1, max_norm=None).weights(FakeLook(gradients=gradients))
+    weights = Nash(**ON, every=1, max_norm=None).weights(FakeGradients(gradients=gradients))
     assert weights.min() > 0
     torch.testing.assert_close(weights * (gradients @ gradients.T @ weights), torch.ones(3).double(), rtol=0, atol=5e-3)
     assert step_of(Nash(**ON, every=1, max_norm=1.0), gradients).norm() == pytest.approx(1.0)
@@ -195,7 +195,7 @@ def test_nash_is_that_of_torchjd_and_both_see_the_gramian_alone(kind: str) -> No
     gradients = jacobian(kind)
     values, vectors = torch.linalg.eigh(gradients @ gradients.T)
     root = vectors @ torch.diag(values.clamp(min=0.0).sqrt())
-    found = Nash(**ON, every=1, max_norm=None).weights(FakeLook(gradients=gradients))
+    found = Nash(**ON, every=1, max_norm=None).weights(FakeGradients(gradients=gradients))
     for matrix in (gradients, root):
         expected = aggregation.NashMTL(n_tasks=3, max_norm=0.0, optim_niter=100).weighting(matrix)
         torch.testing.assert_close(found, expected, rtol=5e-3, atol=5e-3)
@@ -203,7 +203,7 @@ def test_nash_is_that_of_torchjd_and_both_see_the_gramian_alone(kind: str) -> No
 
 def test_nash_keeps_its_weights_and_does_not_look() -> None:
     rule = Nash(**ON, every=3, max_norm=1.0)
-    looks = [FakeLook(gradients=jacobian(kind)) for kind in ("alike", "conflicting", "dependent", "conflicting")]
+    looks = [FakeGradients(gradients=jacobian(kind)) for kind in ("alike", "conflicting", "dependent", "conflicting")]
     weights = [rule.weights(look) for look in looks]
     assert torch.equal(weights[0], weights[1]) and torch.equal(weights[0], weights[2])
     assert not torch.equal(weights[0], weights[3])
@@ -217,13 +217,13 @@ def test_nash_keeps_its_weights_and_does_not_look() -> None:
 def test_lengths_and_cosines_of_the_gradients_are_logged(name: str) -> None:
     rule = make(name)
     assert rule.values() == {}
-    rule.weights(FakeLook(gradients=jacobian("conflicting")))
+    rule.weights(FakeGradients(gradients=jacobian("conflicting")))
     a, b, c = jacobian("conflicting")
     pairs = {"cosine/a-b": (a, b), "cosine/a-c": (a, c), "cosine/b-c": (b, c)}
     expected = {key: torch.cosine_similarity(*pair, dim=0).item() for key, pair in pairs.items()}
     expected |= {f"gradient_norm/{name}": row.norm().item() for name, row in zip(NAMES, (a, b, c), strict=True)}
     assert rule.values() == pytest.approx(expected)
-    rule.weights(FakeLook(gradients=jacobian("one lacks")))
+    rule.weights(FakeGradients(gradients=jacobian("one lacks")))
     assert rule.values()["cosine/a-b"] == 0
 
 
@@ -238,7 +238,7 @@ def test_the_order_is_that_of_the_seed(rule: Any) -> None:
 @pytest.mark.parametrize("kind", JACOBIANS)
 def test_the_weights_of_nash_are_bounded_by_its_ridge(kind: str) -> None:
     gradients = jacobian(kind)
-    weights = Nash(**ON, every=1, max_norm=None).weights(FakeLook(gradients=gradients))
+    weights = Nash(**ON, every=1, max_norm=None).weights(FakeGradients(gradients=gradients))
     # a.G a + RIDGE |a|^2 = K in cosines
     assert (weights * gradients.norm(dim=1)).square().sum() <= 3 / RIDGE
 

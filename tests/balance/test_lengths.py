@@ -17,7 +17,7 @@ from mmtrain.balance.nash import Nash
 from mmtrain.balance.pcgrad import PCGrad
 from mmtrain.balance.upgrad import UPGrad
 from tests import exact_steps
-from tests.looks import FakeLook
+from tests.task_gradients import FakeGradients
 
 ON = {"gradients_of": "parameters"}
 RATIOS = [1.0, 1e2, 1e3, 1e4, 4.5e4, 1e5, 1e6, 1e-6]
@@ -42,7 +42,7 @@ def names(count: int) -> list[str]:
 
 
 def weights_of(rule: Any, jacobian: Tensor) -> Tensor:
-    return rule.weights(FakeLook([1.0] * len(jacobian), jacobian, names=names(len(jacobian))))
+    return rule.weights(FakeGradients([1.0] * len(jacobian), jacobian, names=names(len(jacobian))))
 
 
 def step_of(rule: Any, jacobian: Tensor) -> np.ndarray:

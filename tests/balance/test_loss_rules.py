@@ -15,7 +15,7 @@ from mmtrain.balance.imtl_l import IMTLL
 from mmtrain.balance.rlw import RLW
 from mmtrain.balance.stch import STCH
 from mmtrain.balance.uncertainty import Uncertainty
-from tests.looks import NAMES, FakeLook, jacobian
+from tests.task_gradients import NAMES, FakeGradients, jacobian
 
 FLOOR = 1e-4
 EXACT: dict[str, float] = {"rtol": 1e-10, "atol": 1e-10}
@@ -30,9 +30,9 @@ def losses_at(x: Tensor) -> Tensor:
     return torch.stack([x.square().sum() + 0.1, (x[0] - x[1]).exp(), (x * x.flip(0)).sum().cosh()])
 
 
-def look_at(x: Tensor) -> FakeLook:
+def look_at(x: Tensor) -> FakeGradients:
     gradients = torch.stack([torch.autograd.grad(losses_at(x)[k], x)[0] for k in range(3)])
-    return FakeLook(losses_at(x).tolist(), gradients)
+    return FakeGradients(losses_at(x).tolist(), gradients)
 
 
 def step_of(weights: Tensor, x: Tensor) -> Tensor:
@@ -77,13 +77,13 @@ def test_learned_weights_end_where_weighted_losses_are_equal(rule: Any, weighted
     """A task without a target keeps its weight, and a negative loss counts as the floor."""
     balance = rule(tasks=["a", "b", "lacks", "negative"], floor=0.01)
     losses = torch.tensor([4.0, 0.05, 0.0, -3.0], dtype=torch.double)
-    (start, *_) = balance.weights(FakeLook()).tolist()
+    (start, *_) = balance.weights(FakeGradients()).tolist()
     optimizer = torch.optim.Adam(balance.parameters(), lr=0.05)
     for _ in range(800):
         optimizer.zero_grad()
         balance.own_loss(losses).backward()
         optimizer.step()
-    a, b, lacks, negative = balance.weights(FakeLook()).tolist()
+    a, b, lacks, negative = balance.weights(FakeGradients()).tolist()
     assert [a * 4.0, b * 0.05, negative * 0.01] == pytest.approx([weighted] * 3, rel=1e-3)
     assert lacks == start
 
@@ -93,7 +93,7 @@ def test_learned_weights_end_where_weighted_losses_are_equal(rule: Any, weighted
 
 def test_dwa_follows_the_ratio_of_epochs() -> None:
     balance = DWA(temperature=2.0)
-    look = FakeLook()
+    look = FakeGradients()
     first, second, third = (1.0, 2.0, 4.0), (0.5, 1.9, 4.4), (0.4, 1.0, 4.0)
     assert balance.weights(look).tolist() == [1, 1, 1]
     balance.end_epoch(dict(zip(NAMES, first, strict=True)))
@@ -108,16 +108,16 @@ def test_dwa_takes_a_mean_that_is_not_positive_for_no_news() -> None:
     balance = DWA(temperature=2.0)
     balance.end_epoch({"a": 0.0, "b": -1.0})
     balance.end_epoch({"a": 1.0, "b": -2.0, "c": 1.0})
-    assert balance.weights(FakeLook()).tolist() == pytest.approx([1, 1, 1])
+    assert balance.weights(FakeGradients()).tolist() == pytest.approx([1, 1, 1])
 
 
 def test_rlw_draws_other_weights_for_each_seed_around_one() -> None:
-    drawn = torch.stack([RLW().weights(FakeLook(seed=seed)) for seed in range(4000)])
+    drawn = torch.stack([RLW().weights(FakeGradients(seed=seed)) for seed in range(4000)])
     torch.testing.assert_close(drawn.sum(dim=1), torch.full((4000,), 3.0, dtype=torch.double))
     torch.testing.assert_close(drawn.mean(dim=0), torch.ones(3, dtype=torch.double), rtol=0, atol=0.05)
     # ratios of weights are exponentials of differences of normal variables
     torch.testing.assert_close((drawn[:, 0] / drawn[:, 1]).log().var().item(), 2.0, rtol=0.1, atol=0.0)
-    assert torch.equal(RLW().weights(FakeLook(seed=5)), drawn[5])
+    assert torch.equal(RLW().weights(FakeGradients(seed=5)), drawn[5])
 
 
 # ------------------------------------------------------------ means
@@ -130,9 +130,9 @@ def test_gls_has_the_gradient_of_the_geometric_mean() -> None:
 
 
 def test_gls_is_the_mean_of_the_losses_there_are() -> None:
-    weights = GLS(floor=FLOOR).weights(FakeLook((2.0, 0.0, 8.0)))
+    weights = GLS(floor=FLOOR).weights(FakeGradients((2.0, 0.0, 8.0)))
     assert weights.tolist() == pytest.approx([4 / (2 * 2.0), 0, 4 / (2 * 8.0)])
-    assert GLS(floor=0.5).weights(FakeLook((0.5, -3.0, 0.5))).tolist() == pytest.approx([1 / 3] * 3)
+    assert GLS(floor=0.5).weights(FakeGradients((0.5, -3.0, 0.5))).tolist() == pytest.approx([1 / 3] * 3)
 
 
 @pytest.mark.parametrize("mu", [0.1, 1.0])
@@ -148,9 +148,9 @@ def test_stch_has_the_gradient_of_the_smooth_maximum(mu: float) -> None:
 
 
 def test_stch_nears_the_worst_task_alone() -> None:
-    weights = STCH(mu=1e-3, warmup=0).weights(FakeLook((1.0, 2.0, 0.5)))
+    weights = STCH(mu=1e-3, warmup=0).weights(FakeGradients((1.0, 2.0, 0.5)))
     assert weights.tolist() == pytest.approx([0, 1, 0])
-    assert STCH(mu=1e-3, warmup=0).weights(FakeLook((0.0, -2.0, -1.0))).tolist() == pytest.approx([0, 0, 1])
+    assert STCH(mu=1e-3, warmup=0).weights(FakeGradients((0.0, -2.0, -1.0))).tolist() == pytest.approx([0, 0, 1])
 
 
 # ------------------------------------------------------------ weights that follow losses
@@ -162,7 +162,7 @@ def test_gradnorm_takes_the_papers_subgradient_step() -> None:
     weights, first = torch.ones(3, dtype=torch.double), None
     for number in range(6):
         gradients = jacobian("conflicting") * torch.tensor([[1.0], [0.3 * number + 0.1], [0.5]], dtype=torch.double)
-        look = FakeLook([1.0 - 0.1 * number, 3.0, 2.0 / (number + 1)], gradients)
+        look = FakeGradients([1.0 - 0.1 * number, 3.0, 2.0 / (number + 1)], gradients)
         torch.testing.assert_close(balance.weights(look), weights, **EXACT)
         assert look.asked == ["features"]
         first = look.losses() if first is None else first
@@ -181,7 +181,7 @@ def test_gradnorm_makes_lengths_equal() -> None:
     balance = GradNorm(tasks=NAMES, gradients_of="parameters", alpha=0.0, lr=1e-3)
     gradients = torch.diag(torch.tensor([1.0, 2.0, 4.0], dtype=torch.double))
     for _ in range(2000):
-        weights = balance.weights(FakeLook(gradients=gradients))
+        weights = balance.weights(FakeGradients(gradients=gradients))
     torch.testing.assert_close(
         weights * torch.tensor([1.0, 2.0, 4.0]), torch.full((3,), 12 / 7).double(), rtol=0.02, atol=0
     )
@@ -189,13 +189,13 @@ def test_gradnorm_makes_lengths_equal() -> None:
 
 def test_gradnorm_leaves_alone_the_weight_of_a_task_that_a_step_lacks() -> None:
     balance = GradNorm(tasks=NAMES, gradients_of="parameters", alpha=1.0, lr=0.01)
-    lacking = FakeLook((1.0, 0.0, 2.0), jacobian("one lacks"))
+    lacking = FakeGradients((1.0, 0.0, 2.0), jacobian("one lacks"))
     balance.weights(lacking)
     a, b, c = balance.weights(lacking).tolist()
     assert b == 1.0
     assert a + c == pytest.approx(2.0)
     assert a != 1.0
-    balance.weights(FakeLook((1.0, 5.0, 2.0)))
+    balance.weights(FakeGradients((1.0, 5.0, 2.0)))
     assert balance.state()["first"] == [1.0, 5.0, 2.0]
 
 
@@ -204,8 +204,8 @@ def test_famo_follows_the_authors_adam() -> None:
     logits = torch.zeros(3, dtype=torch.double, requires_grad=True)
     adam = torch.optim.Adam([logits], lr=0.025, weight_decay=0.01)
     for number in range(20):
-        before = FakeLook([2.0 / (number + 1), 1.0 + 0.1 * number, 0.5])
-        after = FakeLook([1.9 / (number + 1), 1.05 + 0.1 * number, 0.45])
+        before = FakeGradients([2.0 / (number + 1), 1.0 + 0.1 * number, 0.5])
+        after = FakeGradients([1.9 / (number + 1), 1.05 + 0.1 * number, 0.45])
         shares = logits.softmax(dim=0)
         c = 1 / (shares / before.losses()).sum()
         torch.testing.assert_close(balance.weights(before), (c * shares / before.losses()).detach(), **EXACT)
@@ -218,7 +218,7 @@ def test_famo_follows_the_authors_adam() -> None:
 
 def test_famo_leaves_out_a_task_that_a_step_lacks() -> None:
     balance = FAMO(tasks=NAMES, lr=0.025, weight_decay=0.0, floor=FLOOR)
-    assert balance.weights(FakeLook((1.0, 0.0, 4.0))).tolist() == pytest.approx([0.8, 0.0, 0.2])
+    assert balance.weights(FakeGradients((1.0, 0.0, 4.0))).tolist() == pytest.approx([0.8, 0.0, 0.2])
 
 
 @pytest.mark.parametrize(

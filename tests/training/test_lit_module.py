@@ -17,7 +17,7 @@ from mmtrain.balance.fixed import Fixed
 from mmtrain.balance.plain import Plain
 from mmtrain.data.order import mix
 from mmtrain.modes import run as run_module
-from mmtrain.training import lit_module
+from mmtrain.training import step as step_module
 from mmtrain.training.compile import compile_regions
 from mmtrain.training.lit_module import LitModel, _scalars, _shown, _tables_of_places
 from mmtrain.training.optim.schedules import cosine
@@ -225,7 +225,7 @@ class Draws(Fixed):
 @pytest.fixture
 def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Draws]:
     def run_steps(*, seed: int = 0, rank: int = 0, before: int = 0, num_micro_batches: int = 1) -> Draws:
-        monkeypatch.setattr(lit_module, "rank", lambda: rank)
+        monkeypatch.setattr(step_module, "rank", lambda: rank)
         torch.manual_seed(before)
         balance = Draws()
         lit = make_lit(seed=seed, balance=balance, log_every_n_steps=100)

@@ -15,11 +15,9 @@ from torch.optim import Optimizer
 from mmtrain.build import build_callbacks, build_lit, build_model
 from mmtrain.data.module import DataModule
 from mmtrain.modes.plan.watch import OnDevice, Watch, flop_counter, without_content
-from mmtrain.training.global_batch import within_step
-from mmtrain.training.grad_cache import cache_of
 from mmtrain.training.lit_module import LitModel
 from mmtrain.training.precision.bf16_true import to_half
-from mmtrain.training.task_gradients import Run, StepLook
+from mmtrain.training.step import TrainingStep
 from mmtrain.types import Batch
 
 NUM_SIMULATED = 2  # micro-batches of a step: from the second on, gradients are there already
@@ -107,33 +105,12 @@ class Simulator:
 
     def forward_and_backward(self, window: list[Batch]) -> None:
         """Leave the gradients of these micro-batches with the parameters."""
-        look = self._look(within_step(window, self.lit.tasks))
+        step = TrainingStep(self.lit.model, window, number=0, seed=0, gradient_cache=self.lit.gradient_cache)
         if self.gradients_of is not None:
-            look.gramian(self.gradients_of)
-        for number in range(len(window)):
-            losses = [loss for loss in look.take(number).losses if loss.requires_grad]
+            step.gramian(self.gradients_of)
+        for number in range(len(step)):
+            losses = [loss for loss in step.forward(number).losses if loss.requires_grad]
             torch.autograd.backward(sum(losses[1:], losses[0]))
-
-    def _look(self, window: list[Batch]) -> StepLook:
-        model = self.lit.model
-        cache = cache_of(self.lit.tasks, window, wanted=self.lit.gradient_cache)
-
-        def run(number: int) -> Run:
-            view = model.view(window[number])
-            sums = cache.losses(self.lit.tasks, view, number)
-            return Run([s / len(window[number]) for s in sums.values()], view)
-
-        return StepLook(
-            names=list(self.lit.tasks),
-            scales=[1.0 for _ in self.lit.tasks],
-            seed=0,
-            number=len(window),
-            run=run,
-            model=model,
-            loss_scale=1.0,
-            keeps=True,
-            prepare=lambda: cache.fill(lambda number: model.view(window[number])),
-        )
 
     def _take(self, optimizer: Optimizer) -> None:
         gradients = [p.grad for p in self.lit.parameters() if p.grad is not None]

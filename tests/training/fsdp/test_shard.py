@@ -21,7 +21,7 @@ from mmtrain.training.fsdp.shard import (
     shard,
     without_exchange,
 )
-from mmtrain.training.global_batch import within_step
+from mmtrain.training.global_batch import attach_global_batch
 from tests.batches import make_batch, make_model
 from tests.ranks import on_ranks
 from tests.test_distributed import BOTH, IMAGE_ONLY, MIXED, TASKS, TEXT_ONLY, Rows, Step, first_of, train_alone
@@ -41,7 +41,7 @@ def whole(tensor: Tensor) -> Tensor:
 def train_shared(mine: int, rows: list[Rows], tasks: tuple[str, ...], windows: int) -> dict[str, Tensor]:
     """Gradients after a step; each window has the same rows and counts for its part of the step."""
     model = make_model(tasks=tasks, fusion="cross_attn")
-    (batch,) = within_step([make_batch(*rows[mine], first=first_of(rows, mine))], model.named_tasks())
+    (batch,) = attach_global_batch([make_batch(*rows[mine], first=first_of(rows, mine))], model.named_tasks())
     shard(model, init_device_mesh("cpu", (len(rows),)), gathered_in=None)
     shard(model, init_device_mesh("cpu", (len(rows),)), gathered_in=None)  # is done already
     step = Step(model)

@@ -1,4 +1,4 @@
-"""A look at a step whose losses and gradients are given, for the tests of balancing rules."""
+"""A step whose losses and gradients are given, for the tests of balancing rules."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,8 +27,8 @@ def jacobian(name: str) -> Tensor:
 
 
 @dataclass
-class FakeLook:
-    """What `mmtrain.balance.balance.Look` says, from plain numbers."""
+class FakeGradients:
+    """A `mmtrain.balance.balance.TaskGradients` with given numbers."""
 
     values: Sequence[float] = (1.0, 2.0, 0.5)
     gradients: Tensor = field(default_factory=lambda: jacobian("conflicting"))
