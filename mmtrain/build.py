@@ -50,11 +50,19 @@ from mmtrain.training.ddp_strategy import DDP, meet_by_file
 from mmtrain.training.fsdp.grad_scaler import NAMES as HALF
 from mmtrain.training.fsdp.grad_scaler import shared_half
 from mmtrain.training.fsdp.strategy import ShardedStrategy
-from mmtrain.training.lit_module import LitModel, ShardedLitModel
+from mmtrain.training.lit_module import (
+    LitModel,
+    ShardedLitModel,
+    ignore_skipped,
+    no_attention_items,
+    row_number,
+)
 from mmtrain.training.loggers.csv import CSVMetrics
+from mmtrain.training.nonfinite import Skipped
 from mmtrain.training.optim.fused import keep_choice, settled
 from mmtrain.training.precision.bf16_true import NAME as HALF_WEIGHTS
 from mmtrain.training.precision.bf16_true import HalfWeights
+from mmtrain.types import Attended, View
 from mmtrain.units import duration
 
 SHARDED = "fsdp"  # as trainer.strategy
@@ -434,8 +442,17 @@ def build_restored(cfg: DictConfig, folder: Path) -> tuple[LitModel, DataModule]
     return build_lit(cfg, build_model(cfg, data)), data
 
 
-def build_lit(cfg: DictConfig, model: MultimodalModel) -> LitModel:
-    """The LightningModule around a model."""
+def build_lit(
+    cfg: DictConfig,
+    model: MultimodalModel,
+    *,
+    row_id: Callable[[str, int], str] = row_number,
+    attention_items: Callable[[View], list[Attended]] = no_attention_items,
+    on_step_skipped: Callable[[Skipped], None] = ignore_skipped,
+    changed_optimizer_options: Sequence[str] = (),
+    checkpoint_step: int | None = None,
+) -> LitModel:
+    """Return the LightningModule around a model. The other arguments are those of `LitModel`."""
     sizes = {"single": [1], "all": range(1, len(model.encoders))}.get(cfg.test.subsets, [])
     subsets = [s for size in sizes if len(model.encoders) > 1 for s in combinations(model.encoders, size)]
     made = ShardedLitModel if cfg.trainer.strategy == SHARDED else LitModel
@@ -451,6 +468,11 @@ def build_lit(cfg: DictConfig, model: MultimodalModel) -> LitModel:
         tunings=tunings_of(cfg, list(model.encoders)),
         modality_balance=_modality_balance(cfg.modality_balance, model),
         gradient_cache=cfg.trainer.gradient_cache,
+        row_id=row_id,
+        attention_items=attention_items,
+        on_step_skipped=on_step_skipped,
+        changed_optimizer_options=changed_optimizer_options,
+        checkpoint_step=checkpoint_step,
     )
 
 
@@ -483,8 +505,11 @@ def build_trainer(
     torch.backends.cudnn.allow_tf32 = cfg.trainer.tf32  # which torch allows unless told, but not for matrices
     torch.set_float32_matmul_precision("high" if cfg.trainer.tf32 else "highest")
     options = _trainer_options(cfg)
+    callbacks = [*build_callbacks(cfg, monitor=monitor), *extra]
+    if cfg.trainer.profile:
+        options["profiler"] = next(callback.profiler for callback in callbacks if isinstance(callback, Profile))
     own: dict[str, Any] = {
-        "callbacks": [*build_callbacks(cfg, monitor=monitor), *extra],
+        "callbacks": callbacks,
         "logger": build_loggers(cfg, resume_step=resume_step),
         "plugins": [*options.pop("plugins", []), WholeCheckpoints(background=cfg.checkpoint.background)],
         "default_root_dir": cfg.run_dir,
@@ -498,6 +523,11 @@ def build_trainer(
 
 
 def _trainer_options(cfg: DictConfig) -> dict[str, Any]:
+    if cfg.trainer.profile and "profiler" in cfg.trainer:
+        raise ConfigError(
+            f"trainer.profiler={cfg.trainer.profiler}: trainer.profile=true sets the profiler of the Trainer itself\n"
+            "    fix: leave out trainer.profiler, or set trainer.profile=false"
+        )
     options = {str(k): v for k, v in cfg.trainer.items() if k not in OWN_TRAINER_KEYS}
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if options["strategy"] == "ddp" or (options["strategy"] == "auto" and several and options["accelerator"] != "tpu"):

@@ -267,8 +267,9 @@ PAIR = [("image",), ("text",)]
 def test_a_test_judges_the_modalities_alone_if_asked(subsets: str, expected: list[tuple[str]], tiny: Any) -> None:
     cfg, data = tiny(f"test.subsets={subsets}")
     lit = build_lit(cfg, build_model(cfg, data))
-    assert lit.test_subsets == expected
-    assert {key.partition("+")[2] for key in lit.subset_metrics} == {m for subset in expected for m in subset}
+    evaluation = lit.evaluation
+    assert evaluation.subsets == expected
+    assert {key.partition("+")[2] for key in evaluation.subset_metrics} == {m for subset in expected for m in subset}
 
 
 def test_all_subsets_of_three_modalities_are_judged(tiny: Any) -> None:
@@ -276,7 +277,7 @@ def test_all_subsets_of_three_modalities_are_judged(tiny: Any) -> None:
     encoders = {name: nn.Identity() for name in ("image", "text", "audio")}
     model = build_model(cfg, data)
     model.encoders = nn.ModuleDict(encoders)
-    subsets = build_lit(cfg, model).test_subsets
+    subsets = build_lit(cfg, model).evaluation.subsets
     assert subsets == [(m,) for m in encoders] + [("image", "text"), ("image", "audio"), ("text", "audio")]
 
 

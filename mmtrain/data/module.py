@@ -27,6 +27,7 @@ from mmtrain.data.order import KeyedOrder
 from mmtrain.data.protocols import InputKind, Learned, Several, TargetKind, Worded
 from mmtrain.data.sampling.buckets import BucketedSteps, Buckets
 from mmtrain.data.sampling.row_lengths import row_lengths
+from mmtrain.data.sampling.subset import Chosen
 from mmtrain.data.sources.files import tables_of
 from mmtrain.data.tables.cell_checks import NO_FILES, read_as
 from mmtrain.data.tables.class_checks import check_classes
@@ -121,7 +122,6 @@ class DataModule(LightningDataModule):
         self.num_micro_batches = num_micro_batches
         self.notes: list[str] = []  # what a person should know of the data before training
         self.without: Mapping[str, str] = {}  # by target, what a person types to do without it
-        self.altered: Callable[[EvalSplit], Any] = lambda split: split  # what is tested in place of the test split
         self.first_step = 0  # of training; Lightning asks for the loader before it restores its own count
         self.tables: dict[str, Any] = {}
         self.inputs: dict[str, InputKind] = {}
@@ -562,15 +562,15 @@ class DataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """The validation split; nothing when there is none."""
         self._check_is_read()
-        return self._eval_loader("val") if "val" in self.tables else []
+        return self.loader_of(self.split("val")) if "val" in self.tables else []
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The test split."""
-        return self._eval_loader("test")
+        return self.loader_of(self.split("test"))
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The test split."""
-        return self._eval_loader("test")
+        return self.loader_of(self.split("test"))
 
     def _check_is_read(self) -> None:
         if not self.tables:
@@ -590,8 +590,12 @@ class DataModule(LightningDataModule):
             return {"rank": 0, "world_size": 1}
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
-    def _eval_loader(self, name: str) -> DataLoader[Any]:
-        split = self.altered(self.split(name)) if name == "test" else self.split(name)
+    def loader_of(self, split: EvalSplit | Chosen) -> DataLoader[Any]:
+        """Return a loader for evaluation over a split, or over some rows of it; with a trainer, for this rank.
+
+        Args:
+            split: as `split` returns it, or derived from it, such as a `CorruptedSplit`.
+        """
         steps = EvalSteps(
             num_samples=len(split),
             batch_size=self.eval_batch_size,

@@ -1,6 +1,6 @@
 """A trained model on the test split as it is not: corrupted, or a group of rows at a time; and by names of classes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +19,9 @@ from mmtrain.metrics.chance import GUESSED, guessed
 from mmtrain.metrics.retrieval import RetrievalMetric
 from mmtrain.modes.search.towers import Towers
 from mmtrain.modes.search.zero_shot import Figures, class_vectors, figures, probabilities
+from mmtrain.training.evaluation import Table, evaluate
 from mmtrain.training.lit_module import LitModel
 
-Table = Mapping[str, Mapping[str, float | None]]
 CALIBRATION = "calibration_error"
 
 
@@ -77,19 +77,17 @@ def judge_corrupted(
         clean: the figures of the clean split.
     """
     judged = []
+    split = data.split("test")
     for name, modality in corruptions_of(lit, data, names):
         for severity in severities:
-            table = _tested(lit, data, trainer, _corrupted(Corruption(name, modality, severity)))
+            corrupted = CorruptedSplit(split, Corruption(name, modality, severity))
+            table = evaluate(lit.model, data.loader_of(corrupted), trainer=trainer)
             for metric, figure in clean.items():
                 if metric in table or metric in headline(lit, clean):
                     now = table.get(metric, {})
                     shown = (now.get("value"), figure["value"], now.get("chance"))
                     judged.append(Judged(name, modality, severity, metric, *shown))
     return judged
-
-
-def _corrupted(corruption: Corruption) -> Callable[[EvalSplit], CorruptedSplit]:
-    return lambda split: CorruptedSplit(split, corruption)
 
 
 def judge_groups(lit: LitModel, data: DataModule, trainer: Trainer, *, column: str) -> list[GroupFigure]:
@@ -104,15 +102,16 @@ def judge_groups(lit: LitModel, data: DataModule, trainer: Trainer, *, column: s
         trainer: that did it.
         column: of the groups.
     """
-    groups = groups_of(data.split("test"), column, where="the test split")
-    ranking = {n: m for n, m in lit.metrics.items() if isinstance(m, RetrievalMetric)}
+    split, metrics = data.split("test"), lit.evaluation.metrics
+    groups = groups_of(split, column, where="the test split")
+    ranking = {n: m for n, m in metrics.items() if isinstance(m, RetrievalMetric)}
     tables: dict[str, dict[str, Any]] = {group: {} for group in groups}
     for name, metric in ranking.items():
         for group, positions in groups.items():
             tables[group] |= _of_asking(name, metric, positions)
-    if len(ranking) < len(lit.metrics):
+    if len(ranking) < len(metrics):
         for group, positions in groups.items():
-            table = _tested(lit, data, trainer, _only(positions))
+            table = evaluate(lit.model, data.loader_of(Chosen(split, positions)), trainer=trainer)
             tables[group] |= {m: f for m, f in table.items() if m.split("/")[0] not in (*ranking, "loss")}
     sizes = {group: len(positions) for group, positions in groups.items()}
     return [GroupFigure(g, sizes[g], m, f["value"], f["chance"]) for g, t in tables.items() for m, f in t.items()]
@@ -127,21 +126,6 @@ def _of_asking(name: str, metric: RetrievalMetric, rows: Sequence[int]) -> dict[
     chance = guessed(values)
     scalars = {n: v for n, v in values.items() if v.ndim == 0 and not n.endswith(GUESSED) and "/shown" not in n}
     return {f"{name}/{n}": {"value": float(v), "chance": chance.get(n)} for n, v in scalars.items()}
-
-
-def _only(positions: Sequence[int]) -> Callable[[EvalSplit], Chosen]:
-    return lambda split: Chosen(split, positions)
-
-
-def _tested(lit: LitModel, data: DataModule, trainer: Trainer, altered: Callable[[EvalSplit], Any]) -> Table:
-    """The figures of the test split as `altered` makes it; neither logs nor exhibits keep anything of it."""
-    kept = data.altered, lit.test_subsets, lit.table, lit.exhibits, trainer.loggers
-    data.altered, lit.test_subsets, trainer.loggers = altered, (), []
-    try:
-        trainer.test(lit, datamodule=data, verbose=False)
-        return lit.table
-    finally:
-        data.altered, lit.test_subsets, lit.table, lit.exhibits, trainer.loggers = kept
 
 
 def headline(lit: LitModel, table: Table) -> list[str]:

@@ -66,11 +66,12 @@ from mmtrain.training.checkpoint.resume import check_same_run, facts_of, facts_t
 from mmtrain.training.checkpoint.safetensors import write_weights
 from mmtrain.training.checkpoint.transfer import take_weights
 from mmtrain.training.compile import compile_regions, say
+from mmtrain.training.evaluation import judges_rows
 from mmtrain.training.fsdp.shard import load_weights
 from mmtrain.training.launched_rank import end_with_launcher
-from mmtrain.training.lit_module import LitModel, judges_rows
+from mmtrain.training.lit_module import LitModel, ignore_skipped, no_attention_items
 from mmtrain.training.memory import keep_freed_memory
-from mmtrain.training.nonfinite import Diverged, weights_in_words
+from mmtrain.training.nonfinite import Diverged, Skipped, weights_in_words
 from mmtrain.training.run_folder import lock_of_run
 from mmtrain.types import Attended, View
 
@@ -125,20 +126,21 @@ def fit(cfg: DictConfig) -> None:
     data = build_data(cfg)
     data.read(folder, training=True, bound=resume is not None and folder.resolve() in resume.resolve().parents)
     footprint = Footprint()
-    lit = _build(cfg, data)
-    checkpoint = None if resume is None else load_checkpoint(resume)
-    if checkpoint is not None:
-        assert resume is not None
+    skips = Skips(folder, max_in_row=cfg.trainer.max_skipped)
+    if resume is None:
+        checkpoint = None
+        lit = _build(cfg, data, on_step_skipped=skips)
+        facts = facts_of(cfg, data.row_facts())
+    else:
+        checkpoint = load_checkpoint(resume)
         check_same_names(checkpoint, data.names(), resume)
-        check_same_model(checkpoint, lit, resume)
-    facts = facts_of(cfg, data.row_facts())
-    if checkpoint is not None:
-        assert resume is not None
+        facts = facts_of(cfg, data.row_facts())
         before, now, notes = facts_to_compare(
             checkpoint["mmtrain"]["facts"], facts, ids=lambda: data.id_digest("train")
         )
+        lit = _build(cfg, data, on_step_skipped=skips, changed_optimizer_options=retuned(before, now))
+        check_same_model(checkpoint, lit, resume)
         data.notes += [*notes, *check_same_run(before, now, resume, allow=cfg.resume_allow)]
-        lit.retuned = retuned(before, now)
     record = Record(cfg, lit, data, footprint, facts=facts)
     if checkpoint is not None:
         record.go_on(checkpoint)
@@ -163,9 +165,7 @@ def fit(cfg: DictConfig) -> None:
     quarantine = _quarantine(cfg, data)
     if step is None:
         quarantine.begin()
-    skips = Skips(folder, max_in_row=cfg.trainer.max_skipped)
     skips.begin(step or 0)
-    lit.tell_skipped = skips
     extra = [record, quarantine, footprint]
     trainer = build_trainer(cfg, monitor=_monitor(cfg, lit, data), resume_step=step, extra=extra)
     averaged = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
@@ -373,7 +373,7 @@ class Record(Callback):
         assert isinstance(best, ModelCheckpoint)
         self.summary["steps"], self.summary["epochs"] = trainer.global_step, trainer.current_epoch
         self.summary["zero_steps"] = self.lit.zero_steps
-        self.summary["not_judged"] = self.lit.not_judged
+        self.summary["not_judged"] = self.lit.evaluation.not_judged
         self.rate = read["steps"] * per_step / read["training_seconds"] if read["steps"] else None
         if best.best_model_score is not None:
             path = Path(best.best_model_path)
@@ -388,7 +388,7 @@ class Record(Callback):
         """Note the test metrics."""
         self.split = "test"
         self.summary["test"] = dict(self.lit.table)
-        self.summary["not_judged"] = [*self.summary["not_judged"], *self.lit.not_judged]
+        self.summary["not_judged"] = [*self.summary["not_judged"], *self.lit.evaluation.not_judged]
 
     def judged(self, *, corruptions: Sequence[Judged] = (), groups: Sequence[GroupFigure] = ()) -> None:
         """Note further tests: all of it goes into tables, the headline metrics into the summary."""
@@ -471,24 +471,38 @@ class Record(Callback):
         )
 
 
-def _build(cfg: DictConfig, data: DataModule) -> LitModel:
+def _build(
+    cfg: DictConfig,
+    data: DataModule,
+    *,
+    on_step_skipped: Callable[[Skipped], None] = ignore_skipped,
+    changed_optimizer_options: Sequence[str] = (),
+    checkpoint_step: int | None = None,
+) -> LitModel:
+    """Build the LightningModule of a run, with its random weights drawn from the seed."""
     seed_everything(cfg.seed, verbose=False)
     model = build_model(cfg, data)
-    lit = build_lit(cfg, model)
-    split = cache(data.split)  # names are asked for row by row
-    lit.name_row = lambda stage, row: split(stage).name(row)
-    lit.look = _look(data, list(model.encoders))
+    split = cache(data.split)  # ids are requested row by row
+    lit = build_lit(
+        cfg,
+        model,
+        row_id=lambda stage, row: split(stage).name(row),
+        attention_items=_attention_items(data, list(model.encoders)),
+        on_step_skipped=on_step_skipped,
+        changed_optimizer_options=changed_optimizer_options,
+        checkpoint_step=checkpoint_step,
+    )
     if cfg.trainer.compile:
         compile_regions(model, backend="inductor", tell=say)
     return lit
 
 
-def _look(data: DataModule, modalities: list[str]) -> Callable[[View], list[Attended]]:
-    """What the report can draw of a batch: text over picture, where there are such inputs."""
+def _attention_items(data: DataModule, modalities: list[str]) -> Callable[[View], list[Attended]]:
+    """What the report draws of the attention in a batch: text over image, if the run has both inputs."""
     of_kind = {data.inputs[m].kind: m for m in reversed(modalities)}
     image, text = of_kind.get("image"), of_kind.get("text")
     if image is None:
-        return lambda view: []
+        return no_attention_items
     kind = None if text is None else data.inputs[text]
     names: list[str] = kind.words() if isinstance(kind, Worded) else []
     return partial(attended, image=image, text=text, words=lambda ids: [names[i] for i in ids])
@@ -502,7 +516,7 @@ def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, Record]:
     data = build_data(cfg)
     data.read(folder, training=False, predicting=cfg.mode == "predict")
     data.split("test")
-    lit = _build(cfg, data)
+    lit = _build(cfg, data, checkpoint_step=checkpoint["global_step"])
     check_same_names(checkpoint, data.names(), path)
     check_same_model(checkpoint, lit, path)
     lit.load_state_dict(checkpoint["state_dict"])
@@ -513,7 +527,6 @@ def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, Record]:
         resume_step=checkpoint["global_step"],
         extra=[_quarantine(cfg, data)],
     )
-    lit.step_of_weights = checkpoint["global_step"]
     if is_main():
         for note in data.notes:
             console.print(note, markup=False, soft_wrap=True)

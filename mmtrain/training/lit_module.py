@@ -9,11 +9,10 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
@@ -25,7 +24,6 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import Metric
 
 from mmtrain.balance.balance import Balance
 from mmtrain.balance.fixed import Fixed
@@ -33,8 +31,8 @@ from mmtrain.balance.modality.balance import ModalityBalance
 from mmtrain.distributed import gather_objects, total, world_size
 from mmtrain.layers.finetuning import Tuning, rates_of
 from mmtrain.model import MultimodalModel
-from mmtrain.tasks.task import Remembers, Staged, Task, Tells
-from mmtrain.training.attention_maps import attention_mass
+from mmtrain.tasks.task import Remembers, Task, Tells
+from mmtrain.training.evaluation import Evaluation, Table
 from mmtrain.training.fsdp.shard import clip, exchange_whole, norm_of, shard, without_exchange
 from mmtrain.training.nonfinite import Cause, Skipped, Statistics, explain
 from mmtrain.training.optim.schedules import Following
@@ -44,6 +42,20 @@ from mmtrain.types import Attended, Batch, Exhibit, View
 
 # names of embeddings of positions and of kinds of tokens in transformers' models, and of distances
 _PLACES = re.compile(r"(^|_)(pos|positions?|positional|relative|rel|distance|segment|type)(_|$)|^wpe$")
+
+
+def row_number(stage: str, row: int) -> str:
+    """The id of a row whose split is not known."""
+    return str(row)
+
+
+def no_attention_items(view: View) -> list[Attended]:
+    """Nothing for the report."""
+    return []
+
+
+def ignore_skipped(skipped: Skipped) -> None:
+    """Do nothing about a skipped step."""
 
 
 class LitModel(LightningModule):
@@ -57,10 +69,18 @@ class LitModel(LightningModule):
         seed: every step's random state follows from it, the step and the rank.
         gradient_clip_val: largest norm of all gradients together; None leaves them.
         log_every_n_steps: training values are logged at every n-th step; twice in an epoch, or a run, of fewer steps.
-        test_subsets: in test, also judge tasks on fused features with these modalities alone.
-        tunings: how each encoder learns, by its dotted name below the model's encoders.
-        modality_balance: what holds back the modality that is ahead; None for nothing.
-        gradient_cache: whether tasks that compare rows compare all of a step, also of several micro-batches.
+        test_subsets: of modalities; in test, tasks on fused features are also evaluated with these alone.
+        tunings: how each encoder is trained, by its dotted name below the model's encoders.
+        modality_balance: slows down the modality that learns faster; None does nothing.
+        gradient_cache: whether tasks that compare rows compare all rows of a step, over all of its micro-batches.
+        row_id: returns the id of a row, given the stage (val or test) and the number of the row in its split.
+        attention_items: returns what the report draws of the attention in a batch.
+        on_step_skipped: called on every rank after a step that was not finite; it may end training by an exception.
+        changed_optimizer_options: names of optimizer options that differ from those in the checkpoint of a resumed run.
+        checkpoint_step: the step of the checkpoint that is evaluated; metrics are logged at it. None in training.
+
+    The callables are copied with the module by `copy.deepcopy` (EMA). Functions and closures are copied by reference;
+    a bound method or a `functools.partial` would copy the objects that it refers to, such as the data.
     """
 
     def __init__(
@@ -77,6 +97,11 @@ class LitModel(LightningModule):
         tunings: Mapping[str, Tuning],
         modality_balance: ModalityBalance | None = None,
         gradient_cache: bool = False,
+        row_id: Callable[[str, int], str] = row_number,
+        attention_items: Callable[[View], list[Attended]] = no_attention_items,
+        on_step_skipped: Callable[[Skipped], None] = ignore_skipped,
+        changed_optimizer_options: Sequence[str] = (),
+        checkpoint_step: int | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -88,49 +113,26 @@ class LitModel(LightningModule):
         self.gradient_clip_val = gradient_clip_val
         self.log_every_n_steps = log_every_n_steps
         self._log_interval = log_every_n_steps
-        self.test_subsets = test_subsets
         self.tunings = tunings
         self.modality_balance = modality_balance
         self.gradient_cache = gradient_cache
         self.tasks = model.named_tasks()
-        self.metrics = nn.ModuleDict({name: task.metrics() for name, task in self.tasks.items()})
-        self.subset_metrics = nn.ModuleDict(
-            {_subset_key(name, s): self.tasks[name].metrics() for name, s in self._judged_subsets()}
-        )
-        # all modalities together, on the rows of a subset; not of tasks that are slow to judge
-        self.same_row_metrics = nn.ModuleDict(
-            {
-                _subset_key(name, s): self.tasks[name].metrics()
-                for name, s in self._judged_subsets()
-                if judges_rows(self.tasks[name]) and not isinstance(self.tasks[name], Staged)
-            }
-        )
-        self.table: dict[str, dict[str, float | None]] = {}
-        self.not_judged: list[dict[str, Any]] = []  # rows of the last evaluation without any input, by task
-        self.exhibits: list[Exhibit] = []
-        self.look: Callable[[View], list[Attended]] = lambda view: []  # at what the report can draw of a batch
-        self._looks: list[Attended] = []
-        self._sums: dict[str, Tensor] = {}
-        self._attention: dict[str, Tensor] = {}
-        self._judged: dict[str, Tensor] = {}
-        self._rows: dict[str, Tensor] = {}
+        self.evaluation = Evaluation(model, test_subsets)
+        self.table: Table = {}  # of the last evaluation
+        self.exhibits: list[Exhibit] = []  # of the last evaluation
+        self.row_id = row_id
+        self.attention_items = attention_items
+        self.on_step_skipped = on_step_skipped
+        self.changed_optimizer_options = changed_optimizer_options
+        self.checkpoint_step = checkpoint_step
+        self._attention_items: list[Attended] = []
         self._epoch_sums, self._epoch_steps = torch.zeros(len(self.tasks), dtype=torch.double), 0
         self._samples, self._clock = 0, 0.0
         self._skipped_in_row = 0
         self.zero_steps = 0  # in which the balance gave every task a weight of 0, although there was something to learn
-        self.tell_skipped: Callable[[Skipped], None] = lambda skipped: None
-        self.name_row: Callable[[str, int], str] = lambda stage, row: str(row)
-        self.retuned: Sequence[
-            str
-        ] = ()  # options of the optimizer that are not those of the checkpoint it goes on from
-        self._asked: list[dict[str, Any]] = []  # of the optimizer, by group
-        self.step_of_weights: int | None = None  # where the weights come from a checkpoint that is only looked at
+        self._optimizer_options: list[dict[str, Any]] = []  # by parameter group, as the configuration sets them
 
     # ---------------------------------------------------------------- training
-
-    def span(self, name: str) -> AbstractContextManager[object]:
-        """Nothing, unless somebody wants to know how long this part of a step takes and puts a clock here."""
-        return nullcontext()
 
     def training_step(self, window: list[Batch], batch_idx: int) -> None:
         """Take one optimizer step over the micro-batches of this rank."""
@@ -159,7 +161,7 @@ class LitModel(LightningModule):
         learning_rate = optimizer.param_groups[0]["lr"]  # of this step; the schedule goes on to that of the next
         skipped = self._skipped(step.window, means, weights, norm)
         if skipped is None:
-            with self.span("optimizer"):
+            with self.trainer.profiler.profile("optimizer"):
                 optimizer.step()
             schedule.step()
             if not any(weights) and any(bool(count) for count in step.counts.values()):
@@ -168,7 +170,7 @@ class LitModel(LightningModule):
         else:
             self._drop_step(optimizer, *before)
             schedule.step()
-            self.tell_skipped(skipped)
+            self.on_step_skipped(skipped)
         self._samples += sum(len(batch) for batch in window) * world_size()
         told = {name: task.told() for name, task in self.tasks.items() if isinstance(task, Tells)}
         if (self.global_step - 1) % self._log_interval == 0 or skipped is not None:
@@ -196,7 +198,7 @@ class LitModel(LightningModule):
                     loss = loss if own is None else loss + own
                 # DDP waits for a gradient of every parameter that can have one
                 waits = world_size() > 1 and not self._is_shared
-                with self.span("backward"):
+                with self.trainer.profiler.profile("backward"):
                     self.manual_backward(loss + sum((p * 0.0).sum() for p in waiting) if waits else loss)
         if self._is_shared:
             exchange_whole(self)
@@ -308,14 +310,15 @@ class LitModel(LightningModule):
         return 1.0
 
     def on_train_start(self) -> None:
-        """Where a run goes on with other options of its optimizer, these are what counts."""
+        """Set how often to log, and apply the optimizer options that changed since the checkpoint of a resumed run."""
         num_steps = int(min(self.trainer.num_training_batches, self.trainer.estimated_stepping_batches))
         if num_steps < self.log_every_n_steps:  # else a short run has one row, and an epoch repeats that of the last
             self._log_interval = max(1, num_steps // 2)
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
-        for group, asked in zip(optimizer.param_groups, self._asked, strict=True):
-            group.update({name: asked[name] for name in self.retuned if name in asked and name != "lr"})
+        changed = [name for name in self.changed_optimizer_options if name != "lr"]  # the schedule sets the rate
+        for group, options in zip(optimizer.param_groups, self._optimizer_options, strict=True):
+            group.update({name: options[name] for name in changed if name in options})
 
     def on_train_epoch_start(self) -> None:
         """Start the clock of samples per second."""
@@ -356,93 +359,35 @@ class LitModel(LightningModule):
         floats = {name: float(v) for name, v in values.items()}
         self.log_dict(floats, logger=False)  # for callbacks that watch a metric
         self.log_dict(_shown(floats), logger=False, prog_bar=True)
-        step = self.global_step if self.step_of_weights is None else self.step_of_weights
-        # a trainer that only looks at weights counts no epochs
-        epoch = {"epoch": self.current_epoch} if self.step_of_weights is None else {}
+        step = self.global_step if self.checkpoint_step is None else self.checkpoint_step
+        # a trainer that only evaluates a checkpoint counts no epochs
+        epoch = {"epoch": self.current_epoch} if self.checkpoint_step is None else {}
         for logger in self.trainer.loggers:
             logger.log_metrics(floats | epoch, step=step)
 
     # -------------------------------------------------------------- evaluation
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the last evaluation."""
-        self._start_evaluation("val")
+        """Clear the metrics."""
+        self.evaluation.start("val", self.device)
 
     def on_test_epoch_start(self) -> None:
-        """Forget the last evaluation."""
-        self._start_evaluation("test")
-
-    def _start_evaluation(self, stage: str) -> None:
-        for task in self.tasks.values():
-            if isinstance(task, Staged):
-                task.start_evaluation(stage)
-        self._sums = {}
-        self._judged = dict.fromkeys(self.subset_metrics, torch.zeros(2, dtype=torch.long, device=self.device))
-        self._attention = dict.fromkeys(self.model.encoders, torch.zeros((), dtype=torch.double, device=self.device))
-        by_row = [name for name, task in self.tasks.items() if judges_rows(task)]
-        self._rows = dict.fromkeys(by_row, torch.zeros(2, dtype=torch.long, device=self.device))
-        for metric in [*self.metrics.values(), *self.subset_metrics.values(), *self.same_row_metrics.values()]:
-            cast(Metric, metric).reset()
+        """Clear the metrics."""
+        self.evaluation.start("test", self.device)
 
     def validation_step(self, window: list[Batch], batch_idx: int) -> None:
-        """Show one batch to the metrics of every task, and how each modality fares alone."""
-        view = self._evaluate(window[0])
-        self._judge(view, [(name, subset) for name, subset in self._judged_subsets() if len(subset) == 1])
-        self._watch_attention(view)
+        """Add a batch to the metrics of every task, with all modalities and with each one alone."""
+        view = self.model.view(window[0])
+        self.evaluation.update(view)
         if self.modality_balance is not None:
             self.modality_balance.validate(view)
 
     def test_step(self, window: list[Batch], batch_idx: int) -> None:
-        """As validation, and again with some modalities alone."""
-        view = self._evaluate(window[0])
-        self._judge(view, self._judged_subsets())
-        self._judge_same_rows(view)
+        """Add a batch to the metrics of every task, with all modalities and with the subsets of them."""
+        view = self.model.view(window[0])
+        self.evaluation.update(view)
         if batch_idx == 0:
-            self._looks = self.look(view)
-
-    def _judge(self, view: View, subsets: list[tuple[str, tuple[str, ...]]]) -> None:
-        for name, subset in subsets:
-            part, task, key = view.only(subset), self.tasks[name], _subset_key(name, subset)
-            task.update(self.subset_metrics[key], part.predictions(name), part.batch)
-            num_rows = (_labelled(task, part.batch) & part.batch.has_any(task.needs)).sum()
-            self._judged[key] = self._judged[key] + torch.stack([task.count(part.batch), num_rows])
-
-    def _judge_same_rows(self, view: View) -> None:
-        """All modalities together on the rows that have one of a subset, to compare it with."""
-        for name, subset in self._judged_subsets():
-            key = _subset_key(name, subset)
-            if key in self.same_row_metrics:
-                left = view.batch.only(subset).has_any(self.tasks[name].needs)
-                labelled = {target: known & left for target, known in view.batch.labelled.items()}
-                batch = replace(view.batch, labelled=labelled)
-                self.tasks[name].update(self.same_row_metrics[key], view.predictions(name), batch)
-
-    def _watch_attention(self, view: View) -> None:
-        """How much of the attention in the fusion goes to each modality; nothing where it has no maps."""
-        for m, mass in attention_mass(view.attention(), list(self.model.encoders)).items():
-            self._attention[m] = self._attention[m] + mass.to(self.device)
-
-    def _judged_subsets(self) -> list[tuple[str, tuple[str, ...]]]:
-        return [
-            (name, subset)
-            for name, task in self.tasks.items()
-            for subset in self.test_subsets
-            if "fused" in task.reads and set(task.needs) <= set(subset)
-        ]
-
-    def _evaluate(self, batch: Batch) -> View:
-        view = self.model.view(batch)
-        for name, task in self.tasks.items():
-            predictions = view.predictions(name)
-            task.update(self.metrics[name], predictions, batch)
-            loss, count = task.loss(predictions, batch)
-            both = torch.stack([loss.detach().double(), count.double()])
-            self._sums[name] = self._sums.get(name, torch.zeros_like(both)) + both
-            if name in self._rows:
-                labelled = _labelled(task, batch)
-                without = labelled & ~batch.has_any(task.needs)
-                self._rows[name] = self._rows[name] + torch.stack([labelled.sum(), without.sum()])
-        return view
+            self._attention_items = self.attention_items(view)
 
     def on_validation_epoch_end(self) -> None:
         """Compute and log the metrics of the validation split."""
@@ -456,62 +401,11 @@ class LitModel(LightningModule):
         self._finish_evaluation("test")
 
     def _finish_evaluation(self, stage: str) -> None:
-        table: dict[str, dict[str, float | None]] = {}
-        exhibits: list[Exhibit] = []
-        losses: dict[str, Tensor] = {}
-        rows = {name: total(counts).tolist() for name, counts in self._rows.items()}
-        self.not_judged = [
-            {"split": stage, "task": name, "rows": without, "of": labelled}
-            for name, (labelled, without) in rows.items()
-            if without
-        ]
-        for name, task in self.tasks.items():
-            loss, count = total(self._sums[name])
-            if count == 0:  # a split without anything that the task could be judged on
-                continue
-            values = cast(Metric, self.metrics[name]).compute()
-            losses[name] = loss / count
-            table[f"{name}/loss"] = {"value": float(losses[name]), "chance": None}
-            entries = _scalars(name, values, task.chance(values))
-            if stage == "test" and name in rows:
-                for entry in entries.values():
-                    entry["rows"] = rows[name][0] - rows[name][1]
-            table |= entries
-            exhibits += task.exhibits(values, partial(self.name_row, stage))
-        for name, subset in self._judged_subsets():
-            here = stage == "test" or len(subset) == 1
-            if here and name in losses:
-                table |= self._subset_entries(name, subset, stage)
-        if losses:
-            # with the tasks' own weights, whatever the balance: runs can be compared
-            own = [self.tasks[name].weight for name in losses]
-            table["loss"] = {"value": float(_weighted(list(losses.values()), own)), "chance": None}
-        self.table, self.exhibits = table, [*exhibits, *(self._looks if stage == "test" else [])]
-        self._log({f"{stage}/{name}": entry["value"] for name, entry in table.items()} | self._shares(stage))
-
-    def _subset_entries(self, name: str, subset: tuple[str, ...], stage: str) -> dict[str, dict[str, float | None]]:
-        """The figures of a task on a subset; in test also its rows, and what all modalities score on these rows."""
-        key, prefix = _subset_key(name, subset), f"{name}/{'+'.join(subset)}_only"
-        judged, num_rows = total(self._judged[key]).tolist()
-        if judged == 0:
-            return {}
-        values = cast(Metric, self.subset_metrics[key]).compute()
-        entries = _scalars(prefix, values, self.tasks[name].chance(values))
-        if stage == "test" and name in self._rows:
-            together = cast(Metric, self.same_row_metrics[key]).compute() if key in self.same_row_metrics else {}
-            for metric, entry in entries.items():
-                same = together.get(metric.removeprefix(f"{prefix}/"))
-                entry |= {"rows": num_rows, "all_modalities": None if same is None else float(same)}
-        return entries
-
-    def _shares(self, stage: str) -> dict[str, Tensor]:
-        """Each modality's share of the attention of the validation split, where the fusion chooses between them."""
-        if stage != "val" or not self.model.has_maps:
-            return {}
-        sums = total(torch.stack(list(self._attention.values())))
-        if sums.sum() == 0:
-            return {}
-        return {f"attention/{m}": share for m, share in zip(self._attention, sums / sums.sum(), strict=True)}
+        self.table = self.evaluation.compute()
+        shown = self.evaluation.exhibits(partial(self.row_id, stage))
+        self.exhibits = [*shown, *(self._attention_items if stage == "test" else [])]
+        values = {f"{stage}/{name}": entry["value"] for name, entry in self.table.items()}
+        self._log(values | self.evaluation.attention_shares())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """What balances keep beside their parameters."""
@@ -578,7 +472,9 @@ class LitModel(LightningModule):
             group["lr"] *= rate
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler = Following(optimizer, lambda step: self.schedule(step, steps))
-        self._asked = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        self._optimizer_options = [
+            {k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups
+        ]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def parameter_groups(self) -> list[tuple[float, bool, list[nn.Parameter]]]:
@@ -642,35 +538,10 @@ def _decays(name: str, parameter: Tensor) -> bool:
     return name.endswith("weight") and parameter.ndim >= 2
 
 
-def judges_rows(task: Task) -> bool:
-    """Whether a labelled row is judged if it has one of the task's inputs; a dialogue needs none, a pair needs two."""
-    return bool(task.targets) and (task.reads == ("fused",) or bool(task.needs))
-
-
-def _labelled(task: Task, batch: Batch) -> Tensor:
-    """(B,), bool: rows that have all targets of the task."""
-    return torch.stack([batch.rows >= 0, *(batch.labelled[target] for target in task.targets)]).all(dim=0)
-
-
 def _missing(task: Task, batch: Batch, row: int) -> list[str]:
     """The inputs that a row would need for the task; any one of all will do where the task names none."""
     missing = [m for m in task.needs or batch.present if not batch.present[m][row]]
     return missing if task.needs or len(missing) == len(batch.present) else []
-
-
-def _subset_key(task: str, subset: tuple[str, ...]) -> str:
-    return f"{task}+{'+'.join(subset)}"
-
-
-def _scalars(
-    prefix: str, values: Mapping[str, Tensor], chance: Mapping[str, float]
-) -> dict[str, dict[str, float | None]]:
-    """The scalars among computed values, with what guessing would score."""
-    return {
-        f"{prefix}/{name}": {"value": float(value), "chance": chance.get(name)}
-        for name, value in values.items()
-        if value.ndim == 0 and not name.endswith("/chance")
-    }
 
 
 def _shown(values: Mapping[str, float]) -> dict[str, float]:

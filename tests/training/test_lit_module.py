@@ -1,6 +1,7 @@
 """The step: means over all micro-batches, gradients, clipping, what decays, what is logged, what is random."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -17,9 +18,12 @@ from mmtrain.balance.fixed import Fixed
 from mmtrain.balance.plain import Plain
 from mmtrain.data.order import mix
 from mmtrain.modes import run as run_module
+from mmtrain.training import lit_module
 from mmtrain.training import step as step_module
 from mmtrain.training.compile import compile_regions
-from mmtrain.training.lit_module import LitModel, _scalars, _shown, _tables_of_places
+from mmtrain.training.evaluation import _scalars
+from mmtrain.training.lit_module import LitModel, _shown, _tables_of_places
+from mmtrain.training.nonfinite import Skipped
 from mmtrain.training.optim.schedules import cosine
 from mmtrain.types import Bad, Batch, Confusion, Retrieval
 from tests.balance.test_lengths import EXACT
@@ -67,6 +71,18 @@ def mean_loss(lit: LitModel, batch: Batch) -> Tensor:
     """The weighted sum of each task's mean over a whole batch, written down again."""
     losses = lit.model.losses(batch)
     return sum(lit.tasks[name].weight * total / max(int(count), 1) for name, (total, count) in losses.items())
+
+
+def test_no_module_sets_attributes_of_a_lightning_object() -> None:
+    """They get what they need by their constructors, by arguments, or by Lightning's hooks."""
+    sets = re.compile(
+        r"^[^#(\"'\n]*\b(?:lit|trainer|pl_module)\.\w+(?:, [\w., ]+)? [+|]?= .*|^ *del lit\..*", re.MULTILINE
+    )
+    wrong = ["    lit.look = look", "    data.altered, lit.table, trainer.loggers = kept", "    del lit.span"]
+    assert sets.findall("\n".join([*wrong, "    rows = lit.table"])) == wrong
+    package = Path(lit_module.__file__).parents[1]
+    found = {path.name: sets.findall(path.read_text(encoding="utf-8")) for path in package.rglob("*.py")}
+    assert {name: lines for name, lines in found.items() if lines} == {}
 
 
 # ------------------------------------------------------------------ gradients
@@ -196,8 +212,8 @@ def test_a_step_without_anything_to_learn_is_no_fault_of_the_balance(tmp_path: P
 
 @pytest.mark.parametrize("weight", [math.nan, math.inf])
 def test_a_weight_that_is_not_finite_changes_nothing_and_is_reported(weight: float, tmp_path: Path) -> None:
-    lit, skipped = make_lit(tasks=CLASS_TASKS, balance=Giving(weight)), []
-    lit.tell_skipped = skipped.append
+    skipped: list[Skipped] = []
+    lit = make_lit(tasks=CLASS_TASKS, balance=Giving(weight), on_step_skipped=skipped.append)
     before = {name: value.clone() for name, value in lit.model.state_dict().items()}
     batch = random_batch(0)
     fit(lit, [[batch]], tmp_path)
@@ -440,7 +456,8 @@ def test_an_evaluation_is_of_the_split_and_not_of_its_batches(sizes: list[int], 
         assert int(count) == int(rows.sum())
         assert logged[f"val/{name}/loss"] == pytest.approx((total / count).item(), rel=1e-6)
         assert logged[f"val/{name}/accuracy"] == pytest.approx(right[rows].double().mean().item())
-        assert lit.table[f"{name}/accuracy"]["chance"] == task.chance(lit.metrics[name].compute())["accuracy"]
+        values = lit.evaluation.metrics[name].compute()
+        assert lit.table[f"{name}/accuracy"]["chance"] == task.chance(values)["accuracy"]
 
 
 def test_an_evaluation_forgets_the_one_before(tmp_path: Path) -> None:
@@ -478,10 +495,10 @@ def test_labelled_rows_without_any_input_are_counted(tmp_path: Path) -> None:
     lit = make_lit(tasks=ALL)
     batch = make_batch([1, 0, 2, 0, 0], [3, 0, 0, 4, 0], [0, 1, 2, 0, -1])
     evaluate(lit, [[batch]], tmp_path, "test")
-    assert lit.not_judged == [{"split": "test", "task": "classification", "rows": 1, "of": 4}]
+    assert lit.evaluation.not_judged == [{"split": "test", "task": "classification", "rows": 1, "of": 4}]
     assert lit.table["classification/accuracy"]["rows"] == 3
     evaluate(lit, [[make_batch([1, 2], [3, 4], [0, 1])]], tmp_path)
-    assert lit.not_judged == []
+    assert lit.evaluation.not_judged == []
 
 
 def test_a_subset_is_compared_with_all_modalities_on_the_same_rows(tmp_path: Path) -> None:
@@ -516,8 +533,7 @@ def test_validation_says_what_each_modality_carries(tmp_path: Path) -> None:
 
 
 def test_exhibits_name_the_rows_of_the_split_that_was_judged(tmp_path: Path) -> None:
-    lit = make_lit(tasks=ALL)
-    lit.name_row = lambda stage, row: f"{stage}-{row}"
+    lit = make_lit(tasks=ALL, row_id=lambda stage, row: f"{stage}-{row}")
     evaluate(lit, [[make_batch([1, 2], [3, 4], [0, 1], first=5)]], tmp_path, "test")
     confusion = [e for e in lit.exhibits if isinstance(e, Confusion)]
     retrieval = [e for e in lit.exhibits if isinstance(e, Retrieval)]
@@ -526,8 +542,7 @@ def test_exhibits_name_the_rows_of_the_split_that_was_judged(tmp_path: Path) -> 
 
 
 def test_a_checkpoint_that_is_only_looked_at_logs_at_its_own_step(tmp_path: Path) -> None:
-    lit = make_lit()
-    lit.step_of_weights = 42
+    lit = make_lit(checkpoint_step=42)
     values = Values()
     make_trainer(tmp_path, logger=values).test(lit, loader([[random_batch(0)]]), verbose=False)
     assert [step for step, row in values.rows if "test/loss" in row] == [42]

@@ -8,13 +8,13 @@ goes. Times are of a part alone: what it calls counts for what is called.
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.profilers import Profiler
 from rich.table import Table
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
@@ -27,42 +27,77 @@ from mmtrain.io.run_files import write_csv
 
 FIRST, TIMED, TRACED = 5, 10, 2  # steps: that are let pass, timed, traced
 DATA, REST = "waiting for data", "rest of the step"
+ACTIONS = ("backward", "optimizer")  # as the LightningModule names them to the Trainer's profiler
 COMMUNICATION = re.compile(r"^(nccl|gloo|c10d)|all_?reduce|all_?gather|reduce_?scatter", re.IGNORECASE)
 
 
 class Spans:
-    """Seconds by name; of nested spans the inner one counts.
+    """Seconds by name. Of nested spans only the innermost one counts.
 
     Args:
-        wait: for what was begun and may still be computed.
-        clock: seconds, for tests.
+        wait: waits until the device has finished.
+        clock: returns seconds, for tests.
     """
 
     def __init__(self, wait: Callable[[], None], clock: Callable[[], float] = time.perf_counter) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self._wait = wait
         self._clock = clock
-        self._open: list[str] = []
+        self._open: list[tuple[str, record_function]] = []
         self._since = 0.0
 
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Time what is done inside."""
+    def start(self, name: str) -> None:
+        """Open a span inside the ones that are open."""
         self._turn()
-        self._open.append(name)
-        try:
-            with record_function(name):
-                yield
-        finally:
-            self._turn()
-            self._open.pop()
+        self._open.append((name, record_function(name)))
+        self._open[-1][1].__enter__()
+
+    def stop(self) -> None:
+        """Close the innermost span."""
+        self._turn()
+        _, record = self._open.pop()
+        record.__exit__(None, None, None)
+
+    def do_not_wait(self) -> None:
+        """Measure without waiting for the device from now on."""
+        self._wait = lambda: None
 
     def _turn(self) -> None:
         self._wait()
         now = self._clock()
         if self._open:
-            self.seconds[self._open[-1]] += now - self._since
+            self.seconds[self._open[-1][0]] += now - self._since
         self._since = now
+
+
+class SpanProfiler(Profiler):
+    """Lightning's profiler interface: the actions that the LightningModule names in a training step become spans.
+
+    Attributes:
+        spans: where actions are timed; None while they are not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spans: Spans | None = None
+
+    def begin(self, spans: Spans) -> None:
+        """Time actions from now on."""
+        self.spans = spans
+
+    def end(self) -> None:
+        """Stop timing actions."""
+        self.spans = None
+
+    def start(self, action_name: str) -> None:
+        """Start an action; Lightning's own actions are not timed."""
+        if self.spans is not None and action_name in ACTIONS:
+            self.spans.start(action_name)
+
+    def stop(self, action_name: str) -> None:
+        """Stop an action."""
+        if self.spans is not None and action_name in ACTIONS:
+            self.spans.stop()
 
 
 class Profile(Callback):
@@ -70,14 +105,18 @@ class Profile(Callback):
 
     Args:
         run_dir: folder of the run.
+
+    Attributes:
+        profiler: must be the Trainer's, for the times of the backward pass and the optimizer.
     """
 
     def __init__(self, run_dir: str | Path) -> None:
+        self.profiler = SpanProfiler()
         self.folder = Path(run_dir)
         self.steps = 0
         self.communication = 0.0
         self._hooks: list[Any] = []
-        self._step: Any = None
+        self._in_step = False
         self._trace: profile | None = None
         self._ended = 0.0
         self._timed: dict[str, float] = {}
@@ -100,8 +139,8 @@ class Profile(Callback):
         if 1 < place <= TIMED:
             self._spans.seconds[DATA] += time.perf_counter() - self._ended
         if 1 <= place <= TIMED:
-            self._step = self._spans(REST)
-            self._step.__enter__()
+            self._spans.start(REST)
+            self._in_step = True
         if place == TIMED + 1:
             activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
             self._trace = profile(activities=activities)
@@ -111,14 +150,14 @@ class Profile(Callback):
         """End it; after the last one all is written."""
         if self._spans is None:
             return
-        if self._step is not None:
-            self._step.__exit__(None, None, None)
-            self._step = None
-        if self.steps == FIRST + TIMED:  # what is traced is not timed
-            self._spans._wait = lambda: None
+        if self._in_step:
+            self._spans.stop()
+            self._in_step = False
+        if self.steps == FIRST + TIMED:  # the steps that follow are traced, not timed
+            self._spans.do_not_wait()
             self._timed = dict(self._spans.seconds)
         if self.steps == FIRST + TIMED + TRACED:
-            self._write(pl_module)
+            self._write()
         self._ended = time.perf_counter()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -127,7 +166,7 @@ class Profile(Callback):
             return
         if self.steps > FIRST:
             self._timed = self._timed or dict(self._spans.seconds)
-            self._write(pl_module)
+            self._write()
             return
         print_escaped(
             f"trainer.profile=true: no profile: the first {FIRST} steps are not timed; steps of this run: {self.steps}"
@@ -140,29 +179,27 @@ class Profile(Callback):
         self._ended = time.perf_counter()
 
     def _follow(self, lit: Any, spans: Spans) -> None:
-        """Open a span around each part's forward pass, and have the step open its own."""
-        lit.span = spans
+        """Open a span around each part's forward pass, and around the actions of the step."""
+        self.profiler.begin(spans)
         parts: dict[str, nn.Module] = {f"encoder.{name}": part for name, part in lit.model.encoders.items()}
         parts |= {} if lit.model.fusion is None else {"fusion": lit.model.fusion}
         parts |= {f"task.{name}": part for name, part in lit.model.tasks.items()}
         for name, part in parts.items():
-            inside: list[Any] = []
 
-            def enter(module: nn.Module, inputs: Any, name: str = name, inside: list[Any] = inside) -> None:
-                inside.append(spans(name))
-                inside[-1].__enter__()
+            def enter(module: nn.Module, inputs: Any, name: str = name) -> None:
+                spans.start(name)
 
-            def leave(module: nn.Module, inputs: Any, out: Any, inside: list[Any] = inside) -> None:
-                inside.pop().__exit__(None, None, None)
+            def leave(module: nn.Module, inputs: Any, out: Any) -> None:
+                spans.stop()
 
             self._hooks += [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]
 
-    def _write(self, lit: Any) -> None:
+    def _write(self) -> None:
         if self._trace is not None:
             self._trace.stop()
         for hook in self._hooks:
             hook.remove()
-        del lit.span
+        self.profiler.end()
         self._spans = None
         num_timed, num_traced = min(self.steps - FIRST, TIMED), self.steps - FIRST - TIMED
         if self._trace is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmtrain.training.callbacks.profile import DATA, FIRST, REST, TIMED, TRACED, Profile, Spans
+from mmtrain.training.callbacks.profile import DATA, FIRST, REST, TIMED, TRACED, Profile, SpanProfiler, Spans
 from tests.batches import random_batch
 from tests.runs import assert_same_run, run_tiny
 from tests.steps import loader, make_lit, make_trainer
@@ -21,25 +21,36 @@ def test_of_nested_spans_the_inner_one_counts() -> None:
         waits[0] += 1
 
     spans = Spans(wait, lambda: now[0])
-    with spans("outer"):
-        now[0] += 1.0
-        with spans("inner"):
-            now[0] += 10.0
-            with spans("outer"):  # again, further in
-                now[0] += 100.0
-        now[0] += 1000.0
-    now[0] += 1e6  # nobody's
-    with spans("inner"):
-        now[0] += 1e4
+    spans.start("outer")
+    now[0] += 1.0
+    spans.start("inner")
+    now[0] += 10.0
+    spans.start("outer")  # again, further in
+    now[0] += 100.0
+    spans.stop()
+    spans.stop()
+    now[0] += 1000.0
+    spans.stop()
+    now[0] += 1e6  # outside of every span
+    spans.start("inner")
+    now[0] += 1e4
+    spans.stop()
     assert dict(spans.seconds) == {"outer": 1101.0, "inner": 10010.0}
     assert waits[0] == 8
 
 
-def test_a_part_that_fails_ends_its_span() -> None:
-    spans = Spans(lambda: None)
-    with pytest.raises(ZeroDivisionError), spans("part"):
+def test_an_action_that_fails_ends_its_span_and_others_have_none() -> None:
+    profiler, spans = SpanProfiler(), Spans(lambda: None)
+    with profiler.profile("backward"):
+        pass
+    profiler.begin(spans)
+    with pytest.raises(ZeroDivisionError), profiler.profile("backward"):
         raise ZeroDivisionError
-    assert list(spans.seconds) == ["part"]
+    with profiler.profile("run_training_batch"), profiler.profile("optimizer"):
+        pass
+    profiler.end()
+    with profiler.profile("optimizer"):
+        assert list(spans.seconds) == ["backward", "optimizer"]
 
 
 def test_a_run_is_profiled_and_is_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,5 +98,6 @@ def test_a_run_without_a_timed_step_says_so(tmp_path: Path, capsys: pytest.Captu
 
 
 def profiled(num_steps: int, folder: Path) -> None:
-    trainer = make_trainer(folder, callbacks=[Profile(folder)], max_epochs=1)
+    profile = Profile(folder)
+    trainer = make_trainer(folder, callbacks=[profile], profiler=profile.profiler, max_epochs=1)
     trainer.fit(make_lit(), train_dataloaders=loader([[random_batch(0)]] * num_steps))

@@ -36,7 +36,7 @@ def test_metrics_targets_and_masks_stay() -> None:
     plugin = HalfWeights()
     assert plugin.convert_module(lit) is lit
     assert all(p.dtype == torch.bfloat16 for p in lit.model.encoders.parameters())
-    assert all(b.dtype != torch.bfloat16 for b in lit.metrics.buffers())
+    assert all(b.dtype != torch.bfloat16 for b in lit.evaluation.buffers())
     (found,) = plugin.convert_input([batch])
     assert found.inputs["image"].values.dtype == torch.bfloat16
     assert found.inputs["text"].values.dtype == torch.long
