@@ -6,8 +6,6 @@ What only the data or another part knows is handed to the parts here, by keyword
 
 import inspect
 import math
-import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
@@ -18,19 +16,14 @@ import torch
 from hydra import initialize_config_dir
 from hydra._internal.utils import create_config_search_path
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.loggers import Logger
-from pytorch_lightning.plugins.precision import DoublePrecision
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim import Optimizer
 
 from mmtrain.config.compose import SIZE_FROM_SCRATCH, Composing, config_dir, fill_sizes
-from mmtrain.config.instantiate import check_trust, get_class, get_object, instantiate
+from mmtrain.config.instantiate import check_trust, get_class, get_object, make
 from mmtrain.config.moved import update_targets
-from mmtrain.config.rules import FIX_SCHEDULE, NO_SCHEDULE, OWN_TRAINER_KEYS
+from mmtrain.config.rules import FIX_SCHEDULE, NO_SCHEDULE
 from mmtrain.config.task_inputs import faults_of_tasks, needed_by, tasks_without
 from mmtrain.data.module import DataModule
 from mmtrain.data.protocols import Worded
@@ -40,16 +33,7 @@ from mmtrain.layers.finetuning import Tuning, tune
 from mmtrain.layers.head import Decides
 from mmtrain.model import MultimodalModel
 from mmtrain.tasks.policy import ADAPTERS_OFF
-from mmtrain.training.callbacks.interruptions import Interruptions
-from mmtrain.training.callbacks.model_checkpoint import ModelCheckpoint
-from mmtrain.training.callbacks.profile import Profile
-from mmtrain.training.callbacks.progress import Progress
-from mmtrain.training.checkpoint.io import WholeCheckpoints
 from mmtrain.training.checkpoint.load_run import load_teacher
-from mmtrain.training.ddp_strategy import DDP, meet_by_file
-from mmtrain.training.fsdp.grad_scaler import NAMES as HALF
-from mmtrain.training.fsdp.grad_scaler import shared_half
-from mmtrain.training.fsdp.strategy import ShardedStrategy
 from mmtrain.training.lit_module import (
     LitModel,
     ShardedLitModel,
@@ -57,15 +41,10 @@ from mmtrain.training.lit_module import (
     no_attention_items,
     row_number,
 )
-from mmtrain.training.loggers.csv import CSVMetrics
 from mmtrain.training.nonfinite import Skipped
 from mmtrain.training.optim.fused import keep_choice, settled
-from mmtrain.training.precision.bf16_true import NAME as HALF_WEIGHTS
-from mmtrain.training.precision.bf16_true import HalfWeights
+from mmtrain.training.trainer import SHARDED, make_trainer, trainer_options
 from mmtrain.types import Attended, View
-from mmtrain.units import duration
-
-SHARDED = "fsdp"  # as trainer.strategy
 
 
 @runtime_checkable
@@ -106,50 +85,6 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         fill_sizes(resolved)
     OmegaConf.resolve(resolved)
     return resolved
-
-
-def make(cfg: DictConfig, key: str, **parts: Any) -> Any:
-    """Instantiate a node; what its constructor refuses is the user's configuration.
-
-    Args:
-        cfg: a node with `_target_`.
-        key: where it stands, for messages.
-        parts: handed to the constructor as they are (Hydra would turn data classes among them into dicts).
-
-    Raises:
-        ConfigError: naming the node.
-    """
-    try:
-        if not parts:
-            return instantiate(cfg, _convert_="all")
-        return instantiate(cfg, _convert_="all", _partial_=True)(**parts)
-    except (InstantiationException, ValueError, TypeError) as error:
-        cause = error.__cause__ if isinstance(error, InstantiationException) else error
-        if isinstance(cause, ConfigError):
-            raise cause from error
-        if isinstance(cause, ValueError):
-            raise ConfigError(f"{key}: {cause}") from error
-        if isinstance(cause, ImportError) or "Error locating target" in str(error):
-            raise ConfigError(f"{key}._target_ = {cfg._target_} cannot be imported: {cause or error}") from error
-        node, place = cfg, key
-        inside = re.search(r"full_key: ([\w.]+)", str(error))  # Hydra's, of a node in this one
-        if inside and isinstance(OmegaConf.select(cfg, inside[1]), DictConfig):
-            node, place, parts = OmegaConf.select(cfg, inside[1]), f"{key}.{inside[1]}", {}
-        if isinstance(cause, TypeError) and not _takes(node, parts):
-            what = f"{place}._target_ = {node._target_} cannot be called so: {cause}"
-            raise ConfigError(f"{what}\n    mend the keys of {place}") from error
-        raise
-
-
-def _takes(cfg: DictConfig, parts: Mapping[str, Any]) -> bool:
-    """Whether the class or function of a node takes what it is given."""
-    function = inspect.signature(get_object(cfg._target_))
-    given = {str(k): v for k, v in cfg.items() if not re.fullmatch(r"_\w+_", str(k))}
-    try:
-        function.bind_partial(**given, **parts) if cfg.get("_partial_") else function.bind(**given, **parts)
-    except TypeError:
-        return False
-    return True
 
 
 def build_data(cfg: DictConfig) -> DataModule:
@@ -498,65 +433,6 @@ def _modality_balance(cfg: DictConfig, model: MultimodalModel) -> Any:
     return make(cfg, "modality_balance", tasks=model.named_tasks(), dims=dims)
 
 
-def build_trainer(
-    cfg: DictConfig, *, monitor: str | None, resume_step: int | None, extra: Sequence[Callback] = ()
-) -> Trainer:
-    """The Lightning Trainer with its callbacks (and extra ones) and loggers."""
-    torch.backends.cudnn.allow_tf32 = cfg.trainer.tf32  # which torch allows unless told, but not for matrices
-    torch.set_float32_matmul_precision("high" if cfg.trainer.tf32 else "highest")
-    options = _trainer_options(cfg)
-    callbacks = [*build_callbacks(cfg, monitor=monitor), *extra]
-    if cfg.trainer.profile:
-        options["profiler"] = next(callback.profiler for callback in callbacks if isinstance(callback, Profile))
-    own: dict[str, Any] = {
-        "callbacks": callbacks,
-        "logger": build_loggers(cfg, resume_step=resume_step),
-        "plugins": [*options.pop("plugins", []), WholeCheckpoints(background=cfg.checkpoint.background)],
-        "default_root_dir": cfg.run_dir,
-        "num_sanity_val_steps": 0,
-        "use_distributed_sampler": False,
-        "enable_model_summary": False,
-    }
-    trainer = _trainer({**options, **own})
-    meet_by_file(trainer.strategy)
-    return trainer
-
-
-def _trainer_options(cfg: DictConfig) -> dict[str, Any]:
-    if cfg.trainer.profile and "profiler" in cfg.trainer:
-        raise ConfigError(
-            f"trainer.profiler={cfg.trainer.profiler}: trainer.profile=true sets the profiler of the Trainer itself\n"
-            "    fix: leave out trainer.profiler, or set trainer.profile=false"
-        )
-    options = {str(k): v for k, v in cfg.trainer.items() if k not in OWN_TRAINER_KEYS}
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if options["strategy"] == "ddp" or (options["strategy"] == "auto" and several and options["accelerator"] != "tpu"):
-        options["strategy"] = DDP()
-    if options["strategy"] == SHARDED:  # by FSDP2; Lightning's strategy of that name is the one before it
-        options["strategy"] = ShardedStrategy(num_ranks=int(os.environ.get("WORLD_SIZE", "1")))
-    own: dict[str, Callable[[], Any]] = {HALF_WEIGHTS: HalfWeights}
-    if isinstance(options["strategy"], ShardedStrategy):
-        own |= {name: partial(shared_half, options["accelerator"]) for name in HALF}
-        own |= dict.fromkeys(("64", "64-true"), DoublePrecision)  # which Lightning does not let pass here
-    if str(options["precision"]) in own:
-        options["plugins"] = [own[str(options.pop("precision"))]()]  # the Trainer takes one or the other
-    return options
-
-
-def _trainer(options: dict[str, Any]) -> Trainer:
-    """Lightning's Trainer.
-
-    Raises:
-        ConfigError: with what it says of a key, or of this machine.
-    """
-    try:
-        return Trainer(**options)
-    except (MisconfigurationException, ValueError, TypeError) as error:
-        said = " ".join(str(error).split())
-        mend = "set trainer=cpu, or run where one is" if "gpu backend" in said or "No GPU" in said else ""
-        raise ConfigError(f"trainer: {said}\n    {mend or 'mend the keys of trainer'}") from error
-
-
 def check_parts(cfg: DictConfig) -> None:
     """Make every part that needs neither data nor weights, and throw it away: before anything is read.
 
@@ -564,14 +440,14 @@ def check_parts(cfg: DictConfig) -> None:
         ConfigError: with what each of them says that cannot be made so.
     """
     weight = [{"params": [nn.Parameter(torch.zeros(1))]}]
-    options = _trainer_options(cfg)
+    options = trainer_options(cfg)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trials: dict[str, Callable[[], Any]] = {
         "optimizer": lambda: _optimizer(cfg.optimizer, weight),
         "schedule": lambda: _check_schedule(cfg.schedule),
         "balance": lambda: _balance(cfg.balance, list(cfg.task)),
         # what is planned may be another machine than this one
-        **({"trainer": lambda: _trainer(options | quiet)} if cfg.mode != "plan" else {}),
+        **({"trainer": lambda: make_trainer(options | quiet)} if cfg.mode != "plan" else {}),
         **{f"callbacks.{name}": partial(make, node, f"callbacks.{name}") for name, node in cfg.callbacks.items()},
         **{f"encoder.{name}": partial(_tunings, node, f"encoder.{name}") for name, node in cfg.encoder.items()},
     }
@@ -613,46 +489,3 @@ def _check_schedule(cfg: DictConfig) -> None:
 def _speaks_of(override: str, key: str) -> bool:
     named = override.lstrip("+~").split("=")[0].split("@")[-1].replace("/", ".")
     return f"{named}.".startswith(f"{key}.")
-
-
-def build_callbacks(cfg: DictConfig, *, monitor: str | None) -> list[Callback]:
-    """Checkpoints, clean stop, progress, and those of configs/callbacks; without `monitor` the newest is the best."""
-    folder = Path(cfg.run_dir) / "checkpoints"
-    places: dict[str, Any] = {"dirpath": folder, "save_top_k": 1, "enable_version_counter": False}
-    # at the end of validation, so that its state is in the checkpoint that Interruptions writes at the end of the epoch
-    best = ModelCheckpoint(
-        filename="best", monitor=monitor, mode=cfg.checkpoint.mode, save_on_train_epoch_end=monitor is None, **places
-    )
-    # Lightning's own save_last only follows a new best
-    last = ModelCheckpoint(filename="last", monitor=None, save_on_train_epoch_end=True, **places)
-    own = [make(node, f"callbacks.{name}") for name, node in cfg.callbacks.items()]
-    interruptions = Interruptions(
-        cfg.run_dir,
-        every_n_steps=cfg.checkpoint.every_n_steps,
-        every_minutes=cfg.checkpoint.every_minutes,
-        max_time=duration(cfg.trainer.max_time),
-    )
-    own += [Profile(cfg.run_dir)] if cfg.trainer.profile else []
-    return [*own, *_pruning(cfg, monitor), best, last, interruptions, Progress()]
-
-
-def _pruning(cfg: DictConfig, monitor: str | None) -> list[Callback]:
-    """For a run that Optuna chose."""
-    if cfg.trial is None:
-        return []
-    from mmtrain.training.callbacks.pruning import Pruning  # Optuna is an extra
-
-    pruner = make(cfg.trial.pruner, "hydra.sweeper.pruner")
-    return [Pruning(folder=cfg.trial.folder, number=cfg.trial.number, pruner=pruner, monitor=monitor)]
-
-
-def build_loggers(cfg: DictConfig, *, resume_step: int | None) -> list[Logger]:
-    """Csv always; the others as asked. One that takes `resume_step` is told where training goes on."""
-    others = []
-    for name, node in cfg.logger.items():
-        if name == "csv":
-            continue
-        names = inspect.signature(get_object(node._target_)).parameters
-        facts = {"resume_step": resume_step if cfg.mode == "fit" else None} if "resume_step" in names else {}
-        others.append(make(node, f"logger.{name}", **facts))
-    return [CSVMetrics(cfg.run_dir, resume_step=resume_step), *others]

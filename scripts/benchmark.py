@@ -19,12 +19,13 @@ from pytorch_lightning import Callback
 from rich.console import Console
 from rich.table import Table
 
-from mmtrain.build import build_data, build_lit, build_model, build_trainer, compose
+from mmtrain.build import build_data, build_lit, build_model, compose
 from mmtrain.data.dataset import Collate, TrainSplit
 from mmtrain.data.loader import TrainSteps, make_loader
 from mmtrain.data.module import DataModule
 from mmtrain.training.lit_module import LitModel
 from mmtrain.training.memory import keep_freed_memory
+from mmtrain.training.trainer import build_trainer
 
 ROUNDS = 3
 WARMUP_STEPS = 3

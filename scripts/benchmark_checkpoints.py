@@ -19,9 +19,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from rich.console import Console
 from rich.table import Table
 
-from mmtrain.build import build_data, build_trainer, compose
+from mmtrain.build import build_data, compose
 from mmtrain.data.module import DataModule
 from mmtrain.training.memory import keep_freed_memory
+from mmtrain.training.trainer import build_trainer
 
 EVERY = 50
 STRETCHES = 8  # half of them with a checkpoint

@@ -49,10 +49,11 @@ def measure(overrides: list[str]) -> None:
     from pytorch_lightning import Callback
     from pytorch_lightning.callbacks import WeightAveraging
 
-    from mmtrain.build import build_data, build_lit, build_model, build_trainer, compose
+    from mmtrain.build import build_data, build_lit, build_model, compose
     from mmtrain.modes.plan.simulate import tensors_of, tensors_of_batch
     from mmtrain.modes.plan.watch import Watch, flop_counter
     from mmtrain.training.callbacks.footprint import Footprint
+    from mmtrain.training.trainer import build_trainer
 
     class Counted(Callback):
         """Counts the operations and the tensors of the last step."""

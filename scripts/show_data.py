@@ -137,8 +137,7 @@ class Found:
     def _read(cls, cfg: Any, only: set[str] | None, folder: Path) -> "Found":
         from omegaconf import OmegaConf
 
-        from mmtrain.build import make
-        from mmtrain.config.instantiate import get_class
+        from mmtrain.config.instantiate import get_class, make
         from mmtrain.data.survey.subsample import ThinSource
 
         taken = {"_target_", *inspect.signature(get_class(cfg.data._target_)).parameters} - {"source"}

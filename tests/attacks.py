@@ -61,7 +61,7 @@ class Stranger:
                 "folder": str(self.folder),
                 "mend": "",
             },
-            "own wrapper": {"_target_": "mmtrain.build.instantiate", "config": write},
+            "own wrapper": {"_target_": "mmtrain.config.instantiate.instantiate", "config": write},
             "os": {"_target_": "os.system", "command": f"touch {proof}"},
             "subprocess": {"_target_": "subprocess.Popen", "args": ["touch", proof]},
             "eval": {"_target_": "builtins.eval", "_args_": [f"open({proof!r}, 'w')"]},
@@ -108,7 +108,7 @@ NAMES = (
     *(
         "mmtrain.cli.launch.launch",
         "mmtrain.modes.chat.repl.chat",
-        "mmtrain.build.make",
+        "mmtrain.config.instantiate.make",
         "mmtrain.build.compose",
         "mmtrain.modes.run.run",
     ),

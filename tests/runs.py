@@ -13,9 +13,10 @@ from pytorch_lightning import Callback
 from torch import distributed
 from torch.distributed import distributed_c10d
 
-from mmtrain.build import build_trainer, compose
+from mmtrain.build import compose
 from mmtrain.modes import run as run_module
 from mmtrain.modes.run import run
+from mmtrain.training.trainer import build_trainer
 from tests.tiny import TINY_MODEL
 
 

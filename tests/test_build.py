@@ -8,25 +8,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Trainer
-from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 
 from mmtrain.build import (
-    _trainer_options,
     build_data,
     build_lit,
     build_model,
-    build_trainer,
     check_parts,
     compose,
-    make,
     modalities_read,
 )
+from mmtrain.config.instantiate import make
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
+from mmtrain.training.trainer import build_trainer
 from tests.tiny import TINY_MODEL, make_tables
 
 
@@ -94,30 +90,6 @@ def test_parts_that_need_no_data_are_tried_before_it_is_read_and_all_that_is_wro
     ]
     assert "invalid strategy name: `strategy='dpp'`" in said
     check_parts(compose([f"run_dir={tmp_path}"]))
-
-
-def test_gradients_of_ddp_stand_in_its_buckets() -> None:
-    trainer = Trainer(**_trainer_options(compose(["trainer=ddp", "trainer.accelerator=cpu"])))
-    assert isinstance(trainer.strategy, DDPStrategy)
-    assert trainer.strategy._ddp_kwargs == {"gradient_as_bucket_view": True}
-    assert trainer.num_devices == 2
-
-
-@pytest.mark.parametrize("tf32", [True, False])
-def test_products_of_float32_have_all_their_digits_unless_told(tf32: bool, tmp_path: object) -> None:
-    try:
-        build_trainer(compose([f"run_dir={tmp_path}", f"trainer.tf32={tf32}"]), monitor=None, resume_step=None)
-        assert torch.backends.cudnn.allow_tf32 is tf32
-        assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
-    finally:
-        torch.set_float32_matmul_precision("highest")
-
-
-def test_a_key_of_lightning_that_no_file_has_is_passed_on(tmp_path: object) -> None:
-    trainer = build_trainer(
-        compose([f"run_dir={tmp_path}", "+trainer.inference_mode=false"]), monitor=None, resume_step=None
-    )
-    assert trainer.test_loop.inference_mode is False
 
 
 @pytest.mark.parametrize("added", [{}, {"size": 1}])

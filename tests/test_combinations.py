@@ -18,8 +18,9 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from mmtrain.build import compose, make, reads_of
+from mmtrain.build import compose, reads_of
 from mmtrain.config.compose import config_dir
+from mmtrain.config.instantiate import make
 from mmtrain.errors import ConfigError
 from mmtrain.layers.head import Decides
 from mmtrain.model import MultimodalModel

@@ -14,24 +14,15 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mmtrain.build import (
-    OWN_TRAINER_KEYS,
-    _without_tuning,
-    build_callbacks,
-    build_data,
-    build_lit,
-    build_loggers,
-    build_model,
-    build_trainer,
-    compose,
-    make,
-)
+from mmtrain.build import OWN_TRAINER_KEYS, _without_tuning, build_data, build_lit, build_model, compose
 from mmtrain.config import rules_hardware as machine
 from mmtrain.config.compose import config_dir
+from mmtrain.config.instantiate import make
 from mmtrain.config.validate import faults_of
 from mmtrain.data.dataset import Collate, TrainSplit
 from mmtrain.data.loader import TrainSteps, make_loader
 from mmtrain.data.module import DataModule
+from mmtrain.training.trainer import build_callbacks, build_loggers, build_trainer
 from mmtrain.types import Batch
 from tests.batches import gradients
 from tests.tiny import TINY_MODEL, make_fetched_folders, make_tables

@@ -24,7 +24,8 @@ from PIL import Image
 from pyarrow import Table, parquet
 from torch import Tensor
 
-from mmtrain.build import compose, make
+from mmtrain.build import compose
+from mmtrain.config.instantiate import make
 from mmtrain.data.dataset import load_inputs
 from mmtrain.data.protocols import InputKind
 from mmtrain.data.sources.files import read_folder

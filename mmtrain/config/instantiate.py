@@ -6,6 +6,7 @@ that a shipped YAML file names, or one of a few library classes at the key where
 would not do, because `mmtrain.modes.run.subprocess.run` begins with it, too. The check imports nothing.
 """
 
+import inspect
 import os
 import re
 import sys
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.errors import InstantiationException
 from hydra.utils import get_class, get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
 
 from mmtrain.config.compose import config_dir
 from mmtrain.config.signatures import is_defined
@@ -29,6 +32,7 @@ __all__ = [
     "instantiate",
     "is_component",
     "is_trusted",
+    "make",
     "refused_targets",
     "shipped_values",
 ]
@@ -172,3 +176,47 @@ def add_working_folder(run: Path | None) -> None:
         if is_run and here.resolve().is_relative_to(folder.resolve()):
             return
     sys.path.append(str(here))
+
+
+def make(cfg: DictConfig, key: str, **parts: Any) -> Any:
+    """Instantiate a node; what its constructor refuses is the user's configuration.
+
+    Args:
+        cfg: a node with `_target_`.
+        key: where it stands, for messages.
+        parts: handed to the constructor as they are (Hydra would turn data classes among them into dicts).
+
+    Raises:
+        ConfigError: naming the node.
+    """
+    try:
+        if not parts:
+            return instantiate(cfg, _convert_="all")
+        return instantiate(cfg, _convert_="all", _partial_=True)(**parts)
+    except (InstantiationException, ValueError, TypeError) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if isinstance(cause, ConfigError):
+            raise cause from error
+        if isinstance(cause, ValueError):
+            raise ConfigError(f"{key}: {cause}") from error
+        if isinstance(cause, ImportError) or "Error locating target" in str(error):
+            raise ConfigError(f"{key}._target_ = {cfg._target_} cannot be imported: {cause or error}") from error
+        node, place = cfg, key
+        inside = re.search(r"full_key: ([\w.]+)", str(error))  # Hydra's, of a node in this one
+        if inside and isinstance(OmegaConf.select(cfg, inside[1]), DictConfig):
+            node, place, parts = OmegaConf.select(cfg, inside[1]), f"{key}.{inside[1]}", {}
+        if isinstance(cause, TypeError) and not _takes(node, parts):
+            what = f"{place}._target_ = {node._target_} cannot be called so: {cause}"
+            raise ConfigError(f"{what}\n    mend the keys of {place}") from error
+        raise
+
+
+def _takes(cfg: DictConfig, parts: Mapping[str, Any]) -> bool:
+    """Whether the class or function of a node takes what it is given."""
+    function = inspect.signature(get_object(cfg._target_))
+    given = {str(k): v for k, v in cfg.items() if not re.fullmatch(r"_\w+_", str(k))}
+    try:
+        function.bind_partial(**given, **parts) if cfg.get("_partial_") else function.bind(**given, **parts)
+    except TypeError:
+        return False
+    return True

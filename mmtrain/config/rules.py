@@ -120,7 +120,7 @@ OWN_TRAINER_KEYS = (
     *("accumulate_grad_batches", "gradient_clip_val", "compile", "max_time", "max_skipped"),
     *("find_batch_size", "gradient_cache", "profile", "tf32"),
 )
-# what build.py gives the Trainer itself
+# what training/trainer.py gives the Trainer itself
 GIVEN_TO_TRAINER = (
     *("callbacks", "logger", "plugins", "default_root_dir", "num_sanity_val_steps", "use_distributed_sampler"),
     *("enable_model_summary", "accumulate_grad_batches", "gradient_clip_val", "max_time"),

@@ -24,7 +24,7 @@ from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
 from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 
 import mmtrain
-from mmtrain.build import build_data, build_lit, build_model, build_trainer, check_parts
+from mmtrain.build import build_data, build_lit, build_model, check_parts
 from mmtrain.config.compose import config_dir
 from mmtrain.data.module import DataModule
 from mmtrain.data.protocols import Worded
@@ -73,6 +73,7 @@ from mmtrain.training.lit_module import LitModel, ignore_skipped, no_attention_i
 from mmtrain.training.memory import keep_freed_memory
 from mmtrain.training.nonfinite import Diverged, Skipped, weights_in_words
 from mmtrain.training.run_folder import lock_of_run
+from mmtrain.training.trainer import build_trainer
 from mmtrain.types import Attended, View
 
 # by whether a callback averages them

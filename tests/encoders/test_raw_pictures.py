@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
-from mmtrain.build import build_data, build_model, compose, make
+from mmtrain.build import build_data, build_model, compose
+from mmtrain.config.instantiate import make
 from mmtrain.data.dataset import Collate
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError

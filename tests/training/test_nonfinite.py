@@ -10,7 +10,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback, Trainer
 
-from mmtrain.build import build_trainer, compose
+from mmtrain.build import compose
 from mmtrain.config.compose import config_dir
 from mmtrain.modes import run as run_module
 from mmtrain.modes.run import run
@@ -18,6 +18,7 @@ from mmtrain.training.checkpoint.io import write_whole
 from mmtrain.training.checkpoint.load import load_checkpoint
 from mmtrain.training.lit_module import LitModel
 from mmtrain.training.nonfinite import explain
+from mmtrain.training.trainer import build_trainer
 from mmtrain.types import Batch
 from tests.runs import rows_of, run_tiny
 from tests.tiny import TINY_MODEL, make_tables

@@ -20,7 +20,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from torch.utils.data import DataLoader
 
-from mmtrain.build import build_callbacks, build_data, build_lit, build_model
+from mmtrain.build import build_data, build_lit, build_model
 from mmtrain.config.run_config import read_run_config
 from mmtrain.errors import ConfigError
 from mmtrain.io.escape import print_escaped
@@ -29,6 +29,7 @@ from mmtrain.modes.plan.example import longest_example
 from mmtrain.modes.plan.plan import device_of, make_plan
 from mmtrain.training.callbacks.footprint import Footprint
 from mmtrain.training.memory import keep_freed_memory, memory_of
+from mmtrain.training.trainer import build_callbacks
 from mmtrain.types import Batch
 from mmtrain.units import in_bytes
 

@@ -12,12 +12,13 @@ from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mmtrain.build import build_callbacks, build_lit, build_model
+from mmtrain.build import build_lit, build_model
 from mmtrain.data.module import DataModule
 from mmtrain.modes.plan.watch import OnDevice, Watch, flop_counter, without_content
 from mmtrain.training.lit_module import LitModel
 from mmtrain.training.precision.bf16_true import to_half
 from mmtrain.training.step import TrainingStep
+from mmtrain.training.trainer import build_callbacks
 from mmtrain.types import Batch
 
 NUM_SIMULATED = 2  # micro-batches of a step: from the second on, gradients are there already

@@ -13,12 +13,13 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from torch.nn import functional as F
 
-from mmtrain.build import build_callbacks, build_trainer, compose
+from mmtrain.build import compose
 from mmtrain.modes import run as run_module
 from mmtrain.modes.run import run
 from mmtrain.training.callbacks import interruptions
 from mmtrain.training.callbacks.interruptions import Interruptions, Why
 from mmtrain.training.callbacks.model_checkpoint import ModelCheckpoint
+from mmtrain.training.trainer import build_callbacks, build_trainer
 from tests.tiny import ROWS, TINY_MODEL, make_tables
 
 STEPS_PER_EPOCH = -(-ROWS["train"] // 8)

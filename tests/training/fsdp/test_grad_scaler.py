@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
-from mmtrain.build import _trainer_options, compose
+from mmtrain.build import compose
 from mmtrain.distributed import world_size
 from mmtrain.training.fsdp.grad_scaler import SharedGradScaler
 from mmtrain.training.fsdp.shard import clip, exchange_whole, norm_of, shard
+from mmtrain.training.trainer import trainer_options
 from tests.config.test_rules import faults
 from tests.ranks import on_ranks
 
@@ -99,8 +100,8 @@ def test_an_overflow_on_one_rank_is_passed_over_by_both() -> None:
 @pytest.mark.parametrize(("strategy", "shared"), [("fsdp", True), ("ddp", False)])
 def test_a_trainer_has_it_where_ranks_keep_shares(strategy: str, shared: bool) -> None:
     cfg = compose([f"trainer={strategy}", "trainer.accelerator=cpu", "trainer.precision=16-mixed"])
-    plugins = _trainer_options(cfg).get("plugins", [])
+    plugins = trainer_options(cfg).get("plugins", [])
     assert [isinstance(plugin.scaler, SharedGradScaler) for plugin in plugins] == ([True] if shared else [])
-    trainer = Trainer(**_trainer_options(cfg))
+    trainer = Trainer(**trainer_options(cfg))
     assert trainer.precision_plugin.precision == ("16-mixed" if shared else "bf16-mixed")  # Lightning's choice on a CPU
     assert faults("trainer=fsdp", "trainer.accelerator=gpu", "trainer.precision=16-mixed", "mode=plan") == []

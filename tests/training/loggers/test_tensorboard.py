@@ -4,8 +4,9 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mmtrain.build import build_loggers, compose
+from mmtrain.build import compose
 from mmtrain.training.loggers.tensorboard import make_tensorboard
+from mmtrain.training.trainer import build_loggers
 
 
 def log(run_dir: Path, steps: range, value: float, resume_step: int | None) -> None:

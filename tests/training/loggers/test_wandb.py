@@ -9,9 +9,10 @@ import pytest
 import wandb
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from mmtrain.build import build_loggers, compose
+from mmtrain.build import compose
 from mmtrain.training.loggers.csv import CSVMetrics
 from mmtrain.training.loggers.wandb import QuietWandbLogger, has_login, make_wandb
+from mmtrain.training.trainer import build_loggers
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
