@@ -1,8 +1,8 @@
-"""The LightningModule: steps, logging, optimizer. No architecture.
+"""The LightningModule: training loop, logging, optimizer. The architecture is in `mmtrain.model`.
 
-Unusual here: optimization is manual. A training step gets all micro-batches of one optimizer step, counts the labelled
-items of every task over all of them and all ranks before any network runs, and so takes each task's mean once: how
-samples fall into micro-batches and ranks does not weigh them differently.
+Optimization is manual. `training_step` gets all micro-batches of one optimizer step. The labelled items of every task
+are counted over all micro-batches and ranks before any network runs. Each task's mean is taken once, with this count.
+So the weight of a sample does not depend on how samples are split into micro-batches and ranks.
 """
 
 import math
@@ -40,7 +40,7 @@ from mmtrain.training.precision.bf16_true import HalfWeights, to_half
 from mmtrain.training.step import TrainingStep
 from mmtrain.types import Attended, Batch, Exhibit, View
 
-# names of embeddings of positions and of kinds of tokens in transformers' models, and of distances
+# names that transformers' models give to embeddings of positions, distances and token types
 _PLACES = re.compile(r"(^|_)(pos|positions?|positional|relative|rel|distance|segment|type)(_|$)|^wpe$")
 
 
@@ -63,12 +63,12 @@ class LitModel(LightningModule):
 
     Args:
         model: the network.
-        balance: a weight for each task, step by step; see `mmtrain.balance.balance`.
+        balance: computes a weight for each task in each step; see `mmtrain.balance.balance`.
         optimizer: parameter groups -> optimizer.
         schedule: (step, total steps) -> factor of the learning rate.
-        seed: every step's random state follows from it, the step and the rank.
-        gradient_clip_val: largest norm of all gradients together; None leaves them.
-        log_every_n_steps: training values are logged at every n-th step; twice in an epoch, or a run, of fewer steps.
+        seed: the random state of a step is a function of it, the step and the rank.
+        gradient_clip_val: maximum norm of all gradients; None does not clip.
+        log_every_n_steps: training values are logged at every n-th step. An epoch or run of fewer steps has two rows.
         test_subsets: of modalities; in test, tasks on fused features are also evaluated with these alone.
         tunings: how each encoder is trained, by its dotted name below the model's encoders.
         modality_balance: slows down the modality that learns faster; None does nothing.
@@ -129,7 +129,7 @@ class LitModel(LightningModule):
         self._epoch_sums, self._epoch_steps = torch.zeros(len(self.tasks), dtype=torch.double), 0
         self._samples, self._clock = 0, 0.0
         self._skipped_in_row = 0
-        self.zero_steps = 0  # in which the balance gave every task a weight of 0, although there was something to learn
+        self.zero_steps = 0  # steps with labelled items in which the balance gave every task a weight of 0
         self._optimizer_options: list[dict[str, Any]] = []  # by parameter group, as the configuration sets them
 
     # ---------------------------------------------------------------- training
@@ -158,7 +158,7 @@ class LitModel(LightningModule):
             self.modality_balance.modulate(self.model.encoders, seed=step.seed)
         norms = self._norms()
         norm = self._clip(optimizer)
-        learning_rate = optimizer.param_groups[0]["lr"]  # of this step; the schedule goes on to that of the next
+        learning_rate = optimizer.param_groups[0]["lr"]  # before the schedule sets that of the next step
         skipped = self._skipped(step.window, means, weights, norm)
         if skipped is None:
             with self.trainer.profiler.profile("optimizer"):
@@ -172,9 +172,9 @@ class LitModel(LightningModule):
             schedule.step()
             self.on_step_skipped(skipped)
         self._samples += sum(len(batch) for batch in window) * world_size()
-        told = {name: task.told() for name, task in self.tasks.items() if isinstance(task, Tells)}
+        metrics = {name: task.told() for name, task in self.tasks.items() if isinstance(task, Tells)}
         if (self.global_step - 1) % self._log_interval == 0 or skipped is not None:
-            self._log_step(means, weights, norms | {"grad_norm": norm}, learning_rate, _means_of(told))
+            self._log_step(means, weights, norms | {"grad_norm": norm}, learning_rate, _means_of(metrics))
 
     def _backward(self, step: TrainingStep, weights: Sequence[float], *, waiting: Sequence[nn.Parameter]) -> Tensor:
         """Compute the gradients of the step, over all micro-batches and ranks, and return (K,): each task's mean loss.
@@ -217,7 +217,7 @@ class LitModel(LightningModule):
         self._epoch_steps += 1
 
     def _count_zero_step(self) -> None:
-        """Count it, and warn of the first."""
+        """Count the step, and warn if it is the first one."""
         self.zero_steps += 1
         if self.zero_steps == 1:
             rank_zero_warn(
@@ -227,9 +227,9 @@ class LitModel(LightningModule):
             )
 
     def _skipped(self, window: list[Batch], means: Tensor, weights: Sequence[float], norm: Tensor) -> Skipped | None:
-        """Why this step must not be taken, if a loss, weight or gradient is not finite; the same on every rank."""
+        """Return why to skip the step if a loss, weight or gradient is not finite, else None; equal on every rank."""
         finite = bool(means.isfinite().all()) and all(map(math.isfinite, weights))
-        if finite and (bool(norm.isfinite()) or self._scale() != 1.0):  # a scaler sees to itself
+        if finite and (bool(norm.isfinite()) or self._scale() != 1.0):  # a gradient scaler skips such steps itself
             return None
         losses = dict(zip(self.tasks, means.tolist(), strict=True))
         bad = [name for name, weight in zip(self.tasks, weights, strict=True) if not math.isfinite(weight)]
@@ -244,13 +244,13 @@ class LitModel(LightningModule):
         return Skipped(self.global_step + 1, losses, float(norm), first.first, ids, self._skipped_in_row)
 
     def _balances(self) -> list[Balance | ModalityBalance]:
-        """Those that keep something from one step to the next."""
+        """The balances, which have state from one step to the next."""
         return [self.balance, *([] if self.modality_balance is None else [self.modality_balance])]
 
     def _drop_step(
         self, optimizer: LightningOptimizer, states: Sequence[dict[str, Any]], statistics: Statistics
     ) -> None:
-        """Count the step, and leave everything as it was before."""
+        """Count the step, and restore the state from before it."""
         for balance, state in zip(self._balances(), states, strict=True):
             balance.restore(state)
         statistics.restore()
@@ -258,7 +258,7 @@ class LitModel(LightningModule):
             if isinstance(task, Remembers):
                 task.drop_step()
         if self._scale() == 1.0:
-            optimizer.zero_grad()  # what has no gradient is passed over, also its moments and its decay
+            optimizer.zero_grad()  # a parameter without a gradient is skipped, with its moments and its weight decay
         optimizer.step()
 
     def _frozen_now(self) -> list[nn.Module]:
@@ -272,7 +272,7 @@ class LitModel(LightningModule):
 
     @contextmanager
     def _synchronized(self, last: bool) -> Iterator[None]:
-        """Gradients are exchanged once a step, after its last micro-batch."""
+        """Context of a backward pass: ranks exchange gradients only after the last micro-batch of a step."""
         strategy = self.trainer.strategy
         if last or not isinstance(strategy, ParallelStrategy):
             yield
@@ -282,11 +282,11 @@ class LitModel(LightningModule):
 
     @property
     def _is_shared(self) -> bool:
-        """Whether each rank keeps a share of the weights."""
+        """Whether the weights are sharded over the ranks."""
         return isinstance(self.trainer.strategy, ModelParallelStrategy)
 
     def _clip(self, optimizer: Any) -> Tensor:
-        """Clip by the norm of all gradients and give that norm."""
+        """Clip the gradients by the norm of all of them, and return this norm."""
         gradients = [p for p in self.parameters() if p.grad is not None]
         norm = norm_of([p.grad for p in gradients if p.grad is not None])
         scale = self._scale()
@@ -295,15 +295,15 @@ class LitModel(LightningModule):
         return norm / scale
 
     def _norms(self) -> dict[str, Tensor]:
-        """The norm of the gradients of each encoder, before clipping, if there are several and it is to be logged."""
+        """The norm of each encoder's gradients before clipping; {} in a step without a log or with one encoder."""
         if self.global_step % self._log_interval or len(self.model.encoders) < 2:
             return {}
         scale = self._scale()
         parts = {m: [p.grad for p in e.parameters() if p.grad is not None] for m, e in self.model.encoders.items()}
-        return {f"grad_norm/{m}": norm_of(found) / scale for m, found in parts.items() if found}
+        return {f"grad_norm/{m}": norm_of(gradients) / scale for m, gradients in parts.items() if gradients}
 
     def _scale(self) -> float:
-        """By how much gradients are too large now; Lightning unscales inside optimizer.step."""
+        """The factor by which gradients are scaled up; Lightning unscales them inside `optimizer.step`."""
         plugin = self.trainer.precision_plugin
         if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
             return plugin.scaler.get_scale()
@@ -312,7 +312,7 @@ class LitModel(LightningModule):
     def on_train_start(self) -> None:
         """Set how often to log, and apply the optimizer options that changed since the checkpoint of a resumed run."""
         num_steps = int(min(self.trainer.num_training_batches, self.trainer.estimated_stepping_batches))
-        if num_steps < self.log_every_n_steps:  # else a short run has one row, and an epoch repeats that of the last
+        if num_steps < self.log_every_n_steps:  # else a short run would have a single row
             self._log_interval = max(1, num_steps // 2)
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
@@ -321,11 +321,11 @@ class LitModel(LightningModule):
             group.update({name: options[name] for name in changed if name in options})
 
     def on_train_epoch_start(self) -> None:
-        """Start the clock of samples per second."""
+        """Start the clock for samples per second."""
         self._restart_clock()
 
     def on_train_epoch_end(self) -> None:
-        """Tell the balance how each task fared."""
+        """Give the balance each task's mean loss over the epoch."""
         if self._epoch_steps:
             losses = (self._epoch_sums / self._epoch_steps).tolist()
             self.balance.end_epoch(dict(zip(self.tasks, losses, strict=True)))
@@ -340,14 +340,14 @@ class LitModel(LightningModule):
         weights: Sequence[float],
         norms: Mapping[str, Tensor],
         learning_rate: float,
-        told: Mapping[str, float],
+        metrics: Mapping[str, float],
     ) -> None:
         losses = dict(zip(self.tasks, means, strict=True))
         loss = _weighted(list(means), weights)
-        rate = self._samples / (time.perf_counter() - self._clock)  # loading counts, validation does not
+        rate = self._samples / (time.perf_counter() - self._clock)  # includes loading, but not validation
         self._restart_clock()
         values = {f"train/{name}/loss": value for name, value in losses.items()}
-        values |= {"lr": learning_rate, **norms, "train/loss": loss, **told}
+        values |= {"lr": learning_rate, **norms, "train/loss": loss, **metrics}
         values |= {} if self.modality_balance is None else self.modality_balance.values()
         if not isinstance(self.balance, Fixed):
             values |= {f"balance/{n}": w for n, w in zip(self.tasks, weights, strict=True)} | self.balance.values()
@@ -355,9 +355,9 @@ class LitModel(LightningModule):
         self._log(values | {"time/samples_per_second": rate})
 
     def _log(self, values: Mapping[str, Any]) -> None:
-        """Send values to the loggers at the optimizer step, which is the step of the whole project."""
+        """Send values to the loggers; their step is the optimizer step."""
         floats = {name: float(v) for name, v in values.items()}
-        self.log_dict(floats, logger=False)  # for callbacks that watch a metric
+        self.log_dict(floats, logger=False)  # for callbacks that monitor a metric
         self.log_dict(_shown(floats), logger=False, prog_bar=True)
         step = self.global_step if self.checkpoint_step is None else self.checkpoint_step
         # a trainer that only evaluates a checkpoint counts no epochs
@@ -408,7 +408,7 @@ class LitModel(LightningModule):
         self._log(values | self.evaluation.attention_shares())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What balances keep beside their parameters."""
+        """Add the state of balances and tasks, in addition to their parameters."""
         checkpoint["balance"] = {
             "state": self.balance.state(),
             "epoch_sums": self._epoch_sums.tolist(),
@@ -421,13 +421,13 @@ class LitModel(LightningModule):
             checkpoint["modality_balance"] = self.modality_balance.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back."""
+        """Restore the state of balances and tasks."""
         if "balance" in checkpoint:
             kept = checkpoint["balance"]
             self.balance.restore(kept["state"])
             self._epoch_sums = torch.tensor(kept["epoch_sums"], dtype=torch.double, device=self.device)
             self._epoch_steps = kept["epoch_steps"]
-            self.zero_steps = kept.get("zero_steps", 0)  # checkpoints of 0.1 and before do not count them
+            self.zero_steps = kept.get("zero_steps", 0)  # not in checkpoints of versions up to 0.1
         self._skipped_in_row = checkpoint.get("skipped_in_row", 0)
         for name, memory in checkpoint.get("tasks", {}).items():
             task = self.tasks.get(name)
@@ -437,37 +437,41 @@ class LitModel(LightningModule):
             self.modality_balance.restore(checkpoint["modality_balance"])
 
     def predict_step(self, window: list[Batch], batch_idx: int) -> list[dict[str, Any]]:
-        """One dict a sample: its id and what each task says of it, or why a task says nothing."""
+        """Return one dict per sample: its id, and each task's prediction or the reason why there is none."""
         batch = window[0]
         view = self.model.view(batch)
-        said = {name: task.rows(view.predictions(name), batch) for name, task in self.tasks.items()}
+        predicted = {name: task.rows(view.predictions(name), batch) for name, task in self.tasks.items()}
         unread = {bad.id: bad.reason for bad in batch.bad}
         rows = []
         for i, (id, row) in enumerate(zip(batch.ids, batch.rows.tolist(), strict=True)):
             if not id:
                 continue
-            found = {name: rows_of[i] for name, rows_of in said.items() if rows_of[i]}
+            predictions = {name: rows_of[i] for name, rows_of in predicted.items() if rows_of[i]}
             reasons = {
                 name: f"cannot be read: {unread[id]}" if id in unread else f"missing: {', '.join(missing)}"
                 for name, task in self.tasks.items()
-                if name not in found and (missing := _missing(task, batch, i))
+                if name not in predictions and (missing := _missing(task, batch, i))
             }
-            rows.append({"id": id, "row": row} | found | ({"not_predicted": reasons} if reasons else {}))
+            rows.append({"id": id, "row": row} | predictions | ({"not_predicted": reasons} if reasons else {}))
         return rows
 
     # --------------------------------------------------------------- optimizer
 
     def configure_optimizers(self) -> Any:
-        """Weight matrices decay; biases, norms, positions, tokens and temperatures do not. Encoders have rates."""
-        asked: list[dict[str, Any]] = []
+        """Build the optimizer and its schedule.
+
+        Only weight matrices have weight decay; biases, norms, positions, class tokens and temperatures do not. Encoders
+        have their own learning rates.
+        """
+        groups: list[dict[str, Any]] = []
         rates = []
         for rate, decays, parameters in self.parameter_groups():
-            # an optimizer does not take shares and what is whole together
-            kinds = ([p for p in parameters if isinstance(p, DTensor) is shared] for shared in (False, True))
+            # an optimizer's parameter group cannot have both sharded and other parameters
+            kinds = ([p for p in parameters if isinstance(p, DTensor) is sharded] for sharded in (False, True))
             for alike in filter(None, kinds):
-                asked.append({"params": alike} if decays else {"params": alike, "weight_decay": 0.0})
+                groups.append({"params": alike} if decays else {"params": alike, "weight_decay": 0.0})
                 rates.append(rate)
-        optimizer = self.make_optimizer(asked)
+        optimizer = self.make_optimizer(groups)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] *= rate
         steps = int(self.trainer.estimated_stepping_batches)
@@ -478,18 +482,18 @@ class LitModel(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def parameter_groups(self) -> list[tuple[float, bool, list[nn.Parameter]]]:
-        """What learns, in the order of checkpoints, whoever keeps what: (rate over that of the run, decays, them)."""
+        """Trainable parameters by (learning rate multiplier, weight decay), in checkpoint order, sharded or not."""
         rates, places = self._rates(), _tables_of_places(self)
         groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
         for name, p in self.named_parameters():
             if p.requires_grad:
                 groups.setdefault((rates.get(id(p), 1.0), id(p) not in places and _decays(name, p)), []).append(p)
-        # that of the heads first: its learning rate is the one that is logged
+        # the group of the heads comes first, because its learning rate is the one that is logged
         ordered = sorted(groups, key=lambda key: (key[0] != 1.0, -key[0], not key[1]))
         return [(*key, groups[key]) for key in ordered]
 
     def _rates(self) -> dict[int, float]:
-        """By the id of a parameter, its learning rate over that of the run; an encoder's holds inside it, too."""
+        """Learning rate multipliers by the id of the parameter; that of an encoder also applies to encoders in it."""
         rates: dict[int, float] = {}
         for name, tuning in self.tunings.items():
             for key, rate in rates_of(self.model.encoders.get_submodule(name), tuning).items():
@@ -498,13 +502,13 @@ class LitModel(LightningModule):
 
 
 class ShardedLitModel(LitModel):
-    """Of whose weights each rank keeps its share: `trainer=fsdp`."""
+    """A `LitModel` whose weights are sharded over the ranks: `trainer=fsdp`."""
 
     def configure_model(self) -> None:
-        """Share them out, once; Lightning asks for that before each of fit and test."""
+        """Shard the weights, once; Lightning calls this before fit and before test."""
         assert self.device_mesh is not None
         plugin = self.trainer.precision_plugin
-        if isinstance(plugin, HalfWeights):  # Lightning leaves it to us here
+        if isinstance(plugin, HalfWeights):  # Lightning does not convert a sharded model
             to_half(self.model)
         elif isinstance(plugin, DoublePrecision):
             self.double()
@@ -514,14 +518,14 @@ class ShardedLitModel(LitModel):
 
 
 def _weighted(losses: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """The weighted sum of scalars."""
+    """Return the weighted sum of scalars."""
     terms = [w * loss for w, loss in zip(weights, losses, strict=True)]
     return sum(terms[1:], terms[0])
 
 
-def _means_of(told: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> dict[str, float]:
-    """What tasks tell of a step, over all ranks; nothing where nothing was counted."""
-    parts = {f"train/{task}/{name}": pair for task, said in told.items() for name, pair in said.items()}
+def _means_of(metrics: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> dict[str, float]:
+    """Means of what tasks log of a step in addition to their losses, over all ranks; without those of count 0."""
+    parts = {f"train/{task}/{name}": pair for task, values in metrics.items() for name, pair in values.items()}
     if not parts:
         return {}
     sums = total(torch.stack([torch.stack([part.double() for part in pair]) for pair in parts.values()]))
@@ -529,7 +533,7 @@ def _means_of(told: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> dict[s
 
 
 def _tables_of_places(module: nn.Module) -> set[int]:
-    """By id, the weights of embeddings that number places or kinds and not words, such as BERT's positions."""
+    """Ids of the weights of embeddings of positions or token types instead of words, such as BERT's positions."""
     tables = {name: part for name, part in module.named_modules() if isinstance(part, nn.Embedding)}
     return {id(table.weight) for name, table in tables.items() if _PLACES.search(name.rpartition(".")[2])}
 
@@ -539,12 +543,12 @@ def _decays(name: str, parameter: Tensor) -> bool:
 
 
 def _missing(task: Task, batch: Batch, row: int) -> list[str]:
-    """The inputs that a row would need for the task; any one of all will do where the task names none."""
+    """The inputs of a task that a row does not have. If the task names none, a row with any input has all."""
     missing = [m for m in task.needs or batch.present if not batch.present[m][row]]
     return missing if task.needs or len(missing) == len(batch.present) else []
 
 
 def _shown(values: Mapping[str, float]) -> dict[str, float]:
-    """What the progress bar has room for."""
+    """The values for the progress bar, under short names."""
     names = {"train/loss": "loss", "val/loss": "val_loss", "time/samples_per_second": "samples/s"}
     return {short: values[name] for name, short in names.items() if name in values}

@@ -1,7 +1,7 @@
-"""Steps whose loss or gradient is not finite: passed over, counted, and explained.
+"""Steps whose loss or gradient is not finite are skipped, counted and explained.
 
-Such a step changes nothing but the number of steps: no weight, no moment of the optimizer, no statistic of a batch
-norm, nothing that a balance or a queue keeps. Too many in a row end training.
+A skipped step changes only the number of steps. Weights, the optimizer's state, batch norm statistics, and the state of
+balances and queues stay as they were. Too many skipped steps in a row end training.
 """
 
 import math
@@ -26,15 +26,15 @@ class Diverged(Exception):
 
 @dataclass(frozen=True)
 class Skipped:
-    """A step that was passed over.
+    """A step that was skipped.
 
     Attributes:
         step: its number, from 1.
         losses: by task; one of them may be NaN or infinite.
         grad_norm: of all gradients.
-        first: which tensor was the first that is not finite.
-        ids: the samples that it began with.
-        in_row: how many were passed over without one between that was not, this one with them.
+        first: the first tensor that is not finite, as a phrase.
+        ids: of the samples in which it was found.
+        in_row: how many steps in a row were skipped, this one included.
     """
 
     step: int
@@ -45,7 +45,7 @@ class Skipped:
     in_row: int
 
     def record(self) -> dict[str, Any]:
-        """For a line of JSON, which knows no NaN: what is not finite is a word."""
+        """Return a row for a JSON file. JSON has no NaN, so a number that is not finite is a string."""
         values = {name: _number(value) for name, value in self.losses.items()}
         return {
             "step": self.step,
@@ -62,25 +62,25 @@ def _number(value: float) -> float | str:
 
 
 class Statistics:
-    """What batch norms have seen, put aside so that a step can be undone."""
+    """A copy of the batch norm statistics, to undo a step."""
 
     def __init__(self, model: nn.Module) -> None:
         norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m.training]
         self._kept = [(b, b.clone()) for norm in norms for b in norm.buffers()]
 
     def restore(self) -> None:
-        """Put them back."""
+        """Write the copy back."""
         for buffer, before in self._kept:
             buffer.copy_(before)
 
 
 class Cause(NamedTuple):
-    """Where it began. Of several ranks' the lowest place is the nearest to the beginning.
+    """The first tensor of a step that is not finite. Of those of several ranks, the lowest place is the cause.
 
     Attributes:
-        place: 0 a weight, 1 an input, 2 what a module gives, 3 a loss, 4 a gradient or a task's weight, 5 their norm.
-        first: the first tensor that is not finite, in words.
-        ids: the samples that it began with; all of the step where none stands out, none where it is a weight.
+        place: 0 a weight, 1 an input, 2 a module's output, 3 a loss, 4 a gradient or a task's weight, 5 their norm.
+        first: the first tensor that is not finite, as a phrase.
+        ids: of the samples in which it was found; those of the complete step if they are not known, [] for a weight.
     """
 
     place: int
@@ -89,13 +89,13 @@ class Cause(NamedTuple):
 
 
 def explain(model: MultimodalModel, window: Sequence[Batch], losses: Mapping[str, float]) -> Cause:
-    """Which tensor is the first that is not finite on this rank, and the samples that it began with.
+    """Return the first tensor that is not finite on this rank, and the samples in which it was found.
 
-    Weights are looked at first, then inputs, then what each module gives, in the order in which they run. Gradients are
-    those of the step, still in place.
+    Weights are checked first, then inputs, then the output of each module in the order in which they run, then losses
+    and gradients.
 
     Args:
-        model: after a backward pass.
+        model: with the gradients of the step.
         window: the micro-batches of the step on this rank.
         losses: by task.
     """
@@ -120,9 +120,9 @@ def explain(model: MultimodalModel, window: Sequence[Batch], losses: Mapping[str
 
 
 def weights_in_words(model: nn.Module) -> str:
-    """Which weight is the first that is not finite, or which is the largest; of a sharded one this rank's part.
+    """Describe the first weight that is not finite, or else the largest one; of a sharded weight, this rank's shard.
 
-    It needs no other rank, because one rank alone may ask.
+    It is not a collective operation, because a single rank may call it.
     """
     largest, name_of_largest = 0.0, ""
     for name, parameter in model.named_parameters():
@@ -137,9 +137,9 @@ def weights_in_words(model: nn.Module) -> str:
 
 
 def _first_output(model: MultimodalModel, batch: Batch) -> tuple[str, list[str]] | None:
-    """The first module, as they run, that gives something not finite; the samples if rows of it are samples."""
+    """The first module whose output is not finite, and the samples, if the rows of the output are samples."""
     found: list[tuple[str, list[str]]] = []
-    plain = torch.compiler.set_stance("force_eager")  # nobody can look inside of what is compiled
+    plain = torch.compiler.set_stance("force_eager")  # hooks do not run inside compiled code
     with _watched(model, batch, found), torch.no_grad(), without_statistics(_norms(model)), plain:
         view = model.view(batch)
         for name in model.tasks:
@@ -149,7 +149,7 @@ def _first_output(model: MultimodalModel, batch: Batch) -> tuple[str, list[str]]
         if not found:
             return None
         name, rows = found[0]
-        for modality in [] if rows else model.encoders:  # what is inside an encoder has the rows that are there alone
+        for modality in [] if rows else model.encoders:  # inside an encoder, rows are only those with the modality
             rows = rows or _rows(view.encoded(modality).tokens, batch, there=batch.present[modality])
         return name, rows
 
@@ -160,7 +160,7 @@ def _norms(model: nn.Module) -> list[_BatchNorm]:
 
 @contextmanager
 def _watched(model: nn.Module, batch: Batch, found: list[tuple[str, list[str]]]) -> Iterator[None]:
-    """Every module notes the first output that is not finite; the innermost ends first, and so comes first."""
+    """Record the first module whose output is not finite. An inner module ends first, so it is recorded first."""
 
     def watch(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -194,7 +194,7 @@ def _count(tensor: Tensor) -> int:
 
 
 def _rows(values: Tensor, batch: Batch, *, there: Tensor | None = None) -> list[str]:
-    """Ids of the samples whose row is not finite; none where rows are no samples, or all of them are so."""
+    """Ids of the samples whose row is not finite; [] if rows are not samples, or if none of them is finite."""
     if not values.is_floating_point() or values.ndim == 0 or len(values) != len(batch.ids):
         return []
     bad = ~values.isfinite().reshape(len(values), -1).all(dim=1)
