@@ -52,7 +52,10 @@ class Stranger:
             "torch.load": {"_target_": "torch.load", "f": evil, "weights_only": False},
             "pathlib": write,
             "reexported os": {"_target_": "mmtrain.modes.run.os.system", "_args_": [f"touch {proof}"]},
-            "reexported subprocess": {"_target_": "mmtrain.modes.run.subprocess.run", "_args_": [["touch", proof]]},
+            "reexported subprocess": {
+                "_target_": "mmtrain.training.callbacks.run_summary.subprocess.run",
+                "_args_": [["touch", proof]],
+            },
             "reexported torch": {"_target_": "mmtrain.build.torch.load", "f": evil, "weights_only": False},
             "own writer": {"_target_": "mmtrain.modes.run._write", "path": path, "text": "x"},
             "own runner": {

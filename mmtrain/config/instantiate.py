@@ -3,7 +3,7 @@
 What the command line, `--config-dir` and the shipped YAML files name is the user's own choice and is trusted, as in any
 Hydra program. A run folder may come from a stranger. Its configuration may name a component only: a class or function
 that a shipped YAML file names, or one of a few library classes at the key where it belongs. A prefix such as `mmtrain.`
-would not do, because `mmtrain.modes.run.subprocess.run` begins with it, too. The check imports nothing.
+would not do, because `mmtrain.modes.run.os.system` begins with it, too. The check imports nothing.
 """
 
 import inspect
@@ -98,7 +98,7 @@ def is_component(target: str, key: str) -> bool:
 
     >>> is_component("mmtrain.encoders.image.vit.ViT", "encoder.image"), is_component("torch.optim.SGD", "optimizer")
     (True, True)
-    >>> is_component("mmtrain.modes.run.subprocess.run", "encoder.image")
+    >>> is_component("mmtrain.modes.run.os.system", "encoder.image")
     False
     >>> is_component("torch.optim.SGD", "encoder.image")
     False

@@ -4,17 +4,13 @@
 """
 
 import os
-import platform
 import signal
-import subprocess
 import sys
-import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +19,6 @@ from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
 from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 
-import mmtrain
 from mmtrain.build import build_data, build_lit, build_model, check_parts
 from mmtrain.config.compose import config_dir
 from mmtrain.data.module import DataModule
@@ -32,10 +27,8 @@ from mmtrain.distributed import gather_objects, is_main, world_size
 from mmtrain.errors import ConfigError, WriteError
 from mmtrain.io.console import Terminal
 from mmtrain.io.escape import print_escaped
-from mmtrain.io.run_files import CONFIG, optional_json, read_json_lines, write_config, write_json, write_json_lines
+from mmtrain.io.run_files import CONFIG, read_json_lines, write_config, write_json, write_json_lines
 from mmtrain.modes.robustness import (
-    GroupFigure,
-    Judged,
     headline,
     judge_corrupted,
     judge_groups,
@@ -50,9 +43,9 @@ from mmtrain.report.table import metrics_table, not_judged_sentences
 from mmtrain.training.attention_maps import attended
 from mmtrain.training.callbacks.footprint import Footprint
 from mmtrain.training.callbacks.interruptions import Stopped
-from mmtrain.training.callbacks.model_checkpoint import ModelCheckpoint
-from mmtrain.training.callbacks.parts import describe_parts, parts_table
+from mmtrain.training.callbacks.parts import parts_table
 from mmtrain.training.callbacks.quarantine import Quarantine
+from mmtrain.training.callbacks.run_summary import RunSummary
 from mmtrain.training.callbacks.skips import Skips
 from mmtrain.training.checkpoint.load import (
     WEIGHTS,
@@ -142,15 +135,15 @@ def fit(cfg: DictConfig) -> None:
         lit = _build(cfg, data, on_step_skipped=skips, changed_optimizer_options=retuned(before, now))
         check_same_model(checkpoint, lit, resume)
         data.notes += [*notes, *check_same_run(before, now, resume, allow=cfg.resume_allow)]
-    record = Record(cfg, lit, data, footprint, facts=facts)
+    summary = RunSummary(cfg, lit, data, loss=describe_loss(cfg), footprint=footprint, facts=facts)
     if checkpoint is not None:
-        record.go_on(checkpoint)
+        summary.resume(checkpoint)
     if is_main():
         for note in [*data.notes, *_not_read(data), *_replaced_callbacks(cfg)]:
             console.print(note, markup=False, soft_wrap=True)
         write_config(folder / CONFIG, cfg)
-        console.print(parts_table(record.parts))
-        for line in loss_sentences(record.summary["loss"]):
+        console.print(parts_table(summary.parts))
+        for line in loss_sentences(summary.values["loss"]):
             console.print(line, markup=False, soft_wrap=True)
     if cfg.init_from is not None and resume is None:
         path = Path(cfg.init_from)
@@ -167,18 +160,18 @@ def fit(cfg: DictConfig) -> None:
     if step is None:
         quarantine.begin()
     skips.begin(step or 0)
-    extra = [record, quarantine, footprint]
+    extra = [summary, quarantine, footprint]
     trainer = build_trainer(cfg, monitor=_monitor(cfg, lit, data), resume_step=step, extra=extra)
     averaged = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-    record.summary["evaluated_weights"] = "average" if averaged else "current"
+    summary.values["evaluated_weights"] = "average" if averaged else "current"
     if is_main():
         console.print(f"validation and test evaluate {WEIGHTS_OF[averaged]}", markup=False, soft_wrap=True)
     try:
         with _naming_weights(lit):
             trainer.fit(lit, datamodule=data, ckpt_path=resume, weights_only=True)
-        record.trained(trainer)
+        summary.trained(trainer)
         if reason := early_stop(trainer.callbacks, trainer.max_epochs):  # type: ignore[attr-defined]
-            record.summary["stopped_early"] = reason
+            summary.values["stopped_early"] = reason
             if is_main():
                 console.print(reason, markup=False, soft_wrap=True)
         best = load_checkpoint(best_checkpoint(folder))
@@ -187,14 +180,15 @@ def fit(cfg: DictConfig) -> None:
         if "test" in data.tables:
             # not by ckpt_path: Lightning's averaging callback would load the weights before averaging
             load_weights(lit, best["state_dict"])
-            _judge(cfg, lit, data, trainer, record)
-        record.finish("done")
+            _judge(cfg, lit, data, trainer, summary)
+        _finish(summary, "done")
     except Stopped as stopped:
-        record.trained(trainer)
-        record.finish_if_possible(stopped.outcome)
+        summary.trained(trainer)
+        _finish_if_possible(summary, stopped.outcome)
         raise
     except BaseException as error:
-        record.finish_if_possible("stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed", error)
+        outcome = "stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+        _finish_if_possible(summary, outcome, error)
         raise
 
 
@@ -209,24 +203,26 @@ def _naming_weights(lit: LitModel) -> Iterator[None]:
 
 def test(cfg: DictConfig) -> None:
     """Test a checkpoint of a run folder on the test split."""
-    lit, data, trainer, record = _load(cfg)
-    _judge(cfg, lit, data, trainer, record)
-    record.finish("done")
+    lit, data, trainer, summary = _load(cfg)
+    _judge(cfg, lit, data, trainer, summary)
+    _finish(summary, "done")
 
 
-def _judge(cfg: DictConfig, lit: LitModel, data: DataModule, trainer: Trainer, record: "Record") -> None:
-    """The test split as it is, and as else it is asked for: corrupted, by groups, by names of classes alone."""
+def _judge(cfg: DictConfig, lit: LitModel, data: DataModule, trainer: Trainer, summary: RunSummary) -> None:
+    """Test on the test split, and as `cfg.test` says: by groups, corrupted, zero-shot."""
     with _naming_weights(lit):
         trainer.test(lit, datamodule=data, verbose=False)
-    record.tested()
-    asked = cfg.test
-    if asked.by is not None:
-        record.judged(groups=judge_groups(lit, data, trainer, column=asked.by))
-    if asked.corruptions:
-        options = {"names": asked.corruptions, "severities": asked.severities, "clean": lit.table}
-        record.judged(corruptions=judge_corrupted(lit, data, trainer, **options))
-    if asked.zero_shot is not None:
-        record.summary["test"] |= judge_zero_shot(lit, data, column=asked.zero_shot, templates=asked.templates)
+    summary.tested()
+    options, clean = cfg.test, lit.table
+    main = headline(lit, clean)
+    if options.by is not None:
+        summary.add_table("groups", judge_groups(lit, data, trainer, column=options.by), main=main)
+    if options.corruptions:
+        names, severities = options.corruptions, options.severities
+        rows = judge_corrupted(lit, data, trainer, names=names, severities=severities, clean=clean)
+        summary.add_table("corruptions", rows, main=main)
+    if options.zero_shot is not None:
+        summary.values["test"] |= judge_zero_shot(lit, data, column=options.zero_shot, templates=options.templates)
 
 
 def predict(cfg: DictConfig) -> None:
@@ -281,195 +277,66 @@ def chat(cfg: DictConfig) -> None:
     talk(cfg, console)
 
 
-class Clock:
-    """How long a run took, over all attempts: each up to the checkpoint that was gone on from, and the last one."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-        self._training: tuple[float, int] | None = None  # when it began, and at which step
-        self._before = {"seconds": 0.0, "training_seconds": 0.0, "steps": 0}
-
-    def start_training(self, step: int) -> None:
-        """The first step of this attempt comes now."""
-        self._training = time.monotonic(), step
-
-    def add(self, before: Mapping[str, Any]) -> None:
-        """What `read` gave when the checkpoint was written."""
-        self._before = {name: before[name] for name in self._before}
-
-    def seconds(self) -> float:
-        """All seconds, those of reading data and of tests too."""
-        return float(self._before["seconds"] + time.monotonic() - self._started)
-
-    def read(self, step: int) -> dict[str, Any]:
-        """All seconds, those of training, and the steps that these took.
-
-        Args:
-            step: of the optimizer, now.
-        """
-        began, first = (time.monotonic(), step) if self._training is None else self._training
-        return {
-            "seconds": self.seconds(),
-            "training_seconds": self._before["training_seconds"] + max(time.monotonic() - began, 1e-9),
-            "steps": self._before["steps"] + step - first,
-        }
+def _finish_if_possible(summary: RunSummary, status: str, error: BaseException | None = None) -> None:
+    """As `_finish`; if it fails, such as on a full disk, the error that ended the run is still the one to report."""
+    try:
+        _finish(summary, status, error)
+    except (WriteError, OSError) as second:
+        reason = str(second).splitlines()[0]
+        _say_error(f"{summary.folder}: summary.json and report.html cannot be written: {reason}")
 
 
-class Record(Callback):
-    """What a run leaves for people and scripts: summary.json, report.html, and the record in its checkpoints."""
+def _finish(summary: RunSummary, status: str, error: BaseException | None = None) -> None:
+    """Write summary.json, the tables, the model card and report.html, and print the results and where they are.
 
-    def __init__(
-        self,
-        cfg: DictConfig,
-        lit: LitModel,
-        data: DataModule,
-        footprint: Footprint | None = None,
-        facts: Mapping[str, Any] = {},
-    ) -> None:
-        self.cfg = cfg
-        self.footprint = footprint
-        self.peak_before: int | None = None  # of the attempts before this one
-        self.lit = lit
-        self.data = data
-        self.folder = Path(cfg.run_dir)
-        self.facts = dict(facts)
-        self.parts = describe_parts(lit.model, data.example())
-        self.clock = Clock()
-        self.rate: float | None = None
-        self.summary: dict[str, Any] = {"test": {}, "best": None, "steps": 0, "zero_steps": 0, "epochs": 0}
-        self.summary |= {"evaluated_weights": None, "loss": describe_loss(cfg), "corruptions": [], "groups": []}
-        self.summary["not_judged"] = []
-        self.tables: dict[str, Sequence[Judged] | Sequence[GroupFigure]] = {"corruptions": (), "groups": ()}
-        self.split = "val"
+    Args:
+        summary: of the run.
+        status: done, failed or stopped.
+        error: that ended the run.
+    """
+    lit, data, folder = summary.lit, summary.data, summary.folder
+    if not is_main() or not folder.is_dir():
+        return
+    summary.write(status, error)
+    for name, rows in summary.tables.items():
+        write_rows(folder / f"{name}.csv", rows)
+    split = data.split(summary.split) if summary.split in data.tables else None
+    card = write_card(folder, _data_facts(lit, data)) if status == "done" else None
+    page = write_report(
+        folder,
+        exhibits=lit.exhibits,
+        picture=lambda name: None if split is None else split.picture(split.position(name)),
+        text=lambda name: None if split is None else split.text(split.position(name)),
+    )
+    bad = folder / "quarantine.jsonl"
+    if count := len(read_json_lines(bad)):
+        samples = "sample" if count == 1 else "samples"
+        console.print(f"{count} {samples} could not be read: {bad}", markup=False, soft_wrap=True)
+    if summary.values["zero_steps"]:
+        said = f"the weight of every task was 0 in {summary.values['zero_steps']} of {summary.values['steps']} steps"
+        console.print(said, markup=False, soft_wrap=True)
+    for line in not_judged_sentences(summary.values["not_judged"]):
+        console.print(line, markup=False, soft_wrap=True)
+    if summary.values["test"]:
+        console.print(metrics_table(summary.values["test"]))
+    console.print(f"report: {page}", markup=False, soft_wrap=True)
+    if card is not None:
+        console.print(f"card: {card}", markup=False, soft_wrap=True)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Every checkpoint says what made it, and how long that took."""
-        checkpoint["clock"] = {**self.clock.read(trainer.global_step), "peak_memory": self._peak_memory()}
-        checkpoint["mmtrain"] = {
-            "version": mmtrain.__version__,
-            "command": _command(self.cfg),
-            "facts": self.facts,
-            "names": self.data.names(),
-        }
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Start the clock of the training itself."""
-        self.clock.start_training(trainer.global_step)
-
-    def go_on(self, checkpoint: Mapping[str, Any]) -> None:
-        """Add what the attempts before this one took; a checkpoint of an older version does not say it."""
-        if "clock" in checkpoint:
-            self.clock.add(checkpoint["clock"])
-            self.peak_before = checkpoint["clock"]["peak_memory"]
-
-    def _peak_memory(self) -> int | None:
-        now = None if self.footprint is None else self.footprint.peak
-        return max((peak for peak in (now, self.peak_before) if peak is not None), default=None)
-
-    def trained(self, trainer: Trainer) -> None:
-        """Note what training reached."""
-        read = self.clock.read(trainer.global_step)
-        per_step = self.data.epoch_size / self.data.steps_per_epoch
-        best = trainer.checkpoint_callback
-        assert isinstance(best, ModelCheckpoint)
-        self.summary["steps"], self.summary["epochs"] = trainer.global_step, trainer.current_epoch
-        self.summary["zero_steps"] = self.lit.zero_steps
-        self.summary["not_judged"] = self.lit.evaluation.not_judged
-        self.rate = read["steps"] * per_step / read["training_seconds"] if read["steps"] else None
-        if best.best_model_score is not None:
-            path = Path(best.best_model_path)
-            self.summary["best"] = {
-                "metric": best.monitor,
-                "value": float(best.best_model_score),
-                "step": load_checkpoint(path)["global_step"] if path.is_file() else None,
-                "mode": best.mode,
-            }
-
-    def tested(self) -> None:
-        """Note the test metrics."""
-        self.split = "test"
-        self.summary["test"] = dict(self.lit.table)
-        self.summary["not_judged"] = [*self.summary["not_judged"], *self.lit.evaluation.not_judged]
-
-    def judged(self, *, corruptions: Sequence[Judged] = (), groups: Sequence[GroupFigure] = ()) -> None:
-        """Note further tests: all of it goes into tables, the headline metrics into the summary."""
-        main = headline(self.lit, self.lit.table)
-        for name, rows in (("corruptions", corruptions), ("groups", groups)):
-            if rows:
-                self.tables[name] = rows
-                self.summary[name] = [row._asdict() for row in rows if row.metric in main]
-
-    def finish_if_possible(self, status: str, error: BaseException | None = None) -> None:
-        """As `finish`; where it cannot, such as on a full disk, what ended the run is still what is told."""
-        try:
-            self.finish(status, error)
-        except (WriteError, OSError) as second:
-            reason = str(second).splitlines()[0]
-            _say_error(f"{self.folder}: summary.json and report.html cannot be written: {reason}")
-
-    def finish(self, status: str, error: BaseException | None = None) -> None:
-        """Write summary.json and report.html and say where they are."""
-        if not is_main() or not self.folder.is_dir():
-            return
-        path = self.folder / "summary.json"
-        before = (optional_json(path) or {}) if self.cfg.mode != "fit" else {}
-        mine = {
-            "status": status,
-            "mode": self.cfg.mode,
-            "command": _command(self.cfg),
-            **self.summary,
-            "samples_per_second": self.rate,
-            "peak_memory": self._peak_memory(),
-            "seconds": self.clock.seconds(),
-            "parameters": {k: sum(p[k] for p in self.parts) for k in ("parameters", "trainable")},
-            "parts": self.parts,
-            "versions": _versions(),
-            "git_commit": _git_commit(),
-            "error": None if error is None else f"{type(error).__name__}: {error}",
-        }
-        mine["parameters"]["total"] = mine["parameters"].pop("parameters")
-        tested = {name: mine[name] for name in ("test", "corruptions", "groups")}
-        earlier = [found for found in before.get("not_judged") or [] if found["split"] != "test"]
-        tested["not_judged"] = [*earlier, *mine["not_judged"]]
-        write_json(path, before | tested if before else mine, indent=1)
-        for name, rows in self.tables.items():
-            write_rows(self.folder / f"{name}.csv", rows)
-        split = self.data.split(self.split) if self.split in self.data.tables else None
-        card = write_card(self.folder, self._data_facts()) if status == "done" else None
-        page = write_report(
-            self.folder,
-            exhibits=self.lit.exhibits,
-            picture=lambda name: None if split is None else split.picture(split.position(name)),
-            text=lambda name: None if split is None else split.text(split.position(name)),
-        )
-        bad = self.folder / "quarantine.jsonl"
-        if count := len(read_json_lines(bad)):
-            samples = "sample" if count == 1 else "samples"
-            console.print(f"{count} {samples} could not be read: {bad}", markup=False, soft_wrap=True)
-        if self.summary["zero_steps"]:
-            said = f"the weight of every task was 0 in {self.summary['zero_steps']} of {self.summary['steps']} steps"
-            console.print(said, markup=False, soft_wrap=True)
-        for line in not_judged_sentences(self.summary["not_judged"]):
-            console.print(line, markup=False, soft_wrap=True)
-        if self.summary["test"]:
-            console.print(metrics_table(self.summary["test"]))
-        console.print(f"report: {page}", markup=False, soft_wrap=True)
-        if card is not None:
-            console.print(f"card: {card}", markup=False, soft_wrap=True)
-
-    def _data_facts(self) -> DataFacts:
-        data, tasks = self.data, self.lit.model.named_tasks().values()
-        # a dialogue may have no media
-        learned = [(t.needs if judges_rows(t) or not t.targets else None, t.targets) for t in tasks]
-        return DataFacts(
-            name=data.folder.name,
-            license=data.license,
-            languages=data.languages,
-            reads=list(self.lit.model.encoders),
-            rows={name: len(table) for name, table in data.tables.items()},
-            filled={name: data.filled(name) for name in data.tables},
-            usable=(data.num_usable("train", learned) or None) if "train" in data.tables else None,
-        )
+def _data_facts(lit: LitModel, data: DataModule) -> DataFacts:
+    tasks = lit.model.named_tasks().values()
+    # a dialogue may have no media
+    learned = [(t.needs if judges_rows(t) or not t.targets else None, t.targets) for t in tasks]
+    return DataFacts(
+        name=data.folder.name,
+        license=data.license,
+        languages=data.languages,
+        reads=list(lit.model.encoders),
+        rows={name: len(table) for name, table in data.tables.items()},
+        filled={name: data.filled(name) for name in data.tables},
+        usable=(data.num_usable("train", learned) or None) if "train" in data.tables else None,
+    )
 
 
 def _build(
@@ -509,7 +376,7 @@ def _attention_items(data: DataModule, modalities: list[str]) -> Callable[[View]
     return partial(attended, image=image, text=text, words=lambda ids: [names[i] for i in ids])
 
 
-def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, Record]:
+def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, RunSummary]:
     folder = Path(cfg.run_dir)
     named = cfg.init_from or (cfg.resume if cfg.resume not in (None, "auto") else None)
     path = Path(named) if named else best_checkpoint(folder)
@@ -521,7 +388,7 @@ def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, Record]:
     check_same_names(checkpoint, data.names(), path)
     check_same_model(checkpoint, lit, path)
     lit.load_state_dict(checkpoint["state_dict"])
-    record = Record(cfg, lit, data)
+    summary = RunSummary(cfg, lit, data, loss=describe_loss(cfg))
     trainer = build_trainer(
         cfg,
         monitor=_monitor_if_any(cfg, lit, data),
@@ -533,7 +400,7 @@ def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, Record]:
             console.print(note, markup=False, soft_wrap=True)
         kept = WEIGHTS_OF["current_model_state" in checkpoint]
         console.print(f"weights of {path} (step {checkpoint['global_step']}): {kept}", markup=False, soft_wrap=True)
-    return lit, data, trainer, record
+    return lit, data, trainer, summary
 
 
 def _quarantine(cfg: DictConfig, data: DataModule) -> Quarantine:
@@ -639,25 +506,6 @@ def _replaced_callbacks(cfg: DictConfig) -> list[str]:
         f"{chosen[-1]}: replaces the default callbacks=[{','.join(names)}], so that {', '.join(gone)} is off\n"
         f"    fix: callbacks=[{','.join([*gone, *cfg.callbacks])}] keeps it"
     ]
-
-
-def _command(cfg: DictConfig) -> str:
-    quoted = [f"'{o}'" if set(o) & set('[]{}()$ *&;|<>"') else o for o in cfg.overrides]
-    return " ".join(["python train.py", *quoted])
-
-
-def _versions() -> dict[str, str]:
-    names = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "transformers", "datasets")
-    return {"mmtrain": mmtrain.__version__, "python": platform.python_version()} | {n: version(n) for n in names}
-
-
-def _git_commit() -> str | None:
-    """The commit of the working directory, when it is a git checkout."""
-    try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() if found.returncode == 0 else None
 
 
 def _say_error(text: str) -> None:

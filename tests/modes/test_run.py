@@ -10,7 +10,6 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
 
-from mmtrain.modes import run as run_module
 from mmtrain.modes.run import early_stop
 from mmtrain.training.checkpoint.load import load_checkpoint
 from tests.runs import assert_same_run, rows_of, run_tiny, stop_and_resume, weights_of
@@ -156,25 +155,6 @@ def test_a_run_that_is_done_is_not_trained_again(calm: Path, tables: Path, tmp_p
         44 * 2 / clock["training_seconds"], rel=1e-3
     )  # the clock goes on between the two
     assert again["seconds"] > clock["seconds"] and again["peak_memory"] == summary["peak_memory"]
-
-
-def test_the_time_of_a_run_is_that_of_all_its_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr(run_module.time, "monotonic", lambda: now[0])
-
-    def attempt(step: int, steps: int, before: dict[str, Any] | None) -> dict[str, Any]:
-        clock = run_module.Clock()
-        if before is not None:
-            clock.add(before)
-        now[0] += 5.0  # reading data
-        clock.start_training(step)
-        now[0] += 2.0 * steps
-        return clock.read(step + steps)
-
-    first = attempt(0, 10, None)
-    assert first == {"seconds": 25.0, "training_seconds": 20.0, "steps": 10}
-    now[0] += 1000.0  # in the queue
-    assert attempt(10, 5, first) == {"seconds": 40.0, "training_seconds": 30.0, "steps": 15}
 
 
 def test_accumulation_gives_the_classification_of_the_whole_batch(tables: Path, tmp_path: Path) -> None:
