@@ -5,9 +5,11 @@ serves any encoder, whatever spectrogram it takes or does not take.
 """
 
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from mmtrain.data.decoding.audio import check_level, mono, piece, read_piece, resampled
 from mmtrain.data.decoding.media import source_of
+from mmtrain.data.decoding.numpy_file import arrays_of, is_numpy
 from mmtrain.data.inputs.image import key_of
 from mmtrain.data.tables.columns import content_of
 from mmtrain.data.tables.sample_errors import shown
@@ -22,12 +25,15 @@ from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
 
 _MIN_RATE, _MAX_RATE = 1000, 768_000  # Hz, of samples in a table
+RATE_NAMES = ("sampling_rate", "sample_rate", "rate", "sr")  # of a .npz, in Hz
 _MAX_CHANNELS = 64
 _MAX_SAMPLES = 1 << 27  # that resampling makes of the samples of a cell: half a GB
 
 
 class AudioInput:
     """A sound column: a path relative to the table, bytes, samples, or what `datasets` gives for a sound.
+
+    A path can be that of a .npy or .npz with samples.
 
     Of a film it is the sound; a silent film has none, and its row lacks the modality. Samples are floats in -1..1 or
     integers over the full range of their type, (L,), (C, L) or (L, C), and taken as being at `sample_rate`; a dict of
@@ -101,6 +107,8 @@ class AudioInput:
     def _waveform(self, content: Any, folder: Path, place: float) -> Tensor | None:
         if not _is_samples(content):
             source = source_of(content, folder)
+            if is_numpy(source):
+                return self._waveform(_samples_of(source), folder, place)
             return read_piece(source, self.sample_rate, seconds=self.max_seconds, place=place)
         array, rate = _array(content)
         rate = rate or self.sample_rate
@@ -130,6 +138,28 @@ class AudioInput:
             masked = min(masked, int(share * size))
             spectrum.narrow(axis, int(place * (size - masked + 1)), masked).zero_()
         return torch.istft(spectrum, width, width // 4, window=window, center=True, length=len(waveform))
+
+
+def is_without_rate(cell: Any) -> bool:
+    """Whether a cell holds samples, or names an array of samples, and says nothing of their rate."""
+    content = content_of(cell)
+    if isinstance(content, str):
+        return content.lower().endswith(".npy")
+    return _is_samples(content) and not isinstance(content, Mapping)
+
+
+def _samples_of(source: Path | bytes) -> Any:
+    """The samples of an array file; a .npz can have their rate next to them."""
+    try:
+        arrays = arrays_of(source, max_numbers=_MAX_SAMPLES, others=RATE_NAMES)
+    except FileNotFoundError as error:
+        raise SampleError(str(source), "there is no such file") from error
+    except (OSError, EOFError, ValueError, BadZipFile, zlib.error) as error:
+        raise SampleError(shown(str(source)), f"is no array of samples: {error}") from error
+    rates = [array for name, array in arrays.items() if name in RATE_NAMES]
+    if not rates:
+        return arrays["array"]
+    return {"array": arrays["array"], "sampling_rate": rates[0].item() if rates[0].size == 1 else None}
 
 
 def _is_samples(content: Any) -> bool:

@@ -1,10 +1,12 @@
 """Pictures: decoded by Pillow, transformed by torchvision v2, normalised floats."""
 
 import hashlib
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from torchvision.transforms import v2
 
 from mmtrain.data.decoding.geometry import Geometry
 from mmtrain.data.decoding.image_file import open_image, oversize
+from mmtrain.data.decoding.numpy_file import array_of, is_numpy
 from mmtrain.data.decoding.pixel_values import (
     ValueRange,
     check_picture,
@@ -29,11 +32,14 @@ from mmtrain.data.tables.sample_errors import shown
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
 
+_MOST_CHANNELS = 4  # of an array
 _PIXELS_AT_ONCE = 1 << 24  # that are converted to RGB: transparency and 16 bits take several times the memory
 
 
 class ImageInput:
     """A picture column: a path relative to the table, bytes, an array, or a picture of `datasets`; or a list of one.
+
+    A path or bytes can be those of a .npy or .npz with an array.
 
     Of an animated picture it is the first frame. `picture_of_array` of pixel_values.py says what an array can be.
 
@@ -122,7 +128,10 @@ class ImageInput:
             ImageOps.exif_transpose(picture, in_place=True)
             self._check_size(content, picture)  # that of ICO can be another one than its header says
             return self._as_seen(picture, picture, values)
-        except (OSError, SyntaxError, ValueError, TypeError, IndexError, Image.DecompressionBombError) as error:
+        except (
+            *(OSError, EOFError, SyntaxError, ValueError, TypeError, IndexError, BadZipFile, zlib.error),
+            Image.DecompressionBombError,
+        ) as error:
             # SyntaxError: a broken PNG; ValueError, TypeError, IndexError: an array that is none, a path with a NUL
             raise SampleError(shown(content), f"cannot be read as a picture: {error}") from error
 
@@ -134,10 +143,11 @@ class ImageInput:
     def _opened(self, content: Any, folder: Path) -> Image.Image:
         if isinstance(content, Image.Image):
             return content
-        if isinstance(content, bytes):
-            return open_image(content)
-        if isinstance(content, str):
-            return open_image(checked_path(folder, content))
+        if isinstance(content, bytes | str):
+            source = content if isinstance(content, bytes) else checked_path(folder, content)
+            if not is_numpy(source):
+                return open_image(source)
+            content = array_of(source, max_numbers=_MOST_CHANNELS * self.max_pixels)
         if not isinstance(content, np.ndarray | Tensor | list | tuple):
             raise TypeError("it is no path, no file and no array")
         return picture_of_array(content, self.value_range)

@@ -4,7 +4,6 @@ A file is data here, not a program: object arrays, and anything in a .pt file be
 """
 
 import io
-import math
 import pickle
 import struct
 import tokenize
@@ -21,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from mmtrain.data.decoding.numpy_file import ZIPS, check_numbers, chosen_array, read_numpy
 from mmtrain.data.inputs.image import key_of
 from mmtrain.data.order import mix
 from mmtrain.data.tables.columns import content_of
@@ -50,9 +50,6 @@ _UNREADABLE = (
     SafetensorError,
 )
 _LOOKS = 32  # sequences that say what D is when nothing is scaled
-_NPY_HEAD = 10_000  # bytes: numpy itself takes no longer header
-_BYTES_A_NUMBER = 32  # at most: a complex long double
-_ZIPS = (b"PK\3\4", b"PK\5\6")  # what an archive begins with, and an empty one
 
 
 class SequenceInput:
@@ -221,39 +218,15 @@ class SequenceInput:
         raise ValueError(f"{suffix or 'a name without a suffix'} is not .npy, .npz, .pt or .safetensors")
 
     def _from_numpy(self, file: IO[bytes]) -> np.ndarray:
-        is_npz = file.read(4) in _ZIPS
-        file.seek(0)
-        if not is_npz:
-            return self._from_npy(file)
-        with zipfile.ZipFile(file) as archive:
-            members = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            with archive.open(members[self._chosen(list(members))]) as member:
-                return self._from_npy(member)
-
-    def _from_npy(self, file: IO[bytes]) -> np.ndarray:
-        """An array whose header says that it has no more numbers than may be; only then memory is taken for it."""
-        head = io.BytesIO(file.read(_NPY_HEAD))
-        if not head.getvalue().startswith(np.lib.format.MAGIC_PREFIX):
-            raise ValueError("damaged, or pickled objects, which are never read")
-        is_first = np.lib.format.read_magic(head) == (1, 0)  # 3.0 differs from 2.0 by UTF-8 in names alone
-        read_header = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(head)
-        self._check_numbers(shape)
-        if dtype.itemsize > _BYTES_A_NUMBER:
-            raise ValueError(f"an array of {dtype}, not of numbers")
-        file.seek(0)
-        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+        return read_numpy(file, array=self.array, max_numbers=self.max_numbers)
 
     def _check_numbers(self, shape: Sequence[int]) -> None:
-        if not all(isinstance(length, int) and length >= 0 for length in shape):
-            raise ValueError(f"damaged: an array of shape {shape}")
-        if math.prod(shape) > self.max_numbers:
-            raise ValueError(f"an array of shape {tuple(shape)}, which has more than max_numbers = {self.max_numbers}")
+        check_numbers(shape, self.max_numbers)
 
     def _check_unpacked(self, path: Path) -> None:
         """What PyTorch writes is not compressed; what is can become a thousand times larger when it is read."""
         with path.open("rb") as file:
-            if file.read(4) not in _ZIPS:
+            if file.read(4) not in ZIPS:
                 return
             with zipfile.ZipFile(file) as archive:
                 packed = sum(i.file_size for i in archive.infolist() if i.compress_type != zipfile.ZIP_STORED)
@@ -277,11 +250,7 @@ class SequenceInput:
         return found.detach().to_dense().to(torch.float32).numpy()
 
     def _chosen(self, names: list[Any]) -> Any:
-        if not names:
-            raise ValueError("no array in it")
-        if self.array is not None and self.array not in names:
-            raise ValueError(f"no array {self.array}, but {', '.join(map(str, names[:5]))}")
-        return names[0] if self.array is None else self.array
+        return chosen_array(names, self.array)
 
 
 def _key(frames: np.ndarray) -> int:
