@@ -77,13 +77,20 @@ def is_medium(part: Any) -> bool:
 
 def _file_of(part: Mapping[str, Any], kind: str) -> Any:
     """A path, or the {"bytes", "path"} of a file that stands in the part itself."""
-    keys = (kind, PART_MEDIA[kind], "path", "url")
+    keys = (kind, PART_MEDIA[kind], "source", "path", "url")  # source of Anthropic
     file = next((part[key] for key in keys if not is_empty(part.get(key))), None)
     if isinstance(file, Mapping) and not {"bytes", "path"} <= file.keys():
-        file = next((file[key] for key in ("url", "path") if not is_empty(file.get(key))), None)
+        if isinstance(file.get("data"), str):
+            return _decoded(file["data"], file["data"][:40])
+        file = next((file[key] for key in ("url", "path", "file_id") if not is_empty(file.get(key))), None)
     if isinstance(file, str) and (data := _DATA_URL.match(file)) is not None:
-        try:
-            return {"bytes": base64.b64decode(file[data.end() :], validate=True), "path": None}
-        except ValueError:
-            return file[:40]  # no such file: its row is set aside
+        return _decoded(file[data.end() :], file[:40])
     return file.removeprefix("file://") if isinstance(file, str) else file
+
+
+def _decoded(data: str, name: str) -> Any:
+    """The file that stands in a part as base64; a name that no file has where it is damaged."""
+    try:
+        return {"bytes": base64.b64decode("".join(data.split()), validate=True), "path": None}
+    except ValueError:
+        return name  # its row is set aside

@@ -1,5 +1,6 @@
 """Parts of the contents of turns: the words and media that they hold, and nothing that nobody wrote."""
 
+import base64
 from typing import Any
 
 import pytest
@@ -49,3 +50,24 @@ def test_what_is_neither_text_nor_a_medium_is_refused(part: Any) -> None:
 def test_media_of_parts_without_a_type() -> None:
     parts = [{"image": "a.png"}, {"text": "and"}, {"video": "b.mp4", "image": None}]
     assert media_of_parts({"content": parts}) == [("image", "a.png"), ("video", "b.mp4")]
+
+
+DATA = base64.b64encode(b"picture").decode()
+FILE = {"bytes": b"picture", "path": None}
+
+
+@pytest.mark.parametrize(
+    ("part", "medium"),
+    [
+        ({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": DATA}}, ("image", FILE)),
+        ({"type": "image", "source": {"type": "url", "url": "a.png"}}, ("image", "a.png")),
+        ({"type": "image", "source": {"type": "url", "url": f"data:image/png;base64,{DATA}"}}, ("image", FILE)),
+        ({"type": "image", "source": {"type": "base64", "data": "no base64!"}}, ("image", "no base64!")),
+        ({"type": "image", "source": {"type": "file", "file_id": "file_1"}}, ("image", "file_1")),
+        ({"type": "input_audio", "input_audio": {"data": DATA, "format": "wav"}}, ("audio", FILE)),
+        ({"type": "image", "source": None, "image": None}, None),
+    ],
+)
+def test_media_in_the_forms_of_anthropic_and_openai(part: Any, medium: Any) -> None:
+    assert media_of_parts({"role": "user", "content": [part]}) == ([] if medium is None else [medium])
+    assert text_of_part(part) == f"<{'image' if medium is None else medium[0]}>"
