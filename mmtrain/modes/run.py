@@ -138,8 +138,10 @@ def fit(cfg: DictConfig) -> None:
     summary = RunSummary(cfg, lit, data, loss=describe_loss(cfg), footprint=footprint, facts=facts)
     if checkpoint is not None:
         summary.resume(checkpoint)
+    of_data = [*data.notes, *_not_read(data)]
+    summary.values["data_notes"] = [_without_folder(note, data.folder) for note in of_data]
     if is_main():
-        for note in [*data.notes, *_not_read(data), *_replaced_callbacks(cfg)]:
+        for note in [*of_data, *_replaced_callbacks(cfg)]:
             console.print(note, markup=False, soft_wrap=True)
         write_config(folder / CONFIG, cfg)
         console.print(parts_table(summary.parts))
@@ -443,6 +445,11 @@ def _refuse_to_write_over(folder: Path, *, anew: bool) -> None:
                 else "    go on with it by resume=auto, or set run_dir to another"
             )
         )
+
+
+def _without_folder(note: str, folder: Path) -> str:
+    """What a note says without its fix, and without where on this machine the data is: the card is published."""
+    return note.splitlines()[0].replace(str(folder), folder.name)
 
 
 def _not_read(data: DataModule) -> list[str]:

@@ -57,7 +57,7 @@ def write_card(run_dir: Path, data: DataFacts) -> Path:
     config: Any = OmegaConf.to_container(read_config(run_dir))
     sections = {
         f"# {md(run_dir.resolve().name)}": _head(summary),
-        "## Data": _data(data),
+        "## Data": _data(summary, data),
         "## Model": _model(summary, config),
         "## Training": _training(summary, config),
         "## Figures": _figures(summary),
@@ -84,7 +84,7 @@ def _head(summary: Mapping[str, Any]) -> Iterator[str]:
     yield f"Commit: {md(summary['git_commit'] or NOT_SAID)}."
 
 
-def _data(data: DataFacts) -> Iterator[str]:
+def _data(summary: Mapping[str, Any], data: DataFacts) -> Iterator[str]:
     yield f"- name: {md(data.name)}"
     yield f"- licence: {md(data.license or NOT_SAID)}"
     yield f"- languages: {md(', '.join(data.languages) if data.languages else NOT_SAID)}\n"
@@ -94,6 +94,8 @@ def _data(data: DataFacts) -> Iterator[str]:
         filled = data.filled[split]
         rows.append([split, f"{count:,}", *("-" if filled is None else f"{filled.get(n, 0):,}" for n in names)])
     yield from _table(["split", "rows", *(f"with {name}" for name in names)], rows)
+    notes = summary["data_notes"]
+    yield from ("", *(f"- {md(note)}" for note in notes)) if notes else ()
 
 
 def _model(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:

@@ -55,6 +55,7 @@ SUMMARY: dict[str, Any] = {
     "parts": [{"part": "encoder.text", "what": "Bert", "output": "", "parameters": 2000, "trainable": 0}],
     "versions": {"mmtrain": "1.0", "torch": "2.14.1"},
     "git_commit": None,
+    "data_notes": ["pets/train.csv: the column alt is not read"],
 }
 CONFIG = {
     "encoder": {"text": {"pretrained": "/somewhere/minilm"}},
@@ -100,6 +101,10 @@ def test_it_says_what_the_run_and_the_data_say(tmp_path: Path) -> None:
 def test_it_says_which_weights_are_evaluated(kind: str, tmp_path: Path) -> None:
     assert f"- evaluated weights: {WEIGHTS[kind]}" in card(tmp_path, evaluated_weights=kind).splitlines()
     assert "evaluated weights" not in card(tmp_path)  # of an older version
+
+
+def test_notes_of_the_data_are_listed(tmp_path: Path) -> None:
+    assert "- pets/train.csv: the column alt is not read" in card(tmp_path)
 
 
 def test_rows_that_no_task_could_use_are_counted(tmp_path: Path) -> None:

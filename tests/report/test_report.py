@@ -34,6 +34,7 @@ SUMMARY: dict[str, Any] = {
     "versions": {"mmtrain": "0.1.0", "torch": "2.14.1"},
     "git_commit": "abc123",
     "error": None,
+    "data_notes": ["pets/train.csv: the column <i>alt</i> is not read"],
 }
 CAPTIONS = {"a": "a red cat", "b": '<script>alert("x")</script>', "c": "a blue dog"}
 
@@ -112,6 +113,7 @@ def test_the_page_holds_what_the_run_folder_holds(tmp_path: Path) -> None:
         SUMMARY["command"],
         "abc123",
         "2.14.1",
+        "the column <i>alt</i> is not read",
     ):
         assert words in page.text, words
     assert [a["aria-label"] for tag, a in page.elements if tag == "svg" and "over steps" in str(a.get("aria-label"))]
