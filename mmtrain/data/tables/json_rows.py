@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmtrain.data.tables.json_layouts import Rows, is_list_of_objects, rows_of_layout
 from mmtrain.data.tables.table_error import TableError
 
 MAX_NESTING = 100  # lists and objects inside each other, of JSON in a cell; Python's recursion ends at some 1000
@@ -51,8 +52,10 @@ def check_nesting(text: str) -> None:
             raise ValueError(f"nested more than {MAX_NESTING} deep")
 
 
-def rows_of_json(path: Path) -> list[dict[str, Any]]:
+def rows_of_json(path: Path) -> Rows:
     """The rows of a file that is an array of objects, such an array under its only key, or an object of columns.
+
+    Forms that json_layouts.py knows are read, too.
 
     Raises:
         ValueError: for what is not JSON.
@@ -66,13 +69,15 @@ def rows_of_json(path: Path) -> list[dict[str, Any]]:
         if error.msg == "Extra data" and text.lstrip().startswith("{"):
             raise TableError(f"{what}: it holds several objects", _fix_of_objects(path, text)) from None
         raise ValueError(what) from None
-    rows = _as_rows(content)
-    if rows is None:
+    plain = _as_rows(content)
+    layout = Rows(plain, []) if plain is not None else rows_of_layout(content, path)
+    if layout is None:
         raise _no_rows(path, content)
+    rows, notes = layout
     if _SURROGATE.search(text):
         for number, row in enumerate(rows, start=1):
             _check_surrogates(f"row {number}", row)
-    return rows
+    return Rows(rows, notes)
 
 
 def _fix_of_objects(path: Path, text: str) -> str:
@@ -91,6 +96,8 @@ def _as_rows(content: Any) -> list[dict[str, Any]] | None:
     if isinstance(content, list) and all(isinstance(row, dict) for row in content):
         return content
     if isinstance(content, dict) and content and all(isinstance(cells, list) for cells in content.values()):
+        if all(map(is_list_of_objects, content.values())):
+            return None  # tables, not columns
         try:
             return [dict(zip(content, cells, strict=True)) for cells in zip(*content.values(), strict=True)]
         except ValueError:
@@ -113,7 +120,7 @@ def _no_rows(path: Path, content: Any) -> TableError:
     return TableError(what, f'python -c "{program}" > {path.with_suffix(".jsonl")} && mv {path} {path}.whole')
 
 
-_OF_ROWS = re.compile(r'\s*(\{\s*"[^"\\]*"\s*:\s*)?\[\s*(?=\{)')  # an array of objects, or such an array under a key
+_OF_ROWS = re.compile(r"\s*\[\s*(?=\{)")  # an array of objects
 _AN_OBJECT_A_ROW = 'write an object a row: [{"image": "a.jpg", "caption": "a dog"}, ...]'
 
 

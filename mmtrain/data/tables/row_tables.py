@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from mmtrain.data.tables.class_folders import KIND_OF
 from mmtrain.data.tables.delimited import Delimited
+from mmtrain.data.tables.json_layouts import COCO
 from mmtrain.data.tables.json_rows import pieces_of_lines, rows_of_json, rows_of_lines, rows_of_piece
 from mmtrain.data.tables.tables import split_name, undecoded
 from mmtrain.io.atomic import atomic_write
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 METADATA = "metadata"  # a table with the column file_name, in the folder of its files
 TEXTS = ("jsonl", "json", "csv", "tsv")
 _PROMISED = {"csv": ",", "tsv": "\t"}
-_VERSION = 2  # of what is made of a file: to be raised when that changes
+_VERSION = 3  # of what is made of a file: to be raised when that changes
 _Rows = Iterator[tuple[Mapping[str, Any], int]]
 
 
@@ -41,7 +42,7 @@ def rows_of(path: Path, *, is_examined: bool = True) -> tuple[Callable[[], _Rows
     if kind == "jsonl":
         read = partial(rows_of_lines, path)
     elif kind == "json":
-        rows = rows_of_json(path)
+        rows, notes = rows_of_json(path)
         read = lambda: ((row, 1000) for row in rows)  # noqa: E731
     else:
         table = Delimited(path, _PROMISED[kind], is_examined=is_examined)
@@ -53,7 +54,12 @@ def rows_of(path: Path, *, is_examined: bool = True) -> tuple[Callable[[], _Rows
 
 def _is_metadata(path: Path) -> bool:
     """Whether a file is a table of the files in its folder, which is that of a split."""
-    return path.stem == METADATA and split_name(path.parent.name) is not None
+    return is_metadata_name(path) and split_name(path.parent.name) is not None
+
+
+def is_metadata_name(path: Path) -> bool:
+    """Whether a file in the folder of a split is its table by its name."""
+    return (path.stem == METADATA and path.suffix[1:].lower() in TEXTS) or path.name == COCO
 
 
 def _with_file(row: Mapping[str, Any], folder: str) -> Mapping[str, Any]:

@@ -138,8 +138,8 @@ REFUSED: list[tuple[str, str | bytes, list[str]]] = [
     ("train.json", '{\n"a": 1}\n{"a": 2}\n', ["it holds several objects", "write an object a line"]),
     ("train.jsonl", '{\n "a": 1\n}\n', ["line 1 is not JSON", "write an object a line"]),
     ("train.jsonl", '{"a": 1}{"a": 2}\n', ["line 1 is not JSON", "write an object a line"]),
-    ("train.json", '{"a": {"0": 1}, "b": {"0": 2}}', ["no list of rows", 'to_json(path, orient="records")']),
-    ("train.json", '{"columns": ["a"], "index": [0, 1], "data": [[1], [2]]}', ['to_json(path, orient="records")']),
+    ("train.json", '{"a": {"0": 1}, "b": {"1": 2}}', ["no list of rows", 'to_json(path, orient="records")']),
+    ("train.json", '{"columns": ["a"], "index": [0, 1], "data": [[1, 1], [2]]}', ['to_json(path, orient="records")']),
     ("train.csv", "a,b\n1,é\n".encode("cp1252"), ["line 2 is not UTF-8: byte 0xe9 at 3", "iconv -f CP1252 -t UTF-8"]),
     ("train.jsonl", '{"a": 1}\n{"a": "é"}\n'.encode("cp1252"), ["line 2 is not UTF-8: byte 0xe9 at 8"]),
 ]  # fmt: skip
