@@ -149,6 +149,7 @@ def choosing(tables: Path) -> Any:
                 *TARGETS_OF.get(option, ("data.columns.labels=label", "data.columns.answer=label")),
             ]
         asked = [key for key, value in (content(file) or {}).items() if value == "???"] if group == "data" else []
+        asked += ["root"] if file.as_posix() == "data/files" else []  # or a file for each split
         return [
             f"{group}=[{option}]" if group in LISTS else f"{group}={option}",
             *(f"data.{k}={tables}" for k in asked),

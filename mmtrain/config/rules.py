@@ -22,7 +22,7 @@ from mmtrain.config.rules_hardware import (
     rule_workers,
     rule_world_size,
 )
-from mmtrain.config.rules_tables import rule_tables
+from mmtrain.config.rules_tables import missing_tables, rule_tables
 from mmtrain.config.signatures import fault_of, parameters_of
 from mmtrain.config.suggestions import TABLES
 from mmtrain.config.task_inputs import needed_by, reads_fused
@@ -505,6 +505,7 @@ def _missing_folders(run: Composed) -> Iterator[str]:
 def rule_files(run: Composed) -> Iterator[str]:
     """Files and folders that are named exist."""
     if run.get("mode") in READ_DATA:
+        yield from missing_tables(run)
         yield from _missing_folders(run)
     for key in ("resume", "init_from"):
         value = run.get(key)

@@ -46,6 +46,7 @@ ABSENT = dict.fromkeys(
     ("mmtrain.data.inputs.image.ImageInput", "mmtrain.data.inputs.images.ImagesInput"),
     ("resize_size", "interpolation", "crop_offset"),
 )
+_FILES = "mmtrain.data.sources.files.existing_folder"
 _SETS = (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
 _OPTION = re.compile(r"[A-Za-z0-9_][\w.-]*")
 _WORD = re.compile(r"[\w.,:+-]*")
@@ -173,7 +174,7 @@ def recorded_overrides(
     Returns:
         The overrides, and what is wrong with those that may not be repeated.
     """
-    below = tuple(f"{key}.".replace("/", ".") for key in asked)
+    below = tuple(f"{key}.".replace("/", ".") for key in (*asked, *_replaced_tables(cfg, asked)))
     kept: list[str] = []
     faults: list[str] = []
     for text in [*cfg.overrides, *_references(cfg)]:
@@ -197,6 +198,19 @@ def recorded_overrides(
         faults += refused
         kept += [text] if taken and not refused else []
     return kept, faults
+
+
+def _replaced_tables(cfg: DictConfig, asked: Collection[str]) -> tuple[str, ...]:
+    """The tables of a run that other ones, which this command line names, take the place of.
+
+    `data.root` is a folder of tables there, or what the paths start from in the files of the splits.
+    """
+    keys = ("data.train", "data.val", "data.test")
+    is_of_files = OmegaConf.select(cfg, "data.source._target_") == _FILES
+    if not is_of_files or not {"data.root", *keys} & set(asked):
+        return ()
+    had_files = any(OmegaConf.select(cfg, key) is not None for key in keys)
+    return keys if had_files else (*keys, "data.root")
 
 
 def _fault(text: str, problem: str, folder: Path) -> str:

@@ -16,31 +16,37 @@ from mmtrain.data.tables.class_checks import check_classes
 from mmtrain.data.tables.column_types import likely_in
 from mmtrain.data.tables.columns import Column, absent_columns, faults_of_columns, find_columns, name_of, no_input
 from mmtrain.data.tables.first_rows import Head, heads_of
+from mmtrain.data.tables.folder_tables import SplitFiles
 from mmtrain.data.tables.paths import data_folder
 from mmtrain.data.tables.row_checks import check_rows
 from mmtrain.data.tables.splits import AllRows, Split
 from mmtrain.data.tables.table_checks import check_size, faults_of_cells, no_table
-from mmtrain.data.tables.tables import Tables
+from mmtrain.data.tables.tables import SPLITS, Tables
 from mmtrain.data.tables.turn_columns import with_turn_columns
 from mmtrain.errors import ConfigError
 
 _SPLIT = "mmtrain.data.tables.splits.Split"
 
 
-def faults_of_folder(run: Composed, folder: Path) -> Iterator[str]:
-    """Everything that can be known so early; nothing of what other rules say."""
+def faults_of_folder(run: Composed, place: Path | Mapping[str, Path]) -> Iterator[str]:
+    """Everything that can be known so early; nothing of what other rules say.
+
+    Args:
+        run: the configuration.
+        place: of the tables: a folder, a file, or the file of each split.
+    """
     split = _split(run)
     training = run.get("mode") in ("fit", "plan")
     if split is None:
         return
     try:
-        found = heads_of(data_folder(folder, confine=run.get("data.confine") is True), split)
+        found = heads_of(_confined(run, place), split, _wanted(run))
         if found is None:
             return
         if training and "train" not in found.splits:
             raise no_table(found, "train")
     except ConfigError as error:
-        yield _located(run, str(error), "data.root")
+        yield _located(run, str(error), _key_of_tables(run))
         return
     look = _Look(run, found)
     lacking = list(look.columns_that_are_not_there())
@@ -67,6 +73,41 @@ def _split(run: Composed) -> Split | None:
         return None
 
 
+def _confined(run: Composed, place: Path | Mapping[str, Path]) -> Path | SplitFiles:
+    confine, root = run.get("data.confine") is True, run.get("data.source.root")
+    if isinstance(place, Path):
+        return data_folder(place, confine=confine)
+    return SplitFiles(place, None if root is None else Path(str(root)).expanduser().absolute())
+
+
+def _key_of_tables(run: Composed) -> str:
+    return next((key for s in SPLITS if run.get(key := f"data.{s}") is not None), "data.root")
+
+
+def _places(run: Composed) -> dict[str, str]:
+    """By what tasks read and learn, whether it is of inputs or targets."""
+    data, tasks = run.cfg.data, [t for t in run.cfg.task.values() if isinstance(t, DictConfig)]
+    read = {m for task in tasks for m in needed_by(task)}
+    if any(reads_fused(task) for task in tasks):
+        read |= set(map(str, run.cfg.encoder))
+    learned = {task.target for task in tasks if "target" in task}
+    inputs = dict.fromkeys([str(m) for m in data.inputs if m in read], "inputs")
+    return inputs | dict.fromkeys([str(t) for t in data.targets if t in learned], "targets")
+
+
+def _named(run: Composed) -> dict[str, Any]:
+    """`data.columns`."""
+    named = OmegaConf.to_container(run.cfg.data.columns, resolve=True)
+    assert isinstance(named, dict)
+    return {str(name): column for name, column in named.items()}
+
+
+def _wanted(run: Composed) -> dict[str, Any]:
+    """By what is read and learned, its column."""
+    named = _named(run)
+    return {name: named.get(name) for name in _places(run)}
+
+
 @dataclass
 class _Look:
     """The heads of tables beside a configuration."""
@@ -75,15 +116,13 @@ class _Look:
     found: Tables
 
     def __post_init__(self) -> None:
-        self.places = self._places()
+        self.places = _places(self.run)
         self.kinds = {n: READ_AS.get(str(self.run.get(f"data.{p}.{n}._target_"))) for n, p in self.places.items()}
-        named = OmegaConf.to_container(self.run.cfg.data.columns, resolve=True)
-        assert isinstance(named, dict)
-        self.wanted: dict[str, Any] = {name: named.get(name) for name in self.places}
+        named = _named(self.run)
+        self.wanted: dict[str, Any] = _wanted(self.run)
         media = [name for name, part in self.places.items() if part == "inputs" and self.kinds[name] not in NO_FILES]
         labels = [name for name, part in self.places.items() if part == "targets"]
-        columns: dict[str, Any] = {str(name): column for name, column in named.items()}
-        self.found = with_turn_columns(self.found, columns, media=media, labels=labels)
+        self.found = with_turn_columns(self.found, named, media=media, labels=labels)
         split, self.first = next(iter(self.found.splits.items()))
         self.where, self.there = self.found.names[split], list(self.first.column_names)
         if self.run.get("mode") not in ("fit", "plan"):  # new rows need no labels
@@ -103,16 +142,6 @@ class _Look:
         right = {name: column for name, column in self.wanted.items() if name not in self.wrong}
         self.columns: dict[str, Column] = find_columns(self.there, right, where=self.where)
         self.spoiled: set[str] = set()  # targets that cannot be learned
-
-    def _places(self) -> dict[str, str]:
-        """By what tasks read and learn, whether it is of inputs or targets."""
-        data, tasks = self.run.cfg.data, [t for t in self.run.cfg.task.values() if isinstance(t, DictConfig)]
-        read = {m for task in tasks for m in needed_by(task)}
-        if any(reads_fused(task) for task in tasks):
-            read |= set(map(str, self.run.cfg.encoder))
-        learned = {task.target for task in tasks if "target" in task}
-        inputs = dict.fromkeys([str(m) for m in data.inputs if m in read], "inputs")
-        return inputs | dict.fromkeys([str(t) for t in data.targets if t in learned], "targets")
 
     @cached_property
     def tasks(self) -> dict[str, Any]:
@@ -135,11 +164,11 @@ class _Look:
             yield self._located(fault, f"data.columns.{name}")
         if self._inputs(self.wanted) and not self._inputs(self.columns) and not self.wrong:
             error = no_input(self._inputs(self.wanted), self.there, where=self.where, likely=self.likely)
-            yield self._located(str(error), "data.root")
+            yield self._located(str(error), _key_of_tables(self.run))
 
     def rows_of_training(self) -> Iterator[str]:
         """Cells, ids, paths and their number."""
-        table, folder = self.found.splits["train"], self.found.folder
+        table, folder = self.found.splits["train"], self.found.folder_of("train")
         where, inputs = self.found.names["train"], self._inputs(self.columns)
         known = {name: column for name, column in self.columns.items() if _has(table, column)}
         facts: dict[str, Any] = {"inputs": inputs, "where": where, "folder": folder, "is_whole": table.is_whole}
@@ -149,7 +178,8 @@ class _Look:
         confine = self.run.get("data.confine") is True
         for split, head in self.found.splits.items():
             name = self.found.names[split]
-            yield from self._said("data.root", check_rows, head, name, paths, folder, confine=confine)
+            key, place = _key_of_tables(self.run), self.found.folder_of(split)
+            yield from self._said(key, check_rows, head, name, paths, place, confine=confine)
         size = self.run.get("data.batch_size")
         if table.is_whole and isinstance(size, int) and self.run.get("trainer.find_batch_size") is not True:
             yield from self._said("data.batch_size", check_size, len(table), size, folder)

@@ -319,7 +319,7 @@ class Composer:
             having = [option for option in options if self._source(f"{group}/{option}").get(key) is not None]
             if having:
                 if key in ("data.train", "data.val", "data.test"):
-                    own = "tables of your own are train.csv, val.csv and test.csv in a folder: data=files data.root=DIR"
+                    own = "tables of your own: data=files data.train=FILE data.val=FILE data.test=FILE"
                     return f"it belongs to {group}={', '.join(having)}; {own}"
                 return f"it belongs to {group}={', '.join(having)}"
         return ""

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit, id_of
+from mmtrain.data.inputs.audio import AudioInput, is_without_rate
 from mmtrain.data.inputs.text import TextInput
 from mmtrain.data.inputs.text_checks import cut_texts
 from mmtrain.data.loader import EvalSteps, TrainSteps, make_loader
@@ -34,6 +36,7 @@ from mmtrain.data.tables.class_checks import check_classes
 from mmtrain.data.tables.column_notes import columns_not_read, notes_of_columns
 from mmtrain.data.tables.column_types import likely_in
 from mmtrain.data.tables.columns import Column, absent_columns, find_columns, is_empty, no_input
+from mmtrain.data.tables.folder_tables import SplitFiles
 from mmtrain.data.tables.row_checks import check_rows
 from mmtrain.data.tables.row_digest import RowFacts, digest_rows
 from mmtrain.data.tables.sample_errors import read_or
@@ -84,7 +87,7 @@ class DataModule(LightningDataModule):
     def __init__(
         self,
         *,
-        source: Callable[[], Path | Tables],
+        source: Callable[[], Path | SplitFiles | Tables],
         split: Split,
         columns: Mapping[str, Column | None],
         inputs: Mapping[str, InputKind],
@@ -170,7 +173,8 @@ class DataModule(LightningDataModule):
         vocabulary_folder, split = Path(vocabulary_folder), self._split
         if predicting:
             split = AllRows(column=split.column, fractions=split.fractions, group=split.group)
-        self._found = self._with_turns(tables_of(self._source(), split, confine=self.confine))
+        found = tables_of(self._source(), split, confine=self.confine, wanted=self._named())
+        self._found = self._with_turns(found)
         self.folder, self.tables = self._found.folder, dict(self._found.splits)
         if training and "train" not in self.tables:
             raise no_table(self._found, "train")
@@ -186,7 +190,8 @@ class DataModule(LightningDataModule):
         if not any(m in self.columns for m in self._inputs):
             raise no_input(list(self._inputs), there, where=where, likely=self.likely())
         for name, table in self.tables.items():
-            check_rows(table, self._found.names[name], self._paths(), self.folder, confine=self.confine)
+            place = self._found.folder_of(name)
+            check_rows(table, self._found.names[name], self._paths(), place, confine=self.confine)
         if training:
             check_size(self.epoch_size, self.batch_size, self.folder)
         self.notes = list(self._found.notes)
@@ -205,13 +210,13 @@ class DataModule(LightningDataModule):
                     self.tables["train"],
                     columns=self.columns,
                     inputs=self.inputs,
-                    folder=self.folder,
+                    folder=self._found.folder_of("train"),
                     cache=vocabulary_folder,
                 )
                 self._steps(rank=0, world_size=1, limit=1.0)  # refuses a budget that cannot be kept
         self.notes += [
             *self._unseen(),
-            *([*self._cut(), *self._names_as_written(), *self._used_columns()] if training else ()),
+            *([*self._cut(), *self._names_as_written(), *self._used_columns(), *self._rates()] if training else ()),
         ]
 
     def _with_turns(self, found: Tables) -> Tables:
@@ -305,6 +310,19 @@ class DataModule(LightningDataModule):
                 where=self._found.names["train"],
             )
 
+    def _rates(self) -> Iterator[str]:
+        """Samples that are taken as being at the rate of the model, because they have none of their own."""
+        where, table = self._found.names["train"], self.tables["train"]
+        for name, reader in self.inputs.items():
+            if isinstance(reader, AudioInput) and self.columns.get(name) in table.column_names:
+                filled = (cell for cell in self._cells(name) if not is_empty(cell))
+                if any(map(is_without_rate, islice(filled, 1))):
+                    yield (
+                        f"{where}: the sounds of {self.columns[name]} are arrays without a rate, and are read as"
+                        f" {reader.sample_rate} Hz (data.inputs.{name}.sample_rate)\n    if they have another one,"
+                        ' write {"array": [...], "sampling_rate": 44100}, or a .npz with array and sampling_rate'
+                    )
+
     def columns_not_read(self) -> list[str]:
         """The columns of the first table that neither an input nor a target reads."""
         return columns_not_read(next(iter(self.tables.values())), self.columns)
@@ -354,13 +372,13 @@ class DataModule(LightningDataModule):
         for name, target in self._targets.items():
             if name in self.columns:
                 with self._naming_column(name, target):
-                    target.fit(self._cells(name), self.folder)
+                    target.fit(self._cells(name), self._found.folder_of("train"))
         self.targets = {name: target for name, target in self._targets.items() if target.known.names}
         self._check_classes()
         for name, reader in self.inputs.items():
             if isinstance(reader, Learned):
                 with self._naming_column(name, reader):
-                    reader.fit(self._cells(name), self.folder)
+                    reader.fit(self._cells(name), self._found.folder_of("train"))
 
     @contextmanager
     def _naming_column(self, name: str, part: object) -> Iterator[None]:
@@ -380,7 +398,7 @@ class DataModule(LightningDataModule):
             {name: read_as(part) for name, part in parts.items()},
             inputs=self.inputs,
             where=self._found.names["train"],
-            folder=self.folder,
+            folder=self._found.folder_of("train"),
         )
         if said := [fault for _, fault in faults]:
             raise ConfigError("\n".join(said))
@@ -415,7 +433,7 @@ class DataModule(LightningDataModule):
         if self.bucket.by is not None and self.bucket.by not in self.inputs and "train" in columns:
             columns["train"].append(self.bucket.by)
         return {
-            name: digest_rows(table, columns[name], media=_flat(media), folder=self.folder)
+            name: digest_rows(table, columns[name], media=_flat(media), folder=self._found.folder_of(name))
             for name, table in self.tables.items()
         }
 
@@ -435,7 +453,7 @@ class DataModule(LightningDataModule):
         self._check_is_read()
         if name not in self.tables:
             raise no_table(self._found, name)
-        return EvalSplit(self.tables[name], **self.parts())
+        return EvalSplit(self.tables[name], **self.parts(name))
 
     def has_row(self, split: str, *, needs: Sequence[str], targets: Sequence[str]) -> bool:
         """Whether some row of a split has all of these inputs (any one, when none is named) and all these targets.
@@ -490,10 +508,14 @@ class DataModule(LightningDataModule):
         there = {n: c for n, c in known.items() if set([c] if isinstance(c, str) else c) <= set(table.column_names)}
         return {n: [not is_empty(cell) for cell in cells_of(table, c)] for n, c in there.items()}
 
-    def parts(self) -> dict[str, Any]:
-        """What every split of this data is read with."""
+    def folder_of(self, split: str) -> Path:
+        """What the relative paths of a split start from; `folder` is the one that all of them are in."""
+        return self._found.folder_of(split)
+
+    def parts(self, split: str = "train") -> dict[str, Any]:
+        """What a split of this data is read with."""
         return {
-            "folder": self.folder,
+            "folder": self.folder_of(split),
             "columns": self.columns,
             "inputs": self.inputs,
             "targets": self.targets,
@@ -507,8 +529,8 @@ class DataModule(LightningDataModule):
             ConfigError: when none of the first rows can be, or no table was opened.
         """
         self._check_is_read()
-        table = next(iter(self.tables.values()))
-        split = TrainSplit(table, **self.parts())
+        name, table = next(iter(self.tables.items()))
+        split = TrainSplit(table, **self.parts(name))
         samples: list[Sample] = []
         for row in range(min(len(table), NUM_LOOKED_AT)):
             try:

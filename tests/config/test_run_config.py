@@ -234,6 +234,28 @@ def test_what_this_command_sets_itself_is_neither_taken_nor_refused(tmp_path: Pa
     assert repeated(tmp_path / "run", overrides, "encoder=vit", "data.root=/mine") == ([], [])
 
 
+@pytest.mark.parametrize(
+    ("recorded", "given", "taken"),
+    [
+        (["data.root=old"], "data.root", []),
+        (["data.root=old"], "data.test", []),
+        (["data.train=a.csv", "data.val=b.csv"], "data.root", []),
+        (["data.train=a.csv", "data.val=b.csv"], "data.test", []),
+        (["data.train=a.csv", "data.root=base"], "data.test", ["data.root=base"]),
+        (["data.train=a.csv", "data.val=b.csv"], "seed", ["data.train=a.csv", "data.val=b.csv"]),
+    ],
+)
+def test_tables_that_this_command_names_replace_all_of_the_run(
+    recorded: list[str], given: str, taken: list[str], tmp_path: Path
+) -> None:
+    files = {key.removeprefix("data."): value for key, _, value in (text.partition("=") for text in recorded)}
+    source = {"_target_": "mmtrain.data.sources.files.existing_folder"}
+    assert repeated(tmp_path / "run", ["data=files", *recorded], f"{given}=3", data={**files, "source": source}) == (
+        ["data=files", *taken],
+        [],
+    )
+
+
 def test_an_option_of_the_users_own_folder_is_taken(tmp_path: Path) -> None:
     (tmp_path / "conf" / "encoder" / "image").mkdir(parents=True)
     (tmp_path / "conf" / "encoder" / "image" / "mine.yaml").write_text("_target_: mine.MyEncoder\n")

@@ -66,8 +66,8 @@ NAMES = [
     ),
     (
         "data.train=a.csv",
-        "there is no key data.train\n    it belongs to data=shards; tables of your own are train.csv, val.csv and"
-        " test.csv in a folder: data=files data.root=DIR",
+        "there is no key data.train\n    it belongs to data=files, shards; tables of your own: data=files"
+        " data.train=FILE data.val=FILE data.test=FILE",
     ),
     (
         "~callbacks.early_stopping",

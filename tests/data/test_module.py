@@ -449,11 +449,11 @@ def test_a_column_that_nothing_reads_is_not_compared_unless_batches_are_made_by_
 
 def test_several_columns_of_one_input_are_compared_each(tmp_path: Path) -> None:
     root = tmp_path / "data"
-    write_rows(root / "train.jsonl", [{"age": n, "height": n / 2, "label": "ab"[n % 2]} for n in range(8)])
+    write_rows(root / "train.jsonl", [{"age": n, "height": n / 2, "label": "ab"[n % 2]} for n in range(5)])
     parts = {"inputs": {"vector": VectorInput(scale="none")}, "columns": {"vector": ["age", "height"], "label": None}}
     calm = read(root, tmp_path / "run", **parts).row_facts()
     assert set(calm["train"]["columns"]) == {"age", "height", "label"}
-    write_rows(root / "train.jsonl", [{"age": n, "height": n / 3, "label": "ab"[n % 2]} for n in range(8)])
+    write_rows(root / "train.jsonl", [{"age": n, "height": n / 3, "label": "ab"[n % 2]} for n in range(5)])
     assert differing(calm, read(root, tmp_path / "run", **parts).row_facts()) == {"train.columns.height"}
 
 

@@ -6,16 +6,18 @@ DIR/SPLIT/metadata.{csv,tsv,json,jsonl} with the column file_name, or DIR/[SPLIT
 """
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mmtrain.data.sources.caches import datasets_cache_error
 from mmtrain.data.tables.class_folders import Columns
+from mmtrain.data.tables.columns import Column
 from mmtrain.data.tables.file_lookup import with_found_files
-from mmtrain.data.tables.folder_layout import ENDINGS, ending
-from mmtrain.data.tables.folder_tables import cut, is_saved, tables_of_folder, unreadable
+from mmtrain.data.tables.folder_layout import ENDINGS, SET_ROOT, ending, fault_of_split_file
+from mmtrain.data.tables.folder_tables import SplitFiles, cut, cut_training, is_saved, tables_of_folder, unreadable
+from mmtrain.data.tables.parquet_columns import readable_columns
 from mmtrain.data.tables.paths import data_folder, refuse_outside
 from mmtrain.data.tables.row_tables import rows_table
 from mmtrain.data.tables.splits import Split
@@ -23,7 +25,37 @@ from mmtrain.data.tables.tables import SPLITS, Tables, no_rows, split_name, unde
 from mmtrain.errors import ConfigError
 
 
-def existing_folder(root: str | Path) -> Path:
+def existing_folder(
+    root: str | Path | None,
+    train: str | Path | None = None,  # parts of mixtures and run folders of earlier versions have none
+    val: str | Path | None = None,
+    test: str | Path | None = None,
+) -> Path | SplitFiles:
+    """A folder of tables, the file of a table, or the file of each split.
+
+    Args:
+        root: the folder, or the file of a table; where files of splits are named, what relative paths in them start
+            from, and None for the folder of each file.
+        train: a file.
+        val: likewise.
+        test: likewise.
+
+    Raises:
+        ConfigError: when nothing is named, when something is missing, or when it is a file of another kind.
+    """
+    named = {"train": train, "val": val, "test": test}
+    files = {split: Path(file).expanduser() for split, file in named.items() if file is not None}
+    if not files:
+        if root is None:
+            raise ConfigError(f"data.root is not set\n    {SET_ROOT}")
+        return folder_of_tables(root)
+    for split, file in files.items():
+        if (fault := fault_of_split_file(split, file)) is not None:
+            raise ConfigError(fault)
+    return SplitFiles(files, None if root is None else Path(root).expanduser().absolute())
+
+
+def folder_of_tables(root: str | Path) -> Path:
     """The folder, or the file of a table, if it is one.
 
     Raises:
@@ -39,37 +71,49 @@ def existing_folder(root: str | Path) -> Path:
     return folder
 
 
-def tables_of(found: Path | Tables, split: Split, *, confine: bool) -> Tables:
+def tables_of(
+    found: Path | SplitFiles | Tables,
+    split: Split,
+    *,
+    confine: bool,
+    wanted: Mapping[str, Column | None] | None = None,
+) -> Tables:
     """What a source gave, as tables whose paths stay in their folder.
 
     Args:
-        found: a folder, or the tables themselves.
+        found: a folder, the files of the splits, or the tables themselves.
         split: how a table is cut that stands alone.
         confine: whether a file, of a table or named in one, must lie in the folder.
+        wanted: as of `tables_of_folder`.
 
     Raises:
         ConfigError: as `read_folder` does, and for a table that leads out of the folder.
     """
+    if isinstance(found, SplitFiles):
+        tables = read_folder(found, split)
+        folders = {name: data_folder(folder, confine=confine) for name, folder in tables.folders.items()}
+        return replace(tables, folder=data_folder(tables.folder, confine=confine), folders=folders)
     if not isinstance(found, Tables):
-        return read_folder(data_folder(found, confine=confine), split)
+        return read_folder(data_folder(found, confine=confine), split, wanted)
     for folder, file in found.files:
         refuse_outside(data_folder(folder, confine=confine), file)
     return replace(found, folder=data_folder(found.folder, confine=confine))
 
 
-def read_folder(root: Path, split: Split) -> Tables:
+def read_folder(root: Path | SplitFiles, split: Split, wanted: Mapping[str, Column | None] | None = None) -> Tables:
     """The tables of a folder.
 
     Args:
-        root: the folder, as `data_folder` gives it, or the file of a table that stands alone.
+        root: the folder, as `data_folder` gives it, the file of a table that stands alone, or the file of each split.
         split: how a table is cut that stands alone.
+        wanted: as of `tables_of_folder`.
 
     Raises:
         ConfigError: when there is nothing to read, a split stands twice, one is empty, or leads out of the folder.
     """
-    if is_saved(root):
+    if isinstance(root, Path) and is_saved(root):
         return _saved(root, split)
-    return with_found_files(tables_of_folder(root, split, read=_read, make=_dataset))
+    return with_found_files(tables_of_folder(root, split, read=_read, make=_dataset, wanted=wanted))
 
 
 def _saved(root: Path, split: Split) -> Tables:
@@ -101,7 +145,7 @@ def of_datasets(found: Any, name: str, folder: Path, split: Split) -> Tables:
     if not known:
         raise ConfigError(f"{name} has the splits {', '.join(found)}\n    rename one to train")
     if list(known) == ["train"]:
-        return cut(undecoded(known["train"]), name, folder, split)
+        return cut_training(undecoded(known["train"]), name, folder, split)
     for ours, table in known.items():
         if len(table) == 0:
             raise no_rows(name, ours)
@@ -113,6 +157,17 @@ def _dataset(columns: Columns) -> Any:
     import datasets
 
     return datasets.Dataset.from_dict(dict(columns))
+
+
+def _options(path: Path, columns: Sequence[str]) -> dict[str, Any]:
+    """What makes `datasets` read some columns of a parquet file."""
+    import datasets
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pq.read_schema(path)
+    some = pa.schema([schema.field(name) for name in columns], metadata=schema.metadata)
+    return {"columns": columns, "features": datasets.Features.from_arrow_schema(some)}
 
 
 def _read(path: Path, split: str) -> tuple[Any, Sequence[str]]:
@@ -128,7 +183,9 @@ def _read(path: Path, split: str) -> tuple[Any, Sequence[str]]:
     try:
         if kind in ("parquet", "arrow"):
             name = glob.escape(str(path))  # it takes a pattern
-            table = undecoded(datasets.load_dataset(kind, data_files=name, split="train"))
+            columns, notes = readable_columns(path) if kind == "parquet" else (None, ())
+            options = {} if columns is None or not notes else _options(path, columns)
+            table = undecoded(datasets.load_dataset(kind, data_files=name, split="train", **options))
         else:
             table, notes = rows_table(path)
     # Arrow's own are ValueErrors, TypeErrors and OSErrors

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from mmtrain.data.sources.files import existing_folder
+from mmtrain.data.sources.files import folder_of_tables
 from mmtrain.data.tables.class_folders import KIND_OF, KINDS, is_hidden
 from mmtrain.data.tables.tables import Tables
 from mmtrain.errors import ConfigError
@@ -20,7 +20,7 @@ def read_pictures(root: str | Path) -> Tables:
     """
     import datasets
 
-    folder = existing_folder(root)
+    folder = folder_of_tables(root)
     names = sorted(_files(folder))  # of a file, none
     if not names:
         endings = " ".join(KINDS["image"])

@@ -48,22 +48,22 @@ class SharedFiles(NamedTuple):
     complete: bool
 
 
-def shared_files(cells: Mapping[str, Sequence[Named]], folder: Path, *, most_bytes: int) -> SharedFiles:
+def shared_files(cells: Mapping[str, Sequence[Named]], folders: Mapping[str, Path], *, most_bytes: int) -> SharedFiles:
     """Files, or bytes in cells, that are the same in several splits.
 
     Only what has the size of something in another split is read.
 
     Args:
         cells: by split.
-        folder: what relative paths start from.
+        folders: by split, what relative paths start from.
         most_bytes: no more is read.
     """
-    sized = {split: [(id, part, _size(part, folder)) for id, part in _parts(of)] for split, of in cells.items()}
+    sized = {split: [(id, part, _size(part, folders[split])) for id, part in _parts(of)] for split, of in cells.items()}
     splits_of: dict[int, set[str]] = defaultdict(set)
     for split, parts in sized.items():
         for _, _, size in parts:
             splits_of[size].add(split)
-    digests: dict[str | bytes, str] = {}
+    digests: dict[tuple[Path, str | bytes], str] = {}
     values: dict[str, list[tuple[str, str]]] = {split: [] for split in cells}
     left = most_bytes
     names: dict[str, str] = {}
@@ -71,13 +71,14 @@ def shared_files(cells: Mapping[str, Sequence[Named]], folder: Path, *, most_byt
         for id, part, size in parts:
             if size <= 0 or len(splits_of[size]) < 2:
                 continue
-            if part not in digests and size > left:
+            place = (folders[split], part)
+            if place not in digests and size > left:
                 return SharedFiles(_named(shared(values), names), complete=False)
-            if part not in digests:
+            if place not in digests:
                 left -= size
-                digests[part] = _digest(part, folder)
-            names.setdefault(digests[part], part if isinstance(part, str) else f"{len(part)} bytes")
-            values[split].append((id, digests[part]))
+                digests[place] = _digest(part, folders[split])
+            names.setdefault(digests[place], part if isinstance(part, str) else f"{len(part)} bytes")
+            values[split].append((id, digests[place]))
     return SharedFiles(_named(shared(values), names), complete=True)
 
 

@@ -1,10 +1,12 @@
 """Large tables made small for a look at them: rows that are evenly spaced, whatever kind of table it is."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mmtrain.data.sources.files import tables_of
+from mmtrain.data.tables.folder_tables import SplitFiles
 from mmtrain.data.tables.splits import Split
 from mmtrain.data.tables.tables import Tables, readable_cell, row_at
 
@@ -31,7 +33,9 @@ class ThinSource:
         num_rows: by split, how many rows there really are; filled when the source is asked.
     """
 
-    def __init__(self, source: Callable[[], Path | Tables], *, split: Split, most: int, confine: bool = True) -> None:
+    def __init__(
+        self, source: Callable[[], Path | SplitFiles | Tables], *, split: Split, most: int, confine: bool = True
+    ) -> None:
         self._source = source
         self._split = split
         self._most = most
@@ -43,7 +47,7 @@ class ThinSource:
         tables = tables_of(self._source(), self._split, confine=self._confine)
         self.num_rows = {split: len(table) for split, table in tables.splits.items()}
         splits = {split: thin(table, self._most) for split, table in tables.splits.items()}
-        return Tables(splits=splits, names=tables.names, folder=tables.folder, notes=tables.notes)
+        return replace(tables, splits=splits, order=None)
 
 
 def thin(table: Any, most: int) -> Any:

@@ -118,7 +118,8 @@ def survey_of(data: DataModule, limits: Limits) -> Survey:
         elif reader.kind in FILES:
             of_splits = {split: look.some(name, limits.files) for split, look in looks.items()}
             named = {s: [(looks[s].id(row), cell) for row, cell in cells] for s, cells in of_splits.items()}
-            survey.shared_files[name], complete = shared_files(named, data.folder, most_bytes=limits.file_bytes)
+            folders = {split: data.folder_of(split) for split in named}
+            survey.shared_files[name], complete = shared_files(named, folders, most_bytes=limits.file_bytes)
             sampled = any(len(of_splits[s]) < looks[s].there(name) for s in looks)
             if len(looks) > 1 and (sampled or not complete):
                 survey.notes.append(f"{name}: not all files were compared, because they are many")
@@ -204,7 +205,7 @@ class Look:
         found: dict[str, list[Lengths]] = {}
         unread: list[int] = []
         for name, reader in self.data.inputs.items():
-            result = measured(reader, self.some(name, self.limits.measured), self.data.folder)
+            result = measured(reader, self.some(name, self.limits.measured), self.data.folder_of(self.split))
             unread += result.unread
             if result.lengths:
                 found[name] = result.lengths
@@ -212,7 +213,7 @@ class Look:
 
     def bad(self, suspects: list[int]) -> tuple[list[Bad], int]:
         """Rows that cannot be read, among suspects and some others; and how many were tried."""
-        split = TrainSplit(self.table, **self.data.parts())
+        split = TrainSplit(self.table, **self.data.parts(self.split))
         rows = sorted({*suspects, *evenly(len(self.table), self.limits.decoded)})
         bad: list[Bad] = []
         for row in rows:

@@ -63,7 +63,7 @@ def check_cells(name: str, kind: str | None, cells: Iterable[Any], *, column: st
         what, mend = wrong
         raise ConfigError(
             f"{where}: the column {column} holds {_shown(first)}, which is no {what}\n"
-            f"    {mend.format(name=name, column=column)}"
+            f"    {mend.format(name=name, column=column)}{_of_parts(name, first, column, where)}"
         )
     if wrong is None and kind is not None and kind in _FILE_KINDS and isinstance(_content(first), str):
         _check_files(name, kind, [first, *islice(filled, _FILES - 1)], column, where, folder)
@@ -99,6 +99,23 @@ def _what_it_is_not(kind: str | None, cell: Any) -> tuple[str, str] | None:
     return None
 
 
+def _of_parts(name: str, cell: Any, column: str, where: str) -> str:
+    """How parts of objects become columns, where the table is a file for which a line of Python does it."""
+    key = (
+        next((key for key, part in cell.items() if isinstance(part, str)), None) if isinstance(cell, Mapping) else None
+    )
+    if key is None or not where.endswith((".parquet", ".jsonl")):
+        return ""
+    if where.endswith(".parquet"):
+        program = f"import pyarrow.parquet as p; p.write_table(p.read_table('{where}').flatten(), '{where}')"
+        command = f'python -c "{program}"'
+    else:
+        parts = f"{{**r, **{{'{column}.' + k: v for k, v in (r.get('{column}') or {{}}).items()}}}}"
+        program = f"import json; [print(json.dumps({parts})) for r in map(json.loads, open('{where}'))]"
+        command = f'python -c "{program}" > {where}.new && mv {where}.new {where}'
+    return f"\n    or make columns of its parts: {command}, then set data.columns.{name}={column}.{key}"
+
+
 def _content(cell: Any) -> Any:
     """What a cell holds, also of a list of one."""
     return content_of(cell[0] if isinstance(cell, list) and len(cell) == 1 else cell)
@@ -118,6 +135,12 @@ def _check_files(name: str, kind: str, cells: list[Any], column: str, where: str
             raise ConfigError(
                 f"{where}: of the column {column} {count}, such as {shown_path(folder / paths[0])}\n"
                 f"    write the paths from {folder} on: {near} in place of {_quoted(paths[0])}"
+            )
+        above = folder.absolute().parent
+        if Path(where).is_file() and _same_name(paths[0], above) is not None:
+            raise ConfigError(
+                f"{where}: of the column {column} {count}, such as {shown_path(folder / paths[0])}\n"
+                f"    set what the paths start from: data.train={where} data.root={above}"
             )
         raise ConfigError(
             f"{where}: of the column {column} {count}, such as {shown_path(folder / paths[0])}\n"

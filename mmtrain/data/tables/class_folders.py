@@ -1,8 +1,9 @@
 """Class folders as a table: DIR/CLASS/file, or DIR/SPLIT/CLASS/file, of pictures, sounds or films."""
 
 import os
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ KIND_OF = {ending: kind for kind, endings in KINDS.items() for ending in endings
 
 
 Columns = Mapping[str, list[str | None]]
+_OF_SPLIT = re.compile(r"(train|val|valid|validation|dev|test|training|testing)([\W_\d].*)?", re.IGNORECASE)
+_LOOKED_AT = 100  # entries of a folder
 
 
 def is_hidden(name: str) -> bool:
@@ -63,6 +66,30 @@ def split_folders(root: Path) -> dict[str, Path]:
         if split is not None:
             found[split] = folder
     return found
+
+
+def folders_with_files(root: Path) -> list[Path]:
+    """The folders that can be read as classes or as splits of classes: two or more, or train with two or more in it.
+
+    Only the first entries of a folder are looked at.
+    """
+    splits = list(split_folders(root).values())
+    of_train = split_folders(root).get("train")
+    if of_train is not None and sum(map(_has_files, folders_in(of_train))) > 1:
+        return splits
+    found = [folder for folder in folders_in(root) if _has_files(folder)]
+    return found if len(found) > 1 else []
+
+
+def kinds_in(folders: Sequence[Path]) -> set[str]:
+    """Image, audio or video: what the first files of folders are, or of the folders in them."""
+    places = [place for folder in folders for place in (folder, *islice(folders_in(folder), _LOOKED_AT))]
+    names = (p.suffix.lower() for place in places for p in islice(place.iterdir(), _LOOKED_AT))
+    return {KIND_OF[ending] for ending in names if ending in KIND_OF}
+
+
+def _has_files(folder: Path) -> bool:
+    return any(p.suffix.lower() in KIND_OF for p in islice(folder.iterdir(), _LOOKED_AT))
 
 
 def read_class_folders(
@@ -103,10 +130,32 @@ def read_class_folders(
         found, notes = {None: _columns(root, root, most, unread)}, []
     if not all(found.values()):
         return None
+    if None in found:
+        _refuse_split_names(root, {str(label) for label in found[None]["label"]})
     if unread:
         endings = ", ".join(f"{count} {ending}" for ending, count in unread.most_common(8))
         notes.append(f"{root}: files in folders of classes are not read for their endings: {endings}")
     return {split: make(columns) for split, columns in found.items()}, notes
+
+
+def _refuse_split_names(root: Path, labels: Collection[str]) -> None:
+    """Refuse classes that are all named like splits, such as train2017 and val2017 of COCO.
+
+    Raises:
+        ConfigError: with what the folder next to them offers.
+    """
+    if not all(_OF_SPLIT.fullmatch(label) for label in labels):
+        return
+    names = ", ".join(sorted(labels))
+    tables = sorted(p for p in root.rglob("*.json") if not is_hidden(p.name) and len(p.relative_to(root).parts) < 3)
+    words = {split: [p for p in tables if split in p.stem.lower()] for split in ("train", "val")}
+    files = " ".join(f"data.{split}={found[0]}" for split, found in words.items() if found)
+    fix = (
+        f"{files} data.root={root}"
+        if files
+        else f"write {root}/train.csv with a line for each file, such as image,label"
+    )
+    raise ConfigError(f"{root}: the folders {names} are named like splits, not like classes\n    fix: {fix}")
 
 
 def _no_classes(root: Path, folder: Path) -> ConfigError:

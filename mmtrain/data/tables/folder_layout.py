@@ -5,11 +5,12 @@ from itertools import islice
 from pathlib import Path
 
 from mmtrain.data.tables.class_folders import KIND_OF, split_folders
-from mmtrain.data.tables.row_tables import METADATA, TEXTS
+from mmtrain.data.tables.row_tables import is_metadata_name
 from mmtrain.data.tables.tables import SPLITS, split_name
 from mmtrain.errors import ConfigError
 
 ENDINGS = ("jsonl", "csv", "tsv", "json", "parquet", "arrow")
+SET_ROOT = "set data.root=DIR, the folder with train.jsonl (or train.csv, train.parquet ...)"
 WHOLE = "whole"  # a table that stands alone, to be cut
 # Tables that other programs write, and what makes one of them that is read here.
 _FOREIGN: Mapping[str, str] = {
@@ -20,6 +21,20 @@ _FOREIGN: Mapping[str, str] = {
     ".feather": "write it with pandas: DataFrame.to_parquet('{stem}.parquet')",
     **dict.fromkeys((".pkl", ".pickle"), "write it with pandas: DataFrame.to_parquet('{stem}.parquet')"),
 }
+
+
+def fault_of_split_file(split: str, file: Path) -> str | None:
+    """What is wrong with the file of a split that the user names; None when it can be read."""
+    what = f"data.{split}={file}"
+    if file.is_dir():
+        return f"{what}: it is a folder\n    fix: name its table, or set data.root={file} without data.{split}"
+    if not file.is_file():
+        return f"{what}: there is no such file\n    fix: data.{split}=FILE, relative to {Path.cwd()} or absolute"
+    if ending(file) in ENDINGS:
+        return None
+    if _is_foreign(file):
+        return str(_foreign(file))
+    return f"{what}: not one of {', '.join(f'.{e}' for e in ENDINGS)}\n    fix: save it as one of these"
 
 
 def tables_in(root: Path) -> dict[str, Path]:
@@ -62,7 +77,7 @@ def metadata_in(root: Path) -> dict[str, Path]:
 
 
 def _metadata(folder: Path) -> Path | None:
-    return next((p for p in sorted(folder.iterdir()) if p.stem == METADATA and ending(p) in TEXTS), None)
+    return next((p for p in sorted(folder.iterdir()) if is_metadata_name(p)), None)
 
 
 def passed_over(root: Path, read: Mapping[str, Path]) -> Iterator[Path]:

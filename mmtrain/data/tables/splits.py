@@ -21,6 +21,14 @@ class Cuts(Protocol):
         """By split, its rows."""
         ...
 
+    def cut_training(self, table: Any, name: str) -> dict[str, Any]:
+        """As `cut`, of a table that is named as that for training and has no other next to it."""
+        ...
+
+    def note(self, table: Any, splits: Mapping[str, Any], name: str) -> str | None:
+        """What a person should know of the cut, if anything."""
+        ...
+
 
 class Split:
     """How a lone table is cut.
@@ -60,17 +68,37 @@ class Split:
         Raises:
             ConfigError: for a column that is not there, a word that means no split, or a split without rows.
         """
-        self.check_columns(table, name)
-        rows = self._by_column(table, name)
-        is_cut = rows is None
-        rows = self._by_fractions(table) if rows is None else rows
-        empty = [split for split in self.fractions if not rows.get(split)] if is_cut else []
+        rows, empty = self._rows(table, name)
         if empty:
             raise ConfigError(
                 f"{name} has {len(table)} rows: too few to give {empty[0]} the fraction {self.fractions[empty[0]]}\n"
                 f"    add rows, or set data.split.fractions.{empty[0]} to 0 and raise another"
             )
-        return {split: table.select(rows[split]) for split in SPLITS if rows.get(split)}
+        return _selected(table, rows)
+
+    def cut_training(self, table: Any, name: str) -> dict[str, Any]:
+        """As `cut`; a table with too few rows for every fraction is for training alone."""
+        rows, empty = self._rows(table, name)
+        return {"train": table} if empty else _selected(table, rows)
+
+    def _rows(self, table: Any, name: str) -> tuple[dict[str, list[int]], list[str]]:
+        """The rows of each split, and the splits that would get none of their fraction."""
+        self.check_columns(table, name)
+        rows = self._by_column(table, name)
+        if rows is not None:
+            return rows, []
+        rows = self._by_fractions(table)
+        return rows, [split for split in self.fractions if not rows.get(split)]
+
+    def note(self, table: Any, splits: Mapping[str, Any], name: str) -> str | None:
+        """How many rows each split got; None where a column says the splits."""
+        if len(splits) < 2 or self._column_of(table) is not None:
+            return None
+        sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in splits.items())
+        return (
+            f"{name}: there is no other split, so data.split.fractions divides its rows: {sizes}\n"
+            "    to train on all rows: 'data.split.fractions={train:1,val:0,test:0}'"
+        )
 
     def check_columns(self, table: Any, name: str) -> None:
         """Refuse a named column that is not there.
@@ -86,7 +114,12 @@ class Split:
                 )
 
     def _by_column(self, table: Any, name: str) -> dict[str, list[int]] | None:
-        """The rows of each split, where a column says it.
+        """The rows of each split, where a column says it."""
+        column = self._column_of(table)
+        return None if column is None else _by_column(cells_of(table, column), column, name)
+
+    def _column_of(self, table: Any) -> str | None:
+        """The column that says the splits.
 
         A column that is only called as such columns are, and holds numbers of folds, says nothing of splits.
         """
@@ -96,7 +129,7 @@ class Split:
             return None
         if self.column is None and not any(split_name(str(cell)) for cell in cells_of(table, column)):
             return None
-        return _by_column(cells_of(table, column), column, name)
+        return column
 
     def _by_fractions(self, table: Any) -> dict[str, list[int]]:
         groups: dict[int | str, list[int]] = {}
@@ -122,7 +155,19 @@ class AllRows(Split):
         """All rows as the test split, or the splits that a column says."""
         self.check_columns(table, name)
         rows = self._by_column(table, name)
-        return {"test": table} if rows is None else {s: table.select(rows[s]) for s in SPLITS if rows.get(s)}
+        return {"test": table} if rows is None else _selected(table, rows)
+
+    def cut_training(self, table: Any, name: str) -> dict[str, Any]:
+        """As `cut`."""
+        return self.cut(table, name)
+
+    def note(self, table: Any, splits: Mapping[str, Any], name: str) -> str | None:
+        """Nothing: no row is left out."""
+        return None
+
+
+def _selected(table: Any, rows: Mapping[str, list[int]]) -> dict[str, Any]:
+    return {split: table.select(rows[split]) for split in SPLITS if rows.get(split)}
 
 
 def _by_column(cells: Any, column: str, name: str) -> dict[str, list[int]]:

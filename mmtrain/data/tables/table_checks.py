@@ -14,10 +14,8 @@ from mmtrain.errors import ConfigError
 
 def no_table(found: Tables, name: str) -> ConfigError:
     """The message for a split that is not there."""
-    return ConfigError(
-        f"{found.folder} has no {name} table; it has {', '.join(found.splits)}\n"
-        f"    add {name}.jsonl (or .csv, .parquet ...)"
-    )
+    add = f"add {name}.jsonl (or .csv, .parquet ...), or set data.{name}=FILE"
+    return ConfigError(f"{found.folder} has no {name} table; it has {', '.join(found.splits)}\n    {add}")
 
 
 def check_size(num_rows: int, batch_size: int, folder: Path) -> None:

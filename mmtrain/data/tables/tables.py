@@ -1,13 +1,14 @@
 """What a source of data gives: a table a split, and what the paths in them start from; and how tables are read."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from mmtrain.data.order import Order
 from mmtrain.data.tables.columns import Column, cell_of
 from mmtrain.data.tables.sample_errors import sample_errors
+from mmtrain.data.tables.texts import are_texts
 from mmtrain.errors import ConfigError, SampleError
 
 SPLITS = ("train", "val", "test")
@@ -16,6 +17,7 @@ ALIASES = {"validation": "val", "valid": "val", "dev": "val", "training": "train
 # which a worker must not hold many.
 _ROWS_AT_ONCE = 16
 _CELLS_AT_ONCE = 1000
+_LOOKED_AT = 100  # cells of a binary column, to see whether they are texts
 _BYTES_AT_ONCE = 1 << 24
 
 
@@ -32,6 +34,7 @@ class Tables:
         order: of the training split; None for a permutation of all its rows.
         notes: what a person should know of the folder.
         files: what the tables were read from that must not lead out of a folder, each with that folder.
+        folders: by split, what its relative paths start from where that is not `folder`.
     """
 
     splits: Mapping[str, Any]
@@ -40,6 +43,11 @@ class Tables:
     order: Order | None = None
     notes: Sequence[str] = ()
     files: Sequence[tuple[Path, Path]] = ()
+    folders: Mapping[str, Path] = field(default_factory=dict)
+
+    def folder_of(self, split: str) -> Path:
+        """What the relative paths of a split start from, and must stay in."""
+        return self.folders.get(split, self.folder)
 
 
 @runtime_checkable
@@ -177,8 +185,10 @@ def split_name(word: str) -> str | None:
 def undecoded(table: Any) -> Any:
     """A `datasets.Dataset` whose pictures, sounds and films are left as files, and whose classes have their names.
 
-    We decode ourselves: one broken file must not be the end of a run.
+    We decode ourselves: one broken file must not be the end of a run. Columns of bytes that are texts become texts.
     """
+    for name in [name for name, feature in table.features.items() if _is_binary(feature)]:
+        table = _as_texts(table, name)
     for name, feature in table.features.items():
         left = _undecoded(feature)
         if left != feature:
@@ -186,6 +196,31 @@ def undecoded(table: Any) -> Any:
         if _has_classes(left):
             table = _with_names(table, name)
     return table
+
+
+def _is_binary(feature: Any) -> bool:
+    import datasets
+
+    return isinstance(feature, datasets.Value) and "binary" in feature.dtype
+
+
+def _as_texts(table: Any, column: str) -> Any:
+    """The table with a column of bytes as texts, if its first cells are texts and all are UTF-8."""
+    import datasets
+    import pyarrow as pa
+
+    arrow = table.data.column(column)
+    first: list[bytes] = []
+    for chunk in arrow.chunks:
+        if len(first) == _LOOKED_AT:
+            break
+        first += [cell for cell in chunk[:_LOOKED_AT].to_pylist() if cell is not None][: _LOOKED_AT - len(first)]
+    if not are_texts(first):
+        return table
+    try:
+        return table.cast_column(column, datasets.Value("large_string" if "large" in str(arrow.type) else "string"))
+    except pa.ArrowException:  # a later cell is no text: whoever reads the column says so
+        return table
 
 
 def _inner(feature: Any, change: Callable[[Any], Any]) -> Any:

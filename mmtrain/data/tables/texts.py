@@ -1,8 +1,24 @@
 """The texts of a cell."""
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from mmtrain.errors import SampleError
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # which files have and texts have not
+
+
+def are_texts(cells: Sequence[bytes]) -> bool:
+    r"""Whether bytes are UTF-8 texts: some programs write texts as binary columns.
+
+    >>> are_texts(["a dog".encode(), "ein Bär".encode()]), are_texts([b"\x89PNG\r\n\x1a\n"]), are_texts([])
+    (True, False, False)
+    """
+    try:
+        return bool(cells) and not any(_CONTROLS.search(cell.decode()) for cell in cells)
+    except UnicodeDecodeError:
+        return False
 
 
 def texts_of(value: Any) -> list[str]:

@@ -64,4 +64,4 @@ def sentence_lengths(data: DataModule) -> dict[str, list[int]]:
 
 
 def _loaded(reader: InputKind, data: DataModule, cell: Any) -> tuple[Tensor, int] | None:
-    return reader.load(cell, data.folder, seed=0, train=False)
+    return reader.load(cell, data.folder_of("train"), seed=0, train=False)

@@ -122,7 +122,9 @@ def _row(split: EvalSplit, position: int, name: str, data: DataModule) -> Row:
     if position < len(split.table):
         cells = row_at(split.table, position)
         contents = {m: content_of(readable_cell(cells, split.columns.get(m))) for m in data.inputs}
-        files = {m: c for m, c in contents.items() if isinstance(c, str) and data.inputs[m].kind != "text"}
+        named = {m: c for m, c in contents.items() if isinstance(c, str) and data.inputs[m].kind != "text"}
+        folder = data.folder_of(name)
+        files = {m: c if folder == data.folder else os.path.relpath(folder / c, data.folder) for m, c in named.items()}
     return Row(split.name(position), name, split.text(position), files)
 
 

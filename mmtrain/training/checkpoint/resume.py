@@ -45,6 +45,9 @@ FREE = (
     *("plan", "trial", "trainer.find_batch_size", "optimizer.fused"),
     *("data.num_workers", "data.pin_memory", "data.eval_batch_size", "data.max_bad", "data.license", "data.languages"),
 )
+# The file of each split can be elsewhere, as `data.root` can: its rows are compared.
+_FILES = "mmtrain.data.sources.files.existing_folder"
+_OF_FILES = tuple(f"data.{key}{split}" for key in ("", "source.") for split in ("train", "val", "test"))
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")
 ROWS = "rows"  # what the keys of facts of the data begin with: rows.train.columns.caption
 IDS_OF_ROWS = "rows of the training split"  # the only fact of the data in checkpoints of earlier versions
@@ -63,7 +66,9 @@ def facts_of(cfg: DictConfig, rows: Mapping[str, Any]) -> dict[str, Any]:
         rows: by split, what its rows are; `DataModule.row_facts`.
     """
     facts = _leaves(OmegaConf.to_container(cfg, resolve=True))
-    return {key: value for key, value in facts.items() if not _is_free(key)} | _leaves({ROWS: rows})
+    of_files = _OF_FILES if facts.get("data.source._target_") == _FILES else ()
+    kept = {key: value for key, value in facts.items() if not _is_free(key) and key not in of_files}
+    return kept | _leaves({ROWS: rows})
 
 
 def facts_to_compare(

@@ -11,7 +11,7 @@ from mmtrain.data.order import KeyedOrder
 from mmtrain.data.survey.subsample import ThinSource, thin
 from mmtrain.data.tables.tables import Tables
 from mmtrain.errors import ConfigError, SampleError
-from tests.data.parts import WHOLE, write_rows
+from tests.data.parts import ALL, write_rows
 
 
 class Table:
@@ -52,15 +52,15 @@ def test_a_cell_that_cannot_be_read_is_a_gap_in_its_column() -> None:
 
 def test_a_source_of_tables_or_of_a_folder_is_thinned_and_says_how_many_there_were(tmp_path: Path) -> None:
     tables = Tables(splits={"train": Table()}, names={"train": "here"}, folder=tmp_path, order=KeyedOrder(10))
-    source = ThinSource(lambda: tables, split=WHOLE, most=3)
+    source = ThinSource(lambda: tables, split=ALL, most=3)
     found = source()
     assert (len(found.splits["train"]), source.num_rows, found.order) == (3, {"train": 10}, None)
     write_rows(tmp_path / "train.jsonl", [{"id": str(n)} for n in range(7)])
-    source = ThinSource(lambda: tmp_path, split=WHOLE, most=3)
+    source = ThinSource(lambda: tmp_path, split=ALL, most=3)
     assert list(ids(source().splits["train"])) == ["0", "2", "4"]
     assert source.num_rows == {"train": 7}
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "train.jsonl").symlink_to(tmp_path / "train.jsonl")
     with pytest.raises(ConfigError, match="which is outside of the data folder"):
-        ThinSource(lambda: tmp_path / "root", split=WHOLE, most=3)()
-    assert len(ThinSource(lambda: tmp_path / "root", split=WHOLE, most=3, confine=False)().splits["train"]) == 3
+        ThinSource(lambda: tmp_path / "root", split=ALL, most=3)()
+    assert len(ThinSource(lambda: tmp_path / "root", split=ALL, most=3, confine=False)().splits["train"]) == 3

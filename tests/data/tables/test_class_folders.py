@@ -172,7 +172,8 @@ def test_folders_next_to_splits_are_no_classes(tmp_path: Path) -> None:
 def test_train_can_be_a_class(tmp_path: Path) -> None:
     classes(tmp_path, "train", "car", "boat", count=8)
     tables, notes = read(tmp_path)
-    assert {row["label"] for rows in tables.values() for row in rows} == {"train", "car", "boat"} and notes == []
+    assert {row["label"] for rows in tables.values() for row in rows} == {"train", "car", "boat"}
+    assert [note for note in notes if "divides its rows" not in note] == []
 
 
 @pytest.mark.parametrize("inside", [SPLIT_CLASSES, ("train", "val")])
@@ -204,9 +205,9 @@ def test_hidden_files_are_no_samples_and_other_endings_are_counted(tmp_path: Pat
     tables, notes = read(tmp_path)
     rows = [row for found in tables.values() for row in found]
     assert len(rows) == 17 and {row["label"] for row in rows} == {"cat", "dog"}
-    assert notes == [
+    assert notes[0] == (
         f"{tmp_path}: files in folders of classes are not read for their endings: 2 .heic, 1 .db, 1 without"
-    ]
+    )
 
 
 def test_every_ending_of_a_format_that_is_opened_is_read() -> None:
@@ -248,7 +249,8 @@ def test_marks_of_patterns_in_the_name_of_a_folder_are_letters(tmp_path: Path, n
             {"csv": table.to_csv, "parquet": table.to_parquet}.get(kind, table.to_json)(
                 str(path), **({"lines": False} if kind == "json" else {})
             )
-    assert read(tmp_path / name)[0] == {"train": [{"caption": name}] * 20}
+    rows = [row for found in read(tmp_path / name)[0].values() for row in found]
+    assert rows == [{"caption": name}] * 20
     if kind in ("csv", "jsonl", "parquet"):
         found = hub_tables(name=str(tmp_path / name), config=None, revision=None, split=WHOLE)
         assert {row["caption"] for table in found.splits.values() for row in table} == {name}

@@ -199,8 +199,8 @@ def test_what_measures_files_reads_none_outside(places: tuple[Path, Path], tmp_p
         cell = str(out / f"a{READERS[kind][1]}")
         assert measured(READERS[kind][0](), [(7, cell)], root).unread == [7]
     both = {"train": [("1", str(out / "a.png"))], "val": [("2", "link.png")]}
-    assert shared_files(both, root, most_bytes=10**6).found == []
-    assert len(shared_files(both, UnconfinedFolder(root), most_bytes=10**6).found) == 1
+    assert shared_files(both, dict.fromkeys(both, root), most_bytes=10**6).found == []
+    assert len(shared_files(both, dict.fromkeys(both, UnconfinedFolder(root)), most_bytes=10**6).found) == 1
 
 
 # -------------------------------------------------------- from a configuration to samples

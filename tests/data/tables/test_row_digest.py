@@ -18,7 +18,7 @@ from PIL import Image
 from mmtrain.data.sources.files import read_folder
 from mmtrain.data.tables import row_digest
 from mmtrain.data.tables.row_digest import RowFacts, digest_cells, digest_files, digest_rows
-from tests.data.parts import WHOLE, write_rows
+from tests.data.parts import ALL, write_rows
 
 ROWS: list[dict[str, Any]] = [
     {"id": f"r{n}", "caption": f"a cat, number {n}" if n % 5 else None, "label": "cat" if n % 2 else "dog"}
@@ -67,7 +67,7 @@ def test_the_format_of_the_file_does_not_matter(tmp_path: Path) -> None:
             csv.writer(file, delimiter=delimiter).writerows([READ, *(row.values() for row in ROWS)])
     (tmp_path / "parquet").mkdir()
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "parquet" / "train.parquet", row_group_size=4)
-    found = [facts(read_folder(tmp_path / kind, WHOLE).splits["train"]) for kind in ("jsonl", "csv", "tsv", "parquet")]
+    found = [facts(read_folder(tmp_path / kind, ALL).splits["train"]) for kind in ("jsonl", "csv", "tsv", "parquet")]
     assert found[0]["count"] == 23 and set(found[0]["columns"]) == set(READ)
     assert found[1] == found[2] == found[3] == found[0]
 

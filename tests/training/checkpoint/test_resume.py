@@ -47,6 +47,14 @@ def test_the_same_run_goes_on_wherever_it_runs() -> None:
     assert check_same_run(facts("data=files", "data.root=here"), facts("data=files", *other), PATH) == []
 
 
+def test_the_files_of_the_splits_may_be_elsewhere_and_their_rows_are_compared() -> None:
+    before = facts("data=files", "data.root=here")
+    files = ["data=files", "data.train=a.csv", "data.val=/elsewhere/b.csv"]
+    assert check_same_run(before, facts(*files), PATH) == []
+    with pytest.raises(ConfigError, match="training"):
+        check_same_run(before, facts(*files, rows=data(train={"count": 45})), PATH)
+
+
 def test_a_run_folder_may_have_been_moved() -> None:
     parts = ["data=files", "data.root=here", "callbacks=[ema,ledger]"]
     assert check_same_run(facts(*parts), facts(*parts, "run_dir=moved"), PATH) == []
