@@ -161,7 +161,7 @@ class LitModel(LightningModule):
         learning_rate = optimizer.param_groups[0]["lr"]  # before the schedule sets that of the next step
         skipped = self._skipped(step.window, means, weights, norm)
         if skipped is None:
-            with self.trainer.profiler.profile("optimizer"):
+            with self.trainer.profiler.profile("optimizer"):  # type: ignore[attr-defined]
                 optimizer.step()
             schedule.step()
             if not any(weights) and any(bool(count) for count in step.counts.values()):
@@ -198,7 +198,7 @@ class LitModel(LightningModule):
                     loss = loss if own is None else loss + own
                 # DDP waits for a gradient of every parameter that can have one
                 waits = world_size() > 1 and not self._is_shared
-                with self.trainer.profiler.profile("backward"):
+                with self.trainer.profiler.profile("backward"):  # type: ignore[attr-defined]
                     self.manual_backward(loss + sum((p * 0.0).sum() for p in waiting) if waits else loss)
         if self._is_shared:
             exchange_whole(self)

@@ -79,7 +79,7 @@ class RunSummary(Callback):
         lit: LitModel,
         data: DataModule,
         *,
-        loss: Sequence[Mapping[str, Any]],
+        loss: Mapping[str, Any],
         footprint: Footprint | None = None,
         facts: Mapping[str, Any] = {},
     ) -> None:
