@@ -173,8 +173,7 @@ class DataModule(LightningDataModule):
         vocabulary_folder, split = Path(vocabulary_folder), self._split
         if predicting:
             split = AllRows(column=split.column, fractions=split.fractions, group=split.group)
-        found = tables_of(self._source(), split, confine=self.confine, wanted=self._named())
-        self._found = self._with_turns(found)
+        self._found = self._with_turns(tables_of(self._source(), split, confine=self.confine, wanted=self._named()))
         self.folder, self.tables = self._found.folder, dict(self._found.splits)
         if training and "train" not in self.tables:
             raise no_table(self._found, "train")
