@@ -9,14 +9,16 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from mmtrain.annotations import PositiveInt
+
 
 class OptunaSweeper(Sweeper):
     """Runs that Optuna chooses; see configs/hydra/sweeper/optuna.yaml and `mmtrain.cli.sweeps.trials`."""
 
     def __init__(
         self,
-        n_trials: int,
-        n_jobs: int,
+        n_trials: PositiveInt,
+        n_jobs: PositiveInt,
         sampler: Any,
         pruner: Any,
         objectives: Mapping[str, str],

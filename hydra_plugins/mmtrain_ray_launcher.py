@@ -12,11 +12,15 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from mmtrain.annotations import NonNegativeFloat
+
 
 class RayLauncher(Launcher):
     """Every run a task of Ray, in a process of its own; see configs/hydra/launcher/ray.yaml."""
 
-    def __init__(self, address: str | None, num_cpus: float, num_gpus: float, init: DictConfig) -> None:
+    def __init__(
+        self, address: str | None, num_cpus: NonNegativeFloat, num_gpus: NonNegativeFloat, init: DictConfig
+    ) -> None:
         self.address = address
         self.resources = {"num_cpus": num_cpus, "num_gpus": num_gpus}
         self.init = init

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mmtrain.balance.balance import TaskGradients
-from mmtrain.balance.gradients import Gradients, unit_vectors, weigh
+from mmtrain.balance.gradients import Gradients, GradientSource, unit_vectors, weigh
 from mmtrain.balance.plain import Plain
 
 MODES = ("min", "median", "rmse")
@@ -34,7 +34,7 @@ class Aligned(Plain):
         ValueError: for any other `scale_mode`.
     """
 
-    def __init__(self, *, gradients_of: str, scale_mode: Literal["min", "median", "rmse"]) -> None:
+    def __init__(self, *, gradients_of: GradientSource, scale_mode: Literal["min", "median", "rmse"]) -> None:
         super().__init__()
         if scale_mode not in MODES:
             raise ValueError(f"balance.scale_mode = {scale_mode}; set it to {', '.join(MODES[:-1])} or {MODES[-1]}")

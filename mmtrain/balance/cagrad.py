@@ -24,8 +24,9 @@ import torch
 from scipy.optimize import brentq, nnls
 from torch import Tensor
 
+from mmtrain.annotations import NonNegativeFloat
 from mmtrain.balance.balance import TaskGradients
-from mmtrain.balance.gradients import Gradients, unit_vectors, weigh
+from mmtrain.balance.gradients import Gradients, GradientSource, unit_vectors, weigh
 from mmtrain.balance.plain import Plain
 
 # A mean gradient below this fraction of the longest gradient counts as a rounding error.
@@ -47,7 +48,7 @@ class CAGrad(Plain):
         ValueError: if `c` is negative.
     """
 
-    def __init__(self, *, gradients_of: str, c: float) -> None:
+    def __init__(self, *, gradients_of: GradientSource, c: NonNegativeFloat) -> None:
         super().__init__()
         if c < 0:
             raise ValueError(f"balance.c = {c}; set it to 0 or more")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtrain.annotations import PositiveFloat
 from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.plain import Plain
 
@@ -26,7 +27,7 @@ class DWA(Plain):
         ValueError: if `temperature` is not positive.
     """
 
-    def __init__(self, *, temperature: float) -> None:
+    def __init__(self, *, temperature: PositiveFloat) -> None:
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"balance.temperature = {temperature}; set it above 0")

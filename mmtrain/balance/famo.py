@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtrain.annotations import NonNegativeFloat, PositiveFloat
 from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.plain import Plain
 
@@ -35,7 +36,9 @@ class FAMO(Plain):
         ValueError: if `lr` or `floor` is not positive, or `weight_decay` is negative.
     """
 
-    def __init__(self, *, tasks: Sequence[str], lr: float, weight_decay: float, floor: float) -> None:
+    def __init__(
+        self, *, tasks: Sequence[str], lr: PositiveFloat, weight_decay: NonNegativeFloat, floor: PositiveFloat
+    ) -> None:
         super().__init__()
         if lr <= 0 or floor <= 0 or weight_decay < 0:
             raise ValueError(

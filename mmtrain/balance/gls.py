@@ -10,6 +10,7 @@ exactly 0 means that the task has no target in the step. Its weight is 0, and th
 import torch
 from torch import Tensor
 
+from mmtrain.annotations import PositiveFloat
 from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.plain import Plain
 
@@ -24,7 +25,7 @@ class GLS(Plain):
         ValueError: if `floor` is not positive.
     """
 
-    def __init__(self, *, floor: float) -> None:
+    def __init__(self, *, floor: PositiveFloat) -> None:
         super().__init__()
         if floor <= 0:
             raise ValueError(f"balance.floor = {floor}; set it above 0")

@@ -9,13 +9,15 @@ treats short ones as zero. So the methods separate lengths from directions: `uni
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from mmtrain.balance.balance import TaskGradients
 
-CHOICES = ("parameters", "features")
+GradientSource = Literal["parameters", "features"]
+CHOICES: tuple[GradientSource, ...] = get_args(GradientSource)
 # Eigenvalues of a cosine matrix below this are rounding errors: float32 gradients have a relative error of 1e-7.
 ROUNDING = 1e-14
 
@@ -30,7 +32,7 @@ class Gradients:
         ValueError: for any other `of`.
     """
 
-    def __init__(self, *, of: str) -> None:
+    def __init__(self, *, of: GradientSource) -> None:
         if of not in CHOICES:
             raise ValueError(f"balance.gradients_of = {of}; set it to {' or '.join(CHOICES)}")
         self.of = of

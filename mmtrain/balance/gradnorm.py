@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtrain.annotations import NonNegativeFloat, PositiveFloat
 from mmtrain.balance.balance import TaskGradients
-from mmtrain.balance.gradients import Gradients, with_gradient
+from mmtrain.balance.gradients import Gradients, GradientSource, with_gradient
 from mmtrain.balance.plain import Plain
 
 LEAST = 1e-4
@@ -36,7 +37,9 @@ class GradNorm(Plain):
         ValueError: if `lr` is not positive.
     """
 
-    def __init__(self, *, tasks: Sequence[str], gradients_of: str, alpha: float, lr: float) -> None:
+    def __init__(
+        self, *, tasks: Sequence[str], gradients_of: GradientSource, alpha: NonNegativeFloat, lr: PositiveFloat
+    ) -> None:
         super().__init__()
         if lr <= 0:
             raise ValueError(f"balance.lr = {lr}; set it above 0")

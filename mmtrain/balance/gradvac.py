@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtrain.annotations import Fraction
 from mmtrain.balance.balance import TaskGradients
-from mmtrain.balance.gradients import Gradients, weigh, with_gradient
+from mmtrain.balance.gradients import Gradients, GradientSource, weigh, with_gradient
 from mmtrain.balance.plain import Plain
 
 LIMIT = 0.999
@@ -36,7 +37,7 @@ class GradVac(Plain):
         ValueError: if `beta` is not between 0 and 1.
     """
 
-    def __init__(self, *, tasks: Sequence[str], gradients_of: str, beta: float) -> None:
+    def __init__(self, *, tasks: Sequence[str], gradients_of: GradientSource, beta: Fraction) -> None:
         super().__init__()
         if not 0 <= beta <= 1:
             raise ValueError(f"balance.beta = {beta}; set it between 0 and 1")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import PositiveFloat
 from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.plain import Plain
 
@@ -28,7 +29,7 @@ class IMTLL(Plain):
         ValueError: if `floor` is not positive.
     """
 
-    def __init__(self, *, tasks: Sequence[str], floor: float) -> None:
+    def __init__(self, *, tasks: Sequence[str], floor: PositiveFloat) -> None:
         super().__init__()
         if floor <= 0:
             raise ValueError(f"balance.floor = {floor}; set it above 0")

@@ -23,8 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtrain.annotations import PositiveFloat, PositiveInt
 from mmtrain.balance.balance import TaskGradients
-from mmtrain.balance.gradients import Gradients, with_gradient
+from mmtrain.balance.gradients import Gradients, GradientSource, with_gradient
 from mmtrain.balance.plain import Plain
 
 RIDGE = 1e-4
@@ -44,7 +45,7 @@ class Nash(Plain):
         ValueError: if `every` or `max_norm` is not positive.
     """
 
-    def __init__(self, *, gradients_of: str, every: int, max_norm: float | None) -> None:
+    def __init__(self, *, gradients_of: GradientSource, every: PositiveInt, max_norm: PositiveFloat | None) -> None:
         super().__init__()
         if every < 1:
             raise ValueError(f"balance.every = {every}; set it to 1 or more")

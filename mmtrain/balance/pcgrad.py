@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmtrain.balance.balance import TaskGradients
-from mmtrain.balance.gradients import Gradients, weigh
+from mmtrain.balance.gradients import Gradients, GradientSource, weigh
 from mmtrain.balance.plain import Plain
 
 
@@ -23,7 +23,7 @@ class PCGrad(Plain):
         gradients_of: "parameters" or "features": the gradients to compare.
     """
 
-    def __init__(self, *, gradients_of: str) -> None:
+    def __init__(self, *, gradients_of: GradientSource) -> None:
         super().__init__()
         # torchjd takes a second to import, and only a few rules need it
         from torchjd.aggregation import PCGradWeighting

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtrain.annotations import NonNegativeInt, PositiveFloat
 from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.plain import Plain
 
@@ -32,7 +33,7 @@ class STCH(Plain):
         ValueError: if `mu` is not positive or `warmup` is negative.
     """
 
-    def __init__(self, *, mu: float, warmup: int) -> None:
+    def __init__(self, *, mu: PositiveFloat, warmup: NonNegativeInt) -> None:
         super().__init__()
         if mu <= 0 or warmup < 0:
             raise ValueError(f"balance.mu = {mu} and warmup = {warmup}; set mu above 0 and warmup to 0 or more")

@@ -18,7 +18,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from mmtrain.balance.balance import TaskGradients
-from mmtrain.balance.gradients import Gradients, unit_vectors, weigh
+from mmtrain.balance.gradients import Gradients, GradientSource, unit_vectors, weigh
 from mmtrain.balance.plain import Plain
 
 
@@ -29,7 +29,7 @@ class UPGrad(Plain):
         gradients_of: "parameters" or "features": the gradients to compare.
     """
 
-    def __init__(self, *, gradients_of: str) -> None:
+    def __init__(self, *, gradients_of: GradientSource) -> None:
         super().__init__()
         self._gradients = Gradients(of=gradients_of)
 

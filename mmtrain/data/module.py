@@ -19,6 +19,7 @@ from filelock import FileLock
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from mmtrain.annotations import Fraction, NonNegativeInt, PositiveInt, Seed
 from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit, id_of
 from mmtrain.data.inputs.audio import AudioInput, is_without_rate
 from mmtrain.data.inputs.text import TextInput
@@ -92,18 +93,18 @@ class DataModule(LightningDataModule):
         columns: Mapping[str, Column | None],
         inputs: Mapping[str, InputKind],
         targets: Mapping[str, TargetKind],
-        max_bad: float,
-        labelled_share: float,
-        modality_dropout: float | Mapping[str, float],
+        max_bad: Fraction,
+        labelled_share: Fraction,
+        modality_dropout: Fraction | Mapping[str, Fraction],
         confine: bool,
         license: str | None,
         languages: Sequence[str] | None,
         bucket: Buckets,
-        batch_size: int,
-        eval_batch_size: int,
-        num_workers: int,
-        seed: int,
-        num_micro_batches: int,
+        batch_size: PositiveInt,
+        eval_batch_size: PositiveInt,
+        num_workers: NonNegativeInt,
+        seed: Seed,
+        num_micro_batches: PositiveInt,
     ) -> None:
         super().__init__()
         self._source = source

@@ -10,6 +10,7 @@ modality is ignored, because its mask is False.
 import torch
 from torch import nn
 
+from mmtrain.annotations import DropoutRate, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps, CrossAttention, attention_maps
 from mmtrain.layers.mlp import MLP
 from mmtrain.layers.streams import Streams, anything, check_counts, lengths
@@ -32,7 +33,14 @@ class AttentionPool(nn.Module):
     """
 
     def __init__(
-        self, *, dims: dict[str, int], dim: int, num_queries: int, num_heads: int, mlp_ratio: float, dropout: float
+        self,
+        *,
+        dims: dict[str, int],
+        dim: Size,
+        num_queries: Size,
+        num_heads: Size,
+        mlp_ratio: WidthRatio,
+        dropout: DropoutRate,
     ) -> None:
         super().__init__()
         check_counts({"num_queries": num_queries})

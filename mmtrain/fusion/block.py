@@ -14,8 +14,9 @@ from operator import mul
 
 from torch import Tensor, nn
 
+from mmtrain.annotations import DropoutRate, Size
 from mmtrain.layers.power_norm import power_norm
-from mmtrain.layers.vectors import Absent, Vectors, one_token
+from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
 
 
@@ -39,12 +40,12 @@ class BlockFusion(nn.Module):
         self,
         *,
         dims: dict[str, int],
-        dim: int,
-        joint_dim: int,
-        num_chunks: int,
-        rank: int,
-        dropout: float,
-        missing: str,
+        dim: Size,
+        joint_dim: Size,
+        num_chunks: Size,
+        rank: Size,
+        dropout: DropoutRate,
+        missing: Missing,
     ) -> None:
         super().__init__()
         check_chunks(joint_dim, num_chunks)

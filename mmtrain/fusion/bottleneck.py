@@ -12,6 +12,7 @@ the bottleneck tokens are additional tokens of it.
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps, attention_maps
 from mmtrain.layers.block import Block
 from mmtrain.layers.streams import Streams, anything, block_weights, check_counts
@@ -39,13 +40,13 @@ class Bottleneck(nn.Module):
         self,
         *,
         dims: dict[str, int],
-        dim: int,
-        depth: int,
-        fusion_layer: int,
-        num_bottlenecks: int,
-        num_heads: int,
-        mlp_ratio: float,
-        dropout: float,
+        dim: Size,
+        depth: Depth,
+        fusion_layer: Depth,
+        num_bottlenecks: Size,
+        num_heads: Size,
+        mlp_ratio: WidthRatio,
+        dropout: DropoutRate,
     ) -> None:
         super().__init__()
         check_counts({"depth": depth, "num_bottlenecks": num_bottlenecks})

@@ -14,6 +14,7 @@ A stream with nothing to attend to adds zeros. A single modality has only its se
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps, attend, attention_maps, attention_weights, check_heads
 from mmtrain.layers.block import Block
 from mmtrain.layers.streams import FeedForward, Streams, block_weights
@@ -33,7 +34,14 @@ class CoAttn(nn.Module):
     """
 
     def __init__(
-        self, *, dims: dict[str, int], dim: int, depth: int, num_heads: int, mlp_ratio: float, dropout: float
+        self,
+        *,
+        dims: dict[str, int],
+        dim: Size,
+        depth: Depth,
+        num_heads: Size,
+        mlp_ratio: WidthRatio,
+        dropout: DropoutRate,
     ) -> None:
         super().__init__()
         self.dim = dim

@@ -6,9 +6,10 @@ A learned vector or zeros replace a missing modality. The number of modalities i
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import DropoutRate, Size
 from mmtrain.layers.mlp import MLP
 from mmtrain.layers.pooling import MeanPool
-from mmtrain.layers.vectors import MISSING
+from mmtrain.layers.vectors import MISSING, Missing
 from mmtrain.types import Features
 
 
@@ -27,7 +28,9 @@ class Concat(nn.Module):
         ValueError: for any other `missing`.
     """
 
-    def __init__(self, *, dims: dict[str, int], dim: int, hidden_dim: int, dropout: float, missing: str) -> None:
+    def __init__(
+        self, *, dims: dict[str, int], dim: Size, hidden_dim: Size, dropout: DropoutRate, missing: Missing
+    ) -> None:
         super().__init__()
         if missing not in MISSING:
             raise ValueError(f"missing = {missing}; set it to {' or '.join(MISSING)}")

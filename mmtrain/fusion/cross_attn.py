@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps, CrossAttention, attention_maps
 from mmtrain.layers.block import Block
 from mmtrain.layers.streams import block_weights, lengths
@@ -29,7 +30,14 @@ class CrossAttn(nn.Module):
     """
 
     def __init__(
-        self, *, dims: dict[str, int], dim: int, depth: int, num_heads: int, mlp_ratio: float, dropout: float
+        self,
+        *,
+        dims: dict[str, int],
+        dim: Size,
+        depth: Depth,
+        num_heads: Size,
+        mlp_ratio: WidthRatio,
+        dropout: DropoutRate,
     ) -> None:
         super().__init__()
         self.dim = dim

@@ -7,13 +7,17 @@ widths to one space. rho is an MLP. The paper has one kind of element; here ther
 modality has no tokens in the set and adds nothing.
 """
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import DropoutRate, Size
 from mmtrain.layers.mlp import MLP
 from mmtrain.types import Features
 
-POOLS = ("sum", "mean")
+Pool = Literal["sum", "mean"]
+POOLS: tuple[Pool, ...] = get_args(Pool)
 
 
 class DeepSet(nn.Module):
@@ -30,7 +34,7 @@ class DeepSet(nn.Module):
         ValueError: for any other `pool`.
     """
 
-    def __init__(self, *, dims: dict[str, int], dim: int, hidden_dim: int, pool: str, dropout: float) -> None:
+    def __init__(self, *, dims: dict[str, int], dim: Size, hidden_dim: Size, pool: Pool, dropout: DropoutRate) -> None:
         super().__init__()
         if pool not in POOLS:
             raise ValueError(f"pool = {pool}; set it to {' or '.join(POOLS)}")

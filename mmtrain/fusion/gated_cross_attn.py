@@ -13,6 +13,7 @@ this token is masked. A missing modality is not attended to. A single modality h
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps, attention_maps
 from mmtrain.layers.block import Block
 from mmtrain.layers.gated_read import GatedRead
@@ -40,12 +41,12 @@ class GatedCrossAttn(nn.Module):
         self,
         *,
         dims: dict[str, int],
-        dim: int,
+        dim: Size,
         reader: str | None,
-        depth: int,
-        num_heads: int,
-        mlp_ratio: float,
-        dropout: float,
+        depth: Depth,
+        num_heads: Size,
+        mlp_ratio: WidthRatio,
+        dropout: DropoutRate,
     ) -> None:
         super().__init__()
         check_counts({"depth": depth})

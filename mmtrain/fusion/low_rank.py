@@ -13,7 +13,8 @@ from operator import mul
 
 from torch import nn
 
-from mmtrain.layers.vectors import Absent, Vectors, one_token
+from mmtrain.annotations import DropoutRate, Size
+from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
 
 
@@ -28,7 +29,7 @@ class LowRank(nn.Module):
         missing: replaces the vector of a missing modality, see `Absent`; neutral means zeros.
     """
 
-    def __init__(self, *, dims: dict[str, int], dim: int, rank: int, dropout: float, missing: str) -> None:
+    def __init__(self, *, dims: dict[str, int], dim: Size, rank: Size, dropout: DropoutRate, missing: Missing) -> None:
         super().__init__()
         self.dim = dim
         self.rank = rank

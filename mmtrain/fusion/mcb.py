@@ -15,8 +15,9 @@ from operator import mul
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import DropoutRate, Size
 from mmtrain.layers.power_norm import power_norm
-from mmtrain.layers.vectors import Absent, Vectors, one_token
+from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
 
 SEED = 0
@@ -34,7 +35,9 @@ class MCB(nn.Module):
             impulse.
     """
 
-    def __init__(self, *, dims: dict[str, int], dim: int, sketch_dim: int, dropout: float, missing: str) -> None:
+    def __init__(
+        self, *, dims: dict[str, int], dim: Size, sketch_dim: Size, dropout: DropoutRate, missing: Missing
+    ) -> None:
         super().__init__()
         self.dim = dim
         self.sketch_dim = sketch_dim

@@ -10,6 +10,7 @@ modality is not attended to.
 import torch
 from torch import nn
 
+from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps, attention_maps
 from mmtrain.layers.block import Block
 from mmtrain.layers.streams import Streams, anything, block_weights, lengths
@@ -29,7 +30,14 @@ class MergedAttn(nn.Module):
     """
 
     def __init__(
-        self, *, dims: dict[str, int], dim: int, depth: int, num_heads: int, mlp_ratio: float, dropout: float
+        self,
+        *,
+        dims: dict[str, int],
+        dim: Size,
+        depth: Depth,
+        num_heads: Size,
+        mlp_ratio: WidthRatio,
+        dropout: DropoutRate,
     ) -> None:
         super().__init__()
         self.dim = dim

@@ -13,8 +13,9 @@ from operator import mul
 
 from torch import nn
 
+from mmtrain.annotations import DropoutRate, Size
 from mmtrain.layers.power_norm import power_norm
-from mmtrain.layers.vectors import Absent, Vectors, one_token
+from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
 
 
@@ -31,7 +32,14 @@ class MFB(nn.Module):
     """
 
     def __init__(
-        self, *, dims: dict[str, int], dim: int, joint_dim: int, num_factors: int, dropout: float, missing: str
+        self,
+        *,
+        dims: dict[str, int],
+        dim: Size,
+        joint_dim: Size,
+        num_factors: Size,
+        dropout: DropoutRate,
+        missing: Missing,
     ) -> None:
         super().__init__()
         self.dim = dim

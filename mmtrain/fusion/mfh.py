@@ -15,8 +15,9 @@ from operator import mul
 import torch
 from torch import nn
 
+from mmtrain.annotations import DropoutRate, Size
 from mmtrain.layers.power_norm import power_norm
-from mmtrain.layers.vectors import Absent, Vectors, one_token
+from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
 
 
@@ -37,12 +38,12 @@ class MFH(nn.Module):
         self,
         *,
         dims: dict[str, int],
-        dim: int,
-        order: int,
-        joint_dim: int,
-        num_factors: int,
-        dropout: float,
-        missing: str,
+        dim: Size,
+        order: Size,
+        joint_dim: Size,
+        num_factors: Size,
+        dropout: DropoutRate,
+        missing: Missing,
     ) -> None:
         super().__init__()
         self.dim = dim

@@ -8,10 +8,12 @@ contributes a factor of ones, which leaves the product of the others unchanged.
 
 from functools import reduce
 from operator import mul
+from typing import Literal
 
 from torch import nn
 
-from mmtrain.layers.vectors import Absent, Vectors, one_token
+from mmtrain.annotations import DropoutRate, Size
+from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "linear": nn.Identity}
@@ -33,7 +35,14 @@ class MLB(nn.Module):
     """
 
     def __init__(
-        self, *, dims: dict[str, int], dim: int, joint_dim: int, activation: str, dropout: float, missing: str
+        self,
+        *,
+        dims: dict[str, int],
+        dim: Size,
+        joint_dim: Size,
+        activation: Literal["tanh", "linear"],
+        dropout: DropoutRate,
+        missing: Missing,
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:

@@ -18,6 +18,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps, attention_maps
 from mmtrain.layers.block import Block
 from mmtrain.layers.streams import CrossBlock, Streams, block_weights, check_counts, cross_weights
@@ -44,12 +45,12 @@ class MulT(nn.Module):
         self,
         *,
         dims: dict[str, int],
-        dim: int,
-        depth: int,
-        self_depth: int,
-        num_heads: int,
-        mlp_ratio: float,
-        dropout: float,
+        dim: Size,
+        depth: Depth,
+        self_depth: Depth,
+        num_heads: Size,
+        mlp_ratio: WidthRatio,
+        dropout: DropoutRate,
     ) -> None:
         super().__init__()
         check_counts({"depth": depth, "self_depth": self_depth})

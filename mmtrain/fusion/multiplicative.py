@@ -19,7 +19,8 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from mmtrain.layers.vectors import Absent, Vectors, one_token
+from mmtrain.annotations import DropoutRate, PositiveInt, Size
+from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
 
 
@@ -39,7 +40,14 @@ class Multiplicative(nn.Module):
     """
 
     def __init__(
-        self, *, dims: dict[str, int], dim: int, factor_dim: int | None, dropout: float, missing: str, max_size: int
+        self,
+        *,
+        dims: dict[str, int],
+        dim: Size,
+        factor_dim: Size | None,
+        dropout: DropoutRate,
+        missing: Missing,
+        max_size: PositiveInt,
     ) -> None:
         super().__init__()
         widths = {m: dims[m] if factor_dim is None else factor_dim for m in sorted(dims)}

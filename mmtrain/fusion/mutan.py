@@ -13,7 +13,8 @@ from operator import mul
 
 from torch import nn
 
-from mmtrain.layers.vectors import Absent, Vectors, one_token
+from mmtrain.annotations import DropoutRate, Size
+from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
 
 
@@ -34,12 +35,12 @@ class Mutan(nn.Module):
         self,
         *,
         dims: dict[str, int],
-        dim: int,
-        factor_dim: int,
-        joint_dim: int,
-        rank: int,
-        dropout: float,
-        missing: str,
+        dim: Size,
+        factor_dim: Size,
+        joint_dim: Size,
+        rank: Size,
+        dropout: DropoutRate,
+        missing: Missing,
     ) -> None:
         super().__init__()
         self.dim = dim

@@ -11,6 +11,7 @@ attended to.
 import torch
 from torch import nn
 
+from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps, attention_maps
 from mmtrain.layers.streams import CrossBlock, Streams, anything, check_counts, cross_weights, lengths
 from mmtrain.types import Features
@@ -36,12 +37,12 @@ class Perceiver(nn.Module):
         self,
         *,
         dims: dict[str, int],
-        dim: int,
-        num_latents: int,
-        depth: int,
-        num_heads: int,
-        mlp_ratio: float,
-        dropout: float,
+        dim: Size,
+        num_latents: Size,
+        depth: Depth,
+        num_heads: Size,
+        mlp_ratio: WidthRatio,
+        dropout: DropoutRate,
     ) -> None:
         super().__init__()
         check_counts({"num_latents": num_latents, "depth": depth})

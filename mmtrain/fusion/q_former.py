@@ -15,6 +15,7 @@ cross-attention. A missing modality is not attended to.
 import torch
 from torch import nn
 
+from mmtrain.annotations import Depth, DropoutRate, PositiveInt, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps
 from mmtrain.layers.q_layer import QLayer
 from mmtrain.layers.streams import Streams, anything, check_counts
@@ -43,14 +44,14 @@ class QFormer(nn.Module):
         self,
         *,
         dims: dict[str, int],
-        dim: int,
+        dim: Size,
         text: str | None,
-        num_queries: int,
-        depth: int,
-        cross_every: int,
-        num_heads: int,
-        mlp_ratio: float,
-        dropout: float,
+        num_queries: Size,
+        depth: Depth,
+        cross_every: PositiveInt,
+        num_heads: Size,
+        mlp_ratio: WidthRatio,
+        dropout: DropoutRate,
     ) -> None:
         super().__init__()
         check_counts({"num_queries": num_queries, "depth": depth, "cross_every": cross_every})

@@ -10,8 +10,9 @@ With `missing=learned`, a learned projection is added and counted in the mean li
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import DropoutRate, Size
 from mmtrain.layers.mlp import MLP
-from mmtrain.layers.vectors import Absent, Vectors, one_token
+from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
 
 
@@ -28,7 +29,14 @@ class Sum(nn.Module):
     """
 
     def __init__(
-        self, *, dims: dict[str, int], dim: int, average: bool, hidden_dim: int, dropout: float, missing: str
+        self,
+        *,
+        dims: dict[str, int],
+        dim: Size,
+        average: bool,
+        hidden_dim: Size,
+        dropout: DropoutRate,
+        missing: Missing,
     ) -> None:
         super().__init__()
         self.dim = dim

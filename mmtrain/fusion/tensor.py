@@ -14,8 +14,9 @@ from functools import reduce
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmtrain.annotations import DropoutRate, PositiveInt, Size
 from mmtrain.layers.mlp import MLP
-from mmtrain.layers.vectors import Absent, Vectors, one_token
+from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
 
 
@@ -39,12 +40,12 @@ class TensorFusion(nn.Module):
         self,
         *,
         dims: dict[str, int],
-        dim: int,
-        factor_dim: int | None,
-        hidden_dim: int,
-        dropout: float,
-        missing: str,
-        max_size: int,
+        dim: Size,
+        factor_dim: Size | None,
+        hidden_dim: Size,
+        dropout: DropoutRate,
+        missing: Missing,
+        max_size: PositiveInt,
     ) -> None:
         super().__init__()
         widths = {m: dims[m] if factor_dim is None else factor_dim for m in sorted(dims)}

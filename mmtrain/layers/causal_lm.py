@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from mmtrain.annotations import NonNegativeInt
 from mmtrain.layers.decoder import Decoding, draws, generation_config
 from mmtrain.layers.finetuning import Tuning, still_modules, tune
 from mmtrain.layers.foreign_model import stem_and_blocks
@@ -48,8 +49,8 @@ class CausalLMSource:
 
     name: str | None
     config: Mapping[str, Any] | None
-    bits: int | None
-    freeze: bool | int
+    bits: Literal[4, 8] | None
+    freeze: bool | NonNegativeInt
     checkpointing: bool
     peft: Any
 

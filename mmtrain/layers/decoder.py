@@ -7,7 +7,7 @@ does not depend on the batch, on the number of ranks or on earlier draws. Specia
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,22 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from mmtrain.annotations import (
+    Depth,
+    DropoutRate,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveFraction,
+    PositiveInt,
+    Seed,
+    Size,
+    WidthRatio,
+)
 from mmtrain.layers.transformers_model import transformers_config, transformers_model
 from mmtrain.types import Features, TokenTarget
 
-METHODS = ("greedy", "beam", "sample")
+Method = Literal["greedy", "beam", "sample"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +52,11 @@ class DecoderShape:
         pretrained: a folder or a name on the hub of a GPT-2. Its sizes override those above; cross-attention is new.
     """
 
-    dim: int
-    depth: int
-    num_heads: int
-    mlp_ratio: float
-    dropout: float
+    dim: Size
+    depth: Depth
+    num_heads: Size
+    mlp_ratio: WidthRatio
+    dropout: DropoutRate
     pretrained: str | None
 
     def __post_init__(self) -> None:
@@ -72,14 +84,14 @@ class Decoding:
         seed: for `sample`: seed of the draws, together with the row id.
     """
 
-    method: str
-    num_beams: int
-    max_new_tokens: int | None
-    top_p: float
-    temperature: float
+    method: Method
+    num_beams: Size
+    max_new_tokens: PositiveInt | None
+    top_p: PositiveFraction
+    temperature: PositiveFloat
     length_penalty: float
-    no_repeat_ngram_size: int
-    seed: int
+    no_repeat_ngram_size: NonNegativeInt
+    seed: Seed
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:

@@ -16,6 +16,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from mmtrain.annotations import Fraction, NonNegativeFloat, NonNegativeInt
+
 Layer = tuple[nn.Module | nn.Parameter, ...]
 
 
@@ -41,10 +43,10 @@ class Tuning:
         peft: a configuration of `peft`, such as LoraConfig: the weights stay and adapters learn; None for none.
     """
 
-    freeze: bool | int = False
-    freeze_until: int | None = None
-    lr_scale: float = 1.0
-    layer_decay: float = 1.0
+    freeze: bool | NonNegativeInt = False
+    freeze_until: NonNegativeInt | None = None
+    lr_scale: NonNegativeFloat = 1.0
+    layer_decay: Fraction = 1.0
     checkpointing: bool = False
     peft: Any = None
 

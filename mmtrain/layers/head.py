@@ -1,6 +1,6 @@
 """Prediction heads: one head on the mean of the features, or one head per modality with combined predictions."""
 
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from mmtrain.layers.pooling import MeanPool
 from mmtrain.types import Features
 
-COMBINATIONS = ("mean_logits", "mean_probabilities", "learned", "product")
+Combination = Literal["mean_logits", "mean_probabilities", "learned", "product"]
+COMBINATIONS: tuple[Combination, ...] = get_args(Combination)
 
 
 class PooledHead(nn.Module):

@@ -6,6 +6,7 @@ Audio shorter than a window is padded with zeros and gives one frame.
 
 import math
 import warnings
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from mmtrain.layers.autocast import full_precision
 from mmtrain.types import Features
 
 FLOOR = 1e-7  # smallest power: about the rounding error of 16-bit audio in a window
-SCALES = ("htk", "slaney")
+MelScale = Literal["htk", "slaney"]
+SCALES: tuple[MelScale, ...] = get_args(MelScale)
 
 
 class LogMel(nn.Module):
@@ -40,7 +42,7 @@ class LogMel(nn.Module):
     filters: Tensor
 
     def __init__(
-        self, *, sample_rate: int, num_mels: int, window_seconds: float, hop_seconds: float, mel_scale: str
+        self, *, sample_rate: int, num_mels: int, window_seconds: float, hop_seconds: float, mel_scale: MelScale
     ) -> None:
         super().__init__()
         self.window_length = round(window_seconds * sample_rate)
@@ -107,7 +109,7 @@ class LogMel(nn.Module):
         return torch.where(whole.any(dim=1, keepdim=True), whole, fullest & (counts > 0))
 
 
-def mel_filters(*, sample_rate: int, num_fft: int, num_mels: int, mel_scale: str) -> Tensor:
+def mel_filters(*, sample_rate: int, num_fft: int, num_mels: int, mel_scale: MelScale) -> Tensor:
     """Return triangular filters over the FFT frequencies, by transformers: (num_fft // 2 + 1, num_mels), float64.
 
     Band m rises from edge m to edge m + 1 and falls to edge m + 2. The edges are equally spaced on the mel scale.

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -28,7 +28,7 @@ from transformers import (
     SiglipTextModel,
 )
 
-from mmtrain.layers.pooling import POOLS, make_pool
+from mmtrain.layers.pooling import make_pool
 from mmtrain.layers.transformers_model import export_transformers, transformers_model
 from mmtrain.types import Features
 
@@ -71,6 +71,8 @@ FAMILIES: Mapping[str, Family] = {
     "siglip_text_model": _SIGLIP,
     "siglip2_text_model": replace(_SIGLIP, kind=Siglip2TextModel),
 }
+Pooling = Literal["auto", "tokens", "class", "mean", "last"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 # image-text models; only the text tower is used
 TOWERS = ("clip", "siglip", "siglip2")
 
@@ -90,10 +92,10 @@ class TransformersText(nn.Module):
         ValueError: for an unknown pooling, or a checkpoint that cannot be read.
     """
 
-    def __init__(self, *, pretrained: str | None, config: PretrainedConfig, max_length: int, pooling: str) -> None:
+    def __init__(self, *, pretrained: str | None, config: PretrainedConfig, max_length: int, pooling: Pooling) -> None:
         super().__init__()
-        if pooling not in ("auto", "tokens", *POOLS):
-            raise ValueError(f"pooling = {pooling}; set it to auto, tokens, {', '.join(POOLS)}")
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling = {pooling}; set it to {', '.join(POOLINGS)}")
         config = config.text_config if config.model_type in TOWERS else config
         self.family = FAMILIES[config.model_type]
         model: Any = transformers_model(pretrained, config, kind=self.family.kind, unused=self.family.unused)

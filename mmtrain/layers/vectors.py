@@ -1,6 +1,7 @@
 """One vector per modality, for fusions of vectors, and the replacement of missing ones."""
 
 from collections.abc import Iterable, Mapping
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,8 @@ from torch import Tensor, nn
 from mmtrain.layers.pooling import MeanPool
 from mmtrain.types import Features
 
-MISSING = ("neutral", "learned")
+Missing = Literal["neutral", "learned"]
+MISSING: tuple[Missing, ...] = get_args(Missing)
 
 
 class Vectors(nn.Module):

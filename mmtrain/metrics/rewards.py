@@ -5,12 +5,14 @@ of a sentence does not depend on the batch, the rank or the split.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 from sacrebleu.metrics import BLEU
 
 from mmtrain.metrics.text_generation import CiderD, rouge_l
 
-REWARDS = ("cider", "bleu", "rouge_l", "exact_match")
+RewardName = Literal["cider", "bleu", "rouge_l", "exact_match"]
+REWARDS: tuple[RewardName, ...] = get_args(RewardName)
 Reward = Callable[[str, Sequence[str]], float]
 
 

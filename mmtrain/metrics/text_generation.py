@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from sacrebleu.metrics import BLEU, CHRF
@@ -18,6 +18,9 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+Tokenize = Literal[  # tokenizers of sacrebleu
+    "none", "zh", "13a", "intl", "char", "ja-mecab", "ko-mecab", "spm", "flores101", "flores200", "spBLEU-1K"
+]
 _SIGMA = 6.0  # of CIDEr-D: tolerance for length differences
 _ORDERS = 4  # of CIDEr: n-grams of 1 to 4 words
 Grams = list[dict[tuple[str, ...], float]]

@@ -5,7 +5,7 @@ AUROC is omitted if only one class occurs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
+from mmtrain.annotations import DropoutRate, Fraction, NonNegativeFloat
 from mmtrain.layers.head import Decides, PooledHead, make_head
 from mmtrain.layers.mixing import mix_pictures
 from mmtrain.losses.cross_entropy import cross_entropy
@@ -23,7 +24,8 @@ from mmtrain.metrics.score_curves import ScoreCurves
 from mmtrain.tasks.names import check_names
 from mmtrain.types import Batch, ClassTarget, Confusion, Exhibit, Padded, View
 
-LOSSES = ("cross_entropy", "focal")
+Loss = Literal["cross_entropy", "focal"]
+LOSSES: tuple[Loss, ...] = get_args(Loss)
 TOP = 5
 
 
@@ -67,14 +69,14 @@ class Classification(nn.Module):
         known_targets: Mapping[str, ClassTarget],
         target: str,
         reads: str,
-        weight: float,
-        dropout: float,
-        label_smoothing: float,
-        loss: str,
-        focal_gamma: float,
-        class_weights: str | Sequence[float] | None,
-        mixup: float,
-        cutmix: float,
+        weight: NonNegativeFloat,
+        dropout: DropoutRate,
+        label_smoothing: Fraction,
+        loss: Loss,
+        focal_gamma: NonNegativeFloat,
+        class_weights: Literal["balanced"] | Sequence[NonNegativeFloat] | None,
+        mixup: NonNegativeFloat,
+        cutmix: NonNegativeFloat,
         decides: Decides | None = None,
     ) -> None:
         super().__init__()

@@ -11,13 +11,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import combinations, permutations
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mmtrain.annotations import DropoutRate, NonNegativeFloat, PositiveFloat, PositiveInt, Size
 from mmtrain.distributed import gather, gather_with_gradient, rank, rows_of_all, world_size
 from mmtrain.layers.autocast import full
 from mmtrain.layers.pooling import MeanPool
@@ -27,8 +29,10 @@ from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.retrieval import RetrievalMetric
 from mmtrain.types import Batch, Exhibit, Hit, Retrieval, View
 
-LOSSES = ("info_nce", "sigmoid")
-EXCHANGES = ("gather", "ring")
+Loss = Literal["info_nce", "sigmoid"]
+LOSSES: tuple[Loss, ...] = get_args(Loss)
+Exchange = Literal["gather", "ring"]
+EXCHANGES: tuple[Exchange, ...] = get_args(Exchange)
 
 
 class Contrastive(nn.Module):
@@ -59,16 +63,16 @@ class Contrastive(nn.Module):
         *,
         dims: Mapping[str, int],
         modalities: Sequence[str],
-        embed_dim: int,
-        temperature: float,
-        min_temperature: float,
-        weight: float,
-        dropout: float | Mapping[str, float],
-        loss: str,
+        embed_dim: Size,
+        temperature: PositiveFloat,
+        min_temperature: PositiveFloat,
+        weight: NonNegativeFloat,
+        dropout: DropoutRate | Mapping[str, DropoutRate],
+        loss: Loss,
         bias: float,
-        queue: int,
-        chunk: int,
-        exchange: str,
+        queue: Annotated[int, Ge(0), Le(2**24)],
+        chunk: PositiveInt,
+        exchange: Exchange,
     ) -> None:
         super().__init__()
         if len(modalities) < 2 or len(set(modalities)) < len(modalities):

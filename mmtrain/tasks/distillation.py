@@ -13,6 +13,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.aggregation import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from mmtrain.annotations import NonNegativeFloat, PositiveFloat
 from mmtrain.layers.pooling import MeanPool
 from mmtrain.losses.distillation import feature_distance, soft_cross_entropy
 from mmtrain.tasks.classification import Classification
@@ -63,9 +64,9 @@ class Distillation(nn.Module):
         teacher: nn.Module,
         of: str,
         reads: str,
-        temperature: float,
-        features: float,
-        weight: float,
+        temperature: PositiveFloat,
+        features: NonNegativeFloat,
+        weight: NonNegativeFloat,
     ) -> None:
         super().__init__()
         check_names(("reads", reads, dims))

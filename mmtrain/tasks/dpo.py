@@ -5,12 +5,14 @@ the features that the policy reads. Encoders are trained too, unless they are fr
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from mmtrain.annotations import NonNegativeFloat, PositiveFloat
 from mmtrain.losses.preference import dpo, token_log_probabilities
 from mmtrain.metrics.means import Means
 from mmtrain.tasks.policy import Continued, Drawn, Policy, draw
@@ -65,9 +67,9 @@ class Dpo(Continued):
         continues: str,
         target: str,
         modalities: list[str],
-        weight: float,
-        beta: float,
-        label_smoothing: float,
+        weight: NonNegativeFloat,
+        beta: PositiveFloat,
+        label_smoothing: Annotated[float, Ge(0), Lt(0.5)],
     ) -> None:
         super().__init__(
             policy=policy,

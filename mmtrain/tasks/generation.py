@@ -13,11 +13,12 @@ from tokenizers.decoders import WordPiece
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
+from mmtrain.annotations import Fraction, NonNegativeFloat, NonNegativeInt
 from mmtrain.layers.decoder import Decoder, DecoderShape, Decoding
 from mmtrain.layers.head import Decides
 from mmtrain.losses.cross_entropy import cross_entropy
 from mmtrain.metrics.chance import guessed
-from mmtrain.metrics.text_generation import TextGeneration, TokenAccuracy
+from mmtrain.metrics.text_generation import TextGeneration, TokenAccuracy, Tokenize
 from mmtrain.tasks.names import check_names
 from mmtrain.tasks.shown import shown_captions
 from mmtrain.types import Batch, DialogueTarget, Exhibit, Features, PairTarget, TokenTarget, View
@@ -64,12 +65,12 @@ class Generation(nn.Module):
         known_targets: Mapping[str, Any],
         target: str,
         reads: str,
-        weight: float,
-        label_smoothing: float,
+        weight: NonNegativeFloat,
+        label_smoothing: Fraction,
         decoder: DecoderShape,
         decoding: Decoding,
-        generate_every: int,
-        tokenize: str,
+        generate_every: NonNegativeInt,
+        tokenize: Tokenize,
         decides: Decides | None = None,
     ) -> None:
         super().__init__()

@@ -5,11 +5,14 @@ sampling policy is 1, and only its gradient matters.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
+from mmtrain.annotations import NonNegativeFloat
 from mmtrain.losses.preference import group_advantages, grpo
+from mmtrain.metrics.rewards import RewardName
 from mmtrain.tasks.policy import Policy
 from mmtrain.tasks.rewarded import Rewarded, Scored
 
@@ -42,10 +45,10 @@ class Grpo(Rewarded):
         continues: str,
         target: str,
         modalities: list[str],
-        weight: float,
-        reward: str,
-        num_samples: int,
-        kl_weight: float,
+        weight: NonNegativeFloat,
+        reward: RewardName,
+        num_samples: Annotated[int, Ge(2), Le(2**20)],
+        kl_weight: NonNegativeFloat,
     ) -> None:
         super().__init__(
             policy=policy,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
+from mmtrain.annotations import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
 from mmtrain.errors import ConfigError
 from mmtrain.layers.causal_lm import CausalLM, CausalLMSource
 from mmtrain.layers.decoder import Decoding
@@ -21,7 +22,7 @@ from mmtrain.layers.gated_read import reading
 from mmtrain.layers.splice import Lines, Media, Spliced, at_right_end, beside, lay_out, splice, within_rows
 from mmtrain.losses.cross_entropy import cross_entropy
 from mmtrain.metrics.chance import guessed
-from mmtrain.metrics.text_generation import TextGeneration, TokenAccuracy
+from mmtrain.metrics.text_generation import TextGeneration, TokenAccuracy, Tokenize
 from mmtrain.tasks.names import check_names
 from mmtrain.tasks.shown import shown_captions
 from mmtrain.types import Batch, DialogueTarget, Exhibit, Features, View
@@ -114,14 +115,14 @@ class LanguageModel(nn.Module):
         encoders: Mapping[str, nn.Module],
         target: str,
         modalities: list[str],
-        weight: float,
-        label_smoothing: float,
+        weight: NonNegativeFloat,
+        label_smoothing: Fraction,
         lm: CausalLMSource,
         connector: Callable[..., nn.Module],
-        pack: int | None,
+        pack: PositiveInt | None,
         decoding: Decoding,
-        generate_every: int,
-        tokenize: str,
+        generate_every: NonNegativeInt,
+        tokenize: Tokenize,
     ) -> None:
         super().__init__()
         check_names(("target", target, known_targets), *(("modalities", m, dims) for m in modalities))

@@ -7,12 +7,14 @@ patch of one colour is all zeros.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from annotated_types import Gt, Lt
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from mmtrain.annotations import NonNegativeFloat, PositiveDepth, Size
 from mmtrain.layers.block import Block
 from mmtrain.layers.masking import hidden_places, num_hidden, steady_noise
 from mmtrain.tasks.names import check_names
@@ -71,11 +73,11 @@ class MaskedImage(nn.Module):
         dims: Mapping[str, int],
         encoders: Mapping[str, nn.Module],
         reads: str,
-        share: float,
-        decoder_dim: int,
-        decoder_depth: int,
-        decoder_num_heads: int,
-        weight: float,
+        share: Annotated[float, Gt(0), Lt(1)],
+        decoder_dim: Size,
+        decoder_depth: PositiveDepth,
+        decoder_num_heads: Size,
+        weight: NonNegativeFloat,
     ) -> None:
         super().__init__()
         check_names(("reads", reads, encoders))

@@ -8,12 +8,14 @@ tokens follows from the length of a text, so the loss is a mean over all ranks a
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from annotated_types import Gt, Lt
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from mmtrain.annotations import NonNegativeFloat, Size
 from mmtrain.layers.attention import CrossAttention
 from mmtrain.layers.head import Decides
 from mmtrain.layers.masking import hidden_places, num_hidden, steady_noise
@@ -65,9 +67,9 @@ class MaskedText(nn.Module):
         vocabularies: Mapping[str, Vocabulary],
         modality: str,
         reads: str,
-        share: float,
-        num_heads: int,
-        weight: float,
+        share: Annotated[float, Gt(0), Lt(1)],
+        num_heads: Size,
+        weight: NonNegativeFloat,
         decides: Decides | None = None,
     ) -> None:
         super().__init__()

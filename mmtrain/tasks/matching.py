@@ -10,13 +10,14 @@ of ranks and every model, so runs can be compared.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC
 
+from mmtrain.annotations import DropoutRate, Fraction, NonNegativeFloat
 from mmtrain.layers.head import Decides, PooledHead
 from mmtrain.layers.masking import pair_noise
 from mmtrain.losses.contrastive import Related
@@ -24,7 +25,8 @@ from mmtrain.losses.cross_entropy import cross_entropy
 from mmtrain.types import Batch, Exhibit, View
 
 IGNORED = -1  # target of a pair that does not count
-PARTNERS = ("step", "part")
+Partners = Literal["step", "part"]
+PARTNERS: tuple[Partners, ...] = get_args(Partners)
 AT_ONCE = 2**24  # maximum number of row pairs that are processed at once
 
 
@@ -65,10 +67,10 @@ class Matching(nn.Module):
         dims: Mapping[str, int],
         modalities: Sequence[str],
         negatives_from: str,
-        hard_share: float,
-        partners: str,
-        weight: float,
-        dropout: float,
+        hard_share: Fraction,
+        partners: Partners,
+        weight: NonNegativeFloat,
+        dropout: DropoutRate,
         decides: Decides | None = None,
     ) -> None:
         super().__init__()

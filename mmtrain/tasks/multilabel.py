@@ -6,13 +6,14 @@ nor is predicted.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MultilabelExactMatch, MultilabelF1Score
 
+from mmtrain.annotations import DropoutRate, NonNegativeFloat
 from mmtrain.layers.head import Decides, PooledHead, make_head
 from mmtrain.losses.binary_cross_entropy import binary_cross_entropy
 from mmtrain.metrics.chance import GUESSED, guessed
@@ -50,9 +51,9 @@ class MultiLabel(nn.Module):
         known_targets: Mapping[str, Any],
         target: str,
         reads: str,
-        weight: float,
-        dropout: float,
-        positive_weights: str | None,
+        weight: NonNegativeFloat,
+        dropout: DropoutRate,
+        positive_weights: Literal["balanced"] | None,
         decides: Decides | None = None,
     ) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmtrain.annotations import DropoutRate, NonNegativeFloat
 from mmtrain.layers.head import Decides, PooledHead, make_head
 from mmtrain.losses.ranking import ordered_pairs, pairwise_logistic
 from mmtrain.metrics.chance import guessed
@@ -45,8 +46,8 @@ class Ranking(nn.Module):
         target: str,
         group_by: str,
         reads: str,
-        weight: float,
-        dropout: float,
+        weight: NonNegativeFloat,
+        dropout: DropoutRate,
         decides: Decides | None = None,
     ) -> None:
         super().__init__()

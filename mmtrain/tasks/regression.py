@@ -6,10 +6,11 @@ its own units. R2 and the correlations exclude numbers that are constant in the 
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from mmtrain.annotations import DropoutRate, NonNegativeFloat, PositiveFloat
 from mmtrain.layers.head import Decides, PooledHead, make_head
 from mmtrain.losses.regression import absolute_error, huber, squared_error
 from mmtrain.metrics.chance import guessed
@@ -17,7 +18,8 @@ from mmtrain.metrics.regression import RegressionMetric
 from mmtrain.tasks.names import check_names
 from mmtrain.types import Batch, Exhibit, NumberTarget, View
 
-LOSSES = ("mse", "l1", "huber")
+Loss = Literal["mse", "l1", "huber"]
+LOSSES: tuple[Loss, ...] = get_args(Loss)
 
 
 class Regression(nn.Module):
@@ -47,10 +49,10 @@ class Regression(nn.Module):
         known_targets: Mapping[str, Any],
         target: str,
         reads: str,
-        weight: float,
-        dropout: float,
-        loss: str,
-        huber_delta: float,
+        weight: NonNegativeFloat,
+        dropout: DropoutRate,
+        loss: Loss,
+        huber_delta: PositiveFloat,
         decides: Decides | None = None,
     ) -> None:
         super().__init__()

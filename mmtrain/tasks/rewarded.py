@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from mmtrain.annotations import NonNegativeFloat, Size
 from mmtrain.metrics.means import Means
-from mmtrain.metrics.rewards import reward_of
+from mmtrain.metrics.rewards import RewardName, reward_of
 from mmtrain.tasks.policy import Continued, Drawn, Policy, draw
 from mmtrain.tasks.tally import Tally
 from mmtrain.types import Batch, View
@@ -70,9 +71,9 @@ class Rewarded(Continued, ABC):
         continues: str,
         target: str,
         modalities: list[str],
-        weight: float,
-        reward: str,
-        num_samples: int,
+        weight: NonNegativeFloat,
+        reward: RewardName,
+        num_samples: Size,
     ) -> None:
         super().__init__(
             policy=policy,

@@ -9,12 +9,13 @@ counts as wrong.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.aggregation import MeanMetric
 
+from mmtrain.annotations import DropoutRate, NonNegativeFloat
 from mmtrain.layers.head import Decides, PooledHead, make_head
 from mmtrain.losses.binary_cross_entropy import binary_cross_entropy
 from mmtrain.losses.cross_entropy import cross_entropy
@@ -22,7 +23,8 @@ from mmtrain.metrics.chance import GUESSED, guessed
 from mmtrain.tasks.names import check_names
 from mmtrain.types import AnswerTarget, Batch, Exhibit, View
 
-LOSSES = ("binary_cross_entropy", "cross_entropy")
+Loss = Literal["binary_cross_entropy", "cross_entropy"]
+LOSSES: tuple[Loss, ...] = get_args(Loss)
 
 
 class VQA(nn.Module):
@@ -51,9 +53,9 @@ class VQA(nn.Module):
         known_targets: Mapping[str, Any],
         target: str,
         reads: str,
-        weight: float,
-        dropout: float,
-        loss: str,
+        weight: NonNegativeFloat,
+        dropout: DropoutRate,
+        loss: Loss,
         decides: Decides | None = None,
     ) -> None:
         super().__init__()

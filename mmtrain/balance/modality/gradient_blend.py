@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import PositiveInt
 from mmtrain.balance.modality.balance import judging
 from mmtrain.distributed import total
 from mmtrain.types import View
@@ -37,7 +38,7 @@ class GradientBlend(nn.Module):
         ValueError: if no task predicts from fused features, or if there is only one modality.
     """
 
-    def __init__(self, *, tasks: Mapping[str, Any], dims: Mapping[str, int], every: int) -> None:
+    def __init__(self, *, tasks: Mapping[str, Any], dims: Mapping[str, int], every: PositiveInt) -> None:
         super().__init__()
         if every < 1:
             raise ValueError(f"every = {every}; set it to 1 or more")

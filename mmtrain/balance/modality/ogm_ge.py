@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import NonNegativeFloat
 from mmtrain.balance.modality.balance import judging
 from mmtrain.distributed import total
 from mmtrain.types import View
@@ -36,7 +37,9 @@ class OGMGE(nn.Module):
         ValueError: if no task predicts from fused features, or if there is only one modality.
     """
 
-    def __init__(self, *, tasks: Mapping[str, Any], dims: Mapping[str, int], alpha: float, noise: bool) -> None:
+    def __init__(
+        self, *, tasks: Mapping[str, Any], dims: Mapping[str, int], alpha: NonNegativeFloat, noise: bool
+    ) -> None:
         super().__init__()
         self.modalities = sorted(dims)
         self.judges = judging(tasks, self.modalities)

@@ -6,16 +6,21 @@ Training and evaluation share one geometry, so that an encoder meets in evaluati
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import torch
+from annotated_types import Len
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
+from mmtrain.annotations import Size
 from mmtrain.errors import ConfigError
 
-INTERPOLATIONS = tuple(mode.value for mode in InterpolationMode)
-CROP_OFFSETS = ("round", "floor")
+# the values of torchvision's InterpolationMode
+Interpolation = Literal["nearest", "nearest-exact", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
+CropOffset = Literal["round", "floor"]
+CROP_OFFSETS: tuple[CropOffset, ...] = get_args(CropOffset)
 _RATIO = (0.9, 1.1)  # width over height of a random crop
 
 
@@ -33,9 +38,9 @@ class Geometry:
     """
 
     size: int
-    resize_size: int | Sequence[int] | None
-    interpolation: str
-    crop_offset: str
+    resize_size: Size | Annotated[Sequence[Size], Len(1, 2)] | None
+    interpolation: Interpolation
+    crop_offset: CropOffset
 
     def __post_init__(self) -> None:
         resized = [self.resize_size] if isinstance(self.resize_size, int | None) else list(self.resize_size)

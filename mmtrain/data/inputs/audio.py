@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmtrain.annotations import Fraction, NonNegativeFloat, Seconds, Size
 from mmtrain.data.decoding.audio import check_level, mono, piece, read_piece, resampled
 from mmtrain.data.decoding.media import source_of
 from mmtrain.data.decoding.numpy_file import arrays_of, is_numpy
@@ -50,7 +51,13 @@ class AudioInput:
     kind = "audio"
 
     def __init__(
-        self, *, sample_rate: int, max_seconds: float, noise: float, time_mask: float, freq_mask: float
+        self,
+        *,
+        sample_rate: Size,
+        max_seconds: Seconds,
+        noise: NonNegativeFloat,
+        time_mask: Fraction,
+        freq_mask: Fraction,
     ) -> None:
         if sample_rate < 1:
             raise ConfigError(f"sample_rate = {sample_rate} is not a rate in Hz; set it to 16000, say")

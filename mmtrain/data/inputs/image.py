@@ -5,16 +5,18 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from annotated_types import Ge, Le, Len
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 
-from mmtrain.data.decoding.geometry import Geometry
+from mmtrain.annotations import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Size
+from mmtrain.data.decoding.geometry import CropOffset, Geometry, Interpolation
 from mmtrain.data.decoding.image_file import open_image, oversize
 from mmtrain.data.decoding.numpy_file import array_of, is_numpy
 from mmtrain.data.decoding.pixel_values import (
@@ -64,19 +66,19 @@ class ImageInput:
     def __init__(
         self,
         *,
-        size: int,
+        size: Size,
         mean: Sequence[float],
-        std: Sequence[float],
-        crop_scale: float,
-        rotate: float,
-        flip: float,
-        color_jitter: float,
-        background: Sequence[int],
-        max_pixels: int,
+        std: Sequence[PositiveFloat],
+        crop_scale: Fraction,
+        rotate: NonNegativeFloat,
+        flip: Fraction,
+        color_jitter: NonNegativeFloat,
+        background: Sequence[Annotated[int, Ge(0), Le(255)]],
+        max_pixels: PositiveInt,
         value_range: Sequence[float] | None = None,  # run folders of earlier versions have none
-        resize_size: int | Sequence[int] | None = None,
-        interpolation: str = "bilinear",
-        crop_offset: str = "round",
+        resize_size: Size | Annotated[Sequence[Size], Len(1, 2)] | None = None,
+        interpolation: Interpolation = "bilinear",
+        crop_offset: CropOffset = "round",
     ) -> None:
         self.size = size
         self.value_range = checked_range(value_range)

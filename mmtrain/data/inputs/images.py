@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Le, Len
 from PIL import Image
 from torch import Tensor
 
+from mmtrain.annotations import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Size
+from mmtrain.data.decoding.geometry import CropOffset, Interpolation
 from mmtrain.data.inputs.image import ImageInput, key_of
 from mmtrain.data.order import mix
 from mmtrain.data.tables.columns import is_empty
@@ -33,20 +36,20 @@ class ImagesInput(ImageInput):
     def __init__(
         self,
         *,
-        max_pictures: int,
-        size: int,
+        max_pictures: Size,
+        size: Size,
         mean: Sequence[float],
-        std: Sequence[float],
-        crop_scale: float,
-        rotate: float,
-        flip: float,
-        color_jitter: float,
-        background: Sequence[int],
-        max_pixels: int,
+        std: Sequence[PositiveFloat],
+        crop_scale: Fraction,
+        rotate: NonNegativeFloat,
+        flip: Fraction,
+        color_jitter: NonNegativeFloat,
+        background: Sequence[Annotated[int, Ge(0), Le(255)]],
+        max_pixels: PositiveInt,
         value_range: Sequence[float] | None = None,
-        resize_size: int | Sequence[int] | None = None,
-        interpolation: str = "bilinear",
-        crop_offset: str = "round",
+        resize_size: Size | Annotated[Sequence[Size], Len(1, 2)] | None = None,
+        interpolation: Interpolation = "bilinear",
+        crop_offset: CropOffset = "round",
     ) -> None:
         super().__init__(
             size=size,

@@ -13,13 +13,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from mmtrain.annotations import PositiveInt, Size
 from mmtrain.data.decoding.numpy_file import ZIPS, check_numbers, chosen_array, read_numpy
 from mmtrain.data.inputs.image import key_of
 from mmtrain.data.order import mix
@@ -74,7 +75,14 @@ class SequenceInput:
 
     kind = "sequence"
 
-    def __init__(self, *, max_length: int, scale: str, array: str | None, max_numbers: int) -> None:
+    def __init__(
+        self,
+        *,
+        max_length: Size,
+        scale: Literal["standard", "none"],
+        array: str | None,
+        max_numbers: PositiveInt,
+    ) -> None:
         for name, number in (("max_length", max_length), ("max_numbers", max_numbers)):
             if number < 1:
                 raise ValueError(f"{name} = {number} keeps no frame; set it to 1 or more")

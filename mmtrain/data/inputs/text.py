@@ -8,11 +8,12 @@ import copy
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from mmtrain.annotations import Fraction, TextLength, VocabSize
 from mmtrain.data.inputs.image import key_of
 from mmtrain.data.order import mix
 from mmtrain.data.tables.sample_errors import read_each
@@ -22,6 +23,8 @@ from mmtrain.errors import ConfigError
 from mmtrain.io.atomic import replacing
 from mmtrain.io.run_files import LEARN_AGAIN, damaged, read_text
 from mmtrain.types import Padded, Vocabulary
+
+Algorithm = Literal["bpe", "wordpiece"]
 
 
 class TextInput:
@@ -49,14 +52,14 @@ class TextInput:
         self,
         *,
         tokenizer: str | None,
-        vocab_size: int,
-        max_length: int,
+        vocab_size: VocabSize,
+        max_length: TextLength,
         lowercase: bool,
-        algorithm: str,
-        word_dropout: float,
+        algorithm: Algorithm,
+        word_dropout: Fraction,
     ) -> None:
         self.special: tuple[str, ...] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-        if algorithm not in ("bpe", "wordpiece"):
+        if algorithm not in get_args(Algorithm):
             raise ValueError(f"algorithm = {algorithm}; set it to bpe or wordpiece")
         if vocab_size <= len(self.special):
             raise ValueError(

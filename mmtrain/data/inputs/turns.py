@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mmtrain.annotations import Fraction, Size, TextLength, VocabSize
 from mmtrain.data.inputs.image import key_of
-from mmtrain.data.inputs.text import TextInput
+from mmtrain.data.inputs.text import Algorithm, TextInput
 from mmtrain.data.tables.content_parts import is_medium, text_of_part
 from mmtrain.data.tables.json_rows import parse_json
 from mmtrain.data.tables.sample_errors import read_each
@@ -49,14 +50,14 @@ class TurnsInput(TextInput):
     def __init__(
         self,
         *,
-        max_turns: int,
-        max_speakers: int,
+        max_turns: Size,
+        max_speakers: Size,
         tokenizer: str | None,
-        vocab_size: int,
-        max_length: int,
+        vocab_size: VocabSize,
+        max_length: TextLength,
         lowercase: bool,
-        algorithm: str,
-        word_dropout: float,
+        algorithm: Algorithm,
+        word_dropout: Fraction,
     ) -> None:
         super().__init__(
             tokenizer=tokenizer,

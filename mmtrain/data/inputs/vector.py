@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ class VectorInput:
 
     kind = "vector"
 
-    def __init__(self, *, scale: str) -> None:
+    def __init__(self, *, scale: Literal["standard", "minmax", "none"]) -> None:
         if scale not in ("standard", "minmax", "none"):
             raise ValueError(f"scale = {scale}; set it to standard, minmax or none")
         self.scale = scale

@@ -3,16 +3,18 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import torch
+from annotated_types import Ge, Le, Len
 from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from mmtrain.annotations import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Size
 from mmtrain.data.decoding.frames import read_frames
-from mmtrain.data.decoding.geometry import Geometry
+from mmtrain.data.decoding.geometry import CropOffset, Geometry, Interpolation
 from mmtrain.data.decoding.image_file import oversize
 from mmtrain.data.decoding.media import Probe, source_of
 from mmtrain.data.inputs.image import ImageInput, Normalize, key_of, seeded
@@ -22,7 +24,8 @@ from mmtrain.data.tables.sample_errors import shown
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
 
-SAMPLINGS = ("uniform", "random", "segments")
+Sampling = Literal["uniform", "random", "segments"]
+SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
 PICTURES_ONLY = ("box", "hamming")  # interpolations that torchvision has for Pillow alone
 
 
@@ -58,22 +61,22 @@ class VideoInput:
     def __init__(
         self,
         *,
-        num_frames: int,
-        sampling: str,
-        size: int,
+        num_frames: Size,
+        sampling: Sampling,
+        size: Size,
         mean: Sequence[float],
-        std: Sequence[float],
-        crop_scale: float,
-        rotate: float,
-        flip: float,
-        color_jitter: float,
-        background: Sequence[int],
-        max_pixels: int,
-        max_film_pixels: int,
+        std: Sequence[PositiveFloat],
+        crop_scale: Fraction,
+        rotate: NonNegativeFloat,
+        flip: Fraction,
+        color_jitter: NonNegativeFloat,
+        background: Sequence[Annotated[int, Ge(0), Le(255)]],
+        max_pixels: PositiveInt,
+        max_film_pixels: PositiveInt,
         value_range: Sequence[float] | None = None,
-        resize_size: int | Sequence[int] | None = None,
-        interpolation: str = "bilinear",
-        crop_offset: str = "round",
+        resize_size: Size | Annotated[Sequence[Size], Len(1, 2)] | None = None,
+        interpolation: Interpolation = "bilinear",
+        crop_offset: CropOffset = "round",
     ) -> None:
         if num_frames < 1:
             raise ConfigError(f"num_frames = {num_frames} leaves nothing of a film; set it to 8, say")

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
+from mmtrain.annotations import PositiveInt
 from mmtrain.data.dataset import Position
 from mmtrain.data.loader import limited
 from mmtrain.data.order import Order, mix, permuted, permuted_many
@@ -42,8 +43,8 @@ class Buckets:
     """
 
     by: str | None
-    window: int
-    max_tokens: int | None
+    window: PositiveInt
+    max_tokens: PositiveInt | None
 
     def __post_init__(self) -> None:
         if self.window < 1:

@@ -12,6 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from mmtrain.annotations import Fraction, Size
 from mmtrain.data.sources.caches import writing_cache
 from mmtrain.data.sources.openmoji import prepare_openmoji
 from mmtrain.io.run_files import write_json_lines
@@ -21,7 +22,7 @@ QUESTIONS = {"name": "what is this?", "group": "which group is it in?", "tone": 
 
 
 def prepare_questions(
-    *, cache_dir: str | Path, size: int, languages: Sequence[str], split: Mapping[str, float]
+    *, cache_dir: str | Path, size: Size, languages: Sequence[str], split: Mapping[str, Fraction]
 ) -> Path:
     """Draw OpenMoji and write its questions, unless that was done before.
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from mmtrain.annotations import NonNegativeFloat, PositiveFloat, PositiveInt
 from mmtrain.data.dataset import id_of
 from mmtrain.data.order import KeyedOrder, Order, mix
 from mmtrain.data.protocols import InputKind, Several
@@ -57,7 +58,7 @@ class Part:
         source: Callable[[], Path | Tables],
         split: Split,
         columns: Mapping[str, Column | None],
-        weight: float | None,
+        weight: NonNegativeFloat | None,
         confine: bool,
     ) -> None:
         if weight is not None and not 0 < weight < float("inf"):
@@ -276,8 +277,8 @@ def mix_tables(
     parts: Mapping[str, Part],
     inputs: Mapping[str, InputKind],
     targets: Sequence[str],
-    temperature: float,
-    epoch_size: int | None,
+    temperature: PositiveFloat,
+    epoch_size: PositiveInt | None,
 ) -> Tables:
     """The tables of several data sets as one: training mixed, the others one part after the other, each row once.
 

@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmtrain.annotations import Fraction, Size
 from mmtrain.data.sources.caches import writing_cache
 from mmtrain.data.sources.emoji_bases import SPLITS, bare, base_of, code_of, is_plain, points, split_of
 from mmtrain.io.escape import print_escaped
@@ -40,7 +41,9 @@ class Emoji(NamedTuple):
     drawing: Path
 
 
-def prepare_openmoji(*, cache_dir: str | Path, size: int, languages: Sequence[str], split: Mapping[str, float]) -> Path:
+def prepare_openmoji(
+    *, cache_dir: str | Path, size: Size, languages: Sequence[str], split: Mapping[str, Fraction]
+) -> Path:
     """Draw OpenMoji and write its tables, unless that was done before.
 
     A row is {"id": "1F44D-1F3FB", "image": "images/1F44D-1F3FB.png", "caption": ["thumbs up: light skin tone"],

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from mmtrain.annotations import PositiveInt
 from mmtrain.data.order import BlockOrder
 from mmtrain.data.sources.parquet_shard import GroupCache, ParquetShard, index_parquet
 from mmtrain.data.sources.shard_files import Place, indexed, is_remote, paths_of, place_of, suffix_of
@@ -232,8 +233,8 @@ def shard_tables(
     train: Patterns | None,
     val: Patterns | None,
     test: Patterns | None,
-    window: int,
-    fit_rows: int,
+    window: PositiveInt,
+    fit_rows: PositiveInt,
     cache_dir: str | Path,
 ) -> Tables:
     """Tables of shards.

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from mmtrain.annotations import Fraction
 from mmtrain.data.order import mix, permuted
 from mmtrain.data.tables.columns import is_empty
 from mmtrain.data.tables.scale import in_short
@@ -43,7 +44,7 @@ class Split:
         ValueError: when the fractions are not those of a whole.
     """
 
-    def __init__(self, *, column: str | None, fractions: Mapping[str, float], group: str | None) -> None:
+    def __init__(self, *, column: str | None, fractions: Mapping[str, Fraction], group: str | None) -> None:
         for name, share in fractions.items():
             if name not in SPLITS:
                 raise ValueError(f"split.fractions.{name} is not one of {', '.join(SPLITS)}")

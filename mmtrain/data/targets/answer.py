@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmtrain.annotations import Size
 from mmtrain.data.tables.columns import name_of
 from mmtrain.data.tables.sample_errors import read_each
 from mmtrain.data.tables.scale import in_short
@@ -46,7 +47,7 @@ class Answer:
         num_answers: at most so many.
     """
 
-    def __init__(self, *, num_answers: int) -> None:
+    def __init__(self, *, num_answers: Size) -> None:
         if num_answers < 1:
             raise ValueError(f"num_answers = {num_answers} leaves nothing to choose; set it to 3000, say")
         self.num_answers = num_answers

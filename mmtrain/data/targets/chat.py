@@ -6,11 +6,13 @@ What is asked and what answers are tokenized apart, as they are when an answer i
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
+from mmtrain.annotations import VocabSize
 from mmtrain.data.decoding.dialogue import HOLDS, Dialogue, dialogue_of, places_in
 from mmtrain.data.tables.columns import is_empty
 from mmtrain.data.tables.sample_errors import read_each
@@ -46,12 +48,12 @@ class ChatTarget:
     def __init__(
         self,
         *,
-        holds: Sequence[str],
+        holds: Sequence[Literal["turns", "question", "answer", "kind"]],
         prompt: str,
         tokenizer: str | None,
         template: str | None,
-        vocab_size: int,
-        max_length: int,
+        vocab_size: VocabSize,
+        max_length: Annotated[int, Ge(8), Le(2**20)],
         places: Sequence[str],
         keep_sentences: bool,
     ) -> None:

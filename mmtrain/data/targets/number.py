@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ class Number:
         scale: standard (mean 0 and standard deviation 1 on the labelled rows of training) or none.
     """
 
-    def __init__(self, *, scale: str) -> None:
+    def __init__(self, *, scale: Literal["standard", "none"]) -> None:
         if scale not in ("standard", "none"):
             raise ValueError(f"scale = {scale}; set it to standard or none")
         self.scale = scale

@@ -11,7 +11,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from mmtrain.layers.log_mel import ClipNorm, LogMel
+from mmtrain.annotations import DropoutRate, Seconds, Size
+from mmtrain.layers.log_mel import ClipNorm, LogMel, MelScale
 from mmtrain.types import Features
 
 
@@ -35,14 +36,14 @@ class AudioCNN(nn.Module):
     def __init__(
         self,
         *,
-        sample_rate: int,
-        num_mels: int,
-        window_seconds: float,
-        hop_seconds: float,
-        mel_scale: str,
-        channels: Sequence[int],
-        dim: int,
-        dropout: float,
+        sample_rate: Size,
+        num_mels: Size,
+        window_seconds: Seconds,
+        hop_seconds: Seconds,
+        mel_scale: MelScale,
+        channels: Sequence[Size],
+        dim: Size,
+        dropout: DropoutRate,
     ) -> None:
         super().__init__()
         if not channels:

@@ -24,6 +24,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from mmtrain.annotations import Size
 from mmtrain.layers.by_length import by_length
 from mmtrain.layers.transformers_model import (
     export_transformers,
@@ -52,7 +53,7 @@ class HuggingFaceAudio(nn.Module):
         ValueError: if the checkpoint cannot be read or has another sample rate, or for an unsupported model type.
     """
 
-    def __init__(self, *, pretrained: str | None, config: Mapping[str, Any] | None, sample_rate: int) -> None:
+    def __init__(self, *, pretrained: str | None, config: Mapping[str, Any] | None, sample_rate: Size) -> None:
         super().__init__()
         found = transformers_config(pretrained, config, model_types=(*WAVEFORM_TYPES, "whisper"))
         settings = {} if pretrained is None else _settings(pretrained)

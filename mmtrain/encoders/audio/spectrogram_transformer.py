@@ -8,8 +8,9 @@ of the tokens.
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import Depth, DropoutRate, Seconds, Size, WidthRatio
 from mmtrain.layers.block import Block
-from mmtrain.layers.log_mel import ClipNorm, LogMel
+from mmtrain.layers.log_mel import ClipNorm, LogMel, MelScale
 from mmtrain.types import Features
 
 
@@ -39,20 +40,20 @@ class SpectrogramTransformer(nn.Module):
     def __init__(
         self,
         *,
-        sample_rate: int,
-        max_seconds: float,
-        num_mels: int,
-        window_seconds: float,
-        hop_seconds: float,
-        mel_scale: str,
-        patch_frames: int,
-        patch_mels: int,
-        dim: int,
-        depth: int,
-        num_heads: int,
-        mlp_ratio: float,
-        dropout: float,
-        drop_path: float,
+        sample_rate: Size,
+        max_seconds: Seconds,
+        num_mels: Size,
+        window_seconds: Seconds,
+        hop_seconds: Seconds,
+        mel_scale: MelScale,
+        patch_frames: Size,
+        patch_mels: Size,
+        dim: Size,
+        depth: Depth,
+        num_heads: Size,
+        mlp_ratio: WidthRatio,
+        dropout: DropoutRate,
+        drop_path: DropoutRate,
     ) -> None:
         super().__init__()
         if patch_mels < 1 or num_mels % patch_mels:

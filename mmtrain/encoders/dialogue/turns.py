@@ -4,17 +4,19 @@ The structure is hierarchical, as in 1507.02221. Positions of turns count backwa
 predicted. The output is the turns, followed by the tokens of the last turn, so that a decoder can copy words from it.
 """
 
-from typing import cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
 from mmtrain.layers.block import Block
 from mmtrain.layers.packed_rnn import PackedRNN
 from mmtrain.layers.pooling import MeanPool
 from mmtrain.types import Features
 
-CONTEXTS = ("none", "gru", "transformer")
+Context = Literal["none", "gru", "transformer"]
+CONTEXTS: tuple[Context, ...] = get_args(Context)
 
 
 class Turns(nn.Module):
@@ -39,14 +41,14 @@ class Turns(nn.Module):
         self,
         *,
         text: nn.Module,
-        max_turns: int,
-        max_speakers: int,
-        dim: int,
-        context: str,
-        depth: int,
-        num_heads: int,
-        mlp_ratio: float,
-        dropout: float,
+        max_turns: Size,
+        max_speakers: Size,
+        dim: Size,
+        context: Context,
+        depth: Depth,
+        num_heads: Size,
+        mlp_ratio: WidthRatio,
+        dropout: DropoutRate,
     ) -> None:
         super().__init__()
         if context not in CONTEXTS:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import Size
 from mmtrain.layers.foreign_model import drop, stem_and_blocks, unreached
 from mmtrain.layers.image_processor import image_settings
 from mmtrain.layers.map_tokens import map_tokens
@@ -44,7 +45,7 @@ class HuggingFaceImage(nn.Module):
         ValueError: if the checkpoint cannot be read, or for an unsupported model type or image size.
     """
 
-    def __init__(self, *, pretrained: str | None, config: Mapping[str, Any] | None, image_size: int) -> None:
+    def __init__(self, *, pretrained: str | None, config: Mapping[str, Any] | None, image_size: Size) -> None:
         super().__init__()
         sizes = None if config is None else {**config, "image_size": image_size}
         found: Any = transformers_config(pretrained, sizes, model_types=MODEL_TYPES)

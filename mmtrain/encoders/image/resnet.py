@@ -4,7 +4,7 @@ For small images, the stem can keep the resolution (`small_input`: a 3x3 convolu
 in the paper's CIFAR-10 models). Otherwise an image of 64 pixels would shrink to 2x2 tokens.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torchvision
@@ -14,6 +14,19 @@ from mmtrain.layers.map_tokens import map_tokens
 from mmtrain.layers.pretrained import load_weights
 from mmtrain.layers.torchvision_model import torchvision_preprocessing, torchvision_weights
 from mmtrain.types import Features
+
+Name = Literal[  # torchvision's builders
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+]
 
 
 class ResNet(nn.Module):
@@ -28,7 +41,7 @@ class ResNet(nn.Module):
         ValueError: for an unknown name, or if the weights cannot be loaded or do not fit.
     """
 
-    def __init__(self, *, name: str, small_input: bool, pretrained: bool | str | None) -> None:
+    def __init__(self, *, name: Name, small_input: bool, pretrained: bool | str | None) -> None:
         super().__init__()
         known = known_resnets()
         if name not in known:

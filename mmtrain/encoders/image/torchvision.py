@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torchvision.models import DenseNet, RegNet, SwinTransformer, VisionTransformer
 from torchvision.models.regnet import AnyStage
 
+from mmtrain.annotations import Size
 from mmtrain.layers.map_tokens import map_tokens
 from mmtrain.layers.pretrained import load_weights, resized_grid
 from mmtrain.layers.torchvision_model import torchvision_preprocessing, torchvision_weights
@@ -41,7 +42,7 @@ class TorchVision(nn.Module):
             loaded or do not fit.
     """
 
-    def __init__(self, *, name: str, pretrained: bool | str | None, image_size: int) -> None:
+    def __init__(self, *, name: str, pretrained: bool | str | None, image_size: Size) -> None:
         super().__init__()
         known = torchvision.models.list_models(module=torchvision.models, include=FAMILIES)
         if name not in known:

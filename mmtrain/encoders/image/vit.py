@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import Depth, DropoutRate, NonNegativeInt, PositiveFloat, Size, WidthRatio
 from mmtrain.layers.block import Block
 from mmtrain.layers.color_features import ColorFeatures
 from mmtrain.layers.pretrained import load_weights, read_weights, resized_grid
@@ -40,16 +41,16 @@ class ViT(nn.Module):
     def __init__(
         self,
         *,
-        image_size: int,
-        patch_size: int,
-        dim: int,
-        depth: int,
-        num_heads: int,
-        mlp_ratio: float,
-        dropout: float,
-        drop_path: float,
-        layer_scale: float | None,
-        color_features: int,
+        image_size: Size,
+        patch_size: Size,
+        dim: Size,
+        depth: Depth,
+        num_heads: Size,
+        mlp_ratio: WidthRatio,
+        dropout: DropoutRate,
+        drop_path: DropoutRate,
+        layer_scale: PositiveFloat | None,
+        color_features: NonNegativeInt,
         pretrained: bool | str | None,
     ) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from mmtrain.annotations import DropoutRate, PositiveDepth, Size
 from mmtrain.layers.packed_rnn import PackedRNN
 from mmtrain.types import Features
 
@@ -20,7 +21,9 @@ class SequenceGRU(nn.Module):
         ValueError: as in `PackedRNN`.
     """
 
-    def __init__(self, *, in_dim: int, dim: int, depth: int, bidirectional: bool, dropout: float) -> None:
+    def __init__(
+        self, *, in_dim: int, dim: Size, depth: PositiveDepth, bidirectional: bool, dropout: DropoutRate
+    ) -> None:
         super().__init__()
         self.dim = dim
         self.gru = PackedRNN(

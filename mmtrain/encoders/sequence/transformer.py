@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
 from mmtrain.layers.block import Block
 from mmtrain.types import Features
 
@@ -24,12 +25,12 @@ class SequenceTransformer(nn.Module):
         self,
         *,
         in_dim: int,
-        max_length: int,
-        dim: int,
-        depth: int,
-        num_heads: int,
-        mlp_ratio: float,
-        dropout: float,
+        max_length: Size,
+        dim: Size,
+        depth: Depth,
+        num_heads: Size,
+        mlp_ratio: WidthRatio,
+        dropout: DropoutRate,
     ) -> None:
         super().__init__()
         self.dim = dim

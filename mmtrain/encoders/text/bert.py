@@ -5,9 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmtrain.annotations import Depth, DropoutRate, Size, TextLength, VocabSize, WidthRatio
 from mmtrain.layers.attention import check_heads
 from mmtrain.layers.transformers_model import transformers_config
-from mmtrain.layers.transformers_text import TransformersText, expanded
+from mmtrain.layers.transformers_text import Pooling, TransformersText, expanded
 from mmtrain.types import Features
 
 PUBLISHED = "bert-base-uncased"
@@ -37,14 +38,14 @@ class BERT(nn.Module):
         self,
         *,
         pretrained: bool | str | None,
-        pooling: str,
-        vocab_size: int,
-        max_length: int,
-        dim: int,
-        depth: int,
-        num_heads: int,
-        mlp_ratio: float,
-        dropout: float,
+        pooling: Pooling,
+        vocab_size: VocabSize,
+        max_length: TextLength,
+        dim: Size,
+        depth: Depth,
+        num_heads: Size,
+        mlp_ratio: WidthRatio,
+        dropout: DropoutRate,
     ) -> None:
         super().__init__()
         name = expanded(_name(pretrained))

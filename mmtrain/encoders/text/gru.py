@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import DropoutRate, PositiveDepth, Size, VocabSize
 from mmtrain.layers.packed_rnn import PackedRNN
 from mmtrain.types import Features
 
@@ -21,7 +22,15 @@ class TextGRU(nn.Module):
         ValueError: as in `PackedRNN`.
     """
 
-    def __init__(self, *, vocab_size: int, dim: int, depth: int, bidirectional: bool, dropout: float) -> None:
+    def __init__(
+        self,
+        *,
+        vocab_size: VocabSize,
+        dim: Size,
+        depth: PositiveDepth,
+        bidirectional: bool,
+        dropout: DropoutRate,
+    ) -> None:
         super().__init__()
         self.dim = dim
         self.embed = nn.Embedding(vocab_size, dim)

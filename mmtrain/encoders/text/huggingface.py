@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmtrain.annotations import TextLength
 from mmtrain.layers.transformers_model import transformers_config
-from mmtrain.layers.transformers_text import FAMILIES, TOWERS, TransformersText, expanded
+from mmtrain.layers.transformers_text import FAMILIES, TOWERS, Pooling, TransformersText, expanded
 from mmtrain.types import Features
 
 
@@ -29,7 +30,12 @@ class HuggingFaceText(nn.Module):
     """
 
     def __init__(
-        self, *, pretrained: str | None, config: Mapping[str, Any] | None, max_length: int, pooling: str
+        self,
+        *,
+        pretrained: str | None,
+        config: Mapping[str, Any] | None,
+        max_length: TextLength,
+        pooling: Pooling,
     ) -> None:
         super().__init__()
         name = expanded(pretrained)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import Depth, DropoutRate, PositiveFloat, Size, TextLength, VocabSize, WidthRatio
 from mmtrain.layers.block import Block
 from mmtrain.types import Features
 
@@ -25,14 +26,14 @@ class TextTransformer(nn.Module):
     def __init__(
         self,
         *,
-        vocab_size: int,
-        max_length: int,
-        dim: int,
-        depth: int,
-        num_heads: int,
-        mlp_ratio: float,
-        dropout: float,
-        layer_scale: float | None,
+        vocab_size: VocabSize,
+        max_length: TextLength,
+        dim: Size,
+        depth: Depth,
+        num_heads: Size,
+        mlp_ratio: WidthRatio,
+        dropout: DropoutRate,
+        layer_scale: PositiveFloat | None,
     ) -> None:
         super().__init__()
         self.dim = dim

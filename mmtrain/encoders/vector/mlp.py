@@ -4,6 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from mmtrain.annotations import Depth, DropoutRate, Size
 from mmtrain.types import Features
 
 
@@ -19,7 +20,16 @@ class VectorMLP(nn.Module):
         dropout: dropout probability after each hidden layer.
     """
 
-    def __init__(self, *, in_dim: int, dim: int, num_tokens: int, hidden_dim: int, depth: int, dropout: float) -> None:
+    def __init__(
+        self,
+        *,
+        in_dim: int,
+        dim: Size,
+        num_tokens: Size,
+        hidden_dim: Size,
+        depth: Depth,
+        dropout: DropoutRate,
+    ) -> None:
         super().__init__()
         self.dim = dim
         self.num_tokens = num_tokens

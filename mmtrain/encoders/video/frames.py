@@ -6,17 +6,19 @@ which describe positions, so that the module over time can detect motion.
 """
 
 import math
-from typing import Protocol, cast, runtime_checkable
+from typing import Literal, Protocol, cast, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
 from mmtrain.layers.block import Block
 from mmtrain.layers.packed_rnn import PackedRNN
 from mmtrain.layers.pooling import MeanPool
 from mmtrain.types import Features
 
-TEMPORAL = ("mean", "gru", "transformer")
+Temporal = Literal["mean", "gru", "transformer"]
+TEMPORAL: tuple[Temporal, ...] = get_args(Temporal)
 Layers = list[tuple[nn.Module | nn.Parameter, ...]]
 
 
@@ -53,14 +55,14 @@ class Frames(nn.Module):
         self,
         *,
         image: nn.Module,
-        num_frames: int,
-        grid: int,
-        dim: int,
-        temporal: str,
-        depth: int,
-        num_heads: int,
-        mlp_ratio: float,
-        dropout: float,
+        num_frames: Size,
+        grid: Size,
+        dim: Size,
+        temporal: Temporal,
+        depth: Depth,
+        num_heads: Size,
+        mlp_ratio: WidthRatio,
+        dropout: DropoutRate,
     ) -> None:
         super().__init__()
         if temporal not in TEMPORAL:

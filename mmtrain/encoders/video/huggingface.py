@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
+from mmtrain.annotations import Size
 from mmtrain.layers.image_processor import video_settings
 from mmtrain.layers.pretrained import resized_grid, resized_line
 from mmtrain.layers.still_frames import still_frames
@@ -37,7 +38,12 @@ class HuggingFaceVideo(nn.Module):
     """
 
     def __init__(
-        self, *, pretrained: str | None, config: Mapping[str, Any] | None, num_frames: int, image_size: int
+        self,
+        *,
+        pretrained: str | None,
+        config: Mapping[str, Any] | None,
+        num_frames: Size,
+        image_size: Size,
     ) -> None:
         super().__init__()
         sizes = None if config is None else {**config, "num_frames": num_frames, "image_size": image_size}

@@ -5,7 +5,7 @@ many frames run together, and there is no padding. In training, batch norm stati
 length. If all videos have the same number of frames, they are those of the batch.
 """
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 from torchvision.models import get_model
@@ -15,7 +15,8 @@ from mmtrain.layers.pretrained import load_weights
 from mmtrain.layers.torchvision_model import torchvision_preprocessing, torchvision_weights
 from mmtrain.types import Features
 
-NAMES = ("r3d_18", "mc3_18", "r2plus1d_18")
+Name = Literal["r3d_18", "mc3_18", "r2plus1d_18"]
+NAMES: tuple[Name, ...] = get_args(Name)
 
 
 class R3D(nn.Module):
@@ -30,7 +31,7 @@ class R3D(nn.Module):
         ValueError: for an unknown name, or if the weights cannot be loaded or do not fit.
     """
 
-    def __init__(self, *, name: str, pretrained: bool | str | None) -> None:
+    def __init__(self, *, name: Name, pretrained: bool | str | None) -> None:
         super().__init__()
         if name not in NAMES:
             raise ValueError(f"name = {name}; set it to {', '.join(NAMES[:-1])} or {NAMES[-1]}")
@@ -42,7 +43,7 @@ class R3D(nn.Module):
             load_weights(net, torchvision_weights(name, pretrained), name=str(pretrained), ignore=("fc.",))
 
     @classmethod
-    def preprocessing(cls, *, name: str, pretrained: bool | str | None) -> dict[str, Any]:
+    def preprocessing(cls, *, name: Name, pretrained: bool | str | None) -> dict[str, Any]:
         """Return the video preprocessing of the weights; {} without weights."""
         return torchvision_preprocessing(name, pretrained) if name in NAMES else {}
 

@@ -4,17 +4,19 @@ The last features are averaged over space: one token per time step. The models n
 video repeats its last frame, so there is no padding, and all tokens are valid.
 """
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 from torchvision.models import get_model
 
+from mmtrain.annotations import Size
 from mmtrain.layers.pretrained import load_weights
 from mmtrain.layers.still_frames import still_frames
 from mmtrain.layers.torchvision_model import torchvision_preprocessing, torchvision_weights
 from mmtrain.types import Features
 
-NAMES = ("s3d", "swin3d_t", "swin3d_s", "swin3d_b")
+Name = Literal["s3d", "swin3d_t", "swin3d_s", "swin3d_b"]
+NAMES: tuple[Name, ...] = get_args(Name)
 
 
 class TorchvisionVideo(nn.Module):
@@ -30,7 +32,7 @@ class TorchvisionVideo(nn.Module):
         ValueError: for an unknown name, videos too small for S3D, or weights that cannot be loaded or do not fit.
     """
 
-    def __init__(self, *, name: str, num_frames: int, image_size: int, pretrained: bool | str | None) -> None:
+    def __init__(self, *, name: Name, num_frames: Size, image_size: Size, pretrained: bool | str | None) -> None:
         super().__init__()
         if name not in NAMES:
             raise ValueError(f"name = {name}; set it to {', '.join(NAMES[:-1])} or {NAMES[-1]}")
@@ -47,7 +49,7 @@ class TorchvisionVideo(nn.Module):
             load_weights(net, torchvision_weights(name, pretrained), name=str(pretrained), ignore=(f"{head}.",))
 
     @classmethod
-    def preprocessing(cls, *, name: str, pretrained: bool | str | None) -> dict[str, Any]:
+    def preprocessing(cls, *, name: Name, pretrained: bool | str | None) -> dict[str, Any]:
         """Return the video preprocessing of the weights; {} without weights."""
         return torchvision_preprocessing(name, pretrained) if name in NAMES else {}
 

@@ -6,14 +6,18 @@ length, and valid frames never attend to padding. There is no class token, becau
 patch covers one frame.
 """
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
 from mmtrain.layers.attention import SelfAttention
 from mmtrain.layers.block import Block, DropPath
 from mmtrain.types import Features
 
-ATTENTIONS = ("divided", "factorised")
+Attention = Literal["divided", "factorised"]
+ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 
 
 class VideoViT(nn.Module):
@@ -39,17 +43,17 @@ class VideoViT(nn.Module):
     def __init__(
         self,
         *,
-        num_frames: int,
-        image_size: int,
-        patch_size: int,
-        attention: str,
-        dim: int,
-        depth: int,
-        temporal_depth: int,
-        num_heads: int,
-        mlp_ratio: float,
-        dropout: float,
-        drop_path: float,
+        num_frames: Size,
+        image_size: Size,
+        patch_size: Size,
+        attention: Attention,
+        dim: Size,
+        depth: Depth,
+        temporal_depth: Depth,
+        num_heads: Size,
+        mlp_ratio: WidthRatio,
+        dropout: DropoutRate,
+        drop_path: DropoutRate,
     ) -> None:
         super().__init__()
         if attention not in ATTENTIONS:

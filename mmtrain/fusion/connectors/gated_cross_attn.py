@@ -10,6 +10,7 @@ from functools import partial
 
 from torch import nn
 
+from mmtrain.annotations import DropoutRate, PositiveInt, Size, WidthRatio
 from mmtrain.layers.gated_read import GatedRead
 from mmtrain.layers.streams import check_counts
 from mmtrain.types import Features
@@ -30,7 +31,16 @@ class GatedCrossAttnConnector(nn.Module):
         ValueError: if `every` is not a positive integer.
     """
 
-    def __init__(self, *, in_dim: int, dim: int, every: int, num_heads: int, mlp_ratio: float, dropout: float) -> None:
+    def __init__(
+        self,
+        *,
+        in_dim: int,
+        dim: Size,
+        every: PositiveInt,
+        num_heads: Size,
+        mlp_ratio: WidthRatio,
+        dropout: DropoutRate,
+    ) -> None:
         super().__init__()
         check_counts({"every": every})
         self.proj = nn.Linear(in_dim, dim)

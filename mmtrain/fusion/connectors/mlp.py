@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from mmtrain.annotations import Size
 from mmtrain.layers.mlp import MLP
 from mmtrain.types import Features
 
@@ -14,7 +15,7 @@ class MLPConnector(nn.Module):
         dim: width of the language model, also the hidden width.
     """
 
-    def __init__(self, *, in_dim: int, dim: int) -> None:
+    def __init__(self, *, in_dim: int, dim: Size) -> None:
         super().__init__()
         self.mlp = MLP(dim=in_dim, hidden_dim=dim, out_dim=dim)
 

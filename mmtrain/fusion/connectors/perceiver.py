@@ -8,6 +8,7 @@ The language model gets a fixed number of tokens for input of any length.
 import torch
 from torch import nn
 
+from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
 from mmtrain.layers.streams import CrossBlock, check_counts
 from mmtrain.types import Features
 
@@ -29,7 +30,15 @@ class PerceiverConnector(nn.Module):
     """
 
     def __init__(
-        self, *, in_dim: int, dim: int, num_latents: int, depth: int, num_heads: int, mlp_ratio: float, dropout: float
+        self,
+        *,
+        in_dim: int,
+        dim: Size,
+        num_latents: Size,
+        depth: Depth,
+        num_heads: Size,
+        mlp_ratio: WidthRatio,
+        dropout: DropoutRate,
     ) -> None:
         super().__init__()
         check_counts({"num_latents": num_latents, "depth": depth})

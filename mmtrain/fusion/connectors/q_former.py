@@ -9,6 +9,7 @@ cross-attention.
 import torch
 from torch import nn
 
+from mmtrain.annotations import Depth, DropoutRate, PositiveInt, Size, WidthRatio
 from mmtrain.layers.q_layer import QLayer
 from mmtrain.layers.streams import check_counts
 from mmtrain.types import Features
@@ -35,13 +36,13 @@ class QFormerConnector(nn.Module):
         self,
         *,
         in_dim: int,
-        dim: int,
-        num_queries: int,
-        depth: int,
-        cross_every: int,
-        num_heads: int,
-        mlp_ratio: float,
-        dropout: float,
+        dim: Size,
+        num_queries: Size,
+        depth: Depth,
+        cross_every: PositiveInt,
+        num_heads: Size,
+        mlp_ratio: WidthRatio,
+        dropout: DropoutRate,
     ) -> None:
         super().__init__()
         check_counts({"num_queries": num_queries, "depth": depth, "cross_every": cross_every})

@@ -19,6 +19,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from mmtrain.annotations import Fraction
 from mmtrain.training.fsdp.shard import keep_shares, load_weights, whole_weights
 from mmtrain.training.fsdp.strategy import ShardedStrategy
 
@@ -33,7 +34,7 @@ class EMA(WeightAveraging):
         ValueError: when `decay` is not between 0 and 1.
     """
 
-    def __init__(self, *, decay: float) -> None:
+    def __init__(self, *, decay: Fraction) -> None:
         if not 0 <= decay <= 1:
             raise ValueError(f"decay = {decay}; set it between 0 and 1")
         super().__init__(avg_fn=self._averaged)

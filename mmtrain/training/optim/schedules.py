@@ -5,8 +5,10 @@ from typing import Any
 
 from torch.optim.lr_scheduler import LambdaLR
 
+from mmtrain.annotations import Fraction
 
-def cosine(step: int, total_steps: int, *, warmup: float, final: float) -> float:
+
+def cosine(step: int, total_steps: int, *, warmup: Fraction, final: Fraction) -> float:
     """A straight rise, then half a cosine (1608.03983) down to `final`.
 
     Args:
@@ -25,7 +27,7 @@ def cosine(step: int, total_steps: int, *, warmup: float, final: float) -> float
     return final + (1.0 - final) * (1.0 + math.cos(math.pi * done)) / 2.0
 
 
-def constant(step: int, total_steps: int, *, warmup: float) -> float:
+def constant(step: int, total_steps: int, *, warmup: Fraction) -> float:
     """A straight rise, then level. Arguments as in `cosine`."""
     rise = round(warmup * total_steps)
     return (step + 1) / (rise + 1) if step < rise else 1.0

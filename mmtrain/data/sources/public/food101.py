@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mmtrain.annotations import Fraction
 from mmtrain.data.sources.public.layout import Layout, table_of
 from mmtrain.data.tables.splits import Split
 from mmtrain.data.tables.tables import Tables
@@ -10,7 +11,7 @@ from mmtrain.errors import ConfigError
 LOOKS = "meta/train.txt, meta/test.txt and images/CLASS/NUMBER.jpg"
 
 
-def food101(*, root: str | Path, val: float) -> Tables:
+def food101(*, root: str | Path, val: Fraction) -> Tables:
     """The tables: id, image, label (the folder's name, such as apple_pie).
 
     Args:
