@@ -17,9 +17,8 @@ from mmtrain.config.validate import faults_of
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "compatibility.md"
 BROKEN_BY = {
-    "rule_choices": "trainer.precision=bf16-mixd",
-    "rule_kinds": "data.inputs.text.lowercase=maybe",
-    "rule_ranges": "encoder.text.dropout=1.5",
+    "rule_values": "fusion=mlb fusion.joint_dim=-7",
+    "rule_kinds": "data.source.split=3",
     "rule_tasks": "task.contrastive.modalities=[image,txt]",
     "rule_fusion": "~fusion",
     "rule_targets": "++encoder.image.dept=3",
@@ -29,7 +28,6 @@ BROKEN_BY = {
     "rule_sizes": "encoder.image.image_size=32",
     "rule_trainer": "+trainer.max_epoch=3",
     "rule_balance": "task=[contrastive] balance=pcgrad",
-    "rule_geometry": "data.inputs.image.resize_size=big",
     "rule_devices": "trainer.devices=two",
     "rule_step_split": "data.batch_size=2 trainer.accumulate_grad_batches=4",
     "rule_half_weights": "trainer.precision=bf16-true",
@@ -49,7 +47,6 @@ BROKEN_BY = {
     "rule_precision": "trainer.precision=16-mixed",
     "rule_trust": "trust=[mmtrain]",
     "rule_sync_batchnorm": "trainer=ddp trainer.accelerator=cpu trainer.sync_batchnorm=true",
-    "rule_corruptions": "mode=test run_dir=outputs/mine test.corruptions=[blurr]",
     "rule_search": "mode=search run_dir=outputs/mine",
     "rule_run_dir": "run_dir=outputs/mine",
 }

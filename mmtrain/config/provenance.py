@@ -58,8 +58,8 @@ class Composed:
         """The key whose value this one repeats: `dim` for one that is ${dim}."""
         seen = {key}
         while (copied := _COPY.fullmatch(str(self.raw.get(key)))) is not None:
-            optional, other = copied.groups()
-            if other in seen or (optional and other not in self.raw):
+            optional, other = copied[1], _absolute(copied[2], key)
+            if other in seen or (other not in self.raw and (optional or copied[2].startswith("."))):
                 break
             key = other
             seen.add(key)
@@ -92,7 +92,7 @@ class Composed:
         said = (source.get(key) for source in self.sources)
         value = next((value for found in said if found is not None for value in found), None)
         copied = _COPY.fullmatch(str(value))
-        return value if copied is None else self.default(copied[2])
+        return value if copied is None else self.default(_absolute(copied[2], key))
 
     def parts(self) -> Iterator[tuple[str, Any]]:
         """Every node that becomes an object, with its key."""
@@ -105,3 +105,9 @@ class Composed:
             yield "modality_balance", self.cfg.modality_balance
         for key in several:
             yield from ((f"{key}.{name!s}", self.get(f"{key}.{name!s}")) for name in self.get(key))
+
+
+def _absolute(name: str, key: str) -> str:
+    """The key that an interpolation at another key names: one dot stands for the node of that key, two for the next."""
+    dots = len(name) - len(name.lstrip("."))
+    return ".".join([*key.split(".")[:-dots], name.lstrip(".")]) if dots else name

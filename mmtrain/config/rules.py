@@ -23,6 +23,7 @@ from mmtrain.config.rules_hardware import (
     rule_world_size,
 )
 from mmtrain.config.rules_tables import missing_tables, rule_tables
+from mmtrain.config.rules_values import annotated_keys, rule_values
 from mmtrain.config.signatures import fault_of, parameters_of
 from mmtrain.config.suggestions import TABLES
 from mmtrain.config.task_inputs import needed_by, reads_fused
@@ -30,79 +31,10 @@ from mmtrain.errors import ConfigError
 from mmtrain.metrics.direction import best_mode
 from mmtrain.units import duration
 
-MODES = ("fit", "test", "predict", "plan", "search", "chat")
 OF_A_RUN = ("test", "predict", "search", "chat")  # modes of a run that is trained
 READ_DATA = ("fit", "plan", "test", "predict")  # modes that open the tables
 EXISTING_FOLDER = "mmtrain.data.sources.files.existing_folder"
 FETCHED_FOLDER = "mmtrain.data.sources.fetch.fetched_folder"
-CORRUPTIONS = ("noise", "blur", "crop", "typos", "missing")  # as mmtrain/data/corruptions.py, which imports torch
-DECODINGS = ("greedy", "beam", "sample")
-INTERPOLATIONS = ("nearest", "nearest-exact", "bilinear", "bicubic", "lanczos", "box", "hamming")  # of torchvision
-CHOICES: Mapping[str, tuple[Any, ...]] = {
-    "mode": MODES,
-    "checkpoint.mode": ("max", "min"),
-    "test.subsets": ("single", "all", "none", None),
-    "task.contrastive.loss": ("info_nce", "sigmoid"),
-    "task.classification.loss": ("cross_entropy", "focal"),
-    "task.regression.loss": ("mse", "l1", "huber"),
-    "task.vqa.loss": ("binary_cross_entropy", "cross_entropy"),
-    **{f"task.{name}.decoding.method": DECODINGS for name in ("generation", "captioning", "vqa_generative")},
-    "data.inputs.image.interpolation": ("auto", *INTERPOLATIONS),
-    "data.inputs.image.crop_offset": ("auto", "round", "floor"),
-    "data.inputs.text.algorithm": ("bpe", "wordpiece"),
-    "encoder.audio.mel_scale": ("htk", "slaney"),
-    "encoder.video.temporal": ("mean", "gru", "transformer"),
-    "optimizer.fused": ("auto", True, False),
-    "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps", "tpu"),
-    "trainer.precision": (
-        *(32, "32", "32-true", 64, "64", "64-true", 16, "16", "16-mixed", "16-true"),
-        *("bf16", "bf16-mixed", "bf16-true", "transformer-engine", "transformer-engine-float16"),
-    ),
-}
-# What other programs call them.
-MEANT: Mapping[str, Mapping[str, str]] = {
-    "mode": {
-        "train": "fit",
-        "training": "fit",
-        "eval": "test",
-        "evaluate": "test",
-        "infer": "predict",
-        "embed": "predict",
-        "talk": "chat",
-        "find": "search",
-        "query": "search",
-    },
-    "trainer.precision": {
-        **dict.fromkeys(("fp16", "float16", "half", "amp", "mixed"), "16-mixed"),
-        **dict.fromkeys(("bfloat16", "bf16-amp"), "bf16-mixed"),
-        **dict.fromkeys(("fp32", "float32", "full", "single"), "32"),
-        **dict.fromkeys(("fp64", "float64", "double"), "64"),
-    },
-}
-# What a number of the project's own parts is at least and at most, by the last word of its key.
-RANGES: Mapping[str, tuple[float, float | None]] = {
-    **dict.fromkeys(("dim", "hidden_dim", "embed_dim", "num_heads", "image_size", "patch_size", "size"), (1, None)),
-    **dict.fromkeys(
-        ("chunk", "num_mels", "patch_mels", "patch_frames", "num_tokens", "num_frames", "grid", "sample_rate"),
-        (1, None),
-    ),
-    **dict.fromkeys(
-        ("batch_size", "eval_batch_size", "accumulate_grad_batches", "log_every_n_steps", "every_n_steps"), (1, None)
-    ),
-    **dict.fromkeys(
-        ("depth", "num_workers", "max_skipped", "weight", "lr", "lr_scale", "weight_decay", "mlp_ratio"), (0, None)
-    ),
-    **dict.fromkeys(("dropout", "drop_path", "layer_decay", "label_smoothing", "word_dropout"), (0, 1)),
-    **dict.fromkeys(
-        ("crop_scale", "flip", "warmup", "final", "hard_share", "labelled_share", "modality_dropout"), (0, 1)
-    ),
-    **dict.fromkeys(("max_epochs", "max_steps"), (-1, None)),
-    **dict.fromkeys(("check_val_every_n_epoch", "num_nodes"), (1, None)),
-    **dict.fromkeys(("gradient_clip_val", "max_skipped", "focal_gamma", "huber_delta", "queue"), (0, None)),
-    "seed": (0, 2**32 - 1),
-    "vocab_size": (6, None),  # five are special
-    "max_length": (3, None),  # the two marks and something between them
-}
 # Keys that the program itself reads; those of a part are its constructor's.
 NEEDED = (
     *("mode", "seed", "run_dir", "resume", "resume_allow", "init_from", "trust", "monitor", "predict", "search"),
@@ -140,9 +72,7 @@ ADDED: Mapping[str, tuple[str, ...]] = {
 NULLABLE = re.compile(
     r"optimizer\.|checkpoint\.every_|(callbacks|logger)\.\w+\.|trainer\.(?!accumulate_grad_batches|log_every_n_steps|compile|max_skipped)"
 )
-FREE = re.compile(
-    r"trust|task\.contrastive\.dropout|data\.modality_dropout|trainer\.(devices|precision|deterministic)|encoder\..*\bfreeze"
-)
+FREE = ("trust", "trainer.devices")
 # What an encoder's configuration says beside its constructor's arguments: mmtrain/layers/finetuning.py
 TUNING = ("freeze", "freeze_until", "lr_scale", "layer_decay", "checkpointing", "peft")
 
@@ -176,22 +106,12 @@ def rule_fusion(run: Composed) -> Iterator[str]:
         )
 
 
-def rule_choices(run: Composed) -> Iterator[str]:
-    """A word is one of those there are."""
-    for key, choices in CHOICES.items():
-        value = run.get(key)
-        if key in run.raw and value not in choices and _is_ours(run, key):
-            names = [str(c).lower() if isinstance(c, bool) else c for c in choices if isinstance(c, str | bool)]
-            meant = MEANT.get(key, {}).get(str(value).lower())
-            near = [meant] if meant else difflib.get_close_matches(str(value), names, n=1)
-            mend = f"did you mean {near[0]}? It" if near else key
-            yield f"{key} = {value} is not known ({run.where(key)})\n    {mend} can be {', '.join(names)}"
-
-
 def rule_kinds(run: Composed) -> Iterator[str]:
-    """A value is of the kind that the first file gives it."""
+    """A value is of the kind that the first file gives it, where no annotation says what it may be."""
+    roots = [run.root(key) for key, _ in annotated_keys(run)]
+    annotated = {*FREE, *roots, *(key.rpartition(".")[0] for key in roots)}
     for key, raw in run.raw.items():
-        if FREE.fullmatch(key) or key in CHOICES or run.root(key) != key or (raw is None and NULLABLE.match(key)):
+        if key in annotated or run.root(key) != key or (raw is None and NULLABLE.match(key)):
             continue
         default, value = run.default(key), run.get(key)
         if isinstance(default, str | None) or _is_like(value, default):
@@ -219,24 +139,6 @@ def _kind(key: str, default: Any) -> tuple[str, str]:
     if isinstance(default, bool):
         return "true or false", f"set {key} to one of them"
     return "a whole number" if isinstance(default, int) else "a number", f"set {key} to one, such as {default}"
-
-
-def rule_ranges(run: Composed) -> Iterator[str]:
-    """Numbers are neither too small nor too large to mean anything."""
-    for key in [key for key in run.raw if key.split(".")[-1] in RANGES]:
-        if run.root(key) != key or not _is_ours(run, key):
-            continue
-        value, (low, high) = run.get(key), RANGES[key.split(".")[-1]]
-        if isinstance(value, int | float) and not low <= value <= (value if high is None else high):
-            allowed = f"at least {low}" if high is None else f"between {low} and {high}"
-            yield f"{key} = {value} is out of range ({run.where(key)})\n    set {key} to {allowed}"
-
-
-def _is_ours(run: Composed, key: str) -> bool:
-    """Whether a key means what it means in this project."""
-    parent = run.get(key.rpartition(".")[0]) if "." in key else run.cfg
-    target = str(parent.get("_target_", "mmtrain.")) if isinstance(parent, DictConfig) else ""
-    return target.startswith(("mmtrain.", "torch.optim."))
 
 
 def _is_spoken_of(run: Composed, key: str) -> bool:
@@ -292,27 +194,6 @@ def rule_sizes(run: Composed) -> Iterator[str]:
             yield (
                 f"{key} = {size}, but {given} = {there} ({run.where(key, given)})\n"
                 f"    set {key} to {there}, or {given} to {size}"
-            )
-
-
-def rule_geometry(run: Composed) -> Iterator[str]:
-    """How pictures and films become squares is a number, a word, or left to the weights."""
-    for name in map(str, run.get("data.inputs") or ()):
-        key = f"data.inputs.{name}"
-        if not _is_ours(run, f"{key}.size"):
-            continue
-        size, resized = (run.get(k) if run.root(k) == k else "auto" for k in (f"{key}.size", f"{key}.resize_size"))
-        if f"{key}.size" in run.raw and size != "auto" and (not isinstance(size, int) or isinstance(size, bool)):
-            yield (
-                f"{key}.size = {size} is not a whole number ({run.where(f'{key}.size')})\n"
-                f"    set {key}.size to one, such as 224, or to auto"
-            )
-        sides = list(resized) if OmegaConf.is_list(resized) else [resized]
-        is_size = len(sides) in (1, 2) and all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sides)
-        if resized not in (None, "auto") and not is_size:
-            yield (
-                f"{key}.resize_size = {resized} is neither a size nor [height, width]"
-                f" ({run.where(f'{key}.resize_size')})\n    set {key}.resize_size to one, or to auto"
             )
 
 
@@ -653,32 +534,16 @@ def rule_half_weights(run: Composed) -> Iterator[str]:
         yield f"{said}: small gradients are zero there\n    set trainer.precision to bf16-true or 16-mixed"
 
 
-def rule_corruptions(run: Composed) -> Iterator[str]:
-    """What a test split is corrupted by is known, and how much."""
-    names, severities = run.get("test.corruptions"), run.get("test.severities")
-    for name in names if OmegaConf.is_list(names) else []:
-        if name not in CORRUPTIONS:
-            near = difflib.get_close_matches(str(name), CORRUPTIONS, n=1)
-            mend = f"did you mean {near[0]}? It" if near else "It"
-            where = run.where("test.corruptions")
-            yield f"test.corruptions has {name} ({where})\n    {mend} can have {', '.join(CORRUPTIONS)}"
-    if OmegaConf.is_list(severities) and (not severities or not set(severities) <= {1, 2, 3, 4, 5}):
-        where = run.where("test.severities")
-        yield f"test.severities = {list(severities)} ({where})\n    set it to some of 1, 2, 3, 4, 5"
-
-
 def rule_search(run: Composed) -> Iterator[str]:
     """Whoever searches says for what."""
     if run.get("mode") != "search":
         return
-    query, k = run.get("search.query"), run.get("search.k")
+    query = run.get("search.query")
     if query is None or (OmegaConf.is_list(query) and not query):
         yield (
             f"search.query is not set ({run.where('search.query')})\n"
             '    set it to a text, a file or a list of them, such as search.query="a red car"'
         )
-    if not isinstance(k, int) or k < 1:
-        yield f"search.k = {k} is not a number of items ({run.where('search.k')})\n    set search.k to 5"
 
 
 def rule_trust(run: Composed) -> Iterator[str]:
@@ -692,9 +557,8 @@ def rule_trust(run: Composed) -> Iterator[str]:
 
 Rule = Callable[[Composed], Iterator[str]]
 RULES: tuple[Rule, ...] = (
-    rule_choices,
+    rule_values,
     rule_kinds,
-    rule_ranges,
     rule_tasks,
     rule_fusion,
     rule_targets,
@@ -702,7 +566,6 @@ RULES: tuple[Rule, ...] = (
     rule_heads,
     rule_patches,
     rule_sizes,
-    rule_geometry,
     rule_trainer,
     rule_balance,
     rule_devices,
@@ -720,7 +583,6 @@ RULES: tuple[Rule, ...] = (
     rule_sync_batchnorm,
     rule_sharded,
     rule_half_weights,
-    rule_corruptions,
     rule_search,
     rule_trust,
     rule_common_folder,

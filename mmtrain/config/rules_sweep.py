@@ -7,8 +7,10 @@ from itertools import product
 from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString, Transformer
 from omegaconf import DictConfig
 
-from mmtrain.config.compose import Composing
+from mmtrain.config.compose import Composing, key_of
+from mmtrain.config.constraints import constraints_of
 
+SWEEPER = "configs/hydra/sweeper/optuna.yaml"
 OPTUNA = "hydra_plugins.mmtrain_optuna_sweeper.OptunaSweeper"
 
 
@@ -23,6 +25,14 @@ def faults_of_sweeper(composing: Composing, sweeper: DictConfig, overrides: Sequ
     if sweeper._target_ == OPTUNA:
         if importlib.util.find_spec("optuna") is None:
             yield 'hydra/sweeper=optuna wants Optuna\n    pip install "mmtrain[sweep]"'
+        for name, allowed in constraints_of(OPTUNA).items():
+            value = sweeper.get(name)
+            if not isinstance(value, DictConfig) and not allowed.allows(value):
+                key = f"hydra.sweeper.{name}"
+                where = next(
+                    (f"override {o}" for o in overrides if key_of(o) == key), "configs/hydra/sweeper/optuna.yaml"
+                )
+                yield f"{key}={value}: must be {allowed} ({where})\n    fix: {key}={allowed.nearest(value) or 1}"
         wrong = {name: way for name, way in sweeper.objectives.items() if way not in ("max", "min")}
         for name, way in wrong.items():
             yield f"hydra.sweeper.objectives.{name} = {way} is no direction\n    write max or min"

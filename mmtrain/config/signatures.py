@@ -27,7 +27,7 @@ def fault_of(target: str, arguments: Iterable[str], *, added: Iterable[str] | No
         return [("is not the dotted path of a class", "write package.module.Class")]
     if names[0] in ("__main__", "builtins"):
         return []
-    found = _module(names)
+    found = module_of(names)
     if found is None:
         return [(f"cannot be imported: there is no {names[0]}", "mend the path, or run where that can be imported")]
     path, folders, rest = found
@@ -38,7 +38,7 @@ def fault_of(target: str, arguments: Iterable[str], *, added: Iterable[str] | No
     if path is None or path.suffix != ".py":
         return []
     try:
-        tree = _parsed(path.read_bytes())
+        tree = parsed(path.read_bytes())
     except SyntaxError as error:
         return [(f"cannot be imported: {path}, line {error.lineno}: {error.msg}", "mend that line")]
     node = next((n for n in tree.body if isinstance(n, _DEFINITIONS) and n.name == rest[0]), None)
@@ -57,10 +57,10 @@ def fault_of(target: str, arguments: Iterable[str], *, added: Iterable[str] | No
 
 def parameters_of(target: str) -> list[str]:
     """What the constructor of a class takes, also where decorators hide it; empty when its source cannot be read."""
-    path, _, rest = _module(target.split(".")) or (None, [], [])
+    path, _, rest = module_of(target.split(".")) or (None, [], [])
     if path is None or path.suffix != ".py" or len(rest) != 1:
         return []
-    body = _parsed(path.read_bytes()).body
+    body = parsed(path.read_bytes()).body
     inside = next((n.body for n in body if isinstance(n, ast.ClassDef) and n.name == rest[0]), [])
     made = next((n for n in inside if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     return [] if made is None else [a.arg for a in (*made.args.args, *made.args.kwonlyargs) if a.arg != "self"]
@@ -82,14 +82,14 @@ _MAX_IMPORTS = 10  # from one module of a package to the next
 
 
 def _is_defined(names: list[str], depth: int) -> bool:
-    found = _module(names)
+    found = module_of(names)
     if found is None:
         return True
     path, _, rest = found
     if path is None or path.suffix != ".py" or not rest:
         return len(rest) == 1
     try:
-        body = _parsed(path.read_bytes()).body
+        body = parsed(path.read_bytes()).body
     except SyntaxError:
         return False
     module = names[: -len(rest)]
@@ -124,10 +124,10 @@ def _passed_on(body: list[ast.stmt], name: str) -> str | None:
 
 _DEFINITIONS = (ast.ClassDef, ast.FunctionDef)
 
-_parsed = functools.lru_cache(maxsize=64)(ast.parse)  # by what the file holds: one that changed is parsed again
+parsed = functools.lru_cache(maxsize=512)(ast.parse)  # by what the file holds: one that changed is parsed again
 
 
-def _module(names: list[str]) -> tuple[Path | None, list[Path], list[str]] | None:
+def module_of(names: list[str]) -> tuple[Path | None, list[Path], list[str]] | None:
     """The file of the module that a dotted path begins with, the folders of a package, and the names inside it."""
     spec = importlib.util.find_spec(names[0])  # imports nothing, because the name has no dot
     if spec is None:

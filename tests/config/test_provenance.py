@@ -143,3 +143,9 @@ def test_parts_are_the_nodes_that_become_objects() -> None:
         *("encoder.image", "encoder.text", "task.contrastive", "data.inputs.image", "logger.csv"),
     ]
     assert parts["encoder.text"] is None and parts["encoder.image"] == part
+
+
+def test_a_relative_interpolation_is_followed_from_its_key() -> None:
+    raw = {"task.a.low": "${.high}", "task.a.high": "${..shared}", "task.shared": 3, "task.a.gone": "${.nothing}"}
+    run = Composed(cfg=OmegaConf.create(), raw=raw, sources=[], set_by={}, chosen_by={})
+    assert [run.root(key) for key in raw] == ["task.shared", "task.shared", "task.shared", "task.a.gone"]

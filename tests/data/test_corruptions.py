@@ -2,14 +2,14 @@
 
 import json
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from PIL import Image
 
 from mmtrain.build import build_data, compose
-from mmtrain.config.rules import CORRUPTIONS
+from mmtrain.config import settings
 from mmtrain.data.corruptions import (
     LEVELS,
     NAMES,
@@ -49,7 +49,7 @@ def draws(seed: int = 0) -> torch.Generator:
 
 
 def test_the_rules_know_every_corruption() -> None:
-    assert CORRUPTIONS == NAMES
+    assert get_args(settings.Corruption) == NAMES
     assert all(len(levels) == len(SEVERITIES) for levels in LEVELS.values())
     assert touches("noise", "audio") and not touches("typos", "image") and touches("missing", "sequence")
 

@@ -263,8 +263,8 @@ def test_search_wants_a_query(done: Path) -> None:
     assert faults(*asked, query) == []
     assert compose([spelled(query)]).search.query == 'a "red" car, or two'
     assert [f.splitlines()[0].split(" (")[0] for f in faults(*asked, "search.k=0")] == [
+        "search.k=0: must be a whole number of at least 1",
         "search.query is not set",
-        "search.k = 0 is not a number of items",
     ]
 
 
