@@ -35,6 +35,7 @@ class Limit(NamedTuple):
 # A file counts in its first area. Lower a limit when its area has been rewritten.
 LIMITS: dict[str, Limit] = {
     "docs/compatibility.md": Limit(words=204, sentences=4),  # written by scripts/write_compatibility.py
+    "docs/options.md": Limit(words=20, sentences=8),  # written by scripts/write_options.py
     "README.md": Limit(words=5, sentences=0),
     "CONTRIBUTING.md": Limit(words=5, sentences=0),
     "docs/": Limit(words=5, sentences=0),

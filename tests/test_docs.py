@@ -95,6 +95,17 @@ def test_the_defaults_that_the_readme_lists_are_those_of_the_configuration() -> 
     assert len(words) == 10 and faults_of(config_dir(), None, words, multirun=False) == []
 
 
+def test_tables_of_options_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python scripts/write_options.py` writes them."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import write_options
+
+    assert write_options.PAGE.read_text(encoding="utf-8") == write_options.page()
+    for page in DOCS:
+        text = page.read_text(encoding="utf-8")
+        assert write_options.with_tables(text) == text, page.name
+
+
 def test_the_page_of_rules_is_what_the_rules_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     import write_compatibility
