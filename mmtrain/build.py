@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 from torch.optim import Optimizer
 
-from mmtrain.config.compose import SIZE_FROM_SCRATCH, Composing, config_dir, fill_sizes
+from mmtrain.config.compose import SIZE_FROM_SCRATCH, Composing, config_dir, fill_auto
 from mmtrain.config.instantiate import check_trust, get_class, get_object, make
 from mmtrain.config.moved import update_targets
 from mmtrain.config.rules import FIX_SCHEDULE, NO_SCHEDULE
@@ -82,7 +82,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         resolved.run_dir = str(cfg.run_dir)
         resolved.overrides = list(overrides)
         update_targets(resolved)
-        fill_sizes(resolved)
+        fill_auto(resolved)
     OmegaConf.resolve(resolved)
     return resolved
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mmtrain.cli.rank_environment import drop_rank_of_one_process, faults_of_rank
 from mmtrain.cli.slurm import take_rank
-from mmtrain.config.compose import CONFIG_NAME, config_dir, fill_sizes, last_of_each
+from mmtrain.config.compose import CONFIG_NAME, config_dir, fill_auto, last_of_each
 from mmtrain.config.instantiate import add_working_folder
 from mmtrain.config.moved import update_targets
 from mmtrain.config.validate import faults_of, folder_of_run, help_text, with_overrides_of_run
@@ -117,7 +117,7 @@ class Job:
             cfg.run_dir = self.run_dir
             cfg.trial = self._trial(about)
             notes = update_targets(cfg)
-            fill_sizes(cfg)
+            fill_auto(cfg)
         if os.environ.get("RANK", "0") == "0":
             for note in notes:
                 print_escaped(note, stderr=True)

@@ -335,6 +335,35 @@ def key_of(override: str) -> str:
     return override.split("=")[0].lstrip("+~")
 
 
+def fill_auto(cfg: DictConfig) -> None:
+    """Set values that are `auto` and that other parts of the configuration determine.
+
+    This happens in place, before interpolations of them are resolved.
+    """
+    fill_sizes(cfg)
+    fill_tokenizers(cfg)
+
+
+def fill_tokenizers(cfg: DictConfig) -> None:
+    """Set `tokenizer: auto` of a target to the name of the language model that a task has, or to null."""
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(plain, dict)
+    targets = plain["data"].get("targets") if isinstance(plain.get("data"), dict) else None
+    for name, node in targets.items() if isinstance(targets, dict) else ():
+        if isinstance(node, dict) and node.get("tokenizer") == "auto":
+            found = next(language_models(plain.get("task"), "task"), None)
+            OmegaConf.update(cfg, f"data.targets.{name}.tokenizer", None if found is None else f"${{{found}.name}}")
+
+
+def language_models(node: Any, key: str) -> Iterator[str]:
+    """The keys below a node that are a language model with a name."""
+    for name, part in node.items() if isinstance(node, dict) else ():
+        inside = f"{key}.{name}"
+        if name == "lm" and isinstance(part, dict) and part.get("name") is not None:
+            yield inside
+        yield from language_models(part, inside)
+
+
 def fill_sizes(cfg: DictConfig) -> None:
     """Where no encoder of pictures or films has pretrained weights, `size: auto` of their inputs becomes 64.
 

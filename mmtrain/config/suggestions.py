@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import yaml
+
+from mmtrain.config.compose import config_dir
 from mmtrain.config.signatures import parameters_of
 from mmtrain.data.tables.columns import USUAL_NAMES
 
@@ -14,8 +17,6 @@ from mmtrain.data.tables.columns import USUAL_NAMES
 ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("epochs", "num_epochs", "num_train_epochs", "n_epochs"), "trainer.max_epochs=N"),
     **dict.fromkeys(("gpus", "num_gpus", "n_gpus", "gpu"), "trainer=gpu, or trainer=ddp trainer.devices=N for several"),
-    **dict.fromkeys(("wandb", "use_wandb"), "logger=[csv,wandb]"),
-    **dict.fromkeys(("tensorboard", "use_tensorboard"), "logger=[csv,tensorboard]"),
     **dict.fromkeys(
         (
             "path",
@@ -49,7 +50,6 @@ ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("bf16",), "trainer.precision=bf16-mixed"),
 }
 TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
-_LISTS = ("task", "logger", "callbacks")  # groups of which several options can be chosen
 # families of pretrained models, and the name of one
 _PRETRAINED: Mapping[str, str] = {
     "clip": "openai/clip-vit-base-patch16",
@@ -59,12 +59,29 @@ _PRETRAINED: Mapping[str, str] = {
 _TWO_TOWERS = ("clip", "siglip")
 
 
-def for_key(key: str, value: str) -> str | None:
-    """What to write for a key that other programs have."""
+def default_lists() -> dict[str, list[str]]:
+    """The groups of which several options can be chosen, with the default options."""
+    defaults = yaml.safe_load((config_dir() / "train.yaml").read_text(encoding="utf-8"))["defaults"]
+    entries = [entry for entry in defaults if isinstance(entry, dict)]
+    return {group: chosen for entry in entries for group, chosen in entry.items() if isinstance(chosen, list)}
+
+
+def for_key(key: str, value: str, groups: Mapping[str, Sequence[str]]) -> str | None:
+    """What to write for a key that other programs have.
+
+    Args:
+        key: such as epochs, or use_wandb.
+        value: the value for it.
+        groups: every group with its options.
+    """
     above, _, name = key.rpartition(".")
     if above == "data.columns":
         usual = next((known for known, names in USUAL_NAMES.items() if name in names), None)
         return f"{key.replace(name, usual)}={value}" if usual else None
+    option = name.removeprefix("use_")
+    for group, chosen in default_lists().items():
+        if option in groups[group] and option not in chosen:
+            return f"{group}=[{','.join([*chosen, option])}]"
     known = ELSEWHERE.get(name)
     return None if known is None else known.format(value=value or "DIR")
 
@@ -128,7 +145,7 @@ def split_words(words: Sequence[str], is_override: Iterable[bool]) -> Iterator[t
             pieces.append(waiting.pop(0)[0])
         if len(pieces) > 1:
             key, _, value = "".join(pieces).partition("=")
-            listed = f"[{value}]" if key in _LISTS and "," in value and not value.startswith("[") else value
+            listed = f"[{value}]" if key in default_lists() and "," in value and not value.startswith("[") else value
             yield " ".join(pieces), f"a space ends an override\n    write {key}={listed}"
         elif not right:
             yield word, f"not an override\n    {_for_word(word)}"

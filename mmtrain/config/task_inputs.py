@@ -1,19 +1,34 @@
 """What tasks read and learn of the data, and what to type when it is not there. Nothing heavy is imported."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from mmtrain.data.tables.columns import Column, find_columns, typed
+import yaml
 
-# What can be learned of a single input or target when none of the tasks can: by its usual name, the task.
-_ALONE = {
-    "label": "classification",
-    "labels": "multilabel",
-    "number": "regression",
-    "answer": "vqa",
-    "image": "masked_image",
-    "text": "masked_text",
-}
+from mmtrain.config.compose import config_dir
+from mmtrain.data.tables.columns import USUAL_NAMES, Column, find_columns, typed
+
+
+@cache
+def tasks_of_one_column(key: str) -> dict[str, str]:
+    """The task that needs one input or target and nothing else, by the usual name of that column.
+
+    Args:
+        key: "target", or "modality".
+
+    Returns:
+        Of several tasks, one that reads its own modality, else the one with the shortest name.
+    """
+    found: dict[str, list[tuple[bool, int, str]]] = {}
+    for path in sorted((config_dir() / "task").glob("*.yaml")):
+        task = yaml.safe_load(path.read_text(encoding="utf-8"))
+        inputs = needed_by(task) | {str(task[name]) for name in ("modality", "group_by") if name in task}
+        targets = {str(task["target"])} if "target" in task else set()
+        if len(inputs | targets) == 1:
+            column = (targets if key == "target" else inputs) or {""}
+            found.setdefault(column.pop(), []).append((reads_fused(task), len(path.stem), path.stem))
+    return {column: min(tasks)[2] for column, tasks in found.items() if column in USUAL_NAMES}
 
 
 def needed_by(task: Mapping[str, Any]) -> set[str]:
@@ -92,5 +107,6 @@ def _ways(name: str, likely: Mapping[str, Column], leave: list[str]) -> list[str
 
 def _instead(inputs: Sequence[str], columns: Sequence[str]) -> list[str]:
     """The task of what there is, when none of those that were chosen can be learned."""
-    there = [*find_columns(columns, dict.fromkeys(("label", "labels", "number", "answer")), where=""), *inputs]
-    return [_ALONE[name] for name in there if name in _ALONE][:1]
+    of_target, of_modality = tasks_of_one_column("target"), tasks_of_one_column("modality")
+    there = find_columns(columns, dict.fromkeys(of_target), where="")
+    return [*(of_target[name] for name in there), *(of_modality[m] for m in inputs if m in of_modality)][:1]

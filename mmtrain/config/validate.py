@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmtrain.config import suggestions as mends
-from mmtrain.config.compose import Composing, config_dir, fill_sizes, key_of, last_of_each
+from mmtrain.config.compose import Composing, config_dir, fill_auto, key_of, last_of_each
 from mmtrain.config.instantiate import check_trust
 from mmtrain.config.moved import update_targets
 from mmtrain.config.provenance import Composed, Source
@@ -113,7 +113,7 @@ class Composer:
             try:
                 cfg = self.composing.compose(overrides)
                 update_targets(cfg)  # the command itself reports the old ones
-                fill_sizes(cfg)
+                fill_auto(cfg)
                 self.made[key] = cfg
             except ComposeError as error:
                 self.made[key] = error
@@ -244,7 +244,7 @@ class Composer:
             return f"{override}: {key} is there already\n    write {key}={value} to set it"
         if key in names or override.startswith("+"):
             return f"{override}: {_said(error)}"
-        foreign = mends.for_key(key, value)
+        foreign = mends.for_key(key, value, self._options)
         same = [name for name in names if name.rpartition(".")[2] == key]
         mend = self._elsewhere(key) if "." in key else ""
         if key.startswith("data.columns."):

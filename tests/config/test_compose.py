@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 
-from mmtrain.config.compose import Composing, config_dir
+from mmtrain.config.compose import Composing, config_dir, fill_auto
 
 LINES = [
     [],
@@ -135,3 +135,15 @@ def test_a_defaults_list_may_refer_to_what_is_chosen(tmp_path: Path) -> None:
     composing = Composing(create_config_search_path(str(tmp_path)))
     assert composing.compose([]).head.name == "head sum"
     assert composing.compose(["fusion=concat"]).head.name == "head concat"
+
+
+def test_the_tokenizer_of_dialogues_is_that_of_the_language_model() -> None:
+    """Of any task that has one, under any name."""
+    named = {"lm": {"name": "gpt", "config": None}}
+    tasks: list[dict[str, Any]] = [{}, {"mine": named}, {"mine": {"policy": named}}, {"mine": {"lm": {"name": None}}}]
+    found = []
+    for task in tasks:
+        cfg = OmegaConf.create({"data": {"targets": {"chat": {"tokenizer": "auto"}}}, "task": task})
+        fill_auto(cfg)
+        found.append(cfg.data.targets.chat.tokenizer)
+    assert found == [None, "gpt", "gpt", None]

@@ -1,12 +1,18 @@
 """Invariants of all encoders: shapes, masks, independent rows, parameters that are saved and trained."""
 
+import inspect
 import math
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
+from hydra.utils import get_class
 from torch import Tensor, nn
 
+from mmtrain.config.compose import config_dir
 from mmtrain.encoders.audio.cnn import AudioCNN
 from mmtrain.encoders.audio.spectrogram_transformer import SpectrogramTransformer
 from mmtrain.encoders.image.cnn import ImageCNN
@@ -89,6 +95,42 @@ MAKERS: dict[str, Callable[[float], nn.Module]] = {
     ),
     **SMALL,
 }
+# encoders with inputs of another form; their own tests check them
+OTHER_INPUTS = ("dialogue/turns", "image/pictures", "video/r3d", "video/torchvision")
+# by knob, for encoders without a maker above; a knob that is not here has the value of its YAML file
+SMALL_KNOBS: dict[str, Any] = {
+    "in_dim": 5,
+    "dim": 8,
+    "depth": 2,
+    "num_heads": 2,
+    "mlp_ratio": 2.0,
+    "drop_path": 0.0,
+    "pretrained": None,
+    "image_size": 8,
+    "patch_size": 4,
+    "vocab_size": 20,
+    "max_length": 8,
+    "num_frames": 6,
+    "max_seconds": 0.6,
+    **SPECTROGRAM,
+}
+
+
+def of_file(path: Path) -> Callable[[float], nn.Module]:
+    """Return a maker of the encoder of a YAML file."""
+    node = yaml.safe_load(path.read_text(encoding="utf-8"))
+    knobs = {name: SMALL_KNOBS.get(name, value) for name, value in node.items() if name not in ("_target_", "defaults")}
+    encoder = get_class(node["_target_"])
+    if "in_dim" in inspect.signature(encoder).parameters:
+        knobs["in_dim"] = SMALL_KNOBS["in_dim"]
+    return lambda dropout: encoder(**{**knobs, "dropout": dropout})
+
+
+for file in sorted((config_dir() / "encoder").glob("*/*.yaml")):
+    encoder_name = f"{file.parent.name}/{file.stem}"
+    if encoder_name not in OTHER_INPUTS and not any(known.split(" ")[0] == encoder_name for known in MAKERS):
+        MAKERS[encoder_name] = of_file(file)
+
 every_encoder = pytest.mark.parametrize("name", MAKERS)
 with_a_mask = pytest.mark.parametrize("name", [n for n in MAKERS if n.split("/")[0] in LENGTHS])
 with_dropout = pytest.mark.parametrize("name", [n for n in MAKERS if n not in ("image/resnet", "image/torchvision")])
