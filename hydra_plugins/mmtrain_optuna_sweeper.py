@@ -1,4 +1,4 @@
-"""hydra/sweeper=optuna. Hydra takes sweepers from this package alone, and imports all of it at every start."""
+"""hydra/sweeper=optuna. Hydra finds sweepers only in this package, and imports all of it at every start."""
 
 from collections.abc import Mapping
 from typing import Any

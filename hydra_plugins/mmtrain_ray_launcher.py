@@ -1,4 +1,4 @@
-"""hydra/launcher=ray. Hydra's own plugin for Ray wants packages of years ago, and imports Ray at every start."""
+"""hydra/launcher=ray. Hydra's own plugin for Ray requires very old packages, and imports Ray at every start."""
 
 import os
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from mmtrain.annotations import NonNegativeFloat
 
 
 class RayLauncher(Launcher):
-    """Every run a task of Ray, in a process of its own; see configs/hydra/launcher/ray.yaml."""
+    """Runs each run as a task of Ray in its own process; see configs/hydra/launcher/ray.yaml."""
 
     def __init__(
         self, address: str | None, num_cpus: NonNegativeFloat, num_gpus: NonNegativeFloat, init: DictConfig
@@ -36,20 +36,20 @@ class RayLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Called by Hydra, or by its sweeper, with the overrides of each run."""
-        os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # what two runs both say is not one thing
-        # Ray runs its workers at niceness 15: on a machine that does anything else, a training would hardly move
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # equal lines of two runs are both printed
+        # Ray runs its workers at niceness 15, with which training on a busy machine would hardly progress
         os.environ.setdefault("RAY_worker_niceness", "0")
         import ray  # takes a second
 
         setup_globals()
         assert self.config is not None
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
-        if not ray.is_initialized():  # a sweeper may launch again and again
+        if not ray.is_initialized():  # a sweeper may launch several times
             plain: Any = OmegaConf.to_container(self.init, resolve=True)
             ray.init(address=self.address, include_dashboard=False, logging_level="error", **plain)
         parts = (self.context, self.config, self.task_function, Singleton.get_state(), str(Path.cwd()))
         shared = ray.put(parts)
-        # a worker that has trained is not used again: what it holds on a device goes with it
+        # a worker is not reused after training, so its memory on the device is released
         task = ray.remote(max_calls=1, max_retries=0, **self.resources)(_run)
         asked = [task.remote(shared, list(o), initial_job_idx + n) for n, o in enumerate(job_overrides)]
         done: list[JobReturn] = ray.get(asked)

@@ -1,6 +1,6 @@
-"""The few collectives that losses and steps need. Without a process group each is the identity.
+"""The collectives that losses and training steps need. Without a process group each is the identity.
 
-Objects are sent as JSON and never as pickles: a rank that is not what it says could run code on the others by a pickle.
+Objects are sent as JSON and never as pickles, because a rank with other code could run code on the others by a pickle.
 """
 
 import json
@@ -19,20 +19,20 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
+    """Index of this process, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def is_main() -> bool:
-    """Whether this process speaks and writes for all; known before there is a process group.
+    """Whether this process writes and prints for all. This is known before there is a process group.
 
-    The command has dropped a RANK that does not count (`mmtrain.cli.rank_environment`).
+    The command has removed a RANK that does not apply (`mmtrain.cli.rank_environment`).
     """
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """(B, ...) of every rank, in rank order, as (world * B, ...). No gradient; B must agree."""
+    """Return (B, ...) of every rank, in rank order, as (world * B, ...). No gradient; B must be equal on all ranks."""
     if world_size() == 1:
         return tensor
     out = [torch.empty_like(tensor) for _ in range(world_size())]
@@ -41,14 +41,14 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def gather_with_gradient(tensor: Tensor) -> Tensor:
-    """As `gather`; a gradient that any rank has for a row goes back to the rank that owns it, summed."""
+    """Gather as `gather`; gradients of all ranks for a row are summed on the rank that owns it."""
     if world_size() == 1:
         return tensor
     return _Gather.apply(tensor)
 
 
 class _Gather(torch.autograd.Function):
-    """Own code, because what torch has for this is deprecated in 2.14 and its successor is not yet in 2.11."""
+    """Own code, because torch's function for this is deprecated in 2.14 and its successor is not yet in 2.11."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -62,11 +62,11 @@ class _Gather(torch.autograd.Function):
 
 
 def rows_of_all(tensor: Tensor, places: Tensor) -> Tensor:
-    """Rows of what all ranks have, in rank order, with their gradient; only what is asked for is sent.
+    """Return rows from all ranks, in rank order, with their gradient. Only the requested rows are sent.
 
     Args:
-        tensor: (P, ...), P and the shape of a row the same on every rank.
-        places: (B,), int64, from 0 to world * P, B the same on every rank.
+        tensor: (P, ...). P and the shape of a row are the same on every rank.
+        places: (B,), int64, from 0 to world * P. B is the same on every rank.
 
     Returns:
         (B, ...).
@@ -82,10 +82,10 @@ class _RowsOfAll(torch.autograd.Function):
         asked = gather(places).view(world_size(), -1)
         owners = asked // len(tensor)
         ctx.size = len(tensor)
-        ctx.sent = (asked % len(tensor))[owners == rank()]  # by who asked
+        ctx.sent = (asked % len(tensor))[owners == rank()]  # in the order of the receiving ranks
         ctx.num_sent = (owners == rank()).sum(dim=1).tolist()
         ctx.num_received = owners[rank()].bincount(minlength=world_size()).tolist()
-        ctx.order = owners[rank()].argsort(stable=True)  # what comes is by who has it
+        ctx.order = owners[rank()].argsort(stable=True)  # received rows are in the order of their owners
         out = tensor.new_empty(len(places), *tensor.shape[1:])
         out[ctx.order] = _swapped(tensor[ctx.sent], ctx.num_sent, ctx.num_received)
         return out
@@ -98,7 +98,7 @@ class _RowsOfAll(torch.autograd.Function):
 
 
 def _swapped(rows: Tensor, num_sent: list[int], num_received: list[int]) -> Tensor:
-    """Rows for each rank in turn -> rows from each rank in turn."""
+    """Exchange rows: those for each rank in turn -> those from each rank in turn."""
     out = rows.new_empty(sum(num_received), *rows.shape[1:])
     dist.all_to_all_single(out, rows.contiguous(), num_received, num_sent)
     return out
@@ -122,10 +122,10 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def gather_objects(mine: Any) -> list[Any]:
-    """What every rank has, in rank order: plain numbers, strings, lists and dicts, as JSON gives them back.
+    """The objects of all ranks, in rank order: plain numbers, strings, lists and dicts, decoded from JSON.
 
     Raises:
-        TypeError: for what JSON does not have.
+        TypeError: for an object that JSON does not support.
     """
     if world_size() == 1:
         return [mine]
@@ -137,7 +137,7 @@ def gather_objects(mine: Any) -> list[Any]:
 
 
 def broadcast_object(value: Any, src: int = 0) -> Any:
-    """What the rank `src` has, on every rank, as `gather_objects`; a path comes as a string."""
+    """The object of rank `src`, on every rank, as `gather_objects`. A path becomes a string."""
     if world_size() == 1:
         return value
     data = _as_bytes(value if rank() == src else None)

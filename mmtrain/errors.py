@@ -1,23 +1,23 @@
-"""The kinds of error that are not a fault of the program, and what those of libraries say."""
+"""Errors that are not bugs of the program, and short reasons from errors of libraries."""
 
-_MAX_LENGTH = 500  # characters of a file name or a reason; a cell can hold a path of megabytes
+_MAX_LENGTH = 500  # characters of a file name or a reason; a cell can contain a path of megabytes
 
 
 class ConfigError(ValueError):
-    """The configuration or the data is wrong. The message says what, where and the mend; exit status 2."""
+    """The configuration or the data is wrong. The message has the problem, its origin and the fix; exit status 2."""
 
 
 class WriteError(ConfigError):
-    """A file cannot be written: a full disk, no permission. The process that it happens to says so, on any rank."""
+    """A file cannot be written: a full disk, no permission. The process with the error reports it, on any rank."""
 
 
 class SampleError(Exception):
-    """One sample cannot be read. It is set aside, and the run goes on until too many are.
+    """A sample cannot be read. It is quarantined, and the run continues until there are too many.
 
-    Both texts are made printable: they come from strangers' files and go to JSON files and terminals.
+    Both texts are made printable, because they come from strangers' files and are written to JSON files and terminals.
 
     Args:
-        file: as the table names it, or what stands in the cell, such as "812 bytes".
+        file: as the table names it, or a description of the cell, such as "812 bytes".
         reason: in a few words.
     """
 
@@ -33,12 +33,12 @@ class SampleError(Exception):
 
     @property
     def error_type(self) -> str:
-        """The name of the exception that caused it; its own where it has no other cause."""
+        """The name of the exception that caused it; its own name if there is no cause."""
         return type(self.__cause__ or self).__name__
 
 
 def printable(text: str) -> str:
-    r"""A text on one line, without control characters and halves of surrogate pairs, and not endlessly long.
+    r"""Text on one line, of limited length, without control characters and halves of surrogate pairs.
 
     >>> printable("a\nb"), printable("\x1b[31mred"), printable("\ud83d.png")
     ('a b', '\\x1b[31mred', '\\ud83d.png')
@@ -50,7 +50,7 @@ def printable(text: str) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """What a library reports, in one line."""
+    """The message of a library's error, in one line."""
     said = str(error).strip() or type(error).__name__
     if "trust_remote_code" in said:
         return "it brings code of its own (auto_map), which is never run here"

@@ -1,7 +1,7 @@
-"""MultimodalModel: encoders, then fusion, then tasks. A plain module: it runs in a notebook without Lightning or Hydra.
+"""MultimodalModel: encoders, then fusion, then tasks. A plain module that also runs without Lightning and Hydra.
 
-A task does not get tensors but a `View` of the batch, and asks it for what it reads: one modality's features, the
-fused ones, another task's predictions, or the same with rows paired otherwise. A view computes each at most once.
+A task does not receive tensors but a `View` of the batch. It requests from the view what it needs: features of one
+modality, fused features, predictions of another task, or the same for other pairs of rows. A view computes each once.
 """
 
 import inspect
@@ -45,7 +45,7 @@ class MultimodalModel(nn.Module):
         return {name: view.predictions(name) for name in self.tasks}
 
     def train(self, mode: bool = True) -> "MultimodalModel":
-        """As of any module, but what does not learn stays in evaluation mode: no dropout, no new statistics."""
+        """As of any module, but frozen modules stay in evaluation mode: no dropout, no new statistics."""
         super().train(mode)
         for encoder in self.encoders.values():
             for module in still_modules(encoder):
@@ -58,33 +58,33 @@ class MultimodalModel(nn.Module):
         return {name: task.loss(view.predictions(name), batch) for name, task in self.named_tasks().items()}
 
     def named_tasks(self) -> dict[str, Task]:
-        """The tasks by name, as what they are."""
+        """The tasks by name, with their type."""
         return {name: cast(Task, task) for name, task in self.tasks.items()}
 
     @property
     def has_maps(self) -> bool:
-        """Whether the fusion can say what it reads."""
+        """Whether the fusion can return its attention maps."""
         return self.fusion is not None and "return_attention" in inspect.signature(self.fusion.forward).parameters
 
     def view(self, batch: Batch) -> "LazyView":
-        """A lazy look at a batch."""
+        """A view of a batch that computes values when they are used."""
         return LazyView(model=self, batch=batch)
 
 
 @dataclass
 class LazyView:
-    """What tasks can ask of a batch. Everything is computed on the first call and kept."""
+    """What tasks can read of a batch. Everything is computed on the first call and kept."""
 
     model: MultimodalModel
     batch: Batch
     _encoded: dict[str, Features] = field(default_factory=dict)
     _fused: Features | None = None
     _predictions: dict[str, Any] = field(default_factory=dict)
-    _whole: "LazyView | None" = None  # the one that this one differs from
+    _whole: "LazyView | None" = None  # the view from which this view differs
     _replaced: tuple[str, ...] = ()  # in these modalities
 
     def encoded(self, modality: str) -> Features:
-        """One modality's features: tokens (B, T, D) and mask (B, T), all False in rows that lack it."""
+        """One modality's features: tokens (B, T, D) and mask (B, T), all False in rows without it."""
         if self._whole is not None and modality not in self._replaced:
             return self._whole.encoded(modality)
         if modality not in self._encoded:
@@ -138,13 +138,13 @@ class LazyView:
 
 
 def encode_present(encoder: nn.Module, batch: Batch, modality: str) -> Features:
-    """Encode the rows that have the modality; zeros and a False mask for the others.
+    """Encode the rows with the modality; other rows get zeros and a False mask.
 
-    A batch without a single such row still touches every parameter (with a gradient of zero), because another rank of
-    the same step may have some and waits for this one's gradients.
+    A batch without such a row still uses every parameter, with a gradient of zero, because another rank of the same
+    step may have some and waits for the gradients of this one.
 
     Raises:
-        ConfigError: when there is no such row, and batch norms that other ranks wait in (trainer.sync_batchnorm).
+        ConfigError: if there is no such row, but batch norms on other ranks wait for one (trainer.sync_batchnorm).
     """
     values, mask = batch.inputs[modality]
     present = batch.present[modality]
@@ -162,12 +162,12 @@ def encode_present(encoder: nn.Module, batch: Batch, modality: str) -> Features:
 
 
 def _check_not_synchronized(encoder: nn.Module, modality: str) -> None:
-    """A synchronized batch norm waits for the rows of every rank; without this check the run would hang."""
+    """Check for synchronized batch norms, which wait for the rows of every rank and would hang."""
     if world_size() > 1 and any(isinstance(m, nn.SyncBatchNorm) and m.training for m in encoder.modules()):
         raise ConfigError(
-            f"trainer.sync_batchnorm=true: no row of rank {rank()} has {modality} in this batch, and the batch norms of"
+            f"trainer.sync_batchnorm=true: no row of rank {rank()} has {modality} in this batch, but the batch norms of"
             f" encoder.{modality} wait for one on every rank\n"
-            "    set trainer.sync_batchnorm=false, or raise data.batch_size"
+            "    fix: set trainer.sync_batchnorm=false, or raise data.batch_size"
         )
 
 
@@ -175,6 +175,6 @@ def _encode_nothing(encoder: nn.Module, values: Tensor, mask: Tensor | None, num
     modes = {module: module.training for module in encoder.modules()}
     encoder.eval()  # a made-up row must not move the statistics of a batch norm
     tokens, valid = encoder(torch.zeros_like(values[:1]), None if mask is None else torch.ones_like(mask[:1]))
-    for module, mode in modes.items():  # one by one: a part may be kept in evaluation mode, such as a frozen norm
+    for module, mode in modes.items():  # separately: some may be in evaluation mode, such as a frozen norm
         module.training = mode
     return Features((tokens * 0.0).expand(num_rows, -1, -1), torch.zeros_like(valid).expand(num_rows, -1))

@@ -1,7 +1,7 @@
-"""The shared vocabulary: Sample, Batch, Features, and what tasks show in a report. Imports torch only.
+"""The shared types: Sample, Batch, Features, and examples of tasks for a report. Imports torch only.
 
-The one idea of the project lives in these types: every sample carries what it has, and masks say what that is, from
-the loader to the metric. True always means "is there": a valid token, a present modality, a labelled target.
+Every sample has the modalities and targets of its row, and masks mark them from the loader to the metric. True always
+means present: a valid token, a present modality, a labelled target.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Features(NamedTuple):
-    """What every encoder and every fusion returns.
+    """The output of every encoder and every fusion.
 
     Attributes:
         tokens: (B, T, D), floating point.
@@ -24,11 +24,11 @@ class Features(NamedTuple):
     mask: Tensor
 
     def cleared(self) -> "Features":
-        """The same features with zeros under a False mask, so that nothing that stands there (NaN too) can leak."""
+        """The same features with zeros under a False mask, so that no value there, not even NaN, has an effect."""
         return Features(self.tokens.masked_fill(~self.mask.unsqueeze(-1), 0.0), self.mask)
 
     def nothing(self) -> "Features":
-        """Features of the same shape of rows that lack the modality."""
+        """Features of the same shape for rows without the modality."""
         return Features(torch.zeros_like(self.tokens), torch.zeros_like(self.mask))
 
     def take(self, rows: Tensor) -> "Features":
@@ -37,10 +37,10 @@ class Features(NamedTuple):
 
 
 class Padded(NamedTuple):
-    """One modality of a batch as an encoder takes it.
+    """One modality of a batch, as input of an encoder.
 
     Attributes:
-        values: (B, ...) for a fixed shape such as a picture, (B, L, ...) for sequences padded to the longest.
+        values: (B, ...) for a fixed shape such as an image, (B, L, ...) for sequences padded to the longest.
         mask: None for a fixed shape; otherwise (B, L), bool, True where a value is valid.
     """
 
@@ -52,12 +52,12 @@ class Bad(NamedTuple):
     """A sample that could not be read.
 
     Attributes:
-        id: of the row.
-        row: its number in the table of its split.
-        file: as the table names it.
-        reason: in a few words.
-        type: of the exception that reading it ended with, such as MemoryError; SampleError for a fault that the reader
-            checks for itself.
+        id: id of the row.
+        row: its index in the table of its split.
+        file: file name as in the table.
+        reason: short description.
+        type: the exception that ended reading, such as MemoryError; SampleError if the reader detected the error
+            itself.
     """
 
     id: str
@@ -69,20 +69,20 @@ class Bad(NamedTuple):
 
 @dataclass
 class Sample:
-    """One row of a data set, decoded. It holds only what the row has.
+    """One decoded row of a data set, with only the inputs and targets that the row has.
 
     Attributes:
-        id: the row's name, unique in its data set; "" for a filler row that only evens out the ranks.
-        row: its number in the table of its split; -1 for a filler row.
-        draw: what every random draw of a task for this sample follows from: in training of (seed, epoch, position), in
-            evaluation the number of the row.
-        inputs: by modality; (C, H, W) for a picture, (L,) for token ids, ...
+        id: name of the row, unique in its data set; "" for a filler row, which makes ranks have equal numbers of rows.
+        row: its index in the table of its split; -1 for a filler row.
+        draw: seed of all random draws of a task for this sample: in training a function of (seed, epoch, position), in
+            evaluation the index of the row.
+        inputs: by modality; (C, H, W) for an image, (L,) for token ids, ...
         targets: by name; a scalar tensor for a class.
-        keys: by modality, a hash of the content: two rows with one key have the same content there. A row can know
-            the key of a content that it does not carry, such as a second caption of a picture that comes once.
-        bad: rows that could not be read and whose place this one takes; in evaluation the row itself.
-        references: by name of a target of sentences: every sentence that is right; in training only of a target
-            that keeps its sentences.
+        keys: by modality, a hash of the content: rows with equal keys have equal content. A row can have the key of a
+            content that it does not contain, such as a second caption of an image that is stored once.
+        bad: rows that could not be read and were replaced by this one; in evaluation the row itself.
+        references: by name of a text target, all correct sentences; in training only for a target that keeps its
+            sentences.
     """
 
     id: str = ""
@@ -126,21 +126,21 @@ class Step(Protocol):
 
 @dataclass
 class Batch:
-    """B samples together, with masks that say what each has.
+    """B samples, with masks for what each of them has.
 
     Attributes:
         ids: B names; "" marks a filler row.
-        rows: (B,), int64, numbers in the table of the split; -1 marks a filler row.
-        inputs: by modality, padded; what stands in an absent row is arbitrary.
+        rows: (B,), int64, indices in the table of the split; -1 marks a filler row.
+        inputs: by modality, padded; values in absent rows are arbitrary.
         present: by modality (B,), bool.
-        targets: by name (B, ...); what stands in an unlabelled row is arbitrary.
+        targets: by name (B, ...); values in unlabelled rows are arbitrary.
         labelled: by name (B,), bool.
-        keys: by modality (B,), int64, equal where the content is equal; 0 where the row knows of none.
-        draws: (B,), int64, what a task's random draws for a row follow from, whatever batch the row is in.
-        bad: rows that could not be read, in the order in which they were met.
-        references: by name of a target of sentences, for each row every sentence that is right; in training only of
-            a target that keeps its sentences.
-        step: what else is in its step; None where nobody said.
+        keys: by modality (B,), int64, equal for equal content; 0 if the row has no key.
+        draws: (B,), int64, seeds of a task's random draws for each row, independent of the batch.
+        bad: rows that could not be read, in the order of reading.
+        references: by name of a text target, all correct sentences of each row; in training only for a target that
+            keeps its sentences.
+        step: the optimizer step that the batch belongs to; None if it is not known.
     """
 
     ids: list[str]
@@ -159,11 +159,11 @@ class Batch:
         return len(self.ids)
 
     def has_any(self, modalities: Sequence[str]) -> Tensor:
-        """(B,), bool: rows that have one of these modalities; where none is named, of all."""
+        """(B,), bool: rows with at least one of these modalities; all rows if none is given."""
         return torch.stack([self.present[m] for m in modalities or tuple(self.present)]).any(dim=0)
 
     def only(self, modalities: Sequence[str]) -> "Batch":
-        """The same rows as if they had only these modalities."""
+        """The same rows with only these modalities."""
         present = {m: p if m in modalities else torch.zeros_like(p) for m, p in self.present.items()}
         return replace(self, present=present)
 
@@ -245,12 +245,12 @@ class View(Protocol):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the data knows of a text.
+    """Metadata of a text input.
 
     Attributes:
-        names: the tokens in the order of their ids.
-        special: ids of marks that are no part of a text.
-        mask: the id that stands for a hidden token; None where there is none.
+        names: tokens in the order of their ids.
+        special: ids of special tokens, which are not part of a text.
+        mask: id of the mask token; None if there is none.
     """
 
     names: list[str]
@@ -260,7 +260,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class ClassTarget:
-    """What the data knows of a class target: its names in the order of their indices, how often training has each."""
+    """Metadata of a class target: class names in the order of their indices, and their number of training rows."""
 
     names: list[str]
     counts: list[int]
@@ -268,12 +268,12 @@ class ClassTarget:
 
 @dataclass(frozen=True)
 class MultiLabelTarget:
-    """What the data knows of a target of several classes at once.
+    """Metadata of a target with several classes per row.
 
     Attributes:
-        names: in the order of their indices.
-        counts: how many of training's labelled rows have each.
-        num_rows: how many rows of training are labelled, those that have none of the classes among them.
+        names: class names in the order of their indices.
+        counts: number of labelled training rows with each class.
+        num_rows: number of labelled training rows, including rows without any class.
     """
 
     names: list[str]
@@ -283,12 +283,12 @@ class MultiLabelTarget:
 
 @dataclass(frozen=True)
 class NumberTarget:
-    """What the data knows of a target of K numbers; `prediction * std + mean` is in the units of the table.
+    """Metadata of a target of K numbers; `prediction * std + mean` has the units of the table.
 
     Attributes:
         names: K, "0", "1", ...
-        mean: K, of the training split; 0 when the target is not scaled.
-        std: K, above 0; 1 when the target is not scaled, and for a number that training never sees change.
+        mean: K means of the training split; 0 if the target is not scaled.
+        std: K standard deviations, above 0; 1 if the target is not scaled, and for a constant number.
     """
 
     names: list[str]
@@ -298,7 +298,7 @@ class NumberTarget:
 
 @dataclass(frozen=True)
 class AnswerTarget:
-    """What the data knows of an answer: the normalised answers that can be chosen, how often training gives each."""
+    """Metadata of an answer: the normalised answers to choose from, and their number of training rows."""
 
     names: list[str]
     counts: list[int]
@@ -306,15 +306,15 @@ class AnswerTarget:
 
 @dataclass(frozen=True)
 class TokenTarget:
-    """What the data knows of a sentence to be generated.
+    """Metadata of a sentence to generate.
 
     Attributes:
-        names: the tokens in the order of their ids.
-        max_length: no target is longer than so many ids, [CLS] and [SEP] among them.
-        pad: the id that fills a row up.
-        start: the id that every sentence starts with.
-        end: the id that every sentence ends with.
-        sentences: of each row of training that has some, those that are right; only of a target that keeps them.
+        names: tokens in the order of their ids.
+        max_length: maximum number of ids of a target, including [CLS] and [SEP].
+        pad: id of the padding token.
+        start: id of the first token of every sentence.
+        end: id of the last token of every sentence.
+        sentences: correct sentences of each training row; only for a target that keeps them.
     """
 
     names: list[str]
@@ -327,27 +327,27 @@ class TokenTarget:
 
 @dataclass(frozen=True)
 class PairTarget(TokenTarget):
-    """What the data knows of a sentence that is chosen and one that is rejected; targets are (B, 2, L)."""
+    """Metadata of a pair of a chosen and a rejected sentence; targets are (B, 2, L)."""
 
 
 @dataclass(frozen=True)
 class DialogueTarget:
-    """What the data knows of dialogues, whose values are (B, L, 2): ids, and a flag.
+    """Metadata of dialogues, whose values are (B, L, 2): ids, and a flag.
 
-    The flag is 0 for what is read, 1 + the number of its kind for what is answered, -1 where a row has ended. A
-    dialogue that ends unanswered is one to be answered.
+    The flag is 0 for tokens to read, 1 + the index of the dialogue's kind for tokens to learn, -1 for padding. A
+    dialogue that ends without an answer is to be continued.
 
     Attributes:
-        names: the tokens in the order of their ids.
-        max_length: no dialogue is longer than so many ids, a medium counted as one.
-        pad: the id that fills a row up.
-        end: the id that every answer ends with.
-        places: by modality, the id that stands where a medium of it does.
-        used: the modalities whose media the dialogues of training speak of.
-        kinds: what kinds of dialogues there are, judged each by itself; at least one, "" where they have no names.
-        write: ids as a person reads them, without marks.
-        sentences: of each dialogue of training that ends with an answer, those that are right; only of a target that
-            keeps them.
+        names: tokens in the order of their ids.
+        max_length: maximum number of ids of a dialogue; a medium counts as one.
+        pad: id of the padding token.
+        end: id of the last token of every answer.
+        places: by modality, the id of its placeholder token.
+        used: modalities that are mentioned in training dialogues.
+        kinds: kinds of dialogues, which are evaluated separately; at least one, "" without names.
+        write: decodes ids to text without special tokens.
+        sentences: correct answers of each training dialogue that ends with an answer; only for a target that keeps
+            them.
     """
 
     names: list[str]
@@ -363,15 +363,15 @@ class DialogueTarget:
 
 @dataclass(frozen=True)
 class DialoguePairTarget(DialogueTarget):
-    """What the data knows of dialogues with an answer that is chosen and one that is rejected; values are (B, 2, L, 2).
+    """Metadata of dialogues with a chosen and a rejected answer; values are (B, 2, L, 2).
 
-    The rejected one stands in the dialogue in the place of the chosen one; a row may lack it.
+    The rejected answer replaces the chosen one in the dialogue. It may be missing in a row.
     """
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One item that a query found: the row's id, the similarity, and whether it is a right answer."""
+    """One search result: the id of its row, the similarity, and whether it is correct."""
 
     id: str
     score: float
@@ -380,9 +380,10 @@ class Hit:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """For a report: some queries of one direction and the nearest items of the gallery, nearest first.
+    """For a report: some queries of one direction, and the nearest items of the gallery, nearest first.
 
-    `queries[i]` is the row whose `query` modality was asked with, `hits[i]` the rows whose `gallery` modality came.
+    `queries[i]` is the row of the query, in the modality `query`. `hits[i]` are the nearest rows in the modality
+    `gallery`.
     """
 
     query: str
@@ -393,7 +394,7 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Confusion:
-    """For a report: `counts[i][j]` is how many rows of class i were called class j."""
+    """For a report: `counts[i][j]` is the number of rows of class i with the prediction j."""
 
     task: str
     names: list[str]
@@ -402,13 +403,13 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Attended:
-    """For a report: what one row's words, or the fused tokens, read of its picture.
+    """For a report: attention of one row's words, or of the fused tokens, to its image.
 
     Attributes:
-        id: of the row.
-        query: the modality that asks, or "fused".
-        words: what each map belongs to.
-        grids: by word, the weight of each patch, row by row from the top; a word's weights sum to 1 at most.
+        id: id of the row.
+        query: the modality of the queries, or "fused".
+        words: the word of each map.
+        grids: by word, the weight of each patch, in rows from the top; the weights of a word sum to at most 1.
     """
 
     id: str
@@ -419,7 +420,7 @@ class Attended:
 
 @dataclass(frozen=True)
 class Caption:
-    """For a report: what was written of a row, and what is right."""
+    """For a report: the generated text of a row, and the references."""
 
     id: str
     written: str
@@ -428,7 +429,7 @@ class Caption:
 
 @dataclass(frozen=True)
 class Captions:
-    """For a report: sentences of a task for some rows."""
+    """For a report: generated text of a task for some rows."""
 
     task: str
     rows: list[Caption]

@@ -1,4 +1,4 @@
-"""Sizes of memory and lengths of time, as people write them and as they read them."""
+"""Sizes of memory and durations: parsed from text, and formatted for people."""
 
 import math
 import re
@@ -16,7 +16,7 @@ def in_bytes(size: str | float) -> int:
     (80000000000, 1572864, 100)
 
     Raises:
-        ValueError: with an example of what is one.
+        ValueError: for anything else, with an example of a size.
     """
     written = re.fullmatch(r"([\d.]+(?:e\d+)?)\s*([A-Za-z]*)", str(size).strip())
     if written is None or written[2].upper() not in UNITS or written[1].count(".") > 1:
@@ -36,13 +36,13 @@ def readable(size: float) -> str:
 
 
 def duration(text: str | Mapping[str, int] | timedelta | None) -> timedelta | None:
-    """Days, hours, minutes and seconds, as Lightning writes them.
+    """Parse days, hours, minutes and seconds in Lightning's format.
 
     >>> duration("00:12:30:00"), duration(None)
     (datetime.timedelta(seconds=45000), None)
 
     Raises:
-        ValueError: when it is not written so.
+        ValueError: for another format.
     """
     if text is None or isinstance(text, timedelta):
         return text

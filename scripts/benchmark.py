@@ -1,9 +1,9 @@
-"""Samples per second of train.py's training loop over a plain PyTorch loop: same model, data and loader, one process.
+"""Samples per second of train.py's training loop relative to a plain PyTorch loop: same model, data, loader, process.
 
     python scripts/benchmark.py [group=option ...] [key=value ...]
 
-The two alternate, so that a machine that slows down slows both. Overrides are those of train.py; with trainer=gpu the
-plain loop has the same device and precision.
+The two alternate, so a slower machine affects both. Overrides are those of train.py. With trainer=gpu the plain loop
+has the same device and precision.
 """
 
 import statistics
@@ -35,8 +35,8 @@ STEPS = 20
 class Stopwatch:
     """Samples per second of the steps after the warm-up.
 
-    A step that opens an epoch is not counted: both loops start their loader there, and the framework ends the epoch
-    before, which is not the training loop.
+    The first step of an epoch is not counted. Both loops start their loader there, and the framework ends the previous
+    epoch, which is not part of the training loop.
     """
 
     def __init__(self) -> None:
@@ -45,11 +45,11 @@ class Stopwatch:
         self._last: float | None = None
 
     def start_epoch(self) -> None:
-        """The next step opens an epoch."""
+        """The next step is the first of an epoch."""
         self._last = None
 
     def end_step(self, rows: int) -> None:
-        """Note the end of a step of so many rows."""
+        """Record the end of a step with this number of rows."""
         time_now = now()
         self.steps += 1
         if self.steps > WARMUP_STEPS and self._last is not None:
@@ -58,10 +58,10 @@ class Stopwatch:
         self._last = time_now
 
     def samples_per_second(self) -> float:
-        """The mean speed.
+        """Mean speed.
 
         Raises:
-            RuntimeError: when a loop ended before its steps, so that there is nothing to compare.
+            RuntimeError: if a loop ended early, so nothing can be compared.
         """
         if self.steps < WARMUP_STEPS + STEPS or self.rows == 0:
             raise RuntimeError(f"{self.steps} of {WARMUP_STEPS + STEPS} steps were taken, {self.rows} rows counted")
@@ -69,35 +69,35 @@ class Stopwatch:
 
 
 class StepTimer(Callback):
-    """Gives a stopwatch the steps of a Trainer."""
+    """Reports the steps of a Trainer to a stopwatch."""
 
     def __init__(self, watch: Stopwatch) -> None:
         self.watch = watch
 
     def on_train_epoch_start(self, trainer, pl_module) -> None:
-        """Note that an epoch begins."""
+        """Report the start of an epoch."""
         self.watch.start_epoch()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        """Note the end of a step; its batch is a list of micro-batches."""
+        """Report the end of a step, whose batch is a list of micro-batches."""
         self.watch.end_step(sum(len(part) for part in batch))
 
 
 def now() -> float:
-    """Seconds; a GPU has finished what it was given."""
+    """Seconds, after a GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def build(cfg: DictConfig, data: DataModule) -> LitModel:
-    """The same model each time."""
+    """Build the same model each time."""
     torch.manual_seed(cfg.seed)
     return build_lit(cfg, build_model(cfg, data))
 
 
 def with_framework(cfg: DictConfig, data: DataModule) -> float:
-    """Samples per second as train.py trains: loggers, callbacks, progress."""
+    """Samples per second of train.py, with loggers, callbacks and progress bar."""
     lit = build(cfg, data)
     watch = Stopwatch()
     trainer = build_trainer(cfg, monitor="train/loss", resume_step=None, extra=[StepTimer(watch)])
@@ -106,7 +106,7 @@ def with_framework(cfg: DictConfig, data: DataModule) -> float:
 
 
 def with_plain_loop(cfg: DictConfig, data: DataModule) -> float:
-    """Samples per second of the loop that one would write by hand."""
+    """Samples per second of a hand-written loop."""
     on_gpu = cfg.trainer.accelerator in ("gpu", "cuda")
     device = torch.device("cuda" if on_gpu else "cpu")
     lit = build(cfg, data)
@@ -149,8 +149,8 @@ def measure(overrides: list[str], rounds: int) -> list[tuple[float, float]]:
 
 
 def main() -> None:
-    """Run both in turn and print the medians and their ratio."""
-    keep_freed_memory()  # as a run does; both loops are of this process
+    """Run both alternately, and print the medians and their ratio."""
+    keep_freed_memory()  # as in a run; both loops are in this process
     rows = measure(sys.argv[1:], ROUNDS)
     table = Table("round", "train.py", "plain loop", "ratio", title="samples per second")
     for number, (ours, plain) in enumerate(rows, start=1):

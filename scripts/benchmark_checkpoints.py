@@ -1,10 +1,10 @@
-"""Seconds of a training step with a checkpoint every 50 steps over one without, in one run.
+"""Seconds of a training step with a checkpoint every 50 steps relative to one without, in one run.
 
     python scripts/benchmark_checkpoints.py [group=option ...] [key=value ...]
 
-Stretches of 50 steps with one checkpoint and with none take turns, so that a machine that slows down slows both; the
-medians are compared, once for checkpoints that training waits for and once for those written in the background. The
-checkpoints at ends of epochs are left out. Overrides are those of train.py.
+Intervals of 50 steps with one checkpoint and with none alternate, so a slower machine affects both. The medians are
+compared, once for checkpoints that training waits for, and once for those written in the background. Checkpoints at the
+end of epochs are disabled. Overrides are those of train.py.
 """
 
 import statistics
@@ -26,35 +26,35 @@ from mmtrain.training.trainer import build_trainer
 
 EVERY = 50
 STRETCHES = 8  # half of them with a checkpoint
-FIRST = EVERY // 2  # so that a checkpoint, and what it delays, lies in the midst of its stretch
+FIRST = EVERY // 2  # so a checkpoint and its delay are in the middle of its interval
 
 
 class Stretches(Callback):
-    """Notes when each stretch of steps begins."""
+    """Records the start time of each interval."""
 
     def __init__(self) -> None:
         self.began: list[float] = []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        """The first step of a stretch."""
+        """Record the first step of an interval."""
         if trainer.global_step % EVERY == FIRST:
             self.began.append(now())
 
 
 def seconds(cfg: DictConfig, data: DataModule) -> tuple[float, float, float]:
-    """Of a step with a checkpoint every `EVERY` steps, and of one without; and the size of the checkpoint in MiB."""
+    """Seconds of a step with a checkpoint every `EVERY` steps, and of one without; and the checkpoint's size in MiB."""
     watch = Stretches()
     trainer = build_trainer(cfg, monitor="train/loss", resume_step=None, extra=[watch])
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)]
     trainer.fit(build(cfg, data), datamodule=data)
     took = [(end - begin) / EVERY for begin, end in zip(watch.began, watch.began[1:], strict=False)]
     size = (Path(cfg.run_dir) / "checkpoints" / "last.ckpt").stat().st_size / 2**20
-    # the checkpoint of step 100 lies in the second stretch, 75 to 125
+    # the checkpoint of step 100 is in the second interval, 75 to 125
     return statistics.median(took[1::2]), statistics.median(took[::2]), size
 
 
 def main() -> None:
-    """Both ways of writing, and their ratios."""
+    """Measure both ways of writing, and print their ratios."""
     keep_freed_memory()
     table = Table("written", "with", "without", "ratio", "MiB", title="seconds of a step")
     for background in (False, True):

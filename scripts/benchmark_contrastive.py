@@ -1,9 +1,9 @@
-"""Peak memory and time of the contrastive loss with its gradients, in chunks against whole.
+"""Peak memory and time of the contrastive loss with its gradients, in chunks and at once.
 
     python scripts/benchmark_contrastive.py [--gpu] [SIZE ...]
 
-Both directions of InfoNCE over SIZE pairs of 256-wide features (8,192 and 32,768 unless told), a process each. Whole,
-the loss holds several SIZE x SIZE matrices; where that is more than the free memory it is left out.
+Both directions of InfoNCE over SIZE pairs of 256-wide features (8,192 and 32,768 by default), each in its own process.
+At once, the loss keeps several SIZE x SIZE matrices. A size is skipped if they exceed the free memory.
 """
 
 import json
@@ -24,7 +24,7 @@ from mmtrain.losses.contrastive import Related, by_chunks, info_nce
 SIZES = (8192, 32768)
 CHUNKS = (256, 1024, 4096)
 WIDTH = 256
-MATRICES = 7  # float32 of SIZE x SIZE that stand at once when the loss is computed whole, about
+MATRICES = 7  # approximate number of float32 SIZE x SIZE matrices if the loss is computed at once
 
 
 def direction(queries: Tensor, keys: Tensor, scale: Tensor, *, chunk: int) -> Tensor:
@@ -41,27 +41,27 @@ def direction(queries: Tensor, keys: Tensor, scale: Tensor, *, chunk: int) -> Te
 
 
 def peak_memory(device: str) -> int:
-    """The most bytes that this process held so far, on the GPU or in memory."""
+    """The peak of memory of this process, on the GPU or in RAM."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def now(device: str) -> float:
-    """Seconds; what a GPU was told to do is done."""
+    """Seconds, after a GPU has finished its work."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def measure(size: int, chunk: int, device: str) -> dict[str, float]:
-    """Of this process: seconds of forward and backward, MiB above what it held before, loss and a gradient's norm."""
+    """In this process: seconds of forward and backward, additional MiB, loss, and the norm of a gradient."""
     generator = torch.Generator().manual_seed(0)
     left, right = (
         F.normalize(torch.randn(size, WIDTH, generator=generator), dim=1).to(device).requires_grad_() for _ in range(2)
     )
     scale = torch.tensor(10.0, device=device, requires_grad=True)
-    direction(left[:16], right[:16], scale, chunk=8).backward()  # what torch sets up once is not counted
+    direction(left[:16], right[:16], scale, chunk=8).backward()  # one-time setup of torch is not measured
     left.grad = None
     before, started = peak_memory(device), now(device)
     loss = (direction(left, right, scale, chunk=chunk) + direction(right, left, scale, chunk=chunk)) / 2
@@ -84,7 +84,7 @@ def free_memory(device: str) -> int:
 
 
 def main(sizes: list[int], device: str) -> None:
-    """Measure each in a process of its own and print the table."""
+    """Measure each case in its own process, and print the table."""
     where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
     table = Table(title=f"InfoNCE, both directions, {WIDTH} wide, float32, {where}")
     for heading in ("pairs", "chunk", "peak memory", "seconds", "loss", "norm of a gradient"):
@@ -93,7 +93,7 @@ def main(sizes: list[int], device: str) -> None:
     for size in sizes:
         for chunk in (*CHUNKS, size):
             if chunk == size and MATRICES * 4 * size**2 > free:
-                table.add_row(f"{size:,}", "whole", f"some {MATRICES * 4 * size**2 / 2**30:.0f} GiB: left out")
+                table.add_row(f"{size:,}", "at once", f"about {MATRICES * 4 * size**2 / 2**30:.0f} GiB: skipped")
                 continue
             command = [sys.executable, __file__, "--one", str(size), str(chunk), device]
             done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

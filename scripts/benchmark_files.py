@@ -1,4 +1,4 @@
-"""Pictures, sounds and films for the benchmarks, each other by its number."""
+"""Images, sounds and videos for the benchmarks, different for each number."""
 
 import math
 from pathlib import Path
@@ -12,7 +12,7 @@ FPS = 25
 
 
 def noise(number: int, width: int, height: int) -> Image.Image:
-    """Large smooth patches with small ones upon them."""
+    """Large smooth patches with small ones on top."""
     draws = np.random.default_rng(number)
     cells = [draws.integers(0, 256, (height // cell, width // cell, 3), dtype=np.uint8) for cell in (16, 4)]
     large, small = (Image.fromarray(c).resize((width, height), Image.Resampling.BICUBIC) for c in cells)
@@ -36,7 +36,7 @@ def write_sound(path: Path, number: int) -> None:
 
 
 def write_film(path: Path, number: int, *, seconds: int, options: dict[str, str]) -> None:
-    """320 x 240, H.264: a window that moves over a picture."""
+    """320 x 240, H.264: a window that moves over an image."""
     ground = np.asarray(noise(number, 640, 480))
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", **options})

@@ -1,16 +1,16 @@
-"""What loading costs: mmtrain's training loader over a plain PyTorch DataLoader, and tables of a million rows.
+"""Cost of loading: mmtrain's training loader relative to a plain PyTorch DataLoader, and tables of a million rows.
 
     python scripts/benchmark_loader.py speed [--rounds 3] [--num-workers 0]
     python scripts/benchmark_loader.py rows [--rows 1000000]
 
-`speed`: samples per second over the same files, with the same decoders and the same random transforms. The two
-alternate, so that a machine that slows down slows both. What mmtrain does besides (an order and draws that follow from
-the seed, keys of contents, checks, masks) counts against it. The plain loader decodes a film from its first frame to
-the last that it takes.
+`speed`: samples per second for the same files, with the same decoders and the same random transforms. The two
+alternate, so a slower machine affects both. The additional work of mmtrain (an order and draws that follow from the
+seed, keys of contents, checks, masks) is included. The plain loader decodes a video from its first frame to the last
+one that it uses.
 
 `rows`: for each kind of table the seconds from opening it to the first batch, and the memory of the process and its
-workers, each in a fresh process; then what a position of the order costs. Memory is PSS (Linux only): a page that
-processes share counts once. In brackets what is not of files, because the system can drop pages of files.
+workers, each in a new process; then the time per position of the order. Memory is PSS (Linux only): a page that
+processes share counts once. The value in brackets is without pages of files, because the system can drop those.
 """
 
 import argparse
@@ -51,7 +51,7 @@ from mmtrain.data.order import permuted, permuted_many
 WARMUP_BATCHES, BATCHES = 2, 20
 NUM_CLASSES = 10
 NUM_FRAMES = 16
-NUM_PICTURES, NUM_WORDS = 200, 5000  # that the rows of a large table share
+NUM_PICTURES, NUM_WORDS = 200, 5000  # shared by the rows of a large table
 LOOK_AFTER = (100, 1000)  # batches
 POSITIONS = 10**9
 
@@ -71,7 +71,7 @@ class Plain(Dataset[tuple[Tensor, int]]):
 
 
 def crop(size: int) -> v2.Compose:
-    """What configs/input/image.yaml asks for."""
+    """The transform of configs/input/image.yaml."""
     crop = v2.RandomResizedCrop(size, scale=(0.6, 1.0), ratio=(0.9, 1.1), antialias=True)
     scale = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)]
     return v2.Compose([crop, *scale])
@@ -91,7 +91,7 @@ def read_sound(path: Path) -> Tensor:
 
 
 def read_film(path: Path, *, transform: v2.Compose, threads: str) -> Tensor:
-    """One frame at random from each of NUM_FRAMES equal parts."""
+    """One random frame from each of NUM_FRAMES equal parts."""
     frames: list[np.ndarray] = []
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -107,7 +107,7 @@ def read_film(path: Path, *, transform: v2.Compose, threads: str) -> Tensor:
 
 
 class Case(NamedTuple):
-    """What `speed` loads: some files again and again, written and read by these."""
+    """The files of `speed`, which are loaded repeatedly, with their writer and reader."""
 
     name: str
     file: str
@@ -136,7 +136,7 @@ def cases() -> list[Case]:
 
 
 def train_loader(folder: Path, overrides: list[str]) -> DataLoader[Any]:
-    """The loader that train.py trains with."""
+    """The training loader of train.py."""
     cfg = compose(["data=files", f"data.root={folder}", f"run_dir={folder}/{os.getpid()}", *overrides])
     data = build_data(cfg)
     data.read(Path(cfg.run_dir), training=True)
@@ -180,7 +180,7 @@ def speed(console: Console, folder: Path, rounds: int, num_workers: int) -> None
 
 
 def write_tables(folder: Path, num_rows: int) -> None:
-    """train.jsonl and train.parquet, each in a folder of its own, and the pictures of both."""
+    """Write train.jsonl and train.parquet, each in its own folder, and the images of both."""
     for name in ("pictures", "jsonl", "parquet"):
         (folder / name).mkdir()
     for number in range(NUM_PICTURES):
@@ -199,7 +199,7 @@ def write_tables(folder: Path, num_rows: int) -> None:
 
 
 def memory() -> str:
-    """Of this process and its workers, MiB."""
+    """MiB of this process and its workers."""
     pids = [os.getpid(), *(worker.pid for worker in multiprocessing.active_children())]
     text = "".join(Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids)
     whole, files = (sum(map(int, re.findall(rf"^{name}: +(\d+)", text, re.M))) // 1024 for name in ("Pss", "Pss_File"))
@@ -207,7 +207,7 @@ def memory() -> str:
 
 
 def measure(folder: Path, num_workers: int) -> list[str]:
-    """Memory before, seconds to the first batch, memory after more; for a process that does nothing else."""
+    """Memory before, seconds to the first batch, memory after more; for a process without other work."""
     found = [memory()]
     started = time.perf_counter()
     size = ["data.inputs.image.size=32", "data.batch_size=32", f"data.num_workers={num_workers}"]
@@ -251,7 +251,7 @@ def order(console: Console) -> None:
 
 
 def main() -> None:
-    if "OMP_WAIT_POLICY" not in os.environ:  # train.py sets it too: threads that spin slow down what loads
+    if "OMP_WAIT_POLICY" not in os.environ:  # as in train.py: spinning threads slow down loading
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"OMP_WAIT_POLICY": "PASSIVE"})
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -268,7 +268,7 @@ def main() -> None:
         print(json.dumps(measure(arguments.folder, arguments.num_workers)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["HF_DATASETS_CACHE"] = f"{folder}/cache"  # read when the first table is
+        os.environ["HF_DATASETS_CACHE"] = f"{folder}/cache"  # read with the first table
         if arguments.command == "speed":
             speed(Console(), Path(folder), arguments.rounds, arguments.num_workers)
         else:

@@ -1,10 +1,9 @@
-"""Rows of a batch that share lines of a language model: the same loss, and how much faster.
+"""Packing rows of a batch into sequences of a language model: the same loss, and the speed-up.
 
     OMP_NUM_THREADS=1 python scripts/benchmark_packing.py [--steps 5]
 
-Dialogues of 16 to 512 tokens, most of them short, through a small model of each type, forward and
-backward. Tokens are those that there are, padding is none; seconds are the median of the steps, in turn with and
-without packing.
+Dialogues of 16 to 512 tokens, most of them short, in a small model of each type, forward and backward. Tokens are
+counted without padding. Seconds are the median of the steps, alternately with and without packing.
 """
 
 import argparse
@@ -36,7 +35,7 @@ def main() -> None:
     known = DialogueTarget([str(i) for i in range(VOCABULARY)], LONGEST, 0, 1, {}, frozenset(), [""], str)
     values = dialogues()
     tokens = int((values[..., 1] >= 0).sum())
-    print(f"{ROWS} dialogues, {tokens} tokens; a line a row has {ROWS * values.shape[1]} places")
+    print(f"{ROWS} dialogues, {tokens} tokens; one row per sequence has {ROWS * values.shape[1]} places")
     for kind, more in TYPES.items():
         torch.manual_seed(0)
         config = {"model_type": kind, **SIZES, **more}
@@ -60,7 +59,7 @@ def main() -> None:
 
 
 def dialogues() -> Tensor:
-    """(ROWS, L, 2): the second half of each is answered."""
+    """(ROWS, L, 2): the second half of each is an answer."""
     generator = torch.Generator().manual_seed(0)
     lengths = (16 * (LONGEST / 16) ** torch.rand(ROWS, generator=generator).square()).long()
     lengths[0] = LONGEST
@@ -72,7 +71,7 @@ def dialogues() -> Tensor:
 
 
 def loss_of(lm: CausalLM, values: Tensor, pack: int | None) -> Tensor:
-    """The mean over answered tokens, as the task takes it."""
+    """The mean over the tokens of answers, as in the task."""
     spliced = splice(values, values[..., 1] >= 0, lm.embed, {}, inserted=True)
     lines = lay_out(spliced, room=pack)
     answers = (spliced.flags > 0).nonzero().squeeze(1)

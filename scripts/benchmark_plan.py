@@ -1,16 +1,16 @@
-"""The plan of a run against the run: parameters, floating-point operations, peak memory.
+"""The plan of a run compared with the run: parameters, floating-point operations, peak memory.
 
     python scripts/benchmark_plan.py [--device gpu] [--ranks 2] [NUMBER ...] [-- OVERRIDE ...]
 
-Each configuration is planned and then trained for a few steps in a process of its own. Memory is the most that its
-tensors take, and the most that the process has over what it had before the model was built (on a GPU: what torch says
-of it). The C library is told to give back what is freed: as a run has it, it keeps that and what lies between, and the
-process has more. Steps a second are those without counting, beside what the plan says (plan.flops_per_second) with the
-operations a second of the first configuration. NUMBER chooses among the configurations, from 0. What follows `--` holds
-for all of them, such as trainer.precision=bf16-mixed.
+Each configuration is planned and then trained for a few steps in its own process. Memory is the peak of its tensors,
+and the peak of the process above its memory before the model was built (on a GPU: as torch reports it). The C library
+is set to return freed memory. In a normal run it keeps that memory and gaps in it, and the process has more. Steps per
+second are those without counting, next to the plan's estimate (plan.flops_per_second) with the operations per second of
+the first configuration. NUMBER chooses configurations, from 0. Overrides after `--` apply to all of them, such as
+trainer.precision=bf16-mixed.
 
-With --ranks so many processes share the weights (FSDP2), each as a node of its own. Tensors are not counted then: those
-that FSDP frees keep their storage.
+With --ranks, this number of processes share the weights (FSDP2), each as its own node. Tensors are not counted then,
+because those that FSDP frees keep their storage.
 """
 
 import argparse
@@ -44,7 +44,7 @@ BY_NAME = {
 
 
 def measure(overrides: list[str]) -> None:
-    """Train a few steps and print what they took, in the process of their own."""
+    """Train a few steps in this process, and print their resources."""
     import torch
     from pytorch_lightning import Callback
     from pytorch_lightning.callbacks import WeightAveraging
@@ -59,7 +59,7 @@ def measure(overrides: list[str]) -> None:
         """Counts the operations and the tensors of the last step."""
 
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-            """Begin at the last step, when the peak of the process has been seen and the others were timed."""
+            """Start at the last step, after the peak of the process and the timing of the others."""
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             times.setdefault(trainer.global_step, time.perf_counter())
@@ -114,7 +114,7 @@ def main() -> None:
         *("configuration", "parameters", "GFLOP", "counted", "ratio", "MiB", "tensors", "ratio", "process", "ratio"),
         *("steps/s", "by the first's rate"),
     )
-    rate = None  # floating-point operations a second of the first configuration
+    rate = None  # floating-point operations per second of the first configuration
     for number, (name, overrides) in enumerate(BY_NAME.items()):
         if args.numbers and number not in args.numbers:
             continue
@@ -141,13 +141,13 @@ def main() -> None:
 
 
 def split_at(words: list[str], mark: str) -> tuple[list[str], list[str]]:
-    """What stands before and after it."""
+    """The words before and after a mark."""
     place = words.index(mark)
     return words[:place], words[place + 1 :]
 
 
 def plan_and_run(overrides: list[str], ranks: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """plan.json, and what was measured: of the rank that had most, operations of all together."""
+    """plan.json, and the measured values: memory of the largest rank, operations of all ranks."""
     with tempfile.TemporaryDirectory() as folder:
         said = [*overrides, f"run_dir={folder}", "data.num_workers=0"]
         said += [f"trainer.max_steps={STEPS}", "trainer.limit_val_batches=0"]
@@ -166,20 +166,20 @@ def plan_and_run(overrides: list[str], ranks: int) -> tuple[dict[str, Any], dict
 
 
 def free_port() -> int:
-    """Where ranks can meet."""
+    """A port for the ranks."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])
 
 
 def of_rank(rank: int, ranks: int, port: int) -> dict[str, str]:
-    """The environment of a rank that is a node of its own."""
+    """The environment of a rank that is its own node."""
     place = {"RANK": str(rank), "NODE_RANK": str(rank), "GROUP_RANK": str(rank), "LOCAL_RANK": "0"}
     return place | {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
 def run(command: list[str], environment: Mapping[str, str] | None = None) -> str:
-    """The output of a Python script; what it says when it fails."""
+    """The output of a Python script; its error output if it fails."""
     environment = os.environ | EXACT | (environment or {})
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, env=environment)
     if done.returncode:

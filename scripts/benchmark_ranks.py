@@ -1,9 +1,9 @@
-"""Samples a second of two processes with one thread each over one process with one thread, and where the rest goes.
+"""Samples per second of two processes with one thread each relative to one process, and the time of the difference.
 
     python scripts/benchmark_ranks.py [--ranks 2] [--strategy ddp] [--rounds 3] [group=option ...] [key=value ...]
 
-Both train the same steps of the same global batch, in turn, so that a machine that slows down slows both. Overrides are
-those of train.py. Times of a step are those of `trainer.profile` of the last round.
+Both train the same steps of the same global batch, alternately, so a slower machine affects both. Overrides are those
+of train.py. Times of a step are those of `trainer.profile` in the last round.
 """
 
 import argparse
@@ -28,7 +28,7 @@ PLAIN = [
 
 
 def run(folder: Path, overrides: list[str]) -> tuple[float, dict[str, float]]:
-    """Samples a second, and the milliseconds of a step by part."""
+    """Samples per second, and the milliseconds of a step by component."""
     command = [sys.executable, str(ROOT / "train.py"), f"run_dir={folder}", *PLAIN, *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -43,7 +43,7 @@ def run(folder: Path, overrides: list[str]) -> tuple[float, dict[str, float]]:
 
 
 def main() -> None:
-    """Print two tables."""
+    """Measure, and print two tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--strategy", choices=["ddp", "fsdp"], default="ddp")

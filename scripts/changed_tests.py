@@ -1,11 +1,11 @@
-"""The tests of what has changed since a branch, for `make quick`: one argument of pytest a line.
+"""The tests for changes since a branch, for `make quick`: one pytest argument per line.
 
     python scripts/changed_tests.py [main]
 
 A changed test file is run. A changed module has the test file of the same place (`mmtrain/fusion/film.py` has
 `tests/fusion/test_film.py`), and the test files that import it. A changed file of `configs/` is composed. A few tests
-of a run of the default model always come along. A module that many test files import has only its own one here, and
-what it changes elsewhere is seen by `make test`.
+of a run of the default model are always included. Of a module that many test files import, only its own test file is
+run. `make test` finds its effects elsewhere.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-MAX_IMPORTERS = 6  # test files; they keep two cores busy for a minute or two
+MAX_IMPORTERS = 6  # test files, which take a minute or two on two cores
 SMOKE = (
     "tests/modes/test_run.py::test_the_run_folder_is_whole",
     "tests/modes/test_run.py::test_mode_test_repeats_the_figures_of_fit",
@@ -26,14 +26,14 @@ SMOKE = (
 
 
 def changed_files(base: str) -> list[str]:
-    """Files that differ from where this branch left `base`, committed or not, with those that git does not know yet."""
+    """Files that differ from the common ancestor with `base`, committed or not, including untracked files."""
     start = _git("merge-base", base, "HEAD")[0]
     found = [*_git("diff", "--name-only", start), *_git("ls-files", "--others", "--exclude-standard")]
     return sorted(set(found))
 
 
 def tests_of(files: Iterable[str], root: Path) -> list[str]:
-    """What of the tests below `root` is to be run when these files have changed, paths relative to it."""
+    """Tests below `root` to run for these changed files, whose paths are relative to it."""
     found: dict[str, None] = {}
     imports = {path: set(_imports(root / path)) for path in _test_files(root)}
     for file in files:
@@ -46,7 +46,7 @@ def _test_files(root: Path) -> list[str]:
 
 
 def _imports(path: Path) -> Iterator[str]:
-    """The modules that a file imports, and what it takes out of each, by dotted path."""
+    """The modules that a file imports, and the names that it imports from each, by dotted path."""
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -74,7 +74,7 @@ def _tests_of_file(file: Path, root: Path, imports: dict[str, set[str]]) -> list
 def _git(*arguments: str) -> list[str]:
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"git {' '.join(arguments)}: {done.stderr.strip()}\n    name a branch: make quick BASE=origin/main")
+        sys.exit(f"git {' '.join(arguments)}: {done.stderr.strip()}\n    fix: make quick BASE=origin/main")
     return done.stdout.splitlines()
 
 

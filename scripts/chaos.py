@@ -1,15 +1,15 @@
-"""Kill training again and again, go on each time, and compare the end with a run that nothing disturbed.
+"""Kill training repeatedly, resume it each time, and compare the result with an undisturbed run.
 
     python scripts/chaos.py [--kills 30] [--cases plain,kept,...] [--seed 0] [--folder DIR]
     python scripts/chaos.py --elastic [--folder DIR]
 
-Every case is a configuration with something that a resumed run could lose. A calm run and a disturbed one begin alike;
-the disturbed one is ended by kill -9 at random moments, of which some are those at which a checkpoint is being written,
-and goes on by resume=auto with the same command. In the end the SHA-256 of all weights and of the optimizer's state,
-metrics.csv without timings, and the ledger of sample ids must be equal. Exit status 1 where they are not.
+Every case is a configuration with a state that a resumed run could lose. A calm run and a disturbed one start equally.
+The disturbed one is killed with kill -9 at random moments, some of them while a checkpoint is written. It is resumed
+with resume=auto and the same command. At the end the SHA-256 of all weights and of the optimizer's state, metrics.csv
+without timings, and the ledger of sample ids must be equal. The exit status is 1 if they are not.
 
---elastic goes from two processes to one and back, with a kill before each change: every sample once an epoch, and the
-losses those of a calm run of one process within 1e-3; DIR/elastic.png shows both.
+--elastic changes from two processes to one and back, with a kill before each change. Every sample must be used once per
+epoch, and the losses must be those of a calm run with one process within 1e-3. DIR/elastic.png shows both.
 """
 
 import argparse
@@ -51,7 +51,7 @@ SHARED = [
 ]
 FILES = ["data=files", "data.root={data}"]
 EMA_LEDGER = "callbacks=[ema,ledger]"
-STILL = [  # dropout draws by process
+STILL = [  # dropout is drawn by process
     *("encoder.image.drop_path=0", "encoder.image.dropout=0", "encoder.text.dropout=0", "fusion.dropout=0"),
     *("task=[contrastive,classification]", "task.classification.dropout=0", "optimizer.lr=1e-3", "optimizer.eps=1e-3"),
 ]
@@ -74,7 +74,7 @@ CASES = {
 
 
 def make_data(root: Path) -> None:
-    """Pictures with captions and labels; one in seven lacks its caption, one in nine its label or its picture."""
+    """Images with captions and labels; one in seven has no caption, one in nine no label or no image."""
     (root / "images").mkdir(parents=True)
     draw = random.Random(0)
     for split, count in ROWS.items():
@@ -95,26 +95,26 @@ def make_data(root: Path) -> None:
 
 
 def command(case: str, data: Path, folder: Path) -> list[str]:
-    """A run of a case; also what goes on with it."""
+    """The command of a case, which also resumes its run."""
     overrides = [override.format(data=data) for override in CASES[case]]
     return [sys.executable, str(TRAIN), *SHARED, *overrides, f"run_dir={folder}", "resume=auto"]
 
 
 def run(words: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start it in a session of its own, so that a kill takes workers and ranks too, as a cluster's does."""
+    """Start a command in its own session, so that a kill also ends workers and ranks, as on a cluster."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with log.open("ab") as file:
         return subprocess.Popen(words, stdout=file, stderr=file, env=environment, start_new_session=True)
 
 
 def steps_of(folder: Path) -> int:
-    """How far metrics.csv got."""
+    """The last step in metrics.csv."""
     path = folder / "metrics.csv"
     return path.read_bytes().count(b"\n") - 1 if path.exists() else 0
 
 
 def disturb(case: str, data: Path, folder: Path, kills: int, last: int, draw: random.Random) -> dict[str, Any]:
-    """Run a case to its end with so many kills on the way; what was done to it."""
+    """Run a case to its end with this number of kills, and return what was done."""
     words, log = command(case, data, folder), folder.parent / "disturbed.log"
     done = {"kills": 0, "while writing": 0, "runs": 0, "at": []}
     moments = sorted(draw.sample(range(1, last), kills))
@@ -124,7 +124,7 @@ def disturb(case: str, data: Path, folder: Path, kills: int, last: int, draw: ra
         if done["kills"] < kills:
             while_writing = draw.random() < 1 / 3
             moment = moments[done["kills"]]
-            # earlier, because it waits for a checkpoint that is being written, and may miss some
+            # earlier, because it waits until a checkpoint is written, and may miss some
             if _wait(process, folder, moment // 2 if while_writing else moment, while_writing):
                 time.sleep(0 if while_writing else draw.uniform(0, 0.15))
                 done["at"].append(steps_of(folder))
@@ -139,7 +139,7 @@ def disturb(case: str, data: Path, folder: Path, kills: int, last: int, draw: ra
 
 
 def _wait(process: "subprocess.Popen[bytes]", folder: Path, step: int, while_writing: bool) -> bool:
-    """Until the run has got to a step, and writes a checkpoint if that is wanted; False when it ended before."""
+    """Wait until a step, and until a checkpoint is being written if requested; False if the run ended before."""
     while process.poll() is None:
         there = steps_of(folder) >= step
         if there and (not while_writing or list((folder / "checkpoints").glob(".*.part"))):
@@ -149,18 +149,18 @@ def _wait(process: "subprocess.Popen[bytes]", folder: Path, step: int, while_wri
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """The launcher alone: its ranks and workers must not stay behind."""
+    """Kill only the launcher: its ranks and workers must end, too."""
     process.send_signal(signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + 20
     while session_of(process.pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     if left := session_of(process.pid):
-        raise RuntimeError(f"processes {left} were left behind by a kill")
+        raise RuntimeError(f"processes {left} remained after a kill")
 
 
 def session_of(leader: int) -> list[int]:
-    """Processes of a session that are alive; of ranks, which have sessions of their own, those that name it."""
+    """Living processes of a session, and ranks that name it, which have their own sessions."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -181,7 +181,7 @@ def losses_of(folder: Path) -> list[float]:
 
 
 def elastic(root: Path, console: Console) -> bool:
-    """Two processes, one, two: whether every sample came once an epoch and the losses are those of a calm run."""
+    """Two processes, one, two: whether every sample came once per epoch, and the losses are those of a calm run."""
     folder = root / "run"
     ranks = [*FILES, "callbacks=[ledger]", *STILL]
     words = [sys.executable, str(TRAIN), *SHARED, *(o.format(data=root / "data") for o in ranks), "resume=auto"]
@@ -239,7 +239,7 @@ def digest(value: object) -> str:
 
 
 def ends(folder: Path) -> dict[str, str]:
-    """What must be equal, each as a digest."""
+    """Everything that must be equal, each as a digest."""
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     with (folder / "metrics.csv").open(newline="") as file:
@@ -256,7 +256,7 @@ def ends(folder: Path) -> dict[str, str]:
 
 
 def main() -> int:
-    """Every case; the table; 1 where something differs."""
+    """Run all cases and print the table; 1 if something differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--cases", default=",".join(CASES))
@@ -266,7 +266,7 @@ def main() -> int:
     asked = parser.parse_args()
     names = asked.cases.split(",")
     if unknown := [name for name in names if name not in CASES]:
-        parser.error(f"there is no case {unknown[0]}; choose of {', '.join(CASES)}")
+        parser.error(f"there is no case {unknown[0]}; choose from {', '.join(CASES)}")
     root = Path(tempfile.mkdtemp(prefix="chaos-")) if asked.folder is None else asked.folder
     make_data(root / "data")
     console = Console(width=None if sys.stdout.isatty() else 150)
@@ -301,7 +301,7 @@ def main() -> int:
         console.print(f"{name}: {done['kills']} kills, {'equal' if not differs else f'differs in {differs}'}")
     console.print(table)
     if left:
-        console.print(f"{left} kills came to nothing: a run ended before")
+        console.print(f"{left} kills had no effect, because a run ended before")
     if all_equal and asked.folder is None:
         shutil.rmtree(root)
     return 0 if all_equal else 1

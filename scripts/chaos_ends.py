@@ -1,10 +1,10 @@
-"""End a run in each way that clusters and faults do: status, seconds until it is gone, what is left, how it goes on.
+"""End a run in each way that clusters and faults do: status, seconds until it ends, remaining processes, resuming.
 
     python scripts/chaos_ends.py [--cases training,a-rank,...] [--folder DIR]
 
-Each run trains on OpenMoji. At its moment something is sent SIGTERM, or killed. Then no process of the run may be left,
-every checkpoint must be whole, and the same command must go on to the end of a run that nothing disturbed: SHA-256 of
-weights, optimizer, metrics and ledger of sample ids. Exit status 1 where anything of this fails.
+Each run trains on OpenMoji. At a certain moment a process gets SIGTERM or is killed. Then no process of the run may
+remain, every checkpoint must be valid, and the same command must continue to the end of an undisturbed run: SHA-256 of
+weights, optimizer, metrics and ledger of sample ids. The exit status is 1 if any of this fails.
 """
 
 import argparse
@@ -38,12 +38,12 @@ class Case(NamedTuple):
     """One way to end a run.
 
     Attributes:
-        what: for the table.
+        what: name in the table.
         more: overrides.
-        when: whether its moment has come, of the run folder and the folder of the data.
-        whom: which process is meant, of the leader's id; a negative number: its process group.
-        signal: what is sent to it.
-        status: with which the run must end.
+        when: whether the moment has come, given the run folder and the folder of the data.
+        whom: returns the process to signal, given the leader's id; a negative number is its process group.
+        signal: the signal to send.
+        status: required exit status of the run.
     """
 
     what: str
@@ -55,17 +55,17 @@ class Case(NamedTuple):
 
 
 def at_step(step: int) -> Callable[[Path, Path], bool]:
-    """Once so many steps are in metrics.csv; after the last one of an epoch the validation has begun."""
+    """When this number of steps is in metrics.csv. After the last step of an epoch, the validation has begun."""
     return lambda folder, cache: steps_of(folder) >= step
 
 
 def while_writing(folder: Path, cache: Path) -> bool:
-    """While a checkpoint is being written, behind the first ones."""
+    """While a checkpoint is written, after the first ones."""
     return steps_of(folder) >= 8 and bool(list((folder / "checkpoints").glob(".*.part")))
 
 
 def while_drawing(folder: Path, cache: Path) -> bool:
-    """While the pictures of the data are being drawn."""
+    """While the images of the data are drawn."""
     return any(len(list(images.iterdir())) > 300 for images in cache.glob("**/images"))
 
 
@@ -75,12 +75,12 @@ def leader(process: int) -> int:
 
 
 def everyone(process: int) -> int:
-    """All of one machine, as a cluster does it."""
+    """All processes of one machine, as on a cluster."""
     return -process
 
 
 def a_rank(number: int) -> Callable[[int], int]:
-    """The rank of this number."""
+    """The rank of this index."""
 
     def find(process: int) -> int:
         own = f"RANK={number}".encode()
@@ -93,12 +93,12 @@ def a_rank(number: int) -> Callable[[int], int]:
 
 
 def a_worker(process: int) -> int:
-    """A process that loads data."""
+    """A loading process."""
     return next(p for p in session_of(process) if _is_worker(p))
 
 
 def _is_worker(process: int) -> bool:
-    """A worker is a copy of the process that trains: its parent has the same command line."""
+    """A worker is a copy of the training process: its parent has the same command line."""
     parent = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]
     mine, its = (Path(f"/proc/{p}/cmdline").read_bytes() for p in (process, parent))
     return mine == its
@@ -124,7 +124,7 @@ CASES = {
 
 
 def start(case: Case, folder: Path, cache: Path) -> "subprocess.Popen[bytes]":
-    """A run in a session of its own; also what goes on with it."""
+    """Start a run in its own session, or resume it."""
     words = [sys.executable, str(TRAIN), *SHARED, *case.more, f"run_dir={folder}", "resume=auto"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MMTRAIN_CACHE": str(cache)}
     with folder.with_suffix(".log").open("ab") as log:
@@ -132,7 +132,7 @@ def start(case: Case, folder: Path, cache: Path) -> "subprocess.Popen[bytes]":
 
 
 def disturb(case: Case, folder: Path, cache: Path) -> tuple[int, float, list[int]]:
-    """Its status, the seconds from the signal until it had ended, and what of it was left then."""
+    """Return its status, the seconds from the signal to its end, and its remaining processes."""
     process = start(case, folder, cache)
     while not case.when(folder, cache):
         if process.poll() is not None:
@@ -141,26 +141,26 @@ def disturb(case: Case, folder: Path, cache: Path) -> tuple[int, float, list[int
     os.kill(case.whom(process.pid), case.signal)
     began = time.monotonic()
     status = process.wait()
-    if case.signal == KILL and case.whom is leader:  # the others die by themselves
+    if case.signal == KILL and case.whom is leader:  # the others end automatically
         while session_of(process.pid) and time.monotonic() - began < 20:
             time.sleep(0.01)
     return status, time.monotonic() - began, session_of(process.pid)
 
 
 def main() -> int:
-    """Every case; the table; 1 where something is not as it must be."""
+    """Run all cases and print the table; 1 if something fails."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--folder", type=Path, default=None)
     asked = parser.parse_args()
     names = asked.cases.split(",")
     if unknown := [name for name in names if name not in CASES]:
-        parser.error(f"there is no case {unknown[0]}; choose of {', '.join(CASES)}")
+        parser.error(f"there is no case {unknown[0]}; choose from {', '.join(CASES)}")
     root = Path(tempfile.mkdtemp(prefix="chaos-ends-")) if asked.folder is None else asked.folder
     root.mkdir(parents=True, exist_ok=True)
     console = Console(width=None if sys.stdout.isatty() else 150)
     table = Table(title="how runs end")
-    for heading in ("what", "status", "seconds", "processes left", "checkpoints", "went on at step", "end"):
+    for heading in ("what", "status", "seconds", "processes left", "checkpoints", "resumed at step", "end"):
         table.add_column(heading, overflow="fold")
     calm: dict[bool, dict[str, str]] = {}
     fine = True
@@ -179,9 +179,9 @@ def main() -> int:
         faults = [f"{path.name}: {why}" for path in folder.glob("checkpoints/*.ckpt") if (why := broken(path))]
         count = len(list(folder.glob("checkpoints/*.ckpt")))
         if (again := start(case, folder, cache).wait()) != 0:
-            raise RuntimeError(f"{case.what}: going on ended with {again}; {folder.with_suffix('.log')} says why")
+            raise RuntimeError(f"{case.what}: resuming ended with {again}; {folder.with_suffix('.log')} says why")
         log = folder.with_suffix(".log").read_text().splitlines()
-        went_on = [line.split("going on at step ")[1].split()[0] for line in log if "going on at step" in line]
+        went_on = [line.split("resuming at step ")[1].split()[0] for line in log if "resuming at step" in line]
         differs = [key for key, value in ends(folder).items() if value != calm[of_ranks][key]]
         good = status == case.status and not left and not faults and not differs
         fine &= good
@@ -190,11 +190,11 @@ def main() -> int:
             str(status) if status == case.status else f"{status}, not {case.status}",
             f"{seconds:.1f}",
             " ".join(map(str, left)) or "none",
-            "; ".join(faults) or (f"{count} whole" if count else "none yet"),
+            "; ".join(faults) or (f"{count} valid" if count else "none yet"),
             went_on[0] if went_on else "from the start",
             "equal" if not differs else f"differs in {', '.join(differs)}",
         )
-        console.print(f"{case.what}: {'as it must be' if good else 'NOT as it must be'}")
+        console.print(f"{case.what}: {'passed' if good else 'FAILED'}")
     console.print(table)
     if fine and asked.folder is None:
         shutil.rmtree(root)

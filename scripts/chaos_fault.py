@@ -1,6 +1,6 @@
-"""For chaos_phases.py: a command as a process, and a fault at the moment when a certain file is read or written.
+"""For chaos_phases.py: run a command as a process, with a fault at the moment when a certain file is read or written.
 
-Python reports each opening of a file to audit hooks, so that nothing of the project has to be changed for this.
+Python reports each opening of a file to audit hooks, so nothing in mmtrain has to be changed for this.
 """
 
 import atexit
@@ -21,12 +21,12 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 class Moment(NamedTuple):
-    """When a fault happens.
+    """The moment of a fault.
 
     Attributes:
-        pattern: a regular expression for the path of a file.
-        writes: whether the file is opened for writing; then the fault comes when the first bytes are to be written.
-        count: how often that must have happened.
+        pattern: regular expression for the path of a file.
+        writes: whether the file is opened for writing; then the fault happens before the first bytes are written.
+        count: number of occurrences.
     """
 
     pattern: str
@@ -35,13 +35,13 @@ class Moment(NamedTuple):
 
 
 class Fault:
-    """Happens once.
+    """A fault, which happens once.
 
     Args:
         what: kill, term, full or read-only.
-        moment: when.
-        disk: that becomes full, or cannot be written any more.
-        mark: a file that is made when it happens.
+        moment: the moment.
+        disk: the disk that becomes full or read-only.
+        mark: a file that is created when it happens.
     """
 
     def __init__(self, what: str, moment: Moment, disk: Path, mark: Path) -> None:
@@ -50,11 +50,11 @@ class Fault:
         self.disk = disk
         self.mark = mark
         self._left = moment.count
-        self._waits = False  # the file is open, nothing is written yet
+        self._waits = False  # the file is open, but nothing is written yet
 
     def hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """What sys.addaudithook takes."""
-        if self._waits and event in ("open", "os.rename"):  # of another file: libraries in Rust write unseen
+        """The hook for sys.addaudithook."""
+        if self._waits and event in ("open", "os.rename"):  # of another file: writes in Rust are not reported
             self._happen()
         if event != "open" or self._left == 0 or not isinstance(arguments[0], str | bytes | os.PathLike):
             return
@@ -85,12 +85,12 @@ class Fault:
             os.kill(os.getpid(), signal.SIGTERM)
         elif self.what == "full":
             fill(self.disk)
-        else:  # mounted over itself: files that are open stay writable, as when a system remounts a disk with errors
+        else:  # open files stay writable, as when a system remounts a disk with errors
             subprocess.run(["mount", "--bind", "-o", "ro", self.disk, self.disk], check=True)
 
 
 def fill(disk: Path) -> None:
-    """Leave not one byte."""
+    """Fill a disk to the last byte."""
     handle = os.open(disk / FILLER, os.O_WRONLY | os.O_CREAT)
     for size in (2**20, 2**12, 1):
         try:
@@ -102,17 +102,17 @@ def fill(disk: Path) -> None:
 
 
 def enter(words: list[str], log: Path, environment: dict[str, str], cwd: Path, fault: Fault | None) -> None:
-    """The target of a process: train.py in a session of its own.
+    """The target of a process: train.py in its own session.
 
     Args:
         words: of the command line.
-        log: what it prints goes there.
+        log: file for its output.
         environment: variables to set.
-        cwd: where it runs.
-        fault: what happens to it.
+        cwd: working directory.
+        fault: its fault.
     """
     os.setsid()
-    multiprocessing.set_start_method("fork", force=True)  # of its own workers, as in a new interpreter
+    multiprocessing.set_start_method("fork", force=True)  # for its own workers, as in a new interpreter
     os.chdir(cwd)
     os.environ |= environment
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -1,20 +1,20 @@
-"""Move run folders, give them to two processes, and end runs in every phase: does each end as an undisturbed one?
+"""Move run folders, give them to two processes, and end runs in every phase: is the result that of an undisturbed run?
 
     python scripts/chaos_phases.py [--cases moved,two,kill,...] [--phases report,index,...] [--trials 3] [--folder DIR]
 
 | case | what happens |
 |---|---|
 | moved | kill -9 in training; the folder is moved, linked or copied; the same command for the new place |
-| copied | a run that is done is copied and asked to go on |
-| two | two processes for one folder, in either order and at once; two commands of one second that name no folder |
+| copied | a finished run is copied and resumed |
+| two | two processes for one folder, in either order and at once; two commands in the same second without a folder |
 | kill, term | kill -9 or SIGTERM in the phase, then the same command |
-| full | the disk is full from that phase on; room is made, then the same command |
-| read-only | nothing can be written from that phase on; it is mounted with write access, then the same command |
+| full | the disk is full from that phase on; space is freed, then the same command |
+| read-only | the disk is read-only from that phase on; it is mounted with write access, then the same command |
 
-Results: `equal`: weights, optimizer, metrics, ledger, best score, test figures, predictions and index are those of an
-undisturbed run. `explained`: the run ended with a message in place of a traceback, and then came to the equal end.
-Anything else is `lost`, with what differs. Exit status 1 where something is lost. The last two cases mount small disks
-in memory, which needs root: `unshare -rm python scripts/chaos_phases.py` gives that to anyone.
+Results: `equal`: weights, optimizer, metrics, ledger, best score, test metrics, predictions and index are those of an
+undisturbed run. `explained`: the run ended with a message instead of a traceback, and was equal in the end. Anything
+else is `lost`, with the differences. The exit status is 1 if something is lost. The last two cases mount small disks in
+memory, which needs root: `unshare -rm python scripts/chaos_phases.py` provides that to any user.
 """
 
 import argparse
@@ -40,27 +40,27 @@ from chaos_fault import FILLER, Fault, Moment, enter
 from rich.console import Console
 from rich.table import Table
 
-FORKING = multiprocessing.get_context("forkserver")  # it imports once what every command needs
+FORKING = multiprocessing.get_context("forkserver")  # imports the modules of every command once
 FORKING.set_forkserver_preload(["mmtrain.cli.main", "mmtrain.modes.run", "mmtrain.tasks.classification"])
-DISK_MIB = 180  # a run asks for 100 MB before it begins
+DISK_MIB = 180  # a run needs 100 MB when it starts
 TINY = [
     *("data.inputs.image.size=32", "data.inputs.text.vocab_size=60", "dim=16", "encoder.image.patch_size=8"),
     *("encoder.image.depth=1", "encoder.text.depth=1", "data.batch_size=8", "data.eval_batch_size=8"),
     *("trainer.log_every_n_steps=1", "checkpoint.every_n_steps=2", "task=[classification]", "test.subsets=none"),
 ]
 SHARED = [*TINY, "trainer.max_epochs=2", "callbacks=[ema,ledger]"]
-# the loss on the validation split is lowest long before the end
+# the validation loss is lowest long before the end
 WORSE = [*TINY, "trainer.max_epochs=3", "callbacks=[ledger]", "trainer.val_check_interval=3", "optimizer.lr=1"]
 WORSE += ["schedule=constant", "monitor=val/loss", "checkpoint.mode=min"]
 CONTRASTIVE = [o for o in SHARED if not o.startswith(("task=", "test."))] + ["task=[contrastive]"]
 
 
 class Phase(NamedTuple):
-    """A moment of a run.
+    """A phase of a run.
 
     Attributes:
-        moment: when it has come.
-        of: which run it is a phase of.
+        moment: its moment.
+        of: kind of the run.
     """
 
     moment: Moment
@@ -92,11 +92,11 @@ PHASES = {
 
 
 class Lab:
-    """Where everything lies, and the undisturbed runs, each made when it is first needed.
+    """The folder of all runs, and undisturbed runs, each created when it is first needed.
 
     Args:
         root: a new folder.
-        console: prints.
+        console: prints the progress.
     """
 
     def __init__(self, root: Path, console: Console) -> None:
@@ -107,7 +107,7 @@ class Lab:
         self.data = ["data=files", f"data.root={root / 'data'}"]
 
     def words(self, kind: str, folder: Path) -> list[str]:
-        """The overrides of a run."""
+        """Overrides of a run."""
         own = {
             "worse": [*WORSE, "resume=auto"],
             "ranks": [*SHARED, *RANKS, "resume=auto"],
@@ -130,32 +130,32 @@ class Lab:
         cache: Path | None = None,
         cwd: Path | None = None,
     ) -> BaseProcess:
-        """A command as a process.
+        """Start a command as a process.
 
         Args:
             words: of the command line.
-            log: what it prints goes there.
-            fault: what happens to it.
-            cache: of tables, in place of the one that all share.
-            cwd: where it runs.
+            log: file for its output.
+            fault: its fault.
+            cache: cache of tables, instead of the shared one.
+            cwd: working directory.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = {} if cache is None else {"HF_HOME": str(cache)}
         context: BaseContext = FORKING if cache is None else multiprocessing.get_context("spawn")
         process: BaseProcess = context.Process(target=enter, args=(words, log, environment, cwd or self.root, fault))  # type: ignore[attr-defined]
         before = {name: os.environ.get(name) for name in environment}
-        os.environ |= environment  # a new interpreter reads it while it imports
+        os.environ |= environment  # a new interpreter reads it during imports
         process.start()
         for name, value in before.items():
             os.environ[name] = str(value)
         return process
 
     def run(self, words: list[str], log: Path, *, fault: Fault | None = None, cache: Path | None = None) -> int:
-        """The same to its end; its exit status."""
+        """Run a command to its end, and return its exit status."""
         return status_of(self.start(words, log, fault=fault, cache=cache))
 
     def undisturbed(self, kind: str) -> Path:
-        """The folder of a run that nothing disturbs."""
+        """The folder of an undisturbed run."""
         folder = self.root / "calm" / kind.replace(" ", "_") / "run"
         if kind in self.calm:
             return folder
@@ -169,7 +169,7 @@ class Lab:
         return folder
 
     def compare(self, kind: str, folder: Path) -> list[str]:
-        """What differs from the undisturbed run."""
+        """Differences to the undisturbed run."""
         self.undisturbed(kind)
         try:
             found = facts_of(folder)
@@ -180,14 +180,14 @@ class Lab:
 
 
 def status_of(process: BaseProcess) -> int:
-    """The exit status, once it has ended; negative: the signal that ended it."""
+    """The exit status at the end; negative: the signal that ended it."""
     process.join()
     assert process.exitcode is not None
     return process.exitcode
 
 
 def facts_of(folder: Path) -> dict[str, str]:
-    """What must be equal, each as a digest: of a run, or of every run of a sweep."""
+    """Everything that must be equal, each as a digest, for a run or every run of a sweep."""
     runs = [folder] if (folder / "checkpoints").exists() else sorted(p.parent for p in folder.glob("*/job.json"))
     found: dict[str, str] = {}
     for run in runs:
@@ -211,7 +211,7 @@ def facts_of(folder: Path) -> dict[str, str]:
 
 
 def can_mount(root: Path) -> bool:
-    """Whether this process may mount."""
+    """Whether this process can mount disks."""
     place = root / "try"
     place.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(place)], capture_output=True, check=False)
@@ -233,7 +233,7 @@ def small_disk(place: Path) -> Iterator[Path]:
 
 
 def repair(place: Path) -> None:
-    """Make room, and give write access back."""
+    """Free space, and restore write access."""
     (place / FILLER).unlink(missing_ok=True) if os.access(place, os.W_OK) else None
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for _ in range(mounts.count(str(place)) - 1):
@@ -245,7 +245,7 @@ def repair(place: Path) -> None:
 
 
 class Row(NamedTuple):
-    """Of the table."""
+    """A row of the table."""
 
     case: str
     phase: str
@@ -267,7 +267,7 @@ def _in_phase(lab: Lab, case: str, name: str, place: Path) -> Row:
     kind = PHASES[name].of
     folder, logs = place / "run", lab.root / "logs" / f"{case}-{name.replace(' ', '-')}"
     lab.undisturbed(kind)
-    if kind in ("predict", "index"):  # with what an earlier command wrote, which must not be lost
+    if kind in ("predict", "index"):  # with results of an earlier command, which must not be lost
         shutil.copytree(lab.undisturbed(kind), folder)
     before = _results(folder)
     cache = place / "cache" if name == "table cache" else None
@@ -280,8 +280,8 @@ def _in_phase(lab: Lab, case: str, name: str, place: Path) -> Row:
     if case in ("full", "read-only"):
         repair(place)
     if not mark.exists():
-        return Row(case, name, str(status), "lost: its moment did not come")
-    faults = [] if kept in (before, _results(lab.undisturbed(kind))) else ["results that stood there are damaged"]
+        return Row(case, name, str(status), "lost: the phase was not reached")
+    faults = [] if kept in (before, _results(lab.undisturbed(kind))) else ["earlier results are damaged"]
     if "Traceback" in text:
         faults.append(
             "traceback " + next(line for line in reversed(text.splitlines()) if re.match(r"\w[\w.]*: ", line))
@@ -289,7 +289,7 @@ def _in_phase(lab: Lab, case: str, name: str, place: Path) -> Row:
     if case in ("full", "read-only") and status not in (0, 1, 2):
         faults.append(f"status {status}")
     if case == "term" and status not in (0, 143):
-        faults.append(f"status {status} in place of 143")
+        faults.append(f"status {status} instead of 143")
     log = logs.with_suffix(".again")
     again = lab.run(lab.words(kind, folder), log, cache=cache)
     if again != 0:
@@ -301,7 +301,7 @@ def _in_phase(lab: Lab, case: str, name: str, place: Path) -> Row:
 
 
 def _results(folder: Path) -> dict[str, str]:
-    """Results of commands after training, that another such command replaces."""
+    """Results of commands after training, which such a command replaces."""
     names = ("predictions.jsonl", "index/index.json", "index/rows.jsonl", "index/vectors.safetensors")
     return {name: digest((folder / name).read_bytes().hex()) for name in names if (folder / name).exists()}
 
@@ -314,7 +314,7 @@ def _kill_at(lab: Lab, kind: str, folder: Path, step: int, log: Path) -> None:
 
 
 def moved(lab: Lab) -> Iterator[Row]:
-    """Kill in training, move, go on."""
+    """Kill in training, move, resume."""
 
     def rename(old: Path, new: Path) -> None:
         old.rename(new)
@@ -343,7 +343,7 @@ def moved(lab: Lab) -> Iterator[Row]:
 
 
 def copied(lab: Lab) -> Iterator[Row]:
-    """Of a run that is done, a copy is asked to go on."""
+    """Copy a finished run and resume it."""
     folder = lab.root / "copied" / "run"
     shutil.copytree(lab.undisturbed("worse"), folder)
     status = lab.run(lab.words("worse", folder), lab.root / "logs" / "copied")
@@ -393,13 +393,13 @@ def _two(
         loser = statuses.index(2)
         winner = (first, second)[1 - loser]
         if f"in use by process {winner.pid} on " not in logs[loser].read_text():
-            faults.append("the owner is not named: " + " ".join(logs[loser].read_text().split())[-120:])
+            faults.append("the message has no owner: " + " ".join(logs[loser].read_text().split())[-120:])
     faults += [f"{what} differs" for what in lab.compare(kind, folder)]
     return Row("two", name, " ".join(map(str, statuses)), f"lost: {'; '.join(faults)}" if faults else "equal")
 
 
 def _after_kill(lab: Lab) -> Row:
-    """The folder is free as soon as its process is gone, also while that one's workers still live."""
+    """The folder is free as soon as its process is gone, even if its workers still run."""
     folder, log = lab.root / "two" / "after-kill" / "run", lab.root / "logs" / "after-kill"
     words = [*lab.words("fit", folder), "data.num_workers=2"]
     process = lab.start(words, log)
@@ -410,12 +410,12 @@ def _after_kill(lab: Lab) -> Row:
     left = len(session_of(process.pid))
     status = lab.run(words, log)
     differs = lab.compare("fit", folder)
-    name = f"the first killed, {left} of its workers still there"
+    name = f"the first killed, {left} of its workers still running"
     return Row("two", name, str(status), f"lost: {', '.join(differs)} differ" if differs or status else "equal")
 
 
 def _without_folder(lab: Lab, trial: int) -> Row:
-    """Two commands of one second that name no folder."""
+    """Two commands in the same second without a folder."""
     place = lab.root / "two" / f"no-folder-{trial}"
     place.mkdir(parents=True)
     words = [*SHARED, *lab.data]
@@ -433,7 +433,7 @@ def _without_folder(lab: Lab, trial: int) -> Row:
 
 
 def rows_of(lab: Lab, cases: list[str], phases: list[str], trials: int) -> Iterator[Row]:
-    """Every row of the table, as it comes."""
+    """The rows of the table."""
     mounts = can_mount(lab.root)
     for case in cases:
         if case == "moved":
@@ -443,7 +443,7 @@ def rows_of(lab: Lab, cases: list[str], phases: list[str], trials: int) -> Itera
         elif case == "two":
             yield from two(lab, trials)
         elif case in ("full", "read-only") and not mounts:
-            yield Row(case, "", "", "not run: this user cannot mount a disk")
+            yield Row(case, "", "", "not run, because this user cannot mount a disk")
         else:
             for name in phases:
                 yield in_phase(lab, case, name)
@@ -453,7 +453,7 @@ CASES = ("moved", "copied", "two", "kill", "term", "full", "read-only")
 
 
 def main() -> int:
-    """Every case; the table; 1 where something is lost."""
+    """Run all cases and print the table; 1 if something is lost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--phases", default=",".join(PHASES), help="of kill, term, full and read-only")
@@ -463,7 +463,7 @@ def main() -> int:
     cases, phases = asked.cases.split(","), asked.phases.split(",")
     for name, known in [*((case, CASES) for case in cases), *((phase, tuple(PHASES)) for phase in phases)]:
         if name not in known:
-            parser.error(f"there is no {name}; choose of {', '.join(known)}")
+            parser.error(f"there is no {name}; choose from {', '.join(known)}")
     root = Path(tempfile.mkdtemp(prefix="chaos-phases-")) if asked.folder is None else asked.folder.resolve()
     root.mkdir(parents=True, exist_ok=True)
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HOME": str(root / "cache")}

@@ -34,16 +34,16 @@ class Limit(NamedTuple):
 
 # A file counts in its first area. Lower a limit when its area has been rewritten.
 LIMITS: dict[str, Limit] = {
-    "docs/compatibility.md": Limit(words=204, sentences=4),  # written by scripts/write_compatibility.py
+    "docs/compatibility.md": Limit(words=5, sentences=0),  # written by scripts/write_compatibility.py
     "docs/options.md": Limit(words=20, sentences=8),  # written by scripts/write_options.py
     "README.md": Limit(words=5, sentences=0),
     "CONTRIBUTING.md": Limit(words=5, sentences=0),
     "docs/": Limit(words=5, sentences=0),
     "configs/": Limit(words=6),
-    "hydra_plugins/": Limit(words=55),
-    "mmtrain/": Limit(words=70),
-    "scripts/": Limit(words=73),
-    "tests/": Limit(words=52),
+    "hydra_plugins/": Limit(words=5),
+    "mmtrain/": Limit(words=18),
+    "scripts/": Limit(words=6),
+    "tests/": Limit(words=42),
 }
 
 UNCHECKED = {"scripts/check_prose.py", "tests/test_check_prose.py"}  # they have the words themselves

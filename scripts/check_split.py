@@ -1,10 +1,10 @@
-"""The gradient of one global batch in float64, however it is cut: processes, shares of weights, parts of a step.
+"""The gradient of one global batch in float64 for each way to split it: processes, shards of weights, micro-batches.
 
     python scripts/check_split.py [--batch 48] [group=option ...] [key=value ...]
 
-Each way takes one step of plain descent at rate 1 by the command itself, so that a weight before minus the weight after
-is the gradient. Shown are the norm of each part's gradient and the largest difference from one process. Dropout and
-drop path are off: their draws belong to a micro-batch.
+Each way takes one step of plain gradient descent with learning rate 1 through the command itself, so the gradient is
+the weight before minus the weight after. The table shows the norm of each component's gradient, and the largest
+difference to one process. Dropout and drop path are disabled, because their draws depend on the micro-batch.
 """
 
 import argparse
@@ -51,7 +51,7 @@ PARTS = {
 
 
 def weights(folder: Path, *overrides: str) -> dict[str, Tensor]:
-    """Of the model after one step."""
+    """Weights of the model after one step."""
     command = [sys.executable, str(ROOT / "train.py"), f"run_dir={folder}", TASKS, *ONE_STEP, *DESCENT, *overrides]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -62,7 +62,7 @@ def weights(folder: Path, *overrides: str) -> dict[str, Tensor]:
 
 
 def by_part(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """All numbers of a part in a row."""
+    """All numbers of a component in one tensor."""
     found: dict[str, list[Tensor]] = defaultdict(list)
     for name, value in values.items():
         for part, beginnings in PARTS.items():

@@ -1,15 +1,14 @@
-"""Write a trained encoder, or the whole model, for programs that do not have mmtrain.
+"""Write a trained encoder, or the complete model, for programs without mmtrain.
 
     python scripts/export.py RUN [--part image] [--trust mine] --out DIR
 
-RUN is a run folder or a checkpoint in one; the best checkpoint is taken unless one is named. Without --part the whole
-model is written: a program that maps tensors to the predictions of the tasks. Each modality has a tensor "present" for
-the rows that have it. Missing numbers are NaN. config.json has the shape of each tensor. With --part it is the encoder
-of that modality, in the form of the library that knows its architecture, transformers or timm, or else as a program of
-torch. Beside it goes what was learned from the training split: tokenizers, means and deviations of numbers, names of
-classes. preprocessing.json says how inputs are prepared. For an encoder of transformers there are also
-preprocessor_config.json or the tokenizer's files, so its Auto classes load them from DIR. What loads the model is
-printed at the end.
+RUN is a run folder, whose best checkpoint is used, or a checkpoint in it. Without --part the complete model is written:
+a program that maps tensors to the predictions of the tasks. Each modality has a tensor "present" for the rows that have
+it. Missing numbers are NaN. config.json has the shape of each tensor. With --part it is the encoder of that modality,
+in the format of the library with its architecture, transformers or timm, or otherwise as a program of torch. Next to it
+is everything that was learned from the training split: tokenizers, means and deviations of numbers, names of classes.
+preprocessing.json describes the preprocessing. An encoder of transformers also gets preprocessor_config.json or the
+tokenizer's files, so the Auto classes load them from DIR. At the end, the code that loads the model is printed.
 """
 
 import argparse
@@ -32,15 +31,15 @@ from mmtrain.training.checkpoint.load_run import load_trained
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a checkpoint in one")
-    parser.add_argument("--part", metavar="MODALITY", help="the encoder of this modality; the whole model without it")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a checkpoint in it")
+    parser.add_argument("--part", metavar="MODALITY", help="the encoder of this modality; otherwise the complete model")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=TRUST)
     arguments = parser.parse_args()
     if arguments.trust:
         add_working_folder(arguments.run)
     if arguments.out.exists() and any(arguments.out.iterdir()):
-        raise ConfigError(f"--out {arguments.out} is not empty\n    name another folder")
+        raise ConfigError(f"--out {arguments.out} is not empty\n    fix: name another folder")
     lit, data, cfg, path, step = load_trained(arguments.run, build_again, trust=arguments.trust)
     batch = data.example()
     inputs = {

@@ -1,11 +1,10 @@
-"""Write a trained language model that reads pictures so that transformers loads it, without mmtrain.
+"""Write a trained language model that reads images in the format of transformers, without mmtrain.
 
     python scripts/export_chat.py RUN --out DIR [--task language_model] [--trust mine]
 
-RUN is a run folder or a checkpoint in one; the best checkpoint is taken unless one is named. The folder has the model,
-the tokenizer with its chat template and the processor of pictures; how answers are written (task.*.decoding) is in
-generation_config.json. What transformers has no architecture for is said; such a run is asked by
-`mmtrain.modes.chat.pipeline`.
+RUN is a run folder, whose best checkpoint is used, or a checkpoint in it. The folder has the model, the tokenizer with
+its chat template, and the image processor. The decoding options (task.*.decoding) are in generation_config.json. A
+model without an architecture in transformers is reported. Its run can be used with `mmtrain.modes.chat.pipeline`.
 """
 
 import argparse
@@ -27,24 +26,24 @@ from mmtrain.training.checkpoint.load_run import load_trained
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a checkpoint in one")
-    parser.add_argument("--task", default="language_model", help="which of its tasks")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a checkpoint in it")
+    parser.add_argument("--task", default="language_model", help="name of the task")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=TRUST)
     arguments = parser.parse_args()
     if arguments.trust:
         add_working_folder(arguments.run)
     if arguments.out.exists() and any(arguments.out.iterdir()):
-        raise ConfigError(f"--out {arguments.out} is not empty\n    name another folder")
+        raise ConfigError(f"--out {arguments.out} is not empty\n    fix: name another folder")
     lit, data, _, path, step = load_trained(arguments.run, build_again, trust=arguments.trust)
     tasks = lit.model.named_tasks()
     chosen = writer_of(tasks.get(arguments.task))
     if not isinstance(chosen, LanguageModel):
-        raise ConfigError(f"--task {arguments.task} is no language model; the model has {', '.join(tasks)}")
+        raise ConfigError(f"--task {arguments.task} is not a language model; the model has {', '.join(tasks)}")
     picture, dialogues = data.inputs.get("image"), data.targets[chosen.targets[0]]
     assert isinstance(dialogues, ChatTarget)
     if not isinstance(picture, ImageInput):
-        raise ConfigError(f"task.{arguments.task} reads no single picture; only such a model is one of transformers'")
+        raise ConfigError(f"task.{arguments.task} does not read a single image, as models of transformers do")
     with replacing_files(arguments.out) as out:
         code = export_chat(lit.model, arguments.task, picture, dialogues, out).replace(str(out), str(arguments.out))
     print(f"{arguments.out}: weights of {path} (step {step})\n    {code}")

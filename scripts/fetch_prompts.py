@@ -1,4 +1,4 @@
-"""Fetch the Asterisk prompts: what a telephone exchange says, with transcript, in English, Spanish and French.
+"""Download the Asterisk prompts: recordings of a telephone system with transcripts, in English, Spanish and French.
 
     python scripts/fetch_prompts.py [--languages en fr] [--deb FILE ...] [--out DIR]
     python train.py data=prompts task=[contrastive] task.contrastive.modalities=[audio,text]
@@ -28,7 +28,7 @@ from mmtrain.data.sources.fetch import (
 )
 from mmtrain.errors import ConfigError
 
-FORMAT = 1  # raise it when the rows change, so that a folder of before is made again
+FORMAT = 1  # increase it when the rows change, so that old folders are replaced
 LANGUAGES = ("en", "es", "fr")
 PACKAGE = "asterisk-core-sounds-{language}"
 
@@ -36,7 +36,7 @@ PACKAGE = "asterisk-core-sounds-{language}"
 def main() -> None:
     parser = command_line(__doc__, "prompts")
     parser.add_argument("--languages", nargs="+", choices=LANGUAGES, default=LANGUAGES, help="all by default")
-    parser.add_argument("--deb", type=Path, nargs="+", default=[], metavar="FILE", help="packages that are there")
+    parser.add_argument("--deb", type=Path, nargs="+", default=[], metavar="FILE", help="existing packages")
     arguments = parser.parse_args()
     languages = [language for language in LANGUAGES if language in arguments.languages]
     packages = [PACKAGE.format(language=language) + end for language in languages for end in ("", "-wav")]
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def prompts(tree: Path, folder: Path, languages: list[str]) -> Tables:
-    """Copy the recordings that have a transcript and give the rows by split: no text is in two."""
+    """Copy the recordings with a transcript, and return the rows by split. No text is in two splits."""
     rows: list[Row] = []
     for language in languages:
         package = PACKAGE.format(language=language)
@@ -56,7 +56,7 @@ def prompts(tree: Path, folder: Path, languages: list[str]) -> Tables:
         voices = sorted((tree / "usr/share/asterisk/sounds").glob(f"{language}_*"))
         if not listed.is_file() or not voices:
             raise ConfigError(
-                f"{package} and {package}-wav are not both there\n    name both with --deb, or leave out one language"
+                f"{package} and {package}-wav are not available\n    fix: name both with --deb, or remove a language"
             )
         with gzip.open(listed, "rt", encoding="utf-8") as file:
             texts = transcripts(file.read())
@@ -71,7 +71,7 @@ def prompts(tree: Path, folder: Path, languages: list[str]) -> Tables:
 
 
 def transcripts(text: str) -> dict[str, str]:
-    """What is said, by name. Of two lines with one name the first is right: the Spanish 0 is also called ten."""
+    """Transcripts by name. If two lines have one name, the first is used: the Spanish 0 is also called ten."""
     found: dict[str, str] = {}
     for line in text.splitlines():
         name, colon, said = line.partition(":")
@@ -82,7 +82,7 @@ def transcripts(text: str) -> dict[str, str]:
 
 
 def spoken(said: str) -> str:
-    """A transcript without the notes at its end, of which tones and silence have nothing else.
+    """A transcript without the notes at its end. Tones and silence have only such notes.
 
     >>> spoken("dollar [$]"), spoken("(10 seconds of silence)"), spoken("Sus saludos [temporales] estan en uso")
     ('dollar', '', 'Sus saludos temporales estan en uso')

@@ -1,9 +1,9 @@
-"""Fetch the Tux Paint stamps: pictures with captions in ten languages and recordings of people who say them.
+"""Download the Tux Paint stamps: images with captions in ten languages, and recordings of the captions.
 
     python scripts/fetch_stamps.py [--language es] [--deb FILE] [--out DIR]
     python train.py data=stamps
 
-One minute and 200 MB, of which 161 are downloaded: Debian's tuxpaint-stamps-default (GPL-2), unpacked, not installed.
+One minute and 200 MB; 161 MB are downloaded: Debian's tuxpaint-stamps-default (GPL-2), unpacked, not installed.
 Writes {train,val,test}.jsonl, images/ (PNG, square, on white) and audio/ (as recorded; some have a silent channel):
 
     {"id": "animals/birds/owl", "image": ..., "caption": "An owl.", "caption_fr": "Un hibou.", ...,
@@ -33,18 +33,18 @@ from mmtrain.data.sources.fetch import (
 )
 from mmtrain.errors import ConfigError
 
-FORMAT = 1  # raise it when the rows or pictures change, so that a folder of before is made again
+FORMAT = 1  # increase it when rows or images change, so that old folders are replaced
 PACKAGE = "tuxpaint-stamps-default"
 STAMPS = "usr/share/tuxpaint/stamps"
-LANGUAGES = ("en", "fr", "ru", "ca", "ro", "bg", "es", "be", "el", "da")  # those that are spoken
-LEFT_OUT = "symbols"  # letters, coins, flags: their captions name what no picture of that size tells
+LANGUAGES = ("en", "fr", "ru", "ca", "ro", "bg", "es", "be", "el", "da")  # languages with recordings
+LEFT_OUT = "symbols"  # letters, coins, flags: their captions have details that small images do not show
 SIZE = 256  # pixels
 
 
 def main() -> None:
     parser = command_line(__doc__, "stamps")
     parser.add_argument("--language", choices=LANGUAGES, default="fr", help="of the column audio (fr)")
-    parser.add_argument("--deb", type=Path, metavar="FILE", help=f"a {PACKAGE}_*.deb that is there already")
+    parser.add_argument("--deb", type=Path, metavar="FILE", help=f"a {PACKAGE}_*.deb , existing")
     arguments = parser.parse_args()
     parameters = {"format": FORMAT, "language": arguments.language}
     debs = [arguments.deb] if arguments.deb else []
@@ -56,12 +56,12 @@ def main() -> None:
 
 
 def stamps(root: Path, folder: Path, language: str) -> Tables:
-    """Copy the files of an unpacked package and give the rows by split: no caption is in two."""
+    """Copy the files of an unpacked package, and return the rows by split. No caption is in two splits."""
     texts = [path for path in sorted(root.rglob("*.txt")) if path.relative_to(root).parts[0] != LEFT_OUT]
     rows: list[Row] = []
     for text in watched(texts, "drawing"):
         drawing = next((text.with_suffix(end) for end in (".png", ".svg") if text.with_suffix(end).is_file()), None)
-        if drawing is None:  # two presents have a name and a sound only
+        if drawing is None:  # two presents have only a name and a sound
             continue
         stem = text.relative_to(root).with_suffix("").as_posix()
         image = folder / "images" / f"{stem}.png"
@@ -69,7 +69,7 @@ def stamps(root: Path, folder: Path, language: str) -> Tables:
         draw(drawing, image)
         rows.append(row_of(text, stem, folder, language))
     if not rows:
-        raise ConfigError(f"the package has no stamps in {STAMPS}\n    name a {PACKAGE}_*.deb, or leave --deb out")
+        raise ConfigError(f"the package has no stamps in {STAMPS}\n    fix: name a {PACKAGE}_*.deb, or omit --deb")
     return split_rows(rows, (f"stamps:{row['base']}" for row in rows))
 
 
@@ -83,7 +83,7 @@ def row_of(text: Path, stem: str, folder: Path, language: str) -> Row:
 
 
 def captions_of(text: str) -> dict[str, str]:
-    """The captions by language: the first line is English, the others say theirs."""
+    """Captions by language: the first line is English, the others have a language code."""
     english, *others = text.splitlines()
     found = [re.fullmatch(r"([\w@]+)\.utf8=(.*\S.*)", line) for line in others]
     return {match[1]: match[2].strip() for match in found if match} | {"en": english.strip()}
@@ -102,10 +102,10 @@ def recording(text: Path, stem: str, folder: Path, language: str) -> str | None:
 
 
 def draw(drawing: Path, target: Path) -> None:
-    """A square on white, because evaluation cuts the middle out of a long picture."""
+    """Draw a square on white, because evaluation takes the centre of a long image."""
     content: Path | io.BytesIO = drawing
     if drawing.suffix == ".svg":
-        # Without dpi a size in points is refused. Letters on two drawings are left out rather than left to the fonts.
+        # Without dpi a size in points is rejected. Letters on two drawings are omitted, because fonts differ.
         content = io.BytesIO(resvg_py.svg_to_bytes(svg_path=str(drawing), dpi=96, skip_system_fonts=True))
     picture = open_image(content).convert("RGBA")
     picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS)

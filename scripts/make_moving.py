@@ -1,4 +1,4 @@
-"""Make short films of things that move: handwritten digits or emoji, going left, then up, in a circle, growing ...
+"""Create short videos of moving things: handwritten digits or emoji that go left, then up, in a circle, grow ...
 
     python scripts/make_moving.py [--of emoji] [--clips 3000] [--seed 0] [--source DIR] [--out DIR]
     python train.py data=moving task=[classification] task.classification.reads=video
@@ -42,17 +42,17 @@ from mmtrain.data.sources.fetch import (
 from mmtrain.data.sources.openmoji import prepare_openmoji
 from mmtrain.errors import ConfigError
 
-FORMAT = 1  # raise it when the films or words change, so that a folder of before is made again
+FORMAT = 1  # increase it when videos or words change, so that old folders are replaced
 FRAMES, SIDE, FPS = 16, 64, 8
 THING = 24  # pixels of a thing at scale 1
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
-REACH = {1: 30, 2: 22}  # pixels that a direction is gone, by how many there are
+REACH = {1: 30, 2: 22}  # pixels of a movement, by the number of movements
 RADIUS = 12
-# Left to itself x264 gives a few films in a hundred other bytes from run to run; either of the two mends that, and
-# without frames that lean on later ones the files are smaller, too.
+# By default x264 writes a few percent of the videos with other bytes from run to run. Either of the two prevents that,
+# and without frames that refer to later ones the files are smaller, too.
 ENCODER = "cpu-independent=1:bframes=0"
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-# What the name is in a sentence: "does it ...?"; with an s behind the first word: "it ...".
+# The name's form in a sentence: "does it ...?"; with an s after the first word: "it ...".
 MOVES = {
     **{name: f"move {name}" for name in DIRECTIONS},
     **{f"{first} then {second}": f"move {first}, then {second}" for first, second in permutations(DIRECTIONS, 2)},
@@ -66,7 +66,7 @@ MOVES = {
 
 
 class Thing(NamedTuple):
-    """What moves: its picture, its name (a digit's with article), and the key that keeps its variants together."""
+    """A moving thing: its image, its name (a digit with article), and the key that keeps its variants together."""
 
     picture: Path
     name: str
@@ -74,7 +74,7 @@ class Thing(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a thing is in one frame, in pixels from where it begins, and how large."""
+    """The position of a thing in one frame, in pixels from its start, and its scale."""
 
     x: float
     y: float
@@ -91,8 +91,8 @@ def main() -> None:
     least = math.ceil(len(MOVES) / min(FRACTIONS.values()))
     if arguments.clips < least:
         raise ConfigError(
-            f"--clips {arguments.clips} leaves a split without some of the {len(MOVES)} movements\n"
-            f"    ask for {least} or more"
+            f"--clips {arguments.clips} is too few for all {len(MOVES)} movements in each split\n"
+            f"    fix: set --clips {least} or more"
         )
     source = (arguments.source or source_of(arguments.of)).expanduser()
     parameters = {
@@ -112,7 +112,7 @@ def source_of(kind: str) -> Path:
 
 
 def moving(source: Path, folder: Path, asked: argparse.Namespace) -> Tables:
-    """Film the things of each split, every movement equally often, and give the rows."""
+    """Record the things of each split, with every movement equally often, and return the rows."""
     (folder / "videos").mkdir()
     tables: dict[str, list[Row]] = {}
     for split, fraction in FRACTIONS.items():
@@ -142,13 +142,13 @@ def moving(source: Path, folder: Path, asked: argparse.Namespace) -> Tables:
 def things_of(source: Path, split: str, kind: str) -> Iterator[Thing]:
     table = source / f"{split}.jsonl"
     if not table.is_file():
-        raise ConfigError(f"{source} has no {table.name}\n    name the folder of the {kind}: --source DIR")
+        raise ConfigError(f"{source} has no {table.name}\n    fix: name the folder of the {kind}: --source DIR")
     for line in table.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         if kind == "digits":
             digit = DIGITS[int(row["label"])]
             yield Thing(source / row["image"], f"{'an' if digit == 'eight' else 'a'} {digit}", row["id"])
-        elif is_plain(row["id"]):  # a tone of the skin is not seen at this size
+        elif is_plain(row["id"]):  # a skin tone is not visible at this size
             yield Thing(source / row["image"], row["caption"][0], row["base"])
 
 
@@ -193,7 +193,7 @@ def path_of(move: str) -> list[Place]:
 
 
 def frames_of(picture: Path, path: Sequence[Place], draws: Random) -> Iterator[np.ndarray]:
-    """Frames (SIDE, SIDE, 3), uint8, of the path put where all of it can be seen."""
+    """Frames (SIDE, SIDE, 3), uint8, of the path, at a position where all of it is visible."""
     thing = open_image(picture).convert("RGB")
     ground = thing.getpixel((0, 0))
     begin = []

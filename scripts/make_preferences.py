@@ -1,15 +1,15 @@
-"""Pairs to learn from by task=[dpo]: a sentence for a row, and one that is not right for it, or worse.
+"""Create pairs for task=[dpo]: a correct sentence for each row, and a wrong or worse one.
 
     python scripts/make_preferences.py RUN OUT by=COLUMN   # rejected: that of another row with the same value there
-    python scripts/make_preferences.py RUN OUT             # rejected: what the run writes instead
-    python scripts/make_preferences.py RUN OUT draws=8 margin=0.3 reward=cider   # the best and the worst of 8 draws
-    python scripts/make_preferences.py RUN OUT trust=mine   # a run of your own that has classes of mine.py
+    python scripts/make_preferences.py RUN OUT             # rejected: the output of the run
+    python scripts/make_preferences.py RUN OUT draws=8 margin=0.3 reward=cider   # the best and the worst of 8 samples
+    python scripts/make_preferences.py RUN OUT trust=mine   # your own run with classes of mine.py
 
-RUN is the folder of a run of task=[captioning] or task=[language_model]. OUT gets its tables again, one a split, with
-a further column, `rejected`, empty where there is no such sentence; with draws also `chosen`, both empty where the best
-is not worth margin more than the worst, by a reward of task=[scst]. What the run writes is what its best checkpoint
-does, decoded as its configuration says. Nobody was asked: the pairs say that the table is right. Files are named by
-whole paths, so that training on OUT needs data.confine=false.
+RUN is the folder of a run with task=[captioning] or task=[language_model]. OUT gets its tables, one per split, with an
+additional column `rejected`, which is empty if there is no such sentence. With draws there is also `chosen`. Both are
+empty if the best sample is not better than the worst by margin, according to a reward of task=[scst]. The output of the
+run is that of its best checkpoint with the decoding of its configuration. No person has judged the pairs: the table is
+assumed to be right. Files have absolute paths, so training on OUT needs data.confine=false.
 """
 
 import random
@@ -39,13 +39,13 @@ from mmtrain.tasks.policy import plain_draws, writer_of
 from mmtrain.training.checkpoint.load_run import Trained, load_trained
 from mmtrain.types import Batch
 
-ROWS = 64  # of a batch
+ROWS = 64  # rows of a batch
 OPTIONS = ("by", "draws", "margin", "reward", "trust")
 Making = Callable[[Trained, str, EvalSplit], Iterator[dict[str, Any]]]
 
 
 def main() -> int:
-    """The exit status: 0, or 2 for what the user can mend."""
+    """Return the exit status: 0, or 2 for errors that the user can fix."""
     options = dict(a.split("=", 1) for a in sys.argv[1:] if a.split("=")[0] in OPTIONS and "=" in a)
     places = [Path(a) for a in sys.argv[1:] if a.split("=")[0] not in OPTIONS]
     if len(places) != 2 or {"by", "draws"} <= set(options):
@@ -70,10 +70,10 @@ def main() -> int:
 
 
 def making_of(trained: Trained, name: str, options: dict[str, str]) -> Making:
-    """How the rows of a split are made, as was asked for."""
+    """The function that creates the rows of a split, according to the options."""
     if "by" in options:
         if not isinstance(trained.data.columns[target_of(trained, name)], str):
-            raise ConfigError("by=COLUMN is for a target of one column\n    say draws=8")
+            raise ConfigError("by=COLUMN: only for a target of one column\n    fix: set draws=8")
         check_column(trained, [options["by"]])
         return partial(others, column=options["by"])
     if "draws" not in options:
@@ -82,14 +82,14 @@ def making_of(trained: Trained, name: str, options: dict[str, str]) -> Making:
         number, margin = int(options["draws"]), float(options.get("margin", "0"))
         reward = reward_for(trained, name, options.get("reward", "cider"))
     except ValueError as error:
-        raise ConfigError(f"{error}\n    say draws=8 margin=0.3 reward=cider, say") from error
+        raise ConfigError(f"{error}\n    fix: set draws=8 margin=0.3 reward=cider, for example") from error
     if number < 2:
-        raise ConfigError(f"draws = {number} leaves nothing to compare\n    say draws=8")
+        raise ConfigError(f"draws={number}: nothing to compare\n    fix: set draws=8")
     return partial(drawn, number=number, margin=margin, reward=reward)
 
 
 def reward_for(trained: Trained, name: str, reward: str) -> Reward:
-    """What a sentence is worth, words weighed by the rows of training."""
+    """The reward of sentences, with word weights from the training rows."""
     writer, data = writer_of(trained.lit.model.tasks[name]), trained.data
     target = writer.targets[0]
     train = data.tables.get("train", [])
@@ -102,7 +102,7 @@ def reward_for(trained: Trained, name: str, reward: str) -> Reward:
 def drawn(
     trained: Trained, name: str, split: EvalSplit, *, number: int, margin: float, reward: Reward
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a split, each with the best and the worst of what the model draws, if they are far enough apart."""
+    """The rows of a split, each with the best and the worst of the model's samples, if they differ enough."""
     writer: Any = writer_of(trained.lit.model.tasks[name])
     for batch, at in batches(trained, split):
         rows = writer.answerable(batch).nonzero().squeeze(1)
@@ -123,7 +123,7 @@ def drawn(
 
 
 def batches(trained: Trained, split: EvalSplit) -> Iterator[tuple[Batch, range]]:
-    """The rows of a split in order, and their numbers."""
+    """The rows of a split in order, with their indices."""
     size = len(split.table)
     for first in range(0, size, ROWS):
         at = range(first, min(first + ROWS, size))
@@ -131,23 +131,25 @@ def batches(trained: Trained, split: EvalSplit) -> Iterator[tuple[Batch, range]]
 
 
 def task_of(trained: Trained) -> str:
-    """The name of the task of sentences."""
+    """The name of the task that generates sentences."""
     tasks = trained.lit.model.tasks.items()
     names = [name for name, task in tasks if isinstance(writer_of(task), Generation | LanguageModel)]
     if not names:
-        raise ConfigError("the run writes no sentences\n    name a run of task=[captioning] or task=[language_model]")
+        raise ConfigError(
+            "the run generates no text\n    fix: name a run of task=[captioning] or task=[language_model]"
+        )
     return names[0]
 
 
 def check_column(trained: Trained, columns: list[str]) -> None:
-    """Whether the tables have it."""
+    """Check that the tables have this column."""
     for split, table in trained.data.tables.items():
         if lacking := set(columns) - set(table.column_names):
-            raise ConfigError(f"by={lacking.pop()}, but {split} has the columns {', '.join(table.column_names)}")
+            raise ConfigError(f"by={lacking.pop()}: {split} has the columns {', '.join(table.column_names)}")
 
 
 def others(trained: Trained, name: str, split: EvalSplit, column: str) -> Iterator[dict[str, Any]]:
-    """The rows of a split, each with the sentence of another one; which one follows from its number."""
+    """The rows of a split, each with the sentence of another row, which is determined by its index."""
     target = target_of(trained, name)
     texts = [texts_of(cells[trained.data.columns[target]]) for cells in split.table]
     alike: defaultdict[Any, list[str]] = defaultdict(list)
@@ -162,7 +164,7 @@ def others(trained: Trained, name: str, split: EvalSplit, column: str) -> Iterat
 
 @torch.no_grad()
 def written(trained: Trained, name: str, split: EvalSplit) -> Iterator[dict[str, Any]]:
-    """The rows of a split, each with what the model writes, where that is not right."""
+    """The rows of a split, each with the output of the model if it is not correct."""
     task: Any = trained.lit.model.tasks[name]
     target = target_of(trained, name)
     for batch, at in batches(trained, split):
@@ -180,14 +182,14 @@ def target_of(trained: Trained, name: str) -> str:
 
 
 def found(data: DataModule, cells: dict[str, Any]) -> dict[str, Any]:
-    """The cells with whole paths; a file outside of the data folder is left out."""
+    """The cells with absolute paths. Files outside of the data folder are omitted."""
     files = {data.columns[m] for m, part in data.inputs.items() if part.kind not in ("text", "vector", "sequence")}
     there = [c for c in files if isinstance(c, str) and not is_empty(cells[c])]
     return dict(cells) | {c: whole_path(data.folder, cells[c]) for c in there}
 
 
 def whole_path(folder: Path, path: str) -> str | None:
-    """A path that the new table can name; None for one that leads out of the data folder."""
+    """A path for the new table; None if it leads out of the data folder."""
     try:
         return str(checked_path(folder, path).resolve())
     except SampleError:

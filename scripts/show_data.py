@@ -1,9 +1,9 @@
-"""Look at a data set before training on it: what is there, what is missing, and what the model really sees of it.
+"""Show a data set before training: what it has, what is missing, and the inputs as the model receives them.
 
     python scripts/show_data.py data=files data.root=DIR [group=option ...] [key=value ...] [out=sheet.png]
 
-Overrides are those of train.py. Every input and target whose column is found is shown, whether a task reads it or not.
-It prints tables and writes a contact sheet: some rows of training, as evaluation sees them and as training draws them.
+Overrides are those of train.py. Every input and target with a column is shown, even if no task reads it. The script
+prints tables and writes a contact sheet: some training rows, as in evaluation and with the augmentation of training.
 """
 
 import copy
@@ -25,15 +25,15 @@ from mmtrain.io.escape import print_escaped
 from mmtrain.io.run_files import write_picture
 
 OUT = "data_sheet.png"
-MAX_ROWS = 100_000  # of a split
+MAX_ROWS = 100_000  # per split
 NUM_BANDS = 8
 NUM_DRAWS = 3
 TOP_CLASSES = 15
-SHOWN = 5  # examples of a fault
+SHOWN = 5  # examples per fault
 
 
 def main() -> int:
-    """The exit status: 0, or 2 for what the user can mend."""
+    """Return the exit status: 0, or 2 for errors that the user can fix."""
     add_working_folder(None)
     outs = [a for a in sys.argv[1:] if a.startswith("out=")]
     args = get_args_parser().parse_args([a for a in sys.argv[1:] if not a.startswith("out=")])
@@ -44,7 +44,7 @@ def main() -> int:
     asked = [
         *args.overrides,
         "mode=test",
-    ]  # rows, classes and the size of batches are no matter of the command line here
+    ]  # rows, classes and the batch size are not checked here
     faults = faults_of(config_dir(), args.config_dir, asked, multirun=False) or faults_of_out(out)
     if faults:
         print_escaped("\n".join(faults), stderr=True)
@@ -62,14 +62,14 @@ def main() -> int:
 
 
 def faults_of_out(out: Path) -> list[str]:
-    """What is wrong with the name of the sheet."""
+    """Faults in the name of the contact sheet."""
     if out.suffix.lower() != ".png" or not out.parent.is_dir() or out.is_dir():
-        return [f"out={out} cannot be written\n    name a .png file in a folder that is there"]
+        return [f"out={out}: cannot be written\n    fix: name a .png file in an existing folder"]
     return []
 
 
 def show(overrides: list[str], out: Path, folder: Path) -> None:
-    """Print the tables and write the sheet; the vocabularies go into a folder that is thrown away."""
+    """Print the tables and write the contact sheet. Vocabularies are written to a temporary folder."""
     from mmtrain.build import compose
     from mmtrain.data.survey.survey import Limits, survey_of
     from mmtrain.io.console import Terminal
@@ -92,18 +92,18 @@ def show(overrides: list[str], out: Path, folder: Path) -> None:
     bands = bands_of(found, cfg)
     columns = ["evaluation", *(f"training, draw {n}" for n in range(1, NUM_DRAWS + 1))]
     name = " ".join(o for o in overrides if o.startswith("data")) or "the default data"
-    write_picture(out, contact_sheet(bands, columns=columns, title=f"{name}: {len(bands)} rows of training"))
+    write_picture(out, contact_sheet(bands, columns=columns, title=f"{name}: {len(bands)} training rows"))
     console.print(f"sheet: {out}", markup=False, soft_wrap=True)
 
 
 @dataclass
 class Found:
-    """The data that was read.
+    """The data.
 
     Attributes:
         data: the DataModule.
-        num_rows: by split, how many there really are.
-        notes: what a person should know of the reading.
+        num_rows: number of rows by split, before the limit.
+        notes: notes about reading.
         used: the inputs and targets that tasks use.
     """
 
@@ -114,10 +114,10 @@ class Found:
 
     @classmethod
     def read(cls, cfg: Any, folder: Path) -> "Found":
-        """All inputs and targets; if they do not serve, those that tasks read, as train.py takes them.
+        """Read all inputs and targets; if that fails, only those that tasks read, as in train.py.
 
         Raises:
-            ConfigError: what train.py would say.
+            ConfigError: as in train.py.
         """
         from mmtrain.build import build_data
         from mmtrain.errors import ConfigError
@@ -130,7 +130,7 @@ class Found:
         except ConfigError as error:
             found = cls._read(cfg, asked, folder / "asked")
             found.used = frozenset(asked)
-            found.notes.append(f"only what tasks read is shown, because of what no task reads: {error}")
+            found.notes.append(f"only what tasks read is shown, because reading the rest failed: {error}")
             return found
 
     @classmethod
@@ -144,22 +144,22 @@ class Found:
         parts = OmegaConf.masked_copy(cfg.data, [k for k in cfg.data if k in taken])
         for group in ("inputs", "targets"):
             parts[group] = OmegaConf.masked_copy(parts[group], [k for k in parts[group] if only is None or k in only])
-        parts.batch_size = 1  # a data set that is smaller than a step can be looked at
+        parts.batch_size = 1  # a data set may be smaller than a step
         split = make(cfg.data.split, "data.split")
         given = make(cfg.data.source, "data.source")
         source = ThinSource(given, split=split, most=MAX_ROWS, confine=cfg.data.confine)
         data = make(parts, "data", source=source, seed=cfg.seed, num_micro_batches=1)
         data.read(folder, training=True)
         notes = [
-            f"{split}: of {num:,} rows {MAX_ROWS:,}, evenly spaced, were looked at"
-            + ("" if "id" in data.tables[split].column_names else "; they are named by their number among these")
+            f"{split}: {MAX_ROWS:,} of {num:,} rows are used, evenly spaced"
+            + ("" if "id" in data.tables[split].column_names else "; their names are indices among these")
             for split, num in source.num_rows.items()
             if num > MAX_ROWS
         ]
         if source.num_rows["train"] < cfg.data.batch_size:
             notes.append(
-                f"data.batch_size = {cfg.data.batch_size} is larger than the training split of"
-                f" {source.num_rows['train']} rows; train.py will want it smaller"
+                f"data.batch_size={cfg.data.batch_size}: larger than the training split of"
+                f" {source.num_rows['train']} rows, which train.py does not accept"
             )
         return cls(data, source.num_rows, notes)
 
@@ -168,7 +168,7 @@ class Found:
 
 
 def tables_of(found: Found, survey: Any) -> Iterable[Any]:
-    """The tables of a survey, for the terminal."""
+    """The tables of a survey for the terminal."""
     yield rows_table(found, survey)
     lengths = lengths_table(survey)
     if lengths.row_count:
@@ -178,13 +178,13 @@ def tables_of(found: Found, survey: Any) -> Iterable[Any]:
 
 
 def rows_table(found: Found, survey: Any) -> Any:
-    """Rows by split, and how many lack what."""
+    """Numbers of rows by split, and of rows with missing inputs."""
     from rich.table import Table
 
     from mmtrain.io.console import plain_text
 
     splits = list(survey.missing)
-    table = Table("", "column", *splits, title="rows, and in how many of them something is missing")
+    table = Table("", "column", *splits, title="rows, and rows with missing values")
     table.add_row("rows", "", *(f"{found.num_rows[split]:,}" for split in splits))
     table.add_section()
     names = list(dict.fromkeys([*found.data.inputs, *found.data.targets]))
@@ -210,7 +210,7 @@ def _rate(missing: int | None, seen: int | None, rows: int) -> str:
 
 
 def lengths_table(survey: Any) -> Any:
-    """Smallest, median and largest."""
+    """Minimum, median and maximum."""
     from rich.table import Table
 
     from mmtrain.io.console import plain_text
@@ -226,7 +226,7 @@ def lengths_table(survey: Any) -> Any:
 
 
 def balance_table(name: str, counts: Mapping[str, Any], labelled: Mapping[str, int]) -> Any:
-    """How often each class comes, as a share of the rows of its split that have a label."""
+    """Frequency of each class, as a fraction of the labelled rows of its split."""
     from rich.table import Table
 
     from mmtrain.data.survey.survey import NO_CLASS, shares
@@ -250,10 +250,10 @@ def balance_table(name: str, counts: Mapping[str, Any], labelled: Mapping[str, i
 
 
 def faults_in(survey: Any) -> Iterable[str]:
-    """What splits share, and what is wrong with some rows, each with a few examples."""
+    """Overlap between splits, and faults of rows, with a few examples each."""
     yield from _shared("ids: {} in several splits", survey.shared_ids)
     for name, shared in survey.shared_files.items():
-        yield from _shared(f"{name}: {{}} contents are files of several splits", shared)
+        yield from _shared(f"{name}: {{}} contents are in several splits", shared)
     for name, shared in survey.shared_texts.items():
         yield from _shared(f"{name}: {{}} of {survey.num_texts[name]:,} different texts are in several splits", shared)
     if survey.shared_ids or any([*survey.shared_files.values(), *survey.shared_texts.values()]):
@@ -274,7 +274,7 @@ def faults_in(survey: Any) -> Iterable[str]:
 
 
 def _shared(what: str, shared: list[Any]) -> Iterable[str]:
-    """Those of most splits first, then those of fewest rows: what comes often is likely to be so by nature."""
+    """Those in most splits first, then those in fewest rows, because frequent ones are likely to be intended."""
     if not shared:
         return
     yield what.format(f"{len(shared):,}")
@@ -289,11 +289,11 @@ def _some(ids: list[str]) -> str:
     return ", ".join(ids[:3]) + (f" and {len(ids) - 3:,} more" if len(ids) > 3 else "")
 
 
-# ---------------------------------------------------------------- on the sheet
+# -------------------------------------------------------- on the contact sheet
 
 
 def bands_of(found: Found, cfg: Any) -> list[Any]:
-    """Rows of training for the sheet: most of those that have everything, and some with gaps."""
+    """Training rows for the contact sheet: most of those with all inputs, and some with missing ones."""
     from mmtrain.data.dataset import TrainSplit
     from mmtrain.data.order import draw_seed
     from mmtrain.data.survey.subsample import evenly
@@ -320,14 +320,14 @@ def bands_of(found: Found, cfg: Any) -> list[Any]:
             try:
                 drawn = split.sample(sample.row, seed=seed, train=True)
                 draws.append(views_of(found, cfg, drawn, seed=seed, train=True))
-            except SampleError as error:  # a piece of a damaged file, where the middle can be read
+            except SampleError as error:  # a random part of a damaged file, whose middle can be read
                 draws.append(dict.fromkeys(found.data.inputs, Nothing(str(error))))
         bands.append(Band(name=sample.id, draws=draws, targets=targets_of(found, sample)))
     return bands
 
 
 def views_of(found: Found, cfg: Any, sample: Any, *, seed: int, train: bool) -> dict[str, Any]:
-    """What the model sees of a sample, by input."""
+    """Inputs of a sample, as the model receives them."""
     from mmtrain.report.contact_sheet import Frames, Nothing, Numbers, Picture, Sound
 
     views: dict[str, Any] = {}
@@ -349,7 +349,7 @@ def views_of(found: Found, cfg: Any, sample: Any, *, seed: int, train: bool) -> 
 
 
 def _pixels(value: Any, knobs: Any) -> Any:
-    """Normalised pixels (..., 3, H, W) in 0..1 again."""
+    """Undo the normalization of pixels (..., 3, H, W), to 0..1."""
     import torch
 
     mean, std = (torch.tensor(list(knobs[key]), dtype=torch.float32).view(3, 1, 1) for key in ("mean", "std"))
@@ -357,7 +357,7 @@ def _pixels(value: Any, knobs: Any) -> Any:
 
 
 def _tokens(found: Found, name: str, sample: Any, *, seed: int, train: bool) -> Any:
-    """The tokens of a text; of a hidden one the token that it was."""
+    """The tokens of a text; for a masked one, the original token."""
     from mmtrain.data.tables.columns import cell_of
     from mmtrain.report.contact_sheet import HIDDEN, PLAIN, SPECIAL, UNKNOWN, Tokens
 
@@ -374,7 +374,7 @@ def _tokens(found: Found, name: str, sample: Any, *, seed: int, train: bool) -> 
 
 
 def targets_of(found: Found, sample: Any) -> dict[str, str]:
-    """The targets of a sample in words; "-" for one that it lacks."""
+    """The targets of a sample as text; "-" for a missing one."""
     return {
         name: "-" if name not in sample.targets else _in_words(target, sample.targets[name])
         for name, target in found.data.targets.items()
@@ -391,7 +391,7 @@ def _in_words(target: Any, value: Any) -> str:
         return ", ".join(known.names[n] for n in value.nonzero().flatten().tolist()) or "(none of them)"
     if isinstance(known, AnswerTarget):
         order = sorted(value.nonzero().flatten().tolist(), key=lambda n: -float(value[n]))
-        return ", ".join(f"{known.names[n]} {float(value[n]):.2g}" for n in order) or "(none that can be chosen)"
+        return ", ".join(f"{known.names[n]} {float(value[n]):.2g}" for n in order) or "(no known answer)"
     if isinstance(known, NumberTarget):
         scaled = zip(value.tolist(), known.mean, known.std, strict=True)
         return ", ".join(f"{v * std + mean:.4g} (seen as {v:.2f})" for v, mean, std in scaled)

@@ -1,4 +1,4 @@
-"""Write docs/compatibility.md: every rule of a configuration, with a command line that breaks it and what is said then.
+"""Write docs/compatibility.md: every rule of a configuration, with a command line that breaks it and the message.
 
 python scripts/write_compatibility.py
 """
@@ -50,7 +50,7 @@ BROKEN_BY = {
     "rule_search": "mode=search run_dir=outputs/mine",
     "rule_run_dir": "run_dir=outputs/mine",
 }
-# what the page is written for, wherever it is written
+# the machine of the page, on any machine that writes it
 MACHINE = {
     "num_cores": lambda: 16,
     "num_gpus": lambda: 2,
@@ -58,35 +58,44 @@ MACHINE = {
     "is_installed": lambda package: False,
     "free_bytes": lambda folder: 12_000_000,
 }
-INTRODUCTION = """# What goes with what
+INTRODUCTION = """# Rules of a configuration
 
-Before torch is imported, and before any data, weights or network are touched, a configuration is looked at by the
-rules below, and everything that is wrong is said at once: what, where it was set, the mend. Names that are not there,
-values of another kind, and overrides that undo each other are found before. What only torch and Lightning know, such as
-their own arguments and whether CUDA works, is tried next, still before the data. What only the data knows is said from
-its first rows, before a model is made or weights are loaded: a column that is not there, or cannot be what it is read
-as; paths that lead to no file; classes of which there is one alone, or nearly one for each row; and, as a note, how
-many texts are longer than `max_length` and lose their ends. Of `data=files` the first rows are looked at with the
-rules, and of a table of up to a thousand rows all of them: what is wrong is in the same report.
+mmtrain checks a configuration before it imports torch and before it uses data, weights or the network. All faults are
+reported at once, each with its problem, its origin and the fix. The checks have this order:
 
-Some things need not fit. `data.batch_size` need not be a multiple of `trainer.devices` times
-`trainer.accumulate_grad_batches`, nor the rows of one of `data.batch_size`: parts that have a sample less are filled up
-with nothing, and the loss is a mean over the samples that are there, so that each counts the same for any split. And
-`mode=plan`, or a launcher that sends runs to a cluster, speaks of another machine than this one: no core or GPU is
-counted then.
+1. Names that do not exist, values of another type, and overrides that replace each other.
+2. The rules below.
+3. Facts that only torch and Lightning know, such as their own arguments and whether CUDA works. This is still before
+   the data is read.
+4. The first rows of the data, before a model is built or weights are loaded.
 
-This one breaks none of them:
+These faults are found in the first rows:
+
+* a column that does not exist, or does not have the type of its input
+* paths without a file
+* a target with a single class, or with almost one class per row
+* texts that are longer than `max_length` and are truncated, which is only a note
+
+With `data=files`, the first rows are checked together with the rules. Of a table with up to a thousand rows, all rows
+are checked. Their faults are in the same report.
+
+Some numbers do not have to match. `data.batch_size` does not have to be a multiple of `trainer.devices` times
+`trainer.accumulate_grad_batches`, and the number of rows not a multiple of `data.batch_size`. Parts with one sample
+less are padded with empty rows. The loss is a mean over the actual samples, so each sample has the same weight for any
+split. `mode=plan` and launchers for a cluster are for another machine, so cores and GPUs are not counted.
+
+This configuration breaks no rule:
 
     python train.py dim=96 encoder.text.num_heads=4 data.inputs.image.size=56 encoder.image.patch_size=14
 
-This page is written from the rules themselves (`mmtrain/config/rules.py`, `mmtrain/config/rules_hardware.py`,
-`mmtrain/config/rules_tables.py`) by `scripts/write_compatibility.py`, as a machine of 16 cores and 2 GPUs whose disk is
-full would say it.
+`scripts/write_compatibility.py` writes this page from the rules (`mmtrain/config/rules.py`,
+`mmtrain/config/rules_hardware.py`, `mmtrain/config/rules_tables.py`). The messages are those of a machine with 16
+cores, 2 GPUs and a full disk.
 """
 
 
 def page() -> str:
-    """The whole page."""
+    """The complete page."""
     parts = [INTRODUCTION]
     for rule in RULES:
         line = BROKEN_BY[rule.__name__]

@@ -79,10 +79,10 @@ def test_what_only_the_report_is_drawn_from_ends_no_run(
     assert run_tiny(tables, run, *ON, report=True) == 0
     said = capsys.readouterr()
     for note in (
-        "skipped.jsonl: 2 of 2 lines cannot be read and are left out",
-        "metrics.csv: 1 of 7 lines cannot be read and is left out",
-        "plan.json is damaged: it is not JSON, or only the beginning of it",
-        "quarantine.jsonl: 1 of 2 lines cannot be read and is left out",
+        "skipped.jsonl: 2 of 2 lines cannot be read and are skipped",
+        "metrics.csv: 1 of 7 lines cannot be read and is skipped",
+        "plan.json is damaged: it is not complete JSON",
+        "quarantine.jsonl: 1 of 2 lines cannot be read and is skipped",
     ):
         assert note in said.err
     assert json.loads((run / "summary.json").read_text())["status"] == "done"
@@ -109,7 +109,7 @@ def test_a_page_is_written_whatever_it_is_drawn_from(content: str, tmp_path: Pat
         (tmp_path / name).write_text(content)
     assert read_summary(tmp_path)["test"] == {}
     write_report(tmp_path, exhibits=[], picture=lambda name: None, text=lambda name: None)
-    assert "This run has left no summary.json" in (tmp_path / "report.html").read_text()
+    assert "This run has no summary.json" in (tmp_path / "report.html").read_text()
 
 
 def test_the_list_of_bad_samples_goes_on_behind_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +122,7 @@ def test_the_list_of_bad_samples_goes_on_behind_damage(tmp_path: Path, capsys: p
     batch.bad = [Bad("a", 2, "a.png", "missing")]
     quarantine._note("train", [batch])
     assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["a", "b"]
-    assert f"{path}: 3 of 4 lines cannot be read and are left out" in capsys.readouterr().err
+    assert f"{path}: 3 of 4 lines cannot be read and are skipped" in capsys.readouterr().err
 
 
 def test_skipped_steps_go_on_behind_damage(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_skipped_steps_go_on_behind_damage(tmp_path: Path) -> None:
 def test_lost_rows_of_metrics_are_noted(run: Path, tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "metrics.csv").write_bytes(b"")
     assert run_tiny(tables, run, *ON) == 0
-    noted = f"metrics.csv is damaged: it has no header; its rows up to step {STEPS} are lost"
+    noted = f"metrics.csv is damaged: no header; its rows up to step {STEPS} are lost"
     assert noted in capsys.readouterr().err
     assert [int(row["step"]) for row in rows_of(run) if row["train/loss"]] == list(range(STEPS + 1, 2 * STEPS + 1))
 
@@ -167,14 +167,14 @@ def test_a_vocabulary_that_was_deleted_is_learned_again_and_compared(
     with pytest.raises(ConfigError) as caught:
         check_same_names(checkpoint, names, Path("last.ckpt"))
     assert "another vocabulary of data.inputs.text: " in str(caught.value)
-    assert "number 1 is '[UNK]' there and 'other' here\n    fix: restore the vocabulary" in str(caught.value)
+    assert "index 1 is '[UNK]' in the checkpoint and 'other' here\n    fix: restore the vocabulary" in str(caught.value)
 
 
 def test_broken_checkpoints_bind_no_vocabulary(run: Path, tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in (run / "checkpoints").iterdir():
         cut(path) if path.name == "last.ckpt" else path.unlink()
     assert run_tiny(tables, run, "data.inputs.text.vocab_size=30", "resume=auto", "trainer.max_steps=1") == 0
-    assert "passed over" in capsys.readouterr().out
+    assert "skipped: " in capsys.readouterr().out
     assert len(json.loads((run / "tokenizer.json").read_text())["model"]["vocab"]) <= 30
 
 
@@ -182,7 +182,7 @@ def test_broken_checkpoints_bind_no_vocabulary(run: Path, tables: Path, capsys: 
 def test_a_configuration_that_is_needed_is_named(damage: Callable[[Path], object], run: Path) -> None:
     damage(run / "config.yaml")
     with pytest.raises(
-        ConfigError, match=r"config\.yaml(: Missing key| is damaged| is not the record)|has no config\.yaml"
+        ConfigError, match=r"config\.yaml(: Missing key| is damaged| not written by mmtrain)|has no config\.yaml"
     ):
         load_trained(run, build_again)
 
@@ -241,7 +241,7 @@ def test_the_old_index_stays_when_the_new_one_is_not_complete(
 
     with monkeypatch.context() as patched:
         patched.setattr(index_module, "save_file", save)
-        with pytest.raises(WriteError, match=rf"{folder}/vectors.safetensors cannot be written: No space left"):
+        with pytest.raises(WriteError, match=rf"{folder}/vectors.safetensors: cannot be written: No space left"):
             small_index(2).write(folder)
     assert SearchIndex.read(folder).step == 1
     small_index(2).write(folder)

@@ -119,7 +119,7 @@ def test_sigterm_leaves_a_checkpoint_to_go_on_from(
     longer = ["trainer.max_epochs=2000", f"trainer.max_steps={stopped_at + 3}", "resume=auto"]
     more = train(tables, folder, *ranks, *longer)
     assert more.returncode == 0, more.stderr
-    assert f"going on at step {stopped_at}" in more.stdout
+    assert f"resuming at step {stopped_at}" in more.stdout
     assert _steps(folder) == list(range(1, stopped_at + 4))
     assert (folder / "report.html").exists()
 
@@ -135,7 +135,7 @@ def test_when_one_of_several_workers_dies_the_run_ends_and_leaves_none(tables: P
         time.sleep(0.1)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[0]), signal.SIGKILL)
-    assert "a process that loads data" in process.communicate(timeout=60)[1]
+    assert "a loading process" in process.communicate(timeout=60)[1]
     assert process.returncode == 1
     assert not any(Path(f"/proc/{child}").exists() for child in children)
 

@@ -60,7 +60,7 @@ def test_it_shows_what_is_there_and_writes_the_sheet(run, root: Path, tmp_path: 
     assert cells(out, "image")[:3] == ["image", "image", "5 (11.4%)"]
     assert cells(out, "text")[2] == "6 (13.6%)"
     assert cells(out, "frame")[0] == "frame" and "balance of label" in out
-    assert "data.batch_size = 128 is larger than the training split of 44 rows" in out
+    assert "data.batch_size=128: larger than the training split of 44 rows" in out
     assert re.search(r"text: \d+ of 12 different texts are in several splits", out)
     assert out.endswith("sheet: sheet.png\n")
     with Image.open(tmp_path / "sheet.png") as sheet:
@@ -84,7 +84,7 @@ def test_what_no_task_reads_is_shown_and_does_not_stand_in_the_way(run, tmp_path
         "task.classification.reads=text",
     )
     assert status == 0
-    assert "only what tasks read is shown, because of what no task reads: data.columns.number=" in out
+    assert "only what tasks read is shown, because reading the rest failed: data.columns.number=" in out
     assert cells(out, "text")[1] == "caption" and "not read: vector, score" in out
 
 
@@ -114,7 +114,7 @@ def test_it_says_what_train_would_say(run, root: Path, tmp_path: Path) -> None:
     status, _, err = run("data=files", f"data.root={root}", "out=nowhere/sheet.png")
     assert (status, err) == (
         2,
-        "out=nowhere/sheet.png cannot be written\n    name a .png file in a folder that is there\n",
+        "out=nowhere/sheet.png: cannot be written\n    fix: name a .png file in an existing folder\n",
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -125,7 +125,7 @@ def test_a_large_table_is_sampled_and_says_so(
     monkeypatch.setattr(script, "MAX_ROWS", 20)
     status, out, _ = run("data=files", f"data.root={root}", "data.inputs.image.size=16")
     assert status == 0
-    assert "train: of 44 rows 20, evenly spaced, were looked at" in out
+    assert "train: 20 of 44 rows are used, evenly spaced" in out
     assert cells(out, "rows")[2] == "44"
     assert re.fullmatch(r"\d \([\d.]+%\) of 20 sampled", cells(out, "image")[2])
 

@@ -1,1 +1,1 @@
-"""What a shell sees: the command, its ranks and sweeps. Imports no torch."""
+"""The command line: the command, its ranks and sweeps. Imports no torch."""

@@ -1,10 +1,11 @@
-"""Several processes on this machine, one a device: start them, pass signals on, end together.
+"""Starts one process per device on this machine, forwards signals to them, and ends them together.
 
 Lightning would start ranks by repeating the command line, which in a sweep repeats the sweep. Here every rank gets the
-resolved configuration in a file and joins as if `torchrun` had started it. No heavy import: the parent only watches.
+resolved configuration in a file and joins as if `torchrun` had started it. The parent only waits, and imports nothing
+heavy.
 
-The ranks meet by a file in a folder that only this user can read (`file://`, a FileStore), and talk over the loopback
-interface. torch's default is a store without a password that listens on all interfaces.
+The ranks meet through a file in a folder that only this user can read (`file://`, a FileStore), and communicate over
+the loopback interface. The default of torch is a store without a password that listens on all interfaces.
 """
 
 import os
@@ -23,21 +24,21 @@ from types import FrameType
 from mmtrain.cli.slurm import without_slurm
 from mmtrain.training.launched_rank import RENDEZVOUS
 
-FOLDERS = "mmtrain-ranks-"  # the beginning of the name of a folder of `private_folder`
+FOLDERS = "mmtrain-ranks-"  # name prefix of folders of `private_folder`
 LOCK = ".lock"
-GRACE_SECONDS = 5.0  # for the others to notice that one has ended
+GRACE_SECONDS = 5.0  # for the other ranks to notice that one has ended
 
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """A temporary folder that only this user can read; what launchers that were killed left of theirs is removed."""
+    """A temporary folder that only this user can read. Folders of killed launchers are removed."""
     from filelock import FileLock
 
     _remove_left_folders()
     unlocked = Path(tempfile.mkdtemp(prefix=f".{FOLDERS}"))
     lock = FileLock(unlocked / LOCK)
     lock.acquire()
-    folder = unlocked.rename(unlocked.with_name(unlocked.name[1:]))  # nobody sees it under this name without its lock
+    folder = unlocked.rename(unlocked.with_name(unlocked.name[1:]))  # it never has this name without its lock
     try:
         yield folder
     finally:
@@ -54,28 +55,28 @@ def _remove_left_folders() -> None:
         try:
             with FileLock(folder / LOCK).acquire(timeout=0):
                 shutil.rmtree(folder, ignore_errors=True)
-        except (Timeout, FileNotFoundError):  # its launcher lives, or another one removes it at the same time
+        except (Timeout, FileNotFoundError):  # in use, or another launcher is removing it
             continue
 
 
 def launch(config_file: Path, num_processes: int) -> int:
-    """Run `python -m mmtrain.modes.run CONFIG_FILE` as so many ranks and give their common exit status.
+    """Run `python -m mmtrain.modes.run CONFIG_FILE` in several ranks, and return their common exit status.
 
     Args:
-        config_file: in a folder that only this user can read; the ranks meet by a file next to it.
-        num_processes: how many ranks.
+        config_file: in a folder that only this user can read; the ranks meet through a file next to it.
+        num_processes: number of ranks.
     """
     environment = without_slurm(os.environ) | {
         RENDEZVOUS: str(config_file.resolve().with_name("rendezvous")),
-        "MASTER_ADDR": "127.0.0.1",  # Lightning reads both; nothing listens there
+        "MASTER_ADDR": "127.0.0.1",  # Lightning needs both, but nothing listens there
         "MASTER_PORT": "1",
         "WORLD_SIZE": str(num_processes),
     }
     if "lo" in [name for _, name in socket.if_nameindex()]:
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        environment.setdefault("NCCL_SOCKET_IFNAME", "=lo")  # with "=" it is the whole name
-    environment["MMTRAIN_LAUNCHER"] = str(os.getpid())  # so that a rank can be told from those of other runs
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # the user's own classes are found there too
+        environment.setdefault("NCCL_SOCKET_IFNAME", "=lo")  # with "=" the name must be equal
+    environment["MMTRAIN_LAUNCHER"] = str(os.getpid())  # distinguishes ranks of this run from those of others
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # with the user's own classes
     threads = max(1, (os.cpu_count() or 1) // num_processes)
     environment.setdefault("OMP_NUM_THREADS", str(threads))
     ranks: list[subprocess.Popen[bytes]] = []
@@ -92,9 +93,9 @@ def launch(config_file: Path, num_processes: int) -> int:
         for number in range(num_processes):
             own = {"RANK": str(number), "LOCAL_RANK": str(number), "NODE_RANK": "0", "GROUP_RANK": "0"}
             command = [sys.executable, "-P", "-m", "mmtrain.modes.run", str(config_file)]
-            # of a session of its own: Ctrl-C in a terminal reaches it once, by `forward`
+            # in its own session: Ctrl-C in a terminal reaches it only once, through `forward`
             ranks.append(subprocess.Popen(command, env=environment | own, start_new_session=True))
-        for signum in received[:1]:  # it came while they were being started
+        for signum in received[:1]:  # received while ranks were started
             forward(signum, None)
         return _watch(ranks)
     finally:
@@ -107,10 +108,10 @@ def launch(config_file: Path, num_processes: int) -> int:
 
 
 def _watch(ranks: list["subprocess.Popen[bytes]"]) -> int:
-    """Wait for all; when one fails, give the others a moment and end them. The first failure's status counts.
+    """Wait for all ranks. If one fails, give the others a moment and kill them. Return the status of the first failure.
 
-    A rank ends with status 1 because another one is gone, too: another failure that is seen at once or in the moment
-    that the others are given counts more.
+    A rank ends with status 1 if another one is gone. A different failure at the same time or in that moment is
+    therefore preferred.
     """
     deadline: float | None = None
     first_failure = 0
@@ -128,5 +129,5 @@ def _watch(ranks: list["subprocess.Popen[bytes]"]) -> int:
 
 
 def _status(rank: "subprocess.Popen[bytes]") -> int:
-    """As a shell has it: 128 and the signal that killed it."""
+    """Exit status as in a shell: 128 plus the signal that killed the process."""
     return 128 - rank.returncode if rank.returncode < 0 else rank.returncode

@@ -1,4 +1,4 @@
-"""The command line: Hydra, with every fault of the configuration explained before anything heavy is imported."""
+"""The command line: Hydra, with every fault of the configuration reported before anything heavy is imported."""
 
 import os
 import re
@@ -26,12 +26,12 @@ from mmtrain.io.os_errors import explanation
 from mmtrain.io.run_files import write_config
 from mmtrain.training.run_folder import lock_of_run
 
-STOPPED = (130, 143)  # by Ctrl-C, by SIGTERM
+STOPPED = (130, 143)  # exit status after Ctrl-C and SIGTERM
 
 
 def main() -> None:
-    """`mmtrain` and `python train.py`."""
-    # threads that wait for work give their core away: with a loader or another run beside them, spinning costs 5 times
+    """Entry point of `mmtrain` and `python train.py`."""
+    # waiting threads release their core: spinning is 5 times slower next to a loader or another run
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if note := drop_rank_of_one_process(os.environ):
         print_escaped(note, stderr=True)
@@ -49,7 +49,7 @@ def main() -> None:
     for note in notes:
         print_escaped(note, stderr=True)
     add_working_folder(folder_of_run(args.overrides))
-    sys.argv[1:] = [*args.overrides, *flags]  # Hydra's own reading of them stops at a flag between overrides
+    sys.argv[1:] = [*args.overrides, *flags]  # Hydra's parser stops at a flag between overrides
     if args.help and args.config_name is None:
         print_escaped(help_text(config_dir(), args.config_dir))
         return
@@ -63,17 +63,15 @@ def main() -> None:
         sys.argv[1:] = [*overrides, *flags]
     jobs: list[Job] = []
     hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=CONFIG_NAME)(Job.into(jobs))()
-    sys.exit(
-        max((job.status for job in jobs), default=0)
-    )  # a sweep has said its own: mmtrain.cli.sweeps.summary.Summary
+    sys.exit(max((job.status for job in jobs), default=0))  # a sweep has its own: mmtrain.cli.sweeps.summary.Summary
 
 
 def with_dashes(words: list[str], flags: list[str]) -> list[str]:
-    """What is wrong with words that other programs take: `--lr 0.1`, `--batch_size=32`.
+    """Faults of words in the style of other programs: `--lr 0.1`, `--batch_size=32`.
 
     Args:
         words: of the command line.
-        flags: that there are; a beginning of one stands for it.
+        flags: existing flags, which may be abbreviated.
     """
     faults = []
     for place, word in enumerate(words):
@@ -84,15 +82,15 @@ def with_dashes(words: list[str], flags: list[str]) -> list[str]:
         apart = not equals and following and not following.startswith("-") and "=" not in following
         name, value = flag.lstrip("-").replace("-", "_"), value if equals else following if apart else "VALUE"
         said = faults_of(config_dir(), None, [f"{name}={value}"], multirun=False)
-        faults.append(f"{word}: keys are written without dashes\n    write {name}={value}")
+        faults.append(f"{word}: keys are written without dashes\n    fix: write {name}={value}")
         faults += [fault for fault in said if "there is no key" in fault]
     return faults
 
 
 def spelled(override: str) -> str:
-    """An override as Hydra takes it, where people would write another.
+    """Convert an override in common spelling to one that Hydra accepts.
 
-    `resume` is a value and has no keys below it; a query is a sentence, with commas and quotes of its own.
+    `resume` is a value without keys below it. A query is a sentence with its own commas and quotes.
 
     >>> spelled("resume.allow=[seed]"), spelled("search.query=a cat, on a mat"), spelled("search.query=[a,b]")
     ('resume_allow=[seed]', 'search.query="a cat, on a mat"', 'search.query=[a,b]')
@@ -106,7 +104,7 @@ def spelled(override: str) -> str:
 
 
 class Job:
-    """One run of this command line; a sweep has several."""
+    """One run of this command line. A sweep has several."""
 
     def __init__(self, cfg: DictConfig) -> None:
         about = HydraConfig.get()
@@ -127,7 +125,7 @@ class Job:
         self.status = 1
 
     def _trial(self, about: Any) -> dict[str, Any] | None:
-        """Of a sweep by Optuna: where this run tells how it fares, if it may be given up."""
+        """For a sweep by Optuna: where this run reports its progress, if it may be pruned."""
         sweeper = about.sweeper
         if self.sweep_dir is None or "pruner" not in sweeper or sweeper.pruner is None or len(sweeper.objectives) > 1:
             return None
@@ -135,10 +133,10 @@ class Job:
 
     @staticmethod
     def into(jobs: list["Job"]) -> Any:
-        """The function that Hydra calls for each run; what it did is noted in `jobs`."""
+        """The function that Hydra calls for each run. It records the run in `jobs`."""
 
         def task(cfg: DictConfig) -> None:
-            if jobs and jobs[-1].status in STOPPED:  # who stops a run of a sweep means the sweep
+            if jobs and jobs[-1].status in STOPPED:  # stopping a run of a sweep stops the sweep
                 return
             job = Job(cfg)
             jobs.append(job)
@@ -147,7 +145,7 @@ class Job:
             except ConfigError as error:
                 print_escaped(error, stderr=True)
                 job.status = 2
-            except Exception as error:  # noqa: BLE001 - the other runs of a sweep go on; the status says it
+            except Exception as error:  # noqa: BLE001 - the other runs of a sweep continue; the status reports it
                 told = explanation(error, f"run_dir={job.run_dir}")
                 print_escaped(told or traceback.format_exc(), stderr=True)
                 job.status = 1 if told is None else 2
@@ -155,14 +153,14 @@ class Job:
         return task
 
     def run_of_sweep(self) -> int:
-        """Run, unless that was done before or another process does it."""
+        """Run, unless the run is already done or another process has it."""
         from mmtrain.training.sweep.records import Asked, held, passed_over
 
         folder, asked = Path(self.run_dir), Asked(self.overrides, None)
         said = f"run {folder.name}: {' '.join(self.overrides)}"
         with held(folder) as free:
             if not free:
-                print_escaped(f"{said}\n    another process has it")
+                print_escaped(f"{said}\n    skipped: another process runs it")
                 return 0
             try:
                 reason = passed_over(folder, self.overrides, goes_on=self.cfg.resume == "auto")
@@ -181,16 +179,16 @@ class Job:
         return status
 
     def run(self) -> int:
-        """Run, unless another process has the folder."""
+        """Run, unless another process uses the folder."""
         try:
             with lock_of_run(self.cfg):
                 return self._run()
-        except ConfigError as error:  # of the lock: what is wrong with the run itself has been reported
+        except ConfigError as error:  # of the lock; errors of the run itself have been reported
             print_escaped(error, stderr=True)
             return 2
 
     def _run(self) -> int:
-        """Run here, or as one process a device."""
+        """Run in this process, or in one process per device."""
         if self.cfg.trainer.find_batch_size and self.cfg.mode == "fit":
             from mmtrain.modes.plan.find import settle_batch_size
 

@@ -1,7 +1,7 @@
-"""The variables of torchrun in the environment: those of another job are dropped, contradictions are reported.
+"""Torchrun's variables in the environment: those of another job are dropped, and contradictions are reported.
 
-A shell inside a job, a container or a notebook may still have RANK of something else. It means nothing to one process,
-but Lightning and this project would take the process for the second rank, which writes no files.
+A shell inside a job, a container or a notebook may still have the RANK of another program. A single process should
+ignore it, but Lightning and mmtrain would take the process for the second rank, which writes no files.
 """
 
 from collections.abc import Mapping, MutableMapping
@@ -10,17 +10,17 @@ from mmtrain.cli.slurm import is_rank
 
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
-TORCHRUN = "TORCHELASTIC_RUN_ID"  # which Lightning takes as the mark of torchrun
+TORCHRUN = "TORCHELASTIC_RUN_ID"  # by which Lightning recognizes torchrun
 
 
 def drop_rank_of_one_process(environment: MutableMapping[str, str]) -> str | None:
-    """Take the variables of a rank away where WORLD_SIZE says that there is one process, or nothing.
+    """Remove the variables of a rank if WORLD_SIZE is 1 or not set.
 
     Args:
-        environment: of this process, before `srun`'s variables are taken over; it is changed.
+        environment: of this process, before the variables of `srun` are used; it is changed.
 
     Returns:
-        A note on what does not count; None where there was nothing.
+        A note about ignored variables; None if there were none.
     """
     size = environment.get("WORLD_SIZE")
     alone = size in (None, "1")
@@ -45,14 +45,14 @@ def drop_rank_of_one_process(environment: MutableMapping[str, str]) -> str | Non
 
 
 def faults_of_rank(environment: Mapping[str, str]) -> list[str]:
-    """What contradicts itself in the variables of one rank of several; each fault with its fix.
+    """Contradictions in the variables of one rank of several, each with its fix.
 
     Args:
         environment: of this process.
     """
     if environment.get("WORLD_SIZE", "1") == "1":
         return []
-    fix = "\n    fix: start the processes by torchrun or srun, or unset RANK LOCAL_RANK WORLD_SIZE for one process"
+    fix = "\n    fix: start the processes with torchrun or srun, or unset RANK LOCAL_RANK WORLD_SIZE for one process"
     numbers = {name: environment[name] for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK") if name in environment}
     if wrong := [f"{name}={value}" for name, value in numbers.items() if not value.isdecimal()]:
         return [f"{' '.join(wrong)} (environment): not a number from 0{fix}"]

@@ -1,4 +1,4 @@
-"""Ranks that `srun` has started: what SLURM says of them, in the words of torchrun."""
+"""Ranks that `srun` has started: SLURM's variables under the names of torchrun."""
 
 import re
 from collections.abc import MutableMapping
@@ -7,7 +7,7 @@ FIRST_PORT, NUM_PORTS = 15000, 10000
 
 
 def take_rank(environment: MutableMapping[str, str]) -> None:
-    """Set RANK and the like where `srun` has started several; what is there already stays.
+    """Set RANK and related variables if `srun` has started several tasks. Existing variables are kept.
 
     Args:
         environment: of this process.
@@ -24,12 +24,12 @@ def take_rank(environment: MutableMapping[str, str]) -> None:
 
 
 def is_rank(environment: MutableMapping[str, str]) -> bool:
-    """Whether this process is one of several tasks of a step; a shell in an allocation is none."""
+    """Whether this process is one of several tasks of a step. A shell in an allocation is not."""
     return "SLURM_PROCID" in environment and int(environment.get("SLURM_NTASKS", "1")) > 1
 
 
 def without_slurm(environment: MutableMapping[str, str]) -> dict[str, str]:
-    """An environment for ranks that this process starts itself, which are no tasks of SLURM's."""
+    """An environment for ranks that this process starts, which are not tasks of SLURM."""
     return {name: value for name, value in environment.items() if name != "SLURM_NTASKS"}
 
 

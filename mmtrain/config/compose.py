@@ -1,4 +1,4 @@
-"""Hydra's composing, taken apart: options are composed once, values are set on copies, and each file is read once."""
+"""Composes configurations as Hydra does, but faster: options are composed once, and each file is read once."""
 
 import copy
 import os
@@ -28,17 +28,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 CONFIG_NAME = "train"
-SIZE_FROM_SCRATCH = 64  # pixels of pictures and films, where `size: auto` and no pretrained weights say it
+SIZE_FROM_SCRATCH = 64  # pixels of images and videos for `size: auto` without pretrained weights
 
 
 def config_dir() -> Path:
-    """The YAML files: inside the package when it was installed from a wheel, beside it in a checkout."""
+    """The folder of YAML files: inside the package if it was installed from a wheel, next to it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
 
 
 class _ParsedFiles:
-    """Parsed YAML files of this process. A file is parsed again when its bytes have changed."""
+    """Parsed YAML files of this process. A file is parsed again after its bytes have changed."""
 
     def __init__(self) -> None:
         self._parsed: dict[tuple[str, str, str], tuple[bytes, ConfigResult]] = {}
@@ -46,13 +46,13 @@ class _ParsedFiles:
     def load(
         self, source: ConfigSource, path: str, read: Callable[[], bytes], parse: Callable[[str], ConfigResult]
     ) -> ConfigResult:
-        """A copy of the parsed file, because Hydra changes it.
+        """Return a copy of the parsed file, because Hydra changes it.
 
         Args:
             source: the folder or package of the search path.
-            path: of the file in it, such as `encoder/text/bert`.
-            read: gives the bytes of the file.
-            parse: Hydra's own method. It explains what is wrong with a file that cannot be read.
+            path: the file in it, such as `encoder/text/bert`.
+            read: returns the bytes of the file.
+            parse: Hydra's own method. It reports the fault of a file that cannot be read.
         """
         try:
             content = read()
@@ -68,10 +68,10 @@ _PARSED = _ParsedFiles()
 
 
 class FileConfigSource(file_config_source.FileConfigSource):
-    """Hydra's source of the same name, which parses a file only once. Hydra's registry compares the names."""
+    """Hydra's source of the same name, but each file is parsed only once. Hydra's registry compares the names."""
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """The file's content with what Hydra knows about it."""
+        """Return the content of the file with its metadata."""
         file = Path(self.path, self._normalize_file_name(config_path))
         return _PARSED.load(self, config_path, file.read_bytes, super().load_config)
 
@@ -80,7 +80,7 @@ class ImportlibResourcesConfigSource(importlib_resources_config_source.Importlib
     """The same for files of a package, such as Hydra's own."""
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """The file's content with what Hydra knows about it."""
+        """Return the content of the file with its metadata."""
         name = self._normalize_file_name(config_path)
         return _PARSED.load(
             self, config_path, lambda: resources.files(self.path).joinpath(name).read_bytes(), super().load_config
@@ -93,9 +93,9 @@ _all_choices = hydra_defaults._create_interpolation_map
 def _choices_for_interpolations(
     overrides: hydra_defaults.Overrides, defaults_list: list[InputDefault], self_added: bool
 ) -> DictConfig:
-    """What a defaults list may refer to. Hydra converts it for each file, which is a third of the time of composing.
+    """Choices that a defaults list may refer to. Hydra converts them for each file, a third of the composing time.
 
-    Only lines such as `fusion: ${balance}` read it, and few lists have one.
+    Only lines such as `fusion: ${balance}` need them, and few lists have one.
     """
     if any(default.is_interpolation() for default in defaults_list):
         return _all_choices(overrides, defaults_list, self_added)
@@ -111,12 +111,12 @@ _Stamp = tuple[str, int, int, int]
 
 @dataclass(frozen=True)
 class File:
-    """A YAML file as it is written.
+    """A YAML file, unresolved.
 
     Attributes:
-        folder: of the search path, in which it stands.
-        package: the key below which it says that its content belongs.
-        content: without its defaults list, nothing resolved.
+        folder: of the search path, which contains it.
+        package: the key below which its content belongs, as the file declares it.
+        content: without its defaults list, unresolved.
     """
 
     folder: str
@@ -126,13 +126,13 @@ class File:
 
 @dataclass
 class _Options:
-    """What the chosen options compose to, no value set, and the files that spoke: path and package.
+    """The composition of the chosen options, without values of overrides.
 
     Attributes:
-        cfg: to be copied before it is changed.
-        files: path and package of each, in the order in which they speak.
-        read: by path, what was read of the search path until then.
-        stamps: of the folders of the search path, before they were read.
+        cfg: must be copied before it is changed.
+        files: path and package of each file, in the order of composition.
+        read: by path, the files of the search path that were read.
+        stamps: of the files of the search path, before they were read.
     """
 
     cfg: DictConfig
@@ -142,7 +142,7 @@ class _Options:
 
 
 class _LastOptions:
-    """What this process has composed last, for as long as no file of the search path is added, changed or deleted."""
+    """The latest compositions of this process, valid until a file of the search path is added, changed or deleted."""
 
     SIZE = 16
 
@@ -150,15 +150,15 @@ class _LastOptions:
         self._kept: dict[tuple[str, ...], _Options] = {}
 
     def find(self, key: tuple[str, ...], stamps: tuple[_Stamp, ...]) -> _Options | None:
-        """The one of these options; None when it is not there, or when a file is not as it was then."""
+        """Return the composition of these options; None if it is not there, or if a file has changed since."""
         found = self._kept.pop(key, None)
         if found is None or found.stamps != stamps:
             return None
-        self._kept[key] = found  # behind the others, so that it is dropped last
+        self._kept[key] = found  # at the end, so that it is dropped last
         return found
 
     def keep(self, key: tuple[str, ...], options: _Options) -> None:
-        """Keep it in place of the one that was used longest ago."""
+        """Store a composition, and drop the one with the oldest use."""
         if len(self._kept) == self.SIZE:
             del self._kept[next(iter(self._kept))]
         self._kept[key] = options
@@ -168,7 +168,7 @@ _LAST = _LastOptions()
 
 
 def _stamps(folder: str) -> Iterator[_Stamp]:
-    """Path, time, size and inode of every file below a folder; nothing when it is not there."""
+    """Path, time, size and inode of every file below a folder; empty if the folder does not exist."""
     try:
         entries = list(os.scandir(folder))
     except OSError:
@@ -182,14 +182,14 @@ def _stamps(folder: str) -> Iterator[_Stamp]:
 
 
 class _Repository(ConfigRepository):
-    """Hydra's, which remembers what it has read."""
+    """Hydra's repository, which also records the files that it reads."""
 
     def __init__(self, search_path: ConfigSearchPath) -> None:
         self.read: dict[str, File] = {}
         super().__init__(search_path)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Repository":
-        return copy.copy(self)  # Hydra makes a copy for each reading, to give it other sources
+        return copy.copy(self)  # Hydra copies it for each reading, to give it other sources
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         loaded = super().load_config(config_path)
@@ -204,7 +204,7 @@ class _Repository(ConfigRepository):
 
 
 class _Loader(ConfigLoaderImpl):
-    """Hydra's, which says afterwards what the last configuration was composed of."""
+    """Hydra's loader, which also records the files of the last configuration."""
 
     repository: _Repository
 
@@ -219,7 +219,7 @@ class _Loader(ConfigLoaderImpl):
 
 
 class Composing:
-    """The configurations that can be composed from the folders of a search path."""
+    """Composes configurations from the folders of a search path."""
 
     def __init__(self, search_path: ConfigSearchPath) -> None:
         self._loader = _Loader(search_path)
@@ -229,14 +229,14 @@ class Composing:
         GlobalHydra.instance().initialize(Hydra(task_name=CONFIG_NAME, config_loader=self._loader))
 
     def parsed(self, overrides: list[str]) -> list[Override]:
-        """Overrides as Hydra reads them."""
+        """Overrides, parsed by Hydra."""
         return OverridesParser.create(self._loader).parse_overrides(overrides)
 
     def compose(self, overrides: list[str]) -> DictConfig:
-        """The configuration with Hydra's own part, nothing resolved.
+        """Compose a configuration with Hydra's own part, unresolved.
 
         Raises:
-            HydraException: or one of OmegaConf or YAML, when an override or a file is wrong.
+            HydraException: or an error of OmegaConf or YAML, if an override or a file is wrong.
         """
         values = [o for o in overrides if not self._chooses(o)]
         parsed = self.parsed(values)
@@ -247,11 +247,11 @@ class Composing:
         return cfg
 
     def files(self, overrides: list[str]) -> list[tuple[str, str]]:
-        """The files that what they compose to is made of, in the order in which they speak: path and package."""
+        """Path and package of the files of a configuration, in the order of composition."""
         return self._options(overrides).files
 
     def file(self, path: str) -> File:
-        """A file of the search path, such as `encoder/text/bert`."""
+        """Return a file of the search path, such as `encoder/text/bert`."""
         if path not in self._loader.repository.read:
             self._loader.repository.load_config(path)
         return self._loader.repository.read[path]
@@ -274,8 +274,8 @@ class Composing:
     def _compose_options(self, choices: tuple[str, ...], stamps: tuple[_Stamp, ...]) -> _Options:
         try:
             cfg = self._loader.load_configuration(CONFIG_NAME, list(choices), RunMode.RUN)
-        except AssertionError as error:  # Hydra's own, where it wants to say just this
-            said = "a defaults list has lines behind `override` lines; put the `override` lines last"
+        except AssertionError as error:  # raised by Hydra in this case only
+            said = "a defaults list has lines after its `override` lines; put the `override` lines last"
             raise ConfigCompositionException(said) from error
         named = [(d.config_path, d.package or "") for d in self._loader.last]
         own = [(path, package) for path, package in named if path is not None and not path.startswith("hydra/")]
@@ -285,16 +285,16 @@ class Composing:
         return self.is_choice(override) or override.startswith("hydra.searchpath=")
 
     def is_choice(self, override: str) -> bool:
-        """Whether it chooses an option of a group."""
+        """Whether an override chooses an option of a group."""
         return self._loader.repository.group_exists(key_of(override).split("@")[0])
 
     def options(self, group: str) -> list[str]:
-        """The options of a group."""
+        """Options of a group."""
         return self._loader.repository.get_group_options(group, ObjectType.CONFIG)
 
     @cached_property
     def groups(self) -> list[str]:
-        """Every group: encoder, encoder/image, ..."""
+        """All groups: encoder, encoder/image, ..."""
         found: list[str] = []
         waiting = [""]
         while waiting:
@@ -308,10 +308,10 @@ class Composing:
 
 
 def last_of_each(overrides: list[str]) -> tuple[list[str], list[str]]:
-    """The overrides, of a key that is given several times only the last, and a note for each that it replaces.
+    """Keep only the last override of each key, and return a note for each that was replaced.
 
     >>> last_of_each(["dim=64", "seed=1", "dim=128"])
-    (['seed=1', 'dim=128'], ['dim=64: replaced by dim=128, because the last value of a key counts'])
+    (['seed=1', 'dim=128'], ['dim=64: replaced by dim=128, because the last value of a key is used'])
     >>> last_of_each(["+trainer.x=1", "trainer.x=2"])[0]
     ['+trainer.x=2']
     """
@@ -319,11 +319,11 @@ def last_of_each(overrides: list[str]) -> tuple[list[str], list[str]]:
     notes = []
     for place, override in enumerate(overrides):
         key = key_of(override)
-        # what is no key=value, such as ~key, is kept as it is
+        # an override without a value, such as ~key, is kept unchanged
         name = key if "=" in override and not override.startswith("~") else f"{place}"
         earlier = kept.pop(name, None)
         if earlier is not None and earlier != override:
-            notes.append(f"{earlier}: replaced by {override}, because the last value of a key counts")
+            notes.append(f"{earlier}: replaced by {override}, because the last value of a key is used")
         if earlier is not None and not override.startswith("+"):
             override = earlier[: len(earlier) - len(earlier.lstrip("+"))] + override
         kept[name] = override
@@ -331,7 +331,7 @@ def last_of_each(overrides: list[str]) -> tuple[list[str], list[str]]:
 
 
 def key_of(override: str) -> str:
-    """What an override sets or chooses from."""
+    """The key or group that an override changes."""
     return override.split("=")[0].lstrip("+~")
 
 
@@ -365,9 +365,9 @@ def language_models(node: Any, key: str) -> Iterator[str]:
 
 
 def fill_sizes(cfg: DictConfig) -> None:
-    """Where no encoder of pictures or films has pretrained weights, `size: auto` of their inputs becomes 64.
+    """Set `size: auto` of images and videos to 64 if none of their encoders has pretrained weights.
 
-    This happens in place, before interpolations of it are resolved. Otherwise `mmtrain.build` reads the weights.
+    This happens in place, before interpolations of it are resolved. With pretrained weights, `mmtrain.build` reads it.
     """
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
@@ -384,7 +384,7 @@ def fill_sizes(cfg: DictConfig) -> None:
 
 
 def has_weights(encoder: Any) -> bool:
-    """Whether an encoder's node, or one inside it, names pretrained weights."""
+    """Whether an encoder's node, or a node inside it, names pretrained weights."""
     if not isinstance(encoder, Mapping):
         return False
     return encoder.get("pretrained") not in (None, False) or any(has_weights(part) for part in encoder.values())

@@ -1,4 +1,4 @@
-"""The one way from a `_target_` to its object, and which targets the configuration of a run folder may name.
+"""Builds the object of a `_target_`, and decides which targets the configuration of a run folder may name.
 
 What the command line, `--config-dir` and the shipped YAML files name is the user's own choice and is trusted, as in any
 Hydra program. A run folder may come from a stranger. Its configuration may name a component only: a class or function
@@ -39,8 +39,8 @@ __all__ = [
 
 TRUST = "a package of your own whose classes the run may name; may be given several times"
 
-# Library classes by the first word of the key below which they may stand. Shipped YAML files name some of them, and the
-# command line may choose others. No reader of a run folder builds them.
+# Library classes by the first word of their key. Shipped YAML files name some of them, and the command line may choose
+# others. No reader of a run folder builds them.
 LIBRARY_CLASSES: Mapping[str, re.Pattern[str]] = {
     "optimizer": re.compile(r"torch\.optim\.[A-Z][A-Za-z0-9]*"),
     "callbacks": re.compile(
@@ -50,8 +50,8 @@ LIBRARY_CLASSES: Mapping[str, re.Pattern[str]] = {
     ),
     "trial": re.compile(r"optuna\.pruners\.[A-Z][A-Za-z0-9]*"),
 }
-# Components that have an effect when they are built: a logger opens a connection, a data set writes a cache. They stand
-# at their own key alone.
+# Components whose construction has an effect: a logger opens a connection, a data set writes a cache. They are accepted
+# only at their own key.
 ONLY_BELOW: Mapping[str, str] = {
     "mmtrain.training.callbacks.": "callbacks",
     "mmtrain.data.": "data",
@@ -62,9 +62,9 @@ ONLY_BELOW: Mapping[str, str] = {
 
 @cache
 def components() -> frozenset[str]:
-    """Every class and function of mmtrain and peft that a shipped YAML file names.
+    """Classes and functions of mmtrain and peft that a shipped YAML file names.
 
-    A new component needs a YAML file anyway, so no list has to be edited for it.
+    A new component needs a YAML file anyway, so there is no list to edit.
     """
     lines = (line for text in _shipped_texts() for line in text.splitlines())
     targets = {name for line in lines for name in re.findall(r"\b_target_: *([\w.]+)", line.partition("#")[0])}
@@ -73,7 +73,7 @@ def components() -> frozenset[str]:
 
 @cache
 def shipped_values(target: str) -> Mapping[str, Any]:
-    """The numbers and words that a shipped YAML file gives a component; of several files, those that they share."""
+    """Numbers and words that a shipped YAML file sets for a component; for several files, their common values."""
     if target not in components():
         return {}
     texts = (text for text in _shipped_texts() if re.search(rf"^_target_: *{re.escape(target)}\b", text, re.MULTILINE))
@@ -81,7 +81,7 @@ def shipped_values(target: str) -> Mapping[str, Any]:
     return {
         key: value
         for key, value in (nodes[0].items() if nodes else ())
-        if key != "defaults"  # a list of Hydra's, and no value
+        if key != "defaults"  # Hydra's list
         and "${" not in str(value)
         and not isinstance(value, dict)
         and all(n.get(key) == value for n in nodes)
@@ -110,9 +110,9 @@ def is_component(target: str, key: str) -> bool:
 
 
 def is_trusted(target: str, trust: Sequence[str]) -> bool:
-    """Whether a target is a class or function that one of the user's packages defines.
+    """Whether a target is a class or function that a package of the user defines.
 
-    What such a package merely imports does not count: `mine.os.system` is no part of `mine`.
+    Imports of such a package do not count: `mine.os.system` is not a part of `mine`.
 
     Args:
         target: the dotted path.
@@ -122,11 +122,11 @@ def is_trusted(target: str, trust: Sequence[str]) -> bool:
 
 
 def refused_targets(node: Any, key: str, trust: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Every `_target_` below a node that a run folder may not name, with the key of its node.
+    """Each `_target_` below a node that a run folder must not name, with the key of its node.
 
     Args:
         node: plain lists and dicts, without interpolations.
-        key: of the node; empty for a whole configuration.
+        key: of the node; empty for a complete configuration.
         trust: as for `is_trusted`.
     """
     if isinstance(node, Mapping):
@@ -142,10 +142,10 @@ def refused_targets(node: Any, key: str, trust: Sequence[str]) -> Iterator[tuple
 
 
 def check_trust(trust: Any) -> list[str]:
-    """The packages that the user trusts.
+    """Return the packages that the user trusts.
 
     Raises:
-        ConfigError: when it is no list of dotted names, or names the standard library or mmtrain.
+        ConfigError: for a value that is not a list of dotted names, or that names the standard library or mmtrain.
     """
     packages = [] if trust is None else trust if isinstance(trust, Sequence) and not isinstance(trust, str) else [trust]
     for package in packages:
@@ -164,10 +164,10 @@ def check_trust(trust: Any) -> list[str]:
 def add_working_folder(run: Path | None) -> None:
     """Let Python find the user's own classes in the working folder, after everything that is installed.
 
-    A run folder is no place to import from, because a stranger may have made it.
+    Imports from a run folder are not allowed, because a stranger may have made it.
 
     Args:
-        run: the run folder that the command names, or a checkpoint in it; None when it names none.
+        run: the run folder that the command names, or a checkpoint in it; None if there is none.
     """
     here = Path.cwd()
     if run is not None:
@@ -179,12 +179,12 @@ def add_working_folder(run: Path | None) -> None:
 
 
 def make(cfg: DictConfig, key: str, **parts: Any) -> Any:
-    """Instantiate a node; what its constructor refuses is the user's configuration.
+    """Instantiate a node. Values that its constructor refuses are errors of the configuration.
 
     Args:
         cfg: a node with `_target_`.
-        key: where it stands, for messages.
-        parts: handed to the constructor as they are (Hydra would turn data classes among them into dicts).
+        key: of the node, for messages.
+        parts: passed to the constructor unchanged (Hydra would turn data classes among them into dicts).
 
     Raises:
         ConfigError: naming the node.
@@ -200,14 +200,14 @@ def make(cfg: DictConfig, key: str, **parts: Any) -> Any:
         if isinstance(cause, ValueError):
             raise ConfigError(f"{key}: {cause}") from error
         if isinstance(cause, ImportError) or "Error locating target" in str(error):
-            raise ConfigError(f"{key}._target_ = {cfg._target_} cannot be imported: {cause or error}") from error
+            raise ConfigError(f"{key}._target_={cfg._target_}: cannot be imported: {cause or error}") from error
         node, place = cfg, key
         inside = re.search(r"full_key: ([\w.]+)", str(error))  # Hydra's, of a node in this one
         if inside and isinstance(OmegaConf.select(cfg, inside[1]), DictConfig):
             node, place, parts = OmegaConf.select(cfg, inside[1]), f"{key}.{inside[1]}", {}
         if isinstance(cause, TypeError) and not _takes(node, parts):
-            what = f"{place}._target_ = {node._target_} cannot be called so: {cause}"
-            raise ConfigError(f"{what}\n    mend the keys of {place}") from error
+            what = f"{place}._target_={node._target_}: cannot be called with these options: {cause}"
+            raise ConfigError(f"{what}\n    fix: change the options in {place}") from error
         raise
 
 

@@ -1,6 +1,6 @@
-"""Components that have another path than in mmtrain 0.1.0: a `_target_` may have the old one for one release.
+"""Components whose path has changed since mmtrain 0.1.0. A `_target_` may have the old path for one release.
 
-Run folders and checkpoints of then record old paths, and a user's own YAML files may name them.
+Run folders and checkpoints of 0.1.0 record old paths, and a user's own YAML files may name them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-# Modules of components: the old path, and the new one.
+# Modules of components: old path and new path.
 MOVED: Mapping[str, str] = {
     "mmtrain.callbacks.ema": "mmtrain.training.callbacks.ema",
     "mmtrain.callbacks.ledger": "mmtrain.training.callbacks.ledger",
@@ -61,7 +61,7 @@ MOVED: Mapping[str, str] = {
 
 
 def current_path(target: str) -> str:
-    """The path of a class or function today.
+    """The current path of a class or function.
 
     >>> current_path("mmtrain.data.image.ImageInput"), current_path("mmtrain.fusion.concat.Concat")
     ('mmtrain.data.inputs.image.ImageInput', 'mmtrain.fusion.concat.Concat')
@@ -71,7 +71,7 @@ def current_path(target: str) -> str:
 
 
 def with_current_paths(node: Any) -> Any:
-    """Plain lists and dicts, with today's path in each `_target_`."""
+    """Plain lists and dicts, with the current path in each `_target_`."""
     if isinstance(node, list):
         return [with_current_paths(part) for part in node]
     if not isinstance(node, dict):
@@ -83,13 +83,13 @@ def with_current_paths(node: Any) -> Any:
 
 
 def update_targets(cfg: DictConfig) -> list[str]:
-    """Write today's path into each `_target_`, in place.
+    """Write the current path into each `_target_`, in place.
 
     Args:
-        cfg: a configuration; Hydra's own part is left alone.
+        cfg: a configuration. Hydra's own part is not changed.
 
     Returns:
-        A note for each path that was an old one.
+        A note for each path that has changed.
     """
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)

@@ -1,4 +1,4 @@
-"""A composed configuration, and where each of its values was set: an override of the command line, or a file."""
+"""A composed configuration, and the origin of each value: an override of the command line, or a file."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -7,19 +7,19 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-_COPY = re.compile(r"\$\{(oc\.select:)?([\w.]+)(?(1),[^{}]*|)\}")  # ${dim}; or ${oc.select:dim,64}, which can miss it
+_COPY = re.compile(r"\$\{(oc\.select:)?([\w.]+)(?(1),[^{}]*|)\}")  # ${dim}; or ${oc.select:dim,64} with a default
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file of a configuration: what it sets, and below which key."""
+    """One file of a configuration: the values that it sets, and the key below which it sets them."""
 
     file: str
     package: str
     content: Mapping[str, Any]
 
     def get(self, key: str) -> tuple[Any] | None:
-        """What the file says of a key; None when it says nothing."""
+        """Return the value of a key in this file; None if the file does not set it."""
         if self.package == key:
             return (self.content,)
         if self.package and not key.startswith(f"{self.package}."):
@@ -34,12 +34,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Composed:
-    """A composed configuration and how it was asked for.
+    """A composed configuration, and the overrides that led to it.
 
     Attributes:
-        cfg: values may be interpolations that do not resolve.
-        raw: every key with its value as it is written.
-        sources: the files, in the order in which they speak.
+        cfg: the configuration; some interpolations may not resolve.
+        raw: every key with its unresolved value.
+        sources: the files, in the order of composition.
         set_by: by key, the override that sets a value.
         chosen_by: by group, the override that chooses an option.
     """
@@ -51,11 +51,11 @@ class Composed:
     chosen_by: Mapping[str, str]
 
     def get(self, key: str) -> Any:
-        """A value, resolved; None when it is not there."""
+        """Return a resolved value; None if it does not exist."""
         return OmegaConf.select(self.cfg, key)
 
     def root(self, key: str) -> str:
-        """The key whose value this one repeats: `dim` for one that is ${dim}."""
+        """The key that this one copies: `dim` for a value of ${dim}."""
         seen = {key}
         while (copied := _COPY.fullmatch(str(self.raw.get(key)))) is not None:
             optional, other = copied[1], _absolute(copied[2], key)
@@ -66,7 +66,7 @@ class Composed:
         return key
 
     def where(self, *keys: str) -> str:
-        """Where values were set: the overrides, or else the files."""
+        """Where values were set: the overrides, or otherwise the files."""
         origins = dict.fromkeys(self._origin(self.root(key)) for key in keys)
         return ", ".join([o for o in origins if o.startswith("override ")] or origins)
 
@@ -79,7 +79,7 @@ class Composed:
         return self.file_of(key)
 
     def file_of(self, key: str) -> str:
-        """The last file that speaks of a key, or else of what it would stand in."""
+        """The last file that sets a key, or otherwise the node that contains it."""
         while key:
             for source in reversed(self.sources):
                 if source.get(key) is not None:
@@ -88,7 +88,7 @@ class Composed:
         return "configs/train.yaml"
 
     def default(self, key: str) -> Any:
-        """What the first file that knows a key says of it."""
+        """The value of a key in the first file that sets it."""
         said = (source.get(key) for source in self.sources)
         value = next((value for found in said if found is not None for value in found), None)
         copied = _COPY.fullmatch(str(value))

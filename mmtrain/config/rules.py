@@ -1,4 +1,4 @@
-"""What must hold in a composed configuration, between its parts and in each: one small function a rule, in `RULES`."""
+"""Rules of a composed configuration, for single keys and for combinations: one small function per rule, in `RULES`."""
 
 import difflib
 import os
@@ -58,7 +58,7 @@ GIVEN_TO_TRAINER = (
     *("enable_model_summary", "accumulate_grad_batches", "gradient_clip_val", "max_time"),
 )
 GROUPS = ("data", "data.inputs", "encoder", "task", "trainer", "logger", "callbacks")
-# What build.py adds to what the configuration gives a part, by the first word of its key.
+# Arguments that build.py adds to those of the configuration, by the first word of the key.
 ADDED: Mapping[str, tuple[str, ...]] = {
     "data": ("seed", "num_micro_batches"),
     "encoder": ("in_dim",),
@@ -68,46 +68,46 @@ ADDED: Mapping[str, tuple[str, ...]] = {
     "modality_balance": ("tasks", "dims"),
     "logger": ("resume_step",),
 }
-# Lightning and torch take null for theirs, and words for some, and say themselves what they do not like.
+# Lightning and torch accept null and some words for their own arguments, and report what they reject.
 NULLABLE = re.compile(
     r"optimizer\.|checkpoint\.every_|(callbacks|logger)\.\w+\.|trainer\.(?!accumulate_grad_batches|log_every_n_steps|compile|max_skipped)"
 )
 FREE = ("trust", "trainer.devices")
-# What an encoder's configuration says beside its constructor's arguments: mmtrain/layers/finetuning.py
+# Keys of an encoder that are not arguments of its constructor: mmtrain/layers/finetuning.py
 TUNING = ("freeze", "freeze_until", "lr_scale", "layer_decay", "checkpointing", "peft")
 
 
 def rule_whole(run: Composed) -> Iterator[str]:
-    """What every run needs is there; without it no other rule can look."""
+    """Every key that a run needs exists. Without them no other rule can run."""
     gone = [key for key in NEEDED if key not in run.raw]
     first = {run.where(key): key for key in reversed(gone) if key.rpartition(".")[0] not in gone}
     for where, key in sorted(first.items(), key=lambda item: gone.index(item[1])):
-        mend = f"take {where.removeprefix('override ')} away" if where.startswith("override ") else f"set {key}"
-        yield f"{key} is missing ({where})\n    every run needs it: {mend}"
+        mend = f"remove {where.removeprefix('override ')}" if where.startswith("override ") else f"set {key}"
+        yield f"{key}: missing, but every run needs it ({where})\n    fix: {mend}"
     for key in GROUPS:
         value = run.raw.get(key, {})
         if not isinstance(value, Mapping) and not str(value).startswith("${"):
-            yield f"{key} = {value} is not a group of keys ({run.where(key)})\n    every run needs it: set its keys"
+            yield f"{key}={value}: not a group of keys ({run.where(key)})\n    fix: set its keys"
         elif "_target_" in value and key not in ("data", "trainer"):
             where = run.where(f"{key}._target_")
-            yield f"{key} has a _target_, but it holds parts by name ({where})\n    move it into {key}.NAME"
+            yield f"{key}: contains components by name, but has a _target_ ({where})\n    fix: move it into {key}.NAME"
 
 
 def rule_fusion(run: Composed) -> Iterator[str]:
-    """There is a fusion when a task reads what it makes."""
+    """If a task reads fused features, there is a fusion."""
     tasks = {name: task for name, task in run.cfg.task.items() if isinstance(task, DictConfig)}
     reading = [name for name, task in tasks.items() if reads_fused(task)]
     if reading and "fusion" not in run.cfg:
         where = run.where("fusion")
         alone = " ".join(f"task.{name}.reads=image" for name in reading)
         yield (
-            f"task.{reading[0]} reads fused, but there is no fusion ({where})\n"
-            f"    choose one, such as fusion=concat, or let tasks read one modality, such as {alone}"
+            f"task.{reading[0]}.reads=fused: there is no fusion ({where})\n"
+            f"    fix: choose a fusion, such as fusion=concat, or let tasks read one modality: {alone}"
         )
 
 
 def rule_kinds(run: Composed) -> Iterator[str]:
-    """A value is of the kind that the first file gives it, where no annotation says what it may be."""
+    """A value has the type of the default, if its argument has no annotation."""
     roots = [run.root(key) for key, _ in annotated_keys(run)]
     annotated = {*FREE, *roots, *(key.rpartition(".")[0] for key in roots)}
     for key, raw in run.raw.items():
@@ -117,7 +117,7 @@ def rule_kinds(run: Composed) -> Iterator[str]:
         if isinstance(default, str | None) or _is_like(value, default):
             continue
         kind, mend = _kind(key, default)
-        yield f"{key} = {value} is not {kind} ({run.where(key)})\n    {mend}"
+        yield f"{key}={value}: not {kind} ({run.where(key)})\n    fix: {mend}"
 
 
 def _is_like(value: Any, default: Any) -> bool:
@@ -133,19 +133,19 @@ def _is_like(value: Any, default: Any) -> bool:
 def _kind(key: str, default: Any) -> tuple[str, str]:
     if isinstance(default, Mapping):
         inside = f"set one of them, such as {key}.{next(iter(default))}, or " if default else ""
-        return "a group of keys", f"{inside}take it out with ~{key}"
+        return "a group of keys", f"{inside}remove the group with ~{key}"
     if isinstance(default, list):
-        return "a list", f"write {key}=[{','.join(map(str, default))}], say"
+        return "a list", f"set {key} to a list, such as {key}=[{','.join(map(str, default))}]"
     if isinstance(default, bool):
-        return "true or false", f"set {key} to one of them"
-    return "a whole number" if isinstance(default, int) else "a number", f"set {key} to one, such as {default}"
+        return "true or false", f"set {key} to one of these"
+    return "an integer" if isinstance(default, int) else "a number", f"set {key} to one, such as {key}={default}"
 
 
 def _is_spoken_of(run: Composed, key: str) -> bool:
-    """Whether a key is of a part that every run has, or of an encoder that the command line or a task names.
+    """Whether a key belongs to a component of every run, or to an encoder that the command line or a task names.
 
-    A set of encoders has one for every modality. Nobody should have to mend that of films who has no films: what is
-    wrong with it is said when it is built.
+    A set of encoders has one for every modality. A user without videos does not have to fix the video encoder. Its
+    faults are reported when it is built.
     """
     words = key.split(".")
     if words[0] != "encoder" or words[1] in ("image", "text"):
@@ -155,21 +155,21 @@ def _is_spoken_of(run: Composed, key: str) -> bool:
 
 
 def rule_heads(run: Composed) -> Iterator[str]:
-    """Attention heads divide the width."""
+    """The width is divisible by the number of attention heads."""
     for key in [k.removesuffix(".num_heads") for k in run.raw if k.endswith(".num_heads") and _is_spoken_of(run, k)]:
         dim, heads = run.get(f"{key}.dim"), run.get(f"{key}.num_heads")
         if isinstance(dim, int) and isinstance(heads, int) and heads > 0 and dim > 0 and dim % heads:
             divisors = sorted((h for h in range(1, dim + 1) if dim % h == 0), key=lambda h: abs(h - heads))
             fitting = " or ".join(map(str, sorted(divisors[:2])))
             yield (
-                f"{key}.dim = {dim} is not divisible by {key}.num_heads = {heads}"
+                f"{key}.dim={dim}: not divisible by {key}.num_heads={heads}"
                 f" ({run.where(f'{key}.dim', f'{key}.num_heads')})\n"
-                f"    set {key}.num_heads to {fitting}, or {run.root(f'{key}.dim')} to {-(-dim // heads) * heads}"
+                f"    fix: set {key}.num_heads to {fitting}, or {run.root(f'{key}.dim')} to {-(-dim // heads) * heads}"
             )
 
 
 def rule_patches(run: Composed) -> Iterator[str]:
-    """Patches divide the picture or the bands of the spectrogram."""
+    """The image size is divisible by the patch size, and the mel bands of a spectrogram by those of a patch."""
     for part, whole in _PATCHES.items():
         for key in [k for k in run.raw if k.endswith(f".{part}") and _is_spoken_of(run, k)]:
             of = f"{key.removesuffix(part)}{whole}"
@@ -177,8 +177,8 @@ def rule_patches(run: Composed) -> Iterator[str]:
             if isinstance(size, int) and isinstance(patch, int) and patch > 0 and size > 0 and size % patch:
                 near = min((p for p in range(1, size + 1) if size % p == 0), key=lambda p: abs(p - patch))
                 yield (
-                    f"{of} = {size} is not divisible by {key} = {patch} ({run.where(of, key)})\n"
-                    f"    set {key} to {near}, or {run.root(of)} to {-(-size // patch) * patch}"
+                    f"{of}={size}: not divisible by {key}={patch} ({run.where(of, key)})\n"
+                    f"    fix: set {key} to {near}, or {run.root(of)} to {-(-size // patch) * patch}"
                 )
 
 
@@ -186,30 +186,30 @@ _PATCHES = {"patch_size": "image_size", "patch_mels": "num_mels"}
 
 
 def rule_sizes(run: Composed) -> Iterator[str]:
-    """An encoder takes pictures, or the frames of a film, in the size in which the data gives them."""
+    """An encoder takes images or video frames in the size that the data provides."""
     for key in [k for k in run.raw if re.fullmatch(r"encoder\.(\w+\.)+image_size", k) and _is_spoken_of(run, k)]:
         given = f"data.inputs.{key.split('.')[1]}.size"
         size, there = run.get(key), run.get(given)
         if isinstance(size, int) and isinstance(there, int) and size != there:
             yield (
-                f"{key} = {size}, but {given} = {there} ({run.where(key, given)})\n"
-                f"    set {key} to {there}, or {given} to {size}"
+                f"{key}={size}: {given}={there} differs ({run.where(key, given)})\n"
+                f"    fix: set {key} to {there}, or {given} to {size}"
             )
 
 
 def rule_devices(run: Composed) -> Iterator[str]:
-    """Devices are counted or listed."""
+    """Devices are a number or a list."""
     devices = run.cfg.trainer.devices
     listed = OmegaConf.is_list(devices) and len(devices) > 0 and all(isinstance(d, int) for d in devices)
     if not (listed or re.fullmatch(r"auto|-1|[1-9]\d*|\d+(,\d+)+", str(devices))):
         yield (
-            f"trainer.devices = {devices} is not a number of devices ({run.where('trainer.devices')})\n"
-            "    set trainer.devices to a number such as 2, a list such as [0,1], or auto"
+            f"trainer.devices={devices}: not a number of devices ({run.where('trainer.devices')})\n"
+            "    fix: set trainer.devices to a number such as 2, a list such as [0,1], or auto"
         )
 
 
 def rule_trainer(run: Composed) -> Iterator[str]:
-    """Lightning's Trainer takes what is set for it."""
+    """Lightning's Trainer has every argument that is set."""
     taken = [
         name for name in parameters_of("pytorch_lightning.trainer.trainer.Trainer") if name not in GIVEN_TO_TRAINER
     ]
@@ -217,31 +217,31 @@ def rule_trainer(run: Composed) -> Iterator[str]:
     for name in map(str, run.cfg.trainer if taken else ()):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            mend = f"did you mean trainer.{near[0]}?" if near else "leave it out"
-            yield f"trainer.{name} is none of the Trainer's keys ({run.where(f'trainer.{name}')})\n    {mend}"
+            mend = f"did you mean trainer.{near[0]}?" if near else f"remove trainer.{name}"
+            yield f"trainer.{name}: the Trainer has no such argument ({run.where(f'trainer.{name}')})\n    fix: {mend}"
 
 
 def rule_balance(run: Composed) -> Iterator[str]:
-    """A balance has something to weigh."""
+    """Balancing needs several tasks."""
     target = str(run.get("balance._target_"))
     if len(run.cfg.task) == 1 and target.startswith("mmtrain.") and not target.endswith(".Fixed"):
         name, (only,) = target.rpartition(".")[2], run.cfg.task
         yield (
-            f"balance = {name} weighs several tasks, but {only} is alone ({run.where('balance', 'task')})\n"
-            "    set balance=fixed, or choose more tasks"
+            f"balance={name}: balances several tasks, but there is only {only} ({run.where('balance', 'task')})\n"
+            "    fix: set balance=fixed, or choose more tasks"
         )
 
 
 def rule_step_split(run: Composed) -> Iterator[str]:
-    """Every device and micro-batch of a step gets a sample."""
+    """Every device and every micro-batch of a step gets a sample."""
     devices, parts, size = (run.get(k) for k in ("trainer.devices", *_STEP))
     if not (isinstance(parts, int) and isinstance(size, int)) or min(parts, size) < 1:
         return
     parts *= devices if isinstance(devices, int) and devices > 0 else 1
     if size < parts:
         yield (
-            f"data.batch_size = {size} is split over {parts} parts, trainer.devices x trainer.accumulate_grad_batches"
-            f" ({run.where(*_STEP, 'trainer.devices')})\n    set data.batch_size to at least {parts}"
+            f"data.batch_size={size}: too small for {parts} parts, trainer.devices x trainer.accumulate_grad_batches"
+            f" ({run.where(*_STEP, 'trainer.devices')})\n    fix: set data.batch_size to at least {parts}"
         )
 
 
@@ -249,9 +249,9 @@ _STEP = ("trainer.accumulate_grad_batches", "data.batch_size")
 
 
 def rule_tasks(run: Composed) -> Iterator[str]:
-    """There is a task, and what it reads and learns exists."""
+    """There is a task, and its modalities and target exist."""
     if not run.cfg.task:
-        yield f"no task is chosen ({run.where('task')})\n    choose some, such as task=[contrastive]"
+        yield f"task=[]: no task is chosen ({run.where('task')})\n    fix: choose tasks, such as task=[contrastive]"
     for name, task in run.cfg.task.items():
         if not isinstance(task, DictConfig):
             continue
@@ -260,8 +260,8 @@ def rule_tasks(run: Composed) -> Iterator[str]:
         if len(set(pair)) < len(pair):
             key = f"task.{name!s}.modalities"
             yield (
-                f"{key} = [{', '.join(m for _, m in pair)}] is one modality twice ({run.where(key)})\n"
-                f"    set {key} to two different ones, such as [image,text]"
+                f"{key}=[{','.join(m for _, m in pair)}]: the same modality twice ({run.where(key)})\n"
+                f"    fix: set {key} to two different ones, such as [image,text]"
             )
         for word, modality in dict.fromkeys([*reads, *pair]):
             if modality == "fused" and "policy" in task:
@@ -271,12 +271,12 @@ def rule_tasks(run: Composed) -> Iterator[str]:
         if "target" in task and task.target not in known:
             key = f"task.{name!s}.target"
             near = difflib.get_close_matches(str(task.target), known, n=1) or known[:1]
-            mend = f"did you mean {near[0]}? Else" if near else "You can"
+            mend = f"did you mean {near[0]}? Otherwise" if near else "You can"
             learning = task.get("policy", task)
             kind = "text" if "decoder" in learning else "chat" if "lm" in learning else "class"
             yield (
-                f"{key} = {task.target}, but data.targets has {', '.join(known) or 'none'} ({run.where(key)})\n"
-                f"    {mend} learn it with +target@data.targets.{task.target}={kind}"
+                f"{key}={task.target}: data.targets has only {', '.join(known) or 'no targets'} ({run.where(key)})\n"
+                f"    fix: {mend} add the target with +target@data.targets.{task.target}={kind}"
             )
 
 
@@ -287,21 +287,21 @@ def _missing_modality(run: Composed, key: str, modality: Any) -> Iterator[str]:
             near = difflib.get_close_matches(str(modality), [*known, "fused"], n=1)
             tasks = {str(n): task for n, task in run.cfg.task.items() if isinstance(task, DictConfig)}
             left = [name for name, task in tasks.items() if modality not in needed_by(task)]
-            leave = f"leave out what reads it: task=[{','.join(left)}]" if left else "choose another task"
-            mend = f"did you mean {near[0]}?" if near else f"name one of them, or {leave}"
-            yield f"{key} names {modality}, but {place} has {', '.join(known) or 'none'} ({run.where(key)})\n    {mend}"
+            leave = f"remove the tasks that read it: task=[{','.join(left)}]" if left else "choose another task"
+            mend = f"did you mean {near[0]}?" if near else f"choose one of them, or {leave}"
+            yield f"{key}={modality}: {place} has only {', '.join(known) or 'none'} ({run.where(key)})\n    fix: {mend}"
             return
 
 
 def rule_targets(run: Composed) -> Iterator[str]:
-    """Every part names a class that exists and takes what is set for it."""
+    """Every component names an existing class, and the class takes the arguments that are set."""
     inner = dict(_inner_parts(run))
     for key, node in [*run.parts(), *inner.items()]:
-        if key == "logger.csv" or (node is None and isinstance(run.default(key), Mapping)):  # rule_kinds says that
+        if key == "logger.csv" or (node is None and isinstance(run.default(key), Mapping)):  # rule_kinds reports it
             continue
         if not isinstance(node, DictConfig) or not isinstance(node.get("_target_"), str):
             where = run.where(f"{key}._target_")
-            yield f"{key} has no _target_ ({where})\n    name its class, _target_: package.module.Class"
+            yield f"{key}: _target_ is missing ({where})\n    fix: set {key}._target_=package.module.Class"
             continue
         if key == "schedule" and _takes_optimizer(node._target_):
             continue
@@ -317,20 +317,20 @@ def rule_targets(run: Composed) -> Iterator[str]:
                 continue
             named = f"{key}._target_" if argument is None else f"{key}.{argument[1]}"
             if what.startswith("does not take") and run.where(named).startswith("configs/") and "mean" not in mend:
-                mend = f"take it out with ~{named}"  # of the class that was there before
-            yield f"{key}._target_ = {node._target_} {what} ({run.where(named)})\n    {mend}"
+                mend = f"remove it with ~{named}"  # an argument of the class that was chosen before
+            yield f"{key}._target_={node._target_}: {what} ({run.where(named)})\n    fix: {mend}"
 
 
-# what is wrong with another kind of schedule, and what to choose instead
-NO_SCHEDULE = "is no function (step, total_steps) -> factor of the learning rate"
+# the problem with another kind of schedule, and the fix
+NO_SCHEDULE = "not a function (step, total_steps) -> factor of the learning rate"
 FIX_SCHEDULE = (
-    "fix: schedule=cosine or schedule=constant, or name a function of your own, with _partial_: true;"
-    " the LRScheduler classes of torch.optim are no such functions"
+    "fix: set schedule=cosine or schedule=constant, or name a function of your own, with _partial_: true;"
+    " the LRScheduler classes of torch.optim are not such functions"
 )
 
 
 def rule_schedule(run: Composed) -> Iterator[str]:
-    """The schedule is a function of the step, and no scheduler class, which takes an optimizer."""
+    """The schedule is a function of the step, not a scheduler class, which takes an optimizer."""
     target = run.get("schedule._target_")
     if isinstance(target, str) and _takes_optimizer(target):
         where = run.where("schedule._target_")
@@ -343,19 +343,19 @@ def _takes_optimizer(target: str) -> bool:
 
 
 def _inner_parts(run: Composed) -> Iterator[tuple[str, Any]]:
-    """Parts inside an encoder or a task, such as the encoder for pictures inside one for films."""
+    """Components inside an encoder or a task, such as the image encoder in a video encoder."""
     for target in [key for key in run.raw if re.fullmatch(r"(encoder|task)\.\w+\..+\._target_", key)]:
         yield target.removesuffix("._target_"), run.get(target.removesuffix("._target_"))
 
 
 def _read_by_source(run: Composed) -> set[str]:
-    """Keys that stand under data for the user's sake, such as data.root; data.source reads them."""
+    """Keys below data, such as data.root, that are there for convenience; data.source reads them."""
     of_source = [value for key, value in run.raw.items() if key.startswith("data.source.") and isinstance(value, str)]
     return {name for value in of_source for name in re.findall(r"\$\{data\.(\w+)\}", value)} | {"root"}
 
 
 def _missing_folders(run: Composed) -> Iterator[str]:
-    """Folders of data, of the set itself or of a part of a mixture; parts that share a folder report it once."""
+    """Folders of the data set, or of the parts of a mixture. Parts that share a folder report it once."""
     roots = {"data.root": run.get("data.root")}
     commands: dict[str, str] = {}
     for place in ("data.source", *(f"data.parts.{name}.source" for name in run.get("data.parts") or ())):
@@ -371,20 +371,20 @@ def _missing_folders(run: Composed) -> Iterator[str]:
             continue
         if key in commands:
             yield (
-                f"{key} = {root} does not exist: this data set is fetched once and kept ({run.where(key)})\n"
-                f"    run {commands[key]}, or set {key} to the folder that holds it"
+                f"{key}={root}: does not exist; this data set is downloaded once ({run.where(key)})\n"
+                f"    fix: run {commands[key]}, or set {key} to the folder of the data set"
             )
             continue
         inside = path.is_file()
-        folder = f"={path.parent}, the folder it is in" if inside else " to the folder that holds train.jsonl"
+        folder = f"={path.parent}, its folder" if inside else " to the folder with train.jsonl"
         yield (
-            f"{key} = {root} is not a folder ({run.where(key)})\n"
-            f"    set {key}{folder}{'' if inside else ' (or .csv, .parquet ...)'}"
+            f"{key}={root}: not a folder ({run.where(key)})\n"
+            f"    fix: set {key}{folder}{'' if inside else ' (or .csv, .parquet ...)'}"
         )
 
 
 def rule_files(run: Composed) -> Iterator[str]:
-    """Files and folders that are named exist."""
+    """Files and folders of the configuration exist."""
     if run.get("mode") in READ_DATA:
         yield from missing_tables(run)
         yield from _missing_folders(run)
@@ -392,45 +392,46 @@ def rule_files(run: Composed) -> Iterator[str]:
         value = run.get(key)
         if key == "resume" and str(value).endswith(".safetensors") and run.get("mode") == "fit":
             yield (
-                f"resume = {value} holds weights alone, no optimizer and no place in the data ({run.where(key)})\n"
-                f"    start a new run with init_from={value}, or go on from a .ckpt"
+                f"resume={value}: contains only weights, no optimizer and no position in the data ({run.where(key)})\n"
+                f"    fix: start a new run with init_from={value}, or resume from a .ckpt file"
             )
             continue
         if value is None or (key == "resume" and value == "auto") or Path(str(value)).is_file():
             continue
         what = "is a folder" if Path(str(value)).is_dir() else "does not exist"
-        go_on = "set resume to auto to go on in run_dir, or " if key == "resume" else ""
+        go_on = "set resume=auto to resume the run in run_dir, or " if key == "resume" else ""
         yield (
-            f"{key} = {value} {what} ({run.where(key)})\n"
-            f"    {go_on}name a checkpoint, such as {'outputs/mine' if go_on else 'RUN'}/checkpoints/last.ckpt"
+            f"{key}={value}: {what} ({run.where(key)})\n"
+            f"    fix: {go_on}name a checkpoint, such as {'outputs/mine' if go_on else 'RUN'}/checkpoints/last.ckpt"
         )
     folder = run.get("run_dir")
     path = Path(str(folder))
     in_file = any(os.path.isfile(p) for p in (path, *path.parents))  # noqa: PTH113 - Path.is_file can raise
     if folder is None or not str(folder).strip() or in_file:
-        what = "is a file, or inside one" if str(folder or "").strip() else "names no folder"
-        yield f"run_dir = {folder} {what} ({run.where('run_dir')})\n    set run_dir to a folder, such as outputs/mine"
+        what = "is a file, or inside a file" if str(folder or "").strip() else "not the name of a folder"
+        yield f"run_dir={folder}: {what} ({run.where('run_dir')})\n    fix: set run_dir=DIR, such as outputs/mine"
 
 
 def rule_duration(run: Composed) -> Iterator[str]:
-    """The run trains, and it ends, because the schedule needs to know when."""
+    """The run has at least one step, and an end, because the schedule needs its length."""
     epochs, steps = run.cfg.trainer.max_epochs, run.cfg.trainer.max_steps
     where = run.where("trainer.max_epochs", "trainer.max_steps")
     if epochs in (None, -1) and steps in (None, -1):
-        yield f"neither trainer.max_epochs nor trainer.max_steps is set ({where})\n    set trainer.max_epochs to 20"
+        what = f"trainer.max_epochs={epochs}: neither trainer.max_epochs nor trainer.max_steps is set"
+        yield f"{what} ({where})\n    fix: set trainer.max_epochs=20"
     elif 0 in (epochs, steps):
-        what = f"trainer.max_epochs = {epochs} and trainer.max_steps = {steps} train nothing"
-        yield f"{what} ({where})\n    set the one that is 0 to 1"
+        what = f"trainer.max_epochs={epochs}, trainer.max_steps={steps}: the run would have no training step"
+        yield f"{what} ({where})\n    fix: set the one with value 0 to 1"
 
 
 def rule_max_time(run: Composed) -> Iterator[str]:
-    """A time limit is written as one."""
+    """A time limit is days:hours:minutes:seconds."""
     try:
         duration(run.cfg.trainer.max_time)
-    except ValueError as error:
+    except ValueError:
         yield (
-            f"trainer.max_time = {error} ({run.where('trainer.max_time')})\n"
-            "    write it as days:hours:minutes:seconds, such as 00:12:00:00"
+            f"trainer.max_time={run.cfg.trainer.max_time}: not days:hours:minutes:seconds"
+            f" ({run.where('trainer.max_time')})\n    fix: write a time limit such as trainer.max_time=00:12:00:00"
         )
 
 
@@ -442,16 +443,16 @@ def rule_monitor(run: Composed) -> Iterator[str]:
         if mode == "min":
             where = run.where("checkpoint.mode")
             yield (
-                f"checkpoint.mode = min, but the default metric of a task is better when it is higher ({where})\n"
-                "    set checkpoint.mode to max, or name a metric, such as monitor=val/loss"
+                f"checkpoint.mode=min: the default metric of a task is better when it is higher ({where})\n"
+                "    fix: set checkpoint.mode=max, or name a metric, such as monitor=val/loss"
             )
         return
     words = str(monitor).split("/")
     of_a_task = len(words) > 2 and words[1] in tasks and all(words)
     if words[0] != "val" or not (of_a_task or words[1:] == ["loss"]):
         yield (
-            f"monitor = {monitor} is no metric of validation ({run.where('monitor')})\n"
-            f"    {_name_metric(str(monitor), tasks)}"
+            f"monitor={monitor}: not a metric of validation ({run.where('monitor')})\n"
+            f"    fix: {_name_metric(str(monitor), tasks)}"
         )
         return
     yield from _wrong_direction(run, "monitor", "checkpoint.mode")
@@ -472,24 +473,24 @@ def _wrong_direction(run: Composed, monitor: str, mode: str) -> Iterator[str]:
     low, high = ("lower", "highest") if better == "min" else ("higher", "lowest")
     does = f"would keep the {high}" if mode == "checkpoint.mode" else f"treats the {high} as the best"
     yield (
-        f"{monitor} = {metric} is better when it is {low}, but {mode} = {kept} {does}"
-        f" ({run.where(monitor, mode)})\n    set {mode} to {better}"
+        f"{monitor}={metric}: better when it is {low}, but {mode}={kept} {does}"
+        f" ({run.where(monitor, mode)})\n    fix: set {mode}={better}"
     )
 
 
 _SPLITS = re.compile(r"(val(id)?|validation|dev|eval|train(ing)?|test)([/_.: -]+|$)", re.IGNORECASE)
-# what other programs call them
+# names in other programs
 _METRICS = {"acc": "accuracy", "f1": "macro_f1", "auc": "auroc", "map": "mean_average_precision", "ppl": "perplexity"}
 
 
 def _name_metric(monitor: str, tasks: Sequence[str]) -> str:
-    """How the metric that a name probably means is written: val/loss, or val/TASK/METRIC."""
+    """The metric that a name probably means: val/loss, or val/TASK/METRIC."""
     split = _SPLITS.match(monitor)
     rest = monitor[split.end() :] if split else monitor
     task = next((task for task in tasks if re.match(rf"{re.escape(task)}([/_.: -]|$)", rest)), None)
     if task is not None:
         rest = rest[len(task) + 1 :]
-    elif rest.strip("/").count("/"):  # a task that is misspelt, or none of this run
+    elif rest.strip("/").count("/"):  # a misspelt task, or one that this run does not have
         name, _, rest = rest.partition("/")
         task = next(iter(difflib.get_close_matches(name, tasks, n=1)), None)
         rest = rest if task else ""
@@ -497,57 +498,59 @@ def _name_metric(monitor: str, tasks: Sequence[str]) -> str:
     metric = metric if best_mode(metric) else _METRICS.get(metric.lower(), metric.lower())
     metric = metric if re.fullmatch(r"[A-Za-z][\w@/]*", metric) else ""
     if metric == "loss" and task is None:
-        return "set it to val/loss, with checkpoint.mode=min"
+        return "set monitor=val/loss checkpoint.mode=min"
     meant = [f"val/{name}/{metric or 'loss'}" for name in ([task] if task is not None else tasks or ["TASK"])]
     mode = ", with checkpoint.mode=min" if best_mode(meant[0]) == "min" else ""
     if metric:
-        return f"set it to {' or '.join(meant)}{mode}"
-    return f"set it to val/loss or one of a task, such as {meant[0]}{mode}"
+        return f"set monitor to {' or '.join(meant)}{mode}"
+    return f"set monitor to val/loss or a metric of a task, such as {meant[0]}{mode}"
 
 
 def rule_sharded(run: Composed) -> Iterator[str]:
-    """What looks at whole weights does not go with ranks that keep shares of them."""
+    """Complete weights and gradients are not available with FSDP, whose ranks keep shards of them."""
     if run.cfg.trainer.strategy != "fsdp":
         return
-    but = f"but with trainer.strategy = fsdp each rank keeps a share ({run.where('trainer.strategy')})"
+    but = f"but with trainer.strategy=fsdp each rank has only a shard ({run.where('trainer.strategy')})"
     for name, node in run.cfg.callbacks.items():
         if str(node.get("_target_")).endswith("WeightAveraging"):
-            yield f"callbacks.{name} averages whole weights, {but}\n    take callbacks=[ema] in its place"
+            yield f"callbacks.{name}: averages complete weights, {but}\n    fix: use callbacks=[ema] instead"
     if run.get("balance.gradients_of") == "parameters":
         yield (
-            f"balance.gradients_of = parameters compares whole gradients, {but}\n    set balance.gradients_of=features"
+            f"balance.gradients_of=parameters: compares complete gradients, {but}\n"
+            "    fix: set balance.gradients_of=features"
         )
 
 
 def rule_half_weights(run: Composed) -> Iterator[str]:
-    """Averages of weights in 16 bits do not move: a step of them is less than their last digit."""
+    """An average of 16-bit weights does not change, because an update is smaller than their last digit."""
     if str(run.cfg.trainer.precision) not in ("bf16-true", "16-true"):
         return
-    said = f"trainer.precision = {run.cfg.trainer.precision} ({run.where('trainer.precision')})"
+    said = f"trainer.precision={run.cfg.trainer.precision}"
+    where = run.where("trainer.precision")
     for name, node in run.cfg.callbacks.items():
         if str(node.get("_target_")).endswith((".EMA", "WeightAveraging")):
             yield (
-                f"callbacks.{name} averages weights, but in 16 bits an average does not move: {said}\n"
-                f"    leave it out with ~callbacks.{name}, or set trainer.precision=bf16-mixed"
+                f"{said}: 16-bit weights cannot be averaged, and callbacks.{name} averages them ({where})\n"
+                f"    fix: add ~callbacks.{name}, or set trainer.precision=bf16-mixed"
             )
     if str(run.cfg.trainer.precision) == "16-true":
-        yield f"{said}: small gradients are zero there\n    set trainer.precision to bf16-true or 16-mixed"
+        yield f"{said}: small gradients become zero ({where})\n    fix: set trainer.precision to bf16-true or 16-mixed"
 
 
 def rule_search(run: Composed) -> Iterator[str]:
-    """Whoever searches says for what."""
+    """A search has a query."""
     if run.get("mode") != "search":
         return
     query = run.get("search.query")
     if query is None or (OmegaConf.is_list(query) and not query):
         yield (
-            f"search.query is not set ({run.where('search.query')})\n"
-            '    set it to a text, a file or a list of them, such as search.query="a red car"'
+            f"search.query: not set ({run.where('search.query')})\n"
+            '    fix: set it to a text, a file or a list of them, such as search.query="a red car"'
         )
 
 
 def rule_trust(run: Composed) -> Iterator[str]:
-    """What is trusted are packages of the user's own."""
+    """Trusted packages are the user's own."""
     try:
         check_trust(run.get("trust"))
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""Which runs a sweep may make, so that all of them can be looked at before the first one starts."""
+"""The runs of a sweep, so that all of them can be checked before the first one starts."""
 
 import importlib.util
 from collections.abc import Iterator, Sequence
@@ -15,16 +15,16 @@ OPTUNA = "hydra_plugins.mmtrain_optuna_sweeper.OptunaSweeper"
 
 
 def faults_of_sweeper(composing: Composing, sweeper: DictConfig, overrides: Sequence[str]) -> Iterator[str]:
-    """What the sweeper itself cannot do.
+    """Faults of the sweeper's own configuration.
 
     Args:
-        composing: parses.
-        sweeper: `hydra.sweeper` of what the overrides that are no sweep compose to.
+        composing: parses overrides.
+        sweeper: `hydra.sweeper` of the configuration without sweep overrides.
         overrides: of the command line.
     """
     if sweeper._target_ == OPTUNA:
         if importlib.util.find_spec("optuna") is None:
-            yield 'hydra/sweeper=optuna wants Optuna\n    pip install "mmtrain[sweep]"'
+            yield 'hydra/sweeper=optuna: Optuna is not installed\n    fix: pip install "mmtrain[sweep]"'
         for name, allowed in constraints_of(OPTUNA).items():
             value = sweeper.get(name)
             if not isinstance(value, DictConfig) and not allowed.allows(value):
@@ -35,24 +35,24 @@ def faults_of_sweeper(composing: Composing, sweeper: DictConfig, overrides: Sequ
                 yield f"{key}={value}: must be {allowed} ({where})\n    fix: {key}={allowed.nearest(value) or 1}"
         wrong = {name: way for name, way in sweeper.objectives.items() if way not in ("max", "min")}
         for name, way in wrong.items():
-            yield f"hydra.sweeper.objectives.{name} = {way} is no direction\n    write max or min"
+            yield f"hydra.sweeper.objectives.{name}={way}: not a direction\n    fix: write max or min"
         if not _swept(composing, sweeper, overrides):
             yield (
-                "hydra/sweeper=optuna has nothing to search\n    say ranges or options, such as"
+                "hydra/sweeper=optuna: there is nothing to search\n    fix: add ranges or options, such as"
                 " 'optimizer.lr=tag(log,interval(1e-4,1e-2))' fusion=sum,concat, or sweep=optimizer"
             )
         return
     for override in _swept(composing, sweeper, overrides):
         if not override.is_discrete_sweep():
             yield (
-                f"{override.input_line}: there are endlessly many values in a range\n"
-                "    add hydra/sweeper=optuna to draw from it, or list values: "
+                f"{override.input_line}: a range has infinitely many values\n"
+                "    fix: add hydra/sweeper=optuna to sample from it, or list values: "
                 f"{override.get_key_element()}={','.join(_options(override))}"
             )
 
 
 def combinations(composing: Composing, sweeper: DictConfig, overrides: Sequence[str]) -> list[list[str]]:
-    """The runs of a sweep: every combination, or where Optuna chooses, each option and end of a range in turn."""
+    """The runs of a sweep: every combination. For Optuna, each option and both ends of a range, one at a time."""
     swept = _swept(composing, sweeper, overrides)
     keys = {o.get_key_element() for o in swept}
     fixed = [o.input_line or "" for o in composing.parsed(list(overrides)) if o.get_key_element() not in keys]
@@ -65,7 +65,7 @@ def combinations(composing: Composing, sweeper: DictConfig, overrides: Sequence[
 
 
 def _swept(composing: Composing, sweeper: DictConfig, overrides: Sequence[str]) -> list[Override]:
-    """What takes several values: in the search space of a file, or on the command line, which comes after it."""
+    """Keys with several values: in the search space of a file, or on the command line, which comes after it."""
     of_files = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
     last = {o.get_key_element(): o for o in composing.parsed([*of_files, *overrides])}
     return [override for override in last.values() if override.is_sweep_override()]

@@ -39,7 +39,7 @@ SYNONYMS: Mapping[str, Mapping[str, str]] = {
 
 
 def rule_values(run: Composed) -> Iterator[str]:
-    """A value is one that the annotation of its argument allows."""
+    """The annotation of its argument allows a value."""
     reported: set[str] = set()
     for key, constraint in sorted(annotated_keys(run), key=lambda each: run.root(each[0]) != each[0]):
         root = run.root(key)

@@ -1,7 +1,7 @@
-"""What a run folder says of itself: its `config.yaml`, and the overrides in it that a later command repeats.
+"""The configuration in a run folder: its `config.yaml`, and the recorded overrides that a later command repeats.
 
-A run folder may come from a stranger, so both are checked before anything is composed, imported or built. What
-`config.yaml` holds is plain: mmtrain writes every value resolved, so an interpolation in it is refused as well.
+A run folder may come from a stranger. Both are therefore checked before anything is composed, imported or built.
+`config.yaml` contains plain values, because mmtrain writes them resolved. An interpolation in it is refused.
 """
 
 import re
@@ -28,20 +28,20 @@ MAX_BYTES = 4 * 2**20
 MAX_VALUES = 100_000
 MAX_DEPTH = 50
 
-# Top-level keys that describe the model and the data. A later command takes any plain value of them.
+# Top-level keys that describe the model and the data. A later command accepts any plain value of them.
 DESCRIBES = ("data", "encoder", "fusion", "task", "balance", "modality_balance", "seed", "dim", "monitor", "test")
-# Options of these are taken by name, and of the values below them only numbers and words for Lightning's Trainer.
+# Options of these groups are accepted by name. Of the values below them, only keys of the Trainer are accepted.
 BY_NAME = ("trainer", "callbacks", "experiment")
-# These belong to the training, to the machine that it ran on or to this command, and are never taken. Of all other
-# keys, such as `checkpoint` and those of the user's own, numbers and words are taken: no paths, no nested values.
+# These belong to the training, to its machine or to the current command, and are never accepted. Of all other keys,
+# such as `checkpoint` and the user's own, numbers and words are accepted, but no paths and no nested values.
 NEVER = (
     *("mode", "run_dir", "resume", "resume_allow", "init_from", "overrides", "trust", "trial", "sweep", "hydra"),
     *("search", "predict", "plan", "logger", "optimizer", "schedule"),
 )
-# Keys that earlier versions recorded and that have no effect any more.
+# Keys that earlier versions recorded and that no longer have an effect.
 RETIRED = {"mmtrain.balance.mgda.MGDA": ("epsilon", "max_iters")}
-# Keys that earlier versions lack, and that stay absent: the component's own defaults are what those versions did, where
-# a shipped value of auto would mean what the weights want.
+# Keys that earlier versions do not have and that stay absent. The defaults of the component are what those versions
+# did, but a shipped value of auto would mean the value of the pretrained weights.
 ABSENT = dict.fromkeys(
     ("mmtrain.data.inputs.image.ImageInput", "mmtrain.data.inputs.images.ImagesInput"),
     ("resize_size", "interpolation", "crop_offset"),
@@ -54,40 +54,40 @@ _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*")
 
 
 def read_run_config(folder: Path) -> DictConfig:
-    """The configuration of a run, to be looked at. Nothing may be built from it: see `load_run_config`.
+    """Read the configuration of a run for inspection. Nothing may be built from it: see `load_run_config`.
 
     Raises:
-        ConfigError: when there is none, or it is not what mmtrain writes.
+        ConfigError: if there is none, or mmtrain cannot have written it.
     """
     path = folder / NAME
     fix = "restore the file that mmtrain wrote, or name another run folder"
     if not path.is_file():
         raise ConfigError(
-            f"{folder} is not the folder of a run: it has no {NAME}\n    name the folder of a training run"
+            f"{folder}: not the folder of a run, because it has no {NAME}\n    fix: name the folder of a training run"
         )
     if path.stat().st_size > MAX_BYTES:
-        raise damaged(path, f"it is larger than {MAX_BYTES // 2**20} MiB", fix=fix)
+        raise damaged(path, f"larger than {MAX_BYTES // 2**20} MiB", fix=fix)
     text = read_text(path, fix=fix)
     try:
         values = yaml.safe_load(text)
-        _check_values(values)  # before OmegaConf copies what aliases repeat
+        _check_values(values)  # before OmegaConf expands aliases
         if not isinstance(values, dict) or not isinstance(values.get("overrides"), list):
-            raise ValueError("it has no list of overrides")
+            raise ValueError("no list of overrides")
         cfg = OmegaConf.create(text)
         plain = OmegaConf.to_container(cfg, resolve=False)
         _check_values(plain)
         if not isinstance(plain, dict) or not all(isinstance(override, str) for override in plain["overrides"]):
-            raise ValueError("one of its overrides is no text")
+            raise ValueError("an override is not text")
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError, RecursionError) as error:
         said = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{path} is not the record of a run: {said}\n    fix: {fix}") from error
+        raise ConfigError(f"{path}: not written by mmtrain: {said}\n    fix: {fix}") from error
     assert isinstance(cfg, DictConfig)
     update_targets(cfg)
     return cfg
 
 
 def _check_values(node: Any) -> None:
-    """Few enough, none of them an interpolation.
+    """Check that there are not too many values, and no interpolation.
 
     Raises:
         ValueError: otherwise.
@@ -97,9 +97,9 @@ def _check_values(node: Any) -> None:
         value, depth = waiting.pop()
         seen += 1
         if seen > MAX_VALUES or depth > MAX_DEPTH:
-            raise ValueError("it has too many values")
+            raise ValueError("too many values")
         if isinstance(value, str) and "${" in value:
-            raise ValueError(f"it has the interpolation {value[:80]!r}, but mmtrain writes resolved values")
+            raise ValueError(f"the interpolation {value[:80]!r}, but mmtrain writes resolved values")
         if isinstance(value, Mapping):
             waiting += [(part, depth + 1) for pair in value.items() for part in pair]
         elif isinstance(value, list | tuple | set):
@@ -107,26 +107,26 @@ def _check_values(node: Any) -> None:
 
 
 def load_run_config(folder: Path, *, trust: Sequence[str]) -> DictConfig:
-    """The configuration of a run, to build its model from.
+    """Load the configuration of a run, to build its model.
 
     Args:
         folder: of the run.
-        trust: packages of the user's own whose classes it may name.
+        trust: packages of the user whose classes the configuration may name.
 
     Raises:
-        ConfigError: as `read_run_config`, and for a `_target_` anywhere in it that is no component.
+        ConfigError: as `read_run_config`, and for a `_target_` that is not a component.
     """
     cfg = read_run_config(folder)
     plain = OmegaConf.to_container(cfg, resolve=False)
     if faults := [refusal(key, target, folder) for key, target in refused_targets(plain, "", trust)]:
         raise ConfigError("\n".join(faults))
     cfg = OmegaConf.create(_as_of_today(plain))
-    cfg.trust = list(trust)  # the user's word, not the record's
+    cfg.trust = list(trust)  # from the user, not from the run folder
     return cfg
 
 
 def _as_of_today(node: Any) -> Any:
-    """A record of an earlier version, with the keys that components have got since, at their shipped values."""
+    """A configuration of an earlier version, with shipped values for keys that components have since got."""
     if isinstance(node, list):
         return [_as_of_today(part) for part in node]
     if not isinstance(node, dict):
@@ -139,7 +139,7 @@ def _as_of_today(node: Any) -> Any:
 
 
 def refusal(key: str, target: Any, folder: Path) -> str:
-    """What is wrong with a target that is no component, and the fix."""
+    """The fault of a target that is not a component, and the fix."""
     package = str(target).split(".")[0]
     fix = "do not use this run folder, unless you know who made it; docs/safety.md says how to allow a package"
     if package.isidentifier() and package not in _installed():
@@ -153,8 +153,8 @@ def refusal(key: str, target: Any, folder: Path) -> str:
 
 @cache
 def _installed() -> frozenset[str]:
-    """Packages that are not the user's own, so that nobody is asked to trust all that is in them."""
-    from importlib.metadata import packages_distributions  # a message needs it, a start does not
+    """Packages that are not the user's own, which a message must not suggest to trust."""
+    from importlib.metadata import packages_distributions  # only a message needs it
 
     return frozenset((*sys.stdlib_module_names, "mmtrain", *packages_distributions()))
 
@@ -165,14 +165,14 @@ def recorded_overrides(
     """The overrides of a run that describe its model and its data.
 
     Args:
-        cfg: of the run, from `read_run_config`.
+        cfg: the configuration of the run, from `read_run_config`.
         folder: of the run.
-        asked: keys and groups that this command line sets itself; what the run said of them is left out.
-        configs: folders of YAML files in which options are looked for, the shipped ones first.
-        trust: packages of the user's own whose classes they may name.
+        asked: keys and groups that this command line sets. Values of the run below them are omitted.
+        configs: folders of YAML files in which options are searched, the shipped ones first.
+        trust: packages of the user whose classes the overrides may name.
 
     Returns:
-        The overrides, and what is wrong with those that may not be repeated.
+        The overrides, and the faults of those that must not be repeated.
     """
     below = tuple(f"{key}.".replace("/", ".") for key in (*asked, *_replaced_tables(cfg, asked)))
     kept: list[str] = []
@@ -181,7 +181,7 @@ def recorded_overrides(
         try:
             (override,) = OverridesParser.create().parse_overrides([text])
         except HydraException as error:
-            faults.append(_fault(text, f"is no override: {str(error).splitlines()[0]}", folder))
+            faults.append(_fault(text, f"not an override: {str(error).splitlines()[0]}", folder))
             continue
         if any(f"{place}.".replace("/", ".").startswith(below) for place in _places(override)):
             continue
@@ -214,12 +214,12 @@ def _replaced_tables(cfg: DictConfig, asked: Collection[str]) -> tuple[str, ...]
 
 
 def _fault(text: str, problem: str, folder: Path) -> str:
-    fix = "give it on this command line, where it replaces what the run folder has, or name another run folder"
+    fix = "set it on this command line, which replaces the value of the run folder, or name another run folder"
     return f"{text}: {problem} ({folder / NAME})\n    fix: {fix}"
 
 
 def _references(cfg: DictConfig) -> Iterator[str]:
-    """The models that tasks are compared with, which follow from the `init_from` of training."""
+    """The reference models of tasks, which follow from the `init_from` of the training."""
     tasks = cfg.get("task")
     for name in map(str, tasks if isinstance(tasks, DictConfig) else ()):
         task = tasks.get(name)
@@ -229,13 +229,13 @@ def _references(cfg: DictConfig) -> Iterator[str]:
 
 
 def _places(override: Override) -> list[str]:
-    """What it sets or chooses from, and the key that its option goes to."""
+    """The key or group that an override changes, and the package of its option."""
     named = override.key_or_group
     return [named] if override.package is None else [f"{named}@{override.package}", override.package]
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
-    """The tree in which a dotted key has a value."""
+    """A tree in which a dotted key has a value."""
     for word in reversed(key.split(".")):
         value = {word: value}
     return dict(value)
@@ -247,15 +247,15 @@ def _is_choice(override: Override, configs: Sequence[Path]) -> bool:
 
 
 def _takes_option(override: Override, configs: Sequence[Path]) -> bool:
-    """Whether options of a group are taken.
+    """Whether options of a group are accepted.
 
     Raises:
-        ValueError: when no run that mmtrain wrote says so, or there is no such option.
+        ValueError: if mmtrain never writes such an override, or the option does not exist.
     """
     group, package = override.key_or_group, override.package
     top = group.split("/")[0]
     if package is not None and (top in (*NEVER, *BY_NAME) or package.split(".")[0] not in DESCRIBES):
-        raise ValueError("a run folder may not put an option there")
+        raise ValueError("a run folder must not put an option there")
     if top in NEVER:
         return False
     if override.type is OverrideType.DEL:
@@ -265,15 +265,15 @@ def _takes_option(override: Override, configs: Sequence[Path]) -> bool:
         if not isinstance(name, str) or not _OPTION.fullmatch(name):
             raise ValueError(f"{name!r} is not the name of an option")
         if not any((folder / group / f"{name}.yaml").is_file() for folder in configs):
-            raise ValueError(f"{group} has no option {name}; add --config-dir DIR if it is a file of yours")
+            raise ValueError(f"{group} has no option {name}; add --config-dir DIR if it is your own file")
     return True
 
 
 def _takes_value(override: Override, trainer_keys: Collection[str]) -> bool:
-    """Whether a value is taken.
+    """Whether a value is accepted.
 
     Raises:
-        ValueError: when no run that mmtrain wrote says so.
+        ValueError: if mmtrain never writes such an override.
     """
     words = override.key_or_group.split(".")
     if words[0] in NEVER:
@@ -283,7 +283,7 @@ def _takes_value(override: Override, trainer_keys: Collection[str]) -> bool:
     if words[0] in BY_NAME and words[:2] not in [["trainer", key] for key in trainer_keys]:
         return False
     if not _KEY.fullmatch(override.key_or_group) or "_target_" in words[:-1]:
-        raise ValueError("this is no key")
+        raise ValueError("not a key")
     if override.is_sweep_override() or override.type not in _SETS:
         raise ValueError("a run has one value, not several")
     value: Any = override.value()
@@ -292,12 +292,12 @@ def _takes_value(override: Override, trainer_keys: Collection[str]) -> bool:
 
 
 def _trainer_keys(configs: Path) -> list[str]:
-    """Knobs of the shipped trainers."""
+    """Keys of the shipped trainers."""
     return re.findall(r"^(\w+):", (configs / "trainer" / "cpu.yaml").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def _is_plain(value: Any) -> bool:
-    """Numbers, true or false, null and words; nothing that could be a path."""
+    """Whether it is a number, a bool, null or a word, which cannot be a path."""
     if isinstance(value, list):
         return all(_is_plain(part) for part in value)
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""What a `_target_` takes, read off its source. Nothing is imported: most parts import torch, which takes seconds."""
+"""The arguments of a `_target_`, read from its source. Nothing is imported, because importing torch takes seconds."""
 
 import ast
 import difflib
@@ -8,31 +8,31 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-Fault = tuple[str, str]  # what is wrong, the mend
+Fault = tuple[str, str]  # the problem and the fix
 
 
 def fault_of(target: str, arguments: Iterable[str], *, added: Iterable[str] | None) -> list[Fault]:
-    """What is wrong with a class or function by its dotted path, called with these keyword arguments.
+    """Faults of a call of a class or function with keyword arguments.
 
     Args:
         target: the dotted path.
-        arguments: what the configuration gives.
-        added: what the program gives beside it; None when nobody can say.
+        arguments: names of the arguments in the configuration.
+        added: names of the arguments that the program adds; None if they are not known.
 
-    Only what is certain is a fault: a name that an `__init__.py` makes in another way than by an import is taken to be
-    there, and arguments of a class that inherits its constructor are not looked at.
+    Only certain faults are reported. A name that an `__init__.py` defines in another way than by an import counts as
+    defined, and arguments of a class that inherits its constructor are not checked.
     """
     names = target.split(".")
     if len(names) < 2 or not all(name.isidentifier() for name in names):
-        return [("is not the dotted path of a class", "write package.module.Class")]
+        return [("not the dotted path of a class", "write package.module.Class")]
     if names[0] in ("__main__", "builtins"):
         return []
     found = module_of(names)
     if found is None:
-        return [(f"cannot be imported: there is no {names[0]}", "mend the path, or run where that can be imported")]
+        return [(f"cannot be imported: there is no {names[0]}", "correct the path, or run where it can be imported")]
     path, folders, rest = found
     if not rest:
-        return [("is a module", f"name a class in it: {target}.Class")]
+        return [("a module, not a class", f"name a class in it: {target}.Class")]
     if path is None and _modules(folders) and not _files(folders, rest[0]):
         return _not_there(target, rest[0], [], _modules(folders))
     if path is None or path.suffix != ".py":
@@ -40,11 +40,11 @@ def fault_of(target: str, arguments: Iterable[str], *, added: Iterable[str] | No
     try:
         tree = parsed(path.read_bytes())
     except SyntaxError as error:
-        return [(f"cannot be imported: {path}, line {error.lineno}: {error.msg}", "mend that line")]
+        return [(f"cannot be imported: {path}, line {error.lineno}: {error.msg}", "correct that line")]
     node = next((n for n in tree.body if isinstance(n, _DEFINITIONS) and n.name == rest[0]), None)
     passed_on = _passed_on(tree.body, rest[0])
     if node is None and passed_on is not None and len(rest) == 1:
-        return fault_of(passed_on, arguments, added=None)  # what else it is given is not known so far away
+        return fault_of(passed_on, arguments, added=None)  # the arguments that the program adds are not known here
     if node is None:
         source = path.read_text(encoding="utf-8", errors="replace")
         return [] if _may_be_there(rest[0], source) else _not_there(target, rest[0], tree.body, _modules(folders))
@@ -56,7 +56,7 @@ def fault_of(target: str, arguments: Iterable[str], *, added: Iterable[str] | No
 
 
 def parameters_of(target: str) -> list[str]:
-    """What the constructor of a class takes, also where decorators hide it; empty when its source cannot be read."""
+    """Arguments of a class's constructor, even if it is decorated; empty if its source cannot be read."""
     path, _, rest = module_of(target.split(".")) or (None, [], [])
     if path is None or path.suffix != ".py" or len(rest) != 1:
         return []
@@ -67,10 +67,10 @@ def parameters_of(target: str) -> list[str]:
 
 
 def is_defined(target: str) -> bool:
-    """Whether a dotted path leads to a class or function, or a class's own method, that its package defines.
+    """Whether a dotted path leads to a class, a function or a class's own method that its package defines.
 
-    `mine.Encoder` is one, also where `mine/__init__.py` imports it from `mine.encoder`. `mine.os.system` is none,
-    because `mine` only imports it. Also true where there is no such module: importing it says so.
+    `mine.Encoder` does, even if `mine/__init__.py` imports it from `mine.encoder`. `mine.os.system` does not, because
+    `mine` only imports it. Also true if there is no such module, because importing it raises an error.
     """
     names = target.split(".")
     if len(names) < 2 or not all(name.isidentifier() for name in names):
@@ -111,24 +111,24 @@ def _is_defined(names: list[str], depth: int) -> bool:
 
 
 def _source(statement: ast.ImportFrom, package: list[str]) -> list[str]:
-    """The module that a `from ... import` names, seen from a package."""
+    """The module in a `from ... import` statement of a package."""
     named = statement.module.split(".") if statement.module else []
     return named if statement.level == 0 else [*package[: len(package) - statement.level + 1], *named]
 
 
 def _passed_on(body: list[ast.stmt], name: str) -> str | None:
-    """Where a name comes from that a module takes from another by the same name."""
+    """The original path of a name that a module imports under the same name."""
     froms = [n for n in body if isinstance(n, ast.ImportFrom) and n.level == 0 and n.module]
     return next((f"{n.module}.{name}" for n in froms for a in n.names if a.name == name == (a.asname or a.name)), None)
 
 
 _DEFINITIONS = (ast.ClassDef, ast.FunctionDef)
 
-parsed = functools.lru_cache(maxsize=512)(ast.parse)  # by what the file holds: one that changed is parsed again
+parsed = functools.lru_cache(maxsize=512)(ast.parse)  # by content: a changed file is parsed again
 
 
 def module_of(names: list[str]) -> tuple[Path | None, list[Path], list[str]] | None:
-    """The file of the module that a dotted path begins with, the folders of a package, and the names inside it."""
+    """The file of the module that a dotted path begins with, the folders of a package, and the names in the module."""
     spec = importlib.util.find_spec(names[0])  # imports nothing, because the name has no dot
     if spec is None:
         return None
@@ -151,7 +151,7 @@ def _files(folders: list[Path], name: str) -> list[Path]:
 
 
 def _modules(folders: list[Path]) -> list[str]:
-    """What can be imported from the folders of a package."""
+    """Modules in the folders of a package."""
     return sorted(file.stem for file in _files(folders, "*") if file.suffix == ".py" and file.stem != "__init__")
 
 
@@ -164,12 +164,12 @@ def _not_there(target: str, name: str, body: list[ast.stmt], modules: list[str])
     passed_on = [a.asname or a.name for n in body if isinstance(n, ast.ImportFrom) for a in n.names]
     module = target[: target.index(f".{name}")]
     near = difflib.get_close_matches(name, [*defined, *passed_on, *modules], n=1) or defined[:1]
-    mend = f"did you mean {module}.{near[0]}?" if near else "mend the path"
+    mend = f"did you mean {module}.{near[0]}?" if near else "correct the path"
     return [(f"cannot be imported: {module} has no {name}", mend)]
 
 
 def _called(node: ast.ClassDef | ast.FunctionDef) -> ast.FunctionDef | None:
-    """The function that takes the arguments; None when it cannot be seen here."""
+    """The function that receives the arguments; None if it cannot be found in the source."""
     function: ast.FunctionDef | None
     if isinstance(node, ast.ClassDef):
         function = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
@@ -179,17 +179,17 @@ def _called(node: ast.ClassDef | ast.FunctionDef) -> ast.FunctionDef | None:
 
 
 def _missing(function: ast.FunctionDef, given: list[str]) -> list[Fault]:
-    """Arguments without a default that nobody gives."""
+    """Arguments without a default that are not set."""
     args = function.args
     named = [*args.posonlyargs, *args.args][1 if function.name == "__init__" else 0 :]  # without self
     by_keyword = zip(args.kwonlyargs, args.kw_defaults, strict=True)
     needed = [*named[: len(named) - len(args.defaults)], *(a for a, default in by_keyword if default is None)]
     lacking = [a.arg for a in needed if a.arg not in given]
-    return [(f"needs {', '.join(lacking)}", f"set {lacking[0]} beside _target_")] if lacking else []
+    return [(f"needs {', '.join(lacking)}", f"set {lacking[0]} next to _target_")] if lacking else []
 
 
 def _unknown(function: ast.FunctionDef, arguments: Iterable[str]) -> list[Fault]:
-    """Arguments that the constructor or the function does not take."""
+    """Arguments that the constructor or the function does not accept."""
     if function.args.kwarg is not None:
         return []
     taken = [a.arg for a in [*function.args.args, *function.args.kwonlyargs] if a.arg not in ("self", "cls")]

@@ -1,4 +1,4 @@
-"""What to type instead: for keys, options and words that other programs know and this one does not."""
+"""What to type instead, for keys, options and words that other programs have and mmtrain does not."""
 
 import ast
 import difflib
@@ -13,7 +13,7 @@ from mmtrain.config.compose import config_dir
 from mmtrain.config.signatures import parameters_of
 from mmtrain.data.tables.columns import USUAL_NAMES
 
-# What other programs call it, by the last word of the key: what to write here; {value} is what was given.
+# Names in other programs, by the last word of the key, and what to write here; {value} is the given value.
 ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("epochs", "num_epochs", "num_train_epochs", "n_epochs"), "trainer.max_epochs=N"),
     **dict.fromkeys(("gpus", "num_gpus", "n_gpus", "gpu"), "trainer=gpu, or trainer=ddp trainer.devices=N for several"),
@@ -34,7 +34,7 @@ ELSEWHERE: Mapping[str, str] = {
     ),
     **dict.fromkeys(("workers", "num_proc"), "data.num_workers=N"),
     **dict.fromkeys(("output_dir", "out_dir", "save_dir", "output"), "run_dir=DIR"),
-    **dict.fromkeys(("ckpt", "ckpt_path", "pretrained", "load_from"), "init_from=FILE, or resume=FILE to go on"),
+    **dict.fromkeys(("ckpt", "ckpt_path", "pretrained", "load_from"), "init_from=FILE, or resume=FILE to continue"),
     **dict.fromkeys(("learning_rate", "base_lr"), "optimizer.lr=X"),
     **dict.fromkeys(("wd",), "optimizer.weight_decay=X"),
     **dict.fromkeys(
@@ -50,7 +50,7 @@ ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("bf16",), "trainer.precision=bf16-mixed"),
 }
 TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
-# families of pretrained models, and the name of one
+# families of pretrained models, with an example of each
 _PRETRAINED: Mapping[str, str] = {
     "clip": "openai/clip-vit-base-patch16",
     "siglip": "google/siglip-base-patch16-224",
@@ -60,14 +60,14 @@ _TWO_TOWERS = ("clip", "siglip")
 
 
 def default_lists() -> dict[str, list[str]]:
-    """The groups of which several options can be chosen, with the default options."""
+    """Groups that accept several options, with the default options."""
     defaults = yaml.safe_load((config_dir() / "train.yaml").read_text(encoding="utf-8"))["defaults"]
     entries = [entry for entry in defaults if isinstance(entry, dict)]
     return {group: chosen for entry in entries for group, chosen in entry.items() if isinstance(chosen, list)}
 
 
 def for_key(key: str, value: str, groups: Mapping[str, Sequence[str]]) -> str | None:
-    """What to write for a key that other programs have.
+    """What to write for a key of other programs.
 
     Args:
         key: such as epochs, or use_wandb.
@@ -87,11 +87,11 @@ def for_key(key: str, value: str, groups: Mapping[str, Sequence[str]]) -> str | 
 
 
 def for_option(group: str, value: str, groups: Mapping[str, Sequence[str]]) -> str | None:
-    """What to write for an option that a group does not have and that is none misspelt.
+    """What to write for an option that a group does not have and that is not a misspelling.
 
     Args:
         group: such as encoder.
-        value: what was asked for.
+        value: the requested option.
         groups: every group with its options.
     """
     word = value.lower()
@@ -99,7 +99,7 @@ def for_option(group: str, value: str, groups: Mapping[str, Sequence[str]]) -> s
         folder = Path(value).parent if Path(value).is_file() else value if Path(value).is_dir() else "DIR"
         return f"your own tables are data=files data.root={folder}"
     if word in ("none", "no", "off", "false") and group == "fusion":
-        return "~fusion leaves it out; then each task reads one modality, such as task.classification.reads=image"
+        return "~fusion removes it; then each task reads one modality, such as task.classification.reads=image"
     if group == "optimizer":
         return _of_torch(word)
     if group != "encoder" and not group.startswith("encoder/"):
@@ -109,13 +109,13 @@ def for_option(group: str, value: str, groups: Mapping[str, Sequence[str]]) -> s
         towers = ("image", "text") if family in _TWO_TOWERS and group == "encoder" else ("image",)
         towers = (group.removeprefix("encoder/"),) if group != "encoder" else towers
         chosen = [f"encoder/{m}=huggingface encoder.{m}.pretrained={_PRETRAINED[family]}" for m in towers]
-        return f"pretrained towers are {' '.join(chosen)}"
+        return f"pretrained encoders are {' '.join(chosen)}"
     having = [g for g in groups if g.startswith("encoder/") and word in groups[g]]
     return f"did you mean {' or '.join(f'{g}={word}' for g in having)}?" if having else None
 
 
 def _of_torch(word: str) -> str | None:
-    """A class of torch.optim, with the keys of the optimizer that is chosen now which it does not take."""
+    """A class of torch.optim, and the keys of the current optimizer that it does not take."""
     spec = importlib.util.find_spec("torch")  # imports nothing, because the name has no dot
     path = None if spec is None or spec.origin is None else Path(spec.origin).parent / "optim" / f"{word}.py"
     if path is None or not word.isidentifier() or not path.is_file():
@@ -127,15 +127,15 @@ def _of_torch(word: str) -> str | None:
     taken = parameters_of(f"torch.optim.{word}.{name}")
     gone = [f"~optimizer.{key}" for key in ("betas", "eps", "weight_decay", "fused") if key not in taken]
     more = ["+optimizer.momentum=0.9"] if "momentum" in taken else []
-    return f"a class of torch is optimizer._target_=torch.optim.{' '.join([name, *gone, *more])}"
+    return f"for a class of torch.optim, set optimizer._target_=torch.optim.{' '.join([name, *gone, *more])}"
 
 
 def split_words(words: Sequence[str], is_override: Iterable[bool]) -> Iterator[tuple[str, str]]:
-    """Overrides that a space has cut: as they were typed, and what to write; then words that are none at all.
+    """Overrides that a space has split, with what to write instead; then words that are not overrides.
 
     Args:
         words: of the command line.
-        is_override: for each, whether it is one.
+        is_override: for each word, whether it is an override.
     """
     waiting = list(zip(words, is_override, strict=True))
     while waiting:
@@ -146,13 +146,13 @@ def split_words(words: Sequence[str], is_override: Iterable[bool]) -> Iterator[t
         if len(pieces) > 1:
             key, _, value = "".join(pieces).partition("=")
             listed = f"[{value}]" if key in default_lists() and "," in value and not value.startswith("[") else value
-            yield " ".join(pieces), f"a space ends an override\n    write {key}={listed}"
+            yield " ".join(pieces), f"a space ends an override\n    fix: write {key}={listed}"
         elif not right:
-            yield word, f"not an override\n    {_for_word(word)}"
+            yield word, f"not an override\n    fix: {_for_word(word)}"
 
 
 def _goes_on(begun: str, word: str) -> bool:
-    """Whether a value that was begun is continued by the next word."""
+    """Whether the next word continues the value of a split override."""
     is_open = any(begun.count(left) > begun.count(right) for left, right in ("[]", "{}", "()"))
     if re.match(r"[+~]*[\w./@]+=", begun):
         return is_open or begun.endswith(("=", ",")) or word.startswith(",")
@@ -160,30 +160,30 @@ def _goes_on(begun: str, word: str) -> bool:
 
 
 def _for_word(word: str) -> str:
-    """What may be meant by a word that is no override: a folder, a file of data, a checkpoint."""
+    """The likely meaning of a word that is not an override: a folder, a table, a checkpoint."""
     path, asked = Path(word), re.fullmatch(r"([+~]*[\w./@]+)=(.+)", word)
     if asked is not None:
         return _quoted(asked[1], asked[2])
     if word.endswith(".ckpt"):
-        return f"write init_from={word} to start from its weights, or resume={word} to go on"
+        return f"write init_from={word} to start from its weights, or resume={word} to continue"
     if word.endswith(TABLES):
-        return f"write data=files data.root={path}, or the folder that holds it with the other splits"
+        return f"write data=files data.root={path}, or the folder that contains it with the other splits"
     if word and re.fullmatch(r"[\w./~-]+", word) and ("/" in word or path.is_dir()):
-        return f"write data=files data.root={word}, if it holds your data"
-    return "write key=value, such as trainer.max_epochs=3, and quote what holds spaces or brackets"
+        return f"write data=files data.root={word}, if it contains your data"
+    return "write key=value, such as trainer.max_epochs=3, with quotes around spaces and brackets"
 
 
 def _quoted(key: str, value: str) -> str:
-    """A value that Hydra does not read as it stands."""
+    """A value that Hydra would read differently."""
     if value.count("[") == value.count("]") + 1:
-        return f"write {key}={value}], with its last bracket"
+        return f"write {key}={value}], with the closing bracket"
     if re.fullmatch(r"~/[\w./-]*", value):
         key = "data=files data.root" if key == "data" else key
-        return f"write {key}=$HOME{value[1:]}: Hydra reads a ~ otherwise"
-    return f"write '{key}=\"{value}\"', with both kinds of quotes around such characters"
+        return f"write {key}=$HOME{value[1:]}, because Hydra does not read a ~ as the home folder"
+    return f"write '{key}=\"{value}\"', with both kinds of quotes around these characters"
 
 
 def nearest(word: str, known: Sequence[str]) -> list[str]:
-    """The options that are written nearly so, those that begin so, and those of whose words it is one."""
+    """Options that are spelled similarly, that begin with the word, or that contain it as one of their words."""
     near = [*difflib.get_close_matches(word, known, n=1), *(name for name in known if name.startswith(word))]
     return near or [name for name in known if word in name.split("_")]

@@ -1,4 +1,4 @@
-"""What the first rows of a folder's tables say of a configuration. Nothing heavy is imported: `build.py` asks again."""
+"""Faults in the first rows of a folder's tables. Imports nothing heavy; `build.py` checks the complete data later."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -29,11 +29,11 @@ _SPLIT = "mmtrain.data.tables.splits.Split"
 
 
 def faults_of_folder(run: Composed, place: Path | Mapping[str, Path]) -> Iterator[str]:
-    """Everything that can be known so early; nothing of what other rules say.
+    """Every fault that can be found in the first rows. Other rules report the rest.
 
     Args:
         run: the configuration.
-        place: of the tables: a folder, a file, or the file of each split.
+        place: folder or file of the tables, or the file of each split.
     """
     split = _split(run)
     training = run.get("mode") in ("fit", "plan")
@@ -51,17 +51,17 @@ def faults_of_folder(run: Composed, place: Path | Mapping[str, Path]) -> Iterato
     look = _Look(run, found)
     lacking = list(look.columns_that_are_not_there())
     yield from lacking
-    if training and run.get("resume") is None:  # a run that goes on keeps what it has learned
+    if training and run.get("resume") is None:  # a resumed run keeps its vocabularies and classes
         yield from look.rows_of_training()
         yield from look.classes()
         without = list(look.tasks_that_lack())
         yield from without
         lacking += without
-    yield from look.found.notes[len(found.notes) :] if lacking else ()  # of keys of turns
+    yield from look.found.notes[len(found.notes) :] if lacking else ()  # about keys of turns
 
 
 def _split(run: Composed) -> Split | None:
-    """How a lone table is cut; None when that is the user's own, or wrong: its constructor says so."""
+    """How a single table is split; None for the user's own class or wrong values, which its constructor reports."""
     node = OmegaConf.to_container(run.get("data.split")) if OmegaConf.is_dict(run.get("data.split")) else {}
     assert isinstance(node, dict)
     if node.pop("_target_", None) != _SPLIT:
@@ -85,7 +85,7 @@ def _key_of_tables(run: Composed) -> str:
 
 
 def _places(run: Composed) -> dict[str, str]:
-    """By what tasks read and learn, whether it is of inputs or targets."""
+    """For each name that tasks read or learn, whether it is in inputs or targets."""
     data, tasks = run.cfg.data, [t for t in run.cfg.task.values() if isinstance(t, DictConfig)]
     read = {m for task in tasks for m in needed_by(task)}
     if any(reads_fused(task) for task in tasks):
@@ -103,14 +103,14 @@ def _named(run: Composed) -> dict[str, Any]:
 
 
 def _wanted(run: Composed) -> dict[str, Any]:
-    """By what is read and learned, its column."""
+    """The column of each name that tasks read or learn."""
     named = _named(run)
     return {name: named.get(name) for name in _places(run)}
 
 
 @dataclass
 class _Look:
-    """The heads of tables beside a configuration."""
+    """The first rows of tables, and a configuration."""
 
     run: Composed
     found: Tables
@@ -145,7 +145,7 @@ class _Look:
 
     @cached_property
     def tasks(self) -> dict[str, Any]:
-        """Those of which all is configured; of the others rule_tasks says what is not."""
+        """Tasks that are configured completely; rule_tasks reports the others."""
         data, encoders = self.run.cfg.data, self.run.cfg.encoder
         return {
             str(name): task
@@ -159,7 +159,7 @@ class _Look:
         return [name for name in columns if self.places[name] == "inputs"]
 
     def columns_that_are_not_there(self) -> Iterator[str]:
-        """Named ones; or any, when no input has one."""
+        """Columns that the configuration names but the tables do not have; or any input, if no input has a column."""
         for name, fault in self.wrong.items():
             yield self._located(fault, f"data.columns.{name}")
         if self._inputs(self.wanted) and not self._inputs(self.columns) and not self.wrong:
@@ -167,7 +167,7 @@ class _Look:
             yield self._located(str(error), _key_of_tables(self.run))
 
     def rows_of_training(self) -> Iterator[str]:
-        """Cells, ids, paths and their number."""
+        """Faults of cells, ids and paths, and of the number of rows."""
         table, folder = self.found.splits["train"], self.found.folder_of("train")
         where, inputs = self.found.names["train"], self._inputs(self.columns)
         known = {name: column for name, column in self.columns.items() if _has(table, column)}
@@ -185,7 +185,7 @@ class _Look:
             yield from self._said("data.batch_size", check_size, len(table), size, folder)
 
     def classes(self) -> Iterator[str]:
-        """What all rows say of a class, where all are known."""
+        """Faults of classes, if all rows are known."""
         heads: Mapping[str, Head] = self.found.splits
         if not all(head.is_whole for head in heads.values()):
             return
@@ -213,7 +213,7 @@ class _Look:
         return needed_by(task) <= set(self.columns) and ("target" not in task or task.target in self.columns)
 
     def tasks_that_lack(self) -> Iterator[str]:
-        """Tasks whose modality or target the data does not have, also when the columns are named as was said."""
+        """Tasks whose modality or target is not in the data, even if columns are named as suggested."""
         assumed = self.columns if self._inputs(self.columns) and not self.wrong else {**self.likely, **self.columns}
         known = {name: self.tasks[name] for name in self.tasks if self.tasks[name].get("target") not in self.spoiled}
         faults = faults_of_tasks(
@@ -224,11 +224,11 @@ class _Look:
             likely=lambda: self.likely,
             useless=[column for name in self.spoiled if isinstance(column := self.columns[name], str)],
         )
-        if self._inputs(assumed):  # without any, no_input has said it
+        if self._inputs(assumed):  # otherwise no_input has already reported it
             yield from (self._located(fault, key) for key, fault in faults)
 
     def _said(self, key: str, check: Callable[..., Any], *facts: Any, **named: Any) -> Iterator[str]:
-        """What a check refuses."""
+        """The error of a check, if it raises one."""
         try:
             check(*facts, **named)
         except ConfigError as error:
@@ -239,7 +239,7 @@ class _Look:
 
 
 def _located(run: Composed, fault: str, key: str) -> str:
-    """A fault with the override that has to do with it, if one has."""
+    """A fault with the override that causes it, if there is one."""
     where = run.where(key)
     what, *mend = fault.splitlines()
     return "\n".join([f"{what} ({where})" if where.startswith("override ") else what, *mend])

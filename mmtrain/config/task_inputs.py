@@ -1,4 +1,4 @@
-"""What tasks read and learn of the data, and what to type when it is not there. Nothing heavy is imported."""
+"""Modalities and targets that tasks need, and what to type if the data does not have them. Imports nothing heavy."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
@@ -12,13 +12,13 @@ from mmtrain.data.tables.columns import USUAL_NAMES, Column, find_columns, typed
 
 @cache
 def tasks_of_one_column(key: str) -> dict[str, str]:
-    """The task that needs one input or target and nothing else, by the usual name of that column.
+    """The task for a single input or target, by the usual name of that column.
 
     Args:
         key: "target", or "modality".
 
     Returns:
-        Of several tasks, one that reads its own modality, else the one with the shortest name.
+        Of several tasks, a task that reads its own modality; otherwise the task with the shortest name.
     """
     found: dict[str, list[tuple[bool, int, str]]] = {}
     for path in sorted((config_dir() / "task").glob("*.yaml")):
@@ -32,12 +32,12 @@ def tasks_of_one_column(key: str) -> dict[str, str]:
 
 
 def needed_by(task: Mapping[str, Any]) -> set[str]:
-    """The modalities that a task names."""
+    """Modalities that a task names."""
     return {str(m) for m in _named(task)} - {"fused"}
 
 
 def reads_fused(task: Mapping[str, Any]) -> bool:
-    """Whether a task reads what the fusion makes."""
+    """Whether a task reads the fused features."""
     return "fused" in _named(task)
 
 
@@ -46,7 +46,7 @@ def _named(task: Mapping[str, Any]) -> list[Any]:
 
 
 def tasks_without(tasks: Mapping[str, Any], target: str) -> str | None:
-    """What to type to learn no such target; None when nothing would be left to learn."""
+    """The override that removes tasks with this target; None if no task would remain."""
     left = [str(name) for name, task in tasks.items() if task.get("target") != target]
     return f"task=[{','.join(left)}]" if left else None
 
@@ -60,14 +60,14 @@ def faults_of_tasks(
     likely: Callable[[], Mapping[str, Column]],
     useless: Collection[str] = (),
 ) -> Iterator[tuple[str, str]]:
-    """For each task that lacks something, the key that names it, and the message.
+    """For each task whose modality or target is missing, return the key that names it, and the message.
 
     Args:
-        tasks: by name, their configurations.
-        inputs: the modalities that the data has.
-        targets: that it has.
-        columns: of its tables.
-        likely: what other columns seem to hold; asked only for messages.
+        tasks: configurations of tasks, by name.
+        inputs: modalities in the data.
+        targets: targets in the data.
+        columns: columns of its tables.
+        likely: what other columns seem to contain; called only for messages.
         useless: columns that nothing can be learned from.
     """
     lacking = {str(name): sorted(needed_by(task) - set(inputs)) for name, task in tasks.items()}
@@ -75,7 +75,7 @@ def faults_of_tasks(
     left = [str(name) for name in tasks if not lacking[str(name)] and str(name) not in blind]
     seems = likely() if blind or any(lacking.values()) else {}
     other = [] if left else _instead(inputs, [column for column in columns if column not in useless])
-    leave = [f"leave out what {{}} it: task=[{','.join(left)}]"] if left else [f"choose task=[{t}]" for t in other]
+    leave = [f"remove what {{}} it: task=[{','.join(left)}]"] if left else [f"choose task=[{t}]" for t in other]
     for name, missing in lacking.items():
         if missing:
             ways = _ways(missing[0], seems, [way.format("reads") for way in leave])
@@ -84,29 +84,29 @@ def faults_of_tasks(
             word = "modalities" if missing[0] in (tasks[name].get("modalities") or ()) else "reads"
             yield (
                 f"task.{name}.{word}",
-                f"task.{name} reads {missing[0]}, but the data has {', '.join(inputs)}; the columns are"
-                f" {', '.join(columns)}\n    {', or '.join(ways)}",
+                f"task.{name}.{word}={missing[0]}: the data has only {', '.join(inputs)}; the columns are"
+                f" {', '.join(columns)}\n    fix: {', or '.join(ways)}",
             )
     for name, target in blind.items():
-        there = [t for t in _instead([], columns) if t not in tasks]  # such as labels in place of a label
+        there = [t for t in _instead([], columns) if t not in tasks]  # such as labels instead of label
         ways = _ways(target, seems, [way.format("learns") for way in leave])
-        ways += [f"learn what is there: task=[{','.join([*left, *there])}]"] if left and there else []
+        ways += [f"learn another target: task=[{','.join([*left, *there])}]"] if left and there else []
         yield (
             f"task.{name}.target",
-            f"task.{name}.target = {target}, but no row to train on has one; the columns are {', '.join(columns)}\n"
-            f"    {', or '.join(ways)}",
+            f"task.{name}.target={target}: no training row has one; the columns are {', '.join(columns)}\n"
+            f"    fix: {', or '.join(ways)}",
         )
 
 
 def _ways(name: str, likely: Mapping[str, Column], leave: list[str]) -> list[str]:
-    """To name its column comes first where there seems to be one."""
+    """Fixes for a missing column. Naming a column comes first if one seems to contain it."""
     if name in likely:
         return [f"set {typed({name: likely[name]})}", *leave]
-    return [*leave, f"set data.columns.{name}=NAME, if a column holds it"]
+    return [*leave, f"set data.columns.{name}=NAME, if a column contains it"]
 
 
 def _instead(inputs: Sequence[str], columns: Sequence[str]) -> list[str]:
-    """The task of what there is, when none of those that were chosen can be learned."""
+    """A task for the available columns, if none of the chosen tasks can be learned."""
     of_target, of_modality = tasks_of_one_column("target"), tasks_of_one_column("modality")
     there = find_columns(columns, dict.fromkeys(of_target), where="")
     return [*(of_target[name] for name in there), *(of_modality[m] for m in inputs if m in of_modality)][:1]

@@ -1,6 +1,6 @@
-"""Is this configuration good? Every fault at once, before anything heavy is imported: what, where it was set, the mend.
+"""Check a configuration before anything heavy is imported. All faults are reported at once, with their origin and fix.
 
-First composition (Hydra's own messages, said in one form, with the nearest name), then the rules of rules.py.
+First the configuration is composed, with Hydra's messages in one form and the nearest name. Then rules.py checks it.
 """
 
 import difflib
@@ -31,22 +31,22 @@ from mmtrain.config.rules_sweep import combinations, faults_of_sweeper
 from mmtrain.config.run_config import read_run_config, recorded_overrides
 from mmtrain.errors import ConfigError
 
-# what composing raises when an override or a file is wrong; the last three when a group is given something like null
-# or [null], and when a file holds something else than keys
+# what composing raises for a wrong override or file; the last three if a group has a value such as null or [null], or
+# if a file does not contain a mapping
 ComposeError = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, OSError)
 
 
 def faults_of(config_dir: Path, extra_dir: str | None, overrides: list[str], *, multirun: bool) -> list[str]:
-    """Everything that is wrong with a command line; empty when it is good.
+    """Return every fault of a command line; none if it is valid.
 
     Args:
         config_dir: the project's YAML files.
-        extra_dir: the user's own (`--config-dir`), looked at after those.
+        extra_dir: the user's own (`--config-dir`), which come after those of the project.
         overrides: of the command line.
-        multirun: whether commas mean a sweep; then every combination is looked at.
+        multirun: whether commas mean a sweep; then every combination is checked.
     """
     if extra_dir is not None and not Path(extra_dir).is_dir():
-        return [f"--config-dir {extra_dir} is not a folder\n    name the folder that holds your YAML files"]
+        return [f"--config-dir {extra_dir}: not a folder\n    fix: name the folder that contains your YAML files"]
     malformed = list(mends.split_words(overrides, map(_is_override, overrides)))
     if malformed:
         return [f"{typed}: {fault}" for typed, fault in malformed]
@@ -61,9 +61,9 @@ def faults_of(config_dir: Path, extra_dir: str | None, overrides: list[str], *, 
 
 
 def help_text(config_dir: Path, extra_dir: str | None) -> str:
-    """What `--help` says: the template of train.yaml with every group and its options.
+    """Text of `--help`: the template of train.yaml with every group and its options.
 
-    Hydra's own copies its plugins for each group, which takes a second.
+    Hydra's own version copies its plugins for each group, which takes a second.
     """
     composing = Composer(config_dir, extra_dir).composing
     groups = "".join(f"{group}: {', '.join(sorted(composing.options(group)))}\n" for group in composing.groups)
@@ -80,7 +80,7 @@ def _is_override(text: str) -> bool:
 
 
 class Composer:
-    """Composes configurations as the command would."""
+    """Composes configurations as the command does."""
 
     def __init__(self, config_dir: Path, extra_dir: str | None) -> None:
         path = create_config_search_path(str(config_dir))
@@ -95,7 +95,7 @@ class Composer:
         self.seen: dict[tuple[str, ...], Composed] = {}
 
     def faults_of_sweep(self, overrides: list[str]) -> list[str]:
-        """What is wrong with any of its runs, each fault once."""
+        """Faults of all runs of a sweep, each once."""
         plain = [o for o in overrides if not _is_sweep(o)]
         try:
             sweeper = self.compose(plain).hydra.sweeper
@@ -107,12 +107,12 @@ class Composer:
         return list(dict.fromkeys(fault for run in runs for fault in self.faults(run)))
 
     def compose(self, overrides: list[str]) -> DictConfig:
-        """The configuration with Hydra's own part, nothing resolved; each is composed once, not to be changed."""
+        """The configuration with Hydra's own part, unresolved. Each is composed once and must not be changed."""
         key = tuple(overrides)
         if key not in self.made:
             try:
                 cfg = self.composing.compose(overrides)
-                update_targets(cfg)  # the command itself reports the old ones
+                update_targets(cfg)  # the command itself reports old paths
                 fill_auto(cfg)
                 self.made[key] = cfg
             except ComposeError as error:
@@ -123,7 +123,7 @@ class Composer:
         return made
 
     def faults(self, overrides: list[str]) -> list[str]:
-        """What is wrong with these overrides, or with what they compose to."""
+        """Faults of these overrides, or of the configuration that they compose."""
         try:
             cfg = self.compose(overrides)
         except ComposeError as error:
@@ -138,20 +138,20 @@ class Composer:
         return faults or [fault for rule in RULES for fault in rule(composed)]
 
     def _undone(self, overrides: list[str]) -> Iterator[str]:
-        """Overrides that have no effect, because a later one sets all around them, or takes it out.
+        """Overrides without effect, because a later one sets or removes the node that contains them.
 
-        Options of groups are chosen first, wherever they stand, and undo no value.
+        Options of groups are chosen first, in any position, and do not replace a value.
         """
         for place, earlier in enumerate(overrides):
             key, chooses = key_of(earlier), self.composing.is_choice(earlier)
             for later in overrides[place + 1 :]:
                 same = key == key_of(later) if chooses else f"{key}.".startswith(f"{key_of(later)}.")
                 if later != earlier and same and chooses == self.composing.is_choice(later):
-                    yield f"{earlier} is undone by {later}\n    take one of them away"
+                    yield f"{earlier}: no effect, because {later} replaces it\n    fix: remove one of them"
                     break
 
     def _meant_as_choices(self, overrides: list[str]) -> Iterator[str]:
-        """A name given to a group of keys where its options are chosen by another spelling."""
+        """An option's name that is given to a group of keys in another spelling than Hydra's."""
         groups = self.composing.groups
         for override in overrides:
             key, _, value = override.lstrip("+").partition("=")
@@ -161,20 +161,20 @@ class Composer:
             options = self.composing.options(group)
             near = [value] if value in options else difflib.get_close_matches(value, options, n=1)
             if near:
-                yield f"{override}: {key} is a group of keys\n    write {group}={near[0]} to choose an option of it"
+                yield f"{override}: {key} is a group of keys\n    fix: choose an option of it with {group}={near[0]}"
             elif value not in ("null", "true", "false"):
-                held = f"It has {', '.join(options)}"
-                yield f"{override}: {key} is a group of keys\n    write {group}=NAME to choose an option of it. {held}"
+                held = f"the options are {', '.join(options)}"
+                yield f"{override}: {key} is a group of keys\n    fix: choose an option of it with {group}=NAME; {held}"
 
     def _hidden(self, run: Composed) -> Iterator[str]:
-        """Files of the user's own folder that Hydra would not read."""
+        """Files of the user's folder that Hydra would not read, because the project has one of the same name."""
         names = [s.file.removeprefix("configs/") for s in run.sources if s.file.startswith("configs/")]
         for folder, shown in self.shown.items():
             for name in [n for n in names if shown != "configs" and Path(folder, n).is_file()]:
-                yield f"{shown}/{name} is never read: configs/{name} comes first\n    give it another name"
+                yield f"{shown}/{name}: never read, because configs/{name} comes first\n    fix: give it another name"
 
     def _composed(self, overrides: list[str]) -> Composed:
-        """What they compose to, with where each value comes from; looked at once."""
+        """What overrides compose to, with the origin of each value; computed once."""
         key = tuple(overrides)
         if key not in self.seen:
             self.seen[key] = self._look_at(self.compose(overrides), overrides)
@@ -197,16 +197,16 @@ class Composer:
             yield replace(self._source(path), package=package)
 
     def _source(self, path: str) -> Source:
-        """A file, at the package that it names itself."""
+        """A file at the package that it declares."""
         file = self.composing.file(path)
         return Source(f"{self.shown.get(file.folder, file.folder)}/{path}.yaml", file.package, file.content)
 
     def _blame(self, overrides: list[str]) -> list[str]:
-        """Which overrides cannot be composed: first those that choose options, then values on top of the good ones."""
+        """Which overrides cannot be composed: first options of groups, then values on top of the valid ones."""
         try:
             self.compose([])
         except ComposeError:
-            return []  # not an override's fault, but a file's
+            return []  # the fault is in a file
         choices = [o for o in overrides if self.composing.is_choice(o)]
         good: list[str] = []
         faults: list[str] = []
@@ -219,15 +219,15 @@ class Composer:
                 good.append(override)
             except ComposeError as error:
                 faults.append(self._explain(override, error, good))
-        return faults + (self.faults(good) if faults else [])  # what the others say is looked at, too
+        return faults + (self.faults(good) if faults else [])  # the valid overrides are checked, too
 
     def _is_lost(self, override: str) -> bool:
-        """Whether it chooses from a group that is not there; with a + Hydra would make a key of it."""
+        """Whether it chooses from a group that does not exist. With a + Hydra would create a key."""
         return "/" in key_of(override) and not self.composing.is_choice(override)
 
     @cached_property
     def _options(self) -> dict[str, list[str]]:
-        """Of every group."""
+        """The options of every group."""
         return {group: self.composing.options(group) for group in self.composing.groups}
 
     def _explain(self, override: str, error: Exception, good: list[str]) -> str:
@@ -236,12 +236,12 @@ class Composer:
             return f"{override}: {_said(error)}"
         if _is_sweep(override):
             listed = f", or write '{key}=[{value}]' for a list" if self._takes_list(key) and "(" not in value else ""
-            return f"{override}: several values are a sweep\n    add -m to run each{listed}"
+            return f"{override}: several values are a sweep\n    fix: add -m to run each{listed}"
         if self.composing.is_choice(override):
             return self._explain_choice(override, key, value, error)
         names = self._names(good)
         if key in names and override.startswith("+"):
-            return f"{override}: {key} is there already\n    write {key}={value} to set it"
+            return f"{override}: {key} already exists\n    fix: set it with {key}={value}"
         if key in names or override.startswith("+"):
             return f"{override}: {_said(error)}"
         foreign = mends.for_key(key, value, self._options)
@@ -250,18 +250,19 @@ class Composer:
         if key.startswith("data.columns."):
             mend = f"write {foreign}" if foreign else self._for_column(key, value, names) or mend
         if override.startswith("~") and mend:
-            mend = f"leave {override} out: nothing of that name is chosen"
+            mend = f"remove {override}, because nothing of that name is chosen"
         if key == "data.root":
             mend = f"write {foreign} for your own tables\n    {mend}"
         if key.startswith("hydra."):
             part = self.compose(good).hydra
             known = [f"hydra.{name}" for name, _ in _values(OmegaConf.to_container(part, resolve=False))]
-            return f"{override}: there is no key {key}\n    {_nearest(key, known) or 'see `--cfg hydra` for every key'}"
+            near = _nearest(key, known) or "`--cfg hydra` shows every key"
+            return f"{override}: there is no key {key}\n    fix: {near}"
         mend = mend or (f"write {foreign}" if foreign and not same else _nearest(key, names))
-        return f"{override}: there is no key {key}\n    {mend or 'see `python train.py --cfg job` for every key'}"
+        return f"{override}: there is no key {key}\n    fix: {mend or '`python train.py --cfg job` shows every key'}"
 
     def _for_column(self, key: str, value: str, names: Sequence[str]) -> str:
-        """What to write for the column of an input or target that the user has added, or wants to add."""
+        """What to write for the column of an input or target that the user has added, or has to add."""
         name = key.rpartition(".")[2]
         parts = {".".join(known.split(".")[:3]) for known in names}
         if not {f"data.inputs.{name}", f"data.targets.{name}"} & parts:
@@ -269,12 +270,12 @@ class Composer:
             similar = [columns[known] for known in difflib.get_close_matches(name, columns, n=2)]
             near = f"did you mean {' or '.join(similar)}?" if similar else ""
             added = f"+target@data.targets.{name}=class +{key}={value} task.classification.target={name}"
-            return "\n    ".join(filter(None, [near, f"a class to predict is added with {added}"]))
-        there = f"; without it, the column {name} is read" if value == name else ""
+            return "\n    ".join(filter(None, [near, f"add a class to predict with {added}"]))
+        there = f"; by default, the column {name} is read" if value == name else ""
         return f"write +{key}={value}{there}"
 
     def _takes_list(self, key: str) -> bool:
-        """Whether several options, or a list, can stand there."""
+        """Whether a key accepts several options, or a list."""
         cfg = self.compose([])
         many = self.composing.is_choice(f"{key}=") and key not in cfg.hydra.runtime.choices
         return many or OmegaConf.is_list(OmegaConf.select(cfg, key, throw_on_resolution_failure=False))
@@ -283,35 +284,36 @@ class Composer:
         groups = self.composing.groups
         near = difflib.get_close_matches(key, groups, n=1)
         mend = f"did you mean {near[0]}? " if near else ""
-        return f"{override}: there is no group {key}\n    {mend}There are {', '.join(groups)}"
+        return f"{override}: there is no group {key}\n    fix: {mend}the groups are {', '.join(groups)}"
 
     def _explain_choice(self, override: str, key: str, value: str, error: Exception) -> str:
         options = self.composing.options(key.split("@")[0])
-        held = f"It has {', '.join(options) or 'none'}"
-        if override.startswith("~") or not _names_options(override):  # of a list of options none is [], else ~ does it
+        held = f"options are {', '.join(options) or 'none'}"
+        if override.startswith("~") or not _names_options(override):  # [] chooses none of several options
             many = key not in self.compose([]).hydra.runtime.choices
-            mend = f"write ~{key} to leave it out" if key not in NEEDED else f"choose one with {key}=NAME"
-            mend = f"write {key}=[] to choose none" if many else mend
-            if override == f"~{key}" and "/" in key:  # a recipe chooses what is inside it
-                mend = f"write ~{key.replace('/', '.')} to leave it out"
-            what = "cannot be taken out so" if override.startswith("~") else f"{value} is not an option"
-            return f"{override}: {what}\n    {mend}. {held}"
+            mend = f"remove the group with ~{key}" if key not in NEEDED else f"choose one with {key}=NAME"
+            mend = f"choose none with {key}=[]" if many else mend
+            if override == f"~{key}" and "/" in key:  # a recipe chooses the options inside the group
+                mend = f"remove the group with ~{key.replace('/', '.')}"
+            what = "the group cannot be removed this way" if override.startswith("~") else f"{value} is not an option"
+            return f"{override}: {what}\n    fix: {mend}; the {held}"
         unknown = [v for v in (v.strip() for v in value.strip("[]").split(",")) if v not in options]
         if not unknown and override.startswith("+"):
-            return f"{override}: {key} is chosen already\n    write {key}={value} to choose another"
+            return f"{override}: an option of {key} is already chosen\n    fix: choose another with {key}={value}"
         if not unknown:
             return f"{override}: {_said(error)}"
         near = mends.nearest(unknown[0], options)
         other = mends.for_option(key, unknown[0], self._options)
-        said = [f"did you mean {key}={near[0]}? {held}", other] if near else [other, held]
-        return "\n    ".join([f"{override}: {key} has no option {unknown[0]}", *filter(None, said)])
+        fixes = [f"did you mean {key}={near[0]}? The {held}", other] if near else [other, f"the {held}"]
+        first, *others = filter(None, fixes)
+        return "\n    ".join([f"{override}: {key} has no option {unknown[0]}", f"fix: {first}", *others])
 
     def _names(self, good: list[str]) -> list[str]:
-        """Every key of what the good overrides compose to, and every group."""
+        """Every key that the valid overrides compose to, and every group."""
         return [*self._composed(good).raw, *self.composing.groups]
 
     def _elsewhere(self, key: str) -> str:
-        """The mend for a key that another option of its group has."""
+        """The fix for a key that only another option of its group has."""
         for group in self.composing.groups:
             if not key.startswith(group.replace("/", ".") + "."):
                 continue
@@ -320,8 +322,8 @@ class Composer:
             if having:
                 if key in ("data.train", "data.val", "data.test"):
                     own = "tables of your own: data=files data.train=FILE data.val=FILE data.test=FILE"
-                    return f"it belongs to {group}={', '.join(having)}; {own}"
-                return f"it belongs to {group}={', '.join(having)}"
+                    return f"choose {group}={', '.join(having)}, which has this key; {own}"
+                return f"choose {group}={', '.join(having)}, which has this key"
         return ""
 
 
@@ -345,7 +347,7 @@ def _values(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _nearest(key: str, names: list[str]) -> str:
-    """The mend for a key that is not there: the same last word elsewhere, or one that is written nearly so."""
+    """The fix for an unknown key: the same last word elsewhere, or similar keys."""
     last = key.split(".")[-1]
     others = [n for n in names if not key.startswith(f"{n}.")]
     same = [n for n in others if n.split(".")[-1] == last]
@@ -355,12 +357,12 @@ def _nearest(key: str, names: list[str]) -> str:
 
 
 def _unresolved(run: Composed) -> Iterator[str]:
-    """Mandatory values that are missing, and interpolations that lead nowhere: each once, where it begins."""
+    """Mandatory values that are missing, and interpolations that do not resolve, each reported once at its origin."""
     missing = [k for k, v in run.raw.items() if v == "???" or (v is None and run.default(k) == "???")]
     for key in missing:
         folder = "DIR, the folder with train.jsonl (or train.csv, train.parquet ...)"
         own = key == "data.root" and run.get("data.source._target_") == "mmtrain.data.sources.files.existing_folder"
-        yield f"{key} is not set ({run.where(key)})\n    set {key}={folder if own else '...'}"
+        yield f"{key}: not set ({run.where(key)})\n    fix: set {key}={folder if own else '...'}"
     failing: dict[str, str] = {}
     for key in [] if missing else [k for k, v in run.raw.items() if isinstance(v, str) and "${" in v]:
         try:
@@ -373,53 +375,53 @@ def _unresolved(run: Composed) -> Iterator[str]:
     for key in first or circle:
         of_what_it_reads = run.where(key)
         blamed = key not in run.set_by and of_what_it_reads.startswith("override ")
-        mend = f"take {of_what_it_reads.removeprefix('override ')} away" if blamed else "mend the interpolation"
+        mend = f"remove {of_what_it_reads.removeprefix('override ')}" if blamed else "correct the interpolation"
         where = f"override {run.set_by[key]}" if key in run.set_by else run.file_of(key)
-        yield f"{key}: {failing[key]} ({of_what_it_reads if blamed else where})\n    {mend} or set {key}=..."
+        yield f"{key}: {failing[key]} ({of_what_it_reads if blamed else where})\n    fix: {mend}, or set {key}=..."
 
 
 def _said(error: Exception) -> str:
-    """The first lines of an error, and where in which file it is."""
+    """The first lines of an error with its file and line."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
-        return f"{mark.name}, line {mark.line + 1} is not YAML: {error.problem}\n    mend that line"
+        return f"{mark.name}, line {mark.line + 1}: not YAML: {error.problem}\n    fix: correct that line"
     lines = [line.strip() for line in (str(error) or str(error.__cause__)).splitlines() if line.strip()][:2]
     if isinstance(error, MissingConfigException):
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         near = difflib.get_close_matches(name, error.options or [], n=1)
-        mend = f"did you mean {group}/{near[0]}?" if near else "mend the defaults list that names it"
-        lines = [lines[0], mend]
+        mend = f"did you mean {group}/{near[0]}?" if near else "correct the defaults list that names it"
+        lines = [lines[0], f"fix: {mend}"]
     return "\n    ".join(lines)
 
 
-# --------------------------------------------------------- the run folder's own
+# --------------------------------------------------------- overrides of a run folder
 
 
 def with_overrides_of_run(overrides: list[str], extra_dir: str | None = None) -> tuple[list[str], list[str]]:
-    """For modes of a run that is trained: the overrides of that run, under those of this command line.
+    """Add the overrides of a trained run below those of this command line, for modes that use a trained run.
 
-    What the run set inside a group for which this command line chooses an option is left out: it may not be there.
-    What does not describe its model and its data is left out, too; see `mmtrain.config.run_config`.
+    Overrides inside a group for which this command line chooses an option are omitted, because the option may not have
+    these keys. Overrides that do not describe the model and the data are omitted, too; see `mmtrain.config.run_config`.
 
     Args:
         overrides: of the command line.
         extra_dir: the user's own YAML files (`--config-dir`), from which the run may choose options.
 
     Returns:
-        The overrides to use, and what is wrong.
+        The overrides to use, and the faults.
     """
     asked = {key_of(o): o.partition("=")[2].strip("'\"") for o in overrides}
     mode = asked.get("mode")
     if mode not in OF_A_RUN:
         return overrides, []
-    mend = "set run_dir to the folder of a training run, such as run_dir=outputs/2026-01-31/12-00-00"
+    mend = "fix: set run_dir to the folder of a training run, such as run_dir=outputs/2026-01-31/12-00-00"
     folder = folder_of_run(overrides)
     if folder is None:
-        return overrides, [f"mode={mode} needs a run\n    {mend}"]
+        return overrides, [f"mode={mode}: needs a trained run\n    {mend}"]
     record = folder / "config.yaml"
     if not record.is_file():
         return overrides, [
-            f"run_dir = {folder} is not the folder of a run: it has no config.yaml (mode={mode})\n    {mend}"
+            f"run_dir={folder}: not the folder of a run, because it has no config.yaml (mode={mode})\n    {mend}"
         ]
     configs = [config_dir(), *([] if extra_dir is None else [Path(extra_dir)])]
     try:
@@ -436,13 +438,13 @@ def with_overrides_of_run(overrides: list[str], extra_dir: str | None = None) ->
 
 
 def _trusted(overrides: list[str]) -> Any:
-    """The value of `trust=`; it counts before anything is composed."""
+    """The value of `trust=`, which is needed before anything is composed."""
     said = [o for o in overrides if key_of(o) == "trust" and _is_override(o)]
     return OverridesParser.create().parse_overrides(said[-1:])[0].value() if said else []
 
 
 def folder_of_run(overrides: list[str]) -> Path | None:
-    """The run folder that a command line names by its folder or by a checkpoint."""
+    """The run folder that a command line names, directly or with a checkpoint."""
     asked = {key_of(o): o.partition("=")[2].strip("'\"") for o in overrides}
     if "run_dir" in asked:
         return Path(asked["run_dir"])

@@ -1,1 +1,1 @@
-"""Rows of a data set become Samples, and Samples become Batches. Never imports the model side."""
+"""Rows of a data set -> Samples -> Batches. Never imports the model side."""

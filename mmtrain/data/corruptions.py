@@ -1,9 +1,9 @@
-"""What reaches a model in the world: noise, blur, crops, typing errors, things that are missing; five severities each.
+"""Corruptions of inputs: noise, blur, crops, typing errors, missing modalities, with five severities each.
 
-After ImageNet-C (1903.12261), but on what the model sees: pixels at its size, the waveform at its rate, the sentence
-before it is tokenized. Every draw follows from (seed, row) and what is done, not from the severity: a row that loses
-its caption at severity 2 has lost it at 3, too. All frames of a film, and all pictures of a row, are blurred and
-cropped alike; noise is drawn for each. The content keys stay those of the clean row.
+As in ImageNet-C (1903.12261), but applied to the input of the model: pixels at its size, the waveform at its sampling
+rate, the sentence before tokenization. Random draws depend on (seed, row) and the corruption, but not on the severity:
+a row without its caption at severity 2 has none at severity 3, too. All frames of a video, and all images of a row,
+have the same blur and crop; noise is drawn for each. Content keys are those of the clean row.
 """
 
 import math
@@ -27,14 +27,14 @@ from mmtrain.types import Sample
 SEVERITIES = (1, 2, 3, 4, 5)
 ANY = "any"
 SEEN = ("image", "images", "video")
-# What is done at each severity, by the kind of the modality
+# Parameter at each severity, by kind of modality
 LEVELS: Mapping[tuple[str, str], tuple[float, ...]] = {
-    **{("noise", kind): (0.04, 0.08, 0.12, 0.18, 0.26) for kind in SEEN},  # standard deviation, of pixels in 0..1
-    **{("blur", kind): (0.008, 0.015, 0.025, 0.04, 0.06) for kind in SEEN},  # standard deviation, of the side
-    **{("crop", kind): (0.9, 0.75, 0.5, 0.35, 0.2) for kind in SEEN},  # share of the area that is left
-    ("noise", "audio"): (30.0, 20.0, 10.0, 5.0, 0.0),  # decibels of the sound above white noise
-    ("typos", "text"): (0.02, 0.05, 0.1, 0.2, 0.3),  # share of the letters that are wrong
-    ("missing", ANY): (0.1, 0.25, 0.5, 0.75, 1.0),  # share of the rows without it
+    **{("noise", kind): (0.04, 0.08, 0.12, 0.18, 0.26) for kind in SEEN},  # standard deviation, for pixels in 0..1
+    **{("blur", kind): (0.008, 0.015, 0.025, 0.04, 0.06) for kind in SEEN},  # standard deviation, relative to the side
+    **{("crop", kind): (0.9, 0.75, 0.5, 0.35, 0.2) for kind in SEEN},  # fraction of the area that is kept
+    ("noise", "audio"): (30.0, 20.0, 10.0, 5.0, 0.0),  # signal-to-noise ratio in decibels, with white noise
+    ("typos", "text"): (0.02, 0.05, 0.1, 0.2, 0.3),  # fraction of wrong letters
+    ("missing", ANY): (0.1, 0.25, 0.5, 0.75, 1.0),  # fraction of rows without it
 }
 NAMES = tuple(dict.fromkeys(name for name, _ in LEVELS))
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -42,11 +42,11 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True)
 class Corruption:
-    """One thing that is done to one modality.
+    """A corruption of one modality.
 
     Attributes:
         name: one of NAMES.
-        modality: that it is done to.
+        modality: the corrupted modality.
         severity: one of SEVERITIES.
     """
 
@@ -56,16 +56,16 @@ class Corruption:
 
 
 def touches(name: str, kind: str) -> bool:
-    """Whether a corruption is one of such a modality."""
+    """Whether a corruption applies to this kind of modality."""
     return (name, kind) in LEVELS or (name, ANY) in LEVELS
 
 
 class CorruptedSplit(EvalSplit):
-    """A split of evaluation with one modality corrupted.
+    """An evaluation split with one corrupted modality.
 
     Args:
-        split: the clean one.
-        corruption: what is done.
+        split: the clean split.
+        corruption: the corruption.
     """
 
     def __init__(self, split: EvalSplit, corruption: Corruption) -> None:
@@ -96,7 +96,7 @@ class CorruptedSplit(EvalSplit):
         return sample
 
     def _corrupt(self, sample: Sample, row: int, text: str) -> None:
-        """Change the modality of a sample where it stands."""
+        """Corrupt the modality of a sample in place."""
         name, modality = self.corruption.name, self.corruption.modality
         if modality not in sample.inputs:
             return
@@ -104,11 +104,11 @@ class CorruptedSplit(EvalSplit):
         draws = torch.Generator().manual_seed(seed % 2**63)
         if name == "missing":
             if float(torch.rand((), generator=draws)) < self.level:
-                del sample.inputs[modality]  # its key stays: what it belongs to is still known
+                del sample.inputs[modality]  # its key stays, because the content is still known
             return
         if name == "typos":
             loaded = self.reader.load(mistyped(text, self.level, draws), self.folder, seed=0, train=False)
-            assert loaded is not None, "no typo leaves a text blank"
+            assert loaded is not None, "typing errors leave no text blank"
             sample.inputs[modality] = loaded[0]
             return
         change = CHANGES[name, self.reader.kind]
@@ -121,18 +121,18 @@ class CorruptedSplit(EvalSplit):
 
 
 def noisy_pixels(pixels: Tensor, level: float, draws: torch.Generator) -> Tensor:
-    """Pixels (..., 3, H, W) with Gaussian noise of that standard deviation."""
+    """Pixels (..., 3, H, W) with Gaussian noise of standard deviation `level`."""
     return pixels + level * torch.randn(pixels.shape, generator=draws)
 
 
 def blurred(pixels: Tensor, level: float, draws: torch.Generator) -> Tensor:
-    """Pixels (..., 3, H, W) under a Gaussian whose standard deviation is that share of the side."""
+    """Pixels (..., 3, H, W) with Gaussian blur, whose standard deviation is the fraction `level` of the side."""
     sigma = level * pixels.shape[-1]
     return F.gaussian_blur(pixels, [2 * math.ceil(3 * sigma) + 1] * 2, [sigma] * 2)
 
 
 def cropped(pixels: Tensor, level: float, draws: torch.Generator) -> Tensor:
-    """A box of that share of the area, somewhere in pixels (..., 3, H, W), at its size."""
+    """A random box with the fraction `level` of the area of pixels (..., 3, H, W), resized to their size."""
     height, width = pixels.shape[-2:]
     tall, wide = (max(1, round(side * math.sqrt(level))) for side in (height, width))
     down, right = torch.rand(2, generator=draws).tolist()
@@ -141,15 +141,15 @@ def cropped(pixels: Tensor, level: float, draws: torch.Generator) -> Tensor:
 
 
 def noisy_sound(waveform: Tensor, level: float, draws: torch.Generator) -> Tensor:
-    """A waveform (L,) with white noise so many decibels below it."""
+    """A waveform (L,) with white noise at a signal-to-noise ratio of `level` decibels."""
     loudness = waveform.square().mean().sqrt()
     return waveform + loudness * 10 ** (-level / 20) * torch.randn(waveform.shape, generator=draws)
 
 
 def mistyped(text: str, level: float, draws: torch.Generator) -> str:
-    """A text whose letters are wrong with that chance: swapped with the next, left out, doubled, or another one.
+    """A text whose letters are wrong with probability `level`: swapped with the next, dropped, doubled, or replaced.
 
-    A text keeps its first letter, so that none is left blank.
+    The first letter is kept, so no text becomes blank.
     """
     wrong = torch.rand(len(text), generator=draws) < level
     kinds = torch.randint(4, (len(text),), generator=draws).tolist()

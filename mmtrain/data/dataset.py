@@ -1,4 +1,4 @@
-"""A split as samples: row of the table -> what the row has, decoded."""
+"""A split as samples: a row of the table -> decoded inputs and targets."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,25 +23,25 @@ from mmtrain.errors import SampleError, printable
 from mmtrain.types import Bad, Batch, Sample
 
 Position = tuple[int, int]  # (epoch, position in the epoch); position -1 is a filler
-_NUMERIC = ("image", "audio")  # inputs that read numbers by their type
-MAX_BAD_IN_TURN = 100  # then the place stays empty
+_NUMERIC = ("image", "audio")  # inputs that interpret numbers by their dtype
+MAX_BAD_IN_TURN = 100  # consecutive unreadable rows; then the position stays empty
 
 
 class TrainSplit(Dataset[Sample]):
-    """Samples by (epoch, position): the row and every random draw follow from seed, epoch and position alone.
+    """Samples by (epoch, position). The row and every random draw depend only on seed, epoch and position.
 
-    A row that cannot be read is replaced by another, which follows from the same three numbers; the sample says so.
+    A row that cannot be read is replaced by another, chosen by the same three numbers. The sample records it.
 
     Args:
-        table: a `datasets.Dataset`, or what can be asked as one: a row by its number, a column by its name.
-        folder: what relative paths in the table start from.
-        columns: the column of each input and target that has one; the table need not have it.
-        inputs: by modality.
-        targets: by name.
-        seed: of the order and of every draw.
-        order: which row stands at a position; None for a permutation of all.
-        labelled_share: share of the rows that keep their targets in training; which ones follows from `seed`.
-        modality_dropout: by modality, how often a row that has it comes without it in training.
+        table: a `datasets.Dataset`, or an object with the same access: rows by index, columns by name.
+        folder: base of relative paths in the table.
+        columns: the column of each input and target that has one; the table may not have it.
+        inputs: inputs by modality.
+        targets: targets by name.
+        seed: seed of the order and of every draw.
+        order: maps positions to rows; None for a permutation of all rows.
+        labelled_share: fraction of rows that keep their targets in training; chosen by `seed`.
+        modality_dropout: by modality, the probability that a training sample does not get it.
     """
 
     def __init__(
@@ -75,20 +75,20 @@ class TrainSplit(Dataset[Sample]):
         return self.__getitems__([at])[0]
 
     def __getitems__(self, step: Sequence[Position]) -> list[Sample]:
-        """The samples of some positions of one epoch, whose rows are looked up together; so a DataLoader asks."""
+        """Samples at positions of one epoch, whose rows are read together. Called by the DataLoader."""
         epoch = step[0][0]
-        assert all(other == epoch for other, _ in step), "no step has two epochs"
+        assert all(other == epoch for other, _ in step), "a step belongs to one epoch"
         positions = [position for _, position in step if position >= 0]
         rows = self._rows(epoch, positions)
         there = zip(positions, rows, rows_at(self.table, rows), strict=True)
         return [Sample() if position < 0 else self._sample_at(epoch, *next(there)) for _, position in step]
 
     def _rows(self, epoch: int, positions: Sequence[int]) -> list[int]:
-        """The row at each position."""
+        """Row indices of positions."""
         return self.order.rows(np.array(positions, dtype=np.int64), seed=self.seed, epoch=epoch).tolist()
 
     def _sample_at(self, epoch: int, position: int, row: int, cells: Mapping[str, Any]) -> Sample:
-        """The sample of a position, whose row is given, or of the first other row that can be read."""
+        """The sample at a position, from its row, or from the first replacement that can be read."""
         bad: list[Bad] = []
         while len(bad) < MAX_BAD_IN_TURN:
             try:
@@ -104,17 +104,17 @@ class TrainSplit(Dataset[Sample]):
         return Sample(bad=bad)
 
     def sample(self, row: int, *, seed: int, train: bool) -> Sample:
-        """What one row has, decoded; a null or blank cell is simply not there.
+        """Decode one row. A null or blank cell is a missing input or target.
 
         Raises:
-            SampleError: when something of it cannot be read.
+            SampleError: if a part of it cannot be read.
         """
         with sample_errors(f"row {row}"):
             return self._sample(row_at(self.table, row), row, seed=seed, train=train)
 
     def _sample(self, cells: Mapping[str, Any], row: int, *, seed: int, train: bool) -> Sample:
-        """What one row has. Whoever calls it turns what else is raised into a SampleError, see `sample_errors`."""
-        cells.get("id")  # a row whose id cannot be read must not take part under another one
+        """Decode one row. The caller converts other errors to SampleError, see `sample_errors`."""
+        cells.get("id")  # a row whose id cannot be read must not get another id
         sample = Sample(id=id_of(cells, row), row=row, draw=seed if train else row)
         there = {m: self._cell(cells, m) for m in self.inputs}
         load_inputs(sample, there, self.inputs, self.folder, seed=seed, train=train)
@@ -135,16 +135,16 @@ class TrainSplit(Dataset[Sample]):
         return sample
 
     def _cell(self, cells: Mapping[str, Any], modality: str) -> Any:
-        """What a row has for an input, with numbers in the type of their column."""
+        """The cell of an input, with numbers in the dtype of their column."""
         return typed_cell(cell_of(cells, self.columns.get(modality)), self._number_types.get(modality))
 
 
 class EvalSplit(TrainSplit):
-    """Each row once, in the order of the table, without a random draw.
+    """Each row once, in the order of the table, without random draws.
 
-    A row with several texts is followed (behind all rows) by one sample for each further text, which carries that text
-    alone and the keys of what it belongs to: every caption is asked with, and nothing is counted twice. A row that
-    cannot be read has nothing, and says why.
+    A row with several texts is followed (after all rows) by one sample per additional text, which has only that text,
+    and the keys of the row's content. Every caption is used as a query, and nothing is counted twice. A row that cannot
+    be read has no inputs, and records the reason.
     """
 
     def __init__(self, table: Any, **parts: Any) -> None:
@@ -177,7 +177,7 @@ class EvalSplit(TrainSplit):
             return Sample(id=self.name(position) if is_further else bad.id, row=position, bad=[bad])
 
     def _further_sample(self, position: int, cells: Mapping[str, Any]) -> Sample:
-        """One text of a row, and the keys of what it belongs to."""
+        """One additional text of a row, with the keys of the row's content."""
         row, modality, nth = self.further[position - len(self.table)]
         sample = Sample(id=f"{id_of(cells, row)}#{nth}", row=position, draw=position)
         text = texts_of(cell_of(cells, self.columns[modality]))[nth]
@@ -192,7 +192,7 @@ class EvalSplit(TrainSplit):
         return sample
 
     def name(self, position: int) -> str:
-        """The id of a position."""
+        """The id at a position."""
         if position < len(self.table):
             return id_of(row_at(self.table, position), position)
         row, _, nth = self.further[position - len(self.table)]
@@ -208,11 +208,11 @@ class EvalSplit(TrainSplit):
         return self._positions[name]
 
     def text(self, position: int) -> str | None:
-        """What stands at a position, as a person would read it; None for nothing, and for what cannot be read."""
+        """The text at a position; None if there is none or it cannot be read."""
         try:
             with sample_errors(f"row {position}"):
                 text = self._text(position)
-                (text or "").encode()  # a page cannot show half of a surrogate pair
+                (text or "").encode()  # a page cannot contain half of a surrogate pair
                 return text
         except SampleError:
             return None
@@ -233,7 +233,7 @@ class EvalSplit(TrainSplit):
         return None
 
     def picture(self, position: int) -> Any:
-        """The picture of a position as a person would see it, of a film four frames, or None."""
+        """The image at a position, four frames of a video, or None."""
         if position >= len(self.table):
             return None
         cells = row_at(self.table, position)
@@ -251,10 +251,10 @@ class EvalSplit(TrainSplit):
 def load_inputs(
     sample: Sample, cells: Mapping[str, Any], inputs: Mapping[str, InputKind], folder: Path, *, seed: int, train: bool
 ) -> None:
-    """Give a sample the inputs of which it has a cell, by modality; a null or blank one is simply not there.
+    """Decode the inputs of a sample, by modality. A null or blank cell is a missing input.
 
     Raises:
-        SampleError: when one cannot be read.
+        SampleError: if an input cannot be read.
     """
     for modality, reader in inputs.items():
         value = cells.get(modality)
@@ -265,34 +265,34 @@ def load_inputs(
 
 
 def num_media(sample: Sample, inputs: Mapping[str, InputKind]) -> dict[str, int]:
-    """By modality how many media a sample has: more than one where a cell can hold several."""
+    """Number of media of a sample by modality: more than one if a cell can contain several."""
     readers = {m: inputs[m] for m in sample.inputs}
     return {m: reader.count(sample.inputs[m]) if isinstance(reader, Several) else 1 for m, reader in readers.items()}
 
 
 def id_of(cells: Mapping[str, Any], row: int) -> str:
-    """The row's name: its `id` column, or its number, also where the id cannot be read."""
+    """The name of a row: its `id` column, or its index, also if the id cannot be read."""
     given = readable_cell(cells, "id")
     return str(row) if given is None or given == "" else str(given)  # "" would mark a filler
 
 
 def bad_row(cells: Mapping[str, Any], row: int, error: SampleError) -> Bad:
-    """The record of a row that could not be read."""
+    """The record of a row that cannot be read."""
     return Bad(id=printable(id_of(cells, row)), row=row, file=error.file, reason=error.reason, type=error.error_type)
 
 
 def _num_texts(value: Any) -> int:
-    """How many texts a cell has; 0 for one that cannot be read."""
+    """Number of texts in a cell; 0 if it cannot be read."""
     return len(read_or((), value, texts_of))
 
 
 class Collate:
-    """Samples of a step on this rank -> its micro-batches.
+    """Collates the samples of a step on this rank into micro-batches.
 
     Args:
-        inputs: by modality; each is in every batch, present or not.
-        targets: by name, likewise.
-        num_micro_batches: how many batches to cut the samples into, evenly.
+        inputs: inputs by modality; each is in every batch, present or not.
+        targets: targets by name; each is in every batch.
+        num_micro_batches: number of batches of equal size.
     """
 
     def __init__(
@@ -303,13 +303,13 @@ class Collate:
         self.num_micro_batches = num_micro_batches
 
     def __call__(self, samples: Sequence[Sample]) -> list[Batch]:
-        """The micro-batches, in order."""
+        """Return the micro-batches, in order."""
         size = len(samples) // self.num_micro_batches
-        assert size * self.num_micro_batches == len(samples), "fillers make the parts even"
+        assert size * self.num_micro_batches == len(samples), "filler samples make micro-batches equal"
         return [self.batch(samples[start : start + size]) for start in range(0, len(samples), size)]
 
     def batch(self, samples: Sequence[Sample]) -> Batch:
-        """One batch with masks for what each sample has."""
+        """Collate one batch, with masks for what each sample has."""
         return Batch(
             ids=[s.id for s in samples],
             rows=torch.tensor([s.row for s in samples]),

@@ -1,8 +1,9 @@
-"""Loaders that can say which samples a step has, and can be put at any step at once.
+"""Data loaders that know the samples of each step, and can start at any step immediately.
 
 A training step is one optimizer step: `batch_size` samples over all ranks and micro-batches. The last step of an epoch
-has what is left; filler samples, which have nothing, make it even, so that every sample comes exactly once an epoch for
-any number of ranks. In evaluation whole batches go to the ranks in turn, so that how many there are changes no batch.
+has the remaining samples. Filler samples without inputs make it even, so every sample occurs exactly once per epoch for
+any number of ranks. In evaluation, complete batches are distributed to ranks in turn, so batches do not depend on the
+number of ranks.
 """
 
 import math
@@ -19,16 +20,16 @@ from mmtrain.types import Batch
 
 
 class TrainSteps(Sampler[list[Position]]):
-    """The positions of each step that belong to one rank.
+    """Positions of each training step for one rank.
 
     Args:
-        num_samples: in the split.
-        batch_size: samples of a step, over all ranks and micro-batches.
-        rank: of this process.
+        num_samples: number of samples of the split.
+        batch_size: number of samples of a step, over all ranks and micro-batches.
+        rank: index of this process.
         world_size: number of processes.
-        num_micro_batches: a step's samples on a rank are cut into so many; fillers make them even.
-        first_step: the optimizer step to begin with, counted from the start of training.
-        limit: how many of an epoch's steps are taken, or which share of them (Lightning's limit_train_batches).
+        num_micro_batches: number of micro-batches per rank; filler samples make them equal.
+        first_step: the first optimizer step, counted from the start of training.
+        limit: number or fraction of an epoch's steps (Lightning's limit_train_batches).
     """
 
     def __init__(
@@ -51,11 +52,11 @@ class TrainSteps(Sampler[list[Position]]):
 
     @property
     def sampler(self) -> "TrainSteps":
-        """Where Lightning looks for `set_epoch` on a batch sampler."""
+        """Lightning calls `set_epoch` on this attribute of a batch sampler."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the beginning of an epoch; the epoch that is being resumed keeps its place."""
+        """Start an epoch. A resumed epoch keeps its position."""
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
 
@@ -68,20 +69,20 @@ class TrainSteps(Sampler[list[Position]]):
             yield [(epoch, position) for position in self.positions(step)]
 
     def positions(self, step: int) -> list[int]:
-        """The positions of a step of the epoch on this rank, -1 for fillers."""
+        """Positions of a step of the epoch on this rank, -1 for filler samples."""
         first = step * self.batch_size
         whole = range(first, min(first + self.batch_size, self.num_samples))
         parts = self.world_size * self.num_micro_batches
         share = math.ceil(self.batch_size / parts)
         mine: list[int] = []
-        for micro_batch in range(self.num_micro_batches):  # strided, so that a short last step is spread evenly
+        for micro_batch in range(self.num_micro_batches):  # strided, to distribute a short last step evenly
             part = list(whole[micro_batch * self.world_size + self.rank :: parts])
             mine += part + [-1] * (share - len(part))
         return mine
 
 
 class EvalSteps(Sampler[list[Position]]):
-    """Batches in the order of the split, dealt to the ranks in turn; fillers where a rank has none left."""
+    """Batches in the order of the split, distributed to ranks in turn; filler samples on ranks without a batch."""
 
     def __init__(self, *, num_samples: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.num_samples = num_samples
@@ -100,7 +101,7 @@ class EvalSteps(Sampler[list[Position]]):
 
 
 def limited(num_steps: int, limit: int | float) -> int:
-    """How many steps Lightning takes of so many: all at 1.0, so many at most for an int, a share for a float.
+    """Number of steps that Lightning takes: all for 1.0, at most `limit` for an int, a fraction for a float.
 
     >>> limited(40, 1.0), limited(40, 7), limited(40, 0.5)
     (40, 7, 20)
@@ -109,9 +110,10 @@ def limited(num_steps: int, limit: int | float) -> int:
 
 
 class Loader(DataLoader[Any]):
-    """A DataLoader whose workers begin with SIGTERM blocked, see `_leave_stopping_to_main`.
+    """A DataLoader whose workers start with SIGTERM blocked, see `_leave_stopping_to_main`.
 
-    Blocked before they are forked, it is so in every thread of theirs: libraries such as wandb start some in a fork.
+    It is blocked before the fork, so it is blocked in all of their threads. Libraries such as wandb start some in a
+    fork.
     """
 
     def _get_iterator(self) -> Any:
@@ -130,7 +132,7 @@ def make_loader(
     num_workers: int,
     pin_memory: bool,
 ) -> DataLoader[Any]:
-    """A DataLoader that gives one list of micro-batches a step."""
+    """A DataLoader that yields one list of micro-batches per step."""
     return Loader(
         split,
         batch_sampler=steps,
@@ -143,10 +145,10 @@ def make_loader(
 
 
 def _leave_stopping_to_main(worker: int) -> None:
-    """Terminals and clusters send signals to workers, too; the main process needs them to finish its step and leave.
+    """Let the main process handle signals that terminals and clusters also send to workers.
 
-    SIGTERM from the main process itself is how it ends its workers. Systems that do not say who sent it, such as macOS,
-    are left alone.
+    The main process needs its workers to finish the current step. It ends its workers by a SIGTERM of its own. Nothing
+    is done on systems that do not report the sender of a signal, such as macOS.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)

@@ -1,7 +1,7 @@
 """The data of a run: tables, columns, vocabularies and loaders behind one LightningDataModule.
 
-What a run learned (a tokenizer, class names) and which inputs and targets it had stays in its folder. Whoever comes
-back to the folder, to go on or to test, takes it from there: a table without captions or labels serves as well then.
+The run folder keeps what the run learned (a tokenizer, class names) and which inputs and targets it had. A resume or a
+test reads it from there, so its tables may be without captions or labels.
 """
 
 import hashlib
@@ -55,13 +55,13 @@ from mmtrain.errors import ConfigError, SampleError
 from mmtrain.io.escape import one_line
 from mmtrain.types import Batch, Sample
 
-NUM_LOOKED_AT = 100  # rows among which an example is sought
+NUM_LOOKED_AT = 100  # rows that are tried for an example
 MOST_COUNTED = 100_000  # rows of a table whose cells are counted
-SAMPLED_IDS = 1000  # that stand for all ids of a split
+SAMPLED_IDS = 1000  # in the digest of a split's ids
 
 
 class DataModule(LightningDataModule):
-    """Everything between a folder of tables and the batches of a step.
+    """Reads tables and makes the batches of a run.
 
     Args:
         source: gives the folder with the tables (an embedded data set makes it first), or the tables themselves.
@@ -124,21 +124,21 @@ class DataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.num_micro_batches = num_micro_batches
-        self.notes: list[str] = []  # what a person should know of the data before training
-        self.without: Mapping[str, str] = {}  # by target, what a person types to do without it
+        self.notes: list[str] = []  # for the user, before training
+        self.without: Mapping[str, str] = {}  # by target, the overrides that train without it
         self.first_step = 0  # of training; Lightning asks for the loader before it restores its own count
         self.tables: dict[str, Any] = {}
         self.inputs: dict[str, InputKind] = {}
         self.targets: dict[str, TargetKind] = {}
-        self._lengths: tuple[np.ndarray, bool] | None = None  # of each training row, when batches are made by something
+        self._lengths: tuple[np.ndarray, bool] | None = None  # of each training row, for batches of similar rows
 
     @property
     def known_targets(self) -> dict[str, Any]:
-        """What the training split says of each target that it has."""
+        """What was learned from the training split for each of its targets."""
         return {name: target.known for name, target in self.targets.items()}
 
     def names(self) -> dict[str, list[str]]:
-        """What numbers stand for: the words of each text input ("inputs.text"), the classes of each target."""
+        """The names of indices: the words of each text input ("inputs.text"), the classes of each target."""
         words = {f"inputs.{n}": kind.words() for n, kind in self.inputs.items() if isinstance(kind, Worded)}
         return words | {f"targets.{n}": list(known.names) for n, known in self.known_targets.items()}
 
@@ -156,20 +156,20 @@ class DataModule(LightningDataModule):
     def read(
         self, vocabulary_folder: str | Path, *, training: bool, bound: bool = False, predicting: bool = False
     ) -> None:
-        """Open the tables; learn the vocabularies, or take those that the folder already holds.
+        """Open the tables, and learn the vocabularies, or load them if the folder already has them.
 
         Several processes of one run may call this at once: the first one learns.
 
         Args:
             vocabulary_folder: the run folder.
             training: whether there must be a training split.
-            bound: whether a complete checkpoint of that folder depends on its vocabularies: they are taken whatever the
-                data is now. Those of an attempt that came to no checkpoint are learned again when they do not fit.
+            bound: whether a complete checkpoint of that folder depends on its vocabularies. If so, they are loaded for
+                any data. Otherwise they are learned again if they do not fit the data.
             predicting: whether all rows of a lone table are the test split, and rows may lack columns of inputs.
 
         Raises:
-            ConfigError: when the folder, a table or a column is missing or does not serve, or a vocabulary is damaged
-                that is needed.
+            ConfigError: if the folder, a table or a column is missing or unusable, or if a required vocabulary is
+                damaged.
         """
         vocabulary_folder, split = Path(vocabulary_folder), self._split
         if predicting:
@@ -185,7 +185,7 @@ class DataModule(LightningDataModule):
         absent = absent_columns(there, {m: wanted[m] for m in self._inputs}) if predicting else {}
         found = {name: column for name, column in wanted.items() if name not in lacking and name not in absent}
         self.columns = find_columns(there, found, where=where, likely=self.likely)
-        # the numbers of a vector keep their places
+        # the numbers of a vector keep their positions
         self.columns |= {m: c for m, parts in absent.items() if (c := wanted[m]) and len(parts) < len(_flat([c]))}
         if not any(m in self.columns for m in self._inputs):
             raise no_input(list(self._inputs), there, where=where, likely=self.likely())
@@ -200,7 +200,7 @@ class DataModule(LightningDataModule):
             what = f"values of {name} are" if name in self.columns else f"input {name} is"
             self.notes.append(f"{where} has no column {', '.join(parts)}: the {what} missing in every row")
         vocabulary_folder.mkdir(parents=True, exist_ok=True)
-        # what is there already is only read: the folder may be on a disk that cannot be written
+        # existing files are only read: the folder may be on a read-only disk
         is_read = not training and (vocabulary_folder / RECORD).is_file()
         with nullcontext() if is_read else FileLock(vocabulary_folder / ".vocabulary.lock"):
             self._vocabularies(vocabulary_folder, bound=bound or not training)
@@ -213,14 +213,14 @@ class DataModule(LightningDataModule):
                     folder=self._found.folder_of("train"),
                     cache=vocabulary_folder,
                 )
-                self._steps(rank=0, world_size=1, limit=1.0)  # refuses a budget that cannot be kept
+                self._steps(rank=0, world_size=1, limit=1.0)  # raises if the budget is too small
         self.notes += [
             *self._unseen(),
             *([*self._cut(), *self._names_as_written(), *self._used_columns(), *self._rates()] if training else ()),
         ]
 
     def _with_turns(self, found: Tables) -> Tables:
-        """The tables with what stands in the turns of their dialogues."""
+        """The tables, with columns for the contents of the turns of their dialogues."""
         return with_turn_columns(
             found,
             self._named(),
@@ -230,13 +230,13 @@ class DataModule(LightningDataModule):
         )
 
     def restore(self, vocabulary_folder: str | Path) -> None:
-        """Take the vocabularies of a run alone: to ask its model, when its tables may be elsewhere.
+        """Load only the vocabularies of a run, for use of its model without its tables.
 
         Args:
             vocabulary_folder: the run folder.
 
         Raises:
-            ConfigError: when it holds none.
+            ConfigError: if it has none.
         """
         vocabulary_folder = Path(vocabulary_folder)
         known = read_vocabulary(vocabulary_folder)
@@ -248,7 +248,7 @@ class DataModule(LightningDataModule):
         return {name: self._wanted.get(name) for name in [*self._inputs, *self._targets]}
 
     def likely(self) -> dict[str, Column]:
-        """What seems to hold the inputs and targets of which no column is found: for messages."""
+        """For messages: columns that probably contain the inputs and targets whose column is not found."""
         self._check_is_read()
         kinds = {name: read_as(part) for name, part in (self._inputs | self._targets).items()}
         return likely_in(next(iter(self.tables.values())), self._named(), kinds)
@@ -274,7 +274,7 @@ class DataModule(LightningDataModule):
         write_vocabulary(folder, learned, facts)
 
     def _unseen(self) -> Iterator[str]:
-        """Labels of the other splits that training never saw: their rows count as unlabelled."""
+        """Labels of other splits that are not in the training split. Their rows count as unlabelled."""
         for split in (name for name in self.tables if name != "train"):
             for name, target in self.targets.items():
                 unseen: Counter[str] = Counter()
@@ -289,7 +289,7 @@ class DataModule(LightningDataModule):
                     )
 
     def _names_as_written(self) -> Iterator[str]:
-        """What stands out in how classes are written."""
+        """Notes about the spelling of class names."""
         where, table = self._found.names["train"], self.tables["train"]
         for name, target in self.targets.items():
             column = self.columns.get(name)
@@ -297,7 +297,7 @@ class DataModule(LightningDataModule):
                 yield from notes_of_names(name, target, self._cells(name), column=column, where=where)
 
     def _used_columns(self) -> Iterator[str]:
-        """What stands out in which columns are read as what."""
+        """Notes about the columns that are used."""
         table, kinds = self.tables["train"], ("class", "classes", "number", "answer")
         found = {n: c for n, c in self.columns.items() if set(_flat([c])) <= set(table.column_names)}
         if isinstance(table, Columnar):
@@ -311,7 +311,7 @@ class DataModule(LightningDataModule):
             )
 
     def _rates(self) -> Iterator[str]:
-        """Samples that are taken as being at the rate of the model, because they have none of their own."""
+        """Notes about audio arrays without a sample rate, which are read at the rate of the model."""
         where, table = self._found.names["train"], self.tables["train"]
         for name, reader in self.inputs.items():
             if isinstance(reader, AudioInput) and self.columns.get(name) in table.column_names:
@@ -328,7 +328,7 @@ class DataModule(LightningDataModule):
         return columns_not_read(next(iter(self.tables.values())), self.columns)
 
     def _cut(self) -> Iterator[str]:
-        """Texts that are longer than what is read of them."""
+        """Notes about texts that are longer than the maximum length."""
         inputs = [(f"data.inputs.{m}", m, part) for m, part in self.inputs.items() if isinstance(part, TextInput)]
         targets = [
             (f"data.targets.{t}.text", t, part.text) for t, part in self.targets.items() if isinstance(part, TextTarget)
@@ -339,7 +339,7 @@ class DataModule(LightningDataModule):
                 yield from cut_texts(key, reader, self._cells(name), where=where, num_rows=len(table))
 
     def _origin(self) -> list[str]:
-        """What the vocabularies follow from."""
+        """The options and columns on which the vocabularies depend."""
         recipes = [
             part.recipe for part in [*self._inputs.values(), *self._targets.values()] if isinstance(part, Learned)
         ]
@@ -361,11 +361,11 @@ class DataModule(LightningDataModule):
                 part.restore(folder, name)
 
     def _fit(self) -> None:
-        """Fit on the training split; a target that it never has is none.
+        """Fit inputs and targets on the training split. A target without any value in it is dropped.
 
         Raises:
-            ConfigError: for an input whose column holds nothing at all, and for a column that cannot be what it is read
-                as.
+            ConfigError: if the column of an input is empty, or if a column does not have the type of its input or
+                target.
         """
         self.inputs = {m: reader for m, reader in self._inputs.items() if m in self.columns}
         self._check_cells()
@@ -382,7 +382,7 @@ class DataModule(LightningDataModule):
 
     @contextmanager
     def _naming_column(self, name: str, part: object) -> Iterator[None]:
-        """Name the column of numbers that cannot be learned from."""
+        """Add the name of the column to errors about its numbers."""
         try:
             yield
         except ConfigError as error:
@@ -422,11 +422,11 @@ class DataModule(LightningDataModule):
                 self.notes += [] if note is None else [note]
 
     def _cells(self, name: str) -> Iterator[Any]:
-        """What the training split has for an input or target."""
+        """The cells of an input or target in the training split."""
         return cells_of(self.tables["train"], self.columns[name])
 
     def row_facts(self) -> dict[str, RowFacts]:
-        """By split, how many rows it has, and digests of all that is read of them: a resumed run compares it."""
+        """By split, the number of rows and digests of all cells that are read, for comparison by a resumed run."""
         read = [self.columns[name] for name in [*self.inputs, *self.targets] if name in self.columns]
         media = [column for column in self._paths().values() if column in read]
         columns = {name: ["id", *_flat(read)] for name in self.tables}
@@ -438,17 +438,17 @@ class DataModule(LightningDataModule):
         }
 
     def id_digest(self, name: str) -> str:
-        """What checkpoints had of a split before `row_facts`: the number of rows, and a digest of some of their ids."""
+        """The entry of checkpoints older than `row_facts`: the number of rows of a split, and a digest of some ids."""
         table = self.tables[name]
         some = range(0, len(table), max(1, len(table) // SAMPLED_IDS))
         ids = "\n".join(id_of(row_at(table, row), row) for row in some)
         return f"{len(table)} ({hashlib.sha256(ids.encode()).hexdigest()[:12]})"
 
     def split(self, name: str) -> EvalSplit:
-        """A split as evaluation reads it.
+        """A split for evaluation.
 
         Raises:
-            ConfigError: when there is no such table, or none was opened.
+            ConfigError: if there is no such table, or no table was opened.
         """
         self._check_is_read()
         if name not in self.tables:
@@ -456,9 +456,9 @@ class DataModule(LightningDataModule):
         return EvalSplit(self.tables[name], **self.parts(name))
 
     def has_row(self, split: str, *, needs: Sequence[str], targets: Sequence[str]) -> bool:
-        """Whether some row of a split has all of these inputs (any one, when none is named) and all these targets.
+        """Whether a row of a split has all of these inputs (if `needs` is empty, any input) and all of these targets.
 
-        A class that training never saw is no target.
+        A class that is not in the training split does not count as a target.
         """
         table = self.tables[split]
         for cells in rows_at(table, range(len(table))):
@@ -472,17 +472,17 @@ class DataModule(LightningDataModule):
         return target is not None and not is_empty(cell) and read_or(None, cell, target.load) is not None
 
     def filled(self, split: str) -> dict[str, int] | None:
-        """How many rows of a split have each input and target; None of a table that would have to be read for it."""
+        """The number of rows of a split with each input and target; None if the table would have to be read for it."""
         filled = self._filled_rows(split)
         return None if filled is None else {name: sum(rows) for name, rows in filled.items()}
 
     def num_usable(self, split: str, tasks: Iterable[tuple[Sequence[str] | None, Sequence[str]]]) -> int | None:
-        """How many rows of a split at least one task can use; None of a table that would have to be read for it.
+        """The number of rows of a split that at least one task can use; None if the table would have to be read for it.
 
         Args:
             split: its name.
-            tasks: what each needs of a row: all of these inputs (any one, when none is named; nothing for None), and
-                all of these targets.
+            tasks: inputs and targets that each task requires of a row. It requires all of the inputs (any one if the
+                list is empty; none if it is None), and all of the targets.
         """
         filled = self._filled_rows(split)
         if filled is None:
@@ -499,7 +499,7 @@ class DataModule(LightningDataModule):
         return sum(usable)
 
     def _filled_rows(self, split: str) -> dict[str, list[bool]] | None:
-        """By input and target, whether each row has it."""
+        """By input or target, whether each row has it."""
         table = self.tables[split]
         is_columnar = isinstance(table, Columnar)
         if not is_columnar or len(table) > MOST_COUNTED:
@@ -509,11 +509,11 @@ class DataModule(LightningDataModule):
         return {n: [not is_empty(cell) for cell in cells_of(table, c)] for n, c in there.items()}
 
     def folder_of(self, split: str) -> Path:
-        """What the relative paths of a split start from; `folder` is the one that all of them are in."""
+        """The folder of the relative paths of a split; `folder` contains those of all splits."""
         return self._found.folder_of(split)
 
     def parts(self, split: str = "train") -> dict[str, Any]:
-        """What a split of this data is read with."""
+        """The arguments with which a split of this data is built."""
         return {
             "folder": self.folder_of(split),
             "columns": self.columns,
@@ -523,10 +523,10 @@ class DataModule(LightningDataModule):
         }
 
     def example(self) -> Batch:
-        """A batch of two rows that can be read, to see shapes with.
+        """A batch of two readable rows, as an example of the shapes.
 
         Raises:
-            ConfigError: when none of the first rows can be, or no table was opened.
+            ConfigError: if none of the first rows is readable, or no table was opened.
         """
         self._check_is_read()
         name, table = next(iter(self.tables.items()))
@@ -582,7 +582,7 @@ class DataModule(LightningDataModule):
             raise ConfigError(str(error)) from error
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """The validation split; nothing when there is none."""
+        """The validation split; an empty list if there is none."""
         self._check_is_read()
         return self.loader_of(self.split("val")) if "val" in self.tables else []
 
@@ -607,13 +607,13 @@ class DataModule(LightningDataModule):
             raise no_table(self._found, "train")
 
     def _place(self) -> dict[str, int]:
-        """Which process of how many this is; without a trainer, as in a notebook, the only one."""
+        """The rank and the number of processes; 0 of 1 without a trainer, as in a notebook."""
         if self.trainer is None:
             return {"rank": 0, "world_size": 1}
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
     def loader_of(self, split: EvalSplit | Chosen) -> DataLoader[Any]:
-        """Return a loader for evaluation over a split, or over some rows of it; with a trainer, for this rank.
+        """Return a loader for evaluation over a split, or over some of its rows; with a trainer, for this rank.
 
         Args:
             split: as `split` returns it, or derived from it, such as a `CorruptedSplit`.
@@ -626,7 +626,7 @@ class DataModule(LightningDataModule):
         return self._loader(split, steps, 1)
 
     def collate(self, num_micro_batches: int = 1) -> Collate:
-        """Samples -> batches of what this data has."""
+        """The function that makes a batch of samples."""
         return Collate(inputs=self.inputs, targets=self.targets, num_micro_batches=num_micro_batches)
 
     def _loader(self, split: Any, steps: Any, num_micro_batches: int) -> DataLoader[Any]:
@@ -641,12 +641,12 @@ class DataModule(LightningDataModule):
 
 
 def _flat(columns: Sequence[Column]) -> list[str]:
-    """Each column, where an input has several too."""
+    """All columns in one list; an input may have several."""
     return [part for column in columns for part in ([column] if isinstance(column, str) else column)]
 
 
 def _fix_of(error: SampleError) -> str:
-    """What helps when no row can be read, and this is why the last one cannot."""
+    """The fix if no row can be read, from the error of the last row."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, FileNotFoundError):
         cause = cause.__cause__

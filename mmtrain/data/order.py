@@ -1,7 +1,7 @@
-"""The order of the samples: a keyed permutation, so that position p of epoch e under seed s is one row.
+"""The order of samples: a keyed permutation that maps position p of epoch e under seed s to a row.
 
-It needs O(1) memory and no state: nothing is shuffled, so nothing has to be saved, and workers, ranks and restarts
-cannot change it. Every other random draw of a sample comes from `draw_seed` of the same three numbers.
+It needs O(1) memory and no state. Nothing is shuffled, so nothing has to be saved, and workers, ranks and restarts do
+not change it. Every other random draw of a sample uses `draw_seed` of the same three numbers.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _BLOCKS = 0xB10C
 
 
 def mix(*numbers: int) -> int:
-    """A well-mixed 64-bit number from several (the finaliser of SplitMix64, 10.1145/2714064.2660195, chained)."""
+    """A well-mixed 64-bit number from several (chained finaliser of SplitMix64, 10.1145/2714064.2660195)."""
     state = 0x9E3779B97F4A7C15
     for number in numbers:
         state = (state ^ (number & _MASK)) * 0xBF58476D1CE4E5B9 & _MASK
@@ -26,15 +26,15 @@ def mix(*numbers: int) -> int:
 
 
 def draw_seed(seed: int, epoch: int, position: int) -> int:
-    """The seed of every random draw (augmentation, choice of a caption) of one sample; 63 bits."""
+    """The seed of all random draws (augmentation, choice of a caption) of one sample; 63 bits."""
     return mix(seed, 1 + epoch, position, 0xD12A) >> 1
 
 
 def permuted(position: int, size: int, *, seed: int, epoch: int) -> int:
     """The row at a position of an epoch.
 
-    A balanced Feistel network over the smallest even number of bits that holds `size`, walked until the value falls
-    inside (at most four steps are expected): a bijection of 0..size-1.
+    A balanced Feistel network over the smallest even number of bits for `size`. It is applied until the value is in
+    range (at most four times in expectation), which is a bijection of 0..size-1.
 
     >>> sorted(permuted(p, 10, seed=0, epoch=3) for p in range(10)) == list(range(10))
     True
@@ -53,13 +53,13 @@ def permuted(position: int, size: int, *, seed: int, epoch: int) -> int:
 
 
 def permuted_many(positions: np.ndarray, size: int, *, seed: int, epoch: int) -> np.ndarray:
-    """`permuted` of many positions at once, some hundred times as fast.
+    """`permuted` for many positions, some hundred times as fast.
 
     Args:
         positions: (N,), int64, each 0 <= position < size.
-        size: of the permutation.
-        seed: of the run.
-        epoch: of the order.
+        size: size of the permutation.
+        seed: seed of the run.
+        epoch: index of the epoch.
 
     Returns:
         (N,), int64.
@@ -82,7 +82,7 @@ def permuted_many(positions: np.ndarray, size: int, *, seed: int, epoch: int) ->
 
 
 def _mixed(state: int, numbers: np.ndarray) -> np.ndarray:
-    """The last turn of `mix`, for an array of uint64; numpy's products wrap as those of `mix` are cut."""
+    """The last round of `mix`, for an array of uint64. Products of numpy wrap as those of `mix` are truncated."""
     mixed = (np.uint64(state) ^ numbers) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -90,11 +90,11 @@ def _mixed(state: int, numbers: np.ndarray) -> np.ndarray:
 
 
 class Order(Protocol):
-    """Which row of a table stands at each position of an epoch. Its length is that of an epoch."""
+    """Maps the positions of an epoch to rows of a table. Its length is that of an epoch."""
 
     @property
     def has_each_once(self) -> bool:
-        """Whether every epoch has every row of the table, and none twice."""
+        """Whether every epoch has every row of the table exactly once."""
         ...
 
     def __len__(self) -> int: ...
@@ -109,7 +109,7 @@ class Order(Protocol):
 
 
 class KeyedOrder:
-    """Every row once an epoch, permuted anew each time."""
+    """Every row once per epoch, with a new permutation each time."""
 
     has_each_once = True
 
@@ -129,24 +129,25 @@ class KeyedOrder:
 
 
 class BlockOrder:
-    """Every row once an epoch, in an order that reads nearly one block after the other.
+    """Every row once per epoch, in an order that reads the blocks almost one after the other.
 
-    The blocks (shards, row groups) are permuted anew each epoch, and the rows of `window` consecutive ones of them
-    among themselves. Whoever keeps `window` blocks open reads each of them once an epoch.
+    The blocks (shards, row groups) have a new permutation in each epoch. Rows of `window` consecutive blocks are
+    permuted together. A reader that keeps `window` blocks open reads each of them once per epoch.
 
     Args:
-        sizes: rows of each block, in the order of the table.
-        window: blocks whose rows are mixed. More mixes better and needs more memory; all of them make a KeyedOrder.
+        sizes: number of rows of each block, in the order of the table.
+        window: number of blocks whose rows are mixed. More mixes better but needs more memory; all of them equal a
+            KeyedOrder.
 
     Raises:
-        ValueError: for a window of nothing.
+        ValueError: for a window below 1.
     """
 
     has_each_once = True
 
     def __init__(self, sizes: Sequence[int] | np.ndarray, *, window: int) -> None:
         if window < 1:
-            raise ValueError(f"window = {window} blocks mix nothing; set it to 1 or more")
+            raise ValueError(f"window = {window} blocks; set it to 1 or more")
         self.window = window
         self._sizes = np.asarray(sizes, dtype=np.int64)
         self._first_rows = np.cumsum(self._sizes) - self._sizes
@@ -157,7 +158,7 @@ class BlockOrder:
         return self._size
 
     def row(self, position: int, *, seed: int, epoch: int) -> int:
-        """The row at a position; after the first of an epoch in O(log blocks) time."""
+        """The row at a position, in O(log blocks) time after the first one of an epoch."""
         assert 0 <= position < self._size, f"position {position} of {self._size}"
         blocks, starts = self._plan(seed, epoch)
         window = (int(starts.searchsorted(position, side="right")) - 1) // self.window
@@ -167,7 +168,7 @@ class BlockOrder:
         return int(self._first_rows[blocks[nth]]) + place - int(starts[nth])
 
     def rows(self, positions: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
-        """The rows at any positions, (N,) -> (N,), int64; all of a window at once."""
+        """The rows at any positions, (N,) -> (N,), int64, computed per window."""
         blocks, starts = self._plan(seed, epoch)
         windows = (starts.searchsorted(positions, side="right") - 1) // self.window
         places = np.empty(len(positions), dtype=np.int64)
@@ -181,12 +182,12 @@ class BlockOrder:
         return self._first_rows[blocks[nth]] + places - starts[nth]
 
     def _bounds(self, starts: np.ndarray, window: int) -> tuple[int, int]:
-        """The positions of a window, from and up to but without."""
+        """First position of a window, and first position after it."""
         after = (window + 1) * self.window
         return int(starts[window * self.window]), int(starts[after]) if after < len(starts) else self._size
 
     def _plan(self, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The blocks in the order of an epoch and the position that each begins at; kept for the two last epochs."""
+        """The blocks in the order of an epoch, and the first position of each; cached for the last two epochs."""
         if (seed, epoch) not in self._plans:
             full = np.flatnonzero(self._sizes)
             blocks = full[permuted_many(np.arange(len(full)), len(full), seed=mix(seed, _BLOCKS), epoch=epoch)]

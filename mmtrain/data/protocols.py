@@ -1,4 +1,4 @@
-"""What a column can hold: what every kind of input and every kind of target offers. Nothing is inherited."""
+"""Interfaces of columns: what every kind of input and every kind of target provides. Nothing is inherited."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from mmtrain.types import Padded, Vocabulary
 
 
 class InputKind(Protocol):
-    """How the cells of one modality become tensors.
+    """Converts the cells of one modality to tensors.
 
     Attributes:
         kind: image, text, audio, video, vector, sequence or dialogue.
@@ -19,62 +19,62 @@ class InputKind(Protocol):
     kind: str
 
     def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int] | None:
-        """One cell as a tensor and the key of its content; None when it turns out to hold nothing.
+        """Convert a cell to a tensor and the key of its content; None if it turns out to be empty.
 
         Args:
             value: the cell; never null or blank.
-            folder: what a relative path starts from. A reader opens a file by `checked_path(folder, path)` of paths.py,
-                which refuses one that leads out of the folder.
-            seed: every random draw follows from it alone.
+            folder: base of relative paths. A reader opens a file with `checked_path(folder, path)` of paths.py, which
+                rejects paths that lead out of the folder.
+            seed: determines every random draw.
             train: whether to draw at all.
 
         Raises:
-            SampleError: when it cannot be read.
+            SampleError: if it cannot be read.
         """
         ...
 
     def key(self, value: Any) -> int:
-        """The key of a cell's content, not 0: equal contents have equal keys."""
+        """The key of a cell's content, not 0: equal content has equal keys."""
         ...
 
     def pad(self, values: Sequence[Tensor | None]) -> Padded:
-        """B tensors together; what stands for None is zeros under a False mask."""
+        """Collate B tensors. None becomes zeros under a False mask."""
         ...
 
 
 @runtime_checkable
 class Learned(Protocol):
-    """A part that learns from the training split and is kept in the run folder, to be used again by all that follows.
+    """A component that learns from the training split, and is saved in the run folder for later runs of the model.
 
     Attributes:
-        recipe: what the result follows from beside the cells.
+        recipe: everything except the cells that determines the result.
     """
 
     recipe: str
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
-        """Learn from the cells of the training split, null and blank ones among them.
+        """Learn from the cells of the training split, including null and blank ones.
 
         Args:
-            cells: of one column.
-            folder: what a relative path in them starts from.
+            cells: cells of one column.
+            folder: base of relative paths in them.
 
         Raises:
-            ConfigError: when they cannot be of this kind.
+            ConfigError: if they do not have this type.
         """
         ...
 
     def save(self, folder: Path, name: str) -> None:
-        """Write what was learned for the input or target of this name.
+        """Write the learned state of the input or target of this name.
 
         Args:
-            folder: a new one; what is in it is moved into the run folder when everything is written.
-            name: of the input or target; the names of the files follow from it.
+            folder: a new folder; its content is moved into the run folder when it is complete.
+            name: name of the input or target, which determines the file names.
         """
         ...
 
     def restore(self, folder: Path, name: str) -> None:
-        """Take what `save` wrote."""
+        """Restore the state that `save` wrote."""
         ...
 
 
@@ -87,57 +87,57 @@ class Worded(Protocol):
         ...
 
     def vocabulary(self) -> Vocabulary:
-        """The same, and which of them are marks."""
+        """The tokens, and which of them are special."""
         ...
 
 
 class TargetKind(Learned, Protocol):
-    """How the cells of one target become tensors.
+    """Converts the cells of one target to tensors.
 
     Attributes:
-        known: what was learned, as tasks are told of it; its `names` are empty when there was nothing.
+        known: learned metadata for tasks; its `names` are empty if nothing was learned.
     """
 
     known: Any
 
     def load(self, value: Any) -> Tensor | None:
-        """One cell as a tensor; None for an empty cell, and for a class that training never saw.
+        """Convert a cell to a tensor; None for an empty cell, and for a class that is not in the training split.
 
         Raises:
-            SampleError: when it is not of this kind.
+            SampleError: if it does not have this type.
         """
         ...
 
     def pad(self, values: Sequence[Tensor | None]) -> Tensor:
-        """(B, ...) of B cells; what stands for None is arbitrary."""
+        """Collate B cells to (B, ...). Values for None are arbitrary."""
         ...
 
 
 @runtime_checkable
 class Referenced(Protocol):
-    """A target of sentences, which what was written is compared with.
+    """A text target, with which generated text is compared.
 
     Attributes:
-        keep_sentences: whether training samples bring them, too.
+        keep_sentences: whether training samples have the references, too.
     """
 
     keep_sentences: bool
 
     def references(self, value: Any) -> list[str]:
-        """Every sentence of a cell that is not empty, whole, in the spelling in which sentences are written out."""
+        """All complete sentences of a non-empty cell, in the spelling of generated text."""
         ...
 
 
 @runtime_checkable
 class Illustrated(Protocol):
-    """A target that speaks of the media of its row."""
+    """A target that mentions the media of its row."""
 
     def check_media(self, value: Tensor, media: Mapping[str, int]) -> None:
-        """Refuse a value that speaks of other media than the row has.
+        """Reject a value that mentions other media than those of the row.
 
         Args:
-            value: what `load` gave.
-            media: by modality, how many the row has; what it has none of can be missing.
+            value: from `load`.
+            media: number of media of the row by modality; a modality without media may be omitted.
 
         Raises:
             SampleError: with both numbers.
@@ -147,8 +147,8 @@ class Illustrated(Protocol):
 
 @runtime_checkable
 class Several(Protocol):
-    """An input of which one cell can hold several media, each its own place in a text."""
+    """An input whose cells can contain several media, each with its own place in a text."""
 
     def count(self, value: Tensor) -> int:
-        """How many there are in what `load` gave."""
+        """Number of media in a value from `load`."""
         ...

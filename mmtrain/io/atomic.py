@@ -1,6 +1,7 @@
-"""Files that are replaced completely or not at all: a part file in the same folder, which is synced and renamed.
+"""Atomic replacement of files: a temporary file in the same folder is synced and renamed.
 
-So a kill, a power failure or a full disk leaves the old content or the new one. `mmtrain.io.run_files` writes with it.
+After a kill, a power failure or a full disk, either the old content or the new one is there. `mmtrain.io.run_files`
+uses it.
 """
 
 import errno
@@ -19,27 +20,27 @@ from mmtrain.io.os_errors import explaining
 
 READY = ".ready"  # a folder of complete files that only have to be moved up
 _OPEN: set[str] = set()  # names of the part files that this process is writing
-_ABANDONED = 3600.0  # seconds after which a part file of another machine has no writer
+_ABANDONED = 3600.0  # seconds after which a temporary file of another machine counts as abandoned
 # ---------------------------------------------------------------------------- writing
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A part file to write, which replaces `path` when it is complete and on the disk.
+    """Yield a temporary file, which replaces `path` when it is complete and on the disk.
 
-    When writing fails, the part file is removed and `path` stays as it was. A link is followed.
+    If writing fails, the temporary file is removed and `path` is unchanged. A link is followed.
 
     Args:
-        path: of the file; its folder is made.
+        path: path of the file; its folder is created.
 
     Raises:
-        OSError: as the file system raises it; `replacing` explains it.
+        OSError: as raised by the file system; `replacing` explains it.
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if path.exists() and not path.is_file():  # /dev/null, a pipe: nothing to keep
+    if path.exists() and not path.is_file():  # /dev/null, a pipe: written directly
         yield path
         return
     _remove_parts(path)
@@ -47,7 +48,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         _OPEN.add(part.name)
         part.touch()
-        mode = part.stat().st_mode  # safetensors makes a file of its own that only its owner can read
+        mode = part.stat().st_mode  # safetensors creates its own file, readable only by the owner
         yield part
         part.chmod(mode)
         _sync(part)
@@ -60,12 +61,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """As `atomic_write`, for writers that take a path; a disk that is full or not writable is explained.
+    """As `atomic_write`, for writers that take a path. A full or read-only disk is explained.
 
-    The part file ends in .part, so give the format to writers that look at the ending.
+    The temporary file ends in .part, so writers that derive the format from the ending need it as an argument.
 
     Raises:
-        WriteError: when it cannot be written.
+        WriteError: if the file cannot be written.
     """
     with explaining(path), atomic_write(path) as part:
         yield part
@@ -73,16 +74,16 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_files(folder: Path) -> Iterator[Path]:
-    """A part folder to write files into, which replace those of the same names in `folder`, all or none.
+    """Yield a temporary folder. Its files replace those of the same names in `folder`, all or none.
 
-    Other files of `folder` stay. A kill while the files are moved leaves the rest in READY: `current` finds them there,
-    and the next call moves them.
+    Other files of `folder` are kept. After a kill while files are moved, the rest is in READY. `current` finds it
+    there, and the next call moves it.
 
     Args:
-        folder: is made.
+        folder: created if it does not exist.
 
     Raises:
-        WriteError: when it cannot be written.
+        WriteError: if a file cannot be written.
     """
     with explaining(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +100,7 @@ def replacing_files(folder: Path) -> Iterator[Path]:
             part.rename(ready)
             _sync(folder)
             _move_up(ready)
-        except WriteError as error:  # of a file in it
+        except WriteError as error:  # for a file in it
             raise WriteError(str(error).replace(str(part), str(folder))) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -121,7 +122,7 @@ def _move_up(ready: Path) -> None:
 
 
 def current(folder: Path, name: str) -> Path:
-    """Where a file is that `replacing_files` wrote, also after a kill."""
+    """The path of a file that `replacing_files` wrote, also after a kill."""
     moved = folder / READY / name
     return moved if moved.exists() else folder / name
 
@@ -136,7 +137,7 @@ def _sync(path: Path) -> None:
 
 
 def _stem(path: Path) -> str:
-    """The beginning of a part file's name: short enough that a long name stays possible."""
+    """The beginning of a temporary file's name: short enough for long file names."""
     return "." + path.name.encode()[:80].decode(errors="ignore") + "."
 
 
@@ -149,7 +150,7 @@ def _part_of(path: Path) -> Path:
 
 
 def _remove_parts(path: Path) -> None:
-    """Remove what writers of `path` left that were killed."""
+    """Remove temporary files of killed writers of `path`."""
     if not path.parent.is_dir():
         return
     for part in path.parent.iterdir():
@@ -160,10 +161,10 @@ def _remove_parts(path: Path) -> None:
 
 
 def _is_abandoned(part: Path) -> bool:
-    """Whether its process is gone; one of another machine cannot be asked, so its age counts."""
+    """Whether the process of a temporary file is gone. On another machine, only the age of the file is known."""
     writer = re.search(r"\.(\w+)-(\d+)-[0-9a-f]{8}\.part$", part.name)
     if writer is not None and writer[1] == _host():
-        if int(writer[2]) == os.getpid():  # in a container that was started again, another process had this number
+        if int(writer[2]) == os.getpid():  # in a restarted container, another process had this id
             return part.name not in _OPEN
         return not _is_alive(int(writer[2]))
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The console that tables and notes are printed to. What comes from data cannot control the terminal."""
+"""The console for tables and notes. Text from data cannot control the terminal."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +11,7 @@ from mmtrain.io.escape import escape_terminal
 
 
 def plain_text(text: str) -> Text:
-    """A name or an id in a table: brackets are no markup, and control characters are shown, which takes more columns.
+    """A name or an id in a table: brackets are not markup, and control characters are shown, which needs more columns.
 
     Args:
         text: of any origin.
@@ -20,10 +20,10 @@ def plain_text(text: str) -> Text:
 
 
 class Terminal(Console):
-    """rich's Console for text of any origin; numbers and paths in it are not coloured.
+    """Rich's Console for text of any origin. Numbers and paths in it are not coloured.
 
     Args:
-        width: in columns; None for that of the terminal.
+        width: in columns; None for the width of the terminal.
         stderr: whether it writes to stderr.
     """
 
@@ -31,10 +31,10 @@ class Terminal(Console):
         super().__init__(highlight=False, width=width, stderr=stderr)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """As rich does; it drops some control characters, so that they are escaped before."""
+        """As in rich, but control characters are escaped first, because rich drops some of them."""
         return super().render_str(escape_terminal(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """As rich does; what was not escaped before it was laid out is escaped here."""
+        """As in rich, but everything that was not escaped before the layout is escaped here."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(escape_terminal(segment.text), segment.style)

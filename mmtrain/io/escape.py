@@ -1,14 +1,14 @@
-"""Text of data, files or the command line, made harmless where it is shown: terminal, Markdown, spreadsheet.
+"""Escapes text of data, files or the command line for its output: terminal, Markdown, spreadsheet.
 
-Each function leaves ordinary text as it is, in every language and with emoji.
+Ordinary text is unchanged, in every language and with emoji.
 """
 
 import re
 import sys
 from typing import Any
 
-# C0 but tab and newline, DEL, C1; marks that change the direction of text; line separators; lone surrogates, which
-# also cannot be encoded.
+# C0 without tab and newline, DEL, C1; marks that change the direction of text; line separators; lone surrogates, which
+# cannot be encoded.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _MARKDOWN = re.compile(r"[\\`*\[\]<>#|&~]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.|(?<=[\w+-])@(?=[\w-]+\.)")
 _BLOCK_START = re.compile(r"(?:[-+]|\d{1,9}[.)])(?=\s|$)|[-=](?=[-=\s]|$)")  # "- a", "10. a", "---"
@@ -16,7 +16,7 @@ _FORMULA_START = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def escape_terminal(text: str) -> str:
-    r"""Control characters as `\x1b` and `\u202e`, so that text cannot move the cursor, set a title or reorder a line.
+    r"""Escape control characters as `\x1b` and `\u202e`: text cannot move the cursor, set a title or reorder a line.
 
     >>> print(escape_terminal("a\x1b]0;title\x07.png\r"))
     a\x1b]0;title\x07.png\x0d
@@ -27,7 +27,7 @@ def escape_terminal(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""An id or the name of a file inside a message: it cannot begin a line of its own there.
+    r"""Escape an id or a file name for a message, in which it cannot begin a line of its own.
 
     >>> print(one_line("a.png\nreport: done"))
     a.png\x0areport: done
@@ -36,7 +36,7 @@ def one_line(text: str) -> str:
 
 
 def print_escaped(text: object, *, stderr: bool = False) -> None:
-    """Print `str(text)` as a line at once, with its control characters escaped.
+    """Print `str(text)` as a line, without buffering, with its control characters escaped.
 
     Args:
         text: of any origin.
@@ -51,7 +51,7 @@ def _code(character: str) -> str:
 
 
 def escape_markdown(value: Any) -> str:
-    r"""Markdown within a line that shows `str(value)`: no table cell, emphasis, HTML, entity or link comes of it.
+    r"""Escape `str(value)` for a line of Markdown: it creates no table cell, emphasis, HTML, entity or link.
 
     >>> print(escape_markdown("dog|fox\n\n# <script>"))
     dog\|fox \# \<script\>
@@ -62,7 +62,7 @@ def escape_markdown(value: Any) -> str:
 
 
 def escape_markdown_line(value: Any) -> str:
-    r"""As `escape_markdown`, at the beginning of a line: no list, rule or heading comes of it either.
+    r"""As `escape_markdown`, for the beginning of a line: it also creates no list, rule or heading.
 
     >>> print(escape_markdown_line("- x"), escape_markdown_line("10. x"), escape_markdown_line("---"))
     \- x 10\. x \---
@@ -73,7 +73,7 @@ def escape_markdown_line(value: Any) -> str:
 
 
 def markdown_code(value: Any) -> str:
-    r"""A code span that shows `str(value)` in one line, backticks too.
+    r"""A code span that shows `str(value)` in one line, including backticks.
 
     >>> markdown_code("a `b`")
     '`` a `b` ``'
@@ -85,7 +85,7 @@ def markdown_code(value: Any) -> str:
 
 
 def escape_csv(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula: an apostrophe stands before text that begins like one (OWASP).
+    """A cell that is not a formula in a spreadsheet: text that begins like a formula gets an apostrophe (OWASP).
 
     >>> [escape_csv(v) for v in ("=cmd()", "+trainer.x=1", "-0.5", "+3", -2, None, "a=b")]
     ["'=cmd()", "'+trainer.x=1", '-0.5', '+3', -2, None, 'a=b']

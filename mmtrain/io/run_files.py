@@ -1,6 +1,6 @@
-"""The files of a run folder: written completely or not at all, and checked when they are read.
+"""The files of a run folder: written atomically, and checked when they are read.
 
-A file is replaced as a whole (`mmtrain.io.atomic`). Logs grow line by line and are repaired when a run goes on.
+A file is replaced as a whole (`mmtrain.io.atomic`). Logs grow line by line and are repaired when a run is resumed.
 """
 
 import csv
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from PIL import Image
 
 CONFIG = "config.yaml"
-# The fix for a damaged file that a part wrote
-LEARN_AGAIN = "restore it, or delete .vocabulary.json in its run folder: what it holds is then learned again"
-_SECTIONS = ("task", "data", "encoder", "trainer")  # the last one is also the last of the file
-_CONFIG_FIX = "restore it, or go on with the run (the command that trained it, with resume=auto): that writes it again"
+# The fix for a damaged file that a component wrote
+LEARN_AGAIN = "restore it, or delete .vocabulary.json in its run folder to learn its content again"
+_SECTIONS = ("task", "data", "encoder", "trainer")  # the last one is also the last one in the file
+_CONFIG_FIX = "restore it, or resume the run (the command that trained it, with resume=auto), which writes it again"
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text.
 
     Raises:
-        WriteError: when it cannot be written; the same for all functions below.
+        WriteError: if it cannot be written; the same for all functions below.
     """
     with replacing(path) as part:
         part.write_bytes(encoded(text))
@@ -46,7 +46,7 @@ def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
 
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write an object a line."""
+    """Write one object per line."""
     with replacing(path) as part, part.open("wb") as file:
         for row in rows:
             file.write(encoded(json.dumps(row, ensure_ascii=False) + "\n"))
@@ -63,31 +63,31 @@ def write_config(path: Path, cfg: DictConfig | ListConfig) -> None:
 
 
 def write_picture(path: Path, picture: "Image.Image") -> None:
-    """Write a picture of PIL, in the format that the ending of the path names.
+    """Write an image of PIL in the format of the path's ending.
 
     Raises:
-        ConfigError: when the ending names none.
+        ConfigError: for an ending without a format.
     """
     from PIL import Image
 
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind not in Image.SAVE:
         raise ConfigError(
-            f"{path}: no picture is written as '{path.suffix}'\n    fix: name it {path.with_suffix('.png')}"
+            f"{path}: images cannot be written as '{path.suffix}'\n    fix: name it {path.with_suffix('.png')}"
         )
     with replacing(path) as part:
         picture.save(part, format=kind)
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as the lines of a CSV file; a cell that a spreadsheet would take for a formula gets an apostrophe."""
+    """Rows as lines of a CSV file. A cell that a spreadsheet would interpret as a formula gets an apostrophe."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows(map(escape_csv, row) for row in rows)
     return text.getvalue()
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a log; when that fails, the log ends as it did."""
+    """Add a line to a log. If that fails, the log is unchanged."""
     with explaining(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -96,21 +96,21 @@ def append_line(path: Path, line: str) -> None:
 
 
 def write_end(path: Path, start: int, text: str) -> None:
-    """Put `text` in place of what a log has after `start` bytes; when that fails, the old end is put back."""
+    """Replace everything after `start` bytes of a log by `text`. If that fails, the old end is restored."""
     new = encoded(text)
     with explaining(path), path.open("r+b", buffering=0) as file:
         file.seek(start)
         old = file.read()
         try:
             _overwrite(file, start, new)
-        except BaseException:  # also a signal that ends training here
+        except BaseException:  # including a signal that ends training here
             with suppress(OSError):
                 _overwrite(file, start, old)
             raise
 
 
 def _overwrite(file: io.FileIO, start: int, content: bytes) -> None:
-    """Not truncated first: a kill between the two would lose the row."""
+    """Overwrite without truncating first: a kill in between would lose the row."""
     file.seek(start)
     done = 0
     while done < len(content):
@@ -119,7 +119,7 @@ def _overwrite(file: io.FileIO, start: int, content: bytes) -> None:
 
 
 def encoded(text: str) -> bytes:
-    """Half an emoji, which UTF-8 cannot hold, becomes an escape that JSON reads as the same."""
+    """Encode text. Half an emoji, which UTF-8 does not have, becomes an escape that JSON decodes to the same."""
     return text.encode("utf-8", "backslashreplace")
 
 
@@ -127,19 +127,19 @@ def encoded(text: str) -> bytes:
 
 
 def note(text: str) -> None:
-    """Print what a person should know, without ending anything."""
+    """Print a warning for the user."""
     print_escaped(text, stderr=True)
 
 
 def read_text(path: Path, *, fix: str) -> str:
-    """The text of a file.
+    """Return the text of a file.
 
     Args:
-        path: of the file.
-        fix: what a person can do when it is missing or damaged.
+        path: path of the file.
+        fix: what a user can do if it is missing or damaged.
 
     Raises:
-        ConfigError: when it is.
+        ConfigError: if it is missing or damaged.
     """
     try:
         content = path.read_bytes()
@@ -148,12 +148,12 @@ def read_text(path: Path, *, fix: str) -> str:
     except OSError as error:
         number = environment_errno(error)
         advice = fix if number is None else FIXES[number]
-        raise ConfigError(f"{path} cannot be read: {error.strerror}\n    fix: {advice}") from error
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}\n    fix: {advice}") from error
     if not content.strip():
         raise damaged(path, "it is empty", fix=fix)
     if b"\0" in content:
         where = content.index(b"\0")
-        raise damaged(path, f"NUL bytes from byte {where} on, as a power failure leaves them", fix=fix)
+        raise damaged(path, f"NUL bytes from byte {where} on, as after a power failure", fix=fix)
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -161,54 +161,54 @@ def read_text(path: Path, *, fix: str) -> str:
 
 
 def damaged(path: Path, reason: str, *, fix: str) -> ConfigError:
-    """The message for a file that is not what was written."""
+    """The message for a file that differs from what was written."""
     return ConfigError(f"{path} is damaged: {reason}\n    fix: {fix}")
 
 
 def read_json(path: Path, *, fix: str, keys: Iterable[str] = ()) -> Any:
-    """The value of a JSON file.
+    """Return the value of a JSON file.
 
     Args:
-        path: of the file.
+        path: path of the file.
         fix: see `read_text`.
-        keys: that it must have; with any it must be an object.
+        keys: required keys; if there are any, the value must be an object.
 
     Raises:
-        ConfigError: when it is missing or damaged.
+        ConfigError: if the file is missing or damaged.
     """
     text = read_text(path, fix=fix)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise damaged(path, f"it is not JSON, or only the beginning of it ({error})", fix=fix) from error
+        raise damaged(path, f"it is not complete JSON ({error})", fix=fix) from error
     wanted = list(keys)
     lacking = wanted if not isinstance(value, dict) else [key for key in wanted if key not in value]
     if lacking:
-        raise damaged(path, f"{', '.join(lacking)} is missing in it", fix=fix)
+        raise damaged(path, f"{', '.join(lacking)} is missing", fix=fix)
     return value
 
 
 def optional_json(path: Path) -> dict[str, Any] | None:
-    """The object of a JSON file that nothing depends on; None when it is missing, or damaged, with a note."""
+    """Return the object of an optional JSON file; None if it is missing, or damaged, which is noted."""
     if not path.exists():
         return None
     try:
         value = read_json(path, fix="")
     except ConfigError as error:
-        note(f"{str(error).splitlines()[0]}; going on without it")
+        note(f"{str(error).splitlines()[0]}; continuing without it")
         return None
     if not isinstance(value, dict):
-        note(f"{path} is damaged: it is not an object; going on without it")
+        note(f"{path} is damaged: it is not an object; continuing without it")
         return None
     return value
 
 
 def read_json_lines(path: Path, *, keys: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """The objects of a JSON lines file; lines that cannot be read are left out, and a note says how many.
+    """Return the objects of a JSON lines file. Lines that cannot be read are skipped, and a note has their number.
 
     Args:
-        path: of the file; there are no objects when it is missing.
-        keys: that each must have.
+        path: path of the file; a missing file has no objects.
+        keys: required keys of each object.
     """
     wanted = set(keys)
 
@@ -219,24 +219,24 @@ def read_json_lines(path: Path, *, keys: Iterable[str] = ()) -> list[dict[str, A
     try:
         lines = _lines(path)
     except ConfigError as error:
-        note(f"{str(error).splitlines()[0]}; going on without it")
+        note(f"{str(error).splitlines()[0]}; continuing without it")
         return []
     return _readable(path, lines, parsed)
 
 
 class CSVTable(NamedTuple):
-    """A CSV file: the names of its columns, none when it has no header, and its rows."""
+    """A CSV file: the names of its columns, which are empty without a header, and its rows."""
 
     columns: list[str]
     rows: list[dict[str, str]]
 
 
 def read_csv(path: Path, *, whole_numbers: Sequence[str] = ()) -> CSVTable:
-    """A CSV file; lines that cannot be read are left out, and a note says how many.
+    """Return a CSV file. Lines that cannot be read are skipped, and a note has their number.
 
     Args:
-        path: of the file; it has no columns when it is missing or its header is damaged.
-        whole_numbers: columns that it must have, whose cells must be whole numbers.
+        path: path of the file; it has no columns if it is missing or its header is damaged.
+        whole_numbers: required columns of integers.
     """
     header, *lines = _lines(path) or [b""]
     columns = _cells(header) or []
@@ -256,7 +256,7 @@ def read_csv(path: Path, *, whole_numbers: Sequence[str] = ()) -> CSVTable:
 
 
 def _cells(line: bytes) -> list[str] | None:
-    """Those of a complete line; the last cell of half a line would look like another number."""
+    """The cells of a complete line. The last cell of an incomplete line could be a wrong number."""
     if not line.endswith(b"\n") or b"\0" in line:
         return None
     with suppress(csv.Error, UnicodeDecodeError):
@@ -271,8 +271,8 @@ def _lines(path: Path) -> list[bytes]:
         return []
     except OSError as error:
         number = environment_errno(error)
-        fix = "move it away" if number is None else FIXES[number]
-        raise ConfigError(f"{path} cannot be read: {error.strerror}\n    fix: {fix}") from error
+        fix = "move the file away" if number is None else FIXES[number]
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}\n    fix: {fix}") from error
 
 
 def _readable(
@@ -285,15 +285,15 @@ def _readable(
             if (row := parsed(line)) is not None:
                 rows.append(row)
     if bad := len(filled) - len(rows):
-        note(f"{path}: {bad} of {len(filled)} lines cannot be read and {'is' if bad == 1 else 'are'} left out")
+        note(f"{path}: {bad} of {len(filled)} lines cannot be read and {'is' if bad == 1 else 'are'} skipped")
     return rows
 
 
 def read_config(folder: Path) -> DictConfig:
-    """config.yaml of a run folder.
+    """Return config.yaml of a run folder.
 
     Raises:
-        ConfigError: when it is missing or damaged.
+        ConfigError: if it is missing or damaged.
     """
     path = folder / CONFIG
     text = read_text(path, fix=_CONFIG_FIX)

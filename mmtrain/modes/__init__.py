@@ -1,1 +1,1 @@
-"""What a command does: one module or package for each `mode=`."""
+"""The modes of the command: one module or package for each `mode=`."""

@@ -1,4 +1,4 @@
-"""A trained model on the test split as it is not: corrupted, or a group of rows at a time; and by names of classes."""
+"""Tests of a trained model beyond the test split itself: corrupted inputs, groups of rows, and zero-shot classes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ CALIBRATION = "calibration_error"
 
 
 class Judged(NamedTuple):
-    """One metric of one corruption at one severity, beside the clean split's."""
+    """One metric for one corruption at one severity, with the value on the clean split."""
 
     corruption: str
     modality: str
@@ -38,7 +38,7 @@ class Judged(NamedTuple):
 
 
 class GroupFigure(NamedTuple):
-    """One metric of one group of rows."""
+    """One metric for one group of rows."""
 
     group: str
     rows: int
@@ -48,17 +48,17 @@ class GroupFigure(NamedTuple):
 
 
 def corruptions_of(lit: LitModel, data: DataModule, names: Sequence[str]) -> list[tuple[str, str]]:
-    """Every corruption and the modality that it is done to.
+    """Each corruption with the modality that it changes.
 
     Raises:
-        ConfigError: for one that is of no modality that the run reads.
+        ConfigError: for a corruption that changes none of the run's modalities.
     """
     found = []
     for name in names:
         mine = [(name, m) for m in lit.model.encoders if touches(name, data.inputs[m].kind)]
         if not mine:
             read = ", ".join(lit.model.encoders)
-            raise ConfigError(f"test.corruptions has {name}, but of {read} nothing can be so\n    leave it out")
+            raise ConfigError(f"test.corruptions=[{name}]: cannot be applied to {read}\n    fix: remove {name}")
         found += mine
     return found
 
@@ -69,12 +69,12 @@ def judge_corrupted(
     """Test once for each corruption, modality and severity.
 
     Args:
-        lit: with the weights that are judged.
+        lit: with the weights to test.
         data: with a test split.
-        trainer: that has tested the clean split.
+        trainer: which has tested the clean split.
         names: of corruptions.
-        severities: of each.
-        clean: the figures of the clean split.
+        severities: of each corruption.
+        clean: metrics on the clean split.
     """
     judged = []
     split = data.split("test")
@@ -91,16 +91,16 @@ def judge_corrupted(
 
 
 def judge_groups(lit: LitModel, data: DataModule, trainer: Trainer, *, column: str) -> list[GroupFigure]:
-    """The figures of each group of rows.
+    """Metrics of each group of rows.
 
-    Retrieval asks with the rows of a group and looks through all rows; it takes what the last test has collected. Other
-    tasks are tested on the group alone.
+    Retrieval uses the rows of a group as queries and searches all rows, with the vectors that the last test has
+    collected. Other tasks are tested on the group only.
 
     Args:
-        lit: that has tested the clean split just now.
+        lit: which has just tested the clean split.
         data: with that split.
-        trainer: that did it.
-        column: of the groups.
+        trainer: which tested it.
+        column: with the groups.
     """
     split, metrics = data.split("test"), lit.evaluation.metrics
     groups = groups_of(split, column, where="the test split")
@@ -118,7 +118,7 @@ def judge_groups(lit: LitModel, data: DataModule, trainer: Trainer, *, column: s
 
 
 def _of_asking(name: str, metric: RetrievalMetric, rows: Sequence[int]) -> dict[str, dict[str, float | None]]:
-    metric.asking, metric._computed = torch.tensor(rows), None  # compute keeps what it gave
+    metric.asking, metric._computed = torch.tensor(rows), None  # compute caches its result
     try:
         values = metric.compute()
     finally:
@@ -129,23 +129,25 @@ def _of_asking(name: str, metric: RetrievalMetric, rows: Sequence[int]) -> dict[
 
 
 def headline(lit: LitModel, table: Table) -> list[str]:
-    """The metric that tells each task's worth, and its calibration where it has one."""
+    """The monitored metric of each task, and its calibration error if it has one."""
     wanted = [f"{n}/{m}" for n, task in lit.model.named_tasks().items() for m in (task.monitor, CALIBRATION)]
     return [metric for metric in wanted if metric in table]
 
 
 def judge_zero_shot(lit: LitModel, data: DataModule, *, column: str, templates: Sequence[str]) -> Figures:
-    """Tell the values of a column apart by their names alone, for each modality beside text.
+    """Classify rows by the names of the values in a column, for each modality other than text.
 
     Raises:
-        ConfigError: when the run has no text beside another modality, or the column fewer than two values.
+        ConfigError: if the run has no text and another modality, or the column has fewer than two values.
     """
     towers = Towers(lit.model, data.inputs, where="this run")
     text = towers.of_kind("text")
     split = data.split("test")
     groups = {name: rows for name, rows in _classes(split, column).items() if rows}
     if len(groups) < 2:
-        raise ConfigError(f"test.zero_shot = {column} has {len(groups)} values in the test split; name another column")
+        raise ConfigError(
+            f"test.zero_shot={column}: {len(groups)} values in the test split\n    fix: name a column with more values"
+        )
     names = list(groups)
     classes = class_vectors(towers, names, templates)
     truth = {row: number for number, rows in enumerate(groups.values()) for row in rows}
@@ -168,12 +170,12 @@ def judge_zero_shot(lit: LitModel, data: DataModule, *, column: str, templates: 
 
 
 def _classes(split: EvalSplit, column: str) -> Mapping[str, list[int]]:
-    """Rows by class; those without one are not judged."""
+    """Rows by class; rows without a class are omitted."""
     table = split.table
     if column not in table.column_names:
         raise ConfigError(
-            f"test.zero_shot = {column}, but the test split has the columns {', '.join(table.column_names)}\n"
-            "    name the one that holds the class"
+            f"test.zero_shot={column}: the test split has the columns {', '.join(table.column_names)}\n"
+            "    fix: name the column with the class"
         )
     groups: dict[str, list[int]] = {}
     for row, cell in enumerate(table[column]):
@@ -184,7 +186,7 @@ def _classes(split: EvalSplit, column: str) -> Mapping[str, list[int]]:
 
 
 def write_rows(path: Path, rows: Sequence[Judged] | Sequence[GroupFigure]) -> None:
-    """One line each under the names of the fields; no file where there are none, not even an earlier one."""
+    """Write one line per row under the names of the fields. Without rows, an earlier file is removed."""
     if not rows:
         path.unlink(missing_ok=True)
         return

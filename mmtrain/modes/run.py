@@ -1,6 +1,6 @@
-"""One run, from a resolved configuration to a run folder. Read `fit` as the list of what happens.
+"""One run, from a resolved configuration to a run folder. `fit` lists the steps of a training run.
 
-`python -m mmtrain.modes.run CONFIG.yaml` is one rank of a run of several processes.
+`python -m mmtrain.modes.run CONFIG.yaml` is one rank of a run with several processes.
 """
 
 import os
@@ -69,16 +69,16 @@ from mmtrain.training.run_folder import lock_of_run
 from mmtrain.training.trainer import build_trainer
 from mmtrain.types import Attended, View
 
-# by whether a callback averages them
+# by whether a callback averages the weights
 WEIGHTS_OF = {True: "the moving average of the weights", False: "the current weights"}
-# a log file is as wide as the tables need
+# without a terminal, the log is wide enough for the tables
 console = Terminal(width=None if sys.stdout.isatty() else 120)
 
 
 def run(cfg: DictConfig) -> int:
-    """Do what `mode` says; the exit status."""
+    """Run the mode of a configuration, and return the exit status."""
     signal.signal(signal.SIGTERM, _leave)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # before training there is nothing to save
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # nothing to save before training
     _quiet()
     keep_freed_memory()
     try:
@@ -86,7 +86,7 @@ def run(cfg: DictConfig) -> int:
         with lock_of_run(cfg):
             modes[cfg.mode](cfg)
     except WriteError as error:
-        print_escaped(error, stderr=True)  # of the rank that it happened to
+        print_escaped(error, stderr=True)  # printed by the rank with the error
         return 2
     except ConfigError as error:
         _say_error(str(error))
@@ -105,13 +105,13 @@ def run(cfg: DictConfig) -> int:
         said = explained(error, cfg)
         if said is None:
             raise
-        print_escaped(said, stderr=True)  # of the rank that it happened to
+        print_escaped(said, stderr=True)  # printed by the rank with the error
         return status_of(error)
     return 0
 
 
 def fit(cfg: DictConfig) -> None:
-    """Train, then test the best checkpoint, and leave a whole run folder in every case."""
+    """Train, test the best checkpoint, and write a complete run folder in every case."""
     folder = Path(cfg.run_dir)
     check_parts(cfg)
     resume = _resume_path(cfg)
@@ -156,7 +156,7 @@ def fit(cfg: DictConfig) -> None:
     step = None if checkpoint is None else checkpoint["global_step"]
     data.first_step = step or 0
     if is_main():
-        where = f"going on at step {step} of {resume}" if step is not None else f"writing to {folder}"
+        where = f"resuming at step {step} of {resume}" if step is not None else f"writing to {folder}"
         console.print(where, markup=False, soft_wrap=True)
     quarantine = _quarantine(cfg, data)
     if step is None:
@@ -180,7 +180,7 @@ def fit(cfg: DictConfig) -> None:
         if cfg.checkpoint.safetensors and is_main():
             write_weights(best, folder / "checkpoints" / WEIGHTS)
         if "test" in data.tables:
-            # not by ckpt_path: Lightning's averaging callback would load the weights before averaging
+            # not with ckpt_path: Lightning's averaging callback would load the weights before averaging
             load_weights(lit, best["state_dict"])
             _judge(cfg, lit, data, trainer, summary)
         _finish(summary, "done")
@@ -196,7 +196,7 @@ def fit(cfg: DictConfig) -> None:
 
 @contextmanager
 def _naming_weights(lit: LitModel) -> Iterator[None]:
-    """A metric that met NaN or infinity knows no weights; here they are looked at."""
+    """Add a description of the weights to errors of metrics with NaN or infinity, which do not know the weights."""
     try:
         yield
     except FloatingPointError as error:
@@ -228,7 +228,7 @@ def _judge(cfg: DictConfig, lit: LitModel, data: DataModule, trainer: Trainer, s
 
 
 def predict(cfg: DictConfig) -> None:
-    """Write predictions.jsonl, one line a row of the test split; or an index of the vectors of every row."""
+    """Write predictions.jsonl, one line per row of the test split; or an index of the vectors of every row."""
     if cfg.predict.index is not None:
         from mmtrain.modes.search.finding import make_index
 
@@ -250,8 +250,8 @@ def predict(cfg: DictConfig) -> None:
 
 
 def plan(cfg: DictConfig) -> None:
-    """Say what `mode=fit` would take, and write it to plan.json."""
-    from mmtrain.modes.plan.plan import make_plan  # other modes do without it
+    """Report the resources that `mode=fit` would need, and write them to plan.json."""
+    from mmtrain.modes.plan.plan import make_plan  # only this mode needs it
     from mmtrain.modes.plan.table import plan_tables
 
     check_parts(cfg)
@@ -266,21 +266,21 @@ def plan(cfg: DictConfig) -> None:
 
 
 def search(cfg: DictConfig) -> None:
-    """Find what is nearest to the queries."""
-    from mmtrain.modes.search.finding import search as find  # other modes do without it
+    """Find the items that are nearest to the queries."""
+    from mmtrain.modes.search.finding import search as find  # only this mode needs it
 
     find(cfg, console)
 
 
 def chat(cfg: DictConfig) -> None:
-    """Let a person and the model talk."""
+    """Let a user chat with the model."""
     from mmtrain.modes.chat.repl import chat as talk
 
     talk(cfg, console)
 
 
 def _finish_if_possible(summary: RunSummary, status: str, error: BaseException | None = None) -> None:
-    """As `_finish`; if it fails, such as on a full disk, the error that ended the run is still the one to report."""
+    """As `_finish`. If it fails, for example on a full disk, the error that ended the run is still reported."""
     try:
         _finish(summary, status, error)
     except (WriteError, OSError) as second:
@@ -368,7 +368,7 @@ def _build(
 
 
 def _attention_items(data: DataModule, modalities: list[str]) -> Callable[[View], list[Attended]]:
-    """What the report draws of the attention in a batch: text over image, if the run has both inputs."""
+    """The attention of a batch that the report shows: from text over an image, if the run has both inputs."""
     of_kind = {data.inputs[m].kind: m for m in reversed(modalities)}
     image, text = of_kind.get("image"), of_kind.get("text")
     if image is None:
@@ -422,14 +422,14 @@ def _resume_path(cfg: DictConfig) -> Path | None:
 
 
 def _refuse_to_write_over(folder: Path, *, anew: bool) -> None:
-    """A folder that holds a run is only gone on with.
+    """Check that the folder has no run, unless the run is resumed.
 
     Args:
         folder: of the run.
-        anew: one that has come to no whole checkpoint may begin again.
+        anew: whether a run without a complete checkpoint may be started again.
 
     Raises:
-        ConfigError: when it has checkpoints or a summary.
+        ConfigError: if the folder has checkpoints or a summary.
     """
     if not is_main():
         return
@@ -438,11 +438,11 @@ def _refuse_to_write_over(folder: Path, *, anew: bool) -> None:
     held = [name for name in kept if (folder / name).exists()]
     if held:
         raise ConfigError(
-            f"run_dir = {folder} already holds a run ({', '.join(held)})\n"
+            f"run_dir={folder}: already contains a run ({', '.join(held)})\n"
             + (
-                "    set run_dir to another folder"
+                "    fix: set run_dir to another folder"
                 if anew
-                else "    go on with it by resume=auto, or set run_dir to another"
+                else "    fix: resume it with resume=auto, or set run_dir to another folder"
             )
         )
 
@@ -453,16 +453,16 @@ def _without_folder(note: str, folder: Path) -> str:
 
 
 def _not_read(data: DataModule) -> list[str]:
-    """The columns that have no part in training."""
+    """The columns that are not used in training."""
     columns = data.columns_not_read()
     return [f"columns that are not read: {', '.join(columns)}"] if columns else []
 
 
 def _monitor(cfg: DictConfig, lit: LitModel, data: DataModule) -> str | None:
-    """The metric that chooses the best checkpoint; None when there is no validation split.
+    """The metric that chooses the best checkpoint; None if there is no validation split.
 
     Raises:
-        ConfigError: when no row of the validation split can give that metric.
+        ConfigError: if no row of the validation split is sufficient for that metric.
     """
     if "val" not in data.tables:
         return None
@@ -475,13 +475,13 @@ def _monitor(cfg: DictConfig, lit: LitModel, data: DataModule) -> str | None:
     wanted = cfg.monitor or f"val/{next(iter(tasks))}/{next(iter(tasks.values())).monitor}"
     other = f"set monitor to val/{judged[0]}/{tasks[judged[0]].monitor}, or " if judged else ""
     raise ConfigError(
-        f"monitor = {wanted} chooses the best checkpoint, but no row of the validation split has what its task needs\n"
-        f"    {other}fill the columns of the validation split"
+        f"monitor={wanted}: no row of the validation split has the inputs and targets of this metric's task\n"
+        f"    fix: {other}fill the columns of the validation split"
     )
 
 
 def early_stop(callbacks: Sequence[Callback], max_epochs: int | None) -> str | None:
-    """That early stopping ended the training, when, and why; None where it did not."""
+    """When and why early stopping ended the training; None if it did not."""
     for callback in callbacks:
         if isinstance(callback, EarlyStopping) and callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
             reason = (callback.stopping_reason_message or "").removesuffix(" Signaling Trainer to stop.")
@@ -491,7 +491,7 @@ def early_stop(callbacks: Sequence[Callback], max_epochs: int | None) -> str | N
 
 
 def _monitor_if_any(cfg: DictConfig, lit: LitModel, data: DataModule) -> str | None:
-    """As `_monitor`, where no checkpoint is chosen any more: new data may lack what it needs."""
+    """As `_monitor`, for modes that choose no checkpoint: new data may not have the columns of the metric."""
     try:
         return _monitor(cfg, lit, data)
     except ConfigError:
@@ -499,9 +499,9 @@ def _monitor_if_any(cfg: DictConfig, lit: LitModel, data: DataModule) -> str | N
 
 
 def _replaced_callbacks(cfg: DictConfig) -> list[str]:
-    """A list of callbacks on the command line replaces the default list, as Hydra does it: which of those are gone.
+    """Defaults that are off because a list of callbacks on the command line replaces the default list, as in Hydra.
 
-    No callback at all, and one that is taken out by name, is what somebody wanted.
+    An empty list, and a callback that is removed by name, are intended and not reported.
     """
     defaults = OmegaConf.load(config_dir() / "train.yaml").defaults
     names = next(entry.callbacks for entry in defaults if "callbacks" in entry)
@@ -510,35 +510,35 @@ def _replaced_callbacks(cfg: DictConfig) -> list[str]:
     if not chosen or not cfg.callbacks or not gone:
         return []
     return [
-        f"{chosen[-1]}: replaces the default callbacks=[{','.join(names)}], so that {', '.join(gone)} is off\n"
-        f"    fix: callbacks=[{','.join([*gone, *cfg.callbacks])}] keeps it"
+        f"{chosen[-1]}: replaces the default callbacks=[{','.join(names)}], which turns {', '.join(gone)} off\n"
+        f"    fix: set callbacks=[{','.join([*gone, *cfg.callbacks])}] to keep it"
     ]
 
 
 def _say_error(text: str) -> None:
-    """Once a machine before the ranks have joined, because all say the same; then of each rank that it happened to."""
+    """Print an error: once per machine before the ranks have joined, because all have it; afterwards on each rank."""
     if os.environ.get("LOCAL_RANK", "0") == "0" or world_size() > 1:
         print_escaped(text, stderr=True)
 
 
 def _leave(signum: int, frame: Any) -> None:
-    """SIGTERM before training has begun or after it has ended: there is nothing to save."""
+    """SIGTERM before or after training: there is nothing to save."""
     raise SystemExit(143)
 
 
 def _quiet() -> None:
-    """Hide what Lightning says about choices that are made on purpose here."""
+    """Hide warnings of Lightning about choices that are intended here."""
     import logging
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for text in (
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",
-        ".*Total length of `list` across ranks is zero.*",  # there is no validation split
+        ".*Total length of `list` across ranks is zero.*",  # without a validation split
         ".*exists and is not empty.*",
-        ".*sync_dist=True.*",  # what is logged was summed over the ranks before
-        ".*custom batch sampler `EvalSteps`.*",  # it gives every row once
-        ".*your dataloader is not resumable.*",  # it is, by DataModule.first_step
+        ".*sync_dist=True.*",  # logged values are already summed over the ranks
+        ".*custom batch sampler `EvalSteps`.*",  # it yields every row once
+        ".*your dataloader is not resumable.*",  # it is, through DataModule.first_step
         ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
     ):
         warnings.filterwarnings("ignore", text)
@@ -554,11 +554,11 @@ def main() -> None:
         status = run(cfg)
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else 1
-    except BaseException:  # noqa: BLE001 - the rank ends here, whatever it was
+    except BaseException:  # noqa: BLE001 - the rank ends here for any error
         print_escaped(traceback.format_exc(), stderr=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # a rank that failed must not wait in the teardown of its process group
+    os._exit(status)  # a failed rank must not wait in the teardown of its process group
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The run for a person to look at: one self-contained page, and the table that ends a run in the terminal."""
+"""Reports for people: one self-contained page per run, and the final table in the terminal."""

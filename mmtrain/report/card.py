@@ -1,7 +1,7 @@
-"""The card of a model: card.md, what another person must know of it before using it.
+"""The model card, card.md: what a user must know about a model before using it.
 
-It holds what the run folder and the data say, and nothing else: what was not looked at is listed as that. Every
-value is escaped, because names of classes, columns and folders come from strangers and the card is published.
+It contains only facts from the run folder and the data. Everything that was not tested is listed as such. All values
+are escaped, because names of classes, columns and folders come from strangers, and the card is published.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,21 +20,21 @@ from mmtrain.report.subsets import is_of_subset, subset_tables
 from mmtrain.report.table import digits, not_judged_sentences
 from mmtrain.units import readable
 
-NOT_SAID = "not said"
+NOT_SAID = "not given"
 WEIGHTS = {"average": "moving average of the weights", "current": "weights of the last step before an evaluation"}
 
 
 class DataFacts(NamedTuple):
-    """What the data says of itself.
+    """Facts about the data.
 
     Attributes:
-        name: of the folder that it lies in.
-        license: its licence; None where nobody said.
-        languages: of its texts and speech, likewise.
+        name: of its folder.
+        license: its licence; None if it is not given.
+        languages: of its texts and speech; None if they are not given.
         reads: the modalities that the model reads.
-        rows: by split, how many there are.
-        filled: by split, how many rows have each input and target; None where that was not counted.
-        usable: how many rows of training some task can learn from; None where that was not counted.
+        rows: number of rows by split.
+        filled: number of rows with each input and target, by split; None if they were not counted.
+        usable: number of training rows that some task can learn from; None if they were not counted.
     """
 
     name: str
@@ -47,11 +47,11 @@ class DataFacts(NamedTuple):
 
 
 def write_card(run_dir: Path, data: DataFacts) -> Path:
-    """Write `run_dir/card.md`, whole or not at all.
+    """Write `run_dir/card.md` atomically.
 
     Args:
-        run_dir: the run's folder; summary.json and config.yaml are read.
-        data: that the run had.
+        run_dir: folder of the run; summary.json and config.yaml are read.
+        data: facts about the data of the run.
     """
     summary = read_summary(run_dir)
     config: Any = OmegaConf.to_container(read_config(run_dir))
@@ -60,7 +60,7 @@ def write_card(run_dir: Path, data: DataFacts) -> Path:
         "## Data": _data(summary, data),
         "## Model": _model(summary, config),
         "## Training": _training(summary, config),
-        "## Figures": _figures(summary),
+        "## Metrics": _figures(summary),
         "## Missing modalities": _subsets(summary),
         "## Corruptions": _corruptions(summary),
         "## Groups": _groups(summary),
@@ -80,7 +80,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _head(summary: Mapping[str, Any]) -> Iterator[str]:
     versions = summary["versions"]
-    yield f"Made by mmtrain {md(versions.get('mmtrain', NOT_SAID))}, torch {md(versions.get('torch', NOT_SAID))}."
+    yield f"Trained with mmtrain {md(versions.get('mmtrain', NOT_SAID))}, torch {md(versions.get('torch', NOT_SAID))}."
     yield f"Commit: {md(summary['git_commit'] or NOT_SAID)}."
 
 
@@ -104,11 +104,11 @@ def _model(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[st
         [p["part"], p["what"], starts.get(p["part"], ""), f"{p['parameters']:,}", f"{p['trainable']:,}"]
         for p in summary["parts"]
     ]
-    yield from _table(["part", "what", "starts from", "parameters", "trainable"], rows)
+    yield from _table(["component", "class", "starts from", "parameters", "trainable"], rows)
 
 
 def _start(encoder: Mapping[str, Any]) -> str:
-    """The weights that an encoder starts from: the name of a file, a folder or the hub; or none."""
+    """The pretrained weights of an encoder: the name of a file, a folder or a hub repository; or none."""
     given = encoder.get("pretrained")
     if given in (None, False):
         return "random weights"
@@ -123,7 +123,7 @@ def _training(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator
     facts = {
         "steps": digits(summary["steps"]),
         "epochs": digits(summary["epochs"]),
-        "samples of a step": config["data"]["batch_size"],
+        "samples per step": config["data"]["batch_size"],
         "seed": config["seed"],
         "precision": trainer["precision"],
         "seconds": digits(None if summary["seconds"] is None else round(summary["seconds"])),
@@ -137,7 +137,7 @@ def _training(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator
 
 
 def _figures(summary: Mapping[str, Any]) -> Iterator[str]:
-    """Every test metric of all modalities together, calibration among them."""
+    """Every test metric with all modalities, including calibration."""
     test = {name: figure for name, figure in summary["test"].items() if not is_of_subset(name)}
     if not test:
         yield "There is no test split."
@@ -159,7 +159,7 @@ def _subsets(summary: Mapping[str, Any]) -> Iterator[str]:
         ]
         counted = [""] if table.is_counted else []
         yield f"{escape_markdown_line(table.task)}\n"
-        heads = ["there is", *(["rows"] if counted else []), *table.metrics]
+        heads = ["present", *(["rows"] if counted else []), *table.metrics]
         yield from _table(heads, [*rows, ["chance", *counted, *chance]])
 
 
@@ -171,12 +171,12 @@ def _corruptions(summary: Mapping[str, Any]) -> Iterator[str]:
             for name, m, cells in table.rows
         ]
         yield f"{escape_markdown_line(table.metric)}\n"
-        yield from _table([*("corruption", "of", "chance", "clean"), *heads], rows)
+        yield from _table([*("corruption", "modality", "chance", "clean"), *heads], rows)
         yield ""
 
 
 def _cell(value: float | None, chance: float | None, usual: float | None) -> str:
-    """A value, and what guessing scores where that is not as of the clean split."""
+    """A value, and the score of guessing if it differs from that on the clean split."""
     return digits(value) if value is None or chance == usual else f"{digits(value)} ({digits(chance)})"
 
 
@@ -192,23 +192,23 @@ def _groups(summary: Mapping[str, Any]) -> Iterator[str]:
 def _limits(summary: Mapping[str, Any], data: DataFacts, *, num_bad: int) -> Iterator[str]:
     num_rows = data.rows.get("train", 0)
     usable = f"{num_rows:,}" if data.usable in (None, num_rows) else f"{data.usable:,} of {num_rows:,}"
-    yield f"- It reads {md(', '.join(data.reads))}, and was trained on {usable} rows."
+    yield f"- The model reads {md(', '.join(data.reads))}, and was trained on {usable} rows."
     if data.usable not in (None, num_rows):
-        yield "- The other rows of training have no input, or no target, that a task could learn from."
+        yield "- The other training rows have no input or no target that a task can use."
     yield from (f"- {md(sentence)}." for sentence in not_judged_sentences(summary["not_judged"]))
     train = data.filled.get("train")
     for name in data.reads if train else ():
         assert train is not None
         lacking = data.rows["train"] - train.get(name, 0)
         if lacking:
-            yield f"- {lacking:,} of the {data.rows['train']:,} rows of training have no {md(name)}."
-    yield "- The figures are of one run with one seed."
-    yield f"- Languages: {'those of the data alone' if data.languages else NOT_SAID}."
+            yield f"- {lacking:,} of the {data.rows['train']:,} training rows have no {md(name)}."
+    yield "- The metrics are from one run with one seed."
+    yield f"- Languages: {'only those of the data' if data.languages else NOT_SAID}."
     yield "- Licence of the data: " + (f"{md(data.license)}." if data.license else f"{NOT_SAID}.")
     if not summary["test"]:
-        yield "- Not tested: there was no test split."
+        yield "- Not tested: there is no test split."
     if not summary["corruptions"]:
-        yield "- Not tested: spoiled inputs."
+        yield "- Not tested: corrupted inputs."
     if not summary["groups"]:
         yield "- Not tested: groups of rows."
     if not any(is_of_subset(name) for name in summary["test"]):
@@ -216,12 +216,12 @@ def _limits(summary: Mapping[str, Any], data: DataFacts, *, num_bad: int) -> Ite
     if not any("calibration_error" in name for name in summary["test"]):
         yield "- Not measured: calibration."
     if num_bad:
-        yield f"- {num_bad:,} rows could not be read and were left out."
+        yield f"- {num_bad:,} rows could not be read and were skipped."
 
 
 def _use(config: Mapping[str, Any]) -> Iterator[str]:
     yield "    python train.py mode=predict run_dir=RUN        # predictions.jsonl of the test split"
-    yield "    python train.py mode=test run_dir=RUN           # these figures again"
+    yield "    python train.py mode=test run_dir=RUN           # the same metrics again"
     if any(str(task.get("_target_", "")).endswith(".Contrastive") for task in config["task"].values()):
         yield "    python train.py mode=predict run_dir=RUN predict.index=RUN/index"
         yield '    python train.py mode=search run_dir=RUN search.query="a text, or the name of a file"'

@@ -1,6 +1,6 @@
-"""A sheet of what a model sees: a row of the data a band, one column for each way in which it was drawn, as a PNG.
+"""A contact sheet of inputs as a PNG: one band per row of the data, one column per way in which it was augmented.
 
-It knows pictures, frames, sounds, tokens and numbers, and nothing of where they come from.
+It draws images, frames, sounds, tokens and numbers, and does not depend on their origin.
 """
 
 import math
@@ -19,12 +19,12 @@ from mmtrain.report.lettering import fitted, font_of, wrapped
 WIDTH = 232  # pixels of a column
 GAP = 8
 MARGIN = 16
-PICTURE = 132  # height of a picture at most: twice 64 and a little
+PICTURE = 132  # maximum height of an image: slightly more than twice 64
 SOUND = 72
 FRAMES_A_LINE = 4
 MAX_TOKENS = 120
 INK, FAINT, PAPER, BAND = "#1b1b1f", "#8a8a94", "#ffffff", "#eef0f4"
-# Readable without hue, too: what the model cannot see is struck through or framed.
+# Distinguishable without colour: what the model cannot see is struck through or framed.
 PLAIN, SPECIAL, UNKNOWN, HIDDEN = "plain", "special", "unknown", "hidden"
 COLORS = {PLAIN: "#e7ecf5", SPECIAL: "#ffffff", UNKNOWN: "#f6c7b6", HIDDEN: "#d9d9de"}
 
@@ -49,7 +49,7 @@ class Sound(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """Pieces of a text, each with what became of it: PLAIN, SPECIAL, UNKNOWN or HIDDEN."""
+    """Tokens of a text, each with its kind: PLAIN, SPECIAL, UNKNOWN or HIDDEN."""
 
     pieces: Sequence[tuple[str, str]]
 
@@ -61,7 +61,7 @@ class Numbers(NamedTuple):
 
 
 class Nothing(NamedTuple):
-    """What a row lacks, or why it cannot be shown."""
+    """A missing input, or the reason why it cannot be shown."""
 
     why: str
 
@@ -71,12 +71,12 @@ View = Picture | Frames | Sound | Tokens | Numbers | Nothing
 
 @dataclass(frozen=True)
 class Band:
-    """A row of the data.
+    """The band of a row of the data.
 
     Attributes:
-        name: its id.
-        draws: by column, its inputs by name; every column has the same names.
-        targets: by name, in words.
+        name: id of the row.
+        draws: by column, inputs by name; every column has the same names.
+        targets: targets by name, as text.
     """
 
     name: str
@@ -89,8 +89,8 @@ def contact_sheet(bands: Sequence[Band], *, columns: Sequence[str], title: str) 
 
     Args:
         bands: from top to bottom.
-        columns: how each column was drawn, for the head.
-        title: of the sheet.
+        columns: heading of each column.
+        title: title of the sheet.
     """
     width = 2 * MARGIN + len(columns) * WIDTH + (len(columns) - 1) * GAP
     drawn = [_band(band, width) for band in bands]
@@ -163,7 +163,7 @@ def _image(pixels: Tensor) -> Image.Image:
 
 
 def _scaled(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """To fit; the pixels of a small picture stay visible as equal squares."""
+    """Scale to fit. Pixels of a small image stay visible as equal squares."""
     scale = min(width / picture.width, height / picture.height)
     scale = math.floor(scale) if scale > 1 else scale
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
@@ -181,7 +181,7 @@ def _strip(frames: Tensor) -> Image.Image:
 
 
 def _spectrogram(waveform: Tensor, sample_rate: int) -> Image.Image:
-    """Time to the right, frequency up, 80 dB from dark to light; below it how long the sound is."""
+    """Spectrogram with time to the right, frequency up, 80 dB from dark to light, and the duration below."""
     width = max(32, 1 << (round(0.032 * sample_rate).bit_length() - 1))
     sound = torch.nn.functional.pad(waveform.float(), (0, max(0, width - len(waveform))))
     spectrum = torch.stft(
@@ -194,7 +194,7 @@ def _spectrogram(waveform: Tensor, sample_rate: int) -> Image.Image:
 
 
 def _heat(values: Tensor) -> Image.Image:
-    """A vector as a row of squares, a sequence with time to the right; blue below 0, red above."""
+    """A vector as a row of squares, or a sequence with time to the right; blue below 0, red above."""
     rows = values.float().reshape(1, -1) if values.ndim == 1 else values.float().T  # (D, T)
     most = float(rows.abs().max()) if rows.numel() else 0.0
     shade = (rows / (2 * most) + 0.5 if most else torch.full_like(rows, 0.5)).numpy()

@@ -1,7 +1,7 @@
-"""The curves of a run: what metrics.csv holds, grouped by what is compared, each group drawn as an inline SVG.
+"""Training curves from metrics.csv, grouped by what is compared, each group drawn as an inline SVG.
 
-matplotlib draws without pyplot, so that no display and no global figure is needed. Text and axes are drawn in one
-sentinel colour that becomes `currentColor`, so that one drawing serves a light and a dark page.
+matplotlib draws without pyplot, which needs no display and no global figure. Text and axes are drawn in one sentinel
+colour that is replaced by `currentColor`, so the same drawing fits a light and a dark page.
 """
 
 import csv
@@ -26,27 +26,27 @@ Points = dict[int, float]
 SPLITS = ("train", "val")
 VAL_OF_AVERAGE = "val (average of weights)"
 OVERALL = "All tasks together"
-CARRIES = "What each modality carries"
-RUNNING = "How it ran"
+CARRIES = "Single modalities"
+RUNNING = "Training process"
 TITLES = {"lr": "learning rate", "grad_norm": "gradient norm"}
 OF_MODALITIES = {
     "grad_norm": "gradient norm of each encoder",
-    "attention": "share of attention",
+    "attention": "attention weights",
     "modality_balance": "modality balance",
 }
-BALANCES = "How tasks are balanced"
+BALANCES = "Balancing of tasks"
 OF_TASKS = {
-    "balance": "weight of each task",
-    "gradient_norm": "gradient norm of each task",
-    "cosine": "cosine of gradients of two tasks",
+    "balance": "weight per task",
+    "gradient_norm": "gradient norm per task",
+    "cosine": "cosine similarity of the gradients of two tasks",
 }
 MAX_POINTS = 400
-INCHES = (4.6, 2.7)  # of a drawing
-# Room for ticks and labels in inches. A layout engine would measure every text twice and take half of the time.
+INCHES = (4.6, 2.7)  # size of a drawing
+# Space for ticks and labels in inches. A layout engine would measure every text twice and take half of the time.
 LEFT, RIGHT, BOTTOM, TOP, LEGEND_ROW = 0.6, 0.08, 0.42, 0.1, 0.175
 LEGEND_COLUMNS = 3
 INK = "#010203"
-# Legible on white and on near-black; each has a dash of its own for those who see no hue.
+# Legible on white and on near-black. Each colour has its own dash pattern for readers who cannot distinguish colours.
 STROKES = [
     ("#3f7fd0", "-"),
     ("#d97a2b", "--"),
@@ -55,11 +55,11 @@ STROKES = [
     ("#c94f5d", (0, (6, 1, 1, 1, 1, 1))),
 ]
 SPIKE = "#c94f5d"
-# Any as key: newer stubs of matplotlib list every name as a literal, older ones say str.
+# Any as key: newer stubs of matplotlib have every name as a literal, older ones str.
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: it takes the page's font and can be searched
-    "svg.hashsalt": "report",  # the same figures give the same page
-    "text.parse_math": False,  # a metric's name may hold dollar signs
+    "svg.fonttype": "none",  # text stays text, uses the font of the page and is searchable
+    "svg.hashsalt": "report",  # the same values give the same page
+    "text.parse_math": False,  # the name of a metric may contain dollar signs
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -76,12 +76,12 @@ STYLE: dict[Any, Any] = {
 
 @dataclass
 class Panel:
-    """Curves on one pair of axes, because they are compared.
+    """Curves that are compared on one pair of axes.
 
     Attributes:
-        group: the heading it stands under, a task's name for instance.
-        title: what the y axis is.
-        curves: by label, the value at each step; the label is "" where the title says it all.
+        group: its heading, for example the name of a task.
+        title: label of the y axis.
+        curves: by label, the value at each step; the label is "" if the title is sufficient.
     """
 
     group: str
@@ -90,27 +90,27 @@ class Panel:
 
     @property
     def num_not_finite(self) -> int:
-        """How many of the logged values are NaN or infinite."""
+        """Number of logged values that are NaN or infinite."""
         return sum(not math.isfinite(v) for points in self.curves.values() for v in points.values())
 
     @property
     def spikes(self) -> Points:
-        """Steps at which a training loss jumped, with its value there."""
+        """Steps at which a training loss jumped, with its value."""
         points = self.curves.get("train", {}) if self.title == "loss" else {}
         steps = list(points)
         return {steps[i]: points[steps[i]] for i in spikes(np.array(list(points.values()), dtype=float)).nonzero()[0]}
 
     @property
     def num_spikes(self) -> int:
-        """How many of them."""
+        """Number of spikes."""
         return len(self.spikes)
 
 
 def read_metrics(path: Path) -> dict[str, Points]:
-    """Every logged name with its value at each step; nothing where there is no file.
+    """Every logged name with its value at each step; empty if there is no file.
 
-    A step that a resumed run logged again counts once, with its last value. A cell that is no number (the line that
-    was being written when the run was killed) is left out.
+    If a resumed run logged a step again, its last value is used. A cell without a number is skipped, such as the
+    incomplete last line of a killed run.
     """
     metrics: dict[str, Points] = defaultdict(dict)
     if not path.exists():
@@ -135,11 +135,11 @@ def _number(cell: object) -> float | None:
 
 
 def panels(metrics: Mapping[str, Points], *, averaged: bool = False) -> list[Panel]:
-    """The panels of a page in reading order: all tasks together, each task, how it ran. Test figures are no curves.
+    """The panels of a page in reading order: all tasks, each task, training process. Test metrics have no curves.
 
     Args:
         metrics: by name, the value at each step.
-        averaged: whether validation is of the moving average of the weights; said where training is drawn next to it.
+        averaged: whether validation uses the moving average of the weights, which is noted next to training curves.
     """
     found: dict[tuple[str, str], Panel] = {}
     for name, points in metrics.items():
@@ -156,14 +156,14 @@ def panels(metrics: Mapping[str, Points], *, averaged: bool = False) -> list[Pan
 
 
 def _place(name: str) -> tuple[str, str, str]:
-    """Group, title and label of a logged name: where its curve is drawn, and beside which others."""
+    """Group, title and label of a logged name, which determine the panel of its curve."""
     first, _, rest = name.partition("/")
     if first in OF_MODALITIES and rest:
         return CARRIES, OF_MODALITIES[first], rest
     if first in OF_TASKS and rest:
         return BALANCES, OF_TASKS[first], rest
     if name == "zero_steps":
-        return BALANCES, "steps so far in which every task's weight was 0", ""
+        return BALANCES, "steps so far in which the weight of every task was 0", ""
     if first not in SPLITS:
         if first == "time" and rest:
             return RUNNING, _words(rest), ""
@@ -171,7 +171,7 @@ def _place(name: str) -> tuple[str, str, str]:
     task, _, metric = rest.rpartition("/")
     alone = re.fullmatch(r"(.+)/([^/]+)_only", task)
     if alone is not None:
-        return CARRIES, f"{alone[1]}: {_words(metric)} of each alone", alone[2]
+        return CARRIES, f"{alone[1]}: {_words(metric)} with a single modality", alone[2]
     recall = re.fullmatch(r"(?:(?P<direction>.+)_)?(?P<at>R@\d+)", metric)
     if recall is None:
         return task or OVERALL, _words(metric), first
@@ -184,12 +184,12 @@ def _words(name: str) -> str:
 
 
 def draw(panel: Panel, *, index: int, best_step: int | None) -> Markup:
-    """One panel as an inline SVG.
+    """Draw one panel as an inline SVG.
 
     Args:
         panel: what to draw.
-        index: which panel of the page it is; keeps the ids of two drawings apart.
-        best_step: where the best checkpoint was taken; a dotted line marks it beside validation figures.
+        index: index of the panel in the page, which makes ids of drawings unique.
+        best_step: step of the best checkpoint, which is marked by a dotted line in panels with validation metrics.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=INCHES)
@@ -211,7 +211,7 @@ def draw(panel: Panel, *, index: int, best_step: int | None) -> Markup:
 
 
 def _room(*, num_labels: int) -> tuple[float, float, float, float]:
-    """Left, bottom, width and height of the axes, as shares of the drawing; a legend of so many labels stands above."""
+    """Left, bottom, width and height of the axes, as fractions of the drawing, below a legend with these labels."""
     width, height = INCHES
     top = TOP + LEGEND_ROW * -(-num_labels // LEGEND_COLUMNS)
     return LEFT / width, BOTTOM / height, (width - LEFT - RIGHT) / width, (height - BOTTOM - top) / height
@@ -222,7 +222,7 @@ def _is_validation(label: str) -> bool:
 
 
 def _strokes(panel: Panel) -> list[tuple[str, object]]:
-    """A colour and a dash for each curve; validation looks the same in every panel that has both splits."""
+    """A colour and a dash pattern for each curve. Validation has the same in every panel with both splits."""
     if set(panel.curves) <= set(SPLITS):
         return [STROKES[SPLITS.index(label)] for label in panel.curves]
     return [STROKES[i % len(STROKES)] for i in range(len(panel.curves))]
@@ -250,13 +250,13 @@ def _rule(axes: Axes) -> None:
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter("{x:g}")  # no common factor above the axis, where there is no room for it
+    axes.yaxis.set_major_formatter("{x:g}")  # no common factor above the axis, where there is no space
     axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
     axes.tick_params(length=0)
 
 
 def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most MAX_POINTS points: means over equal runs of neighbours, so that a long run makes no heavy page."""
+    """At most MAX_POINTS points: means over neighbouring points, which keeps the page of a long run small."""
     if len(steps) <= MAX_POINTS:
         return steps, values
     runs = np.array_split(np.arange(len(steps)), MAX_POINTS)
@@ -264,13 +264,13 @@ def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _lone(values: np.ndarray) -> list[int]:
-    """Points without a neighbour to draw a line to; without a marker they would not be seen."""
+    """Points without a neighbour, which need a marker to be visible."""
     there = np.concatenate([[False], np.isfinite(values), [False]])
     return np.flatnonzero(there[1:-1] & ~there[:-2] & ~there[2:]).tolist()
 
 
 def _described(panel: Panel) -> str:
-    """The panel in words for those who cannot see it: the last value of each curve."""
+    """The panel as text for readers who cannot see it: the last value of each curve."""
     ends = [
         f"{label or panel.title} {points[max(points)]:.3g} at step {max(points)}"
         for label, points in panel.curves.items()
@@ -285,7 +285,7 @@ def _counted(jumps: list[int]) -> str:
 
 
 def inline(svg: str, *, prefix: str, label: str) -> Markup:
-    """A stand-alone SVG file made fit to stand in a page: no prologue, the page's font, ids of its own."""
+    """Prepare an SVG file for a page: no prologue, the font of the page, unique ids."""
     body = svg[svg.index("<svg ") :]
     body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r' xmlns(:\w+)?="[^"]*"', "", body)
@@ -295,16 +295,16 @@ def inline(svg: str, *, prefix: str, label: str) -> Markup:
     return Markup(body.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1))
 
 
-WINDOW = 30  # logged values that say what is usual
+WINDOW = 30  # number of earlier logged values that define the usual level
 DEVIATIONS = 8.0
-LEAST = 0.1  # of the usual value; less is no spike, however steady the loss was
+LEAST = 0.1  # fraction of the usual value; smaller jumps are not spikes
 
 
 def spikes(values: np.ndarray) -> np.ndarray:
-    """(N,) -> (N,), bool: above the median of the values before by eight deviations, and by a tenth.
+    """(N,) -> (N,), bool: above the median of earlier values by eight deviations, and by a tenth.
 
-    The deviation is 1.4826 times the median absolute one, which equals the standard deviation of normal noise and which
-    a spike in the window hardly moves. What is not finite is no spike and says nothing of what is usual.
+    The deviation is 1.4826 times the median absolute deviation, which equals the standard deviation of normal noise
+    and is robust against spikes in the window. Values that are not finite are neither spikes nor part of the window.
 
     >>> losses = np.array([1.0, 1.02] * 15 + [3.0, 1.01, 0.98])
     >>> spikes(losses).nonzero()[0].tolist()

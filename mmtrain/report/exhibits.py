@@ -1,4 +1,4 @@
-"""What tasks show in a report, made ready for the page: grids of retrieved items and confusion matrices."""
+"""Prepares examples of tasks for the page: grids of retrieval results, confusion matrices, sentences and attention."""
 
 import base64
 import io
@@ -10,14 +10,14 @@ from PIL import Image, ImageOps
 
 from mmtrain.types import Attended, Captions, Confusion, Hit, Retrieval
 
-THUMBNAIL_SIZE = 144  # pixels; shown at 96, so that a sharp screen has something to show
+THUMBNAIL_SIZE = 144  # pixels; displayed at 96, for high-resolution screens
 MAX_CLASSES = 30
 OTHERS = "all others"
-HEAT, HEAT_ALPHA, FULL = (214, 73, 28), 215, 4.0  # the colour of what is read, its opacity at so many even shares
+HEAT, HEAT_ALPHA, FULL = (214, 73, 28), 215, 4.0  # colour of attention, its opacity, multiple of uniform attention
 
 
 class Thumbnail(NamedTuple):
-    """A small picture that stands in the page once, under `name`, and is shown wherever it is used."""
+    """A small image that is stored once in the page under `name`, and can be displayed several times."""
 
     name: str
     width: int
@@ -26,10 +26,10 @@ class Thumbnail(NamedTuple):
 
 
 class Album:
-    """The thumbnails of a page, each distinct picture once.
+    """Thumbnails of a page, each distinct image once.
 
     Args:
-        picture: the picture of a row, None where the row has none.
+        picture: returns the image of a row, or None if the row has none.
     """
 
     def __init__(self, *, picture: Callable[[str], Image.Image | None]) -> None:
@@ -39,18 +39,18 @@ class Album:
 
     @property
     def thumbnails(self) -> list[Thumbnail]:
-        """The thumbnails taken so far."""
+        """All thumbnails so far."""
         return list(self._by_uri.values())
 
     def take(self, id: str) -> Thumbnail | None:
-        """The thumbnail of a row, None where the row has no picture."""
+        """The thumbnail of a row; None if the row has no image."""
         if id not in self._by_id:
             picture = self._picture(id)
             self._by_id[id] = None if picture is None else self._add(picture)
         return self._by_id[id]
 
     def overlay(self, id: str, grid: Sequence[Sequence[float]]) -> Thumbnail | None:
-        """The picture of a row in grey under the weights of its patches, None where the row has no picture."""
+        """The image of a row in grey under the weights of its patches; None if the row has no image."""
         picture = self._picture(id)
         return None if picture is None else self._add(_overlay(picture, grid))
 
@@ -62,7 +62,7 @@ class Album:
 
 
 def _overlay(picture: Image.Image, grid: Sequence[Sequence[float]]) -> Image.Image:
-    """Light grey where nothing was read, all red where FULL times an even share was."""
+    """Light grey for weight 0, full red for FULL times the uniform weight."""
     size = (THUMBNAIL_SIZE, THUMBNAIL_SIZE)
     base = Image.new("RGBA", picture.size, "white")
     base.alpha_composite(picture.convert("RGBA"))
@@ -74,7 +74,7 @@ def _overlay(picture: Image.Image, grid: Sequence[Sequence[float]]) -> Image.Ima
 
 
 def _data_uri(picture: Image.Image) -> str:
-    """The picture as PNG, or as JPEG where that is smaller: drawings stay exact and photographs stay light."""
+    """The image as PNG, or as JPEG if that is smaller: drawings stay exact, and photographs stay small."""
     forms = {"png": _encoded(picture, "PNG", optimize=True)}
     if picture.mode == "RGB":
         forms["jpeg"] = _encoded(picture, "JPEG", quality=85)
@@ -89,7 +89,7 @@ def _encoded(picture: Image.Image, form: str, **options: bool | int) -> bytes:
 
 
 class Item(NamedTuple):
-    """A query or a hit as the page shows it: a picture, or words, or neither where the row is of another modality."""
+    """A query or a hit on the page: an image, or text, or neither if the row has another modality."""
 
     id: str
     picture: Thumbnail | None
@@ -98,7 +98,7 @@ class Item(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """One hit: what came, how similar, and whether it is right."""
+    """One hit: the item, its similarity, and whether it is correct."""
 
     item: Item
     score: float
@@ -106,7 +106,7 @@ class Answer(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """One direction of retrieval: each row a query with its answers, nearest first."""
+    """One direction of retrieval: each row is a query with its hits, nearest first."""
 
     query: str
     gallery: str
@@ -116,7 +116,7 @@ class Grid(NamedTuple):
 
 
 def grid(retrieval: Retrieval, *, album: Album, text: Callable[[str], str | None]) -> Grid:
-    """A retrieval with its pictures and captions."""
+    """Add images and captions to retrieval results."""
 
     def item(id: str, modality: str) -> Item:
         words = text(id)
@@ -140,7 +140,7 @@ def grid(retrieval: Retrieval, *, album: Album, text: Callable[[str], str | None
 
 
 class Gaze(NamedTuple):
-    """A row of maps over one picture: the picture, then each word with what it read."""
+    """Attention maps over one image: the image, then each word with its map."""
 
     id: str
     words: str | None
@@ -150,7 +150,7 @@ class Gaze(NamedTuple):
 
 
 def gaze(attended: Attended, *, album: Album, text: Callable[[str], str | None]) -> Gaze | None:
-    """What a row's words read of its picture, None where there is no picture to show it on."""
+    """Attention of the words of a row to its image; None if there is no image."""
     picture = album.take(attended.id)
     maps = []
     for word, grid in zip(attended.words, attended.grids, strict=True):
@@ -163,7 +163,7 @@ def gaze(attended: Attended, *, album: Album, text: Callable[[str], str | None])
 
 
 class Told(NamedTuple):
-    """A row of captions: its picture, or its own words where it has none, what was written and what is right."""
+    """A generated sentence: the image or the text of its row, the generated text, and the references."""
 
     item: Item
     written: str
@@ -172,14 +172,14 @@ class Told(NamedTuple):
 
 
 class Story(NamedTuple):
-    """The sentences of one task."""
+    """Generated sentences of one task."""
 
     task: str
     rows: list[Told]
 
 
 def story(captions: Captions, *, album: Album, text: Callable[[str], str | None]) -> Story:
-    """Sentences with their pictures."""
+    """Add images to generated sentences."""
     return Story(
         captions.task,
         [
@@ -195,7 +195,7 @@ def story(captions: Captions, *, album: Album, text: Callable[[str], str | None]
 
 
 class Cell(NamedTuple):
-    """One entry of a confusion matrix: how many rows, their share of the true class, and whether they are right."""
+    """One entry of a confusion matrix: number of rows, fraction of the true class, and whether they are correct."""
 
     num_rows: int
     share: float
@@ -203,7 +203,7 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One true class: its cells, how many rows it has, and the share that was called right (None without rows)."""
+    """One true class: its cells, number of rows, and accuracy (None without rows)."""
 
     name: str
     cells: list[Cell]
@@ -212,7 +212,7 @@ class Row(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """A confusion matrix for the page; `num_left_out` classes without room share the last column."""
+    """A confusion matrix for the page; `num_left_out` classes without space share the last column."""
 
     task: str
     columns: list[str]
@@ -223,7 +223,7 @@ class Matrix(NamedTuple):
 
 
 def matrix(confusion: Confusion) -> Matrix:
-    """A confusion matrix by row shares; with very many classes, the ones that hold the most mistakes."""
+    """A confusion matrix normalized by rows. If there are many classes, those with the most errors are shown."""
     counts = confusion.counts
     totals = [sum(row) for row in counts]
     mistakes = [totals[i] - counts[i][i] for i in range(len(counts))]

@@ -1,4 +1,4 @@
-"""A sheet of what queries found: a query a band, then the items, nearest first, as a PNG."""
+"""A contact sheet of search results as a PNG: one band per query, with the items nearest first."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +11,14 @@ from mmtrain.data.tables.sample_errors import sample_errors
 from mmtrain.errors import SampleError
 from mmtrain.report.lettering import fitted, font_of, wrapped
 
-TILE = 128  # pixels of a picture's longer side
+TILE = 128  # pixels of an image's longer side
 GAP, MARGIN, HEAD = 10, 16, 44
-LINES = 2  # of words below a picture
+LINES = 2  # of text below an image
 INK, FAINT, PAPER, BAND = "#1b1b1f", "#8a8a94", "#ffffff", "#eef0f4"
 
 
 class Result(NamedTuple):
-    """One item: its picture, as a file or opened, or None where it has none; its words; how similar it is."""
+    """One item: its image, as a file or opened, or None; its text; and its similarity."""
 
     picture: Path | Image.Image | None
     words: str
@@ -26,7 +26,7 @@ class Result(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A query, in words or as a picture, and what it found."""
+    """A query, as text or image, and its results."""
 
     words: str | None
     picture: Path | Image.Image | None
@@ -37,8 +37,8 @@ def found_sheet(asked: Sequence[Asked], *, title: str) -> Image.Image:
     """Draw the sheet.
 
     Args:
-        asked: from top to bottom.
-        title: of the sheet.
+        asked: queries with results, from top to bottom.
+        title: title of the sheet.
     """
     columns = 1 + max((len(one.results) for one in asked), default=0)
     width = 2 * MARGIN + columns * (TILE + GAP) - GAP
@@ -73,12 +73,12 @@ def _place(band: Image.Image, left: int, tile: Image.Image) -> None:
 
 
 def _tile(picture: Path | Image.Image | None, words: str) -> Image.Image:
-    """The picture, or words where there is none or it cannot be read any more."""
+    """The image, or text if there is no image or it cannot be read."""
     if isinstance(picture, Image.Image):
         small = picture.convert("RGB")
         small.thumbnail((TILE, TILE))
         return small
-    if picture is not None and not picture.is_file():  # to open a pipe would wait for ever
+    if picture is not None and not picture.is_file():  # opening a pipe would block
         words = f"{picture.name} cannot be read"
     elif picture is not None:
         try:

@@ -1,4 +1,4 @@
-"""What a sweep turned, and what that did: the values of each knob, its importance, and what is noise of the seed."""
+"""Analysis of a sweep: the values of each knob, its importance, and the noise of the seed."""
 
 import math
 from collections import defaultdict
@@ -8,8 +8,8 @@ from statistics import fmean
 
 UNSAID = "default"
 SEED = "seed"
-MOST_VALUES = 6  # of numbers; more are taken together, in quarters of the runs
-# 97.5% points of Student's t by degrees of freedom; from 30 on the normal's is within 0.09
+MOST_VALUES = 6  # of a numeric knob; more values are grouped into quarters of the runs
+# 97.5% points of Student's t by degrees of freedom; from 30 on, the normal distribution differs by at most 0.09
 STUDENT_T = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
@@ -20,12 +20,12 @@ NORMAL = 1.960
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a sweep, as far as it is compared.
+    """A run of a sweep, with what is compared.
 
     Attributes:
-        name: of its folder.
-        overrides: that the runs do not have in common.
-        value: of the metric; None where it came to none.
+        name: name of its folder.
+        overrides: overrides that differ between runs.
+        value: value of the metric; None if there is none.
     """
 
     name: str
@@ -33,23 +33,23 @@ class Run:
     value: float | None
 
     def setting(self, knob: str) -> str:
-        """What it set a knob to."""
+        """The value of a knob in this run."""
         return dict(map(_split, self.overrides)).get(knob, UNSAID)
 
 
 def _split(override: str) -> tuple[str, str]:
     knob, _, value = override.partition("=")
-    return (knob.lstrip("+"), value) if not knob.startswith("~") else (knob[1:], "left out")
+    return (knob.lstrip("+"), value) if not knob.startswith("~") else (knob[1:], "removed")
 
 
 def knobs_of(runs: Sequence[Run]) -> list[str]:
-    """What differs between runs, in the order in which it was said."""
+    """Knobs that differ between runs, in the order of the command line."""
     names = dict.fromkeys(name for run in runs for name, _ in map(_split, run.overrides))
     return [name for name in names if len({run.setting(name) for run in runs}) > 1]
 
 
 def number(setting: str) -> float | None:
-    """A setting as a number; None where it is none."""
+    """A setting as a number; None if it is not a number."""
     try:
         value = float(setting)
     except ValueError:
@@ -59,12 +59,12 @@ def number(setting: str) -> float | None:
 
 @dataclass(frozen=True)
 class Importance:
-    """How much of the differences between runs one knob makes.
+    """The fraction of the differences between runs that one knob explains.
 
     Attributes:
-        share: of the variance of the metric, what the means by its settings explain beyond chance (epsilon squared,
-            Kelley 1935); None where each setting was tried once.
-        means: of the metric by setting.
+        share: fraction of the variance of the metric that the means by setting explain beyond chance (epsilon squared,
+            Kelley 1935); None if each setting was tried once.
+        means: mean of the metric by setting.
     """
 
     knob: str
@@ -73,7 +73,7 @@ class Importance:
 
 
 def importances(runs: Sequence[Run]) -> list[Importance]:
-    """Of every knob that was turned, the most important first; interactions of knobs are of none."""
+    """Importance of every knob, in descending order. Interactions of knobs belong to none of them."""
     ended = [run for run in runs if run.value is not None]
     found = [Importance(knob, *_explained(knob, ended)) for knob in knobs_of(ended)]
     return sorted(found, key=lambda i: -1.0 if i.share is None else i.share, reverse=True)
@@ -93,7 +93,7 @@ def _explained(knob: str, runs: Sequence[Run]) -> tuple[float | None, dict[str, 
 
 
 def _by_setting(knob: str, runs: Sequence[Run]) -> dict[str, list[float]]:
-    """Values of the metric by setting; of many numbers, by the quarter of the runs that they fall into."""
+    """Values of the metric by setting; for many numbers, by quarter of the runs."""
     settings = list(dict.fromkeys(run.setting(knob) for run in runs))
     numbers = {s: n for s in settings if (n := number(s)) is not None}
     groups: dict[str, list[float]] = defaultdict(list)
@@ -112,16 +112,16 @@ def _by_setting(knob: str, runs: Sequence[Run]) -> dict[str, list[float]]:
 
 @dataclass(frozen=True)
 class Repeated:
-    """Runs that differ by their seed alone.
+    """Runs that differ only by their seed.
 
     Attributes:
         overrides: without the seed.
         runs: their names.
-        mean: of the metric.
-        deviation: of one run, n - 1; None of a single one.
-        behind: how far the mean is behind the best one, never negative.
-        margin: up to which that is noise of the seed, for 19 of 20 pairs that do not differ; None where no
-            deviation is known.
+        mean: mean of the metric.
+        deviation: standard deviation of one run, n - 1; None for a single run.
+        behind: distance to the best mean, never negative.
+        margin: distance that is still noise of the seed, for 19 of 20 pairs without a difference; None if no deviation
+            is known.
     """
 
     overrides: tuple[str, ...]
@@ -133,9 +133,9 @@ class Repeated:
 
 
 def repeated(runs: Sequence[Run], *, larger_is_better: bool) -> list[Repeated]:
-    """Runs by what they set beside the seed, the best first; empty where seeds were not swept over.
+    """Group runs that are equal except for the seed, best first; empty if the seed was not swept.
 
-    Noise is the deviation within groups, pooled over all of them: Student's t at 5%, two-sided, a pair at a time.
+    Noise is the deviation within groups, pooled over all of them: Student's t at 5%, two-sided, for single pairs.
     """
     groups: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:

@@ -1,4 +1,4 @@
-"""Words on pictures: one font on every machine, lines that fit."""
+"""Text on images: the same font on every machine, and lines that fit."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -9,7 +9,7 @@ from PIL import ImageFont
 
 
 def wrapped(words: str, font: ImageFont.FreeTypeFont, width: int) -> Iterator[str]:
-    """The lines of a text that is so many pixels wide; nothing of a blank one."""
+    """Break a text into lines of at most this width in pixels; none for a blank text."""
     line = ""
     for word in words.split(" "):
         longer = f"{line} {word}" if line else word
@@ -22,7 +22,7 @@ def wrapped(words: str, font: ImageFont.FreeTypeFont, width: int) -> Iterator[st
 
 
 def fitted(words: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """On one line, cut with an ellipsis where it is too long."""
+    """A text on one line, cut with an ellipsis if it is too long."""
     words = " ".join(words.splitlines())
     if font.getlength(words) <= width:
         return words
@@ -35,6 +35,6 @@ def fitted(words: str, font: ImageFont.FreeTypeFont, width: int) -> str:
 
 @cache
 def font_of(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The one that comes with matplotlib, so that every machine draws the same sheet."""
+    """The font that comes with matplotlib, so every machine draws the same sheet."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / name), size)

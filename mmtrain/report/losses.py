@@ -1,4 +1,4 @@
-"""What `loss` is made of: the weight of each task and its label smoothing, for the terminal, the card and the page."""
+"""The terms of `loss`: weight and label smoothing of each task, for the terminal, the card and the page."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ FIXED = "fixed"
 
 
 def describe_loss(cfg: DictConfig) -> dict[str, Any]:
-    """The name of the balance, and by task its `weight` and its `label_smoothing`, 0 where it has none."""
+    """The name of the balance, and by task its `weight` and `label_smoothing`, which is 0 if it has none."""
     tasks = {
         name: {
             "weight": float(task.weight),
@@ -21,7 +21,7 @@ def describe_loss(cfg: DictConfig) -> dict[str, Any]:
 
 
 def loss_sentences(loss: Mapping[str, Any]) -> list[str]:
-    """The same in words, a line each; none where a run of an older version has not recorded it.
+    """The same as sentences, one per line; empty if a run of an older version has not recorded it.
 
     >>> loss_sentences({"balance": "fixed", "tasks": {"label": {"weight": 0.5, "label_smoothing": 0.1}}})
     ['loss = 0.5 * label/loss', 'label/loss has label_smoothing=0.1 in training, validation and test']

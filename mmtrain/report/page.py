@@ -1,4 +1,4 @@
-"""Pages: one HTML file each that needs nothing beside it, written whole or not at all."""
+"""Pages: one self-contained HTML file each, written atomically."""
 
 import re
 from collections.abc import Mapping
@@ -16,9 +16,9 @@ def write_page(path: Path, template: str, contents: Mapping[str, Any]) -> None:
     """Render a template of this folder.
 
     Args:
-        path: of the page.
-        template: the file's name.
-        contents: what the template asks for; a name that is missing is a fault.
+        path: path of the page.
+        template: name of the template file.
+        contents: variables of the template. A missing variable is an error.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -33,5 +33,5 @@ def write_page(path: Path, template: str, contents: Mapping[str, Any]) -> None:
 
 
 def _breakable(name: str) -> Markup:
-    """A metric's name that may wrap after a slash or an underscore, not in the middle of a word."""
+    """The name of a metric that may wrap after a slash or an underscore, but not inside a word."""
     return Markup(re.sub(r"([/_])", r"\1<wbr>", str(escape(name))))

@@ -1,4 +1,4 @@
-"""Parallel coordinates: every run a line through what it set each knob to, and the metric that it came to."""
+"""Parallel coordinates: every run is a line through its value of each knob, and its metric."""
 
 import io
 import math
@@ -17,24 +17,24 @@ from mmtrain.report.knobs import Run, number
 from mmtrain.report.table import digits
 
 MAX_KNOBS = 8
-MAX_TICKS = 8  # of names on one axis
+MAX_TICKS = 8  # names on one axis
 HEIGHT, INCHES_A_KNOB = 3.4, 1.45
-GAP = 0.06  # between marks, as a share of an axis
-SPREAD = 30.0  # numbers that differ by more are drawn on a logarithmic axis
+GAP = 0.06  # between marks, as a fraction of an axis
+SPREAD = 30.0  # numbers with a larger ratio are drawn on a logarithmic axis
 SHADES = LinearSegmentedColormap.from_list("runs", ["#8a94a0", "#3f7fd0", "#d97a2b"])  # poor, middling, good
 
 
 def parallel(
     runs: Sequence[Run], knobs: Sequence[str], metric: str, *, larger_is_better: bool, best: Sequence[str] = ()
 ) -> Markup:
-    """An inline SVG.
+    """Draw an inline SVG.
 
     Args:
-        runs: those without a value are left out.
-        knobs: the axes, of which the first MAX_KNOBS are drawn.
-        metric: the name of the last axis.
-        larger_is_better: which runs are drawn in the colour of the good ones, and above the others.
-        best: names of the runs whose lines are thick; () for the one with the best value.
+        runs: runs without a value are omitted.
+        knobs: the axes; only the first MAX_KNOBS are drawn.
+        metric: name of the last axis.
+        larger_is_better: determines which runs have the colour of good runs, and are drawn on top.
+        best: names of the runs with thick lines; () for the run with the best value.
     """
     ended = [run for run in runs if run.value is not None]
     values = [run.value for run in ended if run.value is not None]
@@ -65,7 +65,7 @@ def parallel(
 
 
 def _line(axes: Axes, heights: Sequence[float], goodness: float, *, best: bool) -> None:
-    """Smooth between the axes, so that lines that meet on one can be told apart after it."""
+    """A smooth line between the axes, so that lines with a common point can be distinguished."""
     x = np.linspace(0.0, 1.0, 24)
     ease = x * x * (3.0 - 2.0 * x)
     xs = np.concatenate([x + i for i in range(len(heights) - 1)])
@@ -75,7 +75,7 @@ def _line(axes: Axes, heights: Sequence[float], goodness: float, *, best: bool) 
 
 def _axis(axes: Axes, place: int, name: str, marks: Sequence[tuple[float, str]]) -> None:
     axes.plot([place, place], [0.0, 1.0], color=INK, linewidth=0.9)
-    end = max(name.rfind("."), name.rfind("/")) + 1 if len(name) > 14 else 0  # the last word stands below
+    end = max(name.rfind("."), name.rfind("/")) + 1 if len(name) > 14 else 0  # the last word is below
     short = f"{name[:end]}\n{name[end:]}" if end else name
     axes.text(place, 1.08, short, ha="center", va="bottom", color=INK, fontsize=8.5)
     for height, text in marks:
@@ -85,7 +85,7 @@ def _axis(axes: Axes, place: int, name: str, marks: Sequence[tuple[float, str]])
 
 
 def _places(settings: Sequence[str]) -> tuple[list[float], list[tuple[float, str]]]:
-    """Where settings lie on an axis from 0 to 1, and its marks: numbers to scale, names one above another."""
+    """Positions of settings on an axis from 0 to 1, and its marks: numbers to scale, names in equal distances."""
     names = list(dict.fromkeys(settings))
     numbers = [number(setting) for setting in settings]
     known = [n for n in numbers if n is not None]
@@ -103,7 +103,7 @@ def _places(settings: Sequence[str]) -> tuple[list[float], list[tuple[float, str
 
 
 def _apart(marks: list[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Marks that do not stand on one another; the two ends always do."""
+    """Marks that do not overlap, always including both ends."""
     first, *others = sorted(marks)
     kept = [first]
     last = others[-1] if others else first

@@ -1,7 +1,7 @@
-"""The page of a run: report.html, one file that needs nothing beside it.
+"""The page of a run: report.html, one self-contained file.
 
-It is made from what the run folder holds, each file of which may be missing, and from what the tasks show. The page
-says plainly what a run that was stopped or failed does not have.
+It is written from the files of the run folder, each of which may be missing, and from examples of the tasks. The page
+states clearly what is missing for a stopped or failed run.
 """
 
 import shlex
@@ -49,11 +49,11 @@ NO_SUMMARY: dict[str, Any] = {
     "error": None,
 }
 RUNS = {"fit": "Training run", "test": "Test run", "predict": "Prediction run"}
-EXPECTED = {"fit": ("test figures", "curves", "examples"), "test": ("test figures", "examples")}
+EXPECTED = {"fit": ("test metrics", "curves", "examples"), "test": ("test metrics", "examples")}
 
 
 class Figure(NamedTuple):
-    """One headline figure: a number, what it is, and what to read it against."""
+    """One headline value: a number, its name, and a note for comparison."""
 
     value: str
     name: str
@@ -67,13 +67,13 @@ def write_report(
     picture: Callable[[str], Image.Image | None],
     text: Callable[[str], str | None],
 ) -> Path:
-    """Write `run_dir/report.html`, whole or not at all.
+    """Write `run_dir/report.html` atomically.
 
     Args:
-        run_dir: the run's folder; metrics.csv, config.yaml and summary.json are read where they are there.
-        exhibits: what the tasks show.
-        picture: the picture of a row by its id, None where it has none.
-        text: the caption of a row by its id, None where it has none.
+        run_dir: folder of the run; metrics.csv, config.yaml and summary.json are read if they exist.
+        exhibits: examples of the tasks.
+        picture: returns the image of a row by its id, or None if it has none.
+        text: returns the caption of a row by its id, or None if it has none.
 
     Returns:
         The path of the page.
@@ -96,7 +96,7 @@ def _contents(
     averaged = summary["evaluated_weights"] == "average"
     curves = panels(read_metrics(run_dir / "metrics.csv"), averaged=averaged)
     album = Album(picture=picture)
-    shown = {"test figures": summary["test"], "curves": curves, "examples": exhibits}
+    shown = {"test metrics": summary["test"], "curves": curves, "examples": exhibits}
     absent = [name for name in EXPECTED.get(summary["mode"], ()) if not shown[name]]
     return {
         "run": summary,
@@ -129,21 +129,21 @@ def _contents(
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:
-    """What summary.json says, or nothing, under every name."""
+    """Content of summary.json, with None or an empty value under every missing name."""
     given = optional_json(run_dir / "summary.json") or {}
-    # A run that failed early says null where it has nothing to say.
+    # A run that failed early has null for unknown values.
     found = {key: nothing if given.get(key) is None else given[key] for key, nothing in NO_SUMMARY.items()}
     kinds = {key: type(nothing) for key, nothing in NO_SUMMARY.items() if isinstance(nothing, dict | list)}
     return found | {key: NO_SUMMARY[key] for key, kind in kinds.items() if not isinstance(found[key], kind)}
 
 
 def _skipped(run_dir: Path) -> list[dict[str, Any]]:
-    """Steps that were not finite, a row each."""
+    """Steps that were not finite, one row each."""
     return read_json_lines(run_dir / "skipped.jsonl", keys=("step", "first", "ids", "losses", "grad_norm"))
 
 
 def _planned(run_dir: Path, summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """What plan.json said of this run beside what it was: name, planned, measured."""
+    """Values of plan.json next to the measured values: name, planned, measured."""
     path = run_dir / "plan.json"
     plan = optional_json(path)
     if plan is None:
@@ -151,7 +151,7 @@ def _planned(run_dir: Path, summary: Mapping[str, Any]) -> list[tuple[str, str, 
     try:
         return _beside(plan, summary)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        note(f"{path} is damaged: {type(error).__name__} {error}; going on without it")
+        note(f"{path} is damaged: {type(error).__name__} {error}; the report is written without it")
         return []
 
 
@@ -161,9 +161,9 @@ def _beside(plan: Mapping[str, Any], summary: Mapping[str, Any]) -> list[tuple[s
     kinds = ", ".join(f"{kind} {size}" for kind, size in sizes.items() if kind != "total")
     return [
         ("parameters", f"{plan['parameters']['total']:,}", f"{parameters['total']:,}" if parameters else "-"),
-        ("memory of a device", f"{sizes['total']} ({kinds})", "-" if peak is None else readable(peak)),
+        ("memory per device", f"{sizes['total']} ({kinds})", "-" if peak is None else readable(peak)),
         ("steps", f"{run['steps']:,}", "-" if summary["steps"] is None else f"{summary['steps']:,}"),
-        ("samples a second", _whole(run["samples_per_second"]), _whole(summary["samples_per_second"])),
+        ("samples per second", _whole(run["samples_per_second"]), _whole(summary["samples_per_second"])),
         ("seconds", _whole(run["seconds"]), _whole(summary["seconds"])),
     ]
 
@@ -173,7 +173,7 @@ def _whole(number: float | None) -> str:
 
 
 def _config(run_dir: Path) -> tuple[str | None, list[str]]:
-    """The configuration as text, and the overrides that the command line gave."""
+    """The configuration as text, and the overrides of the command line."""
     path = run_dir / CONFIG
     if not path.exists():
         return None, []
@@ -182,12 +182,12 @@ def _config(run_dir: Path) -> tuple[str | None, list[str]]:
         values = yaml.safe_load(config)
         return config, [str(override) for override in values.get("overrides") or []]
     except (ConfigError, yaml.YAMLError, AttributeError, TypeError) as error:
-        note(f"{str(error).splitlines()[0]}; the report goes on without {path}")
+        note(f"{str(error).splitlines()[0]}; the report is written without {path}")
         return None, []
 
 
 def _title(summary: Mapping[str, Any]) -> str:
-    """What was run, by the names of its encoders and its fusion."""
+    """The names of the encoders and the fusion."""
     names = [
         part["what"] for part in summary["parts"] if part["part"].split(".")[0] in ("encoder", "encoders", "fusion")
     ]
@@ -195,17 +195,17 @@ def _title(summary: Mapping[str, Any]) -> str:
 
 
 def _notice(summary: Mapping[str, Any], *, absent: Sequence[str]) -> str | None:
-    """What a reader must know before reading on: how the run ended if not well, and what the page lacks."""
+    """What a reader must know first: how the run ended if it is not done, and what is missing on the page."""
     if summary["status"] == "done":
-        # Not every task has something to show, so that a run without examples lacks nothing.
+        # Not every task has examples, so nothing is missing in a run without them.
         absent = [name for name in absent if name != "examples"]
     after = "" if summary["steps"] is None else f" after {digits(summary['steps'])} steps"
     how = {
         "done": "",
-        "stopped": f"This run was stopped{after}, before its end. The figures are those of the moment it stopped.",
-        "pruned": f"The sweep gave this run up{after}: others had come further by then.",
+        "stopped": f"This run was stopped{after}, before its end. The page shows its state at that point.",
+        "pruned": f"The sweep pruned this run{after}, because other runs had better results at that point.",
         "failed": f"This run failed{after}.",
-        None: "This run has left no summary.json: it is still going, or it was cut off. The page shows what it logged.",
+        None: "This run has no summary.json: it is still running, or it was killed. The page shows what it has logged.",
     }[summary["status"]]
     lack = f"This page therefore has no {_listed(absent)}." if how else f"This run recorded no {_listed(absent)}."
     return " ".join(filter(None, (how, lack if absent else ""))) or None
@@ -238,7 +238,7 @@ def _test_figure(metric: str, figure: Mapping[str, Any]) -> Figure:
 
 
 def _leading(test: Mapping[str, Mapping[str, Any]], *, best: Mapping[str, Any] | None) -> list[str]:
-    """One test metric for each task: the one that chose the best checkpoint, else the first that knows its chance."""
+    """One test metric per task: the one that chose the best checkpoint, otherwise the first with a chance level."""
     chooser = best["metric"].removeprefix("val/") if best else None
     leading: dict[str, str] = {}
     for metric in sorted(test, key=lambda m: (m != chooser, test[m]["chance"] is None)):
@@ -247,7 +247,7 @@ def _leading(test: Mapping[str, Mapping[str, Any]], *, best: Mapping[str, Any] |
 
 
 def _duration(seconds: float) -> str:
-    """Wall time in the two units that matter.
+    """Wall time in its two largest units.
 
     >>> _duration(42.3), _duration(301.2), _duration(7380)
     ('42 s', '5 min 1 s', '2 h 3 min')

@@ -1,18 +1,18 @@
-"""How a run fares on a spoiled test split and on each group of it, made ready for the page and the card."""
+"""Tables of corruption tests and group tests, for the page and the card."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 
 class CorruptionTable(NamedTuple):
-    """One metric: a row a corruption, a column a severity; None where there was nothing to judge.
+    """One metric: one row per corruption, one column per severity; None if there was nothing to evaluate.
 
     Attributes:
-        metric: its name.
-        clean: its value on the split as it is.
-        chance: what guessing scores there; None where that is not known.
+        metric: name of the metric.
+        clean: its value on the clean split.
+        chance: score of guessing on the clean split; None if it is not known.
         severities: of the columns.
-        rows: the corruption, the modality, and by severity (value, chance).
+        rows: corruption, modality, and by severity (value, chance).
     """
 
     metric: str
@@ -23,13 +23,13 @@ class CorruptionTable(NamedTuple):
 
 
 class GroupTable(NamedTuple):
-    """One metric: a row a group.
+    """One metric: one row per group.
 
     Attributes:
-        metric: its name.
-        rows: (group, how many rows, value, chance).
-        mean: of the groups' values, each counting the same.
-        worst: the group with the lowest value; None for an error, of which the lowest is the best.
+        metric: name of the metric.
+        rows: (group, number of rows, value, chance).
+        mean: unweighted mean of the values of all groups.
+        worst: the group with the lowest value; None for an error metric, whose lowest value is the best.
     """
 
     metric: str
@@ -44,8 +44,8 @@ def corruption_tables(
     """A table for each metric.
 
     Args:
-        judged: as summary.json has them under `corruptions`.
-        test: the clean figures, by metric.
+        judged: as in summary.json under `corruptions`.
+        test: metrics on the clean split.
     """
     severities = sorted({row["severity"] for row in judged})
     tables = []
@@ -66,7 +66,7 @@ def corruption_tables(
 
 
 def group_tables(groups: Sequence[Mapping[str, Any]]) -> list[GroupTable]:
-    """A table for each metric; `groups` as summary.json has them."""
+    """A table for each metric; `groups` as in summary.json."""
     tables = []
     for metric in dict.fromkeys(row["metric"] for row in groups):
         mine = [row for row in groups if row["metric"] == metric]

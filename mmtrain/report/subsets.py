@@ -1,6 +1,6 @@
-"""How a task fares with some of the modalities alone, made ready for the page: a heat map, a row a subset.
+"""Tables of a task with only some modalities, for the page: a heat map with one row per subset.
 
-A subset is compared with all modalities on the same rows, because rows without any of its modalities are not judged.
+A subset is compared with all modalities on the same rows, because rows without any of its modalities are not evaluated.
 """
 
 import re
@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 
 from mmtrain.metrics.direction import best_mode
 
-# as mmtrain/training/lit_module.py names what it judges on a subset
+# must match the names of metrics on subsets in mmtrain/training/lit_module.py
 _ALONE = re.compile(r"(?P<task>[^/]+)/(?P<subset>[^/]+)_only/(?P<metric>.+)")
 
 
 class SubsetCell(NamedTuple):
-    """One metric of a subset: its value, its distance from all modalities, and its way from chance to these.
+    """One metric for a subset: its value, the difference to all modalities, and its position between chance and these.
 
     Attributes:
-        value: of the subset.
-        drop: the value of all modalities on the same rows, minus this one; None where only other rows are known.
-        share: 0 at chance or worse, 1 at the value of all modalities or better. It is 0, which has no colour, where
-            chance is not known, and where all modalities together are no better than chance.
+        value: value for the subset.
+        drop: value for all modalities on the same rows, minus this value; None if only other rows are known.
+        share: 0 at chance or worse, 1 at the value of all modalities or better. It is 0, which has no colour, if chance
+            is not known, or if all modalities are not better than chance.
     """
 
     value: float
@@ -29,14 +29,14 @@ class SubsetCell(NamedTuple):
 
 
 class SubsetTable(NamedTuple):
-    """A task's heat map.
+    """The heat map of a task.
 
     Attributes:
-        task: its name.
-        modalities: the columns of what is there.
+        task: name of the task.
+        modalities: columns that show which modalities are present.
         metrics: the other columns.
-        rows: for each subset, True for the modalities that are there, and a cell for each metric; None without a value.
-        num_rows: how many rows each subset was judged on; None where that is not known.
+        rows: for each subset, True for present modalities, and a cell for each metric; None without a value.
+        num_rows: number of evaluated rows for each subset; None if it is not known.
     """
 
     task: str
@@ -52,15 +52,15 @@ class SubsetTable(NamedTuple):
 
 
 def is_of_subset(metric: str) -> bool:
-    """Whether a test metric is that of some modalities alone."""
+    """Whether a test metric is one of a subset of modalities."""
     return _ALONE.fullmatch(metric) is not None
 
 
 def subset_tables(test: Mapping[str, Mapping[str, Any]]) -> list[SubsetTable]:
-    """A table for each task that was judged on subsets, all modalities first, then the larger subsets.
+    """A table for each task with metrics on subsets: all modalities first, then larger subsets before smaller ones.
 
     Args:
-        test: by metric, {"value": ..., "chance": ...}, as summary.json has it.
+        test: by metric, {"value": ..., "chance": ...}, as in summary.json.
     """
     by_task: dict[str, dict[tuple[str, ...], dict[str, Mapping[str, Any]]]] = {}
     for name, figure in test.items():
@@ -112,7 +112,7 @@ def _cell(metric: str, figure: Mapping[str, Any], whole: Mapping[str, Any]) -> S
 
 
 def _on_same_rows(figure: Mapping[str, Any], whole: Mapping[str, Any]) -> float | None:
-    """What all modalities score on the rows of a figure; runs of older versions have not counted rows."""
+    """The value of all modalities on the rows of a metric; older versions have not counted rows."""
     same = figure.get("all_modalities")
     if same is not None:
         return float(same)

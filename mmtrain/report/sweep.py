@@ -1,4 +1,4 @@
-"""What ends a sweep: a table in the terminal, sweep.csv and the page sweep.html."""
+"""The end of a sweep: a table in the terminal, sweep.csv and the page sweep.html."""
 
 import os
 import shlex
@@ -20,19 +20,19 @@ from mmtrain.report.table import digits, short
 from mmtrain.training.run_folder import is_locked
 from mmtrain.training.sweep.records import NOT_OF_THE_RUN, Asked, folders_of
 
-WIDTH = 120  # where neither a terminal nor COLUMNS says another
+WIDTH = 120  # if neither a terminal nor COLUMNS sets another
 
 
 def show_sweep(folder: Path) -> None:
-    """Print the runs, best first by the metric that chose their checkpoints; write sweep.csv and sweep.html.
+    """Print the runs, best first by the metric of their best checkpoints, and write sweep.csv and sweep.html.
 
-    Stopped and failed runs stand last: what they reached is not what they would have.
+    Stopped and failed runs are last, because their values are those of an incomplete training.
 
     Args:
-        folder: of the sweep; runs of other machines are in it, too.
+        folder: of the sweep; it also contains runs of other machines.
     """
     rows = _rows(folder)
-    metrics = list(dict.fromkeys(r["best"]["metric"] for r in rows if r["best"]))  # one, unless tasks are swept over
+    metrics = list(dict.fromkeys(r["best"]["metric"] for r in rows if r["best"]))  # one, unless tasks are swept
     rows.sort(key=lambda row: _place(row, metrics))
     console = Terminal(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", WIDTH)))
     console.print(_table(rows, metrics, roomy=console.width >= WIDTH))
@@ -76,7 +76,7 @@ def _row(folder: Path, run: Path, asked: Asked, overrides: list[str], whole: lis
 
 
 def _place(row: Mapping[str, Any], metrics: Sequence[str]) -> tuple[bool, int, float]:
-    """What the runs are sorted by; values are compared with those of the same metric only."""
+    """The sort key of runs. Values are compared only with those of the same metric."""
     best = row["best"]
     if best is None:
         return row["status"] != "done", len(metrics), 0.0
@@ -96,7 +96,7 @@ def _table(rows: list[dict[str, Any]], metrics: list[str], *, roomy: bool) -> Ta
     for name in ("run", "overrides", "status"):
         table.add_column(name, overflow="fold", min_width=min(words, 40) if name == "overrides" else None)
     for name in (metric or "best", *columns, "samples/s", "parameters"):
-        # a name may wrap after a slash, not in the middle of a word
+        # a name may wrap after a slash, but not inside a word
         table.add_column(plain_text(name.replace("/", "/\n")), justify="right", overflow="fold")
     for row in rows:
         best = row["best"]
@@ -111,9 +111,9 @@ def _table(rows: list[dict[str, Any]], metrics: list[str], *, roomy: bool) -> Ta
 
 def _table_of_seeds(again: Sequence[Repeated], rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = _test_columns(rows)
-    table = Table(title=Text("seeds taken together", style="bold"), title_justify="left")
+    table = Table(title=Text("mean over seeds", style="bold"), title_justify="left")
     tests = [f"test {name}".replace("/", "/\n") for name in columns]
-    for name in ("overrides", "runs", "mean", "deviation", "against the best", *tests):
+    for name in ("overrides", "runs", "mean", "deviation", "difference to the best", *tests):
         table.add_column(plain_text(name), justify="left" if name == "overrides" else "right")
     for one in again:
         deviation = "" if one.deviation is None else digits(one.deviation)
@@ -123,14 +123,14 @@ def _table_of_seeds(again: Sequence[Repeated], rows: Sequence[Mapping[str, Any]]
 
 
 class Spread(NamedTuple):
-    """A test metric over seeds: its mean, and the deviation of one run (n - 1); None of a single run."""
+    """A test metric over seeds: its mean, and the standard deviation of one run (n - 1); None for a single run."""
 
     mean: float
     deviation: float | None
 
 
 def _tests_of(one: Repeated, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[Spread | None]:
-    """The test metrics of runs that differ by their seed alone; None where none of them was tested."""
+    """Test metrics of runs that differ only by their seed; None if none of them was tested."""
     mine = [row["test"] for row in rows if row["run"] in one.runs]
     found = []
     for name in columns:
@@ -147,7 +147,7 @@ def _in_words(spread: Spread | None) -> str:
 
 
 def _against_best(one: Repeated) -> str:
-    """Whether a difference is larger than noise, in words."""
+    """Whether a difference is larger than noise, as text."""
     if one.margin is None:
         return "the best"
     what = "worse" if one.behind > one.margin else "within noise"
@@ -155,7 +155,7 @@ def _against_best(one: Repeated) -> str:
 
 
 def _test_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One metric a task: recall, accuracy, or the first that is no loss."""
+    """One metric per task: recall, accuracy, or the first that is not a loss."""
     names = dict.fromkeys(n for r in rows for n in r["test"] if n.count("/") == 1)
     chosen: dict[str, str] = {}
     for name in sorted(names, key=lambda n: (not n.endswith(("/recall", "/accuracy")), n.endswith("/loss"))):
@@ -195,18 +195,18 @@ def _repeated(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list
 
 
 def _alone(overrides: Sequence[str]) -> list[str]:
-    """What a run is told that is none of a sweep."""
+    """Overrides of a single run, without those that belong to the sweep."""
     return [o for o in overrides if o.split("=")[0].lstrip("+~") != "sweep"]
 
 
 def _contents(
     folder: Path, rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], again: Sequence[Repeated]
 ) -> dict[str, Any]:
-    from mmtrain.report.parallel import MAX_KNOBS, parallel  # matplotlib takes a while to import
+    from mmtrain.report.parallel import MAX_KNOBS, parallel  # importing matplotlib is slow
 
     runs, larger_is_better = _compared(rows, metrics)
     metric = next((row["best"]["metric"] for row in rows if runs and row["run"] == runs[0].name), None)
-    knobs = [knob for knob in knobs_of(runs) if knob != SEED]  # what a seed changes is noise
+    knobs = [knob for knob in knobs_of(runs) if knob != SEED]  # differences between seeds are noise
     ranked = [found for found in importances(runs) if found.knob != SEED] if len(runs) > 1 else []
     order = [i.knob for i in ranked] if len(knobs) > MAX_KNOBS else knobs
     thick = again[0].runs if again else ()
@@ -233,7 +233,7 @@ def _contents(
 def _best(
     rows: Sequence[Mapping[str, Any]], runs: Sequence[Run], again: Sequence[Repeated], columns: Sequence[str]
 ) -> dict[str, Any] | None:
-    """What the page begins with: the best setting by its mean over seeds, or the best run where no seeds were swept."""
+    """The top of the page: the setting with the best mean over seeds, or the best run if the seed was not swept."""
     if not runs:
         return None
     names = again[0].runs if again else (runs[0].name,)

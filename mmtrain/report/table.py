@@ -1,4 +1,4 @@
-"""Figures in words and tables: how many digits a number gets, and the table of test figures for the terminal."""
+"""Metrics as text and tables: the number of digits, and the table of test metrics for the terminal."""
 
 import math
 import re
@@ -13,7 +13,7 @@ NOTHING = "-"
 
 
 def digits(value: float | None) -> str:
-    """A figure with as many digits as a person reads; the terminal and the page share this.
+    """A value with a readable number of digits, for the terminal and the page.
 
     >>> [digits(v) for v in (0.41234, 0.00123, 12.3456, 410.24, 1234567, None)]
     ['0.412', '0.0012', '12.35', '410.2', '1,234,567', '-']
@@ -34,7 +34,7 @@ def digits(value: float | None) -> str:
 
 
 def against_chance(metric: str, value: float | None, chance: float | None) -> str:
-    """How far a figure is from chance: so many times it for a recall at k, the difference for any other.
+    """The difference of a metric to chance: a factor for recall at k, a difference for other metrics.
 
     >>> against_chance("text_to_image_R@10", 0.4, 0.01), against_chance("accuracy", 0.9, 0.6)
     ('40.00 ×', '+0.300')
@@ -43,13 +43,13 @@ def against_chance(metric: str, value: float | None, chance: float | None) -> st
         return NOTHING
     if re.search(r"R@\d+$", metric):
         return NOTHING if chance == 0 else f"{digits(value / chance)} ×"
-    # Figures are float32: without the rounding 0.6 against 0.6 would be +2.4e-08.
+    # Metrics are float32: without rounding, 0.6 against 0.6 would be +2.4e-08.
     difference = round(value - chance, 4)
     return f"{'+' if difference > 0 else ''}{digits(difference)}"
 
 
 def short(count: int) -> str:
-    """A large count in few characters.
+    """A large number in few characters.
 
     >>> short(774), short(3_959_465)
     ('774', '3.96 M')
@@ -61,7 +61,7 @@ def short(count: int) -> str:
 
 
 def metrics_table(test: Mapping[str, Mapping[str, Any]]) -> Table:
-    """The table of test figures that ends a run in the terminal.
+    """The final table of test metrics in the terminal.
 
     Args:
         test: by metric, such as `{"classification/accuracy": {"value": 0.9, "chance": 0.6}}`; chance may be None.
@@ -76,13 +76,13 @@ def metrics_table(test: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def not_judged_sentences(not_judged: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Rows without any input, a line for each task and split.
+    """Sentences about rows without any input, one for each task and split.
 
     >>> not_judged_sentences([{"split": "test", "task": "race", "rows": 3, "of": 23}])
-    ['test: 3 of 23 rows have none of the inputs that race reads and were not judged']
+    ['test: 3 of 23 rows have none of the inputs that race reads and were not evaluated']
     """
     return [
         f"{found['split']}: {found['rows']:,} of {found['of']:,} rows have none of the inputs that {found['task']}"
-        " reads and were not judged"
+        " reads and were not evaluated"
         for found in not_judged
     ]

@@ -1,1 +1,1 @@
-"""The LightningModule, and what a training run needs around it."""
+"""The LightningModule, and everything around it in a training run."""

@@ -1,11 +1,11 @@
-"""trainer.compile: blocks through torch.compile, and what cannot be compiled runs as it is, with a line that says so.
+"""trainer.compile: torch.compile for blocks. What cannot be compiled runs uncompiled, which is reported.
 
-A region is what is compiled by itself: the blocks that a list holds, in encoders, fusion and tasks; an encoder or a
-fusion without such a list is one region. Blocks of one kind share their machine code, whatever the depth. A region is
-one graph or none, so that what fails has done nothing yet and runs uncompiled from its beginning.
+A region is compiled separately: the blocks of a module list in encoders, fusion and tasks. An encoder or a fusion
+without such a list is one region. Blocks of one kind share their compiled code, for any depth. A region is a single
+graph or not compiled at all, so a failed region has had no side effects and runs uncompiled from its beginning.
 
-It is the `forward` of a block that is replaced, on the instance: names of weights stay, a copy of the model runs with
-its own weights, and hooks (those of FSDP2 among them) stay outside of the graph.
+The `forward` method of a block is replaced, on the instance. Names of weights are unchanged, a copy of the model uses
+its own weights, and hooks (including those of FSDP2) stay outside of the graph.
 """
 
 import functools
@@ -22,24 +22,24 @@ from mmtrain.io.escape import print_escaped
 from mmtrain.model import MultimodalModel
 from mmtrain.training.fsdp.shard import blocks_of
 
-# In training and in evaluation, with one row and with several, with and without a mask, each rate of stochastic depth
-# by itself: torch's own limit of 8 is that of one block with one kind of batch.
+# In training and in evaluation, with one row and with several, with and without a mask, and for each rate of stochastic
+# depth. Torch's own limit of 8 is sufficient only for one block with one kind of batch.
 VERSIONS = 64
 
 
 def compile_regions(model: MultimodalModel, *, backend: str, tell: Callable[[str], None]) -> None:
-    """Compile what a model runs most. Nothing is computed yet: each region is compiled when it first runs.
+    """Compile the regions of a model. Each region is compiled when it first runs.
 
     Args:
-        model: its weights stay where they are.
-        backend: of torch.compile.
-        tell: is told, once for each region, what runs uncompiled and why.
+        model: its weights are not moved.
+        backend: backend of torch.compile.
+        tell: receives, once per region, what runs uncompiled and why.
     """
     torch._dynamo.config.recompile_limit = VERSIONS
-    torch._dynamo.config.optimize_ddp = False  # it would cut a region where a bucket of gradients ends
-    torch._inductor.config.fallback_random = True  # the draws of a run do not depend on how it is computed
+    torch._dynamo.config.optimize_ddp = False  # it would split a region at the end of a gradient bucket
+    torch._inductor.config.fallback_random = True  # random numbers do not depend on compilation
     torch._functorch.config.donated_buffer = False  # a balance may take several gradients of one forward pass
-    torch._functorch.config.force_non_lazy_backward_lowering = True  # else the backward pass fails in its midst
+    torch._functorch.config.force_non_lazy_backward_lowering = True  # otherwise the backward pass fails halfway
     for name, modules in regions_of(model).items():
         plain = {module: cast(types.MethodType, module.forward).__func__ for module in modules}
         # a list may hold several kinds
@@ -49,7 +49,7 @@ def compile_regions(model: MultimodalModel, *, backend: str, tell: Callable[[str
 
 
 def regions_of(model: MultimodalModel) -> dict[str, list[nn.Module]]:
-    """The modules of each region, by the name of the list that holds them, or of the part."""
+    """The modules of each region, by the name of their list or component."""
     names = {module: name for name, module in model.named_modules()}
     found: dict[str, list[nn.Module]] = {}
     for block in blocks_of(model):
@@ -59,16 +59,16 @@ def regions_of(model: MultimodalModel) -> dict[str, list[nn.Module]]:
 
 
 def say(line: str) -> None:
-    """One process of each machine does, because a machine may lack a compiler."""
+    """Print on one process per machine, because a machine may not have a compiler."""
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
         print_escaped(line, stderr=True)
 
 
 class _Region:
-    """Takes the place of the forward function of modules of one kind."""
+    """Replaces the forward function of modules of one kind."""
 
     def __init__(self, name: str, plain: Callable[..., Any], *, backend: str, tell: Callable[[str], None]) -> None:
-        functools.update_wrapper(self, plain)  # others ask for its signature
+        functools.update_wrapper(self, plain)  # its signature is inspected
         self.name = name
         self.plain = plain
         self.compiled = torch.compile(plain, backend=backend, dynamic=True, fullgraph=True)

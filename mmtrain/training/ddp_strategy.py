@@ -1,4 +1,4 @@
-"""Lightning's strategy for whole copies of the weights, and how the ranks of any strategy meet on one machine."""
+"""Lightning's strategy for replicated weights, and the process group of ranks on one machine."""
 
 import os
 from typing import TypeVar
@@ -14,25 +14,25 @@ TBroadcast = TypeVar("TBroadcast")
 
 
 class DDP(DDPStrategy):
-    """Whose ranks send each other no pickles."""
+    """DDP whose ranks send each other no pickles."""
 
     def __init__(self) -> None:
         # not static_graph: torch's reducer fails on steps of several micro-batches
-        super().__init__(gradient_as_bucket_view=True)  # else gradients are kept twice
+        super().__init__(gradient_as_bucket_view=True)  # otherwise gradients are stored twice
 
     def broadcast(self, obj: TBroadcast, src: int = 0) -> TBroadcast:
-        """As JSON: Lightning would unpickle what another rank sends."""
+        """Broadcast as JSON. Lightning would unpickle what another rank sends."""
         sent: TBroadcast = broadcast_object(obj, src)
         return sent
 
 
 def meet_by_file(strategy: object) -> None:
-    """Make the process group of ranks that `mmtrain.cli.launch` started, which no port is opened for.
+    """Create the process group of ranks that `mmtrain.cli.launch` started, without opening a port.
 
-    Lightning takes the group that is there. Ranks of torchrun and SLURM meet as Lightning has it.
+    Lightning uses an existing group. Ranks of torchrun and SLURM use Lightning's own.
 
     Args:
-        strategy: of the Trainer.
+        strategy: strategy of the Trainer.
     """
     if RENDEZVOUS not in os.environ or not isinstance(strategy, ParallelStrategy) or dist.is_initialized():
         return

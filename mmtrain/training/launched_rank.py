@@ -1,17 +1,17 @@
-"""What a rank that `mmtrain.cli.launch` started knows of its launcher. Imports no torch."""
+"""The connection of a rank to `mmtrain.cli.launch`, which started it. Imports no torch."""
 
 import ctypes
 import signal
 import sys
 
-RENDEZVOUS = "MMTRAIN_RENDEZVOUS"  # names the file by which the ranks of `mmtrain.cli.launch` meet
+RENDEZVOUS = "MMTRAIN_RENDEZVOUS"  # path of the file through which the ranks of `mmtrain.cli.launch` meet
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def end_with_launcher() -> None:
-    """Called in a rank: when what launched it is killed, the kernel kills it too, and no orphan computes on.
+    """Called in a rank: if its launcher is killed, the kernel kills the rank, too, so no orphan continues.
 
-    Systems other than Linux are left alone.
+    Nothing is done on systems other than Linux.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Memory of this process and of its device: how much there is, how much was in use at most, and what is kept."""
+"""Memory of this process and of its device: total, peak, and settings of the allocator."""
 
 import ctypes
 import os
@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of mallopt(3)
-KEPT = 256 * 1024**2  # bytes at the end of the heap that stay
-LARGEST = 1024**3  # bytes of a block that is taken from the heap
+KEPT = 256 * 1024**2  # bytes at the end of the heap that are kept
+LARGEST = 1024**3  # bytes of the largest block that is taken from the heap
 
 
 def keep_freed_memory() -> bool:
-    """Let this process, and those forked from it, keep what they free for the next step; whether that was possible.
+    """Let this process and its forks keep freed memory for the next step. Returns whether that was possible.
 
-    glibc gives every large block back to the system and asks for it anew, zeroed page by page. Activations on the CPU
-    are such blocks, and a step frees and takes all of them: half of its time can go there. Other systems are left
-    alone.
+    glibc returns every large block to the system and requests it again, zeroed page by page. Activations on the CPU
+    are such blocks, and a step frees and allocates all of them, which can take half of its time. Nothing is done on
+    other systems.
     """
     if sys.platform != "linux":
         return False
@@ -29,7 +29,7 @@ def keep_freed_memory() -> bool:
 
 
 def resident() -> int:
-    """Bytes of memory that this process has now; 0 on systems other than Linux, which do not tell so."""
+    """Bytes of memory of this process; 0 on systems other than Linux, which do not report them."""
     return _status("VmRSS")
 
 
@@ -42,11 +42,11 @@ def _status(name: str) -> int:
 
 
 class Peak:
-    """The most memory that was in use since the last reset.
+    """Peak of memory since the last reset.
 
     Args:
-        device: of a GPU the tensors are counted, else what this process has.
-        baseline: bytes that a process had before; they do not count.
+        device: on a GPU, tensors are counted; otherwise the memory of this process.
+        baseline: bytes that the process had before, which are subtracted.
     """
 
     def __init__(self, device: torch.device, baseline: int) -> None:
@@ -54,25 +54,25 @@ class Peak:
         self.baseline = baseline
 
     def reset(self) -> None:
-        """Forget what was before."""
+        """Discard earlier values."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         elif self.baseline:
             try:
                 Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak of the resident set size
-            except OSError:  # a container may forbid it
+            except OSError:  # not allowed in some containers
                 self.baseline = 0
 
     def value(self) -> int | None:
-        """Bytes; None where the system does not tell."""
+        """Bytes; None if the system does not report them."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        # a process that freed much before has room in it that nobody sees being taken
+        # a process that freed much before reuses that memory without an increase
         return max(0, _status("VmHWM") - self.baseline) if self.baseline else None
 
 
 def memory_of(device: str) -> int:
-    """Bytes that there are: of the first GPU, or of this machine, which a container may allow less of.
+    """Total bytes: of the first GPU, or of this machine, or the limit of a container.
 
     Args:
         device: cpu or cuda.
@@ -86,9 +86,9 @@ def memory_of(device: str) -> int:
 
 
 def workspace_of(device: str) -> int:
-    """Bytes that torch gives to cuBLAS once it multiplies: 32 MiB from Hopper on, before 8.125, each to two threads.
+    """Bytes of torch's cuBLAS workspace: 32 MiB from Hopper on, 8.125 before, for each of two threads.
 
-    One thread runs forward passes, the other backward ones. Where there is no GPU to ask, it is taken to be a new one.
+    One thread runs forward passes, the other backward passes. Without a GPU, a new one is assumed.
 
     Args:
         device: cpu or cuda.

@@ -1,7 +1,7 @@
-"""The folder of a run: each run gets its own, and one process at a time writes into it.
+"""The folder of a run: each run has its own, and one process at a time writes into it.
 
-The lock is flock(2) on `.lock`. The kernel frees it when the process ends, however it ends. `.lock.json` names the
-owner, for the message that a second process gets. No heavy import: the command locks before anything else happens.
+The lock is flock(2) on `.lock`. The kernel releases it when the process ends for any reason. `.lock.json` names the
+owner, for the message to a second process. Nothing heavy is imported, because the command locks the folder first.
 """
 
 import errno
@@ -25,22 +25,22 @@ from mmtrain.io.escape import print_escaped
 from mmtrain.io.run_files import write_json
 
 LOCK, OWNER = ".lock", ".lock.json"
-_WAIT = 2.0  # seconds: a process that was just killed needs a moment until the kernel has cleared it away
-_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # what flock says on file systems without locks
+_WAIT = 2.0  # seconds: the kernel needs a moment to clean up a killed process
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # from flock on file systems without locks
 
 
 class RunFolderInUse(ConfigError):
-    """Another process has the run folder."""
+    """Another process uses the run folder."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The process that has a run folder.
+    """The process that uses a run folder.
 
     Attributes:
         host: name of its machine.
-        pid: number of the process there.
-        since: when it took the folder, in local time.
+        pid: its process id.
+        since: when it locked the folder, in local time.
     """
 
     host: str
@@ -49,7 +49,7 @@ class Owner:
 
     @staticmethod
     def read(folder: Path) -> "Owner | None":
-        """None when the file is missing or damaged."""
+        """None if the file is missing or damaged."""
         try:
             found = json.loads((folder / OWNER).read_text(encoding="utf-8"))
             return Owner(str(found["host"]), int(found["pid"]), str(found["since"]))
@@ -57,7 +57,7 @@ class Owner:
             return None
 
     def write(self, folder: Path) -> None:
-        """Nothing depends on it, so that a full disk is not reported here."""
+        """Write the file. Errors such as a full disk are ignored, because nothing depends on it."""
         with suppress(WriteError):
             write_json(folder / OWNER, asdict(self))
 
@@ -67,14 +67,14 @@ class Owner:
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a run folder. A process that has it already may take it again.
+    """Keep other processes out of a run folder. The process that has locked it may lock it again.
 
     Args:
-        folder: of the run; it is made.
+        folder: run folder; created if it does not exist.
 
     Raises:
-        RunFolderInUse: when another process has it.
-        ConfigError: when the lock file cannot be written.
+        RunFolderInUse: if another process uses it.
+        ConfigError: if the lock file cannot be written.
     """
     lock = FileLock(folder / LOCK, is_singleton=True, fallback_to_soft=False)
     if lock.is_locked:
@@ -86,16 +86,16 @@ def run_lock(folder: Path) -> Iterator[None]:
     except Timeout as error:
         owner = Owner.read(folder) or "another process"
         raise RunFolderInUse(
-            f"run_dir={folder}: in use by {owner}\n    fix: wait until it has ended, or stop it, or set run_dir=ANOTHER"
+            f"run_dir={folder}: in use by {owner}\n    fix: wait until it ends, stop it, or set run_dir=ANOTHER"
         ) from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise ConfigError(
-                f"run_dir={folder}: {LOCK} cannot be written: {error.strerror}\n    fix: run_dir=ANOTHER"
+                f"run_dir={folder}: {LOCK} cannot be written: {error.strerror}\n    fix: set run_dir=ANOTHER"
             ) from error
         print_escaped(
             f"run_dir={folder}: this file system has no locks ({error.strerror}),"
-            " so that a second process in the folder is not noticed; start only one",
+            " so a second process in the folder would not be detected; start only one",
             stderr=True,
         )
         yield
@@ -110,7 +110,7 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process has the folder now, be it this one."""
+    """Whether a process has locked the folder, which may be this one."""
     if not (folder / LOCK).exists():
         return False
     try:
@@ -118,15 +118,15 @@ def is_locked(folder: Path) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:  # it cannot be locked, so nobody has
+    except OSError:  # it cannot be locked, so it is not
         return False
 
 
 @contextmanager
 def lock_of_run(cfg: DictConfig) -> Iterator[None]:
-    """As `run_lock`, for what a command does: only the first rank locks, and only where it writes into the folder.
+    """As `run_lock`, for a command: only the first rank locks, and only if the mode writes into the folder.
 
-    Ranks that `mmtrain.cli.launch` started are covered by its process.
+    Ranks that `mmtrain.cli.launch` started are covered by the lock of its process.
 
     Args:
         cfg: resolved.
@@ -147,10 +147,10 @@ def _writes(cfg: DictConfig) -> bool:
 
 
 class NewRunFolder(Callback):
-    """Makes the folder of a run that names none, for Hydra: two runs that start in one second get two."""
+    """Creates the folder of a run without a name, for Hydra: two runs that start in the same second get two folders."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called by Hydra before it makes the folder."""
+        """Called by Hydra before it creates the folder."""
         if _is_default(config):
             config.run_dir = str(new_folder(Path(config.run_dir)))
 
@@ -159,11 +159,11 @@ class NewRunFolder(Callback):
         if _is_default(config):
             folder = new_folder(Path(config.hydra.sweep.dir))
             config.hydra.sweep.dir = str(folder)
-            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")  # each run composes anew, with these
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")  # each run is composed again, with these
 
 
 def _is_default(config: DictConfig) -> bool:
-    """Whether the folder is the time at which the command was given."""
+    """Whether the folder is the default, which is the current time."""
     plain: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, ["run_dir", "hydra"]), resolve=False)
     overrides = [*plain["hydra"]["overrides"]["task"], *plain["hydra"]["overrides"]["hydra"]]
     named = {key_of(override) for override in overrides} & {"run_dir", "hydra.run.dir", "hydra.sweep.dir"}
@@ -171,7 +171,7 @@ def _is_default(config: DictConfig) -> bool:
 
 
 def new_folder(folder: Path) -> Path:
-    """Make a folder that was not there: this one, or NAME-1, NAME-2 and so on."""
+    """Create a new folder: this one, or NAME-1, NAME-2 and so on if it exists."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     number = 0
     while True:

@@ -37,8 +37,8 @@ SHARDED = "fsdp"  # as trainer.strategy
 def build_trainer(
     cfg: DictConfig, *, monitor: str | None, resume_step: int | None, extra: Sequence[Callback] = ()
 ) -> Trainer:
-    """The Lightning Trainer with its callbacks (and extra ones) and loggers."""
-    torch.backends.cudnn.allow_tf32 = cfg.trainer.tf32  # which torch allows unless told, but not for matrices
+    """Build the Lightning Trainer with its callbacks, extra callbacks and loggers."""
+    torch.backends.cudnn.allow_tf32 = cfg.trainer.tf32  # torch allows it by default, but not for matrix products
     torch.set_float32_matmul_precision("high" if cfg.trainer.tf32 else "highest")
     options = trainer_options(cfg)
     callbacks = [*build_callbacks(cfg, monitor=monitor), *extra]
@@ -59,7 +59,7 @@ def build_trainer(
 
 
 def trainer_options(cfg: DictConfig) -> dict[str, Any]:
-    """Return what the configuration says to Lightning's Trainer, with the strategies and precisions of mmtrain."""
+    """Return the options of Lightning's Trainer, with the strategies and precisions of mmtrain."""
     if cfg.trainer.profile and "profiler" in cfg.trainer:
         raise ConfigError(
             f"trainer.profiler={cfg.trainer.profiler}: trainer.profile=true sets the profiler of the Trainer itself\n"
@@ -69,33 +69,34 @@ def trainer_options(cfg: DictConfig) -> dict[str, Any]:
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if options["strategy"] == "ddp" or (options["strategy"] == "auto" and several and options["accelerator"] != "tpu"):
         options["strategy"] = DDP()
-    if options["strategy"] == SHARDED:  # by FSDP2; Lightning's strategy of that name is the one before it
+    if options["strategy"] == SHARDED:  # with FSDP2; Lightning's strategy of that name is FSDP1
         options["strategy"] = ShardedStrategy(num_ranks=int(os.environ.get("WORLD_SIZE", "1")))
     own: dict[str, Callable[[], Any]] = {HALF_WEIGHTS: HalfWeights}
     if isinstance(options["strategy"], ShardedStrategy):
         own |= {name: partial(shared_half, options["accelerator"]) for name in HALF}
-        own |= dict.fromkeys(("64", "64-true"), DoublePrecision)  # which Lightning does not let pass here
+        own |= dict.fromkeys(("64", "64-true"), DoublePrecision)  # Lightning refuses the string with this strategy
     if str(options["precision"]) in own:
-        options["plugins"] = [own[str(options.pop("precision"))]()]  # the Trainer takes one or the other
+        options["plugins"] = [own[str(options.pop("precision"))]()]  # the Trainer accepts either precision or plugins
     return options
 
 
 def make_trainer(options: dict[str, Any]) -> Trainer:
-    """Lightning's Trainer.
+    """Build Lightning's Trainer.
 
     Raises:
-        ConfigError: with what it says of a key, or of this machine.
+        ConfigError: with Lightning's message, if it refuses an option or has no such device.
     """
     try:
         return Trainer(**options)
     except (MisconfigurationException, ValueError, TypeError) as error:
-        said = " ".join(str(error).split())
-        mend = "set trainer=cpu, or run where one is" if "gpu backend" in said or "No GPU" in said else ""
-        raise ConfigError(f"trainer: {said}\n    {mend or 'mend the keys of trainer'}") from error
+        text = " ".join(str(error).split())
+        no_gpu = "gpu backend" in text or "No GPU" in text
+        fix = "set trainer=cpu, or run on a machine with a GPU" if no_gpu else "change the options in trainer"
+        raise ConfigError(f"trainer: {text}\n    fix: {fix}") from error
 
 
 def build_callbacks(cfg: DictConfig, *, monitor: str | None) -> list[Callback]:
-    """Checkpoints, clean stop, progress, and those of configs/callbacks; without `monitor` the newest is the best."""
+    """Build the callbacks of every run and of configs/callbacks. Without `monitor`, the newest is the best."""
     folder = Path(cfg.run_dir) / "checkpoints"
     places: dict[str, Any] = {"dirpath": folder, "save_top_k": 1, "enable_version_counter": False}
     # at the end of validation, so that its state is in the checkpoint that Interruptions writes at the end of the epoch
@@ -116,7 +117,7 @@ def build_callbacks(cfg: DictConfig, *, monitor: str | None) -> list[Callback]:
 
 
 def _pruning(cfg: DictConfig, monitor: str | None) -> list[Callback]:
-    """For a run that Optuna chose."""
+    """The callback that ends a poor trial of Optuna early."""
     if cfg.trial is None:
         return []
     from mmtrain.training.callbacks.pruning import Pruning  # Optuna is an extra
@@ -126,7 +127,7 @@ def _pruning(cfg: DictConfig, monitor: str | None) -> list[Callback]:
 
 
 def build_loggers(cfg: DictConfig, *, resume_step: int | None) -> list[Logger]:
-    """Csv always; the others as asked. One that takes `resume_step` is told where training goes on."""
+    """Build the csv logger and those of the configuration. A logger with an argument `resume_step` gets that step."""
     others = []
     for name, node in cfg.logger.items():
         if name == "csv":

@@ -86,7 +86,9 @@ def test_a_wrong_command_ends_with_2_and_leaves_nothing(tmp_path: Path, args: li
     done = command(*args, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     first, mend = done.stderr.splitlines()
-    assert first == "encoder=vitt: encoder has no option vitt" and mend.startswith("    did you mean encoder=vit? ")
+    assert first == "encoder=vitt: encoder has no option vitt" and mend.startswith(
+        "    fix: did you mean encoder=vit? "
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -108,9 +110,11 @@ def test_flags_may_stand_anywhere(tmp_path: Path) -> None:
 
 def test_testing_needs_a_run(tmp_path: Path) -> None:
     done = command("mode=test", cwd=tmp_path)
-    assert done.returncode == 2 and done.stderr.startswith("mode=test needs a run\n    set run_dir to the folder of ")
+    assert done.returncode == 2 and done.stderr.startswith(
+        "mode=test: needs a trained run\n    fix: set run_dir to the folder of "
+    )
     done = command("mode=predict", "run_dir=nowhere", cwd=tmp_path)
-    assert done.returncode == 2 and done.stderr.startswith("run_dir = nowhere is not the folder of a run")
+    assert done.returncode == 2 and done.stderr.startswith("run_dir=nowhere: not the folder of a run")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -120,8 +124,8 @@ def test_a_file_of_the_users_own_is_named_by_the_command(home: Path) -> None:
     done = command("--config-dir", "conf", "encoder=mine", cwd=home)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "encoder.image._target_ = mine.MyEncoder does not take detph (conf/encoder/mine.yaml)\n"
-        "    did you mean depth?\n"
+        "encoder.image._target_=mine.MyEncoder: does not take detph (conf/encoder/mine.yaml)\n"
+        "    fix: did you mean depth?\n"
     )
     assert not (home / "outputs").exists()
 
@@ -154,18 +158,23 @@ def test_an_encoder_of_the_users_own_is_good(home: Path, files: dict[str, str], 
         (
             "mine.MyEncoder",
             "mine.MyEncodr",
-            "_target_ = mine.MyEncodr cannot be imported: mine has no MyEncodr ({})\n    did you mean mine.MyEncoder?",
+            "_target_=mine.MyEncodr: cannot be imported: mine has no MyEncodr ({})\n"
+            "    fix: did you mean mine.MyEncoder?",
         ),
         (
             "mine.MyEncoder",
             "nime.MyEncoder",
-            "_target_ = nime.MyEncoder cannot be imported: there is no nime ({})\n"
-            "    mend the path, or run where that can be imported",
+            "_target_=nime.MyEncoder: cannot be imported: there is no nime ({})\n"
+            "    fix: correct the path, or run where it can be imported",
         ),
-        ("mine.MyEncoder", "mine", "_target_ = mine is not the dotted path of a class ({})\n    write package.module"),
-        ("dim: ${dim}", "", "_target_ = mine.MyEncoder needs dim ({})\n    set dim beside _target_"),
-        ("${dim}", "${widht}", "dim: Interpolation key 'widht' not found ({})\n    mend the interpolation or set "),
-        ("${dim}", "???", "dim is not set ({})\n    set encoder.image.dim=..."),
+        ("mine.MyEncoder", "mine", "_target_=mine: not the dotted path of a class ({})\n    fix: write package.module"),
+        ("dim: ${dim}", "", "_target_=mine.MyEncoder: needs dim ({})\n    fix: set dim next to _target_"),
+        (
+            "${dim}",
+            "${widht}",
+            "dim: Interpolation key 'widht' not found ({})\n    fix: correct the interpolation, or set ",
+        ),
+        ("${dim}", "???", "dim: not set ({})\n    fix: set encoder.image.dim=..."),
     ],
 )
 def test_what_is_wrong_in_it_is_explained_with_its_file(
@@ -180,7 +189,8 @@ def test_what_is_wrong_in_it_is_explained_with_its_file(
 def test_a_class_that_stands_above_the_modalities_is_sent_below_one(home: Path) -> None:
     write(home, {"encoder/mine.yaml": "_target_: mine.MyEncoder\ndim: ${dim}\n"})
     assert faults("encoder=mine") == [
-        "encoder has a _target_, but it holds parts by name (conf/encoder/mine.yaml)\n    move it into encoder.NAME"
+        "encoder: contains components by name, but has a _target_ (conf/encoder/mine.yaml)\n"
+        "    fix: move it into encoder.NAME"
     ]
 
 
@@ -188,5 +198,5 @@ def test_a_misspelt_option_in_a_set_is_explained(home: Path) -> None:
     write(home, {"encoder/mine.yaml": "defaults:\n  - image: vit\n  - text: transformr\n"})
     assert faults("encoder=mine") == [
         "encoder=mine: In 'encoder/mine': Could not find 'encoder/text/transformr'\n"
-        "    did you mean encoder/text/transformer?"
+        "    fix: did you mean encoder/text/transformer?"
     ]

@@ -11,7 +11,7 @@ from tests.commands import run_command
 from tests.tiny import TINY_MODEL, make_tables
 
 GOOD = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "gpu07", "MASTER_PORT": "29500"}
-FIX = "\n    fix: start the processes by torchrun or srun, or unset RANK LOCAL_RANK WORLD_SIZE for one process"
+FIX = "\n    fix: start the processes with torchrun or srun, or unset RANK LOCAL_RANK WORLD_SIZE for one process"
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ def test_ranks_of_one_run_need_one_folder(monkeypatch: pytest.MonkeyPatch) -> No
     assert faults_of(config_dir(), None, overrides, multirun=False) == []
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert faults_of(config_dir(), None, overrides, multirun=False) == [
-        "run_dir is a time, which is another one for each process of this run (configs/train.yaml)\n    set run_dir=DIR"
+        "run_dir=outputs/${now:%Y-%m-%d}/${now:%H-%M-%S}: a time, which differs between the processes of this run"
+        " (configs/train.yaml)\n    fix: set run_dir=DIR"
     ]
     assert faults_of(config_dir(), None, [*overrides, "run_dir=out"], multirun=False) == []
 

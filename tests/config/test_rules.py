@@ -59,24 +59,25 @@ def test_a_good_configuration_has_no_fault(overrides: list[str]) -> None:
 def test_what_every_run_needs_cannot_be_taken_out(group: str) -> None:
     """One fault, and not one for every key inside."""
     assert faults(f"~{group}") == [
-        f"{group} is missing (override ~{group})\n    every run needs it: take ~{group} away",
+        f"{group}: missing, but every run needs it (override ~{group})\n    fix: remove ~{group}",
     ]
 
 
 def test_what_every_run_needs_is_asked_for_by_the_override_that_lacks_it() -> None:
     assert faults("checkpoint=null", "~trainer.compile", "~data.source", "~seed", "data.inputs=3") == [
-        "seed is missing (override ~seed)\n    every run needs it: take ~seed away",
-        "checkpoint.mode is missing (override checkpoint=null)\n    every run needs it: take checkpoint=null away",
-        "data.source is missing (override ~data.source)\n    every run needs it: take ~data.source away",
-        "trainer.compile is missing (override ~trainer.compile)\n    every run needs it: take ~trainer.compile away",
-        "data.inputs = 3 is not a group of keys (override data.inputs=3)\n    every run needs it: set its keys",
+        "seed: missing, but every run needs it (override ~seed)\n    fix: remove ~seed",
+        "checkpoint.mode: missing, but every run needs it (override checkpoint=null)\n    fix: remove checkpoint=null",
+        "data.source: missing, but every run needs it (override ~data.source)\n    fix: remove ~data.source",
+        "trainer.compile: missing, but every run needs it (override ~trainer.compile)\n"
+        "    fix: remove ~trainer.compile",
+        "data.inputs=3: not a group of keys (override data.inputs=3)\n    fix: set its keys",
     ]
 
 
 def test_parts_by_name_are_no_part() -> None:
     assert faults("+encoder._target_=mine.Mine") == [
-        "encoder has a _target_, but it holds parts by name (override +encoder._target_=mine.Mine)\n"
-        "    move it into encoder.NAME"
+        "encoder: contains components by name, but has a _target_ (override +encoder._target_=mine.Mine)\n"
+        "    fix: move it into encoder.NAME"
     ]
 
 
@@ -180,183 +181,193 @@ BAD = {
         ),
     ],
     "rule_kinds": [
-        ("resume_allow=3", "resume_allow = 3 is not a list ({})\n    write resume_allow=[], say"),
+        (
+            "resume_allow=3",
+            "resume_allow=3: not a list ({})\n    fix: set resume_allow to a list, such as resume_allow=[]",
+        ),
         (
             "data.source.split=3",
-            "data.source.split = 3 is not a group of keys ({})\n"
-            "    set one of them, such as data.source.split.train, or take it out with ~data.source.split",
+            "data.source.split=3: not a group of keys ({})\n"
+            "    fix: set one of them, such as data.source.split.train, or remove the group with ~data.source.split",
         ),
-        ("logger.csv=null", "logger.csv = None is not a group of keys ({})\n    take it out with ~logger.csv"),
+        ("logger.csv=null", "logger.csv=None: not a group of keys ({})\n    fix: remove the group with ~logger.csv"),
         (
             "task.matching=null",
-            "task.matching = None is not a group of keys ({})\n"
-            "    set one of them, such as task.matching._target_, or take it out with ~task.matching",
+            "task.matching=None: not a group of keys ({})\n"
+            "    fix: set one of them, such as task.matching._target_, or remove the group with ~task.matching",
         ),
     ],
     "rule_tasks": [
         (
             "task.contrastive.modalities=[image,txt]",
-            "task.contrastive.modalities names txt, but encoder has image, text, audio, video, vector,"
+            "task.contrastive.modalities=txt: encoder has only image, text, audio, video, vector,"
             " sequence, dialogue ({})\n"
-            "    did you mean text?",
+            "    fix: did you mean text?",
         ),
         (
             "task.classification.reads=fuse",
-            "task.classification.reads names fuse, but encoder has image, text, audio, video, vector,"
+            "task.classification.reads=fuse: encoder has only image, text, audio, video, vector,"
             " sequence, dialogue ({})\n"
-            "    did you mean fused?",
+            "    fix: did you mean fused?",
         ),
         (
             "task.classification.target=lable",
-            "task.classification.target = lable, but data.targets has label, labels, number, answer, caption,"
+            "task.classification.target=lable: data.targets has only label, labels, number, answer, caption,"
             " chat ({})\n"
-            "    did you mean label? Else learn it with +target@data.targets.lable=class",
+            "    fix: did you mean label? Otherwise add the target with +target@data.targets.lable=class",
         ),
     ],
     "rule_targets": [
         (
             "+task.mine=3",
-            "task.mine has no _target_ ({})\n    name its class, _target_: package.module.Class",
+            "task.mine: _target_ is missing ({})\n    fix: set task.mine._target_=package.module.Class",
         ),
         (
             "~encoder.text._target_",
-            "encoder.text has no _target_ ({})\n    name its class, _target_: package.module.Class",
+            "encoder.text: _target_ is missing ({})\n    fix: set encoder.text._target_=package.module.Class",
         ),
         (
             "~encoder.video.image.depth",
-            "encoder.video.image._target_ = mmtrain.encoders.image.vit.ViT needs depth ({})\n"
-            "    set depth beside _target_",
+            "encoder.video.image._target_=mmtrain.encoders.image.vit.ViT: needs depth ({})\n"
+            "    fix: set depth next to _target_",
         ),
         (
             "~encoder.vector.num_tokens",
-            "encoder.vector._target_ = mmtrain.encoders.vector.mlp.VectorMLP needs num_tokens ({})\n"
-            "    set num_tokens beside _target_",
+            "encoder.vector._target_=mmtrain.encoders.vector.mlp.VectorMLP: needs num_tokens ({})\n"
+            "    fix: set num_tokens next to _target_",
         ),
         (
             "balance._target_=mmtrain.balance.fixed.Fixd",
-            "balance._target_ = mmtrain.balance.fixed.Fixd cannot be imported: mmtrain.balance.fixed has no Fixd ({})\n"
-            "    did you mean mmtrain.balance.fixed.Fixed?",
+            "balance._target_=mmtrain.balance.fixed.Fixd: cannot be imported: mmtrain.balance.fixed has no Fixd ({})\n"
+            "    fix: did you mean mmtrain.balance.fixed.Fixed?",
         ),
         (
             "+schedule.warmupp=3",
-            "schedule._target_ = mmtrain.training.optim.schedules.cosine does not take warmupp ({})\n"
-            "    did you mean warmup?",
+            "schedule._target_=mmtrain.training.optim.schedules.cosine: does not take warmupp ({})\n"
+            "    fix: did you mean warmup?",
         ),
         (
             "~fusion.depth",
-            "fusion._target_ = mmtrain.fusion.cross_attn.CrossAttn needs depth ({})\n    set depth beside _target_",
+            "fusion._target_=mmtrain.fusion.cross_attn.CrossAttn: needs depth ({})\n"
+            "    fix: set depth next to _target_",
         ),
         (
             "~data.columns",
-            "data._target_ = mmtrain.data.module.DataModule needs columns ({})\n    set columns beside _target_",
+            "data._target_=mmtrain.data.module.DataModule: needs columns ({})\n    fix: set columns next to _target_",
         ),
     ],
     "rule_heads": [
         (
             "encoder.text.num_heads=5",
-            "encoder.text.dim = 128 is not divisible by encoder.text.num_heads = 5 ({})\n"
-            "    set encoder.text.num_heads to 2 or 4, or dim to 130",
+            "encoder.text.dim=128: not divisible by encoder.text.num_heads=5 ({})\n"
+            "    fix: set encoder.text.num_heads to 2 or 4, or dim to 130",
         ),
         (
             "encoder.image.dim=66",
-            "encoder.image.dim = 66 is not divisible by encoder.image.num_heads = 4 ({})\n"
-            "    set encoder.image.num_heads to 2 or 3, or encoder.image.dim to 68",
+            "encoder.image.dim=66: not divisible by encoder.image.num_heads=4 ({})\n"
+            "    fix: set encoder.image.num_heads to 2 or 3, or encoder.image.dim to 68",
         ),
     ],
     "rule_patches": [
         (
             "encoder.image.patch_size=7",
-            "encoder.image.image_size = 64 is not divisible by encoder.image.patch_size = 7 ({})\n"
-            "    set encoder.image.patch_size to 8, or data.inputs.image.size to 70",
+            "encoder.image.image_size=64: not divisible by encoder.image.patch_size=7 ({})\n"
+            "    fix: set encoder.image.patch_size to 8, or data.inputs.image.size to 70",
         ),
         (
             "encoder.audio.patch_mels=7",
-            "encoder.audio.num_mels = 64 is not divisible by encoder.audio.patch_mels = 7 ({})\n"
-            "    set encoder.audio.patch_mels to 8, or encoder.audio.num_mels to 70",
+            "encoder.audio.num_mels=64: not divisible by encoder.audio.patch_mels=7 ({})\n"
+            "    fix: set encoder.audio.patch_mels to 8, or encoder.audio.num_mels to 70",
         ),
     ],
     "rule_sizes": [
         (
             "data.inputs.video.size=32",
-            "encoder.video.image.image_size = 64, but data.inputs.video.size = 32 ({})\n"
-            "    set encoder.video.image.image_size to 32, or data.inputs.video.size to 64",
+            "encoder.video.image.image_size=64: data.inputs.video.size=32 differs ({})\n"
+            "    fix: set encoder.video.image.image_size to 32, or data.inputs.video.size to 64",
         ),
     ],
     "rule_devices": [
         (
             f"trainer.devices={said}",
-            f"trainer.devices = {shown} is not a number of devices ({{}})\n"
-            "    set trainer.devices to a number such as 2, a list such as [0,1], or auto",
+            f"trainer.devices={shown}: not a number of devices ({{}})\n"
+            "    fix: set trainer.devices to a number such as 2, a list such as [0,1], or auto",
         )
         for said, shown in [("0", "0"), ("two", "two"), ("null", "None"), ("1.5", "1.5"), ("[]", "[]")]
     ],
     "rule_trainer": [
         (
             "+trainer.max_epoch=3",
-            "trainer.max_epoch is none of the Trainer's keys ({})\n    did you mean trainer.max_epochs?",
+            "trainer.max_epoch: the Trainer has no such argument ({})\n    fix: did you mean trainer.max_epochs?",
         ),
-        ("++trainer.zzz=1", "trainer.zzz is none of the Trainer's keys ({})\n    leave it out"),
+        ("++trainer.zzz=1", "trainer.zzz: the Trainer has no such argument ({})\n    fix: remove trainer.zzz"),
         (
             "+trainer.num_node=2",
-            "trainer.num_node is none of the Trainer's keys ({})\n    did you mean trainer.num_nodes?",
+            "trainer.num_node: the Trainer has no such argument ({})\n    fix: did you mean trainer.num_nodes?",
         ),
-        ("+trainer.logger=true", "trainer.logger is none of the Trainer's keys ({})\n    leave it out"),
+        (
+            "+trainer.logger=true",
+            "trainer.logger: the Trainer has no such argument ({})\n    fix: remove trainer.logger",
+        ),
     ],
     "rule_balance": [],
     "rule_max_time": [
         (
             "trainer.max_time=5",
-            "trainer.max_time = 5 is not days:hours:minutes:seconds ({})\n"
-            "    write it as days:hours:minutes:seconds, such as 00:12:00:00",
+            "trainer.max_time=5: not days:hours:minutes:seconds ({})\n"
+            "    fix: write a time limit such as trainer.max_time=00:12:00:00",
         ),
     ],
     "rule_step_split": [
         (
             "trainer.devices=200",
-            "data.batch_size = 128 is split over 200 parts, trainer.devices x trainer.accumulate_grad_batches ({})\n"
-            "    set data.batch_size to at least 200",
+            "data.batch_size=128: too small for 200 parts, trainer.devices x trainer.accumulate_grad_batches ({})\n"
+            "    fix: set data.batch_size to at least 200",
         ),
     ],
     "rule_duration": [
         (
             "trainer.max_epochs=null",
-            "neither trainer.max_epochs nor trainer.max_steps is set ({})\n    set trainer.max_epochs to 20",
+            "trainer.max_epochs=None: neither trainer.max_epochs nor trainer.max_steps is set ({})\n"
+            "    fix: set trainer.max_epochs=20",
         ),
         (
             "trainer.max_epochs=0",
-            "trainer.max_epochs = 0 and trainer.max_steps = -1 train nothing ({})\n    set the one that is 0 to 1",
+            "trainer.max_epochs=0, trainer.max_steps=-1: the run would have no training step ({})\n"
+            "    fix: set the one with value 0 to 1",
         ),
     ],
     "rule_schedule": [
         (
             f"schedule._target_=torch.optim.lr_scheduler.{name}",
-            f"schedule._target_=torch.optim.lr_scheduler.{name}: is no function (step, total_steps) -> factor of the"
+            f"schedule._target_=torch.optim.lr_scheduler.{name}: not a function (step, total_steps) -> factor of the"
             " learning rate ({})\n"
-            "    fix: schedule=cosine or schedule=constant, or name a function of your own, with _partial_: true; the"
-            " LRScheduler classes of torch.optim are no such functions",
+            "    fix: set schedule=cosine or schedule=constant, or name a function of your own, with _partial_: true;"
+            " the LRScheduler classes of torch.optim are not such functions",
         )
         for name in ("OneCycleLR", "CosineAnnealingLR", "LambdaLR", "ReduceLROnPlateau", "SequentialLR")
     ],
     "rule_monitor": [
         (
             "monitor=train/loss",
-            "monitor = train/loss is no metric of validation ({})\n    set it to val/loss, with checkpoint.mode=min",
+            "monitor=train/loss: not a metric of validation ({})\n    fix: set monitor=val/loss checkpoint.mode=min",
         ),
         (
             "monitor=val/contrastiv/accuracy",
-            "monitor = val/contrastiv/accuracy is no metric of validation ({})\n    set it to val/contrastive/accuracy",
+            "monitor=val/contrastiv/accuracy: not a metric of validation ({})\n"
+            "    fix: set monitor to val/contrastive/accuracy",
         ),
         (
             "monitor=val/loss",
-            "monitor = val/loss is better when it is lower, but checkpoint.mode = max would keep the highest ({})\n"
-            "    set checkpoint.mode to min",
+            "monitor=val/loss: better when it is lower, but checkpoint.mode=max would keep the highest ({})\n"
+            "    fix: set checkpoint.mode=min",
         ),
     ],
     "rule_callback_monitor": [
         (
             "+callbacks.mine={_target_:pytorch_lightning.callbacks.EarlyStopping,monitor:val/matching/auroc,mode:min}",
-            "callbacks.mine.monitor = val/matching/auroc is better when it is higher, but callbacks.mine.mode = min"
-            " treats the lowest as the best ({})\n    set callbacks.mine.mode to max",
+            "callbacks.mine.monitor=val/matching/auroc: better when it is higher, but callbacks.mine.mode=min"
+            " treats the lowest as the best ({})\n    fix: set callbacks.mine.mode=max",
         ),
     ],
     "rule_half_weights": [],  # tests/training/precision/test_bf16_true.py
@@ -364,25 +375,26 @@ BAD = {
     "rule_files": [
         (
             "resume=best.safetensors",
-            "resume = best.safetensors holds weights alone, no optimizer and no place in the data ({})\n"
-            "    start a new run with init_from=best.safetensors, or go on from a .ckpt",
+            "resume=best.safetensors: contains only weights, no optimizer and no position in the data ({})\n"
+            "    fix: start a new run with init_from=best.safetensors, or resume from a .ckpt file",
         ),
         (
             "resume=gone.ckpt",
-            "resume = gone.ckpt does not exist ({})\n    set resume to auto to go on in run_dir, or name a checkpoint,"
+            "resume=gone.ckpt: does not exist ({})\n"
+            "    fix: set resume=auto to resume the run in run_dir, or name a checkpoint,"
             " such as outputs/mine/checkpoints/last.ckpt",
         ),
         (
             "init_from=auto",
-            "init_from = auto does not exist ({})\n    name a checkpoint, such as RUN/checkpoints/last.ckpt",
+            "init_from=auto: does not exist ({})\n    fix: name a checkpoint, such as RUN/checkpoints/last.ckpt",
         ),
-        ("run_dir=null", "run_dir = None names no folder ({})\n    set run_dir to a folder, such as outputs/mine"),
+        ("run_dir=null", "run_dir=None: not the name of a folder ({})\n    fix: set run_dir=DIR, such as outputs/mine"),
     ],
     "rule_fusion": [
         (
             "~fusion",
-            "task.classification reads fused, but there is no fusion ({})\n    choose one, such as fusion=concat,"
-            " or let tasks read one modality, such as task.classification.reads=image",
+            "task.classification.reads=fused: there is no fusion ({})\n    fix: choose a fusion, such as fusion=concat,"
+            " or let tasks read one modality: task.classification.reads=image",
         ),
     ],
 }
@@ -417,12 +429,12 @@ def test_every_rule_has_its_bad_cases() -> None:
 
 
 def test_what_looks_at_whole_weights_does_not_go_with_shares() -> None:
-    but = "but with trainer.strategy = fsdp each rank keeps a share (override trainer.strategy=fsdp)\n    "
+    but = "but with trainer.strategy=fsdp each rank has only a shard (override trainer.strategy=fsdp)\n    "
     other = "callbacks.ema._target_=pytorch_lightning.callbacks.EMAWeightAveraging"
     assert faults("trainer.strategy=fsdp", "trainer.devices=2") == []
     assert faults("trainer.strategy=fsdp", other, "balance=pcgrad") == [
-        f"callbacks.ema averages whole weights, {but}take callbacks=[ema] in its place",
-        f"balance.gradients_of = parameters compares whole gradients, {but}set balance.gradients_of=features",
+        f"callbacks.ema: averages complete weights, {but}fix: use callbacks=[ema] instead",
+        f"balance.gradients_of=parameters: compares complete gradients, {but}fix: set balance.gradients_of=features",
     ]
 
 
@@ -436,35 +448,38 @@ def test_a_fault_says_what_and_where_and_how_to_mend_it(rule: str) -> None:
 def test_a_metric_is_not_kept_at_its_worst() -> None:
     mode = "checkpoint.mode=min"
     assert faults(mode) == [
-        f"checkpoint.mode = min, but the default metric of a task is better when it is higher (override {mode})\n"
-        "    set checkpoint.mode to max, or name a metric, such as monitor=val/loss"
+        f"checkpoint.mode=min: the default metric of a task is better when it is higher (override {mode})\n"
+        "    fix: set checkpoint.mode=max, or name a metric, such as monitor=val/loss"
     ]
     monitor = "monitor=val/classification/macro_f1"
     assert faults(mode, monitor) == [
-        "monitor = val/classification/macro_f1 is better when it is higher, but checkpoint.mode = min would keep the"
-        f" lowest (override {monitor}, override {mode})\n    set checkpoint.mode to max"
+        "monitor=val/classification/macro_f1: better when it is higher, but checkpoint.mode=min would keep the"
+        f" lowest (override {monitor}, override {mode})\n    fix: set checkpoint.mode=max"
     ]
     for kept in ("min", "max"):
         assert faults(f"checkpoint.mode={kept}", "monitor=val/classification/of_my_own") == []
 
 
 TASKS = ["contrastive", "classification"]
-LOSS = "set it to val/loss, with checkpoint.mode=min"
+LOSS = "set monitor=val/loss checkpoint.mode=min"
 
 
 @pytest.mark.parametrize(
     ("wrong", "fix"),
     [
         *((name, LOSS) for name in ("loss", "val_loss", "val.loss", "VAL/loss", "val/loss/", "Validation-Loss")),
-        ("macro_f1", "set it to val/contrastive/macro_f1 or val/classification/macro_f1"),
-        ("val/F1", "set it to val/contrastive/macro_f1 or val/classification/macro_f1"),
-        ("classification/macro_f1", "set it to val/classification/macro_f1"),
-        ("val_classification_accuracy", "set it to val/classification/accuracy"),
-        ("test/clasification/acc", "set it to val/classification/accuracy"),
-        ("contrastive/image_to_text_R@5", "set it to val/contrastive/image_to_text_R@5"),
-        ("classification/loss", "set it to val/classification/loss, with checkpoint.mode=min"),
+        ("macro_f1", "set monitor to val/contrastive/macro_f1 or val/classification/macro_f1"),
+        ("val/F1", "set monitor to val/contrastive/macro_f1 or val/classification/macro_f1"),
+        ("classification/macro_f1", "set monitor to val/classification/macro_f1"),
+        ("val_classification_accuracy", "set monitor to val/classification/accuracy"),
+        ("test/clasification/acc", "set monitor to val/classification/accuracy"),
+        ("contrastive/image_to_text_R@5", "set monitor to val/contrastive/image_to_text_R@5"),
+        ("classification/loss", "set monitor to val/classification/loss, with checkpoint.mode=min"),
         *(
-            (name, "set it to val/loss or one of a task, such as val/contrastive/loss, with checkpoint.mode=min")
+            (
+                name,
+                "set monitor to val/loss or a metric of a task, such as val/contrastive/loss, with checkpoint.mode=min",
+            )
             for name in ("", "3", "val/", "val/regression/mae")
         ),
     ],
@@ -495,8 +510,8 @@ def test_an_unknown_precision_is_compared_with_those_of_lightning() -> None:
 
 def test_a_width_that_is_set_once_is_mended_once_for_each_part_that_has_it() -> None:
     assert faults("dim=100", "fusion.num_heads=8", "encoder.text.num_heads=5") == [
-        "fusion.dim = 100 is not divisible by fusion.num_heads = 8 (override dim=100, override fusion.num_heads=8)\n"
-        "    set fusion.num_heads to 5 or 10, or dim to 104"
+        "fusion.dim=100: not divisible by fusion.num_heads=8 (override dim=100, override fusion.num_heads=8)\n"
+        "    fix: set fusion.num_heads to 5 or 10, or dim to 104"
     ]
 
 
@@ -504,51 +519,51 @@ def test_a_size_that_is_set_once_is_mended_where_it_is_set() -> None:
     """Pictures and the frames of films have it, and each encoder has its own patches."""
     patches = ["encoder.image.patch_size=8", "encoder.video.image.patch_size=8"]
     assert faults("data.inputs.image.size=20", *patches) == [
-        f"{key}.image_size = 20 is not divisible by {key}.patch_size = 8"
+        f"{key}.image_size=20: not divisible by {key}.patch_size=8"
         f" (override data.inputs.image.size=20, override {key}.patch_size=8)\n"
-        f"    set {key}.patch_size to 10, or data.inputs.image.size to 24"
+        f"    fix: set {key}.patch_size to 10, or data.inputs.image.size to 24"
         for key in ("encoder.image", "encoder.video.image")
     ]
 
 
 def test_a_step_that_is_split_says_all_that_split_it() -> None:
     assert faults("trainer.devices=2", "data.batch_size=4", "trainer.accumulate_grad_batches=3") == [
-        "data.batch_size = 4 is split over 6 parts, trainer.devices x trainer.accumulate_grad_batches"
+        "data.batch_size=4: too small for 6 parts, trainer.devices x trainer.accumulate_grad_batches"
         " (override trainer.accumulate_grad_batches=3, override data.batch_size=4, override trainer.devices=2)\n"
-        "    set data.batch_size to at least 6"
+        "    fix: set data.batch_size to at least 6"
     ]
 
 
 def test_a_run_without_a_task_is_no_run() -> None:
     assert faults("task=[]") == [
-        "no task is chosen (override task=[])\n    choose some, such as task=[contrastive]",
+        "task=[]: no task is chosen (override task=[])\n    fix: choose tasks, such as task=[contrastive]",
     ]
 
 
 def test_data_that_lacks_what_a_task_reads_is_named_with_the_files_of_the_tasks() -> None:
     assert faults("~encoder/text", "~fusion", "task=[contrastive]") == [
-        "task.contrastive.modalities names text, but encoder has image, audio, video, vector, sequence, dialogue"
+        "task.contrastive.modalities=text: encoder has only image, audio, video, vector, sequence, dialogue"
         " (configs/task/contrastive.yaml)\n"
-        "    name one of them, or choose another task"
+        "    fix: choose one of them, or choose another task"
     ]
     assert faults("~target@data.targets.label", "~target@data.targets.labels") == [
-        "task.classification.target = label, but data.targets has number, answer, caption, chat"
+        "task.classification.target=label: data.targets has only number, answer, caption, chat"
         " (configs/task/classification.yaml)\n"
-        "    did you mean number? Else learn it with +target@data.targets.label=class"
+        "    fix: did you mean number? Otherwise add the target with +target@data.targets.label=class"
     ]
     assert faults("task=[captioning]", "task.captioning.target=captions") == [
-        "task.captioning.target = captions, but data.targets has label, labels, number, answer, caption, chat"
+        "task.captioning.target=captions: data.targets has only label, labels, number, answer, caption, chat"
         " (override task.captioning.target=captions)\n"
-        "    did you mean caption? Else learn it with +target@data.targets.captions=text"
+        "    fix: did you mean caption? Otherwise add the target with +target@data.targets.captions=text"
     ]
 
 
 @pytest.mark.parametrize(("balance", "name"), [("pcgrad", "PCGrad"), ("uncertainty", "Uncertainty")])
 def test_one_task_alone_has_nothing_to_be_balanced_with(balance: str, name: str) -> None:
     assert faults("task=[contrastive]", f"balance={balance}") == [
-        f"balance = {name} weighs several tasks, but contrastive is alone"
+        f"balance={name}: balances several tasks, but there is only contrastive"
         f" (override balance={balance}, override task=[contrastive])\n"
-        "    set balance=fixed, or choose more tasks"
+        "    fix: set balance=fixed, or choose more tasks"
     ]
 
 
@@ -560,14 +575,14 @@ def test_files_and_folders_are_looked_at(tmp_path: Path) -> None:
     assert faults(*here) == []
     wrong = [f"resume={tmp_path}", f"run_dir={file}", "data=files", f"data.root={file}"]
     assert faults(*wrong) == [
-        f"data.root = {file} is not a folder (override data.root={file})\n"
-        f"    set data.root={tmp_path}, the folder it is in",
-        f"resume = {tmp_path} is a folder (override resume={tmp_path})\n"
-        "    set resume to auto to go on in run_dir, or name a checkpoint, such as outputs/mine/checkpoints/last.ckpt",
-        f"run_dir = {file} is a file, or inside one (override run_dir={file})\n"
-        "    set run_dir to a folder, such as outputs/mine",
+        f"data.root={file}: not a folder (override data.root={file})\n    fix: set data.root={tmp_path}, its folder",
+        f"resume={tmp_path}: is a folder (override resume={tmp_path})\n"
+        "    fix: set resume=auto to resume the run in run_dir, or name a checkpoint,"
+        " such as outputs/mine/checkpoints/last.ckpt",
+        f"run_dir={file}: is a file, or inside a file (override run_dir={file})\n"
+        "    fix: set run_dir=DIR, such as outputs/mine",
     ]
-    assert f"run_dir = {file}/x is a file, or inside one" in faults(f"run_dir={file}/x")[0]
+    assert f"run_dir={file}/x: is a file, or inside a file" in faults(f"run_dir={file}/x")[0]
 
 
 @pytest.mark.parametrize(
@@ -584,10 +599,8 @@ def test_a_data_set_that_nobody_fetched_is_reported_with_its_script(
     monkeypatch.setenv("MMTRAIN_CACHE", str(tmp_path))
     name = script.removeprefix("fetch_")
     first, *others = faults(chosen)
-    assert first.startswith(
-        f"{key} = {tmp_path}/{name} does not exist: this data set is fetched once and kept (configs/"
-    )
-    assert first.endswith(f"\n    run python scripts/{script}.py, or set {key} to the folder that holds it")
+    assert first.startswith(f"{key}={tmp_path}/{name}: does not exist; this data set is downloaded once (configs/")
+    assert first.endswith(f"\n    fix: run python scripts/{script}.py, or set {key} to the folder of the data set")
     assert len(others) == (chosen == "experiment=dialogue")  # tweets
     assert faults(chosen, f"{key}={tmp_path}") == others
 
@@ -595,8 +608,8 @@ def test_a_data_set_that_nobody_fetched_is_reported_with_its_script(
 def test_the_folder_of_a_part_of_a_mixture_exists(tmp_path: Path) -> None:
     part = ["data=mix", "+part@data.parts.a=files", f"data.parts.a.source.root={tmp_path}/gone"]
     assert faults(*part) == [
-        f"data.parts.a.source.root = {tmp_path}/gone is not a folder (override {part[2]})\n"
-        "    set data.parts.a.source.root to the folder that holds train.jsonl (or .csv, .parquet ...)"
+        f"data.parts.a.source.root={tmp_path}/gone: not a folder (override {part[2]})\n"
+        "    fix: set data.parts.a.source.root to the folder with train.jsonl (or .csv, .parquet ...)"
     ]
 
 

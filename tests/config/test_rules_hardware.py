@@ -55,13 +55,13 @@ def test_what_this_machine_can_do_or_another_may_is_no_fault(overrides: list[str
 
 def test_processes_that_load_are_counted_over_all_devices() -> None:
     assert faults("data.num_workers=33") == [
-        "data.num_workers = 33, but this machine has 8 cores (override data.num_workers=33)\n"
-        "    set data.num_workers to 8, or to 0 to load in the training process"
+        "data.num_workers=33: too many for 8 cores (override data.num_workers=33)\n"
+        "    fix: set data.num_workers to 8, or to 0 to load in the training process"
     ]
     assert faults("data.num_workers=12", "trainer.devices=4") == [
-        "data.num_workers = 12 on each of 4 devices, but this machine has 8 cores"
+        "data.num_workers=12: too many on each of 4 devices for 8 cores"
         " (override data.num_workers=12, override trainer.devices=4)\n"
-        "    set data.num_workers to 2, or to 0 to load in the training process"
+        "    fix: set data.num_workers to 2, or to 0 to load in the training process"
     ]
 
 
@@ -79,7 +79,7 @@ def test_a_rank_that_others_started_counts_its_own(monkeypatch: pytest.MonkeyPat
 )
 def test_gpus_are_counted(devices: str, shown: str, mend: str) -> None:
     assert faults("trainer=gpu", f"trainer.devices={devices}") == [
-        f"trainer.devices = {shown}, but this machine has 2 GPUs (override trainer.devices={devices})\n    {mend}"
+        f"trainer.devices={shown}: this machine has only 2 GPUs (override trainer.devices={devices})\n    fix: {mend}"
     ]
 
 
@@ -105,15 +105,15 @@ def test_gpus_are_those_of_dev_that_cuda_may_see(
 @pytest.mark.parametrize(
     ("asked", "mend"),
     [
-        (["trainer=gpu"], "set trainer=cpu, or run where there is one"),
-        (["trainer=gpu", "trainer.devices=auto"], "set trainer=cpu, or run where there is one"),
-        (["trainer=gpu", "trainer.devices=8"], "set trainer=cpu trainer.devices=1, or run where there is one"),
+        (["trainer=gpu"], "set trainer=cpu, or run on a machine with a GPU"),
+        (["trainer=gpu", "trainer.devices=auto"], "set trainer=cpu, or run on a machine with a GPU"),
+        (["trainer=gpu", "trainer.devices=8"], "set trainer=cpu trainer.devices=1, or run on a machine with a GPU"),
     ],
 )
 def test_without_a_gpu_none_is_waited_for(asked: list[str], mend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "num_gpus", lambda: None)
     monkeypatch.setattr(machine, "lacks_gpu", lambda: True)
-    expected = f"trainer.accelerator = gpu, but there is no GPU here (override trainer=gpu)\n    {mend}"
+    expected = f"trainer.accelerator=gpu: there is no GPU on this machine (override trainer=gpu)\n    fix: {mend}"
     assert faults(*asked) == [expected]
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert faults(*asked) == [expected]
@@ -146,17 +146,17 @@ def test_only_where_nothing_looks_like_a_gpu_there_is_none(
 
 def test_a_precision_that_the_device_lacks_is_not_another_in_silence() -> None:
     assert faults("trainer.precision=16-mixed") == [
-        "trainer.precision = 16-mixed needs a GPU, but trainer.accelerator = cpu"
+        "trainer.precision=16-mixed: needs a GPU, but trainer.accelerator=cpu"
         " (override trainer.precision=16-mixed)\n"
-        "    set trainer.precision to bf16-mixed or 32, or choose trainer=gpu"
+        "    fix: set trainer.precision to bf16-mixed or 32, or choose trainer=gpu"
     ]
 
 
 def test_what_an_accelerator_or_a_precision_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "sys", SimpleNamespace(platform="linux"))
     assert faults("trainer.accelerator=mps") == [
-        "trainer.accelerator = mps needs a Mac (override trainer.accelerator=mps)\n"
-        "    set trainer.accelerator to cpu, gpu or auto"
+        "trainer.accelerator=mps: needs a Mac (override trainer.accelerator=mps)\n"
+        "    fix: set trainer.accelerator to cpu, gpu or auto"
     ]
     monkeypatch.setattr(machine, "is_installed", lambda package: False)
     for override, package in (("accelerator=tpu", "torch_xla"), ("precision=transformer-engine", "transformer_engine")):
@@ -169,9 +169,9 @@ def test_what_an_accelerator_or_a_precision_needs_is_named(monkeypatch: pytest.M
 def test_one_command_does_not_reach_several_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ["trainer=ddp", "trainer.num_nodes=2", "run_dir=out"]
     assert faults(*asked) == [
-        "trainer.num_nodes=2: python train.py starts the processes of one machine alone"
+        "trainer.num_nodes=2: python train.py starts only the processes of one machine"
         " (override trainer.num_nodes=2)\n"
-        "    fix: start it by torchrun or srun on each machine (docs/scale.md), or set trainer.num_nodes=1"
+        "    fix: start it with torchrun or srun on each machine (docs/scale.md), or set trainer.num_nodes=1"
     ]
     assert faults(*asked, "mode=plan") == faults(*asked, CLUSTER) == []
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "3")
@@ -195,18 +195,18 @@ def test_as_many_processes_are_started_as_there_are_devices(monkeypatch: pytest.
 def test_batch_norms_are_not_synchronized_between_cpus() -> None:
     asked = ["trainer=ddp", "trainer.sync_batchnorm=true"]
     assert faults(*asked, "trainer.accelerator=cpu") == [
-        "trainer.sync_batchnorm=true: torch synchronizes batch norms between GPUs only, and this run has CPUs"
+        "trainer.sync_batchnorm=true: torch synchronizes batch norms only between GPUs, but this run uses CPUs"
         " (override trainer.sync_batchnorm=true, override trainer.accelerator=cpu)\n"
-        "    set trainer.sync_batchnorm=false"
+        "    fix: set trainer.sync_batchnorm=false"
     ]
     assert faults(*asked) == faults("trainer.sync_batchnorm=true") == []
 
 
 def test_a_run_folder_that_cannot_be_written_is_named_with_the_reason() -> None:
     assert faults("run_dir=/dev/null/mine") == [
-        "run_dir = /dev/null/mine: nothing can be written in /dev/null: Not a directory"
+        "run_dir=/dev/null/mine: cannot write in /dev/null: Not a directory"
         " (override run_dir=/dev/null/mine)\n"
-        "    set run_dir to a folder that you can write in, such as outputs/mine"
+        "    fix: set run_dir to a folder with write permission, such as outputs/mine"
     ]
 
 
@@ -221,8 +221,9 @@ def test_a_full_disk_is_said_before_it_is_written_to(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(machine.shutil, "disk_usage", disk(12_400_000))
     assert faults(f"run_dir={tmp_path}/mine") == [
-        f"run_dir = {tmp_path}/mine: 12 MB are free there, too few for checkpoints (override run_dir={tmp_path}/mine)\n"
-        "    free 100 MB at the least, or set run_dir to a folder on another disk"
+        f"run_dir={tmp_path}/mine: its disk has 12 MB free, too little for checkpoints"
+        f" (override run_dir={tmp_path}/mine)\n"
+        "    fix: free at least 100 MB, or set run_dir to a folder on another disk"
     ]
     assert faults("mode=predict", f"run_dir={tmp_path}/mine") == [], "predictions are small"
     monkeypatch.setattr(machine.shutil, "disk_usage", disk(0, total=0))

@@ -86,7 +86,7 @@ def test_a_target_behind_an_interpolation_is_refused(stranger: Stranger, tmp_pat
         RECORD | {"${oc.env:HOME}": 1},
     ):
         write_record(run, record)
-        with pytest.raises(ConfigError, match=r"is not the record of a run: it has the interpolation"):
+        with pytest.raises(ConfigError, match=r"not written by mmtrain: the interpolation"):
             load_run_config(run, trust=["os"])
 
 
@@ -106,7 +106,7 @@ def test_a_target_behind_an_interpolation_is_refused(stranger: Stranger, tmp_pat
 )
 def test_what_is_no_record_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(content)
-    with pytest.raises(ConfigError, match=r"is not the record of a run: |is damaged: it is (empty|larger than)"):
+    with pytest.raises(ConfigError, match=r"not written by mmtrain: |is damaged: (it is empty|larger than)"):
         read_run_config(tmp_path)
 
 
@@ -263,7 +263,8 @@ def test_an_option_of_the_users_own_folder_is_taken(tmp_path: Path) -> None:
     command = ["mode=test", f"run_dir={run}"]
     assert with_overrides_of_run(command, str(tmp_path / "conf")) == (["encoder/image=mine", *command], [])
     _, (said,) = with_overrides_of_run(command)
-    assert said.startswith("encoder/image=mine: encoder/image has no option mine; add --config-dir DIR if it is a file")
+    expected = "encoder/image=mine: encoder/image has no option mine; add --config-dir DIR if it is your own file"
+    assert said.startswith(expected)
 
 
 @pytest.mark.parametrize(

@@ -102,21 +102,21 @@ def test_what_is_there_has_no_fault(target: str, arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("target", "what", "mend"),
     [
-        ("Encoder", "is not the dotted path of a class", "write package.module.Class"),
-        ("mine/parts.Encoder", "is not the dotted path of a class", "write package.module.Class"),
-        ("mine..Encoder", "is not the dotted path of a class", "write package.module.Class"),
-        ("", "is not the dotted path of a class", "write package.module.Class"),
+        ("Encoder", "not the dotted path of a class", "write package.module.Class"),
+        ("mine/parts.Encoder", "not the dotted path of a class", "write package.module.Class"),
+        ("mine..Encoder", "not the dotted path of a class", "write package.module.Class"),
+        ("", "not the dotted path of a class", "write package.module.Class"),
         (
             "nowhere.parts.Encoder",
             "cannot be imported: there is no nowhere",
-            "mend the path, or run where that can be imported",
+            "correct the path, or run where it can be imported",
         ),
         ("mine.prts.Encoder", "cannot be imported: mine has no prts", "did you mean mine.parts?"),
         ("bare.encodr.Mine", "cannot be imported: bare has no encodr", "did you mean bare.encoder?"),
         ("mine.closed.Encodr", "cannot be imported: mine.closed has no Encodr", "did you mean mine.closed.Encoder?"),
         ("mine.closed.Zzz", "cannot be imported: mine.closed has no Zzz", "did you mean mine.closed.Encoder?"),
-        ("mine.closed", "is a module", "name a class in it: mine.closed.Class"),
-        ("mine.deep", "is a module", "name a class in it: mine.deep.Class"),
+        ("mine.closed", "a module, not a class", "name a class in it: mine.closed.Class"),
+        ("mine.deep", "a module, not a class", "name a class in it: mine.deep.Class"),
         ("torch.optim.AdmW", "cannot be imported: torch.optim has no AdmW", "did you mean torch.optim.AdamW?"),
     ],
 )
@@ -126,7 +126,9 @@ def test_what_is_not_there_is_said_with_the_nearest_name(target: str, what: str,
 
 def test_a_module_that_python_cannot_read_is_named_with_the_line(tmp_path: Path) -> None:
     ((what, mend),) = fault_of("mine.broken.Encoder", [], added=())
-    assert what.startswith(f"cannot be imported: {tmp_path / 'mine/broken.py'}, line 2: ") and mend == "mend that line"
+    assert (
+        what.startswith(f"cannot be imported: {tmp_path / 'mine/broken.py'}, line 2: ") and mend == "correct that line"
+    )
     ((what, _),) = fault_of("mine.latin.Encoder", [], added=())
     assert what.startswith(f"cannot be imported: {tmp_path / 'mine/latin.py'}, line ") and "utf-8" in what
 
@@ -137,13 +139,13 @@ def test_a_module_that_python_cannot_read_is_named_with_the_line(tmp_path: Path)
         ("mine.parts.Encoder", ["width", "detph", "depth"], [("does not take detph", "did you mean depth?")]),
         ("mine.parts.Encoder", ["width", "depth", "q"], [("does not take q", "it takes width, depth, dropout")]),
         ("mine.parts.Encoder", ["width", "depth", "self"], [("does not take self", "it takes width, depth, dropout")]),
-        ("mine.parts.Encoder", [], [("needs width, depth", "set width beside _target_")]),
+        ("mine.parts.Encoder", [], [("needs width, depth", "set width next to _target_")]),
         (
             "mine.parts.Encoder",
             ["width", "detph"],
-            [("does not take detph", "did you mean depth?"), ("needs depth", "set depth beside _target_")],
+            [("does not take detph", "did you mean depth?"), ("needs depth", "set depth next to _target_")],
         ),
-        ("mine.parts.Anything", ["dpeth"], [("needs depth", "set depth beside _target_")]),
+        ("mine.parts.Anything", ["dpeth"], [("needs depth", "set depth next to _target_")]),
         ("mine.parts.make", ["name", "sise"], [("does not take sise", "did you mean size?")]),
     ],
 )
@@ -158,7 +160,7 @@ def test_what_the_program_adds_need_not_be_configured() -> None:
     target = "mmtrain.fusion.concat.Concat"
     assert fault_of(target, ["dim", "hidden_dim", "missing"], added=["dims", "dropout"]) == []
     assert fault_of(target, ["dim", "hidden_dim", "missing"], added=["dims"]) == [
-        ("needs dropout", "set dropout beside _target_"),
+        ("needs dropout", "set dropout next to _target_"),
     ]
     assert fault_of(target, ["dim", "hidden_dim"], added=None) == [], "nobody can say what a later call gives"
 

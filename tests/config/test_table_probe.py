@@ -1,6 +1,7 @@
 """A folder of one's own with something wrong in it: what is said, and that it is said before anything heavy comes."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -81,29 +82,31 @@ def test_a_column_that_is_not_there_is_answered_with_the_whole_line(home: Path) 
 
 
 def test_tasks_that_lack_something_say_which_remain(home: Path) -> None:
-    lacking = "reads text, but the data has image; the columns are path, headline, animal"
-    mend = "set data.columns.text=headline, or leave out what reads it: task=[classification]"
+    lacking = "text: the data has only image; the columns are path, headline, animal"
+    mend = "fix: set data.columns.text=headline, or remove what reads it: task=[classification]"
     assert faults("data.columns.image=path", "data.columns.label=animal") == [
-        f"task.{name} {lacking}\n    {mend}" for name in ("contrastive", "matching")
+        f"task.{name}.modalities={lacking}\n    {mend}" for name in ("contrastive", "matching")
     ]
     found = faults("data.columns.image=null", "data.columns.text=headline", "data.columns.label=animal")
     assert [fault.splitlines()[1] for fault in found] == [
-        "    set data.columns.image=path, or leave out what reads it: task=[classification]"
+        "    fix: set data.columns.image=path, or remove what reads it: task=[classification]"
     ] * 2
     (found,) = faults("data.columns.image=path", "data.columns.text=headline")
-    assert found.endswith("    set data.columns.label=animal, or leave out what learns it: task=[contrastive,matching]")
+    assert found.endswith(
+        "    fix: set data.columns.label=animal, or remove what learns it: task=[contrastive,matching]"
+    )
     write("image,id", lambda n: f"photos/{n}.jpg,{n}")
     assert [fault.splitlines()[1] for fault in faults()] == [
-        "    choose task=[masked_image], or set data.columns.text=NAME, if a column holds it",
-        "    choose task=[masked_image], or set data.columns.text=NAME, if a column holds it",
-        "    choose task=[masked_image], or set data.columns.label=NAME, if a column holds it",
+        "    fix: choose task=[masked_image], or set data.columns.text=NAME, if a column contains it",
+        "    fix: choose task=[masked_image], or set data.columns.text=NAME, if a column contains it",
+        "    fix: choose task=[masked_image], or set data.columns.label=NAME, if a column contains it",
     ]
     assert faults("task=[masked_image]") == []
 
 
 def test_faults_of_the_data_stand_beside_those_of_the_configuration(home: Path) -> None:
     found = faults("data.columns.image=headline", "data.columns.text=path", "trainer.max_epochs=ten", "dim=0")
-    assert [fault.split(" ")[0] for fault in found] == [
+    assert [re.split("[= ]", fault)[0] for fault in found] == [
         "trainer.max_epochs",
         "dim",
         "mine/train.csv:",
@@ -122,7 +125,7 @@ def test_what_is_wrong_with_another_key_is_left_to_its_rule(home: Path) -> None:
             "mine/" not in fault for fault in faults(*[a for a in ALL.split() if "=3" not in override], override)
         )
     (found,) = faults(*ALL.split(), "task=[classification]", "task.classification.target=kind")
-    assert found.startswith("task.classification.target = kind, but data.targets has ")
+    assert found.startswith("task.classification.target=kind: data.targets has only ")
 
 
 def test_files_in_a_folder_below_are_found(home: Path) -> None:
@@ -155,7 +158,7 @@ def test_a_table_without_names_is_told_from_one_with_others(home: Path) -> None:
 def test_another_kind_of_target_that_is_there_is_offered(home: Path) -> None:
     write("image,caption,price", lambda n: f"photos/{n}.jpg,number {n},{n}.5")
     (found,) = faults()
-    assert found.endswith("or learn what is there: task=[contrastive,matching,regression]")
+    assert found.endswith("or learn another target: task=[contrastive,matching,regression]")
     assert faults("task=[contrastive,matching,regression]") == []
 
 

@@ -37,52 +37,61 @@ def write(home: Path, files: dict[str, str]) -> None:
 # ------------------------------------------------------------------ overrides
 
 NAMES = [
-    ("encoder=vitt", "encoder has no option vitt\n    did you mean encoder=vit? It has "),
-    ("encoder/image=vitt", "encoder/image has no option vitt\n    did you mean encoder/image=vit? It has "),
-    ("fusion=zzz", "fusion has no option zzz\n    It has "),
-    ("task=[contrastive,matchin]", "task has no option matchin\n    did you mean task=matching? It has "),
-    ("hydra/launcher=zzz", "hydra/launcher has no option zzz\n    It has basic"),
-    ("hydra/launcher=slurm", "hydra/launcher has no option slurm\n    did you mean hydra/launcher=submitit_slurm?"),
-    ("trainer.accumulate=4", "there is no key trainer.accumulate\n    write trainer.accumulate_grad_batches=N"),
-    ("n_trials=5", "there is no key n_trials\n    write hydra.sweeper.n_trials=N, with -m hydra/sweeper=optuna"),
-    ("hydra.sweep.dirs=x", "there is no key hydra.sweep.dirs\n    did you mean hydra.sweep.dir or "),
-    ("encodr/image=vit", "there is no group encodr/image\n    did you mean encoder/image? There are "),
-    ("+encoder/smell=nose", "there is no group encoder/smell\n    "),
-    ("enocder=vit", "there is no key enocder\n    did you mean encoder?"),
-    ("trainer.max_epoch=3", "there is no key trainer.max_epoch\n    did you mean trainer.max_epochs or "),
-    ("encoder.image.patchsize=8", "there is no key encoder.image.patchsize\n    did you mean encoder.image.patch_size"),
-    ("lowercase=false", "there is no key lowercase\n    did you mean data.inputs.text.lowercase or "),
-    ("~optimizer.lrr", "there is no key optimizer.lrr\n    did you mean optimizer.lr"),
-    ("qqqq=1", "there is no key qqqq\n    see `python train.py --cfg job` for every key"),
+    ("encoder=vitt", "encoder has no option vitt\n    fix: did you mean encoder=vit? The options are "),
+    (
+        "encoder/image=vitt",
+        "encoder/image has no option vitt\n    fix: did you mean encoder/image=vit? The options are ",
+    ),
+    ("fusion=zzz", "fusion has no option zzz\n    fix: the options are "),
+    ("task=[contrastive,matchin]", "task has no option matchin\n    fix: did you mean task=matching? The options are "),
+    ("hydra/launcher=zzz", "hydra/launcher has no option zzz\n    fix: the options are basic"),
+    (
+        "hydra/launcher=slurm",
+        "hydra/launcher has no option slurm\n    fix: did you mean hydra/launcher=submitit_slurm?",
+    ),
+    ("trainer.accumulate=4", "there is no key trainer.accumulate\n    fix: write trainer.accumulate_grad_batches=N"),
+    ("n_trials=5", "there is no key n_trials\n    fix: write hydra.sweeper.n_trials=N, with -m hydra/sweeper=optuna"),
+    ("hydra.sweep.dirs=x", "there is no key hydra.sweep.dirs\n    fix: did you mean hydra.sweep.dir or "),
+    ("encodr/image=vit", "there is no group encodr/image\n    fix: did you mean encoder/image? the groups are "),
+    ("+encoder/smell=nose", "there is no group encoder/smell\n    fix: "),
+    ("enocder=vit", "there is no key enocder\n    fix: did you mean encoder?"),
+    ("trainer.max_epoch=3", "there is no key trainer.max_epoch\n    fix: did you mean trainer.max_epochs or "),
+    (
+        "encoder.image.patchsize=8",
+        "there is no key encoder.image.patchsize\n    fix: did you mean encoder.image.patch_size",
+    ),
+    ("lowercase=false", "there is no key lowercase\n    fix: did you mean data.inputs.text.lowercase or "),
+    ("~optimizer.lrr", "there is no key optimizer.lrr\n    fix: did you mean optimizer.lr"),
+    ("qqqq=1", "there is no key qqqq\n    fix: `python train.py --cfg job` shows every key"),
     (
         "data.root=.",
-        "there is no key data.root\n    write data=files data.root=. for your own tables\n    it belongs to",
+        "there is no key data.root\n    fix: write data=files data.root=. for your own tables\n    choose",
     ),
-    ("encoder.image.name=resnet18", "there is no key encoder.image.name\n    it belongs to encoder/image=resnet"),
+    ("encoder.image.name=resnet18", "there is no key encoder.image.name\n    fix: choose encoder/image=resnet"),
     (
         "data.columns.mood=feeling",
-        "there is no key data.columns.mood\n    a class to predict is added with +target@data.targets.mood=class"
+        "there is no key data.columns.mood\n    fix: add a class to predict with +target@data.targets.mood=class"
         " +data.columns.mood=feeling task.classification.target=mood",
     ),
     (
         "data.train=a.csv",
-        "there is no key data.train\n    it belongs to data=files, shards; tables of your own: data=files"
-        " data.train=FILE data.val=FILE data.test=FILE",
+        "there is no key data.train\n    fix: choose data=files, shards, which has this key; tables of your own:"
+        " data=files data.train=FILE data.val=FILE data.test=FILE",
     ),
     (
         "~callbacks.early_stopping",
-        "there is no key callbacks.early_stopping\n    leave ~callbacks.early_stopping out: nothing of that name is"
-        " chosen",
+        "there is no key callbacks.early_stopping\n    fix: remove ~callbacks.early_stopping, because nothing of that"
+        " name is chosen",
     ),
-    ("data.columns.picture=a", "there is no key data.columns.picture\n    write data.columns.image=a"),
-    ("+dim=3", "dim is there already\n    write dim=3 to set it"),
+    ("data.columns.picture=a", "there is no key data.columns.picture\n    fix: write data.columns.image=a"),
+    ("+dim=3", "dim already exists\n    fix: set it with dim=3"),
 ]
 
 
 def test_the_column_of_an_added_target_is_a_new_key() -> None:
     added = "+target@data.targets.mood=class"
     assert faults(added, "data.columns.mood=feeling") == [
-        "data.columns.mood=feeling: there is no key data.columns.mood\n    write +data.columns.mood=feeling"
+        "data.columns.mood=feeling: there is no key data.columns.mood\n    fix: write +data.columns.mood=feeling"
     ]
     (fault,) = faults("data.columns.lable=mood")
     assert "\n    did you mean data.columns.label" in fault and "+target@data.targets.lable=class" in fault
@@ -109,7 +118,9 @@ def test_what_is_not_there_is_said_with_the_nearest_name_all_at_once() -> None:
     ],
 )
 def test_an_override_that_another_one_undoes_is_named(earlier: str, later: str) -> None:
-    assert faults(earlier, "seed=1", later) == [f"{earlier} is undone by {later}\n    take one of them away"]
+    assert faults(earlier, "seed=1", later) == [
+        f"{earlier}: no effect, because {later} replaces it\n    fix: remove one of them"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +137,7 @@ def test_of_a_key_that_is_given_twice_the_last_counts(earlier: str, later: str) 
     assert faults(earlier, "seed=1", later) == faults("seed=1", *last_of_each([earlier, later])[0])
     kept, notes = last_of_each([earlier, "seed=1", later])
     assert kept[0] == "seed=1" and kept[1].lstrip("+") == later.lstrip("+")
-    assert notes == [f"{earlier}: replaced by {later}, because the last value of a key counts"]
+    assert notes == [f"{earlier}: replaced by {later}, because the last value of a key is used"]
     assert last_of_each([earlier, earlier]) == ([earlier], []) and last_of_each(["~dim", "dim"])[1] == []
 
 
@@ -140,20 +151,24 @@ def test_what_is_said_twice_or_before_an_option_is_chosen_holds() -> None:
 
 def test_a_key_of_another_option_is_found_below_a_set_of_encoders() -> None:
     assert faults("encoder=resnet", "encoder.image.patch_size=8") == [
-        "encoder.image.patch_size=8: there is no key encoder.image.patch_size\n    it belongs to encoder/image=vit"
+        "encoder.image.patch_size=8: there is no key encoder.image.patch_size\n"
+        "    fix: choose encoder/image=vit, which has this key"
     ]
 
 
 @pytest.mark.parametrize(
     ("override", "fault"),
     [
-        ("fusion=null", "null is not an option\n    write ~fusion to leave it out. It has "),
-        ("fusion=3", "3 is not an option\n    write ~fusion to leave it out. It has "),
-        ("encoder=null", "null is not an option\n    choose one with encoder=NAME. It has "),
-        ("task=[1]", "[1] is not an option\n    write task=[] to choose none. It has "),
-        ("~task", "cannot be taken out so\n    write task=[] to choose none. It has "),
-        ("~fusion=concat", "cannot be taken out so\n    write ~fusion to leave it out. It has "),
-        ("+fusion=concat", "fusion is chosen already\n    write fusion=concat to choose another"),
+        ("fusion=null", "null is not an option\n    fix: remove the group with ~fusion; the options are "),
+        ("fusion=3", "3 is not an option\n    fix: remove the group with ~fusion; the options are "),
+        ("encoder=null", "null is not an option\n    fix: choose one with encoder=NAME; the options are "),
+        ("task=[1]", "[1] is not an option\n    fix: choose none with task=[]; the options are "),
+        ("~task", "the group cannot be removed this way\n    fix: choose none with task=[]; the options are "),
+        (
+            "~fusion=concat",
+            "the group cannot be removed this way\n    fix: remove the group with ~fusion; the options are ",
+        ),
+        ("+fusion=concat", "an option of fusion is already chosen\n    fix: choose another with fusion=concat"),
     ],
 )
 def test_a_group_is_given_an_option(override: str, fault: str) -> None:
@@ -163,26 +178,32 @@ def test_a_group_is_given_an_option(override: str, fault: str) -> None:
 
 def test_an_encoder_whose_inside_a_recipe_chooses_is_left_out_as_a_key() -> None:
     (fault,) = faults("experiment=moving_qa", "~encoder/video")
-    assert fault.startswith("~encoder/video: cannot be taken out so\n    write ~encoder.video to leave it out. It has ")
+    assert fault.startswith(
+        "~encoder/video: the group cannot be removed this way\n"
+        "    fix: remove the group with ~encoder.video; the options are "
+    )
     assert faults("experiment=moving_qa", "~encoder.video") == []
 
 
 def test_what_is_no_override_is_said_before_anything_is_composed() -> None:
     wrong = ["=3", "foo", "a b=3", "trainer.max_epochs", ""]
-    mend = "write key=value, such as trainer.max_epochs=3, and quote what holds spaces or brackets"
-    assert faults("encoder=vitt", *wrong) == [f"{override}: not an override\n    {mend}" for override in wrong]
+    mend = "write key=value, such as trainer.max_epochs=3, with quotes around spaces and brackets"
+    assert faults("encoder=vitt", *wrong) == [f"{override}: not an override\n    fix: {mend}" for override in wrong]
 
 
 @pytest.mark.parametrize(
     ("words", "fault"),
     [
-        (["logger=csv,", "wandb"], "logger=csv, wandb: a space ends an override\n    write logger=[csv,wandb]"),
+        (["logger=csv,", "wandb"], "logger=csv, wandb: a space ends an override\n    fix: write logger=[csv,wandb]"),
         (["task=[contrastive,", "matching]"], "write task=[contrastive,matching]"),
         (["optimizer.betas=[0.9,", "0.98]", "seed=1"], "write optimizer.betas=[0.9,0.98]"),
-        (["trainer.max_epochs", "=", "3"], "trainer.max_epochs = 3: a space ends an override\n    write trainer.max_e"),
+        (
+            ["trainer.max_epochs", "=", "3"],
+            "trainer.max_epochs = 3: a space ends an override\n    fix: write trainer.max_e",
+        ),
         (
             ["task=[contrastive,matching"],
-            "not an override\n    write task=[contrastive,matching], with its last bracket",
+            "not an override\n    fix: write task=[contrastive,matching], with the closing bracket",
         ),
         (["data.root=~/mine"], "write data.root=$HOME/mine"),
         (["data.root=mine_(1)"], "write 'data.root=\"mine_(1)\"', with both kinds of quotes"),
@@ -197,12 +218,12 @@ def test_an_override_that_a_space_has_cut_is_written_whole(words: list[str], fau
 def test_a_word_alone_may_be_a_place(home: Path) -> None:
     (home / "mine").mkdir()
     for word, mend in {
-        "mine": "data=files data.root=mine, if it holds your data",
-        "./mine/": "data=files data.root=./mine/, if it holds your data",
-        "mine/train.csv": "data=files data.root=mine/train.csv, or the folder that holds it with the other splits",
-        "outputs/a.ckpt": "init_from=outputs/a.ckpt to start from its weights, or resume=outputs/a.ckpt to go on",
+        "mine": "data=files data.root=mine, if it contains your data",
+        "./mine/": "data=files data.root=./mine/, if it contains your data",
+        "mine/train.csv": "data=files data.root=mine/train.csv, or the folder that contains it with the other splits",
+        "outputs/a.ckpt": "init_from=outputs/a.ckpt to start from its weights, or resume=outputs/a.ckpt to continue",
     }.items():
-        assert faults(word) == [f"{word}: not an override\n    write {mend}"]
+        assert faults(word) == [f"{word}: not an override\n    fix: write {mend}"]
     assert "your own tables are data=files data.root=mine" in faults("data=mine")[0]
     assert "your own tables are data=files data.root=DIR\n" in faults("data=yours")[0]
 
@@ -210,16 +231,17 @@ def test_a_word_alone_may_be_a_place(home: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "mend"),
     [
-        ("fusion=none", "~fusion leaves it out; then each task reads one modality, such as task.classification.reads="),
+        ("fusion=none", "~fusion removes it; then each task reads one modality, such as task.classification.reads="),
         (
             "encoder=clip",
             "encoder/image=huggingface encoder.image.pretrained=openai/clip-vit-base-patch16 encoder/text=",
         ),
         ("encoder/image=dinov3", "encoder/image=huggingface encoder.image.pretrained=facebook/dinov2-base\n"),
-        ("encoder=bert", "did you mean encoder/text=bert?\n    It has resnet, vit"),
+        ("encoder=bert", "did you mean encoder/text=bert?\n    the options are resnet, vit"),
         (
             "optimizer=sgd",
-            "optimizer._target_=torch.optim.SGD ~optimizer.betas ~optimizer.eps +optimizer.momentum=0.9\n    It has",
+            "optimizer._target_=torch.optim.SGD ~optimizer.betas ~optimizer.eps +optimizer.momentum=0.9\n"
+            "    the options are",
         ),
         (
             "optimizer=rmsprop",
@@ -227,7 +249,8 @@ def test_a_word_alone_may_be_a_place(home: Path) -> None:
         ),
         (
             "optimizer=adam",
-            "optimizer=adamw? It has adamw\n    a class of torch is optimizer._target_=torch.optim.Adam",
+            "optimizer=adamw? The options are adamw\n"
+            "    for a class of torch.optim, set optimizer._target_=torch.optim.Adam",
         ),
     ],
 )
@@ -260,13 +283,13 @@ def test_several_values_want_a_sweep() -> None:
         "dim=choice(64,128)": "",
         "schedule=glob(*)": "",
     }
-    expected = [f"{o}: several values are a sweep\n    add -m to run each{mend}" for o, mend in wrong.items()]
+    expected = [f"{o}: several values are a sweep\n    fix: add -m to run each{mend}" for o, mend in wrong.items()]
     assert sorted(faults(*wrong)) == sorted(expected)
 
 
 def test_a_value_that_must_be_given_is_asked_for() -> None:
     mend = "set data.root=DIR, the folder with train.jsonl (or train.csv, train.parquet ...)"
-    fault = f"data.root is not set ({{}})\n    {mend}"
+    fault = f"data.root: not set ({{}})\n    fix: {mend}"
     assert faults("data=files") == [fault.format("configs/data/files.yaml")]
     assert faults("data=files", "data.root=null") == [fault.format("override data.root=null")]
 
@@ -275,15 +298,18 @@ def test_an_interpolation_that_leads_nowhere_is_said_where_it_begins() -> None:
     """Not once more for every key that repeats it."""
     found = faults("dim=${widht}", "optimizer.lr=${oc.env:MMTRAIN_NO_SUCH}")
     assert found[0] == (
-        "dim: Interpolation key 'widht' not found (override dim=${widht})\n    mend the interpolation or set dim=..."
+        "dim: Interpolation key 'widht' not found (override dim=${widht})\n"
+        "    fix: correct the interpolation, or set dim=..."
     )
     assert len(found) == 2 and "Environment variable 'MMTRAIN_NO_SUCH' not found" in found[1]
 
 
 def test_interpolations_in_a_circle_name_the_circle_only() -> None:
     assert faults("dim=${seed}", "seed=${dim}") == [
-        "seed: Recursive interpolation detected (override seed=${dim})\n    mend the interpolation or set seed=...",
-        "dim: Recursive interpolation detected (override dim=${seed})\n    mend the interpolation or set dim=...",
+        "seed: Recursive interpolation detected (override seed=${dim})\n"
+        "    fix: correct the interpolation, or set seed=...",
+        "dim: Recursive interpolation detected (override dim=${seed})\n"
+        "    fix: correct the interpolation, or set dim=...",
     ]
 
 
@@ -292,7 +318,7 @@ def test_what_others_read_is_missed_where_it_was_taken_out() -> None:
     assert found[0] == (
         "encoder.text.vocab_size: Interpolation key 'data.inputs.text.vocab_size' not found"
         " (override ~data.inputs.text)\n"
-        "    take ~data.inputs.text away or set encoder.text.vocab_size=..."
+        "    fix: remove ~data.inputs.text, or set encoder.text.vocab_size=..."
     )
     alone = ["~data.inputs.text", "~encoder/text", "task=[classification]", "task.classification.reads=image"]
     assert faults(*alone, "~encoder/dialogue") == []  # whose turns a text encoder reads
@@ -308,8 +334,8 @@ def test_a_sweep_is_good_when_every_combination_is() -> None:
 
 def test_a_range_wants_a_sweeper_that_draws_from_it() -> None:
     assert faults("optimizer.lr=interval(0.1,1)", multirun=True) == [
-        "optimizer.lr=interval(0.1,1): there are endlessly many values in a range\n"
-        "    add hydra/sweeper=optuna to draw from it, or list values: optimizer.lr=0.1,1.0"
+        "optimizer.lr=interval(0.1,1): a range has infinitely many values\n"
+        "    fix: add hydra/sweeper=optuna to sample from it, or list values: optimizer.lr=0.1,1.0"
     ]
     assert faults("optimizer.lr=interval(0.1,1)", "hydra/sweeper=optuna", multirun=True) == []
     assert faults("sweep=optimizer", "fusion=sum,concat", multirun=True) == []
@@ -319,25 +345,25 @@ def test_a_range_wants_a_sweeper_that_draws_from_it() -> None:
 def test_both_ends_of_a_range_and_every_option_are_looked_at() -> None:
     found = faults("sweep=optimizer", "optimizer.lr=interval(-1,1)", "fusion=sum,conct", multirun=True)
     assert len(found) == 2 and found[0].startswith("optimizer.lr=-1.0: must be a number of at least 0")
-    assert found[1].startswith("fusion=conct: fusion has no option conct\n    did you mean fusion=concat?")
+    assert found[1].startswith("fusion=conct: fusion has no option conct\n    fix: did you mean fusion=concat?")
 
 
 def test_a_search_wants_something_to_search() -> None:
     (fault,) = faults("hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", multirun=True)
-    assert fault.startswith("hydra/sweeper=optuna has nothing to search\n")
+    assert fault.startswith("hydra/sweeper=optuna: there is nothing to search\n")
     (fault,) = faults("sweep=optimizer", "+hydra.sweeper.objectives.parameters=down", multirun=True)
-    assert fault == "hydra.sweeper.objectives.parameters = down is no direction\n    write max or min"
+    assert fault == "hydra.sweeper.objectives.parameters=down: not a direction\n    fix: write max or min"
 
 
 def test_the_one_combination_that_is_wrong_is_named() -> None:
     assert faults("encoder=vit,resnt", multirun=True) == [
-        "encoder=resnt: encoder has no option resnt\n    did you mean encoder=resnet? It has resnet, vit"
+        "encoder=resnt: encoder has no option resnt\n    fix: did you mean encoder=resnet? The options are resnet, vit"
     ]
     found = faults("encoder/image=resnet,vit", "data.inputs.image.size=60,64", multirun=True)
     assert found == [
-        "encoder.image.image_size = 60 is not divisible by encoder.image.patch_size = 16"
+        "encoder.image.image_size=60: not divisible by encoder.image.patch_size=16"
         " (override data.inputs.image.size=60)\n"
-        "    set encoder.image.patch_size to 15, or data.inputs.image.size to 64"
+        "    fix: set encoder.image.patch_size to 15, or data.inputs.image.size to 64"
     ]
 
 
@@ -352,7 +378,7 @@ def test_a_folder_that_is_none_is_said(home: Path) -> None:
     (home / "file").touch()
     for name in ("nowhere", "file"):
         assert faults(extra=name) == [
-            f"--config-dir {name} is not a folder\n    name the folder that holds your YAML files"
+            f"--config-dir {name}: not a folder\n    fix: name the folder that contains your YAML files"
         ]
 
 
@@ -368,30 +394,39 @@ def test_an_experiment_of_the_users_own_is_read_and_named(home: Path) -> None:
         "    fix: trainer.max_epochs=26",
     ]
     (fault,) = faults("experiment=mien", extra="conf")
-    assert fault.startswith("experiment=mien: experiment has no option mien\n    did you mean experiment=mine? It has ")
+    assert fault.startswith(
+        "experiment=mien: experiment has no option mien\n    fix: did you mean experiment=mine? The options are "
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ("a: [1\nb: :", "fusion=mine: {}, line 2 is not YAML: expected ',' or ']', but got ':'\n    mend that line"),
-        ("a:\n\tb: 1", "fusion=mine: {}, line 2 is not YAML: found character '\\t' that cannot start any token\n"),
-        ("a: 1\na: 2", "fusion=mine: {}, line 2 is not YAML: found duplicate key a\n    mend that line"),
+        (
+            "a: [1\nb: :",
+            "fusion=mine: {}, line 2: not YAML: expected ',' or ']', but got ':'\n    fix: correct that line",
+        ),
+        ("a:\n\tb: 1", "fusion=mine: {}, line 2: not YAML: found character '\\t' that cannot start any token\n"),
+        ("a: 1\na: 2", "fusion=mine: {}, line 2: not YAML: found duplicate key a\n    fix: correct that line"),
         ("a: ${", "fusion=mine: no viable alternative at input '${'"),
         ("3", "fusion=mine: Invalid loaded object type: int"),
         ("defaults: {concat: 1}", "fusion=mine: Invalid defaults list in 'fusion/mine', defaults must be a list"),
         (
             "defaults:\n  - concatt",
-            "fusion=mine: In 'fusion/mine': Could not load 'fusion/concatt'.\n    mend the defaults list that names it",
+            "fusion=mine: In 'fusion/mine': Could not load 'fusion/concatt'.\n"
+            "    fix: correct the defaults list that names it",
         ),
         (
             "defaults:\n  - /encoder/text@text: transformr",
             "fusion=mine: In 'fusion/mine': Could not find 'encoder/text/transformr'\n"
-            "    did you mean encoder/text/transformer?",
+            "    fix: did you mean encoder/text/transformer?",
         ),
-        ("dim: ${dims}", "fusion.dim: Interpolation key 'dims' not found (conf/fusion/mine.yaml)\n    mend the inter"),
-        ("dim: ???", "fusion.dim is not set (conf/fusion/mine.yaml)\n    set fusion.dim=..."),
-        ("dim: 3", "fusion has no _target_ (conf/fusion/mine.yaml)\n    name its class, _target_: package.module"),
+        (
+            "dim: ${dims}",
+            "fusion.dim: Interpolation key 'dims' not found (conf/fusion/mine.yaml)\n    fix: correct the inter",
+        ),
+        ("dim: ???", "fusion.dim: not set (conf/fusion/mine.yaml)\n    fix: set fusion.dim=..."),
+        ("dim: 3", "fusion: _target_ is missing (conf/fusion/mine.yaml)\n    fix: set fusion._target_=package.module"),
     ],
 )
 def test_a_file_that_is_wrong_is_named(home: Path, content: str, fault: str) -> None:
@@ -409,8 +444,8 @@ def test_a_file_that_one_of_ours_hides_is_said(home: Path) -> None:
     write(home, {"fusion/concat.yaml": "_target_: mine.Concat\n", "fusion/cross_attn.yaml": "_target_: mine.Cross\n"})
     for extra in ("conf", str(home / "conf")):
         assert faults("fusion=concat", extra=extra) == [
-            f"{extra}/fusion/concat.yaml is never read: configs/fusion/concat.yaml comes first\n"
-            "    give it another name"
+            f"{extra}/fusion/concat.yaml: never read, because configs/fusion/concat.yaml comes first\n"
+            "    fix: give it another name"
         ]
 
 
@@ -419,7 +454,7 @@ def test_a_folder_of_the_users_that_is_called_configs_is_told_from_ours(home: Pa
     (home / "configs/fusion").mkdir()
     (home / "configs/fusion/mine.yaml").write_text("dim: 3")
     (found,) = faults("fusion=mine", extra="configs")
-    assert found.startswith("fusion has no _target_ (./configs/fusion/mine.yaml)")
+    assert found.startswith("fusion: _target_ is missing (./configs/fusion/mine.yaml)")
 
 
 # ------------------------------------------------------------ the run that is tested
@@ -488,15 +523,17 @@ def test_a_checkpoint_says_whose_run_it_is(run: Path, key: str) -> None:
     assert wrong == [] and used[-3:] == [*given, f"run_dir={run}"]
 
 
-MEND = "    set run_dir to the folder of a training run, such as run_dir=outputs/2026-01-31/12-00-00"
+MEND = "    fix: set run_dir to the folder of a training run, such as run_dir=outputs/2026-01-31/12-00-00"
 
 
 def test_a_run_is_needed(tmp_path: Path) -> None:
     for more in ([], ["resume=auto"], ["init_from=null"]):
         _, wrong = with_overrides_of_run(["mode=test", *more])
-        assert wrong == [f"mode=test needs a run\n{MEND}"]
+        assert wrong == [f"mode=test: needs a trained run\n{MEND}"]
     _, wrong = with_overrides_of_run(["mode=predict", f"run_dir={tmp_path}"])
-    assert wrong == [f"run_dir = {tmp_path} is not the folder of a run: it has no config.yaml (mode=predict)\n{MEND}"]
+    assert wrong == [
+        f"run_dir={tmp_path}: not the folder of a run, because it has no config.yaml (mode=predict)\n{MEND}"
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"a: [", b"dim: 3", b"- 1", b"overrides: 3", b"overrides:", b"\xff\xfe\x00"])
@@ -504,13 +541,13 @@ def test_a_record_that_is_none_is_said(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
     _, wrong = with_overrides_of_run(["mode=test", f"run_dir={tmp_path}"])
     (said,) = wrong
-    problem = "is damaged: " if content in (b"", b"\xff\xfe\x00") else "is not the record of a run: "
-    assert said.startswith(f"{tmp_path / 'config.yaml'} {problem}") and said.endswith(f"\n{MEND}")
+    problem = " is damaged: " if content in (b"", b"\xff\xfe\x00") else ": not written by mmtrain: "
+    assert said.startswith(f"{tmp_path / 'config.yaml'}{problem}") and said.endswith(f"\n{MEND}")
 
 
 def test_an_experiment_whose_overrides_are_not_last_is_explained(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     lines = ["# @package _global_", "defaults:", "  - override /task: []", "  - /task@task.mood: classification"]
     (tmp_path / "experiment" / "mine.yaml").write_text("\n".join(lines))
-    said = "experiment=mine: a defaults list has lines behind `override` lines; put the `override` lines last"
+    said = "experiment=mine: a defaults list has lines after its `override` lines; put the `override` lines last"
     assert faults("experiment=mine", extra=str(tmp_path)) == [said]

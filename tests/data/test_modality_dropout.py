@@ -55,7 +55,7 @@ def test_rates_for_all_or_by_name() -> None:
 
 
 def test_what_is_no_rate_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"modality_dropout of text = 1\.5; set it to a share from 0 to 1"):
+    with pytest.raises(ValueError, match=r"modality_dropout of text = 1\.5; set it to a fraction from 0 to 1"):
         modality_rates({"text": 1.5}, ["text"])
-    with pytest.raises(ValueError, match="modality_dropout names txt, but the data is read for image, text"):
+    with pytest.raises(ValueError, match="modality_dropout has txt, but the data has only image, text"):
         modality_rates({"txt": 0.5}, ["image", "text"])

@@ -106,7 +106,7 @@ def test_the_old_content_stays_when_writing_fails(
     monkeypatch.setattr(*{"fsync": (os, "fsync"), "replace": (Path, "replace")}[stage], full)
     with pytest.raises(WriteError) as caught:
         WRITERS[name](path)
-    assert str(caught.value) == f"{path} cannot be written: No space left on device\n    fix: {FIXES[errno.ENOSPC]}"
+    assert str(caught.value) == f"{path}: cannot be written: No space left on device\n    fix: {FIXES[errno.ENOSPC]}"
     assert path.read_bytes() == b"old" and names(tmp_path) == [name]
 
 
@@ -185,7 +185,7 @@ def test_a_file_has_the_rights_of_any_new_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("a" * 300, "File name too long\n    fix: give a shorter name"),
+        ("a" * 300, "File name too long\n    fix: use a shorter name"),
         ("file/a.json", "\n    fix: name another file or folder"),
         ("folder", "Is a directory\n    fix: name another file or folder"),
     ],
@@ -245,7 +245,7 @@ def test_half_an_emoji_is_written_and_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_picture_whose_ending_says_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no picture is written as '.pngg'\n    fix: name it .*found.png"):
+    with pytest.raises(ConfigError, match=r"images cannot be written as '.pngg'\n    fix: name it .*found.png"):
         write_picture(tmp_path / "found.pngg", Image.new("RGB", (2, 2)))
 
 
@@ -286,7 +286,7 @@ def test_all_files_stay_when_one_cannot_be_written(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(WriteError) as caught:
         write(lambda part: write_text(part / "a", "new a"))
-    assert str(caught.value).startswith(f"{tmp_path}/a cannot be written: No space"), "not the name of the part"
+    assert str(caught.value).startswith(f"{tmp_path}/a: cannot be written: No space"), "not the name of the part"
     assert files_of(tmp_path) == OLD
 
 
@@ -401,7 +401,7 @@ def test_a_damaged_file_that_nothing_depends_on_is_only_noted(
     DAMAGES[damage][0](path)
     assert optional_json(path) is None
     noted = capsys.readouterr().err
-    assert noted == "" if damage == "missing" else f"{path} is damaged" in noted and "going on without it" in noted
+    assert noted == "" if damage == "missing" else f"{path} is damaged" in noted and "continuing without it" in noted
 
 
 @pytest.mark.parametrize("damage", [name for name in DAMAGES if name != "cut"])
@@ -419,7 +419,7 @@ def test_a_configuration_that_was_cut_lacks_its_last_section(tmp_path: Path) -> 
     write_config(tmp_path / "config.yaml", OmegaConf.create(content))
     text = (tmp_path / "config.yaml").read_text()
     (tmp_path / "config.yaml").write_text(text[: text.index("trainer")])
-    with pytest.raises(ConfigError, match="is damaged: it has no trainer\n    fix: restore it, or go on with the run"):
+    with pytest.raises(ConfigError, match="is damaged: it has no trainer\n    fix: restore it, or resume the run"):
         read_config(tmp_path)
 
 
@@ -431,10 +431,10 @@ def test_lines_that_cannot_be_read_are_left_out_and_counted(tmp_path: Path, caps
     wrong = [b'{"row": 3, "i', b"\0\0\0\0", b'{"other": 3}', b"[1, 2]", b'{"row": 4, "id": "\xff"}', b"[" * 100_000]
     path.write_bytes(b"\n".join([lines[0], *wrong, b"", lines[1]]) + b"\n" + bytes(50))
     assert read_json_lines(path, keys=("row", "id")) == good
-    assert capsys.readouterr().err == f"{path}: 7 of 9 lines cannot be read and are left out\n"
+    assert capsys.readouterr().err == f"{path}: 7 of 9 lines cannot be read and are skipped\n"
     path.write_bytes(lines[0] + b"\n" + lines[1][:-3])
     assert read_json_lines(path) == good[:1]
-    assert capsys.readouterr().err == f"{path}: 1 of 2 lines cannot be read and is left out\n"
+    assert capsys.readouterr().err == f"{path}: 1 of 2 lines cannot be read and is skipped\n"
 
 
 def test_rows_that_cannot_be_read_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -443,7 +443,7 @@ def test_rows_that_cannot_be_read_are_left_out_and_counted(tmp_path: Path, capsy
     path.write_bytes(b"step,loss\r\n1,0.5\r\n2,\0\0\0\r\n3\r\nx,0.5\r\n4,0.25\r\n5,0.1" + bytes(20))
     found = read_csv(path, whole_numbers=("step",))
     assert found.columns == ["step", "loss"] and [row["step"] for row in found.rows] == ["1", "4"]
-    assert capsys.readouterr().err == f"{path}: 4 of 6 lines cannot be read and are left out\n"
+    assert capsys.readouterr().err == f"{path}: 4 of 6 lines cannot be read and are skipped\n"
     for damaged in (b"", bytes(40), b"step,lo", b"loss,epoch\r\n1,2\r\n", b"\xff\xfe\n"):
         path.write_bytes(damaged)
         assert read_csv(path, whole_numbers=("step",)) == ([], []), damaged
@@ -454,7 +454,7 @@ def test_what_may_not_be_read_is_explained(tmp_path: Path, monkeypatch: pytest.M
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(ConfigError, match="a cannot be read: Permission denied\n    fix: give yourself access"):
+    with pytest.raises(ConfigError, match="a: cannot be read: Permission denied\n    fix: give yourself access"):
         read_text(tmp_path / "a", fix="restore it")
 
 

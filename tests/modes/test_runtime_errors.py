@@ -37,8 +37,8 @@ def test_a_worker_that_is_killed_says_so(
     tables = make_tables(tmp_path / "data")
     assert run_tiny(tables, tmp_path / "run", "data.num_workers=1") == 1
     said = capsys.readouterr().err
-    assert "a process that loads data (pid " in said and ("was killed (Killed)" in said or "ended without" in said)
-    assert "lower data.num_workers (1 now, on each device)" in said and "resume=auto" in said
+    assert "a loading process (pid " in said and ("was killed (Killed)" in said or "ended without" in said)
+    assert "lower data.num_workers or data.batch_size" in said and "resume=auto" in said
     monkeypatch.undo()
     assert run_tiny(tables, tmp_path / "run", "data.num_workers=1", "resume=auto") == 0
 
@@ -55,7 +55,7 @@ def test_a_worker_that_leaves_is_told_of_too() -> None:
     with pytest.raises(RuntimeError) as caught:
         list(DataLoader(Leaves(), num_workers=1))
     said = explained(caught.value, compose([]))
-    assert said is not None and "ended without a word" in said
+    assert said is not None and "ended without a message" in said
 
 
 def test_a_worker_that_goes_while_it_hands_a_batch_over_is_told_of_too() -> None:
@@ -65,7 +65,7 @@ def test_a_worker_that_goes_while_it_hands_a_batch_over_is_told_of_too() -> None
     with pytest.raises(EOFError) as caught:
         here.recv()
     said = explained(caught.value, compose([]))
-    assert said is not None and "a process that loads data (pid unknown) ended without a word" in said
+    assert said is not None and "a loading process (pid unknown) ended without a message" in said
     assert explained(ConnectionResetError("the site"), compose([])) is None
 
 
@@ -76,8 +76,8 @@ def test_a_full_device_says_what_to_change() -> None:
     )
     said = explained(error, compose(["data.batch_size=64", "trainer.accumulate_grad_batches=2"]))
     assert said is not None
-    assert said.startswith("the device is out of memory: 2.50 GiB were asked for, 1.20 GiB are free\n")
-    assert "trainer.accumulate_grad_batches=4 (2 now; data.batch_size = 64 stays" in said
+    assert said.startswith("the device is out of memory: 2.50 GiB were requested, 1.20 GiB are free\n")
+    assert "trainer.accumulate_grad_batches=4 (2 now; data.batch_size=64 stays" in said
 
 
 def test_a_full_device_says_what_was_planned(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_full_device_says_what_was_planned(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     said = explained(torch.OutOfMemoryError("CUDA out of memory."), compose([f"run_dir={tmp_path}"]))
     assert said is not None
-    assert "the plan said weights 1.00 MiB, total 2.00 MiB; data.batch_size=96 at most" in said
+    assert "the plan has weights 1.00 MiB, total 2.00 MiB; data.batch_size=96 at most" in said
 
 
 def test_a_full_disk_is_no_traceback(
@@ -120,7 +120,7 @@ def test_a_full_disk_is_no_traceback(
         (OSError(24, "Too many open files", "a.jpg"), "a.jpg: Too many open files\n    fix: allow more open files"),
         (
             RuntimeError("unable to write to file </torch_7_1>: No space left on device (28)"),
-            "/dev/shm: No space left on device: processes that load data hand batches over there\n    fix: allow more",
+            "/dev/shm: No space left on device: loading processes send batches through it\n    fix: increase it",
         ),
     ],
 )
@@ -179,19 +179,19 @@ def test_what_a_library_refuses_is_explained_with_status_2(call: Callable[[], No
                 "`ModelCheckpoint(monitor='val/label/acuracy')` could not find the monitored key in the returned"
                 " metrics: ['lr', 'val/loss', 'val/label/accuracy']. HINT: Did you call `log('val/label/acuracy', v)`"
             ),
-            "monitor=val/label/acuracy: validation gives no such metric; it gives val/loss, val/label/accuracy\n"
-            "    fix: monitor=val/label/accuracy",
+            "monitor=val/label/acuracy: not a metric of validation, which has val/loss, val/label/accuracy\n"
+            "    fix: set monitor=val/label/accuracy",
             2,
         ),
         (
             RuntimeError("Found no NVIDIA driver on your system. Please check\nthat you have"),
-            "trainer.accelerator=cpu: Found no NVIDIA driver on your system. Please check\n    fix: trainer=cpu",
+            "trainer.accelerator=cpu: Found no NVIDIA driver on your system. Please check\n    fix: set trainer=cpu",
             2,
         ),
         (
             RuntimeError("cumsum_cuda_kernel does not have a deterministic implementation, but you set 'torch.use_"),
             "trainer.deterministic=True: cumsum_cuda_kernel does not have a deterministic implementation\n"
-            "    fix: trainer.deterministic=warn",
+            "    fix: set trainer.deterministic=warn",
             2,
         ),
         (
@@ -204,13 +204,13 @@ def test_what_a_library_refuses_is_explained_with_status_2(call: Callable[[], No
                 "[enforce fail at alloc_cpu.cpp:130] DefaultCPUAllocator: can't allocate memory: you tried to"
                 " allocate 2147483648 bytes. Error code 12 (Cannot allocate memory)"
             ),
-            "this machine is out of memory: 2.00 GiB were asked for at once\n    fix: a lower data.batch_size (now 64)",
+            "this machine is out of memory: 2.00 GiB were requested at once\n    fix: lower data.batch_size (64)",
             1,
         ),
-        (MemoryError(), "this machine is out of memory\n    fix: a lower data.batch_size (now 64)", 1),
+        (MemoryError(), "this machine is out of memory\n    fix: lower data.batch_size (64)", 1),
         (
             FloatingPointError("matching: a logit is not finite"),
-            "training stopped: matching: a logit is not finite\n    no checkpoint was written before\n    fix: go on",
+            "training stopped: matching: a logit is not finite\n    no checkpoint was written before\n    fix: resume",
             2,
         ),
     ],
@@ -229,8 +229,8 @@ def test_a_setting_that_lightning_meets_while_it_trains_is_explained(
     short = ["task=[classification]", "trainer.max_steps=6"]
     assert run_tiny(tables, tmp_path / "1", *short, "monitor=val/classification/acuracy") == 2
     said = capsys.readouterr().err
-    assert "monitor=val/classification/acuracy: validation gives no such metric; it gives val/" in said
-    assert "fix: monitor=val/classification/accuracy" in said and "Traceback" not in said
+    assert "monitor=val/classification/acuracy: not a metric of validation, which has val/" in said
+    assert "fix: set monitor=val/classification/accuracy" in said and "Traceback" not in said
     assert run_tiny(tables, tmp_path / "2", *short, "trainer.val_check_interval=1000") == 2
     said = capsys.readouterr().err
     assert "pytorch_lightning: `val_check_interval` (1000) must be less than" in said and "Traceback" not in said
@@ -259,6 +259,6 @@ def test_a_rank_that_others_have_left_says_so(said: str, monkeypatch: pytest.Mon
     monkeypatch.setattr("mmtrain.modes.runtime_errors.world_size", lambda: 2)
     monkeypatch.setattr("mmtrain.modes.runtime_errors.rank", lambda: 1)
     assert explained(RuntimeError(said), cfg) == (
-        "another process of this run is gone, and rank 1 with it; why, that one has said, if it could\n"
-        "    go on with resume=auto"
+        "rank 1: another process of this run has ended; see its own message for the reason\n"
+        "    fix: resume with resume=auto"
     )

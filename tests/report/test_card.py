@@ -86,14 +86,14 @@ def test_it_says_what_the_run_and_the_data_say(tmp_path: Path) -> None:
         "| typos | text | 0.250 | 0.750 | 0.700 | - |",
         "label/accuracy, mean of the groups 0.700; worst: dog\\|fox",
         "| dog\\|fox | 30 | 0.600 | 0.300 |",
-        "- 100 of the 1,200 rows of training have no text.",
+        "- 100 of the 1,200 training rows have no text.",
     ):
         assert line in said.splitlines(), line
     assert any(line.startswith("- loss = 0.5") for line in said.splitlines())
     assert "Not tested" not in said and "/somewhere" not in said
     heads = re.findall(r"^#+ (.*)$", said, flags=re.MULTILINE)
     assert heads[1:] == [
-        *("Data", "Model", "Training", "Figures", "Missing modalities", "Corruptions", "Groups", "Limits", "Use")
+        *("Data", "Model", "Training", "Metrics", "Missing modalities", "Corruptions", "Groups", "Limits", "Use")
     ]
 
 
@@ -110,17 +110,17 @@ def test_notes_of_the_data_are_listed(tmp_path: Path) -> None:
 def test_rows_that_no_task_could_use_are_counted(tmp_path: Path) -> None:
     not_judged = [{"split": "test", "task": "label", "rows": 3, "of": 90}]
     said = card(tmp_path, FACTS._replace(usable=1150), not_judged=not_judged).splitlines()
-    assert "- It reads image, text, and was trained on 1,150 of 1,200 rows." in said
-    assert "- The other rows of training have no input, or no target, that a task could learn from." in said
-    assert "- test: 3 of 90 rows have none of the inputs that label reads and were not judged." in said
-    assert "- It reads image, text, and was trained on 1,200 rows." in card(tmp_path).splitlines()
+    assert "- The model reads image, text, and was trained on 1,150 of 1,200 rows." in said
+    assert "- The other training rows have no input or no target that a task can use." in said
+    assert "- test: 3 of 90 rows have none of the inputs that label reads and were not evaluated." in said
+    assert "- The model reads image, text, and was trained on 1,200 rows." in card(tmp_path).splitlines()
 
 
 def test_what_was_not_looked_at_is_listed(tmp_path: Path) -> None:
     bare = FACTS._replace(license=None, languages=None, filled={"train": None, "test": None})
     said = card(tmp_path, bare, test={}, corruptions=[], groups=[])
-    assert "- licence: not said" in said and "- languages: not said" in said
-    for what in ("there was no test split", "spoiled inputs", "groups of rows", "missing modalities"):
+    assert "- licence: not given" in said and "- languages: not given" in said
+    for what in ("there is no test split", "corrupted inputs", "groups of rows", "missing modalities"):
         assert f"- Not tested: {what}." in said
     assert "- Not measured: calibration." in said
     assert "## Corruptions" not in said and "## Groups" not in said
@@ -134,7 +134,7 @@ def test_tables_of_corruptions_and_groups() -> None:
     assert (groups.mean, groups.worst) == (pytest.approx(0.7), "dog|fox")
 
 
-EVIL = "bar\r\n\n# Figures\n\n| accuracy | 0.999 |\n<script>alert(1)</script> [a](https://a.b) `x` *y* &lt;"
+EVIL = "bar\r\n\n# Metrics\n\n| accuracy | 0.999 |\n<script>alert(1)</script> [a](https://a.b) `x` *y* &lt;"
 
 
 def test_no_name_of_a_stranger_makes_markdown_of_its_own(tmp_path: Path) -> None:

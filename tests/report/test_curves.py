@@ -52,9 +52,9 @@ def test_what_is_compared_shares_axes() -> None:
         ("contrastive", "text to image: R@k", ["R@1", "R@10"]),
         ("contrastive", "image to text: R@k", ["R@1"]),
         ("classification", "accuracy", ["val"]),
-        ("How it ran", "learning rate", [""]),
-        ("How it ran", "samples per second", [""]),
-        ("How it ran", "gradient norm", [""]),
+        ("Training process", "learning rate", [""]),
+        ("Training process", "samples per second", [""]),
+        ("Training process", "gradient norm", [""]),
     ]
 
 
@@ -117,10 +117,10 @@ def test_the_same_figures_make_the_same_drawing() -> None:
 def test_weights_norms_and_cosines_of_tasks_stand_together() -> None:
     names = ("balance/a", "balance/b", "gradient_norm/a", "gradient_norm/b", "cosine/a-b", "lr", "train/a/loss")
     found = panels({name: {1: 0.5} for name in names})
-    assert [(p.title, list(p.curves)) for p in found if p.group == "How tasks are balanced"] == [
-        ("weight of each task", ["a", "b"]),
-        ("gradient norm of each task", ["a", "b"]),
-        ("cosine of gradients of two tasks", ["a-b"]),
+    assert [(p.title, list(p.curves)) for p in found if p.group == "Balancing of tasks"] == [
+        ("weight per task", ["a", "b"]),
+        ("gradient norm per task", ["a", "b"]),
+        ("cosine similarity of the gradients of two tasks", ["a-b"]),
     ]
 
 

@@ -39,7 +39,7 @@ def test_knobs_are_what_differs() -> None:
     ]
     assert knobs_of(runs) == ["b", "callbacks.ema", "c"]
     assert [run.setting("b") for run in runs] == ["x", UNSAID, "x"]
-    assert runs[1].setting("callbacks.ema") == "left out" and runs[2].setting("c") == "3"
+    assert runs[1].setting("callbacks.ema") == "removed" and runs[2].setting("c") == "3"
 
 
 def test_importance_is_epsilon_squared() -> None:

@@ -130,7 +130,7 @@ def test_a_plan_stands_beside_what_was_measured(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     text = Page(_write(tmp_path)).text
     assert "257 MiB (weights 1.00 MiB, activations 256 MiB)300 MiB" in text
-    assert "samples a second-410" in text
+    assert "samples per second-410" in text
 
 
 def test_the_page_needs_nothing_beside_it(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_right_hits_are_marked_by_frame_sign_and_word(tmp_path: Path) -> None:
     wrong, right = cells
     assert 'class="right"' in right
     assert "✓" in right
-    assert "right answer" in right
+    assert "correct," in right
     assert "0.52" in right
     assert 'aria-label="a red cat"' in right
     assert "right" not in wrong
@@ -178,7 +178,7 @@ def test_a_row_without_picture_or_caption_is_shown_by_its_id(tmp_path: Path) -> 
 
 def test_the_confusion_matrix_names_classes_and_counts(tmp_path: Path) -> None:
     page = Page(_write(tmp_path, Confusion("classification", ["cat", "<b>dog"], [[30, 10], [0, 1200]])))
-    for words in ("classification", "cat", "<b>dog", "30", "1,200", "0.750", "1,230 of 1,240 right"):
+    for words in ("classification", "cat", "<b>dog", "30", "1,200", "0.750", "1,230 of 1,240 correct"):
         assert words in page.text
     assert {"col", "row"} == {a["scope"] for tag, a in page.elements if tag == "th"}
 
@@ -208,7 +208,7 @@ def test_an_empty_folder_still_makes_a_page(tmp_path: Path) -> None:
     text = Page(_write(tmp_path)).text
     assert "unfinished" in text
     assert "no summary.json" in text
-    assert "no test figures, no curves and no examples" in text
+    assert "no test metrics, no curves and no examples" in text
 
 
 def test_the_command_is_known_from_the_configuration_alone(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_run_that_did_not_finish_says_so_and_what_is_missing(tmp_path: Path, s
     _fill(tmp_path, status=status, steps=120, test={}, best=None, error="RuntimeError: loss is not finite")
     text = Page(_write(tmp_path)).text
     assert said in text
-    assert "has no test figures and no examples" in text
+    assert "has no test metrics and no examples" in text
     assert "RuntimeError: loss is not finite" in text
 
 
@@ -279,5 +279,5 @@ def test_sentences_stand_with_what_is_right(tmp_path: Path) -> None:
     _fill(tmp_path)
     rows = [Caption("a", "a red cat", ["a red cat"]), Caption("b", "<b>", ["a dog", "dog"]), Caption("c", "", ["x"])]
     page = Page(_write(tmp_path, Captions("caption", rows)))
-    for words in ("Sentences", "✓ right: a red cat", "<b>a dog / dog", "(nothing)x"):
+    for words in ("Generated text", "✓ exact match: a red cat", "<b>a dog / dog", "(nothing)x"):
         assert words in page.text, words

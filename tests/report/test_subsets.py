@@ -118,5 +118,5 @@ def test_the_page_has_it(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text(json.dumps({"status": "done", "test": counted, "not_judged": not_judged}))
     page = write_report(tmp_path, exhibits=[], picture=lambda id: None, text=lambda id: None).read_text()
     assert '<td class="side">21</td>' in page
-    assert "3 of 24 rows have none of the inputs that label reads and were not judged" in page
+    assert "3 of 24 rows have none of the inputs that label reads and were not evaluated" in page
     assert "image_only" not in page.partition("<main>")[2]

@@ -112,7 +112,7 @@ def test_a_sample_that_is_not_finite_changes_nothing(
     record = json.loads(line)
     assert (record["step"], record["first"], record["ids"]) == (3, "the input image", plant.planted)
     assert record["in_row"] == 1 and "nan" in [str(v) for v in record["losses"].values()]
-    assert f"step 3 is passed over, it is not finite: the input image (samples {plant.planted[0]})" in (
+    assert f"step 3 is skipped, because it is not finite: the input image (samples {plant.planted[0]})" in (
         capsys.readouterr().err
     )
     losses = [row["train/loss"] for row in rows_of(tmp_path / "run")]
@@ -143,10 +143,10 @@ def test_a_weight_that_is_not_finite_ends_training_at_the_last_good_checkpoint(
     given = ["trainer.max_skipped=1", "checkpoint.every_n_steps=1", "callbacks=[]"]
     assert run_with(plant, tables, tmp_path / "run", *given) == 2
     said = capsys.readouterr().err
-    assert "training stopped at step 5: 2 steps in a row were not finite, and trainer.max_skipped = 1" in said
+    assert "training stopped at step 5: 2 steps in a row were not finite, and trainer.max_skipped=1" in said
     assert "the first tensor that is not finite: 1 of " in said and f"encoders.text.{WEIGHT}" in said
     assert f"{tmp_path / 'run' / 'checkpoints' / 'last.ckpt'} is the last good checkpoint" in said
-    assert "has NaN at step 4; what stands there stays" in said and "Traceback" not in said
+    assert "has NaN at step 4; the existing checkpoint is kept" in said and "Traceback" not in said
     checkpoint = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert checkpoint["global_step"] == 3
     assert all(t.isfinite().all() for t in checkpoint["state_dict"].values())
@@ -165,7 +165,7 @@ def test_weights_that_overflow_before_the_validation_are_explained(
     assert "training stopped: classification of label: a logit is not finite\n" in said and "Traceback" not in said
     assert "every weight is finite; the largest is " in said or "the first weight that is not finite: " in said
     assert "no checkpoint was written before" in said
-    assert "fix: go on with resume=auto and a lower optimizer.lr or trainer.gradient_clip_val" in said
+    assert "fix: resume with resume=auto and a lower optimizer.lr or trainer.gradient_clip_val" in said
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
 
 
@@ -183,7 +183,7 @@ def test_weights_of_a_checkpoint_that_are_not_finite_are_explained_in_a_test(
     said = capsys.readouterr().err
     assert "classification of label: a logit is not finite\n" in said and "Traceback" not in said
     assert "the first weight that is not finite: " in said and f"values of encoders.text.{WEIGHT}\n" in said
-    assert "fix: take another checkpoint of the run with resume=PATH" in said
+    assert "fix: use another checkpoint of the run with resume=PATH" in said
 
 
 class Spoiling(torch.nn.Module):

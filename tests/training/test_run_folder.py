@@ -98,7 +98,7 @@ def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path: Path, m
             pass
         assert str(caught.value) == (
             f"run_dir={tmp_path}: in use by process {pid} on {platform.node()} since {owner.since}\n"
-            "    fix: wait until it has ended, or stop it, or set run_dir=ANOTHER"
+            "    fix: wait until it ends, stop it, or set run_dir=ANOTHER"
         )
         os.kill(pid, signal.SIGKILL)
         monkeypatch.setattr(run_folder, "_WAIT", 60.0)  # on a busy machine it takes long to be gone

@@ -1,4 +1,4 @@
-"""What Hydra calls when a sweep has ended."""
+"""The callback for the end of a sweep."""
 
 import sys
 from pathlib import Path
@@ -12,10 +12,10 @@ from mmtrain.training.sweep.records import Asked, folders_of
 
 
 class Summary(Callback):
-    """Ends a sweep: its table, its page, and as exit status that of the worst of its runs."""
+    """Ends a sweep: writes its table and its page, and exits with the worst status of its runs."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called by Hydra, whoever launched the runs."""
+        """Called by Hydra for every launcher."""
         from mmtrain.report.sweep import show_sweep
 
         folder = Path(config.hydra.sweep.dir)
@@ -23,5 +23,5 @@ class Summary(Callback):
         if not runs:
             sys.exit(1)
         show_sweep(folder)
-        asked = [Asked.read(run) for run in runs if not is_locked(run)]  # the others are still being run, elsewhere
+        asked = [Asked.read(run) for run in runs if not is_locked(run)]  # others still run elsewhere
         sys.exit(max((1 if a is None or a.status is None else a.status for a in asked), default=0))

@@ -1,8 +1,8 @@
-"""A sweep whose runs Optuna chooses: what Hydra's own Optuna plugin lacks is going on, pruning and sharing the work.
+"""A sweep whose runs are chosen by Optuna, with resuming, pruning and several processes, unlike Hydra's own plugin.
 
-The study is a journal in the folder of the sweep. A trial is a run; its number is the name of the run's folder. A trial
-of a process that is gone is run again, as it was, from its checkpoint; what a run came to is read from its folder, so
-that it does not matter who ran it.
+The study is a journal in the folder of the sweep. A trial is a run, and its number is the name of the run's folder. If
+the process of a trial is gone, the same trial is run again from its checkpoint. The result of a run is read from its
+folder, so it does not matter which process ran it.
 """
 
 import random
@@ -28,20 +28,20 @@ from mmtrain.training.sweep.records import Asked
 from mmtrain.training.sweep.study import NAME, STUDY, storage_of
 
 DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
-MOST_FAILED = 3  # in a row, before a search gives up
-SECONDS_TO_START = 120.0  # after these a trial that has no folder has lost its process
+MOST_FAILED = 3  # in a row, before a search stops
+SECONDS_TO_START = 120.0  # after this time, a trial without a folder has lost its process
 
 
 class Search:
-    """A study and who runs its trials.
+    """A study, and the execution of its trials.
 
     Args:
-        config: of the sweep, with Hydra's part.
+        config: of the sweep, with Hydra's own part.
         launcher: runs lists of overrides.
-        sampler: makes one of Optuna's from a seed; there is a new one for each trial, so that a search that goes on
-            asks for what it would have asked for.
-        pruner: of Optuna; None prunes nothing.
-        objectives: by name max or min; empty for the metric that chooses checkpoints.
+        sampler: creates a sampler of Optuna from a seed. Each trial has a new one, so that a resumed search continues
+            with the same trials.
+        pruner: of Optuna; None disables pruning.
+        objectives: max or min by name; empty for the metric that chooses checkpoints.
     """
 
     def __init__(
@@ -60,7 +60,8 @@ class Search:
         self.seed = int(config.seed)
         if (self.folder / STUDY).exists() and config.resume != "auto":
             print_escaped(
-                f"{self.folder} already holds a sweep\n    go on with it by resume=auto, or set run_dir to another",
+                f"run_dir={self.folder}: already contains a sweep\n"
+                "    fix: resume it with resume=auto, or set run_dir to another folder",
                 stderr=True,
             )
             sys.exit(2)
@@ -75,7 +76,7 @@ class Search:
         )
 
     def run(self, arguments: Sequence[str], n_trials: int, n_jobs: int) -> None:
-        """Trials until there are so many, `n_jobs` at once; those that others run are left to them."""
+        """Run trials until there are `n_trials`, `n_jobs` at once. Trials of other processes are not touched."""
         space, fixed = space_of(arguments)
         failed = 0
         while failed < MOST_FAILED:
@@ -88,7 +89,7 @@ class Search:
             for trial in batch:
                 state, values = outcome(self.folder / str(trial.number), self.objectives)
                 if state is TrialState.RUNNING and not is_locked(self.folder / str(trial.number)):
-                    return  # it was told to stop, and the sweep with it
+                    return  # it was stopped, and the sweep with it
                 if state is not TrialState.RUNNING:
                     self.study.tell(trial.number, values, state=state, skip_if_finished=True)
                 failed = failed + 1 if state is TrialState.FAIL else 0
@@ -102,30 +103,30 @@ class Search:
                 continue
             if set(trial.params) == set(space) and all(_is_of(space[k], v) for k, v in trial.params.items()):
                 found.append(trial)
-            else:  # it went before all was chosen
+            else:  # its process ended before all parameters were sampled
                 self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         return found
 
     def _new(self, space: Mapping[str, BaseDistribution], n_trials: int, at_most: int) -> Iterator[FrozenTrial]:
-        """More trials, as long as there are not so many."""
+        """New trials, until there are `n_trials`."""
         for _ in range(at_most):
             if len(self.study.get_trials(deepcopy=False)) >= n_trials:
                 return
-            number = len(self.study.get_trials(deepcopy=False))  # or a later one, where others ask at the same time
+            number = len(self.study.get_trials(deepcopy=False))  # or a later one, if others ask at the same time
             self.study.sampler = self.sampler(seed=_mixed(self.seed, number))
             number = self.study.ask(dict(space)).number
             yield self.study.get_trials(deepcopy=False)[number]
 
 
 def _is_of(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether a value from the journal can become an override: a number, or an option that this command names."""
+    """Whether a value from the journal can become an override: a number, or an option of this command."""
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
     return isinstance(value, int | float)
 
 
 def _said(trial: FrozenTrial) -> list[str]:
-    """As overrides; four digits of a number are enough to say it again."""
+    """A trial as overrides, with numbers of four digits."""
     return [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.params.items()]
 
 
@@ -139,7 +140,7 @@ def _age(trial: FrozenTrial) -> float:
 
 
 def outcome(folder: Path, objectives: Mapping[str, str]) -> tuple[TrialState, list[float] | None]:
-    """What a run came to, from its folder; RUNNING when another process has it or it was stopped."""
+    """The result of a run from its folder; RUNNING if another process has it or it was stopped."""
     path = folder / "summary.json"
     summary = optional_json(path) or {}
     status = summary.get("status")
@@ -157,7 +158,7 @@ def outcome(folder: Path, objectives: Mapping[str, str]) -> tuple[TrialState, li
 
 
 def _value(folder: Path, summary: Mapping[str, Any], name: str) -> float | None:
-    """A figure of a run: of its best checkpoint (val/...), of its test (test/...), or of summary.json."""
+    """A value of a run: from its best checkpoint (val/...), from its test (test/...), or from summary.json."""
     if name.startswith("test/"):
         found = summary["test"].get(name.removeprefix("test/"))
         return None if found is None else float(found["value"])
@@ -170,17 +171,17 @@ def _value(folder: Path, summary: Mapping[str, Any], name: str) -> float | None:
 
 
 def space_of(arguments: Sequence[str]) -> tuple[dict[str, BaseDistribution], list[str]]:
-    """What is searched, from overrides in Hydra's sweep syntax, and the overrides that stay as they are.
+    """The search space from overrides in Hydra's sweep syntax, and the fixed overrides.
 
-    `a=x,y` and `choice(x, y)` are options, `interval(0.1, 1)` and `range(1, 9)` numbers, `tag(log, interval(...))`
-    numbers by their logarithm, `int(interval(1, 9))` whole ones.
+    `a=x,y` and `choice(x, y)` are options. `interval(0.1, 1)` and `range(1, 9)` are numbers. `tag(log, interval(...))`
+    are numbers on a logarithmic scale, and `int(interval(1, 9))` integers.
     """
     space: dict[str, BaseDistribution] = {}
     fixed: dict[str, str] = {}
     for override in OverridesParser.create().parse_overrides(list(arguments)):
         key = override.get_key_element()
         space.pop(key, None)
-        fixed.pop(key, None)  # the command line comes after the search space of a file
+        fixed.pop(key, None)  # the command line overrides the search space of a file
         if override.is_sweep_override():
             space[key] = _distribution(override)
         else:
@@ -201,7 +202,7 @@ def _distribution(override: Override) -> BaseDistribution:
     if isinstance(value, RangeSweep) and not value.shuffle and all(map(_is_whole, (value.start, value.stop))):
         assert value.start is not None
         assert value.stop is not None
-        last = int(value.start + (value.stop - 1 - value.start) // value.step * value.step)  # as a range, without stop
+        last = int(value.start + (value.stop - 1 - value.start) // value.step * value.step)  # without stop
         return IntDistribution(int(value.start), last, step=int(value.step))
     return CategoricalDistribution([str(x) for x in override.sweep_iterator(transformer=Transformer.encode)])
 

@@ -1,1 +1,1 @@
-"""Cells and files to contents: pictures, sounds, films and dialogues."""
+"""Decoding of cells and files: images, sounds, videos and dialogues."""

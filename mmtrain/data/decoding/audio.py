@@ -1,4 +1,4 @@
-"""The sound of a file, mono, at the rate that a model takes, or only a piece of it; decoded by PyAV."""
+"""Decoding of sound with PyAV: mono, at the sampling rate of a model, completely or only a segment."""
 
 import itertools
 import math
@@ -19,60 +19,60 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
-# What a codec needs before the first sample that is right: 80 ms of Opus, the bit reservoir of MP3.
+# What a codec needs before the first correct sample: 80 ms of Opus, the bit reservoir of MP3.
 _PREROLL = 0.3
-# The resampler's filter is 32 samples of the lower rate long; a piece is read with so much around it.
+# The filter of the resampler has 32 samples of the lower rate. A segment is read with this much around it.
 _MARGIN = 64
-# A header that counts exactly can still count the encoder's padding.
+# A header with an exact count can still include the padding of the encoder.
 _SLACK = 0.1
-_UNKNOWN_SIZE = 0x7FFF0000  # a WAV that was written to a pipe says this or more
-# A header that estimates can be wrong by as much. A file that goes on behind it is not decoded to its end.
+_UNKNOWN_SIZE = 0x7FFF0000  # size in the header of a WAV that was written to a pipe, or larger
+# An estimating header can be wrong by this much. A file that continues after it is not decoded to its end.
 _FACTOR, _GRACE = 4.0, 60.0
-_AT_ONCE = 3600.0  # seconds that are held in memory to take a piece of them; of more, only the piece is
-_MAX_SECONDS = 86_400.0  # that are decoded to find a piece of a file that has no times
+_AT_ONCE = 3600.0  # maximum seconds in memory to choose a segment of them; of longer files, only the segment
+_MAX_SECONDS = 86_400.0  # maximum seconds that are decoded to find a segment of a file without timestamps
 _MAX_PEAK = 2.0  # of floats that are samples in -1..1
-_MAX_RATE = 3_000_000  # Hz: the resampler's filter grows with it
+_MAX_RATE = 3_000_000  # Hz, because the filter of the resampler grows with it
 
 
 def read_audio(
     source: Path | bytes, sample_rate: int, *, start: float = 0.0, seconds: float | None = None
 ) -> Tensor | None:
-    """Decode sound, all of it or a piece, of any file that FFmpeg reads.
+    """Decode sound, completely or a segment, of any file that FFmpeg reads.
 
-    A piece is the same samples as that part of the whole, and only it and a little around it is decoded. (Matroska
-    and WebM keep times in milliseconds, so there a piece can lie up to one beside.)
+    A segment has the same samples as that part of the complete sound. Only it and a little around it is decoded.
+    (Matroska and WebM have timestamps in milliseconds, so a segment can be off by one.)
 
     Args:
         source: a file or its bytes.
-        sample_rate: of the result, in Hz.
-        start: where the piece begins, in seconds.
-        seconds: how long it is; None up to the end. At the end of the file it is shorter, down to nothing.
+        sample_rate: sampling rate of the result, in Hz.
+        start: start of the segment, in seconds.
+        seconds: length of the segment; None for the rest of the file. At the end of the file it is shorter, or empty.
 
     Returns:
-        (L,), float32, -1..1; None when the file has pictures and no sound.
+        (L,), float32, -1..1; None if the file has images and no sound.
 
     Raises:
-        SampleError: when it is missing, empty, not sound or film, damaged, not finite, or shorter than its header says
-            (where the header is exact: not in Ogg and in MP3 without a header).
+        SampleError: if it is missing, empty, not sound or video, damaged, not finite, or shorter than its header
+            reports (if the header is exact: not in Ogg and in MP3 without a header).
     """
     with opened(source) as container:
         return _decoded(source, container, sample_rate, start, seconds, most=math.inf)
 
 
 def read_piece(source: Path | bytes, sample_rate: int, *, seconds: float, place: float) -> Tensor | None:
-    """Decode sound up to a length: what is longer gives a piece of it.
+    """Decode sound up to a length; of longer sound, a segment.
 
     Args:
         source: a file or its bytes.
-        sample_rate: of the result, in Hz.
-        seconds: how long it is at most.
-        place: where the piece lies in what is longer, from 0 (at the beginning) to 1 (at the end).
+        sample_rate: sampling rate of the result, in Hz.
+        seconds: maximum length.
+        place: position of the segment in longer sound, from 0 (start) to 1 (end).
 
     Returns:
-        As `read_audio`.
+        As in `read_audio`.
 
     Raises:
-        SampleError: as `read_audio`.
+        SampleError: as in `read_audio`.
     """
     length = round(seconds * sample_rate)
     with probed(source) as (container, found):
@@ -84,7 +84,7 @@ def read_piece(source: Path | bytes, sample_rate: int, *, seconds: float, place:
         part = _decoded(source, container, sample_rate, place * spare, seconds, most=most)
     if part is None or len(part) == length:
         return part
-    # the length in the header was a guess, or that of the pictures
+    # the length in the header was an estimate, or that of the images
     true_seconds = found.seconds if found.seconds <= _AT_ONCE else _counted_seconds(source)
     with opened(source) as container:
         if true_seconds <= _AT_ONCE:
@@ -95,7 +95,7 @@ def read_piece(source: Path | bytes, sample_rate: int, *, seconds: float, place:
 
 
 def piece(waveform: Tensor, length: int, place: float) -> Tensor:
-    """So many samples of (L,), or all that there are; `place` as in `read_piece`."""
+    """At most `length` samples of (L,); `place` as in `read_piece`."""
     start = round(place * max(0, len(waveform) - length))
     return waveform if len(waveform) <= length else waveform[start : start + length].clone()
 
@@ -110,16 +110,16 @@ def _decoded(
     most: float,
     seek: bool = True,
 ) -> Tensor | None:
-    """What `read_audio` returns, of a container that stands at its beginning.
+    """The result of `read_audio` for a container at its start.
 
     Args:
-        source: what the container is of.
-        container: at its beginning.
-        sample_rate: as of `read_audio`.
-        start: likewise.
-        seconds: likewise.
-        most: seconds; a file that goes on behind them is refused. Without `seconds` all of it is held in memory.
-        seek: whether to go to the start by the times of the file; else all before it is decoded, and thrown away.
+        source: source of the container.
+        container: at its start.
+        sample_rate: as in `read_audio`.
+        start: as in `read_audio`.
+        seconds: as in `read_audio`.
+        most: maximum seconds; a longer file is rejected. Without `seconds` all of it is in memory.
+        seek: whether to seek to the start by timestamps; otherwise everything before it is decoded and discarded.
     """
     if not container.streams.audio:
         return None
@@ -136,11 +136,11 @@ def _decoded(
     rate = first.sample_rate if first else sample_rate
     if rate > _MAX_RATE:
         raise SampleError(name_of(source), f"has a rate of {rate} Hz, more than {_MAX_RATE}")
-    step = rate // math.gcd(rate, sample_rate)  # at these samples both rates have one
+    step = rate // math.gcd(rate, sample_rate)  # at these samples both rates coincide
     margin = _MARGIN * math.ceil(max(1.0, rate / sample_rate))
     begin = max(0, math.floor((start * rate - margin) / step)) * step
     at = _place(stream, first, rate) if first and sought else 0
-    if sought and (first is None or at is None or at > begin):  # behind the end, or the container cannot seek
+    if sought and (first is None or at is None or at > begin):  # after the end, or the container cannot seek
         with opened(source) as again:
             if start > _AT_ONCE:
                 most = min(most, _MAX_SECONDS)
@@ -158,7 +158,7 @@ def _decoded(
         )
     if tally.ran_out:
         _check_length(source, container, stream, tally.at / rate, end / rate)
-    if stream.codec_context.name.startswith("pcm_f"):  # floats as they were written
+    if stream.codec_context.name.startswith("pcm_f"):  # unchanged floats
         check_level(sound.numpy(), name_of(source))
     skip = round(start * sample_rate) - begin * sample_rate // rate
     stop = None if seconds is None else skip + round(seconds * sample_rate)
@@ -166,10 +166,10 @@ def _decoded(
 
 
 def check_level(samples: np.ndarray, name: str) -> None:
-    """Refuse floats that are no samples in -1..1. A sound that was resampled goes a little beyond, for some samples.
+    """Reject floats that are not samples in -1..1. Resampled sound can exceed the range slightly.
 
     Raises:
-        SampleError: with the peak and the fix; `name` says whose they are.
+        SampleError: with the peak and the fix; `name` is the sound.
     """
     beyond = np.count_nonzero(np.abs(samples) > 1)
     peak = float(np.abs(samples).max(initial=0))
@@ -179,13 +179,13 @@ def check_level(samples: np.ndarray, name: str) -> None:
 
 
 def mono(sound: Tensor, name: str) -> Tensor:
-    """One channel of several, (C, L) -> (L,), cut to -1..1: the mean of those not silent beside the loudest (-40 dB).
+    """One channel from several, (C, L) -> (L,), clipped to -1..1: the mean of those that are not silent (-40 dB).
 
-    Where they cancel each other, as of a microphone with one wire swapped, it is the loudest alone. The result can lie
-    in the memory of what is given.
+    If channels cancel each other, as with a swapped wire of a microphone, only the loudest is used. The result can
+    share the memory of the input.
 
     Raises:
-        SampleError: when a sample is not a number; `name` says whose.
+        SampleError: if a sample is not finite; `name` is the sound.
     """
     if sound.shape[1] == 0:
         return sound.new_zeros(0)
@@ -203,7 +203,7 @@ def _mixed(sound: Tensor) -> Tensor:
 
 
 def resampled(sound: Tensor, rate: int, sample_rate: int) -> Tensor:
-    """Sound (C, L), float32, at another rate: (C, round(L * sample_rate / rate))."""
+    """Sound (C, L), float32, at another sampling rate: (C, round(L * sample_rate / rate))."""
     from av.audio.frame import AudioFrame
 
     if rate == sample_rate:
@@ -217,7 +217,7 @@ def resampled(sound: Tensor, rate: int, sample_rate: int) -> Tensor:
 
 
 class _Tally:
-    """Counts the samples that come by, and lets those of a piece through, but not those behind a limit."""
+    """Counts samples, and yields those of a segment, up to a limit."""
 
     def __init__(self, at: int, most: float) -> None:
         self.at = at
@@ -239,7 +239,7 @@ class _Tally:
 
 
 def _counted_seconds(source: Path | bytes) -> float:
-    """How long the sound is, by decoding all of it without holding it."""
+    """The length of the sound, by decoding all of it without keeping it."""
     with opened(source) as container:
         seconds = 0.0
         for frame in container.decode(container.streams.audio[0]):
@@ -250,7 +250,7 @@ def _counted_seconds(source: Path | bytes) -> float:
 
 
 def _place(stream: "AudioStream", frame: "AudioFrame", rate: int) -> int | None:
-    """The number of a frame's first sample; None where the container has no times."""
+    """The index of a frame's first sample; None if the container has no timestamps."""
     if frame.pts is None or frame.time_base is None or stream.time_base is None:
         return None
     return round((frame.pts * frame.time_base - (stream.start_time or 0) * stream.time_base) * rate)
@@ -270,12 +270,12 @@ def _resampled(source: Path | bytes, frames: Iterable["AudioFrame"], sample_rate
     """All frames as (C, L), float32."""
     from av.audio.resampler import AudioResampler
 
-    # a second at a time: its own frames are short, and each costs a call
+    # one second at a time, because frames are short and each costs a call
     resampler = AudioResampler(format="fltp", rate=sample_rate, frame_size=sample_rate)
     pieces = []
     shape: tuple[str, str, int] | None = None
     for frame in frames:
-        frame.pts = None  # the samples follow one another, whatever a careless muxer wrote
+        frame.pts = None  # samples are contiguous, even with wrong timestamps
         now = (frame.format.name, frame.layout.name, frame.sample_rate)
         if shape not in (None, now):
             raise SampleError(name_of(source), f"changes in the middle from {shape} to {now}")
@@ -290,20 +290,20 @@ def _resampled(source: Path | bytes, frames: Iterable["AudioFrame"], sample_rate
 def _check_length(
     source: Path | bytes, container: "InputContainer", stream: "AudioStream", found: float, wanted: float
 ) -> None:
-    """Raise SampleError when the file ends before the piece that was wanted, although its header promises more."""
+    """Raise SampleError if the file ends before the requested segment, although its header reports more."""
     promised = _exact_seconds(source, container, stream)
     if promised is not None and min(promised, wanted) - found > min(_SLACK, 0.2 * promised):
         raise SampleError(name_of(source), f"is cut short: {found:.2f} s of {promised:.2f} s")
 
 
 def _exact_seconds(source: Path | bytes, container: "InputContainer", stream: "AudioStream") -> float | None:
-    """How long the sound is by a header that counts; None where it is an estimate from the size of the file."""
+    """The length of the sound by an exact header; None if it is an estimate from the size of the file."""
     name = container.format.name
-    if name == "wav":  # FFmpeg takes the smaller of what the header says and what the file has
+    if name == "wav":  # FFmpeg uses the minimum of the header and the file
         return _riff_seconds(source)
     if name in ("flac", "aiff", "caf", "w64") or name.startswith("mov,"):
         return header_seconds(container, stream)
-    if name == "mp3":  # one that tells its encoder's delay has a header that counts the frames
+    if name == "mp3":  # with an encoder delay, the header has the number of frames
         return header_seconds(container, stream) if stream.start_time else None
     if name.startswith("matroska"):
         whole = container_seconds(container) if film_of(container) is None else None
@@ -312,7 +312,7 @@ def _exact_seconds(source: Path | bytes, container: "InputContainer", stream: "A
 
 
 def _riff_seconds(source: Path | bytes) -> float | None:
-    """Size of the data over bytes a second, by the header of a WAV."""
+    """Size of the data divided by bytes per second, from the header of a WAV."""
     if isinstance(source, bytes):
         head = source[:65536]
     else:

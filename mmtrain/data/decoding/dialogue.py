@@ -1,4 +1,4 @@
-"""A cell as a dialogue: turns as chat models know them, a question and its answer, or an answer alone."""
+"""A cell as a dialogue: turns as in chat models, a question and its answer, or only an answer."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from mmtrain.data.tables.json_rows import parse_json
 from mmtrain.data.tables.texts import check_text, valid_texts
 from mmtrain.errors import SampleError
 
-# By the names that data sets use, in any case: human and gpt of LLaVA and ShareGPT, model of Gemma, prompter of OASST,
+# Role names in data sets, in any case: human and gpt of LLaVA and ShareGPT, model of Gemma, prompter of OASST,
 # developer of OpenAI
 ROLES: Mapping[str, str] = {
     "system": "system",
@@ -32,12 +32,12 @@ Turn = dict[str, str]
 
 
 class Dialogue(NamedTuple):
-    """What a cell says.
+    """The content of a cell.
 
     Attributes:
-        turns: each {"role": ..., "content": ...}; the last is the user's where nothing answers.
-        answers: every last answer that is right, the one in `turns` first.
-        kind: "" where the cell says none.
+        turns: each {"role": ..., "content": ...}; the last one is the user's if there is no answer.
+        answers: all correct last answers, that of `turns` first.
+        kind: "" if the cell has none.
     """
 
     turns: list[Turn]
@@ -46,15 +46,15 @@ class Dialogue(NamedTuple):
 
 
 def dialogue_of(cell: Any, *, holds: Sequence[str], prompt: str) -> Dialogue | None:
-    """What a cell says; None when it asks nothing.
+    """The dialogue of a cell; None if it has no question.
 
     Args:
         cell: of one column, or a list with one cell for each of several columns.
-        holds: what stands in it; of `HOLDS`, in any order.
-        prompt: what the user says in a cell without turns; {question} is what the cell asks.
+        holds: content of the columns; from `HOLDS`, in any order.
+        prompt: the user's turn for a cell without turns; {question} is the question of the cell.
 
     Raises:
-        SampleError: when it is no such cell.
+        SampleError: if it is not such a cell.
     """
     parts = _parts(cell, holds)
     kind = "" if is_empty(parts.get("kind")) else str(parts["kind"])
@@ -75,7 +75,7 @@ def dialogue_of(cell: Any, *, holds: Sequence[str], prompt: str) -> Dialogue | N
 
 
 def places_in(turns: Sequence[Turn], names: Sequence[str]) -> list[str]:
-    """The modalities of the media that are spoken of, in order.
+    """The modalities of the mentioned media, in order.
 
     >>> places_in([{"role": "user", "content": "<image> and <image>: <b>which?</b>"}], ["image", "audio"])
     ['image', 'image']
@@ -108,7 +108,7 @@ def _listed(turns: Any) -> list[Any]:
 def _turn(turn: Any) -> Turn:
     if not isinstance(turn, Mapping):
         raise SampleError(str(turn)[:40], 'is no turn; write {"role": "user", "content": "..."}')
-    # a key can be there and null: tables give every turn the keys of all turns
+    # a key can be present and null, because tables give every turn the keys of all turns
     role, content = (turn[new] if turn.get(new) is not None else turn.get(old) for new, old in _KEYS)
     known = ROLES.get(role.strip().lower()) if isinstance(role, str) else None
     if known is None:

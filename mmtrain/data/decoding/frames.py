@@ -1,4 +1,4 @@
-"""Single frames of a film: found by seeking to the key frame before each, so that the film is never decoded whole."""
+"""Single frames of a video, found by seeking to the key frame before each, without decoding the complete video."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-# These draw each picture upon the one before, whatever their packets call a key frame.
+# These draw each image on top of the previous one, even after a packet that is marked as a key frame.
 _WHOLE = ("gif", "apng")
-_PIXELS_AT_ONCE = 1 << 22  # whose transparency is taken away as floats
+_PIXELS_AT_ONCE = 1 << 22  # whose transparency is removed as floats
 
 
 class Frames(NamedTuple):
-    """Frames of a film in the order of the times that were asked for.
+    """Frames of a video in the order of the requested times.
 
     Attributes:
-        pixels: (F, 3, H, W), uint8, RGB; a view of (F, H, W, 3), as they come from the decoder.
-        seconds: (F,), float64, when each began to show, from the first frame of the film. Two that are equal are one
-            frame.
+        pixels: (F, 3, H, W), uint8, RGB; a view of (F, H, W, 3), the layout of the decoder.
+        seconds: (F,), float64, start time of each, relative to the first frame of the video. Frames with equal times
+            are the same frame.
     """
 
     pixels: Tensor
@@ -43,22 +43,22 @@ def read_frames(
     max_film_pixels: int,
     background: Sequence[int],
 ) -> Frames | None:
-    """The frames that show at given times, turned as the camera was held.
+    """Decode the frames that are visible at given times, rotated as the camera was held.
 
     Args:
-        source: a film, an animation or a picture, or its bytes.
-        times: chooses F of them, by what the file holds, in seconds from the first frame; in any order. Before the
-            first frame it is the first, after the last the last.
-        max_pixels: a film with larger frames is not decoded, because one can fill the memory.
-        max_film_pixels: of all chosen frames together; a film of which they have more is not decoded.
+        source: a video, an animation or an image, or its bytes.
+        times: chooses F times, given the properties of the file, in seconds from the first frame; in any order. Times
+            before the first frame select the first, times after the last one the last.
+        max_pixels: a video with larger frames is not decoded, because it can fill the memory.
+        max_film_pixels: maximum number of pixels of all chosen frames together.
         background: the colour under transparent pixels.
 
     Returns:
-        The frames; None when the file has sound and no film.
+        The frames; None if the file has sound and no video.
 
     Raises:
-        SampleError: when it is missing, empty, not sound or film, damaged, too large, or ends before one of the times
-            although its header promises more.
+        SampleError: if it is missing, empty, not sound or video, damaged, too large, or ends before one of the times
+            although its header reports more.
     """
     with probed(source, max_pixels) as (container, film):
         stream = film_of(container)
@@ -69,7 +69,7 @@ def read_frames(
         check_film_pixels(source, len(chosen), film.width, film.height, max_film_pixels)
         walk = _Walk(source, container, stream)
         pixels = torch.empty(0)
-        places: dict[int, int] = {}  # in `pixels`, by presentation time
+        places: dict[int, int] = {}  # index in `pixels`, by presentation time
         found: dict[float, int] = {}
         size: tuple[int, int] | None = None
         for second in sorted(set(chosen)):
@@ -81,7 +81,7 @@ def read_frames(
                 raise SampleError(name_of(source), f"the frame at {second:.2f} s is damaged")
             check_pixels(source, frame.width, frame.height, max_pixels)
             if size is None:
-                size = frame.width, frame.height  # a stream from a phone can change it on the way
+                size = frame.width, frame.height  # streams from phones can change it
                 check_film_pixels(source, len(chosen), *size, max_film_pixels)
             picture = _picture(frame, size, background)
             if not places:
@@ -95,7 +95,7 @@ def read_frames(
 
 
 class _Walk:
-    """Goes through a film from front to back, and leaps to a key frame where that saves decoding."""
+    """Goes through a video from start to end, and seeks to a key frame if that saves decoding."""
 
     def __init__(self, source: Path | bytes, container: "InputContainer", stream: "VideoStream") -> None:
         from av.codec.context import ThreadType
@@ -107,25 +107,25 @@ class _Walk:
         self.tick = stream.time_base
         self.origin = stream.start_time or 0
         self.promised = header_seconds(container, stream)
-        # a bare stream of H.264 has no times to seek by, nor has a picture
+        # a bare stream of H.264 has no timestamps for seeking, and neither has an image
         self.seekable = stream.start_time is not None and container.format.name not in _WHOLE
-        # Measured on 60 s at 640 x 480 of H.264 and MPEG-4, 16 frames: threads double the work after each leap, and the
-        # loader has workers of its own.
+        # Measured on 60 s at 640 x 480 of H.264 and MPEG-4, 16 frames: threads double the work after each seek, and the
+        # loader has its own workers.
         stream.thread_type = ThreadType.NONE
         self.frames: Iterator[VideoFrame] = container.decode(stream)
-        self.held: VideoFrame | None = None  # the last that began to show before the time that was asked for
-        self.ahead: VideoFrame | None = None  # the one after it
+        self.held: VideoFrame | None = None  # the last one that starts before the requested time
+        self.ahead: VideoFrame | None = None  # the next one
         self.count = 0
         self.last_key = self.origin
-        self.longest = round(1 / self.tick)  # from a key frame to the next, as far as we know
+        self.longest = round(1 / self.tick)  # longest known distance of key frames
 
     def seconds(self, pts: int) -> float:
-        """A presentation time from the first frame on."""
+        """A presentation time relative to the first frame."""
         return float((pts - self.origin) * self.tick)
 
     def to(self, second: float) -> tuple["VideoFrame", int]:
-        """The frame that shows at a time, not before the last one asked for, and its presentation time."""
-        # half a millisecond of grace: Matroska keeps the 66.67 ms of a frame as 67
+        """The frame at a time, not before the previously requested one, and its presentation time."""
+        # half a millisecond of tolerance: Matroska stores the 66.67 ms of a frame as 67
         target = self.origin + math.floor(second / self.tick + min(0.5, 0.0005 / self.tick))
         if self._should_leap(target):
             self._leap(target)
@@ -160,7 +160,7 @@ class _Walk:
         return frame.pts
 
     def _should_leap(self, target: int) -> bool:
-        """Whether there is a key frame between here and there; a guess where the film has no list of them."""
+        """Whether there is a key frame between here and the target; a guess if the video has no list of them."""
         if not self.seekable:
             return False
         here = self.ahead or self.held
@@ -172,7 +172,7 @@ class _Walk:
         return target - now > self.longest
 
     def _leap(self, target: int) -> None:
-        """Go to a frame that is not after the target; several attempts where the container seeks by guess."""
+        """Go to a frame that is not after the target; in several attempts if the container seeks by guessing."""
         back = 0
         while True:
             aim = max(self.origin, target - back)
@@ -184,7 +184,7 @@ class _Walk:
             back = 2 * back or math.ceil(1 / self.tick)
 
     def _check_end(self, second: float) -> None:
-        """Raise SampleError when the film ends before a time that lies within what its header promises."""
+        """Raise SampleError if the video ends before a time that is inside the length in its header."""
         assert self.held is not None
         end = self.seconds(self._pts(self.held) + (self.held.duration or 0))
         if self.promised is not None and second < self.promised and second - end > 0.5:
@@ -193,7 +193,7 @@ class _Walk:
 
 def _picture(frame: "VideoFrame", size: tuple[int, int], background: Sequence[int]) -> Tensor:
     """(H, W, 3), uint8."""
-    # One thread: the frames are small, and each worker of a loader would start as many as there are cores.
+    # One thread: the frames are small, and each worker of a loader would start one per core.
     shape: dict[str, Any] = {"width": size[0], "height": size[1], "threads": 1}
     pixels: np.ndarray
     if frame.format.has_palette or any(part.is_alpha for part in frame.format.components):
@@ -211,10 +211,10 @@ def _picture(frame: "VideoFrame", size: tuple[int, int], background: Sequence[in
 
 
 def _upright(frame: "VideoFrame", pixels: np.ndarray) -> np.ndarray:
-    """Turn and mirror as the display matrix says: [[a, b, u], [c, d, v], [x, y, w]], a pixel's x goes to (a, b)."""
+    """Rotate and flip by the display matrix: [[a, b, u], [c, d, v], [x, y, w]], a pixel's x goes to (a, b)."""
     try:
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV 18 cannot list what hangs on a picture with EXIF
+    except ValueError:  # PyAV 18 cannot list the side data of an image with EXIF
         return np.rot90(pixels, frame.rotation // 90)
     if matrix is None:
         return pixels

@@ -1,6 +1,6 @@
-"""How pictures and films of any shape become squares: resized, cropped, in training with random draws.
+"""Converts images and videos of any shape to squares: resized and cropped, in training with random draws.
 
-Training and evaluation share one geometry, so that an encoder meets in evaluation what it was trained on.
+Training and evaluation share one geometry, so an encoder is evaluated on what it was trained on.
 """
 
 import math
@@ -26,14 +26,14 @@ _RATIO = (0.9, 1.1)  # width over height of a random crop
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """Resize, then cut out the centre.
+    """Resize, then crop the centre.
 
     Attributes:
-        size: height and width in pixels that the model sees.
-        resize_size: before the centre is cut out: pixels of the shortest side, or [height, width] whatever the shape
-            was, as torchvision's Resize takes it. None: `size`.
+        size: height and width in pixels of the model's input.
+        resize_size: size before the centre crop: pixels of the shortest side, or [height, width] for any shape, as in
+            torchvision's Resize. None for `size`.
         interpolation: one of `INTERPOLATIONS`.
-        crop_offset: where the centre lies when the rest is odd. round: as in torchvision and timm; floor: as in
+        crop_offset: position of the centre if the remainder is odd. round: as in torchvision and timm; floor: as in
             transformers.
     """
 
@@ -57,7 +57,7 @@ class Geometry:
 
     @property
     def resized(self) -> int | list[int]:
-        """What the picture is resized to: its shortest side, or both."""
+        """The size after resizing: of the shortest side, or of both."""
         if self.resize_size is None:
             return self.size
         if isinstance(self.resize_size, int):
@@ -66,7 +66,7 @@ class Geometry:
 
     @property
     def scaled_side(self) -> int:
-        """What the shortest side is resized to where a picture keeps its shape; 1 where it does not."""
+        """The size of the shortest side after resizing, if the shape is kept; otherwise 1."""
         return self.resized if isinstance(self.resized, int) else 1
 
     def evaluation(self) -> list[v2.Transform]:
@@ -75,12 +75,12 @@ class Geometry:
         return [resize, v2.CenterCrop(self.size) if self.crop_offset == "round" else FloorCrop(self.size)]
 
     def training(self, crop_scale: float) -> list[v2.Transform]:
-        """The transforms of training: a random crop that keeps at least `crop_scale` of the area, none at 1."""
+        """The transforms of training: a random crop that keeps at least `crop_scale` of the area; no crop for 1."""
         return self.evaluation() if crop_scale >= 1 else [RandomCrop(self, crop_scale)]
 
 
 class FloorCrop(v2.Transform):
-    """The centre, one pixel more to the upper left than torchvision's where they differ; zeros around a small picture.
+    """Crop the centre, one pixel further up and left than torchvision if they differ; small images get zeros around.
 
     Args:
         size: height and width in pixels.
@@ -91,25 +91,26 @@ class FloorCrop(v2.Transform):
         self.size = size
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Where the upper left corner lies."""
+        """Position of the upper left corner."""
         height, width = F.get_size(flat_inputs[0])
         return {"top": int((height - self.size) / 2), "left": int((width - self.size) / 2)}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Crop it."""
+        """Crop the image."""
         return self._call_kernel(F.crop, inpt, **params, height=self.size, width=self.size)
 
 
 class RandomCrop(v2.RandomResizedCrop):
-    """A random crop that is resized to a square (1409.4842), of pictures of any shape.
+    """A random crop that is resized to a square (1409.4842), for images of any shape.
 
-    Unusual here: area and ratio count in the picture as evaluation resizes it. The area is that of its largest square.
-    So a crop of a long picture can lie anywhere along it. torchvision's, whose area is that of the whole picture, finds
-    no crop of a long picture and falls back to the centre. On square pictures both are the same to the last bit.
+    Unusual: area and ratio refer to the image after the resizing of evaluation. The area is that of its largest square,
+        so
+    the crop of a long image can be anywhere along it. torchvision's crop refers to the complete image. It finds no crop
+    in a long image and falls back to the centre. On square images both are bit-identical.
 
     Args:
-        geometry: of evaluation.
-        crop_scale: smallest share of the area that a crop keeps.
+        geometry: geometry of evaluation.
+        crop_scale: minimum fraction of the area that a crop keeps.
     """
 
     def __init__(self, geometry: Geometry, crop_scale: float) -> None:
@@ -118,10 +119,10 @@ class RandomCrop(v2.RandomResizedCrop):
         self.resized = geometry.resized
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Upper left corner, height and width, in pixels of the picture."""
+        """Upper left corner, height and width, in pixels of the image."""
         height, width = F.get_size(flat_inputs[0])
         rows, columns = (height, width) if isinstance(self.resized, int) else self.resized
-        tall, wide = height / rows, width / columns  # pixels of the picture over those of the resized one
+        tall, wide = height / rows, width / columns  # pixels of the image per pixel of the resized one
         side = min(rows, columns)
         low, high = self._log_ratio.tolist()
         for _ in range(10):

@@ -1,7 +1,7 @@
-"""Opening a file as a picture: a fixed list of formats, and limits that the header alone decides.
+"""Opens a file as an image: a fixed list of formats, and limits that are checked on the header.
 
-Pillow opens more than 40 formats. Most of them are never seen in data sets, and each is a parser more for a stranger's
-bytes; one of them, EPS, starts Ghostscript with the program that the file contains.
+Pillow opens more than 40 formats. Most of them are not used in data sets, and each is another parser for untrusted
+bytes. One of them, EPS, starts Ghostscript with the program in the file.
 """
 
 import io
@@ -11,25 +11,25 @@ from typing import IO
 
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-# PPM is also PGM, PBM and PFM; JPEG is also MPO. The most frequent come first: Pillow asks them in this order.
+# PPM includes PGM, PBM and PFM; JPEG includes MPO. The most frequent come first: Pillow tries them in this order.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "AVIF", "JPEG2000", "ICO")
-_MAX_RATIO = 16  # of the long side and the short one, for which every size can be made
-_MAX_TILE = 1 << 24  # pixels of a tile of TIFF that is larger than the picture
+_MAX_RATIO = 16  # of the long side to the short one, for which every size can be created
+_MAX_TILE = 1 << 24  # pixels of a TIFF tile that is larger than the image
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
-_MAX_SCANS = 100  # of a progressive JPEG; usual are 10
+_MAX_SCANS = 100  # of a progressive JPEG; 10 are usual
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 
 
 def open_image(source: Path | bytes | IO[bytes]) -> Image.Image:
-    """Open a picture file without decoding it.
+    """Open an image file without decoding it.
 
     Args:
         source: a path, the content of a file, or an open file.
 
     Raises:
-        PIL.UnidentifiedImageError: for a file of no format of `FORMATS`.
-        OSError: when it cannot be read.
-        ValueError: for a TIFF whose tiles are far larger than the picture, which can fill the memory, and for a JPEG of
+        PIL.UnidentifiedImageError: for a file with no format of `FORMATS`.
+        OSError: if it cannot be read.
+        ValueError: for a TIFF whose tiles are far larger than the image, which can fill the memory, and for a JPEG with
             hundreds of scans, which can take hours.
     """
     try:
@@ -51,9 +51,9 @@ def open_image(source: Path | bytes | IO[bytes]) -> Image.Image:
 
 
 def _num_scans(content: bytes) -> int:
-    """How often a JPEG goes over its picture."""
+    """The number of scans of a JPEG."""
     at, scans = 0, 0
-    while (marker := _MARKER.search(content, at)) is not None and marker[1] != b"\xd9":  # the end
+    while (marker := _MARKER.search(content, at)) is not None and marker[1] != b"\xd9":  # end marker
         scans += marker[1] == b"\xda"
         at = marker.end()
         at += int.from_bytes(content[at : at + 2], "big") if marker[1] != b"\xd8" else 0  # the start has no length
@@ -61,15 +61,15 @@ def _num_scans(content: bytes) -> int:
 
 
 def oversize(width: int, height: int, *, size: int, max_pixels: int) -> str | None:
-    """Why a picture must not be decoded or resized; None for one of a bearable size.
+    """Why an image must not be decoded or resized; None for an acceptable size.
 
-    Resizing the short side to `size` makes a line of 65,500 x 1 pixels a picture of 65,500 * size * size.
+    Resizing the short side to `size` makes a line of 65,500 x 1 pixels an image of 65,500 * size * size.
 
     Args:
-        width: of the picture, in pixels.
-        height: likewise.
-        size: that the short side is resized to.
-        max_pixels: that a picture may have, before and after.
+        width: width of the image, in pixels.
+        height: height of the image, in pixels.
+        size: size of the short side after resizing.
+        max_pixels: maximum number of pixels, before and after.
 
     >>> oversize(640, 480, size=224, max_pixels=10**8)
     >>> oversize(65500, 1, size=224, max_pixels=10**8)

@@ -1,7 +1,7 @@
-"""What a sound or film file holds, read by PyAV (FFmpeg): opening, durations, and errors that name the file.
+"""Content of a sound or video file, read by PyAV (FFmpeg): opening, durations, and errors with the file name.
 
-`audio.py` decodes the sound of what is opened here and `frames.py` its pictures. PyAV is imported when the first file
-is opened, so that a run without sound and films does not need it.
+`audio.py` decodes the sound of an opened file and `frames.py` its images. PyAV is imported when the first file is
+opened, so runs without sound and videos do not need it.
 """
 
 import io
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-_MICROSECONDS = 1_000_000  # what FFmpeg gives the duration of a container in
-_MAX_PIXELS = 100_000_000  # of a picture that FFmpeg decodes to find out what a file holds
+_MICROSECONDS = 1_000_000  # unit of FFmpeg's duration of a container
+_MAX_PIXELS = 100_000_000  # of an image that FFmpeg decodes to detect the content of a file
 
 
 class Probe(NamedTuple):
-    """What a file holds.
+    """Properties of a file.
 
     Attributes:
-        seconds: how long the film is; of a file without one, the sound.
-        frames: how many pictures the film has; 0 without a film.
-        exact: whether `frames` was counted, by the header or by us, and not estimated from the rate.
-        fps: pictures a second, on average; 0.0 without a film.
-        height: in pixels, as stored, that is before a phone's rotation.
+        seconds: duration of the video, or of the sound in a file without video.
+        frames: number of images of the video; 0 without a video.
+        exact: whether `frames` was counted, in the header or here, and not estimated from the frame rate.
+        fps: images per second, on average; 0.0 without a video.
+        height: stored height in pixels, before the rotation of a phone.
         width: in pixels.
         has_audio: whether there is sound.
     """
@@ -51,10 +51,10 @@ class Probe(NamedTuple):
 
 
 def source_of(value: Any, folder: Path) -> Path | bytes:
-    """What to open for a cell: a path relative to the folder, bytes, or a dict of `datasets` that has one of them.
+    """The source of a cell: a path relative to the folder, bytes, or a dict of `datasets` with one of them.
 
     Raises:
-        SampleError: when it is neither, or a path that leads out of the folder.
+        SampleError: if it is neither, or a path that leads out of the folder.
     """
     content = content_of(value)
     if not isinstance(content, str | bytes):
@@ -63,21 +63,21 @@ def source_of(value: Any, folder: Path) -> Path | bytes:
 
 
 def name_of(source: Path | bytes) -> str:
-    """A source in a message."""
+    """The name of a source for messages."""
     return f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
 
 
 @contextmanager
 def opened(source: Path | bytes, max_pixels: int | None = None) -> Iterator["InputContainer"]:
-    """A file of sound or film, open for reading; FFmpeg's errors inside become SampleError.
+    """Open a sound or video file for reading. Errors of FFmpeg inside become SampleError.
 
     Args:
         source: a file or its bytes.
-        max_pixels: FFmpeg decodes no picture that is clearly larger, not even to find out what the file holds. None
-            where only the sound is wanted: 100 million.
+        max_pixels: FFmpeg decodes no image that is clearly larger, not even to detect the content. None if only sound
+            is needed: 100 million.
 
     Raises:
-        SampleError: when it is missing, empty, damaged, or neither sound nor film.
+        SampleError: if it is missing, empty, damaged, or neither sound nor video.
     """
     import av
 
@@ -89,9 +89,9 @@ def opened(source: Path | bytes, max_pixels: int | None = None) -> Iterator["Inp
         raise SampleError(name, "is empty")
     _check_samples(source, size)
     # A playlist (m3u8, ffconcat) or a numbered name (a%d.png) would make FFmpeg open other files, here or on a server.
-    # So it opens nothing by itself: it reads the file that we have opened, and no protocol is allowed.
+    # FFmpeg therefore opens nothing itself: it reads the file that is opened here, and no protocol is allowed.
     options = {"protocol_whitelist": "none"}
-    # FFmpeg counts whole blocks, which are larger.
+    # FFmpeg counts complete blocks, which are larger.
     options["max_pixels"] = str(2 * (_MAX_PIXELS if max_pixels is None else max_pixels) + 65536)
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else io.FileIO(source)
@@ -107,7 +107,7 @@ def opened(source: Path | bytes, max_pixels: int | None = None) -> Iterator["Inp
 
 
 def _check_samples(source: Path | bytes, size: int) -> None:
-    """Raise SampleError for a file that says it holds more samples, that is frames or pieces of sound, than bytes."""
+    """Raise SampleError for a file whose header has more samples (frames or pieces of sound) than bytes."""
     try:
         count = num_listed_samples(source)
     except (ValueError, OSError, zlib.error) as error:
@@ -117,10 +117,10 @@ def _check_samples(source: Path | bytes, size: int) -> None:
 
 
 def film_of(container: "InputContainer") -> "VideoStream | None":
-    """The first film; the cover of a record is none.
+    """The first video; the cover of an album does not count.
 
     Raises:
-        SampleError: when FFmpeg does not know its codec.
+        SampleError: if FFmpeg does not know its codec.
     """
     from av.stream import Disposition
 
@@ -131,10 +131,10 @@ def film_of(container: "InputContainer") -> "VideoStream | None":
 
 
 def header_seconds(container: "InputContainer", stream: "Stream") -> float | None:
-    """How long a stream is by its own header; None where only the container as a whole has a duration, or nothing."""
+    """The duration of a stream from its own header; None if only the container has one, or none."""
     if stream.duration and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
-    # Matroska keeps 00:01:02.345 as a tag: the end, not the length
+    # Matroska stores 00:01:02.345 as a tag: the end, not the length
     tag = re.fullmatch(r"(\d{1,6}):(\d\d):(\d\d(?:\.\d*)?)", stream.metadata.get("DURATION", ""), re.ASCII)
     if tag is not None:
         hours, minutes, seconds = tag.groups()
@@ -144,15 +144,15 @@ def header_seconds(container: "InputContainer", stream: "Stream") -> float | Non
 
 
 def container_seconds(container: "InputContainer") -> float | None:
-    """How long the whole file is by its header."""
+    """The duration of the complete file from its header."""
     return container.duration / _MICROSECONDS if container.duration else None
 
 
 def probe(source: Path | bytes, *, max_pixels: int | None = None) -> Probe:
-    """What a file holds, by its header; where that has no duration (a recording of a browser), by all its packets.
+    """Properties of a file from its header; without a duration there (browser recordings), from all its packets.
 
     Raises:
-        SampleError: when it cannot be read, or when a picture of it has more than max_pixels.
+        SampleError: if it cannot be read, or an image has more than max_pixels.
     """
     with opened(source, max_pixels) as container:
         return _probe(source, container, max_pixels)[0]
@@ -160,10 +160,10 @@ def probe(source: Path | bytes, *, max_pixels: int | None = None) -> Probe:
 
 @contextmanager
 def probed(source: Path | bytes, max_pixels: int | None = None) -> Iterator[tuple["InputContainer", Probe]]:
-    """A file of sound or film, open and at its beginning as by `opened`, and what it holds.
+    """Open a sound or video file at its start, as in `opened`, with its properties.
 
     Raises:
-        SampleError: as `opened` and `probe`.
+        SampleError: as in `opened` and `probe`.
     """
     with opened(source, max_pixels) as container:
         found, at_end = _probe(source, container, max_pixels)
@@ -175,7 +175,7 @@ def probed(source: Path | bytes, max_pixels: int | None = None) -> Iterator[tupl
 
 
 def _probe(source: Path | bytes, container: "InputContainer", max_pixels: int | None) -> tuple[Probe, bool]:
-    """What a file holds, and whether it was read to its end to know."""
+    """Properties of a file, and whether it had to be read to its end."""
     film, sounds = film_of(container), container.streams.audio
     stream: VideoStream | AudioStream
     if film is None:
@@ -195,9 +195,9 @@ def _probe(source: Path | bytes, container: "InputContainer", max_pixels: int | 
 
 
 def check_pixels(source: Path | bytes, width: int, height: int, max_pixels: int | None) -> None:
-    """Raise SampleError for a picture that is too large.
+    """Raise SampleError for an image that is too large.
 
-    Of one that FFmpeg was not allowed to decode the size can be unknown, that is 0.
+    The size can be unknown, which is 0, if FFmpeg was not allowed to decode the image.
     """
     if width * height == 0:
         raise SampleError(name_of(source), f"has a damaged picture, or one of far more than max_pixels = {max_pixels}")
@@ -206,7 +206,7 @@ def check_pixels(source: Path | bytes, width: int, height: int, max_pixels: int 
 
 
 def check_film_pixels(source: Path | bytes, num_frames: int, width: int, height: int, max_film_pixels: int) -> None:
-    """Raise SampleError for frames that have too many pixels together."""
+    """Raise SampleError for frames with too many pixels together."""
     if num_frames * width * height > max_film_pixels:
         raise SampleError(
             name_of(source),
@@ -215,15 +215,15 @@ def check_film_pixels(source: Path | bytes, num_frames: int, width: int, height:
 
 
 def _walk(container: "InputContainer", stream: "VideoStream | AudioStream", fps: float) -> tuple[int, float]:
-    """The number of packets and the seconds that they last, without decoding."""
+    """The number of packets and their duration in seconds, without decoding."""
     count, first, last = 0, None, 0
     for packet in container.demux(stream):
-        if packet.size == 0:  # ends the stream
+        if packet.size == 0:  # end of the stream
             continue
         count += 1
         if packet.pts is not None:
             first = packet.pts if first is None else min(first, packet.pts)
             last = max(last, packet.pts + (packet.duration or 0))
     if first is None or last <= first or stream.time_base is None:
-        return count, count / fps if fps else 0.0  # bare H.264 has no times
+        return count, count / fps if fps else 0.0  # bare H.264 has no timestamps
     return count, float((last - first) * stream.time_base)

@@ -1,6 +1,6 @@
-"""What the header of an MP4 or QuickTime file says of its samples, before FFmpeg believes it.
+"""Counts the samples in the header of an MP4 or QuickTime file, before FFmpeg uses it.
 
-FFmpeg takes some 90 bytes of memory for each sample that a header lists, and a header of 600 bytes can list 80 million.
+FFmpeg needs about 90 bytes of memory for each sample in a header, and a header of 600 bytes can have 80 million.
 ISO/IEC 14496-12: a box is its size (4 bytes), its type (4) and its content, which can be boxes.
 """
 
@@ -11,15 +11,15 @@ from typing import IO
 
 _MAX_DEPTH = 12
 _MAX_BOXES = 1_000_000
-_MAX_PACKED = 1 << 24  # bytes of a header that is kept compressed
-_LISTS = (b"stsz", b"stz2", b"trun")  # the sample sizes of a film, of a compact one, of a fragment
+_MAX_PACKED = 1 << 24  # bytes of a compressed header
+_LISTS = (b"stsz", b"stz2", b"trun")  # sample sizes of a video, of a compact one, of a fragment
 
 
 def num_listed_samples(source: Path | bytes) -> int:
-    """How many samples the header lists; 0 for a file of another kind.
+    """The number of samples in the header; 0 for a file of another kind.
 
     Raises:
-        ValueError: for a header of millions of boxes, and for a compressed one that is huge when unpacked.
+        ValueError: for a header of millions of boxes, and for a compressed one that is huge after decompression.
     """
     if isinstance(source, bytes):
         return _Walk(io.BytesIO(source)).samples(0, len(source), 0)
@@ -28,7 +28,7 @@ def num_listed_samples(source: Path | bytes) -> int:
 
 
 class _Walk:
-    """Goes through the boxes. FFmpeg finds lists in nearly every box, so that all are looked into."""
+    """Goes through all boxes, because FFmpeg finds lists in almost every box."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -60,7 +60,7 @@ class _Walk:
         return found
 
     def _packed(self, start: int, stop: int, depth: int) -> int:
-        """Of a header that QuickTime keeps compressed: its size, and zlib."""
+        """Samples of a compressed QuickTime header: its size, and zlib data."""
         self.file.seek(start)
         size = int.from_bytes(self.file.read(4), "big")
         if size > _MAX_PACKED:

@@ -1,8 +1,8 @@
-"""Pixel values of more than 8 bits, floats and plain lists as bytes, by one rule for all pictures.
+"""Converts pixel values of more than 8 bits, floats and plain lists to bytes, by one rule for all images.
 
-The white of a picture follows from its type: 255 for uint8, the full range for wider integers, 1 for floats. A TIFF can
-state another one by BitsPerSample, MaxSampleValue or SMaxSampleValue. No picture is scaled by its own maximum, so the
-brightness of two pictures can be compared. Where the type misleads, the picture is refused and the message has the fix.
+White follows from the type: 255 for uint8, the full range for wider integers, 1 for floats. A TIFF can declare another
+value by BitsPerSample, MaxSampleValue or SMaxSampleValue. No image is scaled by its own maximum, so the brightness of
+two images can be compared. If the type misleads, the image is rejected, and the message has the fix.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ KNOB = "data.inputs.image.value_range"
 _BITS, _WHITE_IS_ZERO, _MAX_VALUE, _FORMAT, _FLOAT_MAX = 258, 262, 281, 339, 341  # tags of TIFF
 _UNSIGNED, _SIGNED = 1, 2  # values of SampleFormat
 _TWELVE_BITS = 4095
-_DARK = 16  # values that stay below this part of the range are probably of another range
+_DARK = 16  # values below this fraction of the range probably have another range
 _CHANNELS = (1, 2, 3, 4)
 
 
@@ -27,8 +27,8 @@ class ValueRange(NamedTuple):
     Attributes:
         black: becomes 0.
         white: becomes 255.
-        origin: type: it follows from the type of the values, and a picture that is nearly black in it is refused;
-            file: the file states it; user: values outside of it become its ends.
+        origin: type: from the type of the values; an almost black image is rejected. file: declared in the file. user:
+            values outside of it are clipped.
     """
 
     black: float
@@ -37,10 +37,10 @@ class ValueRange(NamedTuple):
 
 
 def checked_range(value_range: Sequence[float] | None) -> ValueRange | None:
-    """The range that the configuration gives.
+    """Check the range of the configuration.
 
     Raises:
-        ConfigError: when it is no pair of a smaller and a larger number.
+        ConfigError: if it is not a pair of a smaller and a larger number.
     """
     if value_range is None:
         return None
@@ -52,14 +52,14 @@ def checked_range(value_range: Sequence[float] | None) -> ValueRange | None:
 
 
 def picture_of_array(values: Any, value_range: ValueRange | None) -> Image.Image:
-    """A picture from numbers (H, W), (H, W, C) or (C, H, W), with 1 to 4 channels: grey, grey and alpha, RGB, RGBA.
+    """Convert numbers (H, W), (H, W, C) or (C, H, W) with 1 to 4 channels to an image: grey, grey and alpha, RGB, RGBA.
 
     Args:
-        values: an array, or nested lists, whose integers are taken as being of 8 bits.
-        value_range: that the user gives; it counts for everything but arrays of uint8.
+        values: an array, or nested lists, whose integers have 8 bits.
+        value_range: range from the user; it applies to everything except arrays of uint8.
 
     Raises:
-        ValueError: when they are no picture, or not in the range of their type.
+        ValueError: if they are not an image, or outside of the range of their type.
     """
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
@@ -69,7 +69,7 @@ def picture_of_array(values: Any, value_range: ValueRange | None) -> Image.Image
         return _of_bytes(array.astype(np.uint8) * np.uint8(255))
     if isinstance(values, np.ndarray) and array.dtype == np.uint8:
         return _of_bytes(array)
-    is_typed = isinstance(values, np.ndarray) and array.dtype != np.int64  # Arrow makes int64 of any list of integers
+    is_typed = isinstance(values, np.ndarray) and array.dtype != np.int64  # Arrow makes any list of integers int64
     found = value_range or _range_of_type(array.dtype if is_typed or array.dtype.kind == "f" else np.dtype(np.uint8))
     name = str(array.dtype) if is_typed else "float" if array.dtype.kind == "f" else "integer"
     _check([_without_alpha(array)], name, found)
@@ -77,11 +77,11 @@ def picture_of_array(values: Any, value_range: ValueRange | None) -> Image.Image
 
 
 def deep_range(picture: Image.Image, value_range: ValueRange | None) -> ValueRange | None:
-    """The range of a picture file of more than 8 bits or of floats, before it is decoded; None for one of 8 bits.
+    """The range of an image file of more than 8 bits or of floats, before decoding; None for 8 bits.
 
     Args:
-        picture: as Pillow opens it.
-        value_range: that the user gives.
+        picture: as opened by Pillow.
+        value_range: range from the user.
     """
     is_color = picture.mode[:1] not in ("I", "F")
     if is_color and not _drops_low_bytes(picture):
@@ -97,12 +97,12 @@ def deep_range(picture: Image.Image, value_range: ValueRange | None) -> ValueRan
 
 
 def check_picture(strips: Iterable[Image.Image], picture: Image.Image, value_range: ValueRange) -> None:
-    """Refuse a picture of which `deep_range` gives a range, when its values are not in it.
+    """Reject an image with a range of `deep_range` if its values are outside of it.
 
     Args:
-        strips: the decoded picture in parts.
-        picture: the same, as Pillow opened it.
-        value_range: what `deep_range` gave.
+        strips: the decoded image in parts.
+        picture: the image as opened by Pillow.
+        value_range: the result of `deep_range`.
 
     Raises:
         ValueError: with the type, the range and the fix.
@@ -111,7 +111,7 @@ def check_picture(strips: Iterable[Image.Image], picture: Image.Image, value_ran
         values = (values_of(strip, picture) for strip in strips)
         _check(values, _type_of(picture), value_range)
         return
-    # Of colours of 16 bits Pillow keeps the upper byte
+    # Of 16-bit colours Pillow keeps the upper byte
     if (value_range.black, value_range.white) != (0, 65535):
         raise ValueError(
             f"colours of 16 bits are read by their upper byte, so that value_range = [{value_range.black:g},"
@@ -126,16 +126,16 @@ def check_picture(strips: Iterable[Image.Image], picture: Image.Image, value_ran
 
 
 def values_of(strip: Image.Image, picture: Image.Image) -> np.ndarray:
-    """The numbers (H, W) of a part of a picture of mode I or F."""
+    """The numbers (H, W) of a part of an image of mode I or F."""
     values = np.asarray(strip)
     tags = _tags(picture)
     if values.dtype == np.int32 and tags.get(_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED and 32 in tags.get(_BITS, ()):
-        values = values.view(np.uint32)  # Pillow keeps unsigned integers as signed ones
+        values = values.view(np.uint32)  # Pillow stores unsigned integers as signed ones
     return values
 
 
 def to_bytes(strip: Image.Image, picture: Image.Image, value_range: ValueRange) -> Image.Image:
-    """A part of a picture of mode I or F, in grey of 8 bits."""
+    """A part of an image of mode I or F, in 8-bit grey."""
     grey = _to_bytes(values_of(strip, picture), value_range)
     return Image.fromarray(255 - grey if _tags(picture).get(_WHITE_IS_ZERO) == 0 else grey)
 
@@ -145,7 +145,7 @@ def _tags(picture: Image.Image) -> Any:
 
 
 def _drops_low_bytes(picture: Image.Image) -> bool:
-    """Whether Pillow reads colours of 16 bits, of which it keeps the upper byte."""
+    """Whether Pillow reads 16-bit colours, of which it keeps the upper byte."""
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
         return max(picture.tag_v2.get(_BITS, (1,))) > 8
     tiles = picture.tile if isinstance(picture, ImageFile.ImageFile) else []
@@ -167,7 +167,7 @@ def _range_of_tiff(picture: TiffImagePlugin.TiffImageFile) -> ValueRange:
     bits = tags.get(_BITS, (1,))[0] - (tags.get(_FORMAT, (_UNSIGNED,))[0] == _SIGNED)
     full = 1 if picture.mode == "F" else 2**bits - 1
     stated = float(np.max(tags.get(_FLOAT_MAX, tags.get(_MAX_VALUE, full))))
-    # Some programs write the maximum of the picture there, which is no scale for others; one of 2^n - 1 is a depth
+    # Some programs write the maximum of the image there, which is not a scale; a value of 2^n - 1 is a depth
     if stated != full and stated >= 255 and np.log2(stated + 1).is_integer():
         return ValueRange(0, stated, "file")
     return ValueRange(0, full, "type" if picture.mode == "F" or bits in (15, 16, 31, 32) else "file")
@@ -203,19 +203,19 @@ def _of_bytes(array: np.ndarray) -> Image.Image:
 
 
 def _to_bytes(values: np.ndarray, value_range: ValueRange) -> np.ndarray:
-    """uint8; values outside of a range that the user gives become its ends."""
+    """uint8; values outside of a range from the user are clipped."""
     black, white, _ = value_range
     scaled = (values.astype(np.float64) - black) * (255 / (white - black))
     return np.asarray(scaled.round().clip(0, 255).astype(np.uint8))
 
 
 def _check(parts: Iterable[np.ndarray], name: str, value_range: ValueRange) -> None:
-    """Refuse values that are not finite, and those that cannot be of a range that nobody stated.
+    """Reject values that are not finite, and values that cannot belong to an undeclared range.
 
     Args:
         parts: all values, without alpha.
-        name: of their type, for the message.
-        value_range: that they are read by.
+        name: name of their type, for messages.
+        value_range: their range.
 
     Raises:
         ValueError: with the type, the range and the fix.

@@ -1,1 +1,1 @@
-"""Inputs: one class for each modality that an encoder reads."""
+"""Inputs: one class for each modality of an encoder."""

@@ -1,4 +1,4 @@
-"""Several pictures a row, each its own place in a dialogue: a list of what an image column can hold."""
+"""Several images per row, each with its own place in a dialogue: a list of values of an image column."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,16 +19,16 @@ from mmtrain.types import Padded
 
 
 class ImagesInput(ImageInput):
-    """A column of lists of pictures, or of single ones; `ImageInput` says what a picture can be and what is done to it.
+    """A column of lists of images, or of single ones; `ImageInput` describes images and their preprocessing.
 
-    In training each is cropped and turned by a draw of its own.
+    In training each image has its own random crop and rotation.
 
     Args:
-        max_pictures: a row with more of them is not read: every row of its batch is filled up to as many.
-        options: of `ImageInput`, for each picture.
+        max_pictures: rows with more images are not read, because every row of a batch is padded to the maximum.
+        options: options of `ImageInput`, for each image.
 
     Raises:
-        ValueError: when max_pictures is 0.
+        ValueError: if max_pictures is 0.
     """
 
     kind = "images"
@@ -71,10 +71,10 @@ class ImagesInput(ImageInput):
         self.max_pictures = max_pictures
 
     def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int]:
-        """The pictures (N, 3, size, size), float32, and the key of them all; gaps in the list do not count.
+        """The images (N, 3, size, size), float32, and the key of all of them; gaps in the list are skipped.
 
         Raises:
-            SampleError: when one cannot be read, or they are too many.
+            SampleError: if one cannot be read, or there are too many.
         """
         pictures = pictures_of(value)
         if len(pictures) > self.max_pictures:
@@ -86,19 +86,19 @@ class ImagesInput(ImageInput):
         return torch.stack(loaded), self.key(value)
 
     def key(self, value: Any) -> int:
-        """The key of a cell's content: of the pictures in their order."""
+        """The key of a cell's content: of the images in order."""
         return key_of(" ".join(str(key_of(picture)) for picture in pictures_of(value)))
 
     def open(self, value: Any, folder: Path) -> Image.Image:
-        """A picture; of a list the first, which a report shows."""
+        """An image; of a list the first one, for a report."""
         return super().open(pictures_of(value)[0], folder)
 
     def count(self, value: Tensor) -> int:
-        """How many pictures there are in what `load` gave."""
+        """The number of images in a value from `load`."""
         return len(value)
 
     def pad(self, values: Sequence[Tensor | None]) -> Padded:
-        """(B, N, 3, size, size), zeros behind the last picture of a row, and the mask (B, N)."""
+        """(B, N, 3, size, size), with zeros after the last image of a row, and the mask (B, N)."""
         most = max((len(v) for v in values if v is not None), default=1)
         pixels = torch.zeros(len(values), most, 3, self.size, self.size)
         mask = torch.zeros(len(values), most, dtype=torch.bool)
@@ -110,6 +110,6 @@ class ImagesInput(ImageInput):
 
 
 def pictures_of(value: Any) -> list[Any]:
-    """The pictures of a cell."""
+    """The images of a cell."""
     listed = value if isinstance(value, list | tuple) else [value]
     return [picture for picture in listed if not is_empty(picture)]

@@ -1,7 +1,7 @@
-"""Text: token ids from a tokenizer that is trained on the training split or comes with weights, kept in the run folder.
+"""Text: token ids from a tokenizer that is trained on the training split or pretrained, stored in the run folder.
 
-The same texts give the same tokenizer, which the `tokenizers` trainers alone do not promise: which of several rare
-characters they drop, and how they number the pieces of WordPiece, differs from process to process.
+Equal texts give an equal tokenizer. The `tokenizers` trainers do not guarantee that: the choice of rare characters, and
+the ids of WordPiece tokens, differ between processes.
 """
 
 import copy
@@ -28,22 +28,22 @@ Algorithm = Literal["bpe", "wordpiece"]
 
 
 class TextInput:
-    """A caption column: a string, or a list of which training takes one at random an epoch.
+    """A caption column: a string, or a list of strings, of which training uses a random one in each epoch.
 
     Args:
-        tokenizer: that of pretrained weights, a folder or a name of the hub; "auto" or None: one is trained.
-        vocab_size: at most so many tokens; once a tokenizer of weights is loaded, as many as it has.
-        max_length: longer texts are cut to so many tokens.
-        lowercase: fold case before tokenizing; a tokenizer of weights does what it does.
-        algorithm: bpe or wordpiece, of a tokenizer that is trained.
-        word_dropout: chance of a word to be replaced by [UNK], all its pieces together, in training (1511.06349, 3.1),
-            so that words which training never saw do not drown the others. Where a tokenizer of weights has no token
-            for the unknown, its mask token stands there.
+        tokenizer: that of pretrained weights, a folder or a name of the hub; "auto" or None to train one.
+        vocab_size: maximum number of tokens; after loading a pretrained tokenizer, its number of tokens.
+        max_length: maximum number of tokens; longer texts are truncated.
+        lowercase: whether to lowercase before tokenization; a pretrained tokenizer has its own rule.
+        algorithm: bpe or wordpiece, of a trained tokenizer.
+        word_dropout: probability of replacing a word, with all its tokens, by [UNK] in training (1511.06349, 3.1), so
+            that unknown words do not dominate the others. A pretrained tokenizer without an unknown token uses its mask
+            token.
 
     Attributes:
         tokenizer: a `tokenizers.Tokenizer`; None before it is trained, loaded or restored.
-        special: the marks that are no part of a text.
-        unknown: the token for what is not known; None where a tokenizer of weights has none.
+        special: special tokens, which are not part of a text.
+        unknown: the token for unknown text; None if a pretrained tokenizer has none.
     """
 
     kind = "text"
@@ -83,16 +83,16 @@ class TextInput:
 
     @property
     def recipe(self) -> str:
-        """What the tokenizer follows from, beside the texts."""
+        """Everything except the texts that determines the tokenizer."""
         if self.pretrained is not None:
             return f"tokenizer={self.pretrained} max_length={self.max_length}"
         return f"{self.algorithm} vocab_size={self.vocab_size} max_length={self.max_length} lowercase={self.lowercase}"
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
-        """Train the tokenizer on the captions of the training split, or load that of the weights.
+        """Train the tokenizer on the captions of the training split, or load the pretrained one.
 
         Raises:
-            ConfigError: when that cannot be loaded, or has no token for a hidden word.
+            ConfigError: if it cannot be loaded, or has no token for a masked word.
         """
         if self.pretrained is not None:
             self._take(load_tokenizer(self.pretrained, max_length=self.max_length))
@@ -123,13 +123,13 @@ class TextInput:
         characters = _characters(tokenizer, texts)
         options: dict[str, Any] = {"vocab_size": self.vocab_size, "special_tokens": list(self.special)}
         room = self.vocab_size - len(self.special)
-        if len(characters) > room:  # the trainer would take them all, whatever vocab_size says
+        if len(characters) > room:  # the trainer would include all of them, even beyond vocab_size
             options |= {"initial_alphabet": characters[:room], "limit_alphabet": room}
         tokenizer.train_from_iterator(texts, trainers.BpeTrainer(show_progress=False, **options))
         return tokenizer
 
     def _wordpiece(self, texts: list[str]) -> Any:
-        """Pieces inside a word start with ##; the trainer numbers those that it is given first in a fixed order."""
+        """Tokens inside a word start with ##. The trainer assigns ids to those that it gets first in a fixed order."""
         from tokenizers import models, trainers
 
         draft = self._blank(models.WordPiece(unk_token="[UNK]"))
@@ -156,7 +156,7 @@ class TextInput:
         return tokenizer
 
     def uncut(self) -> Any:
-        """A `tokenizers.Tokenizer` that does not cut, to measure texts with."""
+        """A `tokenizers.Tokenizer` without truncation, to measure texts."""
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
@@ -164,12 +164,12 @@ class TextInput:
         return tokenizer
 
     def words(self) -> list[str]:
-        """The tokens in the order of their ids; an id that means nothing is shown in brackets."""
+        """The tokens in the order of their ids; an unused id is shown in brackets."""
         names = {number: token for token, number in self.tokenizer.get_vocab().items()}
         return [names.get(number, f"[{number}]") for number in range(max(names) + 1)]
 
     def vocabulary(self) -> Vocabulary:
-        """The tokens, and which of them are marks."""
+        """The tokens, and which of them are special."""
         ids = {mark: self.tokenizer.token_to_id(mark) for mark in self.special}
         mask = "[MASK]" if self._loaded is None else self._loaded.whole.mask_token
         special = frozenset(number for number in ids.values() if number is not None)
@@ -184,7 +184,7 @@ class TextInput:
         self._loaded.whole.save_pretrained(_file(folder, name).with_suffix(""))
 
     def to_transformers(self) -> Any:
-        """A tokenizer of transformers that gives the same ids, cut to the same length."""
+        """A tokenizer of transformers with the same ids and the same truncation."""
         from transformers import PreTrainedTokenizerFast
 
         if self._loaded is not None:
@@ -203,7 +203,7 @@ class TextInput:
         )
 
     def restore(self, folder: Path, name: str) -> None:
-        """Take the tokenizer of a run folder; neither the hub nor the folder of the weights is asked."""
+        """Read the tokenizer of a run folder, without the hub or the folder of the weights."""
         if self.pretrained is not None:
             self._take(load_tokenizer(_file(folder, name).with_suffix(""), max_length=self.max_length))
             return
@@ -217,7 +217,7 @@ class TextInput:
             raise damaged(path, f"it is no tokenizer ({error})", fix=LEARN_AGAIN) from error
 
     def load(self, value: str | Sequence[str], folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int]:
-        """Token ids (L,), int64, and the key of the text that was taken; the first of several in evaluation.
+        """Token ids (L,), int64, and the key of the used text; the first of several in evaluation.
 
         Raises:
             SampleError: for a text that is not valid Unicode.
@@ -229,14 +229,14 @@ class TextInput:
         ids = torch.tensor(encoding.ids, dtype=torch.long)
         if train and self.word_dropout > 0:
             assert self._hidden is not None
-            words = torch.tensor([-1 if w is None else w for w in encoding.word_ids], dtype=torch.long)  # -1: a mark
-            count = max([len(ids), *(words + 1).tolist()])  # of some words a tokenizer of weights has no piece
+            words = torch.tensor([-1 if w is None else w for w in encoding.word_ids], dtype=torch.long)  # -1: special
+            count = max([len(ids), *(words + 1).tolist()])  # a pretrained tokenizer has no token for some words
             hidden = torch.rand(count, generator=torch.Generator().manual_seed(seed)) < self.word_dropout
             ids[hidden[words] & (words >= 0)] = self._hidden
         return ids, key_of(text)
 
     def pad(self, values: Sequence[Tensor | None]) -> Padded:
-        """Token ids (B, L), filled up to the longest with the id for padding, or 0, and the mask (B, L)."""
+        """Token ids (B, L), padded to the longest with the padding id, or 0, and the mask (B, L)."""
         length = max((len(v) for v in values if v is not None), default=1)
         ids = torch.full((len(values), length), self._pad, dtype=torch.long)
         mask = torch.zeros(len(values), length, dtype=torch.bool)
@@ -252,7 +252,7 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _characters(tokenizer: Any, texts: list[str]) -> list[str]:
-    """Those of the normalised texts, the most frequent first."""
+    """Characters of the normalised texts, the most frequent first."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(tokenizer.normalizer.normalize_str(text))

@@ -1,4 +1,4 @@
-"""Texts that are longer than what is read of them."""
+"""Texts that are longer than max_length."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -10,18 +10,18 @@ from mmtrain.data.tables.cell_checks import FIRST_ROWS
 from mmtrain.data.tables.sample_errors import read_each
 from mmtrain.data.tables.texts import valid_texts
 
-_CHARACTERS = 4_000_000  # that are tokenized to be counted: some seconds
+_CHARACTERS = 4_000_000  # maximum number that is tokenized for counting, which takes seconds
 
 
 def cut_texts(key: str, reader: TextInput, cells: Iterable[Any], *, where: str, num_rows: int) -> Iterator[str]:
-    """A note when some texts lose their ends.
+    """A note if some texts are truncated.
 
     Args:
-        key: of the configuration, that holds max_length.
+        key: key of the configuration above max_length.
         reader: with its tokenizer.
-        cells: of the column, in order.
-        where: the table.
-        num_rows: that it has.
+        cells: cells of the column, in order.
+        where: name of the table.
+        num_rows: number of rows of the table.
     """
     rows = list(_head(read_each(cells, valid_texts)))
     counted = iter(reader.uncut().encode_batch([text for texts in rows for text in texts]))
@@ -39,7 +39,7 @@ def cut_texts(key: str, reader: TextInput, cells: Iterable[Any], *, where: str, 
 
 
 def _head(rows: Iterable[list[str]]) -> Iterator[list[str]]:
-    """The texts of the first rows, of fewer rows when they are long."""
+    """The texts of the first rows; fewer rows if the texts are long."""
     room = _CHARACTERS
     for texts in islice(rows, FIRST_ROWS):
         yield texts

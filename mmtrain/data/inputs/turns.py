@@ -1,7 +1,7 @@
-"""A dialogue as an input: who said what, turn by turn; the last turn is the one that is asked about.
+"""A dialogue as an input: speaker and text of each turn; the last turn is the one to predict something for.
 
-Unusual here: speakers are numbered from the end, 0 for whoever speaks last, so that a model learns "the one who speaks"
-and "the other one", and never a name.
+Unusual: speakers are numbered from the end, with 0 for the last speaker. A model learns the current speaker and the
+other one, but no names.
 """
 
 import json
@@ -23,11 +23,11 @@ from mmtrain.data.tables.turn_columns import SPEAKERS, WORDS
 from mmtrain.errors import SampleError
 from mmtrain.types import Padded
 
-NOTHING = -1  # stands where a turn has no token
+NOTHING = -1  # padding of turns
 
 
 class Turn(NamedTuple):
-    """One turn: its speaker, "" where nobody says who, and what was said, "" for a turn without words."""
+    """One turn: its speaker, "" if it is not known, and its text, "" for a turn without text."""
 
     speaker: str
     text: str
@@ -37,12 +37,12 @@ class TurnsInput(TextInput):
     """A column of dialogues: lists of turns, or JSON of such a list. A turn is a text, or has a speaker and a text.
 
     Args:
-        max_turns: of a longer one the last so many.
-        max_speakers: further ones count as the last of these.
-        options: of `TextInput`, for each turn.
+        max_turns: maximum number of turns; of a longer dialogue, the last ones are used.
+        max_speakers: maximum number of speakers; further ones count as the last of these.
+        options: options of `TextInput`, for each turn.
 
     Raises:
-        ValueError: for a number that means nothing.
+        ValueError: for an invalid number.
     """
 
     kind = "dialogue"
@@ -74,16 +74,16 @@ class TurnsInput(TextInput):
         self.max_speakers = max_speakers
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
-        """Train the tokenizer on what is said in the training split, or load that of the weights."""
+        """Train the tokenizer on the turns of the training split, or load the pretrained one."""
         super().fit([[turn.text for turn in turns] for turns in read_each(cells, turns_of)], folder)
 
     def load(  # type: ignore[override]  # an empty dialogue is None
         self, value: Any, folder: Path, *, seed: int, train: bool
     ) -> tuple[Tensor, int] | None:
-        """(N, 1 + max_length), int64: the number of the speaker, then token ids; and the key of the dialogue.
+        """(N, 1 + max_length), int64: the index of the speaker, then token ids; and the key of the dialogue.
 
         Raises:
-            SampleError: when it is no dialogue.
+            SampleError: if it is not a dialogue.
         """
         turns = turns_of(value)[-self.max_turns :]
         if not turns:
@@ -100,15 +100,15 @@ class TurnsInput(TextInput):
         return out, self.key(value)
 
     def key(self, value: Any) -> int:
-        """Of who says what."""
+        """The key of speakers and texts."""
         return key_of(json.dumps(turns_of(value), ensure_ascii=False))
 
     def text(self, value: Any) -> str:
-        """As a person reads it."""
+        """The dialogue as readable text."""
         return " / ".join(f"{turn.speaker}: {turn.text}" if turn.speaker else turn.text for turn in turns_of(value))
 
     def pad(self, values: Sequence[Tensor | None]) -> Padded:
-        """(B, N, 1 + max_length), filled up to the most turns, and the mask (B, N)."""
+        """(B, N, 1 + max_length), padded to the most turns, and the mask (B, N)."""
         most = max((len(value) for value in values if value is not None), default=1)
         out = torch.full((len(values), most, 1 + self.max_length), NOTHING, dtype=torch.long)
         out[:, :, 0] = 0
@@ -121,7 +121,7 @@ class TurnsInput(TextInput):
 
 
 def turns_of(cell: Any) -> list[Turn]:
-    """The turns of a cell; none of an empty one. Of a list of texts, two speakers take turns.
+    """The turns of a cell; an empty list for an empty cell. In a list of texts, two speakers alternate.
 
     >>> turns_of('[{"speaker": "Joey", "text": "How you doin?"}, {"speaker": "Phoebe", "text": ""}]')
     [Turn(speaker='Joey', text='How you doin?'), Turn(speaker='Phoebe', text='')]
@@ -129,7 +129,7 @@ def turns_of(cell: Any) -> list[Turn]:
     [Turn(speaker='1', text='Hi'), Turn(speaker='0', text='Hello')]
 
     Raises:
-        SampleError: when it is something else.
+        SampleError: for anything else.
     """
     if isinstance(cell, str) and cell.lstrip().startswith("["):
         try:

@@ -1,4 +1,4 @@
-"""Rows of tabular numbers, each component scaled on the training split, with gaps wherever a cell has them."""
+"""Rows of tabular numbers, each component scaled on the training split, with gaps for missing values."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,15 +24,15 @@ from mmtrain.data.tables.scale import (
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
 
-_CHUNK = 4096  # rows whose numbers are held at once while learning
+_CHUNK = 4096  # rows whose numbers are in memory at once while learning
 
 
 class VectorInput:
-    """A column of D numbers a row: a list, an array, one number, or text such as "1.5, 2" or "[1.5, 2]".
+    """A column of D numbers per row: a list, an array, one number, or text such as "1.5, 2" or "[1.5, 2]".
 
-    A null or NaN component becomes 0 after scaling: the mean of training with `standard`, its smallest number with
-    `minmax`. A component that training never saw change is 0 in every split (unless scale is none), because the
-    weights behind it learned nothing. A row of gaps alone is a missing modality.
+    A null or NaN component becomes 0 after scaling: the mean of training with `standard`, its minimum with `minmax`. A
+    component that is constant in the training split is 0 in every split (unless scale is none), because its weights
+    have learned nothing. A row of only gaps is a missing modality.
 
     Args:
         scale: standard (mean 0 and standard deviation 1 on the training split), minmax (0 to 1 there; other splits
@@ -57,7 +57,7 @@ class VectorInput:
         """Learn the length and the scale from the cells of the training split.
 
         Raises:
-            ConfigError: when none can be read, or all commas could be decimal commas.
+            ConfigError: if no cell can be read, or all commas could be decimal commas.
         """
         faults: list[SampleError] = []
         filled = (cell for cell in with_clear_commas(cells) if cell is not None)
@@ -90,14 +90,14 @@ class VectorInput:
         save_scale(folder, name, self._offset, self._divisor)
 
     def restore(self, folder: Path, name: str) -> None:
-        """Take the scale of a run folder."""
+        """Read the scale of a run folder."""
         self._set(*restore_scale(folder, name))
 
     def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int] | None:
-        """The scaled numbers (D,), float32, and the key of the unscaled ones; None when all are gaps.
+        """The scaled numbers (D,), float32, and the key of the unscaled ones; None if all are gaps.
 
         Raises:
-            SampleError: for a word where a number should be, and for more or fewer numbers than training has.
+            SampleError: for a word instead of a number, and for another number of numbers than in training.
         """
         numbers = numbers_of(value)
         if np.isnan(numbers).all():
@@ -110,18 +110,18 @@ class VectorInput:
         return torch.from_numpy(np.where(np.isnan(ready), np.float32(0), ready)), _key(numbers)
 
     def key(self, value: Any) -> int:
-        """The key of a cell's numbers, however they are written; of the cell itself when they cannot be read."""
+        """The key of a cell's numbers in any notation; of the cell itself if they cannot be read."""
         try:
             return _key(numbers_of(value))
         except SampleError:
             return key_of(value)
 
     def pad(self, values: Sequence[Tensor | None]) -> Padded:
-        """(B, D), zeros where a row has none; no mask."""
+        """(B, D), with zeros for missing rows; no mask."""
         blank = torch.zeros(self.dim)
         return Padded(torch.stack([blank if v is None else v for v in values]), None)
 
 
 def _key(numbers: np.ndarray) -> int:
-    """Equal for 0 and -0, and for gaps however their bits stand."""
+    """Equal for 0 and -0, and for NaN with any bits."""
     return key_of(np.where(np.isnan(numbers), np.nan, numbers + 0.0).tobytes())

@@ -1,4 +1,4 @@
-"""Films: some frames of each, decoded by PyAV, transformed alike by torchvision v2, normalised floats."""
+"""Videos: some frames of each, decoded by PyAV, transformed equally by torchvision v2, normalised floats."""
 
 import itertools
 from collections.abc import Sequence
@@ -26,34 +26,34 @@ from mmtrain.types import Padded
 
 Sampling = Literal["uniform", "random", "segments"]
 SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
-PICTURES_ONLY = ("box", "hamming")  # interpolations that torchvision has for Pillow alone
+PICTURES_ONLY = ("box", "hamming")  # interpolations that torchvision has only for Pillow
 
 
 class VideoInput:
-    """A film column: a path relative to the table, bytes, what `datasets` gives, or a list of pictures.
+    """A video column: a path relative to the table, bytes, a value of `datasets`, or a list of images.
 
-    The film is cut into as many equal parts as it has frames, and some of them are taken. No frame is taken twice: a
-    film with fewer frames than `num_frames` gives those it has, and the mask says so. A copy would look like a film
-    that stands still, and would weigh more than its neighbours in a mean over frames.
+    The video is divided into as many equal parts as it has frames, and some of them are used. No frame is used twice: a
+    video with fewer frames than `num_frames` has fewer, which the mask marks. Copies would look like a still video, and
+    would have more weight in a mean over frames.
 
     Args:
-        num_frames: of each film, at most.
-        sampling: in training. uniform: the centres of equal parts of the film, as always in evaluation; random: any
-            frames, in order of time; segments: one frame at random from each of the equal parts (1608.00859).
-        size: height and width in pixels that the model sees.
-        mean: by channel, of pixels in 0..1.
-        std: by channel.
-        resize_size, interpolation, crop_offset: how a frame becomes a square; `Geometry` explains them. The defaults
-            are those of runs whose configuration lacks these keys.
-        crop_scale: smallest share of the area that a random crop in training keeps; 1 turns it off. All frames of a
-            film get the same crop, turn, mirroring and colours.
-        rotate: training turns the film by up to so many degrees.
-        flip: chance of mirroring in training. Off by default: a caption can say left or right.
+        num_frames: maximum number of frames of each video.
+        sampling: in training. uniform: the centres of equal parts of the video, as always in evaluation; random: any
+            frames, in order of time; segments: one random frame from each of the equal parts (1608.00859).
+        size: height and width in pixels of the model's input.
+        mean: mean by channel, for pixels in 0..1.
+        std: standard deviation by channel.
+        resize_size, interpolation, crop_offset: how a frame becomes a square; see `Geometry`. The defaults are those of
+            runs whose configuration does not have these keys.
+        crop_scale: minimum fraction of the area that a random crop in training keeps; 1 disables it. All frames of a
+            video have the same crop, rotation, flip and colours.
+        rotate: maximum rotation in training, in degrees.
+        flip: probability of a horizontal flip in training. Off by default, because captions can mention left and right.
         color_jitter: strength of changes of brightness, contrast and saturation in training.
         background: the colour under transparent pixels.
-        max_pixels: a film with larger frames is not decoded, because one can fill the memory.
-        max_film_pixels: of the frames that are taken, together; a film of which they have more is not decoded.
-        value_range: as of `ImageInput`, for a film that comes as pictures.
+        max_pixels: a video with larger frames is not decoded, because it can fill the memory.
+        max_film_pixels: maximum number of pixels of all used frames together.
+        value_range: as in `ImageInput`, for a video of images.
     """
 
     kind = "video"
@@ -95,7 +95,7 @@ class VideoInput:
         self.background = tuple(background)
         self.max_pixels = max_pixels
         self.max_film_pixels = max_film_pixels
-        # opens the pictures of a film that comes as files
+        # opens the images of a video that consists of files
         self.pictures = ImageInput(
             size=size,
             mean=mean,
@@ -124,10 +124,10 @@ class VideoInput:
         self._eval = v2.Compose([*self.geometry.evaluation(), self.normalize])
 
     def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int] | None:
-        """The frames (F, 3, size, size), float32, F <= num_frames, and the key; None for a file with sound only.
+        """The frames (F, 3, size, size), float32, F <= num_frames, and the key; None for a file with only sound.
 
         Raises:
-            SampleError: when it cannot be read.
+            SampleError: if it cannot be read.
         """
         pixels = self._read(value, folder, seed if train else None)
         if pixels is None:
@@ -139,10 +139,10 @@ class VideoInput:
             return self._train(film), self.key(value)
 
     def frames(self, value: Any, folder: Path) -> list[Image.Image]:
-        """The frames that evaluation takes, whole, for a person to look at; none of a file with sound only.
+        """The frames of evaluation, uncropped, for display; none for a file with only sound.
 
         Raises:
-            SampleError: when it cannot be read.
+            SampleError: if it cannot be read.
         """
         pixels = self._read(value, folder, None)
         if pixels is None:
@@ -150,10 +150,10 @@ class VideoInput:
         return [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in pixels]
 
     def open(self, value: Any, folder: Path) -> Image.Image | None:
-        """A sheet of four of those frames, two by two in order of time; None of a file with sound only.
+        """A sheet of four of these frames, two by two in order of time; None for a file with only sound.
 
         Raises:
-            SampleError: when it cannot be read.
+            SampleError: if it cannot be read.
         """
         frames = self.frames(value, folder)
         if not frames:
@@ -170,7 +170,7 @@ class VideoInput:
         return key_of(value)
 
     def pad(self, values: Sequence[Tensor | None]) -> Padded:
-        """Frames (B, num_frames, 3, size, size) padded with 0, and the mask (B, num_frames); one shape always."""
+        """Frames (B, num_frames, 3, size, size) padded with 0, and the mask (B, num_frames), always of one shape."""
         films = torch.zeros(len(values), self.num_frames, 3, self.size, self.size)
         mask = torch.zeros(len(values), self.num_frames, dtype=torch.bool)
         for row, value in enumerate(values):
@@ -180,7 +180,7 @@ class VideoInput:
         return Padded(films, mask)
 
     def _read(self, value: Any, folder: Path, seed: int | None) -> Tensor | None:
-        """(F, 3, H, W), uint8; without a seed the frames that evaluation takes."""
+        """(F, 3, H, W), uint8; without a seed, the frames of evaluation."""
         content = content_of(value)
         if isinstance(content, list | tuple):
             return self._stack(content, folder, seed)
@@ -193,7 +193,7 @@ class VideoInput:
                 max_film_pixels=self.max_film_pixels,
                 background=self.background,
             )
-        except SampleError as error:  # by the name that the table gives it
+        except SampleError as error:  # with the name in the table
             raise SampleError(shown(content), error.reason) from error
         if found is None:
             return None
@@ -202,10 +202,10 @@ class VideoInput:
         if reason is not None:
             raise SampleError(shown(content), reason)
         new = found.seconds.diff(prepend=torch.tensor([-1.0], dtype=torch.float64)) != 0
-        return found.pixels if new.all() else found.pixels[new]  # one that shows for long fills several parts
+        return found.pixels if new.all() else found.pixels[new]  # a long frame covers several parts
 
     def _times(self, film: Probe, seed: int | None) -> list[float]:
-        """The centres of the parts that are taken, in seconds."""
+        """The centres of the used parts, in seconds."""
         return [(slot + 0.5) * film.seconds / film.frames for slot in self._slots(film.frames, seed)]
 
     def _stack(self, files: Sequence[Any], folder: Path, seed: int | None) -> Tensor:
@@ -224,11 +224,11 @@ class VideoInput:
         return torch.stack(frames)
 
     def _slots(self, count: int, seed: int | None) -> list[int]:
-        """Which of `count` frames: distinct, in order."""
+        """Indices of the used frames of `count`: distinct, in order."""
         take = min(self.num_frames, count)
         if seed is None or self.sampling == "uniform":
             return [(2 * part + 1) * count // (2 * take) for part in range(take)]
-        draws = torch.Generator().manual_seed(mix(seed, 1) >> 1)  # not the numbers that the transforms draw
+        draws = torch.Generator().manual_seed(mix(seed, 1) >> 1)  # independent of the draws of the transforms
         if self.sampling == "random":
             return sorted(torch.randperm(count, generator=draws)[:take].tolist())
         edges = [part * count // take for part in range(take + 1)]

@@ -1,1 +1,1 @@
-"""Which samples stand in which batch."""
+"""Assignment of samples to batches."""

@@ -1,13 +1,13 @@
-"""Batches of samples that are alike: about equally long, so that little is padded, or of one value in a column.
+"""Batches of similar samples: of similar length, to reduce padding, or with the same value in a column.
 
-`window` batches' worth of consecutive positions are sorted by length and cut into batches, and the batches come in a
-keyed order: what a step has is still a function of seed, epoch and step alone. Sorting within windows and not over all
-keeps the company that a sample is in random. With a token budget (as fairseq's `max_tokens`) short samples come many
-in a batch and long ones few. By a column of words, rows that have the same one meet in a batch, which gives contrastive
-tasks wrong partners that are hard.
+Consecutive positions of `window` batches are sorted by length and split into batches, and the batches are put in a
+keyed order. The samples of a step are still a function of seed, epoch and step only. Sorting within windows, instead of
+over all rows, keeps the other samples of a batch random. With a token budget (as fairseq's `max_tokens`) a batch has
+many short or few long samples. With a column of words, rows with the same word share a batch, which gives contrastive
+tasks hard negatives.
 
-Unusual is that the number of steps is the same in every epoch although the batches differ: schedules, limits and a
-resumed run count on it. A bound that no epoch exceeds is known beforehand, and large batches are halved to meet it.
+Unusual: the number of steps is equal in every epoch although the batches differ, because schedules, limits and resumed
+runs depend on it. An upper bound for all epochs is computed in advance, and large batches are halved to reach it.
 """
 
 import heapq
@@ -30,16 +30,16 @@ _NAMES = 0x4A3E
 
 @dataclass(frozen=True)
 class Buckets:
-    """How batches of training are made of rows that are alike.
+    """How training batches are made of similar rows.
 
     Attributes:
-        by: an input that has a length (text, audio, video, sequence), or a column of the table: numbers to sort by, or
-            words that are to meet; None: rows come as they come.
-        window: batches' worth of rows that are sorted together.
+        by: an input with a length (text, audio, video, sequence), or a column of the table: numbers to sort by, or
+            words to group by. None for random batches.
+        window: number of batches whose rows are sorted together.
         max_tokens: rows x longest of a step, over all devices; None for steps of `batch_size` rows.
 
     Raises:
-        ValueError: for a window or a budget of nothing.
+        ValueError: for a window or a budget below 1.
     """
 
     by: str | None
@@ -53,17 +53,17 @@ class Buckets:
             raise ValueError(f"bucket.max_tokens = {self.max_tokens}; set it to 1 or more, or to null")
         if self.max_tokens is not None and self.by is None:
             raise ValueError(
-                f"bucket.max_tokens = {self.max_tokens} counts nothing without bucket.by\n"
-                "    set data.bucket.by to an input that has a length, such as text"
+                f"bucket.max_tokens = {self.max_tokens} has no effect without bucket.by\n"
+                "    fix: set data.bucket.by to an input with a length, such as text"
             )
 
 
 class Plan(NamedTuple):
-    """How the steps of an epoch lie in its windows.
+    """The steps of an epoch by window.
 
     Attributes:
-        extra: (windows,), int64, batches of a window that come of halving others.
-        ends: (windows,), int64, the steps up to the end of a window.
+        extra: (windows,), int64, number of additional batches of a window, from halving others.
+        ends: (windows,), int64, number of steps up to the end of a window.
     """
 
     extra: np.ndarray
@@ -71,25 +71,25 @@ class Plan(NamedTuple):
 
 
 class BucketedSteps(Sampler[list[Position]]):
-    """The positions of each step that belong to one rank, as those of `TrainSteps` are, but of similar lengths.
+    """Positions of each step for one rank, as in `TrainSteps`, but of similar lengths.
 
     Args:
-        lengths: (rows,), of each row of the table, in tokens or whatever else is padded; 0 where it has nothing.
-        order: of the positions; a step has positions, and their rows have lengths.
-        seed: of the order.
-        batch_size: samples of a step, over all ranks and micro-batches; with a budget, the most that it may have.
+        lengths: (rows,), length of each row of the table, in tokens or other padded units; 0 for an empty row.
+        order: maps positions to rows, which have lengths.
+        seed: seed of the order.
+        batch_size: number of samples of a step, over all ranks and micro-batches; with a budget, the maximum.
         max_tokens: rows x longest of a step, over all ranks and micro-batches; None for batches of `batch_size`.
-        window: batches' worth of positions that are sorted together; 1 buckets nothing.
-        rank: of this process.
+        window: number of batches whose positions are sorted together; 1 disables bucketing.
+        rank: index of this process.
         world_size: number of processes.
-        num_micro_batches: a step's samples on a rank are cut into so many; fillers make them even.
-        names: whether `lengths` are numbers of names: rows of one meet, and which names keep company changes.
-        first_step: the optimizer step to begin with, counted from the start of training.
-        limit: how many of an epoch's steps are taken, or which share of them (Lightning's limit_train_batches).
+        num_micro_batches: number of micro-batches per rank; filler samples make them equal.
+        names: whether `lengths` are indices of words: rows of one word share a batch, and neighbouring words change.
+        first_step: the first optimizer step, counted from the start of training.
+        limit: number or fraction of an epoch's steps (Lightning's limit_train_batches).
 
     Raises:
-        ValueError: when a row is longer than the budget, or there is a budget and an order that does not have each row
-            once an epoch, of which no bound is known.
+        ValueError: if a row is longer than the budget, or with a budget and an order that does not have each row once
+            per epoch, for which no bound is known.
     """
 
     def __init__(
@@ -111,22 +111,22 @@ class BucketedSteps(Sampler[list[Position]]):
         longest = int(lengths.max())
         if max_tokens is not None and longest > max_tokens:
             raise ValueError(
-                f"data.bucket.max_tokens = {max_tokens}, but row {int(lengths.argmax())} alone has {longest}\n"
-                f"    set data.bucket.max_tokens to {longest} or more, or have the input cut what is long"
+                f"data.bucket.max_tokens = {max_tokens}, but row {int(lengths.argmax())} has {longest}\n"
+                f"    fix: set data.bucket.max_tokens to {longest} or more, or let the input truncate long rows"
             )
-        assert window >= 1, "Buckets sees to it"
+        assert window >= 1, "checked by Buckets"
         if max_tokens is not None and not order.has_each_once:
             raise ValueError(
-                f"data.bucket.max_tokens = {max_tokens} needs epochs that have each row once, which weights, a"
-                " temperature or an epoch_size of data=mix change\n"
-                "    set data.bucket.max_tokens to null, or mix by size"
+                f"data.bucket.max_tokens = {max_tokens} needs epochs with each row once, which weights, a"
+                " temperature or an epoch_size of data=mix prevent\n"
+                "    fix: set data.bucket.max_tokens to null, or mix by size"
             )
         self.lengths = lengths
         self.order = order
         self.seed = seed
         self.batch_size = batch_size
         self.max_tokens = max_tokens
-        self.window = window * batch_size  # in positions
+        self.window = window * batch_size  # number of positions
         self.rank = rank
         self.world_size = world_size
         self.num_micro_batches = num_micro_batches
@@ -139,11 +139,11 @@ class BucketedSteps(Sampler[list[Position]]):
 
     @property
     def sampler(self) -> "BucketedSteps":
-        """Where Lightning looks for `set_epoch` on a batch sampler."""
+        """Lightning calls `set_epoch` on this attribute of a batch sampler."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the beginning of an epoch; the epoch that is being resumed keeps its place."""
+        """Start an epoch. A resumed epoch keeps its position."""
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
 
@@ -156,18 +156,18 @@ class BucketedSteps(Sampler[list[Position]]):
             yield [(epoch, position) for position in self.positions(step, epoch)]
 
     def positions(self, step: int, epoch: int) -> list[int]:
-        """The positions of a step of an epoch on this rank, -1 for fillers."""
+        """Positions of a step of an epoch on this rank, -1 for filler samples."""
         whole = self.batch(step, epoch)
         parts = self.world_size * self.num_micro_batches
         share = math.ceil((self.batch_size if self.max_tokens is None else len(whole)) / parts)
         mine: list[int] = []
-        for micro_batch in range(self.num_micro_batches):  # strided, so that every part has long and short ones
+        for micro_batch in range(self.num_micro_batches):  # strided, so each has long and short ones
             part = whole[micro_batch * self.world_size + self.rank :: parts]
             mine += part + [-1] * (share - len(part))
         return mine
 
     def batch(self, step: int, epoch: int) -> list[int]:
-        """The positions of a step on all ranks, the longest first."""
+        """Positions of a step on all ranks, the longest first."""
         if self.max_tokens is None:
             window, nth = divmod(step, self.window // self.batch_size)
         else:
@@ -179,7 +179,7 @@ class BucketedSteps(Sampler[list[Position]]):
         return self._batches[1][nth]
 
     def _of_window(self, window: int, epoch: int) -> list[list[int]]:
-        """The batches of a window, in the order in which they come."""
+        """Batches of a window, in their final order."""
         first = window * self.window
         lengths = self._lengths(window, epoch)
         places = np.argsort(-lengths, kind="stable")
@@ -201,7 +201,7 @@ class BucketedSteps(Sampler[list[Position]]):
         return permuted_many(lengths, int(self.lengths.max()) + 1, seed=seed, epoch=epoch)
 
     def _cuts(self, lengths: np.ndarray) -> list[int]:
-        """Where batches begin among lengths that fall."""
+        """First indices of batches in descending lengths."""
         if self.max_tokens is None:
             return list(range(0, len(lengths), self.batch_size))
         cuts, capacity = [0], self._capacity(lengths)
@@ -210,17 +210,17 @@ class BucketedSteps(Sampler[list[Position]]):
         return cuts
 
     def _capacity(self, lengths: np.ndarray) -> np.ndarray:
-        """How many rows of each length a batch may have."""
+        """Maximum number of rows of each length in a batch."""
         assert self.max_tokens is not None
         return np.minimum(self.batch_size, self.max_tokens // np.maximum(lengths, 1))
 
     def _bound(self) -> int:
-        """A number of steps that no epoch exceeds.
+        """An upper bound for the number of steps of any epoch.
 
-        In a window, let n be the capacity for the longest row of a batch; it grows from one batch to the next. Of a
-        batch that is not the last, each row has at most the next batch's n', so that the sum of 1 / capacity over its
-        rows is at least n / n', and 1 - n / n' <= log(n' / n). Over all batches: their number is at most the sum of
-        1 / capacity over the window, plus log(largest n / smallest n), plus 1 for the last.
+        In a window, let n be the capacity for the longest row of a batch; it grows from one batch to the next. In a
+        batch that is not the last, each row has at most the next batch's n'. The sum of 1 / capacity over its rows is
+        therefore at least n / n', and 1 - n / n' <= log(n' / n). Over all batches: their number is at most the sum of 1
+        / capacity over the window, plus log(largest n / smallest n), plus 1 for the last.
         """
         num_samples = len(self.order)
         if self.max_tokens is None:
@@ -230,12 +230,12 @@ class BucketedSteps(Sampler[list[Position]]):
         return min(num_samples, math.floor(float((1 / capacity).sum()) + self._num_windows * slack + 1e-6))
 
     def _plan(self, epoch: int) -> Plan:
-        """How an epoch's steps lie; the first call for an epoch looks at all its lengths, and at no sample."""
+        """The steps of an epoch by window. The first call for an epoch uses all lengths, but no samples."""
         if epoch not in self._plans:
             windows = range(self._num_windows)
             sizes = np.array([min(self.window, len(self.order) - w * self.window) for w in windows])
             counts = np.array([len(self._cuts(-np.sort(-self._lengths(w, epoch)))) for w in windows])
-            room = np.cumsum(sizes - counts)  # so many batches more there can be
+            room = np.cumsum(sizes - counts)  # number of possible additional batches
             extra = np.zeros_like(counts)
             if room[-1]:
                 extra = np.diff(room * (len(self) - int(counts.sum())) // room[-1], prepend=0)
@@ -244,7 +244,7 @@ class BucketedSteps(Sampler[list[Position]]):
 
 
 def halved(cuts: Sequence[int], size: int, extra: int) -> list[int]:
-    """More batches of the same rows: the largest is halved, `extra` times.
+    """Split batches of the same rows: the largest is halved, `extra` times.
 
     >>> halved([0, 2, 6], 10, 2)
     [0, 2, 4, 6, 8]
@@ -254,7 +254,7 @@ def halved(cuts: Sequence[int], size: int, extra: int) -> list[int]:
     for _ in range(extra):
         negative, first = heapq.heappop(heap)
         upper = -negative // 2
-        assert upper, "there is room for so many"
+        assert upper, "there are enough rows"
         heapq.heappush(heap, (-upper, first))
         heapq.heappush(heap, (negative + upper, first + upper))
     return sorted(first for _, first in heap)

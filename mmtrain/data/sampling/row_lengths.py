@@ -1,7 +1,7 @@
-"""A number for each row by which batches are made of rows that are alike: its length, or a column of the table.
+"""A number for each row by which similar rows are batched: its length, or the value of a column.
 
-Pictures, sounds and films are not decoded for it: a length is taken from the head of a file. A row whose length cannot
-be told counts as empty; whoever reads it later says why it cannot be read.
+Images, sounds and videos are not decoded for this: the length is read from the header of a file. A row whose length is
+not known counts as empty. Its error is reported when it is read.
 """
 
 import difflib
@@ -39,32 +39,32 @@ def row_lengths(
     folder: Path,
     cache: Path,
 ) -> tuple[np.ndarray, bool]:
-    """What `buckets.by` says of each row, and whether that are numbers of names.
+    """Return the number of `buckets.by` for each row, and whether it is the index of a word.
 
     Args:
         buckets: how batches are made.
-        table: of the training split.
-        columns: by input, its column.
-        inputs: by modality; those that learn have learned.
-        folder: what relative paths start from.
-        cache: a folder that keeps the lengths, for the next process and the next start.
+        table: training table.
+        columns: columns by input.
+        inputs: inputs by modality, with their vocabularies.
+        folder: base of relative paths.
+        cache: folder that stores the lengths for other processes and later starts.
 
     Returns:
-        (rows,), int64: tokens of a text (the longest of several), samples of a sound, frames of a film or sequence, as
-        the model gets them; the number of a column of numbers, or the number of a value of a column of words. 0 where
-        there is nothing. With it: whether the numbers stand for words.
+        (rows,), int64: tokens of a text (the longest of several), samples of a sound, frames of a video or sequence, as
+        the model gets them; the value of a numeric column, or the index of the value of a column of words. 0 for an
+        empty cell. And whether the numbers are indices of words.
 
     Raises:
-        ConfigError: when there is nothing of that name, or nothing in it has a length.
+        ConfigError: if there is no such input or column, or it has no length.
     """
     by = buckets.by
-    assert by is not None, "asked only when batches are made by something"
+    assert by is not None, "called only with buckets.by"
     if by in inputs and by in columns:
         column = columns[by]
         if not isinstance(column, str) or inputs[by].kind in ("image", "vector"):
             raise ConfigError(
-                f"data.bucket.by = {by}: every {inputs[by].kind} is of one size\n"
-                f"    name an input that has a length, a column of {', '.join(table.column_names)}, or null"
+                f"data.bucket.by = {by}: every {inputs[by].kind} has the same size\n"
+                f"    fix: name an input with a length, a column of {', '.join(table.column_names)}, or null"
             )
         reader = inputs[by]
         knobs = {key: knob for key, knob in vars(reader).items() if isinstance(knob, int | float | str)}
@@ -82,17 +82,17 @@ def row_lengths(
     near = difflib.get_close_matches(by, names, n=1)
     raise ConfigError(
         f"data.bucket.by = {by} is neither an input nor a column of the training split; there are {', '.join(names)}\n"
-        f"    set data.bucket.by to {near[0] if near else 'one of them, or to null'}"
+        f"    fix: set data.bucket.by to {near[0] if near else 'one of them, or to null'}"
     )
 
 
 def _whole(table: Any, column: str, by: str) -> list[Any]:
-    """Every cell of a column; of shards only a sample can be had."""
+    """Every cell of a column. Of shards, only a sample is available."""
     cells = list(cells_of(table, column))
     if len(cells) != len(table):
         raise ConfigError(
             f"data.bucket.by = {by} needs that column of every row, but of shards only {len(cells)} of {len(table)} are"
-            " looked at beforehand\n    set data.bucket.by to null"
+            " read in advance\n    fix: set data.bucket.by to null"
         )
     return cells
 
@@ -103,8 +103,8 @@ def _of_column(buckets: Buckets, cells: list[Any]) -> tuple[np.ndarray, bool]:
         return np.array([0 if is_empty(cell) else max(0, round(cell)) for cell in cells], dtype=np.int64), False
     if buckets.max_tokens is not None:
         raise ConfigError(
-            f"data.bucket.max_tokens = {buckets.max_tokens}, but the column {buckets.by} holds no lengths to count\n"
-            "    set data.bucket.max_tokens to null, or data.bucket.by to what has a length"
+            f"data.bucket.max_tokens = {buckets.max_tokens}, but the column {buckets.by} has no lengths\n"
+            "    fix: set data.bucket.max_tokens to null, or data.bucket.by to an input with a length"
         )
     names = {value: number for number, value in enumerate(sorted({str(cell) for cell in filled}), start=1)}
     return np.array([0 if is_empty(cell) else names[str(cell)] for cell in cells], dtype=np.int64), True
@@ -117,7 +117,7 @@ def _measured(reader: InputKind, cells: Iterable[Any], folder: Path) -> Iterable
 
 
 def _of_texts(reader: TextInput, cells: Iterable[Any]) -> Iterable[int]:
-    """The most tokens of a cell's texts, cut as the reader cuts them."""
+    """The largest number of tokens of a cell's texts, truncated as in the input."""
     waiting: list[list[str]] = []
 
     def counted() -> Iterable[int]:
@@ -146,7 +146,7 @@ def _length(reader: InputKind, cell: Any, folder: Path) -> int:
     loaded = reader.load(cell, folder, seed=0, train=False)
     if loaded is None:
         return 0
-    assert isinstance(reader, AudioInput | VideoInput | SequenceInput), "pictures and vectors are of one size"
+    assert isinstance(reader, AudioInput | VideoInput | SequenceInput), "images and vectors have one size"
     return len(loaded[0])
 
 
@@ -155,7 +155,7 @@ def _digest(*parts: Any) -> str:
 
 
 def _kept(path: Path, num_rows: int) -> np.ndarray | None:
-    """What an earlier process measured; None when there is nothing, or not what was written."""
+    """Lengths that an earlier process has measured; None if there are none, or they are damaged."""
     if not path.is_file():
         return None
     try:

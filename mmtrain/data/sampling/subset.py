@@ -11,15 +11,15 @@ from mmtrain.errors import ConfigError
 from mmtrain.types import Sample
 
 MOST_GROUPS = 100
-NOTHING = "(none)"  # the group of rows that have no value
+NOTHING = "(none)"  # the group of rows without a value
 
 
 class Chosen(Dataset[Sample]):
-    """The samples of some positions, with their own row numbers.
+    """The samples at some positions, with their own row indices.
 
     Args:
-        split: of all.
-        positions: those that are there, in their order.
+        split: the complete split.
+        positions: the chosen positions, in order.
     """
 
     def __init__(self, split: EvalSplit, positions: Sequence[int]) -> None:
@@ -33,30 +33,30 @@ class Chosen(Dataset[Sample]):
         return self.__getitems__([at])[0]
 
     def __getitems__(self, step: Sequence[Position]) -> list[Sample]:
-        """Those of the whole split that stand at these places among the chosen."""
+        """Samples of the complete split at these indices of the chosen positions."""
         return self.split.__getitems__([(e, p if p < 0 else self.positions[p]) for e, p in step])
 
 
 def groups_of(split: EvalSplit, column: str, *, where: str) -> Mapping[str, list[int]]:
-    """The positions of the rows of each value of a column, the values in alphabetical order.
+    """Positions of the rows by value of a column, with values in alphabetical order.
 
     Args:
-        split: whose table has the column.
-        column: of words or numbers.
+        split: a split whose table has the column.
+        column: a column of words or numbers.
         where: the table, for messages.
 
     Raises:
-        ConfigError: when there is no such column, or it has very many values.
+        ConfigError: if there is no such column, or it has too many values.
     """
     table = split.table
     if column not in table.column_names:
         raise ConfigError(
-            f"test.by = {column}, but {where} has the columns {', '.join(table.column_names)}\n    name one of them"
+            f"test.by={column}: {where} has the columns {', '.join(table.column_names)}\n    fix: name one of them"
         )
     names = [name_of(readable_cell(cells, column)) or NOTHING for cells in rows_at(table, range(len(table)))]
     groups: dict[str, list[int]] = {name: [] for name in sorted(set(names))}
     if len(groups) > MOST_GROUPS:
-        raise ConfigError(f"test.by = {column} has {len(groups)} values\n    name a column of {MOST_GROUPS} at most")
+        raise ConfigError(f"test.by={column}: {len(groups)} values\n    fix: name a column of at most {MOST_GROUPS}")
     for position, name in enumerate(names):
         groups[name].append(position)
     for position, (row, _, _) in enumerate(split.further, start=len(table)):

@@ -1,1 +1,1 @@
-"""Sources of tables: folders, the hub, shards, mixtures and data sets that mmtrain makes itself."""
+"""Sources of tables: folders, the hub, shards, mixtures, and data sets that mmtrain creates."""

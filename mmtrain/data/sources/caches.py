@@ -1,4 +1,4 @@
-"""Folders that keep what was downloaded, drawn or converted, and what to set when one cannot be written."""
+"""Cache folders for downloads, drawings and converted tables, and errors when one cannot be written."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmtrain.errors import ConfigError, WriteError
 
-_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # nothing that is read gives them
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors that reading never raises
 
 
 @contextmanager
@@ -16,11 +16,11 @@ def writing_cache(folder: Path, variable: str) -> Iterator[None]:
     """Explain a cache that cannot be written.
 
     Args:
-        folder: what is made in it.
-        variable: of the environment, which names another.
+        folder: what is created in it.
+        variable: environment variable that sets another folder.
 
     Raises:
-        WriteError: when it cannot be.
+        WriteError: if it cannot be written.
     """
     try:
         yield
@@ -34,11 +34,11 @@ def writing_cache(folder: Path, variable: str) -> Iterator[None]:
 
 
 def datasets_cache_error(error: BaseException, table: Path | None) -> WriteError | None:
-    """The message when the `datasets` library could not write its cache; None when the table is at fault.
+    """The message if the `datasets` library cannot write its cache; None if the table is the cause.
 
     Args:
-        error: what it raised.
-        table: that it was reading.
+        error: the error of the library.
+        table: the table that was read.
     """
     from datasets import config
 
@@ -50,23 +50,23 @@ def datasets_cache_error(error: BaseException, table: Path | None) -> WriteError
 def _refused(folder: Path, reason: str, variable: str) -> WriteError:
     return WriteError(
         f"{folder}: this cache cannot be written: {reason}\n"
-        f"    fix: set {variable} to a folder that you can write in, on a disk with room"
+        f"    fix: set {variable} to a folder with write permission, on a disk with space"
     )
 
 
 def _reason(error: BaseException | None, folders: Sequence[Path], table: Path | None = None) -> str | None:
-    """Why one of the folders cannot be written, of an error and what caused it; None when that was not the reason."""
+    """Why one of the folders cannot be written, from an error and its causes; None if that is not the reason."""
     while error is not None:
         if isinstance(error, OSError):
             named = None if error.filename is None else Path(os.fsdecode(error.filename))
             if named != table and (error.errno in _OF_WRITING or (named is not None and _is_of(named, folders))):
                 return error.strerror or str(error)
-            if error.errno is None and "Not enough disk space" in str(error):  # `datasets` asks before it writes
+            if error.errno is None and "Not enough disk space" in str(error):  # `datasets` checks before it writes
                 return str(error).splitlines()[0]
         error = error.__cause__ or error.__context__
     return None
 
 
 def _is_of(path: Path, folders: Sequence[Path]) -> bool:
-    """Whether a path is in one of the folders, or one of them in it: a folder above may be the one that is missing."""
+    """Whether a path is in one of the folders, or one of them is in it, because a parent folder may be missing."""
     return any(path.is_relative_to(folder) or folder.is_relative_to(path) for folder in folders)

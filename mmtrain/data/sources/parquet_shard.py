@@ -1,4 +1,4 @@
-"""A parquet file read in place: a column of a row group when a cell of it is asked for."""
+"""A parquet file that is read in place: one column of a row group at a time, on request."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -12,10 +12,10 @@ from mmtrain.errors import ConfigError, SampleError
 
 
 def index_parquet(place: Place) -> Index:
-    """The rows of each row group, blocks: (G,), int64, and the columns.
+    """Number of rows of each row group, blocks: (G,), int64, and the columns.
 
     Raises:
-        ConfigError: when its footer cannot be read, or it holds no row.
+        ConfigError: if its footer cannot be read, or it has no rows.
     """
     import pyarrow as pa
 
@@ -28,10 +28,10 @@ def index_parquet(place: Place) -> Index:
     except (pa.ArrowException, *remote_errors()) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"{place.path} cannot be read as parquet: {reason}\n    make or fetch it again, or leave it out"
+            f"{place.path} cannot be read as parquet: {reason}\n    fix: create or download it again, or remove it"
         ) from error
     if not sum(blocks):
-        raise ConfigError(f"{place.path} has no rows\n    fill it, or leave it out")
+        raise ConfigError(f"{place.path} has no rows\n    fix: fill it, or remove it")
     return {"blocks": np.array(blocks, dtype=np.int64), "columns": np.array(columns)}
 
 
@@ -43,10 +43,10 @@ def _parquet(path: str, file: Any) -> Any:
 
 
 class GroupCache:
-    """The columns of the row groups that were read last, by file and group.
+    """Columns of the row groups that were read last, by file and group.
 
     Args:
-        size: groups that are kept.
+        size: number of groups in the cache.
     """
 
     def __init__(self, size: int) -> None:
@@ -54,7 +54,7 @@ class GroupCache:
         self._groups: OrderedDict[tuple[str, int], dict[str, Any]] = OrderedDict()
 
     def group(self, path: str, number: int) -> dict[str, Any]:
-        """What is kept of a group, by column, to be added to."""
+        """The cached columns of a group, to which more can be added."""
         group = self._groups.setdefault((path, number), {})
         self._groups.move_to_end((path, number))
         if len(self._groups) > self._size:
@@ -66,9 +66,9 @@ class ParquetShard:
     """An open file.
 
     Args:
-        place: of the file.
-        index: the file that holds what `index_parquet` found.
-        cache: shared by all shards of a table.
+        place: the file.
+        index: the file with the result of `index_parquet`.
+        cache: cache of all shards of a table.
     """
 
     def __init__(self, place: Place, index: Path, cache: GroupCache) -> None:
@@ -87,7 +87,7 @@ class ParquetShard:
         self._file.close()
 
     def id(self, row: int) -> str:
-        """The row's id if the file has such a column; else its number."""
+        """The row's id if the file has such a column; otherwise its index."""
         given = self.cell(row, "id") if "id" in self._columns else None
         return str(row) if given is None or given == "" else str(given)
 
@@ -106,11 +106,11 @@ class ParquetShard:
         return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
     def cell(self, row: int, column: str) -> Any:
-        """What `datasets` would give: numbers, text, bytes, lists, dicts.
+        """The cell as from `datasets`: numbers, text, bytes, lists, dicts.
 
         Raises:
-            KeyError: when the file has no such column.
-            SampleError: when it cannot be read.
+            KeyError: if the file has no such column.
+            SampleError: if it cannot be read.
         """
         import pyarrow as pa
 
@@ -119,7 +119,7 @@ class ParquetShard:
         number = int(self._starts.searchsorted(row, side="right")) - 1
         group = self._cache.group(self._path, number)
         if column not in group:
-            try:  # arrow's threads do not survive the fork of a worker
+            try:  # threads of arrow do not survive the fork of a worker
                 read = patiently(
                     lambda: self._parquet.read_row_group(number, columns=[column], use_threads=False), self._path
                 )

@@ -1,4 +1,4 @@
-"""Where shards lie: patterns to files, local or anything that fsspec can open, and the cache of their indices."""
+"""Files of shards: patterns for files, local or in any file system of fsspec, and the cache of their indices."""
 
 import hashlib
 import re
@@ -15,16 +15,16 @@ from mmtrain.errors import ConfigError, WriteError
 from mmtrain.io.atomic import atomic_write
 
 Index = dict[str, np.ndarray]
-FORMAT = 1  # raise it when an index means something else, so that nobody reads an old one
-BLOCK = 1 << 16  # bytes that a remote file is read in at least
+FORMAT = 1  # increase it when the format changes, so that old indices are not used
+BLOCK = 1 << 16  # minimum number of bytes of a remote read
 _WILD = re.compile(r"[*?\[]")
-WAITS = (0.5, 2.0, 8.0)  # seconds before a server is asked again
+WAITS = (0.5, 2.0, 8.0)  # seconds before a request is repeated
 
 T = TypeVar("T")
 
 
 class Place(NamedTuple):
-    """A file and what tells whether it was changed."""
+    """A file, and what shows whether it has changed."""
 
     path: str
     size: int
@@ -41,16 +41,16 @@ def is_remote(path: str) -> bool:
 
 
 def remote_errors() -> tuple[type[Exception], ...]:
-    """What a file system raises that cannot give what it is asked for; aiohttp's have no common base with the rest."""
+    """Errors of a file system that cannot read; those of aiohttp have no common base class with the others."""
     try:
         from aiohttp import ClientError
-    except ImportError:  # comes with fsspec's http, which not everybody needs
+    except ImportError:  # part of fsspec's optional http support
         return (OSError, ValueError)
     return (OSError, ValueError, ClientError)
 
 
 def patiently(read: Callable[[], T], path: str) -> T:
-    """What `read` gives. A server that fails is asked again: a hiccup must not change what a run sees."""
+    """The result of `read`. A failed request is repeated, because a short failure must not change the data."""
     for wait in WAITS if is_remote(path) else ():
         try:
             return read()
@@ -62,7 +62,7 @@ def patiently(read: Callable[[], T], path: str) -> T:
 
 
 def suffix_of(path: str) -> str:
-    """The ending of a path or a URL.
+    """The suffix of a path or a URL.
 
     >>> suffix_of("https://host/a.tar?key=1.2"), suffix_of("a.v1.parquet")
     ('.tar', '.parquet')
@@ -71,7 +71,7 @@ def suffix_of(path: str) -> str:
 
 
 def opened(path: str) -> BinaryIO:
-    """A file, to be read anywhere in it."""
+    """A file with random access."""
     if not is_remote(path):
         return Path(path).open("rb")
     system, inner = _system(path)
@@ -79,48 +79,52 @@ def opened(path: str) -> BinaryIO:
 
 
 def _system(path: str) -> tuple[Any, str]:
-    """The file system of this process (fsspec keeps one a process) and the path in it."""
+    """The file system in this process (fsspec keeps one per process), and the path in it."""
     from fsspec.core import url_to_fs
 
     if any(re.match(r"reference(:|$)", part) for part in path.split("::")):
         raise ConfigError(
-            f"{path}: a reference file system fills in templates of its author's and is not read\n"
-            "    name the shards themselves"
+            f"{path}: a reference file system inserts templates of its author and is not read\n"
+            "    fix: name the shards directly"
         )
     try:
         return url_to_fs(path)
     except (ImportError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be opened: {error}\n    install what it needs, or mend the path") from error
+        raise ConfigError(
+            f"{path} cannot be opened: {error}\n    fix: install its requirements, or correct the path"
+        ) from error
 
 
 def place_of(path: str) -> Place:
-    """A file's size and when it was changed, or its version.
+    """Size and modification time or version of a file.
 
     Raises:
-        ConfigError: when it is not there.
+        ConfigError: if it does not exist.
     """
     if not is_remote(path):
         try:
             stat = Path(path).stat()
         except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}\n    mend the path or the pattern of the shards") from error
-        if not S_ISREG(stat.st_mode):  # to open a pipe would wait for ever
-            raise ConfigError(f"{path} is no regular file\n    fix the pattern of the shards")
+            raise ConfigError(
+                f"{path}: {error.strerror}\n    fix: correct the path or the pattern of the shards"
+            ) from error
+        if not S_ISREG(stat.st_mode):  # opening a pipe would block
+            raise ConfigError(f"{path} is not a regular file\n    fix: correct the pattern of the shards")
         return Place(path, stat.st_size, str(stat.st_mtime_ns))
     system, inner = _system(path)
     try:
         info = patiently(lambda: system.info(inner), path)
     except remote_errors() as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
-        raise ConfigError(f"{path}: {reason}\n    mend the path or the pattern of the shards") from error
+        reason = "the file does not exist" if isinstance(error, FileNotFoundError) else str(error)
+        raise ConfigError(f"{path}: {reason}\n    fix: correct the path or the pattern of the shards") from error
     if info.get("size") is None:
-        raise ConfigError(f"{path}: its server does not say how large it is\n    copy the shards to another place")
+        raise ConfigError(f"{path}: its server does not report its size\n    fix: copy the shards to another place")
     marks = ("mtime", "LastModified", "last_modified", "ETag", "etag", "created")
     return Place(path, int(info["size"]), next((str(info[m]) for m in marks if info.get(m)), ""))
 
 
 def expanded(pattern: str) -> Iterator[str]:
-    """A pattern with braces as patterns without.
+    """Expand a pattern with braces to patterns without.
 
     >>> list(expanded("{a,b}-{08..10}.tar"))
     ['a-08.tar', 'a-09.tar', 'a-10.tar', 'b-08.tar', 'b-09.tar', 'b-10.tar']
@@ -139,22 +143,22 @@ def expanded(pattern: str) -> Iterator[str]:
 
 
 def paths_of(patterns: str | Sequence[str], where: str) -> list[str]:
-    """The files of a glob, a brace pattern, or a list of such, each once; a glob's are sorted.
+    """The distinct files of a glob, a brace pattern, or a list of them; those of a glob are sorted.
 
     Args:
         patterns: local paths, or URLs of fsspec.
-        where: the key that says so, for messages.
+        where: key of the patterns, for messages.
 
     Raises:
-        ConfigError: when a pattern finds nothing.
+        ConfigError: if a pattern matches no file.
     """
     found: dict[str, None] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         paths = [path for plain in expanded(pattern) for path in _globbed(plain)]
         if not paths:
             raise ConfigError(
-                f"{where} = {pattern} finds no file\n"
-                f"    mend it: a path, 'shards/*.tar', or on the command line \"{where}='shards/{{000..127}}.tar'\""
+                f"{where}={pattern}: matches no file\n"
+                f"    fix: use a path, 'shards/*.tar', or on the command line \"{where}='shards/{{000..127}}.tar'\""
             )
         found |= dict.fromkeys(paths)
     return list(found)
@@ -168,9 +172,9 @@ def _globbed(pattern: str) -> list[str]:
         return sorted(system.unstrip_protocol(path) for path in system.glob(inner))
     path = Path(pattern).expanduser().absolute()
     if path.exists() or not _WILD.search(pattern):
-        return [str(path)]  # one of {000..127} that is missing is named when it is looked for
+        return [str(path)]  # a missing one of {000..127} is reported later
     places = [Path(path.anchor)]
-    for part in path.parts[1:]:  # a folder that is there is meant, whatever marks are in its name
+    for part in path.parts[1:]:  # an existing folder is meant, even with special characters
         places = [found for place in places for found in _matching(place, part)]
     return sorted(map(str, places))
 
@@ -183,12 +187,12 @@ def _matching(place: Path, part: str) -> list[Path]:
 
 
 def indexed(place: Place, cache_dir: Path, build: Callable[[Place], Index]) -> Path:
-    """The file with the index of a shard, which is built once and kept.
+    """The file with the index of a shard, which is built once and cached.
 
-    Several processes may build it at once: the last one's is kept, and all are the same.
+    Several processes may build it at once: all results are equal, and the last one is kept.
 
     Raises:
-        ConfigError: when the shard cannot be indexed, or the cache not be written.
+        ConfigError: if the shard cannot be indexed, or the cache cannot be written.
     """
     digest = hashlib.sha256(f"{FORMAT}|{place.path}|{place.size}|{place.stamp}".encode()).hexdigest()[:32]
     file = cache_dir / "shards" / f"{digest}.npz"
@@ -201,10 +205,10 @@ def indexed(place: Place, cache_dir: Path, build: Callable[[Place], Index]) -> P
     except OSError as error:
         raise WriteError(
             f"{file.parent}: the index of {place.path} cannot be written: {error.strerror}\n"
-            "    set MMTRAIN_CACHE to a folder with room"
+            "    fix: set MMTRAIN_CACHE to a folder on a disk with space"
         ) from error
     return file
 
 
 def _is_whole(file: Path) -> bool:
-    return zipfile.is_zipfile(file)  # its directory stands at the end
+    return zipfile.is_zipfile(file)  # its directory is at the end

@@ -1,8 +1,8 @@
-"""Shards as tables: WebDataset tars and parquet files that are read where they lie, here or on a server.
+"""Shards as tables: WebDataset tars and parquet files that are read in place, locally or on a server.
 
-No copy is made and nothing is unpacked. An index a shard says where each row stands; it is made once, from the headers
-of a tar or the footer of a parquet file, and kept in the cache. A run's order (order.py, BlockOrder) reads a few shards
-or row groups at a time, and every row comes once an epoch all the same.
+Nothing is copied or unpacked. An index per shard has the position of each row. It is created once, from the headers of
+a tar or the footer of a parquet file, and cached. A run's order (order.py, BlockOrder) reads a few shards or row groups
+at a time, and every row still occurs once per epoch.
 """
 
 import bisect
@@ -28,16 +28,16 @@ from mmtrain.data.tables.sample_errors import described
 from mmtrain.data.tables.tables import SPLITS, Tables
 from mmtrain.errors import ConfigError, SampleError
 
-_OPENERS = 8  # servers are asked for so many shards at once
-_LEAST_OPEN = 16  # tars that are kept open
-_BLOCKS_COMPARED = 64  # whose rows a resumed run compares, and shards whose indices
-_REMOTE_COMPARED = 8  # rows, the first ones, where a server is asked for each
+_OPENERS = 8  # number of simultaneous requests for shards
+_LEAST_OPEN = 16  # minimum number of open tars
+_BLOCKS_COMPARED = 64  # number of blocks whose rows a resumed run compares, and of shards whose indices
+_REMOTE_COMPARED = 8  # number of first rows, if each needs a request
 
 Patterns = str | Sequence[str]
 
 
 class Shard(Protocol):
-    """An open shard: rows by their number in it."""
+    """An open shard: rows by index."""
 
     name: str
 
@@ -46,11 +46,11 @@ class Shard(Protocol):
         ...
 
     def id(self, row: int) -> str:
-        """The row's name, unique in the shard."""
+        """The name of a row, unique in the shard."""
         ...
 
     def columns(self, row: int) -> list[str]:
-        """What a row has."""
+        """The columns of a row."""
         ...
 
     def is_text(self, column: str) -> bool:
@@ -58,12 +58,12 @@ class Shard(Protocol):
         ...
 
     def cell(self, row: int, column: str) -> Any:
-        """One cell; KeyError when the row does not have it, SampleError when it cannot be read."""
+        """One cell; KeyError if the row does not have it, SampleError if it cannot be read."""
         ...
 
 
 class Cells(Mapping[str, Any]):
-    """A row, of which only what is asked for is read; SampleError comes up then."""
+    """A row that is read on request, which can raise a SampleError."""
 
     def __init__(self, table: "ShardTable", number: int, row: int) -> None:
         self._table = table
@@ -77,7 +77,7 @@ class Cells(Mapping[str, Any]):
             return self._table.shard(self._number).cell(self._row, column)
         except (KeyError, SampleError, ConfigError):
             raise
-        except Exception as error:  # as in sample_errors.py, where a KeyError is no answer
+        except Exception as error:  # as in sample_errors.py, also for a KeyError
             raise SampleError(f"{column} of row {self._row}", f"cannot be read: {described(error)}") from error
 
     def __iter__(self) -> Iterator[str]:
@@ -89,31 +89,32 @@ class Cells(Mapping[str, Any]):
 
 
 class Indexed(NamedTuple):
-    """A shard and the file with its index."""
+    """A shard, and the file with its index."""
 
     place: Place
     file: Path
     columns: list[str]
-    blocks: np.ndarray  # rows of each row group; of a tar, of the whole
+    blocks: np.ndarray  # rows of each row group, or of the complete tar
 
     @property
     def is_remote(self) -> bool:
-        """Whether it lies on a server."""
+        """Whether it is on a server."""
         return is_remote(self.place.path)
 
 
 class ShardTable:
-    """Rows of many shards, asked as a `datasets.Dataset` is.
+    """Rows of many shards, with the access of a `datasets.Dataset`.
 
-    A row is a mapping with "id" and its columns; what is not asked for is not read. The id is the shard's name and the
-    sample's: "train-007/0001"; that of a parquet file with a column id is what stands there. Files are opened when they
-    are needed, by each process for itself.
+    A row is a mapping with "id" and its columns. Only requested cells are read. The id is the name of the shard and of
+    the sample: "train-007/0001". A parquet file with a column id has its values as ids. Files are opened on demand,
+    separately in each process.
 
     Args:
-        shards: in the order of the rows.
-        window: blocks that are read from at a time: so many row groups and at least as many files are kept open.
-        fit_rows: `table["column"]` gives so many rows at most, evenly spaced over the table, so that vocabularies can
-            be learned from a table that would take hours to read. None gives all: evaluation needs it.
+        shards: shards in the order of the rows.
+        window: number of blocks that are read at a time, which is the number of open row groups and the minimum of
+            files.
+        fit_rows: maximum length of `table["column"]`, with rows evenly spaced over the table, so vocabularies can be
+            learned from a table that would take hours to read. None for all rows, as evaluation needs it.
     """
 
     def __init__(self, shards: Sequence[Indexed], *, window: int, fit_rows: int | None) -> None:
@@ -132,7 +133,7 @@ class ShardTable:
         self._groups = GroupCache(self._window + 1)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a worker that is spawned: without what is open."""
+        """State for a spawned worker, without open files."""
         return {k: v for k, v in self.__dict__.items() if k not in ("_open", "_groups")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -141,7 +142,7 @@ class ShardTable:
 
     @property
     def block_sizes(self) -> np.ndarray:
-        """Rows of each block (a tar, a row group), in the order of the rows; int64."""
+        """Number of rows of each block (a tar, a row group), in the order of the rows; int64."""
         return np.concatenate([shard.blocks for shard in self._shards])
 
     def __len__(self) -> int:
@@ -161,7 +162,7 @@ class ShardTable:
         return own if "id" in self._shards[number].columns else f"{self._prefixes[number]}/{own}"
 
     def _column(self, column: str) -> Iterator[Any]:
-        """The cells; of a row that cannot be read there is none, and reading the sample says why."""
+        """The cells. A row that cannot be read has none; reading the sample reports the reason."""
         count = len(self) if self._fit_rows is None else min(len(self), self._fit_rows)
         for nth in range(count):
             try:
@@ -170,15 +171,15 @@ class ShardTable:
                 yield None
 
     def digest_rows(self, columns: Sequence[str], *, media: Collection[str], folder: Path) -> RowFacts:
-        """What a resumed run compares, without reading everything.
+        """Facts for the comparison in a resumed run, without reading everything.
 
-        Of all shards the names, sizes and numbers of rows. Of 64 shards the index: of a tar, the name and the size of
-        each file in it. Of 64 tars or row groups some rows, together 1000, without the bytes of media; of remote
-        shards the first 8 rows.
+        Of all shards: names, sizes and numbers of rows. Of 64 shards: the index, which for a tar has the name and the
+        size of each file in it. Of 64 tars or row groups: some rows, together 1000, without the bytes of media. Of
+        remote shards: the first 8 rows.
 
         Args:
-            columns: that are read; the shards need not have them.
-            media: of these, those whose cells are files.
+            columns: columns that are read; shards may not have them.
+            media: those of them whose cells are files.
             folder: not needed.
         """
         places = [
@@ -190,7 +191,7 @@ class ShardTable:
         first = self.shard(0)
         there = [c for c in dict.fromkeys(columns) if c in self.column_names and (c not in media or first.is_text(c))]
         cells: dict[str, list[Any]] = {column: [] for column in there}
-        for row in rows:  # all of one before the next, as they lie in the file
+        for row in rows:  # in the order of the file
             for column in there:
                 cells[column].append(self._cell(row, column))
         digests = {column: digest_cells(found) for column, found in cells.items()}
@@ -208,12 +209,12 @@ class ShardTable:
     def _cell(self, row: int, column: str) -> Any:
         try:
             return self[row].get(column)
-        except SampleError:  # reading the sample says why
+        except SampleError:  # reading the sample reports the reason
             return "cannot be read"
 
     def shard(self, number: int) -> Shard:
         """An open shard."""
-        if self._process != os.getpid():  # a fork shares the place in a file with its parent
+        if self._process != os.getpid():  # a fork shares the file position with its parent
             self._forget()
         if number not in self._open:
             self._open[number] = self._opened(self._shards[number])
@@ -240,24 +241,24 @@ def shard_tables(
     """Tables of shards.
 
     Args:
-        train: files that end in .tar or .parquet: a path, a glob, a pattern such as {000..127}.tar, or a list of these.
-            Local, or a URL that fsspec can open (https, s3, hf ...). None where there is none.
-        val: likewise.
-        test: likewise.
-        window: blocks (tars, row groups) whose rows are mixed in training.
-        fit_rows: rows of the training table that vocabularies are learned from, evenly spaced; the others are read
-            whole.
-        cache_dir: where the indices are kept.
+        train: files with the suffix .tar or .parquet: a path, a glob, a pattern such as {000..127}.tar, or a list of
+            these. Local, or a URL for fsspec (https, s3, hf ...). None if there is none.
+        val: as `train`.
+        test: as `train`.
+        window: number of blocks (tars, row groups) whose rows are mixed in training.
+        fit_rows: number of training rows from which vocabularies are learned, evenly spaced; other splits are read
+            completely.
+        cache_dir: folder of the indices.
 
     Raises:
-        ConfigError: when a pattern finds nothing, or a shard is missing, damaged, cut short or empty.
+        ConfigError: if a pattern matches nothing, or a shard is missing, damaged, truncated or empty.
     """
     for name, value in (("window", window), ("fit_rows", fit_rows)):
         if value < 1:
-            raise ConfigError(f"{name} = {value} leaves nothing\n    set {name} to 1 or more")
+            raise ConfigError(f"{name} = {value} is below 1\n    fix: set {name} to 1 or more")
     given = {split: patterns for split, patterns in zip(SPLITS, (train, val, test), strict=True) if patterns}
     if not given:
-        raise ConfigError("there is neither a train, a val nor a test shard\n    set data.train to a pattern")
+        raise ConfigError("there is neither a train, a val nor a test shard\n    fix: set data.train to a pattern")
     cache = Path(cache_dir).expanduser()
     splits = {
         split: ShardTable(
@@ -280,11 +281,11 @@ def shard_tables(
 
 
 def _indexed(paths: list[str], cache: Path) -> list[Indexed]:
-    """The shards with their indices, made where they are lacking."""
+    """The shards with their indices, which are created if they are missing."""
     for path in paths:
         if suffix_of(path) not in (".tar", ".parquet"):
-            ending = "is compressed" if suffix_of(path) in (".gz", ".tgz", ".zst") else "is no shard"
-            raise ConfigError(f"{path} {ending}\n    give .tar or .parquet files; rows are read in place")
+            ending = "is compressed" if suffix_of(path) in (".gz", ".tgz", ".zst") else "is not a shard"
+            raise ConfigError(f"{path} {ending}\n    fix: use .tar or .parquet files; rows are read in place")
     with ThreadPoolExecutor(_OPENERS if any(map(is_remote, paths)) else 1) as pool:
         return list(pool.map(lambda path: _index(path, cache), paths))
 
@@ -297,7 +298,7 @@ def _index(path: str, cache: Path) -> Indexed:
 
 
 def _digest_index(file: Path) -> str:
-    """Of what an index says, without the places in the shard: they follow from the sizes and the kind of header."""
+    """Digest of an index, without positions in the shard, which follow from sizes and the kind of header."""
     digest = hashlib.blake2b(digest_size=8)
     with np.load(file, allow_pickle=False) as arrays:
         for name in sorted(set(arrays.files) - {"offsets"}):
@@ -307,13 +308,13 @@ def _digest_index(file: Path) -> str:
 
 
 def _folder(table: ShardTable) -> Path:
-    """What paths in the rows start from: the folder of the first shard; of one on a server where the program runs."""
+    """Base of paths in the rows: the folder of the first shard, or the working directory for a remote shard."""
     first = table._shards[0]
     return RemoteFolder.cwd() if first.is_remote else Path(first.place.path).parent
 
 
 def _prefixes(paths: Sequence[str]) -> list[str]:
-    """The shards' names without their ending; with as much of their folders as it takes to tell them apart.
+    """Names of shards without suffix, with as many of their folders as necessary to distinguish them.
 
     >>> _prefixes(["/x/a/0.tar", "/x/b/0.tar"]), _prefixes(["/x/a/0.tar", "/x/a/1.tar"])
     (['a/0', 'b/0'], ['0', '1'])

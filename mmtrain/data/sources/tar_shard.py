@@ -1,8 +1,8 @@
-"""A WebDataset shard: a tar whose files that share a base name are one sample, read in place.
+"""A WebDataset shard: a tar in which files with the same base name are one sample, read in place.
 
-0001.jpg + 0001.txt + 0001.json are the sample 0001 with the columns jpg and txt and those that the json has; see
-https://github.com/webdataset/webdataset. Unusual here is that any sample can be asked for: an index says where each
-file begins, and is made from the headers alone.
+0001.jpg + 0001.txt + 0001.json are the sample 0001 with the columns jpg and txt and those of the json; see
+https://github.com/webdataset/webdataset. Unusual: any sample can be read directly, because an index has the position of
+each file. It is created from the headers only.
 """
 
 import tarfile
@@ -18,15 +18,15 @@ from mmtrain.errors import ConfigError, SampleError, printable
 
 TEXTS = ("txt", "text", "caption", "transcript", "cls", "cls2", "class", "label", "count", "index")
 SAME = {"jpeg": "jpg", "jsn": "json"}
-_BLOCK = 512  # bytes; all of a tar lies on multiples of it
-_LOOKS = 16  # samples whose json is read to know the columns
-_MAX_NAME = 255  # bytes of a column's name: as long as a file system lets a file's name be
+_BLOCK = 512  # bytes; everything in a tar is aligned to it
+_LOOKS = 16  # number of samples whose json is read to find the columns
+_MAX_NAME = 255  # bytes of a column name, as for file names
 _MAX_EXTENSION = 1 << 20  # bytes of a member that only extends the next header
-_MAX_ENDINGS = 1 << 16  # what the index can number
+_MAX_ENDINGS = 1 << 16  # maximum in the index
 
 
 class Member(NamedTuple):
-    """A file in a tar: its name, where its content begins, and how long it is."""
+    """A file in a tar: its name, its position, and its length."""
 
     name: str
     offset: int
@@ -34,15 +34,15 @@ class Member(NamedTuple):
 
 
 def members_of(file: BinaryIO, place: Place) -> Iterator[Member]:
-    """The files of a tar, by its headers; what lies between them is skipped.
+    """The files of a tar, read from its headers; their content is skipped.
 
-    Unlike `tarfile`, which ends quietly there, it does not take a damaged header or a cut for the end.
+    Unlike `tarfile`, it does not mistake a damaged header or a truncation for the end.
 
     Raises:
-        ConfigError: when it is no tar, damaged or cut short.
+        ConfigError: if it is not a tar, damaged or truncated.
     """
     at, last = 0, "its beginning"
-    extended: dict[str, str] = {}  # what extension members say of the next file
+    extended: dict[str, str] = {}  # content of extension members for the next file
     while at < place.size:
         file.seek(at)
         header = file.read(_BLOCK)
@@ -74,19 +74,19 @@ _WITH_CONTENT = (*_EXTENSIONS, tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE)
 
 def _header(header: bytes, place: Place, at: int, last: str) -> tarfile.TarInfo:
     if at == 0 and header[:2] == b"\x1f\x8b":
-        raise ConfigError(f"{place.path} is compressed\n    gunzip it: samples are read in place")
+        raise ConfigError(f"{place.path} is compressed\n    fix: gunzip it: samples are read in place")
     if len(header) < _BLOCK:
         raise _cut(place, f"in the header after {last}")
     try:
         return tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
-    except (tarfile.HeaderError, ValueError, OverflowError) as error:  # those of wild numbers
+    except (tarfile.HeaderError, ValueError, OverflowError) as error:  # errors of extreme numbers
         if at == 0:
-            raise ConfigError(f"{place.path} is no tar: {error}\n    make or fetch it again") from error
+            raise ConfigError(f"{place.path} is not a tar: {error}\n    fix: create or download it again") from error
         raise _damaged(place, at, last, str(error)) from error
 
 
 def _size(info: tarfile.TarInfo, extended: dict[str, str], place: Place, at: int, last: str) -> int:
-    """How long a member is: POSIX extensions give what a header has no room for."""
+    """The length of a member, from POSIX extensions if it is too large for a header."""
     given = extended.get("size") if info.type not in _WITH_CONTENT else None
     if given is not None and not (given.isascii() and given.isdigit() and len(given) < 20):
         raise _damaged(place, at, last, f"{extended.get('path', info.name)} has the size {given}")
@@ -97,12 +97,14 @@ def _size(info: tarfile.TarInfo, extended: dict[str, str], place: Place, at: int
 
 
 def _cut(place: Place, where: str) -> ConfigError:
-    return ConfigError(f"{place.path} is cut short: {printable(where)}\n    make or fetch it again, or leave it out")
+    return ConfigError(
+        f"{place.path} is truncated: {printable(where)}\n    fix: create or download it again, or remove it"
+    )
 
 
 def _damaged(place: Place, at: int, last: str, what: str) -> ConfigError:
     what = printable(f"after {last}: {what}")
-    return ConfigError(f"{place.path} is damaged at byte {at}, {what}\n    make or fetch it again")
+    return ConfigError(f"{place.path} is damaged at byte {at}, {what}\n    fix: create or download it again")
 
 
 def _extension(content: bytes, info: tarfile.TarInfo) -> dict[str, str]:
@@ -124,7 +126,7 @@ def _extension(content: bytes, info: tarfile.TarInfo) -> dict[str, str]:
 
 
 def split_member(name: str) -> tuple[str, str] | None:
-    """The sample that a file belongs to, and its column; None for hidden files and for those without a usable ending.
+    """The sample of a file, and its column; None for hidden files and for those without a usable suffix.
 
     >>> split_member("a/0001.seg.PNG"), split_member("0001.jpeg"), split_member("a/.DS_Store")
     (('a/0001', 'seg.png'), ('0001', 'jpg'), None)
@@ -137,38 +139,40 @@ def split_member(name: str) -> tuple[str, str] | None:
 
 
 def index_tar(place: Place) -> Index:
-    """Where each sample's files begin.
+    """Positions of the files of each sample.
 
     Returns:
-        names: the samples' names, one after the other in UTF-8, (bytes,), uint8; name_ends: (S,), int64, where each
-        ends; starts: (S + 1,), int64, the first file of each; offsets, sizes: (M,), int64, in bytes; endings: (M,),
-        uint16, numbers in `kinds`; kinds: their names; columns: what the samples have; blocks: [S].
+        names: names of the samples, concatenated in UTF-8, (bytes,), uint8; name_ends: (S,), int64, the end of each;
+        starts: (S + 1,), int64, the first file of each; offsets, sizes: (M,), int64, in bytes; endings: (M,), uint16,
+        indices in `kinds`; kinds: their names; columns: columns of the samples; blocks: [S].
 
     Raises:
-        ConfigError: when it is no tar, damaged, cut short or holds no sample.
+        ConfigError: if it is not a tar, damaged, truncated or without samples.
     """
     samples: dict[str, dict[str, Member]] = {}
     try:
         with opened(place.path) as file:
             for member in members_of(file, place):
                 parts = split_member(member.name)
-                if parts is not None:  # of two with one name the later counts, as when a tar is unpacked
+                if parts is not None:  # of two with one name the later is used, as in unpacking
                     samples.setdefault(parts[0], {})[parts[1]] = member
             if not samples:
                 raise ConfigError(
-                    f"{place.path} holds no sample\n"
-                    "    put files into it that share a base name, such as 1.jpg and 1.txt"
+                    f"{place.path} contains no sample\n"
+                    "    fix: add files with a common base name, such as 1.jpg and 1.txt"
                 )
             columns = _columns(file, list(samples.values()))
     except remote_errors() as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"{place.path} cannot be read: {error}\n    mend the path, or fetch it again") from error
+        raise ConfigError(
+            f"{place.path} cannot be read: {error}\n    fix: correct the path, or download it again"
+        ) from error
     kinds = list(dict.fromkeys(kind for files in samples.values() for kind in files))
     if len(kinds) > _MAX_ENDINGS:
         raise ConfigError(
             f"{place.path} has files with {len(kinds)} different endings, such as {kinds[0]}, {kinds[1]}, {kinds[2]}\n"
-            "    name the files without other dots: 0001.jpg, 0001.txt"
+            "    fix: name the files without other dots: 0001.jpg, 0001.txt"
         )
     names = [name.encode("utf-8", "surrogateescape") for name in samples]
     number_of = {kind: number for number, kind in enumerate(kinds)}
@@ -187,14 +191,14 @@ def index_tar(place: Place) -> Index:
 
 
 def _columns(file: BinaryIO, samples: list[dict[str, Member]]) -> list[str]:
-    """The endings, and instead of json the keys that the first ones have."""
+    """The suffixes, and instead of json the keys of the first ones."""
     columns = dict.fromkeys(kind for files in samples for kind in files)
     inside: dict[str, None] = {}
     for member in [files["json"] for files in samples if "json" in files][:_LOOKS]:
         file.seek(member.offset)
         try:
             content = parse_json(file.read(member.size))
-        except ValueError:  # said when the sample is read
+        except ValueError:  # reported when the sample is read
             continue
         inside |= dict.fromkeys(content if isinstance(content, dict) else ["json"])
     inside = {column: None for column in inside if len(column) <= _MAX_NAME}
@@ -207,8 +211,8 @@ class TarShard:
     """An open shard.
 
     Args:
-        place: of the tar.
-        index: the file that holds what `index_tar` found.
+        place: the tar.
+        index: the file with the result of `index_tar`.
     """
 
     def __init__(self, place: Place, index: Path) -> None:
@@ -225,31 +229,31 @@ class TarShard:
         self._file.close()
 
     def id(self, row: int) -> str:
-        """The sample's name in the shard."""
+        """The name of the sample in the shard."""
         ends = self._index["name_ends"]
         name = self._index["names"][int(ends[row - 1]) if row else 0 : int(ends[row])]
         return name.tobytes().decode("utf-8", "replace")
 
     def columns(self, row: int) -> list[str]:
-        """What a sample has.
+        """The columns of a sample.
 
         Raises:
-            SampleError: when its json cannot be read.
+            SampleError: if its json cannot be read.
         """
         there = self._members(row)
         inside = list(self._inside(row, there["json"])) if "json" in there else []
         return list(dict.fromkeys([*(kind for kind in there if kind != "json"), *inside]))
 
     def is_text(self, column: str) -> bool:
-        """Whether the cells of a column are text, or come from the json of their samples."""
+        """Whether the cells of a column are text, or from the json of their samples."""
         return column not in self._kinds or column.rpartition(".")[2] in TEXTS
 
     def cell(self, row: int, column: str) -> Any:
-        """Text as text, anything else as bytes.
+        """Text files as text, anything else as bytes.
 
         Raises:
-            KeyError: when the sample does not have it.
-            SampleError: when it cannot be read.
+            KeyError: if the sample does not have it.
+            SampleError: if it cannot be read.
         """
         there = self._members(row)
         if column in there and column != "json":
@@ -260,7 +264,7 @@ class TarShard:
         return self._inside(row, there["json"])[column]
 
     def _members(self, row: int) -> dict[str, int]:
-        """The files of a sample, by their ending."""
+        """The files of a sample, by suffix."""
         first, last = (int(n) for n in self._index["starts"][row : row + 2])
         return {self._kinds[self._index["endings"][number]]: number for number in range(first, last)}
 
@@ -271,7 +275,7 @@ class TarShard:
         except remote_errors() as error:
             raise SampleError(self._named(row, kind), f"cannot be read at byte {offset}: {error}") from error
         if len(content) < size:
-            reason = f"is cut short: {len(content)} of {size} bytes at byte {offset}"
+            reason = f"is truncated: {len(content)} of {size} bytes at byte {offset}"
             raise SampleError(self._named(row, kind), reason)
         return content
 
@@ -286,7 +290,7 @@ class TarShard:
             raise SampleError(self._named(row, kind), "is not UTF-8") from error
 
     def _inside(self, row: int, number: int) -> dict[str, Any]:
-        """What the json of a sample says."""
+        """Content of the json of a sample."""
         if self._json[0] != row:
             try:
                 content = parse_json(self._read(row, "json", number))

@@ -1,1 +1,1 @@
-"""A look over a data set before training."""
+"""Survey of a data set before training."""

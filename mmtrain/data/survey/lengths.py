@@ -1,4 +1,4 @@
-"""How long or large the contents of cells are, by what stands at the head of their files where that says it."""
+"""Lengths or sizes of the contents of cells, read from the headers of their files where possible."""
 
 import copy
 import statistics
@@ -31,8 +31,8 @@ class Lengths(NamedTuple):
         low: the smallest.
         median: the middle one.
         high: the largest.
-        num: how many contents were measured.
-        note: what a person should know of them; "" for nothing.
+        num: number of measured contents.
+        note: for the user; "" for none.
     """
 
     unit: str
@@ -44,7 +44,7 @@ class Lengths(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Lengths of an input, and the rows whose length cannot be told, because their content cannot be read."""
+    """Lengths of an input, and the rows without a length, because their content cannot be read."""
 
     lengths: list[Lengths]
     unread: list[int]
@@ -56,7 +56,7 @@ def measured(reader: InputKind, cells: Sequence[tuple[int, Any]], folder: Path) 
     Args:
         reader: of the input.
         cells: the row and its cell, none of them empty.
-        folder: what relative paths start from.
+        folder: of relative paths.
     """
     if isinstance(reader, TextInput):
         read = read_each((cell for _, cell in cells), valid_texts)
@@ -98,7 +98,7 @@ def _of_texts(reader: TextInput, texts: list[str]) -> list[Lengths]:
 
 
 def _measure(reader: InputKind, cell: Any, folder: Path) -> tuple[float, ...]:
-    """(width, height) of a picture, (seconds,) of a sound, (frames, seconds) of a film, (frames,) of a sequence."""
+    """(width, height) of an image, (seconds,) of audio, (frames, seconds) of a video, (frames,) of a sequence."""
     content = content_of(cell)
     if isinstance(reader, ImageInput):
         return _size(reader, content_of(one_of(cell)), folder)

@@ -1,4 +1,4 @@
-"""What two splits share: ids, texts, and files with the same content under whatever name."""
+"""What splits share: ids, texts, and files with the same content under any name."""
 
 import hashlib
 from collections import defaultdict
@@ -14,14 +14,14 @@ Named = tuple[str, Any]  # the row's id and its cell
 
 
 class Shared(NamedTuple):
-    """One content that stands in several splits: the ids of its rows by split, and what it is in words."""
+    """A content that is in several splits: the ids of its rows by split, and its description."""
 
     what: str
     rows: dict[str, list[str]]
 
 
 def shared(values: Mapping[str, Iterable[tuple[str, str]]]) -> list[Shared]:
-    """The values that stand in several splits.
+    """The values that are in several splits.
 
     Args:
         values: by split, the row's id and a value.
@@ -37,12 +37,12 @@ def shared(values: Mapping[str, Iterable[tuple[str, str]]]) -> list[Shared]:
 
 
 def folded(text: str) -> str:
-    """A text as it is compared: without case and without the width of spaces."""
+    """Normalize a text for comparison: no case, and single spaces."""
     return " ".join(text.split()).casefold()
 
 
 class SharedFiles(NamedTuple):
-    """Files of equal content, and whether all were compared whose sizes are equal."""
+    """Files of equal content, and whether all files of equal size were compared."""
 
     found: list[Shared]
     complete: bool
@@ -51,12 +51,12 @@ class SharedFiles(NamedTuple):
 def shared_files(cells: Mapping[str, Sequence[Named]], folders: Mapping[str, Path], *, most_bytes: int) -> SharedFiles:
     """Files, or bytes in cells, that are the same in several splits.
 
-    Only what has the size of something in another split is read.
+    Only contents with the same size as a content of another split are read.
 
     Args:
         cells: by split.
-        folders: by split, what relative paths start from.
-        most_bytes: no more is read.
+        folders: of relative paths, by split.
+        most_bytes: limit of what is read.
     """
     sized = {split: [(id, part, _size(part, folders[split])) for id, part in _parts(of)] for split, of in cells.items()}
     splits_of: dict[int, set[str]] = defaultdict(set)
@@ -96,7 +96,7 @@ def _parts(cells: Iterable[Named]) -> Iterable[tuple[str, str | bytes]]:
 
 
 def _size(part: str | bytes, folder: Path) -> int:
-    """In bytes; -1 for what is not there, or not in the folder."""
+    """In bytes; -1 if the file does not exist or is outside the folder."""
     if isinstance(part, bytes):
         return len(part)
     try:
@@ -106,7 +106,7 @@ def _size(part: str | bytes, folder: Path) -> int:
 
 
 def _digest(part: str | bytes, folder: Path) -> str:
-    """The hash of a content; blank for what cannot be read."""
+    """The hash of a content; empty if it cannot be read."""
     if isinstance(part, bytes):
         return hashlib.blake2b(part, digest_size=16).hexdigest()
     try:

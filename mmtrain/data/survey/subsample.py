@@ -1,4 +1,4 @@
-"""Large tables made small for a look at them: rows that are evenly spaced, whatever kind of table it is."""
+"""Evenly spaced rows of large tables, for a survey. Works with any kind of table."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,7 +12,7 @@ from mmtrain.data.tables.tables import Tables, readable_cell, row_at
 
 
 def evenly(count: int, most: int) -> list[int]:
-    """At most so many of the numbers 0..count-1, evenly spaced.
+    """At most `most` of the numbers 0..count-1, evenly spaced.
 
     >>> evenly(10, 4), evenly(3, 5)
     ([0, 2, 5, 7], [0, 1, 2])
@@ -21,16 +21,16 @@ def evenly(count: int, most: int) -> list[int]:
 
 
 class ThinSource:
-    """A source whose tables have at most so many rows a split.
+    """A source whose tables have at most `most` rows per split.
 
     Args:
-        source: as a DataModule takes it.
-        split: how a table is cut that stands alone.
+        source: as in DataModule.
+        split: how a lone table is divided.
         most: rows of a split.
         confine: as in DataModule.
 
     Attributes:
-        num_rows: by split, how many rows there really are; filled when the source is asked.
+        num_rows: by split, the number of rows of the full table; filled when the source is called.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ThinSource:
         self.num_rows: dict[str, int] = {}
 
     def __call__(self) -> Tables:
-        """The tables, without an order of their own."""
+        """The tables with at most `most` rows."""
         tables = tables_of(self._source(), self._split, confine=self._confine)
         self.num_rows = {split: len(table) for split, table in tables.splits.items()}
         splits = {split: thin(table, self._most) for split, table in tables.splits.items()}
@@ -51,7 +51,7 @@ class ThinSource:
 
 
 def thin(table: Any, most: int) -> Any:
-    """The table itself, or one of at most so many of its rows."""
+    """The table itself, or a table with at most `most` of its rows."""
     import datasets
 
     rows = evenly(len(table), most)

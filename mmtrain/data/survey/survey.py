@@ -1,6 +1,6 @@
-"""A look over a data set before training: what is missing, how long things are, how labels lie, what splits share.
+"""A survey of a data set before training: missing contents, lengths, class balance, and what splits share.
 
-Of a large table only some rows are looked at, evenly spaced, and the result says so: a look must not take minutes.
+Of a large table only some evenly spaced rows are checked, so that a survey does not take minutes. The result says so.
 """
 
 from collections import Counter
@@ -31,14 +31,14 @@ NO_CLASS = "(none that training has)"
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is looked at.
+    """How much is checked.
 
     Attributes:
-        heavy: rows of a split whose pictures, sounds and films are looked at when they lie in the table itself.
+        heavy: rows of a split whose images, audio and videos are checked if the table itself contains them.
         measured: contents of a split and input whose length is measured.
-        decoded: rows of a split that are read as a whole, to find some that cannot be.
+        decoded: rows of a split that are read completely, to find unreadable rows.
         files: files of a split and input that are compared with those of other splits.
-        file_bytes: so much of them is read.
+        file_bytes: number of bytes of them that are read.
     """
 
     heavy: int
@@ -50,23 +50,23 @@ class Limits:
 
 @dataclass
 class Survey:
-    """What was found.
+    """The result of a survey.
 
     Attributes:
-        seen: by split and input or target, in how many rows its cells were looked at.
-        missing: likewise, in how many of them it is empty.
-        gaps: by split and input or target that is made of several columns, in how many rows each of these is empty.
+        seen: by split and input or target, the number of rows that were checked.
+        missing: by split and input or target, the number of checked rows in which it is empty.
+        gaps: by split and input or target with several columns, the number of rows in which each column is empty.
         nothing: by split, ids of rows without any input.
         lengths: by split and input (or target of numbers or sentences).
-        balance: by target and split, how often each class comes.
-        labelled: likewise, how many rows have a label.
-        shared_files: by input, contents that several splits have.
-        shared_texts: likewise, texts.
-        num_texts: by input, how many different ones there are.
-        shared_ids: ids of several splits.
-        bad: by split, rows that could not be read.
-        decoded: by split, how many rows were read as a whole.
-        notes: what was not looked at.
+        balance: by target and split, the number of rows of each class.
+        labelled: by target and split, the number of rows with a label.
+        shared_files: by input, contents that are in several splits.
+        shared_texts: by input, texts that are in several splits.
+        num_texts: by input, the number of different texts.
+        shared_ids: ids that are in several splits.
+        bad: by split, unreadable rows.
+        decoded: by split, the number of rows that were read completely.
+        notes: what was not checked.
     """
 
     seen: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -86,11 +86,11 @@ class Survey:
 
 
 def survey_of(data: DataModule, limits: Limits) -> Survey:
-    """Look over data whose tables were read.
+    """Survey data whose tables were read.
 
     Args:
         data: after `read`.
-        limits: how much to look at.
+        limits: how much to check.
     """
     survey = Survey()
     looks = {split: Look(data, split, limits) for split in data.tables}
@@ -176,32 +176,32 @@ class Look:
         return id_of({} if self._ids is None else {"id": self._ids[row]}, row)
 
     def given_ids(self) -> list[str]:
-        """The ids that the table itself gives."""
+        """The ids in the table itself."""
         return [str(id) for id in self._ids or [] if not is_empty(id)]
 
     def nothing(self) -> list[str]:
-        """The ids of rows that have no input."""
+        """The ids of rows without any input."""
         columns = [cells for name, cells in self.cells.items() if name in self.data.inputs]
         rows = set.intersection(*(set(cells) for cells in columns)) if columns else set()
         return [self.id(row) for row in sorted(rows) if all(is_empty(cells[row]) for cells in columns)]
 
     def there(self, name: str) -> int:
-        """How many cells of an input are not empty."""
+        """The number of cells of an input that are not empty."""
         return sum(not is_empty(cell) for cell in self.cells.get(name, {}).values())
 
     def some(self, name: str, most: int) -> list[tuple[int, Any]]:
-        """At most so many cells of an input or target that are not empty."""
+        """At most `most` non-empty cells of an input or target."""
         there = [(row, cell) for row, cell in self.cells.get(name, {}).items() if not is_empty(cell)]
         return [there[nth] for nth in evenly(len(there), most)]
 
     def texts(self, name: str) -> list[tuple[str, str]]:
-        """The id and each text of a text input; a row that repeats a text has it once."""
+        """The id and each text of a text input. Repeated texts of a row are listed once."""
         cells = self.cells.get(name, {}).items()
         read = ((row, read_or((), cell, valid_texts)) for row, cell in cells)
         return [(self.id(row), text) for row, texts in read for text in dict.fromkeys(map(folded, texts))]
 
     def lengths(self) -> tuple[dict[str, list[Lengths]], list[int]]:
-        """Of every input that has one; and the rows where it cannot be told."""
+        """Lengths of each input that has any, and the rows without a length because they cannot be read."""
         found: dict[str, list[Lengths]] = {}
         unread: list[int] = []
         for name, reader in self.data.inputs.items():
@@ -212,7 +212,7 @@ class Look:
         return found, unread
 
     def bad(self, suspects: list[int]) -> tuple[list[Bad], int]:
-        """Rows that cannot be read, among suspects and some others; and how many were tried."""
+        """Unreadable rows among the suspects and some others, and the number of rows that were tried."""
         split = TrainSplit(self.table, **self.data.parts(self.split))
         rows = sorted({*suspects, *evenly(len(self.table), self.limits.decoded)})
         bad: list[Bad] = []
@@ -250,7 +250,7 @@ def _add_target(survey: Survey, look: Look, split: str, name: str, target: Targe
 
 
 def _classes(known: ClassTarget | MultiLabelTarget | AnswerTarget, value: Tensor) -> list[str]:
-    """The class of a row; every class of several; the answer that most people gave."""
+    """The class of a row, its classes if it has several, or its most frequent answer."""
     if isinstance(known, ClassTarget):
         return [known.names[int(value)]]
     if isinstance(known, AnswerTarget):
@@ -259,7 +259,7 @@ def _classes(known: ClassTarget | MultiLabelTarget | AnswerTarget, value: Tensor
 
 
 def shares(counts: Mapping[str, Counter[str]], most: int) -> tuple[list[str], dict[str, int]]:
-    """The classes that come most over all splits, and how many rows of each split have one of the others."""
+    """The most frequent classes over all splits, and the number of rows of each split with another class."""
     total: Counter[str] = Counter()
     for split in counts.values():
         total.update(split)

@@ -1,8 +1,8 @@
-"""A target that is an answer to choose: one accepted answer a row, or several with repeats as in VQAv2 (1612.00837).
+"""An answer to choose: one correct answer per row, or several with repeats as in VQAv2 (1612.00837).
 
-Answers are compared as the VQA evaluation does (visualqa.org/evaluation.html), written here from its description. Two
-departures: an answer of articles or punctuation alone ("A", a letter to choose) stays as it is, and a missing
-apostrophe is put back only where the bare word is not a word of its own ("its", "were", "well").
+Answers are compared as in the VQA evaluation (visualqa.org/evaluation.html), reimplemented from its description. There
+are two differences. An answer that has only articles or punctuation ("A", a letter to choose) is kept, and a missing
+apostrophe is restored only if the word without it is not another word ("its", "were", "well").
 """
 
 import re
@@ -35,31 +35,31 @@ _WITH_APOSTROPHES = """
     would've wouldn't wouldn't've y'all you'd you'll you're you've
 """
 _CONTRACTIONS = {word.replace("'", ""): word for word in _WITH_APOSTROPHES.split()}
-_ENOUGH = 3  # other people who must have given an answer for it to be right (1505.00468, section 3)
+_ENOUGH = 3  # number of other annotators with the same answer that make it correct (1505.00468, section 3)
 
 
 class Answer:
-    """A column of accepted answers: a text, or a list of texts (or of VQAv2's {"answer": text}), repeats counting.
+    """A column of correct answers: a text, or a list of texts (or of VQAv2's {"answer": text}), with repeats.
 
-    What can be chosen are the most frequent normalised answers of training, the most frequent first.
+    The classes are the most frequent normalised answers of the training split, in descending order.
 
     Args:
-        num_answers: at most so many.
+        num_answers: maximum number of classes.
     """
 
     def __init__(self, *, num_answers: Size) -> None:
         if num_answers < 1:
-            raise ValueError(f"num_answers = {num_answers} leaves nothing to choose; set it to 3000, say")
+            raise ValueError(f"num_answers = {num_answers} is below 1; set it to 3000, for example")
         self.num_answers = num_answers
         self.recipe = f"answer num_answers={num_answers}"
         self.known = AnswerTarget(names=[], counts=[])
         self._index: dict[str, int] = {}
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
-        """Learn the answers and how often the people of the training split gave each.
+        """Learn the answers and their number of annotators in the training split.
 
         Raises:
-            ConfigError: when no cell can be read and some are not empty.
+            ConfigError: if no cell can be read, and not all are empty.
         """
         counts: Counter[str] = Counter()
         faults: list[SampleError] = []
@@ -68,7 +68,7 @@ class Answer:
         if faults and not counts:
             raise ConfigError(
                 f"no row of the training split has an answer: such as {faults[0]}\n"
-                "    name a column of texts or of lists of texts"
+                "    fix: name a column of texts or of lists of texts"
             )
         best = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[: self.num_answers]
         self._set(AnswerTarget(names=[name for name, _ in best], counts=[count for _, count in best]))
@@ -82,18 +82,18 @@ class Answer:
         write_json(folder / f"answers_{name}.json", asdict(self.known), indent=1)
 
     def restore(self, folder: Path, name: str) -> None:
-        """Take the answers and counts of a run folder."""
+        """Read the answers and counts of a run folder."""
         path = folder / f"answers_{name}.json"
         self._set(AnswerTarget(**read_json(path, fix=LEARN_AGAIN, keys=("names", "counts"))))
 
     def load(self, value: Any) -> Tensor | None:
-        """What each answer is worth, (C,), float32: its VQA accuracy among several answers, 1 for an only one.
+        """Score of each answer, (C,), float32: its VQA accuracy among several answers, 1 for a single one.
 
-        All zeros say that the row has an answer, but none that can be chosen: whoever evaluates counts it as wrong.
-        None is a row without an answer, which nobody counts.
+        All zeros mean that the row has an answer, but none of the classes; evaluation counts it as wrong. None is a row
+        without an answer, which is not counted.
 
         Raises:
-            SampleError: for a cell that is no text.
+            SampleError: for a cell that is not text.
         """
         counts = Counter(_answers_of(value))
         if not counts:
@@ -105,13 +105,13 @@ class Answer:
         return worth
 
     def pad(self, values: Sequence[Tensor | None]) -> Tensor:
-        """(B, C), float32; zeros where a row is unlabelled, too: the mask beside it tells."""
+        """(B, C), float32; also zeros for unlabelled rows, which the mask marks."""
         blank = torch.zeros(len(self.known.names))
         return torch.stack([blank if v is None else v for v in values])
 
 
 def _answers_of(cell: Any) -> list[str]:
-    """The normalised answers of a cell with their repeats; blank ones do not count."""
+    """The normalised answers of a cell with repeats; blank ones are dropped."""
     parts = cell if isinstance(cell, list | tuple) else [cell]
     texts = []
     for part in parts:
@@ -124,10 +124,10 @@ def _answers_of(cell: Any) -> list[str]:
 
 
 def vqa_accuracy(count: int, total: int) -> float:
-    """The VQA accuracy of an answer that `count` of `total` people gave, as the official evaluation computes it.
+    """The VQA accuracy of an answer that `count` of `total` annotators gave, as in the official evaluation.
 
-    Each person is left out once; of the others, three with this answer make it right. The score is the mean.
-    A row with one answer only has nobody else to compare with: there the answer is right or wrong.
+    Each annotator is left out once. Of the others, three with this answer make it correct. The score is the mean.
+    In a row with a single answer, there is no other annotator: the answer is correct or wrong.
 
     >>> [round(vqa_accuracy(count, 10), 4) for count in range(5)], vqa_accuracy(1, 1)
     ([0.0, 0.3, 0.6, 0.9, 1.0], 1.0)

@@ -1,6 +1,6 @@
-"""A dialogue as token ids of a language model, of which the answers are learned and the rest is read.
+"""A dialogue as token ids of a language model. Answers are learned, and the other turns are only read.
 
-What is asked and what answers are tokenized apart, as they are when an answer is to be written.
+Questions and answers are tokenized separately, as in generation.
 """
 
 import re
@@ -24,25 +24,25 @@ from mmtrain.types import DialogueTarget
 SEEN = "dialogues.json"
 MAX_KINDS = 20
 _MAX_TRAINED = 100_000  # dialogues that a tokenizer is trained on
-_MAX_CHECKED = 100  # dialogues of which the template must be able to write one
+_MAX_CHECKED = 100  # number of dialogues of which the template must be able to render at least one
 
 
 class ChatTarget:
     """A column of dialogues, or columns of their parts.
 
     Args:
-        holds: what stands in the column, or in each of several; see `mmtrain.data.decoding.dialogue`.
-        prompt: what the user says in a cell without turns; {question} is what the cell asks.
-        tokenizer: that of a language model, a folder or a name of the hub; None: one is trained.
-        template: a chat template; None for the tokenizer's own, or a plain one where it has none.
-        vocab_size: at most so many tokens, of a tokenizer that is trained.
-        max_length: of a longer dialogue the end of the last answer is cut.
-        places: the modalities of which dialogues can speak, as <image>.
-        keep_sentences: whether training samples bring all answers that are right, and the run folder those of all rows:
-            what a reward compares with.
+        holds: content of the column, or of each of several columns; see `mmtrain.data.decoding.dialogue`.
+        prompt: the user's turn for a cell without turns; {question} is the question of the cell.
+        tokenizer: the tokenizer of a language model, a folder or a name of the hub; None to train one.
+        template: a chat template; None for the tokenizer's own, or a plain one if it has none.
+        vocab_size: maximum number of tokens of a trained tokenizer.
+        max_length: in a longer dialogue, the end of the last answer is truncated.
+        places: modalities that dialogues can mention, as <image>.
+        keep_sentences: whether training samples have all correct answers, and the run folder those of all rows, with
+            which a reward compares.
 
     Raises:
-        ValueError: when a cell cannot hold that.
+        ValueError: if a cell cannot contain these parts.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class ChatTarget:
             )
         if vocab_size < 256 + len(places) + 2:
             raise ValueError(
-                f"vocab_size = {vocab_size} has no room for 256 bytes and the marks; set it to 300 or more"
+                f"vocab_size = {vocab_size} is too small for 256 bytes and special tokens; set it to 300 or more"
             )
         if max_length < 8:
-            raise ValueError(f"max_length = {max_length} leaves no room for a question; set it to 64, say")
+            raise ValueError(f"max_length = {max_length} is too small for a question; set it to 64, for example")
         self.holds, self.prompt, self.pretrained, self.template = list(holds), prompt, tokenizer, template
         self.vocab_size, self.max_length, self.places = vocab_size, max_length, list(places)
         self.keep_sentences = keep_sentences
@@ -80,14 +80,15 @@ class ChatTarget:
 
     @property
     def chosen_template(self) -> str:
-        """The one that is used."""
+        """The chat template in use."""
         return str(self.template or self.tokenizer.chat_template or PLAIN)
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
-        """Take or train the tokenizer, and see which media and kinds there are; nothing when there is no dialogue.
+        """Load or train the tokenizer, and collect media and kinds; nothing is learned if there is no dialogue.
 
         Raises:
-            ConfigError: for too many kinds, and when no dialogue can be used: a template can hide where answers end.
+            ConfigError: for too many kinds, and if no dialogue can be used, because a template can hide the end of
+                answers.
         """
         used: set[str] = set()
         kinds: set[str] = set()
@@ -107,7 +108,7 @@ class ChatTarget:
         if len(kinds) > MAX_KINDS:
             raise ConfigError(
                 f"the dialogues have {len(kinds)} kinds, such as {', '.join(sorted(kinds)[:3])}\n"
-                f"    name a column with {MAX_KINDS} or fewer, or take kind out of holds"
+                f"    fix: name a column with at most {MAX_KINDS} kinds, or remove kind from holds"
             )
         if self.pretrained is None:
             blank = trained_tokenizer([], vocab_size=self.vocab_size, places=self.places)
@@ -126,7 +127,7 @@ class ChatTarget:
         self._check_template(some[:_MAX_CHECKED])
 
     def _check_template(self, dialogues: Sequence[Dialogue]) -> None:
-        """At least one can be encoded; the others are set aside when they are loaded."""
+        """Check that at least one dialogue can be encoded. The others are quarantined when they are loaded."""
         faults: list[SampleError] = []
         if next(read_each(dialogues, self.encode, faults), None) is None:
             raise _none_of_use(faults)
@@ -153,7 +154,7 @@ class ChatTarget:
         return str(self.tokenizer.decode(kept, skip_special_tokens=True)).strip()
 
     def save(self, folder: Path, name: str) -> None:
-        """Write the tokenizer, and what was seen of the dialogues, into a new folder."""
+        """Write the tokenizer and the metadata of dialogues into a new folder."""
         place = folder / f"tokenizer_target_{name}"
         self.tokenizer.save_pretrained(place)
         seen: dict[str, Any] = {"used": sorted(self.known.used), "kinds": self.known.kinds}
@@ -161,32 +162,32 @@ class ChatTarget:
         write_json(place / SEEN, seen)
 
     def restore(self, folder: Path, name: str) -> None:
-        """Take what `save` wrote; neither the hub nor the folder of the language model is asked."""
+        """Restore the state that `save` wrote, without the hub or the folder of the language model."""
         place = folder / f"tokenizer_target_{name}"
         self.tokenizer = tokenizer_of(place, places=self.places)
         seen = read_json(place / SEEN, fix=LEARN_AGAIN, keys=("used", "kinds"))
         self._learned(seen["used"], seen["kinds"], seen["sentences"] if self.keep_sentences else [])
 
     def load(self, value: Any) -> Tensor | None:
-        """(L, 2), int64, ids and flags as `DialogueTarget` says; None for a cell that asks nothing.
+        """(L, 2), int64, ids and flags as in `DialogueTarget`; None for a cell without a question.
 
         Raises:
-            SampleError: when it is no dialogue, or what is asked is too long.
+            SampleError: if it is not a dialogue, or its question is too long.
         """
         dialogue = self._dialogue(value)
         return None if dialogue is None else self.encode(dialogue)
 
     def encode(self, dialogue: Dialogue) -> Tensor:
-        """(L, 2), as `load` gives it.
+        """(L, 2), as from `load`.
 
         Raises:
-            SampleError: when an answer holds a medium, what is asked is too long, or the template refuses the turns or
-                does not show which tokens answer.
+            SampleError: if an answer contains a medium, the question is too long, or the template rejects the turns or
+                does not show which tokens are the answer.
         """
         turns, flag = dialogue.turns, 1 + self._number(dialogue.kind)
         said = [turn for turn in turns if turn["role"] == "assistant"]
         if places_in(said, self.places):
-            raise SampleError("an answer", f"holds <{places_in(said, self.places)[0]}>: media can be read, not written")
+            raise SampleError("an answer", f"contains <{places_in(said, self.places)[0]}>: media cannot be generated")
         ids: list[int] = []
         flags: list[int] = []
         done, asked = "", 0
@@ -195,7 +196,7 @@ class ChatTarget:
             if turn["role"] != "assistant" and not is_last:
                 continue
             if turn["role"] == "assistant" and all(other["role"] != "user" for other in turns[:number]):
-                continue  # nothing asks for it: it is read, and not learned
+                continue  # without a question before it, it is read but not learned
             before = turns[:number] if turn["role"] == "assistant" else turns
             question = written(self.tokenizer, before, template=self.chosen_template, asking=True)
             read = self._ids(question, done)
@@ -214,12 +215,12 @@ class ChatTarget:
         return torch.tensor([ids, flags]).T[: self.max_length]
 
     def _ids(self, text: str, done: str) -> list[int]:
-        """Of what stands behind `done` in the text."""
+        """Ids of the part of the text after `done`."""
         if not text.startswith(done):
             raise SampleError(
                 "a dialogue",
-                "the chat template writes earlier turns otherwise when others follow, so that it is not known which"
-                " tokens answer; set data.targets.chat.template to one that only adds",
+                "the chat template renders earlier turns differently when others follow, so it is not known which"
+                " tokens are the answer; set data.targets.chat.template to one that only appends",
             )
         return list(self.tokenizer(text[len(done) :], add_special_tokens=False)["input_ids"])
 
@@ -229,21 +230,21 @@ class ChatTarget:
             raise SampleError(
                 "a dialogue",
                 f"the chat template does not end an answer with the tokenizer's eos_token, {self.tokenizer.eos_token};"
-                " set data.targets.chat.template to one that does: the model would not learn to stop",
+                " set data.targets.chat.template to one that does, because otherwise the model would not learn to stop",
             )
         place = ids.index(end) + 1
         return ids[:place], ids[place:]
 
     @property
     def _or_prompt(self) -> str:
-        """Where turns are written, the prompt is not used."""
+        """A hint about the prompt, which is not used for cells with turns."""
         return "" if "turns" in self.holds else ", or set data.targets.chat.prompt"
 
     def _number(self, kind: str) -> int:
-        return self.known.kinds.index(kind) if kind in self.known.kinds else 0  # training never saw it
+        return self.known.kinds.index(kind) if kind in self.known.kinds else 0  # not in the training split
 
     def check_media(self, value: Tensor, media: Mapping[str, int]) -> None:
-        """Refuse a dialogue that speaks of another number of media than the row has, where it has any.
+        """Reject a dialogue that mentions another number of media than the row has, if it has any.
 
         Raises:
             SampleError: with both numbers.
@@ -253,12 +254,12 @@ class ChatTarget:
             if there and spoken != there:
                 raise SampleError(
                     "a dialogue",
-                    f"says <{name}> {spoken} times, but the row has {there} of {name};"
-                    f" write <{name}> where each belongs{self._or_prompt}",
+                    f"mentions <{name}> {spoken} times, but the row has {there} of {name};"
+                    f" write <{name}> at the place of each{self._or_prompt}",
                 )
 
     def pad(self, values: Sequence[Tensor | None]) -> Tensor:
-        """(B, L, 2), int64, filled up with the id of padding and -1."""
+        """(B, L, 2), int64, padded with the padding id and -1."""
         length = max((len(v) for v in values if v is not None), default=1)
         padded = torch.tensor([self.known.pad, -1]).expand(len(values), length, 2).clone()
         for row, value in zip(padded, values, strict=True):
@@ -267,7 +268,7 @@ class ChatTarget:
         return padded
 
     def references(self, value: Any) -> list[str]:
-        """Every last answer that is right, as it would be written out."""
+        """All correct last answers, in the spelling of generated text."""
         dialogue = self._dialogue(value)
         assert dialogue is not None
         return self._spelled(dialogue.answers)
@@ -280,5 +281,5 @@ class ChatTarget:
 def _none_of_use(faults: Sequence[SampleError]) -> ConfigError:
     return ConfigError(
         f"no dialogue of the training split can be used, such as {faults[0]}\n"
-        "    change the dialogues, data.targets.chat.template or data.targets.chat.max_length"
+        "    fix: change the dialogues, data.targets.chat.template or data.targets.chat.max_length"
     )

@@ -1,4 +1,4 @@
-"""A dialogue, and an answer that is not preferred to its last one, in a column of its own."""
+"""A dialogue, and a rejected alternative to its last answer in another column."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,24 +17,24 @@ from mmtrain.types import DialoguePairTarget
 
 
 class ChatPreference(ChatTarget):
-    """The columns of a `ChatTarget` and one or two more, `data.columns.NAME=[...,REJECTED]`, `[...,CHOSEN,REJECTED]`.
+    """The columns of a `ChatTarget` with one or two more, `data.columns.NAME=[...,REJECTED]`, `[...,CHOSEN,REJECTED]`.
 
-    With one, the answer of the dialogue is the chosen one. A row may lack the rejected one; then the dialogue is judged
-    and nothing is learned. The tokenizer is that of the dialogues, so that the weights of a run that learned to answer
-    them fit. The arguments are those of `ChatTarget`; `holds` names neither column.
+    With one, the answer of the dialogue is the chosen one. The rejected one may be missing in a row. Then the dialogue
+    is evaluated, but nothing is learned from it. The tokenizer is that of the dialogues, so weights of a run that
+    learned their answers fit. The arguments are those of `ChatTarget`; `holds` includes neither column.
     """
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
-        """Take or train the tokenizer, on the dialogues.
+        """Load or train the tokenizer on the dialogues.
 
         Raises:
-            ConfigError: as `ChatTarget`, and when no cell has a further column.
+            ConfigError: as in `ChatTarget`, and if no cell has an additional column.
         """
         faults: list[SampleError] = []
         right = list(read_each(cells, self._right, faults))
         if faults and not right:
             raise ConfigError(
-                f"{faults[0].reason}\n    set data.columns.NAME=[{','.join(map(str.upper, self.holds))},REJECTED]"
+                f"{faults[0].reason}\n    fix: set data.columns.NAME=[{','.join(map(str.upper, self.holds))},REJECTED]"
             )
         super().fit(right, folder)
 
@@ -43,7 +43,7 @@ class ChatPreference(ChatTarget):
         if not isinstance(cell, list | tuple) or len(cell) not in (number + 1, number + 2):
             raise SampleError(
                 in_short(cell),
-                f"a preference is of {number + 1} columns, {', '.join(self.holds)} and the rejected answer, but a cell"
+                f"a preference needs {number + 1} columns, {', '.join(self.holds)} and the rejected answer, but a cell"
                 f" holds {in_short(cell)!r}",
             )
         return cell[0] if number == 1 else cell[:number]
@@ -53,10 +53,10 @@ class ChatPreference(ChatTarget):
         self.known = DialoguePairTarget(**vars(self.known))
 
     def load(self, value: Any) -> Tensor | None:
-        """(2, L, 2), int64, the dialogue with the chosen and the rejected answer; None for a cell that asks nothing.
+        """(2, L, 2), int64, the dialogue with the chosen and the rejected answer; None for a cell without a question.
 
         Raises:
-            SampleError: as `ChatTarget`.
+            SampleError: as in `ChatTarget`.
         """
         dialogue = dialogue_of(self._right(value), holds=self.holds, prompt=self.prompt)
         if dialogue is None:
@@ -68,16 +68,16 @@ class ChatPreference(ChatTarget):
         return super().pad([self.encode(one) for one in [dialogue, *answered][-2:]])
 
     def pad(self, values: Sequence[Tensor | None]) -> Tensor:
-        """(B, 2, L, 2), int64, filled up with the id of padding and -1."""
+        """(B, 2, L, 2), int64, padded with the padding id and -1."""
         sides = [side for value in values for side in _sides(value)]
         return super().pad(sides).unflatten(0, (-1, 2))
 
     def check_media(self, value: Tensor, media: Mapping[str, int]) -> None:
-        """As `ChatTarget`; both dialogues speak of the same media."""
+        """As in `ChatTarget`; both dialogues mention the same media."""
         super().check_media(value[0], media)
 
     def references(self, value: Any) -> list[str]:
-        """Every answer that is right."""
+        """All correct answers."""
         return super().references(self._right(value))
 
 
@@ -86,7 +86,7 @@ def _sides(value: Tensor | None) -> tuple[Tensor | None, ...]:
         return None, None
     return (
         value.unbind() if value.ndim == 3 else (value, None)
-    )  # a dialogue of nobody's table: mmtrain/modes/chat/pipeline.py
+    )  # a dialogue that is not in a table: mmtrain/modes/chat/pipeline.py
 
 
 def _answered(dialogue: Dialogue, answer: str) -> Dialogue:

@@ -1,4 +1,4 @@
-"""A class target: its names come from the training split and are kept in the run folder."""
+"""A class target, whose names are learned from the training split and stored in the run folder."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,9 +15,9 @@ from mmtrain.types import ClassTarget
 
 
 class ClassLabel:
-    """A column of class names (or numbers); the order of the classes is that of their names.
+    """A column of class names (or numbers). Classes are in the order of their names.
 
-    Where all names are numbers, 3 and 3.0 are one class: pandas writes whole numbers so where a column has gaps.
+    If all names are numbers, 3 and 3.0 are one class, because pandas writes integers as 3.0 in a column with gaps.
     """
 
     recipe = "class"
@@ -48,12 +48,12 @@ class ClassLabel:
         write_json(folder / f"classes_{name}.json", content, indent=1)
 
     def restore(self, folder: Path, name: str) -> None:
-        """Take the names and counts of a run folder."""
+        """Read the names and counts of a run folder."""
         path = folder / f"classes_{name}.json"
         self._set(ClassTarget(**read_json(path, fix=LEARN_AGAIN, keys=("names", "counts"))))
 
     def load(self, value: Any) -> Tensor | None:
-        """The index of the class, scalar int64; None for an empty cell and for a name that training never saw."""
+        """The index of the class, scalar int64; None for an empty cell and for a name that training does not have."""
         index = self._at(name_of(value) or "")
         return None if index is None else torch.tensor(index)
 
@@ -62,9 +62,9 @@ class ClassLabel:
         return self._index.get(without_point(name)) if index is None and self._are_numbers else index
 
     def unseen(self, cells: Iterable[Any]) -> Counter[str]:
-        """The names among these cells that training never saw, with how often they come."""
+        """Names in these cells that are not in the training split, with their counts."""
         return Counter(name for name in read_each(cells, name_of) if name is not None and self._at(name) is None)
 
     def pad(self, values: Sequence[Tensor | None]) -> Tensor:
-        """(B,), int64; 0 where a row has none."""
+        """(B,), int64; 0 for unlabelled rows."""
         return torch.stack([torch.tensor(0) if v is None else v for v in values])

@@ -1,4 +1,4 @@
-"""A target of several classes at once: each is there or is not."""
+"""A target with several classes per row: each is present or not."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,21 +18,21 @@ from mmtrain.types import MultiLabelTarget
 class MultiLabel:
     """A column of lists of class names, or of names in one text: "cat|dog".
 
-    An empty list says that the row is known to have none of the classes: all zeros, and labelled. So does a text of
-    separators alone ("|"), for tables that cannot hold a list. A null or blank cell, and a list of nothing but
-    nulls and blanks, is unlabelled. Names that training never saw are left out, and the row counts as having none of
-    the known ones.
+    An empty list means that the row has none of the classes: all zeros, and labelled. A text of only separators ("|")
+    means the same, for tables without lists. A null or blank cell, and a list of only nulls and blanks, is unlabelled.
+    Names that are not in the training split are dropped, so a row with only such names has none of the classes.
 
     Args:
-        separator: between the names of a text; a space makes its words the names, null the whole text one name.
+        separator: separates the names in a text; a space splits it into words, and null makes the complete text one
+            name.
 
     Attributes:
-        unseen: how often `load` met each name that training never saw, in this process.
+        unseen: number of occurrences in `load` of each name that is not in the training split, in this process.
     """
 
     def __init__(self, *, separator: str | None) -> None:
         if separator == "":
-            raise ValueError(f"separator = {separator!r} is blank; set it to '|', say, or to null for one name a cell")
+            raise ValueError(f"separator = {separator!r} is blank; set it to '|' or, for one name per cell, to null")
         self.separator = separator
         self.recipe = f"multilabel separator={separator!r}"
         self.known = MultiLabelTarget(names=[], counts=[], num_rows=0)
@@ -40,7 +40,7 @@ class MultiLabel:
         self._index: dict[str, int] = {}
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
-        """Learn the names, in their own order, and their counts from the training split."""
+        """Learn the names, in sorted order, and their counts from the training split."""
         counts: Counter[str] = Counter()
         num_rows = 0
         for names in read_each(cells, self._names_of):
@@ -59,12 +59,12 @@ class MultiLabel:
         write_json(folder / f"labels_{name}.json", asdict(self.known), indent=1)
 
     def restore(self, folder: Path, name: str) -> None:
-        """Take names and counts of a run folder."""
+        """Read names and counts of a run folder."""
         path = folder / f"labels_{name}.json"
         self._set(MultiLabelTarget(**read_json(path, fix=LEARN_AGAIN, keys=("names", "counts", "num_rows"))))
 
     def load(self, value: Any) -> Tensor | None:
-        """(C,), float32, 1 for the classes that a row has and 0 for the others; None when it is unlabelled."""
+        """(C,), float32, 1 for the classes of a row and 0 for the others; None if it is unlabelled."""
         names = self._names_of(value)
         if names is None:
             return None
@@ -77,15 +77,15 @@ class MultiLabel:
         return has
 
     def pad(self, values: Sequence[Tensor | None]) -> Tensor:
-        """(B, C), float32; zeros where a row is unlabelled."""
+        """(B, C), float32; zeros for unlabelled rows."""
         blank = torch.zeros(len(self.known.names))
         return torch.stack([blank if v is None else v for v in values])
 
     def _names_of(self, cell: Any) -> list[str] | None:
-        """The names of a cell, each once; None when it is unlabelled."""
+        """The distinct names of a cell; None if it is unlabelled."""
         if isinstance(cell, str) and self.separator is not None:
             parts: list[Any] = cell.split(self.separator)
-            known_none = len(parts) > 1 and not self.separator.isspace()  # spaces alone are a blank cell
+            known_none = len(parts) > 1 and not self.separator.isspace()  # only spaces are a blank cell
         else:
             parts = list(cell) if isinstance(cell, Iterable) and not isinstance(cell, str) else [cell]
             known_none = not parts

@@ -1,4 +1,4 @@
-"""A target of one number or several, scaled on the training split so that losses of unlike units can be added."""
+"""A target of one or several numbers, standardized on the training split so losses of different units can be added."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -15,18 +15,18 @@ from mmtrain.errors import ConfigError, SampleError
 from mmtrain.io.run_files import LEARN_AGAIN, read_json, write_json
 from mmtrain.types import NumberTarget
 
-_CHUNK = 4096  # rows whose numbers are held at once while learning
+_CHUNK = 4096  # rows whose numbers are in memory at once while learning
 
 
 class Number:
-    """A column of K numbers a row: a number, a list, or text such as "1.5, 2".
+    """A column of K numbers per row: a number, a list, or text such as "1.5, 2".
 
-    A row with a gap (null, NaN, blank) in any of its K numbers is unlabelled as a whole: one mask says whether a row
-    has its target. A number that training never saw change keeps its distance from training's, so that errors in the
-    units of the table stay true.
+    A row with a gap (null, NaN, blank) in any of its K numbers is unlabelled, because there is one mask per row. A
+    number that is constant in the training split keeps its distance to that constant, so errors in the units of the
+    table stay correct.
 
     Args:
-        scale: standard (mean 0 and standard deviation 1 on the labelled rows of training) or none.
+        scale: standard (mean 0 and standard deviation 1 on the labelled training rows) or none.
     """
 
     def __init__(self, *, scale: Literal["standard", "none"]) -> None:
@@ -37,10 +37,10 @@ class Number:
         self.known = NumberTarget(names=[], mean=[], std=[])
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
-        """Learn K (the most frequent length) and the scale; nothing when all cells are empty.
+        """Learn K (the most frequent length) and the scale; nothing if all cells are empty.
 
         Raises:
-            ConfigError: when no cell can be read and some are not empty, or all commas could be decimal commas.
+            ConfigError: if no cell can be read and not all are empty, or if all commas could be decimal commas.
         """
         faults: list[SampleError] = []
         read = CountedReads(_whole)
@@ -49,7 +49,7 @@ class Number:
         if statistics is None and faults:
             raise ConfigError(
                 f"no row of the training split has a number as its target: such as {faults[0]}\n"
-                "    name a column of numbers, or make it a class target"
+                "    fix: name a column of numbers, or make it a class target"
             )
         if statistics is None:
             self.known = NumberTarget(names=[], mean=[], std=[])
@@ -65,34 +65,34 @@ class Number:
         write_json(folder / f"numbers_{name}.json", asdict(self.known), indent=1)
 
     def restore(self, folder: Path, name: str) -> None:
-        """Take the scale of a run folder."""
+        """Read the scale of a run folder."""
         path = folder / f"numbers_{name}.json"
         self.known = NumberTarget(**read_json(path, fix=LEARN_AGAIN, keys=("names", "mean", "std")))
 
     def load(self, value: Any) -> Tensor | None:
-        """The scaled numbers (K,), float32; None when any is missing.
+        """The scaled numbers (K,), float32; None if any is missing.
 
         Raises:
-            SampleError: for a word where a number should be, and for more or fewer numbers than training has.
+            SampleError: for a word instead of a number, and for another number of numbers than in training.
         """
         numbers = _whole(value)
         if numbers is None:
             return None
         if len(numbers) != len(self.known.names):
-            raise SampleError(in_short(value), f"{len(numbers)} numbers where training has {len(self.known.names)}")
+            raise SampleError(in_short(value), f"{len(numbers)} numbers, but training has {len(self.known.names)}")
         ready = scaled(numbers, np.array(self.known.mean), np.array(self.known.std))
         if np.isinf(ready).any():
-            raise SampleError(in_short(value), "a number that is too far from those of training")
+            raise SampleError(in_short(value), "a number that is too far from those of the training split")
         return torch.from_numpy(ready)
 
     def pad(self, values: Sequence[Tensor | None]) -> Tensor:
-        """(B, K), float32; zeros where a row has none."""
+        """(B, K), float32; zeros for unlabelled rows."""
         blank = torch.zeros(len(self.known.names))
         return torch.stack([blank if v is None else v for v in values])
 
 
 def _whole(cell: Any) -> np.ndarray | None:
-    """The numbers of a cell that lacks none."""
+    """The numbers of a cell without gaps."""
     if cell is None:
         return None
     numbers = numbers_of(cell)

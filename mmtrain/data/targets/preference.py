@@ -1,4 +1,4 @@
-"""A sentence that is preferred and one that is not, of columns of their own, as token ids of one tokenizer."""
+"""A chosen and a rejected sentence from different columns, as token ids of one tokenizer."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,24 +16,24 @@ from mmtrain.types import PairTarget
 class Preference(TextTarget):
     """Two columns, `data.columns.NAME=[CHOSEN,REJECTED]`, or three, `[RIGHT,CHOSEN,REJECTED]`.
 
-    The tokenizer is that of a `TextTarget` of the first column, so that the weights of a run that learned to write
-    those sentences fit, and that column is what is right. A row may lack the rejected sentence; then the right one is
-    judged and nothing is learned. Of a list of several, the first one is taken. The arguments are those of
-    `TextTarget`.
+    The tokenizer is that of a `TextTarget` of the first column, so weights of a run that learned to generate those
+    sentences fit. That column has the correct sentences. The rejected sentence may be missing in a row. Then the
+    correct one is evaluated, but nothing is learned from it. Of a list of several, the first one is used. The arguments
+    are those of `TextTarget`.
     """
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
         """Train the tokenizer on the first column.
 
         Raises:
-            ConfigError: when no cell is of two or three columns.
+            ConfigError: if no cell has two or three columns.
         """
         faults: list[SampleError] = []
         right = list(read_each(cells, _right, faults))
         if faults and not right:
             raise ConfigError(
                 f"{faults[0].reason}\n"
-                "    set data.columns.NAME=[CHOSEN,REJECTED], columns of the table, or [RIGHT,CHOSEN,REJECTED]"
+                "    fix: set data.columns.NAME=[CHOSEN,REJECTED], columns of the table, or [RIGHT,CHOSEN,REJECTED]"
             )
         super().fit(right, folder)
 
@@ -42,10 +42,10 @@ class Preference(TextTarget):
         self.known = PairTarget(**vars(self.known))
 
     def load(self, value: Any) -> Tensor | None:
-        """Token ids (2, L), int64, chosen and rejected, filled up with [PAD]; None where there is nothing to judge.
+        """Token ids (2, L), int64, chosen and rejected, padded with [PAD]; None if there is nothing to evaluate.
 
         Raises:
-            SampleError: for a cell that is not of two or three columns.
+            SampleError: for a cell without two or three columns.
         """
         right = super().load(_right(value))
         if right is None:
@@ -55,17 +55,17 @@ class Preference(TextTarget):
         return self.text.pad([chosen, rejected] if there else [right, None]).values
 
     def pad(self, values: Sequence[Tensor | None]) -> Tensor:
-        """(B, 2, L), int64, filled up with [PAD] to the longest."""
+        """(B, 2, L), int64, padded with [PAD] to the longest."""
         sides = [side for value in values for side in ((None, None) if value is None else value.unbind())]
         return self.text.pad(sides).values.unflatten(0, (-1, 2))
 
     def references(self, value: Any) -> list[str]:
-        """Every sentence that is right."""
+        """All correct sentences."""
         return super().references(_right(value))
 
 
 def _right(cell: Any) -> Any:
     if not isinstance(cell, list | tuple) or len(cell) not in (2, 3):
         shown = in_short(cell)
-        raise SampleError(shown, f"a preference is of two columns or three, but a cell holds {shown!r}")
+        raise SampleError(shown, f"a preference has two or three columns, but a cell has {shown!r}")
     return cell[0]

@@ -1,4 +1,4 @@
-"""A sentence to be generated, as token ids of a tokenizer of its own."""
+"""A sentence to generate, as token ids of its own tokenizer."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,26 +14,26 @@ from mmtrain.types import TokenTarget
 
 
 class TextTarget:
-    """A column of sentences. Of a list of several, the first is the one to be generated.
+    """A column of sentences. Of a list of several, the first is the one to generate.
 
-    The tokenizer is trained on the target's own sentences, so that a run whose inputs hold no text has one too.
+    The tokenizer is trained on the sentences of the target, so a run without text inputs has one, too.
 
     Args:
-        text: how sentences are tokenized. Its algorithm must be wordpiece: the pieces of its bpe do not say where a
-            word ends, so that what was generated could not be written out again. Its word dropout is never drawn.
-        keep_sentences: whether training samples bring all that is right, and the run folder that of all rows: what a
-            reward compares with.
+        text: how sentences are tokenized. Its algorithm must be wordpiece: tokens of bpe do not mark the end of a word,
+            so generated text could not be decoded. Its word dropout is not used.
+        keep_sentences: whether training samples have all references, and the run folder those of all rows, with which a
+            reward compares.
     """
 
     def __init__(self, *, text: TextInput, keep_sentences: bool) -> None:
         if text.pretrained is not None:
             raise ValueError(
-                f"text.tokenizer = {text.pretrained}, but that of a target is trained on its sentences; set it to null"
+                f"text.tokenizer = {text.pretrained}, but the tokenizer of a target is trained; set it to null"
             )
         if text.algorithm != "wordpiece":
             raise ValueError(
-                f"text.algorithm = {text.algorithm} loses where words end, so that generated text cannot be written\n"
-                "    set it to wordpiece"
+                f"text.algorithm = {text.algorithm} does not mark ends of words, so generated text cannot be decoded\n"
+                "    fix: set it to wordpiece"
             )
         self.text = text
         self.keep_sentences = keep_sentences
@@ -41,7 +41,7 @@ class TextTarget:
         self.known = TokenTarget(names=[], max_length=text.max_length, pad=0, start=0, end=0)
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
-        """Train the tokenizer on the sentences of the training split; nothing when there are none."""
+        """Train the tokenizer on the sentences of the training split; nothing if there are none."""
         filled = [cell for cell in read_each(cells, _filled) if cell is not None]
         if not filled:
             return
@@ -60,13 +60,13 @@ class TextTarget:
         )
 
     def save(self, folder: Path, name: str) -> None:
-        """Write the tokenizer, and the sentences that are kept, into a run folder."""
+        """Write the tokenizer, and the references if they are kept, into a run folder."""
         self.text.save(folder, f"target_{name}")
         if self.keep_sentences:
             write_json(_file(folder, name), self.known.sentences)
 
     def restore(self, folder: Path, name: str) -> None:
-        """Take them from a run folder."""
+        """Read them from a run folder."""
         self.text.restore(folder, f"target_{name}")
         self._learned(read_json(_file(folder, name), fix=LEARN_AGAIN) if self.keep_sentences else [])
 
@@ -78,11 +78,11 @@ class TextTarget:
         return ids
 
     def pad(self, values: Sequence[Tensor | None]) -> Tensor:
-        """(B, L), int64, filled up with [PAD] = 0 to the longest; zeros where a row has none."""
+        """(B, L), int64, padded with [PAD] = 0 to the longest; zeros for unlabelled rows."""
         return self.text.pad(values).values
 
     def references(self, value: Any) -> list[str]:
-        """Every sentence of a cell: what its tokens would say if none were unknown and none cut off."""
+        """All sentences of a cell, as if none of their tokens were unknown or truncated."""
         return self._spelled(value)
 
     def _spelled(self, value: Any) -> list[str]:
@@ -94,7 +94,7 @@ class TextTarget:
         return [spell.decode([word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)]) for text in folded]
 
     def words(self, ids: Sequence[int]) -> str:
-        """Ids as a person reads them: up to [SEP], without marks, pieces of a word together."""
+        """Decode ids: up to [SEP], without special tokens, with the tokens of a word joined."""
         from tokenizers import decoders
 
         ids = list(ids)
@@ -113,4 +113,4 @@ def _filled(cell: Any) -> Any:
 
 
 def _is_there(cell: Any) -> bool:
-    return cell == cell and bool(valid_texts(cell))  # NaN is a gap as well
+    return cell == cell and bool(valid_texts(cell))  # NaN is a gap, too

@@ -1,1 +1,1 @@
-"""Tokenizers, and the files that keep what a run learned from its training split."""
+"""Tokenizers, and the files with everything that a run has learned from its training split."""

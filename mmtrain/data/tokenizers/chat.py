@@ -9,7 +9,7 @@ from mmtrain.data.tokenizers.pretrained import load_tokenizer
 from mmtrain.errors import ConfigError, SampleError
 
 PAD, END = "<pad>", "</s>"
-# Roles as words: marks of its own would be new to the language model of others that has no template
+# Roles as words, because new special tokens would be unknown to a pretrained language model without a template
 PLAIN = (
     "{% if bos_token %}{{ bos_token }}{% endif %}"
     "{% for turn in messages %}{{ turn['role'] }}: {{ turn['content'] }}"
@@ -19,9 +19,9 @@ PLAIN = (
 
 
 def trained_tokenizer(texts: Sequence[str], *, vocab_size: int, places: Sequence[str]) -> Any:
-    """Bytes and what is often side by side (BPE, 1508.07909), as a tokenizer of transformers.
+    """Byte-level BPE (1508.07909), as a tokenizer of transformers.
 
-    Every text can be written, and written out again as it was.
+    Every text can be encoded, and decoded to the same text.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -42,16 +42,16 @@ def trained_tokenizer(texts: Sequence[str], *, vocab_size: int, places: Sequence
 
 
 def tokenizer_of(name: str | Path, *, places: Sequence[str]) -> Any:
-    """That of a language model, with marks for the places of media.
+    """The tokenizer of a language model, with tokens for the places of media.
 
     Raises:
-        ConfigError: when there is none, or it has no mark for an end.
+        ConfigError: if there is none, or it has no end token.
     """
     whole = load_tokenizer(name, max_length=2**20).whole
     whole.backend_tokenizer.no_truncation()
     if whole.eos_token_id is None:
         raise ConfigError(
-            f"tokenizer = {name} has no eos_token, by which an answer would end\n    name the tokenizer of a causal LM"
+            f"tokenizer = {name} has no eos_token, which ends an answer\n    fix: name the tokenizer of a causal LM"
         )
     if whole.pad_token_id is None:
         whole.pad_token = whole.eos_token
@@ -60,10 +60,10 @@ def tokenizer_of(name: str | Path, *, places: Sequence[str]) -> Any:
 
 
 def written(tokenizer: Any, turns: list[Turn], *, template: str, asking: bool) -> str:
-    """Turns as one text; with `asking`, up to where the answer starts.
+    """Turns as one text; with `asking`, up to the start of the answer.
 
     Raises:
-        SampleError: when the template refuses them.
+        SampleError: if the template rejects them.
     """
     from jinja2 import TemplateError
 
@@ -73,4 +73,4 @@ def written(tokenizer: Any, turns: list[Turn], *, template: str, asking: bool) -
         )
     except TemplateError as error:
         roles = ", ".join(turn["role"] for turn in turns)
-        raise SampleError("a dialogue", f"the chat template refuses the turns {roles}: {error}") from error
+        raise SampleError("a dialogue", f"the chat template rejects the turns {roles}: {error}") from error

@@ -1,4 +1,4 @@
-"""The tokenizer of pretrained weights: from a folder or the hub, by transformers, which is imported only then."""
+"""The tokenizer of pretrained weights: from a folder or the hub, with transformers, which is imported on demand."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,16 +9,16 @@ MEND = "set data.inputs.text.tokenizer to a folder with tokenizer.json, to a nam
 
 
 class PretrainedTokenizer(NamedTuple):
-    """A tokenizer of others.
+    """A pretrained tokenizer.
 
     Attributes:
-        whole: the library's, which can be saved.
-        fast: the part of it that makes ids of a text, cut to a length: a `tokenizers.Tokenizer`.
-        vocab_size: above every id; a few below may mean nothing.
-        pad: the id that stands where a text has ended; 0 when it has none.
-        special: marks that are no part of a text.
-        unknown: the token of what it does not know; None where there is none, or it means something else as well.
-        hidden: the id that can stand for a hidden word: that of `unknown`, else of the mask token; None for neither.
+        whole: the tokenizer of transformers, which can be saved.
+        fast: its part that encodes a text with truncation: a `tokenizers.Tokenizer`.
+        vocab_size: larger than every id; some smaller ids may be unused.
+        pad: id of the padding token; 0 if there is none.
+        special: special tokens, which are not part of a text.
+        unknown: the token for unknown text; None if there is none, or it has another meaning, too.
+        hidden: id for a masked word: that of `unknown`, otherwise of the mask token; None without both.
     """
 
     whole: Any
@@ -35,10 +35,10 @@ def load_tokenizer(name: str | Path, *, max_length: int) -> PretrainedTokenizer:
 
     Args:
         name: a folder, or a name of the hub.
-        max_length: longer texts are cut to so many tokens, marks among them.
+        max_length: maximum number of tokens, including special tokens; longer texts are truncated.
 
     Raises:
-        ConfigError: when there is none, it brings code of its own, or it is not one of the `tokenizers` library.
+        ConfigError: if there is none, it has its own code, or it is not one of the `tokenizers` library.
     """
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer
@@ -48,22 +48,22 @@ def load_tokenizer(name: str | Path, *, max_length: int) -> PretrainedTokenizer:
         whole = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
         reason = reason_of(error)
-        raise ConfigError(f"tokenizer = {name} cannot be loaded: {reason}\n    {MEND}") from error
+        raise ConfigError(f"tokenizer = {name} cannot be loaded: {reason}\n    fix: {MEND}") from error
     if not whole.is_fast:
         raise ConfigError(
-            f"tokenizer = {name} is a {type(whole).__name__}, which runs by SentencePiece or in Python; this project"
-            " reads texts by the tokenizers library alone\n"
-            "    take weights whose tokenizer is one of that library, such as SigLIP 2 in place of SigLIP 1"
+            f"tokenizer = {name} is a {type(whole).__name__}, which uses SentencePiece or Python; this project"
+            " needs one of the tokenizers library\n"
+            "    fix: use weights with such a tokenizer, for example SigLIP 2 instead of SigLIP 1"
         )
-    fast = Tokenizer.from_str(whole.backend_tokenizer.to_str())  # the library changes its own at every call
+    fast = Tokenizer.from_str(whole.backend_tokenizer.to_str())  # transformers changes its own at every call
     special = tuple(whole.all_special_tokens)
     vocabulary = fast.get_vocab()
-    if len(vocabulary.keys() - set(special)) < 2:  # without files the library makes one of its marks alone
-        raise ConfigError(f"tokenizer = {name} holds no words\n    {MEND}")
+    if len(vocabulary.keys() - set(special)) < 2:  # without files, transformers creates one with only special tokens
+        raise ConfigError(f"tokenizer = {name} has no words\n    fix: {MEND}")
     fast.no_padding()
     fast.enable_truncation(max_length)
     others = {whole.bos_token, whole.eos_token, whole.cls_token, whole.sep_token, whole.pad_token}
-    unknown = None if whole.unk_token in others else whole.unk_token  # CLIP's also ends the text
+    unknown = None if whole.unk_token in others else whole.unk_token  # in CLIP it is also the end token
     hiding = unknown if unknown is not None else whole.mask_token
     return PretrainedTokenizer(
         whole=whole,

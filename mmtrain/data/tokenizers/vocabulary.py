@@ -1,7 +1,7 @@
-"""What a run learned from its training split, as files of the run folder: tokenizers, classes, scales.
+"""Everything that a run has learned from its training split, as files of the run folder: tokenizers, classes, scales.
 
-`.vocabulary.json` records which files belong together, with the SHA-256 of each. It is removed before they change and
-written after them, so that files of two attempts are never taken for one vocabulary.
+`.vocabulary.json` lists the files that belong together, with the SHA-256 of each. It is removed before they change and
+written after them, so files of two attempts are never used as one vocabulary.
 """
 
 import hashlib
@@ -18,15 +18,15 @@ RECORD = ".vocabulary.json"
 
 
 def write_vocabulary(folder: Path, learned: Mapping[str, Learned], facts: Mapping[str, Any]) -> None:
-    """Save what was learned into a run folder, in place of an earlier vocabulary.
+    """Write a vocabulary into a run folder, instead of an earlier one.
 
     Args:
-        folder: of the run.
-        learned: by the name of the input or target.
-        facts: what the record says besides: origin, inputs and targets.
+        folder: run folder.
+        learned: components by name of the input or target.
+        facts: additional content of the record: origin, inputs and targets.
 
     Raises:
-        WriteError: when it cannot be written; the earlier one stays if that is noticed before the files are moved.
+        WriteError: if it cannot be written. The earlier one is kept if the error occurs before the files are moved.
     """
     with replacing_files(folder) as part:
         for name, kind in learned.items():
@@ -37,19 +37,19 @@ def write_vocabulary(folder: Path, learned: Mapping[str, Learned], facts: Mappin
 
 
 def read_vocabulary(folder: Path) -> dict[str, Any] | None:
-    """The record of a run folder; None when there is none.
+    """The record of a run folder; None if there is none.
 
     Raises:
-        ConfigError: when it is damaged, or a file is not the one that it records.
+        ConfigError: if it is damaged, or a file differs from the record.
     """
     path = folder / RECORD
     if not path.is_file():
         return None
-    fix = "restore it, or delete it: its run then learns its vocabulary again, as long as it has its training split"
+    fix = "restore it, or delete it: the run then learns its vocabulary again from its training split"
     record: dict[str, Any] = read_json(path, fix=fix, keys=("origin", "inputs", "targets"))
-    files = record.get("files", {})  # runs of earlier versions have none
+    files = record.get("files", {})  # missing in runs of earlier versions
     if not isinstance(files, dict):
-        raise damaged(path, "its files are no object", fix=fix)
+        raise damaged(path, "its files are not an object", fix=fix)
     for name, digest in files.items():
         file = folder / name
         if not file.is_file():

@@ -1,10 +1,10 @@
-"""Ask a trained language model that reads media, of any connector and tower.
+"""Ask questions of a trained language model that reads media, with any connector and encoder.
 
     from mmtrain.modes.chat.pipeline import Answers
     answers = Answers("outputs/mine")
     print(answers("<image>what is this?", image="a.png"))
 
-What was learned lies in the run folder; the tables that it was learned from are not needed.
+The run folder has everything that was learned. The tables of the training are not needed.
 """
 
 from collections.abc import Sequence
@@ -24,15 +24,15 @@ from mmtrain.training.checkpoint.load_run import load_trained
 
 
 class Answers:
-    """A run that answers.
+    """A run that answers questions.
 
     Args:
-        run: a run folder, of which the best checkpoint is taken, or a checkpoint in one.
-        task: which of its tasks; also one that went on from a language model, such as scst.
+        run: a run folder, whose best checkpoint is used, or a checkpoint in it.
+        task: name of a task; also of one that continues the training of a language model, such as scst.
         trust: packages of your own whose classes the run may name, such as `["mine"]`.
 
     Raises:
-        ConfigError: when there is no such run, or the task is no language model.
+        ConfigError: if there is no such run, or the task is not a language model.
     """
 
     def __init__(self, run: str | Path, *, task: str = "language_model", trust: Sequence[str] = ()) -> None:
@@ -41,23 +41,23 @@ class Answers:
         self.data = trained.data
         chosen: Any = writer_of(self.model.named_tasks().get(task))
         if not isinstance(chosen, LanguageModel):
-            raise ConfigError(f"task = {task} is no language model; {run} has {', '.join(self.model.tasks)}")
+            raise ConfigError(f"task={task}: not a language model; {run} has {', '.join(self.model.tasks)}")
         self.task = chosen
 
     def __call__(self, asked: str | list[Turn], **media: Any) -> str:
-        """The answer.
+        """Return the answer.
 
         Args:
-            asked: a question, in which <image> and the like stand for media, or turns of which the last is the user's.
-            media: by modality, what a cell of a table could hold: a path, a picture, bytes, or a list of several.
+            asked: a question, in which <image> and similar marks represent media, or turns that end with the user's.
+            media: by modality, the content of a table cell: a path, an image, bytes, or a list of them.
 
         Raises:
             ConfigError: for media that the run does not read.
-            SampleError: when a medium cannot be read, or the question speaks of another number of them.
+            SampleError: if a medium cannot be read, or the question mentions another number of media.
         """
         turns = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
         if unknown := sorted(media.keys() - set(self.task.reads)):
-            raise ConfigError(f"{unknown[0]} is not read; the run reads {', '.join(self.task.reads)}")
+            raise ConfigError(f"{unknown[0]}: not read by this run, which reads {', '.join(self.task.reads)}")
         batch = asked_batch(self.data, media, lambda _: turns)
         with torch.no_grad():
             said = self.task.rows(self.task(self.model.view(batch)), batch)

@@ -1,7 +1,7 @@
-"""mode=chat: a person and a trained model in a terminal. Whatever the model says of a dialogue is shown, turn by turn.
+"""mode=chat: a dialogue with a trained model in a terminal. All predictions of the model are shown after each turn.
 
-Lines are what the person says, but for those that begin with a slash: /image FILE, /audio FILE and /video FILE go with
-the next line, /new begins another dialogue, /quit ends. Sentences that the model writes are its turns.
+Each line is a turn of the user, except lines with a slash. /image FILE, /audio FILE and /video FILE add media to the
+next line, /new begins another dialogue, /quit ends. Sentences that the model generates are its turns.
 """
 
 import sys
@@ -25,11 +25,11 @@ from mmtrain.training.checkpoint.load_run import load_trained
 
 PERSON, MODEL = "person", "model"
 MEDIA = ("image", "audio", "video")
-HELP = "/image FILE, /audio FILE, /video FILE: show it with your next line; /new: another dialogue; /quit"
+HELP = "/image FILE, /audio FILE, /video FILE: send it with your next line; /new: another dialogue; /quit"
 
 
 class Said(NamedTuple):
-    """What a model says of a dialogue: sentences, and other things by task, such as a class and its probability."""
+    """Predictions of a model for a dialogue: sentences, and other results by task, such as a class with probability."""
 
     sentences: dict[str, str]
     judged: dict[str, dict[str, Any]]
@@ -39,11 +39,11 @@ class Talk:
     """A dialogue with a trained model.
 
     Args:
-        run: a run folder, of which the best checkpoint is taken, or a checkpoint in one.
+        run: a run folder, whose best checkpoint is used, or a checkpoint in it.
         trust: packages of the user's own whose classes the run may name.
 
     Raises:
-        ConfigError: when there is none, or it reads no words.
+        ConfigError: if there is no run, or it reads no text.
     """
 
     def __init__(self, run: Path, *, trust: Sequence[str] = ()) -> None:
@@ -53,30 +53,30 @@ class Talk:
         self.kinds = {m: self.data.inputs[m].kind for m in self.model.encoders}
         speaks = any(isinstance(task, LanguageModel) for task in self.tasks.values())
         if not speaks and not {"text", "dialogue"} & set(self.kinds.values()):
-            raise ConfigError(f"{run} reads {', '.join(self.kinds)} and no words, so that nobody can talk to it")
+            raise ConfigError(f"{run}: reads {', '.join(self.kinds)} but no text, which chat needs")
         self.begin()
 
     def begin(self) -> None:
-        """Forget what was said."""
+        """Start a new dialogue."""
         self.turns: list[dict[str, str]] = []
-        self.shown: list[tuple[int, str, str]] = []  # the turn, the modality, the file
+        self.shown: list[tuple[int, str, str]] = []  # turn, modality and file
 
     def say(self, words: str, media: Mapping[str, str] = {}) -> Said:
-        """What the model makes of a further turn of the person.
+        """Return the predictions after another turn of the user.
 
         Args:
-            words: of the turn.
-            media: by modality a file that goes with it.
+            words: text of the turn.
+            media: by modality, a file to send with it.
 
         Raises:
-            SampleError: when a file cannot be read.
+            SampleError: if a file cannot be read.
         """
         self.turns.append({"speaker": PERSON, "text": words})
         self.shown += [(len(self.turns) - 1, modality, file) for modality, file in media.items()]
         try:
             said = self._said()
         except SampleError:
-            self.turns.pop()  # as if it had not been said
+            self.turns.pop()  # the dialogue is unchanged
             self.shown = [one for one in self.shown if one[0] < len(self.turns)]
             raise
         if said.sentences:
@@ -100,7 +100,7 @@ class Talk:
         return said
 
     def _cell(self, modality: str) -> Any:
-        """What a table would hold of the dialogue so far."""
+        """The dialogue so far as a table cell."""
         reader = self.data.inputs[modality]
         if reader.kind == "dialogue":
             return self.turns
@@ -112,7 +112,7 @@ class Talk:
         return files if isinstance(reader, Several) else files[-1]
 
     def _turns(self, media: Mapping[str, int]) -> list[dict[str, str]]:
-        """For a language model: a place for each medium that it gets, the last ones first."""
+        """Turns for a language model, with a mark for each medium that it receives; the last media come first."""
         left = dict(media)
         places: dict[int, str] = {}
         for turn, modality, _ in reversed(self.shown):
@@ -127,10 +127,10 @@ class Talk:
 
 
 def chat(cfg: DictConfig, console: Console) -> None:
-    """Talk until the person has enough."""
+    """Chat until the user quits."""
     talk = Talk(Path(cfg.run_dir), trust=cfg.trust)
     reads = [kind for kind in MEDIA if kind in talk.kinds.values()]
-    console.print(f"{cfg.run_dir} reads words{''.join(f', {kind}' for kind in reads)}\n{HELP}", markup=False)
+    console.print(f"{cfg.run_dir} reads text{''.join(f', {kind}' for kind in reads)}\n{HELP}", markup=False)
     media: dict[str, str] = {}
     for line in _lines():
         command, _, file = line.partition(" ")
@@ -143,7 +143,7 @@ def chat(cfg: DictConfig, console: Console) -> None:
             media = {}
         elif command[1:] in MEDIA and command.startswith("/"):
             if command[1:] not in reads:
-                console.print(f"it reads no {command[1:]}", markup=False)
+                console.print(f"this model reads no {command[1:]}", markup=False)
             elif not Path(file.strip()).expanduser().is_file():
                 console.print(f"there is no file {file.strip()}", markup=False)
             else:

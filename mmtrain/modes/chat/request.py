@@ -1,4 +1,4 @@
-"""A batch of one row that stands in no table: a question to a trained model, or a dialogue with it so far."""
+"""A batch of one row that is not in a table: a question for a trained model, or the dialogue with it so far."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,15 +15,15 @@ from mmtrain.types import Batch, Sample
 def asked_batch(
     data: DataModule, cells: Mapping[str, Any], turns_of: Callable[[Mapping[str, int]], Sequence[Turn]]
 ) -> Batch:
-    """The batch of a row without labels.
+    """Build the batch of a row without labels.
 
     Args:
         data: of the run, with its vocabularies.
-        cells: by modality what a cell of a table could hold; files are found from where the program runs.
-        turns_of: the dialogue that a language model reads, of the number of media by modality.
+        cells: by modality, the content of a table cell; paths start from the working directory.
+        turns_of: returns the dialogue that a language model reads, given the number of media by modality.
 
     Raises:
-        SampleError: when a cell cannot be read, or the dialogue speaks of another number of media.
+        SampleError: if a cell cannot be read, or the dialogue mentions another number of media.
     """
     sample = Sample(id="asked", row=0)
     load_inputs(sample, cells, data.inputs, Path(), seed=0, train=False)

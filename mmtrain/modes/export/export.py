@@ -1,7 +1,7 @@
-"""A trained model for others: files that transformers, timm or plain torch load without this project.
+"""Exports a trained model to files that transformers, timm or plain torch load without mmtrain.
 
-An encoder whose architecture is one of transformers or timm says how it is written (`export`). Everything else becomes
-a program of `torch.export`: a graph and its weights in one file, which `torch.export.load` runs.
+An encoder with an architecture of transformers or timm writes itself (`export`). Everything else becomes a program of
+`torch.export`: a graph and its weights in one file, which `torch.export.load` runs.
 """
 
 import json
@@ -34,16 +34,16 @@ class Exports(Protocol):
     """An encoder that another library can load."""
 
     def export(self, folder: Path) -> str | None:
-        """Write its configuration and weights into a folder; the code that loads them. None if it is no such one."""
+        """Write configuration and weights into a folder, and return the code that loads them; None if it cannot."""
         ...
 
 
 class Alone(nn.Module):
-    """One encoder; tensors in, tensors out.
+    """One encoder with plain tensors as input and output.
 
     Args:
         encoder: maps (values, mask) to `Features`.
-        fills_gaps: whether NaN stands for a missing number, which the loader replaces by 0.
+        fills_gaps: whether NaN is a missing number, which the loader replaces by 0.
     """
 
     def __init__(self, encoder: nn.Module, *, fills_gaps: bool) -> None:
@@ -52,14 +52,14 @@ class Alone(nn.Module):
         self.fills_gaps = fills_gaps
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Tokens (B, T, D), zeros where there is none, and their mask (B, T)."""
+        """Return tokens (B, T, D), with zeros at masked positions, and their mask (B, T)."""
         values = values.masked_fill(values.isnan(), 0.0) if self.fills_gaps else values
         features: Features = self.encoder(values, mask).cleared()
         return features.tokens, features.mask
 
 
 class Whole(nn.Module):
-    """Encoders, fusion and those tasks that predict something for a single row. Rows may miss any modality.
+    """Encoders, fusion and all tasks that predict each row independently. Rows may miss any modality.
 
     Args:
         model: as it was trained.
@@ -75,14 +75,14 @@ class Whole(nn.Module):
         self.with_gaps = frozenset(with_gaps)
 
     def forward(self, inputs: dict[str, dict[str, Tensor]]) -> dict[str, Any]:
-        """Predictions by task.
+        """Return predictions by task.
 
         Args:
             inputs: by modality, {"values": ..., "present": (B,) bool} and, for padded sequences, "mask". Values of rows
                 that are not present have no influence.
         """
         encoded = {name: self._encode(name, inputs[name]) for name in self.model.encoders}
-        # tasks read features alone, so the view needs no batch
+        # tasks read only features, so the view needs no batch
         view = LazyView(model=self.model, batch=_NO_BATCH, _encoded=encoded)
         return {name: view.predictions(name) for name in self.names}
 
@@ -110,12 +110,12 @@ def export_encoder(encoder: nn.Module, example: Mapping[str, Tensor], folder: Pa
 
     Args:
         encoder: adapters in it are merged into their weights.
-        example: {"values": ...} and, where it has padding, "mask", of two rows at least.
-        folder: made if it is not there.
+        example: {"values": ...}, and "mask" if it has padding, of at least two rows.
+        folder: created if it does not exist.
         fills_gaps: whether a program replaces NaN by 0, as the loader does for missing numbers.
 
     Returns:
-        The code that loads it.
+        The code that loads the encoder.
     """
     merge_adapters(encoder)
     encoder.eval()
@@ -128,14 +128,14 @@ def export_encoder(encoder: nn.Module, example: Mapping[str, Tensor], folder: Pa
 
 
 def export_preprocessing(kind: InputKind, folder: Path) -> None:
-    """Next to an exported encoder, write how its input is prepared, where its library has a file for that.
+    """Write the preprocessing of an exported encoder, if its library has a file for it.
 
-    For transformers it is a processor or a tokenizer, for timm the configuration of the weights. An encoder that is a
-    program of torch, or whose input is something else, gets none.
+    This is a processor or a tokenizer for transformers, and the configuration of the weights for timm. Nothing is
+    written for a torch program or another kind of input.
 
     Args:
-        kind: the input, as it was trained with.
-        folder: in which `export_encoder` has written the encoder.
+        kind: the input of the training.
+        folder: into which `export_encoder` has written the encoder.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if "pretrained_cfg" in config and isinstance(kind, ImageInput):
@@ -152,7 +152,7 @@ def export_preprocessing(kind: InputKind, folder: Path) -> None:
 
 
 def image_processor(kind: ImageInput) -> CLIPImageProcessor:
-    """The processor of transformers that prepares pictures as this input does."""
+    """The processor of transformers that prepares images as this input does."""
     return CLIPImageProcessor(**_prepared(kind))
 
 
@@ -189,21 +189,23 @@ def export_model(
     Args:
         model: adapters in it are merged into their weights.
         example: by modality, as for `export_encoder`.
-        folder: made if it is not there.
-        with_gaps: modalities in which NaN stands for a missing number.
+        folder: created if it does not exist.
+        with_gaps: modalities in which NaN is a missing number.
 
     Returns:
-        The code that loads it.
+        The code that loads the model.
 
     Raises:
-        ConfigError: when no task predicts something for a single row.
+        ConfigError: if no task predicts a row independently.
     """
     merge_adapters(model)
     model.eval()
     folder.mkdir(parents=True, exist_ok=True)
     tasks = [name for name in model.tasks if not _compares_rows(model, name)]
     if not tasks:
-        raise ConfigError(f"no task of {', '.join(model.tasks)} says something of one row\n    export an encoder")
+        raise ConfigError(
+            f"task=[{','.join(model.tasks)}]: no task predicts one row independently\n    fix: export an encoder"
+        )
     inputs = {
         name: {**tensors, "present": torch.ones(len(tensors["values"]), dtype=torch.bool)}
         for name, tensors in example.items()
@@ -230,7 +232,7 @@ def _compares_rows(model: MultimodalModel, name: str) -> bool:
 
 
 def merge_adapters(module: nn.Module) -> None:
-    """Put every adapter into the weight that it stands beside, and take it away."""
+    """Merge every adapter into its base weight, and remove it."""
     for name, layer in [(n, m) for n, m in module.named_modules() if isinstance(m, BaseTunerLayer)]:
         layer.merge()
         parent, _, last = name.rpartition(".")
@@ -238,10 +240,10 @@ def merge_adapters(module: nn.Module) -> None:
 
 
 def _write_program(module: nn.Module, arguments: tuple[Any, ...], folder: Path) -> None:
-    """A graph that takes any number of rows, and any length where there is padding.
+    """Write a graph for any number of rows, and for any length of padded inputs.
 
     Raises:
-        ConfigError: when torch cannot follow what the module does.
+        ConfigError: if torch cannot trace the module.
     """
     auto = torch.export.Dim.AUTO
 
@@ -255,7 +257,7 @@ def _write_program(module: nn.Module, arguments: tuple[Any, ...], folder: Path) 
             program = torch.export.export(module, arguments, dynamic_shapes=tuple(free(a) for a in arguments))
     except (torch._dynamo.exc.TorchDynamoException, RuntimeError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[0][:200]
-        raise ConfigError(f"torch.export cannot follow {type(module).__name__}: {reason}") from error
+        raise ConfigError(f"torch.export cannot trace {type(module).__name__}: {reason}") from error
     torch.export.save(program, folder / PROGRAM)
     save_file({n: t.contiguous() for n, t in module.state_dict().items()}, folder / WEIGHTS)
     write_json(folder / "config.json", {"program": PROGRAM, "weights": WEIGHTS})

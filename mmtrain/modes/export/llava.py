@@ -1,7 +1,7 @@
-"""A trained language model that reads pictures, as an architecture that transformers has by itself: LLaVA's.
+"""Exports a trained language model that reads images in the LLaVA architecture of transformers.
 
-A picture tower of transformers, the MLP connector and any causal LM of transformers are what its
-LlavaForConditionalGeneration computes; whether they are, to the last logit but rounding, is tried before it is said.
+LlavaForConditionalGeneration computes the same as an image encoder of transformers, the MLP connector and any causal
+LM of transformers. The export compares the logits of both, up to rounding, before it reports success.
 """
 
 from copy import deepcopy
@@ -23,36 +23,36 @@ from mmtrain.modes.export.export import image_processor, merge_adapters
 from mmtrain.tasks.language_model import LanguageModel
 from mmtrain.tasks.policy import writer_of
 
-POSITIONS = "embeddings.position_embedding.weight"  # of CLIP's tower
-CLOSE = 1e-4  # logits, as far as another order of sums may take them
+POSITIONS = "embeddings.position_embedding.weight"  # of CLIP's image encoder
+CLOSE = 1e-4  # logits may differ by another order of summation
 
 
 def export_chat(model: MultimodalModel, task: str, picture: ImageInput, dialogues: ChatTarget, folder: Path) -> str:
-    """Write model, tokenizer and processor as transformers does.
+    """Write model, tokenizer and processor in the format of transformers.
 
     Args:
         model: in evaluation mode; adapters in it are merged into their weights.
         task: name of the language model among its tasks.
-        picture: how pictures are prepared.
-        dialogues: how dialogues are tokenized.
-        folder: made if it is not there.
+        picture: preprocessing of images.
+        dialogues: tokenization of dialogues.
+        folder: created if it does not exist.
 
     Returns:
-        The code that loads it.
+        The code that loads the model.
 
     Raises:
-        ConfigError: when the parts are not what that architecture has, with what differs.
+        ConfigError: if the components do not fit this architecture; the message has the difference.
     """
     head = writer_of(model.tasks[task])
     assert isinstance(head, LanguageModel)
     if head.reads != ("image",):
-        raise ConfigError(f"task.{task} reads {', '.join(head.reads)}; transformers' LLaVA reads image alone")
+        raise ConfigError(f"task.{task}: reads {', '.join(head.reads)}, but transformers' LLaVA reads only images")
     tower, connector = model.encoders["image"], head.connectors["image"]
     if not isinstance(tower, HuggingFaceImage) or not isinstance(connector, MLPConnector):
         raise ConfigError(
-            f"transformers has no model of {type(tower).__name__} and {type(connector).__name__}: its LLaVA has a tower"
-            " of its own (encoder/image=huggingface) and connector=mlp\n"
-            "    load the run itself by mmtrain.modes.chat.pipeline"
+            f"transformers has no model with {type(tower).__name__} and {type(connector).__name__}: its LLaVA needs"
+            " encoder/image=huggingface and connector=mlp\n"
+            "    fix: load the run with mmtrain.modes.chat.pipeline"
         )
     merge_adapters(model)
     llava = _llava(tower, connector, head, picture.size)
@@ -77,7 +77,7 @@ def _llava(tower: HuggingFaceImage, connector: MLPConnector, head: LanguageModel
     with torch.no_grad():
         length = tower(torch.zeros(1, 3, size, size)).tokens.shape[1]
     text = deepcopy(lm.config)
-    text.tie_word_embeddings = False  # LLaVA looks for a shared table under the name that it has in a LLaMA
+    text.tie_word_embeddings = False  # LLaVA expects a shared table under its name in a LLaMA
     marks: dict[str, Any] = {"pad_token_id": head.known.pad, "eos_token_id": head.known.end}
     config = LlavaConfig(
         vision_config=_resized(tower.net.config, size),
@@ -100,7 +100,7 @@ def _llava(tower: HuggingFaceImage, connector: MLPConnector, head: LanguageModel
 
 
 def _resized(config: Any, size: int) -> Any:
-    """The configuration of a tower that sees pictures of another size than its weights did."""
+    """The configuration of an encoder for another image size than that of its weights."""
     config = deepcopy(config)
     config.image_size = size
     return config
@@ -108,10 +108,10 @@ def _resized(config: Any, size: int) -> Any:
 
 @torch.no_grad()
 def _positions_resized(tower: HuggingFaceImage, size: int) -> dict[str, Tensor]:
-    """The tower's weights, its learned positions interpolated to a size, as it does itself in each forward pass.
+    """Weights of the encoder, with learned positions interpolated to a size, as in each of its forward passes.
 
     Raises:
-        ConfigError: when it has none that can be interpolated here.
+        ConfigError: if it has no positions that can be interpolated here.
     """
     weights, net = tower.net.state_dict(), tower.net
     if size == net.config.image_size:
@@ -119,9 +119,9 @@ def _positions_resized(tower: HuggingFaceImage, size: int) -> dict[str, Tensor]:
     if POSITIONS not in weights:
         kind = net.config.model_type
         raise ConfigError(
-            f"the tower sees pictures of {size} pixels, but its weights are of {net.config.image_size}, and positions"
-            f" of a {kind} are not resized here\n"
-            "    train with data.inputs.image.size=auto, or load the run itself by mmtrain.modes.chat.pipeline"
+            f"data.inputs.image.size={size}: the weights of the encoder are for {net.config.image_size} pixels, and"
+            f" positions of a {kind} cannot be resized here\n"
+            "    fix: train with data.inputs.image.size=auto, or load the run with mmtrain.modes.chat.pipeline"
         )
     patches = (size // net.config.patch_size) ** 2
     empty = weights[POSITIONS].new_zeros(1, 1 + patches, weights[POSITIONS].shape[1])
@@ -129,7 +129,7 @@ def _positions_resized(tower: HuggingFaceImage, size: int) -> dict[str, Tensor]:
 
 
 def _load(whole: nn.Module, weights: dict[str, Tensor]) -> None:
-    """What is trained may lack what has no part in what is read of it."""
+    """Load weights. Parts that are not needed may be missing in the trained model."""
     unknown = whole.load_state_dict(weights, strict=False).unexpected_keys
     if unknown:
         raise ConfigError(f"transformers' {type(whole).__name__} has no weight {unknown[0]}")
@@ -137,10 +137,10 @@ def _load(whole: nn.Module, weights: dict[str, Tensor]) -> None:
 
 @torch.no_grad()
 def _try(llava: Any, model: MultimodalModel, head: LanguageModel, size: int) -> None:
-    """Compare logits of a made-up dialogue about a made-up picture.
+    """Compare logits for a made-up dialogue about a made-up image.
 
     Raises:
-        ConfigError: when they differ.
+        ConfigError: if they differ.
     """
     known = head.known
     pixels = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -154,9 +154,9 @@ def _try(llava: Any, model: MultimodalModel, head: LanguageModel, size: int) -> 
     if not torch.allclose(mine, theirs, rtol=CLOSE, atol=CLOSE):
         kind = llava.config.vision_config.model_type
         raise ConfigError(
-            f"transformers' LLaVA reads another layer of a {kind} than this model does:"
+            f"transformers' LLaVA uses another layer of a {kind} than this model:"
             f" logits differ by {float((mine - theirs).abs().max()):.2g}\n"
-            "    train with a tower of type clip_vision_model, or load the run itself by mmtrain.modes.chat.pipeline"
+            "    fix: train with an encoder of type clip_vision_model, or load the run with mmtrain.modes.chat.pipeline"
         )
 
 

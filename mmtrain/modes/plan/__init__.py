@@ -1,1 +1,1 @@
-"""What a run will take, before it costs anything: memory, operations, traffic, time, disk."""
+"""Estimates the resources of a run before it starts: memory, operations, communication, time, disk."""

@@ -1,4 +1,4 @@
-"""A batch whose sequences are as long as they come in training."""
+"""A batch whose sequences are as long as the longest in training."""
 
 from functools import partial
 from typing import Any
@@ -15,18 +15,18 @@ from mmtrain.errors import ConfigError, SampleError
 from mmtrain.io.escape import one_line
 from mmtrain.types import Batch, Sample, TokenTarget
 
-NUM_READ = 32  # rows that are decoded
-NUM_LOOKED_AT = 5000  # rows whose sentences are
+NUM_READ = 32  # decoded rows
+NUM_LOOKED_AT = 5000  # rows whose sentences are tokenized
 
 
 def longest_example(data: DataModule) -> Batch:
-    """Some rows from all over the training split, and the one with the longest of the first sentences of each kind.
+    """Rows from all parts of the training split, with the longest of the first sentences of each kind.
 
     Args:
-        data: whose tables have been read.
+        data: with its tables.
 
     Raises:
-        ConfigError: when none of them can be read.
+        ConfigError: if none of the rows can be read.
     """
     table = data.tables["train"]
     split = TrainSplit(table, **data.parts())
@@ -40,12 +40,12 @@ def longest_example(data: DataModule) -> Batch:
         except SampleError as error:
             fault = one_line(str(error))
     if not samples:
-        raise ConfigError(f"{data.folder}: none of {len(spread)} rows can be read, the last because of {fault}")
+        raise ConfigError(f"{data.folder}: none of {len(spread)} rows can be read; the last error is {fault}")
     return Collate(inputs=data.inputs, targets=data.targets).batch(samples)
 
 
 def sentence_lengths(data: DataModule) -> dict[str, list[int]]:
-    """For each input and target of sentences, the tokens of the first rows of training; 0 for a row without any."""
+    """Number of tokens in the first training rows, by text input and text target; 0 for a row without a sentence."""
     table = data.tables["train"]
     inputs = {name: kind for name, kind in data.inputs.items() if kind.kind == "text"}
     targets = {name: kind for name, kind in data.targets.items() if isinstance(kind.known, TokenTarget)}

@@ -1,7 +1,7 @@
-"""The largest batch that fits, found by trying, from the plan's guess: `trainer.find_batch_size=true`.
+"""Finds the largest batch that fits, by trying, starting from the plan's estimate: `trainer.find_batch_size=true`.
 
-`python -m mmtrain.modes.plan.find CONFIG.yaml ROWS` tries one size, in a process of its own: a system may kill it for
-what it takes, and the next begins with nothing.
+`python -m mmtrain.modes.plan.find CONFIG.yaml ROWS` tries one size in its own process. The system may kill it for its
+memory, and the next one starts from nothing.
 """
 
 import os
@@ -33,20 +33,20 @@ from mmtrain.training.trainer import build_callbacks
 from mmtrain.types import Batch
 from mmtrain.units import in_bytes
 
-CLOSE = 0.03  # what is found is at most so much too small
-STEP = 1.25  # from a size that fits to the next that is tried
-TOO_MUCH = 3  # exit status of a try that does not fit
+CLOSE = 0.03  # the result is smaller than the maximum by at most this fraction
+STEP = 1.25  # factor from a size that fits to the next one
+TOO_MUCH = 3  # exit status of a size that does not fit
 
 
 def find_batch_size(cfg: DictConfig, folder: Path) -> tuple[int, str]:
-    """The largest `data.batch_size` whose steps fit on the devices, and what to tell of it.
+    """Return the largest `data.batch_size` whose steps fit on the devices, and a message about it.
 
     Args:
         cfg: resolved; it is not changed.
-        folder: a place for files of the search.
+        folder: for files of the search.
 
     Raises:
-        ConfigError: when not even one row at once fits.
+        ConfigError: if not even one row fits.
     """
     cfg = _within_data(cfg, folder)
     data = build_data(cfg)
@@ -67,15 +67,15 @@ def find_batch_size(cfg: DictConfig, folder: Path) -> tuple[int, str]:
             size = tries.send(fitted)
     if low == 0:
         raise ConfigError(
-            "trainer.find_batch_size: not even one row at once fits on a device\n"
-            "    set trainer.precision=bf16-mixed, encoder.NAME.checkpointing=true or a smaller model"
+            "trainer.find_batch_size=true: not even one row fits on a device\n"
+            "    fix: set trainer.precision=bf16-mixed or encoder.NAME.checkpointing=true, or use a smaller model"
         )
-    said = f"data.batch_size={low * parts} is the largest that fits: {low:,} rows at once on a device, tries: {tried}"
-    return low * parts, f"{said}; the plan said {plan['batch']['largest_rows']:,}"
+    said = f"data.batch_size={low * parts}: the largest that fits: {low:,} rows at once on a device, tries: {tried}"
+    return low * parts, f"{said}; the plan estimated {plan['batch']['largest_rows']:,}"
 
 
 def _within_data(cfg: DictConfig, folder: Path) -> DictConfig:
-    """The configuration with at most as many rows in a step as training has: what is searched for need not fit yet."""
+    """The configuration with a batch that is at most as large as the training split."""
     trial = cfg.copy()
     trial.data.batch_size = 1
     data = build_data(trial)
@@ -85,25 +85,25 @@ def _within_data(cfg: DictConfig, folder: Path) -> DictConfig:
 
 
 def _is_tried(config: Path, size: int) -> bool:
-    """Whether a process of its own could take steps of so many rows.
+    """Whether steps with this number of rows fit, in a new process.
 
     Raises:
-        ConfigError: with what it said, when it ended otherwise than for want of memory.
+        ConfigError: with its output, if it ended for another reason than memory.
     """
     command = [sys.executable, "-P", "-m", "mmtrain.modes.plan.find", str(config), str(size)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # the user's own classes, too
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # with the user's own classes
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode in (0, TOO_MUCH, -signal.SIGKILL):
         return done.returncode == 0
-    raise ConfigError(f"trainer.find_batch_size: {size} rows could not be tried\n{done.stderr.strip()}")
+    raise ConfigError(f"trainer.find_batch_size=true: {size} rows cannot be tried\n{done.stderr.strip()}")
 
 
 def sizes(low: int, high: int, guess: int) -> Generator[int, bool, None]:
-    """What to try; each is followed by `send(whether it fitted)`.
+    """Sizes to try. Each is followed by `send(whether it fits)`.
 
     Args:
-        low: fits; 0 where nothing is known to.
-        high: does not.
+        low: a size that fits; 0 if none is known.
+        high: a size that does not fit.
         guess: between them.
     """
     step = STEP
@@ -116,11 +116,11 @@ def sizes(low: int, high: int, guess: int) -> Generator[int, bool, None]:
 
 
 def fits(cfg: DictConfig, rows: int) -> bool:
-    """Whether two steps of the run's own model can be taken on this device, with rows as long as they come.
+    """Whether two steps of the run's own model fit on this device, with rows of the largest length.
 
     Args:
         cfg: resolved.
-        rows: of a micro-batch.
+        rows: rows of a micro-batch.
     """
     device = device_of(cfg)
     data = build_data(cfg)
@@ -151,7 +151,7 @@ def fits(cfg: DictConfig, rows: int) -> bool:
 
 
 def repeated(batch: Batch, num_rows: int) -> Batch:
-    """A batch of so many rows: those of another, again and again."""
+    """A batch that repeats the rows of another to a given number."""
     rows = torch.arange(num_rows) % len(batch)
     made: Batch = batch.map(lambda t: t[rows])
     made.ids = [str(row) for row in range(num_rows)]
@@ -160,7 +160,7 @@ def repeated(batch: Batch, num_rows: int) -> Batch:
 
 
 def main() -> None:
-    """Try one size; the exit status says whether it fits."""
+    """Try one size. The exit status reports whether it fits."""
     cfg: Any = OmegaConf.load(sys.argv[1])
     torch.manual_seed(cfg.seed)
     keep_freed_memory()
@@ -170,7 +170,7 @@ def main() -> None:
 
 
 def settle_batch_size(cfg: DictConfig) -> int:
-    """Set `data.batch_size`; the exit status, 0 to go on.
+    """Set `data.batch_size`, and return the exit status; 0 to continue.
 
     Args:
         cfg: resolved; it is changed.
@@ -183,9 +183,9 @@ def settle_batch_size(cfg: DictConfig) -> int:
             print_escaped(error, stderr=True)
             return 2
         if type(size) is not int:
-            print_escaped(f"{record}: data.batch_size={size}: no number\n    fix: set data.batch_size", stderr=True)
+            print_escaped(f"{record}: data.batch_size={size}: no integer\n    fix: set data.batch_size", stderr=True)
             return 2
-        said = f"data.batch_size={size}, as this run found it before"
+        said = f"data.batch_size={size}: found by this run before"
     else:
         try:
             with tempfile.TemporaryDirectory() as folder:

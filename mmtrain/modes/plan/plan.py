@@ -1,7 +1,7 @@
-"""What a run will take, before it costs anything: `mode=plan`.
+"""Estimates the resources of a run before it starts: `mode=plan`.
 
-The tables are read, because vocabularies, classes and lengths are theirs; the model is built without content and one
-step of it is looked at, see `simulate`. What several devices change is arithmetic: docs/plan.md has each line of it.
+The tables are read, because vocabularies, classes and lengths follow from them. The model is built without content, and
+one step of it is simulated, see `simulate`. The effect of several devices is computed: docs/plan.md has the formulas.
 """
 
 import math
@@ -23,21 +23,21 @@ from mmtrain.training.memory import memory_of, workspace_of
 from mmtrain.units import in_bytes
 
 KINDS = ("weights", "casts", "averages", "gradients", "optimizer", "activations", "data", "communication", "workspace")
-# Of the memory there is, what tensors can have. On a GPU its context and gaps between blocks take the rest; on a CPU
-# the C library keeps what was freed, and the process is up to twice as large: docs/plan.md
+# Fraction of the memory that tensors can use. On a GPU, its context and gaps between blocks take the rest. On a CPU,
+# the C library keeps freed memory, and the process is up to twice as large: docs/plan.md
 USABLE = {"cuda": 0.92, "cpu": 0.5}
 MAX_TRIES = 8
 
 
 def make_plan(cfg: DictConfig, data: DataModule) -> dict[str, Any]:
-    """The plan of a run, as plan.json has it; bytes, floating-point operations, seconds.
+    """The plan of a run, as in plan.json: bytes, floating-point operations, seconds.
 
     Args:
         cfg: resolved.
-        data: whose tables have been read.
+        data: with its tables.
 
     Raises:
-        ConfigError: for a size that is none.
+        ConfigError: for an invalid size.
     """
     device = device_of(cfg)
     num_devices = devices_of(cfg, device)
@@ -89,7 +89,7 @@ def make_plan(cfg: DictConfig, data: DataModule) -> dict[str, Any]:
 
 
 def device_of(cfg: DictConfig) -> str:
-    """Cpu or cuda, as `plan.accelerator` says."""
+    """Cpu or cuda, according to `plan.accelerator`."""
     accelerator = str(cfg.plan.accelerator)
     if accelerator == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -97,7 +97,7 @@ def device_of(cfg: DictConfig) -> str:
 
 
 def devices_of(cfg: DictConfig, device: str) -> int:
-    """How many; of this machine where none are counted."""
+    """Number of devices; those of this machine if the configuration has no number."""
     devices = cfg.plan.devices
     if isinstance(devices, int) and devices > 0:
         return devices
@@ -107,14 +107,14 @@ def devices_of(cfg: DictConfig, device: str) -> int:
 
 
 class Sharing:
-    """How the devices of a run share its state.
+    """How the devices of a run share parameters, gradients and optimizer states.
 
     Args:
         model: without content.
         num_devices: N.
-        sharded: whether each keeps an Nth of the matrices in blocks (FSDP), or all of everything (DDP).
-        in_16_bits: whether weights are gathered so while they stay in 32.
-        workspace: bytes that libraries of each device take.
+        sharded: whether each device has an Nth of the matrices in blocks (FSDP), or everything (DDP).
+        in_16_bits: whether weights are gathered in 16 bits but kept in 32.
+        workspace: bytes that libraries use on each device.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Sharing:
         self.shared_gradients = sum(p.nbytes for unit in units for p in unit if p.requires_grad)
         largest = max((sum(p.nbytes for p in unit) for unit in units), default=0)
         self.gathered = self.shared // (2 if in_16_bits else 1)
-        # the block that computes, as it is gathered and as it is used, and its gradient, whole and in shares to be sent
+        # the block in computation, gathered and in use, and its gradient, complete and as shards to send
         self.in_flight = largest // (2 if in_16_bits else 1) * 2 + 2 * largest
 
     def memory(self, step: Step) -> dict[str, int]:
@@ -143,25 +143,25 @@ class Sharing:
         seen = {kind: step.memory.get(kind, 0) for kind in KINDS} | {"workspace": self.workspace}
         if self.num_devices == 1:
             return seen
-        if not self.sharded:  # the buckets that are sent are the gradients, and stand there from step to step
+        if not self.sharded:  # the buckets are the gradients, and stay from step to step
             return seen | {"gradients": self.gradients}
         return {
             **seen,
             **{kind: self._kept(seen[kind], self.shared, self.weights) for kind in ("weights", "averages")},
             "optimizer": self._kept(seen["optimizer"], self.shared_gradients, self.gradients),
             "gradients": self._kept(self.gradients, self.shared_gradients, self.gradients),
-            "casts": seen["casts"] * (self.weights - self.shared) // max(1, self.weights),  # matrices come in 16 bits
+            "casts": seen["casts"] * (self.weights - self.shared) // max(1, self.weights),  # gathered in 16 bits
             "activations": step.activations,
             "communication": self.in_flight + self.gradients - self.shared_gradients,
         }
 
     def _kept(self, size: int, shared: int, whole: int) -> int:
-        """What a device keeps of so many bytes, when of so many parameters so many are shared out."""
+        """Bytes on a device, if `shared` of `whole` parameters are sharded."""
         return size - size * shared // max(1, whole) * (self.num_devices - 1) // self.num_devices
 
     @property
     def network(self) -> int:
-        """Bytes that each device sends in a step: a ring passes on (N - 1)/N of what is reduced or gathered."""
+        """Bytes that each device sends in a step: a ring sends (N - 1)/N of what is reduced or gathered."""
         if self.num_devices == 1:
             return 0
         if not self.sharded:
@@ -171,7 +171,7 @@ class Sharing:
 
 
 def _largest(simulated: Simulator, sharing: Sharing, rows: int, step: Step, usable: int, *, most: int) -> int:
-    """The most rows of a micro-batch whose step fits; 0 where none does. Memory grows nearly in line with them."""
+    """The largest number of rows of a micro-batch whose step fits; 0 if none fits. Memory grows almost linearly."""
 
     def total(number: int) -> int:
         return sum(sharing.memory(simulated.step(number)).values())
@@ -219,7 +219,7 @@ def _run(cfg: DictConfig, data: DataModule, flops: int, sharing: Sharing) -> dic
     seconds = None if rate is None else samples / rate
     if rate is None and cfg.plan.flops_per_second is not None:
         bandwidth = _bytes(cfg, "bandwidth")
-        waiting = 0.0 if bandwidth is None else sharing.network / bandwidth  # as if nothing of it were hidden
+        waiting = 0.0 if bandwidth is None else sharing.network / bandwidth  # as if it did not overlap with computation
         seconds = steps * (flops / cfg.plan.flops_per_second + waiting)
     return {
         "steps_per_epoch": per_epoch,
@@ -231,7 +231,7 @@ def _run(cfg: DictConfig, data: DataModule, flops: int, sharing: Sharing) -> dic
 
 
 def _disk(simulated: Simulator, step: Step) -> dict[str, int]:
-    """Of one checkpoint, and of all that lie there at once: last, best, one that is being written, best's weights."""
+    """Size of a checkpoint, and of all at the same time: last, best, one in progress, and the weights of best."""
     state = sum(t.nbytes for t in simulated.lit.state_dict().values() if torch.is_tensor(t))
     checkpoint = state * (1 + simulated.num_averages) + step.memory.get("optimizer", 0)
     return {"checkpoint": checkpoint, "all": 3 * checkpoint + state}
@@ -244,4 +244,4 @@ def _bytes(cfg: DictConfig, name: str) -> int | None:
     try:
         return in_bytes(value)
     except ValueError as error:
-        raise ConfigError(f"plan.{name} = {value} is no size\n    set plan.{name} to {error}") from error
+        raise ConfigError(f"plan.{name}={value}: not a size\n    fix: set plan.{name} to {error}") from error

@@ -1,4 +1,4 @@
-"""One training step on the meta device: what it holds in memory, and its floating-point operations."""
+"""One training step on the meta device: its memory and its floating-point operations."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -21,20 +21,20 @@ from mmtrain.training.step import TrainingStep
 from mmtrain.training.trainer import build_callbacks
 from mmtrain.types import Batch
 
-NUM_SIMULATED = 2  # micro-batches of a step: from the second on, gradients are there already
+NUM_SIMULATED = 2  # micro-batches of a step: the second one already finds gradients
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "bf16": torch.bfloat16, "16-mixed": torch.float16, "16": torch.float16}
 WHOLLY = {"bf16-true": torch.bfloat16, "64": torch.float64, "64-true": torch.float64}
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of one device takes.
+    """Resources of one step on one device.
 
     Attributes:
-        memory: bytes at the moment when most is alive: weights, casts (of autocast), averages, gradients, optimizer,
+        memory: bytes at the peak, by kind: weights, casts (of autocast), averages, gradients, optimizer,
             activations, data.
-        activations: bytes at the moment when most of them are alive, which may be another.
-        flops: floating-point operations of the whole step, forward and backward, as torch counts them.
+        activations: bytes at the peak of activations, which may be at another moment.
+        flops: floating-point operations of the complete step, forward and backward, as torch counts them.
     """
 
     memory: Mapping[str, int]
@@ -43,21 +43,21 @@ class Step:
 
     @property
     def peak(self) -> int:
-        """All of that memory together, bytes."""
+        """The sum of that memory, in bytes."""
         return sum(self.memory.values())
 
 
 @dataclass(frozen=True)
 class Simulator:
-    """Steps of a model on the meta device, of any number of rows.
+    """Steps of a model on the meta device, for any number of rows.
 
     Args:
-        lit: the model and how it is trained, without content.
-        example: a batch whose sequences are as long as they come; how many rows it has does not matter.
+        lit: the model and its training step, without content.
+        example: a batch with the longest sequences; its number of rows does not matter.
         device: cpu or cuda.
         precision: as Lightning names it.
         num_micro_batches: of a step.
-        gradients_of: of a balance that compares gradients, what they are taken of; else None.
+        gradients_of: for a balance that compares gradients, the point where they are taken; otherwise None.
         num_averages: copies of the weights that callbacks keep.
     """
 
@@ -70,7 +70,7 @@ class Simulator:
     num_averages: int
 
     def step(self, num_rows: int) -> Step:
-        """A step in whose micro-batches are so many rows each, on one device."""
+        """Simulate a step with this number of rows per micro-batch, on one device."""
         lit = self.lit
         watch, counter = Watch(), flop_counter()
         on_device = OnDevice(self.device, AUTOCAST.get(self.precision), watch)
@@ -90,22 +90,22 @@ class Simulator:
         return Step(dict(watch.peak), watch.highest["activations"], flops)
 
     def _optimizer(self, watch: Watch) -> Optimizer:
-        """The optimizer of a run that has taken steps: it has its moments."""
+        """The optimizer of a run in progress, with its moments."""
         learning = [p for p in self.lit.parameters() if p.requires_grad]
         optimizer = self.lit.make_optimizer([{"params": learning}])
         for parameter in learning:
             parameter.grad = torch.empty_like(parameter)
-        with Watch():  # which answers when an optimizer asks what step it is
+        with Watch():  # answers when an optimizer reads its step
             optimizer.step()
         optimizer.zero_grad()
         for group in optimizer.param_groups:
             if self.device == "cuda" and group.get("foreach", 0) is None and not group.get("fused"):
-                group["foreach"] = True  # what torch chooses there
+                group["foreach"] = True  # as torch chooses on a GPU
         watch.hold("optimizer", (t for state in optimizer.state.values() for t in state.values() if torch.is_tensor(t)))
         return optimizer
 
     def forward_and_backward(self, window: list[Batch]) -> None:
-        """Leave the gradients of these micro-batches with the parameters."""
+        """Compute the gradients of these micro-batches, and leave them in the parameters."""
         step = TrainingStep(self.lit.model, window, number=0, seed=0, gradient_cache=self.lit.gradient_cache)
         if self.gradients_of is not None:
             step.gramian(self.gradients_of)
@@ -121,11 +121,11 @@ class Simulator:
 
 
 def simulator(cfg: DictConfig, data: DataModule, example: Batch, *, device: str) -> Simulator:
-    """Of a configuration whose tables have been read; no weight is made or loaded.
+    """Build the simulator of a configuration. No weight is created or loaded.
 
     Args:
         cfg: resolved.
-        data: what vocabularies and classes are known from.
+        data: with its tables, which determine vocabularies and classes.
         example: see `Simulator`.
         device: cpu or cuda.
     """
@@ -149,11 +149,11 @@ def simulator(cfg: DictConfig, data: DataModule, example: Batch, *, device: str)
 
 
 def of_size(batch: Batch, num_rows: int) -> Batch:
-    """A batch of shapes alone: the rows of another, as many as asked for, and everything is there.
+    """A batch that has only shapes, with the rows of another in any number. Every modality is present.
 
     Args:
-        batch: whose sequences are as long.
-        num_rows: B of the new one.
+        batch: a batch with sequences of the same length.
+        num_rows: B of the new batch.
     """
     sized = batch.map(lambda t: torch.empty(num_rows, *t.shape[1:], dtype=t.dtype, device="meta"))
     return replace(sized, ids=[str(row) for row in range(num_rows)], bad=[], references={})
@@ -170,7 +170,7 @@ def tensors_of(model: nn.Module) -> Iterator[Tensor]:
 
 
 def tensors_of_batch(batch: Batch) -> Iterator[Tensor]:
-    """Everything that a device holds of a batch."""
+    """Tensors of a batch that are on the device."""
     found: list[Tensor] = []
     batch.map(lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
     yield from found
@@ -178,7 +178,7 @@ def tensors_of_batch(batch: Batch) -> Iterator[Tensor]:
 
 @contextmanager
 def _gradients_marked(lit: LitModel, watch: Watch) -> Iterator[None]:
-    """Gradients that stay with their parameters are known as such."""
+    """Mark gradients that stay with their parameters."""
 
     def note(parameter: Tensor) -> None:
         assert parameter.grad is not None

@@ -33,43 +33,44 @@ def plan_tables(plan: Mapping[str, Any]) -> Iterator[Table]:
 
 
 def described(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is left to say, each with its name."""
+    """The remaining lines, each with its name."""
     machine, batch, run, network = plan["machine"], plan["batch"], plan["run"], plan["network"]
     yield (
         "batch",
-        f"{batch['size']:,}: {batch['rows']:,} rows at once on a device, {batch['micro_batches']} times a step",
+        f"{batch['size']:,}: {batch['rows']:,} rows at once on a device, {batch['micro_batches']} times per step",
     )
     yield "precision", f"{machine['precision']}, {machine['strategy']}"
     if machine["memory"] is None:
-        yield "fits", "unknown: say plan.memory=80GB"
+        yield "fits", "unknown: set plan.memory=80GB"
     else:
-        there = f"{readable(machine['usable'])} of {readable(machine['memory'])} can be used"
+        there = f"{readable(machine['usable'])} of {readable(machine['memory'])} are usable"
         fits = "yes" if plan["memory"]["total"] <= machine["usable"] else "no"
         yield "fits", f"{fits}: {readable(plan['memory']['total'])}; {there}"
         if batch["largest_rows"]:
-            parts = f", that is data.batch_size={batch['largest_size']}"
+            parts = f", data.batch_size={batch['largest_size']}"
             yield "largest batch", f"{batch['largest_rows']:,} rows at once on a device{parts}"
         else:
-            yield "largest batch", "none: not even one row at once fits"
-    yield "computation", f"{operations(plan['flops']['sample'])} a sample, {operations(plan['flops']['step'])} a step"
+            yield "largest batch", "none: not even one row fits"
+    flops = plan["flops"]
+    yield "computation", f"{operations(flops['sample'])} per sample, {operations(flops['step'])} per step"
     if machine["devices"] > 1:
-        sent = f"{readable(network['bytes_per_step'])} a step from each device"
+        sent = f"{readable(network['bytes_per_step'])} per step from each device"
         seconds = network["seconds_per_step"]
         yield (
             "network",
-            f"{sent}, {seconds:.3g} s" if seconds is not None else f"{sent}; for the time: plan.bandwidth=50GB",
+            f"{sent}, {seconds:.3g} s" if seconds is not None else f"{sent}; set plan.bandwidth=50GB for the time",
         )
-    yield "steps", f"{run['steps']:,}, {run['steps_per_epoch']:,} an epoch; {run['samples']:,} samples"
+    yield "steps", f"{run['steps']:,}, {run['steps_per_epoch']:,} per epoch; {run['samples']:,} samples"
     if run["seconds"] is None:
-        yield "time", "unknown: say plan.samples_per_second, or plan.flops_per_second of a device"
+        yield "time", "unknown: set plan.samples_per_second, or plan.flops_per_second of a device"
     else:
-        yield "time", f"{clock(run['seconds'])} at {run['samples_per_second']:,.0f} samples a second"
+        yield "time", f"{clock(run['seconds'])} at {run['samples_per_second']:,.0f} samples per second"
     disk = plan["disk"]
-    yield "disk", f"{readable(disk['all'])}: a checkpoint has {readable(disk['checkpoint'])}, three may stand there"
+    yield "disk", f"{readable(disk['all'])}: a checkpoint has {readable(disk['checkpoint'])}, up to three exist at once"
 
 
 def operations(number: float) -> str:
-    """A number of floating-point operations for people.
+    """Format a number of floating-point operations.
 
     >>> operations(22_728_081_408)
     '22.7 GFLOP'
@@ -79,7 +80,7 @@ def operations(number: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """A time for people.
+    """Format a duration.
 
     >>> clock(90), clock(100_000), clock(1_000_000)
     ('1 min 30 s', '27 h 46 min', '11.6 days')

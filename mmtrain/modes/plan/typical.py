@@ -1,6 +1,6 @@
-"""The floating-point operations of a step as most steps have them: with sentences as long as they usually are.
+"""Floating-point operations of a typical step, with sentences of typical length.
 
-Memory is planned for the longest sentences; operations are summed over a run, in which most batches have no such one.
+Memory is planned for the longest sentences. Operations are summed over a run, in which most batches have shorter ones.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +15,10 @@ from mmtrain.types import Batch
 
 
 def typical_flops(simulated: Simulator, lengths: Mapping[str, Sequence[int]], num_rows: int) -> int:
-    """Of a step of one device, where sentences are padded to the longest of each micro-batch.
+    """Operations of a step on one device, where sentences are padded to the longest of each micro-batch.
 
     Args:
-        simulated: whose example has the longest sentences of all.
+        simulated: its example has the longest sentences of all.
         lengths: of sentences, by input or target; 0 for none.
         num_rows: of a micro-batch.
     """
@@ -31,7 +31,7 @@ def typical_flops(simulated: Simulator, lengths: Mapping[str, Sequence[int]], nu
 
 
 def expected_longest(lengths: Sequence[int], number: int) -> float:
-    """The mean of the largest of so many draws, with replacement.
+    """The mean of the maximum of this number of draws, with replacement.
 
     >>> expected_longest([2, 4], 1), expected_longest([2, 4], 2)
     (3.0, 3.5)
@@ -43,10 +43,10 @@ def expected_longest(lengths: Sequence[int], number: int) -> float:
 
 
 def shortened(batch: Batch, lengths: Mapping[str, int]) -> Batch:
-    """The batch with inputs and targets of sentences cut to so many tokens.
+    """The batch with text inputs and targets cut to these numbers of tokens.
 
     Args:
-        batch: whose sentences are at least as long.
+        batch: with sentences that are at least as long.
         lengths: by input or target.
     """
     inputs = {
@@ -64,7 +64,7 @@ def shortened(batch: Batch, lengths: Mapping[str, int]) -> Batch:
 
 @contextmanager
 def _padding_skipped(encoders: nn.ModuleDict, shares: Mapping[str, float]) -> Iterator[None]:
-    """Packed networks compute this share of the tokens of their modality."""
+    """Make packed networks compute only this fraction of the tokens of their modality."""
     packed = {m: share for name, share in shares.items() if name in encoders for m in _packed(encoders[name])}
     for module, share in packed.items():
         module.share_without_content = share

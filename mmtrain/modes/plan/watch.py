@@ -1,9 +1,9 @@
-"""What a step holds in memory and computes, seen operation by operation on the meta device.
+"""Memory and operations of a step, observed for each operation on the meta device.
 
-Tensors on the meta device have a shape and no content. Three things have to be supplied: which storages are alive (the
-peak of their bytes is what a device needs), an answer where a program looks into a tensor, and what a real device does
-otherwise than this one: fused attention, and the casts of autocast. An answer is the one that makes most work: every
-row has everything, every mask is full, every value is another one.
+Tensors on the meta device have a shape but no content. Three things are added: the storages that are alive, whose peak
+in bytes is what a device needs; an answer if a program reads a tensor's content; and differences of a real device,
+which are fused attention and the casts of autocast. Answers are those with the most work: every row has every
+modality, every mask is full, and all values are different.
 """
 
 import weakref
@@ -26,14 +26,14 @@ aten = torch.ops.aten
 
 
 class Watch(TorchDispatchMode):
-    """Live bytes of storages by kind, and what was alive at the peak.
+    """Live bytes of storages by kind, and their distribution at the peak.
 
     Args:
-        answers: whether to answer what only content could; not where tensors have theirs.
+        answers: whether to answer reads of content; not for tensors with content.
 
     Attributes:
-        peak: bytes by kind at the moment when most was alive.
-        highest: by kind, the most that was ever alive of it.
+        peak: bytes by kind at the moment of the largest total.
+        highest: by kind, its largest number of bytes.
     """
 
     def __init__(self, *, answers: bool = True) -> None:
@@ -42,7 +42,7 @@ class Watch(TorchDispatchMode):
         self.peak: Counter[str] = Counter()
         self.highest: Counter[str] = Counter()
         self._kinds: dict[int, tuple[str, int]] = {}
-        self._per_row: dict[int, int] = {}  # True of each row of masks that draw a share
+        self._per_row: dict[int, int] = {}  # number of True values per row of random masks
         self._answers: Mapping[Any, Callable[..., Any]] = (
             {}
             if not answers
@@ -58,14 +58,14 @@ class Watch(TorchDispatchMode):
         )
 
     def hold(self, kind: str, tensors: Iterator[Tensor]) -> None:
-        """Count tensors as of a kind, whether they are known already or not."""
+        """Assign tensors to a kind, even if they are already assigned."""
         for tensor in tensors:
             self._see(tensor, kind)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Answer or run an operation, and note what it made."""
+        """Answer or run an operation, and record its outputs."""
         out = self._answers.get(func, func)(*args, **(kwargs or {}))
         if self._answers and func is aten.lt.Scalar and 0 < args[1] < 1 and out.ndim == 2:
             self._per_row[out.untyped_storage()._cdata] = max(1, round(out.shape[1] * args[1]))
@@ -98,7 +98,7 @@ class Watch(TorchDispatchMode):
         self._per_row.pop(key, None)
 
     def _known(self, mask: Any) -> int | None:
-        """How many of each row a mask has, if it draws a share."""
+        """Number of True values per row of a mask, if it is a random mask."""
         return self._per_row.get(mask.untyped_storage()._cdata) if isinstance(mask, Tensor) else None
 
     def _not(self, mask: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class Watch(TorchDispatchMode):
 
 
 def _scalar(tensor: Tensor) -> bool | int | float:
-    """What a program reads of a tensor: yes, one."""
+    """The value that a program reads from a tensor: always one."""
     return torch.ones((), dtype=tensor.dtype).item()
 
 
@@ -145,12 +145,12 @@ _ANSWERS: dict[Any, Callable[..., Any]] = {
 
 
 class OnDevice(TorchFunctionMode):
-    """Runs a few functions as a device of some type would, in its precision.
+    """Runs some functions as a type of device would, in its precision.
 
     Args:
         device: cpu or cuda.
-        autocast: the type that autocast casts to; None without it.
-        watch: is told which tensors are such casts of weights; they stay for the whole step.
+        autocast: the dtype of autocast; None without autocast.
+        watch: records the casts of weights, which stay for the complete step.
     """
 
     def __init__(self, device: str, autocast: torch.dtype | None, watch: Watch) -> None:
@@ -158,19 +158,19 @@ class OnDevice(TorchFunctionMode):
         self.watch = watch
         self.device = device
         self.autocast = autocast
-        self._cast: dict[int, Tensor] = {}  # weights, once a step
+        self._cast: dict[int, Tensor] = {}  # weights, once per step
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Cast what autocast casts, and choose the kernel of attention that the device would take."""
+        """Apply the casts of autocast, and choose the attention kernel of the device."""
         kwargs = kwargs or {}
         if self.autocast is not None and func in _IN_16_BITS:
             args, kwargs = self._all_cast(args, self.autocast), self._all_cast(kwargs, self.autocast)
         elif self.autocast is not None and func in _IN_32_BITS and self.device == "cuda":
             args, kwargs = self._all_cast(args, torch.float32), self._all_cast(kwargs, torch.float32)
         if func in (torch.autograd.backward, torch.autograd.grad):
-            with self:  # what is computed again in the backward pass is computed so, too
+            with self:  # recomputation in the backward pass needs the same casts
                 return _differentiate(func, *args, **kwargs)
         if func is F.scaled_dot_product_attention:
             return _attention(self.device, *args, **kwargs)
@@ -249,7 +249,7 @@ def _attention(
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """A GPU keeps which numbers stay as a byte each; other devices keep a factor for each."""
+    """Dropout of a GPU, which stores a mask of bytes; other devices store a factor per value."""
     return torch.native_dropout(input, p, training)[0] if training and p > 0 else input
 
 
@@ -264,7 +264,7 @@ def _attention_backward_flop(
 
 
 def flop_counter() -> FlopCounterMode:
-    """The counter of torch, which also counts the attention that CPUs have."""
+    """Torch's counter, extended by the attention kernels of CPUs."""
     return FlopCounterMode(
         display=False,
         custom_mapping={
@@ -276,7 +276,7 @@ def flop_counter() -> FlopCounterMode:
 
 @contextmanager
 def without_content() -> Iterator[None]:
-    """On the meta device, where a search finds everything."""
+    """The meta device, where `nonzero` finds every element."""
     with ExitStack() as stack:
         stack.enter_context(shapes_config.patch(meta_nonzero_assume_all_nonzero=True))  # type: ignore[attr-defined]
         stack.enter_context(torch.device("meta"))

@@ -1,1 +1,1 @@
-"""Search in the vectors of a trained model: an index of a folder, queries by any modality, classes by their names."""
+"""Search with the vectors of a trained model: an index of a folder, queries of any modality, zero-shot classes."""

@@ -1,4 +1,4 @@
-"""Search in what was indexed: pictures by text, texts by picture, both by speech; and classes by name alone.
+"""Search in an index: images by text, texts by image, both by speech; and zero-shot classification.
 
 from mmtrain.io.escape import one_line
 from mmtrain.modes.search.finder import Finder
@@ -26,15 +26,15 @@ from mmtrain.training.checkpoint.load_run import load_trained
 
 
 class Found(NamedTuple):
-    """One item that was found.
+    """One search result.
 
     Attributes:
         id: of its row.
-        split: that the row is of.
+        split: of the row.
         score: cosine similarity.
-        modality: what was looked through.
-        file: of the content, where it lies in one.
-        text: of the row, the first one.
+        modality: of the searched vectors.
+        file: with the content, if it is in a file.
+        text: the first text of the row.
     """
 
     id: str
@@ -46,7 +46,7 @@ class Found(NamedTuple):
 
 
 class Query(NamedTuple):
-    """What is asked with: a modality and its content."""
+    """A query: a modality and its content."""
 
     modality: str
     value: Any
@@ -57,32 +57,32 @@ class Finder:
 
     Args:
         towers: of the model.
-        index: made by these towers; None to do without, as `classify` does.
+        index: created by the same towers; None if it is not needed, as for `classify`.
 
     Raises:
-        ConfigError: when other weights made the index.
+        ConfigError: if the index was created by other weights.
     """
 
     def __init__(self, towers: Towers, index: SearchIndex | None) -> None:
         if index is not None and (mine := towers.digest()) != index.weights:
             raise ConfigError(
-                f"the index is stale: weights {index.weights} (step {index.step}) made it, but those of {towers.where}"
-                f" are {mine}\n    make it again with mode=predict predict.index=DIR"
+                f"the index is stale: the weights {index.weights} (step {index.step}) created it, but {towers.where}"
+                f" has {mine}\n    fix: create it again with mode=predict predict.index=DIR"
             )
         self.towers = towers
         self.index = index
 
     @classmethod
     def load(cls, run: str | Path, *, index: str | Path | None = None, trust: Sequence[str] = ()) -> "Finder":
-        """Take a run's best checkpoint; its data need not be there any more.
+        """Load the best checkpoint of a run. Its data is not needed.
 
         Args:
             run: a run folder, or a checkpoint in one.
-            index: a folder that mode=predict wrote; None to do without.
+            index: a folder that mode=predict wrote; None if it is not needed.
             trust: packages of your own whose classes the run may name, such as `["mine"]`.
 
         Raises:
-            ConfigError: when one of them is not there, has no contrastive task, or they do not belong together.
+            ConfigError: if one of them does not exist, the run has no contrastive task, or they do not match.
         """
         trained = load_trained(Path(run), build_restored, trust=trust)
         towers = Towers(trained.lit.model, trained.data.inputs, where=str(run))
@@ -91,24 +91,24 @@ class Finder:
     def find(
         self, *, text: str | None = None, image: Any = None, audio: Any = None, within: str | None = None, k: int = 5
     ) -> list[Found]:
-        """The k nearest to one query.
+        """Return the k nearest items to one query.
 
         Args:
-            text: to ask with; or
-            image: a path, or a picture; or
-            audio: a path, or samples (L,) at the rate that the model takes.
-            within: the modality that is looked through; None: pictures, and texts for a picture.
-            k: how many.
+            text: the query; or
+            image: a path or an image; or
+            audio: a path, or samples (L,) at the sampling rate of the model.
+            within: the modality to search; None searches images, or texts if the query is an image.
+            k: number of items.
 
         Raises:
-            ConfigError: when not exactly one query is given, it cannot be read, or the run or the index lacks the
+            ConfigError: if there is not exactly one query, it cannot be read, or the run or the index does not have the
                 modality.
         """
         given = {
             kind: value for kind, value in (("text", text), ("image", image), ("audio", audio)) if value is not None
         }
         if len(given) != 1:
-            raise ConfigError(f"find takes one of text, image and audio, and got {', '.join(given) or 'none'}")
+            raise ConfigError(f"find needs one of text, image and audio, but got {', '.join(given) or 'none'}")
         ((kind, value),) = given.items()
         if isinstance(value, Path):
             value = str(value)
@@ -116,9 +116,9 @@ class Finder:
         return found
 
     def find_all(self, queries: Sequence[Query], *, within: str | None, k: int) -> list[list[Found]]:
-        """The k nearest to each query; see `find`."""
+        """Return the k nearest items to each query; see `find`."""
         if self.index is None:
-            raise ConfigError("there is no index to search in\n    name one that mode=predict wrote")
+            raise ConfigError("there is no index to search\n    fix: name an index that mode=predict wrote")
         found = []
         for query in queries:
             modality = self.within(query.modality, within)
@@ -128,17 +128,17 @@ class Finder:
         return found
 
     def within(self, query: str, wanted: str | None) -> str:
-        """The modality that is looked through.
+        """The modality to search.
 
         Raises:
-            ConfigError: when the index has nothing of it.
+            ConfigError: if the index does not have it.
         """
         assert self.index is not None
         there = [m for m, vectors in self.index.vectors.items() if len(vectors)]
         if wanted is not None:
             if wanted not in there:
                 raise ConfigError(
-                    f"search.within = {wanted}, but the index has {', '.join(there)}\n    name one of them"
+                    f"search.within={wanted}: the index has only {', '.join(there)}\n    fix: name one of them"
                 )
             return wanted
         usual = "text" if self.towers.kinds[query] == "image" else "image"
@@ -149,15 +149,15 @@ class Finder:
     def classify(
         self, images: Sequence[Any], *, names: Sequence[str], templates: Sequence[str] = ("{}",)
     ) -> list[dict[str, float]]:
-        """How likely each picture is of each class, the likeliest first; no class was trained for.
+        """Return the probability of each class for each image, in descending order. No class was trained for.
 
         Args:
-            images: paths or pictures.
+            images: paths or images.
             names: of the classes, as words.
-            templates: sentences with {} where the name stands.
+            templates: sentences with {} in place of the name.
 
         Raises:
-            ConfigError: when a picture cannot be read, or the run lacks text or pictures.
+            ConfigError: if an image cannot be read, or the run does not have text and images.
         """
         modality = self.towers.of_kind("image")
         classes = class_vectors(self.towers, names, templates)
@@ -166,32 +166,32 @@ class Finder:
         return [dict(sorted(zip(names, t, strict=True), key=lambda pair: -pair[1])) for t in tables]
 
     def query(self, asked: str) -> Query:
-        """What a person typed: the path of a picture or a sound, told by what the file holds, or else a text.
+        """Interpret user input: the path of an image or a sound, determined by the content of the file, or else a text.
 
         Raises:
-            ConfigError: when it is a file that is neither, or looks like one that is not there; or for a kind that the
-                run does not have.
+            ConfigError: if the file is neither, or looks like a file but does not exist, or if the run does not have
+                this kind of input.
         """
         path = Path(asked).expanduser()
         if not asked.strip():
-            raise ConfigError("search.query is blank\n    write a text, or name a picture or a sound")
+            raise ConfigError("search.query: blank\n    fix: write a text, or name an image or audio file")
         if path.suffix.lower() in KIND_OF and not path.is_file():
-            raise ConfigError(f"search.query = {asked}: there is no such file\n    mend the path")
+            raise ConfigError(f"search.query={asked}: the file does not exist\n    fix: correct the path")
         if not path.is_file():
             return Query(self.towers.of_kind("text"), asked)
         kind = kind_of_file(path)
         if kind is None:
-            raise ConfigError(f"search.query = {asked}: neither a picture nor a sound that can be read")
+            raise ConfigError(f"search.query={asked}: neither a readable image nor a readable sound")
         return Query(self.towers.of_kind(kind), str(path.resolve()))
 
     def _vector(self, query: Query) -> Tensor:
         """(1, D)."""
         if self.towers.kinds[query.modality] == "text" and not str(query.value).strip():
-            raise ConfigError("a query is blank\n    write a text")
+            raise ConfigError("search.query: a query is blank\n    fix: write a text")
         try:
             vector = self.towers.encode(query.modality, [query.value])
         except SampleError as error:
-            raise ConfigError(f"{one_line(error.file)} cannot be asked with: {one_line(error.reason)}") from error
+            raise ConfigError(f"search.query={one_line(error.file)}: {one_line(error.reason)}") from error
         return vector
 
     def _found(self, row: int, score: float, modality: str) -> Found:
@@ -208,7 +208,7 @@ class Finder:
 
 
 def kind_of_file(path: Path) -> str | None:
-    """Image or audio, by what a file holds and not by its name; None for anything else."""
+    """Whether a file is an image or audio, by its content and not by its name; None for anything else."""
     try:
         with sample_errors(str(path)), open_image(path):
             return "image"

@@ -1,4 +1,4 @@
-"""mode=predict predict.index=DIR and mode=search: make an index of a model's vectors, and look something up in it."""
+"""mode=predict predict.index=DIR and mode=search: create an index of a model's vectors, and search it."""
 
 import os
 from pathlib import Path
@@ -30,15 +30,15 @@ from mmtrain.training.checkpoint.load import best_checkpoint, check_same_model, 
 from mmtrain.training.checkpoint.load_run import differing_input
 from mmtrain.types import Bad
 
-NUM_SHOWN = 5  # of what could not be read
+NUM_SHOWN = 5  # rows that cannot be read
 
 
 def make_index(cfg: DictConfig, console: Console) -> None:
-    """Run the towers of a run over every row of its data, or of other data, and write what came out.
+    """Compute the vectors of a run for every row of its data, or of other data, and write the index.
 
     Raises:
-        ConfigError: when the run has no contrastive task, prepares its inputs otherwise than `cfg` does, or too many
-            rows cannot be read.
+        ConfigError: if the run has no contrastive task, its preprocessing differs from that of `cfg`, or too many rows
+            cannot be read.
     """
     run = Path(cfg.run_dir)
     path = best_checkpoint(run)
@@ -73,18 +73,18 @@ def _check_inputs(cfg: DictConfig, run: Path, towers: Towers) -> None:
         found = differing_input(before.data.inputs, cfg.data.inputs, modality)
         if found is not None:
             key, theirs, mine = found
-            raise ConfigError(f"{run} was trained with {key} = {theirs}, but here it is {mine}\n    set {key}={theirs}")
+            raise ConfigError(f"{key}={mine}: {run} was trained with {key}={theirs}\n    fix: set {key}={theirs}")
 
 
 def _splits(data: DataModule, wanted: str | None) -> list[str]:
     if wanted is None:
         return list(data.tables)
-    data.split(wanted)  # refuses one that is not there
+    data.split(wanted)  # raises if it does not exist
     return [wanted]
 
 
 def vectors_of(data: DataModule, splits: list[str], towers: Towers, *, step: int) -> tuple[SearchIndex, list[Bad]]:
-    """An index of some splits, and what of them could not be read."""
+    """An index of some splits, and their rows that cannot be read."""
     vectors: dict[str, list[torch.Tensor]] = {m: [] for m in towers.modalities}
     owners: dict[str, list[int]] = {m: [] for m in towers.modalities}
     keys: dict[str, list[int]] = {m: [] for m in towers.modalities}
@@ -100,7 +100,7 @@ def vectors_of(data: DataModule, splits: list[str], towers: Towers, *, step: int
                 there = batch.present[m]
                 mine = towers.of_batch(batch, m)[there]
                 if not mine.isfinite().all():
-                    raise FloatingPointError(f"an embedding of {m} is not finite: it must not be found")
+                    raise FloatingPointError(f"an embedding of {m} is not finite, and must not be in the index")
                 vectors[m].append(mine)
                 owners[m] += (batch.rows[there] + first).tolist()
                 keys[m] += batch.keys[m][there].tolist()
@@ -129,10 +129,10 @@ def _row(split: EvalSplit, position: int, name: str, data: DataModule) -> Row:
 
 
 def search(cfg: DictConfig, console: Console) -> None:
-    """Look up every query: a table in the terminal, the pictures on a sheet.
+    """Search for every query: a table in the terminal, images on a contact sheet.
 
     Raises:
-        ConfigError: when a query, the index or the run does not serve.
+        ConfigError: if a query, the index or the run cannot be used.
     """
     asked = [cfg.search.query] if isinstance(cfg.search.query, str) else list(cfg.search.query)
     finder = Finder.load(cfg.run_dir, index=cfg.search.index, trust=cfg.trust)
@@ -154,7 +154,7 @@ def _plain(found: Found) -> dict[str, object]:
 
 
 def _table(query: Query, results: list[Found], finder: Finder) -> Table:
-    """Files are named as the indexed table names them; found.jsonl has the whole paths."""
+    """Results as a table. Files have their names in the indexed table; found.jsonl has the full paths."""
     assert finder.index is not None
     table = Table(title=plain_text(f"{query.modality}: {query.value}"), title_justify="left")
     table.add_column("similarity", justify="right")
@@ -181,7 +181,7 @@ def _asked(finder: Finder, query: Query, results: list[Found]) -> Asked:
 
 
 def _picture(finder: Finder, modality: str, file: Path | None) -> Path | Image.Image | None:
-    """What a sheet shows of a file: a picture, the middle frame of a film; None of what cannot be seen."""
+    """What a contact sheet shows of a file: an image, the middle frame of a video; None for other content."""
     reader = finder.towers.readers[modality]
     if file is None or finder.towers.kinds[modality] == "image":
         return file

@@ -1,10 +1,10 @@
-"""What is searched in: unit vectors by modality and the rows they belong to, as files that any program can read.
+"""A search index: unit vectors by modality and their rows, in files that any program can read.
 
-    vectors.safetensors   by modality its vectors (N, D), and under MODALITY.rows the row of each
-    rows.jsonl            {"id", "split", "text", "files": {modality: path}} a line; paths start from `folder`
-    index.json            what model it is of, where the files lie, and a digest of the two
+    vectors.safetensors   by modality its vectors (N, D), and in MODALITY.rows the row of each
+    rows.jsonl            one {"id", "split", "text", "files": {modality: path}} per line; paths start from `folder`
+    index.json            the model, the folder of the files, and a digest of the other two
 
-A content that several rows share, such as a caption, stands there once, with its first row.
+Content that several rows share, such as a caption, is stored once, with its first row.
 """
 
 import hashlib
@@ -26,11 +26,11 @@ from mmtrain.io.run_files import write_json, write_json_lines
 
 FORMAT = 1
 HEAD, ROWS, VECTORS = "index.json", "rows.jsonl", "vectors.safetensors"
-CHUNK = 2**16  # vectors that queries are compared with at once
+CHUNK = 2**16  # vectors that are compared with queries at once
 
 
 class Row(NamedTuple):
-    """A row of the data: what a person needs to find it again."""
+    """A row of the data, with the fields that identify it for a user."""
 
     id: str
     split: str
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 
 class Nearest(NamedTuple):
-    """What a query found: numbers of rows and similarities, nearest first."""
+    """Results of a query: row numbers and similarities, nearest first."""
 
     rows: list[int]
     scores: list[float]
@@ -53,8 +53,8 @@ class SearchIndex:
         vectors: by modality (N, D), float32, unit length.
         owners: by modality (N,), int64, the row of each vector.
         rows: of the data.
-        folder: what paths in the rows start from, and must stay in, as `data_folder` gives it.
-        weights: digest of the towers that made the vectors.
+        folder: base of the paths in the rows, which must stay inside it, as `data_folder` returns it.
+        weights: digest of the towers that computed the vectors.
         step: of the checkpoint.
     """
 
@@ -66,21 +66,21 @@ class SearchIndex:
     step: int
 
     def nearest(self, queries: Tensor, within: str, k: int) -> list[Nearest]:
-        """The k most similar of one modality, exactly, a chunk at a time; of equals the first in the table.
+        """Return the k most similar vectors of one modality, exactly, in chunks. Ties are in the order of the table.
 
         Args:
             queries: (Q, D), unit length.
-            within: the modality that is looked through.
-            k: how many of each; fewer where there are fewer.
+            within: the modality to search.
+            k: number of results per query; fewer if there are not enough.
 
         Raises:
-            ConfigError: when the index has vectors of another width.
+            ConfigError: if the vectors of the index have another width.
         """
         gallery, owners = self.vectors[within], self.owners[within]
         if gallery.shape[1] != queries.shape[1]:
             raise ConfigError(
-                f"the index has vectors of {gallery.shape[1]} values, and the model makes {queries.shape[1]}\n"
-                "    make it again with mode=predict predict.index=DIR"
+                f"the index has vectors of {gallery.shape[1]} values, but those of the model have {queries.shape[1]}\n"
+                "    fix: create it again with mode=predict predict.index=DIR"
             )
         best, places = queries.new_empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.long)
         for start in range(0, len(gallery), CHUNK):
@@ -92,10 +92,10 @@ class SearchIndex:
         return [Nearest(owners[p].tolist(), s.tolist()) for p, s in zip(places, best, strict=True)]
 
     def file(self, row: int, modality: str) -> Path | None:
-        """The file of what a row has of a modality; None where that lies in no file.
+        """The file with the content of a row in a modality; None if the content is not in a file.
 
         Raises:
-            ConfigError: when it leads out of the folder, as in an index that was changed.
+            ConfigError: if it is outside of the folder, which happens only in a modified index.
         """
         there = self.rows[row]
         if modality not in there.files:
@@ -103,21 +103,21 @@ class SearchIndex:
         if leads_out(self.folder, there.files[modality]):
             raise ConfigError(
                 f"the index names a file outside of {self.folder} for {there.id}: {there.files[modality]}\n"
-                "    make it again with mode=predict predict.index=DIR"
+                "    fix: create it again with mode=predict predict.index=DIR"
             )
         return self.folder / there.files[modality]
 
     def write(self, folder: Path) -> None:
-        """Put it into a folder, in place of an index that lies there.
+        """Write the index into a folder, and replace an index in it.
 
         Raises:
-            ConfigError: when the folder holds something else, or there is nothing to write, or no room: the index that
-                lies there stays.
+            ConfigError: if the folder contains something else, there is nothing to write, or the disk is full. An
+                earlier index is kept then.
         """
         if not any(len(v) for v in self.vectors.values()):
-            raise ConfigError(f"predict.index = {folder}: no row has anything to search in\n    name data that has")
+            raise ConfigError(f"predict.index={folder}: no row has content to search\n    fix: name other data")
         if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not _is_index(folder))):
-            raise ConfigError(f"predict.index = {folder} holds something else\n    name a new folder")
+            raise ConfigError(f"predict.index={folder}: contains something else\n    fix: name a new folder")
         owners = {f"{m}.rows": rows for m, rows in self.owners.items()}
         with replacing_files(folder) as part:
             write_json_lines(part / ROWS, (row._asdict() for row in self.rows))
@@ -136,23 +136,23 @@ class SearchIndex:
 
     @classmethod
     def read(cls, folder: Path) -> "SearchIndex":
-        """Take what `write` put there.
+        """Read an index that `write` has written.
 
         Raises:
-            ConfigError: when there is none, or it is not what was written.
+            ConfigError: if there is none, or it was modified.
         """
-        make = "make it with mode=predict predict.index=DIR"
+        make = "fix: create it with mode=predict predict.index=DIR"
         if not current(folder, HEAD).is_file():
-            raise ConfigError(f"{folder} holds no index to search in\n    {make}")
+            raise ConfigError(f"{folder}: contains no search index\n    {make}")
         try:
             head = _Head.read(current(folder, HEAD))
             if head.format != FORMAT:
-                raise ConfigError(f"{folder} is of another version of mmtrain\n    {make} again")
+                raise ConfigError(f"{folder}: an index of another version of mmtrain\n    {make} again")
             if head.sha256 != _digest(folder):
-                raise ConfigError(f"{folder} is not whole: its files are not what was written\n    {make} again")
+                raise ConfigError(f"{folder}: modified, its files are not those that were written\n    {make} again")
             tensors = load_file(current(folder, VECTORS))
             text = current(folder, ROWS).read_text(encoding="utf-8")
-            lines = text.split("\n")  # a text may have other ends of lines in it
+            lines = text.split("\n")  # a text may contain other line separators
             rows = [_row(json.loads(line)) for line in lines if line]
             vectors = {m: tensors[m] for m in head.vectors}
             owners = {m: tensors[f"{m}.rows"] for m in head.vectors}
@@ -161,14 +161,14 @@ class SearchIndex:
         except ConfigError:
             raise
         except (OSError, LookupError, TypeError, ValueError, RecursionError, SafetensorError) as error:
-            raise ConfigError(f"{folder} cannot be read as an index: {error}\n    {make} again") from error
+            raise ConfigError(f"{folder}: cannot be read as an index: {error}\n    {make} again") from error
         place = data_folder(Path(head.folder), confine=head.confine)
         return cls(vectors, owners, rows, folder=place, weights=head.weights, step=head.step)
 
 
 @dataclass(frozen=True)
 class _Head:
-    """What index.json has; its digest of the other files says that they are those that were written, not by whom."""
+    """Content of index.json. Its digest shows that the other files are unchanged, but not who wrote them."""
 
     format: int
     weights: str
@@ -180,22 +180,22 @@ class _Head:
 
     @classmethod
     def read(cls, path: Path) -> "_Head":
-        """Take it from its file.
+        """Read it from its file.
 
         Raises:
-            ValueError: or a KeyError or TypeError, when it is none.
+            ValueError: or KeyError or TypeError, for other content.
         """
         if path.stat().st_size > _MAX_HEAD:
-            raise ValueError(f"{HEAD} has more than {_MAX_HEAD} bytes")
+            raise ValueError(f"{HEAD} is larger than {_MAX_HEAD} bytes")
         said: Any = json.loads(path.read_text(encoding="utf-8"))
         kinds = {"format": int, "weights": str, "step": int, "folder": str, "vectors": dict, "sha256": str}
         if not isinstance(said, dict):
-            raise ValueError(f"{HEAD} has no object")
-        said.setdefault("confine", True)  # an index of before
+            raise ValueError(f"{HEAD} is not an object")
+        said.setdefault("confine", True)  # an index of an earlier version
         kinds["confine"] = bool
         for name, kind in kinds.items():
             if type(said[name]) is not kind:
-                raise ValueError(f"{name} in {HEAD} is no {kind.__name__}")
+                raise ValueError(f"{name} in {HEAD} is not a {kind.__name__}")
         if said["step"] < 0 or not said["folder"] or not said["vectors"]:
             raise ValueError(f"{HEAD} has a step below 0, no folder or no vectors")
         return cls(**{name: said[name] for name in kinds})
@@ -208,27 +208,27 @@ def _row(said: Any) -> Row:
     """A line of rows.jsonl.
 
     Raises:
-        ValueError: or a KeyError or TypeError, when it is none.
+        ValueError: or KeyError or TypeError, for other content.
     """
     row = Row(**said)
     if not isinstance(row.files, dict):
-        raise ValueError(f"files of a row of {ROWS} is no dict")
+        raise ValueError(f"files of a row of {ROWS} is not a dict")
     words = [row.id, row.split, *row.files, *row.files.values(), *([] if row.text is None else [row.text])]
     if not all(isinstance(word, str) for word in words):
-        raise ValueError(f"a row of {ROWS} has other values than texts")
+        raise ValueError(f"a row of {ROWS} has values that are not text")
     return row
 
 
 def _check_vectors(name: str, vectors: Tensor, owners: Tensor, shape: Any, *, num_rows: int) -> None:
-    """Vectors of one modality are as long as each other, finite, and each belongs to a row that is there.
+    """Check that vectors of a modality have one width, are finite, and belong to existing rows.
 
     Raises:
         ValueError: otherwise.
     """
     if vectors.ndim != 2 or vectors.dtype != torch.float32 or list(vectors.shape) != shape:
-        raise ValueError(f"{name} in {VECTORS} is {tuple(vectors.shape)} {vectors.dtype}, and {HEAD} says {shape}")
+        raise ValueError(f"{name} in {VECTORS} is {tuple(vectors.shape)} {vectors.dtype}, but {HEAD} has {shape}")
     if owners.shape != vectors.shape[:1] or owners.dtype != torch.int64:
-        raise ValueError(f"{name}.rows in {VECTORS} is {tuple(owners.shape)} {owners.dtype}, of {len(vectors)} vectors")
+        raise ValueError(f"{name}.rows in {VECTORS} is {tuple(owners.shape)} {owners.dtype} for {len(vectors)} vectors")
     if not vectors.isfinite().all():
         raise ValueError(f"{name} in {VECTORS} is not finite")
     if len(owners) and not (owners.min() >= 0 and owners.max() < num_rows):
@@ -236,7 +236,7 @@ def _check_vectors(name: str, vectors: Tensor, owners: Tensor, shape: Any, *, nu
 
 
 def first_of_each(keys: Sequence[int]) -> list[int]:
-    """The place of each content where it comes first.
+    """The position of the first occurrence of each content.
 
     >>> first_of_each([7, 8, 7, 9])
     [0, 1, 3]
@@ -248,7 +248,7 @@ def first_of_each(keys: Sequence[int]) -> list[int]:
 
 
 def _is_index(folder: Path) -> bool:
-    """An attempt that was killed may have left its part folder; nobody needs it."""
+    """Whether a folder has an index, or only a temporary folder of a killed attempt."""
     return current(folder, HEAD).is_file() or all(path.name.endswith(".part") for path in folder.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""The towers of a contrastive task by themselves: one modality's contents -> unit vectors in the shared space."""
+"""The towers of a contrastive task: content of one modality -> unit vectors in the shared space."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -19,27 +19,27 @@ NUM_AT_ONCE = 64
 
 
 class Towers:
-    """A model as a map of contents to vectors.
+    """Maps content to vectors with a trained model.
 
     Args:
-        model: with a contrastive task; put into evaluation mode.
-        readers: by modality, how its contents become tensors.
+        model: with a contrastive task; set to evaluation mode.
+        readers: by modality, the input that converts content to tensors.
         where: the run, for messages.
 
     Attributes:
-        modalities: those that lie in the space.
-        kinds: by modality, whether it is text, image, audio ...
+        modalities: those with vectors in the shared space.
+        kinds: by modality, its kind: text, image, audio ...
 
     Raises:
-        ConfigError: when no task of the model is contrastive.
+        ConfigError: if the model has no contrastive task.
     """
 
     def __init__(self, model: MultimodalModel, readers: Mapping[str, InputKind], *, where: str) -> None:
         tasks = {name: task for name, task in model.tasks.items() if isinstance(task, Contrastive)}
         if not tasks:
             raise ConfigError(
-                f"{where} has no contrastive task, whose vectors are what is searched in; it has"
-                f" {', '.join(model.tasks)}\n    name a run that was trained with task=[contrastive]"
+                f"{where}: has no contrastive task, whose vectors are searched; it has"
+                f" {', '.join(model.tasks)}\n    fix: name a run that was trained with task=[contrastive]"
             )
         self.name, self.task = next(iter(tasks.items()))
         self.where = where
@@ -50,43 +50,43 @@ class Towers:
 
     @property
     def scale(self) -> float:
-        """The inverse temperature that training came to."""
+        """The learned inverse temperature."""
         return float(self.task.scale.detach())
 
     def of_kind(self, kind: str) -> str:
         """The modality of a kind.
 
         Raises:
-            ConfigError: when none is.
+            ConfigError: if there is none.
         """
         found = [m for m, its_kind in self.kinds.items() if its_kind == kind]
         if not found:
             more = ",".join([*self.modalities, kind])
             raise ConfigError(
-                f"{self.where} has no {kind}: its contrastive task has {', '.join(self.modalities)}\n"
-                f"    ask with one of these, or train one with task.contrastive.modalities=[{more}]"
+                f"{self.where}: has no {kind}; its contrastive task has {', '.join(self.modalities)}\n"
+                f"    fix: query with one of these, or train a run with task.contrastive.modalities=[{more}]"
             )
         return found[0]
 
     @torch.inference_mode()
     def of_batch(self, batch: Batch, modality: str) -> Tensor:
-        """(B, D), float32, on the CPU; of no meaning in a row that lacks the modality."""
+        """Return (B, D), float32, on the CPU; rows without the modality have undefined values."""
         device = next(self.model.parameters()).device
         return self.task.embed(self.model.view(batch.to(device)), modality).cpu()
 
     def encode(self, modality: str, values: Sequence[Any], folder: Path = Path()) -> Tensor:
-        """Unit vectors of contents.
+        """Compute unit vectors of content.
 
         Args:
-            modality: of all of them.
-            values: as cells of a table hold them: texts, paths, pictures, waveforms.
-            folder: what a relative path starts from.
+            modality: of all values.
+            values: content of table cells: texts, paths, images, waveforms.
+            folder: base of relative paths.
 
         Returns:
             (N, D), float32.
 
         Raises:
-            SampleError: when one cannot be read, or holds nothing of the modality, as a silent film holds no sound.
+            SampleError: if a value cannot be read, or does not contain the modality, such as a video without sound.
         """
         reader, parts = self.readers[modality], []
         for start in range(0, len(values), NUM_AT_ONCE):
@@ -96,7 +96,7 @@ class Towers:
                 with sample_errors(value):
                     loaded = reader.load(value, folder, seed=0, train=False)
                 if loaded is None:
-                    raise SampleError(shown(value), f"holds no {self.kinds[modality]}")
+                    raise SampleError(shown(value), f"contains no {self.kinds[modality]}")
                 tensors.append(loaded[0])
             parts.append(self.of_batch(self._batch(modality, tensors), modality))
         return torch.cat(parts) if parts else torch.empty(0, 0)
@@ -115,7 +115,7 @@ class Towers:
         )
 
     def digest(self) -> str:
-        """Of every weight that the vectors follow from: two models with one digest give the same vectors."""
+        """Digest of every weight that determines the vectors. Models with equal digests compute equal vectors."""
         digest = hashlib.sha256()
         parts = {m: self.model.encoders[m] for m in self.modalities} | {"projections": self.task.projections}
         for part, module in parts.items():

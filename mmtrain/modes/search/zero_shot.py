@@ -1,7 +1,7 @@
-"""Classes that no head was trained for: a picture is of the class whose sentences it is nearest to.
+"""Zero-shot classification: the class of an image is the one with the nearest sentences.
 
-As CLIP does (2103.00020, section 3.1.4): each class name is put into several templates, the unit vectors of these
-sentences are averaged, and the mean is made a unit vector again.
+As in CLIP (2103.00020, section 3.1.4): each class name is inserted into several templates, the unit vectors of these
+sentences are averaged, and the mean is normalized to unit length.
 """
 
 from collections.abc import Sequence
@@ -18,32 +18,32 @@ Figures = dict[str, dict[str, float | None]]
 
 
 def class_vectors(towers: Towers, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """(C, D), float32, unit length: one vector a class.
+    """Return (C, D), float32, unit length: one vector per class.
 
     Args:
         towers: one of them reads text.
         names: of the classes, as words.
-        templates: sentences with {} where the name stands.
+        templates: sentences with {} in place of the name.
 
     Raises:
-        ConfigError: when there is no template, or one has no place for the name.
+        ConfigError: if there is no template, or one without exactly one {}.
     """
     wrong = [template for template in templates if template.count("{}") != 1]
     if wrong or not templates:
-        said = f"{wrong[0]!r} has no {{}}, or several" if wrong else "there is none"
-        raise ConfigError(f"templates: {said}\n    write each with one {{}} where the name stands, 'a picture of {{}}'")
+        said = f"{wrong[0]!r} does not have exactly one {{}}" if wrong else "none is set"
+        raise ConfigError(f"templates: {said}\n    fix: write one {{}} in each, such as 'a picture of {{}}'")
     sentences = [template.format(name) for name in names for template in templates]
     vectors = towers.encode(towers.of_kind("text"), sentences).view(len(names), len(templates), -1)
     return F.normalize(vectors.mean(dim=1), dim=-1)
 
 
 def probabilities(vectors: Tensor, classes: Tensor, *, scale: float) -> Tensor:
-    """(N, C), float64, of vectors (N, D) against those of the classes (C, D), at the learned temperature."""
+    """Return (N, C), float64, for vectors (N, D) and class vectors (C, D), at the learned temperature."""
     return (scale * vectors.double() @ classes.double().T).softmax(dim=1)
 
 
 def figures(probability: Tensor, truth: Tensor, *, num_classes: int) -> Figures:
-    """Accuracy, its mean over the classes that are there, and calibration, each with what guessing scores.
+    """Return accuracy, its mean over the classes of the rows, and calibration, each with the score of guessing.
 
     Args:
         probability: (N, C).

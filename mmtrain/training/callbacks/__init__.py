@@ -1,1 +1,1 @@
-"""What happens beside training: stopping cleanly, the tables, the progress bar."""
+"""Callbacks of the Trainer: checkpoints on interruption, tables, the progress bar ..."""

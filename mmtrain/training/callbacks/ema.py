@@ -1,15 +1,15 @@
-"""Averages of weights that leave constants alone, and that ranks keep shares of where they keep shares of weights.
+"""Moving averages of weights that do not change constants, and that are sharded if the weights are.
 
 The decay warms up: the n-th update keeps min(decay, (1 + n) / (10 + n)) of the average, as TensorFlow's
-ExponentialMovingAverage does with num_updates. A fixed decay of 0.98 would leave two thirds of the first step's weights
-in the average after 20 steps, and a short run would be evaluated near where it started.
+ExponentialMovingAverage does with num_updates. A fixed decay of 0.98 would keep two thirds of the first step's weights
+in the average after 20 steps, and a short run would be evaluated close to its initial weights.
 
-Lightning's callback averages buffers too, as statistics of batch norms should be. But a buffer that is no part of a
-checkpoint is a constant, such as the filters of a spectrogram, and 0.98 x + 0.02 x is not x to the last bit: in time it
-drifts, and a run that goes on starts from the exact one again.
+Lightning's callback also averages buffers, which is right for statistics of batch norms. But a buffer that is not in
+checkpoints is a constant, such as the filters of a spectrogram. 0.98 x + 0.02 x differs from x in the last bit, so the
+constant would drift, and a resumed run would start from the exact one again.
 
-It also copies a model whose weights are shared out already, which FSDP2 does not allow. Here the copy is taken before,
-and shared out as the model is; checkpoints hold whole averages, as those of any other run.
+Lightning's callback also copies a model that is already sharded, which FSDP2 does not allow. Here the copy is made
+before, and sharded like the model. Checkpoints contain complete averages, as in any other run.
 """
 
 from typing import Any, cast
@@ -25,13 +25,13 @@ from mmtrain.training.fsdp.strategy import ShardedStrategy
 
 
 class EMA(WeightAveraging):
-    """An exponential moving average of weights, with which the model is evaluated and kept.
+    """An exponential moving average of the weights, which is evaluated and saved.
 
     Args:
-        decay: how much of the average stays from step to step, once enough steps were taken.
+        decay: fraction of the average that is kept in each step, after the warmup.
 
     Raises:
-        ValueError: when `decay` is not between 0 and 1.
+        ValueError: if `decay` is not between 0 and 1.
     """
 
     def __init__(self, *, decay: Fraction) -> None:
@@ -46,7 +46,7 @@ class EMA(WeightAveraging):
         return self._kept * average + (1 - self._kept) * current
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Copy the model, and note which buffers are constants."""
+        """Copy the model, and record which buffers are constants."""
         kept = pl_module.state_dict().keys()
         self._constants = [name for name, _ in pl_module.named_buffers() if name not in kept]
         if stage != "fit" or not isinstance(trainer.strategy, ShardedStrategy):
@@ -61,22 +61,22 @@ class EMA(WeightAveraging):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Average, but for constants."""
+        """Update the average, without constants."""
         assert self._average_model is not None
-        # once a step: avg_fn is called for each tensor, and on a GPU each look at the number waits for the device
+        # once per step: avg_fn is called for each tensor, and reading the number on a GPU waits for the device
         self._kept = warmed_up(self.decay, int(self._average_model.n_averaged))
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         for name in self._constants:
             self._average_model.module.get_buffer(name).copy_(pl_module.get_buffer(name))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Whole averages are the weights of the checkpoint."""
+        """Write complete averages as the weights of the checkpoint."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         if self._average_model is not None:
             checkpoint["state_dict"] = whole_weights(self._average_model.module)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Each rank takes its share of averages and weights."""
+        """Load each rank's shard of averages and weights."""
         if self._average_model is None or "current_model_state" not in checkpoint:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
             return
@@ -94,11 +94,11 @@ class EMA(WeightAveraging):
 
 
 def warmed_up(decay: float, num_updates: int) -> float:
-    """How much of the average stays in an update.
+    """The fraction of the average that is kept in an update.
 
     Args:
-        decay: how much stays in the end.
-        num_updates: before this one; the first makes the average equal to the weights.
+        decay: the fraction after the warmup.
+        num_updates: number of updates before this one; the first makes the average equal to the weights.
 
     >>> [round(warmed_up(0.98, n), 3) for n in (1, 10, 100, 1000)]
     [0.182, 0.55, 0.918, 0.98]

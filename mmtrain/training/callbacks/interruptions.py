@@ -1,8 +1,8 @@
-"""What interrupts training: checkpoints by step, minute, signal or file, and leaving with one.
+"""Checkpoints on request, and stopping with a checkpoint: by step, time, signal or file.
 
-last.ckpt is written and training goes on: after `checkpoint.every_n_steps` and `checkpoint.every_minutes`, on SIGUSR1,
-and when a file `checkpoint_now` appears in the run folder. It is written and training ends: on SIGTERM, on Ctrl-C (a
-second one ends it at once), after `trainer.max_time`, and on SIGUSR1 in a SLURM job, which goes back into the queue.
+last.ckpt is written and training continues: after `checkpoint.every_n_steps` and `checkpoint.every_minutes`, on
+SIGUSR1, and if a file `checkpoint_now` appears in the run folder. It is written and training ends: on SIGTERM, on
+Ctrl-C (a second one ends it immediately), after `trainer.max_time`, and on SIGUSR1 in a SLURM job, which is requeued.
 """
 
 import os
@@ -25,11 +25,11 @@ from pytorch_lightning.trainer.states import TrainerFn
 from mmtrain.distributed import is_main, total
 from mmtrain.training.checkpoint.io import WholeCheckpoints
 
-ASKS = "checkpoint_now"  # a file of this name in the run folder asks for a checkpoint
+ASKS = "checkpoint_now"  # a file of this name in the run folder requests a checkpoint
 
 
 class Why(IntEnum):
-    """What was asked for, the most urgent last; its number is its place in what the ranks add up."""
+    """Reasons, the most urgent last. The value is the position in the tensor that is summed over ranks."""
 
     MINUTES = 0
     FILE = 1
@@ -40,9 +40,9 @@ class Why(IntEnum):
     SIGTERM = 6
 
 
-# By what ends training: what it is called, and the exit status.
+# For each reason that ends training: its description, and the exit status.
 ENDS = {
-    Why.REQUEUE: ("put back into the queue", 143),
+    Why.REQUEUE: ("requeued", 143),
     Why.MAX_TIME: ("stopped by trainer.max_time", 0),
     Why.CTRL_C: ("stopped by Ctrl-C", 130),
     Why.SIGTERM: ("stopped by SIGTERM", 143),
@@ -50,11 +50,11 @@ ENDS = {
 
 
 class Stopped(BaseException):
-    """Training left early; no `except Exception` on the way may keep it.
+    """Training was stopped early. It is not an Exception, so `except Exception` does not catch it.
 
     Args:
-        message: what to say.
-        status: the exit status.
+        message: message for the user.
+        status: exit status.
     """
 
     outcome = "stopped"  # the status in summary.json
@@ -64,18 +64,19 @@ class Stopped(BaseException):
         self.status = status
 
 
-class Interruptions(Checkpoint):  # Lightning lets checkpoints come last: best.ckpt is written before this leaves
-    """Writes last.ckpt, and leaves, at the next point where a checkpoint is exact.
+class Interruptions(Checkpoint):  # Lightning runs checkpoints last: best.ckpt is already written
+    """Writes last.ckpt, and stops if requested, at the next point where a checkpoint is exact.
 
-    That is the end of a step, after the validation that follows it if one does; for the last step of an epoch it is the
-    end of the epoch, which has a checkpoint of its own. All ranks do so at the same step, whichever was asked.
+    That is the end of a step, after the validation that follows it, if there is one. For the last step of an epoch it
+    is the end of the epoch, which has its own checkpoint. All ranks do so at the same step, even if only one got a
+    signal.
 
     Args:
-        folder: of the run.
-        every_n_steps: a checkpoint after each so many steps; None for none.
-        every_minutes: a checkpoint when the last is so old; None for none.
-        max_time: training ends when this process has trained so long; None for never.
-        clock: seconds, for tests.
+        folder: run folder.
+        every_n_steps: steps between checkpoints; None for no such checkpoints.
+        every_minutes: minutes between checkpoints; None for no such checkpoints.
+        max_time: duration after which this process stops training; None for no limit.
+        clock: returns seconds; replaced in tests.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Interruptions(Checkpoint):  # Lightning lets checkpoints come last: best.c
         self._is_due = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the signals over from Lightning, which would leave without a checkpoint."""
+        """Replace Lightning's signal handlers, which would stop without a checkpoint."""
         signal.signal(signal.SIGTERM, self._note)
         signal.signal(signal.SIGUSR1, self._note)
         signal.signal(signal.SIGINT, self._note)
@@ -111,16 +112,16 @@ class Interruptions(Checkpoint):  # Lightning lets checkpoints come last: best.c
         elif signum == signal.SIGUSR1:
             self.asked.add(Why.REQUEUE if _slurm_job() else Why.SIGUSR1)
         elif Why.CTRL_C in self.asked:
-            # not KeyboardInterrupt: Lightning would make an exit status of 1 of it
-            raise Stopped("stopped by Ctrl-C in the midst of a step", ENDS[Why.CTRL_C][1])
+            # not KeyboardInterrupt: Lightning would exit with status 1
+            raise Stopped("stopped by Ctrl-C during a step", ENDS[Why.CTRL_C][1])
         else:
             self.asked.add(Why.CTRL_C)
             if is_main():
-                # os.write: print may be in the midst of a line when the signal comes
-                os.write(2, b"\nCtrl-C: leaving after this step, with a checkpoint; once more to leave at once\n")
+                # os.write, because the signal may arrive while print writes a line
+                os.write(2, b"\nCtrl-C: stopping after this step with a checkpoint; press again to stop immediately\n")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Save or leave, unless the epoch ends with this step or a validation follows it."""
+        """Save or stop, unless the epoch ends with this step or a validation follows it."""
         self._is_due |= self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
         loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
         assert fetcher is not None
@@ -128,17 +129,17 @@ class Interruptions(Checkpoint):  # Lightning lets checkpoints come last: best.c
             self._do_what_is_asked(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After a validation in the midst of an epoch."""
+        """The same after a validation within an epoch."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.fit_loop.epoch_loop._is_training_done:
             self._do_what_is_asked(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Between two epochs; the end of an epoch has had its checkpoint."""
+        """The same between two epochs. The end of an epoch already has its checkpoint."""
         self._is_due, self._saved = False, self.clock()
         self._do_what_is_asked(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the signals back; Lightning does so with SIGTERM."""
+        """Restore signal handlers. Lightning restores that of SIGTERM."""
         _give_back()
 
     def _do_what_is_asked(self, trainer: Trainer) -> None:
@@ -158,7 +159,7 @@ class Interruptions(Checkpoint):  # Lightning lets checkpoints come last: best.c
             self._leave(trainer, max(ends))
 
     def _look_around(self) -> None:
-        """What is asked for without a signal; the first rank looks, and the others hear of it."""
+        """Requests without a signal. The first rank checks, and all ranks get the result."""
         if not is_main():
             return
         if self.every_minutes is not None and self.clock() - self._saved >= 60 * self.every_minutes:
@@ -180,7 +181,7 @@ class Interruptions(Checkpoint):  # Lightning lets checkpoints come last: best.c
 
 
 def _give_back() -> None:
-    """Out of training Ctrl-C is Ctrl-C again, and SIGUSR1 asks for nothing that could be done."""
+    """Restore the default handler of Ctrl-C, and ignore SIGUSR1, which has no effect outside of training."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
@@ -190,11 +191,11 @@ def _slurm_job() -> bool:
 
 
 def _requeue(environment: Mapping[str, str]) -> str:
-    """Ask SLURM to run this job again; what became of it."""
+    """Request SLURM to requeue this job, and return a description of the result."""
     job = environment["SLURM_JOB_ID"]
     if "SLURM_ARRAY_JOB_ID" in environment:
         job = f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
     done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
     if done.returncode == 0:
-        return f"job {job} is put back into the queue"
-    return f"job {job} could not be put back into the queue ({done.stderr.strip()[:100]}); stopped by SIGUSR1"
+        return f"job {job} is requeued"
+    return f"job {job} could not be requeued ({done.stderr.strip()[:100]}); stopped by SIGUSR1"

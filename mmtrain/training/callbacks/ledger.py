@@ -1,4 +1,4 @@
-"""Which samples each step had, as proof that none was left out or came twice: ledger.jsonl."""
+"""Records the samples of each step in ledger.jsonl, to prove that none was skipped or repeated."""
 
 import json
 from pathlib import Path
@@ -12,17 +12,17 @@ from mmtrain.types import Batch
 
 
 class Ledger(Callback):
-    """Keeps RUN/ledger.jsonl: {"step", "epoch", "ids"} a line, the ids of all micro-batches and ranks.
+    """Writes RUN/ledger.jsonl: one {"step", "epoch", "ids"} per line, with the ids of all micro-batches and ranks.
 
     Args:
-        run_dir: folder of the run.
+        run_dir: run folder.
     """
 
     def __init__(self, *, run_dir: str) -> None:
         self.path = Path(run_dir) / "ledger.jsonl"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drop steps that come again."""
+        """Remove steps that will be repeated."""
         if not trainer.is_global_zero:
             return
         rows = read_json_lines(self.path, keys=("step", "epoch", "ids"))
@@ -31,7 +31,7 @@ class Ledger(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: list[Batch], *_: Any
     ) -> None:
-        """Note those of a step."""
+        """Record the samples of a step."""
         ids = [id for part in gather_objects([id for b in batch for id in b.ids if id]) for id in part]
         if trainer.is_global_zero:
             line = {"step": trainer.global_step, "epoch": trainer.current_epoch, "ids": ids}

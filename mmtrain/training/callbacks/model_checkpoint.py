@@ -1,7 +1,7 @@
-"""Lightning's ModelCheckpoint, with a state that stays valid when the run folder moves.
+"""Lightning's ModelCheckpoint, with a state that remains valid if the run folder is moved.
 
-Lightning keeps absolute paths in it, and forgets the best score when the folder has another path: of a moved or copied
-run, of another mount, in another container. The next validation, however bad, then replaces best.ckpt.
+Lightning stores absolute paths in it, and discards the best score if the folder has another path, for example in a
+moved or copied run, another mount, or another container. Then the next validation replaces best.ckpt, even if worse.
 """
 
 from functools import partial
@@ -18,18 +18,18 @@ _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 
 class ModelCheckpoint(lightning.ModelCheckpoint):
-    """As Lightning's; its state has file names, which belong into `dirpath`, wherever that is.
+    """As Lightning's, but its state has file names, relative to the current `dirpath`.
 
-    It has Lightning's name because a checkpoint keeps each state under the name of its class.
+    It has Lightning's name, because a checkpoint stores each state under the name of its class.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Keep how the ranks agree on whether a file exists."""
+        """Store how the ranks agree on whether a file exists."""
         super().setup(trainer, pl_module, stage)
         self._is_file = partial(self.file_exists, trainer=trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's, with names in place of absolute paths."""
+        """Lightning's state, with names instead of absolute paths."""
         state = super().state_dict()
         state |= {key: Path(state[key]).name for key in _PATHS}
         return state | {
@@ -38,7 +38,7 @@ class ModelCheckpoint(lightning.ModelCheckpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the state back, also one with paths of another place; a score without its checkpoint does not count."""
+        """Restore the state, also one with paths of another place. A score without its checkpoint is discarded."""
         state = state_dict | {key: self._here(state_dict[key]) for key in _PATHS}
         state["best_k_models"] = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
         missing = [path for path in state["best_k_models"] if not self._is_file(path)]
@@ -48,12 +48,12 @@ class ModelCheckpoint(lightning.ModelCheckpoint):
         super().load_state_dict(state | {"dirpath": self.dirpath})
 
     def _here(self, path: str) -> str:
-        """Where a file of this name is now."""
+        """The current path of a file of this name."""
         return str(Path(str(self.dirpath)) / Path(path).name) if path else ""
 
     @rank_zero_only
     def _report(self, path: str, score: Any) -> None:
         print_escaped(
-            f"{path} is missing: {self.monitor} = {float(score):.4g}, the best so far, no longer counts,"
+            f"{path}: missing, so the best score so far ({self.monitor} = {float(score):.4g}) is discarded,"
             " and best.ckpt is chosen from now on"
         )

@@ -1,4 +1,4 @@
-"""The table of parts: what each is, the shape that comes out, its parameters."""
+"""The table of components: class, output shape and number of parameters."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,13 +12,13 @@ from mmtrain.types import Batch, Features
 
 
 def describe_parts(model: MultimodalModel, example: Batch) -> list[dict[str, Any]]:
-    """Run an example through the model and note each part's output shape; the batch size is written as B."""
+    """Run an example through the model, and record each component's output shape, with B for the batch size."""
     shapes: dict[str, str] = {}
     named = _parts(model)
 
     def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, out: Any) -> None:
-            # an encoder is shown only the rows that have its modality
+            # an encoder gets only the rows with its modality
             shapes.setdefault(name, _shape(out, len(inputs[0] if torch.is_tensor(inputs[0]) else example)))
 
         return hook
@@ -28,7 +28,7 @@ def describe_parts(model: MultimodalModel, example: Batch) -> list[dict[str, Any
     model.eval()
     with torch.no_grad():
         model(example)
-    for module, mode in modes.items():  # one by one: a part may be kept in evaluation mode, such as a frozen norm
+    for module, mode in modes.items():  # separately: some may be in evaluation mode, such as a frozen norm
         module.training = mode
     for hook in hooks:
         hook.remove()
@@ -45,7 +45,7 @@ def describe_parts(model: MultimodalModel, example: Batch) -> list[dict[str, Any
 
 
 def parts_table(parts: list[dict[str, Any]]) -> Table:
-    """The parts as a table for the terminal."""
+    """The components as a table for the terminal."""
     table = Table(title="parts", title_justify="left", title_style="bold")
     for column in ("part", "what", "output"):
         table.add_column(column)

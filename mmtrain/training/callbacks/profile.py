@@ -1,8 +1,8 @@
-"""Where the time of a step goes: profile.csv by part, and trace.json.gz for a viewer of traces.
+"""Profiles some steps: profile.csv with the time of each component, and trace.json.gz for a trace viewer.
 
-The first five steps are left out, ten are timed, with a GPU waited for at each border, so that what is measured is what
-was computed there; two more are traced by torch's profiler, without waiting. A shorter run is profiled as far as it
-goes. Times are of a part alone: what it calls counts for what is called.
+The first five steps are skipped. Ten are timed, and a GPU is synchronized between components, so each time is that of
+its own computation. Two more are traced by torch's profiler, without synchronization. A shorter run is profiled as far
+as possible. The time of a component does not include the components that it calls.
 """
 
 import re
@@ -25,7 +25,7 @@ from mmtrain.io.console import Terminal
 from mmtrain.io.escape import print_escaped
 from mmtrain.io.run_files import write_csv
 
-FIRST, TIMED, TRACED = 5, 10, 2  # steps: that are let pass, timed, traced
+FIRST, TIMED, TRACED = 5, 10, 2  # numbers of steps that are skipped, timed, traced
 DATA, REST = "waiting for data", "rest of the step"
 ACTIONS = ("backward", "optimizer")  # as the LightningModule names them to the Trainer's profiler
 COMMUNICATION = re.compile(r"^(nccl|gloo|c10d)|all_?reduce|all_?gather|reduce_?scatter", re.IGNORECASE)
@@ -101,7 +101,7 @@ class SpanProfiler(Profiler):
 
 
 class Profile(Callback):
-    """Times and traces some steps of the first rank.
+    """Times and traces some steps on the first rank.
 
     Args:
         run_dir: folder of the run.
@@ -123,13 +123,13 @@ class Profile(Callback):
         self._spans: Spans | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Only the first rank looks."""
+        """Start, on the first rank only."""
         if is_main():
             gpu = pl_module.device.type == "cuda"
             self._spans = Spans(torch.cuda.synchronize if gpu else lambda: None)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Begin a step, if it is one of those."""
+        """Begin a step, if it is one of the profiled ones."""
         if self._spans is None:
             return
         self.steps += 1
@@ -147,7 +147,7 @@ class Profile(Callback):
             self._trace.start()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """End it; after the last one all is written."""
+        """End a step. After the last one, write the files."""
         if self._spans is None:
             return
         if self._in_step:
@@ -161,7 +161,7 @@ class Profile(Callback):
         self._ended = time.perf_counter()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A run that was too short for all of it has what there is, or a word."""
+        """Write an incomplete profile of a short run, or a message if there is none."""
         if self._spans is None:
             return
         if self.steps > FIRST:
@@ -171,11 +171,11 @@ class Profile(Callback):
         print_escaped(
             f"trainer.profile=true: no profile: the first {FIRST} steps are not timed; steps of this run: {self.steps}"
             "\n"
-            f"    fix: train {FIRST + TIMED + TRACED} steps or more, by trainer.max_epochs or a smaller data.batch_size"
+            f"    fix: train {FIRST + TIMED + TRACED} steps or more: raise trainer.max_epochs or lower data.batch_size"
         )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """It is not the loader that was waited for."""
+        """Ignore the time of the validation when waiting for data."""
         self._ended = time.perf_counter()
 
     def _follow(self, lit: Any, spans: Spans) -> None:
@@ -214,7 +214,7 @@ class Profile(Callback):
             if self._trace is not None:
                 self._trace.export_chrome_trace(str(part / "trace.json.gz"))
             write_csv(part / "profile.csv", ["part", "seconds_per_step", "share"], lines)
-        table = Table(title=f"where a step's {1000 * whole:.1f} ms go", title_justify="left", title_style="bold")
+        table = Table(title=f"time of a step: {1000 * whole:.1f} ms", title_justify="left", title_style="bold")
         table.add_column("part")
         for column in ("ms", "share"):
             table.add_column(column, justify="right")
@@ -227,5 +227,5 @@ class Profile(Callback):
         files = f"{self.folder / 'profile.csv'}" + ("" if self._trace is None else ", trace.json.gz")
         console.print(f"profile: {files}", markup=False, soft_wrap=True)
         if num_traced < TRACED:
-            needed = f"{FIRST + TIMED + TRACED} steps are needed for all of it, there were {self.steps}"
+            needed = f"a complete profile needs {FIRST + TIMED + TRACED} steps, this run has {self.steps}"
             console.print(f"profile of {num_timed} timed steps; {needed}", markup=False, soft_wrap=True)

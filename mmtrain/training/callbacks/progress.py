@@ -1,4 +1,4 @@
-"""The progress bar: loss, samples per second, time left. Where there is no terminal: one line an epoch."""
+"""The progress bar: loss, samples per second, remaining time. Without a terminal: one line per epoch."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ from mmtrain.io.escape import print_escaped
 
 
 class Progress(RichProgressBar):
-    """Lightning's rich bar; in a log file or a pipe, plain lines instead."""
+    """Lightning's rich progress bar; in a log file or a pipe, plain lines instead."""
 
     def __init__(self) -> None:
         super().__init__(leave=False)
@@ -21,11 +21,11 @@ class Progress(RichProgressBar):
 
     @property
     def is_enabled(self) -> bool:
-        """Draw only where somebody can see it move."""
+        """Draw only in a terminal."""
         return super().is_enabled and self._is_terminal
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Without the version number that Lightning puts in front."""
+        """Metrics without the version number that Lightning adds."""
         items = super().get_metrics(trainer, pl_module)
         items.pop("v_num", None)
         return {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in items.items()}
@@ -36,10 +36,10 @@ class Progress(RichProgressBar):
         self._started, self._first_step = time.monotonic(), trainer.global_step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """One line, where lines are read."""
+        """Print one line if there is no terminal."""
         super().on_train_epoch_end(trainer, pl_module)
         done = trainer.global_step - self._first_step
-        if self._is_terminal or not trainer.is_global_zero or not done:  # not done: a resumed run closes its last epoch
+        if self._is_terminal or not trainer.is_global_zero or not done:  # not done: a resumed run ends its last epoch
             return
         to_do = trainer.estimated_stepping_batches - trainer.global_step
         left = (time.monotonic() - self._started) / done * to_do

@@ -1,4 +1,4 @@
-"""Ends a run of a sweep that is behind what others had reached after as much of theirs."""
+"""Ends a run of a sweep whose metric is worse than that of other runs at the same progress."""
 
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,23 @@ from mmtrain.distributed import is_main, total
 from mmtrain.training.callbacks.interruptions import Stopped
 from mmtrain.training.sweep.study import NAME, storage_of
 
-PARTS = 1000  # of a run: what validations of runs with other batch sizes are compared by
+PARTS = 1000  # units of progress, by which validations of runs with other batch sizes are compared
 
 
 class Pruned(Stopped):
-    """The sweep gave this run up."""
+    """The sweep pruned this run."""
 
     outcome = "pruned"
 
 
 class Pruning(Callback):
-    """Tells the study of a sweep what each validation came to, and leaves when Optuna says so.
+    """Reports each validation to the study of a sweep, and stops if Optuna decides to prune.
 
     Args:
-        folder: of the sweep.
-        number: of the trial.
-        pruner: of Optuna.
-        monitor: the metric that is told.
+        folder: folder of the sweep.
+        number: number of the trial.
+        pruner: pruner of Optuna.
+        monitor: the reported metric.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class Pruning(Callback):
         self.monitor = monitor
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The first rank asks, and all hear of it."""
+        """Report on the first rank, and send the decision to all ranks."""
         if trainer.state.fn != TrainerFn.FITTING or self.monitor is None:
             return
         part = PARTS * trainer.global_step // max(1, int(trainer.estimated_stepping_batches))
         value = float(trainer.callback_metrics[self.monitor])
         is_behind = is_main() and part < PARTS and self._is_behind(value, part)
         if total(torch.tensor(float(is_behind), device=trainer.strategy.root_device)) > 0:
-            said = f"pruned at step {trainer.global_step}: {self.monitor} = {value:.4f} is behind other runs"
+            said = f"pruned at step {trainer.global_step}: {self.monitor} = {value:.4f} is worse than in other runs"
             raise Pruned(said, 0)
 
     def _is_behind(self, value: float, part: int) -> bool:
@@ -58,6 +58,6 @@ class Pruning(Callback):
         if frozen.state is not TrialState.RUNNING:
             return False
         trial = OptunaTrial(study, frozen._trial_id)
-        if part not in frozen.intermediate_values:  # a run that goes on says some of them again
+        if part not in frozen.intermediate_values:  # a resumed run reports some of them again
             trial.report(value, part)
         return trial.should_prune()

@@ -1,4 +1,4 @@
-"""Samples that cannot be read: listed in quarantine.jsonl as they are met, until there are too many."""
+"""Records samples that cannot be read in quarantine.jsonl, and stops if there are too many."""
 
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ NUM_SHOWN = 5
 
 
 class Quarantine(Callback):
-    """Keeps RUN/quarantine.jsonl: {"split", "id", "row", "file", "reason", "type"} a line, in the order of the rows.
+    """Writes RUN/quarantine.jsonl: one {"split", "id", "row", "file", "reason", "type"} per line, in the order of rows.
 
-    All ranks write into one file. What it holds already counts, so that a resumed run goes on counting.
+    All ranks write into one file. Existing lines are counted, so a resumed run continues counting.
 
     Args:
-        run_dir: folder of the run.
-        num_rows: by split.
-        max_bad: share of a split's rows that may be bad.
+        run_dir: run folder.
+        num_rows: number of rows by split.
+        max_bad: fraction of a split's rows that may be bad.
     """
 
     def __init__(self, run_dir: str | Path, *, num_rows: dict[str, int], max_bad: float) -> None:
@@ -32,31 +32,31 @@ class Quarantine(Callback):
         self._noted: set[tuple[str, int]] = set()
 
     def begin(self) -> None:
-        """Forget what an attempt left that ended before its first checkpoint."""
+        """Discard the file of an attempt that ended before its first checkpoint."""
         self.path.unlink(missing_ok=True)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        """Note those of a step."""
+        """Record bad samples of a step."""
         self._note("train", batch)
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        """Note those of a batch."""
+        """Record bad samples of a batch."""
         self._note("val", batch)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        """Note those of a batch."""
+        """Record bad samples of a batch."""
         self._note("test", batch)
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        """Note those of a batch."""
+        """Record bad samples of a batch."""
         self._note("test", batch)
 
     def _note(self, split: str, window: list[Batch]) -> None:
@@ -79,10 +79,10 @@ class Quarantine(Callback):
         total = self.num_rows[split]
         return "\n".join(
             [
-                f"{len(rows)} of {total} samples of {split} cannot be read; data.max_bad = {self.max_bad:g} allows"
+                f"{len(rows)} of {total} samples of {split} cannot be read; data.max_bad={self.max_bad:g} allows"
                 f" {int(self.max_bad * total)}",
                 *shown,
                 *more,
-                f"    {self.path} lists them: mend the files, take the rows out, or raise data.max_bad",
+                f"    fix: repair the files in {self.path}, remove their rows, or raise data.max_bad",
             ]
         )

@@ -38,14 +38,14 @@ class Clock:
         self._before = {name: before[name] for name in self._before}
 
     def seconds(self) -> float:
-        """All seconds, those of reading data and of tests included."""
+        """All seconds, including reading data and tests."""
         return float(self._before["seconds"] + time.monotonic() - self._started)
 
     def read(self, step: int) -> dict[str, Any]:
-        """Return all seconds, those of training, and the steps in them.
+        """Return all seconds, the seconds of training, and the number of training steps.
 
         Args:
-            step: of the optimizer, now.
+            step: current step of the optimizer.
         """
         began, first = (time.monotonic(), step) if self._training is None else self._training
         return {
@@ -56,14 +56,14 @@ class Clock:
 
 
 class RunSummary(Callback):
-    """Collects summary.json, and adds to every checkpoint what made it.
+    """Collects the values of summary.json, and adds metadata of the run to every checkpoint.
 
     Args:
         cfg: resolved.
         lit: the LightningModule of the run.
         data: of the run.
         loss: description of the loss, for people.
-        footprint: measures the peak of memory; None if nothing is trained.
+        footprint: measures peak memory; None if nothing is trained.
         facts: of configuration and data, for comparison by a resumed run.
 
     Attributes:
@@ -149,7 +149,7 @@ class RunSummary(Callback):
         self.values["not_judged"] = [*self.values["not_judged"], *self.lit.evaluation.not_judged]
 
     def add_table(self, name: str, rows: Sequence[Any], *, main: Sequence[str]) -> None:
-        """Add the figures of corruptions or groups. Those of the main metrics are in summary.json.
+        """Add the metrics of corruptions or groups. The main metrics are in summary.json.
 
         Args:
             name: corruptions or groups.
@@ -202,7 +202,7 @@ def _versions() -> dict[str, str]:
 
 
 def _git_commit() -> str | None:
-    """The commit of the working directory, when it is a git checkout."""
+    """The commit of the working directory, if it is a git checkout."""
     try:
         found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):

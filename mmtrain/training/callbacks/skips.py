@@ -1,4 +1,4 @@
-"""Steps that were not finite and were passed over: said, kept in skipped.jsonl, and too many in a row end training."""
+"""Records steps that are not finite in skipped.jsonl, and stops training if there are too many in a row."""
 
 import json
 from pathlib import Path
@@ -13,11 +13,11 @@ NUM_SHOWN = 5
 
 
 class Skips:
-    """Keeps RUN/skipped.jsonl: `Skipped.record` a line. Every rank calls it at the same step; the first one writes.
+    """Writes RUN/skipped.jsonl: one `Skipped.record` per line. Every rank calls it at the same step; the first writes.
 
     Args:
-        run_dir: folder of the run.
-        max_in_row: so many steps in a row may be passed over; the next one ends training.
+        run_dir: run folder.
+        max_in_row: number of consecutive steps that may be skipped; the next one ends training.
     """
 
     def __init__(self, run_dir: str | Path, *, max_in_row: int) -> None:
@@ -26,17 +26,17 @@ class Skips:
         self.max_in_row = max_in_row
 
     def begin(self, step: int) -> None:
-        """Forget steps after this one: they come again."""
+        """Discard steps after this one, which will be repeated."""
         if not is_main() or not self.path.exists():
             return
         kept = [row for row in read_json_lines(self.path, keys=("step",)) if row["step"] <= step]
         write_json_lines(self.path, kept) if kept else self.path.unlink()
 
     def __call__(self, skipped: Skipped) -> None:
-        """Note a step.
+        """Record a step.
 
         Raises:
-            Diverged: when it is one too many.
+            Diverged: if there are too many in a row.
         """
         if is_main():
             append_line(self.path, json.dumps(skipped.record(), ensure_ascii=False))
@@ -47,10 +47,10 @@ class Skips:
     def _too_many(self, skipped: Skipped) -> str:
         return (
             f"training stopped at step {skipped.step}: {skipped.in_row} steps in a row were not finite, and"
-            f" trainer.max_skipped = {self.max_in_row} allows no more\n"
+            f" trainer.max_skipped={self.max_in_row} allows no more\n"
             f"    the first tensor that is not finite: {skipped.first}\n"
             f"    {newest_in_words(self.folder)}; {self.path} lists the steps\n"
-            "    mend or take out the samples it names; or go on with resume=auto and a lower optimizer.lr or"
+            "    fix: repair or remove these samples; or resume with resume=auto and a lower optimizer.lr or"
             " trainer.gradient_clip_val ('resume.allow=[optimizer.lr,trainer.gradient_clip_val]')"
         )
 
@@ -59,4 +59,4 @@ def _said(skipped: Skipped) -> str:
     more = len(skipped.ids) - NUM_SHOWN
     shown = ", ".join(map(one_line, skipped.ids[:NUM_SHOWN])) + (f" and {more} more" if more > 0 else "")
     samples = f" (samples {shown})" if skipped.ids else ""
-    return f"step {skipped.step} is passed over, it is not finite: {skipped.first}{samples}"
+    return f"step {skipped.step} is skipped, because it is not finite: {skipped.first}{samples}"

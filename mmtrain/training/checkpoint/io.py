@@ -1,10 +1,10 @@
-"""Checkpoints that are whole or not there at all: written beside, checked, synced, renamed.
+"""Checkpoints that are complete or do not exist: written to a temporary file, verified, synced, renamed.
 
-Every write has a part file of its own, named after its process, so that two processes cannot mix their bytes.
+Every writer has its own temporary file, named after its process, so two processes cannot mix their bytes.
 
-The manifest, which has the size and the SHA-256 of every record, is the last record of the archive itself: the one
-rename that puts a checkpoint in place puts its manifest there too, and a kill can separate nothing. `torch.load` passes
-over a record that it does not know.
+The manifest has the size and the SHA-256 of every record. It is the last record of the archive itself, so one rename
+puts the checkpoint and its manifest in place, and a kill cannot separate them. `torch.load` ignores a record that it
+does not know.
 """
 
 import errno
@@ -30,23 +30,23 @@ from mmtrain.io.escape import print_escaped
 from mmtrain.io.os_errors import FIXES, environment_errno
 
 MANIFEST = "archive/manifest.json"  # torch reads no archive with a record outside its one folder
-NO_MANIFEST = "it has no manifest, so that nothing says whether it is whole"
+NO_MANIFEST = "it has no manifest, so it cannot be verified"
 _ALWAYS = ("archive/data.pkl", "archive/version")  # records that torch writes into every archive
 _BLOCK = 2**20
-# What zipfile and json may say of an archive with flipped bits: a place outside of it, an unknown method, a password.
+# Errors of zipfile and json for an archive with flipped bits: a position outside, an unknown method, a password.
 _DAMAGE = (
     *(zipfile.BadZipFile, struct.error, zlib.error, EOFError, OSError),
     *(ValueError, LookupError, TypeError, RuntimeError, MemoryError),
 )
-_MAKE_ROOM = "make room, then go on with resume=auto, or set run_dir to a larger disk"
-_REST = 2**20  # bytes of a checkpoint beside its tensors, about
+_MAKE_ROOM = "free space and resume with resume=auto, or set run_dir to a larger disk"
+_REST = 2**20  # approximate bytes of a checkpoint in addition to its tensors
 
 
 def write_whole(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Put a checkpoint at `path`; what stood there stays until the new one is whole, also when this is killed.
+    """Write a checkpoint to `path`. The old file is kept until the new one is complete, also after a kill.
 
     Raises:
-        WriteError: when there is no room, or it cannot be written.
+        WriteError: if the disk is full, or the file cannot be written.
     """
     try:
         with atomic_write(path) as part:
@@ -57,14 +57,14 @@ def write_whole(checkpoint: Mapping[str, Any], path: Path) -> None:
                 records = _records(archive)
                 archive.writestr(MANIFEST, json.dumps({"records": records}))
             _check_written(part, records, num_bytes(checkpoint))
-    except (OSError, RuntimeError, zipfile.BadZipFile) as error:  # torch says RuntimeError when a write fails
+    except (OSError, RuntimeError, zipfile.BadZipFile) as error:  # torch raises RuntimeError if a write fails
         number, reason = environment_errno(error), str(error).splitlines()[0][:160]
         fix = _MAKE_ROOM if number in (None, errno.ENOSPC) else FIXES[number]
         raise WriteError(_not_written(checkpoint, path, f"it cannot be written: {reason}", fix)) from error
 
 
 def broken(path: Path) -> str | None:
-    """Why an archive is not whole, or None; every byte of its records is read."""
+    """Why an archive is damaged, or None. Every byte of its records is read."""
     try:
         with zipfile.ZipFile(path) as archive:
             if MANIFEST not in archive.namelist():
@@ -72,33 +72,33 @@ def broken(path: Path) -> str | None:
             wanted = _manifest(archive)
             for name in archive.namelist():
                 if name != MANIFEST and name not in wanted:
-                    return f"its record {name} is not in its manifest"
+                    return f"the record {name} is not in the manifest"
             for name in _ALWAYS:
                 if name not in wanted:
-                    return f"its manifest does not list {name}"
+                    return f"the manifest does not list {name}"
             found = _records(archive)
     except _DAMAGE as error:
-        return f"a part of it is not what was written: {error}"
+        return f"it cannot be read completely: {error}"
     for name, entry in wanted.items():
         if name not in found:
-            return f"its record {name} is missing"
+            return f"the record {name} is missing"
         if found[name] != entry:
-            return f"its record {name} is not what was written: the SHA-256 differs"
+            return f"the SHA-256 of the record {name} differs"
     return None
 
 
 def _check_written(part: Path, records: Mapping[str, Mapping[str, Any]], num_bytes: int) -> None:
-    """Compare what lies in a part file with what was to be written, before it replaces anything.
+    """Compare the content of a temporary file with the checkpoint, before it replaces anything.
 
-    The content of the records was checked when `records` was made.
+    The content of the records was verified when `records` was created.
 
     Args:
-        part: the file, opened anew by its name.
+        part: the file, opened again by its name.
         records: as `_records` found them, and as the manifest must have them.
-        num_bytes: of the tensors.
+        num_bytes: number of bytes of the tensors.
 
     Raises:
-        OSError: when they differ.
+        OSError: if they differ.
     """
     with zipfile.ZipFile(part) as archive:
         found = {info.filename: info.file_size for info in archive.infolist()}
@@ -114,19 +114,19 @@ def _check_written(part: Path, records: Mapping[str, Mapping[str, Any]], num_byt
 
 
 def _manifest(archive: zipfile.ZipFile) -> dict[str, dict[str, Any]]:
-    """What the manifest says of each record.
+    """Content of the manifest for each record.
 
     Raises:
-        ValueError: when it is larger than its records could make it. It is not read then: a few bytes of an archive can
-            stand for terabytes.
+        ValueError: if it is larger than its records allow. Then it is not read, because a few bytes of an archive can
+            expand to terabytes.
     """
     size, most = archive.getinfo(MANIFEST).file_size, _BASE + _PER_RECORD * len(archive.namelist())
     if size > most:
-        raise ValueError(f"its manifest has {size} bytes, and that of its records would have {most} at most")
+        raise ValueError(f"the manifest has {size} bytes, but at most {most} are possible for its records")
     with archive.open(MANIFEST) as file:
         records = json.loads(file.read(most))["records"]
     if not isinstance(records, dict):
-        raise ValueError("its manifest has no records")
+        raise ValueError("the manifest has no records")
     return records
 
 
@@ -134,7 +134,7 @@ _BASE, _PER_RECORD = 2**16, 2**10  # bytes; a name, a number and a SHA-256
 
 
 def _records(archive: zipfile.ZipFile) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every record but the manifest; reading one checks the CRC that torch made in memory."""
+    """Size and SHA-256 of every record except the manifest. Reading a record checks its CRC."""
     found = {}
     for info in archive.infolist():
         if info.filename == MANIFEST:
@@ -148,21 +148,21 @@ def _records(archive: zipfile.ZipFile) -> dict[str, dict[str, Any]]:
 
 
 def _check_room(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Before anything is written: the old one goes only when the new one stands, so both must fit."""
+    """Check the free space in advance. The old file is replaced only by a complete one, so both must fit."""
     wanted, free = num_bytes(checkpoint) + _REST, shutil.disk_usage(path.parent).free
     if wanted > free:
-        reason = f"it needs {_mib(wanted)} and {_mib(free)} are free there"
+        reason = f"it needs {_mib(wanted)}, but {_mib(free)} are free"
         raise WriteError(_not_written(checkpoint, path, reason, _MAKE_ROOM))
 
 
 def _not_written(checkpoint: Mapping[str, Any], path: Path, reason: str, fix: str) -> str:
     step = checkpoint.get("global_step")
-    stands = "the one that stands there is whole; " if path.exists() else ""
-    return f"no checkpoint of step {step} in {path}: {reason}\n    {stands}{fix}"
+    stands = "the existing checkpoint is complete; " if path.exists() else ""
+    return f"{path}: the checkpoint of step {step} is not written: {reason}\n    fix: {stands}{fix}"
 
 
 def num_bytes(checkpoint: object) -> int:
-    """Bytes of the tensors in nested dicts and lists; what shares memory counts once, as torch writes it once.
+    """Bytes of the tensors in nested dicts and lists. Shared memory counts once, as torch writes it once.
 
     >>> a = torch.zeros(10)
     >>> num_bytes({"a": a, "again": [a.view(2, 5)], "b": 1})
@@ -188,10 +188,10 @@ def _has_nan(tensor: Tensor) -> bool:
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """How Lightning reads and writes checkpoints here.
+    """Lightning's plugin for reading and writing checkpoints.
 
     Args:
-        background: training waits only until the values are copied; a thread writes them. Twice the memory meanwhile.
+        background: whether a thread writes the checkpoint, and training waits only for a copy, which needs memory.
     """
 
     def __init__(self, *, background: bool) -> None:
@@ -201,14 +201,14 @@ class WholeCheckpoints(TorchCheckpointIO):
         self._writing: Future[None] | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write it, or begin to; weights that are NaN are of no use to anyone and replace nothing.
+        """Write a checkpoint, or start to write it. Weights with NaN are useless and replace nothing.
 
         Raises:
-            WriteError: when it, or in the background the one before, cannot be written.
+            WriteError: if it, or in the background the one before, cannot be written.
         """
         self.wait()
         if bad := [name for name, tensor in checkpoint.get("state_dict", {}).items() if _has_nan(tensor)]:
-            there = "what stands there stays" if Path(path).exists() else "it is not written"
+            there = "the existing checkpoint is kept" if Path(path).exists() else "it is not written"
             print_escaped(f"{path}: {bad[0]} has NaN at step {checkpoint['global_step']}; {there}", stderr=True)
             return
         if not self.background:
@@ -218,25 +218,25 @@ class WholeCheckpoints(TorchCheckpointIO):
         self._writing = self._writer.submit(write_whole, cast(dict[str, Any], copied), Path(path))
 
     def wait(self) -> None:
-        """Until what is being written stands.
+        """Wait until the checkpoint is written.
 
         Raises:
-            WriteError: when it could not be written.
+            WriteError: if it could not be written.
         """
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
 
     def load_checkpoint(self, path: Any, *args: Any, **options: Any) -> dict[str, Any]:
-        """Read one, after what is being written stands."""
+        """Read a checkpoint, after waiting for a pending one."""
         self.wait()
         return super().load_checkpoint(path, *args, **options)
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove one, after what is being written stands."""
+        """Remove a checkpoint, after waiting for a pending one."""
         self.wait()
         super().remove_checkpoint(path)
 
     def teardown(self) -> None:
-        """The end of training waits for the last one."""
+        """Wait for the last checkpoint at the end of training."""
         self.wait()

@@ -1,4 +1,4 @@
-"""Checkpoints as files: which one to take, whether it is one, whether it fits."""
+"""Checkpoints as files: which one to use, whether it is valid, whether it fits the model."""
 
 import pickle
 import zipfile
@@ -16,24 +16,24 @@ from mmtrain.errors import ConfigError
 from mmtrain.training.checkpoint.io import NO_MANIFEST, broken
 from mmtrain.training.checkpoint.safetensors import SUFFIX, read_weights
 
-WEIGHTS = f"best{SUFFIX}"  # of the best checkpoint, beside it
-_MEND = "name another, such as RUN/checkpoints/last.ckpt"
+WEIGHTS = f"best{SUFFIX}"  # weights of the best checkpoint, next to it
+_MEND = "fix: name another checkpoint, such as RUN/checkpoints/last.ckpt"
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of this project, or its weights alone, if it is whole; loading runs no code.
+    """Read a checkpoint of mmtrain, or its weights only. Loading runs no code.
 
     Raises:
-        ConfigError: when there is no such file, it is not one, not whole, or of a newer version.
+        ConfigError: if the file does not exist, is not a checkpoint, is damaged, or was written by a newer version.
     """
     if not path.is_file():
-        raise ConfigError(f"{path} does not exist\n    {_MEND}")
+        raise ConfigError(f"{path}: does not exist\n    {_MEND}")
     checkpoint = _read_weights(path) if path.suffix == SUFFIX else _read_archive(path)
     written_by = _version(checkpoint["mmtrain"], path)
     if written_by > Version(mmtrain.__version__):
         raise ConfigError(
-            f"{path} was written by mmtrain {written_by}, and this is {mmtrain.__version__}\n"
-            f"    install mmtrain {written_by} or newer"
+            f"{path}: written by mmtrain {written_by}, but this is {mmtrain.__version__}\n"
+            f"    fix: install mmtrain {written_by} or newer"
         )
     return checkpoint
 
@@ -43,46 +43,46 @@ def _version(record: Any, path: Path) -> Version:
     try:
         return Version(said if isinstance(said, str) else "")
     except ValueError as error:
-        what = f"its record says that mmtrain {str(said)[:40]!r} wrote it, which is no version"
-        raise ConfigError(f"{path} is not a checkpoint of mmtrain: {what}\n    {_MEND}") from error
+        what = f"its version {str(said)[:40]!r} is not a version"
+        raise ConfigError(f"{path}: not a checkpoint of mmtrain: {what}\n    {_MEND}") from error
 
 
 def _read_weights(path: Path) -> dict[str, Any]:
     try:
         return read_weights(path)
     except ValueError as error:
-        raise ConfigError(f"{path} is not whole: {error}\n    {_MEND}") from error
+        raise ConfigError(f"{path}: damaged: {error}\n    {_MEND}") from error
 
 
 def _read_archive(path: Path) -> dict[str, Any]:
     if not zipfile.is_zipfile(path):
-        raise ConfigError(f"{path} is not a checkpoint, or only a part of one\n    {_MEND}")
+        raise ConfigError(f"{path}: not a checkpoint, or an incomplete one\n    {_MEND}")
     why = broken(path)
     if why not in (None, NO_MANIFEST):
-        raise ConfigError(f"{path} is not whole: {why}\n    {_MEND}")
+        raise ConfigError(f"{path}: damaged: {why}\n    {_MEND}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise ConfigError(
-            f"{path} holds more than tensors and plain values; to load that could run code\n    {_MEND}"
+            f"{path}: contains more than tensors and plain values, which could run code when it is loaded\n    {_MEND}"
         ) from error
     except (RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError, OSError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:160]
-        raise ConfigError(f"{path} is not a checkpoint that can be read: {reason}\n    {_MEND}") from error
+        raise ConfigError(f"{path}: cannot be read as a checkpoint: {reason}\n    {_MEND}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "mmtrain" not in checkpoint:
-        raise ConfigError(f"{path} is not a checkpoint of mmtrain\n    {_MEND}")
+        raise ConfigError(f"{path}: not a checkpoint of mmtrain\n    {_MEND}")
     if why is not None:
-        raise ConfigError(f"{path} is not whole: {why}\n    {_MEND}")
+        raise ConfigError(f"{path}: damaged: {why}\n    {_MEND}")
     return checkpoint
 
 
 @dataclass(frozen=True)
 class Newest:
-    """What `resume=auto` finds.
+    """The result of `resume=auto`.
 
     Attributes:
-        path: the whole checkpoint that got furthest; None when there is none.
-        passed_over: why others were not taken, a line each.
+        path: the valid checkpoint with the most steps; None if there is none.
+        passed_over: why others were skipped, one line each.
     """
 
     path: Path | None
@@ -90,74 +90,75 @@ class Newest:
 
 
 def newest_checkpoint(run_dir: Path) -> Newest:
-    """The whole checkpoint of a run folder that got furthest; one that is damaged is passed over and named."""
+    """Find the valid checkpoint of a run folder with the most steps. Damaged ones are skipped and reported."""
     steps: dict[Path, int] = {}
     passed_over = []
     for path in sorted((run_dir / "checkpoints").glob("*.ckpt"), key=lambda p: p.name == "last.ckpt"):
         try:
             steps[path] = load_checkpoint(path)["global_step"]
         except ConfigError as error:
-            passed_over.append(f"passed over: {str(error).splitlines()[0]}")
-    # of several at one step it is last.ckpt, which is written when the step and its validation are done
+            passed_over.append(f"skipped: {str(error).splitlines()[0]}")
+    # of several at one step it is last.ckpt, which is written after the step and its validation
     return Newest(max(reversed(steps), key=lambda p: steps[p], default=None), passed_over)
 
 
 def newest_in_words(run_dir: Path) -> str:
-    """Which checkpoint a run that has diverged can go on from."""
+    """The checkpoint from which a diverged run can be resumed, as text."""
     path = newest_checkpoint(run_dir).path
     return "no checkpoint was written before" if path is None else f"{path} is the last good checkpoint"
 
 
 def best_checkpoint(run_dir: Path) -> Path:
-    """The best checkpoint of a run folder, or its last, or the weights that are left of it.
+    """The best checkpoint of a run folder, otherwise its last, otherwise its weights.
 
     Raises:
-        ConfigError: when it has none.
+        ConfigError: if it has none.
     """
     for name in ("best.ckpt", "last.ckpt", WEIGHTS):
         if (path := run_dir / "checkpoints" / name).exists():
             return path
     raise ConfigError(
-        f"{run_dir} holds no checkpoint\n    set run_dir to the folder of a training run, or init_from to a checkpoint"
+        f"{run_dir}: contains no checkpoint\n"
+        "    fix: set run_dir to the folder of a training run, or init_from to a checkpoint"
     )
 
 
 def check_same_names(checkpoint: dict[str, Any], names: Mapping[str, Sequence[str]], path: Path) -> None:
-    """Refuse a checkpoint whose numbers stand for other tokens or classes than those of this run.
+    """Reject a checkpoint whose token ids or class indices have another meaning than in this run.
 
     Args:
-        checkpoint: of a run.
+        checkpoint: of any run.
         names: `DataModule.names` of this run.
-        path: of the checkpoint.
+        path: path of the checkpoint.
 
     Raises:
         ConfigError: with the first name that differs.
     """
-    before = checkpoint["mmtrain"].get("names", {})  # earlier versions wrote none
+    before = checkpoint["mmtrain"].get("names", {})  # earlier versions did not write them
     for key, now in names.items():
         theirs = before.get(key, now)
         if list(theirs) != list(now):
             first = next((i for i, (a, b) in enumerate(zip(theirs, now, strict=False)) if a != b), len(now))
             mine, its = (repr(one[first]) if first < len(one) else "nothing" for one in (now, theirs))
             raise ConfigError(
-                f"{path} was trained with another vocabulary of data.{key}: {len(theirs)} names there, {len(now)} here;"
-                f" number {first} is {its} there and {mine} here\n"
-                "    fix: restore the vocabulary of its run folder (tokenizer.json, .vocabulary.json ...), or learn"
-                " from the training split that it was trained on"
+                f"{path}: trained with another vocabulary of data.{key}: {len(theirs)} names instead of {len(now)},"
+                f" index {first} is {its} in the checkpoint and {mine} here\n"
+                "    fix: restore the vocabulary of its run folder (tokenizer.json, .vocabulary.json ...), or use"
+                " the training split of that run"
             )
 
 
 def check_same_model(checkpoint: dict[str, Any], module: nn.Module, path: Path) -> None:
-    """Refuse a checkpoint of another model.
+    """Reject a checkpoint of another model.
 
     Raises:
-        ConfigError: with what differs and the command that made the checkpoint.
+        ConfigError: with the differences and the command that created the checkpoint.
     """
     mine, theirs = module.state_dict(), checkpoint["state_dict"]
     faults = [f"{n} is not in the checkpoint" for n in mine if n not in theirs]
     faults += [f"{n} is not in this model" for n in theirs if n not in mine]
     faults += [
-        f"{n} is {tuple(theirs[n].shape)} there and {tuple(t.shape)} here"
+        f"{n} is {tuple(theirs[n].shape)} in the checkpoint and {tuple(t.shape)} here"
         for n, t in mine.items()
         if n in theirs and theirs[n].shape != t.shape
     ]
@@ -165,6 +166,7 @@ def check_same_model(checkpoint: dict[str, Any], module: nn.Module, path: Path) 
         shown = "\n".join(f"    {fault}" for fault in faults[:4])
         more = f"\n    ... and {len(faults) - 4} more" if len(faults) > 4 else ""
         raise ConfigError(
-            f"{path} is of another model\n{shown}{more}\n    it was made by: {checkpoint['mmtrain']['command']}\n"
-            "    repeat those overrides, or take its weights with init_from"
+            f"{path}: a checkpoint of another model\n{shown}{more}\n"
+            f"    its command: {checkpoint['mmtrain']['command']}\n"
+            "    fix: repeat these overrides, or load its weights with init_from"
         )

@@ -1,4 +1,4 @@
-"""A model that another run has trained, as a part of this one: a teacher."""
+"""A model of another run as a component of this one: a teacher."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ from mmtrain.errors import ConfigError
 from mmtrain.training.checkpoint.load import best_checkpoint, check_same_model, check_same_names, load_checkpoint
 from mmtrain.training.lit_module import LitModel
 
-# how runs prepared pictures and films before their configuration had these keys
+# preprocessing of images and videos before the configuration had these keys
 GEOMETRY = {"resize_size": None, "interpolation": "bilinear", "crop_offset": "round"}
-# what changes inputs in training alone, or bounds what is read
+# keys that change inputs only in training, or limit what is read
 FREE = ("crop_scale", "flip", "rotate", "color_jitter", "word_dropout", "noise", "time_mask", "freq_mask", "max_pixels")
 
 
@@ -26,14 +26,14 @@ Build = Callable[[DictConfig, Path], tuple[LitModel, DataModule]]  # `mmtrain.bu
 
 
 class Trained(NamedTuple):
-    """What lies in a run folder, or beside a checkpoint in one.
+    """The content of a run folder, with one of its checkpoints.
 
     Attributes:
         lit: with the weights, in evaluation mode.
-        data: as it was read, with its vocabularies.
-        cfg: of the run.
-        path: of the checkpoint.
-        step: of the checkpoint.
+        data: with its vocabularies.
+        cfg: configuration of the run.
+        path: path of the checkpoint.
+        step: step of the checkpoint.
     """
 
     lit: LitModel
@@ -46,16 +46,16 @@ class Trained(NamedTuple):
 def load_trained(run: str | Path, build: Build, *, trust: Sequence[str] = ()) -> Trained:
     """Build the model of a run and load its weights.
 
-    No code runs but that of components; see `mmtrain.config.instantiate`.
+    Only code of components is run; see `mmtrain.config.instantiate`.
 
     Args:
-        run: a run folder, of which the best checkpoint is taken, or a checkpoint.
-        build: makes the model of a configuration with the vocabularies of a run folder.
+        run: a run folder, whose best checkpoint is used, or a checkpoint.
+        build: builds the model of a configuration with the vocabularies of a run folder.
         trust: packages of your own whose classes the run may name, such as `["mine"]`.
 
     Raises:
-        ConfigError: when there is none, it is of another model than its configuration says, or it names something else
-            than a component.
+        ConfigError: if there is none, it does not match its configuration, or the configuration names something that is
+            not a component.
     """
     run = Path(run).expanduser()
     path = run if run.is_file() else best_checkpoint(run)
@@ -76,51 +76,51 @@ def load_trained(run: str | Path, build: Build, *, trust: Sequence[str] = ()) ->
 def load_teacher(
     run: str, data: DataModule, inputs: DictConfig, key: str, build: Build, *, trust: Sequence[str]
 ) -> nn.Module:
-    """The model of a run that takes the inputs of this one.
+    """Load the model of a run with the same inputs as this one.
 
     Args:
         run: a run folder or a checkpoint.
-        data: of this run, which has been read.
-        inputs: how this run prepares what it reads, by modality.
-        key: of the configuration, for messages.
+        data: data of this run.
+        inputs: inputs of this run, by modality.
+        key: key of the configuration, for messages.
         build: see `load_trained`.
         trust: see `load_trained`.
 
     Raises:
-        ConfigError: when it takes other inputs.
+        ConfigError: if its inputs differ.
     """
     place = Path(run).expanduser()
     if not place.exists():
-        raise ConfigError(f"{key} = {run} does not exist\n    name a run folder, or a checkpoint in one")
+        raise ConfigError(f"{key}={run}: does not exist\n    fix: name a run folder, or a checkpoint in it")
     teacher = load_trained(place, build, trust=trust)
     for modality in teacher.lit.model.encoders:
         if modality not in data.inputs:
             raise ConfigError(
-                f"{key} = {run} reads {modality}, but the tasks of this run read {', '.join(data.inputs)}\n"
-                f"    name a teacher that reads no more, or add a task that reads {modality}"
+                f"{key}={run}: reads {modality}, but the tasks of this run read {', '.join(data.inputs)}\n"
+                f"    fix: name a teacher with these modalities, or add a task that reads {modality}"
             )
         differing = differing_input(teacher.cfg.data.inputs, inputs, modality)
         if differing is not None:
             name, theirs, mine = differing
             raise ConfigError(
-                f"{key} = {run} was trained with {name} = {theirs}, but here it is {mine}\n"
-                "    set it as the teacher's run has it"
+                f"{key}={run}: trained with {name}={theirs}, but here it is {mine}\n"
+                "    fix: set it as in the teacher's run"
             )
         if _words(teacher.data, modality) != _words(data, modality):
             raise ConfigError(
-                f"{key} = {run} was trained with another tokenizer of {modality}, made of other rows\n"
-                "    train both on the same rows, or give both the tokenizer of the same weights"
+                f"{key}={run}: trained with another tokenizer of {modality}, learned from other rows\n"
+                "    fix: train both on the same rows, or use a pretrained tokenizer for both"
             )
     return teacher.lit.model.requires_grad_(False)
 
 
 def differing_input(theirs: DictConfig, mine: DictConfig, modality: str) -> tuple[str, Any, Any] | None:
-    """The first key by which two configurations prepare a modality otherwise, with both values; None if there is none.
+    """The first key for which the preprocessing of a modality differs, with both values; None if there is none.
 
     Args:
-        theirs: by modality, as another run prepares what it reads.
-        mine: likewise.
-        modality: that both have.
+        theirs: inputs of another run, by modality.
+        mine: inputs of this run, by modality.
+        modality: a modality of both.
     """
     one, other = (_plain(inputs, modality) for inputs in (theirs, mine))
     names = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))

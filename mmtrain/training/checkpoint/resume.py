@@ -1,6 +1,6 @@
-"""Whether a run that goes on is the one that stopped: every knob that its weights depend on, and the rows it reads.
+"""Compares a resumed run with its checkpoint: every key that its weights depend on, and the rows of its data.
 
-What may differ: where and how fast it runs (`FREE`), and how long (`LENGTH`), which is said.
+Keys that determine where and how fast it runs may differ (`FREE`), and its length, too (`LENGTH`), which is reported.
 """
 
 import re
@@ -49,21 +49,21 @@ FREE = (
 _FILES = "mmtrain.data.sources.files.existing_folder"
 _OF_FILES = tuple(f"data.{key}{split}" for key in ("", "source.") for split in ("train", "val", "test"))
 LENGTH = ("trainer.max_epochs", "trainer.max_steps")
-ROWS = "rows"  # what the keys of facts of the data begin with: rows.train.columns.caption
+ROWS = "rows"  # prefix of the facts of the data: rows.train.columns.caption
 IDS_OF_ROWS = "rows of the training split"  # the only fact of the data in checkpoints of earlier versions
 _SPLITS = {"train": "training", "val": "validation", "test": "test"}
-_WHY = {"val": "best scores would come from two different splits", "test": "the final test would be on other rows"}
+_WHY = {"val": "best scores would be from two different splits", "test": "the final test would use other rows"}
 _ROW_KEY = re.compile(
     r"rows\.([^.]+)\.((?:parts\.[^.]+\.)*)(count|order|shards|ids|columns|files)(?:\.(.+))?", re.DOTALL
 )
 
 
 def facts_of(cfg: DictConfig, rows: Mapping[str, Any]) -> dict[str, Any]:
-    """By dotted key, what decides how a run learns.
+    """Everything that determines the training of a run, by dotted key.
 
     Args:
         cfg: the resolved configuration.
-        rows: by split, what its rows are; `DataModule.row_facts`.
+        rows: facts of the rows by split; `DataModule.row_facts`.
     """
     facts = _leaves(OmegaConf.to_container(cfg, resolve=True))
     of_files = _OF_FILES if facts.get("data.source._target_") == _FILES else ()
@@ -74,15 +74,15 @@ def facts_of(cfg: DictConfig, rows: Mapping[str, Any]) -> dict[str, Any]:
 def facts_to_compare(
     before: Mapping[str, Any], now: Mapping[str, Any], *, ids: Callable[[], str]
 ) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
-    """The facts of a checkpoint and of this run, as far as the checkpoint has them.
+    """The facts of a checkpoint and of this run that can be compared.
 
     Args:
-        before: the facts in the checkpoint. An earlier version kept only ids of the training split.
-        now: those of this run.
-        ids: what such a version would keep of the rows now; `DataModule.id_digest`.
+        before: the facts in the checkpoint. An earlier version stored only ids of the training split.
+        now: the facts of this run.
+        ids: returns what an earlier version would store for the rows; `DataModule.id_digest`.
 
     Returns:
-        Both, with the same kind of facts of the rows, and what a person should know of the comparison.
+        Both, with the same kind of facts of the rows, and notes about the comparison.
     """
     before = {key: _of_today(key, value) for key, value in before.items()}
     if IDS_OF_ROWS not in before:
@@ -98,14 +98,14 @@ def facts_to_compare(
 
 
 def _of_today(key: str, value: Any) -> Any:
-    """A fact of an earlier version; its components may have moved."""
+    """A fact of an earlier version, with current paths of components."""
     if isinstance(value, list | dict):
         return with_current_paths(value)
     return current_path(value) if key.endswith("._target_") and isinstance(value, str) else value
 
 
 def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted keys of what is no mapping; an empty mapping is a value."""
+    """Values by dotted key. An empty mapping is a value."""
     if not isinstance(node, Mapping) or not node:
         return {prefix: node}
     found: dict[str, Any] = {}
@@ -115,9 +115,9 @@ def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _is_free(key: str) -> bool:
-    """Folders that the data lies in are free, too: a cluster gives each job another, and the rows are compared.
+    """Whether a key may differ. Folders of the data may, because clusters give each job another; rows are compared.
 
-    So is the run folder where a part is told of it: it may have been moved.
+    The run folder may differ, too, because it may have been moved.
     """
     parts = key.split(".")
     return any(key == free or key.startswith(f"{free}.") for free in FREE) or (
@@ -128,37 +128,37 @@ def _is_free(key: str) -> bool:
 def check_same_run(
     before: Mapping[str, Any], now: Mapping[str, Any], path: Path, *, allow: Sequence[str] = ()
 ) -> list[str]:
-    """Refuse to go on as another run.
+    """Reject a run that differs from its checkpoint.
 
     Args:
         before: the facts in the checkpoint.
-        now: those of this run.
-        path: of the checkpoint.
-        allow: keys, or what they begin with, that may differ.
+        now: the facts of this run.
+        path: path of the checkpoint.
+        allow: keys, or prefixes of keys, that may differ.
 
     Returns:
-        What differs and was let pass, a line each.
+        Allowed differences, one line each.
 
     Raises:
-        ConfigError: with each value that differs, and what could let it pass.
+        ConfigError: with each value that differs, and how to allow it.
     """
-    # a knob that is null is like one that an earlier version did not have
+    # a null value is like a missing one of an earlier version
     differing = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
     passed = [key for key in differing if key in LENGTH or any(key == a or key.startswith(f"{a}.") for a in allow)]
     refused = [key for key in differing if key not in passed]
     if not refused:
         longer = [key for key in passed if key in LENGTH]
         allowed = _described([key for key in passed if key not in LENGTH], before, now)
-        return [*_described(longer, before, now), *(f"{line}; resume.allow lets it pass" for line in allowed)]
+        return [*_described(longer, before, now), *(f"{line}; allowed by resume.allow" for line in allowed)]
     lines = "\n".join(f"    {line}" for line in _described(refused, before, now))
     raise ConfigError(
-        f"{path} cannot go on exactly\n{lines}\n    set what differs back, let it pass by"
+        f"{path}: cannot be resumed exactly\n{lines}\n    fix: restore these values, allow them with"
         f" 'resume.allow=[{','.join(_allowing(refused))}]', or start a new run with init_from={path}"
     )
 
 
 def _allowing(keys: Sequence[str]) -> list[str]:
-    """What `resume.allow` has to name: knobs, and splits, or of a split the files alone where nothing else differs."""
+    """Entries of `resume.allow` for these differences: keys, and splits, or only the files of a split."""
     of_split: dict[str, set[str]] = {}
     for key in keys:
         if match := _ROW_KEY.fullmatch(key):
@@ -168,12 +168,12 @@ def _allowing(keys: Sequence[str]) -> list[str]:
 
 
 def _described(keys: Sequence[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """What differs: a line for each knob, and one for each split of the data."""
+    """The differences: one line for each key, and one for each split of the data."""
     of_split: dict[str, list[re.Match[str]]] = {}
     for key in keys:
         match = _ROW_KEY.fullmatch(key)
         if match is None:
-            yield f"{key} was {before.get(key, 'not there')} and is {now.get(key, 'not there')} now"
+            yield f"{key} was {before.get(key, 'absent')} and is {now.get(key, 'absent')} now"
         else:
             of_split.setdefault(match[1], []).append(match)
     for split, found in of_split.items():
@@ -185,7 +185,7 @@ def _described(keys: Sequence[str], before: Mapping[str, Any], now: Mapping[str,
 def _described_rows(
     split: str, found: Sequence[re.Match[str]], before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> Iterator[str]:
-    """What differs in a split, or in a part of it where it is a mixture."""
+    """Differences of a split, or of a part of a mixture in it."""
     count = f"{ROWS}.{split}.count"
     if (count in before) != (count in now):
         yield f"{_rows(before.get(count))} before, {_rows(now.get(count))} now"
@@ -199,13 +199,13 @@ def _described_rows(
         pair = {kind: (before.get(key), now.get(key)) for kind, key in kinds.items()}
         if "count" in kinds:
             yield f"{whose}{_rows(pair['count'][0])} before, {_rows(pair['count'][1])} now"
-            continue  # then all columns differ
+            continue  # all columns differ then
         if "ids" in kinds:
             yield f"{whose}was {pair['ids'][0]} and is {pair['ids'][1]} now"
         if "order" in kinds:
             yield f"{whose}the parts were {pair['order'][0]} and are {pair['order'][1]} now"
         if "shards" in kinds:
-            yield f"{whose}the shards have other names, sizes or samples"
+            yield f"{whose}names, sizes or samples of the shards differ"
         columns = [match[4] for match in matches if match[3] == "columns"]
         if columns:
             yield f"{whose}{_columns(columns)} differ{'s' if len(columns) == 1 else ''}"
@@ -224,6 +224,6 @@ def _rows(count: int | None) -> str:
 
 
 def retuned(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The options of the optimizer that differ from those of the checkpoint, such as weight_decay."""
+    """The options of the optimizer that differ from those in the checkpoint, such as weight_decay."""
     of_optimizer = [key for key in now if key.startswith("optimizer.") and now[key] != before.get(key)]
     return [key.removeprefix("optimizer.") for key in of_optimizer]

@@ -1,7 +1,7 @@
-"""Weights alone, as safetensors: any reader of tensors opens them, and what made them stands in the header.
+"""Weights without optimizer state in the safetensors format, with the metadata of their run in the header.
 
-Unusual here: safetensors holds no two names for one tensor, so that tied weights are written once for each name; and
-its header has a digest of everything else, because the format itself notices no flipped bit.
+Unlike a checkpoint, safetensors stores a tensor once per name, so tied weights are written for each name. The header
+has a digest of everything else, because the format itself does not detect flipped bits.
 """
 
 import errno
@@ -24,10 +24,10 @@ SUFFIX = ".safetensors"
 
 
 def write_weights(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Put the weights of a checkpoint at `path`, with its step and its record; whole, or what stood there stays.
+    """Write the weights of a checkpoint to `path`, with its step and metadata, atomically.
 
     Raises:
-        WriteError: when there is no room, or it cannot be written.
+        WriteError: if the disk is full, or the file cannot be written.
     """
     weights = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -40,29 +40,29 @@ def write_weights(checkpoint: Mapping[str, Any], path: Path) -> None:
     except (OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0][:160]
         number = environment_errno(error)
-        fix = "make room" if number in (None, errno.ENOSPC) else FIXES[number]
+        fix = "free space" if number in (None, errno.ENOSPC) else FIXES[number]
         raise WriteError(
-            f"{path} cannot be written: {reason}\n    {fix}, or set checkpoint.safetensors=false"
+            f"{path}: cannot be written: {reason}\n    fix: {fix}, or set checkpoint.safetensors=false"
         ) from error
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """What `write_weights` put there, as a checkpoint that has weights alone: state_dict, global_step, mmtrain.
+    """Read weights of `write_weights` as a checkpoint without optimizer state: state_dict, global_step, mmtrain.
 
     Raises:
-        ValueError: when it is no such file, or not what was written.
+        ValueError: if the file has another format, or was modified.
     """
     try:
         with safe_open(path, framework="pt") as file:
             header = dict(file.metadata() or {})
-            names = file.keys()  # it is no mapping and has no iterator
+            names = file.keys()  # it is not a mapping and has no iterator
             weights = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, RuntimeError, ValueError, MemoryError) as error:
-        raise ValueError(f"no safetensors file, or only a part of one: {str(error).splitlines()[0][:160]}") from error
+        raise ValueError(f"not a safetensors file, or an incomplete one: {str(error).splitlines()[0][:160]}") from error
     if not {"step", "mmtrain", "sha256"} <= header.keys():
-        raise ValueError("its header has no record of a run of mmtrain")
+        raise ValueError("its header has no metadata of mmtrain")
     if header.pop("sha256") != _digest(weights, header):
-        raise ValueError("the SHA-256 of what it holds differs from the one in its header")
+        raise ValueError("the SHA-256 of its content differs from the one in its header")
     return {"state_dict": weights, "global_step": int(header["step"]), "mmtrain": json.loads(header["mmtrain"])}
 
 

@@ -1,7 +1,7 @@
-"""Weights of one run into another: what fits is taken, also where sizes, words and classes have changed.
+"""Loads weights of another run: everything that fits, even if sizes, words and classes have changed.
 
-Rows that stand for words or classes are found by their names, and not by their numbers, which mean something else in
-every run; learned positions are interpolated; adapters of `peft` are put on the weights that were there before.
+Rows of words or classes are matched by name, because their indices differ between runs. Learned positions are
+interpolated. Adapters of `peft` are applied to the base weights.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -18,12 +18,12 @@ from mmtrain.io.console import plain_text
 from mmtrain.layers.pretrained import resized_grid, resized_line
 from mmtrain.tasks.task import Continues
 
-Names = Mapping[str, Sequence[str]]  # by "inputs.text" or "targets.label": the words or classes in their order
+Names = Mapping[str, Sequence[str]]  # by "inputs.text" or "targets.label": words or classes in their order
 
 
 @dataclass(frozen=True)
 class Found:
-    """A weight for this model, and whether it had to be changed."""
+    """A weight for this model, and how it was changed."""
 
     weight: Tensor
     how: str = ""
@@ -32,20 +32,20 @@ class Found:
 def take_weights(
     checkpoint: dict[str, Any], module: nn.Module, path: Path, *, names: Names, pictures: Collection[str]
 ) -> Table:
-    """Copy what fits into a model.
+    """Copy everything that fits into a model.
 
     Args:
-        checkpoint: of any run of this project.
-        module: the LightningModule; changed where it is.
-        path: of the checkpoint, for messages.
+        checkpoint: of any run of mmtrain.
+        module: the LightningModule, which is changed in place.
+        path: path of the checkpoint, for messages.
         names: words and classes of this run.
-        pictures: the modalities whose learned positions are a grid.
+        pictures: modalities whose learned positions are a grid.
 
     Returns:
-        A table of what was taken, resized, is new and was left, and why.
+        A table of loaded, resized, new and unused weights, and why.
 
     Raises:
-        ConfigError: when nothing fits.
+        ConfigError: if nothing fits.
     """
     mine = module.state_dict()
     theirs = checkpoint["state_dict"]
@@ -59,13 +59,13 @@ def take_weights(
             found[name] = taken
     if not found:
         raise ConfigError(
-            f"init_from = {path}: no weight fits this model by name and shape\n"
-            f"    it was made by: {checkpoint['mmtrain']['command']}"
+            f"init_from={path}: no weight has the name and shape of one in this model\n"
+            f"    fix: name another checkpoint; the command of this one is: {checkpoint['mmtrain']['command']}"
         )
     module.load_state_dict({n: f.weight for n, f in found.items()}, strict=False)
     used = {plain[former[name]] for name in found}
     table = Table(title=plain_text(f"weights from {path}"), title_justify="left", title_style="bold")
-    for column in ("part", "taken", "resized", "new here", "not used", "why"):
+    for column in ("component", "loaded", "resized", "new here", "not used", "why"):
         table.add_column(column, justify="left" if column in ("part", "why") else "right")
     for part in dict.fromkeys(_part(n) for n in [*mine, *theirs]):
         own = {n: f for n, f in found.items() if _part(n) == part}
@@ -73,18 +73,18 @@ def take_weights(
         unused = [n for n in theirs if _part(n) == part and n not in used]
         changed = [f for f in own.values() if f.how]
         counts = [len(own) - len(changed), len(changed), len(new), len(unused)]
-        if any(counts):  # not one whose weights another part took
+        if any(counts):  # without components whose weights another one has loaded
             table.add_row(part, *map(str, counts), plain_text(_why(mine, theirs, changed, new, unused)))
     return table
 
 
 def _former_names(module: nn.Module, mine: Mapping[str, Tensor], theirs: Collection[str]) -> dict[str, str]:
-    """By the name of a weight here, what it is called there: a task may go on from another one's weights."""
+    """Names of weights in the checkpoint by their names here. A task may continue the training of another one."""
     other = [
         (f"{name}.policy.", f"{name.rpartition('.')[0]}.{part.continues}.{inside}")
         for name, part in module.named_modules()
         if isinstance(part, Continues)
-        for inside in ("", "policy.")  # it may go on from another one itself
+        for inside in ("", "policy.")  # it may itself continue another one
     ]
     names = {}
     for name in mine:
@@ -98,7 +98,7 @@ def _former_names(module: nn.Module, mine: Mapping[str, Tensor], theirs: Collect
 def _fitted(
     name: str, theirs: Tensor, mine: Tensor, rows: Mapping[str, tuple[Sequence[str], Sequence[str]]], pictures: Any
 ) -> Found | None:
-    """Their weight in my shape; None when it does not fit."""
+    """The weight of the checkpoint in the shape of the model; None if it does not fit."""
     if name in rows:
         return _by_name(theirs, mine, *rows[name])
     if theirs.shape == mine.shape:
@@ -118,7 +118,7 @@ def _positions(name: str, theirs: Tensor, mine: Tensor, pictures: Collection[str
     words = name.removeprefix("model.encoders.").split(".")
     if words[0] not in pictures and "image" not in words:
         return Found(resized_line(theirs, wanted), how)
-    for prefix in (1, 0):  # with a class token, or without
+    for prefix in (1, 0):  # with and without a class token
         side = round((wanted - prefix) ** 0.5)
         if side * side == wanted - prefix and round((before - prefix) ** 0.5) ** 2 == before - prefix:
             return Found(resized_grid(theirs, (side, side), num_prefix=prefix), how)
@@ -126,7 +126,7 @@ def _positions(name: str, theirs: Tensor, mine: Tensor, pictures: Collection[str
 
 
 def _by_name(theirs: Tensor, mine: Tensor, before: Sequence[str], now: Sequence[str]) -> Found | None:
-    """Each row from where its name stood; a name that is new keeps its start."""
+    """Copy each row from the position of its name. New names keep their initialization."""
     if theirs.shape[1:] != mine.shape[1:]:
         return None
     place = {name: row for row, name in enumerate(before) if row < len(theirs)}
@@ -140,7 +140,7 @@ def _by_name(theirs: Tensor, mine: Tensor, before: Sequence[str], now: Sequence[
 
 
 def _rows_by_name(module: nn.Module, names: Names, before: Names) -> dict[str, tuple[Sequence[str], Sequence[str]]]:
-    """The weights whose rows are words or classes, others than they were: (before, now) by the weight's name."""
+    """Weights whose rows are words or classes that have changed: (before, now) by the weight's name."""
     found: dict[str, tuple[Sequence[str], Sequence[str]]] = {}
     for key, now in names.items():
         then = before.get(key)
@@ -153,7 +153,7 @@ def _rows_by_name(module: nn.Module, names: Names, before: Names) -> dict[str, t
 
 
 def _embeddings(module: nn.Module, modality: str) -> list[str]:
-    """The table of words of an encoder: the largest of its embeddings."""
+    """The word embedding of an encoder: its largest embedding table."""
     inside = f"model.encoders.{modality}."
     tables = {n: m.num_embeddings for n, m in module.named_modules() if n.startswith(inside) and _is_table(m)}
     return [f"{max(tables, key=lambda n: tables[n])}.weight"] if tables else []
@@ -164,7 +164,7 @@ def _is_table(module: nn.Module) -> Any:
 
 
 def _heads(module: nn.Module, target: str, count: int) -> list[str]:
-    """The last linear maps of the tasks that learn a target."""
+    """The last linear layers of the tasks with a target."""
     tasks = cast(Any, module).model.named_tasks()
     names = [f"model.tasks.{name}." for name, task in tasks.items() if target in task.targets]
     heads = [
@@ -176,12 +176,12 @@ def _heads(module: nn.Module, target: str, count: int) -> list[str]:
 
 
 def _bare(name: str) -> str:
-    """The name of a weight without what `peft` puts in."""
+    """The name of a weight without the prefixes of `peft`."""
     return name.replace(".base_layer.", ".")
 
 
 def _part(name: str) -> str:
-    """The part that a weight belongs to: encoders.image, fusion, tasks.contrastive, ..."""
+    """The component that a weight belongs to: encoders.image, fusion, tasks.contrastive, ..."""
     words = name.removeprefix("model.").split(".")
     return ".".join(words[:2]) if words[0] in ("encoders", "tasks") else words[0]
 
@@ -200,7 +200,7 @@ def _why(
     if adapters:
         return "adapters: add the same peft here, or export first"
     if new:
-        return "the checkpoint has no such part" if not unused else "other names"
+        return "not in the checkpoint" if not unused else "other names"
     if unused:
-        return "this model has no such part"
+        return "not in this model"
     return "; ".join(dict.fromkeys(found.how for found in changed))

@@ -1,8 +1,7 @@
-"""trainer.precision=16-mixed where ranks keep shares: a gradient that is not finite on one rank is so for all.
+"""trainer.precision=16-mixed with sharded weights: all ranks skip a step if one has a gradient that is not finite.
 
-torch's scaler asks for what is not finite in one call with all gradients, which takes no mixture of shares and of what
-is whole; and what overflows in the share of one rank the others do not see. They would step, and the scales of the
-ranks would part.
+Torch's scaler checks all gradients in one call, which does not support a mixture of sharded and replicated gradients.
+It also does not see an overflow in the shard of another rank. The other ranks would step, and the scales would differ.
 """
 
 import torch
@@ -18,17 +17,17 @@ NAMES = ("16", "16-mixed")  # of trainer.precision
 
 
 def shared_half(accelerator: str) -> MixedPrecision:
-    """Lightning's precision of that name with a scaler that ranks share.
+    """Create Lightning's precision plugin with a scaler that the ranks share.
 
     Args:
-        accelerator: of the Trainer.
+        accelerator: accelerator of the Trainer.
     """
     device = "cpu" if accelerator == "cpu" or not torch.cuda.is_available() else "cuda"
     return MixedPrecision("16-mixed", device, SharedGradScaler(device))
 
 
 class SharedGradScaler(torch.amp.GradScaler):
-    """Every rank takes a step, or none does."""
+    """A scaler with which either every rank takes a step or none."""
 
     def _unscale_grads_(
         self, optimizer: Optimizer, inv_scale: Tensor, found_inf: Tensor, allow_fp16: bool

@@ -1,9 +1,9 @@
-"""Fully sharded data parallelism (2004.13336, 2304.11277), by torch's FSDP2: each rank keeps its share of every block.
+"""Fully sharded data parallelism (2004.13336, 2304.11277) with torch's FSDP2: each rank keeps a shard of every block.
 
-What is sharded are the matrices of blocks: of what lists of modules hold, in encoders, fusion and tasks alike. They are
-put together when their block runs, forward or backward, and given back after. All else (norms, biases, positions,
-temperatures, what stands in no block) is small, stays whole on every rank, and may be read by whoever needs it; its
-gradients are exchanged once a step.
+The matrices of blocks are sharded. Blocks are elements of module lists in encoders, fusion and tasks. They are gathered
+when their block runs, forward or backward, and resharded afterwards. Everything else is small (norms, biases,
+positions, temperatures, modules outside of blocks). It is replicated on every rank, and its gradients are reduced once
+per step.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,10 +22,10 @@ from mmtrain.distributed import total, world_size
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """What lists of modules hold, the outer ones; a list of lists has what these hold."""
+    """Elements of module lists, the outermost ones. A list of lists has the elements of the inner lists."""
     blocks: list[nn.Module] = []
     inside: set[int] = set()
-    for module in model.modules():  # from the outside to the inside
+    for module in model.modules():  # outermost first
         if isinstance(module, nn.ModuleList) and id(module) not in inside:
             blocks += [block for block in module if not isinstance(block, nn.ModuleList)]
             inside |= {id(m) for block in module if not isinstance(block, nn.ModuleList) for m in block.modules()}
@@ -33,17 +33,17 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
 
 
 def matrices_of(block: nn.Module) -> list[nn.Parameter]:
-    """The parameters of a block that are shared out."""
+    """The parameters of a block that are sharded."""
     return [p for p in block.parameters() if p.ndim >= 2]
 
 
 def shard(model: nn.Module, mesh: DeviceMesh, *, gathered_in: torch.dtype | None) -> None:
-    """Let each rank keep its share; nothing is done twice.
+    """Shard a model in place. A sharded block is not sharded again.
 
     Args:
         model: with the same weights on every rank.
-        mesh: of one dimension, the ranks.
-        gathered_in: the type in which matrices are put together; None for that which they have.
+        mesh: one-dimensional mesh of the ranks.
+        gathered_in: dtype of gathered matrices; None for their own.
     """
     double = all(p.dtype is torch.float64 for p in model.parameters())
     sums_in = torch.float64 if double else torch.float32
@@ -56,13 +56,13 @@ def shard(model: nn.Module, mesh: DeviceMesh, *, gathered_in: torch.dtype | None
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether ranks keep shares of it."""
+    """Whether the model is sharded."""
     return any(isinstance(module, FSDPModule) for module in model.modules())
 
 
 @contextmanager
 def without_exchange(model: nn.Module) -> Iterator[None]:
-    """A backward pass whose gradients stay here, to be exchanged with those of a later one."""
+    """A backward pass without reduction of gradients, which are reduced with those of a later one."""
     sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for module in sharded:
         module.set_requires_gradient_sync(False)
@@ -74,7 +74,7 @@ def without_exchange(model: nn.Module) -> Iterator[None]:
 
 
 def exchange_whole(model: nn.Module) -> None:
-    """The mean over ranks of the gradients of what every rank has; those of shares have been exchanged."""
+    """Average the gradients of replicated parameters over ranks. Those of shards are already reduced."""
     whole = [p for p in model.parameters() if p.requires_grad and not isinstance(p, DTensor)]
     for dtype in dict.fromkeys(p.dtype for p in whole):
         alike = [p for p in whole if p.dtype is dtype]
@@ -87,7 +87,7 @@ def exchange_whole(model: nn.Module) -> None:
 
 
 def norm_of(tensors: Sequence[Tensor]) -> Tensor:
-    """The norm of all tensors together, over all ranks where these keep shares; the same everywhere."""
+    """The norm of all tensors, over all ranks if they are sharded; equal on all ranks."""
     shares = [t.to_local() for t in tensors if isinstance(t, DTensor)]
     whole = _norm([t for t in tensors if not isinstance(t, DTensor)])
     if not shares:
@@ -99,17 +99,17 @@ def norm_of(tensors: Sequence[Tensor]) -> Tensor:
 def _norm(tensors: Sequence[Tensor]) -> Tensor:
     if all(t.dtype not in (torch.bfloat16, torch.float16) for t in tensors):
         return torch.nn.utils.get_total_norm(list(tensors))
-    norms = [torch.linalg.vector_norm(t, dtype=torch.float32) for t in tensors]  # 16 bits have two or three digits
+    norms = [torch.linalg.vector_norm(t, dtype=torch.float32) for t in tensors]  # 16 bits have only two or three digits
     return torch.linalg.vector_norm(torch.stack(norms))
 
 
 def clip(parameters: Sequence[nn.Parameter], max_norm: float, norm: Tensor) -> None:
-    """Scale gradients down where their common norm is larger than it may be.
+    """Scale gradients down if their common norm is too large.
 
     Args:
-        parameters: that have gradients.
-        max_norm: that they may have together.
-        norm: that they have.
+        parameters: with gradients.
+        max_norm: maximum of the norm.
+        norm: current norm.
     """
     torch.nn.utils.clip_grads_with_norm_([p for p in parameters if not isinstance(p.grad, DTensor)], max_norm, norm)
     for gradient in [p.grad for p in parameters if isinstance(p.grad, DTensor)]:
@@ -117,14 +117,14 @@ def clip(parameters: Sequence[nn.Parameter], max_norm: float, norm: Tensor) -> N
 
 
 def keep_shares(model: nn.Module) -> None:
-    """Give back what a forward pass has put together and no backward pass has followed, before weights are changed."""
+    """Reshard weights that a forward pass without a backward pass has gathered, before they are changed."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
 def whole_weights(module: nn.Module) -> dict[str, Tensor]:
-    """On the CPU of the first rank, where ranks keep shares, and nothing on the others; all have to ask."""
+    """Complete weights on the CPU of the first rank, and nothing on the others. All ranks must call it."""
     if not is_sharded(module):
         return dict(module.state_dict())
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -132,7 +132,7 @@ def whole_weights(module: nn.Module) -> dict[str, Tensor]:
 
 
 def load_weights(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Take whole weights, each rank its share of them."""
+    """Load complete weights. Each rank keeps its shard."""
     if not is_sharded(module):
         module.load_state_dict(state_dict)
         return

@@ -1,8 +1,8 @@
-"""Lightning's strategy for shares of weights, with checkpoints that are those of any other run.
+"""Lightning's strategy for sharded weights, with checkpoints like those of any other run.
 
-They are read and written by the same code, whole tensors, moments numbered as the optimizer has its parameters, so that
-any number of ranks goes on from them. (Lightning's own way reads past the reader of checkpoints and numbers moments by
-the order of the model.)
+They are read and written by the same code, with complete tensors, and with moments in the order of the optimizer's
+parameters. Any number of ranks can resume them. Lightning's own implementation does not use the checkpoint plugin, and
+orders moments as in the model.
 """
 
 from collections.abc import Mapping
@@ -23,18 +23,18 @@ TBroadcast = TypeVar("TBroadcast")
 
 @runtime_checkable
 class GroupsParameters(Protocol):
-    """What the strategy asks of the LightningModule."""
+    """What the strategy needs from the LightningModule."""
 
     def parameter_groups(self) -> list[tuple[float, bool, list[nn.Parameter]]]:
-        """What learns, in the order of checkpoints; in each group those that have the same options."""
+        """Trainable parameters in the order of checkpoints. Each group has the same options."""
         ...
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Of so many ranks, each of which keeps a share.
+    """The strategy for a number of ranks, each of which keeps a shard.
 
     Args:
-        num_ranks: all of them.
+        num_ranks: number of all ranks.
     """
 
     def __init__(self, *, num_ranks: int) -> None:
@@ -46,22 +46,22 @@ class ShardedStrategy(ModelParallelStrategy):
         return True
 
     def broadcast(self, obj: TBroadcast, src: int = 0) -> TBroadcast:
-        """As JSON: Lightning would unpickle what another rank sends."""
+        """Broadcast as JSON. Lightning would unpickle what another rank sends."""
         sent: TBroadcast = broadcast_object(obj, src)
         return sent
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read it, as every rank does."""
+        """Read a checkpoint on every rank."""
         read: dict[str, Any] = self.checkpoint_io.load_checkpoint(checkpoint_path, weights_only=weights_only)
         return read
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Each rank takes its share of whole weights."""
+        """Load complete weights. Each rank keeps its shard."""
         assert self.lightning_module is not None
         load_weights(self.lightning_module, checkpoint["state_dict"])
 
     def optimizer_state(self, optimizer: Optimizer | LightningOptimizer) -> dict[str, Any]:
-        """As of a run whose ranks keep everything, with whole tensors on the CPU; every rank has to ask for it."""
+        """The state as in a run without sharding, with complete tensors on the CPU. Every rank must call it."""
         plain = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         options = {id(p): group for group in plain.param_groups for p in group["params"]}
         state: dict[int, dict[str, Any]] = {}
@@ -76,7 +76,7 @@ class ShardedStrategy(ModelParallelStrategy):
         return {"state": state, "param_groups": groups}
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Each rank takes its share of whole moments."""
+        """Load complete moments. Each rank keeps its shard."""
         ordered = [p for parameters in self._groups() for p in parameters]
         for optimizer, found in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             kept = {id(ordered[number]): state for number, state in found["state"].items()}
@@ -103,7 +103,7 @@ def _whole(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shares(state: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
-    """What stands for each number of a parameter is shared out as it is."""
+    """Shard states that have the shape of their parameter."""
     if not isinstance(parameter, DTensor):
         return dict(state)
     return {

@@ -1,1 +1,1 @@
-"""Loggers that Lightning does not have in the form that is needed here."""
+"""Loggers that are not available in Lightning in this form."""

@@ -1,6 +1,6 @@
-"""metrics.csv: one row for each step that is logged, every logged value; a resumed run goes on in the same file.
+"""metrics.csv: one row per logged step with all values. A resumed run continues the same file.
 
-Lightning's own CSVLogger empties the file of an existing folder and puts training and validation into separate rows.
+Lightning's own CSVLogger empties the file of an existing folder, and writes training and validation in separate rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,12 @@ from mmtrain.io.run_files import csv_text, encoded, note, read_csv, write_end, w
 
 
 class CSVMetrics(Logger):
-    """Writes RUN/metrics.csv. Every call reaches the file before it returns.
+    """Writes RUN/metrics.csv. Every call writes the file before it returns.
 
     Args:
-        run_dir: folder of the run.
-        resume_step: the step that the run goes on from, or whose weights are tested; None begins a new file. Rows of
-            later steps are dropped when the first later step is logged, because they come again: a test drops none.
+        run_dir: run folder.
+        resume_step: step of a resumed run, or of the tested weights; None starts a new file. Rows of later steps are
+            dropped when the first later step is logged, because they are repeated. A test drops none.
     """
 
     first_columns = ("step", "epoch")
@@ -38,29 +38,29 @@ class CSVMetrics(Logger):
     def _begin(self) -> None:
         rows = [] if self._resume_step is None else self._rows()
         if self._resume_step and self.path.exists() and not self._has_header:
-            note(f"{self.path} is damaged: it has no header; its rows up to step {self._resume_step} are lost")
+            note(f"{self.path} is damaged: no header; its rows up to step {self._resume_step} are lost")
         if self._resume_step and not self.path.exists():
             note(f"{self.path} is missing; its rows up to step {self._resume_step} are lost")
         self._write(rows)
 
     @property
     def name(self) -> str:
-        """Lightning asks for it; there is one file a run."""
+        """Required by Lightning; there is one file per run."""
         return ""
 
     @property
     def version(self) -> str:
-        """Lightning asks for it; there is one file a run."""
+        """Required by Lightning; there is one file per run."""
         return ""
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **options: Any) -> None:
-        """Nothing: config.yaml has them."""
+        """Do nothing, because config.yaml has them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add values to the row of a step; the last row can still grow, earlier ones are done."""
-        assert step is not None, "a row is a step"
+        """Add values to the row of a step. Only the last row can still change."""
+        assert step is not None, "each row has a step"
         row = {name: _text(value) for name, value in metrics.items()} | {"step": str(step)}
         if self._resume_step is not None:
             rows = self._rows()
@@ -86,14 +86,14 @@ class CSVMetrics(Logger):
         write_end(self.path, self._last_start, self._text([row]))
 
     def _rows(self) -> list[dict[str, str]]:
-        """The rows of the file without those that a kill or a power failure left damaged."""
+        """The rows of the file, without those that a kill or a power failure has damaged."""
         table = read_csv(self.path, whole_numbers=("step",))
         self._has_header = bool(table.columns)
         self._columns = table.columns or list(self.first_columns)
         return table.rows
 
     def _write(self, rows: list[dict[str, str]]) -> None:
-        """The whole file anew, atomically."""
+        """Replace the complete file atomically."""
         begin = csv_text([self._columns]) + self._text(rows[:-1])
         write_text(self.path, begin + self._text(rows[-1:]))
         self._last_start = len(encoded(begin))
@@ -104,7 +104,7 @@ class CSVMetrics(Logger):
 
 
 def _amended(rows: list[dict[str, str]], row: dict[str, str], columns: list[str]) -> list[dict[str, str]]:
-    """The rows with one added, or added to, where its step belongs; new columns are noted."""
+    """The rows with another one, added or merged at its step. New columns are recorded."""
     columns += [name for name in row if name not in columns]
     step = int(row["step"])
     same = [_merged(r, row) for r in rows if int(r["step"]) == step] or [row]
@@ -112,10 +112,10 @@ def _amended(rows: list[dict[str, str]], row: dict[str, str], columns: list[str]
 
 
 def _merged(row: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
-    """A row with more values of its step; its epoch stays: for a test after training the trainer counts one more."""
+    """A row with more values of its step. Its epoch is kept: for a test after training, the trainer counts one more."""
     return {**row, **more} | ({"epoch": row["epoch"]} if row.get("epoch") else {})
 
 
 def _text(value: float) -> str:
-    """All digits; an empty cell for what is not a number would hide it, so nan and inf stand there."""
+    """All digits. Values that are not finite are written as nan and inf, because an empty cell would hide them."""
     return str(value) if isinstance(value, int) else repr(float(value))

@@ -1,4 +1,4 @@
-"""Weights & Biases without surprises: no login or no network means offline, never a prompt, never a failed run."""
+"""Weights & Biases: without a login or a network it is offline, without a prompt and without an error."""
 
 import netrc
 import os
@@ -14,7 +14,7 @@ from mmtrain.io.run_files import write_text
 
 
 class QuietWandbLogger(WandbLogger):
-    """Lightning's logger without `anonymous`, which it always passes to wandb, and which wandb warns of."""
+    """Lightning's logger without `anonymous`, which Lightning always sets, and which causes a warning."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -22,12 +22,12 @@ class QuietWandbLogger(WandbLogger):
 
 
 def make_wandb(*, run_dir: str, project: str, name: str | None) -> WandbLogger:
-    """A logger that goes on in the same wandb run when the run folder is resumed.
+    """Create a logger that continues the same wandb run if the run folder is resumed.
 
     Args:
-        run_dir: folder of the run; its wandb files and the wandb id are kept there.
+        run_dir: run folder, with the wandb files and the wandb id.
         project: project in wandb.
-        name: shown name; None for the folder's.
+        name: displayed name; None for that of the folder.
     """
     import wandb
 
@@ -35,7 +35,7 @@ def make_wandb(*, run_dir: str, project: str, name: str | None) -> WandbLogger:
     os.environ.setdefault("WANDB_SILENT", "true")
     _keep_caches_out_of_a_home_without_access(folder)
     if wandb.run is not None:
-        wandb.finish()  # the run before this one in a sweep; Lightning would go on in it
+        wandb.finish()  # the previous run of a sweep, which Lightning would continue
     options: dict[str, Any] = {
         "save_dir": folder,
         "project": project,
@@ -45,22 +45,22 @@ def make_wandb(*, run_dir: str, project: str, name: str | None) -> WandbLogger:
         "settings": wandb.Settings(init_timeout=20),
     }
     mode = os.environ.get("WANDB_MODE", "online")
-    if mode == "online" and has_login():  # without a login it would ask for one
+    if mode == "online" and has_login():  # without a login there would be a prompt
         try:
             logger = QuietWandbLogger(**options)
             _ = logger.experiment  # connects
             return logger
         except (wandb.errors.Error, OSError) as error:
             print_escaped(
-                f"wandb cannot be reached ({type(error).__name__}); going on offline, `wandb sync` sends it later"
+                f"wandb cannot be reached ({type(error).__name__}); continuing offline; `wandb sync` uploads it later"
             )
-            wandb.teardown()  # its service would say that the id of the run is in use
-            os.environ["WANDB_MODE"] = "offline"  # a sweep need not wait for it again
+            wandb.teardown()  # its service would report that the id of the run is in use
+            os.environ["WANDB_MODE"] = "offline"  # the next run of a sweep does not have to wait again
     return QuietWandbLogger(**options | {"resume": None, "mode": "disabled" if mode == "disabled" else "offline"})
 
 
 def _keep_caches_out_of_a_home_without_access(folder: Path) -> None:
-    """Where the home cannot be written, wandb keeps its caches in the run folder; else it fills the terminal."""
+    """If the home folder cannot be written, wandb keeps its caches in the run folder, and prints no warnings."""
     from wandb.env import get_cache_dir, get_data_dir
 
     for name, place in (("WANDB_CACHE_DIR", get_cache_dir()), ("WANDB_DATA_DIR", get_data_dir())):
@@ -71,17 +71,17 @@ def _keep_caches_out_of_a_home_without_access(folder: Path) -> None:
 
 
 def _id_of(folder: Path) -> str:
-    """The wandb id of a run folder, made when it has none."""
+    """The wandb id of a run folder, created if there is none."""
     path = folder / "wandb_id.txt"
     known = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
-    if not known.isalnum():  # there is none, or a power failure left zeros
+    if not known.isalnum():  # missing, or zeros after a power failure
         known = secrets.token_hex(4)
         write_text(path, known)
     return known
 
 
 def has_login() -> bool:
-    """Whether an API key is set, or the host of wandb (or of one's own server) stands in the netrc file."""
+    """Whether an API key is set, or the netrc file has the host of wandb (or of a private server)."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""

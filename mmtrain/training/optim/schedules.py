@@ -1,4 +1,4 @@
-"""Learning-rate schedules: functions from the step to a factor of the rate, and the scheduler that applies them."""
+"""Learning-rate schedules: functions that map a step to a factor, and the scheduler that applies them."""
 
 import math
 from typing import Any
@@ -9,12 +9,12 @@ from mmtrain.annotations import Fraction
 
 
 def cosine(step: int, total_steps: int, *, warmup: Fraction, final: Fraction) -> float:
-    """A straight rise, then half a cosine (1608.03983) down to `final`.
+    """Linear warmup, then half a cosine (1608.03983) to `final`.
 
     Args:
-        step: optimizer steps done.
-        total_steps: of the whole run.
-        warmup: share of the run that the rise takes.
+        step: number of optimizer steps so far.
+        total_steps: number of steps of the complete run.
+        warmup: fraction of the run for the warmup.
         final: factor at the end.
 
     >>> [round(cosine(s, 10, warmup=0.2, final=0.0), 2) for s in (0, 1, 2, 6, 10)]
@@ -28,23 +28,23 @@ def cosine(step: int, total_steps: int, *, warmup: Fraction, final: Fraction) ->
 
 
 def constant(step: int, total_steps: int, *, warmup: Fraction) -> float:
-    """A straight rise, then level. Arguments as in `cosine`."""
+    """Linear warmup, then constant. Arguments as in `cosine`."""
     rise = round(warmup * total_steps)
     return (step + 1) / (rise + 1) if step < rise else 1.0
 
 
 class Following(LambdaLR):
-    """A schedule whose rates are those of the configuration, also of a run that goes on: it keeps its place alone.
+    """A scheduler that always uses the rates of the configuration, also in a resumed run: its state is only the step.
 
-    torch's own takes the rates back from the checkpoint, and with them a learning rate that was meant to be another.
+    Torch's scheduler restores the rates from the checkpoint, so a new learning rate would have no effect.
     """
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of steps that were taken."""
+        """The number of steps."""
         return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go to that place; what checkpoints of other schedules have besides is passed over."""
+        """Restore the step. Other states of other schedulers are ignored."""
         self.last_epoch, self._step_count = state_dict["last_epoch"], state_dict["_step_count"]
         rates = [rate * of(self.last_epoch) for rate, of in zip(self.base_lrs, self.lr_lambdas, strict=True)]
         for group, rate, base in zip(self.optimizer.param_groups, rates, self.base_lrs, strict=True):

@@ -1,8 +1,8 @@
-"""trainer.precision=bf16-true: weights, gradients and moments in 16 bits, and what must not be in 32.
+"""trainer.precision=bf16-true: weights, gradients and moments in 16 bits, with exceptions in 32 bits.
 
-Lightning's own plugin turns everything into bfloat16, metrics and targets among it, and makes it the type of every new
-tensor. Here it is the networks' weights and inputs alone. Temperatures and other scalars stay in 32 bits, and so do
-batch norms, whose running means would not move; losses are computed in 32 bits wherever they are computed.
+Lightning's own plugin converts everything to bfloat16, including metrics and targets, and makes it the default dtype.
+Here only weights and inputs of the networks are converted. Temperatures and other scalars keep 32 bits, and also batch
+norms, whose running means would not change. Losses are computed in 32 bits.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -20,27 +20,27 @@ NAME = "bf16-true"
 
 
 class HalfWeights(HalfPrecision):
-    """Of bfloat16."""
+    """The plugin for bfloat16 weights."""
 
     def __init__(self) -> None:
         super().__init__("bf16-true")
 
     def convert_module(self, module: nn.Module) -> nn.Module:
-        """The networks of a LightningModule; its metrics stay."""
+        """Convert the networks of a LightningModule, but not its metrics."""
         to_half(module.get_submodule("model"))
         return module
 
     def convert_input(self, data: Any) -> Any:
-        """The contents of batches; masks and targets stay."""
+        """Convert the inputs of batches, but not masks and targets."""
         return [half_inputs(batch) for batch in data] if isinstance(data, list) else data
 
     def forward_context(self) -> AbstractContextManager[Any]:  # type: ignore[override]
-        """New tensors have the type that they are asked to have."""
+        """Keep the default dtype of new tensors."""
         return nullcontext()
 
 
 def to_half(model: nn.Module) -> None:
-    """Weights into bfloat16, but for scalars and batch norms."""
+    """Convert weights to bfloat16, except scalars and batch norms."""
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             continue
@@ -53,7 +53,7 @@ def to_half(model: nn.Module) -> None:
 
 
 def half_inputs(batch: Batch) -> Batch:
-    """The same batch with contents in bfloat16."""
+    """The same batch with inputs in bfloat16."""
 
     def half(padded: Padded) -> Padded:
         values = padded.values

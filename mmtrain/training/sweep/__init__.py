@@ -1,1 +1,1 @@
-"""What runs of a sweep write and read."""
+"""Files of a sweep that its runs read and write."""

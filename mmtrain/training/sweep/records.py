@@ -1,8 +1,8 @@
-"""One run of a sweep: who has it, whether it is done, and what it was asked for.
+"""The record of a run in a sweep: its process, its status, and its overrides.
 
-A sweep that was killed is asked for again with resume=auto. Its runs that are done are passed over, those that are not
-go on from their checkpoints. Several machines may work on one sweep whose folder they share: a run belongs to whoever
-has locked its folder, and the lock goes with the process that holds it, however it ends.
+A killed sweep is repeated with resume=auto. Its finished runs are skipped, and the others are resumed from their
+checkpoints. Several machines may work on one sweep in a shared folder: the process that has locked the folder of a run
+owns it, and the lock is released when the process ends for any reason.
 """
 
 import json
@@ -16,16 +16,16 @@ from mmtrain.training.run_folder import RunFolderInUse, run_lock
 
 JOB = "job.json"
 DONE = ("done", "pruned")
-NOT_OF_THE_RUN = ("resume", "run_dir", "resume_allow")  # what may be said otherwise when a sweep goes on
+NOT_OF_THE_RUN = ("resume", "run_dir", "resume_allow")  # overrides that may differ when a sweep is resumed
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a run of a sweep was asked for, as job.json in its folder has it.
+    """The request for a run of a sweep, as in job.json in its folder.
 
     Attributes:
         overrides: of the command line.
-        status: the exit status; None while it runs, and when it was killed.
+        status: exit status; None while it runs, and after a kill.
     """
 
     overrides: list[str]
@@ -33,7 +33,7 @@ class Asked:
 
     @staticmethod
     def read(folder: Path) -> "Asked | None":
-        """None where there is none, or what a crash has left of it."""
+        """None if there is no file, or it is damaged."""
         try:
             found = json.loads((folder / JOB).read_text(encoding="utf-8"))
             return Asked([str(o) for o in found["overrides"]], found["status"])
@@ -41,18 +41,18 @@ class Asked:
             return None
 
     def write(self, folder: Path) -> None:
-        """Whole or not at all."""
+        """Write the file atomically."""
         write_json(folder / JOB, asdict(self))
 
     @property
     def of_the_run(self) -> list[str]:
-        """The overrides that make the run what it is, in one order."""
+        """The overrides that identify the run, in a fixed order."""
         return sorted(o for o in self.overrides if o.split("=")[0].lstrip("+~") not in NOT_OF_THE_RUN)
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[bool]:
-    """Hold the folder of a run; whether it was free."""
+    """Lock the folder of a run, and return whether it was free."""
     with ExitStack() as stack:
         try:
             stack.enter_context(run_lock(folder))
@@ -63,7 +63,7 @@ def held(folder: Path) -> Iterator[bool]:
 
 
 def status_of(folder: Path) -> str | None:
-    """What summary.json says of the run; None where there is none."""
+    """The status in summary.json; None if there is none."""
     try:
         return str(json.loads((folder / "summary.json").read_text(encoding="utf-8"))["status"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -71,29 +71,29 @@ def status_of(folder: Path) -> str | None:
 
 
 def passed_over(folder: Path, overrides: Sequence[str], *, goes_on: bool) -> str | None:
-    """Why a run is not to be run (again), or None.
+    """Why a run is skipped, or None.
 
     Args:
-        folder: of the run, held.
-        overrides: of the command line.
-        goes_on: whether the sweep is one that goes on (resume=auto).
+        folder: folder of the run, locked.
+        overrides: overrides of the command line.
+        goes_on: whether the sweep is resumed (resume=auto).
 
     Raises:
-        ValueError: when another run is there.
+        ValueError: if the folder has another run.
     """
     before = Asked.read(folder)
     if before is None:
         return None
     now = Asked(list(overrides), None)
     if before.of_the_run == now.of_the_run:
-        to_the_end = before.status == 0 and status_of(folder) in DONE  # not killed while its report was written
+        to_the_end = before.status == 0 and status_of(folder) in DONE  # not killed while the report was written
         return "done before" if goes_on and to_the_end else None
     if status_of(folder) is None and not (folder / "checkpoints").exists():
-        return None  # it came to nothing
+        return None  # it has no result
     other = [o for o in before.of_the_run if o not in now.of_the_run] or before.of_the_run
     raise ValueError(
-        f"{folder} is the run of {' '.join(other)}, not of {' '.join(overrides)}\n"
-        "    go on with a sweep by the command that began it, or set run_dir to another folder"
+        f"{folder}: contains the run of {' '.join(other)}, not of {' '.join(overrides)}\n"
+        "    fix: resume a sweep with its own command, or set run_dir to another folder"
     )
 
 

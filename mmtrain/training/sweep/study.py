@@ -1,4 +1,4 @@
-"""Where a sweep by Optuna keeps what it knows: a journal in the folder of the sweep."""
+"""The study of a sweep with Optuna: a journal in the folder of the sweep."""
 
 from pathlib import Path
 
@@ -9,6 +9,6 @@ STUDY, NAME = "study.log", "sweep"
 
 
 def storage_of(sweep_dir: Path) -> JournalStorage:
-    """The study's, in the folder of a sweep."""
+    """The storage of the study in the folder of a sweep."""
     sweep_dir.mkdir(parents=True, exist_ok=True)
     return JournalStorage(JournalFileBackend(str(sweep_dir / STUDY)))

@@ -117,7 +117,10 @@ def test_a_folder_with_a_study_is_not_begun_again(tmp_path: Path, capsys: pytest
     search(tmp_path, Formula(tmp_path)).run(SPACE, 1, 1)
     with pytest.raises(SystemExit) as left:
         search(tmp_path, Formula(tmp_path), resume=None)
-    assert left.value.code == 2 and "already holds a sweep\n    go on with it by resume=auto" in capsys.readouterr().err
+    assert (
+        left.value.code == 2
+        and "already contains a sweep\n    fix: resume it with resume=auto" in capsys.readouterr().err
+    )
 
 
 def test_several_objectives(tmp_path: Path) -> None:

@@ -272,7 +272,7 @@ def test_what_is_no_tokenizer_is_refused_with_the_mend(tmp_path: Path, monkeypat
     for name, said in (
         (tmp_path / "gone", "cannot be loaded"),
         (tmp_path / "broken", "cannot be loaded"),
-        (tmp_path, "holds no words"),
+        (tmp_path, "has no words"),
         (Path("no/such-model"), "cannot be loaded: We couldn't connect"),
     ):
         with pytest.raises(

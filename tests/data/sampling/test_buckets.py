@@ -159,7 +159,7 @@ def test_odd_lengths_give_no_empty_step(lengths: np.ndarray) -> None:
 
 
 def test_a_row_that_is_longer_than_the_budget_is_refused_with_advice() -> None:
-    said = r"max_tokens = 9, but row 2 alone has 12\n    set data.bucket.max_tokens to 12 or more"
+    said = r"max_tokens = 9, but row 2 has 12\n    fix: set data.bucket.max_tokens to 12 or more"
     with pytest.raises(ValueError, match=said):
         bucketed(3, 1, lengths=np.array([1, 2, 12]), max_tokens=9)
 

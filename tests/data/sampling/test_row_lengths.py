@@ -75,11 +75,11 @@ def test_a_column_of_numbers_is_taken_as_it_is_and_one_of_words_by_value(tmp_pat
 
 def test_what_has_no_length_is_refused_with_the_names_that_there_are(tmp_path: Path) -> None:
     cells = {"image": ["a.png"], "base": ["b"]}
-    with pytest.raises(ConfigError, match="every image is of one size"):
+    with pytest.raises(ConfigError, match="every image has the same size"):
         lengths("image", tmp_path, cells, {"image": image_input()})
-    with pytest.raises(ConfigError, match=r"there are image, base\n    set data.bucket.by to base"):
+    with pytest.raises(ConfigError, match=r"there are image, base\n    fix: set data.bucket.by to base"):
         lengths("bass", tmp_path, cells, {"image": image_input()})
-    with pytest.raises(ConfigError, match="the column base holds no lengths to count"):
+    with pytest.raises(ConfigError, match="the column base has no lengths"):
         row_lengths(
             buckets("base", 100), Dataset.from_dict(cells), columns={}, inputs={}, folder=tmp_path, cache=tmp_path
         )
@@ -90,7 +90,7 @@ def test_what_has_no_length_is_refused_with_the_names_that_there_are(tmp_path: P
     [
         ({"window": 0}, "bucket.window = 0"),
         ({"max_tokens": 0}, "bucket.max_tokens = 0"),
-        ({"by": None, "max_tokens": 9}, "counts nothing without bucket.by"),
+        ({"by": None, "max_tokens": 9}, "has no effect without bucket.by"),
     ],
 )
 def test_knobs_that_mean_nothing_are_refused(knobs: dict[str, Any], said: str) -> None:
@@ -115,7 +115,7 @@ def test_a_table_that_is_only_sampled_is_refused(tmp_path: Path) -> None:
     reader = text_input(max_length=6)
     reader.fit(["a cat"], tmp_path)
     for by in ("text", "base"):
-        with pytest.raises(ConfigError, match="only 3 of 5 are looked at"):
+        with pytest.raises(ConfigError, match="only 3 of 5 are read in advance"):
             row_lengths(
                 buckets(by),
                 Sampled(),

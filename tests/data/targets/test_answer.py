@@ -158,12 +158,12 @@ def test_the_annotations_of_vqa_serve_as_they_are() -> None:
 def test_a_wrong_cell_is_said(cell: Any) -> None:
     with pytest.raises(SampleError, match=r"red.*: not a text or a list of texts"):
         fitted("red", cell).load(cell)
-    with pytest.raises(ConfigError, match=r"no row .* has an answer: such as .*red.*\n    name a column of texts"):
+    with pytest.raises(ConfigError, match=r"no row .* has an answer: such as .*red.*\n    fix: name a column of texts"):
         fitted(None, cell)
 
 
 def test_a_vocabulary_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="num_answers = 0 leaves nothing to choose; set it to 3000, say"):
+    with pytest.raises(ValueError, match="num_answers = 0 is below 1; set it to 3000, for example"):
         Answer(num_answers=0)
 
 

@@ -133,9 +133,9 @@ def test_what_the_assistant_says_before_it_is_asked_is_read_and_not_learned() ->
         assert text_of(target, value, answers=True) == " a red square</s> a blue bar</s>"
         assert "assistant: hello</s>\nuser: <image>what is this?" in text_of(target, value, answers=False)
     target = fitted([[greeting, *TURNS], TURNS], template=STRICT)
-    with pytest.raises(SampleError, match="refuses the turns assistant, user: Conversation roles must alternate"):
+    with pytest.raises(SampleError, match="rejects the turns assistant, user: Conversation roles must alternate"):
         target.load([greeting, *TURNS])
-    with pytest.raises(SampleError, match="refuses the turns user, user: Conversation"):
+    with pytest.raises(SampleError, match="rejects the turns user, user: Conversation"):
         target.load([TURNS[0], *TURNS[:2]])
     assert target.load(TURNS) is not None
 
@@ -154,16 +154,16 @@ def test_the_first_dialogue_is_like_any_other(first: str) -> None:
     bad = [{"role": "user", "content": first}, {"role": "assistant", "content": answer}]
     target = fitted([bad, TURNS], max_length=64)
     assert target.load(TURNS) is not None
-    with pytest.raises(SampleError, match=r"asks in|can be read, not written"):
+    with pytest.raises(SampleError, match=r"asks in|cannot be generated"):
         target.load(bad)
 
 
 def test_the_prompt_is_named_only_where_it_is_used() -> None:
     pair = fitted([["what?", "a"]], ["question", "answer"], prompt="{question}")
-    with pytest.raises(SampleError, match=r"write <image> where each belongs, or set data\.targets\.chat\.prompt"):
+    with pytest.raises(SampleError, match=r"write <image> at the place of each, or set data\.targets\.chat\.prompt"):
         pair.check_media(pair.load(["what?", "a"]), {"image": 1})  # type: ignore[arg-type]
     target = fitted([TURNS])
-    with pytest.raises(SampleError, match=r"write <image> where each belongs$"):
+    with pytest.raises(SampleError, match=r"write <image> at the place of each$"):
         target.check_media(target.load(TURNS), {"image": 1})  # type: ignore[arg-type]
 
 
@@ -206,7 +206,9 @@ def test_media_are_counted() -> None:
     target.check_media(value, {"image": 2})
     target.check_media(value, {})  # a row may lack what is spoken of
     for there in (1, 3):
-        with pytest.raises(SampleError, match=f"says <image> 2 times, but the row has {there} of image; write <image>"):
+        with pytest.raises(
+            SampleError, match=f"mentions <image> 2 times, but the row has {there} of image; write <image>"
+        ):
             target.check_media(value, {"image": there})
 
 
@@ -218,7 +220,7 @@ def test_media_are_counted() -> None:
         ([{"role": "robot", "content": "a"}], "none of system, user"),
         ([{"role": "user", "content": None}], "has no content"),
         ([TURNS[1]], "no turn of a user"),
-        ([TURNS[0], {"role": "assistant", "content": "<image>"}], "can be read, not written"),
+        ([TURNS[0], {"role": "assistant", "content": "<image>"}], "cannot be generated"),
     ],
 )
 def test_what_is_no_dialogue_is_set_aside(cell: Any, message: str) -> None:
@@ -230,7 +232,7 @@ def test_what_is_no_dialogue_is_set_aside(cell: Any, message: str) -> None:
     ("options", "message"),
     [
         ({"holds": ["answer", "turns"]}, r"holds = \[answer, turns\] is no dialogue; set it to \[turns\]"),
-        ({"vocab_size": 200}, "vocab_size = 200 has no room"),
+        ({"vocab_size": 200}, "vocab_size = 200 is too small"),
         ({"max_length": 3}, "max_length = 3"),
     ],
 )
@@ -242,9 +244,12 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], message: str) -> Non
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{{ messages[0].content }}{{ eos_token if add_generation_prompt else '' }}", "writes earlier turns otherwise"),
+        (
+            "{{ messages[0].content }}{{ eos_token if add_generation_prompt else '' }}",
+            "renders earlier turns differently",
+        ),
         ("{% for m in messages %}{{ m.content }}{% endfor %}", "does not end an answer with"),
-        ("{{ raise_exception('no') }}", "refuses the turns"),
+        ("{{ raise_exception('no') }}", "rejects the turns"),
     ],
 )
 def test_a_template_that_hides_answers_is_refused(template: str, message: str) -> None:
@@ -272,7 +277,7 @@ def asked(content: Any, role: Any = "user") -> list[dict[str, Any]]:
         (asked("a", role=[1]), "is none of system, user"),
         (asked("a", role={}), "is none of system, user"),
         (asked([{"type": ["image"]}]), "is no part of a content"),
-        (asked("why?"), "the chat template refuses the turns user: no why"),
+        (asked("why?"), "the chat template rejects the turns user: no why"),
         (asked("why " * 300), "asks in"),
     ],
 )
@@ -289,7 +294,7 @@ def test_a_template_may_raise_whatever_it_likes() -> None:
     with pytest.raises(TypeError):  # which becomes a SampleError where samples are made
         target.load(asked("odd"))
     with pytest.raises(
-        ConfigError, match=r"no dialogue of the training split can be used, such as .*TypeError.*\n +change"
+        ConfigError, match=r"no dialogue of the training split can be used, such as .*TypeError.*\n    fix: change"
     ):
         fitted([asked("odd")], template=PICKY)
 

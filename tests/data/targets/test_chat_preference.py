@@ -41,7 +41,7 @@ def test_both_dialogues_are_as_they_would_be_alone(tmp_path: Path) -> None:
     assert torch.equal(pair.pad([pair.load([TURNS, None, "a bar"])]), pair.pad([loaded[1]]))
     assert torch.equal(pair.pad([plain.load(TURNS)]), pair.pad([loaded[1]]))
     pair.check_media(loaded[0], {"image": 1})
-    with pytest.raises(SampleError, match="says <image> 1 times, but the row has 2"):
+    with pytest.raises(SampleError, match="mentions <image> 1 times, but the row has 2"):
         pair.check_media(loaded[0], {"image": 2})
     assert pair.references(CELLS[0]) == ["a red square"]
 
@@ -61,5 +61,5 @@ def test_answers_are_kept_if_asked(kind: type[ChatTarget], tmp_path: Path) -> No
 
 @pytest.mark.parametrize("cell", ["a cat", [TURNS], [TURNS, "a", "b", "c"]])
 def test_a_column_too_few_is_refused(cell: Any, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"of 2 columns.*\n.*data.columns.NAME=\[TURNS,REJECTED\]"):
+    with pytest.raises(ConfigError, match=r"needs 2 columns.*\n.*data.columns.NAME=\[TURNS,REJECTED\]"):
         target().fit([cell], tmp_path)

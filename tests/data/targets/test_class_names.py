@@ -67,9 +67,9 @@ def test_names_that_a_folder_of_an_earlier_version_holds_are_found() -> None:
 def test_what_is_reported() -> None:
     cells = ["red", "red ", "Blue", "blue", f"caf{E_COMPOSED}", f"caf{E_TWO}"]
     assert notes(fitted(cells), cells) == [
-        "train.csv: the column kind writes 2 classes in more than one way, which count as one:"
+        "train.csv: the column kind has 2 classes in several spellings, which count as one:"
         r" 'red', 'red '; 'caf\xe9', 'cafe\u0301'",
-        "train.csv: the column kind has classes that differ in upper and lower case alone, and stay apart:"
+        "train.csv: the column kind has classes that differ only in upper and lower case, and stay separate:"
         " 'Blue', 'blue'",
     ]
     assert notes(fitted(["a ", "b "]), ["a ", "b "]) == [], "no class is written in two ways"
@@ -84,16 +84,16 @@ def test_what_is_reported() -> None:
         (["NaN", "red"], "has the classes 'NaN', which often mean a missing value"),
         (["n/a", "None", "red"], "has the classes 'None', 'n/a', which"),
         (["na\u00efve", "Nana", None, ""], None),
-        (["01", "1", "2"], "are the same number, and stay apart: '01', '1'"),
-        (["1.10", "1.1", "x"], "are the same number, and stay apart: '1.1', '1.10'"),
-        (["1e3", "1000", "2"], "are the same number, and stay apart: '1000', '1e3'"),
+        (["01", "1", "2"], "are the same number, and stay separate: '01', '1'"),
+        (["1.10", "1.1", "x"], "are the same number, and stay separate: '1.1', '1.10'"),
+        (["1e3", "1000", "2"], "are the same number, and stay separate: '1000', '1e3'"),
         ([9007199254740993, 9007199254740992], None),
         (["3", "3.0"], None),  # one class
         (["1", "2", "1-2", "v1"], None),
     ],
 )
 def test_classes_that_may_be_meant_otherwise_are_reported(cells: list[Any], said: str | None) -> None:
-    found = [note for note in notes(fitted(cells), cells) if "more than one way" not in note]
+    found = [note for note in notes(fitted(cells), cells) if "several spellings" not in note]
     assert len(found) == (said is not None) and (said is None or said in found[0]), found
 
 

@@ -73,7 +73,7 @@ def test_the_separator_is_the_users() -> None:
     assert fitted("a|b", separator=None).known.names == ["a|b"]
     words = fitted("a red  cat", "a dog", "  ", separator=" ")
     assert words.known.names == ["a", "cat", "dog", "red"] and words.load("  ") is None
-    with pytest.raises(ValueError, match=r"separator = '' is blank; set it to '\|', say, or to null"):
+    with pytest.raises(ValueError, match=r"separator = '' is blank; set it to '\|' or, for one name per cell, to null"):
         MultiLabel(separator="")
 
 

@@ -68,9 +68,9 @@ def test_a_row_with_a_gap_is_unlabelled_as_a_whole() -> None:
     ("cell", "message"),
     [
         ("red", "red: 'red' is not a number"),
-        ([1.0, 2.0], r"\[1.0, 2.0\]: 2 numbers where training has 1"),
+        ([1.0, 2.0], r"\[1.0, 2.0\]: 2 numbers, but training has 1"),
         (float("inf"), "infinite or too large for 32 bits"),
-        (1e38, "1e\\+38: a number that is too far from those of training"),
+        (1e38, "1e\\+38: a number that is too far from those of the training split"),
     ],
 )
 def test_a_wrong_cell_is_said(cell: Any, message: str) -> None:
@@ -80,7 +80,7 @@ def test_a_wrong_cell_is_said(cell: Any, message: str) -> None:
 
 def test_a_column_of_words_is_a_fault_of_the_configuration() -> None:
     with pytest.raises(
-        ConfigError, match=r"no row .* such as red: 'red' is not a number\n    name a column of numbers"
+        ConfigError, match=r"no row .* such as red: 'red' is not a number\n    fix: name a column of numbers"
     ):
         fitted(None, "red", "green")
 

@@ -80,9 +80,11 @@ def test_an_empty_cell_is_unlabelled(cell: Any) -> None:
 
 
 def test_a_tokenizer_that_loses_words_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"text\.algorithm = bpe loses where words end.*\n    set it to wordpiece"):
+    with pytest.raises(
+        ValueError, match=r"text\.algorithm = bpe does not mark ends of words.*\n    fix: set it to wordpiece"
+    ):
         text_target(algorithm="bpe")
-    with pytest.raises(ValueError, match=r"text\.tokenizer = a/folder, but that of a target"):
+    with pytest.raises(ValueError, match=r"text\.tokenizer = a/folder, but the tokenizer of a target"):
         text_target(tokenizer="a/folder")
 
 

@@ -54,11 +54,11 @@ def _ask(run: Path) -> None:
     said = answers("<image>", image=picture)
     assert said == answers([{"role": "user", "content": "<image>"}], image=picture)
     assert isinstance(answers("what?"), str)
-    with pytest.raises(SampleError, match="says <image> 0 times, but the row has 1 of image"):
+    with pytest.raises(SampleError, match="mentions <image> 0 times, but the row has 1 of image"):
         answers("what?", image=picture)
-    with pytest.raises(ConfigError, match="audio is not read; the run reads image"):
+    with pytest.raises(ConfigError, match="audio: not read by this run, which reads image"):
         answers("<audio>", audio="a.wav")
-    with pytest.raises(ConfigError, match="task = matching is no language model"):
+    with pytest.raises(ConfigError, match="task=matching: not a language model"):
         Answers(run, task="matching")
 
 

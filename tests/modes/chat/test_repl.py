@@ -65,12 +65,12 @@ def test_the_terminal(
     assert run(compose(["mode=chat", f"run_dir={place[0]}"])) == 0
     said = capsys.readouterr().out
     assert said.count("captioning: ") == said.count("    classification: ") == 3
-    assert "there is no file nowhere.png" in said and "it reads no audio" in said
+    assert "there is no file nowhere.png" in said and "this model reads no audio" in said
 
 
 def test_a_model_without_words_cannot_be_talked_to(tmp_path: Path) -> None:
     tables = make_tables(tmp_path / "data")
     alone = ("task=[classification]", "task.classification.reads=image", "trainer.max_epochs=1")
     assert run_tiny(tables, tmp_path / "run", *alone) == 0
-    with pytest.raises(ConfigError, match="reads image and no words"):
+    with pytest.raises(ConfigError, match="reads image but no text"):
         Talk(tmp_path / "run")

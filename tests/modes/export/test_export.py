@@ -141,7 +141,7 @@ class Head(nn.Module):
 
 
 def test_a_model_without_anything_to_say_of_a_row_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no task of matching says something of one row\n    export an encoder"):
+    with pytest.raises(ConfigError, match="no task predicts one row independently\n    fix: export an encoder"):
         export_model(make_model(tasks=["matching"]), {}, tmp_path)
 
 

@@ -121,13 +121,13 @@ def test_it_answers_with_the_same_tokens_elsewhere(kind: str, tmp_path: Path) ->
 def test_what_transformers_has_no_architecture_for_is_said(tmp_path: Path) -> None:
     connector = partial(PerceiverConnector, num_latents=2, depth=1, num_heads=2, mlp_ratio=1.0, dropout=0.0)
     model, picture, chat = make_parts("llama", "clip_vision_model", connector=connector)
-    with pytest.raises(ConfigError, match="no model of HuggingFaceImage and PerceiverConnector"):
+    with pytest.raises(ConfigError, match="no model with HuggingFaceImage and PerceiverConnector"):
         export_chat(model, "chat", picture, chat, tmp_path)
 
 
 def test_a_tower_of_which_another_layer_would_be_read_is_said(tmp_path: Path) -> None:
     model, picture, chat = make_parts("llama", "siglip_vision_model")
-    with pytest.raises(ConfigError, match="reads another layer of a siglip_vision_model"):
+    with pytest.raises(ConfigError, match="uses another layer of a siglip_vision_model"):
         export_chat(model, "chat", picture, chat, tmp_path)
 
 

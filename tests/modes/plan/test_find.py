@@ -17,7 +17,7 @@ def test_a_batch_size_is_found_and_kept(tmp_path: Path, capsys: pytest.CaptureFi
     cfg = compose([*said, f"run_dir={tmp_path / 'run'}", "trainer.find_batch_size=true"])
     assert settle_batch_size(cfg) == 0
     assert cfg.data.batch_size == 44  # more rows there are not
-    assert "44 rows at once on a device, tries: 1; the plan said 44" in capsys.readouterr().out
+    assert "44 rows at once on a device, tries: 1; the plan estimated 44" in capsys.readouterr().out
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.yaml").write_text("data: {batch_size: 12}\noverrides: []\n")
     cfg.resume = "auto"
@@ -60,4 +60,4 @@ def test_what_never_fits_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
     said = ["data=files", f"data.root={make_tables(tmp_path / 'data')}", *TINY_MODEL, "task=[contrastive]"]
     cfg = compose([*said, f"run_dir={tmp_path / 'run'}", "trainer.find_batch_size=true", "plan.memory=1KB"])
     assert settle_batch_size(cfg) == 2
-    assert "not even one row at once fits" in capsys.readouterr().err
+    assert "not even one row fits" in capsys.readouterr().err

@@ -195,7 +195,9 @@ def test_mixed_precision_halves_activations(tables: Path, tmp_path: Path) -> Non
 
 def test_a_size_that_is_none_is_explained(tables: Path, tmp_path: Path) -> None:
     cfg, data = read(tables, tmp_path, "plan.memory=lots")
-    with pytest.raises(ConfigError, match=r"plan.memory = lots is no size\n    set plan.memory to a size such as 80GB"):
+    with pytest.raises(
+        ConfigError, match=r"plan.memory=lots: not a size\n    fix: set plan.memory to a size such as 80GB"
+    ):
         make_plan(cfg, data)
     assert in_bytes("2 GiB") == 2 * 2**30
 

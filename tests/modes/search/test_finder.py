@@ -140,19 +140,19 @@ def test_a_query_that_cannot_be_asked_with_is_refused(
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     for query, said in (
-        (str(tmp_path / "none.png"), "there is no such file"),
-        (str(broken), "neither a picture nor a sound"),
-        (" ", "search.query is blank"),
+        (str(tmp_path / "none.png"), "the file does not exist"),
+        (str(broken), "neither a readable image nor a readable sound"),
+        (" ", "search.query: blank"),
     ):
         assert said in refusal(tables, done, capsys, "mode=search", f'search.query="{query}"')
-    assert "search.within = audio, but the index has image, text" in refusal(
+    assert "search.within=audio: the index has only image, text" in refusal(
         tables, done, capsys, "mode=search", "search.query=dog", "search.within=audio"
     )
-    with pytest.raises(ConfigError, match="has no audio: its contrastive task has image, text"):
+    with pytest.raises(ConfigError, match="has no audio; its contrastive task has image, text"):
         Finder.load(done, index=done / "index").find(audio=torch.zeros(16000))
-    with pytest.raises(ConfigError, match="find takes one of text, image and audio, and got text, image"):
+    with pytest.raises(ConfigError, match="find needs one of text, image and audio, but got text, image"):
         Finder.load(done, index=done / "index").find(text="a", image="b.png")
-    with pytest.raises(ConfigError, match=r"nowhere\.png cannot be asked with"):
+    with pytest.raises(ConfigError, match=r"search\.query=nowhere\.png: "):
         Finder.load(done, index=done / "index").find(image="nowhere.png")
 
 
@@ -160,7 +160,7 @@ def test_a_file_that_lacks_what_is_asked_with_is_refused(done: Path, monkeypatch
     """As a silent film lacks a sound."""
     finder = Finder.load(done, index=done / "index")
     monkeypatch.setattr(finder.towers.readers["image"], "load", lambda *args, **options: None)
-    with pytest.raises(ConfigError, match=r"film\.mp4 cannot be asked with: holds no image"):
+    with pytest.raises(ConfigError, match=r"film\.mp4: contains no image"):
         finder.find(image="film.mp4")
 
 
@@ -173,20 +173,20 @@ def test_an_index_of_other_weights_or_that_is_damaged_is_refused(
     assert "the index is stale" in refusal(tables, other, capsys, "mode=search", "search.query=dog", index)
     shutil.copytree(done / "index", tmp_path / "index")
     (tmp_path / "index" / "rows.jsonl").write_text("")
-    with pytest.raises(ConfigError, match="is not whole"):
+    with pytest.raises(ConfigError, match="modified, its files are not"):
         SearchIndex.read(tmp_path / "index")
     nowhere = ["search.query=dog", f"search.index={tmp_path}"]
-    assert "holds no index to search in" in refusal(tables, done, capsys, "mode=search", *nowhere)
+    assert "contains no search index" in refusal(tables, done, capsys, "mode=search", *nowhere)
     (tmp_path / "something").mkdir()
     (tmp_path / "something" / "mine.txt").write_text("keep")
-    assert "holds something else" in refusal(tables, done, capsys, *index_in(tmp_path / "something"))
+    assert "contains something else" in refusal(tables, done, capsys, *index_in(tmp_path / "something"))
 
 
 def test_inputs_that_are_prepared_otherwise_are_refused(
     done: Path, tables: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = refusal(tables, done, capsys, *index_in(done / "index"), "data.inputs.image.mean=[0.4,0.5,0.5]")
-    assert "was trained with data.inputs.image.mean = [0.5, 0.5, 0.5], but here it is [0.4, 0.5, 0.5]" in said
+    assert "was trained with data.inputs.image.mean=[0.5, 0.5, 0.5]" in said
 
 
 def test_a_run_that_is_not_contrastive_is_refused(
@@ -228,7 +228,7 @@ def test_a_class_is_the_mean_of_its_sentences(done: Path) -> None:
         mean = sentences.sum(dim=0) / 2
         torch.testing.assert_close(vector, mean / mean.norm())
     for wrong in ([], ["no place"], ["{} and {}"]):
-        with pytest.raises(ConfigError, match=r"write each with one \{\}"):
+        with pytest.raises(ConfigError, match=r"write one \{\} in each"):
             class_vectors(towers, names, wrong)
 
 
@@ -264,7 +264,7 @@ def test_search_wants_a_query(done: Path) -> None:
     assert compose([spelled(query)]).search.query == 'a "red" car, or two'
     assert [f.splitlines()[0].split(" (")[0] for f in faults(*asked, "search.k=0")] == [
         "search.k=0: must be a whole number of at least 1",
-        "search.query is not set",
+        "search.query: not set",
     ]
 
 

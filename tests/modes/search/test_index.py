@@ -88,7 +88,7 @@ CHANGES: dict[str, Change] = {
 @pytest.mark.parametrize("how", CHANGES)
 def test_what_is_no_index_is_refused(how: str, folder: Path) -> None:
     change(folder, CHANGES[how])
-    with pytest.raises(ConfigError, match=r"cannot be read as an index: .*\n    make it with mode=predict"):
+    with pytest.raises(ConfigError, match=r"cannot be read as an index: .*\n    fix: create it with mode=predict"):
         SearchIndex.read(folder)
 
 
@@ -102,5 +102,5 @@ def test_a_head_that_is_none_is_refused(head: str, folder: Path) -> None:
 
 
 def test_queries_of_another_width_are_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="the index has vectors of 3 values, and the model makes 4"):
+    with pytest.raises(ConfigError, match="the index has vectors of 3 values, but those of the model have 4"):
         SearchIndex.read(folder).nearest(torch.ones(1, 4), "image", 1)

@@ -227,9 +227,7 @@ def test_a_time_limit_ends_with_a_checkpoint(run_tiny: Any, tmp_path: Path, caps
     assert "stopped by trainer.max_time at step 1" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("status", "said"), [(0, "job 7_3 is put back into the queue"), (1, "could not be put back into the queue (no)")]
-)
+@pytest.mark.parametrize(("status", "said"), [(0, "job 7_3 is requeued"), (1, "could not be requeued (no)")])
 def test_a_slurm_job_is_put_back_into_the_queue(
     status: int,
     said: str,

@@ -62,7 +62,9 @@ def test_a_score_whose_checkpoint_is_missing_does_not_count(tmp_path: Path, caps
     loaded = callback_of(tmp_path / "b")
     loaded.load_state_dict(state)
     assert loaded.best_model_score is None and loaded.best_k_models == {}
-    assert capsys.readouterr().out.startswith(f"{tmp_path / 'b' / 'best.ckpt'} is missing: val/loss = 0.5, the best")
+    assert capsys.readouterr().out.startswith(
+        f"{tmp_path / 'b' / 'best.ckpt'}: missing, so the best score so far (val/loss = 0.5)"
+    )
 
 
 def test_a_run_that_is_moved_or_copied_and_goes_on_ends_with_its_best(tmp_path: Path) -> None:

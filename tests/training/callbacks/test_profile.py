@@ -60,7 +60,7 @@ def test_a_run_is_profiled_and_is_the_same(tmp_path: Path, capsys: pytest.Captur
     assert run_tiny(tables, tmp_path / "plain", *plain) == 0
     capsys.readouterr()
     assert run_tiny(tables, tmp_path / "seen", *plain, "trainer.profile=true") == 0
-    assert "where a step's" in capsys.readouterr().out
+    assert "time of a step: " in capsys.readouterr().out
     assert_same_run(tmp_path / "plain", tmp_path / "seen")
     with (tmp_path / "seen" / "profile.csv").open(newline="") as file:
         rows = {row["part"]: row for row in csv.DictReader(file)}
@@ -84,8 +84,8 @@ def test_a_short_run_has_the_times_of_its_steps(
     assert sum(float(row["share"] or 0) for row in rows.values()) == pytest.approx(1.0, abs=0.01)
     assert (tmp_path / "trace.json.gz").exists() == (num_steps > FIRST + TIMED)
     out = capsys.readouterr().out
-    assert "where a step's" in out
-    said = f"profile of {min(num_steps - FIRST, TIMED)} timed steps; 17 steps are needed for all of it"
+    assert "time of a step: " in out
+    said = f"profile of {min(num_steps - FIRST, TIMED)} timed steps; a complete profile needs 17 steps"
     assert (said in out) == (num_steps < FIRST + TIMED + TRACED)
 
 

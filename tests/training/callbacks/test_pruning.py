@@ -48,7 +48,7 @@ def reported(folder: Path) -> dict[int, float]:
 def test_a_run_below_the_median_is_given_up(folder: Path) -> None:
     callback = Pruning(folder=folder, number=3, pruner=PRUNER, monitor=MONITOR)
     validate(callback, 50, 0.2)  # the median is 0.15
-    with pytest.raises(Pruned, match=r"pruned at step 100: val/accuracy = 0\.2500 is behind other runs") as left:
+    with pytest.raises(Pruned, match=r"pruned at step 100: val/accuracy = 0\.2500 is worse than in other runs") as left:
         validate(callback, 100, 0.25)  # and 0.3
     assert left.value.status == 0 and left.value.outcome == "pruned"
     assert reported(folder) == pytest.approx({250: 0.2, 500: 0.25})

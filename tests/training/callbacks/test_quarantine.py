@@ -85,7 +85,7 @@ def test_a_bad_row_of_the_test_split_is_predicted_as_nothing(calm: Path, tables:
 def test_none_allowed_stops_with_the_list(tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(tables, tmp_path / "run", "data.max_bad=0") == 2
     said = capsys.readouterr().err
-    assert f"of {ROWS['train']} samples of train cannot be read; data.max_bad = 0 allows 0" in said
+    assert f"of {ROWS['train']} samples of train cannot be read; data.max_bad=0 allows 0" in said
     assert "images/train" in said and "raise data.max_bad" in said
     assert listed(tmp_path / "run")
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
@@ -120,7 +120,7 @@ def test_ranks_write_into_one_list(tmp_path: Path) -> None:
     second._note("train", [batch])
     assert [row["id"] for row in listed(tmp_path)] == ["a", "b"]
     batch.bad = [Bad("c", 3, "c.png", "empty")]
-    with pytest.raises(ConfigError, match=r"3 of 10 samples of train cannot be read; data.max_bad = 0.25 allows 2"):
+    with pytest.raises(ConfigError, match=r"3 of 10 samples of train cannot be read; data.max_bad=0.25 allows 2"):
         first._note("train", [batch])
     first.begin()
     assert not (tmp_path / "quarantine.jsonl").exists()

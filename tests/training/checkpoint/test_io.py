@@ -76,13 +76,13 @@ def test_records_that_were_added_or_lost_are_named(tmp_path: Path) -> None:
     write_whole(checkpoint_of(3), path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("archive/more", b"1")
-    assert broken(path) == "its record archive/more is not in its manifest"
+    assert broken(path) == "the record archive/more is not in the manifest"
     torch.save(checkpoint_of(3), path)
     assert broken(path) == NO_MANIFEST
     with zipfile.ZipFile(path, "a") as archive:
         entry = {"bytes": 1, "sha256": "0" * 64}
         archive.writestr(MANIFEST, json.dumps({"records": {"archive/gone": entry}}))
-    assert "is not in its manifest" in str(broken(path))
+    assert "is not in the manifest" in str(broken(path))
 
 
 def test_what_shares_memory_counts_once() -> None:
@@ -96,8 +96,10 @@ def test_no_room_is_said_before_anything_is_written(tmp_path: Path, monkeypatch:
     with pytest.raises(ConfigError) as caught:
         write_whole(checkpoint_of(4, size=2**20), path)
     message = str(caught.value)
-    assert message.startswith(f"no checkpoint of step 4 in {path}: it needs 5.0 MiB and 4.0 MiB are free there")
-    assert "the one that stands there is whole" in message and "resume=auto" in message
+    assert message.startswith(
+        f"{path}: the checkpoint of step 4 is not written: it needs 5.0 MiB, but 4.0 MiB are free"
+    )
+    assert "the existing checkpoint is complete" in message and "resume=auto" in message
     assert broken(path) is None and read(path)["global_step"] == 3
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 
@@ -169,7 +171,7 @@ def test_what_fails_in_the_background_is_said_at_the_next_chance(
     checkpoints = WholeCheckpoints(background=True)
     monkeypatch.setattr(whole.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
     checkpoints.save_checkpoint(checkpoint_of(1), tmp_path / "a.ckpt")
-    with pytest.raises(ConfigError, match="no checkpoint of step 1"):
+    with pytest.raises(ConfigError, match="the checkpoint of step 1 is not written"):
         checkpoints.wait()
     checkpoints.wait()
 
@@ -183,10 +185,10 @@ def test_an_archive_without_records_is_broken(tmp_path: Path) -> None:
                 archive.writestr(name, b"3")
             records = whole._records(archive) if names else {}
             archive.writestr(MANIFEST, json.dumps({"records": records}))
-        assert broken(path) == "its manifest does not list archive/data.pkl"
+        assert broken(path) == "the manifest does not list archive/data.pkl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(MANIFEST, json.dumps({"records": ["archive/data.pkl", "archive/version"]}))
-    assert str(broken(path)).startswith("a part of it is not what was written")
+    assert str(broken(path)).startswith("it cannot be read completely")
 
 
 @pytest.mark.parametrize("fault", ["emptied", "of another checkpoint", "with another manifest"])
@@ -211,7 +213,9 @@ def test_a_part_that_is_not_what_was_written_replaces_nothing(
         check(part, *args)
 
     monkeypatch.setattr(whole, "_check_written", after)
-    with pytest.raises(ConfigError, match=r"no checkpoint of step 4 in .*: it cannot be written: the file has"):
+    with pytest.raises(
+        ConfigError, match=r"the checkpoint of step 4 is not written: it cannot be written: the file has"
+    ):
         write_whole(checkpoint_of(4), path)
     assert broken(path) is None and read(path)["global_step"] == 3
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["last.ckpt"]
@@ -251,7 +255,7 @@ def test_a_manifest_that_is_larger_than_its_records_is_not_read(tmp_path: Path) 
         file.write(b'{"records": {}}')
     tracemalloc.start()
     try:
-        assert "its manifest has 67108879 bytes, and that of its records would have" in str(broken(path))
+        assert "the manifest has 67108879 bytes, but at most" in str(broken(path))
         assert tracemalloc.get_traced_memory()[1] < 2**22
     finally:
         tracemalloc.stop()
@@ -263,4 +267,4 @@ def test_a_manifest_that_is_none_is_damage(manifest: str, tmp_path: Path) -> Non
     torch.save(checkpoint_of(3), path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(MANIFEST, manifest)
-    assert str(broken(path)).startswith("a part of it is not what was written: ")
+    assert str(broken(path)).startswith("it cannot be read completely: ")

@@ -37,7 +37,7 @@ def refusal(now: Rows, before: Rows = DATA, **options: Any) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         check_same_run(of_rows(before), of_rows(now), PATH, **options)
     first, *lines = str(caught.value).splitlines()
-    assert first == "a.ckpt cannot go on exactly"
+    assert first == "a.ckpt: cannot be resumed exactly"
     return [line.removeprefix("    ") for line in lines]
 
 
@@ -80,7 +80,7 @@ def test_all_that_differs_is_listed_with_what_would_let_it_pass() -> None:
     message = str(caught.value)
     for key in ("seed was 0 and is 3 now", "data.batch_size was", "optimizer.lr was", "encoder.text.dropout was"):
         assert key in message
-    assert "set what differs back" in message and "init_from=a.ckpt" in message
+    assert "restore these values" in message and "init_from=a.ckpt" in message
     keys = message.partition("resume.allow=[")[2].partition("]")[0].split(",")
     assert set(keys) == {"seed", "data.batch_size", "optimizer.lr", "encoder.text.dropout"}
     said = check_same_run(facts(), now, PATH, allow=["seed", "data", "optimizer.lr", "encoder.text"])
@@ -106,9 +106,9 @@ def test_other_rows_are_another_run_and_what_differs_is_named() -> None:
 def test_other_rows_of_evaluation_are_refused_with_the_reason() -> None:
     val, test, fix = refusal(data(val={"count": 5}, test={"columns": {"caption": "other"}}))
     assert val == (
-        "rows of the validation split: 13 rows before, 5 rows now (best scores would come from two different splits)"
+        "rows of the validation split: 13 rows before, 5 rows now (best scores would be from two different splits)"
     )
-    assert test == "rows of the test split: the column caption differs (the final test would be on other rows)"
+    assert test == "rows of the test split: the column caption differs (the final test would use other rows)"
     assert "'resume.allow=[rows.val,rows.test]'" in fix
     without = {split: rows for split, rows in DATA.items() if split != "val"}
     assert refusal(without)[0].startswith("rows of the validation split: 13 rows before, no such rows now (")
@@ -126,7 +126,7 @@ def test_rows_of_mixtures_and_shards_are_named_by_part() -> None:
     (said, _) = refusal({"train": changed}, mixed)
     assert said == (
         "rows of the training split: the parts were x, y and are y, x now;"
-        " part x: the shards have other names, sizes or samples; part y: the column txt differs"
+        " part x: names, sizes or samples of the shards differ; part y: the column txt differs"
     )
     more = {**mixed["train"], "count": 19, "parts": {"x": part, "y": {**part, "count": 10}}}
     (said, _) = refusal({"train": more}, mixed)
@@ -138,7 +138,7 @@ def test_who_means_other_rows_can_go_on_and_it_is_logged(allow: list[str]) -> No
     now = data(val={"columns": {"caption": "c2", "label": "other"}})
     (said,) = check_same_run(of_rows(DATA), of_rows(now), PATH, allow=allow)
     assert said.startswith("rows of the validation split: the column label differs (best")
-    assert said.endswith("; resume.allow lets it pass")
+    assert said.endswith("; allowed by resume.allow")
 
 
 def test_what_is_not_allowed_is_refused_alone() -> None:
@@ -157,7 +157,7 @@ def test_of_a_checkpoint_of_an_earlier_version_the_ids_are_compared() -> None:
     with pytest.raises(ConfigError, match=r"rows of the training split: was 44 \(abc\) and is 45 \(abd\) now"):
         check_same_run(before, now, PATH)
     (said,) = check_same_run(before, now, PATH, allow=["rows.train"])
-    assert said.endswith("resume.allow lets it pass")
+    assert said.endswith("allowed by resume.allow")
 
     def unused() -> str:
         raise AssertionError("ids are only looked at for an old checkpoint")
@@ -166,5 +166,5 @@ def test_of_a_checkpoint_of_an_earlier_version_the_ids_are_compared() -> None:
 
 
 def test_a_part_that_came_or_went_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"callbacks\.ema\.\S+ was (.|\n)* and is not there now"):
+    with pytest.raises(ConfigError, match=r"callbacks\.ema\.\S+ was (.|\n)* and is absent now"):
         check_same_run(facts(), facts("callbacks=[]"), PATH)

@@ -66,13 +66,13 @@ def test_a_bit_that_flips_and_an_end_that_is_missing_are_found(tmp_path: Path) -
             pass
     for length in (0, 7, 200, len(content) - 1):
         path.write_bytes(content[:length])
-        assert "no safetensors file, or only a part of one" in refused(path)
+        assert "not a safetensors file, or an incomplete one" in refused(path)
 
 
 def test_another_file_and_a_newer_version_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "best.safetensors"
     save_file({"a": torch.zeros(2)}, path)
-    assert "its header has no record of a run of mmtrain" in refused(path)
+    assert "its header has no metadata of mmtrain" in refused(path)
     write_weights(checkpoint_of(version="99.0"), path)
     assert "install mmtrain 99.0 or newer" in refused(path)
 
@@ -86,7 +86,7 @@ def test_what_stands_there_stays_when_writing_fails(tmp_path: Path, monkeypatch:
         raise OSError("No space left on device")
 
     monkeypatch.setattr("mmtrain.training.checkpoint.safetensors.save_file", full)
-    with pytest.raises(ConfigError, match=r"cannot be written: No space left on device\n    make room"):
+    with pytest.raises(ConfigError, match=r"cannot be written: No space left on device\n    fix: free space"):
         write_weights(checkpoint_of(), path)
     assert load_checkpoint(path)["global_step"] == 12 and len(list(tmp_path.iterdir())) == 1
 

@@ -47,8 +47,8 @@ def test_weights_that_fit_are_taken_and_the_table_says_which() -> None:
         "encoders.image": ["2", "0", "0", "0", ""],
         "encoders.text": ["0", "0", "1", "1", "weight is (9, 6) there, (12, 6) here"],
         "fusion": ["2", "0", "0", "0", ""],
-        "tasks.classification": ["0", "0", "2", "0", "the checkpoint has no such part"],
-        "tasks.contrastive": ["0", "0", "0", "2", "this model has no such part"],
+        "tasks.classification": ["0", "0", "2", "0", "not in the checkpoint"],
+        "tasks.contrastive": ["0", "0", "0", "2", "not in this model"],
     }
 
 
@@ -69,7 +69,7 @@ def test_a_task_takes_the_weights_of_the_one_that_it_continues() -> None:
 def test_a_checkpoint_without_any_weight_that_fits_is_refused() -> None:
     target = nn.Module()
     target.other = nn.Linear(2, 2)
-    with pytest.raises(ConfigError, match=r"init_from = a\.ckpt: no weight fits this model") as caught:
+    with pytest.raises(ConfigError, match=r"init_from=a\.ckpt: no weight has the name and shape") as caught:
         take(checkpoint_of(Trained()), target)
     assert COMMAND in str(caught.value)
 

@@ -175,7 +175,7 @@ def test_damaged_rows_are_dropped_with_a_note(tail: bytes, tmp_path: Path, capsy
     path = tmp_path / "metrics.csv"
     path.write_bytes(path.read_bytes() + tail)
     logger = CSVMetrics(tmp_path, resume_step=3)
-    assert capsys.readouterr().err == f"{path}: 1 of 3 lines cannot be read and is left out\n"
+    assert capsys.readouterr().err == f"{path}: 1 of 3 lines cannot be read and is skipped\n"
     logger.log_metrics({"loss": 4.0, "val/loss": 1.0}, 4)
     assert [(row["step"], row["loss"]) for row in rows_of(tmp_path)] == [("1", "0.125"), ("2", "0.25"), ("4", "4.0")]
     assert capsys.readouterr().err == ""
@@ -185,8 +185,8 @@ def test_damaged_rows_are_dropped_with_a_note(tail: bytes, tmp_path: Path, capsy
     ("content", "words"),
     [
         (None, "is missing; its rows up to step 3 are lost"),
-        (b"", "is damaged: it has no header; its rows up to step 3 are lost"),
-        (bytes(90), "is damaged: it has no header; its rows up to step 3 are lost"),
+        (b"", "is damaged: no header; its rows up to step 3 are lost"),
+        (bytes(90), "is damaged: no header; its rows up to step 3 are lost"),
     ],
 )
 def test_rows_that_are_lost_are_noted(

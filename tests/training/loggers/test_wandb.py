@@ -91,7 +91,7 @@ def test_without_a_network_it_goes_on_offline(
     log_and_finish(make_wandb(run_dir=str(tmp_path / "run"), project="mmtrain", name=None))
     assert len(files(tmp_path / "run", "wandb/offline-run-*/run-*.wandb")) == 1
     said = capsys.readouterr().out
-    assert "wandb cannot be reached" in said and "going on offline" in said and "wandb sync" in said
+    assert "wandb cannot be reached" in said and "continuing offline" in said and "wandb sync" in said
 
 
 def test_disabled_stays_disabled(stranger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

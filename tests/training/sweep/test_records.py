@@ -58,11 +58,9 @@ def test_what_was_killed_while_its_report_was_written_is_run_to_its_end(tmp_path
 
 def test_another_run_is_not_taken_for_this_one(tmp_path: Path) -> None:
     leave(tmp_path, ["fusion=concat", "seed=1"])
-    with pytest.raises(ValueError, match="is the run of fusion=concat, not of fusion=sum seed=1") as raised:
+    with pytest.raises(ValueError, match="contains the run of fusion=concat, not of fusion=sum seed=1") as raised:
         passed_over(tmp_path, RUN, goes_on=True)
-    assert "\n    go on with a sweep by the command that began it, or set run_dir to another folder" in str(
-        raised.value
-    )
+    assert "\n    fix: resume a sweep with its own command, or set run_dir to another folder" in str(raised.value)
 
 
 def test_another_run_that_came_to_nothing_gives_way(tmp_path: Path) -> None:
@@ -155,7 +153,7 @@ def test_a_killed_sweep_goes_on_also_by_two_processes(tables: Path, tmp_path: Pa
         process.join(240)
     assert [process.exitcode for process in both] == [0, 0]
     said = "".join(file.read_text() for file in files)
-    assert said.count("going on at step") == 1, "the run that was half done"
+    assert said.count("resuming at step") == 1, "the run that was half done"
     wrote = [line for line in said.splitlines() if line.startswith("writing to ")]
     assert sorted(line.rpartition("/")[2] for line in wrote) == ["2", "3"], "each once"
     assert before == (broken / "0" / "summary.json").stat().st_mtime_ns
@@ -163,7 +161,7 @@ def test_a_killed_sweep_goes_on_also_by_two_processes(tables: Path, tmp_path: Pa
     assert rows(calm) == rows(broken) and len(rows(calm)) == 4
     assert {row["status"] for row in rows(calm).values()} == {"done"}
     page = (broken / "sweep.html").read_text()
-    assert "python train.py data=files" in page and "Seeds taken together" in page and page.count("<svg") == 1
+    assert "python train.py data=files" in page and "Mean over seeds" in page and page.count("<svg") == 1
 
 
 @pytest.mark.slow(seconds=60)
@@ -174,7 +172,7 @@ def test_the_worst_run_is_the_exit_status(launcher: str, tables: Path, tmp_path:
     (tmp_path / "0" / "summary.json").write_text("{}")  # of a run that nobody knows
     command = sweep(tables, tmp_path, "fusion=concat,sum", "trainer.max_steps=2", f"hydra/launcher={launcher}")
     done = run_command(*command, env=ONE_THREAD)
-    assert done.returncode == 2 and "already holds a run" in done.stderr
+    assert done.returncode == 2 and "already contains a run" in done.stderr
     assert [status(tmp_path / str(n)) for n in range(2)] == [2, 0]
 
 
@@ -191,5 +189,5 @@ def test_optuna_prunes_and_goes_on(tables: Path, tmp_path: Path) -> None:
     found = rows(tmp_path)
     assert found["0"]["value"] == first["value"] and len(found) == 3 and "Traceback" not in done.stderr
     pruned = [name for name, row in found.items() if row["status"] == "pruned"]
-    assert pruned and done.stdout.count("is behind other runs") == len([name for name in pruned if name != "0"])
+    assert pruned and done.stdout.count("is worse than in other runs") == len([name for name in pruned if name != "0"])
     assert json.loads((tmp_path / pruned[0] / "summary.json").read_text())["steps"] < 12

@@ -1,1 +1,1 @@
-"""Public data sets in the folders in which people have them: read where they lie, nothing is copied or unpacked."""
+"""Public data sets in their usual folders, which are read in place: nothing is copied or unpacked."""

@@ -1,7 +1,7 @@
-"""COCO Captions (1504.00325): five captions a picture, by the split of 2017 or by Karpathy's (1412.2306).
+"""COCO Captions (1504.00325): five captions per image, with the split of 2017 or Karpathy's (1412.2306).
 
-Karpathy's file decides where it is there: nearly all published retrieval figures are on its 5,000 test pictures. Its
-`restval` (pictures of val2014 in neither its validation nor its test) counts as training, as in those papers.
+Karpathy's file is used if it exists: almost all published retrieval results are on its 5,000 test images. Its
+`restval` (images of val2014 that are in neither its validation nor its test) is part of training, as in those papers.
 """
 
 from collections import defaultdict
@@ -14,7 +14,7 @@ from mmtrain.data.tables.tables import Tables
 
 LOOKS = (
     "annotations/captions_train2017.json, annotations/captions_val2017.json, train2017/ and val2017/,"
-    " or dataset_coco.json and the pictures of 2014 or 2017"
+    " or dataset_coco.json and the images of 2014 or 2017"
 )
 KARPATHY = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 
@@ -23,10 +23,10 @@ def coco_captions(*, root: str | Path) -> Tables:
     """The tables: id, image, caption (a list).
 
     Args:
-        root: of the data set.
+        root: folder of the data set.
 
     Raises:
-        ConfigError: when a file is missing or cannot be read.
+        ConfigError: if a file is missing or cannot be read.
     """
     layout = Layout(root, looks=LOOKS)
     karpathy = layout.find("dataset_coco.json", "annotations/dataset_coco.json")

@@ -1,20 +1,20 @@
-"""Where the pictures of COCO lie: train2014, val2014 and test2015, or train2017 and val2017, which are the same ones.
+"""The image folders of COCO: train2014, val2014 and test2015, or train2017 and val2017, which have the same images.
 
-The 2017 folders cut the pictures of 2014 anew and name them by number alone, so that either serves either annotation.
+The 2017 folders split the images of 2014 differently and name them only by number. Either fits either annotation.
 """
 
 from mmtrain.data.sources.public.layout import Layout
 
 
 class CocoPictures:
-    """The folders of pictures that are there.
+    """The existing image folders.
 
     Args:
-        layout: of the data set.
-        folders: the usual folders of which there must be one, the first named first in a message.
+        layout: layout of the data set.
+        folders: usual folders, of which at least one must exist; messages name the first one.
 
     Raises:
-        ConfigError: when there is none of them.
+        ConfigError: if none of them exists.
     """
 
     def __init__(self, layout: Layout, *, folders: tuple[str, ...]) -> None:
@@ -24,11 +24,11 @@ class CocoPictures:
         self._val_2017 = {path.name for path in val.iterdir()} if val.is_dir() else set()
 
     def path(self, number: int, folder: str) -> str:
-        """A picture relative to the root.
+        """Path of an image relative to the root.
 
         Args:
-            number: of the picture.
-            folder: the one of 2014 (or test2015) that it belongs to.
+            number: number of the image.
+            folder: its folder in 2014 (or test2015).
         """
         if folder in self._there or folder == "test2015":
             return f"{folder}/COCO_{folder}_{number:012d}.jpg"

@@ -1,4 +1,4 @@
-"""Flickr30k (10.1162/tacl_a_00166): 31,783 pictures with five captions each, by Karpathy's split where it is there."""
+"""Flickr30k (10.1162/tacl_a_00166): 31,783 images with five captions each, with Karpathy's split if it exists."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -20,11 +20,11 @@ def flickr30k(*, root: str | Path, split: Split) -> Tables:
     """The tables: id, image, caption (a list).
 
     Args:
-        root: of the data set.
-        split: how the captions are cut that come without Karpathy's split.
+        root: folder of the data set.
+        split: how captions without Karpathy's split are split.
 
     Raises:
-        ConfigError: when a file is missing or cannot be read.
+        ConfigError: if a file is missing or cannot be read.
     """
     layout = Layout(root, looks=LOOKS)
     karpathy = layout.find("dataset_flickr30k.json")
@@ -49,7 +49,7 @@ def flickr30k(*, root: str | Path, split: Split) -> Tables:
 
 
 def _pictures(layout: Layout) -> str:
-    """The folder of the pictures; of one inside another of the same name the inner one, as Kaggle's archive unpacks."""
+    """The folder of images; the inner one of two folders with the same name, as Kaggle's archive unpacks."""
     folder = layout.need(*FOLDERS)
     inner = folder / folder.name
     return layout.inside(inner if inner.is_dir() else folder)
@@ -60,7 +60,7 @@ def _row(folder: str, name: str, captions: list[str]) -> dict[str, Any]:
 
 
 def _parted(line: str, file: Path, number: int) -> tuple[str | None, str]:
-    r"""The picture and the caption of a line, `1.jpg#0<tab>Two men .` or `1.jpg| 0| Two men .`; no picture in a head.
+    r"""The image and the caption of a line, `1.jpg#0<tab>Two men .` or `1.jpg| 0| Two men .`; no image for a header.
 
     >>> _parted("1.jpg#0\tTwo men .", Path(), 1), _parted("1.jpg| 0| Two | men .", Path(), 2)
     (('1.jpg', 'Two men .'), ('1.jpg', 'Two | men .'))
@@ -71,11 +71,11 @@ def _parted(line: str, file: Path, number: int) -> tuple[str | None, str]:
     parts = line.split("|", maxsplit=2)
     if parts[0].strip() in ("image_name", "image"):
         return None, ""
-    if len(parts) == 2 and parts[1].strip()[:1].isdigit():  # a line of Kaggle's csv that lacks its second bar
+    if len(parts) == 2 and parts[1].strip()[:1].isdigit():  # a line of Kaggle's csv without its second bar
         parts = [parts[0], *parts[1].strip().split(maxsplit=1)]
     if len(parts) != 3:
         raise ConfigError(
-            f"{file}, line {number} is not a picture, its number and a caption: {line[:60]}\n"
-            "    write it as NAME.jpg#0, a tab, and the caption"
+            f"{file}, line {number} is not an image, its number and a caption: {line[:60]}\n"
+            "    fix: write it as NAME.jpg#0, a tab, and the caption"
         )
     return parts[0].strip(), parts[2].strip()

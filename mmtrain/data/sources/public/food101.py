@@ -1,4 +1,4 @@
-"""Food-101 (10.1007/978-3-319-10599-4_29): 101,000 pictures of 101 dishes. It has no validation split of its own."""
+"""Food-101 (10.1007/978-3-319-10599-4_29): 101,000 images of 101 dishes. It has no validation split."""
 
 from pathlib import Path
 
@@ -15,14 +15,16 @@ def food101(*, root: str | Path, val: Fraction) -> Tables:
     """The tables: id, image, label (the folder's name, such as apple_pie).
 
     Args:
-        root: of the data set.
-        val: share of the training pictures that validates; 0 leaves the split out.
+        root: folder of the data set.
+        val: fraction of the training images for validation; 0 for no validation split.
 
     Raises:
-        ConfigError: when a file is missing.
+        ConfigError: if a file is missing.
     """
     if not 0 <= val < 1:
-        raise ConfigError(f"data.source.val = {val} is not a share below 1\n    set it to 0.05, say, or to 0")
+        raise ConfigError(
+            f"data.source.val = {val} is not a fraction below 1\n    fix: set it to 0.05, for example, or to 0"
+        )
     layout = Layout(root, looks=LOOKS)
     files = {split: layout.need(f"meta/{split}.txt") for split in ("train", "test")}
     layout.need("images")

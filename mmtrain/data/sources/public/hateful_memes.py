@@ -1,4 +1,4 @@
-"""Hateful Memes (2005.04790): a picture and the words on it; 1 says that the two together are hateful."""
+"""Hateful Memes (2005.04790): an image and its text; 1 means that the two together are hateful."""
 
 import json
 from pathlib import Path
@@ -18,14 +18,14 @@ FILES = {
 def hateful_memes(*, root: str | Path, unseen: bool) -> Tables:
     """The tables: id, image, text, label ("0" or "1").
 
-    A test file without labels, as the challenge first gave it, has rows without a label.
+    A test file without labels, as in the first version of the challenge, has unlabelled rows.
 
     Args:
-        root: of the data set.
-        unseen: whether to take dev_unseen and test_unseen, of the second phase of the challenge.
+        root: folder of the data set.
+        unseen: whether to use dev_unseen and test_unseen, of the second phase of the challenge.
 
     Raises:
-        ConfigError: when a file is missing or cannot be read.
+        ConfigError: if a file is missing or cannot be read.
     """
     layout = Layout(root, looks=LOOKS)
     layout.need("img")

@@ -1,4 +1,4 @@
-"""What every public data set needs: to find its files, to say what is missing and how the folder should look."""
+"""Common code of public data sets: finding files, and messages about missing ones with the expected folder."""
 
 import csv
 import json
@@ -15,49 +15,49 @@ class Layout:
     """The folder of a data set.
 
     Args:
-        root: the folder.
-        looks: how it should look, for messages.
+        root: folder of the data set.
+        looks: expected content, for messages.
 
     Raises:
-        ConfigError: when it is missing or is not a folder.
+        ConfigError: if it is missing or is not a folder.
     """
 
     def __init__(self, root: str | Path, *, looks: str) -> None:
         self.root = Path(root).expanduser()
         self.looks = looks
-        self._found: list[Path] = []  # that the tables are made of
+        self._found: list[Path] = []  # files of the tables
         if not self.root.is_dir():
             what = "is a file, not a folder" if self.root.exists() else "does not exist"
-            raise ConfigError(f"data.root = {self.root} {what}\n    set data.root to a folder with {looks}")
+            raise ConfigError(f"data.root = {self.root} {what}\n    fix: set data.root to a folder with {looks}")
 
     def find(self, *names: str) -> Path | None:
-        """The first of these files or folders that is there; names are relative to the root."""
+        """The first existing file or folder; names are relative to the root."""
         found = next((p for name in names if (p := self.root / name).is_file() or p.is_dir()), None)
         self._found += [] if found is None else [found]
         return found
 
     def need(self, *names: str) -> Path:
-        """The first of these files or folders that is there.
+        """The first existing file or folder.
 
         Raises:
-            ConfigError: when none is.
+            ConfigError: if none exists.
         """
         found = self.find(*names)
         if found is None:
             others = f" (nor {', '.join(names[1:])})" if names[1:] else ""
-            raise ConfigError(f"{self.root} has no {names[0]}{others}\n    it should hold {self.looks}")
+            raise ConfigError(f"{self.root} has no {names[0]}{others}\n    fix: name a folder with {self.looks}")
         return found
 
     def inside(self, path: Path) -> str:
-        """A path as a table names it: relative to the root."""
+        """A path relative to the root, as in a table."""
         return path.relative_to(self.root).as_posix()
 
     @contextmanager
     def reading(self, path: Path) -> Iterator[None]:
-        """Around the reading of a file: one that was cut short, or is not of this data set, is named.
+        """Explain errors while a file is read, such as a truncated file, or one of another data set.
 
         Raises:
-            ConfigError: for what is not JSON, not UTF-8, or lacks a key.
+            ConfigError: for content that is not JSON or not UTF-8, or without a key.
         """
         try:
             yield
@@ -66,17 +66,17 @@ class Layout:
         except (ValueError, KeyError, TypeError, csv.Error) as error:
             what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise ConfigError(
-                f"{path} is not what it is in this data set: {what}\n"
-                f"    download it again; the folder should hold {self.looks}"
+                f"{path} does not have the format of this data set: {what}\n"
+                f"    fix: download it again; the folder should contain {self.looks}"
             ) from error
 
     def json(self, path: Path) -> Any:
-        """What a JSON file says."""
+        """Content of a JSON file."""
         with path.open(encoding="utf-8") as file:
             return json.load(file)
 
     def lines(self, path: Path) -> Iterator[str]:
-        """The lines of a text file that are not blank."""
+        """Non-blank lines of a text file."""
         with path.open(encoding="utf-8-sig") as file:
             yield from (line.rstrip("\r\n") for line in file if line.strip())
 
@@ -84,27 +84,29 @@ class Layout:
         """The tables of a data set.
 
         Args:
-            rows: by split; a split without rows is left out.
-            names: by split, the file that the rows came from.
+            rows: rows by split; a split without rows is omitted.
+            names: file of the rows by split.
 
         Raises:
-            ConfigError: when no split has a row.
+            ConfigError: if no split has a row.
         """
         splits = {split: table_of(rows[split]) for split in SPLITS if rows.get(split)}
         if not splits:
             files = ", ".join(str(path) for path in dict.fromkeys(names.values()))
-            raise ConfigError(f"{files} has no rows\n    download it again; the folder should hold {self.looks}")
+            raise ConfigError(
+                f"{files} has no rows\n    fix: download it again; the folder should contain {self.looks}"
+            )
         shown = {split: str(names[split]) for split in splits}
         return Tables(splits=splits, names=shown, folder=self.root, files=self.files)
 
     @property
     def files(self) -> list[tuple[Path, Path]]:
-        """Files and folders that were found, each with the folder that it must not lead out of: the root."""
+        """Files and folders of the data set, each with the folder that contains it: the root."""
         return [(self.root, path) for path in self._found]
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Rows that all have the same keys as a `datasets.Dataset`."""
+    """Rows with equal keys as a `datasets.Dataset`."""
     import datasets
 
     return datasets.Dataset.from_dict({name: [row[name] for row in rows] for name in rows[0]})

@@ -1,6 +1,6 @@
-"""MELD (1810.02508): what is said in Friends, with the clip; emotion and sentiment of each utterance, in its dialogue.
+"""MELD (1810.02508): utterances in Friends, with the clip; emotion and sentiment of each utterance, in its dialogue.
 
-A few clips are missing from the archives (or were never cut). Their rows keep their words, so that they are not lost.
+A few clips are missing in the archives. Their rows are kept, with their text.
 """
 
 import csv
@@ -20,21 +20,21 @@ FOLDERS = {
     "val": ("dev_splits_complete", "dev/dev_splits_complete", "dev_splits"),
     "test": ("output_repeated_splits_test", "test/output_repeated_splits_test", "test_splits"),
 }
-# The tables hold typographic quotes and dashes of Windows as control characters.
+# The tables have typographic quotes and dashes of Windows as control characters.
 QUOTES = str.maketrans({c: bytes([c]).decode("cp1252") for c in (0x85, 0x91, 0x92, 0x93, 0x94, 0x96, 0x97)})
 
 
 def meld(*, root: str | Path) -> Tables:
-    """The tables: a row an utterance.
+    """The tables: one row per utterance.
 
     id, video, audio (of the same clip), text, speaker, label (the emotion), sentiment, dialogue_id, turns (the dialogue
-    up to the utterance and with it) and reply (what is said next, if anything is).
+    up to and including the utterance) and reply (the next utterance, if there is one).
 
     Args:
-        root: of the data set.
+        root: folder of the data set.
 
     Raises:
-        ConfigError: when a file is missing or cannot be read.
+        ConfigError: if a file is missing or cannot be read.
     """
     layout = Layout(root, looks=LOOKS)
     files = {split: layout.need(name, f"annotations/{name}") for split, name in TABLES.items()}
@@ -66,7 +66,7 @@ def _row(layout: Layout, split: str, row: dict[str, str], folder: Path, there: s
 
 
 def in_dialogues(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows in their order, each with the turns up to it and the text of the next one; without their places."""
+    """The rows in order, each with the turns up to it and the text of the next one; without their positions."""
     dialogues: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         dialogues.setdefault(row["dialogue_id"], []).append(row)

@@ -1,4 +1,4 @@
-"""MSR-VTT (10.1109/CVPR.2016.571): films with twenty captions each, and one of twenty categories."""
+"""MSR-VTT (10.1109/CVPR.2016.571): videos with twenty captions each, and one of twenty categories."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -8,7 +8,7 @@ from mmtrain.data.sources.public.layout import Layout
 from mmtrain.data.tables.tables import Tables
 
 LOOKS = (
-    "train_val_videodatainfo.json, test_videodatainfo.json and the films video0.mp4 ... in TrainValVideo/, TestVideo/"
+    "train_val_videodatainfo.json, test_videodatainfo.json and the videos video0.mp4 ... in TrainValVideo/, TestVideo/"
 )
 SPLITS = {"train": "train", "validate": "val", "test": "test"}
 FOLDERS = {
@@ -26,10 +26,10 @@ def msr_vtt(*, root: str | Path) -> Tables:
     """The tables: id, video, caption (a list), label (the category).
 
     Args:
-        root: of the data set.
+        root: folder of the data set.
 
     Raises:
-        ConfigError: when a file is missing or cannot be read.
+        ConfigError: if a file is missing or cannot be read.
     """
     layout = Layout(root, looks=LOOKS)
     known, test = layout.need("train_val_videodatainfo.json"), layout.find("test_videodatainfo.json")
@@ -57,10 +57,10 @@ def msr_vtt(*, root: str | Path) -> Tables:
 
 
 def folder_of_films(layout: Layout, split: str) -> str:
-    """Where the films of a split lie.
+    """The folder of the videos of a split.
 
     Raises:
-        ConfigError: when none of the usual folders is there.
+        ConfigError: if none of the usual folders exists.
     """
     return layout.inside(layout.need(*FOLDERS["test" if split == "test" else "train"]))
 

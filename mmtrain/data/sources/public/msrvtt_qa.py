@@ -1,4 +1,4 @@
-"""MSRVTT-QA (10.1145/3123266.3123427): questions about the films of MSR-VTT, each with one answer of one word."""
+"""MSRVTT-QA (10.1145/3123266.3123427): questions about the videos of MSR-VTT, each with a one-word answer."""
 
 from pathlib import Path
 
@@ -6,17 +6,17 @@ from mmtrain.data.sources.public.layout import Layout
 from mmtrain.data.sources.public.msr_vtt import category, folder_of_films
 from mmtrain.data.tables.tables import Tables
 
-LOOKS = "train_qa.json, val_qa.json, test_qa.json and the films video0.mp4 ... in TrainValVideo/, TestVideo/"
+LOOKS = "train_qa.json, val_qa.json, test_qa.json and the videos video0.mp4 ... in TrainValVideo/, TestVideo/"
 
 
 def msrvtt_qa(*, root: str | Path) -> Tables:
     """The tables: id, video, question, answer, category.
 
     Args:
-        root: of the data set.
+        root: folder of the data set.
 
     Raises:
-        ConfigError: when a file is missing or cannot be read.
+        ConfigError: if a file is missing or cannot be read.
     """
     layout = Layout(root, looks=LOOKS)
     files = {split: layout.need(f"{split}_qa.json") for split in ("train", "val", "test")}

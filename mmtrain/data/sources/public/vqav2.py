@@ -1,4 +1,4 @@
-"""VQAv2 (1612.00837): a question about a picture of COCO, with the answers of ten people."""
+"""VQAv2 (1612.00837): a question about an image of COCO, with the answers of ten annotators."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from mmtrain.errors import ConfigError
 
 LOOKS = (
     "v2_OpenEnded_mscoco_train2014_questions.json and v2_mscoco_train2014_annotations.json, the same two of val2014,"
-    " and train2014/ and val2014/ (or the pictures of 2017)"
+    " and train2014/ and val2014/ (or the images of 2017)"
 )
 TESTS = ("test2015", "test-dev2015")
 
@@ -20,14 +20,14 @@ def vqav2(*, root: str | Path, test: str | None) -> Tables:
     """The tables: id, image, question, answers (ten), question_type, answer_type.
 
     Args:
-        root: of the data set.
+        root: folder of the data set.
         test: test2015 or test-dev2015, whose answers only the benchmark's server has; None for no test split.
 
     Raises:
-        ConfigError: when a file is missing or cannot be read.
+        ConfigError: if a file is missing or cannot be read.
     """
     if test not in (None, *TESTS):
-        raise ConfigError(f"data.source.test = {test}\n    set it to {' or '.join(TESTS)}, or to null")
+        raise ConfigError(f"data.source.test={test}: unknown\n    fix: set it to {' or '.join(TESTS)}, or to null")
     layout = Layout(root, looks=LOOKS)
     pictures = CocoPictures(layout, folders=("train2014", "train2017"))
     parts = {"train": "train2014", "val": "val2014"} | ({} if test is None else {"test": test})

@@ -80,9 +80,13 @@ def test_karpathys_split_finds_the_pictures_of_2014(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named_with_the_layout(of_2017: Path) -> None:
     (of_2017 / "annotations/captions_val2017.json").unlink()
-    with pytest.raises(ConfigError, match=r"has no annotations/captions_val2017.json\n    it should hold annotations/"):
+    with pytest.raises(
+        ConfigError, match=r"has no annotations/captions_val2017.json\n    fix: name a folder with annotations/"
+    ):
         coco_captions(root=of_2017)
-    with pytest.raises(ConfigError, match=r"data.root = .*nothing does not exist\n    set data.root to a folder with"):
+    with pytest.raises(
+        ConfigError, match=r"data.root = .*nothing does not exist\n    fix: set data.root to a folder with"
+    ):
         coco_captions(root=of_2017 / "nothing")
 
 
@@ -93,7 +97,7 @@ def test_what_is_missing_is_named_with_the_layout(of_2017: Path) -> None:
 def test_a_file_that_is_not_the_sets_own_is_named(of_2017: Path, content: Any, said: str) -> None:
     write(of_2017 / "annotations/captions_val2017.json", content)
     with pytest.raises(
-        ConfigError, match=r"captions_val2017.json is not what it is in this data set.*\n    download"
+        ConfigError, match=r"captions_val2017.json does not have the format of this data set.*\n    fix: download"
     ) as e:
         coco_captions(root=of_2017)
     assert said in str(e.value)

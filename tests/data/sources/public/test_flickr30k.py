@@ -67,7 +67,7 @@ def test_faults_are_named(pictures: Path) -> None:
     ):
         flickr30k(root=pictures, split=WHOLE)
     write(pictures / "results_20130124.token", "0.jpg#0\tA dog .\nhello\n")
-    with pytest.raises(ConfigError, match="line 2 is not a picture, its number and a caption: hello"):
+    with pytest.raises(ConfigError, match="line 2 is not an image, its number and a caption: hello"):
         flickr30k(root=pictures, split=WHOLE)
     write(pictures / "results_20130124.token", "\n")
     with pytest.raises(ConfigError, match="has no rows"):

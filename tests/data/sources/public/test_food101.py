@@ -38,5 +38,5 @@ def test_faults_are_named(dishes: Path) -> None:
     with pytest.raises(ConfigError, match=r"data.source.val = 1.5 is not a share"):
         food101(root=dishes, val=1.5)
     (dishes / "meta/test.txt").unlink()
-    with pytest.raises(ConfigError, match=r"has no meta/test.txt\n    it should hold meta/train.txt"):
+    with pytest.raises(ConfigError, match=r"has no meta/test.txt\n    fix: name a folder with meta/train.txt"):
         food101(root=dishes, val=0.1)

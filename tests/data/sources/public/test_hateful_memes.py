@@ -47,5 +47,7 @@ def test_the_second_phase(tmp_path: Path) -> None:
 
 def test_faults_are_named(tmp_path: Path) -> None:
     lines(tmp_path, "train.jsonl", 1)
-    with pytest.raises(ConfigError, match=r"has no dev_seen.jsonl \(nor dev.jsonl\)\n    it should hold train.jsonl"):
+    with pytest.raises(
+        ConfigError, match=r"has no dev_seen.jsonl \(nor dev.jsonl\)\n    fix: name a folder with train.jsonl"
+    ):
         hateful_memes(root=tmp_path, unseen=False)

@@ -48,9 +48,11 @@ def test_an_utterance_has_words_clip_and_sound(friends: Path) -> None:
 def test_faults_are_named(friends: Path) -> None:
     (friends / "dev_sent_emo.csv").write_text("Utterance,Speaker\nhello,Ross\n")
     with pytest.raises(
-        ConfigError, match=r"dev_sent_emo.csv is not what it is in this data set: it has no 'Dialogue_ID'"
+        ConfigError, match=r"dev_sent_emo.csv does not have the format of this data set: it has no 'Dialogue_ID'"
     ):
         meld(root=friends)
     (friends / "train_sent_emo.csv").unlink()
-    with pytest.raises(ConfigError, match=r"has no train_sent_emo.csv .*\n    it should hold train_sent_emo.csv"):
+    with pytest.raises(
+        ConfigError, match=r"has no train_sent_emo.csv .*\n    fix: name a folder with train_sent_emo.csv"
+    ):
         meld(root=friends)

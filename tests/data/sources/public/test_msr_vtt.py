@@ -68,10 +68,12 @@ def test_questions(tmp_path: Path) -> None:
         "category": "kids/family",
     }
     (tmp_path / "val_qa.json").unlink()
-    with pytest.raises(ConfigError, match=r"has no val_qa.json\n    it should hold train_qa.json"):
+    with pytest.raises(ConfigError, match=r"has no val_qa.json\n    fix: name a folder with train_qa.json"):
         msrvtt_qa(root=tmp_path)
 
 
 def test_missing_films_are_said(told: Path) -> None:
-    with pytest.raises(ConfigError, match=r"has no TrainValVideo \(nor .*\n    it should hold train_val_videodatainfo"):
+    with pytest.raises(
+        ConfigError, match=r"has no TrainValVideo \(nor .*\n    fix: name a folder with train_val_videodatainfo"
+    ):
         msr_vtt(root=told)

@@ -57,5 +57,7 @@ def test_the_pictures_of_2017_and_the_test_without_answers(questions: Path) -> N
 
 
 def test_missing_pictures_are_said(questions: Path) -> None:
-    with pytest.raises(ConfigError, match=r"has no train2014 \(nor train2017\)\n    it should hold v2_OpenEnded"):
+    with pytest.raises(
+        ConfigError, match=r"has no train2014 \(nor train2017\)\n    fix: name a folder with v2_OpenEnded"
+    ):
         vqav2(root=questions, test=None)
