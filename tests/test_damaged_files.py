@@ -96,7 +96,7 @@ def test_a_summary_that_was_cut_is_written_again_by_a_test(
     before = json.loads((run / "summary.json").read_text())["test"]
     cut(run / "summary.json")
     assert run_tiny(tables, run, "mode=test") == 0
-    assert "summary.json is damaged: it is not JSON" in capsys.readouterr().err
+    assert "summary.json is damaged: it is not complete JSON" in capsys.readouterr().err
     again = json.loads((run / "summary.json").read_text())
     assert again["test"] == before and again["status"] == "done"
 
@@ -182,7 +182,7 @@ def test_broken_checkpoints_bind_no_vocabulary(run: Path, tables: Path, capsys: 
 def test_a_configuration_that_is_needed_is_named(damage: Callable[[Path], object], run: Path) -> None:
     damage(run / "config.yaml")
     with pytest.raises(
-        ConfigError, match=r"config\.yaml(: Missing key| is damaged| not written by mmtrain)|has no config\.yaml"
+        ConfigError, match=r"config\.yaml(: Missing key| is damaged|: not written by mmtrain)|has no config\.yaml"
     ):
         load_trained(run, build_again)
 

@@ -94,7 +94,7 @@ def test_the_column_of_an_added_target_is_a_new_key() -> None:
         "data.columns.mood=feeling: there is no key data.columns.mood\n    fix: write +data.columns.mood=feeling"
     ]
     (fault,) = faults("data.columns.lable=mood")
-    assert "\n    did you mean data.columns.label" in fault and "+target@data.targets.lable=class" in fault
+    assert "\n    fix: did you mean data.columns.label" in fault and "+target@data.targets.lable=class" in fault
     (fault,) = faults(added, "data.columns.mood=mood")
     assert fault.endswith("write +data.columns.mood=mood; without it, the column mood is read")
 

@@ -105,7 +105,7 @@ def test_an_average_goes_on_where_it_stopped(tmp_path: Path) -> None:
         (["~callbacks.ema"], "current", None),
         (["callbacks=[]"], "current", None),
         (["callbacks=[ema,ledger]"], "average", None),
-        (["callbacks=[ledger]"], "current", "callbacks=[ema,ledger] keeps it"),
+        (["callbacks=[ledger]"], "current", "set callbacks=[ema,ledger] to keep it"),
     ],
 )
 def test_a_run_says_which_weights_it_evaluates(
@@ -116,7 +116,7 @@ def test_a_run_says_which_weights_it_evaluates(
     said = capsys.readouterr().out
     words = {"average": "the moving average of the weights", "current": "the current weights"}[weights]
     assert said.count(f"validation and test evaluate {words}") == 1
-    assert ("replaces the default callbacks=[ema], so that ema is off" in said) == (note is not None)
+    assert ("replaces the default callbacks=[ema], which turns ema off" in said) == (note is not None)
     assert note is None or note in said
     assert json.loads((folder / "summary.json").read_text())["evaluated_weights"] == weights
     page = (folder / "report.html").read_text()

@@ -205,7 +205,7 @@ def test_ctrl_c_leaves_with_a_checkpoint(run_tiny: Any, tmp_path: Path, capfd: p
     assert run_tiny("short epochs", tmp_path / "run", callback=watch) == 130
     assert (left_by(tmp_path / "run")["status"], left_by(tmp_path / "run")["steps"]) == ("stopped", 2)
     said = capfd.readouterr()
-    assert "leaving after this step, with a checkpoint; once more to leave at once" in said.err
+    assert "stopping after this step with a checkpoint; press again to stop immediately" in said.err
     assert "stopped by Ctrl-C at step 2" in said.out
     assert signal.getsignal(signal.SIGINT) is before
     assert run_tiny("short epochs", tmp_path / "run", "resume=auto") == 0
