@@ -107,10 +107,10 @@ class TransformersText(nn.Module):
         self.pad: int = config.pad_token_id or 0
         if pretrained is not None and self.family.reads_padding:  # the config often has another id
             self.pad = _padding_of(pretrained, otherwise=self.pad)
+        self.pooling: str = pooling
         if pooling == "auto":
-            pooling = "tokens" if pretrained is None else _trained_pooling(pretrained)
-        self.pooling = pooling
-        self.pool = None if pooling == "tokens" else make_pool(pooling)
+            self.pooling = "tokens" if pretrained is None else _trained_pooling(pretrained)
+        self.pool = None if self.pooling == "tokens" else make_pool(self.pooling)
 
     def export(self, folder: Path) -> str:
         """Write the model in the format of transformers, and return code that loads it. A pooling is only a comment."""
