@@ -13,7 +13,7 @@ PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 PositiveFraction = Annotated[float, Gt(0), Le(1)]
-DropoutRate = Annotated[float, Ge(0), Lt(1)]
+ProperFraction = Annotated[float, Ge(0), Lt(1)]  # below 1
 
 # The upper limits exclude mistakes such as one zero too many; no model of today is near them.
 Size = Annotated[int, Ge(1), Le(2**20)]  # of an axis of a tensor: a width, a number of heads, of tokens, of pixels

@@ -11,11 +11,11 @@ ADDED = {
     "mmtrain/fusion/blend.py": '''
 """A convex mix."""
 from typing import Literal
-from mmtrain.annotations import DropoutRate, Size
+from mmtrain.annotations import Fraction, Size
 Way = Literal["soft", "hard"]
 class Blend:
     """Mixes modalities."""
-    def __init__(self, *, dims: dict[str, int], dim: Size, way_of_mixing: Way, dropout: DropoutRate) -> None: ...
+    def __init__(self, *, dims: dict[str, int], dim: Size, way_of_mixing: Way, dropout: Fraction) -> None: ...
 ''',
     "configs/fusion/blend.yaml": """
 _target_: mmtrain.fusion.blend.Blend

@@ -11,11 +11,11 @@ from annotated_types import Ge, Le
 
 from mmtrain.annotations import (
     Depth,
-    DropoutRate,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ProperFraction,
     Seed,
     Size,
 )
@@ -129,8 +129,8 @@ class Optimizer:
     lr: NonNegativeFloat
     weight_decay: NonNegativeFloat
     eps: PositiveFloat
-    betas: tuple[DropoutRate, DropoutRate]
-    momentum: DropoutRate
+    betas: tuple[ProperFraction, ProperFraction]
+    momentum: ProperFraction
     fused: Literal["auto"] | bool
 
 
@@ -150,9 +150,9 @@ class Adapter:
     r: Size
     alpha: PositiveFloat
     lora_alpha: PositiveFloat
-    lora_dropout: DropoutRate
-    rank_dropout: DropoutRate
-    module_dropout: DropoutRate
+    lora_dropout: ProperFraction
+    rank_dropout: ProperFraction
+    module_dropout: ProperFraction
 
 
 @dataclass

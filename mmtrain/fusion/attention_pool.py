@@ -10,7 +10,7 @@ modality is ignored, because its mask is False.
 import torch
 from torch import nn
 
-from mmtrain.annotations import DropoutRate, Size, WidthRatio
+from mmtrain.annotations import Fraction, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps, CrossAttention, attention_maps
 from mmtrain.layers.mlp import MLP
 from mmtrain.layers.streams import Streams, anything, check_counts, lengths
@@ -40,7 +40,7 @@ class AttentionPool(nn.Module):
         num_queries: Size,
         num_heads: Size,
         mlp_ratio: WidthRatio,
-        dropout: DropoutRate,
+        dropout: Fraction,
     ) -> None:
         super().__init__()
         check_counts({"num_queries": num_queries})

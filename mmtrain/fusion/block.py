@@ -14,7 +14,7 @@ from operator import mul
 
 from torch import Tensor, nn
 
-from mmtrain.annotations import DropoutRate, Size
+from mmtrain.annotations import Fraction, Size
 from mmtrain.layers.power_norm import power_norm
 from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
@@ -44,7 +44,7 @@ class BlockFusion(nn.Module):
         joint_dim: Size,
         num_chunks: Size,
         rank: Size,
-        dropout: DropoutRate,
+        dropout: Fraction,
         missing: Missing,
     ) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ the bottleneck tokens are additional tokens of it.
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
+from mmtrain.annotations import Depth, Fraction, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps, attention_maps
 from mmtrain.layers.block import Block
 from mmtrain.layers.streams import Streams, anything, block_weights, check_counts
@@ -46,7 +46,7 @@ class Bottleneck(nn.Module):
         num_bottlenecks: Size,
         num_heads: Size,
         mlp_ratio: WidthRatio,
-        dropout: DropoutRate,
+        dropout: Fraction,
     ) -> None:
         super().__init__()
         check_counts({"depth": depth, "num_bottlenecks": num_bottlenecks})

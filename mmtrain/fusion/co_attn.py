@@ -14,7 +14,7 @@ A stream with nothing to attend to adds zeros. A single modality has only its se
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
+from mmtrain.annotations import Depth, Fraction, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps, attend, attention_maps, attention_weights, check_heads
 from mmtrain.layers.block import Block
 from mmtrain.layers.streams import FeedForward, Streams, block_weights
@@ -41,7 +41,7 @@ class CoAttn(nn.Module):
         depth: Depth,
         num_heads: Size,
         mlp_ratio: WidthRatio,
-        dropout: DropoutRate,
+        dropout: Fraction,
     ) -> None:
         super().__init__()
         self.dim = dim

@@ -6,7 +6,7 @@ A learned vector or zeros replace a missing modality. The number of modalities i
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import DropoutRate, Size
+from mmtrain.annotations import Fraction, Size
 from mmtrain.layers.mlp import MLP
 from mmtrain.layers.pooling import MeanPool
 from mmtrain.layers.vectors import MISSING, Missing
@@ -29,7 +29,7 @@ class Concat(nn.Module):
     """
 
     def __init__(
-        self, *, dims: dict[str, int], dim: Size, hidden_dim: Size, dropout: DropoutRate, missing: Missing
+        self, *, dims: dict[str, int], dim: Size, hidden_dim: Size, dropout: Fraction, missing: Missing
     ) -> None:
         super().__init__()
         if missing not in MISSING:

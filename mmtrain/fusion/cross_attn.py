@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
+from mmtrain.annotations import Depth, Fraction, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps, CrossAttention, attention_maps
 from mmtrain.layers.block import Block
 from mmtrain.layers.streams import block_weights, lengths
@@ -37,7 +37,7 @@ class CrossAttn(nn.Module):
         depth: Depth,
         num_heads: Size,
         mlp_ratio: WidthRatio,
-        dropout: DropoutRate,
+        dropout: Fraction,
     ) -> None:
         super().__init__()
         self.dim = dim

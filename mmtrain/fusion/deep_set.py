@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import DropoutRate, Size
+from mmtrain.annotations import Fraction, Size
 from mmtrain.layers.mlp import MLP
 from mmtrain.types import Features
 
@@ -34,7 +34,7 @@ class DeepSet(nn.Module):
         ValueError: for any other `pool`.
     """
 
-    def __init__(self, *, dims: dict[str, int], dim: Size, hidden_dim: Size, pool: Pool, dropout: DropoutRate) -> None:
+    def __init__(self, *, dims: dict[str, int], dim: Size, hidden_dim: Size, pool: Pool, dropout: Fraction) -> None:
         super().__init__()
         if pool not in POOLS:
             raise ValueError(f"pool = {pool}; set it to {' or '.join(POOLS)}")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmtrain.annotations import Depth, DropoutRate, Size
+from mmtrain.annotations import Depth, Fraction, Size
 from mmtrain.layers.streams import check_counts
 from mmtrain.layers.vectors import Vectors
 from mmtrain.types import Features
@@ -41,9 +41,7 @@ class FiLM(nn.Module):
         ValueError: for a single modality, a `base` that is not a modality, or a `depth` below 1.
     """
 
-    def __init__(
-        self, *, dims: dict[str, int], dim: Size, base: str | None, depth: Depth, dropout: DropoutRate
-    ) -> None:
+    def __init__(self, *, dims: dict[str, int], dim: Size, base: str | None, depth: Depth, dropout: Fraction) -> None:
         super().__init__()
         check_counts({"depth": depth})
         self.dim = dim

@@ -14,7 +14,7 @@ to the missing modality.
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import DropoutRate, Size
+from mmtrain.annotations import Fraction, Size
 from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
 
@@ -29,7 +29,7 @@ class Gated(nn.Module):
         missing: replaces the gates' input for a missing modality, see `Absent`; neutral means zeros.
     """
 
-    def __init__(self, *, dims: dict[str, int], dim: Size, dropout: DropoutRate, missing: Missing) -> None:
+    def __init__(self, *, dims: dict[str, int], dim: Size, dropout: Fraction, missing: Missing) -> None:
         super().__init__()
         self.dim = dim
         self.modalities = sorted(dims)

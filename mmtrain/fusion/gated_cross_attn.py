@@ -13,7 +13,7 @@ this token is masked. A missing modality is not attended to. A single modality h
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
+from mmtrain.annotations import Depth, Fraction, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps, attention_maps
 from mmtrain.layers.block import Block
 from mmtrain.layers.gated_read import GatedRead
@@ -46,7 +46,7 @@ class GatedCrossAttn(nn.Module):
         depth: Depth,
         num_heads: Size,
         mlp_ratio: WidthRatio,
-        dropout: DropoutRate,
+        dropout: Fraction,
     ) -> None:
         super().__init__()
         check_counts({"depth": depth})

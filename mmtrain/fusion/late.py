@@ -9,7 +9,7 @@ arbitrary. A missing modality does not contribute.
 import torch
 from torch import nn
 
-from mmtrain.annotations import DropoutRate, Size
+from mmtrain.annotations import Fraction, Size
 from mmtrain.layers.head import COMBINATIONS, Combination
 from mmtrain.layers.pooling import MeanPool
 from mmtrain.types import Features
@@ -28,7 +28,7 @@ class Late(nn.Module):
         ValueError: for any other `combine`.
     """
 
-    def __init__(self, *, dims: dict[str, int], dim: Size, dropout: DropoutRate, combine: Combination) -> None:
+    def __init__(self, *, dims: dict[str, int], dim: Size, dropout: Fraction, combine: Combination) -> None:
         super().__init__()
         if combine not in COMBINATIONS:
             raise ValueError(f"combine = {combine}; set it to {', '.join(COMBINATIONS[:-1])} or {COMBINATIONS[-1]}")

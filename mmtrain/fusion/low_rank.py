@@ -13,7 +13,7 @@ from operator import mul
 
 from torch import nn
 
-from mmtrain.annotations import DropoutRate, Size
+from mmtrain.annotations import Fraction, Size
 from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
 
@@ -29,7 +29,7 @@ class LowRank(nn.Module):
         missing: replaces the vector of a missing modality, see `Absent`; neutral means zeros.
     """
 
-    def __init__(self, *, dims: dict[str, int], dim: Size, rank: Size, dropout: DropoutRate, missing: Missing) -> None:
+    def __init__(self, *, dims: dict[str, int], dim: Size, rank: Size, dropout: Fraction, missing: Missing) -> None:
         super().__init__()
         self.dim = dim
         self.rank = rank

@@ -15,7 +15,7 @@ from operator import mul
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import DropoutRate, Size
+from mmtrain.annotations import Fraction, Size
 from mmtrain.layers.power_norm import power_norm
 from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
@@ -36,7 +36,7 @@ class MCB(nn.Module):
     """
 
     def __init__(
-        self, *, dims: dict[str, int], dim: Size, sketch_dim: Size, dropout: DropoutRate, missing: Missing
+        self, *, dims: dict[str, int], dim: Size, sketch_dim: Size, dropout: Fraction, missing: Missing
     ) -> None:
         super().__init__()
         self.dim = dim

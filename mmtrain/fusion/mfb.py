@@ -13,7 +13,7 @@ from operator import mul
 
 from torch import nn
 
-from mmtrain.annotations import DropoutRate, Size
+from mmtrain.annotations import Fraction, Size
 from mmtrain.layers.power_norm import power_norm
 from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
@@ -38,7 +38,7 @@ class MFB(nn.Module):
         dim: Size,
         joint_dim: Size,
         num_factors: Size,
-        dropout: DropoutRate,
+        dropout: Fraction,
         missing: Missing,
     ) -> None:
         super().__init__()

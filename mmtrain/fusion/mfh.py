@@ -15,7 +15,7 @@ from operator import mul
 import torch
 from torch import nn
 
-from mmtrain.annotations import DropoutRate, Size
+from mmtrain.annotations import Fraction, Size
 from mmtrain.layers.power_norm import power_norm
 from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
@@ -42,7 +42,7 @@ class MFH(nn.Module):
         order: Size,
         joint_dim: Size,
         num_factors: Size,
-        dropout: DropoutRate,
+        dropout: Fraction,
         missing: Missing,
     ) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import nn
 
-from mmtrain.annotations import DropoutRate, Size
+from mmtrain.annotations import Fraction, Size
 from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
 
@@ -41,7 +41,7 @@ class MLB(nn.Module):
         dim: Size,
         joint_dim: Size,
         activation: Literal["tanh", "linear"],
-        dropout: DropoutRate,
+        dropout: Fraction,
         missing: Missing,
     ) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
+from mmtrain.annotations import Depth, Fraction, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps, attention_maps
 from mmtrain.layers.block import Block
 from mmtrain.layers.streams import CrossBlock, Streams, block_weights, check_counts, cross_weights
@@ -50,7 +50,7 @@ class MulT(nn.Module):
         self_depth: Depth,
         num_heads: Size,
         mlp_ratio: WidthRatio,
-        dropout: DropoutRate,
+        dropout: Fraction,
     ) -> None:
         super().__init__()
         check_counts({"depth": depth, "self_depth": self_depth})

@@ -19,7 +19,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import DropoutRate, PositiveInt, Size
+from mmtrain.annotations import Fraction, PositiveInt, Size
 from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
 
@@ -45,7 +45,7 @@ class Multiplicative(nn.Module):
         dims: dict[str, int],
         dim: Size,
         factor_dim: Size | None,
-        dropout: DropoutRate,
+        dropout: Fraction,
         missing: Missing,
         max_size: PositiveInt,
     ) -> None:

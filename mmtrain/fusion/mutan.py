@@ -13,7 +13,7 @@ from operator import mul
 
 from torch import nn
 
-from mmtrain.annotations import DropoutRate, Size
+from mmtrain.annotations import Fraction, Size
 from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
 
@@ -39,7 +39,7 @@ class Mutan(nn.Module):
         factor_dim: Size,
         joint_dim: Size,
         rank: Size,
-        dropout: DropoutRate,
+        dropout: Fraction,
         missing: Missing,
     ) -> None:
         super().__init__()

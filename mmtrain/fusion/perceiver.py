@@ -11,7 +11,7 @@ attended to.
 import torch
 from torch import nn
 
-from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
+from mmtrain.annotations import Depth, Fraction, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps, attention_maps
 from mmtrain.layers.streams import CrossBlock, Streams, anything, check_counts, cross_weights, lengths
 from mmtrain.types import Features
@@ -42,7 +42,7 @@ class Perceiver(nn.Module):
         depth: Depth,
         num_heads: Size,
         mlp_ratio: WidthRatio,
-        dropout: DropoutRate,
+        dropout: Fraction,
     ) -> None:
         super().__init__()
         check_counts({"num_latents": num_latents, "depth": depth})

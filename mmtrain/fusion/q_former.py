@@ -15,7 +15,7 @@ cross-attention. A missing modality is not attended to.
 import torch
 from torch import nn
 
-from mmtrain.annotations import Depth, DropoutRate, PositiveInt, Size, WidthRatio
+from mmtrain.annotations import Depth, Fraction, PositiveInt, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps
 from mmtrain.layers.q_layer import QLayer
 from mmtrain.layers.streams import Streams, anything, check_counts
@@ -51,7 +51,7 @@ class QFormer(nn.Module):
         cross_every: PositiveInt,
         num_heads: Size,
         mlp_ratio: WidthRatio,
-        dropout: DropoutRate,
+        dropout: Fraction,
     ) -> None:
         super().__init__()
         check_counts({"num_queries": num_queries, "depth": depth, "cross_every": cross_every})

@@ -10,7 +10,7 @@ With `missing=learned`, a learned projection is added and counted in the mean li
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import DropoutRate, Size
+from mmtrain.annotations import Fraction, Size
 from mmtrain.layers.mlp import MLP
 from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
@@ -35,7 +35,7 @@ class Sum(nn.Module):
         dim: Size,
         average: bool,
         hidden_dim: Size,
-        dropout: DropoutRate,
+        dropout: Fraction,
         missing: Missing,
     ) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ from functools import reduce
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmtrain.annotations import DropoutRate, PositiveInt, Size
+from mmtrain.annotations import Fraction, PositiveInt, Size
 from mmtrain.layers.mlp import MLP
 from mmtrain.layers.vectors import Absent, Missing, Vectors, one_token
 from mmtrain.types import Features
@@ -43,7 +43,7 @@ class TensorFusion(nn.Module):
         dim: Size,
         factor_dim: Size | None,
         hidden_dim: Size,
-        dropout: DropoutRate,
+        dropout: Fraction,
         missing: Missing,
         max_size: PositiveInt,
     ) -> None:

@@ -23,7 +23,7 @@ from transformers import (
 
 from mmtrain.annotations import (
     Depth,
-    DropoutRate,
+    Fraction,
     NonNegativeInt,
     PositiveFloat,
     PositiveFraction,
@@ -56,7 +56,7 @@ class DecoderShape:
     depth: Depth
     num_heads: Size
     mlp_ratio: WidthRatio
-    dropout: DropoutRate
+    dropout: Fraction
     pretrained: str | None
 
     def __post_init__(self) -> None:

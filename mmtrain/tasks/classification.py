@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
-from mmtrain.annotations import DropoutRate, Fraction, NonNegativeFloat
+from mmtrain.annotations import Fraction, NonNegativeFloat
 from mmtrain.layers.head import Decides, PooledHead, make_head
 from mmtrain.layers.mixing import mix_pictures
 from mmtrain.losses.cross_entropy import cross_entropy
@@ -70,7 +70,7 @@ class Classification(nn.Module):
         target: str,
         reads: str,
         weight: NonNegativeFloat,
-        dropout: DropoutRate,
+        dropout: Fraction,
         label_smoothing: Fraction,
         loss: Loss,
         focal_gamma: NonNegativeFloat,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mmtrain.annotations import DropoutRate, NonNegativeFloat, PositiveFloat, PositiveInt, Size
+from mmtrain.annotations import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Size
 from mmtrain.distributed import gather, gather_with_gradient, rank, rows_of_all, world_size
 from mmtrain.layers.autocast import full
 from mmtrain.layers.pooling import MeanPool
@@ -67,7 +67,7 @@ class Contrastive(nn.Module):
         temperature: PositiveFloat,
         min_temperature: PositiveFloat,
         weight: NonNegativeFloat,
-        dropout: DropoutRate | Mapping[str, DropoutRate],
+        dropout: Fraction | Mapping[str, Fraction],
         loss: Loss,
         bias: float,
         queue: Annotated[int, Ge(0), Le(2**24)],

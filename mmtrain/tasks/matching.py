@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC
 
-from mmtrain.annotations import DropoutRate, Fraction, NonNegativeFloat
+from mmtrain.annotations import Fraction, NonNegativeFloat
 from mmtrain.layers.head import Decides, PooledHead
 from mmtrain.layers.masking import pair_noise
 from mmtrain.losses.contrastive import Related
@@ -70,7 +70,7 @@ class Matching(nn.Module):
         hard_share: Fraction,
         partners: Partners,
         weight: NonNegativeFloat,
-        dropout: DropoutRate,
+        dropout: Fraction,
         decides: Decides | None = None,
     ) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MultilabelExactMatch, MultilabelF1Score
 
-from mmtrain.annotations import DropoutRate, NonNegativeFloat
+from mmtrain.annotations import Fraction, NonNegativeFloat
 from mmtrain.layers.head import Decides, PooledHead, make_head
 from mmtrain.losses.binary_cross_entropy import binary_cross_entropy
 from mmtrain.metrics.chance import GUESSED, guessed
@@ -52,7 +52,7 @@ class MultiLabel(nn.Module):
         target: str,
         reads: str,
         weight: NonNegativeFloat,
-        dropout: DropoutRate,
+        dropout: Fraction,
         positive_weights: Literal["balanced"] | None,
         decides: Decides | None = None,
     ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmtrain.annotations import DropoutRate, NonNegativeFloat
+from mmtrain.annotations import Fraction, NonNegativeFloat
 from mmtrain.layers.head import Decides, PooledHead, make_head
 from mmtrain.losses.ranking import ordered_pairs, pairwise_logistic
 from mmtrain.metrics.chance import guessed
@@ -47,7 +47,7 @@ class Ranking(nn.Module):
         group_by: str,
         reads: str,
         weight: NonNegativeFloat,
-        dropout: DropoutRate,
+        dropout: Fraction,
         decides: Decides | None = None,
     ) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from mmtrain.annotations import DropoutRate, NonNegativeFloat, PositiveFloat
+from mmtrain.annotations import Fraction, NonNegativeFloat, PositiveFloat
 from mmtrain.layers.head import Decides, PooledHead, make_head
 from mmtrain.losses.regression import absolute_error, huber, squared_error
 from mmtrain.metrics.chance import guessed
@@ -50,7 +50,7 @@ class Regression(nn.Module):
         target: str,
         reads: str,
         weight: NonNegativeFloat,
-        dropout: DropoutRate,
+        dropout: Fraction,
         loss: Loss,
         huber_delta: PositiveFloat,
         decides: Decides | None = None,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.aggregation import MeanMetric
 
-from mmtrain.annotations import DropoutRate, NonNegativeFloat
+from mmtrain.annotations import Fraction, NonNegativeFloat
 from mmtrain.layers.head import Decides, PooledHead, make_head
 from mmtrain.losses.binary_cross_entropy import binary_cross_entropy
 from mmtrain.losses.cross_entropy import cross_entropy
@@ -54,7 +54,7 @@ class VQA(nn.Module):
         target: str,
         reads: str,
         weight: NonNegativeFloat,
-        dropout: DropoutRate,
+        dropout: Fraction,
         loss: Loss,
         decides: Decides | None = None,
     ) -> None:

@@ -124,7 +124,7 @@ BAD = {
         ("optimizer.lr=-1", "optimizer.lr=-1: must be a number of at least 0 ({})\n    fix: optimizer.lr=0.001"),
         (
             "fusion.dropout=1.5",
-            "fusion.dropout=1.5: must be a number of at least 0 and below 1 ({})\n    fix: fusion.dropout=0.1",
+            "fusion.dropout=1.5: must be a number between 0 and 1 ({})\n    fix: fusion.dropout=0.1",
         ),
         (
             "schedule.final=nan",

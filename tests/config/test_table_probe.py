@@ -107,8 +107,8 @@ def test_tasks_that_lack_something_say_which_remain(home: Path) -> None:
 def test_faults_of_the_data_stand_beside_those_of_the_configuration(home: Path) -> None:
     found = faults("data.columns.image=headline", "data.columns.text=path", "trainer.max_epochs=ten", "dim=0")
     assert [re.split("[= ]", fault)[0] for fault in found] == [
-        "trainer.max_epochs",
         "dim",
+        "trainer.max_epochs",
         "mine/train.csv:",
         "task.classification.target",
     ]

@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import DropoutRate, Seconds, Size
+from mmtrain.annotations import Fraction, Seconds, Size
 from mmtrain.layers.log_mel import ClipNorm, LogMel, MelScale
 from mmtrain.types import Features
 
@@ -43,7 +43,7 @@ class AudioCNN(nn.Module):
         mel_scale: MelScale,
         channels: Sequence[Size],
         dim: Size,
-        dropout: DropoutRate,
+        dropout: Fraction,
     ) -> None:
         super().__init__()
         if not channels:

@@ -8,7 +8,7 @@ of the tokens.
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import Depth, DropoutRate, Seconds, Size, WidthRatio
+from mmtrain.annotations import Depth, Fraction, ProperFraction, Seconds, Size, WidthRatio
 from mmtrain.layers.block import Block
 from mmtrain.layers.log_mel import ClipNorm, LogMel, MelScale
 from mmtrain.types import Features
@@ -52,8 +52,8 @@ class SpectrogramTransformer(nn.Module):
         depth: Depth,
         num_heads: Size,
         mlp_ratio: WidthRatio,
-        dropout: DropoutRate,
-        drop_path: DropoutRate,
+        dropout: Fraction,
+        drop_path: ProperFraction,
     ) -> None:
         super().__init__()
         if patch_mels < 1 or num_mels % patch_mels:

@@ -9,7 +9,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
+from mmtrain.annotations import Depth, Fraction, Size, WidthRatio
 from mmtrain.layers.block import Block
 from mmtrain.layers.packed_rnn import PackedRNN
 from mmtrain.layers.pooling import MeanPool
@@ -48,7 +48,7 @@ class Turns(nn.Module):
         depth: Depth,
         num_heads: Size,
         mlp_ratio: WidthRatio,
-        dropout: DropoutRate,
+        dropout: Fraction,
     ) -> None:
         super().__init__()
         if context not in CONTEXTS:

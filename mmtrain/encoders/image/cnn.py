@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import DropoutRate, Size
+from mmtrain.annotations import Fraction, Size
 from mmtrain.layers.map_tokens import map_tokens
 from mmtrain.types import Features
 
@@ -27,7 +27,7 @@ class ImageCNN(nn.Module):
         ValueError: if there is no stage, or if the groups do not divide the channels.
     """
 
-    def __init__(self, *, channels: Sequence[Size], num_groups: Size, dropout: DropoutRate) -> None:
+    def __init__(self, *, channels: Sequence[Size], num_groups: Size, dropout: Fraction) -> None:
         super().__init__()
         if len(channels) < 2:
             raise ValueError(

@@ -13,7 +13,7 @@ import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from mmtrain.annotations import DropoutRate, Size
+from mmtrain.annotations import ProperFraction, Size
 from mmtrain.layers.foreign_model import drop, stem_and_blocks, unreached
 from mmtrain.layers.map_tokens import map_tokens
 from mmtrain.layers.pretrained import load_weights, read_weights
@@ -46,7 +46,9 @@ class Timm(nn.Module):
             nor a sequence, or weights that cannot be loaded or do not fit.
     """
 
-    def __init__(self, *, name: str, pretrained: bool | str | None, image_size: Size, drop_path: DropoutRate) -> None:
+    def __init__(
+        self, *, name: str, pretrained: bool | str | None, image_size: Size, drop_path: ProperFraction
+    ) -> None:
         super().__init__()
         config = timm_config(name)
         options: dict[str, Any] = {"num_classes": 0}

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import Depth, DropoutRate, NonNegativeInt, PositiveFloat, Size, WidthRatio
+from mmtrain.annotations import Depth, Fraction, NonNegativeInt, PositiveFloat, ProperFraction, Size, WidthRatio
 from mmtrain.layers.block import Block
 from mmtrain.layers.color_features import ColorFeatures
 from mmtrain.layers.pretrained import load_weights, read_weights, resized_grid
@@ -47,8 +47,8 @@ class ViT(nn.Module):
         depth: Depth,
         num_heads: Size,
         mlp_ratio: WidthRatio,
-        dropout: DropoutRate,
-        drop_path: DropoutRate,
+        dropout: Fraction,
+        drop_path: ProperFraction,
         layer_scale: PositiveFloat | None,
         color_features: NonNegativeInt,
         pretrained: bool | str | None,

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from mmtrain.annotations import DropoutRate, PositiveDepth, Size
+from mmtrain.annotations import Fraction, PositiveDepth, Size
 from mmtrain.layers.packed_rnn import PackedRNN
 from mmtrain.types import Features
 
@@ -21,9 +21,7 @@ class SequenceGRU(nn.Module):
         ValueError: as in `PackedRNN`.
     """
 
-    def __init__(
-        self, *, in_dim: int, dim: Size, depth: PositiveDepth, bidirectional: bool, dropout: DropoutRate
-    ) -> None:
+    def __init__(self, *, in_dim: int, dim: Size, depth: PositiveDepth, bidirectional: bool, dropout: Fraction) -> None:
         super().__init__()
         self.dim = dim
         self.gru = PackedRNN(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
+from mmtrain.annotations import Depth, Fraction, Size, WidthRatio
 from mmtrain.layers.block import Block
 from mmtrain.types import Features
 
@@ -30,7 +30,7 @@ class SequenceTransformer(nn.Module):
         depth: Depth,
         num_heads: Size,
         mlp_ratio: WidthRatio,
-        dropout: DropoutRate,
+        dropout: Fraction,
     ) -> None:
         super().__init__()
         self.dim = dim

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmtrain.annotations import Depth, DropoutRate, Size, TextLength, VocabSize, WidthRatio
+from mmtrain.annotations import Depth, Fraction, Size, TextLength, VocabSize, WidthRatio
 from mmtrain.layers.attention import check_heads
 from mmtrain.layers.transformers_model import transformers_config
 from mmtrain.layers.transformers_text import Pooling, TransformersText, expanded
@@ -45,7 +45,7 @@ class BERT(nn.Module):
         depth: Depth,
         num_heads: Size,
         mlp_ratio: WidthRatio,
-        dropout: DropoutRate,
+        dropout: Fraction,
     ) -> None:
         super().__init__()
         name = expanded(_name(pretrained))

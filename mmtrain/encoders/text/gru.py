@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import DropoutRate, PositiveDepth, Size, VocabSize
+from mmtrain.annotations import Fraction, PositiveDepth, Size, VocabSize
 from mmtrain.layers.packed_rnn import PackedRNN
 from mmtrain.types import Features
 
@@ -29,7 +29,7 @@ class TextGRU(nn.Module):
         dim: Size,
         depth: PositiveDepth,
         bidirectional: bool,
-        dropout: DropoutRate,
+        dropout: Fraction,
     ) -> None:
         super().__init__()
         self.dim = dim

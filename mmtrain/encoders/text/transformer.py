@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import Depth, DropoutRate, PositiveFloat, Size, TextLength, VocabSize, WidthRatio
+from mmtrain.annotations import Depth, Fraction, PositiveFloat, Size, TextLength, VocabSize, WidthRatio
 from mmtrain.layers.block import Block
 from mmtrain.types import Features
 
@@ -32,7 +32,7 @@ class TextTransformer(nn.Module):
         depth: Depth,
         num_heads: Size,
         mlp_ratio: WidthRatio,
-        dropout: DropoutRate,
+        dropout: Fraction,
         layer_scale: PositiveFloat | None,
     ) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from mmtrain.annotations import Depth, DropoutRate, Size
+from mmtrain.annotations import Depth, Fraction, Size
 from mmtrain.types import Features
 
 
@@ -28,7 +28,7 @@ class VectorMLP(nn.Module):
         num_tokens: Size,
         hidden_dim: Size,
         depth: Depth,
-        dropout: DropoutRate,
+        dropout: Fraction,
     ) -> None:
         super().__init__()
         self.dim = dim

@@ -11,7 +11,7 @@ from typing import Literal, Protocol, cast, get_args, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
+from mmtrain.annotations import Depth, Fraction, Size, WidthRatio
 from mmtrain.layers.block import Block
 from mmtrain.layers.packed_rnn import PackedRNN
 from mmtrain.layers.pooling import MeanPool
@@ -62,7 +62,7 @@ class Frames(nn.Module):
         depth: Depth,
         num_heads: Size,
         mlp_ratio: WidthRatio,
-        dropout: DropoutRate,
+        dropout: Fraction,
     ) -> None:
         super().__init__()
         if temporal not in TEMPORAL:

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
+from mmtrain.annotations import Depth, Fraction, ProperFraction, Size, WidthRatio
 from mmtrain.layers.attention import SelfAttention
 from mmtrain.layers.block import Block, DropPath
 from mmtrain.types import Features
@@ -52,8 +52,8 @@ class VideoViT(nn.Module):
         temporal_depth: Depth,
         num_heads: Size,
         mlp_ratio: WidthRatio,
-        dropout: DropoutRate,
-        drop_path: DropoutRate,
+        dropout: Fraction,
+        drop_path: ProperFraction,
     ) -> None:
         super().__init__()
         if attention not in ATTENTIONS:

@@ -10,7 +10,7 @@ from functools import partial
 
 from torch import nn
 
-from mmtrain.annotations import DropoutRate, PositiveInt, Size, WidthRatio
+from mmtrain.annotations import Fraction, PositiveInt, Size, WidthRatio
 from mmtrain.layers.gated_read import GatedRead
 from mmtrain.layers.streams import check_counts
 from mmtrain.types import Features
@@ -39,7 +39,7 @@ class GatedCrossAttnConnector(nn.Module):
         every: PositiveInt,
         num_heads: Size,
         mlp_ratio: WidthRatio,
-        dropout: DropoutRate,
+        dropout: Fraction,
     ) -> None:
         super().__init__()
         check_counts({"every": every})

@@ -8,7 +8,7 @@ The language model gets a fixed number of tokens for input of any length.
 import torch
 from torch import nn
 
-from mmtrain.annotations import Depth, DropoutRate, Size, WidthRatio
+from mmtrain.annotations import Depth, Fraction, Size, WidthRatio
 from mmtrain.layers.streams import CrossBlock, check_counts
 from mmtrain.types import Features
 
@@ -38,7 +38,7 @@ class PerceiverConnector(nn.Module):
         depth: Depth,
         num_heads: Size,
         mlp_ratio: WidthRatio,
-        dropout: DropoutRate,
+        dropout: Fraction,
     ) -> None:
         super().__init__()
         check_counts({"num_latents": num_latents, "depth": depth})

@@ -9,7 +9,7 @@ cross-attention.
 import torch
 from torch import nn
 
-from mmtrain.annotations import Depth, DropoutRate, PositiveInt, Size, WidthRatio
+from mmtrain.annotations import Depth, Fraction, PositiveInt, Size, WidthRatio
 from mmtrain.layers.q_layer import QLayer
 from mmtrain.layers.streams import check_counts
 from mmtrain.types import Features
@@ -42,7 +42,7 @@ class QFormerConnector(nn.Module):
         cross_every: PositiveInt,
         num_heads: Size,
         mlp_ratio: WidthRatio,
-        dropout: DropoutRate,
+        dropout: Fraction,
     ) -> None:
         super().__init__()
         check_counts({"num_queries": num_queries, "depth": depth, "cross_every": cross_every})
