@@ -17,8 +17,8 @@ from torch.optim import Optimizer
 from mmtrain.build import _without_tuning, build_data, build_lit, build_model, compose
 from mmtrain.config import rules_hardware as machine
 from mmtrain.config.compose import config_dir
-from mmtrain.config.rules import OWN_TRAINER_KEYS
 from mmtrain.config.instantiate import make
+from mmtrain.config.rules import OWN_TRAINER_KEYS
 from mmtrain.config.validate import faults_of
 from mmtrain.data.dataset import Collate, TrainSplit
 from mmtrain.data.loader import TrainSteps, make_loader
