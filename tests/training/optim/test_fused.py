@@ -100,4 +100,4 @@ def test_of_ranks_that_keep_shares() -> None:
 
 def test_another_word_is_refused() -> None:
     (fault,) = faults("optimizer.fused=maybe")
-    assert fault.startswith("optimizer.fused=maybe: must be auto or true or false (")
+    assert fault.startswith("optimizer.fused=maybe: must be true or false or auto (")
