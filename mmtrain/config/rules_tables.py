@@ -50,7 +50,7 @@ def missing_tables(run: Composed) -> Iterator[str]:
 
     named = {split: run.get(f"data.source.{split}") for split in ("train", "val", "test")}
     if run.get("data.source.root") is None and not any(named.values()):
-        yield f"data.root=null: is required ({run.where('data.root')})\n    fix: {SET_ROOT}"
+        yield f"data.root: not set ({run.where('data.root')})\n    fix: {SET_ROOT}"
     for split, file in named.items():
         if file is not None and (fault := fault_of_split_file(split, Path(str(file)).expanduser())) is not None:
             what, *fix = fault.splitlines()

@@ -96,7 +96,7 @@ def test_the_column_of_an_added_target_is_a_new_key() -> None:
     (fault,) = faults("data.columns.lable=mood")
     assert "\n    fix: did you mean data.columns.label" in fault and "+target@data.targets.lable=class" in fault
     (fault,) = faults(added, "data.columns.mood=mood")
-    assert fault.endswith("write +data.columns.mood=mood; without it, the column mood is read")
+    assert fault.endswith("write +data.columns.mood=mood; by default, the column mood is read")
 
 
 def test_what_is_not_there_is_said_with_the_nearest_name_all_at_once() -> None:

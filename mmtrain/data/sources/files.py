@@ -47,7 +47,7 @@ def existing_folder(
     files = {split: Path(file).expanduser() for split, file in named.items() if file is not None}
     if not files:
         if root is None:
-            raise ConfigError(f"data.root=null: is required\n    fix: {SET_ROOT}")
+            raise ConfigError(f"data.root: not set\n    fix: {SET_ROOT}")
         return folder_of_tables(root)
     for split, file in files.items():
         if (fault := fault_of_split_file(split, file)) is not None:

@@ -77,7 +77,7 @@ def test_a_file_that_cannot_be_a_split_is_refused(tmp_path: Path, file: str, mes
     found = files_of_splits(tmp_path)
     with pytest.raises(ConfigError, match=message):
         source_of(found, val=tmp_path / file)
-    with pytest.raises(ConfigError, match=r"data.root=null: is required"):
+    with pytest.raises(ConfigError, match=r"data.root: not set"):
         existing_folder(None)
 
 

@@ -25,7 +25,7 @@ def test_it_composes_and_is_built(name: str, tmp_path: Path) -> None:
     assert cfg.data.confine is True
     assert build_data(cfg).tables == {}
     [fault] = faults_of(config_dir(), None, [f"data={name}"], multirun=False)
-    assert fault.startswith("data.root=null: is required")
+    assert fault.startswith("data.root: not set")
 
 
 @pytest.mark.parametrize("linked", ["meta/train.txt", "images"])
