@@ -348,7 +348,7 @@ def test_a_schedule_that_is_no_function_is_explained(schedule: dict[str, Any], r
     OmegaConf.update(cfg, "schedule", None)
     cfg.schedule = schedule
     with pytest.raises(
-        ConfigError, match=rf"schedule\._target_={schedule['_target_']}: is no function .*{reason}.*\n    fix: "
+        ConfigError, match=rf"schedule\._target_={schedule['_target_']}: not a function .*{reason}.*\n    fix: "
     ) as caught:
         check_parts(cfg)
     assert "schedule=cosine or schedule=constant" in str(caught.value)

@@ -54,7 +54,7 @@ def test_the_last_value_of_a_key_is_the_one_that_the_run_has(tmp_path: Path) -> 
     done = command("dim=64", "fusion=sum", "--cfg", "job", "seed=1", "dim=96", "fusion=concat", cwd=tmp_path)
     assert done.returncode == 0
     assert "\ndim: 96\n" in done.stdout and "mmtrain.fusion.concat.Concat" in done.stdout
-    assert "dim=64: replaced by dim=96, because the last value of a key counts\n" in done.stderr
+    assert "dim=64: replaced by dim=96, because the last value of a key is used\n" in done.stderr
     assert "fusion=sum: replaced by fusion=concat" in done.stderr
 
 

@@ -256,7 +256,7 @@ def test_what_is_wrong_names_the_part(folders: Path) -> None:
     assert "data.parts.b.weight is not set" in refused(one)
     one["b"].weight = 1e9
     assert "data.parts.a has no place in an epoch of 18" in refused(one)
-    assert "data.temperature = 0" in refused(two(folders), temperature=0)
+    assert "data.temperature=0" in refused(two(folders), temperature=0)
     with pytest.raises(ValueError, match="weight = -1"):
         part(folders, weight=-1)
     write_rows(folders / "a" / "train.jsonl", [{"image": "../b/0.png", "text": "x"}])

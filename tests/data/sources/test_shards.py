@@ -685,7 +685,7 @@ def test_a_shard_that_is_a_link_out_of_its_folder_is_refused(tmp_path: Path, cac
 
 def test_a_pipe_is_no_shard(tmp_path: Path, cache: Path) -> None:
     os.mkfifo(tmp_path / "a.tar")
-    assert "is no regular file" in refused(cache, str(tmp_path / "*.tar"))
+    assert "is not a regular file" in refused(cache, str(tmp_path / "*.tar"))
 
 
 def test_shards_on_a_server_read_no_file_of_this_machine(
