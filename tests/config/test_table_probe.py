@@ -113,7 +113,7 @@ def test_faults_of_the_data_stand_beside_those_of_the_configuration(home: Path) 
         "task.classification.target",
     ]
     assert found[2] == (
-        "mine/train.csv: of the column headline none of the first 40 files is there, such as"
+        "mine/train.csv: of the column headline none of the first 32 files is there, such as"
         " mine/a picture with the number 0 (override data.columns.image=headline)\n"
         "    mend the paths, which start from mine, or name the column of pictures by data.columns.image=path"
     )
@@ -136,7 +136,7 @@ def test_files_in_a_folder_below_are_found(home: Path) -> None:
 def test_paths_that_start_elsewhere_are_shown_as_they_should_be(home: Path) -> None:
     write("image,caption,label", lambda n: f"old/{n}.jpg,number {n},{ANIMALS[n % 3]}")
     assert faults() == [
-        "mine/train.csv: of the column image none of the first 40 files is there, such as mine/old/0.jpg\n"
+        "mine/train.csv: of the column image none of the first 32 files is there, such as mine/old/0.jpg\n"
         "    write the paths from mine on: photos/0.jpg in place of old/0.jpg"
     ]
 
@@ -165,7 +165,7 @@ def test_another_kind_of_target_that_is_there_is_offered(home: Path) -> None:
 def test_what_all_rows_say_is_said_where_all_are_known(home: Path) -> None:
     write("image,caption,label", lambda n: f"photos/{n}.jpg,number {n},cat")
     assert faults() == [
-        "mine/train.csv: the column label holds one class alone, 'cat', in 40 rows\n"
+        "mine/train.csv: the column label holds one class alone, 'cat', in 32 rows\n"
         "    name another column by data.columns.label, add rows of another class,"
         " or leave out what learns it: task=[contrastive,matching]"
     ]
@@ -264,7 +264,7 @@ def test_a_run_that_is_tested_needs_its_inputs_alone(home: Path) -> None:
 
 def test_a_batch_size_that_is_searched_for_need_not_fit_the_rows(home: Path) -> None:
     (fault,) = faults(*ALL.split(), "data.batch_size=128")
-    assert fault.startswith("data.batch_size = 128 is larger than the training split of 40 rows")
+    assert fault.startswith("data.batch_size = 128 is larger than the training split of 32 rows")
     assert faults(*ALL.split(), "data.batch_size=128", "trainer.find_batch_size=true") == []
 
 

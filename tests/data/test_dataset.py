@@ -18,7 +18,6 @@ from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Bad, Batch, Padded, Sample
 from tests.data.parts import (
     NAMES,
-    WHOLE,
     draw_pictures,
     fitted_label,
     fitted_text_input,

@@ -63,7 +63,7 @@ def test_the_captions_of_kaggle_with_its_nested_folder(tmp_path: Path) -> None:
 
 def test_faults_are_named(pictures: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"has no dataset_flickr30k.json \(nor results_20130124.token.*\n    fix: it should"
+        ConfigError, match=r"has no dataset_flickr30k.json \(nor results_20130124.token.*\n    fix: name a folder"
     ):
         flickr30k(root=pictures, split=WHOLE)
     write(pictures / "results_20130124.token", "0.jpg#0\tA dog .\nhello\n")

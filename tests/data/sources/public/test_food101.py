@@ -35,7 +35,7 @@ def test_without_validation(dishes: Path) -> None:
 
 
 def test_faults_are_named(dishes: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data.source.val = 1.5 is not a share"):
+    with pytest.raises(ConfigError, match=r"data.source.val = 1.5 is not a fraction"):
         food101(root=dishes, val=1.5)
     (dishes / "meta/test.txt").unlink()
     with pytest.raises(ConfigError, match=r"has no meta/test.txt\n    fix: name a folder with meta/train.txt"):
