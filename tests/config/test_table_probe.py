@@ -172,7 +172,7 @@ def test_what_all_rows_say_is_said_where_all_are_known(home: Path) -> None:
     write("id,image,caption,label", lambda n: f"{n % 39},photos/{n}.jpg,,{ANIMALS[n % 3]}")
     assert [fault.splitlines()[0] for fault in faults()] == [
         "mine/train.csv: the column caption is empty in every row",
-        "mine/train.csv: the rows 1 and 40 have the same id '0' (override data.root=mine)",
+        "mine/train.csv: the rows 1 and 32 have the same id '0' (override data.root=mine)",
     ]
 
 
