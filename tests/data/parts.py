@@ -13,6 +13,7 @@ from mmtrain.data.tables.splits import Split
 from mmtrain.data.targets.label import ClassLabel
 
 ALL = Split(column=None, fractions={"train": 1.0}, group=None)
+EVERY_ROW = Split(column=None, fractions={"train": 1.0, "val": 0.0, "test": 0.0}, group=None)
 WHOLE = Split(column=None, fractions={"train": 0.8, "val": 0.1, "test": 0.1}, group=None)
 NAMES = ("a red cat", "a green dog", "two blue birds", "the golden fish", "a grey mouse", "many white sheep")
 

@@ -12,11 +12,11 @@ from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit
 from mmtrain.data.inputs.image import key_of
 from mmtrain.data.order import draw_seed, mix, permuted
 from mmtrain.data.sources.files import read_folder
-from mmtrain.data.tables.splits import Split
 from mmtrain.data.targets.text import TextTarget
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Bad, Batch, Padded, Sample
 from tests.data.parts import (
+    EVERY_ROW,
     NAMES,
     draw_pictures,
     fitted_label,
@@ -43,8 +43,7 @@ GAPS: list[tuple[dict[str, Any], str]] = [
 
 def table_of(folder: Path, rows: list[dict[str, Any]]) -> Any:
     write_rows(folder / "train.jsonl", rows)
-    every_row = Split(column=None, fractions={"train": 1.0, "val": 0.0, "test": 0.0}, group=None)
-    return read_folder(folder, every_row).splits["train"]
+    return read_folder(folder, EVERY_ROW).splits["train"]
 
 
 def parts(folder: Path, **changed: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from mmtrain.data.dataset import Collate, EvalSplit, Position, TrainSplit
 from mmtrain.data.loader import EvalSteps, TrainSteps, make_loader
 from mmtrain.data.sources.files import read_folder
-from tests.data.parts import NAMES, WHOLE, draw_pictures, fitted_label, fitted_text_input, image_input, write_rows
+from tests.data.parts import EVERY_ROW, NAMES, draw_pictures, fitted_label, fitted_text_input, image_input, write_rows
 
 SIZES = [(12, 4), (13, 4), (14, 4), (15, 4), (5, 5), (7, 3), (29, 12), (25, 8), (8, 1)]  # samples, batch size
 SPLITS = [(ranks, parts) for ranks in (1, 2, 3) for parts in (1, 2, 4)]
@@ -123,7 +123,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]
     inputs = {"image": image_input(), "text": fitted_text_input()}
     columns = {"image": "image", "text": "caption", "label": "label"}
     targets = {"label": fitted_label("a", "b")}
-    return read_folder(folder, WHOLE).splits["train"], {
+    return read_folder(folder, EVERY_ROW).splits["train"], {
         "folder": folder,
         "columns": columns,
         "inputs": inputs,
