@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from mmtrain.build import compose
@@ -45,6 +46,28 @@ def write_tables(page: Path, folder: Path) -> None:
         (folder / name).with_name(json.loads(row)["video"]).touch()
 
 
+def write_split_files(arguments: list[str], folder: Path) -> None:
+    """The files of `data.train=FILE`, `data.val=FILE`, `data.test=FILE`: COCO captions for .json, others as tables."""
+    places = [word.partition("=")[2] for word in arguments if re.match(r"data\.(train|val|test)=", word)]
+    for place in [folder / p for p in places if "data=files" in arguments]:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        captions = [f"a cat {n}" for n in range(256)]
+        table = pd.DataFrame({"image": "a.png", "caption": captions, "label": ["cat", "dog"] * 128})
+        match place.suffix:
+            case ".csv":
+                table.to_csv(place, index=False)
+            case ".jsonl":
+                table.to_json(place, orient="records", lines=True)
+            case ".parquet":
+                table.to_parquet(place)
+            case ".json":
+                images = [{"id": n, "file_name": "a.png"} for n in range(256)]
+                annotations = [{"image_id": n, "caption": caption} for n, caption in enumerate(captions)]
+                place.write_text(json.dumps({"images": images, "annotations": annotations}))
+        for base in (place.parent, place.parent.parent):
+            (base / "a.png").touch()
+
+
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)
 def test_every_command_is_a_right_configuration(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tables(page, tmp_path)
@@ -53,6 +76,7 @@ def test_every_command_is_a_right_configuration(page: Path, tmp_path: Path, monk
     found = commands(page)
     assert found
     for arguments in found:
+        write_split_files(arguments, tmp_path)
         overrides = [
             spelled(a) for a in arguments if a != "-m" and not a.startswith(("init_from=", "run_dir=outputs/"))
         ]

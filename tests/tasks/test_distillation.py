@@ -76,9 +76,9 @@ def test_the_student_comes_near_its_teacher(teacher: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["task.distillation.teacher=/nowhere"], r"task.distillation.teacher = /nowhere does not exist"),
-        (["data.inputs.image.size=24"], "trained with data.inputs.image.size = 16, but here it is 24"),
-        (["data.inputs.text.vocab_size=50"], "trained with data.inputs.text.vocab_size = 60, but here it is 50"),
+        (["task.distillation.teacher=/nowhere"], "task.distillation.teacher=/nowhere: does not exist"),
+        (["data.inputs.image.size=24"], "trained with data.inputs.image.size=16, but here it is 24"),
+        (["data.inputs.text.vocab_size=50"], "trained with data.inputs.text.vocab_size=60, but here it is 50"),
         (["task.distillation.of=genre"], "of = genre, but the classification tasks of the teacher are classification"),
         (["task.distillation.temperature=0"], "set temperature above 0"),
         (["task.classification.reads=image", "task.distillation.reads=image"], "reads text, but the tasks of this run"),
