@@ -3,9 +3,15 @@
 The checks of a configuration read them from the source; see `mmtrain.config.constraints`.
 """
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from annotated_types import Ge, Gt, Le, Lt
+
+T = TypeVar("T")
+FLATTENED = "flattened"
+# `head: Flattened[HeadSpec]`: the configuration has the arguments of HeadSpec next to those of the component.
+# `mmtrain.config.instantiate.construct` makes the object.
+Flattened = Annotated[T, FLATTENED]
 
 PositiveInt = Annotated[int, Ge(1)]
 NonNegativeInt = Annotated[int, Ge(0)]

@@ -21,7 +21,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from mmtrain.config.compose import SIZE_FROM_SCRATCH, Composing, config_dir, fill_auto
-from mmtrain.config.instantiate import check_trust, get_class, get_object, make
+from mmtrain.config.instantiate import check_trust, get_class, get_object, make, signature_of
 from mmtrain.config.moved import update_targets
 from mmtrain.config.rules import FIX_SCHEDULE, NO_SCHEDULE
 from mmtrain.config.task_inputs import faults_of_tasks, needed_by, tasks_without
@@ -359,7 +359,7 @@ def _task(whole: DictConfig, name: str, facts: Mapping[str, Any], data: DataModu
 
 
 def _facts_for(cfg: DictConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
-    accepts = inspect.signature(get_class(cfg._target_)).parameters
+    accepts = signature_of(get_class(cfg._target_)).parameters
     return {k: v for k, v in facts.items() if k in accepts}
 
 

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from mmtrain.build import _without_tuning, build_data, build_lit, build_model, compose
 from mmtrain.config import rules_hardware as machine
 from mmtrain.config.compose import config_dir
-from mmtrain.config.instantiate import make
+from mmtrain.config.instantiate import make, signature_of
 from mmtrain.config.rules import OWN_TRAINER_KEYS
 from mmtrain.config.validate import faults_of
 from mmtrain.data.dataset import Collate, TrainSplit
@@ -342,7 +342,7 @@ def test_every_argument_of_our_own_stands_in_the_file(file: Path) -> None:
     for node in nodes(top):
         if node["_target_"].startswith("mmtrain."):
             given = {key for key in node if not key.startswith("_") and key != "defaults"} | placed(file, node)
-            taken = set(inspect.signature(get_object(node["_target_"])).parameters)
+            taken = set(signature_of(get_object(node["_target_"])).parameters)
             handed_over = HANDED_OVER.get(file.parts[0], set()) if node is top else set()
             assert given <= taken, node["_target_"]
             assert taken - given == handed_over & taken, node["_target_"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
-from mmtrain.config.signatures import module_of, parsed
+from mmtrain.config.signatures import flattened_class, module_of, parsed
 
 _MAX_IMPORTS = 10  # from one module to the next
 _CONTAINERS = {
@@ -449,7 +449,12 @@ def _arguments(
     """Arguments with their annotations, and the module whose names these use."""
     if isinstance(node, ast.FunctionDef):
         for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs):
-            yield argument.arg, argument.annotation, module
+            part = flattened_class(argument.annotation)
+            found = None if part is None else _base(part, module)
+            if found is None:
+                yield argument.arg, argument.annotation, module
+            else:
+                yield from _arguments(*found, depth + 1)
         return
     function = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     if function is not None:

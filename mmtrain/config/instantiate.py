@@ -10,16 +10,17 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar, get_origin
 
 import yaml
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from mmtrain.annotations import FLATTENED
 from mmtrain.config.compose import config_dir
 from mmtrain.config.signatures import is_defined
 from mmtrain.errors import ConfigError
@@ -27,6 +28,7 @@ from mmtrain.errors import ConfigError
 __all__ = [
     "add_working_folder",
     "check_trust",
+    "construct",
     "get_class",
     "get_object",
     "instantiate",
@@ -35,7 +37,10 @@ __all__ = [
     "make",
     "refused_targets",
     "shipped_values",
+    "signature_of",
 ]
+
+T = TypeVar("T")
 
 TRUST = "a package of your own whose classes the run may name; may be given several times"
 
@@ -190,10 +195,11 @@ def make(cfg: DictConfig, key: str, **parts: Any) -> Any:
         ConfigError: naming the node.
     """
     try:
-        if not parts:
+        if not parts and not _flattened(get_object(cfg._target_)):
             return instantiate(cfg, _convert_="all")
-        return instantiate(cfg, _convert_="all", _partial_=True)(**parts)
-    except (InstantiationException, ValueError, TypeError) as error:
+        call = instantiate(cfg, _convert_="all", _partial_=True)
+        return construct(call.func, *call.args, **(call.keywords | parts))
+    except (InstantiationException, ImportError, ValueError, TypeError) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, ConfigError):
             raise cause from error
@@ -211,9 +217,43 @@ def make(cfg: DictConfig, key: str, **parts: Any) -> Any:
         raise
 
 
+def construct(kind: Callable[..., T], /, *args: Any, **arguments: Any) -> T:
+    """Call a class or function, with the arguments of its `Flattened` arguments next to its own.
+
+    Args:
+        kind: the class or function.
+        args: positional arguments.
+        arguments: keyword arguments.
+    """
+    for name, part in _flattened(kind).items():
+        if name not in arguments:
+            taken = [key for key in inspect.signature(part).parameters if key in arguments]
+            arguments[name] = part(**{key: arguments.pop(key) for key in taken})
+    return kind(*args, **arguments)
+
+
+def signature_of(kind: Callable[..., Any]) -> inspect.Signature:
+    """The signature of a class or function, with the arguments of the class in place of each `Flattened` argument."""
+    own, parts = inspect.signature(kind), _flattened(kind)
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in own.parameters.items():
+        parameters += inspect.signature(parts[name]).parameters.values() if name in parts else [parameter]
+    return own.replace(parameters=sorted(parameters, key=lambda parameter: parameter.kind))
+
+
+def _flattened(kind: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """The class of each `Flattened` argument."""
+    try:
+        hints = {name: parameter.annotation for name, parameter in inspect.signature(kind).parameters.items()}
+    except ValueError:  # compiled code may have no signature
+        return {}
+    annotated = {name: hint for name, hint in hints.items() if get_origin(hint) is Annotated}
+    return {name: hint.__origin__ for name, hint in annotated.items() if FLATTENED in hint.__metadata__}
+
+
 def _takes(cfg: DictConfig, parts: Mapping[str, Any]) -> bool:
     """Whether the class or function of a node takes what it is given."""
-    function = inspect.signature(get_object(cfg._target_))
+    function = signature_of(get_object(cfg._target_))
     given = {str(k): v for k, v in cfg.items() if not re.fullmatch(r"_\w+_", str(k))}
     try:
         function.bind_partial(**given, **parts) if cfg.get("_partial_") else function.bind(**given, **parts)

@@ -49,10 +49,11 @@ def fault_of(target: str, arguments: Iterable[str], *, added: Iterable[str] | No
         source = path.read_text(encoding="utf-8", errors="replace")
         return [] if _may_be_there(rest[0], source) else _not_there(target, rest[0], tree.body, _modules(folders))
     function = _called(node)
-    if len(rest) > 1 or function is None:
+    taken = None if len(rest) > 1 or function is None else _arguments(function, tree.body)
+    if function is None or taken is None:
         return []
     given = list(arguments)
-    return [*_unknown(function, given), *([] if added is None else _missing(function, [*given, *added]))]
+    return [*_unknown(function, taken, given), *([] if added is None else _missing(taken, [*given, *added]))]
 
 
 def parameters_of(target: str) -> list[str]:
@@ -178,25 +179,69 @@ def _called(node: ast.ClassDef | ast.FunctionDef) -> ast.FunctionDef | None:
     return None if function is None or node.decorator_list or function.decorator_list else function
 
 
-def _missing(function: ast.FunctionDef, given: list[str]) -> list[Fault]:
-    """Arguments without a default that are not set."""
+def flattened_class(hint: ast.expr | None) -> ast.expr | None:
+    """The class in an annotation `Flattened[Class]`; None for another annotation."""
+    if isinstance(hint, ast.Subscript) and ast.unparse(hint.value).split(".")[-1] == "Flattened":
+        return hint.slice
+    return None
+
+
+def _arguments(function: ast.FunctionDef, body: list[ast.stmt]) -> dict[str, bool] | None:
+    """Arguments, and whether each is required; those of its class in place of a `Flattened` one.
+
+    Args:
+        function: a constructor or another function.
+        body: the statements of its module.
+
+    Returns:
+        None if the constructor of a `Flattened` class cannot be found in the source.
+    """
     args = function.args
-    named = [*args.posonlyargs, *args.args][1 if function.name == "__init__" else 0 :]  # without self
-    by_keyword = zip(args.kwonlyargs, args.kw_defaults, strict=True)
-    needed = [*named[: len(named) - len(args.defaults)], *(a for a, default in by_keyword if default is None)]
-    lacking = [a.arg for a in needed if a.arg not in given]
+    named = [*args.posonlyargs, *args.args]
+    defaults = [*[None] * (len(named) - len(args.defaults)), *args.defaults, *args.kw_defaults]
+    pairs = list(zip([*named, *args.kwonlyargs], defaults, strict=True))
+    taken: dict[str, bool] = {}
+    for argument, default in pairs[1 if function.name == "__init__" else 0 :]:  # without self
+        part = flattened_class(argument.annotation)
+        if part is None:
+            taken[argument.arg] = default is None
+            continue
+        constructor = _constructor(ast.unparse(part), body)
+        of_part = None if constructor is None else _arguments(*constructor)
+        if of_part is None:
+            return None
+        taken |= of_part
+    return taken
+
+
+def _constructor(name: str, body: list[ast.stmt]) -> tuple[ast.FunctionDef, list[ast.stmt]] | None:
+    """The constructor of a class that a module defines or imports, and the statements of its module."""
+    node = next((n for n in body if isinstance(n, ast.ClassDef) and n.name == name), None)
+    if node is not None:
+        function = _called(node)
+        return None if function is None else (function, body)
+    passed_on = _passed_on(body, name)
+    path, _, rest = (module_of(passed_on.split(".")) if passed_on else None) or (None, [], [])
+    if path is None or path.suffix != ".py" or rest != [name]:
+        return None
+    return _constructor(name, parsed(path.read_bytes()).body)
+
+
+def _missing(taken: dict[str, bool], given: list[str]) -> list[Fault]:
+    """Arguments without a default that are not set."""
+    lacking = [name for name, needed in taken.items() if needed and name not in given]
     return [(f"needs {', '.join(lacking)}", f"set {lacking[0]} next to _target_")] if lacking else []
 
 
-def _unknown(function: ast.FunctionDef, arguments: Iterable[str]) -> list[Fault]:
+def _unknown(function: ast.FunctionDef, taken: dict[str, bool], arguments: Iterable[str]) -> list[Fault]:
     """Arguments that the constructor or the function does not accept."""
     if function.args.kwarg is not None:
         return []
-    taken = [a.arg for a in [*function.args.args, *function.args.kwonlyargs] if a.arg not in ("self", "cls")]
+    names = [name for name in taken if name not in [a.arg for a in function.args.posonlyargs]]
     faults = []
     for name in arguments:
-        if name not in taken:
-            near = difflib.get_close_matches(name, taken, n=1)
-            mend = f"did you mean {near[0]}?" if near else f"it takes {', '.join(taken) or 'nothing'}"
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            mend = f"did you mean {near[0]}?" if near else f"it takes {', '.join(names) or 'nothing'}"
             faults.append((f"does not take {name}", mend))
     return faults

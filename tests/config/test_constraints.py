@@ -68,6 +68,10 @@ class Knobs:
     ) -> None: ...
 
 
+class Whole:
+    def __init__(self, *, part: Flattened[Knobs], base: Flattened[Part], more: Small) -> None: ...
+
+
 def function(steps: Small, path: str | None) -> None: ...
 '''
 RANGES = """
@@ -130,6 +134,13 @@ def test_values_are_allowed_or_not(package: str, argument: str) -> None:
 def test_what_is_not_understood_restricts_nothing(package: str) -> None:
     assert constraints_of(f"{package}.parts.Knobs").keys() == CASES.keys()
     assert constraints_of(f"{package}.parts.Nothing") == constraints_of("nowhere.at.All") == {}
+
+
+def test_the_arguments_of_a_flattened_class_count(package: str) -> None:
+    found = constraints_of(f"{package}.parts.Whole")
+    assert found.keys() == CASES.keys() | {"words", "width"}
+    assert found["colour"].words == ["red", "green"] and str(found["width"]) == "a whole number of at least 8"
+    assert str(found["more"]) == "a whole number between 1 and 9"
 
 
 def test_other_modules_are_followed(package: str) -> None:

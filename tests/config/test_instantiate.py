@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
+from mmtrain.annotations import Flattened
 from mmtrain.config.compose import config_dir
 from mmtrain.config.instantiate import (
     LIBRARY_CLASSES,
@@ -14,10 +16,13 @@ from mmtrain.config.instantiate import (
     add_working_folder,
     check_trust,
     components,
+    construct,
     get_object,
     is_component,
     is_trusted,
+    make,
     refused_targets,
+    signature_of,
 )
 from mmtrain.config.validate import faults_of
 from mmtrain.errors import ConfigError
@@ -203,3 +208,33 @@ def test_the_working_folder_shadows_nothing_and_a_run_folder_is_none(
         monkeypatch.setattr(sys, "path", ["a", "b"])
         add_working_folder(named)
         assert sys.path == ["a", "b", *([str(folder)] if added else [])], (folder, named)
+
+
+class Part:
+    def __init__(self, *, width: int, sizes: list[int], name: str = "part") -> None:
+        if width < 1:
+            raise ValueError(f"width = {width}; set it to 1 or more")
+        self.values = (width, sizes, name)
+
+
+class Whole:
+    def __init__(self, *, part: Flattened[Part], depth: int) -> None:
+        self.part, self.depth = part, depth
+
+
+def test_arguments_of_a_flattened_class_stand_next_to_the_others() -> None:
+    cfg = OmegaConf.create({"_target_": f"{__name__}.Whole", "width": 3, "sizes": [1, 2], "depth": 4})
+    built = make(cfg, "fusion", name="given")
+    assert isinstance(built.part, Part) and built.part.values == (3, [1, 2], "given") and built.depth == 4
+    assert construct(Whole, part=built.part, depth=5).part is built.part, "a finished part can be given"
+    assert list(signature_of(Whole).parameters) == ["width", "sizes", "name", "depth"]
+    assert list(signature_of(Part).parameters) == ["width", "sizes", "name"]
+
+
+def test_errors_of_a_flattened_class_name_the_node() -> None:
+    cfg = OmegaConf.create({"_target_": f"{__name__}.Whole", "width": 0, "sizes": [], "depth": 4})
+    with pytest.raises(ConfigError, match="fusion: width = 0; set it to 1 or more"):
+        make(cfg, "fusion")
+    cfg.width, cfg.unknown = 1, 1
+    with pytest.raises(ConfigError, match=r"fusion._target_=.*Whole: cannot be called with these options: .*unknown"):
+        make(cfg, "fusion")

@@ -49,6 +49,22 @@ FILES = {
 
         Alias = Encoder
         """,
+    "mine/flat.py": """
+        from mine.parts import Encoder, Inherits
+        from mmtrain.annotations import Flattened
+
+        class Local:
+            def __init__(self, *, height, part: Flattened[Encoder]):
+                pass
+
+        class Task:
+            def __init__(self, *, local: Flattened[Local], size, first=1):
+                pass
+
+        class Unseen:
+            def __init__(self, *, part: Flattened[Inherits]):
+                pass
+        """,
     "mine/closed.py": "class Encoder:\n    pass\n\n\nclass Fusion:\n    pass\n",
     "mine/lazy.py": "def __getattr__(name):\n    return object\n",
     "mine/broken.py": "class Encoder:\n    def __init__(self:\n",
@@ -82,6 +98,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("mine.parts.make", ["name"]),
         ("mine.parts.OtherSelf", ["b"]),
         ("mine.deep.inside.Encoder", []),
+        ("mine.flat.Task", ["size", "height", "width", "depth"]),
         # what cannot be seen is taken to be good
         ("mine.Passed", ["anything"]),
         ("mine.parts.Anything", ["depth", "anything"]),
@@ -90,6 +107,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("mine.parts.Wrapped", ["anything"]),
         ("mine.parts.Alias", ["anything"]),
         ("mine.parts.FromTheStar", []),
+        ("mine.flat.Unseen", ["anything"]),
         ("mine.parts.Outer.Inner", ["anything"]),
         ("mine.lazy.Anything", []),
         ("bare.fast.Anything", []),
@@ -147,6 +165,15 @@ def test_a_module_that_python_cannot_read_is_named_with_the_line(tmp_path: Path)
         ),
         ("mine.parts.Anything", ["dpeth"], [("needs depth", "set depth next to _target_")]),
         ("mine.parts.make", ["name", "sise"], [("does not take sise", "did you mean size?")]),
+        (
+            "mine.flat.Task",
+            ["size", "local", "width", "detph"],
+            [
+                ("does not take local", "it takes height, width, depth, dropout, size, first"),
+                ("does not take detph", "did you mean depth?"),
+                ("needs height, depth", "set height next to _target_"),
+            ],
+        ),
     ],
 )
 def test_arguments_are_those_of_the_constructor(
