@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmtrain.config.instantiate import construct
 from mmtrain.encoders.image.vit import ViT
 from mmtrain.encoders.text.transformer import TextTransformer
 from mmtrain.model import MultimodalModel
@@ -114,8 +115,8 @@ def make_tasks(names: Sequence[str], **contrastive: Any) -> dict[str, nn.Module]
     masked |= {"share": 0.3, "num_heads": 2, "weight": 1.0}
     makers = {
         "contrastive": lambda: Contrastive(**CONTRASTIVE | contrastive, **pair),
-        "classification": lambda: Classification(reads="fused", label_smoothing=0.1, **head),
-        "image_class": lambda: Classification(reads="image", label_smoothing=0.0, **head),
+        "classification": lambda: construct(Classification, reads="fused", label_smoothing=0.1, **head),
+        "image_class": lambda: construct(Classification, reads="image", label_smoothing=0.0, **head),
         "masked_text": lambda: MaskedText(reads="text", **masked),
         "masked_fusion": lambda: MaskedText(reads="fused", **masked),
         "masked_image": lambda: MaskedImage(

@@ -4,17 +4,16 @@ AUROC (one class against the others) and average precision are means over the cl
 AUROC is omitted if only one class occurs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
-from mmtrain.annotations import Fraction, NonNegativeFloat
-from mmtrain.layers.head import Decides, PooledHead, make_head
+from mmtrain.annotations import Flattened, Fraction, NonNegativeFloat
 from mmtrain.layers.mixing import mix_pictures
 from mmtrain.losses.cross_entropy import cross_entropy
 from mmtrain.losses.focal import focal
@@ -22,6 +21,7 @@ from mmtrain.metrics.calibration import CalibrationError
 from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.score_curves import ScoreCurves
 from mmtrain.tasks.names import check_names
+from mmtrain.tasks.supervised import HeadSpec, SupervisedTask
 from mmtrain.types import Batch, ClassTarget, Confusion, Exhibit, Padded, View
 
 Loss = Literal["cross_entropy", "focal"]
@@ -36,16 +36,11 @@ class Mixed(NamedTuple):
     truth: Tensor
 
 
-class Classification(nn.Module):
+class Classification(SupervisedTask):
     """Single-label classification.
 
     Args:
-        dims: width by feature source: "fused" and each modality.
-        known_targets: metadata of each target, by name.
-        target: name of the class target.
-        reads: features to read: "fused" or one modality.
-        weight: see `Task`.
-        dropout: dropout probability before the head.
+        head: features and target of the head.
         label_smoothing: fraction of the target that is spread over all classes.
         loss: cross_entropy or focal.
         focal_gamma: gamma of the focal loss; larger values reduce the loss of confident predictions more.
@@ -53,7 +48,6 @@ class Classification(nn.Module):
             rows of a class, with mean 1 over those rows; or a list in the order of the classes.
         mixup: alpha of mixup in training (1710.09412), for a task that reads only images; 0 disables it.
         cutmix: alpha of CutMix (1905.04899), for the same tasks. If both are on, each batch uses one of them.
-        decides: the fusion, if it is a late fusion.
 
     Raises:
         ValueError: for an unknown target, feature source or loss, or if the weights do not fit the classes.
@@ -65,56 +59,44 @@ class Classification(nn.Module):
     def __init__(
         self,
         *,
-        dims: Mapping[str, int],
-        known_targets: Mapping[str, ClassTarget],
-        target: str,
-        reads: str,
-        weight: NonNegativeFloat,
-        dropout: Fraction,
+        head: Flattened[HeadSpec],
         label_smoothing: Fraction,
         loss: Loss,
         focal_gamma: NonNegativeFloat,
         class_weights: Literal["balanced"] | Sequence[NonNegativeFloat] | None,
         mixup: NonNegativeFloat,
         cutmix: NonNegativeFloat,
-        decides: Decides | None = None,
     ) -> None:
-        super().__init__()
-        check_names(("target", target, known_targets), ("reads", reads, dims), ("loss", loss, LOSSES))
+        check_names(("loss", loss, LOSSES))
+        names = head.known.names
+        if len(names) < 2:
+            raise ValueError(
+                f"target = {head.target} has only the class {', '.join(names) or 'none'} in training;"
+                " add rows of another class, or remove the task"
+            )
         if mixup < 0.0 or cutmix < 0.0:
             raise ValueError(f"mixup = {mixup} and cutmix = {cutmix}; set them to 0 or more")
-        if (mixup or cutmix) and reads == "fused":
+        if (mixup or cutmix) and head.reads == "fused":
             raise ValueError(
                 "mixup and cutmix mix images, but the text and the rest of a sample cannot be mixed with them;"
                 " set reads to image, or both to 0"
             )
+        if focal_gamma < 0.0:
+            raise ValueError(f"focal_gamma = {focal_gamma} is below 0; set it to 2.0, for example")
+        super().__init__(head, len(names))
         self.mixup, self.cutmix = mixup, cutmix
-        self.reads = (reads,)
-        self.needs = () if reads == "fused" else (reads,)
-        self.targets = (target,)
-        self.weight = weight
         self.label_smoothing = label_smoothing
         self.kind = loss
         self.focal_gamma = focal_gamma
-        self.names = known_targets[target].names
-        if len(self.names) < 2:
-            raise ValueError(
-                f"target = {target} has only the class {', '.join(self.names) or 'none'} in training;"
-                " add rows of another class, or remove the task"
-            )
-        if focal_gamma < 0.0:
-            raise ValueError(f"focal_gamma = {focal_gamma} is below 0; set it to 2.0, for example")
-        weights = _weights(class_weights, known_targets[target])
+        self.names = names
+        weights = _weights(class_weights, head.known)
         self.register_buffer("class_weights", weights, persistent=False)  # follows from the data or the configuration
-        self.dropout = dropout
-        decides = decides if reads == "fused" else None
-        self.head = make_head(dims[reads], len(self.names), dropout=dropout, decides=decides)
 
     def forward(self, view: View) -> "Tensor | Mixed":
         """Return logits (B, C) for a view; in training with mixup or CutMix, those of mixed images."""
         if self.training and (self.mixup or self.cutmix):
             return self._mixed(view)
-        return self.head(view.features(self.reads[0]))
+        return super().forward(view)
 
     def _mixed(self, view: View) -> "Mixed":
         (modality,) = self.reads
@@ -126,23 +108,12 @@ class Classification(nn.Module):
         truth = F.one_hot(view.batch.targets[self.targets[0]].clamp(0, len(self.names) - 1), len(self.names)).float()
         return Mixed(logits, mixture.share * truth + (1 - mixture.share) * truth[mixture.partner])
 
-    def new_head(self, dim: int) -> nn.Module:
-        """Build another head for features of this width."""
-        return PooledHead(dim, len(self.names), dropout=self.dropout)
-
     def confidence(self, predictions: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the probability of the true class, summed over the labelled rows, and their number."""
         valid = self._valid(batch)
         truth = batch.targets[self.targets[0]].masked_fill(~valid, 0).unsqueeze(1)
         probability = predictions.float().softmax(dim=1).gather(1, truth).squeeze(1)
         return probability.masked_fill(~valid, 0.0).sum(), valid.sum()
-
-    def _valid(self, batch: Batch) -> Tensor:
-        return batch.labelled[self.targets[0]] & batch.has_any(self.needs)
-
-    def count(self, batch: Batch) -> Tensor:
-        """Count the labelled rows with a modality to read."""
-        return self._valid(batch).sum()
 
     def loss(self, predictions: "Tensor | Mixed", batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss of logits (B, C): (sum of weighted losses, number of rows)."""

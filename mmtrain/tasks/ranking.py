@@ -5,32 +5,25 @@ content or only its key. Pairs are formed within a batch of one process, so a mi
 group. The count is that of pairs. Scores use the complete split: the rows of a pair may be in different batches.
 """
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmtrain.annotations import Fraction, NonNegativeFloat
-from mmtrain.layers.head import Decides, PooledHead, make_head
+from mmtrain.annotations import Flattened
 from mmtrain.losses.ranking import ordered_pairs, pairwise_logistic
 from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.ranking import RankingMetric
 from mmtrain.tasks.names import check_names
-from mmtrain.types import Batch, Exhibit, NumberTarget, View
+from mmtrain.tasks.supervised import HeadSpec, SupervisedTask
+from mmtrain.types import Batch, NumberTarget, View
 
 
-class Ranking(nn.Module):
+class Ranking(SupervisedTask):
     """Learns the order of rows within groups.
 
     Args:
-        dims: width by feature source: "fused" and each modality.
-        known_targets: metadata of each target, by name.
-        target: name of a target of one number, higher is better.
+        head: features and target of the head.
         group_by: modality whose content defines a group.
-        reads: features to read: "fused" or one modality.
-        weight: see `Task`.
-        dropout: dropout probability before the head.
-        decides: the fusion, if it is a late fusion.
 
     Raises:
         ValueError: for an unknown target, feature source or group modality.
@@ -38,55 +31,27 @@ class Ranking(nn.Module):
 
     monitor = "pairwise_accuracy"
 
-    def __init__(
-        self,
-        *,
-        dims: Mapping[str, int],
-        known_targets: Mapping[str, Any],
-        target: str,
-        group_by: str,
-        reads: str,
-        weight: NonNegativeFloat,
-        dropout: Fraction,
-        decides: Decides | None = None,
-    ) -> None:
-        super().__init__()
-        modalities = [name for name in dims if name != "fused"]
-        choices = (("target", target, known_targets), ("reads", reads, dims), ("group_by", group_by, modalities))
-        check_names(*choices)
-        known = known_targets[target]
+    def __init__(self, *, head: Flattened[HeadSpec], group_by: str) -> None:
+        check_names(("group_by", group_by, head.modalities))
+        known = head.known
         if not isinstance(known, NumberTarget) or len(known.names) != 1:
             numbers = len(known.names) if isinstance(known, NumberTarget) else "no"
             raise ValueError(
-                f"target = {target} has {numbers} numbers, but ranking needs one; make it a column of one number, with"
-                f" target@data.targets.{target}=number, or set another target"
+                f"target = {head.target} has {numbers} numbers, but ranking needs one; make it a column of one number,"
+                f" with target@data.targets.{head.target}=number, or set another target"
             )
-        decides = decides if reads == "fused" else None
-        if decides is not None and decides.decides_by in ("mean_probabilities", "product"):
-            raise ValueError(
-                f"fusion.combine = {decides.decides_by} needs distributions over classes, but ranking has a score;"
-                " set it to mean_logits or learned"
-            )
-        self.reads = (reads,)
-        self.needs = () if reads == "fused" else (reads,)
-        self.targets = (target,)
+        head.refuse_distributions("needs distributions over classes, but ranking has a score")
+        super().__init__(head, 1)
         self.group_by = group_by
-        self.weight = weight
         self.known = known
-        self.dropout = dropout
-        self.head = make_head(dims[reads], 1, dropout=dropout, decides=decides)
 
     def forward(self, view: View) -> Tensor:
         """Return scores (B,) for a view, without unit, comparable only within a group."""
-        return self.head(view.features(self.reads[0])).squeeze(1)
-
-    def new_head(self, dim: int) -> nn.Module:
-        """Build another head for features of this width; its output is (B, 1)."""
-        return PooledHead(dim, 1, dropout=self.dropout)
+        return super().forward(view).squeeze(1)
 
     def _valid(self, batch: Batch) -> Tensor:
         """Return the labelled rows of a known group with a modality to read."""
-        return batch.labelled[self.targets[0]] & batch.has_any(self.needs) & (batch.keys[self.group_by] != 0)
+        return super()._valid(batch) & (batch.keys[self.group_by] != 0)
 
     def _truths(self, batch: Batch) -> Tensor:
         return batch.targets[self.targets[0]].squeeze(1)
@@ -118,10 +83,6 @@ class Ranking(nn.Module):
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Return the mean over all orders."""
         return guessed(values)
-
-    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
-        """Return []: there is nothing to draw."""
-        return []
 
     def rows(self, predictions: Tensor, batch: Batch) -> list[dict[str, Any]]:
         """Return the score."""

@@ -5,36 +5,29 @@ checkpoints, because higher is better and it is always defined. For several numb
 its own units. R2 and the correlations exclude numbers that are constant in the split, and are omitted if all are.
 """
 
-from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmtrain.annotations import Fraction, NonNegativeFloat, PositiveFloat
-from mmtrain.layers.head import Decides, PooledHead, make_head
+from mmtrain.annotations import Flattened, PositiveFloat
 from mmtrain.losses.regression import absolute_error, huber, squared_error
 from mmtrain.metrics.chance import guessed
 from mmtrain.metrics.regression import RegressionMetric
 from mmtrain.tasks.names import check_names
-from mmtrain.types import Batch, Exhibit, NumberTarget, View
+from mmtrain.tasks.supervised import HeadSpec, SupervisedTask
+from mmtrain.types import Batch, NumberTarget
 
 Loss = Literal["mse", "l1", "huber"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 
 
-class Regression(nn.Module):
+class Regression(SupervisedTask):
     """Regression of one or several numbers per row.
 
     Args:
-        dims: width by feature source: "fused" and each modality.
-        known_targets: metadata of each target, by name.
-        target: name of the number target.
-        reads: features to read: "fused" or one modality.
-        weight: see `Task`.
-        dropout: dropout probability before the head.
+        head: features and target of the head.
         loss: mse, l1 or huber.
         huber_delta: error, in standard deviations, above which the Huber loss is linear.
-        decides: the fusion, if it is a late fusion.
 
     Raises:
         ValueError: for an unknown target, feature source or loss.
@@ -42,59 +35,21 @@ class Regression(nn.Module):
 
     monitor = "neg_rmse"
 
-    def __init__(
-        self,
-        *,
-        dims: Mapping[str, int],
-        known_targets: Mapping[str, Any],
-        target: str,
-        reads: str,
-        weight: NonNegativeFloat,
-        dropout: Fraction,
-        loss: Loss,
-        huber_delta: PositiveFloat,
-        decides: Decides | None = None,
-    ) -> None:
-        super().__init__()
-        check_names(("target", target, known_targets), ("reads", reads, dims), ("loss", loss, LOSSES))
-        known = known_targets[target]
+    def __init__(self, *, head: Flattened[HeadSpec], loss: Loss, huber_delta: PositiveFloat) -> None:
+        check_names(("loss", loss, LOSSES))
+        known = head.known
         if not isinstance(known, NumberTarget) or not known.names:
             raise ValueError(
-                f"target = {target} has no numbers; make it one that has, with target@data.targets.{target}=number,"
-                " or set another target"
+                f"target = {head.target} has no numbers; make it one that has, with"
+                f" target@data.targets.{head.target}=number, or set another target"
             )
         if not huber_delta > 0.0:
             raise ValueError(f"huber_delta = {huber_delta} is not above 0; set it to 1.0, for example")
-        decides = decides if reads == "fused" else None
-        if decides is not None and decides.decides_by in ("mean_probabilities", "product"):
-            raise ValueError(
-                f"fusion.combine = {decides.decides_by} needs distributions over classes, but regression has numbers;"
-                " set it to mean_logits or learned"
-            )
-        self.reads = (reads,)
-        self.needs = () if reads == "fused" else (reads,)
-        self.targets = (target,)
-        self.weight = weight
+        head.refuse_distributions("needs distributions over classes, but regression has numbers")
+        super().__init__(head, len(known.names))
         self.kind = loss
         self.huber_delta = huber_delta
         self.known = known
-        self.dropout = dropout
-        self.head = make_head(dims[reads], len(known.names), dropout=dropout, decides=decides)
-
-    def forward(self, view: View) -> Tensor:
-        """Return scaled numbers (B, K) for a view."""
-        return self.head(view.features(self.reads[0]))
-
-    def new_head(self, dim: int) -> nn.Module:
-        """Build another head for features of this width."""
-        return PooledHead(dim, len(self.known.names), dropout=self.dropout)
-
-    def _valid(self, batch: Batch) -> Tensor:
-        return batch.labelled[self.targets[0]] & batch.has_any(self.needs)
-
-    def count(self, batch: Batch) -> Tensor:
-        """Count the labelled rows with a modality to read."""
-        return self._valid(batch).sum()
 
     def loss(self, predictions: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss of scaled numbers (B, K), its mean over the numbers of a row: (sum, count)."""
@@ -127,10 +82,6 @@ class Regression(nn.Module):
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Score always predicting the training mean; for an unscaled target, the mean of the evaluated rows."""
         return guessed(values)
-
-    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
-        """Return []: there is nothing to draw."""
-        return []
 
     def rows(self, predictions: Tensor, batch: Batch) -> list[dict[str, Any]]:
         """Return the number in the units of the table with seven digits, or a list of numbers if there are several."""

@@ -8,37 +8,30 @@ value divided by the sum of values. A row without any selectable answer is then 
 counts as wrong.
 """
 
-from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.aggregation import MeanMetric
 
-from mmtrain.annotations import Fraction, NonNegativeFloat
-from mmtrain.layers.head import Decides, PooledHead, make_head
+from mmtrain.annotations import Flattened
 from mmtrain.losses.binary_cross_entropy import binary_cross_entropy
 from mmtrain.losses.cross_entropy import cross_entropy
 from mmtrain.metrics.chance import GUESSED, guessed
 from mmtrain.tasks.names import check_names
-from mmtrain.types import AnswerTarget, Batch, Exhibit, View
+from mmtrain.tasks.supervised import HeadSpec, SupervisedTask
+from mmtrain.types import AnswerTarget, Batch
 
 Loss = Literal["binary_cross_entropy", "cross_entropy"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 
 
-class VQA(nn.Module):
+class VQA(SupervisedTask):
     """Visual question answering, one answer per row.
 
     Args:
-        dims: width by feature source: "fused" and each modality.
-        known_targets: metadata of each target, by name.
-        target: name of the answer target.
-        reads: features to read: "fused" or one modality.
-        weight: see `Task`.
-        dropout: dropout probability before the head.
+        head: features and target of the head.
         loss: binary_cross_entropy or cross_entropy.
-        decides: the fusion, if it is a late fusion.
 
     Raises:
         ValueError: for an unknown target, feature source or loss.
@@ -46,55 +39,28 @@ class VQA(nn.Module):
 
     monitor = "vqa_accuracy"
 
-    def __init__(
-        self,
-        *,
-        dims: Mapping[str, int],
-        known_targets: Mapping[str, Any],
-        target: str,
-        reads: str,
-        weight: NonNegativeFloat,
-        dropout: Fraction,
-        loss: Loss,
-        decides: Decides | None = None,
-    ) -> None:
-        super().__init__()
-        check_names(("target", target, known_targets), ("reads", reads, dims), ("loss", loss, LOSSES))
-        known = known_targets[target]
+    def __init__(self, *, head: Flattened[HeadSpec], loss: Loss) -> None:
+        check_names(("loss", loss, LOSSES))
+        known = head.known
         if not isinstance(known, AnswerTarget):
             raise ValueError(
-                f"target = {target} has no answers; make it one that has, with target@data.targets.{target}=answer,"
-                " or set another target"
+                f"target = {head.target} has no answers; make it one that has, with"
+                f" target@data.targets.{head.target}=answer, or set another target"
             )
         if len(known.names) < 2:
             raise ValueError(
-                f"target = {target} has only the answer {', '.join(known.names) or 'none'} in training;"
-                f" set data.targets.{target}.num_answers to more, or remove the task"
+                f"target = {head.target} has only the answer {', '.join(known.names) or 'none'} in training;"
+                f" set data.targets.{head.target}.num_answers to more, or remove the task"
             )
-        decides = decides if reads == "fused" else None
-        by_class = decides is not None and decides.decides_by in ("mean_probabilities", "product")
-        if by_class and loss == "binary_cross_entropy":
+        if head.combines_distributions and loss == "binary_cross_entropy":
             raise ValueError(
                 "loss = binary_cross_entropy scores each answer alone, but the fusion combines distributions over all;"
                 " set it to cross_entropy, or fusion.combine to mean_logits"
             )
-        self.reads = (reads,)
-        self.needs = () if reads == "fused" else (reads,)
-        self.targets = (target,)
-        self.weight = weight
+        super().__init__(head, len(known.names))
         self.kind = loss
         self.names = known.names
         self.most_frequent = max(range(len(known.counts)), key=known.counts.__getitem__)
-        self.dropout = dropout
-        self.head = make_head(dims[reads], len(self.names), dropout=dropout, decides=decides)
-
-    def forward(self, view: View) -> Tensor:
-        """Return logits (B, C) for a view."""
-        return self.head(view.features(self.reads[0]))
-
-    def new_head(self, dim: int) -> nn.Module:
-        """Build another head for features of this width."""
-        return PooledHead(dim, len(self.names), dropout=self.dropout)
 
     def confidence(self, predictions: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the value-weighted probability of a row's answers, summed over rows of the loss, and their count."""
@@ -106,9 +72,6 @@ class VQA(nn.Module):
     def _probability(self, predictions: Tensor) -> Tensor:
         logits = predictions.float()
         return logits.sigmoid() if self.kind == "binary_cross_entropy" else logits.softmax(dim=1)
-
-    def _valid(self, batch: Batch) -> Tensor:
-        return batch.labelled[self.targets[0]] & batch.has_any(self.needs)
 
     def _learned(self, batch: Batch) -> Tensor:
         if self.kind == "binary_cross_entropy":
@@ -156,10 +119,6 @@ class VQA(nn.Module):
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Score always predicting the most frequent answer of the training split."""
         return guessed(values)
-
-    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
-        """Return []: there is nothing to draw."""
-        return []
 
     def rows(self, predictions: Tensor, batch: Batch) -> list[dict[str, Any]]:
         """Return the answer and its probability, for rows with a modality to read."""

@@ -15,6 +15,7 @@ from sklearn.metrics import (
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmtrain.config.instantiate import construct
 from mmtrain.tasks.classification import Classification, Mixed
 from mmtrain.types import ClassTarget, Confusion
 from tests.batches import CLASSES, DIM, make_batch, make_model
@@ -25,7 +26,8 @@ SIZE = 40
 def make_task(
     reads: str = "fused", label_smoothing: float = 0.0, known: ClassTarget | None = None, **options: Any
 ) -> Classification:
-    return Classification(
+    return construct(
+        Classification,
         dims={"fused": DIM, "image": DIM},
         known_targets={"label": known or ClassTarget(names=CLASSES, counts=[1, 1, 1])},
         target="label",
@@ -133,9 +135,16 @@ def test_what_the_data_does_not_have_is_refused_by_name() -> None:
     parts |= {"loss": "cross_entropy", "focal_gamma": 2.0, "class_weights": None, "mixup": 0.0, "cutmix": 0.0}
     known = {"label": ClassTarget(names=CLASSES, counts=[1, 1, 1])}
     with pytest.raises(ValueError, match=r"target = lable, .* label"):
-        Classification(dims={"fused": DIM}, known_targets=known, target="lable", reads="fused", **parts)
+        construct(Classification, dims={"fused": DIM}, known_targets=known, target="lable", reads="fused", **parts)
     with pytest.raises(ValueError, match=r"reads = audio, .* fused, image"):
-        Classification(dims={"fused": DIM, "image": DIM}, known_targets=known, target="label", reads="audio", **parts)
+        construct(
+            Classification,
+            dims={"fused": DIM, "image": DIM},
+            known_targets=known,
+            target="label",
+            reads="audio",
+            **parts,
+        )
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmtrain.config.instantiate import construct
 from mmtrain.tasks.multilabel import MultiLabel
 from mmtrain.types import Batch, ClassTarget, MultiLabelTarget
 from tests.batches import CLASSES, DIM, make_batch
@@ -20,7 +21,7 @@ KNOWN = MultiLabelTarget(names=CLASSES, counts=[6, 2, 10], num_rows=10)
 def make_task(**options: Any) -> MultiLabel:
     parts = {"target": "labels", "reads": "fused", "weight": 1.0, "dropout": 0.0, "positive_weights": None, **options}
     known = {"labels": KNOWN, "label": ClassTarget(names=CLASSES, counts=[1, 1, 1])}
-    return MultiLabel(dims={"fused": DIM, "image": DIM}, known_targets=known, **parts)
+    return construct(MultiLabel, dims={"fused": DIM, "image": DIM}, known_targets=known, **parts)
 
 
 def rows_of(truth: Tensor, labelled: Tensor, image: list[int] | None = None) -> Batch:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmtrain.config.instantiate import construct
 from mmtrain.tasks.ranking import Ranking
 from mmtrain.types import Batch, ClassTarget, NumberTarget
 from tests.batches import CLASSES, DIM, make_batch
@@ -18,7 +19,7 @@ TWO = NumberTarget(names=["0", "1"], mean=[0.0, 0.0], std=[1.0, 1.0])
 def make_task(known: NumberTarget = KNOWN, **options: Any) -> Ranking:
     parts = {"target": "number", "group_by": "text", "reads": "fused", "weight": 1.0, "dropout": 0.0, **options}
     targets = {"number": known, "label": ClassTarget(names=CLASSES, counts=[1, 1, 1])}
-    return Ranking(dims={"fused": DIM, "image": DIM, "text": DIM}, known_targets=targets, **parts)
+    return construct(Ranking, dims={"fused": DIM, "image": DIM, "text": DIM}, known_targets=targets, **parts)
 
 
 def make() -> tuple[Tensor, Batch]:

@@ -9,6 +9,7 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmtrain.config.instantiate import construct
 from mmtrain.tasks.regression import Regression
 from mmtrain.types import Batch, ClassTarget, NumberTarget
 from tests.batches import CLASSES, DIM, make_batch
@@ -22,7 +23,7 @@ UNSCALED = NumberTarget(names=["0"], mean=[0.0], std=[1.0])
 def make_task(known: NumberTarget = ONE, **options: Any) -> Regression:
     parts = {"target": "number", "reads": "fused", "weight": 1.0, "dropout": 0.0, "loss": "mse", "huber_delta": 1.0}
     targets = {"number": known, "label": ClassTarget(names=CLASSES, counts=[1, 1, 1])}
-    return Regression(dims={"fused": DIM, "image": DIM}, known_targets=targets, **(parts | options))
+    return construct(Regression, dims={"fused": DIM, "image": DIM}, known_targets=targets, **(parts | options))
 
 
 def rows_of(truth: Tensor, labelled: Tensor, image: list[int] | None = None) -> Batch:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mmtrain.config.instantiate import construct
 from mmtrain.model import MultimodalModel
 from mmtrain.tasks.classification import Classification
 from mmtrain.tasks.multilabel import MultiLabel
@@ -55,7 +56,7 @@ def make(name: str, reads: str = "fused", fusion: str = "concat") -> MultimodalM
         torch.manual_seed(0)
         encoders = make_encoders()
         fused = make_fusion(fusion, dict.fromkeys(encoders, DIM)) if reads == "fused" else None
-        task = kind(dims=dict.fromkeys((*encoders, "fused"), DIM), reads=reads, **options, **BASE)
+        task = construct(kind, dims=dict.fromkeys((*encoders, "fused"), DIM), reads=reads, **options, **BASE)
         model = MultimodalModel(encoders=encoders, fusion=fused, tasks={name: task})
         for parameter in model.parameters():
             nn.init.normal_(parameter, std=0.3)

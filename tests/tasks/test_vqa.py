@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmtrain.config.instantiate import construct
 from mmtrain.tasks.vqa import VQA
 from mmtrain.types import AnswerTarget, Batch, ClassTarget
 from tests.batches import CLASSES, DIM, make_batch
@@ -23,7 +24,7 @@ def make_task(**options: Any) -> VQA:
     parts = {"target": "answer", "reads": "fused", "weight": 1.0, "dropout": 0.0, "loss": "binary_cross_entropy"}
     known = {"answer": KNOWN, "label": ClassTarget(names=CLASSES, counts=[1, 1, 1])}
     known |= {"one": AnswerTarget(names=["yes"], counts=[3])}
-    return VQA(dims={"fused": DIM, "image": DIM}, known_targets=known, **(parts | options))
+    return construct(VQA, dims={"fused": DIM, "image": DIM}, known_targets=known, **(parts | options))
 
 
 def make(image: list[int] | None = None) -> tuple[Tensor, Batch]:
@@ -95,7 +96,7 @@ def test_what_it_says_of_a_row_is_the_likeliest_answer(loss: str) -> None:
 def test_the_most_frequent_answer_need_not_come_first() -> None:
     known = {"answer": AnswerTarget(names=["a", "b"], counts=[1, 2])}
     parts = {"target": "answer", "reads": "fused", "weight": 1.0, "dropout": 0.0, "loss": "cross_entropy"}
-    assert VQA(dims={"fused": DIM}, known_targets=known, **parts).most_frequent == 1
+    assert construct(VQA, dims={"fused": DIM}, known_targets=known, **parts).most_frequent == 1
 
 
 class ByClass:
