@@ -4,18 +4,17 @@ It starts from a run that learned to generate text, which is also the reference.
 the features that the policy reads. Encoders are trained too, unless they are frozen.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 import torch
 from annotated_types import Ge, Lt
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MetricCollection
 
-from mmtrain.annotations import NonNegativeFloat, PositiveFloat
+from mmtrain.annotations import Flattened, PositiveFloat
 from mmtrain.losses.preference import dpo, token_log_probabilities
 from mmtrain.metrics.means import Means
-from mmtrain.tasks.policy import Continued, Drawn, Policy, draw
+from mmtrain.tasks.policy import Continued, Drawn, TrainedPolicy, draw
 from mmtrain.tasks.tally import Tally
 from mmtrain.types import Batch, DialoguePairTarget, DialogueTarget, PairTarget, View
 
@@ -42,18 +41,12 @@ class Dpo(Continued):
     """DPO on pairs of sentences. A row without a rejected sentence is evaluated, but not used in the loss.
 
     Args:
-        policy: see `Continued`; its target must provide pairs.
-        encoders: see `Continued`.
-        reference: see `Continued`.
-        continues: see `Continued`.
-        target: see `Continued`.
-        modalities: see `Continued`.
-        weight: see `Continued`.
+        trained: the policy and its reference; the target must provide pairs.
         beta: strength of the penalty for deviation from the reference.
         label_smoothing: assumed fraction of flipped pairs.
 
     Raises:
-        ValueError: as in `Continued`, if the target has no pairs, or for a number out of range.
+        ValueError: as in `TrainedPolicy`, if the target has no pairs, or for a number out of range.
     """
 
     monitor = "pair_accuracy"
@@ -61,27 +54,14 @@ class Dpo(Continued):
     def __init__(
         self,
         *,
-        policy: Policy,
-        encoders: Mapping[str, nn.Module],
-        reference: nn.Module | str | None,
-        continues: str,
-        target: str,
-        modalities: list[str],
-        weight: NonNegativeFloat,
+        trained: Flattened[TrainedPolicy],
         beta: PositiveFloat,
         label_smoothing: Annotated[float, Ge(0), Lt(0.5)],
     ) -> None:
-        super().__init__(
-            policy=policy,
-            encoders=encoders,
-            reference=reference,
-            continues=continues,
-            target=target,
-            modalities=modalities,
-            weight=weight,
-        )
-        if not isinstance(policy.known, PairTarget | DialoguePairTarget):
-            speaks = isinstance(policy.known, DialogueTarget)
+        super().__init__(trained)
+        known, target = self.policy.known, trained.target
+        if not isinstance(known, PairTarget | DialoguePairTarget):
+            speaks = isinstance(known, DialogueTarget)
             kind, columns = ("chat_preference", "[...,REJECTED]") if speaks else ("preference", "[CHOSEN,REJECTED]")
             raise ValueError(
                 f"target = {target} has one sentence per row; make it pairs, with"

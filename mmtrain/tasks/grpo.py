@@ -4,16 +4,15 @@ It starts from a run that learned to generate text. Sentences are sampled anew i
 sampling policy is 1, and only its gradient matters.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmtrain.annotations import NonNegativeFloat
+from mmtrain.annotations import Flattened, NonNegativeFloat
 from mmtrain.losses.preference import group_advantages, grpo
 from mmtrain.metrics.rewards import RewardName
-from mmtrain.tasks.policy import Policy
+from mmtrain.tasks.policy import TrainedPolicy
 from mmtrain.tasks.rewarded import Rewarded, Scored
 
 
@@ -21,13 +20,7 @@ class Grpo(Rewarded):
     """GRPO; see `Rewarded`.
 
     Args:
-        policy: see `Rewarded`.
-        encoders: see `Rewarded`.
-        reference: see `Rewarded`.
-        continues: see `Rewarded`.
-        target: see `Rewarded`.
-        modalities: see `Rewarded`.
-        weight: see `Rewarded`.
+        trained: see `Rewarded`.
         reward: see `Rewarded`.
         num_samples: see `Rewarded`; 2 or more.
         kl_weight: weight of the KL penalty to the reference.
@@ -39,28 +32,12 @@ class Grpo(Rewarded):
     def __init__(
         self,
         *,
-        policy: Policy,
-        encoders: Mapping[str, nn.Module],
-        reference: nn.Module | str | None,
-        continues: str,
-        target: str,
-        modalities: list[str],
-        weight: NonNegativeFloat,
+        trained: Flattened[TrainedPolicy],
         reward: RewardName,
         num_samples: Annotated[int, Ge(2), Le(2**20)],
         kl_weight: NonNegativeFloat,
     ) -> None:
-        super().__init__(
-            policy=policy,
-            encoders=encoders,
-            reference=reference,
-            continues=continues,
-            target=target,
-            modalities=modalities,
-            weight=weight,
-            reward=reward,
-            num_samples=num_samples,
-        )
+        super().__init__(trained=trained, reward=reward, num_samples=num_samples)
         if num_samples < 2 or kl_weight < 0.0:
             raise ValueError(
                 f"num_samples = {num_samples} and kl_weight = {kl_weight}; set num_samples to 2 or more, such as 8, and"

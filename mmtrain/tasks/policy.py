@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from mmtrain.annotations import NonNegativeFloat
 from mmtrain.layers.decoder import Decoding
 from mmtrain.losses.preference import token_divergence, token_log_probabilities
 from mmtrain.tasks.generation import up_to_end
@@ -273,8 +274,8 @@ def _allowed(logits: Tensor, never: list[int]) -> Tensor:
     return logits.index_fill(-1, torch.tensor(never, dtype=torch.long, device=logits.device), float("-inf"))
 
 
-class Continued(nn.Module):
-    """Base of DPO, SCST and GRPO: a policy, and the model that it starts from.
+class TrainedPolicy:
+    """A policy and the model that it starts from. Its arguments are part of the configuration of DPO, SCST and GRPO.
 
     Dropout of the policy is off, so that both models are compared without noise, and the sampling distribution is the
     one that is trained.
@@ -301,13 +302,11 @@ class Continued(nn.Module):
         continues: str,
         target: str,
         modalities: list[str],
-        weight: float,
+        weight: NonNegativeFloat,
     ) -> None:
-        super().__init__()
         assert isinstance(policy, nn.Module)
         self.reads = tuple(modalities)
-        self.needs = policy.needs
-        self.targets = (target,)
+        self.target = target
         self.weight = weight
         self.continues = continues
         self.reference: Reference | WithoutAdapters
@@ -318,7 +317,25 @@ class Continued(nn.Module):
         for module in policy.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
-        self.policy: Any = policy
+        self.task: Any = policy
+
+
+class Continued(nn.Module):
+    """Base of DPO, SCST and GRPO.
+
+    Args:
+        trained: the policy and its reference.
+    """
+
+    def __init__(self, trained: TrainedPolicy) -> None:
+        super().__init__()
+        self.reads = trained.reads
+        self.needs = trained.task.needs
+        self.targets = (trained.target,)
+        self.weight = trained.weight
+        self.continues = trained.continues
+        self.reference = trained.reference
+        self.policy: Any = trained.task
 
     def start_evaluation(self, stage: str) -> None:
         """Called before val or test; validation generates only for some rows."""

@@ -5,17 +5,16 @@ split into micro-batches and ranks. Evaluation does the same for the rows for wh
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MetricCollection
 
-from mmtrain.annotations import NonNegativeFloat, Size
+from mmtrain.annotations import Flattened, Size
 from mmtrain.metrics.means import Means
 from mmtrain.metrics.rewards import RewardName, reward_of
-from mmtrain.tasks.policy import Continued, Drawn, Policy, draw
+from mmtrain.tasks.policy import Continued, Drawn, TrainedPolicy, draw
 from mmtrain.tasks.tally import Tally
 from mmtrain.types import Batch, View
 
@@ -46,57 +45,31 @@ class Rewarded(Continued, ABC):
     """Samples sentences and scores them.
 
     Args:
-        policy: see `Continued`; its target must keep its sentences.
-        encoders: see `Continued`.
-        reference: see `Continued`.
-        continues: see `Continued`.
-        target: see `Continued`.
-        modalities: see `Continued`.
-        weight: see `Continued`.
+        trained: the policy and its reference; the target must keep its sentences.
         reward: name of a reward in `mmtrain.metrics.rewards`.
         num_samples: number of sampled sentences per row.
 
     Raises:
-        ValueError: as in `Continued`, for a number out of range, or if there are no reference sentences.
+        ValueError: as in `TrainedPolicy`, for a number out of range, or if there are no reference sentences.
     """
 
     monitor = "reward"
 
-    def __init__(
-        self,
-        *,
-        policy: Policy,
-        encoders: Mapping[str, nn.Module],
-        reference: nn.Module | str | None,
-        continues: str,
-        target: str,
-        modalities: list[str],
-        weight: NonNegativeFloat,
-        reward: RewardName,
-        num_samples: Size,
-    ) -> None:
-        super().__init__(
-            policy=policy,
-            encoders=encoders,
-            reference=reference,
-            continues=continues,
-            target=target,
-            modalities=modalities,
-            weight=weight,
-        )
-        if policy.generate_every == 0:
+    def __init__(self, *, trained: Flattened[TrainedPolicy], reward: RewardName, num_samples: Size) -> None:
+        super().__init__(trained)
+        if self.policy.generate_every == 0:
             raise ValueError(
                 "policy.generate_every = 0 gives validation no sentence to score; set it to 10, for example"
             )
         if num_samples < 1:
             raise ValueError(f"num_samples = {num_samples} is below 1; set it to 1 or more")
-        sentences = policy.known.sentences
+        sentences = self.policy.known.sentences
         if not sentences:
             raise ValueError(
-                f"target = {target} keeps no training sentences, which the reward needs as references;"
-                f" set data.targets.{target}.keep_sentences=true"
+                f"target = {trained.target} keeps no training sentences, which the reward needs as references;"
+                f" set data.targets.{trained.target}.keep_sentences=true"
             )
-        self.reward = reward_of(reward, sentences=sentences, tokenize=policy.tokenize)
+        self.reward = reward_of(reward, sentences=sentences, tokenize=self.policy.tokenize)
         self.num_samples = num_samples
         self._tally = Tally(TOLD)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mmtrain.config.instantiate import construct
 from mmtrain.distributed import total
 from mmtrain.layers.decoder import DecoderShape
 from mmtrain.model import MultimodalModel
@@ -45,7 +46,9 @@ def make_writer(name: str, **options: Any) -> Generation:
 
 def make_task(name: str, reference: nn.Module | str | None, policy: Any = None, **options: Any) -> Any:
     shared = {"encoders": {}, "target": "caption", "modalities": ["image"], "weight": 1.0, "continues": "captioning"}
-    return KINDS[name](policy=policy or make_writer(name), reference=reference, **shared | OPTIONS[name] | options)
+    return construct(
+        KINDS[name], policy=policy or make_writer(name), reference=reference, **shared | OPTIONS[name] | options
+    )
 
 
 def make_policy(name: str, *, moved: float = 0.0, **options: Any) -> MultimodalModel:

@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig
 from torch import Tensor, nn
 
+from mmtrain.config.instantiate import construct
 from mmtrain.metrics.text_generation import CiderD
 from mmtrain.model import MultimodalModel
 from mmtrain.tasks.dpo import Dpo
@@ -52,7 +53,7 @@ def make_policy(
     if not adapted:
         encoders["image"].requires_grad_()
     before = base if reference == "copy" else reference
-    task = KINDS[name](policy=writer, encoders=encoders, reference=before, **shared, **OPTIONS[name])
+    task = construct(KINDS[name], policy=writer, encoders=encoders, reference=before, **shared, **OPTIONS[name])
     model = MultimodalModel(encoders=encoders, fusion=None, tasks={name: task}).double()
     torch.manual_seed(1)
     for key, parameter in model.named_parameters():
@@ -235,7 +236,7 @@ def test_what_else_learns_is_refused() -> None:
     adapted = make_task(known_targets={"chat": PAIR}, lm=source_of(peft=LoraConfig(r=2)))
     facts = {"target": "chat", "modalities": ["image"], "weight": 1.0, "continues": "answers", **OPTIONS["dpo"]}
     with pytest.raises(ValueError, match=r"encoder.image is; set encoder.image.freeze=true, or reference to a run"):
-        Dpo(policy=adapted, encoders={"image": nn.Linear(2, 2)}, reference=ADAPTERS_OFF, **facts)
+        construct(Dpo, policy=adapted, encoders={"image": nn.Linear(2, 2)}, reference=ADAPTERS_OFF, **facts)
 
 
 def test_a_decoder_is_no_reference_of_a_language_model() -> None:
@@ -245,4 +246,4 @@ def test_a_decoder_is_no_reference_of_a_language_model() -> None:
         make_policy("scst", reference=make_captioner("image"))
     facts = {"target": "chat", "modalities": ["image"], "weight": 1.0, "continues": "answers", **OPTIONS["dpo"]}
     with pytest.raises(ValueError, match=r"chat has one sentence per row; .*=chat_preference data.columns.chat=\["):
-        Dpo(policy=make_task(), encoders={}, reference=make_model(), **facts)
+        construct(Dpo, policy=make_task(), encoders={}, reference=make_model(), **facts)
