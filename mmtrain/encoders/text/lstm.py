@@ -1,60 +1,9 @@
 """An LSTM for token ids."""
 
-import torch
-from torch import Tensor, nn
-
-from mmtrain.annotations import Fraction, PositiveDepth, Size, VocabSize
-from mmtrain.layers.packed_rnn import PackedRNN
-from mmtrain.types import Features
+from mmtrain.encoders.text.rnn import TextRNN
 
 
-class TextLSTM(nn.Module):
-    """Embeddings and a packed LSTM, optionally bidirectional. Texts may have any length.
+class TextLSTM(TextRNN):
+    """Embeddings and a packed LSTM, optionally bidirectional. Texts may have any length."""
 
-    Args:
-        vocab_size: number of token ids.
-        dim: width of the embeddings and of the tokens.
-        depth: number of layers.
-        bidirectional: whether half of the output width comes from a backward direction.
-        dropout: dropout probability on the embeddings, between layers and on the output.
-
-    Raises:
-        ValueError: as in `PackedRNN`.
-    """
-
-    def __init__(
-        self,
-        *,
-        vocab_size: VocabSize,
-        dim: Size,
-        depth: PositiveDepth,
-        bidirectional: bool,
-        dropout: Fraction,
-    ) -> None:
-        super().__init__()
-        self.dim = dim
-        self.embed = nn.Embedding(vocab_size, dim)
-        self.lstm = PackedRNN(
-            cell="lstm", in_dim=dim, dim=dim, depth=depth, bidirectional=bidirectional, dropout=dropout
-        )
-        self.drop = nn.Dropout(dropout)
-
-    def layers(self) -> list[tuple[nn.Module | nn.Parameter, ...]]:
-        """Return the embeddings, then the parameters of each layer."""
-        return [(self.embed,), *self.lstm.layers()]
-
-    def forward(self, values: Tensor, mask: Tensor | None) -> Features:
-        """Encode token ids.
-
-        Args:
-            values: (B, L), int64; values under a False mask are ignored.
-            mask: (B, L), bool, True where a token is valid; None if all are.
-
-        Returns:
-            tokens (B, L, dim), zeros under a False mask; mask (B, L).
-        """
-        if mask is None:
-            mask = torch.ones_like(values, dtype=torch.bool)
-        x = self.drop(self.embed(values.masked_fill(~mask, 0)))
-        tokens, mask = self.lstm(Features(x, mask))
-        return Features(self.drop(tokens), mask)
+    cell = "lstm"
