@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 Fault = tuple[str, str]  # the problem and the fix
@@ -20,7 +21,7 @@ def fault_of(target: str, arguments: Iterable[str], *, added: Iterable[str] | No
         added: names of the arguments that the program adds; None if they are not known.
 
     Only certain faults are reported. A name that an `__init__.py` defines in another way than by an import counts as
-    defined, and arguments of a class that inherits its constructor are not checked.
+    defined. Arguments of a class are not checked if it has several bases and no constructor of its own.
     """
     names = target.split(".")
     if len(names) < 2 or not all(name.isidentifier() for name in names):
@@ -48,8 +49,8 @@ def fault_of(target: str, arguments: Iterable[str], *, added: Iterable[str] | No
     if node is None:
         source = path.read_text(encoding="utf-8", errors="replace")
         return [] if _may_be_there(rest[0], source) else _not_there(target, rest[0], tree.body, _modules(folders))
-    function = _called(node)
-    taken = None if len(rest) > 1 or function is None else _arguments(function, tree.body)
+    function, body = _function(rest[0], tree.body) if len(rest) == 1 else (None, [])
+    taken = None if function is None else _arguments(function, body)
     if function is None or taken is None:
         return []
     given = list(arguments)
@@ -194,7 +195,7 @@ def _arguments(function: ast.FunctionDef, body: list[ast.stmt]) -> dict[str, boo
         body: the statements of its module.
 
     Returns:
-        None if the constructor of a `Flattened` class cannot be found in the source.
+        None if the constructor of a `Flattened` class cannot be found.
     """
     args = function.args
     named = [*args.posonlyargs, *args.args]
@@ -206,25 +207,35 @@ def _arguments(function: ast.FunctionDef, body: list[ast.stmt]) -> dict[str, boo
         if part is None:
             taken[argument.arg] = default is None
             continue
-        constructor = _constructor(ast.unparse(part), body)
-        of_part = None if constructor is None else _arguments(*constructor)
+        constructor, body_of_part = _function(ast.unparse(part), body)
+        of_part = None if constructor is None else _arguments(constructor, body_of_part)
         if of_part is None:
             return None
         taken |= of_part
     return taken
 
 
-def _constructor(name: str, body: list[ast.stmt]) -> tuple[ast.FunctionDef, list[ast.stmt]] | None:
-    """The constructor of a class that a module defines or imports, and the statements of its module."""
-    node = next((n for n in body if isinstance(n, ast.ClassDef) and n.name == name), None)
-    if node is not None:
-        function = _called(node)
-        return None if function is None else (function, body)
-    passed_on = _passed_on(body, name)
-    path, _, rest = (module_of(passed_on.split(".")) if passed_on else None) or (None, [], [])
-    if path is None or path.suffix != ".py" or rest != [name]:
-        return None
-    return _constructor(name, parsed(path.read_bytes()).body)
+def _function(name: str, body: list[ast.stmt], depth: int = 0) -> tuple[ast.FunctionDef | None, list[ast.stmt]]:
+    """The function that receives the arguments of a name that a module defines or imports, and its module's statements.
+
+    Inherited constructors are followed if there is one base. None if it cannot be found in the source.
+    """
+    node = next((n for n in body if isinstance(n, _DEFINITIONS) and n.name == name), None)
+    function = None if node is None else _called(node)
+    if function is not None or depth > _MAX_IMPORTS:
+        return function, body
+    if node is None:
+        passed_on = _passed_on(body, name)
+        path, _, rest = (module_of(passed_on.split(".")) if passed_on else None) or (None, [], [])
+        if path is not None and path.suffix == ".py" and rest == [name]:
+            with suppress(SyntaxError):
+                return _function(name, parsed(path.read_bytes()).body, depth + 1)
+    elif isinstance(node, ast.ClassDef) and not (node.decorator_list or node.keywords):
+        own = {n.name for n in node.body if isinstance(n, ast.FunctionDef)}
+        match node.bases:
+            case [ast.Name(id=base)] if not own & {"__init__", "__new__"}:
+                return _function(base, body, depth + 1)
+    return None, body
 
 
 def _missing(taken: dict[str, bool], given: list[str]) -> list[Fault]:

@@ -30,6 +30,15 @@ FILES = {
         class Inherits(Encoder):
             pass
 
+        class Both(Encoder, Anything):
+            pass
+
+        class FromTorch(torch.nn.Module):
+            pass
+
+        class Round(Round):
+            pass
+
         class Outer:
             class Inner:
                 pass
@@ -50,11 +59,11 @@ FILES = {
         Alias = Encoder
         """,
     "mine/flat.py": """
-        from mine.parts import Encoder, Inherits
+        from mine.parts import Both, Encoder, Inherits
         from mmtrain.annotations import Flattened
 
         class Local:
-            def __init__(self, *, height, part: Flattened[Encoder]):
+            def __init__(self, *, height, part: Flattened[Inherits]):
                 pass
 
         class Task:
@@ -62,7 +71,7 @@ FILES = {
                 pass
 
         class Unseen:
-            def __init__(self, *, part: Flattened[Inherits]):
+            def __init__(self, *, part: Flattened[Both]):
                 pass
         """,
     "mine/closed.py": "class Encoder:\n    pass\n\n\nclass Fusion:\n    pass\n",
@@ -102,7 +111,10 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         # what cannot be seen is taken to be good
         ("mine.Passed", ["anything"]),
         ("mine.parts.Anything", ["depth", "anything"]),
-        ("mine.parts.Inherits", ["anything"]),
+        ("mine.parts.Inherits", ["width", "depth"]),
+        ("mine.parts.Both", ["anything"]),
+        ("mine.parts.FromTorch", ["anything"]),
+        ("mine.parts.Round", ["anything"]),
         ("mine.parts.Decorated", ["anything"]),
         ("mine.parts.Wrapped", ["anything"]),
         ("mine.parts.Alias", ["anything"]),
@@ -163,6 +175,7 @@ def test_a_module_that_python_cannot_read_is_named_with_the_line(tmp_path: Path)
             ["width", "detph"],
             [("does not take detph", "did you mean depth?"), ("needs depth", "set depth next to _target_")],
         ),
+        ("mine.parts.Inherits", ["width", "detph", "depth"], [("does not take detph", "did you mean depth?")]),
         ("mine.parts.Anything", ["dpeth"], [("needs depth", "set depth next to _target_")]),
         ("mine.parts.make", ["name", "sise"], [("does not take sise", "did you mean size?")]),
         (
