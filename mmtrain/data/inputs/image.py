@@ -59,6 +59,9 @@ class ImageInput:
         max_pixels: a larger picture is not decoded, because one can fill the memory.
         value_range: values that become black and white, of floats, of more than 8 bits, and of integers in lists;
             None: the range of their type.
+
+    Attributes:
+        augmentations: the random transforms of training.
     """
 
     kind = "image"
@@ -89,7 +92,6 @@ class ImageInput:
         self.max_pixels = max_pixels
         self.background = tuple(background)
         self.normalize = Normalize(mean, std)
-        scale = [_pixels, self.normalize]
         train: list[Any] = []
         if rotate > 0:
             train.append(v2.RandomRotation(rotate, interpolation=v2.InterpolationMode.BILINEAR, fill=list(background)))
@@ -98,8 +100,9 @@ class ImageInput:
             train.append(v2.RandomHorizontalFlip(flip))
         if color_jitter > 0:
             train.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
-        self._train = v2.Compose([*train, *scale])
-        self._eval = v2.Compose([*self.geometry.evaluation(), *scale])
+        self.augmentations = train
+        self._train = v2.Compose([*train, _pixels, self.normalize])
+        self._eval = v2.Compose([*self.geometry.evaluation(), _pixels, self.normalize])
 
     def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int]:
         """The picture as the model takes it, (3, size, size) float32, and the key of its content."""

@@ -14,10 +14,10 @@ from torchvision.transforms import v2
 
 from mmtrain.annotations import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Size
 from mmtrain.data.decoding.frames import read_frames
-from mmtrain.data.decoding.geometry import CropOffset, Geometry, Interpolation
+from mmtrain.data.decoding.geometry import CropOffset, Interpolation
 from mmtrain.data.decoding.image_file import oversize
 from mmtrain.data.decoding.media import Probe, source_of
-from mmtrain.data.inputs.image import ImageInput, Normalize, key_of, seeded
+from mmtrain.data.inputs.image import ImageInput, key_of, seeded
 from mmtrain.data.order import mix
 from mmtrain.data.tables.columns import content_of
 from mmtrain.data.tables.sample_errors import shown
@@ -89,13 +89,10 @@ class VideoInput:
         self.num_frames = num_frames
         self.sampling = sampling
         self.size = size
-        self.geometry = Geometry(
-            size=size, resize_size=resize_size, interpolation=interpolation, crop_offset=crop_offset
-        )
         self.background = tuple(background)
         self.max_pixels = max_pixels
         self.max_film_pixels = max_film_pixels
-        # opens the images of a video that consists of files
+        # opens the images of a video that consists of files, and has the transforms of all videos
         self.pictures = ImageInput(
             size=size,
             mean=mean,
@@ -111,16 +108,8 @@ class VideoInput:
             interpolation=interpolation,
             crop_offset=crop_offset,
         )
-        self.normalize = Normalize(mean, std)
-        train: list[Any] = []
-        if rotate > 0:
-            train.append(v2.RandomRotation(rotate, interpolation=v2.InterpolationMode.BILINEAR, fill=list(background)))
-        train += self.geometry.training(crop_scale)
-        if flip > 0:
-            train.append(v2.RandomHorizontalFlip(flip))
-        if color_jitter > 0:
-            train.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
-        self._train = v2.Compose([*train, self.normalize])
+        self.geometry, self.normalize = self.pictures.geometry, self.pictures.normalize
+        self._train = v2.Compose([*self.pictures.augmentations, self.normalize])
         self._eval = v2.Compose([*self.geometry.evaluation(), self.normalize])
 
     def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int] | None:
