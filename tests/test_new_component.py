@@ -25,12 +25,12 @@ dropout: 0.1
 """,
     "mmtrain/tasks/rating.py": '''
 """A score in classes."""
-from typing import Any, Literal
-from mmtrain.annotations import NonNegativeFloat
-class Rating:
+from typing import Literal
+from mmtrain.annotations import Flattened
+from mmtrain.tasks.supervised import HeadSpec, SupervisedTask
+class Rating(SupervisedTask):
     """Rates."""
-    def __init__(self, *, dims: Any, known_targets: Any, target: str, reads: str, weight: NonNegativeFloat,
-                 scale_of_rating: Literal["stars", "points"] | None) -> None: ...
+    def __init__(self, *, head: Flattened[HeadSpec], scale_of_rating: Literal["stars", "points"] | None) -> None: ...
 ''',
     "configs/task/rating.yaml": """
 # @package task.rating
@@ -38,6 +38,7 @@ _target_: mmtrain.tasks.rating.Rating
 target: number
 reads: fused
 weight: 1.0
+dropout: 0.1
 scale_of_rating: stars
 """,
     "mmtrain/encoders/image/stripes.py": '''
@@ -75,7 +76,7 @@ from mmtrain.config.compose import config_dir
 from mmtrain.config.validate import faults_of, help_text
 chosen = ["fusion=blend", "task=[rating,classification]", "encoder/image=stripes", "balance=thrift"]
 wrong = ["fusion.way_of_mixing=sof", "task.rating.scale_of_rating=moons", "encoder.image.num_stripes=0.5",
-         "balance.budget_per_task=-7"]
+         "task.rating.dropout=1.5", "balance.budget_per_task=-7"]
 print(json.dumps({
     "help": help_text(config_dir(), None),
     "right": faults_of(config_dir(), None, chosen, multirun=False),
@@ -99,6 +100,7 @@ def test_a_new_component_is_found_everywhere(tmp_path: Path) -> None:
         "balance.budget_per_task=-7: must be a number above 0",
         "encoder.image.num_stripes=0.5: must be a whole number between 1 and 64",
         "fusion.way_of_mixing=sof: must be one of soft, hard",
+        "task.rating.dropout=1.5: must be a number between 0 and 1",
         "task.rating.scale_of_rating=moons: must be one of stars, points or null",
     ]
     for name in ("blend", "rating", "stripes", "thrift"):
