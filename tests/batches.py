@@ -41,7 +41,7 @@ def make_batch(image: Sequence[int], text: Sequence[int], label: Sequence[int] |
 
     Args:
         image: content keys; 0 for none, -k for a row that knows content k and does not carry it.
-        text: likewise.
+        text: the same.
         label: classes; -1 for none.
         first: number of the first row.
     """
@@ -139,7 +139,7 @@ def make_tasks(names: Sequence[str], **contrastive: Any) -> dict[str, nn.Module]
 def make_model(
     *, tasks: Sequence[str] = ("contrastive", "classification", "matching"), fusion: str | None = "cross_attn"
 ) -> MultimodalModel:
-    """A whole float64 model without dropout, in training mode, with weights that do not depend on what ran before."""
+    """A float64 model without dropout, in training mode, with weights that depend on nothing that ran before."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         encoders = make_encoders()

@@ -30,9 +30,9 @@ from tests.tiny import TINY_MODEL, make_fetched_folders, make_tables
 
 FILES = sorted(path.relative_to(config_dir()).with_suffix("") for path in config_dir().rglob("*.yaml"))
 LISTS = ("task", "logger", "callbacks")  # groups of which several options can be chosen
-# What mmtrain.build hands over, and what a schedule is called with; everything else stands in YAML.
+# What mmtrain.build hands over, and what a schedule is called with; everything else is in YAML.
 HANDED_OVER = {
-    "tables": {"source", "seed", "num_micro_batches"},  # the source stands in the files of data/, which name this one
+    "tables": {"source", "seed", "num_micro_batches"},  # the source is in the files of data/, which name this one
     "encoder": {"in_dim"},
     "fusion": {"dims"},
     "connector": {"in_dim", "dim"},

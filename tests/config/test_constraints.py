@@ -1,4 +1,4 @@
-"""What annotations allow is read from the source, whatever way they are written."""
+"""What annotations allow is read from the source, however they are written."""
 
 import sys
 from pathlib import Path
@@ -68,7 +68,7 @@ class Knobs:
     ) -> None: ...
 
 
-class Whole:
+class Composite:
     def __init__(self, *, part: Flattened[Knobs], base: Flattened[Part], more: Small) -> None: ...
 
 
@@ -137,7 +137,7 @@ def test_what_is_not_understood_restricts_nothing(package: str) -> None:
 
 
 def test_the_arguments_of_a_flattened_class_count(package: str) -> None:
-    found = constraints_of(f"{package}.parts.Whole")
+    found = constraints_of(f"{package}.parts.Composite")
     assert found.keys() == CASES.keys() | {"words", "width"}
     assert found["colour"].words == ["red", "green"] and str(found["width"]) == "a whole number of at least 8"
     assert str(found["more"]) == "a whole number between 1 and 9"

@@ -217,24 +217,24 @@ class Part:
         self.values = (width, sizes, name)
 
 
-class Whole:
+class Composite:
     def __init__(self, *, part: Flattened[Part], depth: int) -> None:
         self.part, self.depth = part, depth
 
 
-def test_arguments_of_a_flattened_class_stand_next_to_the_others() -> None:
-    cfg = OmegaConf.create({"_target_": f"{__name__}.Whole", "width": 3, "sizes": [1, 2], "depth": 4})
+def test_arguments_of_a_flattened_class_are_next_to_the_others() -> None:
+    cfg = OmegaConf.create({"_target_": f"{__name__}.Composite", "width": 3, "sizes": [1, 2], "depth": 4})
     built = make(cfg, "fusion", name="given")
     assert isinstance(built.part, Part) and built.part.values == (3, [1, 2], "given") and built.depth == 4
-    assert construct(Whole, part=built.part, depth=5).part is built.part, "a finished part can be given"
-    assert list(signature_of(Whole).parameters) == ["width", "sizes", "name", "depth"]
+    assert construct(Composite, part=built.part, depth=5).part is built.part, "a finished part can be given"
+    assert list(signature_of(Composite).parameters) == ["width", "sizes", "name", "depth"]
     assert list(signature_of(Part).parameters) == ["width", "sizes", "name"]
 
 
 def test_errors_of_a_flattened_class_name_the_node() -> None:
-    cfg = OmegaConf.create({"_target_": f"{__name__}.Whole", "width": 0, "sizes": [], "depth": 4})
+    cfg = OmegaConf.create({"_target_": f"{__name__}.Composite", "width": 0, "sizes": [], "depth": 4})
     with pytest.raises(ConfigError, match="fusion: width = 0; set it to 1 or more"):
         make(cfg, "fusion")
     cfg.width, cfg.unknown = 1, 1
-    with pytest.raises(ConfigError, match=r"fusion._target_=.*Whole: cannot be called with these options: .*unknown"):
+    with pytest.raises(ConfigError, match=r"Composite: cannot be called with these options: .*unknown"):
         make(cfg, "fusion")

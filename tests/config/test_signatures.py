@@ -1,4 +1,4 @@
-"""A `_target_` is looked at in its source: is it there, and does it take what it is given? Nothing is imported."""
+"""A `_target_` is checked in its source: does it exist, and does it take its arguments? Nothing is imported."""
 
 import subprocess
 import sys
