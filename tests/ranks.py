@@ -13,26 +13,7 @@ from torch import distributed as dist
 from torch import multiprocessing
 
 SECONDS = 60  # a collective that waits longer is a hang
-PRELOADED = [
-    "pytest",
-    "mmtrain.cli.main",
-    "mmtrain.modes.run",
-    "tests.runs",
-    *(
-        f"mmtrain.tasks.{name}"
-        for name in (
-            "classification",
-            "contrastive",
-            "masked_image",
-            "masked_text",
-            "matching",
-            "multilabel",
-            "ranking",
-            "regression",
-            "vqa",
-        )
-    ),
-]
+PRELOADED = ["pytest", "tests.runs", "tests.preload"]
 
 
 def forking() -> ForkServerContext:

@@ -48,7 +48,7 @@ SIZES = "hidden_size:16,num_hidden_layers:1,num_attention_heads:2,intermediate_s
 SMALL_MODELS = {
     "image": f"{{model_type:vit,patch_size:8,{SIZES}}}",
     "text": f"{{model_type:bert,vocab_size:2000,{SIZES}}}",
-    "audio": f"{{model_type:wav2vec2,conv_dim:[8,8],conv_stride:[5,4],conv_kernel:[10,8],num_feat_extract_layers:2,"
+    "audio": f"{{model_type:wav2vec2,conv_dim:[8,8],conv_stride:[20,16],conv_kernel:[20,16],num_feat_extract_layers:2,"
     f"num_conv_pos_embeddings:4,num_conv_pos_embedding_groups:2,{SIZES}}}",
     "video": f"{{model_type:videomae,patch_size:8,{SIZES}}}",
 }

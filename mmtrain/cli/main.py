@@ -1,5 +1,6 @@
 """The command line: Hydra, with every fault of the configuration reported before anything heavy is imported."""
 
+import gc
 import os
 import re
 import sys
@@ -55,8 +56,10 @@ def main() -> None:
         return
     is_job = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
     if args.config_name is None and is_job:
+        gc.disable()  # the checks make many small objects, and little of it is garbage
         overrides, faults = with_overrides_of_run([spelled(o) for o in args.overrides], args.config_dir)
         faults = faults or faults_of(config_dir(), args.config_dir, overrides, multirun=args.multirun)
+        gc.enable()
         if faults:
             print_escaped("\n".join(faults), stderr=True)
             sys.exit(2)

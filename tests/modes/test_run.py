@@ -111,7 +111,7 @@ def test_stopped_and_resumed_is_as_never_stopped(step: int, calm: Path, tables: 
 def test_stopped_and_resumed_with_steps_of_two_parts_and_without_averages(tables: Path, tmp_path: Path) -> None:
     options = ["callbacks=[]", "trainer.accumulate_grad_batches=2"]
     run_tiny(tables, tmp_path / "calm", *options)
-    for step in STEPS:
+    for step in (1, STEPS_PER_EPOCH + 1):
         stop_and_resume(step, tables, tmp_path / str(step), *options)
         assert_same_run(tmp_path / "calm", tmp_path / str(step))
 

