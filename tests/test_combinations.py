@@ -1,7 +1,7 @@
 """Encoders by fusions by tasks: one training step each. A new file of any of them joins by itself.
 
-One encoder of images, beside one of text, meets every pair of a fusion and a task. Every other one gives `Features` like
-theirs: it meets every fusion and every task, and another share of their pairs than its neighbour.
+One encoder of images, beside one of text, meets every pair of a fusion and a task. Every other one gives `Features`
+like theirs: it meets every fusion and every task, and another share of their pairs than its neighbour.
 Those that need a trained model are left out: distillation, and what goes on from a captioning run.
 
 `pytest tests/test_combinations.py -s` prints how many there were and how long they took.

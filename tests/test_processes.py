@@ -38,8 +38,8 @@ def arguments(tables: Path, folder: Path, *overrides: str) -> list[str]:
     return ["data=files", f"data.root={tables}", f"run_dir={folder}", *tiny, *overrides]
 
 
-def train(tables: Path, folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return run_command(*arguments(tables, folder, *overrides))
+def train(tables: Path, folder: Path, *overrides: str, forked_ranks: bool = False) -> subprocess.CompletedProcess[str]:
+    return run_command(*arguments(tables, folder, *overrides), forked_ranks=forked_ranks)
 
 
 def figures(folder: Path) -> dict[str, dict[str, float]]:
@@ -50,7 +50,8 @@ def figures(folder: Path) -> dict[str, dict[str, float]]:
 def test_two_processes_train_and_test_as_one(eval_batch_size: int, tables: Path, tmp_path: Path) -> None:
     """The test split has 15 rows, in batches of 8, or in one, so that the second process has none of them."""
     size = f"data.eval_batch_size={eval_batch_size}"
-    done = train(tables, tmp_path / "two", size, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    forked = eval_batch_size == 16  # real ones once
+    done = train(tables, tmp_path / "two", size, *RANKS, forked_ranks=forked)
     assert done.returncode == 0, done.stderr
     with_two = figures(tmp_path / "two")
     again = train(tables, tmp_path / "two", size, "mode=test", "trainer=cpu")

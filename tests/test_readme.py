@@ -67,7 +67,7 @@ def run(home: Path, *command: str) -> subprocess.CompletedProcess[str]:
         {word.partition("=")[0] for word in command[place + 1 :] if "=" in word} for place in range(len(command))
     ]
     command = tuple(w for w, later in zip(command, set_later, strict=True) if w.partition("=")[0] not in later)
-    return run_command(*command, cwd=home, env=environment)
+    return run_command(*command, cwd=home, env=environment, forked_ranks=True)
 
 
 def test_there_are_commands_to_run() -> None:

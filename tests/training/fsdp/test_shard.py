@@ -113,7 +113,9 @@ def test_a_run_goes_on_with_other_ranks_and_strategies(tables: Path, tmp_path: P
             "trainer.accumulate_grad_batches=2",
             f"trainer.devices={devices}",
         ]
-        done = train(tables, tmp_path / "moved", *shared, f"trainer.max_epochs={epochs}", *again, *plain)
+        done = train(
+            tables, tmp_path / "moved", *shared, f"trainer.max_epochs={epochs}", *again, *plain, forked_ranks=True
+        )
         assert done.returncode == 0, done.stderr
     done = train(tables, tmp_path / "moved", "trainer.max_epochs=3", *again, *plain)
     assert done.returncode == 0, done.stderr
