@@ -65,6 +65,7 @@ class EMA(WeightAveraging):
         assert self._average_model is not None
         # once per step: avg_fn is called for each tensor, and reading the number on a GPU waits for the device
         self._kept = warmed_up(self.decay, int(self._average_model.n_averaged))
+        keep_shares(pl_module)  # frozen blocks have no backward pass, which would reshard them
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         for name in self._constants:
             self._average_model.module.get_buffer(name).copy_(pl_module.get_buffer(name))
