@@ -40,8 +40,8 @@ def config_dir() -> Path:
 class _ParsedFiles:
     """Parsed YAML files of this process. A file is parsed again after its bytes have changed.
 
-    Hydra changes what it gets. Therefore the first result is handed out, the second one is kept, and copied from then on.
-    A command reads most files once, and to copy them takes as long as a tenth of its checks.
+    Hydra changes what it gets. Therefore the first result is handed out. The second one is kept, and copied from then
+    on. A command reads most files once, and to copy them takes as long as a tenth of its checks.
     """
 
     def __init__(self) -> None:
