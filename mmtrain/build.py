@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 from mmtrain.config.compose import SIZE_FROM_SCRATCH, Composing, config_dir, fill_auto
 from mmtrain.config.instantiate import check_trust, get_class, get_object, make, signature_of
 from mmtrain.config.moved import update_targets
+from mmtrain.config.renamed import report, update_keys
 from mmtrain.config.rules import FIX_SCHEDULE, NO_SCHEDULE
 from mmtrain.config.task_inputs import faults_of_tasks, needed_by, tasks_without
 from mmtrain.data.module import DataModule
@@ -75,13 +76,18 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     3
     """
     with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
-        cfg = Composing(create_config_search_path(str(config_dir()))).compose(list(overrides))
+        composing = Composing(create_config_search_path(str(config_dir())))
+        overrides, notes = composing.with_current_keys(list(overrides))
+        for note in notes:
+            report(note)
+        cfg = composing.compose(overrides)
     HydraConfig.instance().set_config(cfg)
     with open_dict(cfg):
         resolved = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         resolved.run_dir = str(cfg.run_dir)
         resolved.overrides = list(overrides)
         update_targets(resolved)
+        update_keys(resolved, overrides)
         fill_auto(resolved)
     OmegaConf.resolve(resolved)
     return resolved

@@ -20,7 +20,8 @@ from mmtrain.cli.slurm import take_rank
 from mmtrain.config.compose import CONFIG_NAME, config_dir, fill_auto, last_of_each
 from mmtrain.config.instantiate import add_working_folder
 from mmtrain.config.moved import update_targets
-from mmtrain.config.validate import faults_of, folder_of_run, help_text, with_overrides_of_run
+from mmtrain.config.renamed import report, update_keys
+from mmtrain.config.validate import faults_of, folder_of_run, help_text, with_current_keys, with_overrides_of_run
 from mmtrain.errors import ConfigError
 from mmtrain.io.escape import print_escaped
 from mmtrain.io.os_errors import explanation
@@ -58,7 +59,11 @@ def main() -> None:
     if args.config_name is None and is_job:
         gc.disable()  # the checks make many small objects, and little of it is garbage
         overrides, faults = with_overrides_of_run([spelled(o) for o in args.overrides], args.config_dir)
-        faults = faults or faults_of(config_dir(), args.config_dir, overrides, multirun=args.multirun)
+        if not faults:
+            overrides, notes = with_current_keys(config_dir(), args.config_dir, overrides)
+            for note in notes:
+                report(note)
+            faults = faults_of(config_dir(), args.config_dir, overrides, multirun=args.multirun)
         gc.enable()
         if faults:
             print_escaped("\n".join(faults), stderr=True)
@@ -117,11 +122,11 @@ class Job:
         with open_dict(cfg):
             cfg.run_dir = self.run_dir
             cfg.trial = self._trial(about)
-            notes = update_targets(cfg)
+            notes = [*update_targets(cfg), *update_keys(cfg, self.overrides)]
             fill_auto(cfg)
         if os.environ.get("RANK", "0") == "0":
             for note in notes:
-                print_escaped(note, stderr=True)
+                report(note)
         resolved = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
         assert isinstance(resolved, DictConfig)
         self.cfg = resolved

@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -20,12 +20,15 @@ from hydra.core.default_element import InputDefault, ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Transformer
 from hydra.core.utils import JobRuntime
-from hydra.errors import ConfigCompositionException
+from hydra.errors import ConfigCompositionException, HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mmtrain.config.renamed import current_overrides, report, without_hydra
 
 CONFIG_NAME = "train"
 SIZE_FROM_SCRATCH = 64  # pixels of images and videos for `size: auto` without pretrained weights
@@ -110,8 +113,28 @@ def _choices_for_interpolations(
     return DictConfig({})
 
 
+_load_sweep_config = ConfigLoaderImpl.load_sweep_config
+
+
+def _load_sweep_config_with_current_keys(
+    loader: ConfigLoaderImpl, master_config: DictConfig, sweep_overrides: list[str]
+) -> DictConfig:
+    """The configuration of one run of a sweep, whose search space may have old names of keys."""
+    common = [str(override) for override in master_config.hydra.overrides.hydra]
+    name = master_config.hydra.job.config_name
+
+    def trees(overrides: Sequence[str]) -> Iterator[dict[str, Any]]:
+        yield without_hydra(loader.load_configuration(name, [*common, *overrides], RunMode.RUN))
+
+    overrides, notes = current_overrides(sweep_overrides, trees)
+    for note in notes:
+        report(note)
+    return _load_sweep_config(loader, master_config, overrides)
+
+
 SourcesRegistry.instance().types.update(file=FileConfigSource, pkg=ImportlibResourcesConfigSource)
 hydra_defaults._create_interpolation_map = _choices_for_interpolations
+ConfigLoaderImpl.load_sweep_config = _load_sweep_config_with_current_keys  # type: ignore[method-assign,assignment]
 
 
 _Stamp = tuple[str, int, int, int]
@@ -253,6 +276,31 @@ class Composing:
         self._loader._apply_overrides_to_config(parsed, cfg)
         cfg.hydra.overrides.task = [o for o in overrides if not o.lstrip("+~").startswith("hydra")]
         return cfg
+
+    def with_current_keys(self, overrides: list[str]) -> tuple[list[str], list[str]]:
+        """The overrides with today's names of keys and values, and a note for each that had old ones.
+
+        An override that cannot be parsed or composed is left as it is.
+        """
+        current, notes = current_overrides(overrides, self._trees)
+        return (last_of_each(current)[0] if notes else current), notes
+
+    def _trees(self, overrides: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """What overrides compose to; of a sweep, each option of a group in turn."""
+        try:
+            swept = [o for o in self.parsed(list(overrides)) if o.is_sweep_override()]
+        except HydraException:
+            return
+        fixed = [o for o in overrides if o not in {sweep.input_line for sweep in swept}]
+        chosen = [(o.get_key_element(), o) for o in swept if self.is_choice(o.input_line or "")]
+        options = [[f"{key}={name}" for name in o.sweep_iterator(transformer=Transformer.encode)] for key, o in chosen]
+        first = [names[0] for names in options]
+        others = [[*first[:i], name, *first[i + 1 :]] for i, names in enumerate(options) for name in names[1:]]
+        for choices in (first, *others):
+            try:
+                yield without_hydra(self.compose([*fixed, *choices]))
+            except (HydraException, OmegaConfBaseException):
+                continue
 
     def files(self, overrides: list[str]) -> list[tuple[str, str]]:
         """Path and package of the files of a configuration, in the order of composition."""

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmtrain.config.instantiate import refused_targets, shipped_values
 from mmtrain.config.moved import update_targets, with_current_paths
+from mmtrain.config.renamed import current_override, update_keys, without_hydra
 from mmtrain.errors import ConfigError
 from mmtrain.io.run_files import damaged, read_text
 
@@ -83,6 +84,7 @@ def read_run_config(folder: Path) -> DictConfig:
         raise ConfigError(f"{path}: not written by mmtrain: {said}\n    fix: {fix}") from error
     assert isinstance(cfg, DictConfig)
     update_targets(cfg)
+    update_keys(cfg)
     return cfg
 
 
@@ -177,7 +179,9 @@ def recorded_overrides(
     below = tuple(f"{key}.".replace("/", ".") for key in (*asked, *_replaced_tables(cfg, asked)))
     kept: list[str] = []
     faults: list[str] = []
-    for text in [*cfg.overrides, *_references(cfg)]:
+    plain = without_hydra(cfg)
+    for recorded in [*cfg.overrides, *_references(cfg)]:
+        text = current_override(recorded, plain)
         try:
             (override,) = OverridesParser.create().parse_overrides([text])
         except HydraException as error:

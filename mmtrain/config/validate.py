@@ -26,6 +26,7 @@ from mmtrain.config.compose import Composing, config_dir, fill_auto, key_of, las
 from mmtrain.config.instantiate import check_trust
 from mmtrain.config.moved import update_targets
 from mmtrain.config.provenance import Composed, Source
+from mmtrain.config.renamed import current_key, may_be_old, update_keys, without_hydra
 from mmtrain.config.rules import NEEDED, OF_A_RUN, RULES, rule_whole
 from mmtrain.config.rules_sweep import combinations, faults_of_sweeper
 from mmtrain.config.run_config import read_run_config, recorded_overrides
@@ -60,13 +61,34 @@ def faults_of(config_dir: Path, extra_dir: str | None, overrides: list[str], *, 
         GlobalHydra.instance().clear()
 
 
+def with_current_keys(config_dir: Path, extra_dir: str | None, overrides: list[str]) -> tuple[list[str], list[str]]:
+    """The overrides of a command line with today's names of keys and values, and a note for each that had old ones.
+
+    Args:
+        config_dir: the project's YAML files.
+        extra_dir: the user's own (`--config-dir`).
+        overrides: of the command line; of a sweep they have several values.
+    """
+    if not any(map(may_be_old, overrides)) or (extra_dir is not None and not Path(extra_dir).is_dir()):
+        return overrides, []
+    try:
+        return Composer(config_dir, extra_dir).composing.with_current_keys(overrides)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+# Groups that files of other groups are made of; nobody chooses from them by `group=option`.
+INTERNAL_GROUPS = ("part", "tables", "tuning")
+
+
 def help_text(config_dir: Path, extra_dir: str | None) -> str:
-    """Text of `--help`: the template of train.yaml with every group and its options.
+    """Text of `--help`: the template of train.yaml with every group that a person chooses from, and its options.
 
     Hydra's own version copies its plugins for each group, which takes a second.
     """
     composing = Composer(config_dir, extra_dir).composing
-    groups = "".join(f"{group}: {', '.join(sorted(composing.options(group)))}\n" for group in composing.groups)
+    shown = [group for group in composing.groups if group not in INTERNAL_GROUPS]
+    groups = "".join(f"{group}: {', '.join(sorted(composing.options(group)))}\n" for group in shown)
     template = str(composing.file("train").content["hydra"]["help"]["template"])
     return template.replace("$APP_CONFIG_GROUPS", groups)
 
@@ -98,7 +120,7 @@ class Composer:
         """Faults of all runs of a sweep, each once."""
         plain = [o for o in overrides if not _is_sweep(o)]
         try:
-            sweeper = self.compose(plain).hydra.sweeper
+            sweeper = self.compose(self.composing.with_current_keys(plain)[0]).hydra.sweeper
         except ComposeError:
             return self.faults(plain)
         if faults := list(faults_of_sweeper(self.composing, sweeper, overrides)):
@@ -113,6 +135,7 @@ class Composer:
             try:
                 cfg = self.composing.compose(overrides)
                 update_targets(cfg)  # the command itself reports old paths
+                update_keys(cfg, overrides)
                 fill_auto(cfg)
                 self.made[key] = cfg
             except ComposeError as error:
@@ -124,6 +147,7 @@ class Composer:
 
     def faults(self, overrides: list[str]) -> list[str]:
         """Faults of these overrides, or of the configuration that they compose."""
+        overrides, _ = self.composing.with_current_keys(overrides)
         try:
             cfg = self.compose(overrides)
         except ComposeError as error:
@@ -432,7 +456,9 @@ def with_overrides_of_run(overrides: list[str], extra_dir: str | None = None) ->
         trust = check_trust(_trusted(overrides))
     except ConfigError as error:
         return overrides, [str(error)]
-    kept, faults = recorded_overrides(cfg, folder, asked=asked, configs=configs, trust=trust)
+    plain = without_hydra(cfg)
+    keys = [current_key(key, plain) for key in asked]
+    kept, faults = recorded_overrides(cfg, folder, asked=keys, configs=configs, trust=trust)
     extra = [] if "run_dir" in asked else [f"run_dir={folder}"]
     return [*kept, *overrides, *extra], faults
 

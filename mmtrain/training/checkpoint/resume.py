@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mmtrain.config.moved import current_path, with_current_paths
+from mmtrain.config.renamed import current_facts, current_keys_of_facts
 from mmtrain.errors import ConfigError
 
 FREE = (
@@ -84,7 +85,7 @@ def facts_to_compare(
     Returns:
         Both, with the same kind of facts of the rows, and notes about the comparison.
     """
-    before = {key: _of_today(key, value) for key, value in before.items()}
+    before = current_facts({key: _of_today(key, value) for key, value in before.items()})
     if IDS_OF_ROWS not in before:
         return before, dict(now), []
     key = f"{ROWS}.train.ids"
@@ -142,6 +143,7 @@ def check_same_run(
     Raises:
         ConfigError: with each value that differs, and how to allow it.
     """
+    allow = current_keys_of_facts(allow, now)
     # a null value is like a missing one of an earlier version
     differing = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
     passed = [key for key in differing if key in LENGTH or any(key == a or key.startswith(f"{a}.") for a in allow)]

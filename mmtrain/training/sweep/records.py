@@ -11,6 +11,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mmtrain.config.renamed import current_override, may_be_old, without_hydra
+from mmtrain.config.run_config import read_run_config
+from mmtrain.errors import ConfigError
 from mmtrain.io.run_files import write_json
 from mmtrain.training.run_folder import RunFolderInUse, run_lock
 
@@ -36,7 +39,7 @@ class Asked:
         """None if there is no file, or it is damaged."""
         try:
             found = json.loads((folder / JOB).read_text(encoding="utf-8"))
-            return Asked([str(o) for o in found["overrides"]], found["status"])
+            return Asked(_with_current_keys(folder, [str(o) for o in found["overrides"]]), found["status"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
@@ -48,6 +51,17 @@ class Asked:
     def of_the_run(self) -> list[str]:
         """The overrides that identify the run, in a fixed order."""
         return sorted(o for o in self.overrides if o.split("=")[0].lstrip("+~") not in NOT_OF_THE_RUN)
+
+
+def _with_current_keys(folder: Path, overrides: list[str]) -> list[str]:
+    """Overrides that an earlier version may have recorded, with today's names of keys."""
+    if not any(map(may_be_old, overrides)):
+        return overrides
+    try:
+        plain = without_hydra(read_run_config(folder))
+    except ConfigError:  # it came to nothing, or is explained where the run is needed
+        return overrides
+    return [current_override(override, plain) for override in overrides]
 
 
 @contextmanager
