@@ -20,18 +20,18 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 from torch.optim import Optimizer
 
-from mmtrain.config.compose import SIZE_FROM_SCRATCH, Composing, config_dir, fill_auto
+from mmtrain.config.compose import SIZE_FROM_SCRATCH, ConfigComposer, config_dir, fill_auto
 from mmtrain.config.instantiate import check_trust, get_class, get_object, make, signature_of
 from mmtrain.config.moved import update_targets
 from mmtrain.config.renamed import report, update_keys
 from mmtrain.config.rules import FIX_SCHEDULE, NO_SCHEDULE
-from mmtrain.config.task_inputs import faults_of_tasks, needed_by, tasks_without
+from mmtrain.config.task_inputs import faults_of_tasks, required_modalities, tasks_without
 from mmtrain.data.module import DataModule
-from mmtrain.data.protocols import Worded
+from mmtrain.data.protocols import HasVocabulary
 from mmtrain.errors import ConfigError, reason_of
 from mmtrain.layers.finetuning import KEYS as TUNING_KEYS
 from mmtrain.layers.finetuning import Tuning, tune
-from mmtrain.layers.head import Decides
+from mmtrain.layers.head import LateFusion
 from mmtrain.model import MultimodalModel
 from mmtrain.tasks.policy import ADAPTERS_OFF
 from mmtrain.training.checkpoint.load_run import load_teacher
@@ -42,14 +42,14 @@ from mmtrain.training.lit_module import (
     no_attention_items,
     row_number,
 )
-from mmtrain.training.nonfinite import Skipped
-from mmtrain.training.optim.fused import keep_choice, settled
+from mmtrain.training.nonfinite import SkippedStep
+from mmtrain.training.optim.fused import pin_fused_on_load, resolve_fused
 from mmtrain.training.trainer import SHARDED, make_trainer, trainer_options
-from mmtrain.types import Attended, View
+from mmtrain.types import AttentionMap, View
 
 
 @runtime_checkable
-class KnowsWidth(Protocol):
+class HasWidth(Protocol):
     """An input whose width only the data says.
 
     Attributes:
@@ -60,7 +60,7 @@ class KnowsWidth(Protocol):
 
 
 @runtime_checkable
-class WantsOfInput(Protocol):
+class HasPreprocessing(Protocol):
     """An encoder whose pretrained weights say how its input is prepared."""
 
     @classmethod
@@ -76,7 +76,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     3
     """
     with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
-        composing = Composing(create_config_search_path(str(config_dir())))
+        composing = ConfigComposer(create_config_search_path(str(config_dir())))
         overrides, notes = composing.with_current_keys(list(overrides))
         for note in notes:
             report(note)
@@ -98,12 +98,12 @@ def build_data(cfg: DictConfig) -> DataModule:
 
     What an input leaves to the weights of its encoder (`auto`) is written into `cfg`.
     """
-    _settle_inputs(cfg)
+    _resolve_inputs(cfg)
     taken = inspect.signature(get_class(cfg.data._target_)).parameters
     parts = OmegaConf.masked_copy(
         cfg.data, ["_target_", *(k for k in cfg.data if k in taken)]
     )  # source reads the others
-    parts.inputs = OmegaConf.masked_copy(parts.inputs, [m for m in parts.inputs if m in _inputs_read(cfg)])
+    parts.inputs = OmegaConf.masked_copy(parts.inputs, [m for m in parts.inputs if m in _encoded_inputs(cfg)])
     learned = {task.target for task in cfg.task.values() if "target" in task}
     parts.targets = OmegaConf.masked_copy(parts.targets, [t for t in parts.targets if t in learned])
     data: DataModule = make(parts, "data", seed=cfg.seed, num_micro_batches=cfg.trainer.accumulate_grad_batches)
@@ -122,7 +122,7 @@ FROM_SCRATCH: Mapping[str, Any] = {
 }
 
 
-def _settle_inputs(cfg: DictConfig) -> None:
+def _resolve_inputs(cfg: DictConfig) -> None:
     """Preprocessing comes with pretrained weights.
 
     Only `size` may differ from that of the weights: models take other sizes, too. What a picture is resized to before
@@ -131,7 +131,7 @@ def _settle_inputs(cfg: DictConfig) -> None:
     Raises:
         ConfigError: when the configuration of an input says otherwise.
     """
-    read = _inputs_read(cfg)
+    read = _encoded_inputs(cfg)
     for modality, node in cfg.data.inputs.items():
         wanted = _preprocessing(cfg.encoder, str(modality)) if modality in read else {}
         trained_size = wanted.pop("size", SIZE_FROM_SCRATCH)
@@ -144,7 +144,7 @@ def _settle_inputs(cfg: DictConfig) -> None:
             node[key] = wanted.get(key, FROM_SCRATCH[key])
         faults = [
             f"data.inputs.{modality}.{key} = {_plain(node[key])}, but the weights of encoder.{modality} were trained"
-            f" with {_plain(value)}\n    set data.inputs.{modality}.{key} to {_mend(key, value)}"
+            f" with {_plain(value)}\n    set data.inputs.{modality}.{key} to {_fix_for(key, value)}"
             for key, value in wanted.items()
             if not _is_same(node[key], value)
         ]
@@ -189,7 +189,7 @@ def _preprocessing(encoders: DictConfig, modality: str) -> dict[str, Any]:
     wanted: dict[str, Any] = {}
     for part in [*inner, node]:
         target = get_object(part._target_)
-        if isinstance(target, type) and issubclass(target, WantsOfInput):
+        if isinstance(target, type) and issubclass(target, HasPreprocessing):
             takes = inspect.signature(target.preprocessing).parameters
             plain = OmegaConf.to_container(OmegaConf.masked_copy(part, [k for k in part if k in takes]))
             assert isinstance(plain, dict)
@@ -224,25 +224,25 @@ def _is_same(value: Any, wanted: Any) -> bool:
     return bool(value == wanted)
 
 
-def _mend(key: str, value: Any) -> str:
+def _fix_for(key: str, value: Any) -> str:
     return "auto" if key in FROM_SCRATCH else str(value)
 
 
 def build_model(cfg: DictConfig, data: DataModule) -> MultimodalModel:
     """The encoders that some task reads, the fusion if one does, the tasks."""
-    read = modalities_read(cfg, data)
+    read = encoded_modalities(cfg, data)
     encoders = {m: _encoder(cfg.encoder[m], m, data) for m in read}
     dims = {m: encoder.dim for m, encoder in encoders.items()}
     fusion = None
-    if any("fused" in reads_of(task) for task in cfg.task.values()):
+    if any("fused" in inputs_of_task(task) for task in cfg.task.values()):
         fusion = make(cfg.fusion, "fusion", dims=dims)
         dims = dims | {"fused": fusion.dim}
-    decides = fusion if isinstance(fusion, Decides) else None
+    decides = fusion if isinstance(fusion, LateFusion) else None
     inputs = {m: data.inputs[m] for m in encoders}
     facts = {
         "dims": dims,
         "known_targets": data.known_targets,
-        "vocabularies": {m: kind.vocabulary() for m, kind in inputs.items() if isinstance(kind, Worded)},
+        "vocabularies": {m: kind.vocabulary() for m, kind in inputs.items() if isinstance(kind, HasVocabulary)},
         "encoders": encoders,
         "decides": decides,
     }
@@ -250,20 +250,20 @@ def build_model(cfg: DictConfig, data: DataModule) -> MultimodalModel:
     return MultimodalModel(encoders=encoders, fusion=fusion, tasks=tasks)
 
 
-def reads_of(task: DictConfig) -> tuple[str, ...]:
+def inputs_of_task(task: DictConfig) -> tuple[str, ...]:
     """What a task's configuration says it reads: its `reads`, or its pair of `modalities`, or its class's own."""
     if "reads" in task:
         return (task.reads,)
     return tuple(get_class(task._target_).__dict__.get("reads", ())) or tuple(task.modalities)
 
 
-def _inputs_read(cfg: DictConfig) -> set[str]:
+def _encoded_inputs(cfg: DictConfig) -> set[str]:
     """The modalities that some task reads, itself or through the fusion, if the data has them."""
-    reads = {m for task in cfg.task.values() for m in (*reads_of(task), *(task.get("modalities") or ()))}
+    reads = {m for task in cfg.task.values() for m in (*inputs_of_task(task), *(task.get("modalities") or ()))}
     return set(map(str, cfg.encoder)) if "fused" in reads else reads
 
 
-def modalities_read(cfg: DictConfig, data: DataModule) -> list[str]:
+def encoded_modalities(cfg: DictConfig, data: DataModule) -> list[str]:
     """The modalities of the data whose encoders some task reads, itself or through the fusion.
 
     Raises:
@@ -275,11 +275,11 @@ def modalities_read(cfg: DictConfig, data: DataModule) -> list[str]:
         inputs=there,
         targets=data.known_targets,
         columns=next((table.column_names for table in data.tables.values()), []),
-        likely=data.likely,
+        likely=data.guessed_columns,
     )
     if said := [fault for _, fault in faults]:
         raise ConfigError("\n".join(said))
-    reads = {m for task in cfg.task.values() for m in (*reads_of(task), *needed_by(task))}
+    reads = {m for task in cfg.task.values() for m in (*inputs_of_task(task), *required_modalities(task))}
     return [m for m in there if m in reads or "fused" in reads]
 
 
@@ -332,11 +332,11 @@ def _without_tuning(node: DictConfig) -> DictConfig:
 
 def _untuned_encoder(cfg: DictConfig, modality: str, data: DataModule) -> Any:
     kind = data.inputs[modality]
-    if isinstance(kind, Worded) and "vocab_size" in cfg:  # a pretrained tokenizer has as many words as it has
+    if isinstance(kind, HasVocabulary) and "vocab_size" in cfg:  # a pretrained tokenizer has as many words as it has
         return make(cfg, f"encoder.{modality}", vocab_size=max(cfg.vocab_size, len(kind.words())))
     if "in_dim" not in inspect.signature(get_object(cfg._target_)).parameters:
         return make(cfg, f"encoder.{modality}")
-    if not isinstance(kind, KnowsWidth):
+    if not isinstance(kind, HasWidth):
         raise ConfigError(
             f"encoder.{modality}._target_ = {cfg._target_} takes in_dim, but data.inputs.{modality} has no width to"
             f" give\n    choose an encoder of {kind.kind} data with encoder/{modality}=NAME"
@@ -354,7 +354,7 @@ def _task(whole: DictConfig, name: str, facts: Mapping[str, Any], data: DataModu
         if part in cfg and cfg[part] not in (None, ADAPTERS_OFF):
             key = f"task.{name}.{part}"
             given[part] = load_teacher(
-                cfg[part], data, whole.data.inputs, key, build_again, trust=check_trust(whole.trust)
+                cfg[part], data, whole.data.inputs, key, rebuild_from_run, trust=check_trust(whole.trust)
             )
     try:
         return make(cfg, f"task.{name}", **given)
@@ -369,15 +369,15 @@ def _facts_for(cfg: DictConfig, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in facts.items() if k in accepts}
 
 
-def build_again(cfg: DictConfig, folder: Path) -> tuple[LitModel, DataModule]:
+def rebuild_from_run(cfg: DictConfig, folder: Path) -> tuple[LitModel, DataModule]:
     """The model of a run that is done, and its data with the vocabularies that lie in its folder."""
     data = build_data(cfg)
     data.read(folder, training=False)
     return build_lit(cfg, build_model(cfg, data)), data
 
 
-def build_restored(cfg: DictConfig, folder: Path) -> tuple[LitModel, DataModule]:
-    """As `build_again`, but no table is opened."""
+def rebuild_without_tables(cfg: DictConfig, folder: Path) -> tuple[LitModel, DataModule]:
+    """As `rebuild_from_run`, but no table is opened."""
     data = build_data(cfg)
     data.restore(folder)
     return build_lit(cfg, build_model(cfg, data)), data
@@ -388,8 +388,8 @@ def build_lit(
     model: MultimodalModel,
     *,
     row_id: Callable[[str, int], str] = row_number,
-    attention_items: Callable[[View], list[Attended]] = no_attention_items,
-    on_step_skipped: Callable[[Skipped], None] = ignore_skipped,
+    attention_items: Callable[[View], list[AttentionMap]] = no_attention_items,
+    on_step_skipped: Callable[[SkippedStep], None] = ignore_skipped,
     changed_optimizer_options: Sequence[str] = (),
     checkpoint_step: int | None = None,
 ) -> LitModel:
@@ -421,9 +421,9 @@ def _optimizer(cfg: DictConfig, groups: list[dict[str, Any]]) -> Optimizer:
     if "fused" not in cfg:
         optimizer: Optimizer = make(cfg, "optimizer", params=groups)
         return optimizer
-    fused = settled(cfg.fused, groups)
+    fused = resolve_fused(cfg.fused, groups)
     optimizer = make(cfg, "optimizer", params=groups, fused=fused)
-    keep_choice(optimizer, fused)
+    pin_fused_on_load(optimizer, fused)
     return optimizer
 
 
@@ -466,7 +466,7 @@ def check_parts(cfg: DictConfig) -> None:
             if not mend:  # constructors say it behind a semicolon, other libraries not at all
                 what, _, said = what.partition("; ")
                 mend = [f"    {said or f'mend the keys of {key}'}"]
-            asked = [f"override {o}" for o in cfg.overrides if _speaks_of(o, key)]
+            asked = [f"override {o}" for o in cfg.overrides if _concerns(o, key)]
             faults += [f"{what} ({', '.join(asked)})" if asked else what, *mend]
     if faults:
         raise ConfigError("\n".join(faults))
@@ -492,6 +492,6 @@ def _check_schedule(cfg: DictConfig) -> None:
         raise ConfigError(f"{what}: it gives {type(factor).__name__}\n{fix}")
 
 
-def _speaks_of(override: str, key: str) -> bool:
+def _concerns(override: str, key: str) -> bool:
     named = override.lstrip("+~").split("=")[0].split("@")[-1].replace("/", ".")
     return f"{named}.".startswith(f"{key}.")

@@ -58,10 +58,10 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return total(gradient)[rank() * ctx.size :][: ctx.size]
+        return all_reduce_sum(gradient)[rank() * ctx.size :][: ctx.size]
 
 
-def rows_of_all(tensor: Tensor, places: Tensor) -> Tensor:
+def gather_rows(tensor: Tensor, places: Tensor) -> Tensor:
     """Return rows from all ranks, in rank order, with their gradient. Only the requested rows are sent.
 
     Args:
@@ -73,10 +73,10 @@ def rows_of_all(tensor: Tensor, places: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return tensor[places]
-    return _RowsOfAll.apply(tensor, places)
+    return _GatherRows.apply(tensor, places)
 
 
-class _RowsOfAll(torch.autograd.Function):
+class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, places: Tensor) -> Tensor:
         asked = gather(places).view(world_size(), -1)
@@ -104,7 +104,7 @@ def _swapped(rows: Tensor, num_sent: list[int], num_received: list[int]) -> Tens
     return out
 
 
-def largest(number: int, device: torch.device) -> int:
+def all_reduce_max(number: int, device: torch.device) -> int:
     """The largest number of any rank."""
     if world_size() == 1:
         return number
@@ -113,7 +113,7 @@ def largest(number: int, device: torch.device) -> int:
     return int(out)
 
 
-def total(tensor: Tensor) -> Tensor:
+def all_reduce_sum(tensor: Tensor) -> Tensor:
     """The sum over all ranks, without gradient."""
     out = tensor.detach().clone(memory_format=torch.contiguous_format)
     if world_size() > 1:

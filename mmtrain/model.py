@@ -16,7 +16,7 @@ from mmtrain.distributed import rank, world_size
 from mmtrain.errors import ConfigError
 from mmtrain.layers.attention import AttentionMaps
 from mmtrain.layers.batch_norm import use_running_stats_for_single_values
-from mmtrain.layers.finetuning import still_modules
+from mmtrain.layers.finetuning import frozen_modules
 from mmtrain.tasks.task import Task
 from mmtrain.types import Batch, Features, Padded
 
@@ -48,7 +48,7 @@ class MultimodalModel(nn.Module):
         """As of any module, but frozen modules stay in evaluation mode: no dropout, no new statistics."""
         super().train(mode)
         for encoder in self.encoders.values():
-            for module in still_modules(encoder):
+            for module in frozen_modules(encoder):
                 module.eval()
         return self
 
@@ -122,16 +122,16 @@ class LazyView:
         left = {m: f if m in modalities else f.nothing() for m, f in encoded.items()}
         return LazyView(model=self.model, batch=self.batch.only(modalities), _encoded=left)
 
-    def replaced(self, inputs: dict[str, Padded]) -> "LazyView":
+    def with_inputs(self, inputs: dict[str, Padded]) -> "LazyView":
         """The same rows with other contents of these modalities; the others are not encoded again."""
         batch = replace(self.batch, inputs=self.batch.inputs | inputs)
         return LazyView(model=self.model, batch=batch, _whole=self, _replaced=tuple(inputs))
 
     def paired(self, rows: dict[str, Tensor]) -> "LazyView":
         """The same encoded features with the given modalities taken from other rows (B,), int64: wrong pairs."""
-        return self.having({m: self.encoded(m).take(places) for m, places in rows.items()})
+        return self.with_features({m: self.encoded(m).take(places) for m, places in rows.items()})
 
-    def having(self, features: dict[str, Features]) -> "LazyView":
+    def with_features(self, features: dict[str, Features]) -> "LazyView":
         """The same rows with other features of these modalities."""
         encoded = {m: features[m] if m in features else self.encoded(m) for m in self.model.encoders}
         return LazyView(model=self.model, batch=self.batch, _encoded=encoded)

@@ -230,7 +230,7 @@ class View(Protocol):
         """Return a view of the same rows without the other modalities. Nothing is encoded again."""
         ...
 
-    def replaced(self, inputs: dict[str, Padded]) -> "View":
+    def with_inputs(self, inputs: dict[str, Padded]) -> "View":
         """Return a view of the same rows with other inputs of these modalities. The others are not encoded again."""
         ...
 
@@ -238,7 +238,7 @@ class View(Protocol):
         """Return a view with the features of these modalities taken from other rows (B,), int64: wrong pairs."""
         ...
 
-    def having(self, features: dict[str, Features]) -> "View":
+    def with_features(self, features: dict[str, Features]) -> "View":
         """Return a view of the same rows with other features of these modalities."""
         ...
 
@@ -402,7 +402,7 @@ class Confusion:
 
 
 @dataclass(frozen=True)
-class Attended:
+class AttentionMap:
     """For a report: attention of one row's words, or of the fused tokens, to its image.
 
     Attributes:
@@ -435,4 +435,4 @@ class Captions:
     rows: list[Caption]
 
 
-Exhibit = Retrieval | Confusion | Attended | Captions
+ReportItem = Retrieval | Confusion | AttentionMap | Captions

@@ -9,10 +9,10 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
-def in_bytes(size: str | float) -> int:
+def parse_bytes(size: str | float) -> int:
     """Bytes of a size, in units of 1000 (GB) or 1024 (GiB).
 
-    >>> in_bytes("80GB"), in_bytes("1.5 MiB"), in_bytes(100)
+    >>> parse_bytes("80GB"), parse_bytes("1.5 MiB"), parse_bytes(100)
     (80000000000, 1572864, 100)
 
     Raises:
@@ -24,10 +24,10 @@ def in_bytes(size: str | float) -> int:
     return int(float(written[1]) * UNITS[written[2].upper()])
 
 
-def readable(size: float) -> str:
+def format_bytes(size: float) -> str:
     """A number of bytes for people.
 
-    >>> readable(1536), readable(80 * 10**9)
+    >>> format_bytes(1536), format_bytes(80 * 10**9)
     ('1.50 KiB', '74.5 GiB')
     """
     power = min(4, int(math.log(max(size, 1), 1024)))
@@ -35,10 +35,10 @@ def readable(size: float) -> str:
     return f"{number:#.3g}".rstrip(".") + f" {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
 
 
-def duration(text: str | Mapping[str, int] | timedelta | None) -> timedelta | None:
+def parse_duration(text: str | Mapping[str, int] | timedelta | None) -> timedelta | None:
     """Parse days, hours, minutes and seconds in Lightning's format.
 
-    >>> duration("00:12:30:00"), duration(None)
+    >>> parse_duration("00:12:30:00"), parse_duration(None)
     (datetime.timedelta(seconds=45000), None)
 
     Raises:

@@ -24,7 +24,7 @@ from mmtrain.data.dataset import Collate, TrainSplit
 from mmtrain.data.loader import TrainSteps, make_loader
 from mmtrain.data.module import DataModule
 from mmtrain.training.lit_module import LitModel
-from mmtrain.training.memory import keep_freed_memory
+from mmtrain.training.memory import tune_malloc
 from mmtrain.training.trainer import build_trainer
 
 ROUNDS = 3
@@ -150,7 +150,7 @@ def measure(overrides: list[str], rounds: int) -> list[tuple[float, float]]:
 
 def main() -> None:
     """Run both alternately, and print the medians and their ratio."""
-    keep_freed_memory()  # as in a run; both loops are in this process
+    tune_malloc()  # as in a run; both loops are in this process
     rows = measure(sys.argv[1:], ROUNDS)
     table = Table("round", "train.py", "plain loop", "ratio", title="samples per second")
     for number, (ours, plain) in enumerate(rows, start=1):

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from mmtrain.build import build_data, compose
 from mmtrain.data.module import DataModule
-from mmtrain.training.memory import keep_freed_memory
+from mmtrain.training.memory import tune_malloc
 from mmtrain.training.trainer import build_trainer
 
 EVERY = 50
@@ -55,7 +55,7 @@ def seconds(cfg: DictConfig, data: DataModule) -> tuple[float, float, float]:
 
 def main() -> None:
     """Measure both ways of writing, and print their ratios."""
-    keep_freed_memory()
+    tune_malloc()
     table = Table("written", "with", "without", "ratio", "MiB", title="seconds of a step")
     for background in (False, True):
         with tempfile.TemporaryDirectory() as folder:

@@ -46,7 +46,7 @@ from torchvision.transforms import v2
 
 from mmtrain.build import build_data, compose
 from mmtrain.data.decoding.image_file import open_image
-from mmtrain.data.order import permuted, permuted_many
+from mmtrain.data.order import permute, permute_many
 
 WARMUP_BATCHES, BATCHES = 2, 20
 NUM_CLASSES = 10
@@ -237,14 +237,14 @@ def rows(console: Console, folder: Path, num_rows: int) -> None:
 
 
 def order(console: Console) -> None:
-    table = Table("positions", "permuted", "permuted_many", title=f"ns per position of {POSITIONS:,}")
+    table = Table("positions", "permute", "permute_many", title=f"ns per position of {POSITIONS:,}")
     for count in (10**4, 10**6):
         positions = np.random.default_rng(0).integers(0, POSITIONS, count)
         times = [time.perf_counter()]
         for position in positions.tolist():
-            permuted(position, POSITIONS, seed=0, epoch=0)
+            permute(position, POSITIONS, seed=0, epoch=0)
         times.append(time.perf_counter())
-        permuted_many(positions, POSITIONS, seed=0, epoch=0)
+        permute_many(positions, POSITIONS, seed=0, epoch=0)
         times.append(time.perf_counter())
         table.add_row(f"{count:,}", *(f"{1e9 * (end - start) / count:.0f}" for start, end in pairwise(times)))
     console.print(table)

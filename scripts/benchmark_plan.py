@@ -52,7 +52,7 @@ def measure(overrides: list[str]) -> None:
     from mmtrain.build import build_data, build_lit, build_model, compose
     from mmtrain.modes.plan.simulate import tensors_of, tensors_of_batch
     from mmtrain.modes.plan.watch import Watch, flop_counter
-    from mmtrain.training.callbacks.footprint import Footprint
+    from mmtrain.training.callbacks.footprint import PeakMemoryMonitor
     from mmtrain.training.trainer import build_trainer
 
     class Counted(Callback):
@@ -85,7 +85,7 @@ def measure(overrides: list[str]) -> None:
         sys.exit("there are fewer GPUs than ranks: try --device cpu")
     data = build_data(cfg)
     data.read(Path(cfg.run_dir), training=True)
-    footprint = Footprint()
+    footprint = PeakMemoryMonitor()
     lit = build_lit(cfg, build_model(cfg, data))
     trainer = build_trainer(cfg, monitor=None, resume_step=None, extra=[footprint, Counted()])
     trainer.fit(lit, datamodule=data)

@@ -23,7 +23,7 @@ from chaos import RANKS, TRAIN, ends, session_of, steps_of
 from rich.console import Console
 from rich.table import Table
 
-from mmtrain.training.checkpoint.io import broken
+from mmtrain.training.checkpoint.io import corruption_reason
 
 STEPS_PER_EPOCH = 22  # of OpenMoji in batches of 128
 SHARED = [
@@ -176,7 +176,9 @@ def main() -> int:
         if name == "preparing":
             cache = root / "cache-of-its-own"
         status, seconds, left = disturb(case, folder, cache)
-        faults = [f"{path.name}: {why}" for path in folder.glob("checkpoints/*.ckpt") if (why := broken(path))]
+        faults = [
+            f"{path.name}: {why}" for path in folder.glob("checkpoints/*.ckpt") if (why := corruption_reason(path))
+        ]
         count = len(list(folder.glob("checkpoints/*.ckpt")))
         if (again := start(case, folder, cache).wait()) != 0:
             raise RuntimeError(f"{case.what}: resuming ended with {again}; {folder.with_suffix('.log')} says why")

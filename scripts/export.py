@@ -18,15 +18,15 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from mmtrain.build import build_again
+from mmtrain.build import rebuild_from_run
 from mmtrain.config.instantiate import TRUST, add_working_folder
-from mmtrain.data.protocols import Learned
+from mmtrain.data.protocols import FittedKind
 from mmtrain.data.sources.fetch import exit_status
 from mmtrain.errors import ConfigError
 from mmtrain.io.atomic import replacing_files
 from mmtrain.io.run_files import write_json
 from mmtrain.modes.export.export import export_encoder, export_model, export_preprocessing
-from mmtrain.training.checkpoint.load_run import load_trained
+from mmtrain.training.checkpoint.load_run import load_run
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
         add_working_folder(arguments.run)
     if arguments.out.exists() and any(arguments.out.iterdir()):
         raise ConfigError(f"--out {arguments.out} is not empty\n    fix: name another folder")
-    lit, data, cfg, path, step = load_trained(arguments.run, build_again, trust=arguments.trust)
+    lit, data, cfg, path, step = load_run(arguments.run, rebuild_from_run, trust=arguments.trust)
     batch = data.example()
     inputs = {
         m: {"values": padded.values} | ({} if padded.mask is None else {"mask": torch.ones_like(padded.mask)})
@@ -64,7 +64,7 @@ def main() -> None:
         write_json(out / "preprocessing.json", prepared, indent=1)
         learned = {m: data.inputs[m] for m in parts} | ({} if arguments.part else data.targets)
         for name, kind in learned.items():
-            if isinstance(kind, Learned):
+            if isinstance(kind, FittedKind):
                 kind.save(out, name)
         if arguments.part is not None:
             export_preprocessing(data.inputs[arguments.part], out)

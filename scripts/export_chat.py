@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmtrain.build import build_again
+from mmtrain.build import rebuild_from_run
 from mmtrain.config.instantiate import TRUST, add_working_folder
 from mmtrain.data.inputs.image import ImageInput
 from mmtrain.data.sources.fetch import exit_status
@@ -21,7 +21,7 @@ from mmtrain.io.atomic import replacing_files
 from mmtrain.modes.export.llava import export_chat
 from mmtrain.tasks.language_model import LanguageModel
 from mmtrain.tasks.policy import writer_of
-from mmtrain.training.checkpoint.load_run import load_trained
+from mmtrain.training.checkpoint.load_run import load_run
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
         add_working_folder(arguments.run)
     if arguments.out.exists() and any(arguments.out.iterdir()):
         raise ConfigError(f"--out {arguments.out} is not empty\n    fix: name another folder")
-    lit, data, _, path, step = load_trained(arguments.run, build_again, trust=arguments.trust)
+    lit, data, _, path, step = load_run(arguments.run, rebuild_from_run, trust=arguments.trust)
     tasks = lit.model.named_tasks()
     chosen = writer_of(tasks.get(arguments.task))
     if not isinstance(chosen, LanguageModel):

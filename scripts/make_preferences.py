@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from mmtrain.build import build_again
+from mmtrain.build import rebuild_from_run
 from mmtrain.config.instantiate import add_working_folder
 from mmtrain.data.dataset import EvalSplit
 from mmtrain.data.module import DataModule
@@ -35,13 +35,13 @@ from mmtrain.io.run_files import write_json_lines
 from mmtrain.metrics.rewards import Reward, reward_of
 from mmtrain.tasks.generation import Generation
 from mmtrain.tasks.language_model import LanguageModel
-from mmtrain.tasks.policy import plain_draws, writer_of
-from mmtrain.training.checkpoint.load_run import Trained, load_trained
+from mmtrain.tasks.policy import plain_samples, writer_of
+from mmtrain.training.checkpoint.load_run import LoadedRun, load_run
 from mmtrain.types import Batch
 
 ROWS = 64  # rows of a batch
 OPTIONS = ("by", "draws", "margin", "reward", "trust")
-Making = Callable[[Trained, str, EvalSplit], Iterator[dict[str, Any]]]
+Making = Callable[[LoadedRun, str, EvalSplit], Iterator[dict[str, Any]]]
 
 
 def main() -> int:
@@ -56,7 +56,7 @@ def main() -> int:
     if trust:
         add_working_folder(run)
     try:
-        trained = load_trained(run, build_again, trust=trust)
+        trained = load_run(run, rebuild_from_run, trust=trust)
         name = task_of(trained)
         making = making_of(trained, name, options)
         for split in trained.data.tables:
@@ -69,7 +69,7 @@ def main() -> int:
     return 0
 
 
-def making_of(trained: Trained, name: str, options: dict[str, str]) -> Making:
+def making_of(trained: LoadedRun, name: str, options: dict[str, str]) -> Making:
     """The function that creates the rows of a split, according to the options."""
     if "by" in options:
         if not isinstance(trained.data.columns[target_of(trained, name)], str):
@@ -88,7 +88,7 @@ def making_of(trained: Trained, name: str, options: dict[str, str]) -> Making:
     return partial(drawn, number=number, margin=margin, reward=reward)
 
 
-def reward_for(trained: Trained, name: str, reward: str) -> Reward:
+def reward_for(trained: LoadedRun, name: str, reward: str) -> Reward:
     """The reward of sentences, with word weights from the training rows."""
     writer, data = writer_of(trained.lit.model.tasks[name]), trained.data
     target = writer.targets[0]
@@ -100,7 +100,7 @@ def reward_for(trained: Trained, name: str, reward: str) -> Reward:
 
 @torch.no_grad()
 def drawn(
-    trained: Trained, name: str, split: EvalSplit, *, number: int, margin: float, reward: Reward
+    trained: LoadedRun, name: str, split: EvalSplit, *, number: int, margin: float, reward: Reward
 ) -> Iterator[dict[str, Any]]:
     """The rows of a split, each with the best and the worst of the model's samples, if they differ enough."""
     writer: Any = writer_of(trained.lit.model.tasks[name])
@@ -109,7 +109,7 @@ def drawn(
         each = torch.arange(len(rows)).repeat_interleave(number)
         seeds = (batch.rows[rows] * number)[each] + torch.arange(number).repeat(len(rows))
         prompts = writer.prompts(trained.lit.model.view(batch)).take(rows).take(each)
-        ids = writer.generate(prompts, seeds, plain_draws(writer.decoding)).tolist()
+        ids = writer.generate(prompts, seeds, plain_samples(writer.decoding)).tolist()
         pairs: dict[int, tuple[str, str]] = {}
         for place, (row, right) in enumerate(zip(rows.tolist(), writer.right(batch, rows), strict=True)):
             said = [writer.sentence(one) for one in ids[place * number : (place + 1) * number]]
@@ -122,7 +122,7 @@ def drawn(
             yield found(trained.data, split.table[number_of_row]) | {"chosen": chosen, "rejected": rejected}
 
 
-def batches(trained: Trained, split: EvalSplit) -> Iterator[tuple[Batch, range]]:
+def batches(trained: LoadedRun, split: EvalSplit) -> Iterator[tuple[Batch, range]]:
     """The rows of a split in order, with their indices."""
     size = len(split.table)
     for first in range(0, size, ROWS):
@@ -130,7 +130,7 @@ def batches(trained: Trained, split: EvalSplit) -> Iterator[tuple[Batch, range]]
         yield trained.data.collate().batch(split.__getitems__([(0, row) for row in at])), at
 
 
-def task_of(trained: Trained) -> str:
+def task_of(trained: LoadedRun) -> str:
     """The name of the task that generates sentences."""
     tasks = trained.lit.model.tasks.items()
     names = [name for name, task in tasks if isinstance(writer_of(task), Generation | LanguageModel)]
@@ -141,14 +141,14 @@ def task_of(trained: Trained) -> str:
     return names[0]
 
 
-def check_column(trained: Trained, columns: list[str]) -> None:
+def check_column(trained: LoadedRun, columns: list[str]) -> None:
     """Check that the tables have this column."""
     for split, table in trained.data.tables.items():
         if lacking := set(columns) - set(table.column_names):
             raise ConfigError(f"by={lacking.pop()}: {split} has the columns {', '.join(table.column_names)}")
 
 
-def others(trained: Trained, name: str, split: EvalSplit, column: str) -> Iterator[dict[str, Any]]:
+def others(trained: LoadedRun, name: str, split: EvalSplit, column: str) -> Iterator[dict[str, Any]]:
     """The rows of a split, each with the sentence of another row, which is determined by its index."""
     target = target_of(trained, name)
     texts = [texts_of(cells[trained.data.columns[target]]) for cells in split.table]
@@ -163,7 +163,7 @@ def others(trained: Trained, name: str, split: EvalSplit, column: str) -> Iterat
 
 
 @torch.no_grad()
-def written(trained: Trained, name: str, split: EvalSplit) -> Iterator[dict[str, Any]]:
+def written(trained: LoadedRun, name: str, split: EvalSplit) -> Iterator[dict[str, Any]]:
     """The rows of a split, each with the output of the model if it is not correct."""
     task: Any = trained.lit.model.tasks[name]
     target = target_of(trained, name)
@@ -175,7 +175,7 @@ def written(trained: Trained, name: str, split: EvalSplit) -> Iterator[dict[str,
             yield found(trained.data, split.table[row]) | {"rejected": wrong or None}
 
 
-def target_of(trained: Trained, name: str) -> str:
+def target_of(trained: LoadedRun, name: str) -> str:
     """The target of that task."""
     task: Any = trained.lit.model.tasks[name]
     return str(task.targets[0])

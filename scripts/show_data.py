@@ -138,7 +138,7 @@ class Found:
         from omegaconf import OmegaConf
 
         from mmtrain.config.instantiate import get_class, make
-        from mmtrain.data.survey.subsample import ThinSource
+        from mmtrain.data.survey.subsample import SubsampledSource
 
         taken = {"_target_", *inspect.signature(get_class(cfg.data._target_)).parameters} - {"source"}
         parts = OmegaConf.masked_copy(cfg.data, [k for k in cfg.data if k in taken])
@@ -147,7 +147,7 @@ class Found:
         parts.batch_size = 1  # a data set may be smaller than a step
         split = make(cfg.data.split, "data.split")
         given = make(cfg.data.source, "data.source")
-        source = ThinSource(given, split=split, most=MAX_ROWS, confine=cfg.data.confine)
+        source = SubsampledSource(given, split=split, most=MAX_ROWS, confine=cfg.data.confine)
         data = make(parts, "data", source=source, seed=cfg.seed, num_micro_batches=1)
         data.read(folder, training=True)
         notes = [
@@ -296,7 +296,7 @@ def bands_of(found: Found, cfg: Any) -> list[Any]:
     """Training rows for the contact sheet: most of those with all inputs, and some with missing ones."""
     from mmtrain.data.dataset import TrainSplit
     from mmtrain.data.order import draw_seed
-    from mmtrain.data.survey.subsample import evenly
+    from mmtrain.data.survey.subsample import evenly_spaced
     from mmtrain.errors import SampleError
     from mmtrain.report.contact_sheet import Band, Nothing
 
@@ -304,14 +304,16 @@ def bands_of(found: Found, cfg: Any) -> list[Any]:
     parts = [*found.data.inputs, *found.data.targets]
     whole: list[Any] = []
     with_gaps: list[Any] = []
-    for row in evenly(len(split.table), 8 * NUM_BANDS):
+    for row in evenly_spaced(len(split.table), 8 * NUM_BANDS):
         try:
             sample = split.sample(row, seed=0, train=False)
         except SampleError:
             continue
         (whole if len(sample.inputs) + len(sample.targets) == len(parts) else with_gaps).append(sample)
     num_gaps = min(len(with_gaps), max(NUM_BANDS - len(whole), NUM_BANDS // 4))
-    picked = [of[n] for of, num in ((whole, NUM_BANDS - num_gaps), (with_gaps, num_gaps)) for n in evenly(len(of), num)]
+    picked = [
+        of[n] for of, num in ((whole, NUM_BANDS - num_gaps), (with_gaps, num_gaps)) for n in evenly_spaced(len(of), num)
+    ]
     bands = []
     for sample in picked:
         seeds = [draw_seed(found.data.seed, epoch, sample.row) for epoch in range(NUM_DRAWS)]

@@ -54,7 +54,7 @@ BROKEN_BY = {
 MACHINE = {
     "num_cores": lambda: 16,
     "num_gpus": lambda: 2,
-    "lacks_gpu": lambda: False,
+    "has_no_gpu": lambda: False,
     "is_installed": lambda package: False,
     "free_bytes": lambda folder: 12_000_000,
 }

@@ -118,7 +118,7 @@ NAMES = (
     *(
         "mmtrain.data.sources.fetch.write_folder",
         "mmtrain.data.sources.fetch.unpacked_debs",
-        "mmtrain.training.checkpoint.io.write_whole",
+        "mmtrain.training.checkpoint.io.write_checkpoint",
     ),
     *(
         "mmtrain.encoders.image.vit.ViT.load_state_dict",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmtrain.build import compose
-from mmtrain.cli.main import with_dashes
+from mmtrain.cli.main import explain_dashes
 from mmtrain.config import rules_hardware as machine
 from mmtrain.config.compose import config_dir
 from mmtrain.config.validate import faults_of, with_overrides_of_run
@@ -30,7 +30,7 @@ def nothing_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.chdir(Path(__file__).resolve().parent.parent)
     monkeypatch.setattr(socket.socket, "connect", touched)
-    monkeypatch.setattr(machine, "lacks_gpu", lambda: True)
+    monkeypatch.setattr(machine, "has_no_gpu", lambda: True)
     monkeypatch.setattr(DataModule, "read", touched)
     monkeypatch.setattr(run_module, "load_checkpoint", touched)
 
@@ -38,7 +38,7 @@ def nothing_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
 def said_of(line: str, capsys: pytest.CaptureFixture[str]) -> str:
     """What the command prints of a command line, and that it is status 2."""
     words = shlex.split(line)
-    if dashed := with_dashes(words, ["--config-dir"]):
+    if dashed := explain_dashes(words, ["--config-dir"]):
         return "\n".join(dashed)
     extra = words.pop(1) if words[0] == "--config-dir" else None
     overrides, faults = with_overrides_of_run([w for w in words if not w.startswith("--")])

@@ -17,7 +17,7 @@ from mmtrain.build import (
     build_model,
     check_parts,
     compose,
-    modalities_read,
+    encoded_modalities,
 )
 from mmtrain.config.instantiate import make
 from mmtrain.data.module import DataModule
@@ -185,10 +185,10 @@ def test_a_task_whose_modality_the_data_lacks_is_refused_with_the_mend(
     task: str, lacking: str, said: str, tiny: Any
 ) -> None:
     cfg, data = tiny(f"task=[{task}]")
-    assert modalities_read(cfg, data) == ["image", "text"]
+    assert encoded_modalities(cfg, data) == ["image", "text"]
     del data.inputs[lacking]
     with pytest.raises(ConfigError) as raised:
-        modalities_read(cfg, data)
+        encoded_modalities(cfg, data)
     mend = f"    fix: choose task=[classification], or set data.columns.{lacking}=NAME, if a column contains it"
     assert str(raised.value) == f"{said}; the columns are id, image, caption, label, number\n{mend}"
 
@@ -197,7 +197,7 @@ def test_of_two_other_modalities_a_pair_is_offered(tiny: Any) -> None:
     cfg, data = tiny("task=[contrastive,matching]")
     data.inputs["audio"] = data.inputs.pop("image")
     with pytest.raises(ConfigError) as raised:
-        modalities_read(cfg, data)
+        encoded_modalities(cfg, data)
     for name in ("contrastive", "matching"):
         assert f"    fix: set task.{name}.modalities=[text,audio], or " in str(raised.value)
 

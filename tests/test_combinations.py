@@ -18,11 +18,11 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from mmtrain.build import compose, reads_of
+from mmtrain.build import compose, inputs_of_task
 from mmtrain.config.compose import config_dir
 from mmtrain.config.instantiate import make
 from mmtrain.errors import ConfigError
-from mmtrain.layers.head import Decides
+from mmtrain.layers.head import LateFusion
 from mmtrain.model import MultimodalModel
 from mmtrain.types import AnswerTarget, Batch, ClassTarget, MultiLabelTarget, NumberTarget, Padded, TokenTarget
 from tests.batches import CLASSES, IDS, LENGTH, VOCABULARY, make_encoders
@@ -135,7 +135,7 @@ def take_steps(name: str, pairs: list[tuple[str, str]], device: torch.device) ->
 
 @cache
 def reading_fused() -> list[str]:
-    return [task for task in TASKS if "fused" in reads_of(part(f"task=[{task}]").task[task])]
+    return [task for task in TASKS if "fused" in inputs_of_task(part(f"task=[{task}]").task[task])]
 
 
 @cache
@@ -162,7 +162,7 @@ def model_of(encoders: dict[str, nn.Module], fusion: str, task: str) -> Multimod
     if "modalities" in node:
         node.modalities = list(encoders)
     dims: dict[str, Any] = {m: encoder.dim for m, encoder in encoders.items()}
-    fused = make(part(f"fusion={fusion}").fusion, "fusion", dims=dims) if "fused" in reads_of(node) else None
+    fused = make(part(f"fusion={fusion}").fusion, "fusion", dims=dims) if "fused" in inputs_of_task(node) else None
     dims |= {} if fused is None else {"fused": fused.dim}
     if "group_by" in node:
         node.group_by = next(iter(encoders))
@@ -170,7 +170,7 @@ def model_of(encoders: dict[str, nn.Module], fusion: str, task: str) -> Multimod
     facts = {"dims": dims} | ({"known_targets": known} if "target" in node else {})
     facts |= {"vocabularies": {"text": IDS}} if "masked_text" in node._target_ else {}
     facts |= {"encoders": encoders} if task in ("masked_image", "language_model") else {}
-    if isinstance(fused, Decides):
+    if isinstance(fused, LateFusion):
         facts |= {"decides": fused}
     return MultimodalModel(encoders=encoders, fusion=fused, tasks={task: make(node, f"task.{task}", **facts)})
 

@@ -196,7 +196,7 @@ def all_rows(data: DataModule) -> Batch:
 def test_it_composes_without_a_fault(
     file: Path, choosing: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(machine, "lacks_gpu", lambda: False)
+    monkeypatch.setattr(machine, "has_no_gpu", lambda: False)
     make_fetched_folders(tmp_path, monkeypatch)
     assert faults_of(config_dir(), None, choosing(file), multirun=False) == []  # a value that is missing is one
 

@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
-from mmtrain.build import build_again, compose
+from mmtrain.build import compose, rebuild_from_run
 from mmtrain.data.dataset import EvalSplit
 from mmtrain.errors import ConfigError, WriteError
-from mmtrain.modes.plan.find import settle_batch_size
+from mmtrain.modes.plan.find import resolve_batch_size
 from mmtrain.modes.search import index as index_module
 from mmtrain.modes.search.index import SearchIndex
 from mmtrain.report.report import read_summary, write_report
 from mmtrain.training.callbacks.quarantine import Quarantine
-from mmtrain.training.callbacks.skips import Skips
+from mmtrain.training.callbacks.skips import NonFiniteGuard
 from mmtrain.training.checkpoint.load import check_same_names, load_checkpoint
-from mmtrain.training.checkpoint.load_run import load_trained
-from mmtrain.training.nonfinite import Skipped
+from mmtrain.training.checkpoint.load_run import load_run
+from mmtrain.training.nonfinite import SkippedStep
 from mmtrain.types import Bad
 from tests.batches import make_batch
 from tests.runs import rows_of, run_tiny
@@ -126,12 +126,12 @@ def test_the_list_of_bad_samples_goes_on_behind_damage(tmp_path: Path, capsys: p
 
 
 def test_skipped_steps_go_on_behind_damage(tmp_path: Path) -> None:
-    skips, path = Skips(tmp_path, max_in_row=9), tmp_path / "skipped.jsonl"
+    skips, path = NonFiniteGuard(tmp_path, max_in_row=9), tmp_path / "skipped.jsonl"
     for step in (1, 2, 3):
-        skips(Skipped(step, {"loss": float("nan")}, 1.0, "loss", ["a"], 1))
+        skips(SkippedStep(step, {"loss": float("nan")}, 1.0, "loss", ["a"], 1))
     path.write_bytes(path.read_bytes() + b'{"step": 4, "fi' + bytes(30))
     skips.begin(2)
-    skips(Skipped(3, {"loss": 1.0}, float("inf"), "grad", ["b"], 1))
+    skips(SkippedStep(3, {"loss": 1.0}, float("inf"), "grad", ["b"], 1))
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
 
 
@@ -184,13 +184,13 @@ def test_a_configuration_that_is_needed_is_named(damage: Callable[[Path], object
     with pytest.raises(
         ConfigError, match=r"config\.yaml(: Missing key| is damaged|: not written by mmtrain)|has no config\.yaml"
     ):
-        load_trained(run, build_again)
+        load_run(run, rebuild_from_run)
 
 
 def test_a_batch_size_that_cannot_be_read_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "config.yaml").write_bytes(b"")
     cfg = compose([f"run_dir={run}", "resume=auto", "trainer.find_batch_size=true"])
-    assert settle_batch_size(cfg) == 2
+    assert resolve_batch_size(cfg) == 2
     assert "config.yaml is damaged: it is empty" in capsys.readouterr().err
 
 

@@ -12,17 +12,17 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from mmtrain.distributed import (
+    all_reduce_sum,
     broadcast_object,
     gather,
     gather_objects,
     gather_with_gradient,
     rank,
-    total,
     world_size,
 )
 from mmtrain.model import MultimodalModel
 from mmtrain.training.global_batch import attach_global_batch
-from mmtrain.training.nonfinite import Cause
+from mmtrain.training.nonfinite import NonFiniteCause
 from mmtrain.types import Batch
 from tests.batches import gradients, make_batch, make_model, make_tasks
 from tests.fusions import FUSIONS
@@ -42,7 +42,7 @@ def test_one_process_is_a_world_of_its_own() -> None:
     x = torch.randn(3, requires_grad=True)
     assert (world_size(), rank()) == (1, 0)
     assert gather(x) is x and gather_with_gradient(x) is x
-    summed = total(x)
+    summed = all_reduce_sum(x)
     assert torch.equal(summed, x) and not summed.requires_grad
     summed += 1.0
     assert not torch.equal(summed, x)  # a copy: the caller's tensor stays
@@ -62,7 +62,7 @@ def use_collectives(mine: int, world: int) -> dict[str, object]:
         "flags": flags,
         "plain": gather(x.T.detach()),  # not contiguous
         "detached": gather(x).requires_grad,
-        "total": total(torch.tensor([float(mine), 1.0])),
+        "total": all_reduce_sum(torch.tensor([float(mine), 1.0])),
     }
 
 
@@ -77,7 +77,7 @@ def send_objects(mine: int) -> dict[str, object]:
         cannot = str(error)
     return {
         "gathered": gather_objects(rows),
-        "named": gather_objects(Cause(mine, "a", ["b"])),
+        "named": gather_objects(NonFiniteCause(mine, "a", ["b"])),
         "path": broadcast_object(Path("/runs") / str(mine)),
         "from": broadcast_object({"x": mine} if mine else None, src=1),
         "cannot": cannot,
@@ -128,7 +128,7 @@ def train_on_rank(mine: int, rows: Sequence[Rows], fusion: str | None, tasks: Se
     (batch,) = attach_global_batch([make_batch(*rows[mine], first=first_of(rows, mine))], model.named_tasks())
     # tiny buckets: their sums take turns with the gathering of the contrastive task
     wrapped = DistributedDataParallel(Step(model), bucket_cap_mb=0.001, gradient_as_bucket_view=True)
-    counts = {name: total(task.count(batch)) for name, task in model.named_tasks().items()}
+    counts = {name: all_reduce_sum(task.count(batch)) for name, task in model.named_tasks().items()}
     for _ in range(2):
         model.zero_grad()
         wrapped(batch, counts).backward()

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from mmtrain.build import compose
-from mmtrain.cli.main import spelled
+from mmtrain.cli.main import normalize_override
 from mmtrain.config.compose import config_dir
 from mmtrain.config.validate import faults_of
 from tests.tiny import make_fetched_folders
@@ -78,7 +78,9 @@ def test_every_command_is_a_right_configuration(page: Path, tmp_path: Path, monk
     for arguments in found:
         write_split_files(arguments, tmp_path)
         overrides = [
-            spelled(a) for a in arguments if a != "-m" and not a.startswith(("init_from=", "run_dir=outputs/"))
+            normalize_override(a)
+            for a in arguments
+            if a != "-m" and not a.startswith(("init_from=", "run_dir=outputs/"))
         ]
         said = faults_of(config_dir(), None, overrides, multirun="-m" in arguments)
         assert said == [], shlex.join(arguments)

@@ -33,7 +33,7 @@ from mmtrain.data.sources.shard_files import place_of
 from mmtrain.data.sources.tar_shard import TarShard, index_tar
 from mmtrain.data.tables.splits import Split
 from mmtrain.errors import ConfigError, SampleError
-from mmtrain.training.checkpoint.io import write_whole
+from mmtrain.training.checkpoint.io import write_checkpoint
 from mmtrain.training.checkpoint.load import load_checkpoint
 from mmtrain.training.checkpoint.safetensors import write_weights
 from mmtrain.types import Sample
@@ -281,7 +281,7 @@ def test_a_damaged_table_is_told_of_or_read(kind: str, tmp_path: Path) -> None:
     assert [message for message in said if len(message.splitlines()) < 2] == [], "without a mend"
 
 
-@pytest.mark.parametrize(("name", "write"), [("a.ckpt", write_whole), ("a.safetensors", write_weights)])
+@pytest.mark.parametrize(("name", "write"), [("a.ckpt", write_checkpoint), ("a.safetensors", write_weights)])
 def test_a_damaged_checkpoint_is_refused_or_the_same(name: str, write: Callable[..., None], tmp_path: Path) -> None:
     path = tmp_path / name
     content = {"global_step": 3, "state_dict": {"a": torch.arange(30.0)}, "mmtrain": {"version": "0"}}

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.gradients import Gradients, GradientSource, unit_vectors, weigh
-from mmtrain.balance.plain import Plain
+from mmtrain.balance.plain import BaseBalance
 
 MODES = ("min", "median", "rmse")
 
 
-class Aligned(Plain):
+class Aligned(BaseBalance):
     """Weights of the mean of aligned gradients.
 
     Args:

@@ -66,10 +66,10 @@ class Balance(Protocol):
         """Return values to log in addition to the weights."""
         ...
 
-    def state(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, Any]:
         """Return the state for a resumed run, without parameters: plain numbers and lists."""
         ...
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Restore the result of `state`."""
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore the result of `extra_state`."""
         ...

@@ -27,7 +27,7 @@ from torch import Tensor
 from mmtrain.annotations import NonNegativeFloat
 from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.gradients import Gradients, GradientSource, unit_vectors, weigh
-from mmtrain.balance.plain import Plain
+from mmtrain.balance.plain import BaseBalance
 
 # A mean gradient below this fraction of the longest gradient counts as a rounding error.
 SHARE = 1e-8
@@ -37,7 +37,7 @@ RIDGE = 1e-6
 TOLERANCE = 1e-14
 
 
-class CAGrad(Plain):
+class CAGrad(BaseBalance):
     """Weights of the conflict-averse step.
 
     Args:
@@ -58,21 +58,21 @@ class CAGrad(Plain):
     def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,); a task without a gradient gets 1 / K."""
         gramian = self._gradients.gramian(step)
-        return weigh(gramian, lambda g: len(g) * conflict_averse(g, self.c), otherwise=1.0) / len(gramian)
+        return weigh(gramian, lambda g: len(g) * cagrad_weights(g, self.c), otherwise=1.0) / len(gramian)
 
     def values(self) -> dict[str, float]:
         """Return lengths and cosines of the gradients of the last step."""
         return self._gradients.seen
 
 
-def conflict_averse(gramian: Tensor, c: float) -> Tensor:
+def cagrad_weights(gramian: Tensor, c: float) -> Tensor:
     """Return the weights of the conflict-averse step, (K,).
 
     Args:
         gramian: (K, K), with a positive diagonal.
         c: maximum distance from the mean gradient, as a multiple of its length.
 
-    >>> conflict_averse(torch.tensor([[1.0, 0.0], [0.0, 1e12]], dtype=torch.double), 0.5).round(decimals=6).tolist()
+    >>> cagrad_weights(torch.tensor([[1.0, 0.0], [0.0, 1e12]], dtype=torch.double), 0.5).round(decimals=6).tolist()
     [250000.5, 0.5]
     """
     norms, units = (part.numpy() for part in unit_vectors(gramian))

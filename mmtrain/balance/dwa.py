@@ -14,10 +14,10 @@ from torch import Tensor
 
 from mmtrain.annotations import PositiveFloat
 from mmtrain.balance.balance import TaskGradients
-from mmtrain.balance.plain import Plain
+from mmtrain.balance.plain import BaseBalance
 
 
-class DWA(Plain):
+class DWA(BaseBalance):
     """Weights for one epoch, from the loss ratios of the last two.
 
     Args:
@@ -46,10 +46,10 @@ class DWA(Plain):
         """Keep the losses of the last two epochs."""
         self._epochs = [*self._epochs[-1:], dict(losses)]
 
-    def state(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, Any]:
         """Return the losses of the last two epochs."""
         return {"epochs": self._epochs}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Restore the result of `state`."""
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore the result of `extra_state`."""
         self._epochs = state["epochs"]

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from mmtrain.annotations import NonNegativeFloat, PositiveFloat
 from mmtrain.balance.balance import TaskGradients
-from mmtrain.balance.plain import Plain
+from mmtrain.balance.plain import BaseBalance
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
 
 
-class FAMO(Plain):
+class FAMO(BaseBalance):
     """Weights that follow the change of each loss.
 
     Args:
@@ -80,10 +80,10 @@ class FAMO(Plain):
         logits = logits - self.lr * first / (1 - BETAS[0] ** self._steps) / scale
         self._logits, self._moments = logits.tolist(), [first.tolist(), second.tolist()]
 
-    def state(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, Any]:
         """Return x and the state of its Adam optimizer."""
         return {"logits": self._logits, "moments": self._moments, "steps": self._steps}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Restore the result of `state`."""
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore the result of `extra_state`."""
         self._logits, self._moments, self._steps = state["logits"], state["moments"], state["steps"]

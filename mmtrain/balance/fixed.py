@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from mmtrain.balance.balance import TaskGradients
-from mmtrain.balance.plain import Plain
+from mmtrain.balance.plain import BaseBalance
 
 
-class Fixed(Plain):
+class Fixed(BaseBalance):
     """A weight of 1 for every task."""
 
     def __init__(self) -> None:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from mmtrain.annotations import PositiveFloat
 from mmtrain.balance.balance import TaskGradients
-from mmtrain.balance.plain import Plain
+from mmtrain.balance.plain import BaseBalance
 
 
-class GLS(Plain):
+class GLS(BaseBalance):
     """Weights for which the weighted sum of losses has the gradient of their geometric mean.
 
     Args:

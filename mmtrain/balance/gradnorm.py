@@ -19,12 +19,12 @@ from torch import Tensor
 from mmtrain.annotations import NonNegativeFloat, PositiveFloat
 from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.gradients import Gradients, GradientSource, with_gradient
-from mmtrain.balance.plain import Plain
+from mmtrain.balance.plain import BaseBalance
 
-LEAST = 1e-4
+MIN_WEIGHT = 1e-4
 
 
-class GradNorm(Plain):
+class GradNorm(BaseBalance):
     """Weights that follow gradient lengths.
 
     Args:
@@ -60,8 +60,8 @@ class GradNorm(Plain):
         there = with_gradient(gramian) & losses.isfinite()
         after = weights.clone()
         if there.any():
-            rates = torch.where(first > 0, losses / first, 1.0)[there].clamp(min=LEAST)
-            after[there] = moved(weights[there], norms[there], rates, alpha=self.alpha, lr=self.lr)
+            rates = torch.where(first > 0, losses / first, 1.0)[there].clamp(min=MIN_WEIGHT)
+            after[there] = updated_weights(weights[there], norms[there], rates, alpha=self.alpha, lr=self.lr)
         self._weights, self._first = after.tolist(), first.tolist()
         return weights
 
@@ -69,16 +69,16 @@ class GradNorm(Plain):
         """Return lengths and cosines of the gradients of the last step."""
         return self._gradients.seen
 
-    def state(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, Any]:
         """Return the weights of the next step, and the first losses."""
         return {"weights": self._weights, "first": self._first}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Restore the result of `state`."""
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore the result of `extra_state`."""
         self._weights, self._first = state["weights"], state["first"]
 
 
-def moved(weights: Tensor, norms: Tensor, rates: Tensor, *, alpha: float, lr: float) -> Tensor:
+def updated_weights(weights: Tensor, norms: Tensor, rates: Tensor, *, alpha: float, lr: float) -> Tensor:
     """Return the weights of the next step, (K,), with an unchanged sum.
 
     Args:
@@ -90,5 +90,5 @@ def moved(weights: Tensor, norms: Tensor, rates: Tensor, *, alpha: float, lr: fl
     """
     lengths = weights * norms
     targets = lengths.mean() * (rates / rates.mean()) ** alpha
-    after = (weights - lr * torch.sign(lengths - targets) * norms).clamp(min=LEAST)
+    after = (weights - lr * torch.sign(lengths - targets) * norms).clamp(min=MIN_WEIGHT)
     return after * (weights.sum() / after.sum())

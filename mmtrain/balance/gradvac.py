@@ -19,13 +19,13 @@ from torch import Tensor
 from mmtrain.annotations import Fraction
 from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.gradients import Gradients, GradientSource, weigh, with_gradient
-from mmtrain.balance.plain import Plain
+from mmtrain.balance.plain import BaseBalance
 
 LIMIT = 0.999
 TINY = 1e-12
 
 
-class GradVac(Plain):
+class GradVac(BaseBalance):
     """Weights of the sum of rotated gradients.
 
     Args:
@@ -52,7 +52,7 @@ class GradVac(Plain):
         targets = torch.tensor(self._targets, dtype=torch.double)
         part = targets[pairs][:, pairs]
         generator = torch.Generator().manual_seed(step.seed)
-        weights = weigh(gramian, lambda g: vaccinated(g, part, self.beta, generator).sum(dim=0), otherwise=1.0)
+        weights = weigh(gramian, lambda g: gradvac_matrix(g, part, self.beta, generator).sum(dim=0), otherwise=1.0)
         targets[pairs[:, None], pairs] = part
         self._targets = targets.tolist()
         return weights
@@ -61,16 +61,16 @@ class GradVac(Plain):
         """Return lengths and cosines of the gradients of the last step."""
         return self._gradients.seen
 
-    def state(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, Any]:
         """Return the targets."""
         return {"targets": self._targets}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Restore the result of `state`."""
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore the result of `extra_state`."""
         self._targets = state["targets"]
 
 
-def vaccinated(gramian: Tensor, targets: Tensor, beta: float, generator: torch.Generator) -> Tensor:
+def gradvac_matrix(gramian: Tensor, targets: Tensor, beta: float, generator: torch.Generator) -> Tensor:
     """Return the mixing matrix (K, K): row i is rotated gradient i as a combination of the gradients.
 
     Args:

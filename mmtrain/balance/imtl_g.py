@@ -15,10 +15,10 @@ from torch import Tensor
 
 from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.gradients import Gradients, GradientSource, weigh
-from mmtrain.balance.plain import Plain
+from mmtrain.balance.plain import BaseBalance
 
 
-class IMTLG(Plain):
+class IMTLG(BaseBalance):
     """Weights of the impartial step.
 
     Args:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from mmtrain.annotations import PositiveFloat
 from mmtrain.balance.balance import TaskGradients
-from mmtrain.balance.plain import Plain
+from mmtrain.balance.plain import BaseBalance
 
 
-class IMTLL(Plain):
+class IMTLL(BaseBalance):
     """Weights learned by gradient descent.
 
     Args:

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.gradients import Gradients, GradientSource, unit_vectors, weigh
-from mmtrain.balance.plain import Plain
+from mmtrain.balance.plain import BaseBalance
 
 
-class MGDA(Plain):
+class MGDA(BaseBalance):
     """Weights of the shortest convex combination.
 
     Args:
@@ -34,20 +34,20 @@ class MGDA(Plain):
     def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,). They sum to 1 over tasks with a gradient; any other task gets 1 / K in addition."""
         gramian = self._gradients.gramian(step)
-        return weigh(gramian, shortest, otherwise=1 / len(gramian))
+        return weigh(gramian, min_norm_weights, otherwise=1 / len(gramian))
 
     def values(self) -> dict[str, float]:
         """Return lengths and cosines of the gradients of the last step."""
         return self._gradients.seen
 
 
-def shortest(gramian: Tensor) -> Tensor:
+def min_norm_weights(gramian: Tensor) -> Tensor:
     """Return the weights of the shortest convex combination, (K,).
 
     Args:
         gramian: (K, K), with a positive diagonal.
 
-    >>> shortest(torch.tensor([[4.0, 0.0], [0.0, 1e12]], dtype=torch.double)).tolist()
+    >>> min_norm_weights(torch.tensor([[4.0, 0.0], [0.0, 1e12]], dtype=torch.double)).tolist()
     [0.999999999996, 3.999999999984e-12]
     """
     norms, units = unit_vectors(gramian)

@@ -26,14 +26,14 @@ from torch import Tensor
 from mmtrain.annotations import PositiveFloat, PositiveInt
 from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.gradients import Gradients, GradientSource, with_gradient
-from mmtrain.balance.plain import Plain
+from mmtrain.balance.plain import BaseBalance
 
 RIDGE = 1e-4
-ENOUGH = 1e-10
+TOLERANCE = 1e-10
 ROUNDS = 200
 
 
-class Nash(Plain):
+class Nash(BaseBalance):
     """Weights of the bargaining solution.
 
     Args:
@@ -79,12 +79,12 @@ class Nash(Plain):
         """Return lengths and cosines of the gradients at the last update."""
         return self._gradients.seen
 
-    def state(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, Any]:
         """Return the current weights and the number of steps."""
         return {"weights": self._weights, "steps": self._steps}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Restore the result of `state`."""
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore the result of `extra_state`."""
         self._weights, self._steps = state["weights"], state["steps"]
 
 
@@ -105,6 +105,6 @@ def bargain(gramian: Tensor) -> Tensor:
         move = torch.linalg.solve(cosines + torch.diag(shares**-2), slope)
         decrement = (slope @ move).clamp(min=0.0).sqrt()
         shares = shares - move / (1 + decrement)
-        if decrement < ENOUGH:
+        if decrement < TOLERANCE:
             break
     return shares / norms

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.gradients import Gradients, GradientSource, weigh
-from mmtrain.balance.plain import Plain
+from mmtrain.balance.plain import BaseBalance
 
 
-class PCGrad(Plain):
+class PCGrad(BaseBalance):
     """Weights of the sum of projected gradients, from torchjd.
 
     Args:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mmtrain.balance.balance import TaskGradients
 
 
-class Plain(nn.Module):
+class BaseBalance(nn.Module):
     """A balancing method without parameters, state or additional values to log."""
 
     def __init__(self) -> None:
@@ -29,9 +29,9 @@ class Plain(nn.Module):
         """Return {}: log only the weights."""
         return {}
 
-    def state(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, Any]:
         """Return {}: there is no state."""
         return {}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_extra_state(self, state: dict[str, Any]) -> None:
         """Do nothing."""

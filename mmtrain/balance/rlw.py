@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from mmtrain.balance.balance import TaskGradients
-from mmtrain.balance.plain import Plain
+from mmtrain.balance.plain import BaseBalance
 
 
-class RLW(Plain):
+class RLW(BaseBalance):
     """Random weights."""
 
     def __init__(self) -> None:

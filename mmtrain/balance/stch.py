@@ -19,10 +19,10 @@ from torch import Tensor
 
 from mmtrain.annotations import NonNegativeInt, PositiveFloat
 from mmtrain.balance.balance import TaskGradients
-from mmtrain.balance.plain import Plain
+from mmtrain.balance.plain import BaseBalance
 
 
-class STCH(Plain):
+class STCH(BaseBalance):
     """Weights of the smooth maximum.
 
     Args:
@@ -60,10 +60,10 @@ class STCH(Plain):
         if self._epochs == self.warmup:
             self._nadir = dict(losses)
 
-    def state(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, Any]:
         """Return the number of epochs and the nadir."""
         return {"epochs": self._epochs, "nadir": self._nadir}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Restore the result of `state`."""
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore the result of `extra_state`."""
         self._epochs, self._nadir = state["epochs"], state["nadir"]

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from mmtrain.balance.balance import TaskGradients
 from mmtrain.balance.gradients import Gradients, GradientSource, unit_vectors, weigh
-from mmtrain.balance.plain import Plain
+from mmtrain.balance.plain import BaseBalance
 
 
-class UPGrad(Plain):
+class UPGrad(BaseBalance):
     """Weights of the mean of projected gradients.
 
     Args:
@@ -36,20 +36,20 @@ class UPGrad(Plain):
     def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,), each at least 1 / K; a task without a gradient gets 1 / K."""
         gramian = self._gradients.gramian(step)
-        return weigh(gramian, lambda g: projected(g).sum(dim=0), otherwise=1.0) / len(gramian)
+        return weigh(gramian, lambda g: upgrad_matrix(g).sum(dim=0), otherwise=1.0) / len(gramian)
 
     def values(self) -> dict[str, float]:
         """Return lengths and cosines of the gradients of the last step."""
         return self._gradients.seen
 
 
-def projected(gramian: Tensor) -> Tensor:
+def upgrad_matrix(gramian: Tensor) -> Tensor:
     """Return the mixing matrix (K, K): row i is projected gradient i as a combination of the gradients.
 
     Args:
         gramian: (K, K), with a positive diagonal.
 
-    >>> projected(torch.tensor([[4.0, -2.0], [-2.0, 4.0]], dtype=torch.double)).round(decimals=6).tolist()
+    >>> upgrad_matrix(torch.tensor([[4.0, -2.0], [-2.0, 4.0]], dtype=torch.double)).round(decimals=6).tolist()
     [[1.0, 0.5], [0.5, 1.0]]
     """
     norms, units = unit_vectors(gramian)

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mmtrain.cli.rank_environment import drop_rank_of_one_process, faults_of_rank
 from mmtrain.cli.slurm import take_rank
-from mmtrain.config.compose import CONFIG_NAME, config_dir, fill_auto, last_of_each
+from mmtrain.config.compose import CONFIG_NAME, config_dir, fill_auto, keep_last_overrides
 from mmtrain.config.instantiate import add_working_folder
 from mmtrain.config.moved import update_targets
 from mmtrain.config.renamed import report, update_keys
@@ -42,12 +42,12 @@ def main() -> None:
         print_escaped("\n".join(faults), stderr=True)
         sys.exit(2)
     parser = get_args_parser()
-    if dashed := with_dashes(sys.argv[1:], [flag for action in parser._actions for flag in action.option_strings]):
+    if dashed := explain_dashes(sys.argv[1:], [flag for action in parser._actions for flag in action.option_strings]):
         print_escaped("\n".join(dashed), stderr=True)
         sys.exit(2)
     args = parser.parse_intermixed_args()
     flags = [word for word in sys.argv[1:] if word not in args.overrides]
-    args.overrides, notes = last_of_each(args.overrides)
+    args.overrides, notes = keep_last_overrides(args.overrides)
     for note in notes:
         print_escaped(note, stderr=True)
     add_working_folder(folder_of_run(args.overrides))
@@ -58,7 +58,7 @@ def main() -> None:
     is_job = not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion)
     if args.config_name is None and is_job:
         gc.disable()  # the checks make many small objects, and little of it is garbage
-        overrides, faults = with_overrides_of_run([spelled(o) for o in args.overrides], args.config_dir)
+        overrides, faults = with_overrides_of_run([normalize_override(o) for o in args.overrides], args.config_dir)
         if not faults:
             overrides, notes = with_current_keys(config_dir(), args.config_dir, overrides)
             for note in notes:
@@ -74,7 +74,7 @@ def main() -> None:
     sys.exit(max((job.status for job in jobs), default=0))  # a sweep has its own: mmtrain.cli.sweeps.summary.Summary
 
 
-def with_dashes(words: list[str], flags: list[str]) -> list[str]:
+def explain_dashes(words: list[str], flags: list[str]) -> list[str]:
     """Faults of words in the style of other programs: `--lr 0.1`, `--batch_size=32`.
 
     Args:
@@ -95,13 +95,13 @@ def with_dashes(words: list[str], flags: list[str]) -> list[str]:
     return faults
 
 
-def spelled(override: str) -> str:
+def normalize_override(override: str) -> str:
     """Convert an override in common spelling to one that Hydra accepts.
 
     `resume` is a value without keys below it. A query is a sentence with its own commas and quotes.
 
-    >>> spelled("resume.allow=[seed]"), spelled("search.query=a cat, on a mat"), spelled("search.query=[a,b]")
-    ('resume_allow=[seed]', 'search.query="a cat, on a mat"', 'search.query=[a,b]')
+    >>> normalize_override("search.query=a cat, on a mat"), normalize_override("search.query=[a,b]")
+    ('search.query="a cat, on a mat"', 'search.query=[a,b]')
     """
     if override.startswith("resume.allow="):
         return override.replace("resume.allow=", "resume_allow=", 1)
@@ -149,7 +149,7 @@ class Job:
             job = Job(cfg)
             jobs.append(job)
             try:
-                job.status = job.run() if job.sweep_dir is None else job.run_of_sweep()
+                job.status = job.run() if job.sweep_dir is None else job.run_in_sweep()
             except ConfigError as error:
                 print_escaped(error, stderr=True)
                 job.status = 2
@@ -160,18 +160,18 @@ class Job:
 
         return task
 
-    def run_of_sweep(self) -> int:
+    def run_in_sweep(self) -> int:
         """Run, unless the run is already done or another process has it."""
-        from mmtrain.training.sweep.records import Asked, held, passed_over
+        from mmtrain.training.sweep.records import JobRecord, skip_reason, try_lock
 
-        folder, asked = Path(self.run_dir), Asked(self.overrides, None)
+        folder, asked = Path(self.run_dir), JobRecord(self.overrides, None)
         said = f"run {folder.name}: {' '.join(self.overrides)}"
-        with held(folder) as free:
+        with try_lock(folder) as free:
             if not free:
                 print_escaped(f"{said}\n    skipped: another process runs it")
                 return 0
             try:
-                reason = passed_over(folder, self.overrides, goes_on=self.cfg.resume == "auto")
+                reason = skip_reason(folder, self.overrides, goes_on=self.cfg.resume == "auto")
             except ValueError as error:
                 print_escaped(error, stderr=True)
                 return 2
@@ -198,9 +198,9 @@ class Job:
     def _run(self) -> int:
         """Run in this process, or in one process per device."""
         if self.cfg.trainer.find_batch_size and self.cfg.mode == "fit":
-            from mmtrain.modes.plan.find import settle_batch_size
+            from mmtrain.modes.plan.find import resolve_batch_size
 
-            status = settle_batch_size(self.cfg)
+            status = resolve_batch_size(self.cfg)
             if status:
                 return status
         devices = self.cfg.trainer.devices

@@ -249,7 +249,7 @@ class _Loader(ConfigLoaderImpl):
         return super()._compose_config_from_defaults_list(defaults, repo)
 
 
-class Composing:
+class ConfigComposer:
     """Composes configurations from the folders of a search path."""
 
     def __init__(self, search_path: ConfigSearchPath) -> None:
@@ -283,7 +283,7 @@ class Composing:
         An override that cannot be parsed or composed is left as it is.
         """
         current, notes = current_overrides(overrides, self._trees)
-        return (last_of_each(current)[0] if notes else current), notes
+        return (keep_last_overrides(current)[0] if notes else current), notes
 
     def _trees(self, overrides: Sequence[str]) -> Iterator[dict[str, Any]]:
         """What overrides compose to; of a sweep, each option of a group in turn."""
@@ -363,12 +363,12 @@ class Composing:
         return sorted(found)
 
 
-def last_of_each(overrides: list[str]) -> tuple[list[str], list[str]]:
+def keep_last_overrides(overrides: list[str]) -> tuple[list[str], list[str]]:
     """Keep only the last override of each key, and return a note for each that was replaced.
 
-    >>> last_of_each(["dim=64", "seed=1", "dim=128"])
+    >>> keep_last_overrides(["dim=64", "seed=1", "dim=128"])
     (['seed=1', 'dim=128'], ['dim=64: replaced by dim=128, because the last value of a key is used'])
-    >>> last_of_each(["+trainer.x=1", "trainer.x=2"])[0]
+    >>> keep_last_overrides(["+trainer.x=1", "trainer.x=2"])[0]
     ['+trainer.x=2']
     """
     kept: dict[str, str] = {}

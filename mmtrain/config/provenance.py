@@ -33,7 +33,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Composed:
+class ComposedConfig:
     """A composed configuration, and the overrides that led to it.
 
     Attributes:

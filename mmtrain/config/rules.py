@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mmtrain.config.instantiate import check_trust
-from mmtrain.config.provenance import Composed
+from mmtrain.config.provenance import ComposedConfig
 from mmtrain.config.rules_hardware import (
     rule_accelerator,
     rule_common_folder,
@@ -26,10 +26,10 @@ from mmtrain.config.rules_tables import missing_tables, rule_tables
 from mmtrain.config.rules_values import annotated_keys, rule_values
 from mmtrain.config.signatures import fault_of, parameters_of
 from mmtrain.config.suggestions import TABLES
-from mmtrain.config.task_inputs import needed_by, reads_fused
+from mmtrain.config.task_inputs import reads_fused, required_modalities
 from mmtrain.errors import ConfigError
 from mmtrain.metrics.direction import best_mode
-from mmtrain.units import duration
+from mmtrain.units import parse_duration
 
 OF_A_RUN = ("test", "predict", "search", "chat")  # modes of a run that is trained
 READ_DATA = ("fit", "plan", "test", "predict")  # modes that open the tables
@@ -77,7 +77,7 @@ FREE = ("trust", "trainer.devices")
 TUNING = ("freeze", "freeze_until", "lr_scale", "layer_decay", "checkpointing", "peft")
 
 
-def rule_whole(run: Composed) -> Iterator[str]:
+def rule_complete(run: ComposedConfig) -> Iterator[str]:
     """Every key that a run needs exists. Without them no other rule can run."""
     gone = [key for key in NEEDED if key not in run.raw]
     first = {run.where(key): key for key in reversed(gone) if key.rpartition(".")[0] not in gone}
@@ -93,7 +93,7 @@ def rule_whole(run: Composed) -> Iterator[str]:
             yield f"{key}: contains components by name, but has a _target_ ({where})\n    fix: move it into {key}.NAME"
 
 
-def rule_fusion(run: Composed) -> Iterator[str]:
+def rule_fusion(run: ComposedConfig) -> Iterator[str]:
     """If a task reads fused features, there is a fusion."""
     tasks = {name: task for name, task in run.cfg.task.items() if isinstance(task, DictConfig)}
     reading = [name for name, task in tasks.items() if reads_fused(task)]
@@ -106,7 +106,7 @@ def rule_fusion(run: Composed) -> Iterator[str]:
         )
 
 
-def rule_kinds(run: Composed) -> Iterator[str]:
+def rule_kinds(run: ComposedConfig) -> Iterator[str]:
     """A value has the type of the default, if its argument has no annotation."""
     roots = [run.root(key) for key, _ in annotated_keys(run)]
     annotated = {*FREE, *roots, *(key.rpartition(".")[0] for key in roots)}
@@ -141,7 +141,7 @@ def _kind(key: str, default: Any) -> tuple[str, str]:
     return "an integer" if isinstance(default, int) else "a number", f"set {key} to one, such as {key}={default}"
 
 
-def _is_spoken_of(run: Composed, key: str) -> bool:
+def _is_spoken_of(run: ComposedConfig, key: str) -> bool:
     """Whether a key belongs to a component of every run, or to an encoder that the command line or a task names.
 
     A set of encoders has one for every modality. A user without videos does not have to fix the video encoder. Its
@@ -154,7 +154,7 @@ def _is_spoken_of(run: Composed, key: str) -> bool:
     return any(words[1] in override for override in overrides)
 
 
-def rule_heads(run: Composed) -> Iterator[str]:
+def rule_heads(run: ComposedConfig) -> Iterator[str]:
     """The width is divisible by the number of attention heads."""
     for key in [k.removesuffix(".num_heads") for k in run.raw if k.endswith(".num_heads") and _is_spoken_of(run, k)]:
         dim, heads = run.get(f"{key}.dim"), run.get(f"{key}.num_heads")
@@ -168,7 +168,7 @@ def rule_heads(run: Composed) -> Iterator[str]:
             )
 
 
-def rule_patches(run: Composed) -> Iterator[str]:
+def rule_patches(run: ComposedConfig) -> Iterator[str]:
     """The image size is divisible by the patch size, and the mel bands of a spectrogram by those of a patch."""
     for part, whole in _PATCHES.items():
         for key in [k for k in run.raw if k.endswith(f".{part}") and _is_spoken_of(run, k)]:
@@ -185,7 +185,7 @@ def rule_patches(run: Composed) -> Iterator[str]:
 _PATCHES = {"patch_size": "image_size", "patch_mels": "num_mels"}
 
 
-def rule_sizes(run: Composed) -> Iterator[str]:
+def rule_sizes(run: ComposedConfig) -> Iterator[str]:
     """An encoder takes images or video frames in the size that the data provides."""
     for key in [k for k in run.raw if re.fullmatch(r"encoder\.(\w+\.)+image_size", k) and _is_spoken_of(run, k)]:
         given = f"data.inputs.{key.split('.')[1]}.size"
@@ -197,7 +197,7 @@ def rule_sizes(run: Composed) -> Iterator[str]:
             )
 
 
-def rule_devices(run: Composed) -> Iterator[str]:
+def rule_devices(run: ComposedConfig) -> Iterator[str]:
     """Devices are a number or a list."""
     devices = run.cfg.trainer.devices
     listed = OmegaConf.is_list(devices) and len(devices) > 0 and all(isinstance(d, int) for d in devices)
@@ -208,7 +208,7 @@ def rule_devices(run: Composed) -> Iterator[str]:
         )
 
 
-def rule_trainer(run: Composed) -> Iterator[str]:
+def rule_trainer(run: ComposedConfig) -> Iterator[str]:
     """Lightning's Trainer has every argument that is set."""
     taken = [
         name for name in parameters_of("pytorch_lightning.trainer.trainer.Trainer") if name not in GIVEN_TO_TRAINER
@@ -221,7 +221,7 @@ def rule_trainer(run: Composed) -> Iterator[str]:
             yield f"trainer.{name}: the Trainer has no such argument ({run.where(f'trainer.{name}')})\n    fix: {mend}"
 
 
-def rule_balance(run: Composed) -> Iterator[str]:
+def rule_balance(run: ComposedConfig) -> Iterator[str]:
     """Balancing needs several tasks."""
     target = str(run.get("balance._target_"))
     if len(run.cfg.task) == 1 and target.startswith("mmtrain.") and not target.endswith(".Fixed"):
@@ -232,7 +232,7 @@ def rule_balance(run: Composed) -> Iterator[str]:
         )
 
 
-def rule_step_split(run: Composed) -> Iterator[str]:
+def rule_step_split(run: ComposedConfig) -> Iterator[str]:
     """Every device and every micro-batch of a step gets a sample."""
     devices, parts, size = (run.get(k) for k in ("trainer.devices", *_STEP))
     if not (isinstance(parts, int) and isinstance(size, int)) or min(parts, size) < 1:
@@ -248,7 +248,7 @@ def rule_step_split(run: Composed) -> Iterator[str]:
 _STEP = ("trainer.accumulate_grad_batches", "data.batch_size")
 
 
-def rule_tasks(run: Composed) -> Iterator[str]:
+def rule_tasks(run: ComposedConfig) -> Iterator[str]:
     """There is a task, and its modalities and target exist."""
     if not run.cfg.task:
         yield f"task=[]: no task is chosen ({run.where('task')})\n    fix: choose tasks, such as task=[contrastive]"
@@ -280,20 +280,20 @@ def rule_tasks(run: Composed) -> Iterator[str]:
             )
 
 
-def _missing_modality(run: Composed, key: str, modality: Any) -> Iterator[str]:
+def _missing_modality(run: ComposedConfig, key: str, modality: Any) -> Iterator[str]:
     for place in ("encoder", "data.inputs"):
         known = [str(k) for k in run.get(place)]
         if modality not in known:
             near = difflib.get_close_matches(str(modality), [*known, "fused"], n=1)
             tasks = {str(n): task for n, task in run.cfg.task.items() if isinstance(task, DictConfig)}
-            left = [name for name, task in tasks.items() if modality not in needed_by(task)]
+            left = [name for name, task in tasks.items() if modality not in required_modalities(task)]
             leave = f"remove the tasks that read it: task=[{','.join(left)}]" if left else "choose another task"
             mend = f"did you mean {near[0]}?" if near else f"choose one of them, or {leave}"
             yield f"{key}={modality}: {place} has only {', '.join(known) or 'none'} ({run.where(key)})\n    fix: {mend}"
             return
 
 
-def rule_targets(run: Composed) -> Iterator[str]:
+def rule_targets(run: ComposedConfig) -> Iterator[str]:
     """Every component names an existing class, and the class takes the arguments that are set."""
     inner = dict(_inner_parts(run))
     for key, node in [*run.parts(), *inner.items()]:
@@ -329,7 +329,7 @@ FIX_SCHEDULE = (
 )
 
 
-def rule_schedule(run: Composed) -> Iterator[str]:
+def rule_schedule(run: ComposedConfig) -> Iterator[str]:
     """The schedule is a function of the step, not a scheduler class, which takes an optimizer."""
     target = run.get("schedule._target_")
     if isinstance(target, str) and _takes_optimizer(target):
@@ -342,19 +342,19 @@ def _takes_optimizer(target: str) -> bool:
     return len(names) > 1 and all(name.isidentifier() for name in names) and "optimizer" in parameters_of(target)
 
 
-def _inner_parts(run: Composed) -> Iterator[tuple[str, Any]]:
+def _inner_parts(run: ComposedConfig) -> Iterator[tuple[str, Any]]:
     """Components inside an encoder or a task, such as the image encoder in a video encoder."""
     for target in [key for key in run.raw if re.fullmatch(r"(encoder|task)\.\w+\..+\._target_", key)]:
         yield target.removesuffix("._target_"), run.get(target.removesuffix("._target_"))
 
 
-def _read_by_source(run: Composed) -> set[str]:
+def _read_by_source(run: ComposedConfig) -> set[str]:
     """Keys below data, such as data.root, that are there for convenience; data.source reads them."""
     of_source = [value for key, value in run.raw.items() if key.startswith("data.source.") and isinstance(value, str)]
     return {name for value in of_source for name in re.findall(r"\$\{data\.(\w+)\}", value)} | {"root"}
 
 
-def _missing_folders(run: Composed) -> Iterator[str]:
+def _missing_folders(run: ComposedConfig) -> Iterator[str]:
     """Folders of the data set, or of the parts of a mixture. Parts that share a folder report it once."""
     roots = {"data.root": run.get("data.root")}
     commands: dict[str, str] = {}
@@ -383,7 +383,7 @@ def _missing_folders(run: Composed) -> Iterator[str]:
         )
 
 
-def rule_files(run: Composed) -> Iterator[str]:
+def rule_files(run: ComposedConfig) -> Iterator[str]:
     """Files and folders of the configuration exist."""
     if run.get("mode") in READ_DATA:
         yield from missing_tables(run)
@@ -412,7 +412,7 @@ def rule_files(run: Composed) -> Iterator[str]:
         yield f"run_dir={folder}: {what} ({run.where('run_dir')})\n    fix: set run_dir=DIR, such as outputs/mine"
 
 
-def rule_duration(run: Composed) -> Iterator[str]:
+def rule_duration(run: ComposedConfig) -> Iterator[str]:
     """The run has at least one step, and an end, because the schedule needs its length."""
     epochs, steps = run.cfg.trainer.max_epochs, run.cfg.trainer.max_steps
     where = run.where("trainer.max_epochs", "trainer.max_steps")
@@ -424,10 +424,10 @@ def rule_duration(run: Composed) -> Iterator[str]:
         yield f"{what} ({where})\n    fix: set the one with value 0 to 1"
 
 
-def rule_max_time(run: Composed) -> Iterator[str]:
+def rule_max_time(run: ComposedConfig) -> Iterator[str]:
     """A time limit is days:hours:minutes:seconds."""
     try:
-        duration(run.cfg.trainer.max_time)
+        parse_duration(run.cfg.trainer.max_time)
     except ValueError:
         yield (
             f"trainer.max_time={run.cfg.trainer.max_time}: not days:hours:minutes:seconds"
@@ -435,7 +435,7 @@ def rule_max_time(run: Composed) -> Iterator[str]:
         )
 
 
-def rule_monitor(run: Composed) -> Iterator[str]:
+def rule_monitor(run: ComposedConfig) -> Iterator[str]:
     """The metric that selects the best checkpoint exists, and `checkpoint.mode` keeps the best value of it."""
     monitor, mode = run.cfg.monitor, run.cfg.checkpoint.mode
     tasks = [str(name) for name in run.cfg.task]
@@ -458,14 +458,14 @@ def rule_monitor(run: Composed) -> Iterator[str]:
     yield from _wrong_direction(run, "monitor", "checkpoint.mode")
 
 
-def rule_callback_monitor(run: Composed) -> Iterator[str]:
+def rule_callback_monitor(run: ComposedConfig) -> Iterator[str]:
     """A callback that watches a metric, such as early stopping, takes the right value for the best."""
     for name, node in run.cfg.callbacks.items():
         if isinstance(node, DictConfig) and isinstance(node.get("monitor"), str):
             yield from _wrong_direction(run, f"callbacks.{name}.monitor", f"callbacks.{name}.mode")
 
 
-def _wrong_direction(run: Composed, monitor: str, mode: str) -> Iterator[str]:
+def _wrong_direction(run: ComposedConfig, monitor: str, mode: str) -> Iterator[str]:
     metric, kept = run.get(monitor), run.get(mode)
     better = best_mode(str(metric))
     if better is None or kept not in ("min", "max") or kept == better:
@@ -506,7 +506,7 @@ def _name_metric(monitor: str, tasks: Sequence[str]) -> str:
     return f"set monitor to val/loss or a metric of a task, such as {meant[0]}{mode}"
 
 
-def rule_sharded(run: Composed) -> Iterator[str]:
+def rule_sharded(run: ComposedConfig) -> Iterator[str]:
     """Complete weights and gradients are not available with FSDP, whose ranks keep shards of them."""
     if run.cfg.trainer.strategy != "fsdp":
         return
@@ -521,7 +521,7 @@ def rule_sharded(run: Composed) -> Iterator[str]:
         )
 
 
-def rule_half_weights(run: Composed) -> Iterator[str]:
+def rule_half_weights(run: ComposedConfig) -> Iterator[str]:
     """An average of 16-bit weights does not change, because an update is smaller than their last digit."""
     if str(run.cfg.trainer.precision) not in ("bf16-true", "16-true"):
         return
@@ -537,7 +537,7 @@ def rule_half_weights(run: Composed) -> Iterator[str]:
         yield f"{said}: small gradients become zero ({where})\n    fix: set trainer.precision to bf16-true or 16-mixed"
 
 
-def rule_search(run: Composed) -> Iterator[str]:
+def rule_search(run: ComposedConfig) -> Iterator[str]:
     """A search has a query."""
     if run.get("mode") != "search":
         return
@@ -549,7 +549,7 @@ def rule_search(run: Composed) -> Iterator[str]:
         )
 
 
-def rule_trust(run: Composed) -> Iterator[str]:
+def rule_trust(run: ComposedConfig) -> Iterator[str]:
     """Trusted packages are the user's own."""
     try:
         check_trust(run.get("trust"))
@@ -558,7 +558,7 @@ def rule_trust(run: Composed) -> Iterator[str]:
         yield f"{what} ({run.where('trust')})\n{fix}"
 
 
-Rule = Callable[[Composed], Iterator[str]]
+Rule = Callable[[ComposedConfig], Iterator[str]]
 RULES: tuple[Rule, ...] = (
     rule_values,
     rule_kinds,

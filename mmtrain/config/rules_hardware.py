@@ -14,9 +14,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from mmtrain.config.provenance import Composed
+from mmtrain.config.provenance import ComposedConfig
 
-MOST_WORKERS = 4  # loading processes per core: they wait for the disk, but more would not load faster
+MAX_WORKERS_PER_CORE = 4  # loading processes per core: they wait for the disk, but more would not load faster
 LEAST_FREE = 100_000_000  # bytes: a run writes metrics, a report and two checkpoints
 # files that show a GPU on Linux: NVIDIA, a GPU of Windows in WSL, Jetson, AMD
 GPU_FILES = ("nvidia*", "dxg", "nvhost*", "nvmap", "nvgpu*", "kfd")
@@ -35,7 +35,7 @@ def num_gpus() -> int | None:
     return min(there, len(list(takewhile(lambda name: name.strip() not in ("", "-1"), named)))) or None
 
 
-def lacks_gpu() -> bool:
+def has_no_gpu() -> bool:
     """Whether there is certainly no GPU. On other systems than Linux, only torch can tell."""
     return sys.platform == "linux" and not any(any(Path("/dev").glob(name)) for name in GPU_FILES)
 
@@ -51,12 +51,12 @@ def free_bytes(folder: Path) -> int | None:
     return disk.free if disk.total > 0 else None
 
 
-def _is_local(run: Composed) -> bool:
+def _is_local(run: ComposedConfig) -> bool:
     """Whether the run is not sent to a cluster."""
     return run.get("hydra.launcher._target_") in (None, BASIC_LAUNCHER)
 
 
-def _is_here(run: Composed) -> bool:
+def _is_here(run: ComposedConfig) -> bool:
     """Whether the model is trained on this machine. A plan for another machine and a cluster job are not."""
     return run.get("mode") != "plan" and _is_local(run)
 
@@ -66,7 +66,7 @@ def _is_rank() -> bool:
     return "LOCAL_RANK" in os.environ
 
 
-def _devices(run: Composed) -> list[int]:
+def _devices(run: ComposedConfig) -> list[int]:
     """Indices of the devices of a run on this machine; one index if Lightning chooses."""
     devices = run.get("trainer.devices")
     if OmegaConf.is_list(devices):
@@ -77,7 +77,7 @@ def _devices(run: Composed) -> list[int]:
     return list(map(int, words)) if len(words) > 1 else list(range(int(words[0])))
 
 
-def rule_common_folder(run: Composed) -> Iterator[str]:
+def rule_common_folder(run: ComposedConfig) -> Iterator[str]:
     """Ranks that are started by another program compose separately, and need the same run folder."""
     several = _is_rank() and int(os.environ.get("WORLD_SIZE", "1")) > 1
     if several and _is_here(run) and "run_dir" not in run.set_by and "now" in str(run.raw["run_dir"]):
@@ -87,7 +87,7 @@ def rule_common_folder(run: Composed) -> Iterator[str]:
         )
 
 
-def rule_nodes(run: Composed) -> Iterator[str]:
+def rule_nodes(run: ComposedConfig) -> Iterator[str]:
     """Processes on several machines are started by torchrun or srun."""
     nodes = run.get("trainer.num_nodes")
     if _is_here(run) and isinstance(nodes, int) and nodes > 1 and not _is_rank():
@@ -98,7 +98,7 @@ def rule_nodes(run: Composed) -> Iterator[str]:
         )
 
 
-def rule_world_size(run: Composed) -> Iterator[str]:
+def rule_world_size(run: ComposedConfig) -> Iterator[str]:
     """The number of started processes is the number of devices on all machines."""
     devices, nodes = run.get("trainer.devices"), run.get("trainer.num_nodes")
     started = int(os.environ.get("WORLD_SIZE", "1"))
@@ -113,11 +113,16 @@ def rule_world_size(run: Composed) -> Iterator[str]:
     )
 
 
-def rule_workers(run: Composed) -> Iterator[str]:
+def rule_workers(run: ComposedConfig) -> Iterator[str]:
     """The number of loading processes is not much larger than the number of cores."""
     workers, cores = run.get("data.num_workers"), num_cores()
     devices = 1 if _is_rank() else max(1, len(_devices(run)))
-    if not _is_here(run) or not isinstance(workers, int) or workers < 2 or workers * devices <= MOST_WORKERS * cores:
+    if (
+        not _is_here(run)
+        or not isinstance(workers, int)
+        or workers < 2
+        or workers * devices <= MAX_WORKERS_PER_CORE * cores
+    ):
         return
     each = f" on each of {devices} devices" if devices > 1 else ""
     yield (
@@ -127,13 +132,13 @@ def rule_workers(run: Composed) -> Iterator[str]:
     )
 
 
-def rule_gpus(run: Composed) -> Iterator[str]:
+def rule_gpus(run: ComposedConfig) -> Iterator[str]:
     """There are as many GPUs as the run needs."""
     gpus, devices = num_gpus(), _devices(run)
     accelerator = run.get("trainer.accelerator")
     if not _is_here(run) or accelerator not in ("gpu", "cuda"):
         return
-    if lacks_gpu():
+    if has_no_gpu():
         one = " trainer.devices=1" if len(devices) > 1 else ""
         where = run.where("trainer.accelerator" if "trainer.accelerator" in run.set_by else "trainer")
         yield (
@@ -151,7 +156,7 @@ def rule_gpus(run: Composed) -> Iterator[str]:
         )
 
 
-def rule_accelerator(run: Composed) -> Iterator[str]:
+def rule_accelerator(run: ComposedConfig) -> Iterator[str]:
     """The requirements of an accelerator are met."""
     accelerator = run.get("trainer.accelerator")
     lacking = {
@@ -165,7 +170,7 @@ def rule_accelerator(run: Composed) -> Iterator[str]:
         )
 
 
-def rule_precision(run: Composed) -> Iterator[str]:
+def rule_precision(run: ComposedConfig) -> Iterator[str]:
     """The device supports the precision."""
     key = "trainer.precision"
     precision, where = str(run.get(key)), run.where(key, "trainer.accelerator")
@@ -174,7 +179,7 @@ def rule_precision(run: Composed) -> Iterator[str]:
     if precision in ("16", "16-mixed") and run.get("trainer.accelerator") == "cpu":
         yield (
             f"{key}={precision}: needs a GPU, but trainer.accelerator=cpu ({where})\n"
-            f"    fix: set {key} to bf16-mixed or 32{'' if lacks_gpu() else ', or choose trainer=gpu'}"
+            f"    fix: set {key} to bf16-mixed or 32{'' if has_no_gpu() else ', or choose trainer=gpu'}"
         )
     if precision.startswith("transformer-engine") and not is_installed("transformer_engine"):
         yield (
@@ -183,10 +188,10 @@ def rule_precision(run: Composed) -> Iterator[str]:
         )
 
 
-def rule_sync_batchnorm(run: Composed) -> Iterator[str]:
+def rule_sync_batchnorm(run: ComposedConfig) -> Iterator[str]:
     """Batch norms can be synchronized only between GPUs."""
     accelerator = run.get("trainer.accelerator")
-    is_cpu = accelerator == "cpu" or (accelerator == "auto" and lacks_gpu())
+    is_cpu = accelerator == "cpu" or (accelerator == "auto" and has_no_gpu())
     has_ranks = len(_devices(run)) > 1 or run.get("trainer.strategy") != "auto" or _is_rank()
     if _is_here(run) and run.get("trainer.sync_batchnorm") and is_cpu and has_ranks:
         yield (
@@ -196,7 +201,7 @@ def rule_sync_batchnorm(run: Composed) -> Iterator[str]:
         )
 
 
-def rule_run_dir(run: Composed) -> Iterator[str]:
+def rule_run_dir(run: ComposedConfig) -> Iterator[str]:
     """The run folder can be written, and its disk has enough space."""
     name = str(run.get("run_dir") or "").strip()
     # not Path.exists, which raises in a folder that may not be read

@@ -7,14 +7,14 @@ from itertools import product
 from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString, Transformer
 from omegaconf import DictConfig
 
-from mmtrain.config.compose import Composing, key_of
+from mmtrain.config.compose import ConfigComposer, key_of
 from mmtrain.config.constraints import constraints_of
 
 SWEEPER = "configs/hydra/sweeper/optuna.yaml"
 OPTUNA = "hydra_plugins.mmtrain_optuna_sweeper.OptunaSweeper"
 
 
-def faults_of_sweeper(composing: Composing, sweeper: DictConfig, overrides: Sequence[str]) -> Iterator[str]:
+def faults_of_sweeper(composing: ConfigComposer, sweeper: DictConfig, overrides: Sequence[str]) -> Iterator[str]:
     """Faults of the sweeper's own configuration.
 
     Args:
@@ -51,7 +51,7 @@ def faults_of_sweeper(composing: Composing, sweeper: DictConfig, overrides: Sequ
             )
 
 
-def combinations(composing: Composing, sweeper: DictConfig, overrides: Sequence[str]) -> list[list[str]]:
+def combinations(composing: ConfigComposer, sweeper: DictConfig, overrides: Sequence[str]) -> list[list[str]]:
     """The runs of a sweep: every combination. For Optuna, each option and both ends of a range, one at a time."""
     swept = _swept(composing, sweeper, overrides)
     keys = {o.get_key_element() for o in swept}
@@ -64,7 +64,7 @@ def combinations(composing: Composing, sweeper: DictConfig, overrides: Sequence[
     return [[*fixed, *job] for job in (first, *others)]
 
 
-def _swept(composing: Composing, sweeper: DictConfig, overrides: Sequence[str]) -> list[Override]:
+def _swept(composing: ConfigComposer, sweeper: DictConfig, overrides: Sequence[str]) -> list[Override]:
     """Keys with several values: in the search space of a file, or on the command line, which comes after it."""
     of_files = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
     last = {o.get_key_element(): o for o in composing.parsed([*of_files, *overrides])}

@@ -5,15 +5,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from mmtrain.config.provenance import Composed
+from mmtrain.config.provenance import ComposedConfig
 from mmtrain.config.suggestions import TABLES
 
 _FOLDER = "mmtrain.data.sources.files.existing_folder"
 
 
-def rule_tables(run: Composed) -> Iterator[str]:
+def rule_tables(run: ComposedConfig) -> Iterator[str]:
     """Tables have the columns that tasks read and learn, and their cells have the right type."""
-    yield from _columns_of_nothing(run)
+    yield from _unused_columns(run)
     is_folder = run.get("data.source._target_") == _FOLDER
     if not is_folder or not isinstance(run.get("data.columns"), DictConfig):
         return
@@ -24,7 +24,7 @@ def rule_tables(run: Composed) -> Iterator[str]:
         yield from faults_of_folder(run, found)
 
 
-def _tables(run: Composed) -> Path | dict[str, Path] | None:
+def _tables(run: ComposedConfig) -> Path | dict[str, Path] | None:
     """The folder, or the file of each split; None if one does not exist, which `missing_tables` reports."""
     root = run.get("data.root")
     named = {split: run.get(f"data.source.{split}") for split in ("train", "val", "test")}
@@ -39,7 +39,7 @@ def _is_table(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in TABLES
 
 
-def missing_tables(run: Composed) -> Iterator[str]:
+def missing_tables(run: ComposedConfig) -> Iterator[str]:
     """The files of splits exist, and a folder or a file is given."""
     if run.get("data.source._target_") != _FOLDER:
         return
@@ -57,7 +57,7 @@ def missing_tables(run: Composed) -> Iterator[str]:
             yield "\n".join([f"{what} ({run.where(f'data.{split}')})", *fix])
 
 
-def _columns_of_nothing(run: Composed) -> Iterator[str]:
+def _unused_columns(run: ComposedConfig) -> Iterator[str]:
     """A column of the command line for a name that is neither an input nor a target."""
     known = [*map(str, run.cfg.data.inputs), *map(str, run.cfg.data.targets)]
     for key in [key for key in run.set_by if key.startswith("data.columns.")]:

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mmtrain.config.constraints import Constraint, constraints_of
-from mmtrain.config.provenance import Composed
+from mmtrain.config.provenance import ComposedConfig
 from mmtrain.config.settings import BY_KEY, BY_TARGET, ModelConfig
 
 # The annotations of these libraries are often narrower than what they accept.
@@ -38,7 +38,7 @@ SYNONYMS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def rule_values(run: Composed) -> Iterator[str]:
+def rule_values(run: ComposedConfig) -> Iterator[str]:
     """The annotation of its argument allows a value."""
     reported: set[str] = set()
     for key, constraint in sorted(annotated_keys(run), key=lambda each: run.root(each[0]) != each[0]):
@@ -52,7 +52,7 @@ def rule_values(run: Composed) -> Iterator[str]:
         yield f"{root}={_written(value)}: {what} ({run.where(key)})\n    fix: {_fix(run, root, constraint, value)}"
 
 
-def annotated_keys(run: Composed) -> Iterator[tuple[str, Constraint]]:
+def annotated_keys(run: ComposedConfig) -> Iterator[tuple[str, Constraint]]:
     """Every key whose values an annotation restricts: of components, of the program itself, and of library classes."""
     built = _built(run)
     for package, settings in BY_KEY.items():
@@ -68,7 +68,7 @@ def annotated_keys(run: Composed) -> Iterator[tuple[str, Constraint]]:
         yield from _below(run, package, _fields(ModelConfig), built)
 
 
-def _built(run: Composed) -> dict[str, str | None]:
+def _built(run: ComposedConfig) -> dict[str, str | None]:
     """The nodes that become objects with their `_target_`, and the nodes around them with None."""
     nodes: dict[str, str | None] = {}
     for key in run.raw:
@@ -86,7 +86,7 @@ def _fields(settings: type) -> Mapping[str, Constraint]:
 
 
 def _below(
-    run: Composed, package: str, constraints: Mapping[str, Constraint], built: Mapping[str, str | None]
+    run: ComposedConfig, package: str, constraints: Mapping[str, Constraint], built: Mapping[str, str | None]
 ) -> Iterator[tuple[str, Constraint]]:
     """The keys of a node with what they allow. A key that becomes an object is not one of them."""
     for name, constraint in constraints.items():
@@ -95,7 +95,7 @@ def _below(
             yield from _with_nested(run, key, constraint)
 
 
-def _with_nested(run: Composed, key: str, constraint: Constraint) -> Iterator[tuple[str, Constraint]]:
+def _with_nested(run: ComposedConfig, key: str, constraint: Constraint) -> Iterator[tuple[str, Constraint]]:
     """A key, or the keys inside its mapping."""
     inside, value = constraint.in_mappings, run.raw[key]
     if inside is not None and isinstance(value, Mapping):
@@ -105,7 +105,7 @@ def _with_nested(run: Composed, key: str, constraint: Constraint) -> Iterator[tu
         yield key, constraint
 
 
-def _is_filled_in(run: Composed, key: str, value: Any) -> bool:
+def _is_filled_in(run: ComposedConfig, key: str, value: Any) -> bool:
     """Whether the program sets the value: one that is missing, an interpolation, or `auto` if that is the default."""
     default = run.default(key)
     if value is None:
@@ -113,7 +113,7 @@ def _is_filled_in(run: Composed, key: str, value: Any) -> bool:
     return isinstance(value, str) and (value == default == "auto" or value == "???" or "${" in value)
 
 
-def _value(run: Composed, key: str, root: str) -> Any:
+def _value(run: ComposedConfig, key: str, root: str) -> Any:
     """The resolved value. OmegaConf resolves only what is more than a copy, because it takes long."""
     written = run.raw.get(root, "${")
     return written if "${" not in str(written) else _plain(run.get(key))
@@ -131,7 +131,7 @@ def _described(constraint: Constraint, default: Any = None) -> str:
     return " or ".join([*([f"one of {', '.join(words)}"] if words else []), *others])
 
 
-def _fix(run: Composed, key: str, constraint: Constraint, value: Any) -> str:
+def _fix(run: ComposedConfig, key: str, constraint: Constraint, value: Any) -> str:
     """The override that sets an allowed value."""
     words, default, number = constraint.words, _plain(run.default(key)), constraint.nearest(value)
     synonym = SYNONYMS.get(key, {}).get(str(value).lower())

@@ -35,7 +35,7 @@ def fault_of(target: str, arguments: Iterable[str], *, added: Iterable[str] | No
     if not rest:
         return [("a module, not a class", f"name a class in it: {target}.Class")]
     if path is None and _modules(folders) and not _files(folders, rest[0]):
-        return _not_there(target, rest[0], [], _modules(folders))
+        return _explain_missing(target, rest[0], [], _modules(folders))
     if path is None or path.suffix != ".py":
         return []
     try:
@@ -43,12 +43,12 @@ def fault_of(target: str, arguments: Iterable[str], *, added: Iterable[str] | No
     except SyntaxError as error:
         return [(f"cannot be imported: {path}, line {error.lineno}: {error.msg}", "correct that line")]
     node = next((n for n in tree.body if isinstance(n, _DEFINITIONS) and n.name == rest[0]), None)
-    passed_on = _passed_on(tree.body, rest[0])
+    passed_on = _reexported_from(tree.body, rest[0])
     if node is None and passed_on is not None and len(rest) == 1:
         return fault_of(passed_on, arguments, added=None)  # the arguments that the program adds are not known here
     if node is None:
         source = path.read_text(encoding="utf-8", errors="replace")
-        return [] if _may_be_there(rest[0], source) else _not_there(target, rest[0], tree.body, _modules(folders))
+        return [] if _may_exist(rest[0], source) else _explain_missing(target, rest[0], tree.body, _modules(folders))
     function, body = _function(rest[0], tree.body) if len(rest) == 1 else (None, [])
     taken = None if function is None else _arguments(function, body)
     if function is None or taken is None:
@@ -118,7 +118,7 @@ def _source(statement: ast.ImportFrom, package: list[str]) -> list[str]:
     return named if statement.level == 0 else [*package[: len(package) - statement.level + 1], *named]
 
 
-def _passed_on(body: list[ast.stmt], name: str) -> str | None:
+def _reexported_from(body: list[ast.stmt], name: str) -> str | None:
     """The original path of a name that a module imports under the same name."""
     froms = [n for n in body if isinstance(n, ast.ImportFrom) and n.level == 0 and n.module]
     return next((f"{n.module}.{name}" for n in froms for a in n.names if a.name == name == (a.asname or a.name)), None)
@@ -157,11 +157,11 @@ def _modules(folders: list[Path]) -> list[str]:
     return sorted(file.stem for file in _files(folders, "*") if file.suffix == ".py" and file.stem != "__init__")
 
 
-def _may_be_there(name: str, source: str) -> bool:
+def _may_exist(name: str, source: str) -> bool:
     return re.search(rf"\b({re.escape(name)}|__getattr__)\b|import \*", source) is not None
 
 
-def _not_there(target: str, name: str, body: list[ast.stmt], modules: list[str]) -> list[Fault]:
+def _explain_missing(target: str, name: str, body: list[ast.stmt], modules: list[str]) -> list[Fault]:
     defined = [n.name for n in body if isinstance(n, _DEFINITIONS)]
     passed_on = [a.asname or a.name for n in body if isinstance(n, ast.ImportFrom) for a in n.names]
     module = target[: target.index(f".{name}")]
@@ -225,7 +225,7 @@ def _function(name: str, body: list[ast.stmt], depth: int = 0) -> tuple[ast.Func
     if function is not None or depth > _MAX_IMPORTS:
         return function, body
     if node is None:
-        passed_on = _passed_on(body, name)
+        passed_on = _reexported_from(body, name)
         path, _, rest = (module_of(passed_on.split(".")) if passed_on else None) or (None, [], [])
         if path is not None and path.suffix == ".py" and rest == [name]:
             with suppress(SyntaxError):

@@ -66,7 +66,7 @@ def default_lists() -> dict[str, list[str]]:
     return {group: chosen for entry in entries for group, chosen in entry.items() if isinstance(chosen, list)}
 
 
-def for_key(key: str, value: str, groups: Mapping[str, Sequence[str]]) -> str | None:
+def suggest_key(key: str, value: str, groups: Mapping[str, Sequence[str]]) -> str | None:
     """What to write for a key of other programs.
 
     Args:
@@ -86,7 +86,7 @@ def for_key(key: str, value: str, groups: Mapping[str, Sequence[str]]) -> str | 
     return None if known is None else known.format(value=value or "DIR")
 
 
-def for_option(group: str, value: str, groups: Mapping[str, Sequence[str]]) -> str | None:
+def suggest_option(group: str, value: str, groups: Mapping[str, Sequence[str]]) -> str | None:
     """What to write for an option that a group does not have and that is not a misspelling.
 
     Args:
@@ -141,17 +141,17 @@ def split_words(words: Sequence[str], is_override: Iterable[bool]) -> Iterator[t
     while waiting:
         word, right = waiting.pop(0)
         pieces = [word]
-        while waiting and not waiting[0][1] and _goes_on("".join(pieces), waiting[0][0]):
+        while waiting and not waiting[0][1] and _continues_value("".join(pieces), waiting[0][0]):
             pieces.append(waiting.pop(0)[0])
         if len(pieces) > 1:
             key, _, value = "".join(pieces).partition("=")
             listed = f"[{value}]" if key in default_lists() and "," in value and not value.startswith("[") else value
             yield " ".join(pieces), f"a space ends an override\n    fix: write {key}={listed}"
         elif not right:
-            yield word, f"not an override\n    fix: {_for_word(word)}"
+            yield word, f"not an override\n    fix: {_suggest_word(word)}"
 
 
-def _goes_on(begun: str, word: str) -> bool:
+def _continues_value(begun: str, word: str) -> bool:
     """Whether the next word continues the value of a split override."""
     is_open = any(begun.count(left) > begun.count(right) for left, right in ("[]", "{}", "()"))
     if re.match(r"[+~]*[\w./@]+=", begun):
@@ -159,7 +159,7 @@ def _goes_on(begun: str, word: str) -> bool:
     return re.fullmatch(r"[+~]*[\w./@]+", begun) is not None and word.startswith("=")
 
 
-def _for_word(word: str) -> str:
+def _suggest_word(word: str) -> str:
     """The likely meaning of a word that is not an override: a folder, a table, a checkpoint."""
     path, asked = Path(word), re.fullmatch(r"([+~]*[\w./@]+)=(.+)", word)
     if asked is not None:

@@ -9,11 +9,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mmtrain.config.provenance import Composed
-from mmtrain.config.task_inputs import faults_of_tasks, needed_by, reads_fused, tasks_without
+from mmtrain.config.provenance import ComposedConfig
+from mmtrain.config.task_inputs import faults_of_tasks, reads_fused, required_modalities, tasks_without
 from mmtrain.data.tables.cell_checks import NO_FILES, READ_AS
 from mmtrain.data.tables.class_checks import check_classes
-from mmtrain.data.tables.column_types import likely_in
+from mmtrain.data.tables.column_types import guess_types
 from mmtrain.data.tables.columns import Column, absent_columns, faults_of_columns, find_columns, name_of, no_input
 from mmtrain.data.tables.first_rows import Head, heads_of
 from mmtrain.data.tables.folder_tables import SplitFiles
@@ -28,7 +28,7 @@ from mmtrain.errors import ConfigError
 _SPLIT = "mmtrain.data.tables.splits.Split"
 
 
-def faults_of_folder(run: Composed, place: Path | Mapping[str, Path]) -> Iterator[str]:
+def faults_of_folder(run: ComposedConfig, place: Path | Mapping[str, Path]) -> Iterator[str]:
     """Every fault that can be found in the first rows. Other rules report the rest.
 
     Args:
@@ -48,19 +48,19 @@ def faults_of_folder(run: Composed, place: Path | Mapping[str, Path]) -> Iterato
     except ConfigError as error:
         yield _located(run, str(error), _key_of_tables(run))
         return
-    look = _Look(run, found)
-    lacking = list(look.columns_that_are_not_there())
+    look = TableProbe(run, found)
+    lacking = list(look.missing_columns())
     yield from lacking
     if training and run.get("resume") is None:  # a resumed run keeps its vocabularies and classes
         yield from look.rows_of_training()
         yield from look.classes()
-        without = list(look.tasks_that_lack())
+        without = list(look.tasks_missing_columns())
         yield from without
         lacking += without
     yield from look.found.notes[len(found.notes) :] if lacking else ()  # about keys of turns
 
 
-def _split(run: Composed) -> Split | None:
+def _split(run: ComposedConfig) -> Split | None:
     """How a single table is split; None for the user's own class or wrong values, which its constructor reports."""
     node = OmegaConf.to_container(run.get("data.split")) if OmegaConf.is_dict(run.get("data.split")) else {}
     assert isinstance(node, dict)
@@ -73,21 +73,21 @@ def _split(run: Composed) -> Split | None:
         return None
 
 
-def _confined(run: Composed, place: Path | Mapping[str, Path]) -> Path | SplitFiles:
+def _confined(run: ComposedConfig, place: Path | Mapping[str, Path]) -> Path | SplitFiles:
     confine, root = run.get("data.confine") is True, run.get("data.source.root")
     if isinstance(place, Path):
         return data_folder(place, confine=confine)
     return SplitFiles(place, None if root is None else Path(str(root)).expanduser().absolute())
 
 
-def _key_of_tables(run: Composed) -> str:
+def _key_of_tables(run: ComposedConfig) -> str:
     return next((key for s in SPLITS if run.get(key := f"data.{s}") is not None), "data.root")
 
 
-def _places(run: Composed) -> dict[str, str]:
+def _places(run: ComposedConfig) -> dict[str, str]:
     """For each name that tasks read or learn, whether it is in inputs or targets."""
     data, tasks = run.cfg.data, [t for t in run.cfg.task.values() if isinstance(t, DictConfig)]
-    read = {m for task in tasks for m in needed_by(task)}
+    read = {m for task in tasks for m in required_modalities(task)}
     if any(reads_fused(task) for task in tasks):
         read |= set(map(str, run.cfg.encoder))
     learned = {task.target for task in tasks if "target" in task}
@@ -95,24 +95,24 @@ def _places(run: Composed) -> dict[str, str]:
     return inputs | dict.fromkeys([str(t) for t in data.targets if t in learned], "targets")
 
 
-def _named(run: Composed) -> dict[str, Any]:
+def _named(run: ComposedConfig) -> dict[str, Any]:
     """`data.columns`."""
     named = OmegaConf.to_container(run.cfg.data.columns, resolve=True)
     assert isinstance(named, dict)
     return {str(name): column for name, column in named.items()}
 
 
-def _wanted(run: Composed) -> dict[str, Any]:
+def _wanted(run: ComposedConfig) -> dict[str, Any]:
     """The column of each name that tasks read or learn."""
     named = _named(run)
     return {name: named.get(name) for name in _places(run)}
 
 
 @dataclass
-class _Look:
+class TableProbe:
     """The first rows of tables, and a configuration."""
 
-    run: Composed
+    run: ComposedConfig
     found: Tables
 
     def __post_init__(self) -> None:
@@ -137,8 +137,8 @@ class _Look:
                 column = self.wanted.pop(name)
                 if left := [part for part in column if part not in absent] if isinstance(column, list) else []:
                     self.wanted[name] = left
-        self.likely = likely_in(self.first, self.wanted, self.kinds)
-        self.wrong = faults_of_columns(self.there, self.wanted, where=self.where, likely=lambda: self.likely)
+        self.guessed_columns = guess_types(self.first, self.wanted, self.kinds)
+        self.wrong = faults_of_columns(self.there, self.wanted, where=self.where, likely=lambda: self.guessed_columns)
         right = {name: column for name, column in self.wanted.items() if name not in self.wrong}
         self.columns: dict[str, Column] = find_columns(self.there, right, where=self.where)
         self.spoiled: set[str] = set()  # targets that cannot be learned
@@ -151,19 +151,19 @@ class _Look:
             str(name): task
             for name, task in self.run.cfg.task.items()
             if isinstance(task, DictConfig)
-            and all(m in encoders and m in data.inputs for m in needed_by(task))
+            and all(m in encoders and m in data.inputs for m in required_modalities(task))
             and ("target" not in task or task.target in data.targets)
         }
 
     def _inputs(self, columns: Mapping[str, Column]) -> list[str]:
         return [name for name in columns if self.places[name] == "inputs"]
 
-    def columns_that_are_not_there(self) -> Iterator[str]:
+    def missing_columns(self) -> Iterator[str]:
         """Columns that the configuration names but the tables do not have; or any input, if no input has a column."""
         for name, fault in self.wrong.items():
             yield self._located(fault, f"data.columns.{name}")
         if self._inputs(self.wanted) and not self._inputs(self.columns) and not self.wrong:
-            error = no_input(self._inputs(self.wanted), self.there, where=self.where, likely=self.likely)
+            error = no_input(self._inputs(self.wanted), self.there, where=self.where, likely=self.guessed_columns)
             yield self._located(str(error), _key_of_tables(self.run))
 
     def rows_of_training(self) -> Iterator[str]:
@@ -179,10 +179,10 @@ class _Look:
         for split, head in self.found.splits.items():
             name = self.found.names[split]
             key, place = _key_of_tables(self.run), self.found.folder_of(split)
-            yield from self._said(key, check_rows, head, name, paths, place, confine=confine)
+            yield from self._error_of(key, check_rows, head, name, paths, place, confine=confine)
         size = self.run.get("data.batch_size")
         if table.is_whole and isinstance(size, int) and self.run.get("trainer.find_batch_size") is not True:
-            yield from self._said("data.batch_size", check_size, len(table), size, folder)
+            yield from self._error_of("data.batch_size", check_size, len(table), size, folder)
 
     def classes(self) -> Iterator[str]:
         """Faults of classes, if all rows are known."""
@@ -196,7 +196,7 @@ class _Look:
             counts = Counter(c for cell in heads["train"][column] if (c := name_of(cell)) is not None)
             others = {self.found.names[s]: heads[s][column] for s in heads if s != "train"}
             said = list(
-                self._said(
+                self._error_of(
                     f"data.columns.{name}",
                     check_classes,
                     *(name, sorted(counts), counts.total()),
@@ -210,24 +210,26 @@ class _Look:
             yield from said
 
     def _has_all(self, task: DictConfig) -> bool:
-        return needed_by(task) <= set(self.columns) and ("target" not in task or task.target in self.columns)
+        return required_modalities(task) <= set(self.columns) and ("target" not in task or task.target in self.columns)
 
-    def tasks_that_lack(self) -> Iterator[str]:
+    def tasks_missing_columns(self) -> Iterator[str]:
         """Tasks whose modality or target is not in the data, even if columns are named as suggested."""
-        assumed = self.columns if self._inputs(self.columns) and not self.wrong else {**self.likely, **self.columns}
+        assumed = (
+            self.columns if self._inputs(self.columns) and not self.wrong else {**self.guessed_columns, **self.columns}
+        )
         known = {name: self.tasks[name] for name in self.tasks if self.tasks[name].get("target") not in self.spoiled}
         faults = faults_of_tasks(
             known,
             inputs=[m for m in self._inputs(assumed) if m in self.run.cfg.encoder],
             targets=[name for name in assumed if self.places[name] == "targets"],
             columns=self.there,
-            likely=lambda: self.likely,
+            likely=lambda: self.guessed_columns,
             useless=[column for name in self.spoiled if isinstance(column := self.columns[name], str)],
         )
         if self._inputs(assumed):  # otherwise no_input has already reported it
             yield from (self._located(fault, key) for key, fault in faults)
 
-    def _said(self, key: str, check: Callable[..., Any], *facts: Any, **named: Any) -> Iterator[str]:
+    def _error_of(self, key: str, check: Callable[..., Any], *facts: Any, **named: Any) -> Iterator[str]:
         """The error of a check, if it raises one."""
         try:
             check(*facts, **named)
@@ -238,7 +240,7 @@ class _Look:
         return _located(self.run, fault, key)
 
 
-def _located(run: Composed, fault: str, key: str) -> str:
+def _located(run: ComposedConfig, fault: str, key: str) -> str:
     """A fault with the override that causes it, if there is one."""
     where = run.where(key)
     what, *mend = fault.splitlines()

@@ -23,7 +23,7 @@ def tasks_of_one_column(key: str) -> dict[str, str]:
     found: dict[str, list[tuple[bool, int, str]]] = {}
     for path in sorted((config_dir() / "task").glob("*.yaml")):
         task = yaml.safe_load(path.read_text(encoding="utf-8"))
-        inputs = needed_by(task) | {str(task[name]) for name in ("modality", "group_by") if name in task}
+        inputs = required_modalities(task) | {str(task[name]) for name in ("modality", "group_by") if name in task}
         targets = {str(task["target"])} if "target" in task else set()
         if len(inputs | targets) == 1:
             column = (targets if key == "target" else inputs) or {""}
@@ -31,7 +31,7 @@ def tasks_of_one_column(key: str) -> dict[str, str]:
     return {column: min(tasks)[2] for column, tasks in found.items() if column in USUAL_NAMES}
 
 
-def needed_by(task: Mapping[str, Any]) -> set[str]:
+def required_modalities(task: Mapping[str, Any]) -> set[str]:
     """Modalities that a task names."""
     return {str(m) for m in _named(task)} - {"fused"}
 
@@ -70,15 +70,15 @@ def faults_of_tasks(
         likely: what other columns seem to contain; called only for messages.
         useless: columns that nothing can be learned from.
     """
-    lacking = {str(name): sorted(needed_by(task) - set(inputs)) for name, task in tasks.items()}
+    lacking = {str(name): sorted(required_modalities(task) - set(inputs)) for name, task in tasks.items()}
     blind = {str(n): str(t["target"]) for n, t in tasks.items() if "target" in t and t["target"] not in targets}
     left = [str(name) for name in tasks if not lacking[str(name)] and str(name) not in blind]
     seems = likely() if blind or any(lacking.values()) else {}
-    other = [] if left else _instead(inputs, [column for column in columns if column not in useless])
+    other = [] if left else _alternative_tasks(inputs, [column for column in columns if column not in useless])
     leave = [f"remove what {{}} it: task=[{','.join(left)}]"] if left else [f"choose task=[{t}]" for t in other]
     for name, missing in lacking.items():
         if missing:
-            ways = _ways(missing[0], seems, [way.format("reads") for way in leave])
+            ways = _fixes(missing[0], seems, [way.format("reads") for way in leave])
             pair = "modalities" in tasks[name] and len(inputs) > 1
             ways = [f"set task.{name}.modalities=[{','.join(inputs[:2])}]"] * pair + ways
             word = "modalities" if missing[0] in (tasks[name].get("modalities") or ()) else "reads"
@@ -88,8 +88,8 @@ def faults_of_tasks(
                 f" {', '.join(columns)}\n    fix: {', or '.join(ways)}",
             )
     for name, target in blind.items():
-        there = [t for t in _instead([], columns) if t not in tasks]  # such as labels instead of label
-        ways = _ways(target, seems, [way.format("learns") for way in leave])
+        there = [t for t in _alternative_tasks([], columns) if t not in tasks]  # such as labels instead of label
+        ways = _fixes(target, seems, [way.format("learns") for way in leave])
         ways += [f"learn another target: task=[{','.join([*left, *there])}]"] if left and there else []
         yield (
             f"task.{name}.target",
@@ -98,14 +98,14 @@ def faults_of_tasks(
         )
 
 
-def _ways(name: str, likely: Mapping[str, Column], leave: list[str]) -> list[str]:
+def _fixes(name: str, likely: Mapping[str, Column], leave: list[str]) -> list[str]:
     """Fixes for a missing column. Naming a column comes first if one seems to contain it."""
     if name in likely:
         return [f"set {typed({name: likely[name]})}", *leave]
     return [*leave, f"set data.columns.{name}=NAME, if a column contains it"]
 
 
-def _instead(inputs: Sequence[str], columns: Sequence[str]) -> list[str]:
+def _alternative_tasks(inputs: Sequence[str], columns: Sequence[str]) -> list[str]:
     """A task for the available columns, if none of the chosen tasks can be learned."""
     of_target, of_modality = tasks_of_one_column("target"), tasks_of_one_column("modality")
     there = find_columns(columns, dict.fromkeys(of_target), where="")

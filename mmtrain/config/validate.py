@@ -21,13 +21,13 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mmtrain.config import suggestions as mends
-from mmtrain.config.compose import Composing, config_dir, fill_auto, key_of, last_of_each
+from mmtrain.config import suggestions
+from mmtrain.config.compose import ConfigComposer, config_dir, fill_auto, keep_last_overrides, key_of
 from mmtrain.config.instantiate import check_trust
 from mmtrain.config.moved import update_targets
-from mmtrain.config.provenance import Composed, Source
+from mmtrain.config.provenance import ComposedConfig, Source
 from mmtrain.config.renamed import current_key, may_be_old, update_keys, without_hydra
-from mmtrain.config.rules import NEEDED, OF_A_RUN, RULES, rule_whole
+from mmtrain.config.rules import NEEDED, OF_A_RUN, RULES, rule_complete
 from mmtrain.config.rules_sweep import combinations, faults_of_sweeper
 from mmtrain.config.run_config import read_run_config, recorded_overrides
 from mmtrain.errors import ConfigError
@@ -48,11 +48,11 @@ def faults_of(config_dir: Path, extra_dir: str | None, overrides: list[str], *, 
     """
     if extra_dir is not None and not Path(extra_dir).is_dir():
         return [f"--config-dir {extra_dir}: not a folder\n    fix: name the folder that contains your YAML files"]
-    malformed = list(mends.split_words(overrides, map(_is_override, overrides)))
+    malformed = list(suggestions.split_words(overrides, map(_is_override, overrides)))
     if malformed:
         return [f"{typed}: {fault}" for typed, fault in malformed]
-    overrides, _ = last_of_each(overrides)
-    composer = Composer(config_dir, extra_dir)
+    overrides, _ = keep_last_overrides(overrides)
+    composer = Validator(config_dir, extra_dir)
     try:
         if not multirun:
             return composer.faults(overrides)
@@ -72,7 +72,7 @@ def with_current_keys(config_dir: Path, extra_dir: str | None, overrides: list[s
     if not any(map(may_be_old, overrides)) or (extra_dir is not None and not Path(extra_dir).is_dir()):
         return overrides, []
     try:
-        return Composer(config_dir, extra_dir).composing.with_current_keys(overrides)
+        return Validator(config_dir, extra_dir).composing.with_current_keys(overrides)
     finally:
         GlobalHydra.instance().clear()
 
@@ -86,7 +86,7 @@ def help_text(config_dir: Path, extra_dir: str | None) -> str:
 
     Hydra's own version copies its plugins for each group, which takes a second.
     """
-    composing = Composer(config_dir, extra_dir).composing
+    composing = Validator(config_dir, extra_dir).composing
     shown = [group for group in composing.groups if group not in INTERNAL_GROUPS]
     groups = "".join(f"{group}: {', '.join(sorted(composing.options(group)))}\n" for group in shown)
     template = str(composing.file("train").content["hydra"]["help"]["template"])
@@ -101,7 +101,7 @@ def _is_override(text: str) -> bool:
     return parsed.key_or_group != ""
 
 
-class Composer:
+class Validator:
     """Composes configurations as the command does."""
 
     def __init__(self, config_dir: Path, extra_dir: str | None) -> None:
@@ -112,9 +112,9 @@ class Composer:
             path.prepend(provider="command-line", path=f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
             shown = extra_dir.rstrip("/")
             self.shown.setdefault(folder, "./configs" if shown == "configs" else shown)
-        self.composing = Composing(path)
+        self.composing = ConfigComposer(path)
         self.made: dict[tuple[str, ...], DictConfig | Exception] = {}
-        self.seen: dict[tuple[str, ...], Composed] = {}
+        self.seen: dict[tuple[str, ...], ComposedConfig] = {}
 
     def faults_of_sweep(self, overrides: list[str]) -> list[str]:
         """Faults of all runs of a sweep, each once."""
@@ -151,17 +151,17 @@ class Composer:
         try:
             cfg = self.compose(overrides)
         except ComposeError as error:
-            return self._blame(overrides) or [_said(error)]
-        if any(self._is_lost(o) for o in overrides):
-            return self._blame(overrides)
-        if faults := [*self._undone(overrides), *self._meant_as_choices(overrides)]:
+            return self._failing_overrides(overrides) or [_error_message(error)]
+        if any(self._has_unknown_group(o) for o in overrides):
+            return self._failing_overrides(overrides)
+        if faults := [*self._without_effect(overrides), *self._meant_as_choices(overrides)]:
             return faults
         HydraConfig.instance().set_config(cfg)
         composed = self._composed(overrides)
-        faults = list(self._hidden(composed)) or list(rule_whole(composed)) or list(_unresolved(composed))
+        faults = list(self._hidden(composed)) or list(rule_complete(composed)) or list(_unresolved(composed))
         return faults or [fault for rule in RULES for fault in rule(composed)]
 
-    def _undone(self, overrides: list[str]) -> Iterator[str]:
+    def _without_effect(self, overrides: list[str]) -> Iterator[str]:
         """Overrides without effect, because a later one sets or removes the node that contains them.
 
         Options of groups are chosen first, in any position, and do not replace a value.
@@ -190,25 +190,25 @@ class Composer:
                 held = f"the options are {', '.join(options)}"
                 yield f"{override}: {key} is a group of keys\n    fix: choose an option of it with {group}=NAME; {held}"
 
-    def _hidden(self, run: Composed) -> Iterator[str]:
+    def _hidden(self, run: ComposedConfig) -> Iterator[str]:
         """Files of the user's folder that Hydra would not read, because the project has one of the same name."""
         names = [s.file.removeprefix("configs/") for s in run.sources if s.file.startswith("configs/")]
         for folder, shown in self.shown.items():
             for name in [n for n in names if shown != "configs" and Path(folder, n).is_file()]:
                 yield f"{shown}/{name}: never read, because configs/{name} comes first\n    fix: give it another name"
 
-    def _composed(self, overrides: list[str]) -> Composed:
+    def _composed(self, overrides: list[str]) -> ComposedConfig:
         """What overrides compose to, with the origin of each value; computed once."""
         key = tuple(overrides)
         if key not in self.seen:
-            self.seen[key] = self._look_at(self.compose(overrides), overrides)
+            self.seen[key] = self._with_origins(self.compose(overrides), overrides)
         return self.seen[key]
 
-    def _look_at(self, cfg: DictConfig, overrides: list[str]) -> Composed:
+    def _with_origins(self, cfg: DictConfig, overrides: list[str]) -> ComposedConfig:
         choices = [o for o in overrides if self.composing.is_choice(o)]
         plain = OmegaConf.to_container(cfg, resolve=False)
         assert isinstance(plain, dict)
-        return Composed(
+        return ComposedConfig(
             cfg=cfg,
             raw=dict(_values({k: v for k, v in plain.items() if k != "hydra"})),
             sources=list(self._sources(overrides)),
@@ -225,7 +225,7 @@ class Composer:
         file = self.composing.file(path)
         return Source(f"{self.shown.get(file.folder, file.folder)}/{path}.yaml", file.package, file.content)
 
-    def _blame(self, overrides: list[str]) -> list[str]:
+    def _failing_overrides(self, overrides: list[str]) -> list[str]:
         """Which overrides cannot be composed: first options of groups, then values on top of the valid ones."""
         try:
             self.compose([])
@@ -235,7 +235,7 @@ class Composer:
         good: list[str] = []
         faults: list[str] = []
         for override in sorted(overrides, key=lambda o: o not in choices):
-            if self._is_lost(override):
+            if self._has_unknown_group(override):
                 faults.append(self._explain_group(override, key_of(override)))
                 continue
             try:
@@ -245,7 +245,7 @@ class Composer:
                 faults.append(self._explain(override, error, good))
         return faults + (self.faults(good) if faults else [])  # the valid overrides are checked, too
 
-    def _is_lost(self, override: str) -> bool:
+    def _has_unknown_group(self, override: str) -> bool:
         """Whether it chooses from a group that does not exist. With a + Hydra would create a key."""
         return "/" in key_of(override) and not self.composing.is_choice(override)
 
@@ -257,7 +257,7 @@ class Composer:
     def _explain(self, override: str, error: Exception, good: list[str]) -> str:
         key, (_, _, value) = key_of(override), override.partition("=")
         if isinstance(error, yaml.YAMLError):
-            return f"{override}: {_said(error)}"
+            return f"{override}: {_error_message(error)}"
         if _is_sweep(override):
             listed = f", or write '{key}=[{value}]' for a list" if self._takes_list(key) and "(" not in value else ""
             return f"{override}: several values are a sweep\n    fix: add -m to run each{listed}"
@@ -267,10 +267,10 @@ class Composer:
         if key in names and override.startswith("+"):
             return f"{override}: {key} already exists\n    fix: set it with {key}={value}"
         if key in names or override.startswith("+"):
-            return f"{override}: {_said(error)}"
-        foreign = mends.for_key(key, value, self._options)
+            return f"{override}: {_error_message(error)}"
+        foreign = suggestions.suggest_key(key, value, self._options)
         same = [name for name in names if name.rpartition(".")[2] == key]
-        mend = self._elsewhere(key) if "." in key else ""
+        mend = self._owner_of_key(key) if "." in key else ""
         if key.startswith("data.columns."):
             mend = f"write {foreign}" if foreign else self._for_column(key, value, names) or mend
         if override.startswith("~") and mend:
@@ -325,9 +325,9 @@ class Composer:
         if not unknown and override.startswith("+"):
             return f"{override}: an option of {key} is already chosen\n    fix: choose another with {key}={value}"
         if not unknown:
-            return f"{override}: {_said(error)}"
-        near = mends.nearest(unknown[0], options)
-        other = mends.for_option(key, unknown[0], self._options)
+            return f"{override}: {_error_message(error)}"
+        near = suggestions.nearest(unknown[0], options)
+        other = suggestions.suggest_option(key, unknown[0], self._options)
         fixes = [f"did you mean {key}={near[0]}? The {held}", other] if near else [other, f"the {held}"]
         first, *others = filter(None, fixes)
         return "\n    ".join([f"{override}: {key} has no option {unknown[0]}", f"fix: {first}", *others])
@@ -336,7 +336,7 @@ class Composer:
         """Every key that the valid overrides compose to, and every group."""
         return [*self._composed(good).raw, *self.composing.groups]
 
-    def _elsewhere(self, key: str) -> str:
+    def _owner_of_key(self, key: str) -> str:
         """The fix for a key that only another option of its group has."""
         for group in self.composing.groups:
             if not key.startswith(group.replace("/", ".") + "."):
@@ -380,7 +380,7 @@ def _nearest(key: str, names: list[str]) -> str:
     return f"did you mean {' or '.join(found)}?" if found else ""
 
 
-def _unresolved(run: Composed) -> Iterator[str]:
+def _unresolved(run: ComposedConfig) -> Iterator[str]:
     """Mandatory values that are missing, and interpolations that do not resolve, each reported once at its origin."""
     missing = [k for k, v in run.raw.items() if v == "???" or (v is None and run.default(k) == "???")]
     for key in missing:
@@ -392,7 +392,7 @@ def _unresolved(run: Composed) -> Iterator[str]:
         try:
             OmegaConf.select(run.cfg, key, throw_on_resolution_failure=True)
         except OmegaConfBaseException as error:
-            failing[key] = _said(error).splitlines()[0]
+            failing[key] = _error_message(error).splitlines()[0]
     reads = {key: re.findall(r"\$\{([\w.]+)\}", run.raw[key]) for key in failing}
     first = [key for key in failing if not any(name in failing for name in reads[key])]
     circle = [key for key in failing if any(key in names for names in reads.values())]
@@ -404,7 +404,7 @@ def _unresolved(run: Composed) -> Iterator[str]:
         yield f"{key}: {failing[key]} ({of_what_it_reads if blamed else where})\n    fix: {mend}, or set {key}=..."
 
 
-def _said(error: Exception) -> str:
+def _error_message(error: Exception) -> str:
     """The first lines of an error with its file and line."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark

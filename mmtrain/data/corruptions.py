@@ -55,7 +55,7 @@ class Corruption:
     severity: int
 
 
-def touches(name: str, kind: str) -> bool:
+def applies_to(name: str, kind: str) -> bool:
     """Whether a corruption applies to this kind of modality."""
     return (name, kind) in LEVELS or (name, ANY) in LEVELS
 
@@ -107,7 +107,7 @@ class CorruptedSplit(EvalSplit):
                 del sample.inputs[modality]  # its key stays, because the content is still known
             return
         if name == "typos":
-            loaded = self.reader.load(mistyped(text, self.level, draws), self.folder, seed=0, train=False)
+            loaded = self.reader.load(add_typos(text, self.level, draws), self.folder, seed=0, train=False)
             assert loaded is not None, "typing errors leave no text blank"
             sample.inputs[modality] = loaded[0]
             return
@@ -120,18 +120,18 @@ class CorruptedSplit(EvalSplit):
             sample.inputs[modality] = change(value, self.level, draws)
 
 
-def noisy_pixels(pixels: Tensor, level: float, draws: torch.Generator) -> Tensor:
+def add_pixel_noise(pixels: Tensor, level: float, draws: torch.Generator) -> Tensor:
     """Pixels (..., 3, H, W) with Gaussian noise of standard deviation `level`."""
     return pixels + level * torch.randn(pixels.shape, generator=draws)
 
 
-def blurred(pixels: Tensor, level: float, draws: torch.Generator) -> Tensor:
+def blur(pixels: Tensor, level: float, draws: torch.Generator) -> Tensor:
     """Pixels (..., 3, H, W) with Gaussian blur, whose standard deviation is the fraction `level` of the side."""
     sigma = level * pixels.shape[-1]
     return F.gaussian_blur(pixels, [2 * math.ceil(3 * sigma) + 1] * 2, [sigma] * 2)
 
 
-def cropped(pixels: Tensor, level: float, draws: torch.Generator) -> Tensor:
+def crop(pixels: Tensor, level: float, draws: torch.Generator) -> Tensor:
     """A random box with the fraction `level` of the area of pixels (..., 3, H, W), resized to their size."""
     height, width = pixels.shape[-2:]
     tall, wide = (max(1, round(side * math.sqrt(level))) for side in (height, width))
@@ -140,13 +140,13 @@ def cropped(pixels: Tensor, level: float, draws: torch.Generator) -> Tensor:
     return F.resized_crop(pixels, top, left, tall, wide, [height, width], antialias=True)
 
 
-def noisy_sound(waveform: Tensor, level: float, draws: torch.Generator) -> Tensor:
+def add_sound_noise(waveform: Tensor, level: float, draws: torch.Generator) -> Tensor:
     """A waveform (L,) with white noise at a signal-to-noise ratio of `level` decibels."""
     loudness = waveform.square().mean().sqrt()
     return waveform + loudness * 10 ** (-level / 20) * torch.randn(waveform.shape, generator=draws)
 
 
-def mistyped(text: str, level: float, draws: torch.Generator) -> str:
+def add_typos(text: str, level: float, draws: torch.Generator) -> str:
     """A text whose letters are wrong with probability `level`: swapped with the next, dropped, doubled, or replaced.
 
     The first letter is kept, so no text becomes blank.
@@ -169,8 +169,8 @@ def mistyped(text: str, level: float, draws: torch.Generator) -> str:
 
 
 CHANGES: Mapping[tuple[str, str], Callable[[Tensor, float, torch.Generator], Tensor]] = {
-    **{("noise", kind): noisy_pixels for kind in SEEN},
-    **{("blur", kind): blurred for kind in SEEN},
-    **{("crop", kind): cropped for kind in SEEN},
-    ("noise", "audio"): noisy_sound,
+    **{("noise", kind): add_pixel_noise for kind in SEEN},
+    **{("blur", kind): blur for kind in SEEN},
+    **{("crop", kind): crop for kind in SEEN},
+    ("noise", "audio"): add_sound_noise,
 }

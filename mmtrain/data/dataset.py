@@ -13,7 +13,7 @@ from mmtrain.data.inputs.turns import TurnsInput
 from mmtrain.data.inputs.video import VideoInput
 from mmtrain.data.modality_dropout import drop_modalities
 from mmtrain.data.order import KeyedOrder, Order, draw_seed, mix
-from mmtrain.data.protocols import Illustrated, InputKind, Referenced, Several, TargetKind
+from mmtrain.data.protocols import ChecksMedia, CountsMedia, HasReferences, InputKind, TargetKind
 from mmtrain.data.tables.columns import Column, cell_of, is_empty
 from mmtrain.data.tables.number_types import number_type, typed_cell
 from mmtrain.data.tables.sample_errors import read_or, sample_errors
@@ -24,7 +24,7 @@ from mmtrain.types import Bad, Batch, Sample
 
 Position = tuple[int, int]  # (epoch, position in the epoch); position -1 is a filler
 _NUMERIC = ("image", "audio")  # inputs that interpret numbers by their dtype
-MAX_BAD_IN_TURN = 100  # consecutive unreadable rows; then the position stays empty
+MAX_CONSECUTIVE_BAD = 100  # consecutive unreadable rows; then the position stays empty
 
 
 class TrainSplit(Dataset[Sample]):
@@ -90,7 +90,7 @@ class TrainSplit(Dataset[Sample]):
     def _sample_at(self, epoch: int, position: int, row: int, cells: Mapping[str, Any]) -> Sample:
         """The sample at a position, from its row, or from the first replacement that can be read."""
         bad: list[Bad] = []
-        while len(bad) < MAX_BAD_IN_TURN:
+        while len(bad) < MAX_CONSECUTIVE_BAD:
             try:
                 with sample_errors(f"row {row}"):
                     sample = self._sample(cells, row, seed=draw_seed(self.seed, epoch, position), train=True)
@@ -127,10 +127,10 @@ class TrainSplit(Dataset[Sample]):
             with sample_errors(cell):
                 value = target.load(cell)
                 if value is not None:
-                    if isinstance(target, Illustrated):
+                    if isinstance(target, ChecksMedia):
                         target.check_media(value, media)
                     sample.targets[name] = value
-                    if isinstance(target, Referenced) and (not train or target.keep_sentences):
+                    if isinstance(target, HasReferences) and (not train or target.keep_sentences):
                         sample.references[name] = target.references(cell)
         return sample
 
@@ -267,7 +267,9 @@ def load_inputs(
 def num_media(sample: Sample, inputs: Mapping[str, InputKind]) -> dict[str, int]:
     """Number of media of a sample by modality: more than one if a cell can contain several."""
     readers = {m: inputs[m] for m in sample.inputs}
-    return {m: reader.count(sample.inputs[m]) if isinstance(reader, Several) else 1 for m, reader in readers.items()}
+    return {
+        m: reader.count(sample.inputs[m]) if isinstance(reader, CountsMedia) else 1 for m, reader in readers.items()
+    }
 
 
 def id_of(cells: Mapping[str, Any], row: int) -> str:

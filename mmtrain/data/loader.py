@@ -48,7 +48,7 @@ class TrainSteps(Sampler[list[Position]]):
         self.rank = rank
         self.world_size = world_size
         self.num_micro_batches = num_micro_batches
-        self.epoch, self.start = divmod(first_step, limited(len(self), limit))
+        self.epoch, self.start = divmod(first_step, limit_steps(len(self), limit))
 
     @property
     def sampler(self) -> "TrainSteps":
@@ -100,10 +100,10 @@ class EvalSteps(Sampler[list[Position]]):
             yield mine + [(0, -1)] * (self.batch_size - len(mine))
 
 
-def limited(num_steps: int, limit: int | float) -> int:
+def limit_steps(num_steps: int, limit: int | float) -> int:
     """Number of steps that Lightning takes: all for 1.0, at most `limit` for an int, a fraction for a float.
 
-    >>> limited(40, 1.0), limited(40, 7), limited(40, 0.5)
+    >>> limit_steps(40, 1.0), limit_steps(40, 7), limit_steps(40, 0.5)
     (40, 7, 20)
     """
     return max(1, min(num_steps, limit if isinstance(limit, int) else int(num_steps * limit)))

@@ -27,15 +27,15 @@ from mmtrain.data.inputs.text_checks import cut_texts
 from mmtrain.data.loader import EvalSteps, TrainSteps, make_loader
 from mmtrain.data.modality_dropout import modality_rates
 from mmtrain.data.order import KeyedOrder
-from mmtrain.data.protocols import InputKind, Learned, Several, TargetKind, Worded
+from mmtrain.data.protocols import CountsMedia, FittedKind, HasVocabulary, InputKind, TargetKind
 from mmtrain.data.sampling.buckets import BucketedSteps, Buckets
 from mmtrain.data.sampling.row_lengths import row_lengths
-from mmtrain.data.sampling.subset import Chosen
+from mmtrain.data.sampling.subset import Subset
 from mmtrain.data.sources.files import tables_of
 from mmtrain.data.tables.cell_checks import NO_FILES, read_as
 from mmtrain.data.tables.class_checks import check_classes
 from mmtrain.data.tables.column_notes import columns_not_read, notes_of_columns
-from mmtrain.data.tables.column_types import likely_in
+from mmtrain.data.tables.column_types import guess_types
 from mmtrain.data.tables.columns import Column, absent_columns, find_columns, is_empty, no_input
 from mmtrain.data.tables.folder_tables import SplitFiles
 from mmtrain.data.tables.row_checks import check_rows
@@ -44,7 +44,7 @@ from mmtrain.data.tables.sample_errors import read_or
 from mmtrain.data.tables.scale import in_short
 from mmtrain.data.tables.splits import AllRows, Split
 from mmtrain.data.tables.table_checks import check_size, faults_of_cells, no_table
-from mmtrain.data.tables.tables import Columnar, Tables, cells_of, readable_cell, row_at, rows_at
+from mmtrain.data.tables.tables import SupportsColumns, Tables, cells_of, readable_cell, row_at, rows_at
 from mmtrain.data.tables.turn_columns import with_turn_columns
 from mmtrain.data.targets.class_names import notes_of_names
 from mmtrain.data.targets.label import ClassLabel
@@ -56,7 +56,7 @@ from mmtrain.io.escape import one_line
 from mmtrain.types import Batch, Sample
 
 NUM_LOOKED_AT = 100  # rows that are tried for an example
-MOST_COUNTED = 100_000  # rows of a table whose cells are counted
+MAX_COUNTED = 100_000  # rows of a table whose cells are counted
 SAMPLED_IDS = 1000  # in the digest of a split's ids
 
 
@@ -139,7 +139,7 @@ class DataModule(LightningDataModule):
 
     def names(self) -> dict[str, list[str]]:
         """The names of indices: the words of each text input ("inputs.text"), the classes of each target."""
-        words = {f"inputs.{n}": kind.words() for n, kind in self.inputs.items() if isinstance(kind, Worded)}
+        words = {f"inputs.{n}": kind.words() for n, kind in self.inputs.items() if isinstance(kind, HasVocabulary)}
         return words | {f"targets.{n}": list(known.names) for n, known in self.known_targets.items()}
 
     @property
@@ -184,11 +184,11 @@ class DataModule(LightningDataModule):
         lacking = [] if training else [t for t in self._targets if not set(_flat([wanted[t] or []])) <= set(there)]
         absent = absent_columns(there, {m: wanted[m] for m in self._inputs}) if predicting else {}
         found = {name: column for name, column in wanted.items() if name not in lacking and name not in absent}
-        self.columns = find_columns(there, found, where=where, likely=self.likely)
+        self.columns = find_columns(there, found, where=where, likely=self.guessed_columns)
         # the numbers of a vector keep their positions
         self.columns |= {m: c for m, parts in absent.items() if (c := wanted[m]) and len(parts) < len(_flat([c]))}
         if not any(m in self.columns for m in self._inputs):
-            raise no_input(list(self._inputs), there, where=where, likely=self.likely())
+            raise no_input(list(self._inputs), there, where=where, likely=self.guessed_columns())
         for name, table in self.tables.items():
             place = self._found.folder_of(name)
             check_rows(table, self._found.names[name], self._paths(), place, confine=self.confine)
@@ -226,7 +226,7 @@ class DataModule(LightningDataModule):
             self._named(),
             media=[m for m, reader in self._inputs.items() if reader.kind not in NO_FILES],
             labels=list(self._targets),
-            several=[m for m, reader in self._inputs.items() if isinstance(reader, Several)],
+            several=[m for m, reader in self._inputs.items() if isinstance(reader, CountsMedia)],
         )
 
     def restore(self, vocabulary_folder: str | Path) -> None:
@@ -247,11 +247,11 @@ class DataModule(LightningDataModule):
     def _named(self) -> dict[str, Column | None]:
         return {name: self._wanted.get(name) for name in [*self._inputs, *self._targets]}
 
-    def likely(self) -> dict[str, Column]:
+    def guessed_columns(self) -> dict[str, Column]:
         """For messages: columns that probably contain the inputs and targets whose column is not found."""
         self._check_is_read()
         kinds = {name: read_as(part) for name, part in (self._inputs | self._targets).items()}
-        return likely_in(next(iter(self.tables.values())), self._named(), kinds)
+        return guess_types(next(iter(self.tables.values())), self._named(), kinds)
 
     def _vocabularies(self, folder: Path, *, bound: bool) -> None:
         try:
@@ -269,7 +269,7 @@ class DataModule(LightningDataModule):
                 "    set run_dir to the folder of the training run"
             )
         self._fit()
-        learned = {n: part for n, part in (self.inputs | self.targets).items() if isinstance(part, Learned)}
+        learned = {n: part for n, part in (self.inputs | self.targets).items() if isinstance(part, FittedKind)}
         facts = {"origin": self._origin(), "inputs": list(self.inputs), "targets": list(self.targets)}
         write_vocabulary(folder, learned, facts)
 
@@ -293,14 +293,18 @@ class DataModule(LightningDataModule):
         where, table = self._found.names["train"], self.tables["train"]
         for name, target in self.targets.items():
             column = self.columns.get(name)
-            if isinstance(target, ClassLabel | MultiLabel) and isinstance(column, str) and isinstance(table, Columnar):
+            if (
+                isinstance(target, ClassLabel | MultiLabel)
+                and isinstance(column, str)
+                and isinstance(table, SupportsColumns)
+            ):
                 yield from notes_of_names(name, target, self._cells(name), column=column, where=where)
 
     def _used_columns(self) -> Iterator[str]:
         """Notes about the columns that are used."""
         table, kinds = self.tables["train"], ("class", "classes", "number", "answer")
         found = {n: c for n, c in self.columns.items() if set(_flat([c])) <= set(table.column_names)}
-        if isinstance(table, Columnar):
+        if isinstance(table, SupportsColumns):
             yield from notes_of_columns(
                 table,
                 found,
@@ -341,7 +345,9 @@ class DataModule(LightningDataModule):
     def _origin(self) -> list[str]:
         """The options and columns on which the vocabularies depend."""
         recipes = [
-            part.recipe for part in [*self._inputs.values(), *self._targets.values()] if isinstance(part, Learned)
+            part.fingerprint
+            for part in [*self._inputs.values(), *self._targets.values()]
+            if isinstance(part, FittedKind)
         ]
         return [self.tables["train"]._fingerprint, json.dumps(self.columns), *recipes]
 
@@ -357,7 +363,7 @@ class DataModule(LightningDataModule):
         self.inputs = {m: reader for m, reader in self._inputs.items() if m in known["inputs"]}
         self.targets = {t: target for t, target in self._targets.items() if t in known["targets"]}
         for name, part in (self.inputs | self.targets).items():
-            if isinstance(part, Learned):
+            if isinstance(part, FittedKind):
                 part.restore(folder, name)
 
     def _fit(self) -> None:
@@ -376,7 +382,7 @@ class DataModule(LightningDataModule):
         self.targets = {name: target for name, target in self._targets.items() if target.known.names}
         self._check_classes()
         for name, reader in self.inputs.items():
-            if isinstance(reader, Learned):
+            if isinstance(reader, FittedKind):
                 with self._naming_column(name, reader):
                     reader.fit(self._cells(name), self._found.folder_of("train"))
 
@@ -501,8 +507,8 @@ class DataModule(LightningDataModule):
     def _filled_rows(self, split: str) -> dict[str, list[bool]] | None:
         """By input or target, whether each row has it."""
         table = self.tables[split]
-        is_columnar = isinstance(table, Columnar)
-        if not is_columnar or len(table) > MOST_COUNTED:
+        is_columnar = isinstance(table, SupportsColumns)
+        if not is_columnar or len(table) > MAX_COUNTED:
             return None
         known = {n: c for n, c in self.columns.items() if n in self.inputs or n in self.targets}
         there = {n: c for n, c in known.items() if set([c] if isinstance(c, str) else c) <= set(table.column_names)}
@@ -612,7 +618,7 @@ class DataModule(LightningDataModule):
             return {"rank": 0, "world_size": 1}
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
-    def loader_of(self, split: EvalSplit | Chosen) -> DataLoader[Any]:
+    def loader_of(self, split: EvalSplit | Subset) -> DataLoader[Any]:
         """Return a loader for evaluation over a split, or over some of its rows; with a trainer, for this rank.
 
         Args:

@@ -30,13 +30,13 @@ def draw_seed(seed: int, epoch: int, position: int) -> int:
     return mix(seed, 1 + epoch, position, 0xD12A) >> 1
 
 
-def permuted(position: int, size: int, *, seed: int, epoch: int) -> int:
+def permute(position: int, size: int, *, seed: int, epoch: int) -> int:
     """The row at a position of an epoch.
 
     A balanced Feistel network over the smallest even number of bits for `size`. It is applied until the value is in
     range (at most four times in expectation), which is a bijection of 0..size-1.
 
-    >>> sorted(permuted(p, 10, seed=0, epoch=3) for p in range(10)) == list(range(10))
+    >>> sorted(permute(p, 10, seed=0, epoch=3) for p in range(10)) == list(range(10))
     True
     """
     assert 0 <= position < size, f"position {position} of {size}"
@@ -52,7 +52,7 @@ def permuted(position: int, size: int, *, seed: int, epoch: int) -> int:
             return value
 
 
-def permuted_many(positions: np.ndarray, size: int, *, seed: int, epoch: int) -> np.ndarray:
+def permute_many(positions: np.ndarray, size: int, *, seed: int, epoch: int) -> np.ndarray:
     """`permuted` for many positions, some hundred times as fast.
 
     Args:
@@ -64,7 +64,7 @@ def permuted_many(positions: np.ndarray, size: int, *, seed: int, epoch: int) ->
     Returns:
         (N,), int64.
 
-    >>> permuted_many(np.arange(3), 10, seed=0, epoch=3).tolist(), permuted(2, 10, seed=0, epoch=3)
+    >>> permute_many(np.arange(3), 10, seed=0, epoch=3).tolist(), permute(2, 10, seed=0, epoch=3)
     ([6, 0, 7], 7)
     """
     half = max(1, ((size - 1).bit_length() + 1) // 2)
@@ -121,11 +121,11 @@ class KeyedOrder:
 
     def row(self, position: int, *, seed: int, epoch: int) -> int:
         """The row at a position."""
-        return permuted(position, self.size, seed=seed, epoch=epoch)
+        return permute(position, self.size, seed=seed, epoch=epoch)
 
     def rows(self, positions: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
         """The rows at any positions, (N,) -> (N,), int64."""
-        return permuted_many(positions, self.size, seed=seed, epoch=epoch)
+        return permute_many(positions, self.size, seed=seed, epoch=epoch)
 
 
 class BlockOrder:
@@ -163,7 +163,7 @@ class BlockOrder:
         blocks, starts = self._plan(seed, epoch)
         window = (int(starts.searchsorted(position, side="right")) - 1) // self.window
         begin, end = self._bounds(starts, window)
-        place = begin + permuted(position - begin, end - begin, seed=mix(seed, window), epoch=epoch)
+        place = begin + permute(position - begin, end - begin, seed=mix(seed, window), epoch=epoch)
         nth = int(starts.searchsorted(place, side="right")) - 1
         return int(self._first_rows[blocks[nth]]) + place - int(starts[nth])
 
@@ -175,7 +175,7 @@ class BlockOrder:
         for window in np.unique(windows).tolist():
             begin, end = self._bounds(starts, window)
             here = windows == window
-            places[here] = begin + permuted_many(
+            places[here] = begin + permute_many(
                 positions[here] - begin, end - begin, seed=mix(seed, window), epoch=epoch
             )
         nth = starts.searchsorted(places, side="right") - 1
@@ -190,7 +190,7 @@ class BlockOrder:
         """The blocks in the order of an epoch, and the first position of each; cached for the last two epochs."""
         if (seed, epoch) not in self._plans:
             full = np.flatnonzero(self._sizes)
-            blocks = full[permuted_many(np.arange(len(full)), len(full), seed=mix(seed, _BLOCKS), epoch=epoch)]
+            blocks = full[permute_many(np.arange(len(full)), len(full), seed=mix(seed, _BLOCKS), epoch=epoch)]
             sizes = self._sizes[blocks]
             if len(self._plans) == 2:
                 del self._plans[next(iter(self._plans))]

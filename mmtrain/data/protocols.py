@@ -43,14 +43,14 @@ class InputKind(Protocol):
 
 
 @runtime_checkable
-class Learned(Protocol):
+class FittedKind(Protocol):
     """A component that learns from the training split, and is saved in the run folder for later runs of the model.
 
     Attributes:
-        recipe: everything except the cells that determines the result.
+        fingerprint: everything except the cells that determines the result.
     """
 
-    recipe: str
+    fingerprint: str
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
         """Learn from the cells of the training split, including null and blank ones.
@@ -79,7 +79,7 @@ class Learned(Protocol):
 
 
 @runtime_checkable
-class Worded(Protocol):
+class HasVocabulary(Protocol):
     """An input of token ids."""
 
     def words(self) -> list[str]:
@@ -91,7 +91,7 @@ class Worded(Protocol):
         ...
 
 
-class TargetKind(Learned, Protocol):
+class TargetKind(FittedKind, Protocol):
     """Converts the cells of one target to tensors.
 
     Attributes:
@@ -114,7 +114,7 @@ class TargetKind(Learned, Protocol):
 
 
 @runtime_checkable
-class Referenced(Protocol):
+class HasReferences(Protocol):
     """A text target, with which generated text is compared.
 
     Attributes:
@@ -129,7 +129,7 @@ class Referenced(Protocol):
 
 
 @runtime_checkable
-class Illustrated(Protocol):
+class ChecksMedia(Protocol):
     """A target that mentions the media of its row."""
 
     def check_media(self, value: Tensor, media: Mapping[str, int]) -> None:
@@ -146,7 +146,7 @@ class Illustrated(Protocol):
 
 
 @runtime_checkable
-class Several(Protocol):
+class CountsMedia(Protocol):
     """An input whose cells can contain several media, each with its own place in a text."""
 
     def count(self, value: Tensor) -> int:

@@ -13,7 +13,7 @@ from torch import nn
 from mmtrain.annotations import Fraction, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps, CrossAttention, attention_maps
 from mmtrain.layers.mlp import MLP
-from mmtrain.layers.streams import Streams, anything, check_counts, lengths
+from mmtrain.layers.streams import Streams, any_valid, check_counts, lengths
 from mmtrain.types import Features
 
 
@@ -65,7 +65,7 @@ class AttentionPool(nn.Module):
         masks = {m: features[m].mask for m in tokens}
         context, mask = torch.cat(list(tokens.values()), dim=1), torch.cat(list(masks.values()), dim=1)
         queries = self.queries.expand(len(context), -1, -1)
-        some = anything(masks).expand(-1, queries.shape[1])
+        some = any_valid(masks).expand(-1, queries.shape[1])
         hidden = self.norm1(queries + self.drop(self.attention(queries, context, mask)))
         fused = Features(self.norm2(hidden + self.drop(self.mlp(hidden))), some).cleared()
         if not return_attention:

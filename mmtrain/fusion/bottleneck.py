@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmtrain.annotations import Depth, Fraction, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps, attention_maps
 from mmtrain.layers.block import Block
-from mmtrain.layers.streams import Streams, anything, block_weights, check_counts
+from mmtrain.layers.streams import Streams, any_valid, block_weights, check_counts
 from mmtrain.types import Features
 
 
@@ -79,7 +79,7 @@ class Bottleneck(nn.Module):
         maps: AttentionMaps | None = {} if return_attention else None
         tokens = self.streams(features)
         masks = {m: features[m].mask for m in tokens}
-        some = anything(masks)
+        some = any_valid(masks)
         shared = self.bottlenecks.expand(len(some), -1, -1)
         for layer in self.own:
             tokens = layer(tokens, masks)

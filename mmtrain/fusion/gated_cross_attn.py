@@ -17,7 +17,7 @@ from mmtrain.annotations import Depth, Fraction, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps, attention_maps
 from mmtrain.layers.block import Block
 from mmtrain.layers.gated_read import GatedRead
-from mmtrain.layers.streams import Streams, anything, block_weights, check_counts, lengths
+from mmtrain.layers.streams import Streams, any_valid, block_weights, check_counts, lengths
 from mmtrain.types import Features
 
 
@@ -79,7 +79,7 @@ class GatedCrossAttn(nn.Module):
         others = {m: features[m].mask for m in self.others}
         if self.stand_in is not None:
             x["fused"] = self.stand_in.expand(len(tokens[self.reader]), -1, -1)
-            masks["fused"] = anything(others) & ~anything(masks)
+            masks["fused"] = any_valid(others) & ~any_valid(masks)
         for layer in self.layers:
             x = layer(x, masks, {m: tokens[m] for m in self.others}, others, maps)
         y, mask = torch.cat(list(x.values()), dim=1), torch.cat(list(masks.values()), dim=1)

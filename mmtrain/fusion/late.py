@@ -1,7 +1,7 @@
 """Late fusion: each modality has its own head, and the predictions of the modalities that are present are combined.
 
 The fused tokens are one per modality, (B, M, dim), valid where the modality is present. They are never mixed. A task
-that can predict from each modality alone builds one head per modality (see `mmtrain.layers.head.DecisionHead` for the
+that can predict from each modality alone builds one head per modality (see `mmtrain.layers.head.LateFusionHead` for the
 formulas). A task that needs two modalities together, such as matching, raises an error. The number of modalities is
 arbitrary. A missing modality does not contribute.
 """
@@ -33,7 +33,7 @@ class Late(nn.Module):
         if combine not in COMBINATIONS:
             raise ValueError(f"combine = {combine}; set it to {', '.join(COMBINATIONS[:-1])} or {COMBINATIONS[-1]}")
         self.dim = dim
-        self.decides_by = combine
+        self.combine_method = combine
         self.modalities = sorted(dims)
         self.pool = MeanPool()
         self.hidden = nn.ModuleDict(

@@ -13,7 +13,7 @@ from torch import nn
 from mmtrain.annotations import Depth, Fraction, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps, attention_maps
 from mmtrain.layers.block import Block
-from mmtrain.layers.streams import Streams, anything, block_weights, lengths
+from mmtrain.layers.streams import Streams, any_valid, block_weights, lengths
 from mmtrain.types import Features
 
 
@@ -59,7 +59,7 @@ class MergedAttn(nn.Module):
         maps: AttentionMaps | None = {} if return_attention else None
         streams = self.streams(features)
         masks = {m: features[m].mask for m in streams}
-        some = anything(masks)
+        some = any_valid(masks)
         tokens = {"fused": self.class_token.expand(len(some), -1, -1), **streams}
         mask = torch.cat([some, *masks.values()], dim=1)
         x = torch.cat(list(tokens.values()), dim=1)

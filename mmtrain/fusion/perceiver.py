@@ -13,7 +13,7 @@ from torch import nn
 
 from mmtrain.annotations import Depth, Fraction, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps, attention_maps
-from mmtrain.layers.streams import CrossBlock, Streams, anything, check_counts, cross_weights, lengths
+from mmtrain.layers.streams import CrossBlock, Streams, any_valid, check_counts, cross_weights, lengths
 from mmtrain.types import Features
 
 
@@ -65,8 +65,8 @@ class Perceiver(nn.Module):
         maps: AttentionMaps | None = {} if return_attention else None
         tokens = self.streams(features)
         masks = {m: features[m].mask for m in tokens}
-        z = self.latents.expand(len(anything(masks)), -1, -1)
-        some = anything(masks).expand(-1, z.shape[1])
+        z = self.latents.expand(len(any_valid(masks)), -1, -1)
+        some = any_valid(masks).expand(-1, z.shape[1])
         mask = torch.cat([*masks.values(), some], dim=1)
         for layer in self.layers:
             context = torch.cat([*tokens.values(), z], dim=1)

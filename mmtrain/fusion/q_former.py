@@ -18,7 +18,7 @@ from torch import nn
 from mmtrain.annotations import Depth, Fraction, PositiveInt, Size, WidthRatio
 from mmtrain.layers.attention import AttentionMaps
 from mmtrain.layers.q_layer import QLayer
-from mmtrain.layers.streams import Streams, anything, check_counts
+from mmtrain.layers.streams import Streams, any_valid, check_counts
 from mmtrain.types import Features
 
 
@@ -87,7 +87,7 @@ class QFormer(nn.Module):
         maps: AttentionMaps | None = {} if return_attention else None
         tokens = self.streams(features)
         masks = {m: features[m].mask for m in tokens}
-        some = anything(masks)
+        some = any_valid(masks)
         x = {"fused": self.queries.expand(len(some), -1, -1), **{m: tokens[m] for m in self.sharing}}
         valid = {"fused": some.expand(-1, len(self.queries)), **{m: masks[m] for m in self.sharing}}
         context = {m: tokens[m] for m in self.others}

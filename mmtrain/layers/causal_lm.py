@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from mmtrain.annotations import NonNegativeInt
 from mmtrain.layers.decoder import Decoding, draws, generation_config
-from mmtrain.layers.finetuning import Tuning, still_modules, tune
+from mmtrain.layers.finetuning import Tuning, frozen_modules, tune
 from mmtrain.layers.foreign_model import stem_and_blocks
 from mmtrain.layers.splice import within_rows
 from mmtrain.layers.transformers_model import (
@@ -115,7 +115,7 @@ class CausalLM(nn.Module):
     def train(self, mode: bool = True) -> "CausalLM":
         """Set training mode; frozen modules stay in evaluation mode."""
         super().train(mode)
-        for module in still_modules(self.model):
+        for module in frozen_modules(self.model):
             module.eval()
         return self
 

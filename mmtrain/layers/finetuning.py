@@ -100,7 +100,7 @@ def tune(encoder: nn.Module, tuning: Tuning) -> None:
     if tuning.checkpointing:
         layers = _layers(encoder, "checkpointing = true", "set checkpointing to false")
         for module in [part for layer in layers[1:] for part in layer if isinstance(part, nn.Module)]:
-            module.forward = types.MethodType(_forward_again, module)
+            module.forward = types.MethodType(_recompute_forward, module)
 
 
 def _layers(encoder: nn.Module, what: str, mend: str) -> list[Layer]:
@@ -143,7 +143,7 @@ def _linear_maps(encoder: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     yield from ((name, m) for name, m in encoder.named_modules() if id(m) in ids)
 
 
-def _forward_again(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def _recompute_forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """The forward pass of a checkpointed block, on the instance in place of its class's own."""
     forward = type(module).forward
     if not (module.training and torch.is_grad_enabled()):
@@ -153,12 +153,12 @@ def _forward_again(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return checkpoint(forward, module, *args, use_reentrant=False, **kwargs)
 
     def contexts() -> tuple[Any, Any]:
-        return nullcontext(), _Anew(partial(without_statistics, norms))
+        return nullcontext(), _ReenterableContext(partial(batchnorm_frozen, norms))
 
     return checkpoint(forward, module, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 
-class _Anew:
+class _ReenterableContext:
     """A context that is entered once for each time that a graph is gone through: balances do so for every task."""
 
     def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
@@ -173,7 +173,7 @@ class _Anew:
 
 
 @contextmanager
-def without_statistics(norms: Sequence[_BatchNorm]) -> Iterator[None]:
+def batchnorm_frozen(norms: Sequence[_BatchNorm]) -> Iterator[None]:
     """The second forward pass shows a batch norm nothing new."""
     before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm, _, count in before:
@@ -186,14 +186,14 @@ def without_statistics(norms: Sequence[_BatchNorm]) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, count
 
 
-def still_modules(encoder: nn.Module) -> list[nn.Module]:
+def frozen_modules(encoder: nn.Module) -> list[nn.Module]:
     """What is kept in evaluation mode: the largest modules of which nothing learns, and batch norms under adapters."""
     if all(not p.requires_grad for p in encoder.parameters()):
         return [encoder]
     held: list[nn.Module] = []
     for child in encoder.children():
         if next(child.parameters(), None) is not None:
-            held += still_modules(child)
+            held += frozen_modules(child)
     return held
 
 
@@ -211,7 +211,7 @@ def rates_of(encoder: nn.Module, tuning: Tuning) -> Mapping[int, float]:
 
 
 @contextmanager
-def held(encoders: list[nn.Module]) -> Iterator[None]:
+def frozen(encoders: list[nn.Module]) -> Iterator[None]:
     """Encoders that do not learn in this step: in evaluation mode and without a graph."""
     learning = [p for encoder in encoders for p in encoder.parameters() if p.requires_grad]
     modes = [(m, m.training) for encoder in encoders for m in encoder.modules()]

@@ -26,7 +26,7 @@ class GatedRead(nn.Module):
         return y + self.feed_gate.tanh() * self.feed(y)
 
 
-class Beside(NamedTuple):
+class MediaContext(NamedTuple):
     """Context tokens that lines of text attend to by cross-attention.
 
     Attributes:
@@ -39,7 +39,7 @@ class Beside(NamedTuple):
 
 
 @contextmanager
-def reading(blocks: Sequence[nn.Module], readers: nn.ModuleDict, beside: Beside) -> Iterator[None]:
+def reading(blocks: Sequence[nn.Module], readers: nn.ModuleDict, beside: MediaContext) -> Iterator[None]:
     """Within the context, insert gated cross-attention in front of foreign blocks, such as those of a language model.
 
     Args:

@@ -34,19 +34,19 @@ class PooledHead(nn.Module):
 
 
 @runtime_checkable
-class Decides(Protocol):
+class LateFusion(Protocol):
     """A late fusion: its tokens are the modalities, and each gets its own head.
 
     Attributes:
         modalities: names of the modalities, in the order of the tokens.
-        decides_by: how predictions are combined, one of `COMBINATIONS`.
+        combine_method: how predictions are combined, one of `COMBINATIONS`.
     """
 
     modalities: list[str]
-    decides_by: str
+    combine_method: str
 
 
-class DecisionHead(nn.Module):
+class LateFusionHead(nn.Module):
     """One head per modality; the predictions of the modalities that are present are combined.
 
     mean_logits: mean of the logits. mean_probabilities: logarithm of the mean softmax. learned: mean of the logits with
@@ -60,9 +60,9 @@ class DecisionHead(nn.Module):
         dropout: dropout probability before each linear layer.
     """
 
-    def __init__(self, decides: Decides, dim: int, num_outputs: int, *, dropout: float) -> None:
+    def __init__(self, decides: LateFusion, dim: int, num_outputs: int, *, dropout: float) -> None:
         super().__init__()
-        self.combine = decides.decides_by
+        self.combine = decides.combine_method
         self.heads = nn.ModuleDict({m: PooledHead(dim, num_outputs, dropout=dropout) for m in decides.modalities})
         self.weights = nn.Parameter(torch.zeros(len(decides.modalities))) if self.combine == "learned" else None
 
@@ -87,8 +87,8 @@ class DecisionHead(nn.Module):
         return (weights * logits).sum(dim=1)
 
 
-def make_head(dim: int, num_outputs: int, *, dropout: float, decides: Decides | None) -> nn.Module:
-    """Return a `DecisionHead` for a late fusion (`decides`), else a `PooledHead`."""
+def make_head(dim: int, num_outputs: int, *, dropout: float, decides: LateFusion | None) -> nn.Module:
+    """Return a `LateFusionHead` for a late fusion (`decides`), else a `PooledHead`."""
     if decides is None:
         return PooledHead(dim, num_outputs, dropout=dropout)
-    return DecisionHead(decides, dim, num_outputs, dropout=dropout)
+    return LateFusionHead(decides, dim, num_outputs, dropout=dropout)

@@ -49,7 +49,7 @@ class Queue:
                 mine[m][places[kept]] = new[m].detach()[kept].to(mine[m].dtype)
         self.place = (self.place + number) % self.size
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Return the complete state."""
         tensors = {
             f"{kind}/{m}": tensor.clone()
@@ -58,7 +58,7 @@ class Queue:
         }
         return tensors | {"place": torch.tensor(self.place)}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore a result of `state`."""
         self.place = int(state["place"])
         for kind, kept in (("vectors", self.vectors), ("keys", self.keys), ("present", self.present)):

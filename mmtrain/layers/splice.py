@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmtrain.layers.gated_read import Beside
+from mmtrain.layers.gated_read import MediaContext
 
 
 class Media(NamedTuple):
@@ -124,7 +124,7 @@ def lay_out(spliced: Spliced, *, room: int | None) -> Lines:
     return Lines(slot, int(line.max()) + 1, width, line, rank)
 
 
-def at_right_end(spliced: Spliced) -> Lines:
+def align_right(spliced: Spliced) -> Lines:
     """Arrange one row per line, aligned at the right end, as generation requires."""
     lines = lay_out(spliced, room=None)
     return lines._replace(slot=lines.slot + lines.width - spliced.lengths[spliced.row])
@@ -158,7 +158,7 @@ def within_rows(row: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(sees.shape, dtype=dtype, device=row.device).masked_fill(~sees, torch.finfo(dtype).min)[:, None]
 
 
-def beside(spliced: Spliced, lines: Lines, media: Mapping[int, Media]) -> Beside:
+def media_context(spliced: Spliced, lines: Lines, media: Mapping[int, Media]) -> MediaContext:
     """Build the cross-attention context: each token attends to the latest media item before it, per placeholder.
 
     Args:
@@ -177,9 +177,9 @@ def beside(spliced: Spliced, lines: Lines, media: Mapping[int, Media]) -> Beside
         masks.append((chosen.unsqueeze(2) & m.mask[spliced.row]).flatten(1))
     mask = torch.cat(masks, dim=1)  # (S, C)
     if lines.rank is None:
-        return Beside(tokens, lines.put(mask, False))
+        return MediaContext(tokens, lines.put(mask, False))
     most = int(lines.rank.max()) + 1
     held = tokens.new_zeros(lines.number * most, *tokens.shape[1:])
     held = held.index_copy(0, lines.line * most + lines.rank, tokens).unflatten(0, (lines.number, most)).flatten(1, 2)
     own = torch.arange(most, device=mask.device) == lines.rank[spliced.row].unsqueeze(1)
-    return Beside(held, lines.put((own.unsqueeze(2) & mask.unsqueeze(1)).flatten(1), False))
+    return MediaContext(held, lines.put((own.unsqueeze(2) & mask.unsqueeze(1)).flatten(1), False))

@@ -97,7 +97,7 @@ def lengths(tokens: Mapping[str, Tensor]) -> dict[str, int]:
     return {name: x.shape[1] for name, x in tokens.items()}
 
 
-def anything(masks: Mapping[str, Tensor]) -> Tensor:
+def any_valid(masks: Mapping[str, Tensor]) -> Tensor:
     """Return (B, 1), bool: whether a sample has a valid token in any stream, from masks (B, T_m)."""
     return torch.cat(list(masks.values()), dim=1).any(dim=1, keepdim=True)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mmtrain.layers.autocast import full, full_precision
+from mmtrain.layers.autocast import full_precision, upcast
 
 
 def info_nce(
@@ -41,7 +41,7 @@ def info_nce(
     """
     with full_precision(queries):
         queries, keys = _cleared(queries, valid_queries), _cleared(keys, valid_keys)
-        logits = full(scale) * queries @ keys.T
+        logits = upcast(scale) * queries @ keys.T
         unread = ~valid_keys if ignored is None else ~valid_keys | ignored
         logits = logits.masked_fill(unread, float("-inf"))
         positives = positives & ~unread
@@ -80,14 +80,14 @@ def pairwise_sigmoid(
     """
     with full_precision(queries):
         queries, keys = _cleared(queries, valid_queries), _cleared(keys, valid_keys)
-        logits = full(scale) * queries @ keys.T + full(bias)
+        logits = upcast(scale) * queries @ keys.T + upcast(bias)
         costs = -F.logsigmoid(torch.where(positives, logits, -logits))
         unread = ~valid_keys if ignored is None else ~valid_keys | ignored
         return costs.masked_fill(unread | ~valid_queries.unsqueeze(1), 0.0).sum(), valid_queries.sum()
 
 
 def _cleared(vectors: Tensor, valid: Tensor) -> Tensor:
-    return full(vectors).masked_fill(~valid.unsqueeze(1), 0.0)  # otherwise a NaN there would reach every gradient
+    return upcast(vectors).masked_fill(~valid.unsqueeze(1), 0.0)  # otherwise a NaN there would reach every gradient
 
 
 class Related:

@@ -8,7 +8,7 @@ mean 1 over the rows keep the scale of the loss.
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmtrain.layers.autocast import full
+from mmtrain.layers.autocast import upcast
 
 
 def cross_entropy(
@@ -23,7 +23,7 @@ def cross_entropy(
         label_smoothing: fraction of the target that is spread over all classes (1512.00567).
         weights: (C,), factor of the loss per class.
     """
-    logits = full(logits).masked_fill(~valid.unsqueeze(1), 0.0)  # otherwise a NaN there would reach the gradient
+    logits = upcast(logits).masked_fill(~valid.unsqueeze(1), 0.0)  # otherwise a NaN there would reach the gradient
     weights = None if weights is None else weights.to(logits.dtype)
     if targets.is_floating_point():
         shares = targets.to(logits.dtype).masked_fill(~valid.unsqueeze(1), 0.0)

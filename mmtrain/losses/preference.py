@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmtrain.layers.autocast import full
+from mmtrain.layers.autocast import upcast
 
 
 def token_log_probabilities(logits: Tensor, ids: Tensor, counts: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def token_log_probabilities(logits: Tensor, ids: Tensor, counts: Tensor) -> Tens
     Returns:
         (..., L), float32 or float64.
     """
-    logits = full(logits).masked_fill(~counts.unsqueeze(-1), 0.0)
+    logits = upcast(logits).masked_fill(~counts.unsqueeze(-1), 0.0)
     chosen = logits.gather(-1, ids.masked_fill(~counts, 0).unsqueeze(-1)).squeeze(-1)
     return (chosen - logits.logsumexp(dim=-1)).masked_fill(~counts, 0.0)
 
@@ -42,8 +42,8 @@ def token_divergence(policy: Tensor, reference: Tensor, counts: Tensor) -> Tenso
         (..., L), float32 or float64, at least 0.
     """
     unread = ~counts.unsqueeze(-1)
-    mine = full(policy).masked_fill(unread, 0.0).log_softmax(dim=-1)
-    theirs = full(reference).masked_fill(unread, 0.0).log_softmax(dim=-1)
+    mine = upcast(policy).masked_fill(unread, 0.0).log_softmax(dim=-1)
+    theirs = upcast(reference).masked_fill(unread, 0.0).log_softmax(dim=-1)
     ratio = torch.where(mine.isinf() & theirs.isinf(), 0.0, mine - theirs)
     return (mine.exp() * ratio).sum(dim=-1).clamp(min=0.0)
 
@@ -61,7 +61,7 @@ def dpo(
         label_smoothing: assumed fraction of flipped pairs (conservative DPO, eq. 3 of its note).
     """
     unread = ~valid.unsqueeze(1)
-    ratios = full(policy).masked_fill(unread, 0.0) - full(reference).detach().masked_fill(unread, 0.0)
+    ratios = upcast(policy).masked_fill(unread, 0.0) - upcast(reference).detach().masked_fill(unread, 0.0)
     margin = beta * (ratios[:, 0] - ratios[:, 1])
     costs = -(1.0 - label_smoothing) * F.logsigmoid(margin) - label_smoothing * F.logsigmoid(-margin)
     return costs.masked_fill(~valid, 0.0).sum(), valid.sum()

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-GUESSED = "/chance"
+CHANCE_METRICS = "/chance"
 
 
-def guessed(values: Mapping[str, Tensor]) -> dict[str, float]:
+def chance_scores(values: Mapping[str, Tensor]) -> dict[str, float]:
     """Return the chance levels among computed values, by the name of the metric."""
-    return {name.removesuffix(GUESSED): float(v) for name, v in values.items() if name.endswith(GUESSED)}
+    return {name.removesuffix(CHANCE_METRICS): float(v) for name, v in values.items() if name.endswith(CHANCE_METRICS)}

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-MOST = 2**26  # maximum number of similarities in memory at once
+MAX_RANK = 2**26  # maximum number of similarities in memory at once
 ROUNDING = 1e-6  # rounding error of a product of two unit vectors in float32
 
 
@@ -123,7 +123,7 @@ class RetrievalMetric(Metric):
         shown_of = shown_of[::step][: self.num_queries_shown]
         by_name: dict[str, list[Tensor]] = {}
         shown: list[tuple[Tensor, Tensor, Tensor]] = []
-        chunk = max(min(self.chunk, MOST // max(len(g_keys), 1)), 1)
+        chunk = max(min(self.chunk, MAX_RANK // max(len(g_keys), 1)), 1)
         for start in range(0, len(q_keys), chunk):
             stop = min(start + chunk, len(q_keys))
             similarity = q_vectors[start:stop] @ g_vectors.T
@@ -229,7 +229,7 @@ def expected_precisions(similarity: Tensor, positive: Tensor) -> tuple[Tensor, T
     """
     queries, items = positive.nonzero(as_tuple=True)
     parts = []
-    for q, g in zip(*(index.split(max(MOST // positive.shape[1], 1)) for index in (queries, items)), strict=True):
+    for q, g in zip(*(index.split(max(MAX_RANK // positive.shape[1], 1)) for index in (queries, items)), strict=True):
         rows, mine = similarity[q], similarity[q, g].unsqueeze(1)
         better, tied, right = rows > mine + ROUNDING, (rows - mine).abs() <= ROUNDING, positive[q]
         counts = (better.sum(1), (better & right).sum(1), tied.sum(1), (tied & right).sum(1))

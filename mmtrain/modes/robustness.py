@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 import torch
 from pytorch_lightning import Trainer
 
-from mmtrain.data.corruptions import CorruptedSplit, Corruption, touches
+from mmtrain.data.corruptions import CorruptedSplit, Corruption, applies_to
 from mmtrain.data.dataset import EvalSplit
 from mmtrain.data.loader import EvalSteps, make_loader
 from mmtrain.data.module import DataModule
-from mmtrain.data.sampling.subset import Chosen, groups_of
+from mmtrain.data.sampling.subset import Subset, groups_of
 from mmtrain.data.tables.columns import name_of
 from mmtrain.errors import ConfigError
 from mmtrain.io.run_files import write_csv
-from mmtrain.metrics.chance import GUESSED, guessed
+from mmtrain.metrics.chance import CHANCE_METRICS, chance_scores
 from mmtrain.metrics.retrieval import RetrievalMetric
 from mmtrain.modes.search.towers import Towers
 from mmtrain.modes.search.zero_shot import Figures, class_vectors, figures, probabilities
@@ -25,7 +25,7 @@ from mmtrain.training.lit_module import LitModel
 CALIBRATION = "calibration_error"
 
 
-class Judged(NamedTuple):
+class CorruptionResult(NamedTuple):
     """One metric for one corruption at one severity, with the value on the clean split."""
 
     corruption: str
@@ -37,7 +37,7 @@ class Judged(NamedTuple):
     chance: float | None
 
 
-class GroupFigure(NamedTuple):
+class GroupResult(NamedTuple):
     """One metric for one group of rows."""
 
     group: str
@@ -55,7 +55,7 @@ def corruptions_of(lit: LitModel, data: DataModule, names: Sequence[str]) -> lis
     """
     found = []
     for name in names:
-        mine = [(name, m) for m in lit.model.encoders if touches(name, data.inputs[m].kind)]
+        mine = [(name, m) for m in lit.model.encoders if applies_to(name, data.inputs[m].kind)]
         if not mine:
             read = ", ".join(lit.model.encoders)
             raise ConfigError(f"test.corruptions=[{name}]: cannot be applied to {read}\n    fix: remove {name}")
@@ -63,9 +63,9 @@ def corruptions_of(lit: LitModel, data: DataModule, names: Sequence[str]) -> lis
     return found
 
 
-def judge_corrupted(
+def evaluate_corrupted(
     lit: LitModel, data: DataModule, trainer: Trainer, *, names: Sequence[str], severities: Sequence[int], clean: Table
-) -> list[Judged]:
+) -> list[CorruptionResult]:
     """Test once for each corruption, modality and severity.
 
     Args:
@@ -86,11 +86,11 @@ def judge_corrupted(
                 if metric in table or metric in headline(lit, clean):
                     now = table.get(metric, {})
                     shown = (now.get("value"), figure["value"], now.get("chance"))
-                    judged.append(Judged(name, modality, severity, metric, *shown))
+                    judged.append(CorruptionResult(name, modality, severity, metric, *shown))
     return judged
 
 
-def judge_groups(lit: LitModel, data: DataModule, trainer: Trainer, *, column: str) -> list[GroupFigure]:
+def evaluate_groups(lit: LitModel, data: DataModule, trainer: Trainer, *, column: str) -> list[GroupResult]:
     """Metrics of each group of rows.
 
     Retrieval uses the rows of a group as queries and searches all rows, with the vectors that the last test has
@@ -111,10 +111,10 @@ def judge_groups(lit: LitModel, data: DataModule, trainer: Trainer, *, column: s
             tables[group] |= _of_asking(name, metric, positions)
     if len(ranking) < len(metrics):
         for group, positions in groups.items():
-            table = evaluate(lit.model, data.loader_of(Chosen(split, positions)), trainer=trainer)
+            table = evaluate(lit.model, data.loader_of(Subset(split, positions)), trainer=trainer)
             tables[group] |= {m: f for m, f in table.items() if m.split("/")[0] not in (*ranking, "loss")}
     sizes = {group: len(positions) for group, positions in groups.items()}
-    return [GroupFigure(g, sizes[g], m, f["value"], f["chance"]) for g, t in tables.items() for m, f in t.items()]
+    return [GroupResult(g, sizes[g], m, f["value"], f["chance"]) for g, t in tables.items() for m, f in t.items()]
 
 
 def _of_asking(name: str, metric: RetrievalMetric, rows: Sequence[int]) -> dict[str, dict[str, float | None]]:
@@ -123,8 +123,8 @@ def _of_asking(name: str, metric: RetrievalMetric, rows: Sequence[int]) -> dict[
         values = metric.compute()
     finally:
         metric.asking, metric._computed = None, None
-    chance = guessed(values)
-    scalars = {n: v for n, v in values.items() if v.ndim == 0 and not n.endswith(GUESSED) and "/shown" not in n}
+    chance = chance_scores(values)
+    scalars = {n: v for n, v in values.items() if v.ndim == 0 and not n.endswith(CHANCE_METRICS) and "/shown" not in n}
     return {f"{name}/{n}": {"value": float(v), "chance": chance.get(n)} for n, v in scalars.items()}
 
 
@@ -134,7 +134,7 @@ def headline(lit: LitModel, table: Table) -> list[str]:
     return [metric for metric in wanted if metric in table]
 
 
-def judge_zero_shot(lit: LitModel, data: DataModule, *, column: str, templates: Sequence[str]) -> Figures:
+def evaluate_zero_shot(lit: LitModel, data: DataModule, *, column: str, templates: Sequence[str]) -> Figures:
     """Classify rows by the names of the values in a column, for each modality other than text.
 
     Raises:
@@ -151,7 +151,7 @@ def judge_zero_shot(lit: LitModel, data: DataModule, *, column: str, templates: 
     names = list(groups)
     classes = class_vectors(towers, names, templates)
     truth = {row: number for number, rows in enumerate(groups.values()) for row in rows}
-    chosen = Chosen(split, sorted(truth))
+    chosen = Subset(split, sorted(truth))
     steps = EvalSteps(num_samples=len(chosen), batch_size=data.eval_batch_size)
     found: dict[str, tuple[list[torch.Tensor], list[int]]] = {m: ([], []) for m in towers.modalities if m != text}
     for (batch,) in make_loader(chosen, steps, data.collate(), num_workers=data.num_workers, pin_memory=False):
@@ -185,7 +185,7 @@ def _classes(split: EvalSplit, column: str) -> Mapping[str, list[int]]:
     return dict(sorted(groups.items()))
 
 
-def write_rows(path: Path, rows: Sequence[Judged] | Sequence[GroupFigure]) -> None:
+def write_rows(path: Path, rows: Sequence[CorruptionResult] | Sequence[GroupResult]) -> None:
     """Write one line per row under the names of the fields. Without rows, an earlier file is removed."""
     if not rows:
         path.unlink(missing_ok=True)

@@ -22,31 +22,31 @@ from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from mmtrain.build import build_data, build_lit, build_model, check_parts
 from mmtrain.config.compose import config_dir
 from mmtrain.data.module import DataModule
-from mmtrain.data.protocols import Worded
+from mmtrain.data.protocols import HasVocabulary
 from mmtrain.distributed import gather_objects, is_main, world_size
 from mmtrain.errors import ConfigError, WriteError
 from mmtrain.io.console import Terminal
 from mmtrain.io.escape import print_escaped
 from mmtrain.io.run_files import CONFIG, read_json_lines, write_config, write_json, write_json_lines
 from mmtrain.modes.robustness import (
+    evaluate_corrupted,
+    evaluate_groups,
+    evaluate_zero_shot,
     headline,
-    judge_corrupted,
-    judge_groups,
-    judge_zero_shot,
     write_rows,
 )
-from mmtrain.modes.runtime_errors import explained, status_of
+from mmtrain.modes.runtime_errors import explain_error, status_of
 from mmtrain.report.card import DataFacts, write_card
 from mmtrain.report.losses import describe_loss, loss_sentences
 from mmtrain.report.report import write_report
-from mmtrain.report.table import metrics_table, not_judged_sentences
-from mmtrain.training.attention_maps import attended
-from mmtrain.training.callbacks.footprint import Footprint
+from mmtrain.report.table import metrics_table, not_evaluated_sentences
+from mmtrain.training.attention_maps import attention_items
+from mmtrain.training.callbacks.footprint import PeakMemoryMonitor
 from mmtrain.training.callbacks.interruptions import Stopped
-from mmtrain.training.callbacks.parts import parts_table
+from mmtrain.training.callbacks.parts import model_summary
 from mmtrain.training.callbacks.quarantine import Quarantine
 from mmtrain.training.callbacks.run_summary import RunSummary
-from mmtrain.training.callbacks.skips import Skips
+from mmtrain.training.callbacks.skips import NonFiniteGuard
 from mmtrain.training.checkpoint.load import (
     WEIGHTS,
     best_checkpoint,
@@ -55,19 +55,24 @@ from mmtrain.training.checkpoint.load import (
     load_checkpoint,
     newest_checkpoint,
 )
-from mmtrain.training.checkpoint.resume import check_same_run, facts_of, facts_to_compare, retuned
+from mmtrain.training.checkpoint.resume import (
+    changed_optimizer_options,
+    check_same_run,
+    config_fingerprint,
+    facts_to_compare,
+)
 from mmtrain.training.checkpoint.safetensors import write_weights
-from mmtrain.training.checkpoint.transfer import take_weights
-from mmtrain.training.compile import compile_regions, say
-from mmtrain.training.evaluation import judges_rows
+from mmtrain.training.checkpoint.transfer import load_pretrained
+from mmtrain.training.compile import compile_regions, log_compilation
+from mmtrain.training.evaluation import evaluates_rows
 from mmtrain.training.fsdp.shard import load_weights
 from mmtrain.training.launched_rank import end_with_launcher
 from mmtrain.training.lit_module import LitModel, ignore_skipped, no_attention_items
-from mmtrain.training.memory import keep_freed_memory
-from mmtrain.training.nonfinite import Diverged, Skipped, weights_in_words
+from mmtrain.training.memory import tune_malloc
+from mmtrain.training.nonfinite import Diverged, SkippedStep, describe_weights
 from mmtrain.training.run_folder import lock_of_run
 from mmtrain.training.trainer import build_trainer
-from mmtrain.types import Attended, View
+from mmtrain.types import AttentionMap, View
 
 # by whether a callback averages the weights
 WEIGHTS_OF = {True: "the moving average of the weights", False: "the current weights"}
@@ -80,7 +85,7 @@ def run(cfg: DictConfig) -> int:
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # nothing to save before training
     _quiet()
-    keep_freed_memory()
+    tune_malloc()
     try:
         modes = {"fit": fit, "test": test, "predict": predict, "plan": plan, "search": search, "chat": chat}
         with lock_of_run(cfg):
@@ -89,11 +94,11 @@ def run(cfg: DictConfig) -> int:
         print_escaped(error, stderr=True)  # printed by the rank with the error
         return 2
     except ConfigError as error:
-        _say_error(str(error))
+        _print_error(str(error))
         return 2
     except Diverged as error:  # on every rank
         if is_main():
-            _say_error(str(error))
+            _print_error(str(error))
         return 2
     except Stopped as stopped:
         if is_main():
@@ -102,7 +107,7 @@ def run(cfg: DictConfig) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        said = explained(error, cfg)
+        said = explain_error(error, cfg)
         if said is None:
             raise
         print_escaped(said, stderr=True)  # printed by the rank with the error
@@ -119,20 +124,20 @@ def fit(cfg: DictConfig) -> None:
         _refuse_to_write_over(folder, anew=cfg.resume == "auto")
     data = build_data(cfg)
     data.read(folder, training=True, bound=resume is not None and folder.resolve() in resume.resolve().parents)
-    footprint = Footprint()
-    skips = Skips(folder, max_in_row=cfg.trainer.max_skipped)
+    footprint = PeakMemoryMonitor()
+    skips = NonFiniteGuard(folder, max_in_row=cfg.trainer.max_skipped)
     if resume is None:
         checkpoint = None
         lit = _build(cfg, data, on_step_skipped=skips)
-        facts = facts_of(cfg, data.row_facts())
+        facts = config_fingerprint(cfg, data.row_facts())
     else:
         checkpoint = load_checkpoint(resume)
         check_same_names(checkpoint, data.names(), resume)
-        facts = facts_of(cfg, data.row_facts())
+        facts = config_fingerprint(cfg, data.row_facts())
         before, now, notes = facts_to_compare(
             checkpoint["mmtrain"]["facts"], facts, ids=lambda: data.id_digest("train")
         )
-        lit = _build(cfg, data, on_step_skipped=skips, changed_optimizer_options=retuned(before, now))
+        lit = _build(cfg, data, on_step_skipped=skips, changed_optimizer_options=changed_optimizer_options(before, now))
         check_same_model(checkpoint, lit, resume)
         data.notes += [*notes, *check_same_run(before, now, resume, allow=cfg.resume_allow)]
     summary = RunSummary(cfg, lit, data, loss=describe_loss(cfg), footprint=footprint, facts=facts)
@@ -144,13 +149,13 @@ def fit(cfg: DictConfig) -> None:
         for note in [*of_data, *_replaced_callbacks(cfg)]:
             console.print(note, markup=False, soft_wrap=True)
         write_config(folder / CONFIG, cfg)
-        console.print(parts_table(summary.parts))
+        console.print(model_summary(summary.parts))
         for line in loss_sentences(summary.values["loss"]):
             console.print(line, markup=False, soft_wrap=True)
     if cfg.init_from is not None and resume is None:
         path = Path(cfg.init_from)
         pictures = [m for m, kind in data.inputs.items() if kind.kind == "image"]
-        table = take_weights(load_checkpoint(path), lit, path, names=data.names(), pictures=pictures)
+        table = load_pretrained(load_checkpoint(path), lit, path, names=data.names(), pictures=pictures)
         if is_main():
             console.print(table)
     step = None if checkpoint is None else checkpoint["global_step"]
@@ -182,7 +187,7 @@ def fit(cfg: DictConfig) -> None:
         if "test" in data.tables:
             # not with ckpt_path: Lightning's averaging callback would load the weights before averaging
             load_weights(lit, best["state_dict"])
-            _judge(cfg, lit, data, trainer, summary)
+            _evaluate_robustness(cfg, lit, data, trainer, summary)
         _finish(summary, "done")
     except Stopped as stopped:
         summary.trained(trainer)
@@ -200,17 +205,19 @@ def _naming_weights(lit: LitModel) -> Iterator[None]:
     try:
         yield
     except FloatingPointError as error:
-        raise FloatingPointError(f"{error}\n    {weights_in_words(lit.model)}") from error
+        raise FloatingPointError(f"{error}\n    {describe_weights(lit.model)}") from error
 
 
 def test(cfg: DictConfig) -> None:
     """Test a checkpoint of a run folder on the test split."""
     lit, data, trainer, summary = _load(cfg)
-    _judge(cfg, lit, data, trainer, summary)
+    _evaluate_robustness(cfg, lit, data, trainer, summary)
     _finish(summary, "done")
 
 
-def _judge(cfg: DictConfig, lit: LitModel, data: DataModule, trainer: Trainer, summary: RunSummary) -> None:
+def _evaluate_robustness(
+    cfg: DictConfig, lit: LitModel, data: DataModule, trainer: Trainer, summary: RunSummary
+) -> None:
     """Test on the test split, and as `cfg.test` says: by groups, corrupted, zero-shot."""
     with _naming_weights(lit):
         trainer.test(lit, datamodule=data, verbose=False)
@@ -218,13 +225,13 @@ def _judge(cfg: DictConfig, lit: LitModel, data: DataModule, trainer: Trainer, s
     options, clean = cfg.test, lit.table
     main = headline(lit, clean)
     if options.by is not None:
-        summary.add_table("groups", judge_groups(lit, data, trainer, column=options.by), main=main)
+        summary.add_table("groups", evaluate_groups(lit, data, trainer, column=options.by), main=main)
     if options.corruptions:
         names, severities = options.corruptions, options.severities
-        rows = judge_corrupted(lit, data, trainer, names=names, severities=severities, clean=clean)
+        rows = evaluate_corrupted(lit, data, trainer, names=names, severities=severities, clean=clean)
         summary.add_table("corruptions", rows, main=main)
     if options.zero_shot is not None:
-        summary.values["test"] |= judge_zero_shot(lit, data, column=options.zero_shot, templates=options.templates)
+        summary.values["test"] |= evaluate_zero_shot(lit, data, column=options.zero_shot, templates=options.templates)
 
 
 def predict(cfg: DictConfig) -> None:
@@ -285,7 +292,7 @@ def _finish_if_possible(summary: RunSummary, status: str, error: BaseException |
         _finish(summary, status, error)
     except (WriteError, OSError) as second:
         reason = str(second).splitlines()[0]
-        _say_error(f"{summary.folder}: summary.json and report.html cannot be written: {reason}")
+        _print_error(f"{summary.folder}: summary.json and report.html cannot be written: {reason}")
 
 
 def _finish(summary: RunSummary, status: str, error: BaseException | None = None) -> None:
@@ -306,7 +313,7 @@ def _finish(summary: RunSummary, status: str, error: BaseException | None = None
     card = write_card(folder, _data_facts(lit, data)) if status == "done" else None
     page = write_report(
         folder,
-        exhibits=lit.exhibits,
+        exhibits=lit.report_items,
         picture=lambda name: None if split is None else split.picture(split.position(name)),
         text=lambda name: None if split is None else split.text(split.position(name)),
     )
@@ -317,7 +324,7 @@ def _finish(summary: RunSummary, status: str, error: BaseException | None = None
     if summary.values["zero_steps"]:
         said = f"the weight of every task was 0 in {summary.values['zero_steps']} of {summary.values['steps']} steps"
         console.print(said, markup=False, soft_wrap=True)
-    for line in not_judged_sentences(summary.values["not_judged"]):
+    for line in not_evaluated_sentences(summary.values["not_judged"]):
         console.print(line, markup=False, soft_wrap=True)
     if summary.values["test"]:
         console.print(metrics_table(summary.values["test"]))
@@ -329,7 +336,7 @@ def _finish(summary: RunSummary, status: str, error: BaseException | None = None
 def _data_facts(lit: LitModel, data: DataModule) -> DataFacts:
     tasks = lit.model.named_tasks().values()
     # a dialogue may have no media
-    learned = [(t.needs if judges_rows(t) or not t.targets else None, t.targets) for t in tasks]
+    learned = [(t.needs if evaluates_rows(t) or not t.targets else None, t.targets) for t in tasks]
     return DataFacts(
         name=data.folder.name,
         license=data.license,
@@ -345,7 +352,7 @@ def _build(
     cfg: DictConfig,
     data: DataModule,
     *,
-    on_step_skipped: Callable[[Skipped], None] = ignore_skipped,
+    on_step_skipped: Callable[[SkippedStep], None] = ignore_skipped,
     changed_optimizer_options: Sequence[str] = (),
     checkpoint_step: int | None = None,
 ) -> LitModel:
@@ -363,19 +370,19 @@ def _build(
         checkpoint_step=checkpoint_step,
     )
     if cfg.trainer.compile:
-        compile_regions(model, backend="inductor", tell=say)
+        compile_regions(model, backend="inductor", tell=log_compilation)
     return lit
 
 
-def _attention_items(data: DataModule, modalities: list[str]) -> Callable[[View], list[Attended]]:
+def _attention_items(data: DataModule, modalities: list[str]) -> Callable[[View], list[AttentionMap]]:
     """The attention of a batch that the report shows: from text over an image, if the run has both inputs."""
     of_kind = {data.inputs[m].kind: m for m in reversed(modalities)}
     image, text = of_kind.get("image"), of_kind.get("text")
     if image is None:
         return no_attention_items
     kind = None if text is None else data.inputs[text]
-    names: list[str] = kind.words() if isinstance(kind, Worded) else []
-    return partial(attended, image=image, text=text, words=lambda ids: [names[i] for i in ids])
+    names: list[str] = kind.words() if isinstance(kind, HasVocabulary) else []
+    return partial(attention_items, image=image, text=text, words=lambda ids: [names[i] for i in ids])
 
 
 def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, RunSummary]:
@@ -416,7 +423,7 @@ def _resume_path(cfg: DictConfig) -> Path | None:
     if cfg.resume != "auto":
         return Path(cfg.resume)
     newest = newest_checkpoint(Path(cfg.run_dir))
-    for line in newest.passed_over if is_main() else []:
+    for line in newest.rejected if is_main() else []:
         console.print(line, markup=False, soft_wrap=True)
     return newest.path
 
@@ -515,7 +522,7 @@ def _replaced_callbacks(cfg: DictConfig) -> list[str]:
     ]
 
 
-def _say_error(text: str) -> None:
+def _print_error(text: str) -> None:
     """Print an error: once per machine before the ranks have joined, because all have it; afterwards on each rank."""
     if os.environ.get("LOCAL_RANK", "0") == "0" or world_size() > 1:
         print_escaped(text, stderr=True)

@@ -16,8 +16,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from mmtrain.distributed import rank, world_size
 from mmtrain.io.os_errors import explanation
 from mmtrain.io.run_files import optional_json
-from mmtrain.training.checkpoint.load import newest_in_words
-from mmtrain.units import readable
+from mmtrain.training.checkpoint.load import describe_newest
+from mmtrain.units import format_bytes
 
 # messages of gloo and NCCL
 PEER_GONE = re.compile(
@@ -35,7 +35,7 @@ NO_MEMORY = "can't allocate memory"  # torch, for a tensor on the CPU
 NO_GPU = re.compile("no NVIDIA driver|NVIDIA driver on your system is too old|not compiled with CUDA|No CUDA GPUs")
 
 
-def explained(error: BaseException, cfg: DictConfig) -> str | None:
+def explain_error(error: BaseException, cfg: DictConfig) -> str | None:
     """Return what happened and the fix; None for a bug of the program.
 
     Args:
@@ -81,14 +81,14 @@ def status_of(error: BaseException) -> int:
     if explanation(error, "") is not None:
         return 2
     of_user = isinstance(error, FloatingPointError) or _is_anomaly(error) or _library_of(error) is not None
-    return 2 if of_user or _lacks_gpu(error) or _is_not_deterministic(error) else 1
+    return 2 if of_user or _has_no_gpu(error) or _is_not_deterministic(error) else 1
 
 
 def _is_anomaly(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "returned nan values in its" in str(error)
 
 
-def _lacks_gpu(error: BaseException) -> bool:
+def _has_no_gpu(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | AssertionError) and NO_GPU.search(str(error)) is not None
 
 
@@ -120,7 +120,7 @@ def _of_numbers(error: BaseException, cfg: DictConfig) -> str | None:
 
 def _of_settings(error: BaseException, cfg: DictConfig) -> str | None:
     text = str(error)
-    if _lacks_gpu(error):
+    if _has_no_gpu(error):
         return f"trainer.accelerator={cfg.trainer.accelerator}: {text.splitlines()[0]}\n    fix: set trainer=cpu"
     if _is_not_deterministic(error):
         what = text.partition(",")[0]
@@ -139,7 +139,7 @@ def _not_finite(error: FloatingPointError, cfg: DictConfig) -> str:
             " optimizer.lr or trainer.gradient_clip_val=1"
         )
     return (
-        f"training stopped: {error}\n    {newest_in_words(Path(cfg.run_dir))}\n"
+        f"training stopped: {error}\n    {describe_newest(Path(cfg.run_dir))}\n"
         "    fix: resume with resume=auto and a lower optimizer.lr or trainer.gradient_clip_val"
         " ('resume.allow=[optimizer.lr,trainer.gradient_clip_val]'), or start again in another run_dir"
     )
@@ -186,7 +186,7 @@ def _planned(cfg: DictConfig) -> str:
     plan = optional_json(path)
     try:
         memory, largest = (plan or {})["memory"], (plan or {})["batch"]["largest_size"]
-        kinds = ", ".join(f"{kind} {readable(size)}" for kind, size in memory.items() if size)
+        kinds = ", ".join(f"{kind} {format_bytes(size)}" for kind, size in memory.items() if size)
     except (LookupError, TypeError, AttributeError):  # damaged: the error is reported without it
         return ""
     return f"\n    the plan has {kinds}" + (f"; data.batch_size={largest} at most" if largest else "")
@@ -194,7 +194,7 @@ def _planned(cfg: DictConfig) -> str:
 
 def _no_memory(text: str, cfg: DictConfig) -> str:
     tried = re.search(r"you tried to allocate (\d+) bytes", text)
-    figures = f": {readable(int(tried[1]))} were requested at once" if tried else ""
+    figures = f": {format_bytes(int(tried[1]))} were requested at once" if tried else ""
     return (
         f"this machine is out of memory{figures}\n    fix: lower data.batch_size ({cfg.data.batch_size}),"
         f" data.eval_batch_size ({cfg.data.eval_batch_size}) or data.num_workers ({cfg.data.num_workers}),"

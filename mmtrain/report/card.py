@@ -17,10 +17,10 @@ from mmtrain.report.losses import loss_sentences
 from mmtrain.report.report import read_summary
 from mmtrain.report.robustness import corruption_tables, group_tables
 from mmtrain.report.subsets import is_of_subset, subset_tables
-from mmtrain.report.table import digits, not_judged_sentences
-from mmtrain.units import readable
+from mmtrain.report.table import digits, not_evaluated_sentences
+from mmtrain.units import format_bytes
 
-NOT_SAID = "not given"
+NOT_STATED = "not given"
 WEIGHTS = {"average": "moving average of the weights", "current": "weights of the last step before an evaluation"}
 
 
@@ -80,14 +80,17 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _head(summary: Mapping[str, Any]) -> Iterator[str]:
     versions = summary["versions"]
-    yield f"Trained with mmtrain {md(versions.get('mmtrain', NOT_SAID))}, torch {md(versions.get('torch', NOT_SAID))}."
-    yield f"Commit: {md(summary['git_commit'] or NOT_SAID)}."
+    yield (
+        f"Trained with mmtrain {md(versions.get('mmtrain', NOT_STATED))}, torch"
+        f" {md(versions.get('torch', NOT_STATED))}."
+    )
+    yield f"Commit: {md(summary['git_commit'] or NOT_STATED)}."
 
 
 def _data(summary: Mapping[str, Any], data: DataFacts) -> Iterator[str]:
     yield f"- name: {md(data.name)}"
-    yield f"- licence: {md(data.license or NOT_SAID)}"
-    yield f"- languages: {md(', '.join(data.languages) if data.languages else NOT_SAID)}\n"
+    yield f"- licence: {md(data.license or NOT_STATED)}"
+    yield f"- languages: {md(', '.join(data.languages) if data.languages else NOT_STATED)}\n"
     names = list(dict.fromkeys(name for counts in data.filled.values() for name in counts or ()))
     rows = []
     for split, count in data.rows.items():
@@ -127,12 +130,12 @@ def _training(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator
         "seed": config["seed"],
         "precision": trainer["precision"],
         "seconds": digits(None if summary["seconds"] is None else round(summary["seconds"])),
-        "peak memory": None if summary["peak_memory"] is None else readable(summary["peak_memory"]),
+        "peak memory": None if summary["peak_memory"] is None else format_bytes(summary["peak_memory"]),
         "best checkpoint": None if best is None else f"{best['metric']} {digits(best['value'])} at step {best['step']}",
     }
     if summary["evaluated_weights"] is not None:
         facts["evaluated weights"] = WEIGHTS[summary["evaluated_weights"]]
-    yield from (f"- {name}: {md(NOT_SAID if value is None else value)}" for name, value in facts.items())
+    yield from (f"- {name}: {md(NOT_STATED if value is None else value)}" for name, value in facts.items())
     yield from (f"- {md(sentence)}" for sentence in loss_sentences(summary["loss"]))
 
 
@@ -195,7 +198,7 @@ def _limits(summary: Mapping[str, Any], data: DataFacts, *, num_bad: int) -> Ite
     yield f"- The model reads {md(', '.join(data.reads))}, and was trained on {usable} rows."
     if data.usable not in (None, num_rows):
         yield "- The other training rows have no input or no target that a task can use."
-    yield from (f"- {md(sentence)}." for sentence in not_judged_sentences(summary["not_judged"]))
+    yield from (f"- {md(sentence)}." for sentence in not_evaluated_sentences(summary["not_judged"]))
     train = data.filled.get("train")
     for name in data.reads if train else ():
         assert train is not None
@@ -203,8 +206,8 @@ def _limits(summary: Mapping[str, Any], data: DataFacts, *, num_bad: int) -> Ite
         if lacking:
             yield f"- {lacking:,} of the {data.rows['train']:,} training rows have no {md(name)}."
     yield "- The metrics are from one run with one seed."
-    yield f"- Languages: {'only those of the data' if data.languages else NOT_SAID}."
-    yield "- Licence of the data: " + (f"{md(data.license)}." if data.license else f"{NOT_SAID}.")
+    yield f"- Languages: {'only those of the data' if data.languages else NOT_STATED}."
+    yield "- Licence of the data: " + (f"{md(data.license)}." if data.license else f"{NOT_STATED}.")
     if not summary["test"]:
         yield "- Not tested: there is no test split."
     if not summary["corruptions"]:

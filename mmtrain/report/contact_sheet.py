@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from mmtrain.report.lettering import fitted, font_of, wrapped
+from mmtrain.report.lettering import fit_text, font_of, wrap_text
 
 WIDTH = 232  # pixels of a column
 GAP = 8
@@ -106,7 +106,7 @@ def contact_sheet(bands: Sequence[Band], *, columns: Sequence[str], title: str) 
 def _head(columns: Sequence[str], title: str, width: int) -> Image.Image:
     head = Image.new("RGB", (width, 92), PAPER)
     draw = ImageDraw.Draw(head)
-    draw.text((MARGIN, 12), fitted(title, font_of(17, bold=True), width - 2 * MARGIN), INK, font_of(17, bold=True))
+    draw.text((MARGIN, 12), fit_text(title, font_of(17, bold=True), width - 2 * MARGIN), INK, font_of(17, bold=True))
     at = MARGIN
     for kind, words in ((SPECIAL, "mark"), (PLAIN, "token"), (UNKNOWN, "unknown"), (HIDDEN, "hidden in training")):
         at += _token(draw, at, 40, words, kind) + 6
@@ -124,12 +124,12 @@ def _band(band: Band, width: int) -> Image.Image:
     tiles = {name: [_tile(draws[name]) for draws in band.draws] for name in names}
     heights = {name: max(tile.height for tile in tiles[name]) for name in names}
     words = "   ".join(f"{name}: {value}" for name, value in band.targets.items())
-    lines = list(wrapped(words, font_of(13, bold=True), width - 2 * MARGIN))
+    lines = list(wrap_text(words, font_of(13, bold=True), width - 2 * MARGIN))
     height = 30 + sum(h + 20 + GAP for h in heights.values()) + 18 * len(lines) + GAP
     image = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, 0, width, 22), BAND)
-    draw.text((MARGIN, 3), fitted(band.name, font_of(13), width - 2 * MARGIN), INK, font_of(13))
+    draw.text((MARGIN, 3), fit_text(band.name, font_of(13), width - 2 * MARGIN), INK, font_of(13))
     top = 28
     for name in names:
         draw.text((MARGIN, top), name, FAINT, font_of(11))
@@ -214,7 +214,7 @@ def _colored(shade: np.ndarray, name: str) -> Image.Image:
 def _captioned(picture: Image.Image, words: str) -> Image.Image:
     image = Image.new("RGB", (WIDTH, picture.height + 16), PAPER)
     image.paste(picture, (0, 0))
-    ImageDraw.Draw(image).text((0, picture.height + 1), fitted(words, font_of(11), WIDTH), FAINT, font_of(11))
+    ImageDraw.Draw(image).text((0, picture.height + 1), fit_text(words, font_of(11), WIDTH), FAINT, font_of(11))
     return image
 
 
@@ -246,14 +246,14 @@ def _token(draw: ImageDraw.ImageDraw, left: int, top: int, words: str, kind: str
     outline = INK if kind == UNKNOWN else None
     draw.rounded_rectangle((left, top, left + width - 1, top + 18), 3, fill=COLORS[kind], outline=outline)
     ink = FAINT if kind in (SPECIAL, HIDDEN) else INK
-    draw.text((left + 4, top + 2), fitted(words, font_of(12), width - 8), ink, font_of(12))
+    draw.text((left + 4, top + 2), fit_text(words, font_of(12), width - 8), ink, font_of(12))
     if kind == HIDDEN:
         draw.line((left + 2, top + 10, left + width - 3, top + 10), INK, 1)
     return width
 
 
 def _nothing(why: str) -> Image.Image:
-    lines = list(wrapped(why, font_of(12), WIDTH - 12))
+    lines = list(wrap_text(why, font_of(12), WIDTH - 12))
     image = Image.new("RGB", (WIDTH, 10 + 16 * len(lines)), PAPER)
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, 0, WIDTH - 1, image.height - 1), outline="#c9c9d0")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from mmtrain.types import Attended, Captions, Confusion, Hit, Retrieval
+from mmtrain.types import AttentionMap, Captions, Confusion, Hit, Retrieval
 
 THUMBNAIL_SIZE = 144  # pixels; displayed at 96, for high-resolution screens
 MAX_CLASSES = 30
@@ -139,7 +139,7 @@ def grid(retrieval: Retrieval, *, album: Album, text: Callable[[str], str | None
     )
 
 
-class Gaze(NamedTuple):
+class AttentionPanel(NamedTuple):
     """Attention maps over one image: the image, then each word with its map."""
 
     id: str
@@ -149,7 +149,9 @@ class Gaze(NamedTuple):
     maps: list[tuple[str, Thumbnail, float]]
 
 
-def gaze(attended: Attended, *, album: Album, text: Callable[[str], str | None]) -> Gaze | None:
+def attention_panel(
+    attended: AttentionMap, *, album: Album, text: Callable[[str], str | None]
+) -> AttentionPanel | None:
     """Attention of the words of a row to its image; None if there is no image."""
     picture = album.take(attended.id)
     maps = []
@@ -159,10 +161,10 @@ def gaze(attended: Attended, *, album: Album, text: Callable[[str], str | None])
             maps.append((word, over, sum(map(sum, grid))))
     if picture is None or not maps:
         return None
-    return Gaze(attended.id, text(attended.id), attended.query, picture, maps)
+    return AttentionPanel(attended.id, text(attended.id), attended.query, picture, maps)
 
 
-class Told(NamedTuple):
+class CaptionRow(NamedTuple):
     """A generated sentence: the image or the text of its row, the generated text, and the references."""
 
     item: Item
@@ -171,19 +173,19 @@ class Told(NamedTuple):
     is_right: bool
 
 
-class Story(NamedTuple):
+class CaptionTable(NamedTuple):
     """Generated sentences of one task."""
 
     task: str
-    rows: list[Told]
+    rows: list[CaptionRow]
 
 
-def story(captions: Captions, *, album: Album, text: Callable[[str], str | None]) -> Story:
+def caption_table(captions: Captions, *, album: Album, text: Callable[[str], str | None]) -> CaptionTable:
     """Add images to generated sentences."""
-    return Story(
+    return CaptionTable(
         captions.task,
         [
-            Told(
+            CaptionRow(
                 Item(row.id, picture := album.take(row.id), text(row.id) if picture is None else None, row.id),
                 row.written,
                 row.right,

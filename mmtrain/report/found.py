@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from mmtrain.data.decoding.image_file import open_image
 from mmtrain.data.tables.sample_errors import sample_errors
 from mmtrain.errors import SampleError
-from mmtrain.report.lettering import fitted, font_of, wrapped
+from mmtrain.report.lettering import fit_text, font_of, wrap_text
 
 TILE = 128  # pixels of an image's longer side
 GAP, MARGIN, HEAD = 10, 16, 44
@@ -25,7 +25,7 @@ class Result(NamedTuple):
     score: float
 
 
-class Asked(NamedTuple):
+class QueryRow(NamedTuple):
     """A query, as text or image, and its results."""
 
     words: str | None
@@ -33,7 +33,7 @@ class Asked(NamedTuple):
     results: Sequence[Result]
 
 
-def found_sheet(asked: Sequence[Asked], *, title: str) -> Image.Image:
+def results_sheet(asked: Sequence[QueryRow], *, title: str) -> Image.Image:
     """Draw the sheet.
 
     Args:
@@ -45,7 +45,7 @@ def found_sheet(asked: Sequence[Asked], *, title: str) -> Image.Image:
     bands = [_band(one, width) for one in asked]
     sheet = Image.new("RGB", (width, HEAD + sum(band.height for band in bands)), PAPER)
     bold = font_of(15, bold=True)
-    ImageDraw.Draw(sheet).text((MARGIN, 12), fitted(title, bold, width - 2 * MARGIN), INK, bold)
+    ImageDraw.Draw(sheet).text((MARGIN, 12), fit_text(title, bold, width - 2 * MARGIN), INK, bold)
     top = HEAD
     for band in bands:
         sheet.paste(band, (0, top))
@@ -53,7 +53,7 @@ def found_sheet(asked: Sequence[Asked], *, title: str) -> Image.Image:
     return sheet
 
 
-def _band(asked: Asked, width: int) -> Image.Image:
+def _band(asked: QueryRow, width: int) -> Image.Image:
     band = Image.new("RGB", (width, TILE + 16 * (LINES + 1) + 2 * GAP), PAPER)
     draw = ImageDraw.Draw(band)
     draw.rectangle((0, 0, MARGIN + TILE + GAP // 2, band.height - GAP // 2), BAND)
@@ -63,7 +63,7 @@ def _band(asked: Asked, width: int) -> Image.Image:
         _place(band, left, _tile(result.picture, result.words))
         draw.text((left, TILE + GAP + 2), f"{result.score:.3f}", FAINT, font_of(11))
         if result.picture is not None:
-            for line, words in enumerate([*wrapped(result.words, font_of(11), TILE)][:LINES]):
+            for line, words in enumerate([*wrap_text(result.words, font_of(11), TILE)][:LINES]):
                 draw.text((left, TILE + GAP + 16 * (line + 1) + 2), words, INK, font_of(11))
     return band
 
@@ -91,6 +91,6 @@ def _tile(picture: Path | Image.Image | None, words: str) -> Image.Image:
             words = f"{picture.name} cannot be read"
     tile = Image.new("RGB", (TILE, TILE), BAND)
     draw = ImageDraw.Draw(tile)
-    for line, part in enumerate([*wrapped(words, font_of(13), TILE - 12)][:7]):
+    for line, part in enumerate([*wrap_text(words, font_of(13), TILE - 12)][:7]):
         draw.text((6, 6 + 17 * line), part, INK, font_of(13))
     return tile

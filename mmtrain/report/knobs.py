@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-UNSAID = "default"
+UNSET = "default"
 SEED = "seed"
 MOST_VALUES = 6  # of a numeric knob; more values are grouped into quarters of the runs
 # 97.5% points of Student's t by degrees of freedom; from 30 on, the normal distribution differs by at most 0.09
@@ -34,7 +34,7 @@ class Run:
 
     def setting(self, knob: str) -> str:
         """The value of a knob in this run."""
-        return dict(map(_split, self.overrides)).get(knob, UNSAID)
+        return dict(map(_split, self.overrides)).get(knob, UNSET)
 
 
 def _split(override: str) -> tuple[str, str]:

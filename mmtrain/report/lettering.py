@@ -8,7 +8,7 @@ import matplotlib as mpl
 from PIL import ImageFont
 
 
-def wrapped(words: str, font: ImageFont.FreeTypeFont, width: int) -> Iterator[str]:
+def wrap_text(words: str, font: ImageFont.FreeTypeFont, width: int) -> Iterator[str]:
     """Break a text into lines of at most this width in pixels; none for a blank text."""
     line = ""
     for word in words.split(" "):
@@ -16,12 +16,12 @@ def wrapped(words: str, font: ImageFont.FreeTypeFont, width: int) -> Iterator[st
         if line and font.getlength(longer) > width:
             yield line
             longer = word
-        line = fitted(longer, font, width)
+        line = fit_text(longer, font, width)
     if line.strip():
         yield line
 
 
-def fitted(words: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def fit_text(words: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """A text on one line, cut with an ellipsis if it is too long."""
     words = " ".join(words.splitlines())
     if font.getlength(words) <= width:

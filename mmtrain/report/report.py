@@ -16,14 +16,14 @@ from PIL import Image
 from mmtrain.errors import ConfigError
 from mmtrain.io.run_files import CONFIG, note, optional_json, read_json_lines, read_text
 from mmtrain.report.curves import Panel, draw, panels, read_metrics
-from mmtrain.report.exhibits import Album, gaze, grid, matrix, story
+from mmtrain.report.exhibits import Album, attention_panel, caption_table, grid, matrix
 from mmtrain.report.losses import loss_sentences
 from mmtrain.report.page import write_page
 from mmtrain.report.robustness import corruption_tables, group_tables
 from mmtrain.report.subsets import is_of_subset, subset_tables
-from mmtrain.report.table import against_chance, digits, not_judged_sentences, short
-from mmtrain.types import Attended, Captions, Confusion, Exhibit, Retrieval
-from mmtrain.units import readable
+from mmtrain.report.table import against_chance, digits, not_evaluated_sentences, short
+from mmtrain.types import AttentionMap, Captions, Confusion, ReportItem, Retrieval
+from mmtrain.units import format_bytes
 
 NO_SUMMARY: dict[str, Any] = {
     "status": None,
@@ -63,7 +63,7 @@ class Figure(NamedTuple):
 def write_report(
     run_dir: Path,
     *,
-    exhibits: Sequence[Exhibit],
+    exhibits: Sequence[ReportItem],
     picture: Callable[[str], Image.Image | None],
     text: Callable[[str], str | None],
 ) -> Path:
@@ -86,7 +86,7 @@ def write_report(
 def _contents(
     run_dir: Path,
     *,
-    exhibits: Sequence[Exhibit],
+    exhibits: Sequence[ReportItem],
     picture: Callable[[str], Image.Image | None],
     text: Callable[[str], str | None],
 ) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _contents(
         "notice": _notice(summary, absent=absent),
         "headline": _headline(summary, whole),
         "test": [(m, f["value"], f["chance"], against_chance(m, f["value"], f["chance"])) for m, f in whole.items()],
-        "not_judged": not_judged_sentences(summary["not_judged"]),
+        "not_judged": not_evaluated_sentences(summary["not_judged"]),
         "data_notes": list(map(str, summary["data_notes"])),
         "subsets": subset_tables(summary["test"]),
         "corruptions": corruption_tables(summary["corruptions"], summary["test"]),
@@ -117,8 +117,10 @@ def _contents(
         "loss": loss_sentences(summary["loss"]),
         "curves": _drawn(curves, best_step=summary["best"] and summary["best"]["step"]),
         "grids": [grid(e, album=album, text=text) for e in exhibits if isinstance(e, Retrieval)],
-        "gazes": [g for e in exhibits if isinstance(e, Attended) if (g := gaze(e, album=album, text=text))],
-        "stories": [story(e, album=album, text=text) for e in exhibits if isinstance(e, Captions)],
+        "gazes": [
+            g for e in exhibits if isinstance(e, AttentionMap) if (g := attention_panel(e, album=album, text=text))
+        ],
+        "stories": [caption_table(e, album=album, text=text) for e in exhibits if isinstance(e, Captions)],
         "matrices": [matrix(e) for e in exhibits if isinstance(e, Confusion)],
         "thumbnails": album.thumbnails,
         "config": config,
@@ -149,26 +151,26 @@ def _planned(run_dir: Path, summary: Mapping[str, Any]) -> list[tuple[str, str, 
     if plan is None:
         return []
     try:
-        return _beside(plan, summary)
+        return _planned_and_measured(plan, summary)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         note(f"{path} is damaged: {type(error).__name__} {error}; the report is written without it")
         return []
 
 
-def _beside(plan: Mapping[str, Any], summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _planned_and_measured(plan: Mapping[str, Any], summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     run, parameters, peak = plan["run"], summary["parameters"], summary["peak_memory"]
-    sizes = {kind: readable(size) for kind, size in plan["memory"].items() if size}
+    sizes = {kind: format_bytes(size) for kind, size in plan["memory"].items() if size}
     kinds = ", ".join(f"{kind} {size}" for kind, size in sizes.items() if kind != "total")
     return [
         ("parameters", f"{plan['parameters']['total']:,}", f"{parameters['total']:,}" if parameters else "-"),
-        ("memory per device", f"{sizes['total']} ({kinds})", "-" if peak is None else readable(peak)),
+        ("memory per device", f"{sizes['total']} ({kinds})", "-" if peak is None else format_bytes(peak)),
         ("steps", f"{run['steps']:,}", "-" if summary["steps"] is None else f"{summary['steps']:,}"),
-        ("samples per second", _whole(run["samples_per_second"]), _whole(summary["samples_per_second"])),
-        ("seconds", _whole(run["seconds"]), _whole(summary["seconds"])),
+        ("samples per second", _as_integer(run["samples_per_second"]), _as_integer(summary["samples_per_second"])),
+        ("seconds", _as_integer(run["seconds"]), _as_integer(summary["seconds"])),
     ]
 
 
-def _whole(number: float | None) -> str:
+def _as_integer(number: float | None) -> str:
     return "-" if number is None else f"{number:,.0f}"
 
 

@@ -18,7 +18,7 @@ from mmtrain.report.knobs import SEED, Repeated, Run, importances, knobs_of, rep
 from mmtrain.report.page import write_page
 from mmtrain.report.table import digits, short
 from mmtrain.training.run_folder import is_locked
-from mmtrain.training.sweep.records import NOT_OF_THE_RUN, Asked, folders_of
+from mmtrain.training.sweep.records import NOT_OF_THE_RUN, JobRecord, folders_of
 
 WIDTH = 120  # if neither a terminal nor COLUMNS sets another
 
@@ -46,7 +46,7 @@ def show_sweep(folder: Path) -> None:
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
-    runs = [(run, asked) for run in folders_of(folder) if (asked := Asked.read(run)) is not None]
+    runs = [(run, asked) for run in folders_of(folder) if (asked := JobRecord.read(run)) is not None]
     told = [[o for o in asked.overrides if o.split("=")[0] not in NOT_OF_THE_RUN] for _, asked in runs]
     common = set.intersection(*map(set, told)) if told else set()
     return [
@@ -55,7 +55,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _row(folder: Path, run: Path, asked: Asked, overrides: list[str], whole: list[str]) -> dict[str, Any]:
+def _row(folder: Path, run: Path, asked: JobRecord, overrides: list[str], whole: list[str]) -> dict[str, Any]:
     path = run / "summary.json"
     summary = optional_json(path) or {}
     status = summary.get("status", "failed" if asked.status else "killed")

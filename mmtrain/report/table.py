@@ -75,10 +75,10 @@ def metrics_table(test: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
-def not_judged_sentences(not_judged: Sequence[Mapping[str, Any]]) -> list[str]:
+def not_evaluated_sentences(not_judged: Sequence[Mapping[str, Any]]) -> list[str]:
     """Sentences about rows without any input, one for each task and split.
 
-    >>> not_judged_sentences([{"split": "test", "task": "race", "rows": 3, "of": 23}])
+    >>> not_evaluated_sentences([{"split": "test", "task": "race", "rows": 3, "of": 23}])
     ['test: 3 of 23 rows have none of the inputs that race reads and were not evaluated']
     """
     return [

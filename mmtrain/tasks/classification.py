@@ -18,11 +18,11 @@ from mmtrain.layers.mixing import mix_pictures
 from mmtrain.losses.cross_entropy import cross_entropy
 from mmtrain.losses.focal import focal
 from mmtrain.metrics.calibration import CalibrationError
-from mmtrain.metrics.chance import guessed
+from mmtrain.metrics.chance import chance_scores
 from mmtrain.metrics.score_curves import ScoreCurves
 from mmtrain.tasks.names import check_names
 from mmtrain.tasks.supervised import HeadSpec, SupervisedTask
-from mmtrain.types import Batch, ClassTarget, Confusion, Exhibit, Padded, View
+from mmtrain.types import Batch, ClassTarget, Confusion, Padded, ReportItem, View
 
 Loss = Literal["cross_entropy", "focal"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
@@ -104,7 +104,7 @@ class Classification(SupervisedTask):
         if mask is not None or not values.is_floating_point():
             raise ValueError(f"mixup and cutmix mix images, but {modality} is not an image; set both to 0")
         mixture = mix_pictures(values, self._valid(view.batch), mixup=self.mixup, cutmix=self.cutmix)
-        logits = self.head(view.replaced({modality: Padded(mixture.values, None)}).features(modality))
+        logits = self.head(view.with_inputs({modality: Padded(mixture.values, None)}).features(modality))
         truth = F.one_hot(view.batch.targets[self.targets[0]].clamp(0, len(self.names) - 1), len(self.names)).float()
         return Mixed(logits, mixture.share * truth + (1 - mixture.share) * truth[mixture.partner])
 
@@ -162,9 +162,9 @@ class Classification(SupervisedTask):
         chance = {"accuracy": share, "macro_f1": 2 * share / (1 + share) / classes}
         if len(self.names) > TOP:
             chance[f"top{TOP}_accuracy"] = float(counts.topk(TOP).values.sum() / counts.sum().clamp(min=1))
-        return chance | guessed(values)
+        return chance | chance_scores(values)
 
-    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
+    def report_items(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[ReportItem]:
         """Return the confusion matrix."""
         return [Confusion(task=self.targets[0], names=list(self.names), counts=values["confusion"].tolist())]
 

@@ -20,14 +20,14 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmtrain.annotations import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Size
-from mmtrain.distributed import gather, gather_with_gradient, rank, rows_of_all, world_size
-from mmtrain.layers.autocast import full
+from mmtrain.distributed import gather, gather_rows, gather_with_gradient, rank, world_size
+from mmtrain.layers.autocast import upcast
 from mmtrain.layers.pooling import MeanPool
 from mmtrain.layers.queue import Queue
 from mmtrain.losses.contrastive import Related, by_chunks, info_nce, pairwise_sigmoid
-from mmtrain.metrics.chance import guessed
+from mmtrain.metrics.chance import chance_scores
 from mmtrain.metrics.retrieval import RetrievalMetric
-from mmtrain.types import Batch, Exhibit, Hit, Retrieval, View
+from mmtrain.types import Batch, Hit, ReportItem, Retrieval, View
 
 Loss = Literal["info_nce", "sigmoid"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
@@ -117,7 +117,7 @@ class Contrastive(nn.Module):
     @property
     def scale(self) -> Tensor:
         """Return the inverse temperature, scalar, float32 or float64."""
-        return full(self.log_scale).exp()
+        return upcast(self.log_scale).exp()
 
     def forward(self, view: View) -> dict[str, Tensor]:
         """Return unit vectors (B, embed_dim), float32 or float64, by modality; meaningless where it is missing."""
@@ -125,7 +125,7 @@ class Contrastive(nn.Module):
 
     def embed(self, view: View, modality: str) -> Tensor:
         """Like `forward`, for one modality; the encoders of the others do not run."""
-        return F.normalize(full(self.projections[modality](self.pool(view.encoded(modality)))), dim=-1)
+        return F.normalize(upcast(self.projections[modality](self.pool(view.encoded(modality)))), dim=-1)
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -191,9 +191,9 @@ class Contrastive(nn.Module):
         there: Tensor,
         mine: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        return self._direction(rows, related, rows_of_all(mine, there), valid)
+        return self._direction(rows, related, gather_rows(mine, there), valid)
 
-    def compares_with(self) -> list[Tensor]:
+    def loss_parameters(self) -> list[Tensor]:
         """Return the temperature, and the bias if there is one."""
         return [self.log_scale] if self.bias is None else [self.log_scale, self.bias]
 
@@ -227,14 +227,14 @@ class Contrastive(nn.Module):
         """Discard the rows of the skipped step."""
         self._seen = {}
 
-    def memory(self) -> dict[str, Tensor]:
+    def extra_state(self) -> dict[str, Tensor]:
         """Return the queue, for a resumed run; {} without a queue."""
-        return self.queue.state() if self.queue.size else {}
+        return self.queue.state_dict() if self.queue.size else {}
 
-    def recall(self, memory: Mapping[str, Tensor]) -> None:
-        """Restore the result of `memory`."""
+    def load_extra_state(self, memory: Mapping[str, Tensor]) -> None:
+        """Restore the result of `extra_state`."""
         if memory:
-            self.queue.restore(memory)
+            self.queue.load_state_dict(memory)
 
     def metrics(self) -> RetrievalMetric:
         """Return recall at 1, 5 and 10 and other ranks, in both directions of each pair, over the complete split."""
@@ -251,9 +251,9 @@ class Contrastive(nn.Module):
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Return the scores of a random ranking."""
-        return guessed(values)
+        return chance_scores(values)
 
-    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
+    def report_items(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[ReportItem]:
         """Return for every direction sixteen queries spread over the split, with their nearest items."""
         directions = [(asks, answers) for answers, asks in permutations(self.reads, 2)]
         return [

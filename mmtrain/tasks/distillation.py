@@ -18,10 +18,10 @@ from mmtrain.layers.pooling import MeanPool
 from mmtrain.losses.distillation import feature_distance, soft_cross_entropy
 from mmtrain.tasks.classification import Classification
 from mmtrain.tasks.names import check_names
-from mmtrain.types import Batch, Exhibit, View
+from mmtrain.types import Batch, ReportItem, View
 
 
-class Both(NamedTuple):
+class StudentAndTeacher(NamedTuple):
     """Predictions of student and teacher for a view.
 
     Attributes:
@@ -97,7 +97,7 @@ class Distillation(nn.Module):
             width = model.fusion.dim if self.theirs == "fused" else model.encoders[self.theirs].dim
             self.map = nn.Sequential(nn.LayerNorm(dims[reads]), nn.Linear(dims[reads], width))
 
-    def forward(self, view: View) -> Both:
+    def forward(self, view: View) -> StudentAndTeacher:
         """Return both models' logits of a view.
 
         Raises:
@@ -112,7 +112,7 @@ class Distillation(nn.Module):
             said = theirs.predictions(self.of)
             pooled = None if self.map is None else self.pool(theirs.features(self.theirs))
         mine = None if self.map is None else self.map(self.pool(view.features(self.reads[0])))
-        return Both(student, said, mine, pooled)
+        return StudentAndTeacher(student, said, mine, pooled)
 
     def _student(self, view: View) -> Tensor:
         tasks = view.model.tasks
@@ -140,7 +140,7 @@ class Distillation(nn.Module):
         """Count the rows with a modality that both models can read."""
         return self._valid(batch).sum()
 
-    def loss(self, predictions: Both, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, predictions: StudentAndTeacher, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the distance of distributions, plus `features` times that of features: (sum, count)."""
         valid = self._valid(batch)
         total, count = soft_cross_entropy(predictions.student, predictions.teacher, valid, temperature=self.temperature)
@@ -157,7 +157,7 @@ class Distillation(nn.Module):
         }
         return MetricCollection(parts, compute_groups=False)
 
-    def update(self, metrics: MetricCollection, predictions: Both, batch: Batch) -> None:
+    def update(self, metrics: MetricCollection, predictions: StudentAndTeacher, batch: Batch) -> None:
         """Add the rows with a modality that both models can read.
 
         Raises:
@@ -177,10 +177,10 @@ class Distillation(nn.Module):
         counts = values["said"].sum(dim=1).double()
         return {"agreement": float(counts.max() / counts.sum().clamp(min=1))}
 
-    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
+    def report_items(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[ReportItem]:
         """Return []: there is nothing to draw."""
         return []
 
-    def rows(self, predictions: Both, batch: Batch) -> list[dict[str, Any]]:
+    def rows(self, predictions: StudentAndTeacher, batch: Batch) -> list[dict[str, Any]]:
         """Return an empty dict per row: the student task has the predictions."""
         return [{} for _ in range(len(batch))]

@@ -14,14 +14,21 @@ from torchmetrics import MetricCollection
 from mmtrain.annotations import Flattened, PositiveFloat
 from mmtrain.losses.preference import dpo, token_log_probabilities
 from mmtrain.metrics.means import Means
-from mmtrain.tasks.policy import Continued, Drawn, TrainedPolicy, draw
-from mmtrain.tasks.tally import Tally
+from mmtrain.tasks.policy import ContinuedTask, SampledSentences, TrainedPolicy, sample_sentences
+from mmtrain.tasks.tally import RunningMeans
 from mmtrain.types import Batch, DialoguePairTarget, DialogueTarget, PairTarget, View
 
-TOLD = ("reward_chosen", "reward_rejected", "reward_margin", "pair_accuracy", "length_chosen", "length_rejected")
+STEP_METRICS = (
+    "reward_chosen",
+    "reward_rejected",
+    "reward_margin",
+    "pair_accuracy",
+    "length_chosen",
+    "length_rejected",
+)
 
 
-class Judged(NamedTuple):
+class DpoPredictions(NamedTuple):
     """Predictions for a view.
 
     Attributes:
@@ -34,10 +41,10 @@ class Judged(NamedTuple):
     written: Any
     policy: Tensor
     reference: Tensor
-    drawn: Drawn | None
+    drawn: SampledSentences | None
 
 
-class Dpo(Continued):
+class Dpo(ContinuedTask):
     """DPO on pairs of sentences. A row without a rejected sentence is evaluated, but not used in the loss.
 
     Args:
@@ -74,13 +81,13 @@ class Dpo(Continued):
             )
         self.beta = beta
         self.label_smoothing = label_smoothing
-        self._tally = Tally(TOLD)
+        self._tally = RunningMeans(STEP_METRICS)
 
     def _pairs(self, batch: Batch) -> Tensor:
         """Return (B,), bool: rows that have both sentences."""
         return self.policy.given(batch)[1].any(dim=2).all(dim=1)
 
-    def forward(self, view: View) -> Judged:
+    def forward(self, view: View) -> DpoPredictions:
         """Return log probabilities of both sentences under both models; in evaluation also a sampled sentence."""
         batch = view.batch
         prompts = self.policy.prompts(view)
@@ -91,20 +98,20 @@ class Dpo(Continued):
         old = self.reference.logits(theirs.take(twice), ids, counts)
         policy, reference = (token_log_probabilities(x, ids, counts).sum(dim=1).view(-1, 2) for x in (logits, old))
         if self.training:
-            return Judged(None, policy, reference, None)
+            return DpoPredictions(None, policy, reference, None)
         rows = (self.policy.answerable(batch) & self.policy.to_write(batch)).nonzero().squeeze(1)
         drawn = None
         if len(rows):
             with torch.no_grad():
                 mine, before = prompts.take(rows), theirs.take(rows)
-                drawn = draw(self.policy, mine, self.reference, before, batch.rows[rows], num=1)
-        return Judged(self.policy(view), policy, reference, drawn)
+                drawn = sample_sentences(self.policy, mine, self.reference, before, batch.rows[rows], num=1)
+        return DpoPredictions(self.policy(view), policy, reference, drawn)
 
     def count(self, batch: Batch) -> Tensor:
         """Count the rows that have both sentences and a modality to read."""
         return self._pairs(batch).sum()
 
-    def loss(self, predictions: Judged, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, predictions: DpoPredictions, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return (sum, count) over pairs."""
         pairs = self._pairs(batch)
         if self.training:
@@ -115,7 +122,7 @@ class Dpo(Continued):
             predictions.policy, predictions.reference, pairs, beta=self.beta, label_smoothing=self.label_smoothing
         )
 
-    def _rewards(self, predictions: Judged, pairs: Tensor) -> dict[str, Tensor]:
+    def _rewards(self, predictions: DpoPredictions, pairs: Tensor) -> dict[str, Tensor]:
         """Return the implicit rewards (section 4): beta log(policy / reference)."""
         rewards = self.beta * (predictions.policy - predictions.reference)[pairs]
         chosen, rejected = rewards.unbind(dim=1)
@@ -123,17 +130,17 @@ class Dpo(Continued):
         told = {"reward_chosen": chosen, "reward_rejected": rejected, "reward_margin": margin}
         return told | {"pair_accuracy": (margin > 0).double()}
 
-    def told(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def step_metrics(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Return rewards, pair accuracy and lengths, as (sum, count)."""
         return self._tally.take(next(self.parameters()).device)
 
     def metrics(self) -> MetricCollection:
         """Return the policy's metrics, the rewards of pairs, and KL and length of sampled sentences."""
         metrics: MetricCollection = self.policy.metrics()
-        metrics.add_metrics({"means": Means([*TOLD[:4], "kl", "length"])})
+        metrics.add_metrics({"means": Means([*STEP_METRICS[:4], "kl", "length"])})
         return metrics
 
-    def update(self, metrics: MetricCollection, predictions: Judged, batch: Batch) -> None:
+    def update(self, metrics: MetricCollection, predictions: DpoPredictions, batch: Batch) -> None:
         """Update the policy's metrics, and add the pairs."""
         self.policy.update(metrics, predictions.written, batch)
         metrics["means"].update(self._rewards(predictions, self._pairs(batch)))

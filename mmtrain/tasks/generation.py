@@ -15,16 +15,16 @@ from torchmetrics import Metric, MetricCollection
 
 from mmtrain.annotations import Fraction, NonNegativeFloat, NonNegativeInt
 from mmtrain.layers.decoder import Decoder, DecoderShape, Decoding
-from mmtrain.layers.head import Decides
+from mmtrain.layers.head import LateFusion
 from mmtrain.losses.cross_entropy import cross_entropy
-from mmtrain.metrics.chance import guessed
+from mmtrain.metrics.chance import chance_scores
 from mmtrain.metrics.text_generation import TextGeneration, TokenAccuracy, Tokenize
 from mmtrain.tasks.names import check_names
 from mmtrain.tasks.shown import shown_captions
-from mmtrain.types import Batch, DialogueTarget, Exhibit, Features, PairTarget, TokenTarget, View
+from mmtrain.types import Batch, DialogueTarget, Features, PairTarget, ReportItem, TokenTarget, View
 
 
-class Written(NamedTuple):
+class GenerationOutput(NamedTuple):
     """Predictions for a view.
 
     Attributes:
@@ -71,7 +71,7 @@ class Generation(nn.Module):
         decoding: Decoding,
         generate_every: NonNegativeInt,
         tokenize: Tokenize,
-        decides: Decides | None = None,
+        decides: LateFusion | None = None,
     ) -> None:
         super().__init__()
         check_names(("target", target, known_targets), ("reads", reads, dims))
@@ -96,14 +96,14 @@ class Generation(nn.Module):
         self.decoder = Decoder(read_dim=dims[reads], shape=decoder, known=self.known)
         self.never = self.decoder.never
 
-    def start_evaluation(self, stage: str) -> None:
+    def on_evaluation_start(self, stage: str) -> None:
         """Called before val or test; validation generates only for some rows."""
         self.stage = stage
 
-    def forward(self, view: View) -> Written:
+    def forward(self, view: View) -> GenerationOutput:
         """Return logits of the view's targets, and the features."""
         read = self.prompts(view)
-        return Written(self.logits(read, *self._wanted(view.batch)), read)
+        return GenerationOutput(self.logits(read, *self._wanted(view.batch)), read)
 
     def answerable(self, batch: Batch) -> Tensor:
         """Return (B,), bool: labelled rows with a modality to read."""
@@ -144,7 +144,7 @@ class Generation(nn.Module):
         """Count the target tokens, including end tokens, of labelled rows with a modality to read."""
         return self._wanted(batch)[1].sum()
 
-    def loss(self, predictions: Written, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, predictions: GenerationOutput, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the cross entropy over tokens: (sum, count)."""
         wanted, counts = self._wanted(batch)
         return cross_entropy(
@@ -159,7 +159,7 @@ class Generation(nn.Module):
         }
         return MetricCollection(parts, compute_groups=False)
 
-    def update(self, metrics: MetricCollection, predictions: Written, batch: Batch) -> None:
+    def update(self, metrics: MetricCollection, predictions: GenerationOutput, batch: Batch) -> None:
         """Add the tokens of labelled rows, and generate sentences for the selected rows.
 
         Raises:
@@ -168,7 +168,7 @@ class Generation(nn.Module):
         rows = (self.answerable(batch) & self.to_write(batch)).nonzero().squeeze(1)
         self.judge(metrics, predictions, batch, rows, self.write(predictions, batch, rows))
 
-    def judge(self, metrics: Any, predictions: Written, batch: Batch, rows: Tensor, said: list[str]) -> None:
+    def judge(self, metrics: Any, predictions: GenerationOutput, batch: Batch, rows: Tensor, said: list[str]) -> None:
         """Add the tokens of labelled rows, and the generated sentences of some rows."""
         wanted, counts = self._wanted(batch)
         logits = predictions.logits[counts]
@@ -189,22 +189,22 @@ class Generation(nn.Module):
         every = self.generate_every
         return batch.rows % every == 0 if every else torch.zeros_like(batch.rows, dtype=torch.bool)
 
-    def write(self, predictions: Written, batch: Batch, rows: Tensor) -> list[str]:
+    def write(self, predictions: GenerationOutput, batch: Batch, rows: Tensor) -> list[str]:
         """Generate the sentences of some rows with `decoding`."""
         ids = self.generate(predictions.read.take(rows), batch.rows[rows], self.decoding)
         return [self.sentence(row) for row in ids.tolist()]
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Score always predicting the most frequent token, and the most frequent sentence, of the evaluated rows."""
-        return guessed(values)
+        return chance_scores(values)
 
-    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
+    def report_items(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[ReportItem]:
         """Return twelve rows spread over the split, if sentences were generated."""
         if "shown" not in values:
             return []
         return [shown_captions(self.targets[0], values["shown"], name)]
 
-    def rows(self, predictions: Written, batch: Batch) -> list[dict[str, Any]]:
+    def rows(self, predictions: GenerationOutput, batch: Batch) -> list[dict[str, Any]]:
         """Return the sentence, for rows with a modality to read."""
         chosen = batch.has_any(self.needs).nonzero().squeeze(1)
         said = dict(zip(chosen.tolist(), self.write(predictions, batch, chosen), strict=True))

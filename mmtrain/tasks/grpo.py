@@ -13,7 +13,7 @@ from mmtrain.annotations import Flattened, NonNegativeFloat
 from mmtrain.losses.preference import group_advantages, grpo
 from mmtrain.metrics.rewards import RewardName
 from mmtrain.tasks.policy import TrainedPolicy
-from mmtrain.tasks.rewarded import Rewarded, Scored
+from mmtrain.tasks.rewarded import Rewarded, RewardedSamples
 
 
 class Grpo(Rewarded):
@@ -48,7 +48,7 @@ class Grpo(Rewarded):
     def _advantages(self, rewards: Tensor, prompts: Any, draws: Tensor, right: list[list[str]]) -> Tensor:
         return group_advantages(rewards)
 
-    def _loss(self, predictions: Scored) -> tuple[Tensor, Tensor]:
+    def _loss(self, predictions: RewardedSamples) -> tuple[Tensor, Tensor]:
         drawn = predictions.drawn
         return grpo(
             drawn.log_probabilities,

@@ -19,17 +19,17 @@ from mmtrain.errors import ConfigError
 from mmtrain.layers.causal_lm import CausalLM, CausalLMSource
 from mmtrain.layers.decoder import Decoding
 from mmtrain.layers.gated_read import reading
-from mmtrain.layers.splice import Lines, Media, Spliced, at_right_end, beside, lay_out, splice, within_rows
+from mmtrain.layers.splice import Lines, Media, Spliced, align_right, lay_out, media_context, splice, within_rows
 from mmtrain.losses.cross_entropy import cross_entropy
-from mmtrain.metrics.chance import guessed
+from mmtrain.metrics.chance import chance_scores
 from mmtrain.metrics.text_generation import TextGeneration, TokenAccuracy, Tokenize
 from mmtrain.tasks.names import check_names
 from mmtrain.tasks.shown import shown_captions
-from mmtrain.types import Batch, DialogueTarget, Exhibit, Features, View
+from mmtrain.types import Batch, DialogueTarget, Features, ReportItem, View
 
 
 @runtime_checkable
-class TakesSeveral(Protocol):
+class AcceptsMultipleItems(Protocol):
     """An encoder of several media items per row, (B, N, ...), with the same number of tokens per item, in order.
 
     Attributes:
@@ -40,7 +40,7 @@ class TakesSeveral(Protocol):
 
 
 @runtime_checkable
-class StandsBeside(Protocol):
+class CrossAttendsMedia(Protocol):
     """A connector for cross-attention: its media tokens are not inserted in the text."""
 
     def readers(self, num_blocks: int) -> nn.ModuleDict:
@@ -48,7 +48,7 @@ class StandsBeside(Protocol):
         ...
 
 
-class Answered(NamedTuple):
+class LanguageModelOutput(NamedTuple):
     """Predictions for a view.
 
     Attributes:
@@ -64,7 +64,7 @@ class Answered(NamedTuple):
     media: dict[int, Media]
 
 
-class Asked(NamedTuple):
+class DialoguePrompts(NamedTuple):
     """Prompts from which answers are generated.
 
     Attributes:
@@ -77,10 +77,10 @@ class Asked(NamedTuple):
     keep: Tensor
     media: dict[int, Media]
 
-    def take(self, rows: Tensor) -> "Asked":
+    def take(self, rows: Tensor) -> "DialoguePrompts":
         """Select rows (N,), int64."""
         media = {place: Media(m.tokens[rows], m.mask[rows]) for place, m in self.media.items()}
-        return Asked(self.ids[rows], self.keep[rows], media)
+        return DialoguePrompts(self.ids[rows], self.keep[rows], media)
 
 
 class LanguageModel(nn.Module):
@@ -142,7 +142,7 @@ class LanguageModel(nn.Module):
         self.tokenize = tokenize
         self.stage = "test"
         self.metrics()  # report an unknown `tokenize` before anything runs
-        self.several = frozenset(m for m in modalities if isinstance(encoders[m], TakesSeveral))
+        self.several = frozenset(m for m in modalities if isinstance(encoders[m], AcceptsMultipleItems))
         self.lm = CausalLM(source=lm, known=self.known)
         self.never = self.lm.never
         if pack is not None:
@@ -150,13 +150,13 @@ class LanguageModel(nn.Module):
         connectors = {m: connector(in_dim=dims[m], dim=self.lm.dim) for m in modalities}
         first = connectors[modalities[0]]
         self.connectors = nn.ModuleDict(connectors)
-        self.readers = first.readers(len(self.lm.blocks())) if isinstance(first, StandsBeside) else None
+        self.readers = first.readers(len(self.lm.blocks())) if isinstance(first, CrossAttendsMedia) else None
 
-    def start_evaluation(self, stage: str) -> None:
+    def on_evaluation_start(self, stage: str) -> None:
         """Called before val or test; validation generates only for some rows."""
         self.stage = stage
 
-    def forward(self, view: View) -> Answered:
+    def forward(self, view: View) -> LanguageModelOutput:
         """Return logits of the view's answers, and the media tokens.
 
         Raises:
@@ -168,8 +168,10 @@ class LanguageModel(nn.Module):
         keep[0, 0] |= ~keep.any()  # the model needs at least one token, even without valid rows
         logits, wanted = self._answers(self._spliced(values, keep, media), media)
         if not len(wanted):  # logits after the first token, which are not counted
-            return Answered(logits, wanted.new_zeros(1), torch.zeros_like(wanted.new_zeros(1), dtype=torch.bool), media)
-        return Answered(logits, wanted, torch.ones_like(wanted, dtype=torch.bool), media)
+            return LanguageModelOutput(
+                logits, wanted.new_zeros(1), torch.zeros_like(wanted.new_zeros(1), dtype=torch.bool), media
+            )
+        return LanguageModelOutput(logits, wanted, torch.ones_like(wanted, dtype=torch.bool), media)
 
     def _answers(self, spliced: Spliced, media: Mapping[int, Media]) -> tuple[Tensor, Tensor]:
         """Return logits (A, V) and answer tokens (A,), int64; without answers, logits of one token and no answers."""
@@ -185,7 +187,7 @@ class LanguageModel(nn.Module):
         """Cross-attend to media that are not inserted in the text, within the context."""
         if self.readers is None:
             return nullcontext()
-        return reading(self.lm.blocks(), self.readers, beside(spliced, lines, media))
+        return reading(self.lm.blocks(), self.readers, media_context(spliced, lines, media))
 
     def _all_media(self, view: View) -> dict[int, Media]:
         if view.batch.rows.is_meta:
@@ -239,17 +241,17 @@ class LanguageModel(nn.Module):
         right = batch.references.get(self.targets[0], [])  # missing if no row of the batch has a dialogue
         return [right[row] for row in rows.tolist()]
 
-    def prompts(self, view: View) -> Asked:
+    def prompts(self, view: View) -> DialoguePrompts:
         """Return the prompts for the last answers."""
         return self._asked(view.batch, self._all_media(view))
 
-    def _asked(self, batch: Batch, media: dict[int, Media]) -> Asked:
+    def _asked(self, batch: Batch, media: dict[int, Media]) -> DialoguePrompts:
         values = self._values(batch)
         keep = (values[..., 1] >= 0) & ~_last_answer(values)
         keep[:, 0] |= ~keep.any(dim=1)  # at least one token to generate from
-        return Asked(values[..., 0], keep, media)
+        return DialoguePrompts(values[..., 0], keep, media)
 
-    def logits(self, prompts: Asked, ids: Tensor, counts: Tensor) -> Tensor:
+    def logits(self, prompts: DialoguePrompts, ids: Tensor, counts: Tensor) -> Tensor:
         """Return logits (N, L, V) for each token of answers (N, L), given the tokens before it; zeros for padding."""
         values = torch.stack([torch.cat([prompts.ids, ids], dim=1)] * 2, dim=2)
         values[..., 1] = torch.cat([torch.zeros_like(prompts.ids), torch.ones_like(ids)], dim=1)
@@ -261,7 +263,7 @@ class LanguageModel(nn.Module):
         return whole.index_put(counts.nonzero(as_tuple=True), logits)
 
     @torch.no_grad()
-    def generate(self, prompts: Asked, draws: Tensor, decoding: Decoding) -> Tensor:
+    def generate(self, prompts: DialoguePrompts, draws: Tensor, decoding: Decoding) -> Tensor:
         """Generate one answer per row, in evaluation mode; see `CausalLM`."""
         if not len(draws):
             return prompts.ids[:, :0]
@@ -269,7 +271,7 @@ class LanguageModel(nn.Module):
         self.eval()
         values = torch.stack([prompts.ids, torch.zeros_like(prompts.ids)], dim=2)
         spliced = self._spliced(values, prompts.keep, prompts.media)
-        lines = at_right_end(spliced)
+        lines = align_right(spliced)
         there = lines.put(torch.ones_like(spliced.row, dtype=torch.bool), False)
         with self._reading(spliced, lines, prompts.media):
             ids = self.lm.generate(lines.put(spliced.embeds, 0.0), there, draws, decoding)
@@ -284,7 +286,7 @@ class LanguageModel(nn.Module):
         """Count the answer tokens, including end tokens."""
         return (self._values(batch)[..., 1] > 0).sum()
 
-    def loss(self, predictions: Answered, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, predictions: LanguageModelOutput, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the cross entropy over answer tokens: (sum, count)."""
         logits, wanted, counts, _ = predictions
         return cross_entropy(logits, wanted, counts, label_smoothing=self.label_smoothing)
@@ -296,7 +298,7 @@ class LanguageModel(nn.Module):
             parts[f"sentences_{kind}"] = TextGeneration(tokenize=self.tokenize, prefix=_prefix(kind))
         return MetricCollection(parts, compute_groups=False)
 
-    def update(self, metrics: MetricCollection, predictions: Answered, batch: Batch) -> None:
+    def update(self, metrics: MetricCollection, predictions: LanguageModelOutput, batch: Batch) -> None:
         """Add the answer tokens, and generate answers for the selected rows.
 
         Raises:
@@ -305,7 +307,9 @@ class LanguageModel(nn.Module):
         rows = (self.answerable(batch) & self.to_write(batch)).nonzero().squeeze(1)
         self.judge(metrics, predictions, batch, rows, self.write(predictions, batch, rows))
 
-    def judge(self, metrics: Any, predictions: Answered, batch: Batch, rows: Tensor, said: list[str]) -> None:
+    def judge(
+        self, metrics: Any, predictions: LanguageModelOutput, batch: Batch, rows: Tensor, said: list[str]
+    ) -> None:
         """Add the answer tokens, and the generated answers of some rows, separately per kind."""
         counts = predictions.counts
         logits = predictions.logits[counts]
@@ -327,21 +331,21 @@ class LanguageModel(nn.Module):
         every = self.generate_every
         return batch.rows % every == 0 if every else torch.zeros_like(batch.rows, dtype=torch.bool)
 
-    def write(self, predictions: Answered, batch: Batch, rows: Tensor) -> list[str]:
+    def write(self, predictions: LanguageModelOutput, batch: Batch, rows: Tensor) -> list[str]:
         """Generate the last answer of some rows (N,) from the tokens before it, with `decoding`."""
         asked = self._asked(batch, predictions.media).take(rows)
         return [self.sentence(row) for row in self.generate(asked, batch.rows[rows], self.decoding).tolist()]
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Score always predicting the most frequent token, and the most frequent answer, of the evaluated rows."""
-        return guessed(values)
+        return chance_scores(values)
 
-    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
+    def report_items(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[ReportItem]:
         """Return twelve rows per kind spread over the split, if answers were generated."""
         kinds = [kind for kind in self.known.kinds if f"{_prefix(kind)}shown" in values]
         return [shown_captions(kind or self.targets[0], values[f"{_prefix(kind)}shown"], name) for kind in kinds]
 
-    def rows(self, predictions: Answered, batch: Batch) -> list[dict[str, Any]]:
+    def rows(self, predictions: LanguageModelOutput, batch: Batch) -> list[dict[str, Any]]:
         """Return the answer, for rows with a dialogue."""
         chosen = (self._values(batch)[..., 1] >= 0).any(dim=1).nonzero().squeeze(1)
         said = dict(zip(chosen.tolist(), self.write(predictions, batch, chosen), strict=True))

@@ -18,7 +18,7 @@ from mmtrain.annotations import NonNegativeFloat, PositiveDepth, Size
 from mmtrain.layers.block import Block
 from mmtrain.layers.masking import hidden_places, num_hidden, steady_noise
 from mmtrain.tasks.names import check_names
-from mmtrain.types import Batch, Exhibit, Features, Padded, View
+from mmtrain.types import Batch, Features, Padded, ReportItem, View
 
 EPS = 1e-6
 
@@ -34,7 +34,7 @@ class PatchEncoder(Protocol):
     num_patches: int
 
 
-class Painted(NamedTuple):
+class MaskedImageOutput(NamedTuple):
     """Predicted patches of a view.
 
     Attributes:
@@ -103,14 +103,14 @@ class MaskedImage(nn.Module):
         self.norm = nn.LayerNorm(decoder_dim, eps=1e-6)
         self.paint = nn.Linear(decoder_dim, 3 * encoder.patch_size**2)
 
-    def forward(self, view: View) -> Painted:
+    def forward(self, view: View) -> MaskedImageOutput:
         """Mask patches of a view and predict them."""
         (modality,) = self.reads
         batch: Batch = view.batch
         pictures = batch.inputs[modality].values
         here = batch.present[modality]
         hidden = self._hidden(batch)
-        seen: Features = view.replaced({modality: Padded(pictures, ~hidden)}).encoded(modality)
+        seen: Features = view.with_inputs({modality: Padded(pictures, ~hidden)}).encoded(modality)
         hidden, tokens = hidden[here], self.embed(seen.tokens[here])
         visible = (~hidden).nonzero()  # row by row, as the encoder gives them
         canvas = self.hidden.to(tokens.dtype).expand(*hidden.shape, -1)
@@ -119,7 +119,7 @@ class MaskedImage(nn.Module):
         for block in self.blocks:
             x = block(x)
         pixels = self.paint(self.norm(x[:, 1:][hidden]))
-        return Painted(pixels.float(), normalised_patches(pictures[here].float(), self.patch_size)[hidden])
+        return MaskedImageOutput(pixels.float(), normalised_patches(pictures[here].float(), self.patch_size)[hidden])
 
     def _hidden(self, batch: Batch) -> Tensor:
         """Return (B, num_patches), bool, with the same number in each row."""
@@ -131,7 +131,7 @@ class MaskedImage(nn.Module):
         here = batch.present[self.reads[0]]
         return num_hidden(here.unsqueeze(1).expand(-1, len(self.positions)), self.share).sum()
 
-    def loss(self, predictions: Painted, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, predictions: MaskedImageOutput, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the squared error, its mean over the numbers of a patch: (sum over masked patches, count)."""
         costs = (predictions.pixels - predictions.wanted).square().mean(dim=1)
         return costs.sum(), torch.tensor(len(costs), device=costs.device)
@@ -140,7 +140,7 @@ class MaskedImage(nn.Module):
         """Return R2 of the normalized pixels."""
         return R2()
 
-    def update(self, metrics: "R2", predictions: Painted, batch: Batch) -> None:
+    def update(self, metrics: "R2", predictions: MaskedImageOutput, batch: Batch) -> None:
         """Add the masked patches.
 
         Raises:
@@ -154,11 +154,11 @@ class MaskedImage(nn.Module):
         """Score predicting the mean of each patch."""
         return {"r2": 0.0}
 
-    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
+    def report_items(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[ReportItem]:
         """Return []: there is nothing to draw."""
         return []
 
-    def rows(self, predictions: Painted, batch: Batch) -> list[dict[str, Any]]:
+    def rows(self, predictions: MaskedImageOutput, batch: Batch) -> list[dict[str, Any]]:
         """Return an empty dict per row."""
         return [{} for _ in range(len(batch))]
 

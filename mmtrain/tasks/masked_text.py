@@ -17,18 +17,18 @@ from torchmetrics import MetricCollection
 
 from mmtrain.annotations import NonNegativeFloat, Size
 from mmtrain.layers.attention import CrossAttention
-from mmtrain.layers.head import Decides
+from mmtrain.layers.head import LateFusion
 from mmtrain.layers.masking import hidden_places, num_hidden, steady_noise
 from mmtrain.losses.cross_entropy import cross_entropy
-from mmtrain.metrics.chance import guessed
+from mmtrain.metrics.chance import chance_scores
 from mmtrain.metrics.text_generation import TokenAccuracy
-from mmtrain.types import Batch, Exhibit, Features, Padded, View, Vocabulary
+from mmtrain.types import Batch, Features, Padded, ReportItem, View, Vocabulary
 
 MASKED, RANDOM = 0.8, 0.1
 PLACES, KINDS, WORDS = 1, 2, 3  # salts
 
 
-class Told(NamedTuple):
+class MaskedTextOutput(NamedTuple):
     """Predictions for the masked tokens of a view.
 
     Attributes:
@@ -70,7 +70,7 @@ class MaskedText(nn.Module):
         share: Annotated[float, Gt(0), Lt(1)],
         num_heads: Size,
         weight: NonNegativeFloat,
-        decides: Decides | None = None,
+        decides: LateFusion | None = None,
     ) -> None:
         super().__init__()
         if modality not in vocabularies or modality not in dims:
@@ -112,12 +112,12 @@ class MaskedText(nn.Module):
             nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim), nn.Linear(dim, len(known.names))
         )
 
-    def forward(self, view: View) -> Told:
+    def forward(self, view: View) -> MaskedTextOutput:
         """Mask tokens of a view and predict them."""
         batch: Batch = view.batch
         ids, mask = batch.inputs[self.modality]
         chosen = self._chosen(batch)
-        part = view.replaced({self.modality: Padded(self._corrupted(ids, chosen, batch.draws), mask)})
+        part = view.with_inputs({self.modality: Padded(self._corrupted(ids, chosen, batch.draws), mask)})
         text: Features = part.encoded(self.modality)
         if text.tokens.shape[1] != ids.shape[1]:
             raise ValueError(
@@ -128,7 +128,7 @@ class MaskedText(nn.Module):
         if self.ask:
             fused, valid = part.fused().cleared()
             tokens = tokens + self.ask["attn"](self.ask["norm"](tokens), self.ask["norm_fused"](fused), valid)
-        return Told(self.head(tokens[chosen]), ids[chosen])
+        return MaskedTextOutput(self.head(tokens[chosen]), ids[chosen])
 
     def _allowed(self, batch: Batch) -> Tensor:
         """Return (B, L), bool: tokens of valid rows, without special tokens."""
@@ -155,7 +155,7 @@ class MaskedText(nn.Module):
         """Count the masked tokens."""
         return num_hidden(self._allowed(batch), self.share).sum()
 
-    def loss(self, predictions: Told, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, predictions: MaskedTextOutput, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the cross entropy over the masked tokens: (sum, count)."""
         everything = torch.ones_like(predictions.wanted, dtype=torch.bool)
         return cross_entropy(predictions.logits, predictions.wanted, everything)
@@ -164,7 +164,7 @@ class MaskedText(nn.Module):
         """Return the accuracy on masked tokens."""
         return MetricCollection({"tokens": TokenAccuracy(len(self.special))}, compute_groups=False)
 
-    def update(self, metrics: MetricCollection, predictions: Told, batch: Batch) -> None:
+    def update(self, metrics: MetricCollection, predictions: MaskedTextOutput, batch: Batch) -> None:
         """Add the masked tokens.
 
         Raises:
@@ -176,12 +176,12 @@ class MaskedText(nn.Module):
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Score always predicting the most frequent of the masked tokens."""
-        return guessed(values)
+        return chance_scores(values)
 
-    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
+    def report_items(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[ReportItem]:
         """Return []: there is nothing to draw."""
         return []
 
-    def rows(self, predictions: Told, batch: Batch) -> list[dict[str, Any]]:
+    def rows(self, predictions: MaskedTextOutput, batch: Batch) -> list[dict[str, Any]]:
         """Return an empty dict per row."""
         return [{} for _ in range(len(batch))]

@@ -18,11 +18,11 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC
 
 from mmtrain.annotations import Fraction, NonNegativeFloat
-from mmtrain.layers.head import Decides, PooledHead
+from mmtrain.layers.head import LateFusion, PooledHead
 from mmtrain.layers.masking import pair_noise
 from mmtrain.losses.contrastive import Related
 from mmtrain.losses.cross_entropy import cross_entropy
-from mmtrain.types import Batch, Exhibit, View
+from mmtrain.types import Batch, ReportItem, View
 
 IGNORED = -1  # target of a pair that does not count
 Partners = Literal["step", "part"]
@@ -30,7 +30,7 @@ PARTNERS: tuple[Partners, ...] = get_args(Partners)
 AT_ONCE = 2**24  # maximum number of row pairs that are processed at once
 
 
-class Pairs(NamedTuple):
+class MatchingPairs(NamedTuple):
     """Logits of matching pairs (B, 2) and mismatched pairs (N, B, 2), and which rows have a negative (B,)."""
 
     right: Tensor
@@ -71,7 +71,7 @@ class Matching(nn.Module):
         partners: Partners,
         weight: NonNegativeFloat,
         dropout: Fraction,
-        decides: Decides | None = None,
+        decides: LateFusion | None = None,
     ) -> None:
         super().__init__()
         if len(modalities) != 2 or modalities[0] == modalities[1]:
@@ -94,7 +94,7 @@ class Matching(nn.Module):
         self.weight = weight
         self.head = PooledHead(dims["fused"], 2, dropout=dropout)
 
-    def forward(self, view: View) -> Pairs:
+    def forward(self, view: View) -> MatchingPairs:
         """Classify the view's own pairs and mismatched pairs of its rows, in training from all rows of the step."""
         left, right = self.needs
         step = view.batch.step
@@ -105,9 +105,11 @@ class Matching(nn.Module):
             rights, has_wrong = self._fixed(view.batch)
             asked = [{right: rights}]
         paired = view.paired if step is None else partial(step.paired, view)
-        return Pairs(self._judge(view), torch.stack([self._judge(paired(places)) for places in asked]), has_wrong)
+        return MatchingPairs(
+            self._judge(view), torch.stack([self._judge(paired(places)) for places in asked]), has_wrong
+        )
 
-    def pairs_within_step(self) -> bool:
+    def negatives_from_global_batch(self) -> bool:
         """Return True for `partners=step` in training; evaluation uses single batches."""
         return self.partners == "step" and self.training
 
@@ -175,7 +177,7 @@ class Matching(nn.Module):
         found = [(right.any(dim=1) & left.any(dim=1)).sum() for _, right, left in self._allowed(batch, others)]
         return torch.stack(found).sum()
 
-    def loss(self, predictions: Pairs, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, predictions: MatchingPairs, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the cross entropy averaged over a row's pairs: (sum over rows, number of rows)."""
         logits = torch.cat([predictions.right.unsqueeze(0), predictions.wrong])  # (1 + N, B, 2)
         truth = torch.zeros(logits.shape[:2], dtype=torch.long, device=logits.device)
@@ -189,7 +191,7 @@ class Matching(nn.Module):
         accuracy, auroc = BinaryAccuracy(ignore_index=IGNORED), BinaryAUROC(ignore_index=IGNORED)
         return MetricCollection({"accuracy": accuracy, "auroc": auroc}, compute_groups=False)
 
-    def update(self, metrics: MetricCollection, predictions: Pairs, batch: Batch) -> None:
+    def update(self, metrics: MetricCollection, predictions: MatchingPairs, batch: Batch) -> None:
         """Add the matching and the mismatched pair of every row that has both.
 
         Raises:
@@ -208,11 +210,11 @@ class Matching(nn.Module):
         """Score a random guess."""
         return {"accuracy": 0.5, "auroc": 0.5}
 
-    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[Exhibit]:
+    def report_items(self, values: dict[str, Tensor], name: Callable[[int], str]) -> list[ReportItem]:
         """Return []: there is nothing to draw."""
         return []
 
-    def rows(self, predictions: Pairs, batch: Batch) -> list[dict[str, Any]]:
+    def rows(self, predictions: MatchingPairs, batch: Batch) -> list[dict[str, Any]]:
         """Return the probability that the row's own pair matches."""
         left, right = self.needs
         both = (batch.present[left] & batch.present[right]).tolist()

@@ -14,7 +14,7 @@ from torchmetrics.classification import MultilabelExactMatch, MultilabelF1Score
 
 from mmtrain.annotations import Flattened
 from mmtrain.losses.binary_cross_entropy import binary_cross_entropy
-from mmtrain.metrics.chance import GUESSED, guessed
+from mmtrain.metrics.chance import CHANCE_METRICS, chance_scores
 from mmtrain.metrics.score_curves import ScoreCurves
 from mmtrain.tasks.supervised import HeadSpec, SupervisedTask
 from mmtrain.types import Batch, MultiLabelTarget
@@ -70,7 +70,7 @@ class MultiLabel(SupervisedTask):
         """Return mAP, AUROC, macro and micro F1 and exact match; the last three also for the chance level."""
         num = len(self.names)
         scores: dict[str, Metric | MetricCollection] = {"curves": ScoreCurves(num_classes=num)}
-        for kind in ("", GUESSED):
+        for kind in ("", CHANCE_METRICS):
             scores[f"macro_f1{kind}"] = MultilabelF1Score(num, average="macro")
             scores[f"micro_f1{kind}"] = MultilabelF1Score(num, average="micro")
             scores[f"exact_match{kind}"] = MultilabelExactMatch(num)
@@ -91,11 +91,11 @@ class MultiLabel(SupervisedTask):
         truth = batch.targets[self.targets[0]][valid].long()
         said, guess = logits.sigmoid(), self.usual.double().expand_as(logits)
         for name, metric in metrics.items():
-            metric.update(guess if name.endswith(GUESSED) else said, truth)
+            metric.update(guess if name.endswith(CHANCE_METRICS) else said, truth)
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Score always predicting the classes of more than half of the training rows; for areas, a random order."""
-        return guessed(values)
+        return chance_scores(values)
 
     def rows(self, predictions: Tensor, batch: Batch) -> list[dict[str, Any]]:
         """Return the classes with a probability above 0.5, most likely first, and their probabilities."""

@@ -15,8 +15,8 @@ from mmtrain.annotations import NonNegativeFloat
 from mmtrain.layers.decoder import Decoding
 from mmtrain.losses.preference import token_divergence, token_log_probabilities
 from mmtrain.tasks.generation import up_to_end
-from mmtrain.tasks.task import Continues, Task
-from mmtrain.types import Batch, Exhibit, View
+from mmtrain.tasks.task import InitializesPolicy, Task
+from mmtrain.types import Batch, ReportItem, View
 
 ADAPTERS_OFF = "adapters_off"
 
@@ -47,7 +47,7 @@ class Policy(Task, Protocol):
     tokenize: str
     never: list[int]
 
-    def start_evaluation(self, stage: str) -> None:
+    def on_evaluation_start(self, stage: str) -> None:
         """Called before val or test."""
         ...
 
@@ -205,10 +205,10 @@ def _of(layer: nn.Module, name: str) -> list[nn.Parameter]:
 
 def writer_of(task: Any) -> Any:
     """Return the generation task: the policy of a task that continues from another one, else the task itself."""
-    return task.policy if isinstance(task, Continues) else task
+    return task.policy if isinstance(task, InitializesPolicy) else task
 
 
-class Drawn(NamedTuple):
+class SampledSentences(NamedTuple):
     """G sampled sentences per row.
 
     Attributes:
@@ -230,7 +230,7 @@ class Drawn(NamedTuple):
         return self.counts.sum(dim=2)
 
 
-def plain_draws(decoding: Decoding) -> Decoding:
+def plain_samples(decoding: Decoding) -> Decoding:
     """Return decoding options for samples of the policy itself, without truncation or temperature."""
     return Decoding(
         method="sample",
@@ -244,13 +244,13 @@ def plain_draws(decoding: Decoding) -> Decoding:
     )
 
 
-def draw(
+def sample_sentences(
     policy: Policy, prompts: Any, reference: Reference | WithoutAdapters, theirs: Any, draws: Tensor, *, num: int
-) -> Drawn:
+) -> SampledSentences:
     """Sample sentences and compare them with the reference.
 
     Args:
-        policy: sampled with `plain_draws`.
+        policy: sampled with `plain_samples`.
         prompts: its input, of N rows.
         reference: the initial model.
         theirs: the reference's input.
@@ -260,14 +260,14 @@ def draw(
     every = torch.arange(len(draws), device=draws.device).repeat_interleave(num)
     of_each = (draws * num).repeat_interleave(num) + torch.arange(num, device=draws.device).repeat(len(draws))
     prompts, theirs = prompts.take(every), theirs.take(every)
-    ids = policy.generate(prompts, of_each, plain_draws(policy.decoding))
+    ids = policy.generate(prompts, of_each, plain_samples(policy.decoding))
     counts = up_to_end(ids, policy.known)
     mine = _allowed(policy.logits(prompts, ids, counts), policy.never)
     old = _allowed(reference.logits(theirs, ids, counts), policy.never)
     with torch.no_grad():
         divergence = token_divergence(mine, old, counts).sum(dim=1)
     parts = (ids, counts, token_log_probabilities(mine, ids, counts), token_log_probabilities(old, ids, counts))
-    return Drawn(*(part.unflatten(0, (-1, num)) for part in (*parts, divergence)))
+    return SampledSentences(*(part.unflatten(0, (-1, num)) for part in (*parts, divergence)))
 
 
 def _allowed(logits: Tensor, never: list[int]) -> Tensor:
@@ -284,7 +284,7 @@ class TrainedPolicy:
         policy: the generation task.
         encoders: the run's encoders, by modality.
         reference: the trained model that this run starts from, or `ADAPTERS_OFF` for the policy without its adapters.
-        continues: name of the task of that model whose weights initialize the policy.
+        init_policy_from: name of the task of that model whose weights initialize the policy.
         target: name of the policy's target.
         modalities: features that the policy reads: "fused" or modalities.
         weight: see `Task`.
@@ -308,7 +308,7 @@ class TrainedPolicy:
         self.reads = tuple(modalities)
         self.target = target
         self.weight = weight
-        self.continues = continues
+        self.init_policy_from = continues
         self.reference: Reference | WithoutAdapters
         if isinstance(reference, str):
             self.reference = WithoutAdapters(policy, {m: encoders[m] for m in policy.reads if m in encoders})
@@ -320,7 +320,7 @@ class TrainedPolicy:
         self.task: Any = policy
 
 
-class Continued(nn.Module):
+class ContinuedTask(nn.Module):
     """Base of DPO, SCST and GRPO.
 
     Args:
@@ -333,21 +333,21 @@ class Continued(nn.Module):
         self.needs = trained.task.needs
         self.targets = (trained.target,)
         self.weight = trained.weight
-        self.continues = trained.continues
+        self.init_policy_from = trained.init_policy_from
         self.reference = trained.reference
         self.policy: Any = trained.task
 
-    def start_evaluation(self, stage: str) -> None:
+    def on_evaluation_start(self, stage: str) -> None:
         """Called before val or test; validation generates only for some rows."""
-        self.policy.start_evaluation(stage)
+        self.policy.on_evaluation_start(stage)
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Return the policy's chance levels."""
         return self.policy.chance(values)
 
-    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> Sequence[Exhibit]:
+    def report_items(self, values: dict[str, Tensor], name: Callable[[int], str]) -> Sequence[ReportItem]:
         """Return the policy's examples."""
-        return self.policy.exhibits(values, name)
+        return self.policy.report_items(values, name)
 
     def rows(self, predictions: Any, batch: Batch) -> list[dict[str, Any]]:
         """Return the sentence, for rows with a modality to read."""

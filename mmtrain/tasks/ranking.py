@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmtrain.annotations import Flattened
 from mmtrain.losses.ranking import ordered_pairs, pairwise_logistic
-from mmtrain.metrics.chance import guessed
+from mmtrain.metrics.chance import chance_scores
 from mmtrain.metrics.ranking import RankingMetric
 from mmtrain.tasks.names import check_names
 from mmtrain.tasks.supervised import HeadSpec, SupervisedTask
@@ -82,7 +82,7 @@ class Ranking(SupervisedTask):
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Return the mean over all orders."""
-        return guessed(values)
+        return chance_scores(values)
 
     def rows(self, predictions: Tensor, batch: Batch) -> list[dict[str, Any]]:
         """Return the score."""

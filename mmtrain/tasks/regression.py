@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmtrain.annotations import Flattened, PositiveFloat
 from mmtrain.losses.regression import absolute_error, huber, squared_error
-from mmtrain.metrics.chance import guessed
+from mmtrain.metrics.chance import chance_scores
 from mmtrain.metrics.regression import RegressionMetric
 from mmtrain.tasks.names import check_names
 from mmtrain.tasks.supervised import HeadSpec, SupervisedTask
@@ -81,7 +81,7 @@ class Regression(SupervisedTask):
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Score always predicting the training mean; for an unscaled target, the mean of the evaluated rows."""
-        return guessed(values)
+        return chance_scores(values)
 
     def rows(self, predictions: Tensor, batch: Batch) -> list[dict[str, Any]]:
         """Return the number in the units of the table with seven digits, or a list of numbers if there are several."""

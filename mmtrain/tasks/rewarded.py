@@ -14,14 +14,14 @@ from torchmetrics import MetricCollection
 from mmtrain.annotations import Flattened, Size
 from mmtrain.metrics.means import Means
 from mmtrain.metrics.rewards import RewardName, reward_of
-from mmtrain.tasks.policy import Continued, Drawn, TrainedPolicy, draw
-from mmtrain.tasks.tally import Tally
+from mmtrain.tasks.policy import ContinuedTask, SampledSentences, TrainedPolicy, sample_sentences
+from mmtrain.tasks.tally import RunningMeans
 from mmtrain.types import Batch, View
 
-TOLD = ("reward", "kl", "length")  # of sampled sentences
+STEP_METRICS = ("reward", "kl", "length")  # of sampled sentences
 
 
-class Scored(NamedTuple):
+class RewardedSamples(NamedTuple):
     """Predictions for a view.
 
     Attributes:
@@ -36,12 +36,12 @@ class Scored(NamedTuple):
     written: Any
     rows: Tensor
     valid: Tensor
-    drawn: Drawn
+    drawn: SampledSentences
     rewards: Tensor
     advantages: Tensor
 
 
-class Rewarded(Continued, ABC):
+class Rewarded(ContinuedTask, ABC):
     """Samples sentences and scores them.
 
     Args:
@@ -71,7 +71,7 @@ class Rewarded(Continued, ABC):
             )
         self.reward = reward_of(reward, sentences=sentences, tokenize=self.policy.tokenize)
         self.num_samples = num_samples
-        self._tally = Tally(TOLD)
+        self._tally = RunningMeans(STEP_METRICS)
 
     def _drawn_for(self, batch: Batch) -> Tensor:
         """Return (B,), bool: rows with samples."""
@@ -82,7 +82,7 @@ class Rewarded(Continued, ABC):
         """Count the rows with samples: labelled rows with a modality to read."""
         return self._drawn_for(batch).sum()
 
-    def forward(self, view: View) -> Scored:
+    def forward(self, view: View) -> RewardedSamples:
         """Sample and score; in evaluation, also run the policy."""
         batch, prompts = view.batch, self.policy.prompts(view)
         rows = self._drawn_for(batch).nonzero().squeeze(1)
@@ -90,11 +90,11 @@ class Rewarded(Continued, ABC):
         if not len(rows):  # a placeholder row with zero weight, so that every parameter gets a gradient
             rows, valid = torch.zeros_like(batch.rows[:1]), torch.zeros_like(batch.rows[:1], dtype=torch.bool)
         mine, theirs, draws = prompts.take(rows), self.reference.prompts(view).take(rows), batch.draws[rows]
-        drawn = draw(self.policy, mine, self.reference, theirs, draws, num=self.num_samples)
+        drawn = sample_sentences(self.policy, mine, self.reference, theirs, draws, num=self.num_samples)
         right = self._right_or_none(batch, rows, valid)
         rewards = self._scores(drawn.ids, right)
         advantages = self._advantages(rewards, mine, draws, right)
-        return Scored(None if self.training else self.policy(view), rows, valid, drawn, rewards, advantages)
+        return RewardedSamples(None if self.training else self.policy(view), rows, valid, drawn, rewards, advantages)
 
     def _right_or_none(self, batch: Batch, rows: Tensor, valid: Tensor) -> list[list[str]]:
         if rows.is_meta or not bool(valid.all()):  # a meta tensor (mmtrain/modes/plan/watch.py), or a placeholder row
@@ -115,22 +115,22 @@ class Rewarded(Continued, ABC):
         """Return (N, G): the reward of each sentence relative to a baseline."""
 
     @abstractmethod
-    def _loss(self, predictions: Scored) -> tuple[Tensor, Tensor]:
+    def _loss(self, predictions: RewardedSamples) -> tuple[Tensor, Tensor]:
         """Return (sum, count) over rows."""
 
-    def loss(self, predictions: Scored, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, predictions: RewardedSamples, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return (sum, count) over the rows with samples."""
         if self.training:
-            self._tally.add({name: value.flatten() for name, value in self._said(predictions).items()})
+            self._tally.add({name: value.flatten() for name, value in self._sample_values(predictions).items()})
         return self._loss(predictions)
 
-    def _said(self, predictions: Scored) -> dict[str, Tensor]:
+    def _sample_values(self, predictions: RewardedSamples) -> dict[str, Tensor]:
         """Return the values of sampled sentences, by the names in TOLD."""
         drawn, valid = predictions.drawn, predictions.valid
         values = (predictions.rewards, drawn.divergence, drawn.lengths())
-        return {name: value[valid] for name, value in zip(TOLD, values, strict=True)}
+        return {name: value[valid] for name, value in zip(STEP_METRICS, values, strict=True)}
 
-    def told(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def step_metrics(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Return reward, KL to the reference, and length of sampled sentences, as (sum, count)."""
         return self._tally.take(next(self.parameters()).device)
 
@@ -140,12 +140,12 @@ class Rewarded(Continued, ABC):
         metrics.add_metrics({"means": Means(["reward", "reward_of_draws", "kl", "length"])})
         return metrics
 
-    def update(self, metrics: MetricCollection, predictions: Scored, batch: Batch) -> None:
+    def update(self, metrics: MetricCollection, predictions: RewardedSamples, batch: Batch) -> None:
         """Add tokens, and the scores of generated and sampled sentences."""
         chosen = predictions.rows[predictions.valid]
         said, right = self.policy.write(predictions.written, batch, chosen), self.policy.right(batch, chosen)
         self.policy.judge(metrics, predictions.written, batch, chosen, said)
         rewards = [self.reward(one, texts) for one, texts in zip(said, right, strict=True)]
-        of_draws = self._said(predictions)
+        of_draws = self._sample_values(predictions)
         of_draws["reward_of_draws"] = of_draws.pop("reward")
         metrics["means"].update({"reward": torch.tensor(rewards, dtype=torch.double), **of_draws})

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from mmtrain.losses.preference import scst
-from mmtrain.tasks.rewarded import Rewarded, Scored
+from mmtrain.tasks.rewarded import Rewarded, RewardedSamples
 
 
 class Scst(Rewarded):
@@ -19,5 +19,5 @@ class Scst(Rewarded):
         greedy = replace(self.policy.decoding, method="greedy", no_repeat_ngram_size=0)
         return rewards - self._scores(self.policy.generate(prompts, draws, greedy).unsqueeze(1), right)
 
-    def _loss(self, predictions: Scored) -> tuple[Tensor, Tensor]:
+    def _loss(self, predictions: RewardedSamples) -> tuple[Tensor, Tensor]:
         return scst(predictions.drawn.log_probabilities, predictions.advantages, predictions.valid)

@@ -6,9 +6,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmtrain.annotations import Fraction, NonNegativeFloat
-from mmtrain.layers.head import Decides, PooledHead, make_head
+from mmtrain.layers.head import LateFusion, PooledHead, make_head
 from mmtrain.tasks.names import check_names
-from mmtrain.types import Batch, Exhibit, View
+from mmtrain.types import Batch, ReportItem, View
 
 
 class HeadSpec:
@@ -40,7 +40,7 @@ class HeadSpec:
         reads: str,
         weight: NonNegativeFloat,
         dropout: Fraction,
-        decides: Decides | None = None,
+        decides: LateFusion | None = None,
     ) -> None:
         check_names(("target", target, known_targets), ("reads", reads, dims))
         self.dim = dims[reads]
@@ -55,12 +55,14 @@ class HeadSpec:
     @property
     def combines_distributions(self) -> bool:
         """Whether a late fusion combines distributions over classes."""
-        return self.decides is not None and self.decides.decides_by in ("mean_probabilities", "product")
+        return self.decides is not None and self.decides.combine_method in ("mean_probabilities", "product")
 
     def refuse_distributions(self, problem: str) -> None:
         """Raise a ValueError with the problem if a late fusion combines distributions over classes."""
         if self.decides is not None and self.combines_distributions:
-            raise ValueError(f"fusion.combine = {self.decides.decides_by} {problem}; set it to mean_logits or learned")
+            raise ValueError(
+                f"fusion.combine = {self.decides.combine_method} {problem}; set it to mean_logits or learned"
+            )
 
 
 class SupervisedTask(nn.Module):
@@ -97,6 +99,6 @@ class SupervisedTask(nn.Module):
         """Count the labelled rows with a modality to read."""
         return self._valid(batch).sum()
 
-    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> Sequence[Exhibit]:
+    def report_items(self, values: dict[str, Tensor], name: Callable[[int], str]) -> Sequence[ReportItem]:
         """Return []: there is nothing to draw."""
         return []

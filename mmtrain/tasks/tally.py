@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Tally:
+class RunningMeans:
     """Accumulates numbers of one step on this rank until they are taken.
 
     Args:

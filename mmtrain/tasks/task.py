@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from mmtrain.types import Batch, Exhibit, View
+from mmtrain.types import Batch, ReportItem, View
 
 
 class Task(Protocol):
@@ -50,7 +50,7 @@ class Task(Protocol):
         """Return the scores of guessing, by metric name, given the computed values."""
         ...
 
-    def exhibits(self, values: dict[str, Tensor], name: Callable[[int], str]) -> Sequence[Exhibit]:
+    def report_items(self, values: dict[str, Tensor], name: Callable[[int], str]) -> Sequence[ReportItem]:
         """Return report items for the computed values; `name` returns the id of a row."""
         ...
 
@@ -60,7 +60,7 @@ class Task(Protocol):
 
 
 @runtime_checkable
-class Remembers(Protocol):
+class SupportsExtraState(Protocol):
     """A task that keeps state between steps in addition to its parameters."""
 
     def end_step(self) -> None:
@@ -71,23 +71,23 @@ class Remembers(Protocol):
         """Called after a skipped optimizer step; discards its state."""
         ...
 
-    def memory(self) -> dict[str, Tensor]:
+    def extra_state(self) -> dict[str, Tensor]:
         """Return the state for a resumed run."""
         ...
 
-    def recall(self, memory: Mapping[str, Tensor]) -> None:
-        """Restore the result of `memory`."""
+    def load_extra_state(self, memory: Mapping[str, Tensor]) -> None:
+        """Restore the result of `extra_state`."""
         ...
 
 
 @runtime_checkable
-class Compares(Protocol):
+class SupportsGradCache(Protocol):
     """A task whose loss compares rows with each other. Its predictions are vectors by modality.
 
     Its loss uses only presence and keys of a batch.
     """
 
-    def compares_with(self) -> Sequence[Tensor]:
+    def loss_parameters(self) -> Sequence[Tensor]:
         """Return the parameters that the loss uses in addition to the predictions."""
         ...
 
@@ -97,7 +97,7 @@ class Compares(Protocol):
 
 
 @runtime_checkable
-class Pairs(Protocol):
+class SamplesNegatives(Protocol):
     """A task that pairs a row with another row of its step.
 
     Attributes:
@@ -106,25 +106,25 @@ class Pairs(Protocol):
 
     negatives_from: str
 
-    def pairs_within_step(self) -> bool:
+    def negatives_from_global_batch(self) -> bool:
         """Return whether the other row may be in another micro-batch or on another rank."""
         ...
 
 
 @runtime_checkable
-class Staged(Protocol):
+class HandlesEvaluationStart(Protocol):
     """A task that does more work in test than in validation, because the work is slow."""
 
-    def start_evaluation(self, stage: str) -> None:
+    def on_evaluation_start(self, stage: str) -> None:
         """Called before val or test."""
         ...
 
 
 @runtime_checkable
-class Tells(Protocol):
+class LogsStepMetrics(Protocol):
     """A task that logs more per training step than its loss."""
 
-    def told(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def step_metrics(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Return by name the sum and count over this rank's micro-batches since the last call.
 
         The names are always the same, on every rank.
@@ -133,13 +133,13 @@ class Tells(Protocol):
 
 
 @runtime_checkable
-class Continues(Protocol):
+class InitializesPolicy(Protocol):
     """A task around a generation task that is initialized from the weights of another task.
 
     Attributes:
         policy: the generation task.
-        continues: name of the task in the checkpoint of `init_from` whose weights initialize the policy.
+        init_policy_from: name of the task in the checkpoint of `init_from` whose weights initialize the policy.
     """
 
     policy: Any
-    continues: str
+    init_policy_from: str

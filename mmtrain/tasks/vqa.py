@@ -17,7 +17,7 @@ from torchmetrics.aggregation import MeanMetric
 from mmtrain.annotations import Flattened
 from mmtrain.losses.binary_cross_entropy import binary_cross_entropy
 from mmtrain.losses.cross_entropy import cross_entropy
-from mmtrain.metrics.chance import GUESSED, guessed
+from mmtrain.metrics.chance import CHANCE_METRICS, chance_scores
 from mmtrain.tasks.names import check_names
 from mmtrain.tasks.supervised import HeadSpec, SupervisedTask
 from mmtrain.types import AnswerTarget, Batch
@@ -92,7 +92,7 @@ class VQA(SupervisedTask):
 
     def metrics(self) -> MetricCollection:
         """Return the value of the selected answer, how often none is better, and both for the most frequent answer."""
-        names = [f"{name}{kind}" for name in ("vqa_accuracy", "exact_match") for kind in ("", GUESSED)]
+        names = [f"{name}{kind}" for name in ("vqa_accuracy", "exact_match") for kind in ("", CHANCE_METRICS)]
         scores: dict[str, Metric | MetricCollection] = {name: MeanMetric(nan_strategy="error") for name in names}
         return MetricCollection(scores, compute_groups=False)
 
@@ -112,13 +112,13 @@ class VQA(SupervisedTask):
             return
         chosen = worth.gather(1, logits.argmax(dim=1, keepdim=True)).squeeze(1)
         best = worth.amax(dim=1)
-        for kind, scored in (("", chosen), (GUESSED, worth[:, self.most_frequent])):
+        for kind, scored in (("", chosen), (CHANCE_METRICS, worth[:, self.most_frequent])):
             metrics[f"vqa_accuracy{kind}"].update(scored)
             metrics[f"exact_match{kind}"].update(((scored == best) & (scored > 0)).float())
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Score always predicting the most frequent answer of the training split."""
-        return guessed(values)
+        return chance_scores(values)
 
     def rows(self, predictions: Tensor, batch: Batch) -> list[dict[str, Any]]:
         """Return the answer and its probability, for rows with a modality to read."""

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from mmtrain.layers.attention import AttentionMaps
-from mmtrain.types import Attended, View
+from mmtrain.types import AttentionMap, View
 
 NUM_SAMPLES = 6
 NUM_WORDS = 8
-MOST_PREFIX = 5  # tokens in front of the patches: a class token and registers
+MAX_PREFIX = 5  # tokens in front of the patches: a class token and registers
 
 
-def attended(
+def attention_items(
     view: View, *, image: str, text: str | None, words: Callable[[Sequence[int]], list[str]]
-) -> list[Attended]:
+) -> list[AttentionMap]:
     """Maps over the pictures of a few samples that have all that is needed.
 
     Args:
@@ -35,7 +35,7 @@ def attended(
         return []
     weights = maps[query, image].float()
     side = math.isqrt(weights.shape[2])
-    if side < 2 or weights.shape[2] - side * side > MOST_PREFIX:
+    if side < 2 or weights.shape[2] - side * side > MAX_PREFIX:
         return []
     patches = weights[:, :, -side * side :].unflatten(2, (side, side))
     there = view.batch.present[image] & (view.batch.present[text] if text is not None else view.batch.present[image])
@@ -45,11 +45,11 @@ def attended(
     for row in rows:
         asked = view.features(query).mask[row] if query != "fused" else None
         names, grids = _by_word(patches[row], _ids(view, text, row) if query == text else None, asked, words)
-        found.append(Attended(id=view.batch.ids[row], query=query, words=names, grids=[g.tolist() for g in grids]))
+        found.append(AttentionMap(id=view.batch.ids[row], query=query, words=names, grids=[g.tolist() for g in grids]))
     return found
 
 
-def attention_mass(maps: AttentionMaps, modalities: Sequence[str]) -> dict[str, Tensor]:
+def attention_share(maps: AttentionMaps, modalities: Sequence[str]) -> dict[str, Tensor]:
     """How much of their attention the tokens of a batch gave to each modality: a scalar for each, float64.
 
     Only what chooses between modalities counts: a softmax over tokens of several. Where a stream reads another one and

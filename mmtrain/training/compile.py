@@ -58,7 +58,7 @@ def regions_of(model: MultimodalModel) -> dict[str, list[nn.Module]]:
     return found | {names[part]: [part] for part in parts if not blocks_of(part)}
 
 
-def say(line: str) -> None:
+def log_compilation(line: str) -> None:
     """Print on one process per machine, because a machine may not have a compiler."""
     if int(os.environ.get("LOCAL_RANK", "0")) == 0:
         print_escaped(line, stderr=True)

@@ -26,7 +26,7 @@ class DDP(DDPStrategy):
         return sent
 
 
-def meet_by_file(strategy: object) -> None:
+def join_by_file(strategy: object) -> None:
     """Create the process group of ranks that `mmtrain.cli.launch` started, without opening a port.
 
     Lightning uses an existing group. Ranks of torchrun and SLURM use Lightning's own.

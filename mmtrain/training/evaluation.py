@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
-from mmtrain.distributed import total
+from mmtrain.distributed import all_reduce_sum
 from mmtrain.model import MultimodalModel
-from mmtrain.tasks.task import Staged, Task
-from mmtrain.training.attention_maps import attention_mass
-from mmtrain.types import Batch, Exhibit, View
+from mmtrain.tasks.task import HandlesEvaluationStart, Task
+from mmtrain.training.attention_maps import attention_share
+from mmtrain.types import Batch, ReportItem, View
 
 Table = dict[str, dict[str, float | None]]  # by "task/metric": its value, the score of guessing, the number of rows
 
@@ -50,7 +50,7 @@ class Evaluation(nn.Module):
             {
                 _subset_key(name, s): self.tasks[name].metrics()
                 for name, s in self._task_subsets()
-                if judges_rows(self.tasks[name]) and not isinstance(self.tasks[name], Staged)
+                if evaluates_rows(self.tasks[name]) and not isinstance(self.tasks[name], HandlesEvaluationStart)
             }
         )
         self.not_judged: list[dict[str, Any]] = []
@@ -71,13 +71,13 @@ class Evaluation(nn.Module):
             device: of the model.
         """
         for task in self.tasks.values():
-            if isinstance(task, Staged):
-                task.start_evaluation(stage)
+            if isinstance(task, HandlesEvaluationStart):
+                task.on_evaluation_start(stage)
         self._stage = stage
         self._sums = {}
         self._judged = dict.fromkeys(self.subset_metrics, torch.zeros(2, dtype=torch.long, device=device))
         self._attention = dict.fromkeys(self._modalities, torch.zeros((), dtype=torch.double, device=device))
-        by_row = [name for name, task in self.tasks.items() if judges_rows(task)]
+        by_row = [name for name, task in self.tasks.items() if evaluates_rows(task)]
         self._rows = dict.fromkeys(by_row, torch.zeros(2, dtype=torch.long, device=device))
         for metric in [*self.metrics.values(), *self.subset_metrics.values(), *self.same_row_metrics.values()]:
             cast(Metric, metric).reset()
@@ -123,7 +123,7 @@ class Evaluation(nn.Module):
 
     def _add_attention(self, view: View) -> None:
         """How much of the attention in the fusion each modality gets; nothing if the fusion has no maps."""
-        for m, mass in attention_mass(view.attention(), self._modalities).items():
+        for m, mass in attention_share(view.attention(), self._modalities).items():
             self._attention[m] = self._attention[m] + mass.to(self._attention[m].device)
 
     def compute(self) -> Table:
@@ -131,14 +131,14 @@ class Evaluation(nn.Module):
         table: Table = {}
         losses: dict[str, Tensor] = {}
         self._values = {}
-        rows = {name: total(counts).tolist() for name, counts in self._rows.items()}
+        rows = {name: all_reduce_sum(counts).tolist() for name, counts in self._rows.items()}
         self.not_judged = [
             {"split": self._stage, "task": name, "rows": without, "of": labelled}
             for name, (labelled, without) in rows.items()
             if without
         ]
         for name, task in self.tasks.items():
-            loss, count = total(self._sums[name])
+            loss, count = all_reduce_sum(self._sums[name])
             if count == 0:  # no row of the split has what the task needs
                 continue
             self._values[name] = values = cast(Metric, self.metrics[name]).compute()
@@ -161,7 +161,7 @@ class Evaluation(nn.Module):
     def _subset_entries(self, name: str, subset: tuple[str, ...]) -> Table:
         """A task's figures on a subset; in test also its number of rows, and all modalities on the same rows."""
         key, prefix = _subset_key(name, subset), f"{name}/{'+'.join(subset)}_only"
-        judged, num_rows = total(self._judged[key]).tolist()
+        judged, num_rows = all_reduce_sum(self._judged[key]).tolist()
         if judged == 0:
             return {}
         values = cast(Metric, self.subset_metrics[key]).compute()
@@ -173,19 +173,19 @@ class Evaluation(nn.Module):
                 entry |= {"rows": num_rows, "all_modalities": None if same is None else float(same)}
         return entries
 
-    def exhibits(self, row_id: Callable[[int], str]) -> list[Exhibit]:
+    def report_items(self, row_id: Callable[[int], str]) -> list[ReportItem]:
         """Return what tasks show in a report, of the last `compute`.
 
         Args:
             row_id: returns the id of a row of the split.
         """
-        return [e for name, values in self._values.items() for e in self.tasks[name].exhibits(values, row_id)]
+        return [e for name, values in self._values.items() for e in self.tasks[name].report_items(values, row_id)]
 
     def attention_shares(self) -> dict[str, Tensor]:
         """Return each modality's share of the attention in validation, if the fusion chooses between modalities."""
         if self._stage != "val" or not self._has_maps:
             return {}
-        sums = total(torch.stack(list(self._attention.values())))
+        sums = all_reduce_sum(torch.stack(list(self._attention.values())))
         if sums.sum() == 0:
             return {}
         return {f"attention/{m}": share for m, share in zip(self._attention, sums / sums.sum(), strict=True)}
@@ -237,7 +237,7 @@ def evaluate(
     return evaluator.table
 
 
-def judges_rows(task: Task) -> bool:
+def evaluates_rows(task: Task) -> bool:
     """Whether a labelled row counts if it has one of the task's inputs; a dialogue needs none, a pair needs two."""
     return bool(task.targets) and (task.reads == ("fused",) or bool(task.needs))
 

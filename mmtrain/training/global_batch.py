@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmtrain.distributed import gather, largest, rank, rows_of_all, world_size
-from mmtrain.tasks.task import Pairs, Task
+from mmtrain.distributed import all_reduce_max, gather, gather_rows, rank, world_size
+from mmtrain.tasks.task import SamplesNegatives, Task
 from mmtrain.types import Batch, Features, Padded, View
 
 
@@ -34,7 +34,7 @@ class GlobalBatch:
         self.window = window
         self.tasks = tasks if len(window) > 1 else frozenset()  # a single micro-batch computes them itself
         self.num_rows = sum(len(batch) for batch in window)
-        self.rows = _gathered(concatenated(window))
+        self.rows = _gathered(concatenate_batches(window))
         self._vectors: dict[str, dict[str, Tensor]] = {}
 
     def fill(self, task: str, parts: Sequence[Mapping[str, Tensor]]) -> None:
@@ -47,19 +47,19 @@ class GlobalBatch:
 
     def features(self, features: Features, places: Tensor) -> Features:
         """Return the features of other rows, (B,), with their gradients. Each rank has one micro-batch."""
-        more = largest(features.mask.shape[1], places.device) - features.mask.shape[1]
-        tokens = rows_of_all(F.pad(features.tokens, (0, 0, 0, more)), places)
-        return Features(tokens, rows_of_all(F.pad(features.mask, (0, more)).byte(), places).bool())
+        more = all_reduce_max(features.mask.shape[1], places.device) - features.mask.shape[1]
+        tokens = gather_rows(F.pad(features.tokens, (0, 0, 0, more)), places)
+        return Features(tokens, gather_rows(F.pad(features.mask, (0, more)).byte(), places).bool())
 
     def inputs(self, modality: str, places: Tensor) -> Padded:
         """Return the inputs of other rows, (B,), from all micro-batches."""
         parts = [batch.inputs[modality] for batch in self.window]
         if parts[0].mask is None:
-            return Padded(rows_of_all(torch.cat([part.values for part in parts]), places), None)
-        length = largest(max(part.values.shape[1] for part in parts), places.device)
+            return Padded(gather_rows(torch.cat([part.values for part in parts]), places), None)
+        length = all_reduce_max(max(part.values.shape[1] for part in parts), places.device)
         values = torch.cat([_padded(part.values, length) for part in parts])
         masks = torch.cat([_padded(part.mask, length) for part in parts if part.mask is not None])
-        return Padded(rows_of_all(values, places), rows_of_all(masks.byte(), places).bool())
+        return Padded(gather_rows(values, places), gather_rows(masks.byte(), places).bool())
 
 
 class MicroBatch:
@@ -87,15 +87,19 @@ class MicroBatch:
     def paired(self, view: View, places: Mapping[str, Tensor]) -> View:
         """See `mmtrain.types.Step`."""
         if len(self.global_batch.window) > 1:
-            return view.replaced({m: self.global_batch.inputs(m, where) for m, where in places.items()})
+            return view.with_inputs({m: self.global_batch.inputs(m, where) for m, where in places.items()})
         if world_size() > 1:
-            return view.having({m: self.global_batch.features(view.encoded(m), where) for m, where in places.items()})
+            return view.with_features(
+                {m: self.global_batch.features(view.encoded(m), where) for m, where in places.items()}
+            )
         return view.paired(dict(places))
 
 
 def attach_global_batch(window: Sequence[Batch], tasks: Mapping[str, Task]) -> list[Batch]:
     """Return the micro-batches of a rank, with their `step` if a task pairs rows. All ranks call it together."""
-    pairing = [task for task in tasks.values() if isinstance(task, Pairs) and task.pairs_within_step()]
+    pairing = [
+        task for task in tasks.values() if isinstance(task, SamplesNegatives) and task.negatives_from_global_batch()
+    ]
     if not pairing:
         return list(window)
     sources = {task.negatives_from for task in pairing}
@@ -103,7 +107,7 @@ def attach_global_batch(window: Sequence[Batch], tasks: Mapping[str, Task]) -> l
     return [replace(batch, step=MicroBatch(global_batch, number)) for number, batch in enumerate(window)]
 
 
-def concatenated(window: Sequence[Batch]) -> Batch:
+def concatenate_batches(window: Sequence[Batch]) -> Batch:
     """Return the rows of several micro-batches with presence, keys and draws, but without inputs and targets."""
     return Batch(
         ids=[id for batch in window for id in batch.ids],

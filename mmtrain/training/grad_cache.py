@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mmtrain.tasks.task import Compares, Task
-from mmtrain.training.global_batch import GlobalBatch, MicroBatch, concatenated
+from mmtrain.tasks.task import SupportsGradCache, Task
+from mmtrain.training.global_batch import GlobalBatch, MicroBatch, concatenate_batches
 from mmtrain.types import Batch, View
 
 
@@ -26,12 +26,12 @@ class GradientCache:
         window: the micro-batches of this rank.
     """
 
-    def __init__(self, tasks: Mapping[str, Compares], window: Sequence[Batch]) -> None:
+    def __init__(self, tasks: Mapping[str, SupportsGradCache], window: Sequence[Batch]) -> None:
         self.tasks = tasks
         self._num = len(window)
         step = window[0].step
         self._global_batch: GlobalBatch | None = step.global_batch if isinstance(step, MicroBatch) else None
-        self._rows = concatenated(window)
+        self._rows = concatenate_batches(window)
         self._sums: dict[str, Tensor] = {}
         self._of_vectors: dict[str, list[dict[str, Tensor]]] = {}
         self._of_parameters: dict[str, list[tuple[Tensor, Tensor]]] = {}
@@ -55,12 +55,12 @@ class GradientCache:
         for name, task in self.tasks.items():
             self._compare(name, task, vectors[name])
 
-    def _compare(self, name: str, task: Compares, parts: Sequence[Mapping[str, Tensor]]) -> None:
+    def _compare(self, name: str, task: SupportsGradCache, parts: Sequence[Mapping[str, Tensor]]) -> None:
         with torch.enable_grad():
             leaves = [{m: v.detach().requires_grad_() for m, v in part.items()} for part in parts]
             vectors = {m: torch.cat([leaf[m] for leaf in leaves]) for m in leaves[0]}
             total, _ = task.loss(vectors, self._rows)
-            own = [p for p in task.compares_with() if p.requires_grad]
+            own = [p for p in task.loss_parameters() if p.requires_grad]
             inputs = [*(v for leaf in leaves for v in leaf.values()), *own]
             gradients = torch.autograd.grad(total, inputs, allow_unused=True, materialize_grads=True)
         given = iter(gradients)
@@ -91,4 +91,4 @@ class GradientCache:
 def cache_of(tasks: Mapping[str, Task], window: Sequence[Batch], *, wanted: bool) -> GradientCache:
     """Return the cache of the tasks that compare rows; of no task if there is one micro-batch, or it is not wanted."""
     needed = wanted and len(window) > 1
-    return GradientCache({n: t for n, t in tasks.items() if needed and isinstance(t, Compares)}, window)
+    return GradientCache({n: t for n, t in tasks.items() if needed and isinstance(t, SupportsGradCache)}, window)

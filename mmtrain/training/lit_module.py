@@ -28,17 +28,17 @@ from torch.optim.lr_scheduler import LRScheduler
 from mmtrain.balance.balance import Balance
 from mmtrain.balance.fixed import Fixed
 from mmtrain.balance.modality.balance import ModalityBalance
-from mmtrain.distributed import gather_objects, total, world_size
+from mmtrain.distributed import all_reduce_sum, gather_objects, world_size
 from mmtrain.layers.finetuning import Tuning, rates_of
 from mmtrain.model import MultimodalModel
-from mmtrain.tasks.task import Remembers, Task, Tells
+from mmtrain.tasks.task import LogsStepMetrics, SupportsExtraState, Task
 from mmtrain.training.evaluation import Evaluation, Table
-from mmtrain.training.fsdp.shard import clip, exchange_whole, norm_of, shard, without_exchange
-from mmtrain.training.nonfinite import Cause, Skipped, Statistics, explain
-from mmtrain.training.optim.schedules import Following
-from mmtrain.training.precision.bf16_true import HalfWeights, to_half
+from mmtrain.training.fsdp.shard import all_reduce_unsharded, clip, no_gradient_sync, norm_of, shard
+from mmtrain.training.nonfinite import BatchNormState, NonFiniteCause, SkippedStep, explain
+from mmtrain.training.optim.schedules import ResumableLambdaLR
+from mmtrain.training.precision.bf16_true import BF16TruePrecision, to_half
 from mmtrain.training.step import TrainingStep
-from mmtrain.types import Attended, Batch, Exhibit, View
+from mmtrain.types import AttentionMap, Batch, ReportItem, View
 
 # names that transformers' models give to embeddings of positions, distances and token types
 _PLACES = re.compile(r"(^|_)(pos|positions?|positional|relative|rel|distance|segment|type)(_|$)|^wpe$")
@@ -49,12 +49,12 @@ def row_number(stage: str, row: int) -> str:
     return str(row)
 
 
-def no_attention_items(view: View) -> list[Attended]:
+def no_attention_items(view: View) -> list[AttentionMap]:
     """Nothing for the report."""
     return []
 
 
-def ignore_skipped(skipped: Skipped) -> None:
+def ignore_skipped(skipped: SkippedStep) -> None:
     """Do nothing about a skipped step."""
 
 
@@ -98,8 +98,8 @@ class LitModel(LightningModule):
         modality_balance: ModalityBalance | None = None,
         gradient_cache: bool = False,
         row_id: Callable[[str, int], str] = row_number,
-        attention_items: Callable[[View], list[Attended]] = no_attention_items,
-        on_step_skipped: Callable[[Skipped], None] = ignore_skipped,
+        attention_items: Callable[[View], list[AttentionMap]] = no_attention_items,
+        on_step_skipped: Callable[[SkippedStep], None] = ignore_skipped,
         changed_optimizer_options: Sequence[str] = (),
         checkpoint_step: int | None = None,
     ) -> None:
@@ -119,13 +119,13 @@ class LitModel(LightningModule):
         self.tasks = model.named_tasks()
         self.evaluation = Evaluation(model, test_subsets)
         self.table: Table = {}  # of the last evaluation
-        self.exhibits: list[Exhibit] = []  # of the last evaluation
+        self.report_items: list[ReportItem] = []  # of the last evaluation
         self.row_id = row_id
         self.attention_items = attention_items
         self.on_step_skipped = on_step_skipped
         self.changed_optimizer_options = changed_optimizer_options
         self.checkpoint_step = checkpoint_step
-        self._attention_items: list[Attended] = []
+        self._attention_items: list[AttentionMap] = []
         self._epoch_sums, self._epoch_steps = torch.zeros(len(self.tasks), dtype=torch.double), 0
         self._samples, self._clock = 0, 0.0
         self._skipped_in_row = 0
@@ -151,7 +151,7 @@ class LitModel(LightningModule):
         assert isinstance(optimizer, LightningOptimizer)
         assert isinstance(schedule, LRScheduler)
         optimizer.zero_grad()
-        before = deepcopy([b.state() for b in self._balances()]), Statistics(self.model)
+        before = deepcopy([b.extra_state() for b in self._balances()]), BatchNormState(self.model)
         weights = [w * t.weight for w, t in zip(self.balance.weights(step).tolist(), self.tasks.values(), strict=True)]
         means = self._backward(step, weights, waiting=[p for e in frozen for p in e.parameters() if p.requires_grad])
         if self.modality_balance is not None:
@@ -172,7 +172,7 @@ class LitModel(LightningModule):
             schedule.step()
             self.on_step_skipped(skipped)
         self._samples += sum(len(batch) for batch in window) * world_size()
-        metrics = {name: task.told() for name, task in self.tasks.items() if isinstance(task, Tells)}
+        metrics = {name: task.step_metrics() for name, task in self.tasks.items() if isinstance(task, LogsStepMetrics)}
         if (self.global_step - 1) % self._log_interval == 0 or skipped is not None:
             self._log_step(means, weights, norms | {"grad_norm": norm}, learning_rate, _means_of(metrics))
 
@@ -193,7 +193,7 @@ class LitModel(LightningModule):
                 # counts are those of all ranks, so gradients are summed over the ranks; DDP takes their mean
                 loss = _weighted(losses, weights) * world_size()
                 if last:
-                    means = total(means)
+                    means = all_reduce_sum(means)
                     own = self.balance.own_loss(step.weighted(means))
                     loss = loss if own is None else loss + own
                 # DDP waits for a gradient of every parameter that can have one
@@ -201,7 +201,7 @@ class LitModel(LightningModule):
                 with self.trainer.profiler.profile("backward"):  # type: ignore[attr-defined]
                     self.manual_backward(loss + sum((p * 0.0).sum() for p in waiting) if waits else loss)
         if self._is_shared:
-            exchange_whole(self)
+            all_reduce_unsharded(self)
         for p in waiting:
             p.grad = None  # the optimizer then skips the parameter, with its moments and its weight decay
         return means
@@ -211,7 +211,7 @@ class LitModel(LightningModule):
         self._skipped_in_row = 0
         self.balance.after_step(step.after_update())
         for task in self.tasks.values():
-            if isinstance(task, Remembers):
+            if isinstance(task, SupportsExtraState):
                 task.end_step()
         self._epoch_sums = self._epoch_sums.to(means.device) + step.weighted(means)
         self._epoch_steps += 1
@@ -226,7 +226,9 @@ class LitModel(LightningModule):
                 "    fix: if there are many, choose another balance"
             )
 
-    def _skipped(self, window: list[Batch], means: Tensor, weights: Sequence[float], norm: Tensor) -> Skipped | None:
+    def _skipped(
+        self, window: list[Batch], means: Tensor, weights: Sequence[float], norm: Tensor
+    ) -> SkippedStep | None:
         """Return why to skip the step if a loss, weight or gradient is not finite, else None; equal on every rank."""
         finite = bool(means.isfinite().all()) and all(map(math.isfinite, weights))
         if finite and (bool(norm.isfinite()) or self._scale() != 1.0):  # a gradient scaler skips such steps itself
@@ -234,28 +236,30 @@ class LitModel(LightningModule):
         losses = dict(zip(self.tasks, means.tolist(), strict=True))
         bad = [name for name, weight in zip(self.tasks, weights, strict=True) if not math.isfinite(weight)]
         if bad and all(map(math.isfinite, losses.values())):
-            cause = Cause(4, f"the weight that the balance gives {bad[0]}", [id for b in window for id in b.ids if id])
+            cause = NonFiniteCause(
+                4, f"the weight that the balance gives {bad[0]}", [id for b in window for id in b.ids if id]
+            )
         else:
             cause = explain(self.model, window, losses)
-        causes = [Cause(*each) for each in gather_objects(cause)]
+        causes = [NonFiniteCause(*each) for each in gather_objects(cause)]
         first = min(causes, key=lambda cause: cause.place)
         ids = [id for cause in causes if cause.place == first.place for id in cause.ids]
         self._skipped_in_row += 1
-        return Skipped(self.global_step + 1, losses, float(norm), first.first, ids, self._skipped_in_row)
+        return SkippedStep(self.global_step + 1, losses, float(norm), first.first, ids, self._skipped_in_row)
 
     def _balances(self) -> list[Balance | ModalityBalance]:
         """The balances, which have state from one step to the next."""
         return [self.balance, *([] if self.modality_balance is None else [self.modality_balance])]
 
     def _drop_step(
-        self, optimizer: LightningOptimizer, states: Sequence[dict[str, Any]], statistics: Statistics
+        self, optimizer: LightningOptimizer, states: Sequence[dict[str, Any]], statistics: BatchNormState
     ) -> None:
         """Count the step, and restore the state from before it."""
         for balance, state in zip(self._balances(), states, strict=True):
-            balance.restore(state)
+            balance.load_extra_state(state)
         statistics.restore()
         for task in self.tasks.values():
-            if isinstance(task, Remembers):
+            if isinstance(task, SupportsExtraState):
                 task.drop_step()
         if self._scale() == 1.0:
             optimizer.zero_grad()  # a parameter without a gradient is skipped, with its moments and its weight decay
@@ -277,7 +281,7 @@ class LitModel(LightningModule):
         if last or not isinstance(strategy, ParallelStrategy):
             yield
             return
-        with without_exchange(self.model) if self._is_shared else strategy.block_backward_sync():
+        with no_gradient_sync(self.model) if self._is_shared else strategy.block_backward_sync():
             yield
 
     @property
@@ -402,39 +406,41 @@ class LitModel(LightningModule):
 
     def _finish_evaluation(self, stage: str) -> None:
         self.table = self.evaluation.compute()
-        shown = self.evaluation.exhibits(partial(self.row_id, stage))
-        self.exhibits = [*shown, *(self._attention_items if stage == "test" else [])]
+        shown = self.evaluation.report_items(partial(self.row_id, stage))
+        self.report_items = [*shown, *(self._attention_items if stage == "test" else [])]
         values = {f"{stage}/{name}": entry["value"] for name, entry in self.table.items()}
         self._log(values | self.evaluation.attention_shares())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the state of balances and tasks, in addition to their parameters."""
         checkpoint["balance"] = {
-            "state": self.balance.state(),
+            "state": self.balance.extra_state(),
             "epoch_sums": self._epoch_sums.tolist(),
             "epoch_steps": self._epoch_steps,
             "zero_steps": self.zero_steps,
         }
         checkpoint["skipped_in_row"] = self._skipped_in_row
-        checkpoint["tasks"] = {n: task.memory() for n, task in self.tasks.items() if isinstance(task, Remembers)}
+        checkpoint["tasks"] = {
+            n: task.extra_state() for n, task in self.tasks.items() if isinstance(task, SupportsExtraState)
+        }
         if self.modality_balance is not None:
-            checkpoint["modality_balance"] = self.modality_balance.state()
+            checkpoint["modality_balance"] = self.modality_balance.extra_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the state of balances and tasks."""
         if "balance" in checkpoint:
             kept = checkpoint["balance"]
-            self.balance.restore(kept["state"])
+            self.balance.load_extra_state(kept["state"])
             self._epoch_sums = torch.tensor(kept["epoch_sums"], dtype=torch.double, device=self.device)
             self._epoch_steps = kept["epoch_steps"]
             self.zero_steps = kept.get("zero_steps", 0)  # not in checkpoints of versions up to 0.1
         self._skipped_in_row = checkpoint.get("skipped_in_row", 0)
         for name, memory in checkpoint.get("tasks", {}).items():
             task = self.tasks.get(name)
-            if isinstance(task, Remembers):
-                task.recall(memory)
+            if isinstance(task, SupportsExtraState):
+                task.load_extra_state(memory)
         if self.modality_balance is not None and "modality_balance" in checkpoint:
-            self.modality_balance.restore(checkpoint["modality_balance"])
+            self.modality_balance.load_extra_state(checkpoint["modality_balance"])
 
     def predict_step(self, window: list[Batch], batch_idx: int) -> list[dict[str, Any]]:
         """Return one dict per sample: its id, and each task's prediction or the reason why there is none."""
@@ -475,7 +481,7 @@ class LitModel(LightningModule):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] *= rate
         steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = Following(optimizer, lambda step: self.schedule(step, steps))
+        scheduler = ResumableLambdaLR(optimizer, lambda step: self.schedule(step, steps))
         self._optimizer_options = [
             {k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups
         ]
@@ -508,7 +514,7 @@ class ShardedLitModel(LitModel):
         """Shard the weights, once; Lightning calls this before fit and before test."""
         assert self.device_mesh is not None
         plugin = self.trainer.precision_plugin
-        if isinstance(plugin, HalfWeights):  # Lightning does not convert a sharded model
+        if isinstance(plugin, BF16TruePrecision):  # Lightning does not convert a sharded model
             to_half(self.model)
         elif isinstance(plugin, DoublePrecision):
             self.double()
@@ -528,7 +534,7 @@ def _means_of(metrics: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> dic
     parts = {f"train/{task}/{name}": pair for task, values in metrics.items() for name, pair in values.items()}
     if not parts:
         return {}
-    sums = total(torch.stack([torch.stack([part.double() for part in pair]) for pair in parts.values()]))
+    sums = all_reduce_sum(torch.stack([torch.stack([part.double() for part in pair]) for pair in parts.values()]))
     return {name: float(value / count) for name, (value, count) in zip(parts, sums, strict=True) if count > 0}
 
 

@@ -12,7 +12,7 @@ KEPT = 256 * 1024**2  # bytes at the end of the heap that are kept
 LARGEST = 1024**3  # bytes of the largest block that is taken from the heap
 
 
-def keep_freed_memory() -> bool:
+def tune_malloc() -> bool:
     """Let this process and its forks keep freed memory for the next step. Returns whether that was possible.
 
     glibc returns every large block to the system and requests it again, zeroed page by page. Activations on the CPU

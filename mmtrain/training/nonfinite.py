@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmtrain.layers.finetuning import without_statistics
+from mmtrain.layers.finetuning import batchnorm_frozen
 from mmtrain.model import MultimodalModel
 from mmtrain.types import Batch
 
@@ -25,7 +25,7 @@ class Diverged(Exception):
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedStep:
     """A step that was skipped.
 
     Attributes:
@@ -61,7 +61,7 @@ def _number(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-class Statistics:
+class BatchNormState:
     """A copy of the batch norm statistics, to undo a step."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -74,7 +74,7 @@ class Statistics:
             buffer.copy_(before)
 
 
-class Cause(NamedTuple):
+class NonFiniteCause(NamedTuple):
     """The first tensor of a step that is not finite. Of those of several ranks, the lowest place is the cause.
 
     Attributes:
@@ -88,7 +88,7 @@ class Cause(NamedTuple):
     ids: list[str]
 
 
-def explain(model: MultimodalModel, window: Sequence[Batch], losses: Mapping[str, float]) -> Cause:
+def explain(model: MultimodalModel, window: Sequence[Batch], losses: Mapping[str, float]) -> NonFiniteCause:
     """Return the first tensor that is not finite on this rank, and the samples in which it was found.
 
     Weights are checked first, then inputs, then the output of each module in the order in which they run, then losses
@@ -101,25 +101,25 @@ def explain(model: MultimodalModel, window: Sequence[Batch], losses: Mapping[str
     """
     for name, tensor in model.named_parameters():
         if found := _count(tensor):
-            return Cause(0, f"{found:,} of {tensor.numel():,} values of {name}", [])
+            return NonFiniteCause(0, f"{found:,} of {tensor.numel():,} values of {name}", [])
     ids = [id for batch in window for id in batch.ids if id]
     for batch in window:
         for modality, (values, _) in batch.inputs.items():
             if rows := _rows(values, batch, there=batch.present[modality]):
-                return Cause(1, f"the input {modality}", rows)
+                return NonFiniteCause(1, f"the input {modality}", rows)
     for batch in window:
         if found_at := _first_output(model, batch):
-            return Cause(2, found_at[0], found_at[1] or ids)
+            return NonFiniteCause(2, found_at[0], found_at[1] or ids)
     for name, loss in losses.items():
         if not math.isfinite(loss):
-            return Cause(3, f"the loss of {name}", ids)
+            return NonFiniteCause(3, f"the loss of {name}", ids)
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and _count(parameter.grad):
-            return Cause(4, f"the gradient of {name}", ids)
-    return Cause(5, "the norm of all gradients", ids)
+            return NonFiniteCause(4, f"the gradient of {name}", ids)
+    return NonFiniteCause(5, "the norm of all gradients", ids)
 
 
-def weights_in_words(model: nn.Module) -> str:
+def describe_weights(model: nn.Module) -> str:
     """Describe the first weight that is not finite, or else the largest one; of a sharded weight, this rank's shard.
 
     It is not a collective operation, because a single rank may call it.
@@ -140,7 +140,7 @@ def _first_output(model: MultimodalModel, batch: Batch) -> tuple[str, list[str]]
     """The first module whose output is not finite, and the samples, if the rows of the output are samples."""
     found: list[tuple[str, list[str]]] = []
     plain = torch.compiler.set_stance("force_eager")  # hooks do not run inside compiled code
-    with _watched(model, batch, found), torch.no_grad(), without_statistics(_norms(model)), plain:
+    with _watched(model, batch, found), torch.no_grad(), batchnorm_frozen(_norms(model)), plain:
         view = model.view(batch)
         for name in model.tasks:
             view.predictions(name)

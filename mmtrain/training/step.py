@@ -16,8 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmtrain.balance.modality.balance import ModalityBalance
 from mmtrain.data.order import mix
-from mmtrain.distributed import rank, total
-from mmtrain.layers.finetuning import held, without_statistics
+from mmtrain.distributed import all_reduce_sum, rank
+from mmtrain.layers.finetuning import batchnorm_frozen, frozen
 from mmtrain.model import MultimodalModel
 from mmtrain.training.global_batch import attach_global_batch
 from mmtrain.training.grad_cache import cache_of
@@ -78,7 +78,7 @@ class TrainingStep:
         self.names: Sequence[str] = list(self.tasks)
         self.window = attach_global_batch(window, self.tasks)
         counts = torch.stack([torch.stack([t.count(b) for b in self.window]).sum() for t in self.tasks.values()])
-        self.counts = dict(zip(self.tasks, total(counts.float()), strict=True))
+        self.counts = dict(zip(self.tasks, all_reduce_sum(counts.float()), strict=True))
         self.seed = mix(seed, number, _SHARED) >> 1
         self._number = number
         self._run_seed = seed
@@ -109,7 +109,7 @@ class TrainingStep:
     def losses(self) -> Tensor:
         """Return (K,), float64: each task's mean loss over the complete step, times the task's own weight."""
         sums = torch.stack([torch.stack([x.detach().double() for x in r.losses]) for r in self._runs(graph=False)])
-        return self.weighted(total(sums.sum(dim=0)))
+        return self.weighted(all_reduce_sum(sums.sum(dim=0)))
 
     def weighted(self, losses: Tensor) -> Tensor:
         """Return (K,), float64: losses times the tasks' own weights."""
@@ -134,7 +134,7 @@ class TrainingStep:
             part = rows if on == "parameters" else inner_products(rows)
             summed = part if summed is None else summed + part
         assert summed is not None
-        summed = total(summed)
+        summed = all_reduce_sum(summed)
         gramian = inner_products(summed) if on == "parameters" else summed
         weights = self.weighted(torch.ones(len(self.names), dtype=torch.double, device=gramian.device))
         return gramian * weights.unsqueeze(1) * weights
@@ -154,16 +154,16 @@ class TrainingStep:
             yield self._kept
             return
         for number in range(len(self.window)):
-            with without_statistics(self._batch_norms()), torch.set_grad_enabled(graph):
+            with batchnorm_frozen(self._batch_norms()), torch.set_grad_enabled(graph):
                 run = self._run(number)
             yield run
 
     def _run(self, number: int) -> ForwardPass:
         if not self._cache_is_filled:
             self._cache_is_filled = True
-            with held(self._frozen), without_statistics(self._batch_norms()):
+            with frozen(self._frozen), batchnorm_frozen(self._batch_norms()):
                 self._cache.fill(self._view)
-        with held(self._frozen):
+        with frozen(self._frozen):
             view = self._view(number)
             sums = self._cache.losses(self.tasks, view, number)
             if self._modality_balance is not None:

@@ -17,19 +17,19 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from mmtrain.config.instantiate import get_object, make
 from mmtrain.config.rules import OWN_TRAINER_KEYS
 from mmtrain.errors import ConfigError
-from mmtrain.training.callbacks.interruptions import Interruptions
+from mmtrain.training.callbacks.interruptions import PreemptionHandler
 from mmtrain.training.callbacks.model_checkpoint import ModelCheckpoint
 from mmtrain.training.callbacks.profile import Profile
 from mmtrain.training.callbacks.progress import Progress
-from mmtrain.training.checkpoint.io import WholeCheckpoints
-from mmtrain.training.ddp_strategy import DDP, meet_by_file
+from mmtrain.training.checkpoint.io import AtomicCheckpointIO
+from mmtrain.training.ddp_strategy import DDP, join_by_file
 from mmtrain.training.fsdp.grad_scaler import NAMES as HALF
-from mmtrain.training.fsdp.grad_scaler import shared_half
+from mmtrain.training.fsdp.grad_scaler import sharded_half_precision
 from mmtrain.training.fsdp.strategy import ShardedStrategy
 from mmtrain.training.loggers.csv import CSVMetrics
 from mmtrain.training.precision.bf16_true import NAME as HALF_WEIGHTS
-from mmtrain.training.precision.bf16_true import HalfWeights
-from mmtrain.units import duration
+from mmtrain.training.precision.bf16_true import BF16TruePrecision
+from mmtrain.units import parse_duration
 
 SHARDED = "fsdp"  # as trainer.strategy
 
@@ -47,14 +47,14 @@ def build_trainer(
     own: dict[str, Any] = {
         "callbacks": callbacks,
         "logger": build_loggers(cfg, resume_step=resume_step),
-        "plugins": [*options.pop("plugins", []), WholeCheckpoints(background=cfg.checkpoint.background)],
+        "plugins": [*options.pop("plugins", []), AtomicCheckpointIO(background=cfg.checkpoint.background)],
         "default_root_dir": cfg.run_dir,
         "num_sanity_val_steps": 0,
         "use_distributed_sampler": False,
         "enable_model_summary": False,
     }
     trainer = make_trainer({**options, **own})
-    meet_by_file(trainer.strategy)
+    join_by_file(trainer.strategy)
     return trainer
 
 
@@ -71,9 +71,9 @@ def trainer_options(cfg: DictConfig) -> dict[str, Any]:
         options["strategy"] = DDP()
     if options["strategy"] == SHARDED:  # with FSDP2; Lightning's strategy of that name is FSDP1
         options["strategy"] = ShardedStrategy(num_ranks=int(os.environ.get("WORLD_SIZE", "1")))
-    own: dict[str, Callable[[], Any]] = {HALF_WEIGHTS: HalfWeights}
+    own: dict[str, Callable[[], Any]] = {HALF_WEIGHTS: BF16TruePrecision}
     if isinstance(options["strategy"], ShardedStrategy):
-        own |= {name: partial(shared_half, options["accelerator"]) for name in HALF}
+        own |= {name: partial(sharded_half_precision, options["accelerator"]) for name in HALF}
         own |= dict.fromkeys(("64", "64-true"), DoublePrecision)  # Lightning refuses the string with this strategy
     if str(options["precision"]) in own:
         options["plugins"] = [own[str(options.pop("precision"))]()]  # the Trainer accepts either precision or plugins
@@ -106,11 +106,11 @@ def build_callbacks(cfg: DictConfig, *, monitor: str | None) -> list[Callback]:
     # Lightning's own save_last only follows a new best
     last = ModelCheckpoint(filename="last", monitor=None, save_on_train_epoch_end=True, **places)
     own = [make(node, f"callbacks.{name}") for name, node in cfg.callbacks.items()]
-    interruptions = Interruptions(
+    interruptions = PreemptionHandler(
         cfg.run_dir,
         every_n_steps=cfg.checkpoint.every_n_steps,
         every_minutes=cfg.checkpoint.every_minutes,
-        max_time=duration(cfg.trainer.max_time),
+        max_time=parse_duration(cfg.trainer.max_time),
     )
     own += [Profile(cfg.run_dir)] if cfg.trainer.profile else []
     return [*own, *_pruning(cfg, monitor), best, last, interruptions, Progress()]

@@ -117,7 +117,7 @@ def test_a_run_that_goes_on_goes_on_as_it_was(name: str) -> None:
     assert isinstance(whole, nn.Module)
     walk(half, looks()[:5])
     # serialize and load: plain numbers, lists and dicts
-    rest.restore(json.loads(json.dumps(half.state())))
+    rest.load_extra_state(json.loads(json.dumps(half.extra_state())))
     rest.load_state_dict(half.state_dict())
     for weights, again in zip(expected[5:], walk(rest, looks()[5:]), strict=True):
         assert torch.equal(weights, again)

@@ -12,4 +12,4 @@ def test_every_task_counts_with_its_own_weight_alone() -> None:
     assert balance.weights(step).tolist() == [1.0, 1.0]
     assert step.asked == []  # nothing is computed for it
     assert balance.own_loss(torch.ones(2)) is None
-    assert not list(balance.parameters()) and balance.state() == {} and balance.values() == {}
+    assert not list(balance.parameters()) and balance.extra_state() == {} and balance.values() == {}

@@ -151,7 +151,7 @@ def test_cagrad_helps_the_worst_task_most_of_all_steps_near_the_mean(c: float) -
 def test_gradvac_turns_a_gradient_to_its_target() -> None:
     a, b = jacobian("conflicting")[:2]
     rule = GradVac(**ON, tasks=["a", "b"], beta=0.0)
-    rule.restore({"targets": [[0.0, 0.6], [-1.0, 0.0]]})
+    rule.load_extra_state({"targets": [[0.0, 0.6], [-1.0, 0.0]]})
     weights = rule.weights(FakeGradients(gradients=torch.stack([a, b]), names=["a", "b"]))
     assert weights[0] == 1.0
     turned = a + (weights[1] - 1) * b
@@ -161,9 +161,9 @@ def test_gradvac_turns_a_gradient_to_its_target() -> None:
 def test_gradvac_keeps_the_targets_of_a_task_that_a_step_lacks() -> None:
     rule = GradVac(**ON, tasks=NAMES, beta=0.5)
     rule.weights(FakeGradients())
-    before = torch.tensor(rule.state()["targets"])
+    before = torch.tensor(rule.extra_state()["targets"])
     rule.weights(FakeGradients(gradients=jacobian("one lacks")))
-    after = torch.tensor(rule.state()["targets"])
+    after = torch.tensor(rule.extra_state()["targets"])
     assert torch.equal(after[1], before[1]) and torch.equal(after[:, 1], before[:, 1])
     assert after[0, 2] != before[0, 2]
 

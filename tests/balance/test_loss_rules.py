@@ -196,7 +196,7 @@ def test_gradnorm_leaves_alone_the_weight_of_a_task_that_a_step_lacks() -> None:
     assert a + c == pytest.approx(2.0)
     assert a != 1.0
     balance.weights(FakeGradients((1.0, 5.0, 2.0)))
-    assert balance.state()["first"] == [1.0, 5.0, 2.0]
+    assert balance.extra_state()["first"] == [1.0, 5.0, 2.0]
 
 
 def test_famo_follows_the_authors_adam() -> None:

@@ -12,7 +12,7 @@ from tests.runs import PLAIN, RANKS, as_torchrun_starts, assert_same_run, run_ti
 from tests.tiny import make_tables
 
 BALANCES = sorted(path.stem for path in (config_dir() / "balance").glob("*.yaml"))
-KEEPING = [name for name in BALANCES if rule(name).state() or list(rule(name).parameters())]
+KEEPING = [name for name in BALANCES if rule(name).extra_state() or list(rule(name).parameters())]
 TASKS = "task=[contrastive,classification]"
 
 

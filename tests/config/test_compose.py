@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 
-from mmtrain.config.compose import Composing, config_dir, fill_auto
+from mmtrain.config.compose import ConfigComposer, config_dir, fill_auto
 
 LINES = [
     [],
@@ -35,12 +35,12 @@ def of_hydra(overrides: list[str]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def composing() -> Composing:
-    return Composing(create_config_search_path(str(config_dir())))
+def composing() -> ConfigComposer:
+    return ConfigComposer(create_config_search_path(str(config_dir())))
 
 
 @pytest.mark.parametrize("overrides", LINES, ids=" ".join)
-def test_composes_what_hydra_composes(composing: Composing, overrides: list[str]) -> None:
+def test_composes_what_hydra_composes(composing: ConfigComposer, overrides: list[str]) -> None:
     try:
         cfg = composing.compose(overrides)
     except HydraException:
@@ -53,19 +53,19 @@ def test_composes_what_hydra_composes(composing: Composing, overrides: list[str]
     assert own == of_hydra(overrides)
 
 
-def test_values_of_one_line_are_not_those_of_the_next(composing: Composing) -> None:
+def test_values_of_one_line_are_not_those_of_the_next(composing: ConfigComposer) -> None:
     assert composing.compose(["seed=11"]).seed == 11
     with pytest.raises(HydraException):
         composing.compose(["seed=12", "no_such_key=1"])
     assert composing.compose([]).seed == 0
 
 
-def test_several_values_are_no_single_run(composing: Composing) -> None:
+def test_several_values_are_no_single_run(composing: ConfigComposer) -> None:
     with pytest.raises(HydraException, match="multirun"):
         composing.compose(["seed=1,2"])
 
 
-def test_files_speak_in_order_and_are_read_once(composing: Composing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_speak_in_order_and_are_read_once(composing: ConfigComposer, monkeypatch: pytest.MonkeyPatch) -> None:
     files = composing.files(["encoder/text=bert", "seed=4"])
     names = [path for path, _ in files]
     assert ("encoder/text/bert", "encoder.text") in files and names[0] == "train" and "hydra/config" not in names
@@ -74,7 +74,7 @@ def test_files_speak_in_order_and_are_read_once(composing: Composing, monkeypatc
     assert file.folder == str(config_dir()) and "defaults" not in file.content and "_target_" in file.content
 
 
-def test_folders_of_hydras_search_path_are_read(composing: Composing, tmp_path: Path) -> None:
+def test_folders_of_hydras_search_path_are_read(composing: ConfigComposer, tmp_path: Path) -> None:
     (tmp_path / "fusion").mkdir()
     (tmp_path / "fusion" / "own.yaml").write_text("_target_: own.Fusion\nwidth: 4\n")
     overrides = [f"hydra.searchpath=[file://{tmp_path}]", "fusion=own", "fusion.width=5"]
@@ -83,12 +83,12 @@ def test_folders_of_hydras_search_path_are_read(composing: Composing, tmp_path: 
     assert composing.file("fusion/own").folder == str(tmp_path)
 
 
-def of_folders(*folders: Path) -> Composing:
+def of_folders(*folders: Path) -> ConfigComposer:
     """What the command composes with `--config-dir`."""
     path = create_config_search_path(str(config_dir()))
     for folder in folders:
         path.prepend(provider="command-line", path=f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
-    return Composing(path)
+    return ConfigComposer(path)
 
 
 def test_a_file_that_changes_between_two_readings_is_read_anew(tmp_path: Path) -> None:
@@ -117,8 +117,8 @@ def test_a_file_that_comes_first_is_read_as_soon_as_it_is_there(tmp_path: Path) 
 
 
 def test_what_is_composed_again_is_not_what_somebody_changed() -> None:
-    def composing() -> Composing:
-        return Composing(create_config_search_path(str(config_dir())))
+    def composing() -> ConfigComposer:
+        return ConfigComposer(create_config_search_path(str(config_dir())))
 
     with open_dict(cfg := composing().compose([])):
         cfg.dim = -1
@@ -132,7 +132,7 @@ def test_a_defaults_list_may_refer_to_what_is_chosen(tmp_path: Path) -> None:
         (tmp_path / group).mkdir()
         for option in ("sum", "concat"):
             (tmp_path / group / f"{option}.yaml").write_text(f"name: {group} {option}\n")
-    composing = Composing(create_config_search_path(str(tmp_path)))
+    composing = ConfigComposer(create_config_search_path(str(tmp_path)))
     assert composing.compose([]).head.name == "head sum"
     assert composing.compose(["fusion=concat"]).head.name == "head concat"
 

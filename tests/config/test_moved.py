@@ -14,7 +14,7 @@ from mmtrain.config.moved import MOVED, current_path, update_targets
 from mmtrain.config.renamed import update_keys
 from mmtrain.config.run_config import load_run_config, recorded_overrides
 from mmtrain.config.validate import faults_of
-from mmtrain.training.checkpoint.resume import check_same_run, facts_of, facts_to_compare
+from mmtrain.training.checkpoint.resume import check_same_run, config_fingerprint, facts_to_compare
 
 RUN = Path(__file__).parent / "run_of_0_1_0"  # written by mmtrain 0.1.0
 OLD = "data.inputs.image._target_=mmtrain.data.image.ImageInput"
@@ -91,8 +91,8 @@ def test_a_checkpoint_of_before_goes_on() -> None:
     today = recorded.copy()
     assert update_targets(today) != []
     update_keys(today)
-    before = facts_of(recorded, rows)
+    before = config_fingerprint(recorded, rows)
     before.pop("data.max_bad", None)  # no fact of the run, under the name that it had then
-    facts, now, notes = facts_to_compare(before, facts_of(today, rows), ids=str)
+    facts, now, notes = facts_to_compare(before, config_fingerprint(today, rows), ids=str)
     assert check_same_run(facts, now, Path("last.ckpt")) == [] and notes == []
     assert all(is_component(t, k.removesuffix("._target_")) for k, t in facts.items() if k.endswith("_target_"))

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from mmtrain.config.provenance import Composed, Source
+from mmtrain.config.provenance import ComposedConfig, Source
 
 FILES = {
     "configs/train.yaml": ("", {"dim": 8, "encoder": {}, "size": "${dim}"}),
@@ -25,8 +25,8 @@ RAW = {
 }
 
 
-def composed(*, set_by: list[str] | None = None, chosen_by: list[str] | None = None) -> Composed:
-    return Composed(
+def composed(*, set_by: list[str] | None = None, chosen_by: list[str] | None = None) -> ComposedConfig:
+    return ComposedConfig(
         cfg=DictConfig({}),
         raw=RAW,
         sources=[Source(file=file, package=package, content=content) for file, (package, content) in FILES.items()],
@@ -136,7 +136,7 @@ def test_parts_are_the_nodes_that_become_objects() -> None:
         "callbacks": {},
         "logger": {"csv": {}},
     }
-    run = Composed(cfg=OmegaConf.create(plain), raw={}, sources=[], set_by={}, chosen_by={})
+    run = ComposedConfig(cfg=OmegaConf.create(plain), raw={}, sources=[], set_by={}, chosen_by={})
     parts = dict(run.parts())
     assert list(parts) == [
         *("data", "data.source", "balance", "optimizer", "schedule"),
@@ -147,5 +147,5 @@ def test_parts_are_the_nodes_that_become_objects() -> None:
 
 def test_a_relative_interpolation_is_followed_from_its_key() -> None:
     raw = {"task.a.low": "${.high}", "task.a.high": "${..shared}", "task.shared": 3, "task.a.gone": "${.nothing}"}
-    run = Composed(cfg=OmegaConf.create(), raw=raw, sources=[], set_by={}, chosen_by={})
+    run = ComposedConfig(cfg=OmegaConf.create(), raw=raw, sources=[], set_by={}, chosen_by={})
     assert [run.root(key) for key in raw] == ["task.shared", "task.shared", "task.shared", "task.a.gone"]

@@ -13,8 +13,8 @@ from mmtrain.config import renamed
 from mmtrain.config.compose import config_dir
 from mmtrain.config.renamed import RENAMED_KEYS, RENAMED_PATHS, RenamedKey, current_override, update_keys
 from mmtrain.config.run_config import load_run_config, recorded_overrides
-from mmtrain.config.validate import Composer, faults_of, help_text, with_current_keys
-from mmtrain.training.checkpoint.resume import check_same_run, facts_of, facts_to_compare
+from mmtrain.config.validate import Validator, faults_of, help_text, with_current_keys
+from mmtrain.training.checkpoint.resume import check_same_run, config_fingerprint, facts_to_compare
 
 CONTRASTIVE = "mmtrain.tasks.contrastive.Contrastive"
 KEYS = (
@@ -117,7 +117,7 @@ def test_a_file_of_the_user_with_old_names(tmp_path: Path, table: None) -> None:
     text = "# @package _global_\n" + yaml.safe_dump(experiment)
     (tmp_path / "experiment" / "mine.yaml").write_text(text)
     assert faults("experiment=mine", extra=tmp_path) == []
-    composer = Composer(config_dir(), str(tmp_path))
+    composer = Validator(config_dir(), str(tmp_path))
     cfg = composer.compose(["experiment=mine"])
     assert cfg.task.contrastive.temperature == cfg.task.contrastive.min_temperature == 0.2
     assert cfg.encoder.image.layer_decay == cfg.encoder.text.layer_decay == 0.8
@@ -156,7 +156,7 @@ def test_a_run_folder_with_old_names(tmp_path: Path, table: None) -> None:
 
 def test_a_checkpoint_with_old_names_goes_on(table: None) -> None:
     today = compose(NEW)
-    now = facts_of(today, {"train": {"count": 44}})
+    now = config_fingerprint(today, {"train": {"count": 44}})
     olds = {n.partition("=")[0]: o.partition("=")[0] for n, o in zip(NEW, OLD, strict=True)}
     before = {olds.get(key, key): value for key, value in now.items()} | {"task.contrastive.loss": "siglip"}
     assert "task.contrastive.heat" in before

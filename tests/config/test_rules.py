@@ -14,7 +14,7 @@ from mmtrain.config.validate import faults_of
 @pytest.fixture(autouse=True)
 def there_may_be_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """`test_rules_hardware.py` has what a machine lacks."""
-    monkeypatch.setattr(machine, "lacks_gpu", lambda: False)
+    monkeypatch.setattr(machine, "has_no_gpu", lambda: False)
 
 
 def faults(*overrides: str) -> list[str]:

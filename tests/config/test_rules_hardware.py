@@ -18,7 +18,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight cores and two GPUs, and nobody who shared them out."""
     monkeypatch.setattr(machine, "num_cores", lambda: 8)
     monkeypatch.setattr(machine, "num_gpus", lambda: 2)
-    monkeypatch.setattr(machine, "lacks_gpu", lambda: False)
+    monkeypatch.setattr(machine, "has_no_gpu", lambda: False)
     for name in ("LOCAL_RANK", "SLURM_NTASKS"):
         monkeypatch.delenv(name, raising=False)
 
@@ -112,7 +112,7 @@ def test_gpus_are_those_of_dev_that_cuda_may_see(
 )
 def test_without_a_gpu_none_is_waited_for(asked: list[str], mend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "num_gpus", lambda: None)
-    monkeypatch.setattr(machine, "lacks_gpu", lambda: True)
+    monkeypatch.setattr(machine, "has_no_gpu", lambda: True)
     expected = f"trainer.accelerator=gpu: there is no GPU on this machine (override trainer=gpu)\n    fix: {mend}"
     assert faults(*asked) == [expected]
     monkeypatch.setenv("LOCAL_RANK", "0")
@@ -141,7 +141,7 @@ def test_only_where_nothing_looks_like_a_gpu_there_is_none(
         (tmp_path / name).touch()
     monkeypatch.setattr(machine, "Path", lambda name: tmp_path)
     monkeypatch.setattr(machine, "sys", SimpleNamespace(platform=system))
-    assert machine.lacks_gpu() is lacking
+    assert machine.has_no_gpu() is lacking
 
 
 def test_a_precision_that_the_device_lacks_is_not_another_in_silence() -> None:

@@ -15,10 +15,10 @@ from pytorch_lightning.strategies import StrategyRegistry
 
 from mmtrain.config.compose import config_dir
 from mmtrain.config.constraints import Number, constraints_of
-from mmtrain.config.provenance import Composed
+from mmtrain.config.provenance import ComposedConfig
 from mmtrain.config.rules_values import annotated_keys, rule_values
 from mmtrain.config.settings import BY_KEY, Strategy
-from mmtrain.config.validate import Composer, faults_of
+from mmtrain.config.validate import Validator, faults_of
 
 
 def components() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -54,9 +54,9 @@ def test_shipped_values_are_allowed() -> None:
 
 
 @pytest.fixture(scope="module")
-def runs() -> list[Composed]:
+def runs() -> list[ComposedConfig]:
     """Configurations that together have every option of every group of components."""
-    composer = Composer(config_dir(), None)
+    composer = Validator(config_dir(), None)
     options = {group: composer.composing.options(group) for group in composer.composing.groups}
     lists = [f"{group}=[{','.join(options[group])}]" for group in ("callbacks", "logger")]
 
@@ -74,7 +74,7 @@ def runs() -> list[Composed]:
 SINGLE = ("fusion", "balance", "modality_balance", "schedule", "optimizer", "trainer")
 
 
-def test_every_number_has_a_range(runs: list[Composed]) -> None:
+def test_every_number_has_a_range(runs: list[ComposedConfig]) -> None:
     """A number without one is in a constructor without annotations: `mmtrain.annotations` has the usual ranges."""
     numbers = {
         (key, run.get(f"{key.rpartition('.')[0]}._target_")): annotated.get(key)
@@ -95,7 +95,7 @@ UNBOUNDED = re.compile(r"task\..*\.length_penalty|task\.contrastive\.bias|traine
 WRONG = (-7, float("nan"), float("inf"), -float("inf"), True)
 
 
-def test_whole_numbers_take_no_fraction_and_are_limited(runs: list[Composed]) -> None:
+def test_whole_numbers_take_no_fraction_and_are_limited(runs: list[ComposedConfig]) -> None:
     known = {key: constraint for run in runs for key, constraint in annotated_keys(run)}
     whole = {k: c for k, c in known.items() if any(isinstance(a, Number) and a.integer for a in c.alternatives)}
     whole = {k: c for k, c in whole.items() if not any(isinstance(a, Number) and not a.integer for a in c.alternatives)}
@@ -105,7 +105,7 @@ def test_whole_numbers_take_no_fraction_and_are_limited(runs: list[Composed]) ->
     assert free == {"trainer.num_nodes", "data.num_workers"}
 
 
-def test_every_wrong_value_is_reported(runs: list[Composed]) -> None:
+def test_every_wrong_value_is_reported(runs: list[ComposedConfig]) -> None:
     """One report has all of them: a wrong word where there are words to choose from, and -7 for each number."""
     words: set[tuple[str, Any]] = set()
     for run in runs:
@@ -123,7 +123,7 @@ def test_every_wrong_value_is_reported(runs: list[Composed]) -> None:
     assert len(words) >= 60
 
 
-def test_settings_are_keys_of_the_configuration(runs: list[Composed]) -> None:
+def test_settings_are_keys_of_the_configuration(runs: list[ComposedConfig]) -> None:
     for package, settings in BY_KEY.items():
         missing = [n for n in settings.__annotations__ if f"{package}.{n}".lstrip(".") not in runs[0].raw]
         assert missing == (["momentum"] if package == "optimizer" else []), package

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from mmtrain.build import build_again, build_restored
+from mmtrain.build import rebuild_from_run, rebuild_without_tables
 from mmtrain.cli.main import main
 from mmtrain.config.compose import config_dir
 from mmtrain.config.instantiate import refused_targets
@@ -18,10 +18,10 @@ from mmtrain.config.run_config import MAX_BYTES, load_run_config, read_run_confi
 from mmtrain.config.validate import with_overrides_of_run
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
-from mmtrain.modes.chat.pipeline import Answers
-from mmtrain.modes.chat.repl import Talk
+from mmtrain.modes.chat.pipeline import ChatPipeline
+from mmtrain.modes.chat.repl import ChatSession
 from mmtrain.modes.search.finder import Finder
-from mmtrain.training.checkpoint.load_run import load_teacher, load_trained
+from mmtrain.training.checkpoint.load_run import load_run, load_teacher
 from tests.attacks import NAMES, PLACES, RECORD, Node, Stranger, planted, spelled, write_record
 from tests.tiny import TINY_MODEL, make_tables
 
@@ -312,16 +312,16 @@ def typed(program: Callable[[], Any], *words: str) -> int:
 
 def teach(run: Path) -> None:
     load_teacher(
-        str(run), DataModule.__new__(DataModule), OmegaConf.create({}), "task.a.teacher", build_again, trust=[]
+        str(run), DataModule.__new__(DataModule), OmegaConf.create({}), "task.a.teacher", rebuild_from_run, trust=[]
     )
 
 
 PYTHON: dict[str, Callable[[Path], Any]] = {
     "Finder.load": Finder.load,
-    "Answers": Answers,
-    "chat": Talk,
-    "load_trained": lambda run: load_trained(run, build_again),
-    "load_trained of a checkpoint": lambda run: load_trained(run / "checkpoints" / "best.ckpt", build_restored),
+    "ChatPipeline": ChatPipeline,
+    "chat": ChatSession,
+    "load_run": lambda run: load_run(run, rebuild_from_run),
+    "load_trained of a checkpoint": lambda run: load_run(run / "checkpoints" / "best.ckpt", rebuild_without_tables),
     "a teacher or reference": teach,
     "scripts/export.py": lambda run: typed_or_refused("export", str(run), "--out", str(run / "out")),
     "scripts/export_chat.py": lambda run: typed_or_refused("export_chat", str(run), "--out", str(run / "out")),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmtrain.config.compose import config_dir, last_of_each
+from mmtrain.config.compose import config_dir, keep_last_overrides
 from mmtrain.config.validate import faults_of, with_overrides_of_run
 from tests.tiny import make_fetched_folders
 
@@ -134,11 +134,11 @@ def test_an_override_that_another_one_undoes_is_named(earlier: str, later: str) 
     ],
 )
 def test_of_a_key_that_is_given_twice_the_last_counts(earlier: str, later: str) -> None:
-    assert faults(earlier, "seed=1", later) == faults("seed=1", *last_of_each([earlier, later])[0])
-    kept, notes = last_of_each([earlier, "seed=1", later])
+    assert faults(earlier, "seed=1", later) == faults("seed=1", *keep_last_overrides([earlier, later])[0])
+    kept, notes = keep_last_overrides([earlier, "seed=1", later])
     assert kept[0] == "seed=1" and kept[1].lstrip("+") == later.lstrip("+")
     assert notes == [f"{earlier}: replaced by {later}, because the last value of a key is used"]
-    assert last_of_each([earlier, earlier]) == ([earlier], []) and last_of_each(["~dim", "dim"])[1] == []
+    assert keep_last_overrides([earlier, earlier]) == ([earlier], []) and keep_last_overrides(["~dim", "dim"])[1] == []
 
 
 def test_what_is_said_twice_or_before_an_option_is_chosen_holds() -> None:

@@ -16,13 +16,13 @@ from mmtrain.data.corruptions import (
     SEVERITIES,
     CorruptedSplit,
     Corruption,
-    cropped,
-    mistyped,
-    noisy_sound,
-    touches,
+    add_sound_noise,
+    add_typos,
+    applies_to,
+    crop,
 )
 from mmtrain.data.dataset import EvalSplit
-from mmtrain.data.sampling.subset import Chosen, groups_of
+from mmtrain.data.sampling.subset import Subset, groups_of
 from mmtrain.errors import ConfigError
 from mmtrain.types import Sample
 from tests.tiny import ROWS, TINY_MODEL, make_tables
@@ -51,7 +51,7 @@ def draws(seed: int = 0) -> torch.Generator:
 def test_the_rules_know_every_corruption() -> None:
     assert get_args(settings.Corruption) == NAMES
     assert all(len(levels) == len(SEVERITIES) for levels in LEVELS.values())
-    assert touches("noise", "audio") and not touches("typos", "image") and touches("missing", "sequence")
+    assert applies_to("noise", "audio") and not applies_to("typos", "image") and applies_to("missing", "sequence")
 
 
 @pytest.mark.parametrize(("name", "modality"), [("noise", "image"), ("blur", "image"), ("crop", "image")])
@@ -124,36 +124,36 @@ def test_letters_are_wrong_about_as_often_as_is_said() -> None:
     text = "the quick brown fox jumps over the lazy dog " * 50
     letters = sum(letter.isalpha() for letter in text)
     for level in (0.0, 0.1, 0.3):
-        written = mistyped(text, level, draws())
+        written = add_typos(text, level, draws())
         same = sum(a == b for a, b in zip(text, written, strict=False)) if level == 0.0 else None
         assert same in (None, len(text))
         assert abs(len(written) - len(text)) < 0.1 * letters
-    assert mistyped(text, 0.1, draws(1)) != mistyped(text, 0.1, draws(2))
-    assert all(mistyped("a", 1.0, draws(seed)) == "a" for seed in range(9))
-    assert all(mistyped(" ?", 1.0, draws(seed)).strip() for seed in range(9))
+    assert add_typos(text, 0.1, draws(1)) != add_typos(text, 0.1, draws(2))
+    assert all(add_typos("a", 1.0, draws(seed)) == "a" for seed in range(9))
+    assert all(add_typos(" ?", 1.0, draws(seed)).strip() for seed in range(9))
 
 
 def test_noise_is_so_many_decibels_below_the_sound() -> None:
     sound = torch.sin(torch.arange(16000) * 0.1)
     for decibels in (20.0, 0.0):
-        noise = noisy_sound(sound, decibels, draws()) - sound
+        noise = add_sound_noise(sound, decibels, draws()) - sound
         ratio = 10 * (sound.square().mean() / noise.square().mean()).log10()
         assert float(ratio) == pytest.approx(decibels, abs=0.3)
 
 
 def test_a_crop_is_a_part_of_the_picture() -> None:
     picture = torch.arange(64.0).view(1, 8, 8).expand(3, 8, 8)
-    part = cropped(picture, 0.25, draws())
+    part = crop(picture, 0.25, draws())
     assert part.shape == picture.shape
     assert part.max() - part.min() < picture.max() - picture.min()
-    torch.testing.assert_close(cropped(picture, 1.0, draws()), picture)
+    torch.testing.assert_close(crop(picture, 1.0, draws()), picture)
 
 
 def test_groups_are_those_of_a_column(split: EvalSplit) -> None:
     groups = groups_of(split, "label", where="the test split")
     assert sorted(position for rows in groups.values() for position in rows) == list(range(len(split)))
     assert next(iter(groups)) == "(none)" and set(groups) <= {"(none)", "bar", "frame", "square"}
-    bars = Chosen(split, groups["bar"])
+    bars = Subset(split, groups["bar"])
     found = bars.__getitems__([(0, 0), (0, -1), (0, len(bars) - 1)])
     assert [one.row for one in found] == [groups["bar"][0], -1, groups["bar"][-1]]
     with pytest.raises(ConfigError, match=r"test\.by=kind: the test split has the columns id, image"):

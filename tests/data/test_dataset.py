@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmtrain.data.dataset import Collate, EvalSplit, TrainSplit
 from mmtrain.data.inputs.image import key_of
-from mmtrain.data.order import draw_seed, mix, permuted
+from mmtrain.data.order import draw_seed, mix, permute
 from mmtrain.data.sources.files import read_folder
 from mmtrain.data.targets.text import TextTarget
 from mmtrain.errors import ConfigError, SampleError
@@ -109,7 +109,7 @@ def test_the_rows_of_a_step_are_those_of_its_positions_whatever_reads_them(tmp_p
             if at[1] < 0:
                 assert sample == Sample()
                 continue
-            row, tried = permuted(at[1], 9, seed=3, epoch=epoch), 0
+            row, tried = permute(at[1], 9, seed=3, epoch=epoch), 0
             while row in (2, 5, 6):
                 assert sample.bad[tried][1:3] == (row, "missing.png")
                 tried += 1

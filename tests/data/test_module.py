@@ -478,7 +478,7 @@ def test_data_without_tables_says_how_to_open_them(tmp_path: Path) -> None:
     read(root, tmp_path / "run")
     data = module(root)
     data.restore(str(tmp_path / "run"))
-    uses = [data.example, data.train_dataloader, data.val_dataloader, data.test_dataloader, data.likely]
+    uses = [data.example, data.train_dataloader, data.val_dataloader, data.test_dataloader, data.guessed_columns]
     for use in (*uses, lambda: data.epoch_size, lambda: data.steps_per_epoch):
         with pytest.raises(ConfigError, match=r"the data has no tables yet\n    call data\.read\(Path\(RUN_DIR\)"):
             use()

@@ -9,11 +9,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from mmtrain.data.order import BlockOrder, KeyedOrder, draw_seed, mix, permuted, permuted_many
+from mmtrain.data.order import BlockOrder, KeyedOrder, draw_seed, mix, permute, permute_many
 
 
 def order(size: int, *, seed: int = 0, epoch: int = 0) -> list[int]:
-    return [permuted(p, size, seed=seed, epoch=epoch) for p in range(size)]
+    return [permute(p, size, seed=seed, epoch=epoch) for p in range(size)]
 
 
 def chi_square(counts: Counter[int], bins: int) -> float:
@@ -33,7 +33,7 @@ def test_every_row_comes_once_in_larger_splits(size: int) -> None:
 
 def test_the_order_is_the_same_each_time() -> None:
     assert order(100, seed=3, epoch=2) == order(100, seed=3, epoch=2)
-    assert [permuted(p, 100, seed=0, epoch=0) for p in (0, 1, 2, 99)] == [order(100)[p] for p in (0, 1, 2, 99)]
+    assert [permute(p, 100, seed=0, epoch=0) for p in (0, 1, 2, 99)] == [order(100)[p] for p in (0, 1, 2, 99)]
 
 
 def test_the_order_never_changes_between_versions() -> None:
@@ -53,8 +53,8 @@ def test_a_position_gets_every_row_about_equally_often(size: int) -> None:
     draws = 60 * size
     limit = size - 1 + 6 * (2 * (size - 1)) ** 0.5
     for position in (0, size // 2, size - 1):
-        by_epoch = Counter(permuted(position, size, seed=5, epoch=epoch) for epoch in range(draws))
-        by_seed = Counter(permuted(position, size, seed=seed, epoch=5) for seed in range(draws))
+        by_epoch = Counter(permute(position, size, seed=5, epoch=epoch) for epoch in range(draws))
+        by_seed = Counter(permute(position, size, seed=seed, epoch=5) for seed in range(draws))
         assert chi_square(by_epoch, size) < limit
         assert chi_square(by_seed, size) < limit
 
@@ -75,7 +75,7 @@ def test_rows_do_not_keep_their_places() -> None:
 def test_a_position_among_a_billion_costs_no_more_than_among_a_few() -> None:
     size = 10**9
     started = time.perf_counter()
-    rows = {permuted(p, size, seed=0, epoch=0) for p in range(0, size, size // 2000)}
+    rows = {permute(p, size, seed=0, epoch=0) for p in range(0, size, size // 2000)}
     assert time.perf_counter() - started < 2  # a list of them would take minutes
     assert len(rows) == 2000
     assert min(rows) < size // 100 and max(rows) > size - size // 100
@@ -97,12 +97,12 @@ def test_mix_takes_negative_and_large_numbers_and_every_bit_counts() -> None:
 
 def test_many_positions_at_once_give_the_same_rows() -> None:
     for size in [*range(1, 130), 1023, 1024, 1025]:
-        assert permuted_many(np.arange(size), size, seed=size, epoch=3).tolist() == order(size, seed=size, epoch=3)
+        assert permute_many(np.arange(size), size, seed=size, epoch=3).tolist() == order(size, seed=size, epoch=3)
     places = np.array([0, 5, 10**9 - 1, 5])
-    wanted = [permuted(int(p), 10**9, seed=-1, epoch=2) for p in places]
-    assert permuted_many(places, 10**9, seed=-1, epoch=2).tolist() == wanted
+    wanted = [permute(int(p), 10**9, seed=-1, epoch=2) for p in places]
+    assert permute_many(places, 10**9, seed=-1, epoch=2).tolist() == wanted
     assert KeyedOrder(50).rows(np.arange(7, 31, 3), seed=4, epoch=1).tolist() == order(50, seed=4, epoch=1)[7:31:3]
-    assert len(permuted_many(np.arange(0), 10, seed=0, epoch=0)) == 0
+    assert len(permute_many(np.arange(0), 10, seed=0, epoch=0)) == 0
 
 
 # ------------------------------------------------------------------- in blocks
@@ -172,13 +172,13 @@ def test_a_billion_rows_take_microseconds_and_the_memory_of_their_blocks() -> No
     for epoch in range(4):
         for place in places:
             blocks.row(place, seed=0, epoch=epoch)
-            permuted(place, size, seed=0, epoch=epoch)
+            permute(place, size, seed=0, epoch=epoch)
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < 50 * num_blocks
     assert after - held < 24 * num_blocks, "at most the plan of one more epoch"
     for name, row in (
-        ("permuted", lambda p: permuted(p, size, seed=0, epoch=0)),
+        ("permuted", lambda p: permute(p, size, seed=0, epoch=0)),
         ("BlockOrder", lambda p: blocks.row(p, seed=0, epoch=0)),
     ):
         started = time.perf_counter()

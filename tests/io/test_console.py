@@ -14,8 +14,8 @@ from mmtrain.io.console import Terminal, plain_text
 from mmtrain.io.escape import print_escaped
 from mmtrain.report.table import metrics_table
 from mmtrain.training.callbacks.quarantine import Quarantine
-from mmtrain.training.callbacks.skips import Skips
-from mmtrain.training.nonfinite import Skipped
+from mmtrain.training.callbacks.skips import NonFiniteGuard
+from mmtrain.training.nonfinite import SkippedStep
 from mmtrain.types import Bad
 
 EVIL = "a\x1b]0;title\x07b\x1b[2J\r\x9bc\u202egnp.exe"
@@ -58,7 +58,7 @@ def test_a_name_cannot_begin_a_line_of_a_message(tmp_path: Path, capsys: pytest.
     quarantine = Quarantine(tmp_path, num_rows={"train": 4}, max_bad=0.0)
     rows = [{"id": "1\nreport: done", "file": "a\n.png", "reason": "cut"}]
     assert "    1\\x0areport: done: a\\x0a.png: cut\n" in quarantine._too_many("train", rows, [Bad("1", 0, "a", "cut")])
-    Skips(tmp_path, max_in_row=3)(Skipped(1, {}, 1.0, "the input image", ["1\nreport: done"], 1))
+    NonFiniteGuard(tmp_path, max_in_row=3)(SkippedStep(1, {}, 1.0, "the input image", ["1\nreport: done"], 1))
     assert capsys.readouterr().err.count("\n") == 1
 
 

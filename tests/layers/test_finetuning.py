@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmtrain.build import _without_tuning, tunings_of
 from mmtrain.config.compose import config_dir
 from mmtrain.config.rules import TUNING
-from mmtrain.layers.finetuning import KEYS, Tuning, held, rates_of, still_modules, tune
+from mmtrain.layers.finetuning import KEYS, Tuning, frozen, frozen_modules, rates_of, tune
 from mmtrain.types import Features
 from tests.batches import gradients, make_model, random_batch
 from tests.steps import loader, make_lit, make_trainer
@@ -80,7 +80,7 @@ def test_freezing_all() -> None:
     encoder = Encoder()
     tune(encoder, Tuning(freeze=True))
     assert learning(encoder) == set()
-    assert still_modules(encoder) == [encoder]
+    assert frozen_modules(encoder) == [encoder]
     assert encoder(torch.randn(2, 3, 4)).tokens.grad_fn is None
 
 
@@ -207,7 +207,7 @@ def test_held_encoders_have_no_graph_and_come_back_as_they_were() -> None:
     encoder.blocks[0].requires_grad_(False)
     encoder.blocks[0].eval()
     before = learning(encoder), [m.training for m in encoder.modules()]
-    with held([encoder]):
+    with frozen([encoder]):
         assert not any(m.training for m in encoder.modules())
         assert encoder(torch.randn(2, 3, 4)).tokens.grad_fn is None
     assert (learning(encoder), [m.training for m in encoder.modules()]) == before

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mmtrain.layers.foreign_model import drop, stem_and_blocks, unreached
+from mmtrain.layers.foreign_model import drop, stem_and_blocks, unused_parameters
 
 
 class Foreign(nn.Module):
@@ -32,9 +32,9 @@ class Foreign(nn.Module):
 def test_what_has_no_part_in_the_tokens_is_found_and_taken_out() -> None:
     net, x = Foreign(), torch.randn(2, 5, 3)
     expected, _ = net(x)
-    names = unreached(net, expected)
+    names = unused_parameters(net, expected)
     assert names == ["mask_token", "head"]
-    assert unreached(net.to("meta"), net(x.to("meta"))[0]) == names
+    assert unused_parameters(net.to("meta"), net(x.to("meta"))[0]) == names
     net = Foreign()
     before, _ = net(x)
     drop(net, ["mask_token", "head.pool", "head.out"])

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtrain.fusion.late import Late
-from mmtrain.layers.head import COMBINATIONS, DecisionHead, PooledHead, make_head
+from mmtrain.layers.head import COMBINATIONS, LateFusionHead, PooledHead, make_head
 from mmtrain.types import Features
 
 DIMS = {"text": 3, "audio": 5, "image": 4}
@@ -13,10 +13,10 @@ ORDER = ("audio", "image", "text")
 CLASSES = 4
 
 
-def make(combine: str) -> tuple[Late, DecisionHead]:
+def make(combine: str) -> tuple[Late, LateFusionHead]:
     fusion = Late(dims=DIMS, dim=6, dropout=0.0, combine=combine).double()
     head = make_head(6, CLASSES, dropout=0.0, decides=fusion).double()
-    assert isinstance(head, DecisionHead)
+    assert isinstance(head, LateFusionHead)
     for parameter in [*fusion.parameters(), *head.parameters()]:
         nn.init.normal_(parameter, std=0.5)
     return fusion, head
@@ -39,7 +39,7 @@ def norm(x: Tensor, layer: nn.LayerNorm) -> Tensor:
     return (x - x.mean()) / (x.var(unbiased=False) + layer.eps).sqrt() * layer.weight + layer.bias
 
 
-def decision(fusion: Late, head: DecisionHead, modality: str, tokens: Tensor) -> Tensor:
+def decision(fusion: Late, head: LateFusionHead, modality: str, tokens: Tensor) -> Tensor:
     layers = fusion.hidden[modality]
     x = layers[1].weight @ norm(tokens.mean(dim=0), layers[0]) + layers[1].bias
     x = x * (1 + torch.erf(x / 2**0.5)) / 2
@@ -47,7 +47,7 @@ def decision(fusion: Late, head: DecisionHead, modality: str, tokens: Tensor) ->
     return mine.linear.weight @ norm(x, mine.norm) + mine.linear.bias
 
 
-def combined(rule: str, logits: dict[str, Tensor], head: DecisionHead) -> Tensor:
+def combined(rule: str, logits: dict[str, Tensor], head: LateFusionHead) -> Tensor:
     """Logits up to a constant that a softmax ignores; exact for mean_logits, mean_probabilities and learned."""
     parts = list(logits.values())
     if rule == "mean_logits":

@@ -11,7 +11,7 @@ from mmtrain.layers.streams import (
     FeedForward,
     Read,
     Streams,
-    anything,
+    any_valid,
     check_counts,
     cross_weights,
     lengths,
@@ -62,7 +62,7 @@ def test_dropout_is_for_training_only(part: nn.Module) -> None:
 
 def test_anything_is_a_token_of_any_stream() -> None:
     masks = {"a": torch.tensor([[True, False], [False, False], [False, False]]), "b": torch.tensor([[0], [1], [0]]) > 0}
-    assert anything(masks).tolist() == [[True], [True], [False]]
+    assert any_valid(masks).tolist() == [[True], [True], [False]]
 
 
 def test_counts_below_one_are_refused_by_name() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmtrain.modes.robustness import GroupFigure, write_rows
+from mmtrain.modes.robustness import GroupResult, write_rows
 from tests.runs import rows_of, run_tiny
 from tests.tiny import ROWS, make_tables
 
@@ -96,7 +96,7 @@ def test_what_does_not_concern_the_run_is_refused(
 
 
 def test_names_of_groups_are_no_formulas(tmp_path: Path) -> None:
-    rows = [GroupFigure(name, 3, "label/r2", -0.5, None) for name in ("=cmd|'/c calc'!A0", "+1", "-cat", "cat")]
+    rows = [GroupResult(name, 3, "label/r2", -0.5, None) for name in ("=cmd|'/c calc'!A0", "+1", "-cat", "cat")]
     write_rows(tmp_path / "groups.csv", rows)
     found = table(tmp_path / "groups.csv")
     assert [row["group"] for row in found] == ["'=cmd|'/c calc'!A0", "+1", "'-cat", "cat"]

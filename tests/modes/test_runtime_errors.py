@@ -17,7 +17,7 @@ from transformers import AutoConfig
 from mmtrain.build import compose
 from mmtrain.data.dataset import TrainSplit
 from mmtrain.modes import run as run_module
-from mmtrain.modes.runtime_errors import explained, status_of
+from mmtrain.modes.runtime_errors import explain_error, status_of
 from mmtrain.training.loggers.csv import CSVMetrics
 from tests.runs import run_tiny
 from tests.tiny import make_tables
@@ -54,7 +54,7 @@ class Leaves(Dataset[int]):
 def test_a_worker_that_leaves_is_told_of_too() -> None:
     with pytest.raises(RuntimeError) as caught:
         list(DataLoader(Leaves(), num_workers=1))
-    said = explained(caught.value, compose([]))
+    said = explain_error(caught.value, compose([]))
     assert said is not None and "ended without a message" in said
 
 
@@ -64,9 +64,9 @@ def test_a_worker_that_goes_while_it_hands_a_batch_over_is_told_of_too() -> None
     there.close()
     with pytest.raises(EOFError) as caught:
         here.recv()
-    said = explained(caught.value, compose([]))
+    said = explain_error(caught.value, compose([]))
     assert said is not None and "a loading process (pid unknown) ended without a message" in said
-    assert explained(ConnectionResetError("the site"), compose([])) is None
+    assert explain_error(ConnectionResetError("the site"), compose([])) is None
 
 
 def test_a_full_device_says_what_to_change() -> None:
@@ -74,7 +74,7 @@ def test_a_full_device_says_what_to_change() -> None:
         "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.10 GiB of which 1.20 GiB is"
         " free."
     )
-    said = explained(error, compose(["data.batch_size=64", "trainer.accumulate_grad_batches=2"]))
+    said = explain_error(error, compose(["data.batch_size=64", "trainer.accumulate_grad_batches=2"]))
     assert said is not None
     assert said.startswith("the device is out of memory: 2.50 GiB were requested, 1.20 GiB are free\n")
     assert "trainer.accumulate_grad_batches=4 (2 now; data.batch_size=64 stays" in said
@@ -83,7 +83,7 @@ def test_a_full_device_says_what_to_change() -> None:
 def test_a_full_device_says_what_was_planned(tmp_path: Path) -> None:
     plan = {"memory": {"weights": 2**20, "casts": 0, "total": 2**21}, "batch": {"largest_size": 96}}
     (tmp_path / "plan.json").write_text(json.dumps(plan))
-    said = explained(torch.OutOfMemoryError("CUDA out of memory."), compose([f"run_dir={tmp_path}"]))
+    said = explain_error(torch.OutOfMemoryError("CUDA out of memory."), compose([f"run_dir={tmp_path}"]))
     assert said is not None
     assert "the plan has weights 1.00 MiB, total 2.00 MiB; data.batch_size=96 at most" in said
 
@@ -125,7 +125,7 @@ def test_a_full_disk_is_no_traceback(
     ],
 )
 def test_a_disk_and_a_permission_say_what_to_fix_with_status_2(error: Exception, words: str | None) -> None:
-    said = explained(error, compose(["run_dir=outputs/mine"]))
+    said = explain_error(error, compose(["run_dir=outputs/mine"]))
     assert (said is None) == (words is None) and (words is None or words in str(said))
     assert status_of(error) == (1 if words is None else 2)
 
@@ -138,7 +138,7 @@ def test_memory_and_processes_keep_status_1() -> None:
 @pytest.mark.parametrize("content", ["", '{"memory": 3', "[]", '{"memory": 3, "batch": {}}'])
 def test_a_damaged_plan_hides_no_fault(content: str, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(content)
-    said = explained(torch.OutOfMemoryError("CUDA out of memory."), compose([f"run_dir={tmp_path}"]))
+    said = explain_error(torch.OutOfMemoryError("CUDA out of memory."), compose([f"run_dir={tmp_path}"]))
     assert said is not None and said.startswith("the device is out of memory\n")
 
 
@@ -166,7 +166,7 @@ def unknown_model_type() -> None:
 def test_what_a_library_refuses_is_explained_with_status_2(call: Callable[[], None], said: str) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - of each library its own
         call()
-    explanation = explained(caught.value, compose([]))
+    explanation = explain_error(caught.value, compose([]))
     assert explanation is not None and explanation.startswith(said)
     assert explanation.splitlines()[-1] == "    fix: change the key that it names" and status_of(caught.value) == 2
 
@@ -217,7 +217,7 @@ def test_what_a_library_refuses_is_explained_with_status_2(call: Callable[[], No
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 def test_settings_numbers_and_memory_are_explained(error: Exception, said: str, status: int, tmp_path: Path) -> None:
-    explanation = explained(error, compose([f"run_dir={tmp_path}", "data.batch_size=64"]))
+    explanation = explain_error(error, compose([f"run_dir={tmp_path}", "data.batch_size=64"]))
     assert explanation is not None and explanation.startswith(said)
     assert status_of(error) == status
 
@@ -237,12 +237,12 @@ def test_a_setting_that_lightning_meets_while_it_trains_is_explained(
 
 
 def test_a_fault_of_the_program_is_not_explained_away() -> None:
-    assert explained(ValueError("Expected more than 1 value per channel"), compose([])) is None
+    assert explain_error(ValueError("Expected more than 1 value per channel"), compose([])) is None
     with pytest.raises(ValueError, match="Expected input batch_size") as caught:
         torch.nn.functional.cross_entropy(torch.zeros(2, 3), torch.zeros(3, dtype=torch.long))
-    assert explained(caught.value, compose([])) is None and status_of(caught.value) == 1
-    assert explained(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), compose([])) is None
-    assert explained(KeyError("DataLoader worker"), compose([])) is None
+    assert explain_error(caught.value, compose([])) is None and status_of(caught.value) == 1
+    assert explain_error(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), compose([])) is None
+    assert explain_error(KeyError("DataLoader worker"), compose([])) is None
 
 
 @pytest.mark.parametrize(
@@ -255,10 +255,10 @@ def test_a_fault_of_the_program_is_not_explained_away() -> None:
 )
 def test_a_rank_that_others_have_left_says_so(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = compose([])
-    assert explained(RuntimeError(said), cfg) is None, "alone it cannot be that"
+    assert explain_error(RuntimeError(said), cfg) is None, "alone it cannot be that"
     monkeypatch.setattr("mmtrain.modes.runtime_errors.world_size", lambda: 2)
     monkeypatch.setattr("mmtrain.modes.runtime_errors.rank", lambda: 1)
-    assert explained(RuntimeError(said), cfg) == (
+    assert explain_error(RuntimeError(said), cfg) == (
         "rank 1: another process of this run has ended; see its own message for the reason\n"
         "    fix: resume with resume=auto"
     )

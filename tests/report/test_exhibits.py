@@ -6,8 +6,8 @@ import io
 import pytest
 from PIL import Image
 
-from mmtrain.report.exhibits import MAX_CLASSES, Album, Thumbnail, gaze, grid, matrix, story
-from mmtrain.types import Attended, Caption, Captions, Confusion, Hit, Retrieval
+from mmtrain.report.exhibits import MAX_CLASSES, Album, Thumbnail, attention_panel, caption_table, grid, matrix
+from mmtrain.types import AttentionMap, Caption, Captions, Confusion, Hit, Retrieval
 
 
 def test_each_distinct_picture_is_kept_once_and_asked_for_once() -> None:
@@ -77,8 +77,8 @@ def test_of_very_many_classes_those_with_most_mistakes_are_shown() -> None:
 def test_a_gaze_is_the_picture_and_each_word_over_it() -> None:
     pictures = {"a": Image.new("RGB", (40, 40), "white"), "b": None}
     album = Album(picture=pictures.get)
-    look = Attended("a", "text", ["red", "dog"], [[[0.5, 0.0], [0.0, 0.0]], [[0.25, 0.25], [0.25, 0.25]]])
-    seen = gaze(look, album=album, text={"a": "a red dog"}.get)
+    look = AttentionMap("a", "text", ["red", "dog"], [[[0.5, 0.0], [0.0, 0.0]], [[0.25, 0.25], [0.25, 0.25]]])
+    seen = attention_panel(look, album=album, text={"a": "a red dog"}.get)
     assert seen is not None
     assert (seen.id, seen.words, seen.query) == ("a", "a red dog", "text")
     assert [(word, share) for word, _, share in seen.maps] == [("red", 0.5), ("dog", 1.0)]
@@ -87,7 +87,7 @@ def test_a_gaze_is_the_picture_and_each_word_over_it() -> None:
     assert corner[0] - corner[2] > 100 and abs(far[0] - far[2]) < 12  # red where it was read, grey where it was not
     one, other = even.getpixel((4, 4)), even.getpixel((140, 140))
     assert all(abs(x - y) < 12 for x, y in zip(one, other, strict=True))
-    assert gaze(Attended("b", "text", ["x"], [[[1.0]]]), album=album, text={}.get) is None
+    assert attention_panel(AttentionMap("b", "text", ["x"], [[[1.0]]]), album=album, text={}.get) is None
 
 
 def _pixels(thumbnail: Thumbnail) -> Image.Image:
@@ -98,7 +98,7 @@ def test_a_sentence_stands_below_its_picture_and_says_whether_it_is_right() -> N
     rows = [Caption("a", "a red cat", ["a red cat", "a cat"]), Caption("b", "", ["a dog"])]
     red = Image.new("RGB", (8, 8), "red")
     album = Album(picture=lambda id: red if id == "a" else None)
-    shown = story(Captions("caption", rows), album=album, text=lambda id: f"words {id}")
+    shown = caption_table(Captions("caption", rows), album=album, text=lambda id: f"words {id}")
     assert [told.is_right for told in shown.rows] == [True, False]
     assert shown.rows[0].item.picture in album.thumbnails and shown.rows[0].item.words is None
     assert shown.rows[1].item.picture is None and shown.rows[1].item.words == "words b"

@@ -8,7 +8,7 @@ import statistics
 import pytest
 from scipy import stats
 
-from mmtrain.report.knobs import NORMAL, STUDENT_T, UNSAID, Run, importances, knobs_of, repeated
+from mmtrain.report.knobs import NORMAL, STUDENT_T, UNSET, Run, importances, knobs_of, repeated
 
 
 def grid(*seeds: int) -> list[Run]:
@@ -38,7 +38,7 @@ def test_knobs_are_what_differs() -> None:
         Run("2", ["a=1", "+c=3", "b=x"], 1.0),
     ]
     assert knobs_of(runs) == ["b", "callbacks.ema", "c"]
-    assert [run.setting("b") for run in runs] == ["x", UNSAID, "x"]
+    assert [run.setting("b") for run in runs] == ["x", UNSET, "x"]
     assert runs[1].setting("callbacks.ema") == "removed" and runs[2].setting("c") == "3"
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mmtrain.report.report import write_report
-from mmtrain.types import Caption, Captions, Confusion, Exhibit, Hit, Retrieval
+from mmtrain.types import Caption, Captions, Confusion, Hit, ReportItem, Retrieval
 
 OVERRIDES = ["encoder=vit", "task=[contrastive,classification]"]
 SUMMARY: dict[str, Any] = {
@@ -86,7 +86,7 @@ def _fill(run_dir: Path, **changes: Any) -> None:
     )
 
 
-def _write(run_dir: Path, *exhibits: Exhibit) -> str:
+def _write(run_dir: Path, *exhibits: ReportItem) -> str:
     return write_report(run_dir, exhibits=exhibits, picture=_picture, text=CAPTIONS.get).read_text(encoding="utf-8")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mmtrain.report.sweep import show_sweep
-from mmtrain.training.sweep.records import Asked
+from mmtrain.training.sweep.records import JobRecord
 
 ACCURACY, LOSS = "val/classification/accuracy", "val/loss"
 
@@ -37,7 +37,7 @@ def shown(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         for number, (_, left) in enumerate(runs):
             (tmp_path / str(number)).mkdir()
             done = left is not None and left["status"] == "done"
-            Asked(runs[number][0], 0 if done else 1).write(tmp_path / str(number))
+            JobRecord(runs[number][0], 0 if done else 1).write(tmp_path / str(number))
             if left is not None:
                 (tmp_path / str(number) / "summary.json").write_text(json.dumps(left))
         show_sweep(tmp_path)

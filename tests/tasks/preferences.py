@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mmtrain.config.instantiate import construct
-from mmtrain.distributed import total
+from mmtrain.distributed import all_reduce_sum
 from mmtrain.layers.decoder import DecoderShape
 from mmtrain.model import MultimodalModel
 from mmtrain.tasks.dpo import Dpo
@@ -100,7 +100,7 @@ def step_on_rank(mine: int, name: str, parts: list[slice]) -> dict[str, Tensor]:
     """Run two steps on a rank's rows, because DDP reports a parameter without gradient at the second."""
     model, batch = make_policy(name, moved=0.05), rows_for(name, parts[mine])
     wrapped = DistributedDataParallel(Step(model))
-    counts = {n: total(task.count(batch)) for n, task in model.named_tasks().items()}
+    counts = {n: all_reduce_sum(task.count(batch)) for n, task in model.named_tasks().items()}
     for _ in range(2):
         model.zero_grad()
         wrapped(batch, counts).backward()

@@ -89,7 +89,7 @@ def test_chance_is_always_saying_the_most_frequent_class(num_classes: int) -> No
 
 def test_the_confusion_matrix_is_shown_with_its_names() -> None:
     task, values = scored(labels(), torch.randn(SIZE, 3))
-    assert task.exhibits(values, str) == [Confusion("label", CLASSES, values["confusion"].tolist())]
+    assert task.report_items(values, str) == [Confusion("label", CLASSES, values["confusion"].tolist())]
 
 
 def test_a_batch_without_a_label_is_no_news_to_the_metrics() -> None:

@@ -9,7 +9,7 @@ import torch
 from open_clip import loss as open_clip
 from torch import Tensor
 
-from mmtrain.distributed import total as over_ranks
+from mmtrain.distributed import all_reduce_sum as over_ranks
 from mmtrain.model import MultimodalModel
 from mmtrain.tasks.contrastive import Contrastive
 from mmtrain.types import Batch, Retrieval
@@ -128,7 +128,7 @@ def test_rows_give_the_similarity_of_the_own_pair() -> None:
 def test_exhibits_name_the_rows_of_both_directions() -> None:
     task, metric = make_task(), make_task().metrics()
     task.update(metric, vectors(3), make_batch([1, 2, 3], [11, 12, 13], first=4))
-    shown = task.exhibits(metric.compute(), lambda row: f"id-{row}")
+    shown = task.report_items(metric.compute(), lambda row: f"id-{row}")
     assert [(e.query, e.gallery) for e in shown if isinstance(e, Retrieval)] == [("text", "image"), ("image", "text")]
     for exhibit in shown:
         assert isinstance(exhibit, Retrieval)
@@ -171,7 +171,7 @@ def test_of_three_modalities_every_two_are_a_pair() -> None:
     torch.testing.assert_close(total, sums)
     assert int(count) == counts == int(three.count(batch)) > 0
     torch.testing.assert_close(found["recall"], torch.stack(recalls).mean())
-    assert len(three.exhibits(found, str)) == 6
+    assert len(three.report_items(found, str)) == 6
     rows = three.rows(given, batch)
     assert sum(map(len, rows)) == counts and {n for row in rows for n in row} == {
         "image_text_similarity",
@@ -274,10 +274,10 @@ def test_a_queue_keeps_the_last_rows_and_comes_back_with_its_memory() -> None:
         task.loss(vectors(3), make_batch([first, first + 1, first + 2], [11, 12, 13]))
         task.end_step()
     assert sorted(task.queue.keys["image"].tolist()) == [6, 7, 8, 9]
-    other.recall(task.memory())
+    other.load_extra_state(task.extra_state())
     batch, now = make_batch([1, 2, 3], [11, 12, 13]), vectors(3)
     assert torch.equal(task.loss(now, batch)[0], other.loss(now, batch)[0])
-    assert make_task().memory() == {}
+    assert make_task().extra_state() == {}
     assert not [name for name in task.state_dict() if "queue" in name]
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from mmtrain.build import build_again, build_lit, build_model, compose
+from mmtrain.build import build_lit, build_model, compose, rebuild_from_run
 from mmtrain.errors import ConfigError
 from mmtrain.modes.run import fit
 from mmtrain.tasks.distillation import Distillation
-from mmtrain.training.checkpoint.load_run import load_trained
+from mmtrain.training.checkpoint.load_run import load_run
 from tests.batches import DIM, gradients, make_batch, make_model
 from tests.test_configs import all_rows, read
 from tests.tiny import TINY_MODEL, make_tables
@@ -38,7 +38,7 @@ def student_of(teacher: Path, tmp_path: Path, *overrides: str) -> Any:
 
 def test_a_run_teaches_another(teacher: Path, tmp_path: Path) -> None:
     lit, data = student_of(teacher, tmp_path, "encoder.image.depth=2", "task.distillation.features=0.5")
-    trained = load_trained(teacher / "run", build_again)
+    trained = load_run(teacher / "run", rebuild_from_run)
     batch = all_rows(data)
     said = lit.model.eval().view(batch).predictions("distillation")
     with torch.no_grad():

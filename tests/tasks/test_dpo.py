@@ -111,10 +111,10 @@ def test_two_ranks_take_the_step_of_one_process() -> None:
 def test_it_tells_rewards_and_lengths() -> None:
     model = make_policy("dpo", moved=0.1)
     model.losses(rows_for("dpo"))
-    told = model.tasks["dpo"].told()
+    told = model.tasks["dpo"].step_metrics()
     assert told["reward_margin"][0] == pytest.approx(told["reward_chosen"][0] - told["reward_rejected"][0])
     assert told["length_chosen"] == (3 + 6, 2) and told["length_rejected"] == (2 + 5, 2)
-    assert model.tasks["dpo"].told()["reward_margin"] == (0, 0)  # values of the next step only
+    assert model.tasks["dpo"].step_metrics()["reward_margin"] == (0, 0)  # values of the next step only
 
 
 @pytest.mark.parametrize(

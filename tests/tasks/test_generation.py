@@ -220,7 +220,7 @@ def test_sentences_of_labelled_rows_are_scored_in_test() -> None:
     model = make_model()
     task, batch = task_of(model), batch_of(first=10)
     values = scored(model, batch)
-    (captions,) = task.exhibits(values, lambda row: f"id-{row}")
+    (captions,) = task.report_items(values, lambda row: f"id-{row}")
     assert isinstance(captions, Captions) and captions.task == "caption"
     said = task.rows(model.view(batch).predictions("captioning"), batch)
     assert [bool(row) for row in said] == [True, True, True, True, False, True]  # independent of labels
@@ -254,10 +254,10 @@ def test_validation_writes_for_some_rows_and_test_for_all(every: int, written: l
     task = task_of(model)
     shown = {}
     for stage in ("val", "test"):
-        task.start_evaluation(stage)
+        task.on_evaluation_start(stage)
         values = scored(model, batch)
         assert "token_accuracy" in values
-        shown[stage] = [int(row.id) for e in task.exhibits(values, str) for row in e.rows]
+        shown[stage] = [int(row.id) for e in task.report_items(values, str) for row in e.rows]
     assert shown == {"val": written, "test": [0, 1, 3, 5]}
 
 
@@ -307,7 +307,7 @@ class Late(nn.Module):
     """A late fusion."""
 
     modalities = ("image", "text")
-    decides_by = "product"
+    combine_method = "product"
 
 
 def test_decisions_are_refused_but_a_modality_is_not() -> None:

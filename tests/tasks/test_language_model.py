@@ -216,7 +216,7 @@ def test_each_kind_is_scored_by_itself() -> None:
     task = task_of(model)
     values = scored(model, batch)
     assert {"token_accuracy", "exact_match", "short_exact_match", "bleu", "short_bleu"} <= values.keys()
-    shown = task.exhibits(values, lambda row: f"id-{row}")
+    shown = task.report_items(values, lambda row: f"id-{row}")
     assert all(isinstance(each, Captions) for each in shown)
     ids = [[row.id for row in each.rows] for each in shown if isinstance(each, Captions)]
     assert ids == [["id-10", "id-12", "id-15"], ["id-11"]]
@@ -228,8 +228,8 @@ def test_validation_writes_for_some_rows_and_test_for_all(every: int, written: l
     model, batch = make_model(generate_every=every), batch_of()
     task = task_of(model)
     for stage, rows in (("val", written), ("test", [0, 2, 5])):
-        task.start_evaluation(stage)
-        shown = task.exhibits(scored(model, batch), str)[:1]
+        task.on_evaluation_start(stage)
+        shown = task.report_items(scored(model, batch), str)[:1]
         assert [int(row.id) for each in shown if isinstance(each, Captions) for row in each.rows] == rows
 
 

@@ -29,7 +29,7 @@ class Watch:
         self.batch = batch
         self.given: list[Padded] = []
 
-    def replaced(self, inputs: dict[str, Padded]) -> "Watch":
+    def with_inputs(self, inputs: dict[str, Padded]) -> "Watch":
         self.given.append(inputs["text"])
         return self
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmtrain.layers.masking import pair_noise
 from mmtrain.model import LazyView, MultimodalModel
-from mmtrain.tasks.matching import Matching, Pairs, _draw, _next
+from mmtrain.tasks.matching import Matching, MatchingPairs, _draw, _next
 from mmtrain.types import Batch
 from tests.batches import DIM, make_batch, make_model, random_batch
 
@@ -176,7 +176,7 @@ def test_evaluation_is_the_same_again_and_after_other_batches(model: MultimodalM
 def test_the_loss_is_the_mean_over_a_row_s_pairs_summed_over_rows() -> None:
     right, wrong = torch.randn(4, 2, requires_grad=True), torch.randn(2, 4, 2, requires_grad=True)
     counted = torch.tensor([True, False, True, True])
-    total, count = make_task().loss(Pairs(right, wrong, counted), make_batch([1] * 4, [1] * 4))
+    total, count = make_task().loss(MatchingPairs(right, wrong, counted), make_batch([1] * 4, [1] * 4))
     expected = torch.zeros(())
     for row in (0, 2, 3):
         terms = [-right[row].log_softmax(0)[1], *(-wrong[n, row].log_softmax(0)[0] for n in range(2))]
@@ -196,7 +196,7 @@ def test_metrics_are_those_of_scikit_learn() -> None:
     scores: list[float] = []
     for _ in range(3):
         right, wrong, counted = torch.randn(9, 2), torch.randn(1, 9, 2), torch.rand(9) < 0.7
-        task.update(metrics, Pairs(right, wrong, counted), make_batch([1] * 9, [1] * 9))
+        task.update(metrics, MatchingPairs(right, wrong, counted), make_batch([1] * 9, [1] * 9))
         for logits, is_right in ((right, 1), (wrong[0], 0)):
             scores += logits[counted].softmax(dim=1)[:, 1].tolist()
             truth += [is_right] * int(counted.sum())
@@ -212,8 +212,8 @@ def test_rows_that_do_not_count_may_hold_anything() -> None:
         right, wrong = torch.ones(3, 2), torch.zeros(1, 3, 2)
         right[1], wrong[0, 1] = fill, fill
         metrics = task.metrics()
-        task.update(metrics, Pairs(right, wrong, counted), batch)
-        results.append((task.loss(Pairs(right, wrong, counted), batch)[0], metrics.compute()["accuracy"]))
+        task.update(metrics, MatchingPairs(right, wrong, counted), batch)
+        results.append((task.loss(MatchingPairs(right, wrong, counted), batch)[0], metrics.compute()["accuracy"]))
     assert results[0] == results[1]
 
 

@@ -132,7 +132,7 @@ def test_what_it_says_of_a_row_are_the_classes_above_a_half() -> None:
 
 class ByClass:
     modalities = ("image", "text")
-    decides_by = "product"
+    combine_method = "product"
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ def test_adapters_off_are_the_frozen_copy(name: str, kind: str) -> None:
         assert any(gradient.any() for gradient in learned.values())
         assert all(p.requires_grad == (key in learned) == ("lora" in key) for key, p in model.named_parameters())
         told: Any = model.tasks[name]
-        found.append({"loss": total, "count": count, **learned} | {k: v for k, (v, _) in told.told().items()})
+        found.append({"loss": total, "count": count, **learned} | {k: v for k, (v, _) in told.step_metrics().items()})
     assert not torch.isclose(found[0]["loss"], torch.tensor(math.log(2) * len(PAIRS), dtype=torch.float64))
     for key, value in found[0].items():
         torch.testing.assert_close(found[1][key], value, msg=lambda text, key=key: key + text)

@@ -73,7 +73,7 @@ def test_what_it_says_of_a_row_is_its_score() -> None:
 
 class ByClass:
     modalities = ("image", "text")
-    decides_by = "product"
+    combine_method = "product"
 
 
 @pytest.mark.parametrize(

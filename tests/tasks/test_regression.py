@@ -109,7 +109,7 @@ def test_what_it_says_of_a_row_is_in_the_units_of_the_table() -> None:
 
 class ByClass:
     modalities = ("image", "text")
-    decides_by = "mean_probabilities"
+    combine_method = "mean_probabilities"
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_the_reward_rises_and_the_reference_stays(name: str) -> None:
         total, count = model.losses(rows)[name]
         (total / count).backward()
         optimizer.step()
-        value, number = task.told()["reward"]
+        value, number = task.step_metrics()["reward"]
         rewards.append(float(value / number))
     assert sum(rewards[-5:]) > 1.5 * sum(rewards[:5])
     values = scored(model.eval(), batch, name)
@@ -158,7 +158,7 @@ def test_evaluation_judges_what_is_written_and_what_is_drawn(name: str) -> None:
     expected = [task.reward(said[row], batch.references["caption"][row]) for row in rows]
     assert values["reward"].item() == pytest.approx(sum(expected) / len(rows))
     assert values["kl"] == 0 and values["length"] >= 1 and "reward_of_draws" in values and "bleu" in values
-    task.start_evaluation("val")
+    task.on_evaluation_start("val")
     task.policy.generate_every = 5
     assert model.losses(batch)[name][1] == 2  # rows 0 and 5
 

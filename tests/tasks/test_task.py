@@ -126,7 +126,7 @@ def test_metrics_have_what_is_monitored_and_chance_names_what_is_there(whole: Mu
     assert task.monitor in chance
     for key, value in chance.items():
         assert 0.0 <= value <= (math.inf if "rank" in key else 1.0) and values[key].ndim == 0
-    for exhibit in task.exhibits(values, str):
+    for exhibit in task.report_items(values, str):
         assert isinstance(exhibit, Retrieval | Confusion)
 
 

@@ -101,7 +101,7 @@ def test_the_most_frequent_answer_need_not_come_first() -> None:
 
 class ByClass:
     modalities = ("image", "text")
-    decides_by = "product"
+    combine_method = "product"
 
 
 @pytest.mark.parametrize(

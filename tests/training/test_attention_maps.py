@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mmtrain.model import LazyView
-from mmtrain.training.attention_maps import attended, attention_mass
+from mmtrain.training.attention_maps import attention_items, attention_share
 from mmtrain.types import Padded
 from tests.batches import VOCABULARY, make_batch, make_model
 
@@ -24,7 +24,7 @@ def names(ids: list[int]) -> list[str]:
 
 def test_words_over_their_picture() -> None:
     view = view_of("cross_attn")
-    found = attended(view, image="image", text="text", words=names)
+    found = attention_items(view, image="image", text="text", words=names)
     assert [a.id for a in found] == ["row-0", "row-3"]
     maps = view.attention()["text", "image"]
     for row, exhibit in zip((0, 3), found, strict=True):
@@ -38,7 +38,7 @@ def test_words_over_their_picture() -> None:
 
 def test_fused_tokens_together() -> None:
     view = view_of("perceiver")
-    found = attended(view, image="image", text="text", words=names)
+    found = attention_items(view, image="image", text="text", words=names)
     assert [(a.id, a.query, a.words) for a in found] == [(f"row-{r}", "fused", ["all together"]) for r in (0, 3)]
     expected = view.attention()["fused", "image"][0, :, 1:].mean(dim=0).view(2, 2)
     torch.testing.assert_close(torch.tensor(found[0].grids[0]), expected.float(), rtol=0, atol=1e-7)
@@ -46,7 +46,7 @@ def test_fused_tokens_together() -> None:
 
 @pytest.mark.parametrize("fusion", ["concat", "gated_cross_attn"])
 def test_nothing_without_maps_and_what_there_is_with_them(fusion: str) -> None:
-    found = attended(view_of(fusion), image="image", text="text", words=names)
+    found = attention_items(view_of(fusion), image="image", text="text", words=names)
     assert len(found) == (0 if fusion == "concat" else 2)
 
 
@@ -54,7 +54,7 @@ def test_tokens_that_form_no_square_are_not_drawn() -> None:
     model, batch = make_model(tasks=("classification",)).eval(), make_batch([1, 2], [12, 17])
     ids, mask = batch.inputs["text"]
     batch.inputs["text"] = Padded(ids[:, :3], mask[:, :3])
-    assert attended(model.view(batch), image="text", text="image", words=names) == []
+    assert attention_items(model.view(batch), image="text", text="image", words=names) == []
 
 
 def shares(*weights: list[float]) -> Tensor:
@@ -79,6 +79,6 @@ def test_only_a_choice_between_modalities_counts() -> None:
         ("fused", "b"): shares([0.2, 0.0]),
         ("fused", "fused"): shares([0.7]),
     }
-    mass = attention_mass(maps, ["a", "b", "c", "d"])
+    mass = attention_share(maps, ["a", "b", "c", "d"])
     assert {m: float(value) for m, value in mass.items()} == pytest.approx({"a": 0.1, "b": 0.8, "c": 0.4, "d": 0.0})
-    assert not any(attention_mass({}, ["a", "b"]).values())
+    assert not any(attention_share({}, ["a", "b"]).values())

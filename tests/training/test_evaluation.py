@@ -30,12 +30,12 @@ def test_nothing_else_changes(tmp_path: Path) -> None:
     values = Values()
     lit, trainer = make_lit(tasks=TASKS, test_subsets=SUBSETS), make_trainer(tmp_path, logger=values)
     trainer.test(lit, loader([[random_batch(1)]]), verbose=False)
-    rows, table, exhibits = list(values.rows), dict(lit.table), list(lit.exhibits)
+    rows, table, exhibits = list(values.rows), dict(lit.table), list(lit.report_items)
     weights = {name: value.clone() for name, value in lit.state_dict().items()}
     ranks = lit.evaluation.metrics["contrastive"].compute()["image_to_text_R@1"]
     other = evaluate(lit.model, loader([[random_batch(2, size=9)]]), trainer=trainer)
     assert other["classification/loss"] != table["classification/loss"]
-    assert (values.rows, lit.table, lit.exhibits) == (rows, table, exhibits)
+    assert (values.rows, lit.table, lit.report_items) == (rows, table, exhibits)
     assert lit.state_dict().keys() == weights.keys()
     assert all(torch.equal(weights[name], value) for name, value in lit.state_dict().items())
     lit.evaluation.metrics["contrastive"]._computed = None

@@ -12,7 +12,7 @@ from mmtrain.balance.famo import FAMO
 from mmtrain.data.order import mix
 from mmtrain.model import MultimodalModel
 from mmtrain.tasks.contrastive import Contrastive
-from mmtrain.training.global_batch import MicroBatch, attach_global_batch, concatenated
+from mmtrain.training.global_batch import MicroBatch, attach_global_batch, concatenate_batches
 from mmtrain.training.grad_cache import GradientCache
 from mmtrain.training.lit_module import LitModel
 from mmtrain.types import Batch
@@ -69,7 +69,7 @@ def at_once(lit: LitModel, window: list[Batch]) -> dict[str, Tensor]:
                 sums[name] = sums[name] + task.loss(view.predictions(name), batch)[0]
     told = [view.predictions("contrastive") for view in views]
     vectors = {m: torch.cat([said[m] for said in told]) for m in told[0]}
-    sums["contrastive"] = lit.tasks["contrastive"].loss(vectors, concatenated(window))[0]
+    sums["contrastive"] = lit.tasks["contrastive"].loss(vectors, concatenate_batches(window))[0]
     torch.stack([t.weight * sums[n] / max(1, counts[n]) for n, t in lit.tasks.items()]).sum().backward()
     return gradients(lit.model)
 
@@ -135,7 +135,7 @@ def test_parts_add_up_to_the_loss_of_the_step() -> None:
     cache.fill(view)
     parts = [cache.loss("contrastive", n, view(n).predictions("contrastive")) for n in range(3)]
     told = [view(n).predictions("contrastive") for n in range(3)]
-    whole = task.loss({m: torch.cat([said[m] for said in told]) for m in told[0]}, concatenated(window))[0]
+    whole = task.loss({m: torch.cat([said[m] for said in told]) for m in told[0]}, concatenate_batches(window))[0]
     torch.testing.assert_close(torch.stack(parts).sum().float(), whole.float())
 
 

@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 from mmtrain.balance.fixed import Fixed
-from mmtrain.balance.plain import Plain
+from mmtrain.balance.plain import BaseBalance
 from mmtrain.data.order import mix
 from mmtrain.modes import run as run_module
 from mmtrain.training import lit_module
@@ -23,7 +23,7 @@ from mmtrain.training import step as step_module
 from mmtrain.training.compile import compile_regions
 from mmtrain.training.evaluation import _scalars
 from mmtrain.training.lit_module import LitModel, _shown, _tables_of_places
-from mmtrain.training.nonfinite import Skipped
+from mmtrain.training.nonfinite import SkippedStep
 from mmtrain.training.optim.schedules import cosine
 from mmtrain.types import Bad, Batch, Confusion, Retrieval
 from tests.balance.test_lengths import EXACT
@@ -180,7 +180,7 @@ def shared_gradient(lit: LitModel) -> Tensor:
     return torch.cat([gradient.flatten() for gradient in found])
 
 
-class Giving(Plain):
+class Giving(BaseBalance):
     """A balance that gives each task this weight, step by step."""
 
     def __init__(self, *given: float) -> None:
@@ -212,7 +212,7 @@ def test_a_step_without_anything_to_learn_is_no_fault_of_the_balance(tmp_path: P
 
 @pytest.mark.parametrize("weight", [math.nan, math.inf])
 def test_a_weight_that_is_not_finite_changes_nothing_and_is_reported(weight: float, tmp_path: Path) -> None:
-    skipped: list[Skipped] = []
+    skipped: list[SkippedStep] = []
     lit = make_lit(tasks=CLASS_TASKS, balance=Giving(weight), on_step_skipped=skipped.append)
     before = {name: value.clone() for name, value in lit.model.state_dict().items()}
     batch = random_batch(0)
@@ -535,8 +535,8 @@ def test_validation_says_what_each_modality_carries(tmp_path: Path) -> None:
 def test_exhibits_name_the_rows_of_the_split_that_was_judged(tmp_path: Path) -> None:
     lit = make_lit(tasks=ALL, row_id=lambda stage, row: f"{stage}-{row}")
     evaluate(lit, [[make_batch([1, 2], [3, 4], [0, 1], first=5)]], tmp_path, "test")
-    confusion = [e for e in lit.exhibits if isinstance(e, Confusion)]
-    retrieval = [e for e in lit.exhibits if isinstance(e, Retrieval)]
+    confusion = [e for e in lit.report_items if isinstance(e, Confusion)]
+    retrieval = [e for e in lit.report_items if isinstance(e, Retrieval)]
     assert [e.names for e in confusion] == [CLASSES]
     assert {name for e in retrieval for name in e.queries} == {"test-5", "test-6"}
 

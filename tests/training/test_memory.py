@@ -7,8 +7,8 @@ import pytest
 
 CODE = """
 import resource, sys
-from mmtrain.training.memory import keep_freed_memory
-kept = keep_freed_memory() if sys.argv[1] == "keep" else False
+from mmtrain.training.memory import tune_malloc
+kept = tune_malloc() if sys.argv[1] == "keep" else False
 import torch
 for _ in range(10):
     torch.ones(2**24)

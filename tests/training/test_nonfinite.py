@@ -15,7 +15,7 @@ from mmtrain.build import compose
 from mmtrain.config.compose import config_dir
 from mmtrain.modes import run as run_module
 from mmtrain.modes.run import run
-from mmtrain.training.checkpoint.io import write_whole
+from mmtrain.training.checkpoint.io import write_checkpoint
 from mmtrain.training.checkpoint.load import load_checkpoint
 from mmtrain.training.lit_module import LitModel
 from mmtrain.training.nonfinite import explain
@@ -56,10 +56,10 @@ class Plant(Callback):
 
 def _kept(trainer: Trainer, lit: LitModel) -> dict[str, Any]:
     optimizer = trainer.optimizers[0].state_dict()["state"]
-    memories = {n: t.memory() for n, t in lit.tasks.items() if n == "contrastive"}
-    balances = {"balance": lit.balance.state()}
+    memories = {n: t.extra_state() for n, t in lit.tasks.items() if n == "contrastive"}
+    balances = {"balance": lit.balance.extra_state()}
     if lit.modality_balance is not None:
-        balances["modality_balance"] = lit.modality_balance.state()
+        balances["modality_balance"] = lit.modality_balance.extra_state()
     return deepcopy({"weights": lit.state_dict(), "moments": optimizer, "of": memories, **balances})
 
 
@@ -179,7 +179,7 @@ def test_weights_of_a_checkpoint_that_are_not_finite_are_explained_in_a_test(
     checkpoint = dict(load_checkpoint(best))
     checkpoint["state_dict"] = {n: t.clone() for n, t in checkpoint["state_dict"].items()}
     checkpoint["state_dict"][f"model.encoders.text.{WEIGHT}"].fill_(NAN)
-    write_whole(checkpoint, best)
+    write_checkpoint(checkpoint, best)
     assert run_tiny(tables, folder, "task=[classification]", "mode=test") == 2
     said = capsys.readouterr().err
     assert "classification of label: a logit is not finite\n" in said and "Traceback" not in said

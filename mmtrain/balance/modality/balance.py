@@ -41,17 +41,17 @@ class ModalityBalance(Protocol):
         """Return values to log."""
         ...
 
-    def state(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, Any]:
         """Return the state for a resumed run, without parameters: plain numbers and lists."""
         ...
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Restore the result of `state`."""
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore the result of `extra_state`."""
         ...
 
 
 @runtime_checkable
-class Judges(Protocol):
+class UnimodalTask(Protocol):
     """A task that can predict from one modality as from the fused features, and can return its confidence."""
 
     reads: tuple[str, ...]
@@ -70,7 +70,7 @@ class Judges(Protocol):
         ...
 
 
-def judging(tasks: Mapping[str, Any], modalities: list[str]) -> dict[str, Judges]:
+def unimodal_tasks(tasks: Mapping[str, Any], modalities: list[str]) -> dict[str, UnimodalTask]:
     """Return the tasks that predict from features fused of all modalities.
 
     Raises:
@@ -79,7 +79,7 @@ def judging(tasks: Mapping[str, Any], modalities: list[str]) -> dict[str, Judges
     found = {
         name: task
         for name, task in tasks.items()
-        if isinstance(task, Judges) and "fused" in task.reads and not task.needs
+        if isinstance(task, UnimodalTask) and "fused" in task.reads and not task.needs
     }
     if not found:
         raise ValueError(

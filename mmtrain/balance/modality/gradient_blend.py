@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from mmtrain.annotations import PositiveInt
-from mmtrain.balance.modality.balance import judging
-from mmtrain.distributed import total
+from mmtrain.balance.modality.balance import unimodal_tasks
+from mmtrain.distributed import all_reduce_sum
 from mmtrain.types import View
 
 ALL = "all"
@@ -43,7 +43,7 @@ class GradientBlend(nn.Module):
         if every < 1:
             raise ValueError(f"every = {every}; set it to 1 or more")
         self.modalities = sorted(dims)
-        self.judges = judging(tasks, self.modalities)
+        self.judges = unimodal_tasks(tasks, self.modalities)
         self.every = every
         self.heads = nn.ModuleDict(
             {
@@ -82,7 +82,7 @@ class GradientBlend(nn.Module):
     def modulate(self, encoders: nn.ModuleDict, *, seed: int) -> None:
         """Accumulate the losses of the step. Gradients do not change, because they are already those of the blend."""
         for name, seen in self._step.items():
-            self._train[name] = self._train[name].to(seen.device) + total(seen)
+            self._train[name] = self._train[name].to(seen.device) + all_reduce_sum(seen)
             self._step[name] = self._nothing
 
     def validate(self, view: View) -> None:
@@ -96,7 +96,7 @@ class GradientBlend(nn.Module):
         self._looks += 1
         due = self._looks % self.every == 0
         for name in self.judges:
-            train, val = _means(self._train[name]), _means(total(self._val[name]))
+            train, val = _means(self._train[name]), _means(all_reduce_sum(self._val[name]))
             self._val[name] = self._nothing
             if not due or train is None or val is None:
                 continue
@@ -115,13 +115,13 @@ class GradientBlend(nn.Module):
             for name, weight in zip(names, weights, strict=True)
         }
 
-    def state(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, Any]:
         """Return the weights, the losses at the last update, and those accumulated since."""
         seen = {name: seen.tolist() for name, seen in self._train.items()}
         return {"weights": self.weights, "before": self._before, "seen": seen, "looks": self._looks}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Restore the result of `state`."""
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore the result of `extra_state`."""
         self.weights, self._before, self._looks = state["weights"], state["before"], state["looks"]
         self._train = {name: torch.tensor(seen, dtype=torch.double) for name, seen in state["seen"].items()}
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from mmtrain.annotations import NonNegativeFloat
-from mmtrain.balance.modality.balance import judging
-from mmtrain.distributed import total
+from mmtrain.balance.modality.balance import unimodal_tasks
+from mmtrain.distributed import all_reduce_sum
 from mmtrain.types import View
 
 
@@ -42,7 +42,7 @@ class OGMGE(nn.Module):
     ) -> None:
         super().__init__()
         self.modalities = sorted(dims)
-        self.judges = judging(tasks, self.modalities)
+        self.judges = unimodal_tasks(tasks, self.modalities)
         self.alpha = alpha
         self.noise = noise
         self.factors = dict.fromkeys(self.modalities, 1.0)
@@ -63,7 +63,7 @@ class OGMGE(nn.Module):
     def modulate(self, encoders: nn.ModuleDict, *, seed: int) -> None:
         """Scale each encoder's gradients by its factor and add noise."""
         assert self._seen is not None
-        sums, counts = total(self._seen).T
+        sums, counts = all_reduce_sum(self._seen).T
         self._seen = None
         scores = (sums / counts.clamp(min=1.0)).tolist()
         self.factors = dict(zip(self.modalities, modulation(scores, self.alpha), strict=True))
@@ -93,11 +93,11 @@ class OGMGE(nn.Module):
         """Return the factor of each modality in the last step."""
         return {f"modality_balance/{m}": factor for m, factor in self.factors.items()}
 
-    def state(self) -> dict[str, Any]:
+    def extra_state(self) -> dict[str, Any]:
         """Return {}: there is no state beyond a step."""
         return {}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_extra_state(self, state: dict[str, Any]) -> None:
         """Do nothing."""
 
 

@@ -8,7 +8,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from mmtrain.training.run_folder import is_locked
-from mmtrain.training.sweep.records import Asked, folders_of
+from mmtrain.training.sweep.records import JobRecord, folders_of
 
 
 class Summary(Callback):
@@ -23,5 +23,5 @@ class Summary(Callback):
         if not runs:
             sys.exit(1)
         show_sweep(folder)
-        asked = [Asked.read(run) for run in runs if not is_locked(run)]  # others still run elsewhere
+        asked = [JobRecord.read(run) for run in runs if not is_locked(run)]  # others still run elsewhere
         sys.exit(max((1 if a is None or a.status is None else a.status for a in asked), default=0))

@@ -24,11 +24,11 @@ from optuna.trial import FrozenTrial, TrialState
 from mmtrain.io.escape import print_escaped
 from mmtrain.io.run_files import optional_json, read_csv
 from mmtrain.training.run_folder import is_locked
-from mmtrain.training.sweep.records import Asked
+from mmtrain.training.sweep.records import JobRecord
 from mmtrain.training.sweep.study import NAME, STUDY, storage_of
 
 DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
-MOST_FAILED = 3  # in a row, before a search stops
+MAX_FAILED = 3  # in a row, before a search stops
 SECONDS_TO_START = 120.0  # after this time, a trial without a folder has lost its process
 
 
@@ -77,14 +77,14 @@ class Search:
 
     def run(self, arguments: Sequence[str], n_trials: int, n_jobs: int) -> None:
         """Run trials until there are `n_trials`, `n_jobs` at once. Trials of other processes are not touched."""
-        space, fixed = space_of(arguments)
+        space, fixed = search_space(arguments)
         failed = 0
-        while failed < MOST_FAILED:
-            batch = self._left_behind(space)[:n_jobs]
+        while failed < MAX_FAILED:
+            batch = self._abandoned_trials(space)[:n_jobs]
             batch += self._new(space, n_trials, n_jobs - len(batch))
             if not batch:
                 return
-            jobs = [[*fixed, *_said(t), f"hydra.sweep.subdir={t.number}"] for t in batch]
+            jobs = [[*fixed, *_as_overrides(t), f"hydra.sweep.subdir={t.number}"] for t in batch]
             self.launcher.launch(jobs, initial_job_idx=batch[0].number)
             for trial in batch:
                 state, values = outcome(self.folder / str(trial.number), self.objectives)
@@ -94,12 +94,12 @@ class Search:
                     self.study.tell(trial.number, values, state=state, skip_if_finished=True)
                 failed = failed + 1 if state is TrialState.FAIL else 0
 
-    def _left_behind(self, space: Mapping[str, BaseDistribution]) -> list[FrozenTrial]:
+    def _abandoned_trials(self, space: Mapping[str, BaseDistribution]) -> list[FrozenTrial]:
         """Trials whose process is gone."""
         found = []
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             folder = self.folder / str(trial.number)
-            if is_locked(folder) or (Asked.read(folder) is None and _age(trial) < SECONDS_TO_START):
+            if is_locked(folder) or (JobRecord.read(folder) is None and _age(trial) < SECONDS_TO_START):
                 continue
             if set(trial.params) == set(space) and all(_is_of(space[k], v) for k, v in trial.params.items()):
                 found.append(trial)
@@ -113,7 +113,7 @@ class Search:
             if len(self.study.get_trials(deepcopy=False)) >= n_trials:
                 return
             number = len(self.study.get_trials(deepcopy=False))  # or a later one, if others ask at the same time
-            self.study.sampler = self.sampler(seed=_mixed(self.seed, number))
+            self.study.sampler = self.sampler(seed=_mix_seed(self.seed, number))
             number = self.study.ask(dict(space)).number
             yield self.study.get_trials(deepcopy=False)[number]
 
@@ -125,12 +125,12 @@ def _is_of(distribution: BaseDistribution, value: Any) -> bool:
     return isinstance(value, int | float)
 
 
-def _said(trial: FrozenTrial) -> list[str]:
+def _as_overrides(trial: FrozenTrial) -> list[str]:
     """A trial as overrides, with numbers of four digits."""
     return [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.params.items()]
 
 
-def _mixed(seed: int, number: int) -> int:
+def _mix_seed(seed: int, number: int) -> int:
     return random.Random(f"{seed}:{number}").getrandbits(32)
 
 
@@ -170,7 +170,7 @@ def _value(folder: Path, summary: Mapping[str, Any], name: str) -> float | None:
     return None if number is None else float(number)
 
 
-def space_of(arguments: Sequence[str]) -> tuple[dict[str, BaseDistribution], list[str]]:
+def search_space(arguments: Sequence[str]) -> tuple[dict[str, BaseDistribution], list[str]]:
     """The search space from overrides in Hydra's sweep syntax, and the fixed overrides.
 
     `a=x,y` and `choice(x, y)` are options. `interval(0.1, 1)` and `range(1, 9)` are numbers. `tag(log, interval(...))`
@@ -199,7 +199,7 @@ def _distribution(override: Override) -> BaseDistribution:
         if isinstance(value.start, int) and isinstance(value.end, int):
             return IntDistribution(value.start, value.end, log=log)
         return FloatDistribution(float(value.start), float(value.end), log=log)
-    if isinstance(value, RangeSweep) and not value.shuffle and all(map(_is_whole, (value.start, value.stop))):
+    if isinstance(value, RangeSweep) and not value.shuffle and all(map(_is_integer, (value.start, value.stop))):
         assert value.start is not None
         assert value.stop is not None
         last = int(value.start + (value.stop - 1 - value.start) // value.step * value.step)  # without stop
@@ -207,5 +207,5 @@ def _distribution(override: Override) -> BaseDistribution:
     return CategoricalDistribution([str(x) for x in override.sweep_iterator(transformer=Transformer.encode)])
 
 
-def _is_whole(value: object) -> bool:
+def _is_integer(value: object) -> bool:
     return isinstance(value, int)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmtrain.data.decoding.media import container_seconds, film_of, header_seconds, name_of, opened, probed
+from mmtrain.data.decoding.media import container_seconds, header_seconds, name_of, open_media, probe_file, video_stream
 from mmtrain.errors import SampleError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def read_audio(
         SampleError: if it is missing, empty, not sound or video, damaged, not finite, or shorter than its header
             reports (if the header is exact: not in Ogg and in MP3 without a header).
     """
-    with opened(source) as container:
+    with open_media(source) as container:
         return _decoded(source, container, sample_rate, start, seconds, most=math.inf)
 
 
@@ -75,7 +75,7 @@ def read_piece(source: Path | bytes, sample_rate: int, *, seconds: float, place:
         SampleError: as in `read_audio`.
     """
     length = round(seconds * sample_rate)
-    with probed(source) as (container, found):
+    with probe_file(source) as (container, found):
         spare = found.seconds - seconds
         most = _FACTOR * max(seconds, found.seconds) + _GRACE
         if spare <= 0:
@@ -86,7 +86,7 @@ def read_piece(source: Path | bytes, sample_rate: int, *, seconds: float, place:
         return part
     # the length in the header was an estimate, or that of the images
     true_seconds = found.seconds if found.seconds <= _AT_ONCE else _counted_seconds(source)
-    with opened(source) as container:
+    with open_media(source) as container:
         if true_seconds <= _AT_ONCE:
             whole = _decoded(source, container, sample_rate, 0.0, None, most=found.seconds + _GRACE)
             return None if whole is None else piece(whole, length, place)
@@ -141,7 +141,7 @@ def _decoded(
     begin = max(0, math.floor((start * rate - margin) / step)) * step
     at = _place(stream, first, rate) if first and sought else 0
     if sought and (first is None or at is None or at > begin):  # after the end, or the container cannot seek
-        with opened(source) as again:
+        with open_media(source) as again:
             if start > _AT_ONCE:
                 most = min(most, _MAX_SECONDS)
                 return _decoded(source, again, sample_rate, start, seconds, most=most, seek=False)
@@ -202,7 +202,7 @@ def _mixed(sound: Tensor) -> Tensor:
     return sound[loudest] if mix.square().mean().sqrt() < 0.1 * levels[loudest] else mix
 
 
-def resampled(sound: Tensor, rate: int, sample_rate: int) -> Tensor:
+def resample(sound: Tensor, rate: int, sample_rate: int) -> Tensor:
     """Sound (C, L), float32, at another sampling rate: (C, round(L * sample_rate / rate))."""
     from av.audio.frame import AudioFrame
 
@@ -240,7 +240,7 @@ class _Tally:
 
 def _counted_seconds(source: Path | bytes) -> float:
     """The length of the sound, by decoding all of it without keeping it."""
-    with opened(source) as container:
+    with open_media(source) as container:
         seconds = 0.0
         for frame in container.decode(container.streams.audio[0]):
             seconds += frame.samples / frame.sample_rate
@@ -306,7 +306,7 @@ def _exact_seconds(source: Path | bytes, container: "InputContainer", stream: "A
     if name == "mp3":  # with an encoder delay, the header has the number of frames
         return header_seconds(container, stream) if stream.start_time else None
     if name.startswith("matroska"):
-        whole = container_seconds(container) if film_of(container) is None else None
+        whole = container_seconds(container) if video_stream(container) is None else None
         return header_seconds(container, stream) or whole
     return None
 

@@ -9,7 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmtrain.data.decoding.media import Probe, check_film_pixels, check_pixels, film_of, header_seconds, name_of, probed
+from mmtrain.data.decoding.media import (
+    Probe,
+    check_pixels,
+    check_video_pixels,
+    header_seconds,
+    name_of,
+    probe_file,
+    video_stream,
+)
 from mmtrain.errors import SampleError
 
 if TYPE_CHECKING:
@@ -60,13 +68,13 @@ def read_frames(
         SampleError: if it is missing, empty, not sound or video, damaged, too large, or ends before one of the times
             although its header reports more.
     """
-    with probed(source, max_pixels) as (container, film):
-        stream = film_of(container)
+    with probe_file(source, max_pixels) as (container, film):
+        stream = video_stream(container)
         if stream is None:
             return None
         chosen = times(film)
         assert len(chosen) > 0
-        check_film_pixels(source, len(chosen), film.width, film.height, max_film_pixels)
+        check_video_pixels(source, len(chosen), film.width, film.height, max_film_pixels)
         walk = _Walk(source, container, stream)
         pixels = torch.empty(0)
         places: dict[int, int] = {}  # index in `pixels`, by presentation time
@@ -82,7 +90,7 @@ def read_frames(
             check_pixels(source, frame.width, frame.height, max_pixels)
             if size is None:
                 size = frame.width, frame.height  # streams from phones can change it
-                check_film_pixels(source, len(chosen), *size, max_film_pixels)
+                check_video_pixels(source, len(chosen), *size, max_film_pixels)
             picture = _picture(frame, size, background)
             if not places:
                 pixels = torch.empty(len(set(chosen)), *picture.shape, dtype=torch.uint8)

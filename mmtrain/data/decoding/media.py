@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mmtrain.data.decoding.mp4_boxes import num_listed_samples
 from mmtrain.data.tables.columns import content_of
 from mmtrain.data.tables.paths import checked_path
-from mmtrain.data.tables.sample_errors import shown
+from mmtrain.data.tables.sample_errors import describe_content
 from mmtrain.errors import SampleError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def source_of(value: Any, folder: Path) -> Path | bytes:
     """
     content = content_of(value)
     if not isinstance(content, str | bytes):
-        raise SampleError(shown(content), "neither a path nor the bytes of a file")
+        raise SampleError(describe_content(content), "neither a path nor the bytes of a file")
     return content if isinstance(content, bytes) else checked_path(folder, content)
 
 
@@ -68,7 +68,7 @@ def name_of(source: Path | bytes) -> str:
 
 
 @contextmanager
-def opened(source: Path | bytes, max_pixels: int | None = None) -> Iterator["InputContainer"]:
+def open_media(source: Path | bytes, max_pixels: int | None = None) -> Iterator["InputContainer"]:
     """Open a sound or video file for reading. Errors of FFmpeg inside become SampleError.
 
     Args:
@@ -116,7 +116,7 @@ def _check_samples(source: Path | bytes, size: int) -> None:
         raise SampleError(name_of(source), f"is damaged: its header lists {count} samples, but it has {size} bytes")
 
 
-def film_of(container: "InputContainer") -> "VideoStream | None":
+def video_stream(container: "InputContainer") -> "VideoStream | None":
     """The first video; the cover of an album does not count.
 
     Raises:
@@ -154,29 +154,29 @@ def probe(source: Path | bytes, *, max_pixels: int | None = None) -> Probe:
     Raises:
         SampleError: if it cannot be read, or an image has more than max_pixels.
     """
-    with opened(source, max_pixels) as container:
+    with open_media(source, max_pixels) as container:
         return _probe(source, container, max_pixels)[0]
 
 
 @contextmanager
-def probed(source: Path | bytes, max_pixels: int | None = None) -> Iterator[tuple["InputContainer", Probe]]:
+def probe_file(source: Path | bytes, max_pixels: int | None = None) -> Iterator[tuple["InputContainer", Probe]]:
     """Open a sound or video file at its start, as in `opened`, with its properties.
 
     Raises:
         SampleError: as in `opened` and `probe`.
     """
-    with opened(source, max_pixels) as container:
+    with open_media(source, max_pixels) as container:
         found, at_end = _probe(source, container, max_pixels)
         if not at_end:
             yield container, found
             return
-    with opened(source, max_pixels) as container:
+    with open_media(source, max_pixels) as container:
         yield container, found
 
 
 def _probe(source: Path | bytes, container: "InputContainer", max_pixels: int | None) -> tuple[Probe, bool]:
     """Properties of a file, and whether it had to be read to its end."""
-    film, sounds = film_of(container), container.streams.audio
+    film, sounds = video_stream(container), container.streams.audio
     stream: VideoStream | AudioStream
     if film is None:
         if not sounds:
@@ -205,7 +205,7 @@ def check_pixels(source: Path | bytes, width: int, height: int, max_pixels: int 
         raise SampleError(name_of(source), f"{width} x {height} pixels are more than max_pixels = {max_pixels}")
 
 
-def check_film_pixels(source: Path | bytes, num_frames: int, width: int, height: int, max_film_pixels: int) -> None:
+def check_video_pixels(source: Path | bytes, num_frames: int, width: int, height: int, max_film_pixels: int) -> None:
     """Raise SampleError for frames with too many pixels together."""
     if num_frames * width * height > max_film_pixels:
         raise SampleError(

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from mmtrain.annotations import Fraction, NonNegativeFloat, Seconds, Size
-from mmtrain.data.decoding.audio import check_level, mono, piece, read_piece, resampled
+from mmtrain.data.decoding.audio import check_level, mono, piece, read_piece, resample
 from mmtrain.data.decoding.media import source_of
 from mmtrain.data.decoding.numpy_file import arrays_of, is_numpy
 from mmtrain.data.inputs.image import key_of
 from mmtrain.data.tables.columns import content_of
-from mmtrain.data.tables.sample_errors import shown
+from mmtrain.data.tables.sample_errors import describe_content
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
 
@@ -120,7 +120,7 @@ class AudioInput:
         array, rate = _array(content)
         rate = rate or self.sample_rate
         array = _within(np.atleast_2d(array), rate, self.sample_rate, self.max_seconds, place)
-        sound = resampled(torch.from_numpy(array.copy()), rate, self.sample_rate)
+        sound = resample(torch.from_numpy(array.copy()), rate, self.sample_rate)
         return piece(mono(sound, _named(content)), round(self.max_seconds * self.sample_rate), place)
 
     def _changed(self, waveform: Tensor, draws: torch.Generator) -> Tensor:
@@ -162,7 +162,7 @@ def _samples_of(source: Path | bytes) -> Any:
     except FileNotFoundError as error:
         raise SampleError(str(source), "there is no such file") from error
     except (OSError, EOFError, ValueError, BadZipFile, zlib.error) as error:
-        raise SampleError(shown(str(source)), f"is no array of samples: {error}") from error
+        raise SampleError(describe_content(str(source)), f"is no array of samples: {error}") from error
     rates = [array for name, array in arrays.items() if name in RATE_NAMES]
     if not rates:
         return arrays["array"]
@@ -259,4 +259,4 @@ def _within(array: np.ndarray, rate: int, sample_rate: int, max_seconds: float, 
 
 
 def _named(content: Any) -> str:
-    return "samples of a table" if _is_samples(content) else shown(content)
+    return "samples of a table" if _is_samples(content) else describe_content(content)

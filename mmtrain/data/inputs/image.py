@@ -30,7 +30,7 @@ from mmtrain.data.decoding.pixel_values import (
 from mmtrain.data.tables.cell_checks import SEVERAL_PICTURES
 from mmtrain.data.tables.columns import content_of, is_empty
 from mmtrain.data.tables.paths import checked_path
-from mmtrain.data.tables.sample_errors import shown
+from mmtrain.data.tables.sample_errors import describe_content
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
 
@@ -138,12 +138,12 @@ class ImageInput:
             Image.DecompressionBombError,
         ) as error:
             # SyntaxError: a broken PNG; ValueError, TypeError, IndexError: an array that is none, a path with a NUL
-            raise SampleError(shown(content), f"cannot be read as a picture: {error}") from error
+            raise SampleError(describe_content(content), f"cannot be read as a picture: {error}") from error
 
     def _check_size(self, content: Any, picture: Image.Image) -> None:
         reason = oversize(picture.width, picture.height, size=self.geometry.scaled_side, max_pixels=self.max_pixels)
         if reason is not None:
-            raise SampleError(shown(content), reason)
+            raise SampleError(describe_content(content), reason)
 
     def _opened(self, content: Any, folder: Path) -> Image.Image:
         if isinstance(content, Image.Image):

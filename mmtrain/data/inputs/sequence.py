@@ -92,7 +92,7 @@ class SequenceInput:
         self.scale = scale
         self.array = array
         self.max_numbers = max_numbers
-        self.recipe = f"sequence scale={scale} array={array}"
+        self.fingerprint = f"sequence scale={scale} array={array}"
         self.dim = 0
         self._offset = np.zeros(0)
         self._divisor = np.zeros(0)

@@ -82,7 +82,7 @@ class TextInput:
         self._loaded: PretrainedTokenizer | None = None
 
     @property
-    def recipe(self) -> str:
+    def fingerprint(self) -> str:
         """Everything except the texts that determines the tokenizer."""
         if self.pretrained is not None:
             return f"tokenizer={self.pretrained} max_length={self.max_length}"

@@ -48,7 +48,7 @@ class VectorInput:
         if scale not in ("standard", "minmax", "none"):
             raise ValueError(f"scale = {scale}; set it to standard, minmax or none")
         self.scale = scale
-        self.recipe = f"vector scale={scale}"
+        self.fingerprint = f"vector scale={scale}"
         self.dim = 0
         self._offset = np.zeros(0)
         self._divisor = np.zeros(0)

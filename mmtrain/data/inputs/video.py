@@ -20,7 +20,7 @@ from mmtrain.data.decoding.media import Probe, source_of
 from mmtrain.data.inputs.image import ImageInput, key_of, seeded
 from mmtrain.data.order import mix
 from mmtrain.data.tables.columns import content_of
-from mmtrain.data.tables.sample_errors import shown
+from mmtrain.data.tables.sample_errors import describe_content
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import Padded
 
@@ -183,13 +183,13 @@ class VideoInput:
                 background=self.background,
             )
         except SampleError as error:  # with the name in the table
-            raise SampleError(shown(content), error.reason) from error
+            raise SampleError(describe_content(content), error.reason) from error
         if found is None:
             return None
         height, width = found.pixels.shape[-2:]
         reason = oversize(width, height, size=self.geometry.scaled_side, max_pixels=self.max_pixels)
         if reason is not None:
-            raise SampleError(shown(content), reason)
+            raise SampleError(describe_content(content), reason)
         new = found.seconds.diff(prepend=torch.tensor([-1.0], dtype=torch.float64)) != 0
         return found.pixels if new.all() else found.pixels[new]  # a long frame covers several parts
 
@@ -205,7 +205,9 @@ class VideoInput:
         size, count = picture.size, 1 + len(others)
         if count * size[0] * size[1] > self.max_film_pixels:
             what = f"{count} pictures of {size[0]} x {size[1]} pixels"
-            raise SampleError(shown(files[first]), f"{what} are more than max_film_pixels = {self.max_film_pixels}")
+            raise SampleError(
+                describe_content(files[first]), f"{what} are more than max_film_pixels = {self.max_film_pixels}"
+            )
         frames = [v2.functional.pil_to_tensor(picture)]
         for slot in others:
             picture = self.pictures.open(files[slot], folder)

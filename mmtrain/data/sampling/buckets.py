@@ -21,8 +21,8 @@ from torch.utils.data import Sampler
 
 from mmtrain.annotations import PositiveInt
 from mmtrain.data.dataset import Position
-from mmtrain.data.loader import limited
-from mmtrain.data.order import Order, mix, permuted, permuted_many
+from mmtrain.data.loader import limit_steps
+from mmtrain.data.order import Order, mix, permute, permute_many
 
 _BATCHES = 0xBA7C
 _NAMES = 0x4A3E
@@ -135,7 +135,7 @@ class BucketedSteps(Sampler[list[Position]]):
         self._num_steps = self._bound()
         self._plans: dict[int, Plan] = {}
         self._batches: tuple[tuple[int, int], list[list[int]]] | None = None
-        self.epoch, self.start = divmod(first_step, limited(len(self), limit))
+        self.epoch, self.start = divmod(first_step, limit_steps(len(self), limit))
 
     @property
     def sampler(self) -> "BucketedSteps":
@@ -185,10 +185,10 @@ class BucketedSteps(Sampler[list[Position]]):
         places = np.argsort(-lengths, kind="stable")
         cuts = self._cuts(lengths[places])
         if self.max_tokens is not None:
-            cuts = halved(cuts, len(places), int(self._plan(epoch).extra[window]))
+            cuts = halve(cuts, len(places), int(self._plan(epoch).extra[window]))
         batches = [(first + batch).tolist() for batch in np.split(places, cuts[1:])]
         seed = mix(self.seed, window, _BATCHES)
-        return [batches[permuted(nth, len(batches), seed=seed, epoch=epoch)] for nth in range(len(batches))]
+        return [batches[permute(nth, len(batches), seed=seed, epoch=epoch)] for nth in range(len(batches))]
 
     def _lengths(self, window: int, epoch: int) -> np.ndarray:
         first = window * self.window
@@ -198,7 +198,7 @@ class BucketedSteps(Sampler[list[Position]]):
         if not self.names:
             return lengths
         seed = mix(self.seed, window, _NAMES)
-        return permuted_many(lengths, int(self.lengths.max()) + 1, seed=seed, epoch=epoch)
+        return permute_many(lengths, int(self.lengths.max()) + 1, seed=seed, epoch=epoch)
 
     def _cuts(self, lengths: np.ndarray) -> list[int]:
         """First indices of batches in descending lengths."""
@@ -243,10 +243,10 @@ class BucketedSteps(Sampler[list[Position]]):
         return self._plans[epoch]
 
 
-def halved(cuts: Sequence[int], size: int, extra: int) -> list[int]:
+def halve(cuts: Sequence[int], size: int, extra: int) -> list[int]:
     """Split batches of the same rows: the largest is halved, `extra` times.
 
-    >>> halved([0, 2, 6], 10, 2)
+    >>> halve([0, 2, 6], 10, 2)
     [0, 2, 4, 6, 8]
     """
     heap = [(first - last, first) for first, last in zip(cuts, [*cuts[1:], size], strict=True)]

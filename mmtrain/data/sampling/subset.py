@@ -14,7 +14,7 @@ MOST_GROUPS = 100
 NOTHING = "(none)"  # the group of rows without a value
 
 
-class Chosen(Dataset[Sample]):
+class Subset(Dataset[Sample]):
     """The samples at some positions, with their own row indices.
 
     Args:

@@ -14,7 +14,7 @@ from typing import Any
 from mmtrain.data.sources.caches import datasets_cache_error
 from mmtrain.data.tables.class_folders import Columns
 from mmtrain.data.tables.columns import Column
-from mmtrain.data.tables.file_lookup import with_found_files
+from mmtrain.data.tables.file_lookup import locate_files
 from mmtrain.data.tables.folder_layout import ENDINGS, SET_ROOT, ending, fault_of_split_file
 from mmtrain.data.tables.folder_tables import SplitFiles, cut, cut_training, is_saved, tables_of_folder, unreadable
 from mmtrain.data.tables.parquet_columns import readable_columns
@@ -113,7 +113,7 @@ def read_folder(root: Path | SplitFiles, split: Split, wanted: Mapping[str, Colu
     """
     if isinstance(root, Path) and is_saved(root):
         return _saved(root, split)
-    return with_found_files(tables_of_folder(root, split, read=_read, make=_dataset, wanted=wanted))
+    return locate_files(tables_of_folder(root, split, read=_read, make=_dataset, wanted=wanted))
 
 
 def _saved(root: Path, split: Split) -> Tables:

@@ -25,7 +25,7 @@ import numpy as np
 from mmtrain.annotations import NonNegativeFloat, PositiveFloat, PositiveInt
 from mmtrain.data.dataset import id_of
 from mmtrain.data.order import KeyedOrder, Order, mix
-from mmtrain.data.protocols import InputKind, Several
+from mmtrain.data.protocols import CountsMedia, InputKind
 from mmtrain.data.sources.files import tables_of
 from mmtrain.data.tables.cell_checks import NO_FILES
 from mmtrain.data.tables.columns import Column, cell_of, find_columns
@@ -344,7 +344,7 @@ def _part_tables(
             )
     wanted = {key: part.columns.get(key) for key in sought}
     files = [key for key, reader in inputs.items() if reader.kind not in NO_FILES]
-    several = [key for key in files if isinstance(inputs[key], Several)]
+    several = [key for key in files if isinstance(inputs[key], CountsMedia)]
     found = with_turn_columns(found, wanted, media=files, labels=targets, several=several)
     split, first = next(iter(found.splits.items()))
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mmtrain.data.sources.shard_files import Index, Place, is_remote, opened, patiently, remote_errors
+from mmtrain.data.sources.shard_files import Index, Place, is_remote, opened, remote_errors, with_retries
 from mmtrain.data.tables.sample_errors import sample_errors
 from mmtrain.errors import ConfigError, SampleError
 
@@ -120,7 +120,7 @@ class ParquetShard:
         group = self._cache.group(self._path, number)
         if column not in group:
             try:  # threads of arrow do not survive the fork of a worker
-                read = patiently(
+                read = with_retries(
                     lambda: self._parquet.read_row_group(number, columns=[column], use_threads=False), self._path
                 )
             except (pa.ArrowException, *remote_errors()) as error:

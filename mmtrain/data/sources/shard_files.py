@@ -49,7 +49,7 @@ def remote_errors() -> tuple[type[Exception], ...]:
     return (OSError, ValueError, ClientError)
 
 
-def patiently(read: Callable[[], T], path: str) -> T:
+def with_retries(read: Callable[[], T], path: str) -> T:
     """The result of `read`. A failed request is repeated, because a short failure must not change the data."""
     for wait in WAITS if is_remote(path) else ():
         try:
@@ -113,7 +113,7 @@ def place_of(path: str) -> Place:
         return Place(path, stat.st_size, str(stat.st_mtime_ns))
     system, inner = _system(path)
     try:
-        info = patiently(lambda: system.info(inner), path)
+        info = with_retries(lambda: system.info(inner), path)
     except remote_errors() as error:
         reason = "the file does not exist" if isinstance(error, FileNotFoundError) else str(error)
         raise ConfigError(f"{path}: {reason}\n    fix: correct the path or the pattern of the shards") from error
@@ -123,10 +123,10 @@ def place_of(path: str) -> Place:
     return Place(path, int(info["size"]), next((str(info[m]) for m in marks if info.get(m)), ""))
 
 
-def expanded(pattern: str) -> Iterator[str]:
+def expand_braces(pattern: str) -> Iterator[str]:
     """Expand a pattern with braces to patterns without.
 
-    >>> list(expanded("{a,b}-{08..10}.tar"))
+    >>> list(expand_braces("{a,b}-{08..10}.tar"))
     ['a-08.tar', 'a-09.tar', 'a-10.tar', 'b-08.tar', 'b-09.tar', 'b-10.tar']
     """
     brace = re.search(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}", pattern)
@@ -139,7 +139,7 @@ def expanded(pattern: str) -> Iterator[str]:
     else:
         choices = words.split(",")
     for choice in choices:
-        yield from expanded(pattern[: brace.start()] + choice + pattern[brace.end() :])
+        yield from expand_braces(pattern[: brace.start()] + choice + pattern[brace.end() :])
 
 
 def paths_of(patterns: str | Sequence[str], where: str) -> list[str]:
@@ -154,7 +154,7 @@ def paths_of(patterns: str | Sequence[str], where: str) -> list[str]:
     """
     found: dict[str, None] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        paths = [path for plain in expanded(pattern) for path in _globbed(plain)]
+        paths = [path for plain in expand_braces(pattern) for path in _globbed(plain)]
         if not paths:
             raise ConfigError(
                 f"{where}={pattern}: matches no file\n"

@@ -24,7 +24,7 @@ from mmtrain.data.sources.tar_shard import TarShard, index_tar
 from mmtrain.data.tables.arrow_digest import digest_of
 from mmtrain.data.tables.paths import RemoteFolder
 from mmtrain.data.tables.row_digest import NUM_SAMPLED, RowFacts, digest_cells, row_facts, spread
-from mmtrain.data.tables.sample_errors import described
+from mmtrain.data.tables.sample_errors import describe_error
 from mmtrain.data.tables.tables import SPLITS, Tables
 from mmtrain.errors import ConfigError, SampleError
 
@@ -78,7 +78,7 @@ class Cells(Mapping[str, Any]):
         except (KeyError, SampleError, ConfigError):
             raise
         except Exception as error:  # as in sample_errors.py, also for a KeyError
-            raise SampleError(f"{column} of row {self._row}", f"cannot be read: {described(error)}") from error
+            raise SampleError(f"{column} of row {self._row}", f"cannot be read: {describe_error(error)}") from error
 
     def __iter__(self) -> Iterator[str]:
         columns = self._table.shard(self._number).columns(self._row)

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from mmtrain.data.sources.shard_files import Index, Place, opened, patiently, remote_errors
+from mmtrain.data.sources.shard_files import Index, Place, opened, remote_errors, with_retries
 from mmtrain.data.tables.json_rows import parse_json
 from mmtrain.errors import ConfigError, SampleError, printable
 
@@ -271,7 +271,7 @@ class TarShard:
     def _read(self, row: int, kind: str, number: int) -> bytes:
         offset, size = int(self._index["offsets"][number]), int(self._index["sizes"][number])
         try:
-            content = patiently(lambda: self._bytes(offset, size), self._path)
+            content = with_retries(lambda: self._bytes(offset, size), self._path)
         except remote_errors() as error:
             raise SampleError(self._named(row, kind), f"cannot be read at byte {offset}: {error}") from error
         if len(content) < size:

@@ -18,7 +18,7 @@ from mmtrain.data.inputs.video import VideoInput
 from mmtrain.data.protocols import InputKind
 from mmtrain.data.tables.columns import content_of
 from mmtrain.data.tables.paths import checked_path
-from mmtrain.data.tables.sample_errors import read_each, read_or, shown
+from mmtrain.data.tables.sample_errors import describe_content, read_each, read_or
 from mmtrain.data.tables.texts import valid_texts
 from mmtrain.errors import SampleError
 
@@ -43,14 +43,14 @@ class Lengths(NamedTuple):
     note: str
 
 
-class Measured(NamedTuple):
+class MeasuredLengths(NamedTuple):
     """Lengths of an input, and the rows without a length, because their content cannot be read."""
 
     lengths: list[Lengths]
     unread: list[int]
 
 
-def measured(reader: InputKind, cells: Sequence[tuple[int, Any]], folder: Path) -> Measured:
+def measure_lengths(reader: InputKind, cells: Sequence[tuple[int, Any]], folder: Path) -> MeasuredLengths:
     """Measure the cells of an input.
 
     Args:
@@ -60,7 +60,7 @@ def measured(reader: InputKind, cells: Sequence[tuple[int, Any]], folder: Path) 
     """
     if isinstance(reader, TextInput):
         read = read_each((cell for _, cell in cells), valid_texts)
-        return Measured(_of_texts(reader, [text for texts in read for text in texts]), [])
+        return MeasuredLengths(_of_texts(reader, [text for texts in read for text in texts]), [])
     found: list[tuple[float, ...]] = []
     unread: list[int] = []
     for row, cell in cells:
@@ -69,13 +69,13 @@ def measured(reader: InputKind, cells: Sequence[tuple[int, Any]], folder: Path) 
             unread.append(row)
         else:
             found.append(measures)
-    return Measured(_described(reader, [f for f in found if f]) if any(found) else [], unread)
+    return MeasuredLengths(_described(reader, [f for f in found if f]) if any(found) else [], unread)
 
 
-def summary(unit: str, values: Iterable[float], form: str, note: str = "") -> Lengths:
+def summarize_lengths(unit: str, values: Iterable[float], form: str, note: str = "") -> Lengths:
     """Smallest, median and largest of numbers.
 
-    >>> summary("frames", [1, 2, 9], ",.0f")
+    >>> summarize_lengths("frames", [1, 2, 9], ",.0f")
     Lengths(unit='frames', low='1', median='2', high='9', num=3, note='')
     """
     numbers = sorted(values)
@@ -94,7 +94,7 @@ def _of_texts(reader: TextInput, texts: list[str]) -> list[Lengths]:
     notes = [f"{cut:,} of {len(texts):,} are cut to max_length = {reader.max_length}"] if cut else []
     share = sum(one == unknown for ids in encoded for one in ids) / max(1, sum(len(ids) - marks for ids in encoded))
     notes += [f"{share:.1%} of the tokens are unknown"] if share > 0 else []
-    return [summary("tokens", map(len, encoded), ",.0f", "; ".join(notes))]
+    return [summarize_lengths("tokens", map(len, encoded), ",.0f", "; ".join(notes))]
 
 
 def _measure(reader: InputKind, cell: Any, folder: Path) -> tuple[float, ...]:
@@ -132,7 +132,7 @@ def _size(reader: ImageInput, content: Any, folder: Path) -> tuple[int, int]:
         with open_image(content if isinstance(content, bytes) else checked_path(folder, content)) as picture:
             return picture.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SampleError(shown(content), str(error)) from error
+        raise SampleError(describe_content(content), str(error)) from error
 
 
 def _described(reader: InputKind, found: list[tuple[float, ...]]) -> list[Lengths]:
@@ -144,14 +144,17 @@ def _described(reader: InputKind, found: list[tuple[float, ...]]) -> list[Length
         note = f"{small:,} of {len(sizes):,} are smaller than size = {reader.size}" if small else ""
         return [Lengths("pixels", low, middle, high, len(sizes), note)]
     if isinstance(reader, AudioInput):
-        return [summary("seconds", first, ",.2f", _longer(first, reader.max_seconds, "max_seconds"))]
+        return [summarize_lengths("seconds", first, ",.2f", _longer(first, reader.max_seconds, "max_seconds"))]
     if isinstance(reader, VideoInput):
         fewer = sum(num < reader.num_frames for num in first)
         note = f"{fewer:,} of {len(first):,} have fewer than num_frames = {reader.num_frames}" if fewer else ""
         seconds = [numbers[1] for numbers in found if len(numbers) > 1]
-        return [summary("frames", first, ",.0f", note), *([summary("seconds", seconds, ",.2f")] if seconds else [])]
+        return [
+            summarize_lengths("frames", first, ",.0f", note),
+            *([summarize_lengths("seconds", seconds, ",.2f")] if seconds else []),
+        ]
     assert isinstance(reader, SequenceInput), "nothing else is measured"
-    return [summary("frames", first, ",.0f", _longer(first, reader.max_length, "max_length"))]
+    return [summarize_lengths("frames", first, ",.0f", _longer(first, reader.max_length, "max_length"))]
 
 
 def _longer(lengths: list[float], most: float, name: str) -> str:

@@ -13,30 +13,30 @@ from mmtrain.errors import SampleError
 Named = tuple[str, Any]  # the row's id and its cell
 
 
-class Shared(NamedTuple):
+class Overlap(NamedTuple):
     """A content that is in several splits: the ids of its rows by split, and its description."""
 
     what: str
     rows: dict[str, list[str]]
 
 
-def shared(values: Mapping[str, Iterable[tuple[str, str]]]) -> list[Shared]:
+def find_overlap(values: Mapping[str, Iterable[tuple[str, str]]]) -> list[Overlap]:
     """The values that are in several splits.
 
     Args:
         values: by split, the row's id and a value.
 
-    >>> shared({"train": [("1", "a dog"), ("2", "a cat")], "test": [("9", "a dog")]})
+    >>> find_overlap({"train": [("1", "a dog"), ("2", "a cat")], "test": [("9", "a dog")]})
     [Shared(what='a dog', rows={'train': ['1'], 'test': ['9']})]
     """
     found: dict[str, dict[str, list[str]]] = defaultdict(dict)
     for split, pairs in values.items():
         for id, value in pairs:
             found[value].setdefault(split, []).append(id)
-    return [Shared(value, rows) for value, rows in found.items() if len(rows) > 1]
+    return [Overlap(value, rows) for value, rows in found.items() if len(rows) > 1]
 
 
-def folded(text: str) -> str:
+def normalize_text(text: str) -> str:
     """Normalize a text for comparison: no case, and single spaces."""
     return " ".join(text.split()).casefold()
 
@@ -44,7 +44,7 @@ def folded(text: str) -> str:
 class SharedFiles(NamedTuple):
     """Files of equal content, and whether all files of equal size were compared."""
 
-    found: list[Shared]
+    found: list[Overlap]
     complete: bool
 
 
@@ -73,17 +73,17 @@ def shared_files(cells: Mapping[str, Sequence[Named]], folders: Mapping[str, Pat
                 continue
             place = (folders[split], part)
             if place not in digests and size > left:
-                return SharedFiles(_named(shared(values), names), complete=False)
+                return SharedFiles(_named(find_overlap(values), names), complete=False)
             if place not in digests:
                 left -= size
                 digests[place] = _digest(part, folders[split])
             names.setdefault(digests[place], part if isinstance(part, str) else f"{len(part)} bytes")
             values[split].append((id, digests[place]))
-    return SharedFiles(_named(shared(values), names), complete=True)
+    return SharedFiles(_named(find_overlap(values), names), complete=True)
 
 
-def _named(found: Iterable[Shared], names: Mapping[str, str]) -> list[Shared]:
-    return [Shared(names[one.what], one.rows) for one in found if one.what]
+def _named(found: Iterable[Overlap], names: Mapping[str, str]) -> list[Overlap]:
+    return [Overlap(names[one.what], one.rows) for one in found if one.what]
 
 
 def _parts(cells: Iterable[Named]) -> Iterable[tuple[str, str | bytes]]:

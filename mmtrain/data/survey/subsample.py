@@ -11,16 +11,16 @@ from mmtrain.data.tables.splits import Split
 from mmtrain.data.tables.tables import Tables, readable_cell, row_at
 
 
-def evenly(count: int, most: int) -> list[int]:
+def evenly_spaced(count: int, most: int) -> list[int]:
     """At most `most` of the numbers 0..count-1, evenly spaced.
 
-    >>> evenly(10, 4), evenly(3, 5)
+    >>> evenly_spaced(10, 4), evenly_spaced(3, 5)
     ([0, 2, 5, 7], [0, 1, 2])
     """
     return [nth * count // most for nth in range(most)] if count > most else list(range(count))
 
 
-class ThinSource:
+class SubsampledSource:
     """A source whose tables have at most `most` rows per split.
 
     Args:
@@ -46,21 +46,21 @@ class ThinSource:
         """The tables with at most `most` rows."""
         tables = tables_of(self._source(), self._split, confine=self._confine)
         self.num_rows = {split: len(table) for split, table in tables.splits.items()}
-        splits = {split: thin(table, self._most) for split, table in tables.splits.items()}
+        splits = {split: subsample(table, self._most) for split, table in tables.splits.items()}
         return replace(tables, splits=splits, order=None)
 
 
-def thin(table: Any, most: int) -> Any:
+def subsample(table: Any, most: int) -> Any:
     """The table itself, or a table with at most `most` of its rows."""
     import datasets
 
-    rows = evenly(len(table), most)
+    rows = evenly_spaced(len(table), most)
     if len(rows) == len(table):
         return table
-    return table.select(rows) if isinstance(table, datasets.Dataset) else ThinTable(table, rows)
+    return table.select(rows) if isinstance(table, datasets.Dataset) else SubsampledTable(table, rows)
 
 
-class ThinTable:
+class SubsampledTable:
     """Some rows of a table."""
 
     def __init__(self, table: Any, rows: list[int]) -> None:

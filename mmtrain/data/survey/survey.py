@@ -15,9 +15,9 @@ from torch import Tensor
 from mmtrain.data.dataset import TrainSplit, bad_row, id_of
 from mmtrain.data.module import DataModule
 from mmtrain.data.protocols import TargetKind
-from mmtrain.data.survey.lengths import Lengths, measured, summary
-from mmtrain.data.survey.overlap import Shared, folded, shared, shared_files
-from mmtrain.data.survey.subsample import evenly
+from mmtrain.data.survey.lengths import Lengths, measure_lengths, summarize_lengths
+from mmtrain.data.survey.overlap import Overlap, find_overlap, normalize_text, shared_files
+from mmtrain.data.survey.subsample import evenly_spaced
 from mmtrain.data.tables.columns import Column, cell_of, is_empty
 from mmtrain.data.tables.sample_errors import read_each, read_or
 from mmtrain.data.tables.tables import cells_of, row_at
@@ -76,10 +76,10 @@ class Survey:
     lengths: dict[str, dict[str, list[Lengths]]] = field(default_factory=dict)
     balance: dict[str, dict[str, Counter[str]]] = field(default_factory=dict)
     labelled: dict[str, dict[str, int]] = field(default_factory=dict)
-    shared_files: dict[str, list[Shared]] = field(default_factory=dict)
-    shared_texts: dict[str, list[Shared]] = field(default_factory=dict)
+    shared_files: dict[str, list[Overlap]] = field(default_factory=dict)
+    shared_texts: dict[str, list[Overlap]] = field(default_factory=dict)
     num_texts: dict[str, int] = field(default_factory=dict)
-    shared_ids: list[Shared] = field(default_factory=list)
+    shared_ids: list[Overlap] = field(default_factory=list)
     bad: dict[str, list[Bad]] = field(default_factory=dict)
     decoded: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -93,7 +93,7 @@ def survey_of(data: DataModule, limits: Limits) -> Survey:
         limits: how much to check.
     """
     survey = Survey()
-    looks = {split: Look(data, split, limits) for split in data.tables}
+    looks = {split: TableSurvey(data, split, limits) for split in data.tables}
     for split, look in looks.items():
         survey.seen[split] = {name: len(cells) for name, cells in look.cells.items()}
         survey.missing[split] = {name: sum(map(is_empty, cells.values())) for name, cells in look.cells.items()}
@@ -109,11 +109,11 @@ def survey_of(data: DataModule, limits: Limits) -> Survey:
         survey.bad[split], survey.decoded[split] = look.bad(unread)
         for name in [name for name in data.targets if name in look.cells]:
             _add_target(survey, look, split, name, data.targets[name])
-    survey.shared_ids = shared({split: [(id, id) for id in look.given_ids()] for split, look in looks.items()})
+    survey.shared_ids = find_overlap({split: [(id, id) for id in look.given_ids()] for split, look in looks.items()})
     for name, reader in data.inputs.items():
         if reader.kind == "text":
             texts = {split: look.texts(name) for split, look in looks.items()}
-            survey.shared_texts[name] = shared(texts)
+            survey.shared_texts[name] = find_overlap(texts)
             survey.num_texts[name] = len({text for pairs in texts.values() for _, text in pairs})
         elif reader.kind in FILES:
             of_splits = {split: look.some(name, limits.files) for split, look in looks.items()}
@@ -126,7 +126,7 @@ def survey_of(data: DataModule, limits: Limits) -> Survey:
     return survey
 
 
-class Look:
+class TableSurvey:
     """The cells of a split.
 
     Attributes:
@@ -162,7 +162,7 @@ class Look:
         if self._is_light(*parts):
             return dict(enumerate(cells_of(self.table, column)))
         cells: dict[int, Any] = {}
-        for row in evenly(len(self.table), self.limits.heavy):
+        for row in evenly_spaced(len(self.table), self.limits.heavy):
             try:
                 cells[row] = cell_of(row_at(self.table, row), column)
             except SampleError:  # reading the sample says why
@@ -192,20 +192,20 @@ class Look:
     def some(self, name: str, most: int) -> list[tuple[int, Any]]:
         """At most `most` non-empty cells of an input or target."""
         there = [(row, cell) for row, cell in self.cells.get(name, {}).items() if not is_empty(cell)]
-        return [there[nth] for nth in evenly(len(there), most)]
+        return [there[nth] for nth in evenly_spaced(len(there), most)]
 
     def texts(self, name: str) -> list[tuple[str, str]]:
         """The id and each text of a text input. Repeated texts of a row are listed once."""
         cells = self.cells.get(name, {}).items()
         read = ((row, read_or((), cell, valid_texts)) for row, cell in cells)
-        return [(self.id(row), text) for row, texts in read for text in dict.fromkeys(map(folded, texts))]
+        return [(self.id(row), text) for row, texts in read for text in dict.fromkeys(map(normalize_text, texts))]
 
     def lengths(self) -> tuple[dict[str, list[Lengths]], list[int]]:
         """Lengths of each input that has any, and the rows without a length because they cannot be read."""
         found: dict[str, list[Lengths]] = {}
         unread: list[int] = []
         for name, reader in self.data.inputs.items():
-            result = measured(reader, self.some(name, self.limits.measured), self.data.folder_of(self.split))
+            result = measure_lengths(reader, self.some(name, self.limits.measured), self.data.folder_of(self.split))
             unread += result.unread
             if result.lengths:
                 found[name] = result.lengths
@@ -214,7 +214,7 @@ class Look:
     def bad(self, suspects: list[int]) -> tuple[list[Bad], int]:
         """Unreadable rows among the suspects and some others, and the number of rows that were tried."""
         split = TrainSplit(self.table, **self.data.parts(self.split))
-        rows = sorted({*suspects, *evenly(len(self.table), self.limits.decoded)})
+        rows = sorted({*suspects, *evenly_spaced(len(self.table), self.limits.decoded)})
         bad: list[Bad] = []
         for row in rows:
             try:
@@ -224,7 +224,7 @@ class Look:
         return bad, len(rows)
 
 
-def _add_target(survey: Survey, look: Look, split: str, name: str, target: TargetKind) -> None:
+def _add_target(survey: Survey, look: TableSurvey, split: str, name: str, target: TargetKind) -> None:
     known = target.known
     values = list(read_each(look.cells[name].values(), lambda cell: (cell, target.load(cell))))
     loaded = [value for _, value in values if value is not None]
@@ -241,12 +241,13 @@ def _add_target(survey: Survey, look: Look, split: str, name: str, target: Targe
         numbers = torch.stack(loaded) * torch.tensor(known.std) + torch.tensor(known.mean)  # (N, K)
         one = len(known.names) == 1
         survey.lengths[split][name] = [
-            summary("value" if one else f"value {k}", numbers[:, k].tolist(), ",.4g") for k in range(len(known.names))
+            summarize_lengths("value" if one else f"value {k}", numbers[:, k].tolist(), ",.4g")
+            for k in range(len(known.names))
         ]
     elif loaded and isinstance(known, TokenTarget):
         cut = sum(len(value) == known.max_length for value in loaded)
         note = f"{cut:,} of {len(loaded):,} reach max_length = {known.max_length}" if cut else ""
-        survey.lengths[split][name] = [summary("tokens", map(len, loaded), ",.0f", note)]
+        survey.lengths[split][name] = [summarize_lengths("tokens", map(len, loaded), ",.0f", note)]
 
 
 def _classes(known: ClassTarget | MultiLabelTarget | AnswerTarget, value: Tensor) -> list[str]:

@@ -43,7 +43,7 @@ def notes_of_columns(
             )
     for target in targets:
         for name in inputs:
-            yield from _told(table, columns, name, target, where)
+            yield from _explained(table, columns, name, target, where)
 
 
 def columns_not_read(table: Any, columns: Mapping[str, Column]) -> list[str]:
@@ -52,7 +52,7 @@ def columns_not_read(table: Any, columns: Mapping[str, Column]) -> list[str]:
     return [column for column in table.column_names if column not in read and column.lower() not in _OF_ROWS]
 
 
-def _told(table: Any, columns: Mapping[str, Column], name: str, target: str, where: str) -> Iterator[str]:
+def _explained(table: Any, columns: Mapping[str, Column], name: str, target: str, where: str) -> Iterator[str]:
     """A target that is in an input, or is the same in nearly every row."""
     same = [part for part in _parts(columns[name]) if part in _parts(columns[target])]
     if same:

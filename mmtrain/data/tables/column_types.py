@@ -14,7 +14,7 @@ _ARRAYS = (".npy", ".npz", ".pt", ".safetensors")
 _KNOWN = {"id", "split", "subset", "partition", "fold"}  # what these names say is neither an input nor a target
 
 
-def likely_in(table: Any, wanted: Mapping[str, Column | None], kinds: Mapping[str, str | None]) -> dict[str, Column]:
+def guess_types(table: Any, wanted: Mapping[str, Column | None], kinds: Mapping[str, str | None]) -> dict[str, Column]:
     """What seems to hold each input or target whose column is not found.
 
     Args:
@@ -29,10 +29,10 @@ def likely_in(table: Any, wanted: Mapping[str, Column | None], kinds: Mapping[st
     open_ = {name: kinds.get(name) for name in [*wrong, *(n for n in wanted if n not in wrong and n not in found)]}
     taken = [part for column in found.values() for part in ([column] if isinstance(column, str) else column)]
     rows = list(rows_at(table, range(min(len(table), LOOKED_AT)))) if open_ else []
-    return likely_columns(open_, there, rows, taken=taken)
+    return guess_columns(open_, there, rows, taken=taken)
 
 
-def likely_columns(
+def guess_columns(
     wanted: Mapping[str, str | None], there: Sequence[str], rows: Sequence[Mapping[str, Any]], *, taken: Sequence[str]
 ) -> dict[str, Column]:
     """The column that each input or target may stand in, of those whose cells could be that.

@@ -15,7 +15,7 @@ _LOOKED_AT = 100  # cells
 _ARRAYS = (".npy", ".npz")
 
 
-def with_found_files(tables: Tables) -> Tables:
+def locate_files(tables: Tables) -> Tables:
     """The tables, with paths from their folder on in columns of names of files that are in folders below it.
 
     A column is changed when none of its first cells is the path of a file, and all are the end of the path of one file.

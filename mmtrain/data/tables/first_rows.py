@@ -14,7 +14,7 @@ from typing import Any
 from mmtrain.data.tables.cell_checks import FIRST_ROWS
 from mmtrain.data.tables.class_folders import Columns
 from mmtrain.data.tables.columns import USUAL_NAMES, Column
-from mmtrain.data.tables.file_lookup import with_found_files
+from mmtrain.data.tables.file_lookup import locate_files
 from mmtrain.data.tables.folder_layout import ending
 from mmtrain.data.tables.folder_tables import SplitFiles, is_saved, tables_of_folder, unreadable
 from mmtrain.data.tables.json_rows import first_objects, names_in
@@ -109,7 +109,7 @@ def heads_of(root: Path | SplitFiles, split: Split, wanted: Mapping[str, Column 
         return None
     read = partial(_head, wanted=wanted or {})
     found = tables_of_folder(root, _CutOfHeads(split), read=read, make=_of_columns, most=FIRST_ROWS, wanted=wanted)
-    return with_found_files(found)
+    return locate_files(found)
 
 
 def _of_columns(columns: Columns) -> Head:

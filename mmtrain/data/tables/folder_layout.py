@@ -80,7 +80,7 @@ def _metadata(folder: Path) -> Path | None:
     return next((p for p in sorted(folder.iterdir()) if is_metadata_name(p)), None)
 
 
-def passed_over(root: Path, read: Mapping[str, Path]) -> Iterator[Path]:
+def ignored_files(root: Path, read: Mapping[str, Path]) -> Iterator[Path]:
     """Tables beside those that are read."""
     for path in sorted(root.iterdir()):
         if path.is_file() and ending(path) in ENDINGS and ending(path) != "json" and path not in read.values():
@@ -128,7 +128,7 @@ def _with_files(there: Sequence[Path]) -> str | None:
     return None
 
 
-def nothing_in(root: Path) -> ConfigError:
+def explain_no_tables(root: Path) -> ConfigError:
     """The message for a folder without tables and without folders of classes."""
     there = sorted(p for p in root.iterdir() if not p.name.startswith("."))
     foreign = next((p for p in there if p.is_file() and _is_foreign(p)), None)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmtrain.data.tables.class_folders import KIND_OF, Columns, folders_with_files, kinds_in, read_class_folders
 from mmtrain.data.tables.columns import Column, find_columns
-from mmtrain.data.tables.folder_layout import WHOLE, ending, metadata_in, nothing_in, passed_over, tables_in
+from mmtrain.data.tables.folder_layout import WHOLE, ending, explain_no_tables, ignored_files, metadata_in, tables_in
 from mmtrain.data.tables.paths import refuse_outside
 from mmtrain.data.tables.row_tables import TEXTS
 from mmtrain.data.tables.splits import Cuts
@@ -83,7 +83,7 @@ def tables_of_folder(
         ]
     elif files:
         parts = {name: read(path, name) for name, path in files.items()}
-        others = [path.name for path in passed_over(root, files)]
+        others = [path.name for path in ignored_files(root, files)]
         notes = [f"{root}: {', '.join(others)} is not read: the splits are train, val and test"] if others else []
         found = _of_parts(parts, files, root, split)
         return replace(found, notes=[*notes, *found.notes])
@@ -91,7 +91,7 @@ def tables_of_folder(
         stray = []
     found_in = read_class_folders(root, make, most=most)
     if found_in is None:
-        raise nothing_in(root)
+        raise explain_no_tables(root)
     folders, notes = found_in
     if set(folders) <= {None, "train"}:
         (table,), (name,) = folders.values(), folders

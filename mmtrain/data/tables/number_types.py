@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mmtrain.data.tables.columns import Column
-from mmtrain.data.tables.tables import Columnar
+from mmtrain.data.tables.tables import SupportsColumns
 
 _OF_PYTHON = (np.dtype(np.int64), np.dtype(np.float64))  # what Arrow makes of any list of Python numbers
 
@@ -18,7 +18,7 @@ def number_type(table: Any, column: Column | None) -> np.dtype[Any] | None:
         None for a column of something else, for int64 and float64, which say nothing of where the numbers come from,
         and for a table that is not one of Arrow.
     """
-    if not isinstance(column, str) or not isinstance(table, Columnar) or column not in table.data.column_names:
+    if not isinstance(column, str) or not isinstance(table, SupportsColumns) or column not in table.data.column_names:
         return None
     import pyarrow as pa
 

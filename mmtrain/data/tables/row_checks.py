@@ -10,7 +10,7 @@ from typing import Any
 from mmtrain.data.tables.columns import Column, content_of
 from mmtrain.data.tables.paths import leads_out, shown_path
 from mmtrain.data.tables.scale import in_short
-from mmtrain.data.tables.tables import Columnar, cells_of
+from mmtrain.data.tables.tables import SupportsColumns, cells_of
 from mmtrain.errors import ConfigError
 
 _LOOKED_AT = 100  # paths whose links are followed, and cells of a table that reads a file for each
@@ -85,7 +85,7 @@ def _leading_out(what: str) -> ConfigError:
 
 def _contents(table: Any, column: str, folder: Path) -> Iterator[tuple[int, Any]]:
     """The rows and contents to look at: all of a table in memory, the first ones where each is read from a file."""
-    if isinstance(table, Columnar):
+    if isinstance(table, SupportsColumns):
         if any(leads_out(folder, path) for path in _suspects(table.data.column(column), folder)):
             yield from ((row, content) for row, cell in enumerate(cells_of(table, column)) for content in _inner(cell))
         return

@@ -35,16 +35,16 @@ def sample_errors(value: Any) -> Iterator[None]:
     except (SampleError, ConfigError):
         raise
     except Exception as error:
-        raise SampleError(shown(content_of(value)), f"cannot be read: {described(error)}") from error
+        raise SampleError(describe_content(content_of(value)), f"cannot be read: {describe_error(error)}") from error
 
 
-def described(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An exception in a few words: its type, and its message if it has one."""
     message = str(error).strip()
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
-def shown(content: Any) -> str:
+def describe_content(content: Any) -> str:
     """A cell's content in a message: the path, or how much there is."""
     if isinstance(content, str):
         return shown_path(content)

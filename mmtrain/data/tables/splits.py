@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from mmtrain.annotations import Fraction
-from mmtrain.data.order import mix, permuted
+from mmtrain.data.order import mix, permute
 from mmtrain.data.tables.columns import is_empty
 from mmtrain.data.tables.scale import in_short
 from mmtrain.data.tables.tables import SPLITS, cells_of, split_name
@@ -138,7 +138,7 @@ class Split:
             alone = self.group is None or is_empty(group)
             groups.setdefault(row if alone else str(group), []).append(row)
         members = list(groups.values())
-        order = [permuted(place, len(members), seed=mix(_SALT), epoch=0) for place in range(len(members))]
+        order = [permute(place, len(members), seed=mix(_SALT), epoch=0) for place in range(len(members))]
         rows: dict[str, list[int]] = {split: [] for split in self.fractions}
         taken = 0
         for place in order:

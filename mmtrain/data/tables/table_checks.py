@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtrain.data.tables.cell_checks import check_cells
-from mmtrain.data.tables.column_types import LOOKED_AT, likely_columns
+from mmtrain.data.tables.column_types import LOOKED_AT, guess_columns
 from mmtrain.data.tables.columns import Column, is_empty, typed
 from mmtrain.data.tables.tables import Tables, cells_of, rows_at
 from mmtrain.errors import ConfigError
@@ -73,5 +73,5 @@ def faults_of_cells(
 def _other(name: str, kind: str | None, table: Any, column: str) -> str | None:
     """The column that an input or target may have been meant to have, as it is typed."""
     rows = list(rows_at(table, range(min(len(table), LOOKED_AT))))
-    found = likely_columns({name: kind}, table.column_names, rows, taken=[column])
+    found = guess_columns({name: kind}, table.column_names, rows, taken=[column])
     return typed(found) if found else None

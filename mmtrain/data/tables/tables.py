@@ -51,7 +51,7 @@ class Tables:
 
 
 @runtime_checkable
-class Gathering(Protocol):
+class SupportsGather(Protocol):
     """A table that reads several rows at once."""
 
     def __getitems__(self, rows: list[int]) -> Sequence[Mapping[str, Any]]:
@@ -60,7 +60,7 @@ class Gathering(Protocol):
 
 
 @runtime_checkable
-class Columnar(Protocol):
+class SupportsColumns(Protocol):
     """A table that reads many cells of a column at once, as a `datasets.Dataset` does.
 
     Attributes:
@@ -69,7 +69,7 @@ class Columnar(Protocol):
 
     data: Any
 
-    def select_columns(self, column_names: list[str]) -> "Columnar":
+    def select_columns(self, column_names: list[str]) -> "SupportsColumns":
         """The table with these columns alone."""
         ...
 
@@ -111,7 +111,7 @@ def rows_at(table: Any, rows: Sequence[int]) -> Iterator[Mapping[str, Any]]:
 
     A row that the table cannot give is an `UnreadableRow`.
     """
-    if not isinstance(table, Gathering):
+    if not isinstance(table, SupportsGather):
         yield from (row_at(table, row) for row in rows)
         return
     for first in range(0, len(rows), _ROWS_AT_ONCE):
@@ -149,7 +149,7 @@ def cells_of(table: Any, column: Column) -> Iterator[Any]:
     """
     if not isinstance(column, str):
         yield from (list(cells) for cells in zip(*(cells_of(table, part) for part in column), strict=True))
-    elif not isinstance(table, Columnar):
+    elif not isinstance(table, SupportsColumns):
         yield from table[column]
     else:
         arrow = table.data.column(column)
@@ -157,7 +157,7 @@ def cells_of(table: Any, column: Column) -> Iterator[Any]:
         yield from _cells_of(table.select_columns([column]), column, min(max(1, fitting), _CELLS_AT_ONCE))
 
 
-def _cells_of(table: Columnar, column: str, at_once: int) -> Iterator[Any]:
+def _cells_of(table: SupportsColumns, column: str, at_once: int) -> Iterator[Any]:
     """The cells of the only column of a table."""
     batches = iter(table.iter(at_once))
     for first in range(0, len(table), at_once):

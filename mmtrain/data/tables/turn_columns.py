@@ -24,7 +24,7 @@ _NEAR = 0.8  # imgae is near to image, speech_act is not near to speech
 
 
 @runtime_checkable
-class Growing(Protocol):
+class ExtendableTable(Protocol):
     """A table that can be had with one column more, as a `datasets.Dataset`.
 
     Attributes:
@@ -33,7 +33,7 @@ class Growing(Protocol):
 
     column_names: list[str]
 
-    def add_column(self, name: str, column: list[Any]) -> "Growing":
+    def add_column(self, name: str, column: list[Any]) -> "ExtendableTable":
         """The table with the column."""
         ...
 
@@ -60,7 +60,7 @@ def with_turn_columns(
     """
     first = next(iter(found.splits.values()))
     turns = _column_of_turns(first.column_names, wanted)
-    tables = {s: t for s, t in found.splits.items() if isinstance(t, Growing) and turns in t.column_names}
+    tables = {s: t for s, t in found.splits.items() if isinstance(t, ExtendableTable) and turns in t.column_names}
     if turns is None or not tables:
         return found
     heads = chain.from_iterable(islice(cells_of(table, turns), FIRST_ROWS) for table in tables.values())

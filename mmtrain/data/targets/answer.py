@@ -51,7 +51,7 @@ class Answer:
         if num_answers < 1:
             raise ValueError(f"num_answers = {num_answers} is below 1; set it to 3000, for example")
         self.num_answers = num_answers
-        self.recipe = f"answer num_answers={num_answers}"
+        self.fingerprint = f"answer num_answers={num_answers}"
         self.known = AnswerTarget(names=[], counts=[])
         self._index: dict[str, int] = {}
 

@@ -16,7 +16,7 @@ from mmtrain.annotations import VocabSize
 from mmtrain.data.decoding.dialogue import HOLDS, Dialogue, dialogue_of, places_in
 from mmtrain.data.tables.columns import is_empty
 from mmtrain.data.tables.sample_errors import read_each
-from mmtrain.data.tokenizers.chat import PLAIN, tokenizer_of, trained_tokenizer, written
+from mmtrain.data.tokenizers.chat import PLAIN, render_dialogue, tokenizer_of, train_tokenizer
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.io.run_files import LEARN_AGAIN, read_json, write_json
 from mmtrain.types import DialogueTarget
@@ -71,7 +71,7 @@ class ChatTarget:
         self.holds, self.prompt, self.pretrained, self.template = list(holds), prompt, tokenizer, template
         self.vocab_size, self.max_length, self.places = vocab_size, max_length, list(places)
         self.keep_sentences = keep_sentences
-        self.recipe = (
+        self.fingerprint = (
             f"{'kept ' if keep_sentences else ''}dialogue {','.join(holds)} {prompt!r} tokenizer={tokenizer}"
             f" vocab_size={vocab_size} max_length={max_length} template={template} {','.join(places)}"
         )
@@ -111,16 +111,18 @@ class ChatTarget:
                 f"    fix: name a column with at most {MAX_KINDS} kinds, or remove kind from holds"
             )
         if self.pretrained is None:
-            blank = trained_tokenizer([], vocab_size=self.vocab_size, places=self.places)
+            blank = train_tokenizer([], vocab_size=self.vocab_size, places=self.places)
             marks = re.compile("|".join(map(re.escape, blank.all_special_tokens)))
             self.tokenizer = blank
             faults = []
             template = self.chosen_template
-            written_out = read_each(some, lambda d: written(blank, d.turns, template=template, asking=False), faults)
+            written_out = read_each(
+                some, lambda d: render_dialogue(blank, d.turns, template=template, asking=False), faults
+            )
             texts = [marks.sub("", text) for text in written_out]
             if not texts:
                 raise _none_of_use(faults)
-            self.tokenizer = trained_tokenizer(texts, vocab_size=self.vocab_size, places=self.places)
+            self.tokenizer = train_tokenizer(texts, vocab_size=self.vocab_size, places=self.places)
         else:
             self.tokenizer = tokenizer_of(self.pretrained, places=self.places)
         self._learned(used, sorted(kinds), [self._spelled(answers) for answers in right])
@@ -198,12 +200,14 @@ class ChatTarget:
             if turn["role"] == "assistant" and all(other["role"] != "user" for other in turns[:number]):
                 continue  # without a question before it, it is read but not learned
             before = turns[:number] if turn["role"] == "assistant" else turns
-            question = written(self.tokenizer, before, template=self.chosen_template, asking=True)
+            question = render_dialogue(self.tokenizer, before, template=self.chosen_template, asking=True)
             read = self._ids(question, done)
             ids, flags, done = ids + read, flags + [0] * len(read), question
             asked = len(ids)
             if turn["role"] == "assistant":
-                whole = written(self.tokenizer, turns[: number + 1], template=self.chosen_template, asking=False)
+                whole = render_dialogue(
+                    self.tokenizer, turns[: number + 1], template=self.chosen_template, asking=False
+                )
                 answer, behind = self._up_to_end(self._ids(whole, done))
                 ids, flags, done = ids + answer, flags + [flag] * len(answer), whole
                 if not is_last:

@@ -20,7 +20,7 @@ class ClassLabel:
     If all names are numbers, 3 and 3.0 are one class, because pandas writes integers as 3.0 in a column with gaps.
     """
 
-    recipe = "class"
+    fingerprint = "class"
 
     def __init__(self) -> None:
         self.known = ClassTarget(names=[], counts=[])

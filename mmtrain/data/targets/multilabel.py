@@ -34,7 +34,7 @@ class MultiLabel:
         if separator == "":
             raise ValueError(f"separator = {separator!r} is blank; set it to '|' or, for one name per cell, to null")
         self.separator = separator
-        self.recipe = f"multilabel separator={separator!r}"
+        self.fingerprint = f"multilabel separator={separator!r}"
         self.known = MultiLabelTarget(names=[], counts=[], num_rows=0)
         self.unseen: Counter[str] = Counter()
         self._index: dict[str, int] = {}

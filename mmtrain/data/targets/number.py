@@ -33,7 +33,7 @@ class Number:
         if scale not in ("standard", "none"):
             raise ValueError(f"scale = {scale}; set it to standard or none")
         self.scale = scale
-        self.recipe = f"number scale={scale}"
+        self.fingerprint = f"number scale={scale}"
         self.known = NumberTarget(names=[], mean=[], std=[])
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:

@@ -37,7 +37,7 @@ class TextTarget:
             )
         self.text = text
         self.keep_sentences = keep_sentences
-        self.recipe = f"{'kept ' if keep_sentences else ''}sentence {text.recipe}"
+        self.fingerprint = f"{'kept ' if keep_sentences else ''}sentence {text.fingerprint}"
         self.known = TokenTarget(names=[], max_length=text.max_length, pad=0, start=0, end=0)
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:

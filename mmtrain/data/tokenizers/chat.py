@@ -18,7 +18,7 @@ PLAIN = (
 )
 
 
-def trained_tokenizer(texts: Sequence[str], *, vocab_size: int, places: Sequence[str]) -> Any:
+def train_tokenizer(texts: Sequence[str], *, vocab_size: int, places: Sequence[str]) -> Any:
     """Byte-level BPE (1508.07909), as a tokenizer of transformers.
 
     Every text can be encoded, and decoded to the same text.
@@ -59,7 +59,7 @@ def tokenizer_of(name: str | Path, *, places: Sequence[str]) -> Any:
     return whole
 
 
-def written(tokenizer: Any, turns: list[Turn], *, template: str, asking: bool) -> str:
+def render_dialogue(tokenizer: Any, turns: list[Turn], *, template: str, asking: bool) -> str:
     """Turns as one text; with `asking`, up to the start of the answer.
 
     Raises:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from mmtrain.errors import ConfigError, reason_of
 
-MEND = "set data.inputs.text.tokenizer to a folder with tokenizer.json, to a name of the hub, or to auto"
+FIX = "set data.inputs.text.tokenizer to a folder with tokenizer.json, to a name of the hub, or to auto"
 
 
 class PretrainedTokenizer(NamedTuple):
@@ -48,7 +48,7 @@ def load_tokenizer(name: str | Path, *, max_length: int) -> PretrainedTokenizer:
         whole = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
         reason = reason_of(error)
-        raise ConfigError(f"tokenizer = {name} cannot be loaded: {reason}\n    fix: {MEND}") from error
+        raise ConfigError(f"tokenizer = {name} cannot be loaded: {reason}\n    fix: {FIX}") from error
     if not whole.is_fast:
         raise ConfigError(
             f"tokenizer = {name} is a {type(whole).__name__}, which uses SentencePiece or Python; this project"
@@ -59,7 +59,7 @@ def load_tokenizer(name: str | Path, *, max_length: int) -> PretrainedTokenizer:
     special = tuple(whole.all_special_tokens)
     vocabulary = fast.get_vocab()
     if len(vocabulary.keys() - set(special)) < 2:  # without files, transformers creates one with only special tokens
-        raise ConfigError(f"tokenizer = {name} has no words\n    fix: {MEND}")
+        raise ConfigError(f"tokenizer = {name} has no words\n    fix: {FIX}")
     fast.no_padding()
     fast.enable_truncation(max_length)
     others = {whole.bos_token, whole.eos_token, whole.cls_token, whole.sep_token, whole.pad_token}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmtrain.data.protocols import Learned
+from mmtrain.data.protocols import FittedKind
 from mmtrain.errors import ConfigError
 from mmtrain.io.atomic import replacing_files
 from mmtrain.io.run_files import LEARN_AGAIN, damaged, read_json, write_json
@@ -17,7 +17,7 @@ from mmtrain.io.run_files import LEARN_AGAIN, damaged, read_json, write_json
 RECORD = ".vocabulary.json"
 
 
-def write_vocabulary(folder: Path, learned: Mapping[str, Learned], facts: Mapping[str, Any]) -> None:
+def write_vocabulary(folder: Path, learned: Mapping[str, FittedKind], facts: Mapping[str, Any]) -> None:
     """Write a vocabulary into a run folder, instead of an earlier one.
 
     Args:

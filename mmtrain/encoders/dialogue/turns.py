@@ -88,7 +88,7 @@ class Turns(nn.Module):
         assert mask is not None, "dialogues are of different lengths"
         if mask.shape[1] > len(self.places):
             raise ValueError(f"a dialogue of {mask.shape[1]} turns, but max_turns = {len(self.places)}")
-        said = self._said(values[mask][:, 1:])
+        said = self._encode_turns(values[mask][:, 1:])
         turns = self.proj(self.pool(said)) + self.speakers[values[mask][:, 0]]
         turns = turns.new_zeros(*mask.shape, self.dim).masked_scatter(mask.unsqueeze(-1), turns)
         ago = (mask.flip(1).cumsum(1).flip(1) - 1).clamp(min=0)  # 0 for the last turn
@@ -97,7 +97,7 @@ class Turns(nn.Module):
         tokens = torch.cat([x + self.kinds[0], self.proj(words.tokens) + self.kinds[1]], dim=1)
         return Features(tokens, torch.cat([mask, words.mask], dim=1))
 
-    def _said(self, ids: Tensor) -> Features:
+    def _encode_turns(self, ids: Tensor) -> Features:
         """Encode M turns. A turn without words has no valid token."""
         there = ids >= 0
         first = torch.arange(ids.shape[1], device=ids.device) == 0

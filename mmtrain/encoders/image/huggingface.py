@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtrain.annotations import Size
-from mmtrain.layers.foreign_model import drop, stem_and_blocks, unreached
+from mmtrain.layers.foreign_model import drop, stem_and_blocks, unused_parameters
 from mmtrain.layers.image_processor import image_settings
 from mmtrain.layers.map_tokens import map_tokens
 from mmtrain.layers.transformers_model import export_transformers, transformers_config, transformers_model
@@ -63,7 +63,7 @@ class HuggingFaceImage(nn.Module):
                 f"    set data.inputs.image.size to {found.image_size}, as it was trained, or more"
             ) from error
         self.dim: int = hidden.shape[-1]
-        drop(self.net, unreached(self.net, hidden))
+        drop(self.net, unused_parameters(self.net, hidden))
         self.net.train()
 
     @classmethod

@@ -14,7 +14,7 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from mmtrain.annotations import ProperFraction, Size
-from mmtrain.layers.foreign_model import drop, stem_and_blocks, unreached
+from mmtrain.layers.foreign_model import drop, stem_and_blocks, unused_parameters
 from mmtrain.layers.map_tokens import map_tokens
 from mmtrain.layers.pretrained import load_weights, read_weights
 from mmtrain.layers.timm_model import export_timm, timm_config, timm_model, timm_preprocessing
@@ -64,7 +64,7 @@ class Timm(nn.Module):
                 raise ValueError(f"{name} does not accept image_size = {image_size}: {error}") from error
         self.channels_last = _is_channels_last(features, copy.num_features, name)
         tokens = _tokens(features, self.channels_last)
-        idle = unreached(copy, tokens)
+        idle = unused_parameters(copy, tokens)
         self.dim: int = tokens.shape[-1]
         self.net: Any = timm_model(name, pretrained=pretrained is True, options=options)
         self.name, self.options = name, options

@@ -1,7 +1,7 @@
 """Ask questions of a trained language model that reads media, with any connector and encoder.
 
-    from mmtrain.modes.chat.pipeline import Answers
-    answers = Answers("outputs/mine")
+    from mmtrain.modes.chat.pipeline import ChatPipeline
+    answers = ChatPipeline("outputs/mine")
     print(answers("<image>what is this?", image="a.png"))
 
 The run folder has everything that was learned. The tables of the training are not needed.
@@ -13,17 +13,17 @@ from typing import Any
 
 import torch
 
-from mmtrain.build import build_restored
+from mmtrain.build import rebuild_without_tables
 from mmtrain.data.decoding.dialogue import Turn
 from mmtrain.errors import ConfigError
 from mmtrain.model import MultimodalModel
-from mmtrain.modes.chat.request import asked_batch
+from mmtrain.modes.chat.request import collate_request
 from mmtrain.tasks.language_model import LanguageModel
 from mmtrain.tasks.policy import writer_of
-from mmtrain.training.checkpoint.load_run import load_trained
+from mmtrain.training.checkpoint.load_run import load_run
 
 
-class Answers:
+class ChatPipeline:
     """A run that answers questions.
 
     Args:
@@ -36,7 +36,7 @@ class Answers:
     """
 
     def __init__(self, run: str | Path, *, task: str = "language_model", trust: Sequence[str] = ()) -> None:
-        trained = load_trained(Path(run), build_restored, trust=trust)
+        trained = load_run(Path(run), rebuild_without_tables, trust=trust)
         self.model: MultimodalModel = trained.lit.model
         self.data = trained.data
         chosen: Any = writer_of(self.model.named_tasks().get(task))
@@ -58,7 +58,7 @@ class Answers:
         turns = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
         if unknown := sorted(media.keys() - set(self.task.reads)):
             raise ConfigError(f"{unknown[0]}: not read by this run, which reads {', '.join(self.task.reads)}")
-        batch = asked_batch(self.data, media, lambda _: turns)
+        batch = collate_request(self.data, media, lambda _: turns)
         with torch.no_grad():
             said = self.task.rows(self.task(self.model.view(batch)), batch)
         return str(said[0][self.task.targets[0]])

@@ -13,29 +13,29 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
-from mmtrain.build import build_restored
-from mmtrain.data.protocols import Several
+from mmtrain.build import rebuild_without_tables
+from mmtrain.data.protocols import CountsMedia
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.io.escape import one_line
-from mmtrain.modes.chat.request import asked_batch
+from mmtrain.modes.chat.request import collate_request
 from mmtrain.tasks.generation import Generation
 from mmtrain.tasks.language_model import LanguageModel
 from mmtrain.tasks.policy import writer_of
-from mmtrain.training.checkpoint.load_run import load_trained
+from mmtrain.training.checkpoint.load_run import load_run
 
 PERSON, MODEL = "person", "model"
 MEDIA = ("image", "audio", "video")
 HELP = "/image FILE, /audio FILE, /video FILE: send it with your next line; /new: another dialogue; /quit"
 
 
-class Said(NamedTuple):
+class ChatOutput(NamedTuple):
     """Predictions of a model for a dialogue: sentences, and other results by task, such as a class with probability."""
 
     sentences: dict[str, str]
     judged: dict[str, dict[str, Any]]
 
 
-class Talk:
+class ChatSession:
     """A dialogue with a trained model.
 
     Args:
@@ -47,7 +47,7 @@ class Talk:
     """
 
     def __init__(self, run: Path, *, trust: Sequence[str] = ()) -> None:
-        trained = load_trained(run, build_restored, trust=trust)
+        trained = load_run(run, rebuild_without_tables, trust=trust)
         self.model, self.data = trained.lit.model, trained.data
         self.tasks = {name: writer_of(task) for name, task in self.model.named_tasks().items()}
         self.kinds = {m: self.data.inputs[m].kind for m in self.model.encoders}
@@ -61,7 +61,7 @@ class Talk:
         self.turns: list[dict[str, str]] = []
         self.shown: list[tuple[int, str, str]] = []  # turn, modality and file
 
-    def say(self, words: str, media: Mapping[str, str] = {}) -> Said:
+    def reply(self, words: str, media: Mapping[str, str] = {}) -> ChatOutput:
         """Return the predictions after another turn of the user.
 
         Args:
@@ -74,7 +74,7 @@ class Talk:
         self.turns.append({"speaker": PERSON, "text": words})
         self.shown += [(len(self.turns) - 1, modality, file) for modality, file in media.items()]
         try:
-            said = self._said()
+            said = self._output()
         except SampleError:
             self.turns.pop()  # the dialogue is unchanged
             self.shown = [one for one in self.shown if one[0] < len(self.turns)]
@@ -84,11 +84,11 @@ class Talk:
         return said
 
     @torch.no_grad()
-    def _said(self) -> Said:
+    def _output(self) -> ChatOutput:
         cells = {modality: self._cell(modality) for modality in self.data.inputs}
-        batch = asked_batch(self.data, cells, self._turns)
+        batch = collate_request(self.data, cells, self._turns)
         view = self.model.view(batch)
-        said = Said({}, {})
+        said = ChatOutput({}, {})
         for name, task in self.tasks.items():
             (row,) = task.rows(task(view), batch)
             if not row:
@@ -109,7 +109,7 @@ class Talk:
         files = [file for _, shown, file in self.shown if shown == reader.kind]
         if not files:
             return None
-        return files if isinstance(reader, Several) else files[-1]
+        return files if isinstance(reader, CountsMedia) else files[-1]
 
     def _turns(self, media: Mapping[str, int]) -> list[dict[str, str]]:
         """Turns for a language model, with a mark for each medium that it receives; the last media come first."""
@@ -128,7 +128,7 @@ class Talk:
 
 def chat(cfg: DictConfig, console: Console) -> None:
     """Chat until the user quits."""
-    talk = Talk(Path(cfg.run_dir), trust=cfg.trust)
+    talk = ChatSession(Path(cfg.run_dir), trust=cfg.trust)
     reads = [kind for kind in MEDIA if kind in talk.kinds.values()]
     console.print(f"{cfg.run_dir} reads text{''.join(f', {kind}' for kind in reads)}\n{HELP}", markup=False)
     media: dict[str, str] = {}
@@ -152,7 +152,7 @@ def chat(cfg: DictConfig, console: Console) -> None:
             console.print(HELP, markup=False)
         elif line:
             try:
-                _show(talk.say(line, media), console)
+                _show(talk.reply(line, media), console)
             except SampleError as error:
                 console.print(one_line(f"{error.file} {error.reason}"), markup=False, soft_wrap=True)
             media = {}
@@ -166,7 +166,7 @@ def _lines() -> Iterator[str]:
             return
 
 
-def _show(said: Said, console: Console) -> None:
+def _show(said: ChatOutput, console: Console) -> None:
     for name, sentence in said.sentences.items():
         console.print(f"{name}: {sentence}", markup=False, soft_wrap=True)
     for name, row in said.judged.items():

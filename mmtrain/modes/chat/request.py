@@ -12,7 +12,7 @@ from mmtrain.data.targets.chat import ChatTarget
 from mmtrain.types import Batch, Sample
 
 
-def asked_batch(
+def collate_request(
     data: DataModule, cells: Mapping[str, Any], turns_of: Callable[[Mapping[str, int]], Sequence[Turn]]
 ) -> Batch:
     """Build the batch of a row without labels.

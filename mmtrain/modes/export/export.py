@@ -30,7 +30,7 @@ WEIGHTS = "model.safetensors"
 
 
 @runtime_checkable
-class Exports(Protocol):
+class SupportsExport(Protocol):
     """An encoder that another library can load."""
 
     def export(self, folder: Path) -> str | None:
@@ -38,7 +38,7 @@ class Exports(Protocol):
         ...
 
 
-class Alone(nn.Module):
+class ExportableEncoder(nn.Module):
     """One encoder with plain tensors as input and output.
 
     Args:
@@ -58,7 +58,7 @@ class Alone(nn.Module):
         return features.tokens, features.mask
 
 
-class Whole(nn.Module):
+class ExportableModel(nn.Module):
     """Encoders, fusion and all tasks that predict each row independently. Rows may miss any modality.
 
     Args:
@@ -120,10 +120,10 @@ def export_encoder(encoder: nn.Module, example: Mapping[str, Tensor], folder: Pa
     merge_adapters(encoder)
     encoder.eval()
     folder.mkdir(parents=True, exist_ok=True)
-    code = encoder.export(folder) if isinstance(encoder, Exports) else None
+    code = encoder.export(folder) if isinstance(encoder, SupportsExport) else None
     if code is not None:
         return code
-    _write_program(Alone(encoder, fills_gaps=fills_gaps), tuple(example.values()), folder)
+    _write_program(ExportableEncoder(encoder, fills_gaps=fills_gaps), tuple(example.values()), folder)
     return f'torch.export.load("{folder / PROGRAM}").module()({", ".join(example)})  # tokens, mask'
 
 
@@ -210,7 +210,7 @@ def export_model(
         name: {**tensors, "present": torch.ones(len(tensors["values"]), dtype=torch.bool)}
         for name, tensors in example.items()
     }
-    _write_program(Whole(model, tasks, with_gaps=with_gaps), (inputs,), folder)
+    _write_program(ExportableModel(model, tasks, with_gaps=with_gaps), (inputs,), folder)
     shapes = {name: {key: _describe(key, tensors) for key in tensors} for name, tensors in inputs.items()}
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     write_json(folder / "config.json", config | {"inputs": shapes, "tasks": tasks}, indent=1)

@@ -27,11 +27,11 @@ from mmtrain.io.escape import print_escaped
 from mmtrain.io.run_files import CONFIG, write_config
 from mmtrain.modes.plan.example import longest_example
 from mmtrain.modes.plan.plan import device_of, make_plan
-from mmtrain.training.callbacks.footprint import Footprint
-from mmtrain.training.memory import keep_freed_memory, memory_of
+from mmtrain.training.callbacks.footprint import PeakMemoryMonitor
+from mmtrain.training.memory import memory_of, tune_malloc
 from mmtrain.training.trainer import build_callbacks
 from mmtrain.types import Batch
-from mmtrain.units import in_bytes
+from mmtrain.units import parse_bytes
 
 CLOSE = 0.03  # the result is smaller than the maximum by at most this fraction
 STEP = 1.25  # factor from a size that fits to the next one
@@ -58,7 +58,7 @@ def find_batch_size(cfg: DictConfig, folder: Path) -> tuple[int, str]:
     config = folder / "find.yaml"
     write_config(config, cfg)
     low, tried = 0, 0
-    tries = sizes(0, high, guess)
+    tries = candidate_sizes(0, high, guess)
     size = next(tries)
     with suppress(StopIteration):
         while True:
@@ -98,7 +98,7 @@ def _is_tried(config: Path, size: int) -> bool:
     raise ConfigError(f"trainer.find_batch_size=true: {size} rows cannot be tried\n{done.stderr.strip()}")
 
 
-def sizes(low: int, high: int, guess: int) -> Generator[int, bool, None]:
+def candidate_sizes(low: int, high: int, guess: int) -> Generator[int, bool, None]:
     """Sizes to try. Each is followed by `send(whether it fits)`.
 
     Args:
@@ -115,7 +115,7 @@ def sizes(low: int, high: int, guess: int) -> Generator[int, bool, None]:
         step = min(4.0, step * step)
 
 
-def fits(cfg: DictConfig, rows: int) -> bool:
+def step_fits(cfg: DictConfig, rows: int) -> bool:
     """Whether two steps of the run's own model fit on this device, with rows of the largest length.
 
     Args:
@@ -125,9 +125,9 @@ def fits(cfg: DictConfig, rows: int) -> bool:
     device = device_of(cfg)
     data = build_data(cfg)
     data.read(Path(cfg.run_dir), training=True)
-    window = [repeated(longest_example(data), rows) for _ in range(cfg.trainer.accumulate_grad_batches)]
-    limit = memory_of(device) if cfg.plan.memory is None else in_bytes(cfg.plan.memory)
-    footprint = Footprint()
+    window = [repeat_rows(longest_example(data), rows) for _ in range(cfg.trainer.accumulate_grad_batches)]
+    limit = memory_of(device) if cfg.plan.memory is None else parse_bytes(cfg.plan.memory)
+    footprint = PeakMemoryMonitor()
     lit = build_lit(cfg, build_model(cfg, data))
     averages = [c for c in build_callbacks(cfg, monitor=None) if isinstance(c, WeightAveraging)]
     trainer = Trainer(
@@ -150,7 +150,7 @@ def fits(cfg: DictConfig, rows: int) -> bool:
     return (footprint.peak or 0) < limit
 
 
-def repeated(batch: Batch, num_rows: int) -> Batch:
+def repeat_rows(batch: Batch, num_rows: int) -> Batch:
     """A batch that repeats the rows of another to a given number."""
     rows = torch.arange(num_rows) % len(batch)
     made: Batch = batch.map(lambda t: t[rows])
@@ -163,13 +163,13 @@ def main() -> None:
     """Try one size. The exit status reports whether it fits."""
     cfg: Any = OmegaConf.load(sys.argv[1])
     torch.manual_seed(cfg.seed)
-    keep_freed_memory()
-    status = 0 if fits(cfg, int(sys.argv[2])) else TOO_MUCH
+    tune_malloc()
+    status = 0 if step_fits(cfg, int(sys.argv[2])) else TOO_MUCH
     sys.stdout.flush()
     os._exit(status)
 
 
-def settle_batch_size(cfg: DictConfig) -> int:
+def resolve_batch_size(cfg: DictConfig) -> int:
     """Set `data.batch_size`, and return the exit status; 0 to continue.
 
     Args:

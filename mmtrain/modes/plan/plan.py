@@ -17,10 +17,10 @@ from mmtrain.modes.plan.example import longest_example, sentence_lengths
 from mmtrain.modes.plan.simulate import AUTOCAST, Simulator, Step, of_size, simulator
 from mmtrain.modes.plan.typical import typical_flops
 from mmtrain.modes.plan.watch import OnDevice, Watch, without_content
-from mmtrain.training.callbacks.parts import describe_parts
+from mmtrain.training.callbacks.parts import log_model_summary
 from mmtrain.training.fsdp.shard import blocks_of, matrices_of
 from mmtrain.training.memory import memory_of, workspace_of
-from mmtrain.units import in_bytes
+from mmtrain.units import parse_bytes
 
 KINDS = ("weights", "casts", "averages", "gradients", "optimizer", "activations", "data", "communication", "workspace")
 # Fraction of the memory that tensors can use. On a GPU, its context and gaps between blocks take the rest. On a CPU,
@@ -201,7 +201,7 @@ def _largest(simulated: Simulator, sharing: Sharing, rows: int, step: Step, usab
 def _parts(simulated: Simulator) -> list[dict[str, Any]]:
     watch = Watch()
     with without_content(), OnDevice(simulated.device, AUTOCAST.get(simulated.precision), watch), watch:
-        return describe_parts(simulated.lit.model, of_size(simulated.example, 2))
+        return log_model_summary(simulated.lit.model, of_size(simulated.example, 2))
 
 
 def _network(cfg: DictConfig, sharing: Sharing) -> dict[str, Any]:
@@ -242,6 +242,6 @@ def _bytes(cfg: DictConfig, name: str) -> int | None:
     if value is None:
         return None
     try:
-        return in_bytes(value)
+        return parse_bytes(value)
     except ValueError as error:
         raise ConfigError(f"plan.{name}={value}: not a size\n    fix: set plan.{name} to {error}") from error

@@ -6,13 +6,13 @@ from typing import Any
 
 from rich.table import Table
 
-from mmtrain.training.callbacks.parts import parts_table
-from mmtrain.units import readable
+from mmtrain.training.callbacks.parts import model_summary
+from mmtrain.units import format_bytes
 
 
 def plan_tables(plan: Mapping[str, Any]) -> Iterator[Table]:
     """The parts, the memory of a device, and the rest."""
-    yield parts_table(plan["parts"])
+    yield model_summary(plan["parts"])
     machine = plan["machine"]
     count = "the device" if machine["devices"] == 1 else f"each of {machine['devices']} devices"
     memory = Table(title=f"memory of {count}", title_justify="left", title_style="bold")
@@ -22,7 +22,7 @@ def plan_tables(plan: Mapping[str, Any]) -> Iterator[Table]:
         if kind == "total":
             memory.add_section()
         if size:
-            memory.add_row(kind, readable(size))
+            memory.add_row(kind, format_bytes(size))
     yield memory
     rest = Table(title="the run", title_justify="left", title_style="bold", show_header=False)
     rest.add_column("what")
@@ -43,9 +43,9 @@ def described(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if machine["memory"] is None:
         yield "fits", "unknown: set plan.memory=80GB"
     else:
-        there = f"{readable(machine['usable'])} of {readable(machine['memory'])} are usable"
+        there = f"{format_bytes(machine['usable'])} of {format_bytes(machine['memory'])} are usable"
         fits = "yes" if plan["memory"]["total"] <= machine["usable"] else "no"
-        yield "fits", f"{fits}: {readable(plan['memory']['total'])}; {there}"
+        yield "fits", f"{fits}: {format_bytes(plan['memory']['total'])}; {there}"
         if batch["largest_rows"]:
             parts = f", data.batch_size={batch['largest_size']}"
             yield "largest batch", f"{batch['largest_rows']:,} rows at once on a device{parts}"
@@ -54,7 +54,7 @@ def described(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     flops = plan["flops"]
     yield "computation", f"{operations(flops['sample'])} per sample, {operations(flops['step'])} per step"
     if machine["devices"] > 1:
-        sent = f"{readable(network['bytes_per_step'])} per step from each device"
+        sent = f"{format_bytes(network['bytes_per_step'])} per step from each device"
         seconds = network["seconds_per_step"]
         yield (
             "network",
@@ -66,7 +66,10 @@ def described(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     else:
         yield "time", f"{clock(run['seconds'])} at {run['samples_per_second']:,.0f} samples per second"
     disk = plan["disk"]
-    yield "disk", f"{readable(disk['all'])}: a checkpoint has {readable(disk['checkpoint'])}, up to three exist at once"
+    yield (
+        "disk",
+        f"{format_bytes(disk['all'])}: a checkpoint has {format_bytes(disk['checkpoint'])}, up to three exist at once",
+    )
 
 
 def operations(number: float) -> str:

@@ -27,7 +27,7 @@ def typical_flops(simulated: Simulator, lengths: Mapping[str, Sequence[int]], nu
     padded = {name: max(1, round(expected_longest(numbers, num_rows))) for name, numbers in found.items()}
     shares = {name: sum(numbers) / len(numbers) / padded[name] for name, numbers in found.items()}
     with _padding_skipped(simulated.lit.model.encoders, shares):
-        return replace(simulated, example=shortened(simulated.example, padded)).step(num_rows).flops
+        return replace(simulated, example=truncate_texts(simulated.example, padded)).step(num_rows).flops
 
 
 def expected_longest(lengths: Sequence[int], number: int) -> float:
@@ -42,7 +42,7 @@ def expected_longest(lengths: Sequence[int], number: int) -> float:
     )
 
 
-def shortened(batch: Batch, lengths: Mapping[str, int]) -> Batch:
+def truncate_texts(batch: Batch, lengths: Mapping[str, int]) -> Batch:
     """The batch with text inputs and targets cut to these numbers of tokens.
 
     Args:

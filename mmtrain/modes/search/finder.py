@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from mmtrain.build import build_restored
+from mmtrain.build import rebuild_without_tables
 from mmtrain.data.decoding.image_file import open_image
-from mmtrain.data.decoding.media import opened
+from mmtrain.data.decoding.media import open_media
 from mmtrain.data.tables.class_folders import KIND_OF
 from mmtrain.data.tables.sample_errors import sample_errors
 from mmtrain.errors import ConfigError, SampleError
@@ -22,10 +22,10 @@ from mmtrain.io.escape import one_line
 from mmtrain.modes.search.index import SearchIndex
 from mmtrain.modes.search.towers import Towers
 from mmtrain.modes.search.zero_shot import class_vectors, probabilities
-from mmtrain.training.checkpoint.load_run import load_trained
+from mmtrain.training.checkpoint.load_run import load_run
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """One search result.
 
     Attributes:
@@ -84,13 +84,13 @@ class Finder:
         Raises:
             ConfigError: if one of them does not exist, the run has no contrastive task, or they do not match.
         """
-        trained = load_trained(Path(run), build_restored, trust=trust)
+        trained = load_run(Path(run), rebuild_without_tables, trust=trust)
         towers = Towers(trained.lit.model, trained.data.inputs, where=str(run))
         return cls(towers, None if index is None else SearchIndex.read(Path(index)))
 
     def find(
         self, *, text: str | None = None, image: Any = None, audio: Any = None, within: str | None = None, k: int = 5
-    ) -> list[Found]:
+    ) -> list[SearchResult]:
         """Return the k nearest items to one query.
 
         Args:
@@ -115,7 +115,7 @@ class Finder:
         (found,) = self.find_all([Query(self.towers.of_kind(kind), value)], within=within, k=k)
         return found
 
-    def find_all(self, queries: Sequence[Query], *, within: str | None, k: int) -> list[list[Found]]:
+    def find_all(self, queries: Sequence[Query], *, within: str | None, k: int) -> list[list[SearchResult]]:
         """Return the k nearest items to each query; see `find`."""
         if self.index is None:
             raise ConfigError("there is no index to search\n    fix: name an index that mode=predict wrote")
@@ -194,10 +194,10 @@ class Finder:
             raise ConfigError(f"search.query={one_line(error.file)}: {one_line(error.reason)}") from error
         return vector
 
-    def _found(self, row: int, score: float, modality: str) -> Found:
+    def _found(self, row: int, score: float, modality: str) -> SearchResult:
         assert self.index is not None
         there = self.index.rows[row]
-        return Found(
+        return SearchResult(
             id=there.id,
             split=there.split,
             score=score,
@@ -215,7 +215,7 @@ def kind_of_file(path: Path) -> str | None:
     except SampleError:
         pass
     try:
-        with sample_errors(str(path)), opened(path) as container:
+        with sample_errors(str(path)), open_media(path) as container:
             return "audio" if container.streams.audio else None
     except SampleError:
         return None

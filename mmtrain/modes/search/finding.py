@@ -9,7 +9,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from mmtrain.build import build_again
+from mmtrain.build import rebuild_from_run
 from mmtrain.config.run_config import read_run_config
 from mmtrain.data.dataset import EvalSplit
 from mmtrain.data.inputs.video import VideoInput
@@ -22,10 +22,10 @@ from mmtrain.errors import ConfigError
 from mmtrain.io.console import plain_text
 from mmtrain.io.escape import one_line
 from mmtrain.io.run_files import write_json_lines, write_picture
-from mmtrain.modes.search.finder import Finder, Found, Query
+from mmtrain.modes.search.finder import Finder, Query, SearchResult
 from mmtrain.modes.search.index import Row, SearchIndex, first_of_each
 from mmtrain.modes.search.towers import Towers
-from mmtrain.report.found import Asked, Result, found_sheet
+from mmtrain.report.found import QueryRow, Result, results_sheet
 from mmtrain.training.checkpoint.load import best_checkpoint, check_same_model, check_same_names, load_checkpoint
 from mmtrain.training.checkpoint.load_run import differing_input
 from mmtrain.types import Bad
@@ -43,7 +43,7 @@ def make_index(cfg: DictConfig, console: Console) -> None:
     run = Path(cfg.run_dir)
     path = best_checkpoint(run)
     checkpoint = load_checkpoint(path)
-    lit, data = build_again(cfg, run)
+    lit, data = rebuild_from_run(cfg, run)
     check_same_names(checkpoint, data.names(), path)
     check_same_model(checkpoint, lit, path)
     lit.load_state_dict(checkpoint["state_dict"])
@@ -142,18 +142,18 @@ def search(cfg: DictConfig, console: Console) -> None:
         console.print(_table(query, results, finder))
     path = Path(cfg.search.sheet)
     shown = [_asked(finder, query, results) for query, results in zip(queries, found, strict=True)]
-    write_picture(path, found_sheet(shown, title=f"{len(queries)} queries of {Path(cfg.run_dir).name}"))
+    write_picture(path, results_sheet(shown, title=f"{len(queries)} queries of {Path(cfg.run_dir).name}"))
     answers = path.with_suffix(".jsonl")
     pairs = zip(queries, found, strict=True)
     write_json_lines(answers, ({"query": q.value, "found": [_plain(one) for one in results]} for q, results in pairs))
     console.print(f"found: {path}, {answers}", markup=False, soft_wrap=True)
 
 
-def _plain(found: Found) -> dict[str, object]:
+def _plain(found: SearchResult) -> dict[str, object]:
     return {**found._asdict(), "file": None if found.file is None else str(found.file)}
 
 
-def _table(query: Query, results: list[Found], finder: Finder) -> Table:
+def _table(query: Query, results: list[SearchResult], finder: Finder) -> Table:
     """Results as a table. Files have their names in the indexed table; found.jsonl has the full paths."""
     assert finder.index is not None
     table = Table(title=plain_text(f"{query.modality}: {query.value}"), title_justify="left")
@@ -166,11 +166,11 @@ def _table(query: Query, results: list[Found], finder: Finder) -> Table:
     return table
 
 
-def _asked(finder: Finder, query: Query, results: list[Found]) -> Asked:
+def _asked(finder: Finder, query: Query, results: list[SearchResult]) -> QueryRow:
     is_text = finder.towers.kinds[query.modality] == "text"
     words = str(query.value) if is_text else f"{query.modality}: {Path(query.value).name}"
     picture = None if is_text else _picture(finder, query.modality, Path(query.value))
-    return Asked(
+    return QueryRow(
         words=words if picture is None else None,
         picture=picture,
         results=[

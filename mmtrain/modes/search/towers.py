@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmtrain.data.protocols import InputKind
-from mmtrain.data.tables.sample_errors import sample_errors, shown
+from mmtrain.data.tables.sample_errors import describe_content, sample_errors
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.model import MultimodalModel
 from mmtrain.tasks.contrastive import Contrastive
@@ -96,7 +96,7 @@ class Towers:
                 with sample_errors(value):
                     loaded = reader.load(value, folder, seed=0, train=False)
                 if loaded is None:
-                    raise SampleError(shown(value), f"contains no {self.kinds[modality]}")
+                    raise SampleError(describe_content(value), f"contains no {self.kinds[modality]}")
                 tensors.append(loaded[0])
             parts.append(self.of_batch(self._batch(modality, tensors), modality))
         return torch.cat(parts) if parts else torch.empty(0, 0)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from mmtrain.annotations import Fraction
-from mmtrain.training.fsdp.shard import keep_shares, load_weights, whole_weights
+from mmtrain.training.fsdp.shard import full_state_dict, keep_shards, load_weights
 from mmtrain.training.fsdp.strategy import ShardedStrategy
 
 
@@ -64,8 +64,8 @@ class EMA(WeightAveraging):
         """Update the average, without constants."""
         assert self._average_model is not None
         # once per step: avg_fn is called for each tensor, and reading the number on a GPU waits for the device
-        self._kept = warmed_up(self.decay, int(self._average_model.n_averaged))
-        keep_shares(pl_module)  # frozen blocks have no backward pass, which would reshard them
+        self._kept = warmup_decay(self.decay, int(self._average_model.n_averaged))
+        keep_shards(pl_module)  # frozen blocks have no backward pass, which would reshard them
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         for name in self._constants:
             self._average_model.module.get_buffer(name).copy_(pl_module.get_buffer(name))
@@ -74,7 +74,7 @@ class EMA(WeightAveraging):
         """Write complete averages as the weights of the checkpoint."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         if self._average_model is not None:
-            checkpoint["state_dict"] = whole_weights(self._average_model.module)
+            checkpoint["state_dict"] = full_state_dict(self._average_model.module)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Load each rank's shard of averages and weights."""
@@ -86,22 +86,22 @@ class EMA(WeightAveraging):
         self._average_model.load_state_dict(checkpoint["averaging_state"], strict=False)
 
     def _swap_models(self, pl_module: LightningModule) -> None:
-        keep_shares(pl_module)
+        keep_shards(pl_module)
         super()._swap_models(pl_module)
 
     def _copy_average_to_current(self, pl_module: LightningModule) -> None:
-        keep_shares(pl_module)
+        keep_shards(pl_module)
         super()._copy_average_to_current(pl_module)
 
 
-def warmed_up(decay: float, num_updates: int) -> float:
+def warmup_decay(decay: float, num_updates: int) -> float:
     """The fraction of the average that is kept in an update.
 
     Args:
         decay: the fraction after the warmup.
         num_updates: number of updates before this one; the first makes the average equal to the weights.
 
-    >>> [round(warmed_up(0.98, n), 3) for n in (1, 10, 100, 1000)]
+    >>> [round(warmup_decay(0.98, n), 3) for n in (1, 10, 100, 1000)]
     [0.182, 0.55, 0.918, 0.98]
     """
     return min(decay, (1 + num_updates) / (10 + num_updates))

@@ -10,7 +10,7 @@ from mmtrain.training.memory import Peak, resident
 NUM_STEPS = 20  # number of observed steps; later ones need as much, except for longer sequences
 
 
-class Footprint(Callback):
+class PeakMemoryMonitor(Callback):
     """Measures the peak of memory. It must be created before the model.
 
     Attributes:

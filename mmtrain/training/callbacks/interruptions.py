@@ -22,13 +22,13 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
-from mmtrain.distributed import is_main, total
-from mmtrain.training.checkpoint.io import WholeCheckpoints
+from mmtrain.distributed import all_reduce_sum, is_main
+from mmtrain.training.checkpoint.io import AtomicCheckpointIO
 
-ASKS = "checkpoint_now"  # a file of this name in the run folder requests a checkpoint
+REQUEST_FILE = "checkpoint_now"  # a file of this name in the run folder requests a checkpoint
 
 
-class Why(IntEnum):
+class StopReason(IntEnum):
     """Reasons, the most urgent last. The value is the position in the tensor that is summed over ranks."""
 
     MINUTES = 0
@@ -42,10 +42,10 @@ class Why(IntEnum):
 
 # For each reason that ends training: its description, and the exit status.
 ENDS = {
-    Why.REQUEUE: ("requeued", 143),
-    Why.MAX_TIME: ("stopped by trainer.max_time", 0),
-    Why.CTRL_C: ("stopped by Ctrl-C", 130),
-    Why.SIGTERM: ("stopped by SIGTERM", 143),
+    StopReason.REQUEUE: ("requeued", 143),
+    StopReason.MAX_TIME: ("stopped by trainer.max_time", 0),
+    StopReason.CTRL_C: ("stopped by Ctrl-C", 130),
+    StopReason.SIGTERM: ("stopped by SIGTERM", 143),
 }
 
 
@@ -64,7 +64,7 @@ class Stopped(BaseException):
         self.status = status
 
 
-class Interruptions(Checkpoint):  # Lightning runs checkpoints last: best.ckpt is already written
+class PreemptionHandler(Checkpoint):  # Lightning runs checkpoints last: best.ckpt is already written
     """Writes last.ckpt, and stops if requested, at the next point where a checkpoint is exact.
 
     That is the end of a step, after the validation that follows it, if there is one. For the last step of an epoch it
@@ -94,7 +94,7 @@ class Interruptions(Checkpoint):  # Lightning runs checkpoints last: best.ckpt i
         self.every_minutes = every_minutes
         self.max_time = max_time
         self.clock = clock
-        self.asked: set[Why] = set()
+        self.asked: set[StopReason] = set()
         self._began = self._saved = 0.0
         self._is_due = False
 
@@ -108,14 +108,14 @@ class Interruptions(Checkpoint):  # Lightning runs checkpoints last: best.ckpt i
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGTERM:
-            self.asked.add(Why.SIGTERM)
+            self.asked.add(StopReason.SIGTERM)
         elif signum == signal.SIGUSR1:
-            self.asked.add(Why.REQUEUE if _slurm_job() else Why.SIGUSR1)
-        elif Why.CTRL_C in self.asked:
+            self.asked.add(StopReason.REQUEUE if _slurm_job() else StopReason.SIGUSR1)
+        elif StopReason.CTRL_C in self.asked:
             # not KeyboardInterrupt: Lightning would exit with status 1
-            raise Stopped("stopped by Ctrl-C during a step", ENDS[Why.CTRL_C][1])
+            raise Stopped("stopped by Ctrl-C during a step", ENDS[StopReason.CTRL_C][1])
         else:
-            self.asked.add(Why.CTRL_C)
+            self.asked.add(StopReason.CTRL_C)
             if is_main():
                 # os.write, because the signal may arrive while print writes a line
                 os.write(2, b"\nCtrl-C: stopping after this step with a checkpoint; press again to stop immediately\n")
@@ -126,56 +126,56 @@ class Interruptions(Checkpoint):  # Lightning runs checkpoints last: best.ckpt i
         loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
         assert fetcher is not None
         if not loop._is_training_done and not loop._should_check_val_fx(fetcher):
-            self._do_what_is_asked(trainer)
+            self._handle_requests(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The same after a validation within an epoch."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.fit_loop.epoch_loop._is_training_done:
-            self._do_what_is_asked(trainer)
+            self._handle_requests(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The same between two epochs. The end of an epoch already has its checkpoint."""
         self._is_due, self._saved = False, self.clock()
-        self._do_what_is_asked(trainer)
+        self._handle_requests(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore signal handlers. Lightning restores that of SIGTERM."""
         _give_back()
 
-    def _do_what_is_asked(self, trainer: Trainer) -> None:
-        self._look_around()
-        mine = [float(why in self.asked) for why in Why]
-        counts = total(torch.tensor(mine, device=trainer.strategy.root_device)).tolist()
-        asked = {why for why, count in zip(Why, counts, strict=True) if count > 0}
+    def _handle_requests(self, trainer: Trainer) -> None:
+        self._poll_requests()
+        mine = [float(why in self.asked) for why in StopReason]
+        counts = all_reduce_sum(torch.tensor(mine, device=trainer.strategy.root_device)).tolist()
+        asked = {why for why, count in zip(StopReason, counts, strict=True) if count > 0}
         if not asked and not self._is_due:
             return
         self.asked, self._is_due = set(), False
         trainer.save_checkpoint(self.path)
         self._saved = self.clock()
-        if Why.FILE in asked and trainer.is_global_zero:
-            (self.folder / ASKS).unlink(missing_ok=True)
+        if StopReason.FILE in asked and trainer.is_global_zero:
+            (self.folder / REQUEST_FILE).unlink(missing_ok=True)
         ends = [why for why in asked if why in ENDS]
         if ends:
             self._leave(trainer, max(ends))
 
-    def _look_around(self) -> None:
+    def _poll_requests(self) -> None:
         """Requests without a signal. The first rank checks, and all ranks get the result."""
         if not is_main():
             return
         if self.every_minutes is not None and self.clock() - self._saved >= 60 * self.every_minutes:
-            self.asked.add(Why.MINUTES)
+            self.asked.add(StopReason.MINUTES)
         if self.max_time is not None and self.clock() - self._began >= self.max_time.total_seconds():
-            self.asked.add(Why.MAX_TIME)
-        if (self.folder / ASKS).exists():
-            self.asked.add(Why.FILE)
+            self.asked.add(StopReason.MAX_TIME)
+        if (self.folder / REQUEST_FILE).exists():
+            self.asked.add(StopReason.FILE)
 
-    def _leave(self, trainer: Trainer, why: Why) -> None:
+    def _leave(self, trainer: Trainer, why: StopReason) -> None:
         checkpoints = trainer.strategy.checkpoint_io
-        if isinstance(checkpoints, WholeCheckpoints):
+        if isinstance(checkpoints, AtomicCheckpointIO):
             checkpoints.wait()
         _give_back()
         said, status = ENDS[why]
-        if why is Why.REQUEUE and trainer.is_global_zero:
+        if why is StopReason.REQUEUE and trainer.is_global_zero:
             said = _requeue(os.environ)
         raise Stopped(f"{said} at step {trainer.global_step}; {self.path} is written", status)
 

@@ -11,7 +11,7 @@ from mmtrain.model import MultimodalModel
 from mmtrain.types import Batch, Features
 
 
-def describe_parts(model: MultimodalModel, example: Batch) -> list[dict[str, Any]]:
+def log_model_summary(model: MultimodalModel, example: Batch) -> list[dict[str, Any]]:
     """Run an example through the model, and record each component's output shape, with B for the batch size."""
     shapes: dict[str, str] = {}
     named = _parts(model)
@@ -44,7 +44,7 @@ def describe_parts(model: MultimodalModel, example: Batch) -> list[dict[str, Any
     ]
 
 
-def parts_table(parts: list[dict[str, Any]]) -> Table:
+def model_summary(parts: list[dict[str, Any]]) -> Table:
     """The components as a table for the terminal."""
     table = Table(title="parts", title_justify="left", title_style="bold")
     for column in ("part", "what", "output"):

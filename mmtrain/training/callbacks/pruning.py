@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn
 
-from mmtrain.distributed import is_main, total
+from mmtrain.distributed import all_reduce_sum, is_main
 from mmtrain.training.callbacks.interruptions import Stopped
 from mmtrain.training.sweep.study import NAME, storage_of
 
@@ -48,7 +48,7 @@ class Pruning(Callback):
         part = PARTS * trainer.global_step // max(1, int(trainer.estimated_stepping_batches))
         value = float(trainer.callback_metrics[self.monitor])
         is_behind = is_main() and part < PARTS and self._is_behind(value, part)
-        if total(torch.tensor(float(is_behind), device=trainer.strategy.root_device)) > 0:
+        if all_reduce_sum(torch.tensor(float(is_behind), device=trainer.strategy.root_device)) > 0:
             said = f"pruned at step {trainer.global_step}: {self.monitor} = {value:.4f} is worse than in other runs"
             raise Pruned(said, 0)
 

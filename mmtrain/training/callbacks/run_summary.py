@@ -14,9 +14,9 @@ from pytorch_lightning import Callback, Trainer
 import mmtrain
 from mmtrain.data.module import DataModule
 from mmtrain.io.run_files import optional_json, write_json
-from mmtrain.training.callbacks.footprint import Footprint
+from mmtrain.training.callbacks.footprint import PeakMemoryMonitor
 from mmtrain.training.callbacks.model_checkpoint import ModelCheckpoint
-from mmtrain.training.callbacks.parts import describe_parts
+from mmtrain.training.callbacks.parts import log_model_summary
 from mmtrain.training.checkpoint.load import load_checkpoint
 from mmtrain.training.lit_module import LitModel
 
@@ -80,7 +80,7 @@ class RunSummary(Callback):
         data: DataModule,
         *,
         loss: Mapping[str, Any],
-        footprint: Footprint | None = None,
+        footprint: PeakMemoryMonitor | None = None,
         facts: Mapping[str, Any] = {},
     ) -> None:
         self.cfg = cfg
@@ -90,7 +90,7 @@ class RunSummary(Callback):
         self.data = data
         self.folder = Path(cfg.run_dir)
         self.facts = dict(facts)
-        self.parts = describe_parts(lit.model, data.example())
+        self.parts = log_model_summary(lit.model, data.example())
         self.clock = Clock()
         self.rate: float | None = None
         self.values: dict[str, Any] = {"test": {}, "best": None, "steps": 0, "zero_steps": 0, "epochs": 0}

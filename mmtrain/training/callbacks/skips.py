@@ -6,13 +6,13 @@ from pathlib import Path
 from mmtrain.distributed import is_main
 from mmtrain.io.escape import one_line, print_escaped
 from mmtrain.io.run_files import append_line, read_json_lines, write_json_lines
-from mmtrain.training.checkpoint.load import newest_in_words
-from mmtrain.training.nonfinite import Diverged, Skipped
+from mmtrain.training.checkpoint.load import describe_newest
+from mmtrain.training.nonfinite import Diverged, SkippedStep
 
 NUM_SHOWN = 5
 
 
-class Skips:
+class NonFiniteGuard:
     """Writes RUN/skipped.jsonl: one `Skipped.record` per line. Every rank calls it at the same step; the first writes.
 
     Args:
@@ -32,7 +32,7 @@ class Skips:
         kept = [row for row in read_json_lines(self.path, keys=("step",)) if row["step"] <= step]
         write_json_lines(self.path, kept) if kept else self.path.unlink()
 
-    def __call__(self, skipped: Skipped) -> None:
+    def __call__(self, skipped: SkippedStep) -> None:
         """Record a step.
 
         Raises:
@@ -40,22 +40,22 @@ class Skips:
         """
         if is_main():
             append_line(self.path, json.dumps(skipped.record(), ensure_ascii=False))
-            print_escaped(_said(skipped), stderr=True)
+            print_escaped(_skip_message(skipped), stderr=True)
         if skipped.in_row > self.max_in_row:
             raise Diverged(self._too_many(skipped))
 
-    def _too_many(self, skipped: Skipped) -> str:
+    def _too_many(self, skipped: SkippedStep) -> str:
         return (
             f"training stopped at step {skipped.step}: {skipped.in_row} steps in a row were not finite, and"
             f" trainer.max_skipped={self.max_in_row} allows no more\n"
             f"    the first tensor that is not finite: {skipped.first}\n"
-            f"    {newest_in_words(self.folder)}; {self.path} lists the steps\n"
+            f"    {describe_newest(self.folder)}; {self.path} lists the steps\n"
             "    fix: repair or remove these samples; or resume with resume=auto and a lower optimizer.lr or"
             " trainer.gradient_clip_val ('resume.allow=[optimizer.lr,trainer.gradient_clip_val]')"
         )
 
 
-def _said(skipped: Skipped) -> str:
+def _skip_message(skipped: SkippedStep) -> str:
     more = len(skipped.ids) - NUM_SHOWN
     shown = ", ".join(map(one_line, skipped.ids[:NUM_SHOWN])) + (f" and {more} more" if more > 0 else "")
     samples = f" (samples {shown})" if skipped.ids else ""

@@ -42,7 +42,7 @@ _MAKE_ROOM = "free space and resume with resume=auto, or set run_dir to a larger
 _REST = 2**20  # approximate bytes of a checkpoint in addition to its tensors
 
 
-def write_whole(checkpoint: Mapping[str, Any], path: Path) -> None:
+def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
     """Write a checkpoint to `path`. The old file is kept until the new one is complete, also after a kill.
 
     Raises:
@@ -63,7 +63,7 @@ def write_whole(checkpoint: Mapping[str, Any], path: Path) -> None:
         raise WriteError(_not_written(checkpoint, path, f"it cannot be written: {reason}", fix)) from error
 
 
-def broken(path: Path) -> str | None:
+def corruption_reason(path: Path) -> str | None:
     """Why an archive is damaged, or None. Every byte of its records is read."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -187,7 +187,7 @@ def _has_nan(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and bool(tensor.isnan().any())
 
 
-class WholeCheckpoints(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's plugin for reading and writing checkpoints.
 
     Args:
@@ -212,10 +212,10 @@ class WholeCheckpoints(TorchCheckpointIO):
             print_escaped(f"{path}: {bad[0]} has NaN at step {checkpoint['global_step']}; {there}", stderr=True)
             return
         if not self.background:
-            write_whole(checkpoint, Path(path))
+            write_checkpoint(checkpoint, Path(path))
             return
         copied = apply_to_collection(checkpoint, Tensor, lambda t: t.detach().to("cpu", copy=True))
-        self._writing = self._writer.submit(write_whole, cast(dict[str, Any], copied), Path(path))
+        self._writing = self._writer.submit(write_checkpoint, cast(dict[str, Any], copied), Path(path))
 
     def wait(self) -> None:
         """Wait until the checkpoint is written.

@@ -13,7 +13,7 @@ from torch import nn
 
 import mmtrain
 from mmtrain.errors import ConfigError
-from mmtrain.training.checkpoint.io import NO_MANIFEST, broken
+from mmtrain.training.checkpoint.io import NO_MANIFEST, corruption_reason
 from mmtrain.training.checkpoint.safetensors import SUFFIX, read_weights
 
 WEIGHTS = f"best{SUFFIX}"  # weights of the best checkpoint, next to it
@@ -57,7 +57,7 @@ def _read_weights(path: Path) -> dict[str, Any]:
 def _read_archive(path: Path) -> dict[str, Any]:
     if not zipfile.is_zipfile(path):
         raise ConfigError(f"{path}: not a checkpoint, or an incomplete one\n    {_MEND}")
-    why = broken(path)
+    why = corruption_reason(path)
     if why not in (None, NO_MANIFEST):
         raise ConfigError(f"{path}: damaged: {why}\n    {_MEND}")
     try:
@@ -77,19 +77,19 @@ def _read_archive(path: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Newest:
+class NewestCheckpoint:
     """The result of `resume=auto`.
 
     Attributes:
         path: the valid checkpoint with the most steps; None if there is none.
-        passed_over: why others were skipped, one line each.
+        rejected: why others were skipped, one line each.
     """
 
     path: Path | None
-    passed_over: list[str]
+    rejected: list[str]
 
 
-def newest_checkpoint(run_dir: Path) -> Newest:
+def newest_checkpoint(run_dir: Path) -> NewestCheckpoint:
     """Find the valid checkpoint of a run folder with the most steps. Damaged ones are skipped and reported."""
     steps: dict[Path, int] = {}
     passed_over = []
@@ -99,10 +99,10 @@ def newest_checkpoint(run_dir: Path) -> Newest:
         except ConfigError as error:
             passed_over.append(f"skipped: {str(error).splitlines()[0]}")
     # of several at one step it is last.ckpt, which is written after the step and its validation
-    return Newest(max(reversed(steps), key=lambda p: steps[p], default=None), passed_over)
+    return NewestCheckpoint(max(reversed(steps), key=lambda p: steps[p], default=None), passed_over)
 
 
-def newest_in_words(run_dir: Path) -> str:
+def describe_newest(run_dir: Path) -> str:
     """The checkpoint from which a diverged run can be resumed, as text."""
     path = newest_checkpoint(run_dir).path
     return "no checkpoint was written before" if path is None else f"{path} is the last good checkpoint"

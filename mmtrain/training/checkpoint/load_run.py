@@ -11,7 +11,7 @@ from torch import nn
 from mmtrain.config.instantiate import check_trust
 from mmtrain.config.run_config import NAME, load_run_config
 from mmtrain.data.module import DataModule
-from mmtrain.data.protocols import Worded
+from mmtrain.data.protocols import HasVocabulary
 from mmtrain.errors import ConfigError
 from mmtrain.training.checkpoint.load import best_checkpoint, check_same_model, check_same_names, load_checkpoint
 from mmtrain.training.lit_module import LitModel
@@ -19,13 +19,23 @@ from mmtrain.training.lit_module import LitModel
 # preprocessing of images and videos before the configuration had these keys
 GEOMETRY = {"resize_size": None, "interpolation": "bilinear", "crop_offset": "round"}
 # keys that change inputs only in training, or limit what is read
-FREE = ("crop_scale", "flip", "rotate", "color_jitter", "word_dropout", "noise", "time_mask", "freq_mask", "max_pixels")
+FREE_INPUT_KEYS = (
+    "crop_scale",
+    "flip",
+    "rotate",
+    "color_jitter",
+    "word_dropout",
+    "noise",
+    "time_mask",
+    "freq_mask",
+    "max_pixels",
+)
 
 
-Build = Callable[[DictConfig, Path], tuple[LitModel, DataModule]]  # `mmtrain.build.build_again`
+Build = Callable[[DictConfig, Path], tuple[LitModel, DataModule]]  # `mmtrain.build.rebuild_from_run`
 
 
-class Trained(NamedTuple):
+class LoadedRun(NamedTuple):
     """The content of a run folder, with one of its checkpoints.
 
     Attributes:
@@ -43,7 +53,7 @@ class Trained(NamedTuple):
     step: int
 
 
-def load_trained(run: str | Path, build: Build, *, trust: Sequence[str] = ()) -> Trained:
+def load_run(run: str | Path, build: Build, *, trust: Sequence[str] = ()) -> LoadedRun:
     """Build the model of a run and load its weights.
 
     Only code of components is run; see `mmtrain.config.instantiate`.
@@ -70,7 +80,7 @@ def load_trained(run: str | Path, build: Build, *, trust: Sequence[str] = ()) ->
     check_same_names(checkpoint, data.names(), path)
     check_same_model(checkpoint, lit, path)
     lit.load_state_dict(checkpoint["state_dict"])
-    return Trained(lit.eval(), data, cfg, path, checkpoint["global_step"])
+    return LoadedRun(lit.eval(), data, cfg, path, checkpoint["global_step"])
 
 
 def load_teacher(
@@ -83,8 +93,8 @@ def load_teacher(
         data: data of this run.
         inputs: inputs of this run, by modality.
         key: key of the configuration, for messages.
-        build: see `load_trained`.
-        trust: see `load_trained`.
+        build: see `load_run`.
+        trust: see `load_run`.
 
     Raises:
         ConfigError: if its inputs differ.
@@ -92,7 +102,7 @@ def load_teacher(
     place = Path(run).expanduser()
     if not place.exists():
         raise ConfigError(f"{key}={run}: does not exist\n    fix: name a run folder, or a checkpoint in it")
-    teacher = load_trained(place, build, trust=trust)
+    teacher = load_run(place, build, trust=trust)
     for modality in teacher.lit.model.encoders:
         if modality not in data.inputs:
             raise ConfigError(
@@ -130,9 +140,9 @@ def differing_input(theirs: DictConfig, mine: DictConfig, modality: str) -> tupl
 def _plain(inputs: DictConfig, modality: str) -> dict[str, Any]:
     node: Any = OmegaConf.to_container(inputs[modality], resolve=True)
     node = (GEOMETRY if "size" in node else {}) | node
-    return {name: value for name, value in node.items() if name not in FREE}
+    return {name: value for name, value in node.items() if name not in FREE_INPUT_KEYS}
 
 
 def _words(data: DataModule, modality: str) -> list[str]:
     kind = data.inputs[modality]
-    return kind.words() if isinstance(kind, Worded) else []
+    return kind.words() if isinstance(kind, HasVocabulary) else []

@@ -14,7 +14,7 @@ from mmtrain.config.moved import current_path, with_current_paths
 from mmtrain.config.renamed import current_facts, current_keys_of_facts
 from mmtrain.errors import ConfigError
 
-FREE = (
+IGNORED_KEYS = (
     *(
         "mode",
         "run_dir",
@@ -59,7 +59,7 @@ _ROW_KEY = re.compile(
 )
 
 
-def facts_of(cfg: DictConfig, rows: Mapping[str, Any]) -> dict[str, Any]:
+def config_fingerprint(cfg: DictConfig, rows: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that determines the training of a run, by dotted key.
 
     Args:
@@ -121,7 +121,7 @@ def _is_free(key: str) -> bool:
     The run folder may differ, too, because it may have been moved.
     """
     parts = key.split(".")
-    return any(key == free or key.startswith(f"{free}.") for free in FREE) or (
+    return any(key == free or key.startswith(f"{free}.") for free in IGNORED_KEYS) or (
         parts[-1] == "run_dir" or (parts[0] == "data" and parts[-1] in ("root", "cache"))
     )
 
@@ -225,7 +225,7 @@ def _rows(count: int | None) -> str:
     return "no such rows" if count is None else f"{count} row{'' if count == 1 else 's'}"
 
 
-def retuned(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def changed_optimizer_options(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The options of the optimizer that differ from those in the checkpoint, such as weight_decay."""
     of_optimizer = [key for key in now if key.startswith("optimizer.") and now[key] != before.get(key)]
     return [key.removeprefix("optimizer.") for key in of_optimizer]

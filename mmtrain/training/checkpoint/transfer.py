@@ -16,20 +16,20 @@ from torch import Tensor, nn
 from mmtrain.errors import ConfigError
 from mmtrain.io.console import plain_text
 from mmtrain.layers.pretrained import resized_grid, resized_line
-from mmtrain.tasks.task import Continues
+from mmtrain.tasks.task import InitializesPolicy
 
 Names = Mapping[str, Sequence[str]]  # by "inputs.text" or "targets.label": words or classes in their order
 
 
 @dataclass(frozen=True)
-class Found:
+class MatchedWeight:
     """A weight for this model, and how it was changed."""
 
     weight: Tensor
     how: str = ""
 
 
-def take_weights(
+def load_pretrained(
     checkpoint: dict[str, Any], module: nn.Module, path: Path, *, names: Names, pictures: Collection[str]
 ) -> Table:
     """Copy everything that fits into a model.
@@ -52,7 +52,7 @@ def take_weights(
     plain = {_bare(name): name for name in theirs}
     former = _former_names(module, mine, plain)
     rows = _rows_by_name(module, names, checkpoint["mmtrain"].get("names", {}))
-    found: dict[str, Found] = {}
+    found: dict[str, MatchedWeight] = {}
     for name, weight in mine.items():
         other = plain.get(former[name])
         if other is not None and (taken := _fitted(name, theirs[other], weight, rows, pictures)) is not None:
@@ -81,9 +81,9 @@ def take_weights(
 def _former_names(module: nn.Module, mine: Mapping[str, Tensor], theirs: Collection[str]) -> dict[str, str]:
     """Names of weights in the checkpoint by their names here. A task may continue the training of another one."""
     other = [
-        (f"{name}.policy.", f"{name.rpartition('.')[0]}.{part.continues}.{inside}")
+        (f"{name}.policy.", f"{name.rpartition('.')[0]}.{part.init_policy_from}.{inside}")
         for name, part in module.named_modules()
-        if isinstance(part, Continues)
+        if isinstance(part, InitializesPolicy)
         for inside in ("", "policy.")  # it may itself continue another one
     ]
     names = {}
@@ -97,35 +97,35 @@ def _former_names(module: nn.Module, mine: Mapping[str, Tensor], theirs: Collect
 
 def _fitted(
     name: str, theirs: Tensor, mine: Tensor, rows: Mapping[str, tuple[Sequence[str], Sequence[str]]], pictures: Any
-) -> Found | None:
+) -> MatchedWeight | None:
     """The weight of the checkpoint in the shape of the model; None if it does not fit."""
     if name in rows:
         return _by_name(theirs, mine, *rows[name])
     if theirs.shape == mine.shape:
-        return Found(theirs)
+        return MatchedWeight(theirs)
     last = name.rpartition("pos_embed")[2] if "pos_embed" in name else None
     if last == "" and theirs.ndim == mine.ndim == 3 and theirs.shape[2] == mine.shape[2]:
         return _positions(name, theirs, mine, pictures)
     if name.endswith("position_embeddings.weight") and theirs.shape[1:] == mine.shape[1:]:
         resized = resized_line(theirs[None], len(mine))[0]
-        return Found(resized, f"{len(theirs)} positions to {len(mine)}")
+        return MatchedWeight(resized, f"{len(theirs)} positions to {len(mine)}")
     return None
 
 
-def _positions(name: str, theirs: Tensor, mine: Tensor, pictures: Collection[str]) -> Found | None:
+def _positions(name: str, theirs: Tensor, mine: Tensor, pictures: Collection[str]) -> MatchedWeight | None:
     before, wanted = theirs.shape[1], mine.shape[1]
     how = f"{before} positions to {wanted}"
     words = name.removeprefix("model.encoders.").split(".")
     if words[0] not in pictures and "image" not in words:
-        return Found(resized_line(theirs, wanted), how)
+        return MatchedWeight(resized_line(theirs, wanted), how)
     for prefix in (1, 0):  # with and without a class token
         side = round((wanted - prefix) ** 0.5)
         if side * side == wanted - prefix and round((before - prefix) ** 0.5) ** 2 == before - prefix:
-            return Found(resized_grid(theirs, (side, side), num_prefix=prefix), how)
+            return MatchedWeight(resized_grid(theirs, (side, side), num_prefix=prefix), how)
     return None
 
 
-def _by_name(theirs: Tensor, mine: Tensor, before: Sequence[str], now: Sequence[str]) -> Found | None:
+def _by_name(theirs: Tensor, mine: Tensor, before: Sequence[str], now: Sequence[str]) -> MatchedWeight | None:
     """Copy each row from the position of its name. New names keep their initialization."""
     if theirs.shape[1:] != mine.shape[1:]:
         return None
@@ -136,7 +136,7 @@ def _by_name(theirs: Tensor, mine: Tensor, before: Sequence[str], now: Sequence[
     to, of = torch.tensor(known).unbind(dim=1)
     weight = mine.clone()
     weight[to] = theirs[of].to(weight.dtype)
-    return Found(weight, f"{len(known)} of {len(now)} rows by name")
+    return MatchedWeight(weight, f"{len(known)} of {len(now)} rows by name")
 
 
 def _rows_by_name(module: nn.Module, names: Names, before: Names) -> dict[str, tuple[Sequence[str], Sequence[str]]]:
@@ -187,7 +187,11 @@ def _part(name: str) -> str:
 
 
 def _why(
-    mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], changed: list[Found], new: list[str], unused: list[str]
+    mine: Mapping[str, Tensor],
+    theirs: Mapping[str, Tensor],
+    changed: list[MatchedWeight],
+    new: list[str],
+    unused: list[str],
 ) -> str:
     other_shape = [n for n in new if n in theirs and theirs[n].shape != mine[n].shape]
     if other_shape:

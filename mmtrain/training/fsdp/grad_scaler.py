@@ -16,17 +16,17 @@ from mmtrain.distributed import world_size
 NAMES = ("16", "16-mixed")  # of trainer.precision
 
 
-def shared_half(accelerator: str) -> MixedPrecision:
+def sharded_half_precision(accelerator: str) -> MixedPrecision:
     """Create Lightning's precision plugin with a scaler that the ranks share.
 
     Args:
         accelerator: accelerator of the Trainer.
     """
     device = "cpu" if accelerator == "cpu" or not torch.cuda.is_available() else "cuda"
-    return MixedPrecision("16-mixed", device, SharedGradScaler(device))
+    return MixedPrecision("16-mixed", device, ShardedGradScaler(device))
 
 
-class SharedGradScaler(torch.amp.GradScaler):
+class ShardedGradScaler(torch.amp.GradScaler):
     """A scaler with which either every rank takes a step or none."""
 
     def _unscale_grads_(

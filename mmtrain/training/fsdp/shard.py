@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from mmtrain.distributed import total, world_size
+from mmtrain.distributed import all_reduce_sum, world_size
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
@@ -61,7 +61,7 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 @contextmanager
-def without_exchange(model: nn.Module) -> Iterator[None]:
+def no_gradient_sync(model: nn.Module) -> Iterator[None]:
     """A backward pass without reduction of gradients, which are reduced with those of a later one."""
     sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for module in sharded:
@@ -73,7 +73,7 @@ def without_exchange(model: nn.Module) -> Iterator[None]:
             module.set_requires_gradient_sync(True)
 
 
-def exchange_whole(model: nn.Module) -> None:
+def all_reduce_unsharded(model: nn.Module) -> None:
     """Average the gradients of replicated parameters over ranks. Those of shards are already reduced."""
     whole = [p for p in model.parameters() if p.requires_grad and not isinstance(p, DTensor)]
     for dtype in dict.fromkeys(p.dtype for p in whole):
@@ -92,7 +92,7 @@ def norm_of(tensors: Sequence[Tensor]) -> Tensor:
     whole = _norm([t for t in tensors if not isinstance(t, DTensor)])
     if not shares:
         return whole
-    squared = total(_norm(shares).square())
+    squared = all_reduce_sum(_norm(shares).square())
     return (squared + whole.to(squared.device).square()).sqrt()
 
 
@@ -116,14 +116,14 @@ def clip(parameters: Sequence[nn.Parameter], max_norm: float, norm: Tensor) -> N
         gradient.to_local().mul_(torch.clamp(max_norm / (norm + 1e-6), max=1.0))
 
 
-def keep_shares(model: nn.Module) -> None:
+def keep_shards(model: nn.Module) -> None:
     """Reshard weights that a forward pass without a backward pass has gathered, before they are changed."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
-def whole_weights(module: nn.Module) -> dict[str, Tensor]:
+def full_state_dict(module: nn.Module) -> dict[str, Tensor]:
     """Complete weights on the CPU of the first rank, and nothing on the others. All ranks must call it."""
     if not is_sharded(module):
         return dict(module.state_dict())

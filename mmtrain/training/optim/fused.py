@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 
-def settled(fused: bool | str, groups: Sequence[dict[str, Any]]) -> bool:
+def resolve_fused(fused: bool | str, groups: Sequence[dict[str, Any]]) -> bool:
     """The value of `auto` for parameter groups: true if all of them are on a GPU.
 
     >>> import torch
-    >>> settled("auto", [{"params": [torch.zeros(3)]}]), settled(True, [{"params": [torch.zeros(3)]}])
+    >>> resolve_fused("auto", [{"params": [torch.zeros(3)]}]), resolve_fused(True, [{"params": [torch.zeros(3)]}])
     (False, True)
     """
     parameters: list[Tensor] = [p for group in groups for p in group["params"]]
@@ -24,7 +24,7 @@ def settled(fused: bool | str, groups: Sequence[dict[str, Any]]) -> bool:
     return all(p.is_cuda for p in parameters) if isinstance(fused, str) else fused
 
 
-def keep_choice(optimizer: Optimizer, fused: bool) -> None:
+def pin_fused_on_load(optimizer: Optimizer, fused: bool) -> None:
     """Keep the setting of this run when a checkpoint is loaded."""
 
     def ours(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:

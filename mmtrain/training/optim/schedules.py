@@ -33,7 +33,7 @@ def constant(step: int, total_steps: int, *, warmup: Fraction) -> float:
     return (step + 1) / (rise + 1) if step < rise else 1.0
 
 
-class Following(LambdaLR):
+class ResumableLambdaLR(LambdaLR):
     """A scheduler that always uses the rates of the configuration, also in a resumed run: its state is only the step.
 
     Torch's scheduler restores the rates from the checkpoint, so a new learning rate would have no effect.

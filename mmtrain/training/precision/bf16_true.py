@@ -19,7 +19,7 @@ from mmtrain.types import Batch, Padded
 NAME = "bf16-true"
 
 
-class HalfWeights(HalfPrecision):
+class BF16TruePrecision(HalfPrecision):
     """The plugin for bfloat16 weights."""
 
     def __init__(self) -> None:

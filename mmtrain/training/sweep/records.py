@@ -23,7 +23,7 @@ NOT_OF_THE_RUN = ("resume", "run_dir", "resume_allow")  # overrides that may dif
 
 
 @dataclass(frozen=True)
-class Asked:
+class JobRecord:
     """The request for a run of a sweep, as in job.json in its folder.
 
     Attributes:
@@ -35,11 +35,11 @@ class Asked:
     status: int | None
 
     @staticmethod
-    def read(folder: Path) -> "Asked | None":
+    def read(folder: Path) -> "JobRecord | None":
         """None if there is no file, or it is damaged."""
         try:
             found = json.loads((folder / JOB).read_text(encoding="utf-8"))
-            return Asked(_with_current_keys(folder, [str(o) for o in found["overrides"]]), found["status"])
+            return JobRecord(_with_current_keys(folder, [str(o) for o in found["overrides"]]), found["status"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
@@ -48,7 +48,7 @@ class Asked:
         write_json(folder / JOB, asdict(self))
 
     @property
-    def of_the_run(self) -> list[str]:
+    def own_overrides(self) -> list[str]:
         """The overrides that identify the run, in a fixed order."""
         return sorted(o for o in self.overrides if o.split("=")[0].lstrip("+~") not in NOT_OF_THE_RUN)
 
@@ -65,7 +65,7 @@ def _with_current_keys(folder: Path, overrides: list[str]) -> list[str]:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[bool]:
+def try_lock(folder: Path) -> Iterator[bool]:
     """Lock the folder of a run, and return whether it was free."""
     with ExitStack() as stack:
         try:
@@ -84,7 +84,7 @@ def status_of(folder: Path) -> str | None:
         return None
 
 
-def passed_over(folder: Path, overrides: Sequence[str], *, goes_on: bool) -> str | None:
+def skip_reason(folder: Path, overrides: Sequence[str], *, goes_on: bool) -> str | None:
     """Why a run is skipped, or None.
 
     Args:
@@ -95,16 +95,16 @@ def passed_over(folder: Path, overrides: Sequence[str], *, goes_on: bool) -> str
     Raises:
         ValueError: if the folder has another run.
     """
-    before = Asked.read(folder)
+    before = JobRecord.read(folder)
     if before is None:
         return None
-    now = Asked(list(overrides), None)
-    if before.of_the_run == now.of_the_run:
+    now = JobRecord(list(overrides), None)
+    if before.own_overrides == now.own_overrides:
         to_the_end = before.status == 0 and status_of(folder) in DONE  # not killed while the report was written
         return "done before" if goes_on and to_the_end else None
     if status_of(folder) is None and not (folder / "checkpoints").exists():
         return None  # it has no result
-    other = [o for o in before.of_the_run if o not in now.of_the_run] or before.of_the_run
+    other = [o for o in before.own_overrides if o not in now.own_overrides] or before.own_overrides
     raise ValueError(
         f"{folder}: contains the run of {' '.join(other)}, not of {' '.join(overrides)}\n"
         "    fix: resume a sweep with its own command, or set run_dir to another folder"

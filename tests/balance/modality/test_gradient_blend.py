@@ -115,12 +115,12 @@ def test_what_is_restored_goes_on_as_it_was() -> None:
     balance.modulate(model.encoders, seed=0)
     other = make(every=2)[1]
     other.load_state_dict(balance.state_dict())
-    other.restore(balance.state())
+    other.load_extra_state(balance.extra_state())
     for one in (balance, other):
         for scale in (0.9, 0.9, 0.9):
             epoch(make()[0], one, (14, 20), scale)
     assert one.weights == balance.weights == other.weights
-    assert balance.state() == other.state()
+    assert balance.extra_state() == other.extra_state()
 
 
 def test_wrong_numbers_are_refused() -> None:

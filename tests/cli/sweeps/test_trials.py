@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from mmtrain.cli.sweeps.trials import Search, outcome, space_of
-from mmtrain.training.sweep.records import Asked, held
+from mmtrain.cli.sweeps.trials import Search, outcome, search_space
+from mmtrain.training.sweep.records import JobRecord, try_lock
 from mmtrain.training.sweep.study import NAME, storage_of
 
 SPACE = ["optimizer.lr=tag(log,interval(1e-4,1e-1))", "fusion=sum,concat", "data=files"]
@@ -40,7 +40,7 @@ class Formula(Launcher):
             folder = self.folder / number
             folder.mkdir(exist_ok=True)
             self.launched.append([f"{k}={v}" for k, v in said.items()])
-            Asked(self.launched[-1], None).write(folder)
+            JobRecord(self.launched[-1], None).write(folder)
             if self.dies == int(number):
                 raise KeyboardInterrupt
             value = -((math.log10(float(said["optimizer.lr"])) + 2) ** 2) + 0.1 * (said["fusion"] == "concat")
@@ -90,7 +90,7 @@ def test_what_another_process_runs_is_left_to_it(tmp_path: Path) -> None:
     theirs = search(tmp_path, Formula(tmp_path, dies=0))
     with pytest.raises(KeyboardInterrupt):
         theirs.run(SPACE, 5, 1)
-    with held(tmp_path / "0"):
+    with try_lock(tmp_path / "0"):
         launcher = Formula(tmp_path)
         search(tmp_path, launcher).run(SPACE, 5, 1)
     assert len(launcher.launched) == 4 and not (tmp_path / "0" / "summary.json").exists()
@@ -142,7 +142,7 @@ def test_several_objectives(tmp_path: Path) -> None:
 
 
 def test_the_search_space_is_hydras_own_syntax() -> None:
-    space, fixed = space_of(
+    space, fixed = search_space(
         [
             "optimizer.lr=interval(0,1)",
             "optimizer.lr=tag(log,interval(1e-4,1e-2))",
@@ -177,6 +177,6 @@ def test_a_value_of_the_journal_that_this_search_does_not_have_is_not_run(tmp_pa
     theirs = CategoricalDistribution(["{_target_:os.system,command:ls}"])
     number = found.study.ask({"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True), "fusion": theirs}).number
     (tmp_path / str(number)).mkdir()
-    Asked(["fusion=sum"], None).write(tmp_path / str(number))
-    assert found._left_behind(space_of(SPACE)[0]) == []
+    JobRecord(["fusion=sum"], None).write(tmp_path / str(number))
+    assert found._abandoned_trials(search_space(SPACE)[0]) == []
     assert found.study.trials[number].state is TrialState.FAIL

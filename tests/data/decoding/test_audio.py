@@ -13,7 +13,7 @@ from scipy.io import wavfile  # type: ignore[import-untyped]
 from scipy.signal import resample_poly  # type: ignore[import-untyped]
 
 from mmtrain.data.decoding import audio as sound
-from mmtrain.data.decoding.audio import mono, read_audio, read_piece, resampled
+from mmtrain.data.decoding.audio import mono, read_audio, read_piece, resample
 from mmtrain.errors import SampleError
 from tests.data.films import encoded_sound, tone, wav, write_film
 
@@ -146,7 +146,7 @@ def test_what_is_not_a_number_is_named(channels: int) -> None:
 
 def test_samples_are_resampled_like_a_file() -> None:
     samples = torch.from_numpy(tone(0.5, 8000)).float()
-    found = resampled(torch.stack([samples, -samples]), 8000, 16000)
+    found = resample(torch.stack([samples, -samples]), 8000, 16000)
     assert found.shape == (2, 8000) and torch.equal(found[0], -found[1])
     assert np.abs(found[0].numpy() - resample_poly(samples.numpy(), 2, 1))[400:-400].max() < 2e-3
 
@@ -159,7 +159,7 @@ def test_the_size_of_the_resamplers_frames_changes_no_sample(length: int, rate: 
     frame.sample_rate = 8000
     plain = AudioResampler(format="fltp", rate=rate)
     expected = [out.to_ndarray() for given in (frame, None) for out in plain.resample(given) if out is not None]
-    found = resampled(torch.from_numpy(samples), 8000, rate)
+    found = resample(torch.from_numpy(samples), 8000, rate)
     assert torch.equal(found, torch.from_numpy(np.concatenate(expected, axis=1)))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmtrain.data.decoding.media import opened, probe, probed, source_of
+from mmtrain.data.decoding.media import open_media, probe, probe_file, source_of
 from mmtrain.data.decoding.mp4_boxes import num_listed_samples
 from mmtrain.errors import SampleError
 from tests.data.films import encoded_sound, tone, wav, write_film
@@ -52,7 +52,7 @@ def test_a_film_without_a_duration_is_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.mp4", "a.h264"])  # by its header, and counted
 def test_what_was_probed_is_read_from_its_beginning(tmp_path: Path, name: str) -> None:
     path = write_film(tmp_path / name, 30, kind="h264" if name == "a.h264" else "mp4")
-    with probed(path) as (container, found):
+    with probe_file(path) as (container, found):
         assert found == probe(path) and found.frames == 30
         assert sum(1 for _ in container.decode(video=0)) == 30
 
@@ -225,5 +225,5 @@ def test_other_forms_of_mp4_are_read(movflags: str, tmp_path: Path) -> None:
 def test_a_cover_that_would_fill_the_memory_is_not_decoded_for_the_sound(tmp_path: Path) -> None:
     """Nor is a film of which only the sound is wanted."""
     path = write_film(tmp_path / "a.mp4", 5, sound=tone(0.2, 16000))
-    with opened(path) as container:
+    with open_media(path) as container:
         assert container.options["max_pixels"] == str(2 * 10**8 + 65536)

@@ -291,14 +291,14 @@ def test_of_very_many_samples_only_those_around_the_piece_are_resampled(
     cell = {"array": samples, "sampling_rate": 8000}
     whole = reader._waveform(cell, Path(), place)
     monkeypatch.setattr(audio, "_MAX_SAMPLES", 100_000)
-    really = audio.resampled
+    really = audio.resample
     lengths = []
 
     def counted(sound: Tensor, rate: int, sample_rate: int) -> Tensor:
         lengths.append(sound.shape[1])
         return really(sound, rate, sample_rate)
 
-    monkeypatch.setattr(audio, "resampled", counted)
+    monkeypatch.setattr(audio, "resample", counted)
     piece = reader._waveform(cell, Path(), place)
     assert lengths == [3 * 8000] and whole is not None and piece is not None
     inner = slice(100, -100)  # the ends of what was cut out have no neighbours

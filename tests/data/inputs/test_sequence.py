@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from mmtrain.data.inputs.sequence import SequenceInput
-from mmtrain.data.protocols import InputKind, Learned
+from mmtrain.data.protocols import FittedKind, InputKind
 from mmtrain.errors import ConfigError, SampleError
 
 HERE = Path()
@@ -60,8 +60,8 @@ def write_all(folder: Path) -> list[str]:
 
 def test_it_is_an_input_that_learns() -> None:
     reader: InputKind = sequence_input()
-    learned: Learned = sequence_input()
-    assert isinstance(reader, Learned) and reader.kind == "sequence" and "none" in learned.recipe
+    learned: FittedKind = sequence_input()
+    assert isinstance(reader, FittedKind) and reader.kind == "sequence" and "none" in learned.fingerprint
 
 
 def test_every_kind_of_file_gives_the_same_frames(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from mmtrain.data.inputs.image import key_of
 from mmtrain.data.inputs.text import TextInput
-from mmtrain.data.survey.lengths import measured
+from mmtrain.data.survey.lengths import measure_lengths
 from mmtrain.data.tables.texts import texts_of
 from mmtrain.errors import ConfigError
 from mmtrain.io.atomic import replacing_files
@@ -215,9 +215,9 @@ def test_the_run_folder_keeps_a_tokenizer_of_weights(tmp_path: Path, name: str, 
     shutil.rmtree(weights)
     assert [path.name for path in run.iterdir()] == [place] and not (run / place / "vocab.txt").exists()
     again = text_input(tokenizer=str(weights))
-    before = again.recipe
+    before = again.fingerprint
     again.restore(run, name)
-    assert again.vocab_size == 70 and again.recipe == before == reader.recipe
+    assert again.vocab_size == 70 and again.fingerprint == before == reader.fingerprint
     for text in [*NAMES, "GREEN sheep!", "猫", "x " * 40]:
         assert ids(again, text) == ids(reader, text), text
 
@@ -252,13 +252,13 @@ def test_word_dropout_without_a_token_for_it_is_refused(tmp_path: Path) -> None:
 def test_auto_without_weights_trains_one() -> None:
     one, other = text_input(tokenizer="auto"), fitted_text_input(tokenizer=None)
     one.fit(NAMES, Path())
-    assert one.recipe == other.recipe and one.tokenizer.to_str() == other.tokenizer.to_str()
+    assert one.fingerprint == other.fingerprint and one.tokenizer.to_str() == other.tokenizer.to_str()
 
 
 def test_lengths_are_counted_with_a_tokenizer_of_weights(tmp_path: Path) -> None:
     reader = of_weights(write_tokenizer(tmp_path), max_length=4)
     count = len(ids(of_weights(tmp_path, max_length=90), "red red red"))
-    [found] = measured(reader, [(0, "red red red"), (1, "猫")], Path()).lengths
+    [found] = measure_lengths(reader, [(0, "red red red"), (1, "猫")], Path()).lengths
     assert (found.low, found.high) == ("3", str(count)) and count > 4
     unknown = f"{1 / (count - 2 + 1):.1%} of the tokens are unknown"
     assert found.note == f"1 of 2 are cut to max_length = 4; {unknown}"

@@ -10,7 +10,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from torch import Tensor
 
 from mmtrain.data.inputs.vector import VectorInput
-from mmtrain.data.protocols import InputKind, Learned
+from mmtrain.data.protocols import FittedKind, InputKind
 from mmtrain.errors import ConfigError, SampleError
 
 HERE = Path()
@@ -38,8 +38,8 @@ def table(num_rows: int = 300) -> np.ndarray:
 
 def test_it_is_an_input_that_learns() -> None:
     reader: InputKind = VectorInput(scale="none")
-    learned: Learned = VectorInput(scale="none")
-    assert isinstance(reader, Learned) and reader.kind == "vector" and "none" in learned.recipe
+    learned: FittedKind = VectorInput(scale="none")
+    assert isinstance(reader, FittedKind) and reader.kind == "vector" and "none" in learned.fingerprint
 
 
 @pytest.mark.parametrize(("scale", "reference"), [("standard", StandardScaler()), ("minmax", MinMaxScaler())])

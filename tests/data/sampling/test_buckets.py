@@ -10,7 +10,7 @@ import pytest
 from mmtrain.data.dataset import Position
 from mmtrain.data.loader import TrainSteps
 from mmtrain.data.order import BlockOrder, KeyedOrder, Order
-from mmtrain.data.sampling.buckets import BucketedSteps, halved
+from mmtrain.data.sampling.buckets import BucketedSteps, halve
 from mmtrain.data.sources.mix import MixOrder
 
 SPLITS = [(ranks, parts) for ranks in (1, 2, 3) for parts in (1, 2, 4)]
@@ -175,8 +175,8 @@ def test_a_mixture_with_weights_has_no_budget() -> None:
 
 
 def test_halving_keeps_every_row() -> None:
-    assert halved([0], 7, 6) == list(range(7))
-    assert halved([0, 5], 7, 0) == [0, 5]
+    assert halve([0], 7, 6) == list(range(7))
+    assert halve([0, 5], 7, 0) == [0, 5]
 
 
 def test_a_million_rows_are_planned_in_little_time() -> None:

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from mmtrain.data.survey.overlap import Shared, folded, shared_files
+from mmtrain.data.survey.overlap import Overlap, normalize_text, shared_files
 
 ROOM = 1 << 20
 
 
 def test_texts_are_compared_without_case_and_spaces() -> None:
-    assert folded(" A\n big  Straße ") == folded("a big STRASSE")
+    assert normalize_text(" A\n big  Straße ") == normalize_text("a big STRASSE")
 
 
 def test_files_of_equal_content_are_found_under_other_names_and_in_cells(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_files_of_equal_content_are_found_under_other_names_and_in_cells(tmp_pat
     }
     found = shared_files(cells, dict.fromkeys(cells, tmp_path), most_bytes=ROOM)
     assert found.complete
-    assert found.found == [Shared("a", {"train": ["1", "4"], "val": ["5"], "test": ["9"]})]
+    assert found.found == [Overlap("a", {"train": ["1", "4"], "val": ["5"], "test": ["9"]})]
 
 
 def test_the_same_content_twice_in_one_split_is_no_overlap(tmp_path: Path) -> None:

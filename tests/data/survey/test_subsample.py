@@ -8,7 +8,7 @@ import datasets
 import pytest
 
 from mmtrain.data.order import KeyedOrder
-from mmtrain.data.survey.subsample import ThinSource, thin
+from mmtrain.data.survey.subsample import SubsampledSource, subsample
 from mmtrain.data.tables.tables import Tables
 from mmtrain.errors import ConfigError, SampleError
 from tests.data.parts import ALL, write_rows
@@ -40,27 +40,27 @@ def ids(table: Any) -> Iterator[str]:
 
 def test_rows_are_evenly_spaced() -> None:
     whole = datasets.Dataset.from_dict({"id": [str(n) for n in range(10)]})
-    assert thin(whole, 10) is whole
-    assert list(ids(thin(whole, 5))) == list(ids(thin(Table(), 5))) == ["0", "2", "4", "6", "8"]
+    assert subsample(whole, 10) is whole
+    assert list(ids(subsample(whole, 5))) == list(ids(subsample(Table(), 5))) == ["0", "2", "4", "6", "8"]
 
 
 def test_a_cell_that_cannot_be_read_is_a_gap_in_its_column() -> None:
-    table = thin(Table(), 5)
+    table = subsample(Table(), 5)
     assert list(table["text"]) == ["text 0", "text 2", None, "text 6", "text 8"]
     assert table.column_names == ("id", "text") and table._fingerprint == "f-5"
 
 
 def test_a_source_of_tables_or_of_a_folder_is_thinned_and_says_how_many_there_were(tmp_path: Path) -> None:
     tables = Tables(splits={"train": Table()}, names={"train": "here"}, folder=tmp_path, order=KeyedOrder(10))
-    source = ThinSource(lambda: tables, split=ALL, most=3)
+    source = SubsampledSource(lambda: tables, split=ALL, most=3)
     found = source()
     assert (len(found.splits["train"]), source.num_rows, found.order) == (3, {"train": 10}, None)
     write_rows(tmp_path / "train.jsonl", [{"id": str(n)} for n in range(7)])
-    source = ThinSource(lambda: tmp_path, split=ALL, most=3)
+    source = SubsampledSource(lambda: tmp_path, split=ALL, most=3)
     assert list(ids(source().splits["train"])) == ["0", "2", "4"]
     assert source.num_rows == {"train": 7}
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "train.jsonl").symlink_to(tmp_path / "train.jsonl")
     with pytest.raises(ConfigError, match="which is outside of the data folder"):
-        ThinSource(lambda: tmp_path / "root", split=ALL, most=3)()
-    assert len(ThinSource(lambda: tmp_path / "root", split=ALL, most=3, confine=False)().splits["train"]) == 3
+        SubsampledSource(lambda: tmp_path / "root", split=ALL, most=3)()
+    assert len(SubsampledSource(lambda: tmp_path / "root", split=ALL, most=3, confine=False)().splits["train"]) == 3

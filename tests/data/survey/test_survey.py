@@ -12,7 +12,7 @@ import pytest
 from mmtrain.data.inputs.turns import TurnsInput
 from mmtrain.data.module import DataModule
 from mmtrain.data.sampling.buckets import Buckets
-from mmtrain.data.survey.overlap import Shared
+from mmtrain.data.survey.overlap import Overlap
 from mmtrain.data.survey.survey import NO_CLASS, Limits, shares, survey_of
 from mmtrain.data.tables.tables import Tables
 from mmtrain.data.targets.answer import Answer
@@ -102,9 +102,9 @@ def test_labels_are_counted_by_split(folder: Path) -> None:
 def test_what_splits_share(folder: Path) -> None:
     survey = survey_of(module(lambda: folder, folder), LIMITS)
     both = {"train": ["a"], "val": ["a"]}
-    assert survey.shared_ids == [Shared("a", both)]
-    assert survey.shared_files == {"image": [Shared("0.png", both)]}
-    assert survey.shared_texts == {"text": [Shared("a red cat", both)]}
+    assert survey.shared_ids == [Overlap("a", both)]
+    assert survey.shared_files == {"image": [Overlap("0.png", both)]}
+    assert survey.shared_texts == {"text": [Overlap("a red cat", both)]}
     assert survey.num_texts == {"text": 5}
     assert survey.notes == []
 

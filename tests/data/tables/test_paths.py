@@ -21,7 +21,7 @@ from mmtrain.build import build_data, compose
 from mmtrain.config.compose import config_dir
 from mmtrain.data.inputs.images import ImagesInput
 from mmtrain.data.module import DataModule
-from mmtrain.data.survey.lengths import measured
+from mmtrain.data.survey.lengths import measure_lengths
 from mmtrain.data.survey.overlap import shared_files
 from mmtrain.data.tables.paths import PartPath, RemoteFolder, UnconfinedFolder, checked_path, data_folder, leads_out
 from mmtrain.errors import ConfigError, SampleError
@@ -197,7 +197,7 @@ def test_what_measures_files_reads_none_outside(places: tuple[Path, Path], tmp_p
     root, out = places
     for kind in ("image", "audio", "video", "sequence"):
         cell = str(out / f"a{READERS[kind][1]}")
-        assert measured(READERS[kind][0](), [(7, cell)], root).unread == [7]
+        assert measure_lengths(READERS[kind][0](), [(7, cell)], root).unread == [7]
     both = {"train": [("1", str(out / "a.png"))], "val": [("2", "link.png")]}
     assert shared_files(both, dict.fromkeys(both, root), most_bytes=10**6).found == []
     assert len(shared_files(both, dict.fromkeys(both, UnconfinedFolder(root)), most_bytes=10**6).found) == 1

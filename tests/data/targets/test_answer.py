@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmtrain.data.protocols import Learned, TargetKind
+from mmtrain.data.protocols import FittedKind, TargetKind
 from mmtrain.data.targets.answer import Answer, normalise, vqa_accuracy
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import AnswerTarget
@@ -30,7 +30,7 @@ def worth(target: Answer, cell: Any) -> dict[str, float] | None:
 
 def test_it_is_a_target() -> None:
     target: TargetKind = Answer(num_answers=5)
-    assert isinstance(target, Learned) and target.recipe != Answer(num_answers=6).recipe
+    assert isinstance(target, FittedKind) and target.fingerprint != Answer(num_answers=6).fingerprint
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from mmtrain.data.protocols import Learned, TargetKind
+from mmtrain.data.protocols import FittedKind, TargetKind
 from mmtrain.data.targets.multilabel import MultiLabel
 from mmtrain.types import MultiLabelTarget
 
@@ -26,7 +26,7 @@ def ones(target: MultiLabel, cell: Any) -> list[str] | None:
 
 def test_it_is_a_target() -> None:
     target: TargetKind = MultiLabel(separator="|")
-    assert isinstance(target, Learned) and target.recipe != MultiLabel(separator=";").recipe
+    assert isinstance(target, FittedKind) and target.fingerprint != MultiLabel(separator=";").fingerprint
 
 
 def test_lists_become_what_scikit_learn_makes_of_them() -> None:

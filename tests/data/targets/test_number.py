@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from mmtrain.data.protocols import Learned, TargetKind
+from mmtrain.data.protocols import FittedKind, TargetKind
 from mmtrain.data.targets.number import Number
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.types import NumberTarget
@@ -28,7 +28,7 @@ def scaled(target: Number, cell: Any) -> np.ndarray:
 
 def test_it_is_a_target() -> None:
     target: TargetKind = Number(scale="none")
-    assert isinstance(target, Learned) and target.recipe != Number(scale="standard").recipe
+    assert isinstance(target, FittedKind) and target.fingerprint != Number(scale="standard").fingerprint
 
 
 def test_the_scale_is_that_of_scikit_learn_and_leads_back() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmtrain.data.protocols import Learned, TargetKind
+from mmtrain.data.protocols import FittedKind, TargetKind
 from mmtrain.data.targets.text import TextTarget
 from mmtrain.types import TokenTarget
 from tests.data.parts import NAMES, text_input
@@ -32,7 +32,7 @@ def ids(target: TextTarget, cell: Any) -> list[int]:
 
 def test_it_is_a_target() -> None:
     target: TargetKind = text_target()
-    assert isinstance(target, Learned) and target.recipe != text_target(vocab_size=90).recipe
+    assert isinstance(target, FittedKind) and target.fingerprint != text_target(vocab_size=90).fingerprint
 
 
 def test_a_sentence_has_the_ids_of_its_text_input() -> None:

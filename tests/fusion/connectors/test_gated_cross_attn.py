@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmtrain.fusion.connectors.gated_cross_attn import GatedCrossAttnConnector
-from mmtrain.layers.splice import Media, beside, lay_out, splice
+from mmtrain.layers.splice import Media, lay_out, media_context, splice
 from mmtrain.model import MultimodalModel
 from tests.batches import assert_same_bits, gradients
 from tests.dialogues import CONFIGS, IMAGE, PICTURES, ROWS, batch_of, decoding_of, make_model
@@ -89,7 +89,7 @@ def test_a_token_reads_the_last_medium_before_it() -> None:
     assert spliced.lengths.tolist() == [5, 5, 5]
     for room in (None, 12):
         lines = lay_out(spliced, room=room)
-        read = beside(spliced, lines, media)
+        read = media_context(spliced, lines, media)
         lengths = spliced.lengths.tolist()
         for token, slot in enumerate(lines.slot.tolist()):
             line, column = divmod(slot, lines.width)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmtrain.errors import ConfigError, SampleError
-from mmtrain.modes.chat.pipeline import Answers
+from mmtrain.modes.chat.pipeline import ChatPipeline
 from tests.runs import run_tiny, weights_of
 from tests.tiny import make_tables
 
@@ -49,7 +49,7 @@ def test_it_trains_answers_and_goes_on_in_stages(tmp_path: Path) -> None:
 
 def _ask(run: Path) -> None:
     """Of a run whose tables are gone."""
-    answers = Answers(run)
+    answers = ChatPipeline(run)
     picture: Any = torch.zeros(20, 20, 3, dtype=torch.uint8).numpy()
     said = answers("<image>", image=picture)
     assert said == answers([{"role": "user", "content": "<image>"}], image=picture)
@@ -59,9 +59,9 @@ def _ask(run: Path) -> None:
     with pytest.raises(ConfigError, match="audio: not read by this run, which reads image"):
         answers("<audio>", audio="a.wav")
     with pytest.raises(ConfigError, match="task=matching: not a language model"):
-        Answers(run, task="matching")
+        ChatPipeline(run, task="matching")
 
 
 def test_a_folder_without_a_run_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
-        Answers(tmp_path)
+        ChatPipeline(tmp_path)

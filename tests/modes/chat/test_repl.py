@@ -7,7 +7,7 @@ import pytest
 
 from mmtrain.build import compose
 from mmtrain.errors import ConfigError, SampleError
-from mmtrain.modes.chat.repl import MODEL, PERSON, Talk
+from mmtrain.modes.chat.repl import MODEL, PERSON, ChatSession
 from mmtrain.modes.run import run
 from tests.runs import run_tiny
 from tests.tiny import make_tables
@@ -28,22 +28,22 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_it_answers_judges_and_remembers(place: tuple[Path, Path]) -> None:
-    talk = Talk(place[0])
-    first = talk.say("a red bar", {"image": str(place[1])})
+    talk = ChatSession(place[0])
+    first = talk.reply("a red bar", {"image": str(place[1])})
     assert set(first.sentences) == {"captioning"} and set(first.judged) == {"classification"}
     assert [turn["speaker"] for turn in talk.turns] == [PERSON, MODEL]
-    again = talk.say("a red bar")
+    again = talk.reply("a red bar")
     assert len(talk.turns) == 4 and talk.turns[1]["text"] == first.sentences["captioning"]
-    assert again.judged != Talk(place[0]).say("a red bar").judged, "the dialogue before counts"
+    assert again.judged != ChatSession(place[0]).reply("a red bar").judged, "the dialogue before counts"
     talk.begin()
-    assert talk.say("a red bar", {"image": str(place[1])}) == first
+    assert talk.reply("a red bar", {"image": str(place[1])}) == first
 
 
 def test_what_cannot_be_read_was_not_said(place: tuple[Path, Path], tmp_path: Path) -> None:
-    talk = Talk(place[0])
+    talk = ChatSession(place[0])
     (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(SampleError):
-        talk.say("what is this?", {"image": str(tmp_path / "a.png")})
+        talk.reply("what is this?", {"image": str(tmp_path / "a.png")})
     assert talk.turns == talk.shown == []
 
 
@@ -73,4 +73,4 @@ def test_a_model_without_words_cannot_be_talked_to(tmp_path: Path) -> None:
     alone = ("task=[classification]", "task.classification.reads=image", "trainer.max_epochs=1")
     assert run_tiny(tables, tmp_path / "run", *alone) == 0
     with pytest.raises(ConfigError, match="reads image but no text"):
-        Talk(tmp_path / "run")
+        ChatSession(tmp_path / "run")

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from mmtrain.build import compose
 from mmtrain.modes.plan import find
-from mmtrain.modes.plan.find import settle_batch_size
+from mmtrain.modes.plan.find import resolve_batch_size
 from tests.tiny import TINY_MODEL, make_tables
 
 
@@ -15,13 +15,13 @@ from tests.tiny import TINY_MODEL, make_tables
 def test_a_batch_size_is_found_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = ["data=files", f"data.root={make_tables(tmp_path / 'data')}", *TINY_MODEL, "task=[contrastive]"]
     cfg = compose([*said, f"run_dir={tmp_path / 'run'}", "trainer.find_batch_size=true"])
-    assert settle_batch_size(cfg) == 0
+    assert resolve_batch_size(cfg) == 0
     assert cfg.data.batch_size == 44  # more rows there are not
     assert "44 rows at once on a device, tries: 1; the plan estimated 44" in capsys.readouterr().out
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.yaml").write_text("data: {batch_size: 12}\noverrides: []\n")
     cfg.resume = "auto"
-    assert settle_batch_size(cfg) == 0
+    assert resolve_batch_size(cfg) == 0
     assert cfg.data.batch_size == 12
 
 
@@ -51,7 +51,7 @@ def test_a_batch_size_that_is_no_number_is_refused(
     cfg = compose([f"run_dir={tmp_path}", "trainer.find_batch_size=true", "resume=auto"])
     before = cfg.data.batch_size
     (tmp_path / "config.yaml").write_text(f"data: {{batch_size: {size}}}\noverrides: []\n")
-    assert settle_batch_size(cfg) == 2 and cfg.data.batch_size == before
+    assert resolve_batch_size(cfg) == 2 and cfg.data.batch_size == before
     assert str(tmp_path / "config.yaml") in capsys.readouterr().err
 
 
@@ -59,5 +59,5 @@ def test_a_batch_size_that_is_no_number_is_refused(
 def test_what_never_fits_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = ["data=files", f"data.root={make_tables(tmp_path / 'data')}", *TINY_MODEL, "task=[contrastive]"]
     cfg = compose([*said, f"run_dir={tmp_path / 'run'}", "trainer.find_batch_size=true", "plan.memory=1KB"])
-    assert settle_batch_size(cfg) == 2
+    assert resolve_batch_size(cfg) == 2
     assert "not even one row fits" in capsys.readouterr().err

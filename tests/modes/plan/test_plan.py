@@ -15,7 +15,7 @@ from mmtrain.build import build_data, build_lit, build_model, compose
 from mmtrain.data.module import DataModule
 from mmtrain.errors import ConfigError
 from mmtrain.modes.plan.example import longest_example
-from mmtrain.modes.plan.find import repeated, sizes
+from mmtrain.modes.plan.find import candidate_sizes, repeat_rows
 from mmtrain.modes.plan.plan import Sharing, make_plan
 from mmtrain.modes.plan.simulate import simulator, tensors_of, tensors_of_batch
 from mmtrain.modes.plan.typical import typical_flops
@@ -23,7 +23,7 @@ from mmtrain.modes.plan.watch import OnDevice, Watch, flop_counter, without_cont
 from mmtrain.training.fsdp.shard import blocks_of, matrices_of
 from mmtrain.training.memory import workspace_of
 from mmtrain.types import Batch
-from mmtrain.units import in_bytes
+from mmtrain.units import parse_bytes
 from tests.tiny import TINY_MODEL, make_tables
 
 TASKS = "classification,contrastive,matching,masked_text,masked_fusion,masked_image,captioning"
@@ -72,7 +72,7 @@ def test_a_step_without_content_is_the_step(tables: Path, tmp_path: Path, overri
     lit = build_lit(cfg, build_model(cfg, data))
     lit.model.train()
     full = whole(example)
-    batch = repeated(full, rows)
+    batch = repeat_rows(full, rows)
     learning = [p for p in lit.parameters() if p.requires_grad]
     optimizer = lit.make_optimizer([{"params": learning}])
     for parameter in learning:
@@ -199,12 +199,12 @@ def test_a_size_that_is_none_is_explained(tables: Path, tmp_path: Path) -> None:
         ConfigError, match=r"plan.memory=lots: not a size\n    fix: set plan.memory to a size such as 80GB"
     ):
         make_plan(cfg, data)
-    assert in_bytes("2 GiB") == 2 * 2**30
+    assert parse_bytes("2 GiB") == 2 * 2**30
 
 
 @pytest.mark.parametrize(("limit", "guess"), [(1, 1), (7, 100), (57, 60), (600, 4), (999, 999)])
 def test_sizes_are_tried_until_the_bounds_meet(limit: int, guess: int) -> None:
-    tries = sizes(0, 1000, guess)
+    tries = candidate_sizes(0, 1000, guess)
     size, seen = next(tries), []
     try:
         while True:

@@ -251,17 +251,17 @@ def test_figures_of_classes_are_written_beside_chance() -> None:
 
 
 def test_search_wants_a_query(done: Path) -> None:
-    from mmtrain.cli.main import spelled
+    from mmtrain.cli.main import normalize_override
     from mmtrain.config.compose import config_dir
     from mmtrain.config.validate import faults_of
 
     def faults(*overrides: str) -> list[Any]:
-        return faults_of(config_dir(), None, [spelled(o) for o in overrides], multirun=False)
+        return faults_of(config_dir(), None, [normalize_override(o) for o in overrides], multirun=False)
 
     asked = ["mode=search", f"run_dir={done}", "task=[contrastive]"]
     query = 'search.query=a "red" car, or two'
     assert faults(*asked, query) == []
-    assert compose([spelled(query)]).search.query == 'a "red" car, or two'
+    assert compose([normalize_override(query)]).search.query == 'a "red" car, or two'
     assert [f.splitlines()[0].split(" (")[0] for f in faults(*asked, "search.k=0")] == [
         "search.k=0: must be a whole number of at least 1",
         "search.query: not set",

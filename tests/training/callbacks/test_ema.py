@@ -9,7 +9,7 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mmtrain.training.callbacks.ema import EMA, warmed_up
+from mmtrain.training.callbacks.ema import EMA, warmup_decay
 from tests.runs import run_tiny
 from tests.tiny import make_tables
 
@@ -61,7 +61,7 @@ def test_a_short_run_is_not_judged_where_it_began(steps: int) -> None:
     """How much of the average is of weights from the first half: little, and never more than without warm-up."""
     shares, plain = [1.0], [1.0]
     for n in range(1, steps):
-        shares = [*(warmed_up(DECAY, n) * share for share in shares), 1 - warmed_up(DECAY, n)]
+        shares = [*(warmup_decay(DECAY, n) * share for share in shares), 1 - warmup_decay(DECAY, n)]
         plain = [*(DECAY * share for share in plain), 1 - DECAY]
     early, before = sum(shares[: steps // 2]), sum(plain[: steps // 2])
     assert sum(shares) == pytest.approx(1)
@@ -71,8 +71,8 @@ def test_a_short_run_is_not_judged_where_it_began(steps: int) -> None:
 
 
 def test_the_warm_up_ends_at_the_decay() -> None:
-    assert warmed_up(0.98, 439) < 0.98 == warmed_up(0.98, 440) == warmed_up(0.98, 10**6)
-    assert warmed_up(0.0, 5) == 0.0
+    assert warmup_decay(0.98, 439) < 0.98 == warmup_decay(0.98, 440) == warmup_decay(0.98, 10**6)
+    assert warmup_decay(0.0, 5) == 0.0
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.5])

@@ -17,7 +17,7 @@ from mmtrain.build import compose
 from mmtrain.modes import run as run_module
 from mmtrain.modes.run import run
 from mmtrain.training.callbacks import interruptions
-from mmtrain.training.callbacks.interruptions import Interruptions, Why
+from mmtrain.training.callbacks.interruptions import PreemptionHandler, StopReason
 from mmtrain.training.callbacks.model_checkpoint import ModelCheckpoint
 from mmtrain.training.trainer import build_callbacks, build_trainer
 from tests.runs import without_report
@@ -148,9 +148,11 @@ def test_all_ranks_leave_when_any_got_the_signal(
 
     def total(noted: torch.Tensor) -> torch.Tensor:
         asked.append(float(noted.sum()))
-        return noted + (len(asked) == 2) * F.one_hot(torch.tensor(Why.SIGTERM), len(Why))  # of another rank
+        return noted + (len(asked) == 2) * F.one_hot(
+            torch.tensor(StopReason.SIGTERM), len(StopReason)
+        )  # of another rank
 
-    monkeypatch.setattr(interruptions, "total", total)
+    monkeypatch.setattr(interruptions, "all_reduce_sum", total)
     assert run_tiny("short epochs", tmp_path / "run") == 143
     assert asked == [0.0, 0.0]
     assert left_by(tmp_path / "run")["steps"] == 2
@@ -160,7 +162,7 @@ def test_it_comes_after_the_checkpoints(tables: dict[bool, Path], tmp_path: Path
     """Whose files must be written before it leaves; the first of them stays the one that knows the best."""
     cfg = compose(["data=files", f"data.root={tables[True]}", f"run_dir={tmp_path / 'run'}", "callbacks=[ema]"])
     trainer = Trainer(callbacks=build_callbacks(cfg, monitor=None), logger=False, accelerator="cpu")
-    assert [type(c) for c in trainer.callbacks[-3:]] == [ModelCheckpoint, ModelCheckpoint, Interruptions]
+    assert [type(c) for c in trainer.callbacks[-3:]] == [ModelCheckpoint, ModelCheckpoint, PreemptionHandler]
     assert trainer.checkpoint_callback.filename == "best"
 
 

@@ -17,7 +17,14 @@ import torch
 from mmtrain.errors import ConfigError
 from mmtrain.io import atomic as atomic_files
 from mmtrain.training.checkpoint import io as whole
-from mmtrain.training.checkpoint.io import MANIFEST, NO_MANIFEST, WholeCheckpoints, broken, num_bytes, write_whole
+from mmtrain.training.checkpoint.io import (
+    MANIFEST,
+    NO_MANIFEST,
+    AtomicCheckpointIO,
+    corruption_reason,
+    num_bytes,
+    write_checkpoint,
+)
 from mmtrain.training.checkpoint.load import load_checkpoint
 
 
@@ -32,8 +39,8 @@ def read(path: Path) -> dict[str, Any]:
 
 def test_what_is_written_is_read_and_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.ckpt"
-    write_whole(checkpoint_of(3), path)
-    assert broken(path) is None
+    write_checkpoint(checkpoint_of(3), path)
+    assert corruption_reason(path) is None
     assert read(path)["global_step"] == 3
     assert torch.equal(read(path)["state_dict"]["a"], torch.full((2000,), 3.0))
     assert [p.name for p in path.parent.iterdir()] == ["a.ckpt"]
@@ -46,7 +53,7 @@ def test_what_is_written_is_read_and_whole(tmp_path: Path) -> None:
 def test_a_bit_that_flips_is_found_or_changes_nothing(tmp_path: Path) -> None:
     """It may lie in a time stamp, or between two records. Whatever it hits, the error is ours."""
     path = tmp_path / "a.ckpt"
-    write_whole(checkpoint_of(3, size=40) | {"mmtrain": {"version": "0"}}, path)
+    write_checkpoint(checkpoint_of(3, size=40) | {"mmtrain": {"version": "0"}}, path)
     good, content = load_checkpoint(path), path.read_bytes()
     found = 0
     for place in range(0, len(content), 5):
@@ -66,23 +73,23 @@ def test_a_bit_that_flips_is_found_or_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
 def test_a_part_is_broken(share: float, tmp_path: Path) -> None:
     path = tmp_path / "a.ckpt"
-    write_whole(checkpoint_of(3), path)
+    write_checkpoint(checkpoint_of(3), path)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    assert broken(path) is not None
+    assert corruption_reason(path) is not None
 
 
 def test_records_that_were_added_or_lost_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.ckpt"
-    write_whole(checkpoint_of(3), path)
+    write_checkpoint(checkpoint_of(3), path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("archive/more", b"1")
-    assert broken(path) == "the record archive/more is not in the manifest"
+    assert corruption_reason(path) == "the record archive/more is not in the manifest"
     torch.save(checkpoint_of(3), path)
-    assert broken(path) == NO_MANIFEST
+    assert corruption_reason(path) == NO_MANIFEST
     with zipfile.ZipFile(path, "a") as archive:
         entry = {"bytes": 1, "sha256": "0" * 64}
         archive.writestr(MANIFEST, json.dumps({"records": {"archive/gone": entry}}))
-    assert "is not in the manifest" in str(broken(path))
+    assert "is not in the manifest" in str(corruption_reason(path))
 
 
 def test_what_shares_memory_counts_once() -> None:
@@ -91,16 +98,16 @@ def test_what_shares_memory_counts_once() -> None:
 
 def test_no_room_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "last.ckpt"
-    write_whole(checkpoint_of(3), path)
+    write_checkpoint(checkpoint_of(3), path)
     monkeypatch.setattr(whole.shutil, "disk_usage", lambda folder: SimpleNamespace(free=4 * 2**20))
     with pytest.raises(ConfigError) as caught:
-        write_whole(checkpoint_of(4, size=2**20), path)
+        write_checkpoint(checkpoint_of(4, size=2**20), path)
     message = str(caught.value)
     assert message.startswith(
         f"{path}: the checkpoint of step 4 is not written: it needs 5.0 MiB, but 4.0 MiB are free"
     )
     assert "the existing checkpoint is complete" in message and "resume=auto" in message
-    assert broken(path) is None and read(path)["global_step"] == 3
+    assert corruption_reason(path) is None and read(path)["global_step"] == 3
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 
 
@@ -109,7 +116,7 @@ def test_a_disk_that_fills_while_it_is_written_costs_nothing(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "last.ckpt"
-    write_whole(checkpoint_of(3), path)
+    write_checkpoint(checkpoint_of(3), path)
 
     def fill(content: Any, file: Any) -> None:
         file.write(b"half")
@@ -117,20 +124,20 @@ def test_a_disk_that_fills_while_it_is_written_costs_nothing(
 
     monkeypatch.setattr(torch, "save", fill)
     with pytest.raises(ConfigError, match=r"cannot be written: (.*No space left on device|writer failed)\n"):
-        write_whole(checkpoint_of(4), path)
-    assert broken(path) is None and read(path)["global_step"] == 3
+        write_checkpoint(checkpoint_of(4), path)
+    assert corruption_reason(path) is None and read(path)["global_step"] == 3
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def write_on(path: str) -> None:
     """Until it is killed."""
     for step in range(10**6):
-        write_whole(checkpoint_of(step, size=200_000), Path(path))
+        write_checkpoint(checkpoint_of(step, size=200_000), Path(path))
 
 
 def test_a_kill_while_it_is_written_leaves_one_that_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
-    write_whole(checkpoint_of(0), path)
+    write_checkpoint(checkpoint_of(0), path)
     left_parts = 0
     for number in range(8):
         process = multiprocessing.get_context("fork").Process(target=write_on, args=(str(path),))
@@ -139,9 +146,9 @@ def test_a_kill_while_it_is_written_leaves_one_that_is_whole(tmp_path: Path) -> 
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-        assert broken(path) is None
+        assert corruption_reason(path) is None
         left_parts += len(list(tmp_path.iterdir())) - 1
-    write_whole(checkpoint_of(1), path)
+    write_checkpoint(checkpoint_of(1), path)
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"], "what a kill left is cleared away"
     assert left_parts > 0, "no kill came while it was written"
 
@@ -149,7 +156,7 @@ def test_a_kill_while_it_is_written_leaves_one_that_is_whole(tmp_path: Path) -> 
 def test_in_the_background_the_values_of_the_moment_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoints = WholeCheckpoints(background=True)
+    checkpoints = AtomicCheckpointIO(background=True)
     weights = torch.zeros(1000)
     state = {"step": 0, "lists": [0]}
     checkpoint = {"global_step": 1, "state_dict": {"a": weights}, "state": state}
@@ -168,7 +175,7 @@ def test_in_the_background_the_values_of_the_moment_are_written(
 def test_what_fails_in_the_background_is_said_at_the_next_chance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoints = WholeCheckpoints(background=True)
+    checkpoints = AtomicCheckpointIO(background=True)
     monkeypatch.setattr(whole.shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
     checkpoints.save_checkpoint(checkpoint_of(1), tmp_path / "a.ckpt")
     with pytest.raises(ConfigError, match="the checkpoint of step 1 is not written"):
@@ -185,10 +192,10 @@ def test_an_archive_without_records_is_broken(tmp_path: Path) -> None:
                 archive.writestr(name, b"3")
             records = whole._records(archive) if names else {}
             archive.writestr(MANIFEST, json.dumps({"records": records}))
-        assert broken(path) == "the manifest does not list archive/data.pkl"
+        assert corruption_reason(path) == "the manifest does not list archive/data.pkl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(MANIFEST, json.dumps({"records": ["archive/data.pkl", "archive/version"]}))
-    assert str(broken(path)).startswith("it cannot be read completely")
+    assert str(corruption_reason(path)).startswith("it cannot be read completely")
 
 
 @pytest.mark.parametrize("fault", ["emptied", "of another checkpoint", "with another manifest"])
@@ -197,8 +204,8 @@ def test_a_part_that_is_not_what_was_written_replaces_nothing(
 ) -> None:
     """Whoever has changed it meanwhile, and whatever the file system has made of it."""
     path = tmp_path / "last.ckpt"
-    write_whole(checkpoint_of(3), path)
-    write_whole(checkpoint_of(5, size=10), tmp_path / "other" / "a.ckpt")
+    write_checkpoint(checkpoint_of(3), path)
+    write_checkpoint(checkpoint_of(5, size=10), tmp_path / "other" / "a.ckpt")
     check = whole._check_written
 
     def after(part: Path, *args: Any) -> None:
@@ -216,8 +223,8 @@ def test_a_part_that_is_not_what_was_written_replaces_nothing(
     with pytest.raises(
         ConfigError, match=r"the checkpoint of step 4 is not written: it cannot be written: the file has"
     ):
-        write_whole(checkpoint_of(4), path)
-    assert broken(path) is None and read(path)["global_step"] == 3
+        write_checkpoint(checkpoint_of(4), path)
+    assert corruption_reason(path) is None and read(path)["global_step"] == 3
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["last.ckpt"]
 
 
@@ -255,7 +262,7 @@ def test_a_manifest_that_is_larger_than_its_records_is_not_read(tmp_path: Path) 
         file.write(b'{"records": {}}')
     tracemalloc.start()
     try:
-        assert "the manifest has 67108879 bytes, but at most" in str(broken(path))
+        assert "the manifest has 67108879 bytes, but at most" in str(corruption_reason(path))
         assert tracemalloc.get_traced_memory()[1] < 2**22
     finally:
         tracemalloc.stop()
@@ -267,4 +274,4 @@ def test_a_manifest_that_is_none_is_damage(manifest: str, tmp_path: Path) -> Non
     torch.save(checkpoint_of(3), path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(MANIFEST, manifest)
-    assert str(broken(path)).startswith("it cannot be read completely: ")
+    assert str(corruption_reason(path)).startswith("it cannot be read completely: ")

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from mmtrain.errors import ConfigError
-from mmtrain.training.checkpoint.io import write_whole
+from mmtrain.training.checkpoint.io import write_checkpoint
 from mmtrain.training.checkpoint.load import (
-    Newest,
+    NewestCheckpoint,
     best_checkpoint,
     check_same_model,
     load_checkpoint,
@@ -45,7 +45,7 @@ def checkpoint_of(module: nn.Module, step: int = 5) -> dict[str, Any]:
 
 
 def saved(path: Path, step: int = 5) -> Path:
-    write_whole(checkpoint_of(Trained(), step), path)
+    write_checkpoint(checkpoint_of(Trained(), step), path)
     return path
 
 
@@ -125,7 +125,7 @@ def test_a_damaged_checkpoint_is_refused_with_what_is_damaged(tmp_path: Path) ->
 def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     checkpoint = checkpoint_of(Trained())
     checkpoint["mmtrain"]["version"] = "99.1"
-    write_whole(checkpoint, tmp_path / "a.ckpt")
+    write_checkpoint(checkpoint, tmp_path / "a.ckpt")
     with pytest.raises(ConfigError, match=r"written by mmtrain 99\.1, but this is .*\n    fix: install mmtrain 99\.1"):
         load_checkpoint(tmp_path / "a.ckpt")
 
@@ -142,7 +142,7 @@ def test_the_best_is_taken_and_else_the_last(tmp_path: Path) -> None:
 
 
 def test_going_on_takes_the_whole_checkpoint_that_got_furthest(tmp_path: Path) -> None:
-    assert newest_checkpoint(tmp_path) == Newest(None, [])
+    assert newest_checkpoint(tmp_path) == NewestCheckpoint(None, [])
     folder = tmp_path / "checkpoints"
     best = saved(folder / "best.ckpt", step=8)
     assert newest_checkpoint(tmp_path).path == best
@@ -150,11 +150,11 @@ def test_going_on_takes_the_whole_checkpoint_that_got_furthest(tmp_path: Path) -
     assert newest_checkpoint(tmp_path).path == last, "at one step the last is the later"
     saved(folder / "best.ckpt", step=4)
     os.utime(last, (0, 0))  # a copied folder has any times
-    assert newest_checkpoint(tmp_path) == Newest(last, [])
+    assert newest_checkpoint(tmp_path) == NewestCheckpoint(last, [])
     last.write_bytes(last.read_bytes()[:500])
     found = newest_checkpoint(tmp_path)
     assert found.path == best
-    assert found.passed_over == [f"skipped: {last}: not a checkpoint, or an incomplete one"]
+    assert found.rejected == [f"skipped: {last}: not a checkpoint, or an incomplete one"]
     best.write_bytes(b"")
     assert newest_checkpoint(tmp_path).path is None
 
@@ -188,13 +188,13 @@ def test_another_model_is_refused_with_what_differs(tmp_path: Path) -> None:
 def test_a_checkpoint_whose_version_is_none_is_refused(version: Any, tmp_path: Path) -> None:
     checkpoint = checkpoint_of(Trained())
     checkpoint["mmtrain"]["version"] = version
-    write_whole(checkpoint, tmp_path / "a.ckpt")
+    write_checkpoint(checkpoint, tmp_path / "a.ckpt")
     with pytest.raises(ConfigError, match=r"not a checkpoint of mmtrain: its version .* is not a version"):
         load_checkpoint(tmp_path / "a.ckpt")
 
 
 @pytest.mark.parametrize("record", [None, 3, [], {}, "0"])
 def test_a_checkpoint_whose_record_is_none_is_refused(record: Any, tmp_path: Path) -> None:
-    write_whole(checkpoint_of(Trained()) | {"mmtrain": record}, tmp_path / "a.ckpt")
+    write_checkpoint(checkpoint_of(Trained()) | {"mmtrain": record}, tmp_path / "a.ckpt")
     with pytest.raises(ConfigError, match="not a checkpoint of mmtrain"):
         load_checkpoint(tmp_path / "a.ckpt")

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from mmtrain.build import compose
 from mmtrain.errors import ConfigError
-from mmtrain.training.checkpoint.resume import IDS_OF_ROWS, check_same_run, facts_of, facts_to_compare
+from mmtrain.training.checkpoint.resume import IDS_OF_ROWS, check_same_run, config_fingerprint, facts_to_compare
 
 PATH = Path("a.ckpt")
 Rows = dict[str, Any]
@@ -20,11 +20,11 @@ DATA: Rows = {
 
 
 def facts(*overrides: str, rows: Rows = DATA) -> dict[str, Any]:
-    return facts_of(compose(["run_dir=out", *overrides]), rows)
+    return config_fingerprint(compose(["run_dir=out", *overrides]), rows)
 
 
 def of_rows(rows: Rows) -> dict[str, Any]:
-    return facts_of(OmegaConf.create({"seed": 0}), rows)
+    return config_fingerprint(OmegaConf.create({"seed": 0}), rows)
 
 
 def data(**changed: Any) -> Rows:

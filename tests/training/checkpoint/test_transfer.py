@@ -12,7 +12,7 @@ from torch import nn
 from mmtrain.errors import ConfigError
 from mmtrain.layers.finetuning import Tuning, tune
 from mmtrain.layers.pretrained import resized_grid, resized_line
-from mmtrain.training.checkpoint.transfer import take_weights
+from mmtrain.training.checkpoint.transfer import load_pretrained
 from tests.batches import make_model
 from tests.steps import make_lit
 from tests.training.checkpoint.test_load import COMMAND, Trained, checkpoint_of
@@ -20,7 +20,7 @@ from tests.training.checkpoint.test_load import COMMAND, Trained, checkpoint_of
 
 def take(checkpoint: dict[str, Any], module: nn.Module, **names: list[str]) -> dict[str, list[str]]:
     """The table by part, and the weights in the module."""
-    table = take_weights(checkpoint, module, Path("a.ckpt"), names=names, pictures=["image"])
+    table = load_pretrained(checkpoint, module, Path("a.ckpt"), names=names, pictures=["image"])
     return {row[0]: row[1:] for row in shown(table)}
 
 
@@ -57,7 +57,7 @@ def test_a_task_takes_the_weights_of_the_one_that_it_continues() -> None:
     source, target, last = Trained(), Trained(task="dpo"), Trained(task="scst")
     for module, name, continued in ((target, "dpo", "contrastive"), (last, "scst", "dpo")):
         around = nn.Module()
-        around.policy, around.continues = module.model.tasks[name], continued
+        around.policy, around.init_policy_from = module.model.tasks[name], continued
         module.model.tasks[name] = around
     for before, after, name in ((source, target, "dpo"), (target, last, "scst")):
         rows = take(checkpoint_of(before), after)

@@ -11,8 +11,8 @@ from torch.distributed.tensor import DTensor
 
 from mmtrain.build import compose
 from mmtrain.distributed import world_size
-from mmtrain.training.fsdp.grad_scaler import SharedGradScaler
-from mmtrain.training.fsdp.shard import clip, exchange_whole, norm_of, shard
+from mmtrain.training.fsdp.grad_scaler import ShardedGradScaler
+from mmtrain.training.fsdp.shard import all_reduce_unsharded, clip, norm_of, shard
 from mmtrain.training.trainer import trainer_options
 from tests.config.test_rules import faults
 from tests.ranks import on_ranks
@@ -45,7 +45,7 @@ def train(mine: int, fused: bool, bad: str) -> dict[str, Any]:
     shard(model, init_device_mesh("cpu", (world_size(),)), gathered_in=torch.float16)
     kinds = [[p for p in model.parameters() if isinstance(p, DTensor) is shared] for shared in (True, False)]
     optimizer = torch.optim.AdamW([{"params": alike} for alike in kinds], fused=fused, **ADAM)
-    scaler = SharedGradScaler("cpu", init_scale=SCALE)
+    scaler = ShardedGradScaler("cpu", init_scale=SCALE)
     found: dict[str, Any] = {"scales": [], "weights": []}
     for step in range(STEPS):
         spoiled = step == BAD and mine == world_size() - 1
@@ -55,7 +55,7 @@ def train(mine: int, fused: bool, bad: str) -> dict[str, Any]:
         scaler.scale(loss * (1e9 if spoiled and bad == "loss" else 1.0)).backward()
         for p in kinds[0] if spoiled and bad == "share" else []:
             p.grad.to_local().fill_(torch.inf)
-        exchange_whole(model)
+        all_reduce_unsharded(model)
         scale = scaler.get_scale()
         clip(list(model.parameters()), CLIP * scale, norm_of([p.grad for p in model.parameters()]))
         scaler.step(optimizer)
@@ -101,7 +101,7 @@ def test_an_overflow_on_one_rank_is_passed_over_by_both() -> None:
 def test_a_trainer_has_it_where_ranks_keep_shares(strategy: str, shared: bool) -> None:
     cfg = compose([f"trainer={strategy}", "trainer.accelerator=cpu", "trainer.precision=16-mixed"])
     plugins = trainer_options(cfg).get("plugins", [])
-    assert [isinstance(plugin.scaler, SharedGradScaler) for plugin in plugins] == ([True] if shared else [])
+    assert [isinstance(plugin.scaler, ShardedGradScaler) for plugin in plugins] == ([True] if shared else [])
     trainer = Trainer(**trainer_options(cfg))
     assert trainer.precision_plugin.precision == ("16-mixed" if shared else "bf16-mixed")  # Lightning's choice on a CPU
     assert faults("trainer=fsdp", "trainer.accelerator=gpu", "trainer.precision=16-mixed", "mode=plan") == []

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
-from mmtrain.distributed import total
+from mmtrain.distributed import all_reduce_sum
 from mmtrain.training.fsdp.shard import (
+    all_reduce_unsharded,
     blocks_of,
     clip,
-    exchange_whole,
     is_sharded,
-    keep_shares,
+    keep_shards,
     matrices_of,
+    no_gradient_sync,
     norm_of,
     shard,
-    without_exchange,
 )
 from mmtrain.training.global_batch import attach_global_batch
 from tests.batches import make_batch, make_model
@@ -45,21 +45,21 @@ def train_shared(mine: int, rows: list[Rows], tasks: tuple[str, ...], windows: i
     shard(model, init_device_mesh("cpu", (len(rows),)), gathered_in=None)
     shard(model, init_device_mesh("cpu", (len(rows),)), gathered_in=None)  # is done already
     step = Step(model)
-    counts = {name: total(task.count(batch)) * windows for name, task in model.named_tasks().items()}
+    counts = {name: all_reduce_sum(task.count(batch)) * windows for name, task in model.named_tasks().items()}
     for window in range(windows):
         if window == windows - 1:
             step(batch, counts).backward()
         else:
-            with without_exchange(model):
+            with no_gradient_sync(model):
                 step(batch, counts).backward()
-    exchange_whole(model)
+    all_reduce_unsharded(model)
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     norm = norm_of(list(found.values()))
     clip([p for p in model.parameters() if p.grad is not None], float(norm) / 2, norm)
     with torch.no_grad():
         step(batch, counts)
     assert any(not isinstance(p, DTensor) for block in blocks_of(model) for p in matrices_of(block))
-    keep_shares(model)
+    keep_shards(model)
     assert is_sharded(model)
     assert {id(p) for p in model.parameters() if isinstance(p, DTensor)} == {
         id(p) for block in blocks_of(model) for p in matrices_of(block)

@@ -10,7 +10,7 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
 from mmtrain.training.optim import schedules
-from mmtrain.training.optim.schedules import Following, constant, cosine
+from mmtrain.training.optim.schedules import ResumableLambdaLR, constant, cosine
 from tests.runs import run_tiny
 from tests.tiny import make_tables
 
@@ -57,10 +57,10 @@ def test_constant_rises_like_cosine_and_is_level_after(warmup: float) -> None:
         assert constant(step, 10, warmup=warmup) == expected
 
 
-def made(lr: float) -> tuple[torch.optim.SGD, Following]:
+def made(lr: float) -> tuple[torch.optim.SGD, ResumableLambdaLR]:
     groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": lr * factor} for factor in (1.0, 0.3)]
     optimizer = torch.optim.SGD(groups)
-    return optimizer, Following(optimizer, lambda step: cosine(step, 20, warmup=0.1, final=0.0))
+    return optimizer, ResumableLambdaLR(optimizer, lambda step: cosine(step, 20, warmup=0.1, final=0.0))
 
 
 def rates(optimizer: torch.optim.Optimizer) -> list[float]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mmtrain.training.fsdp.shard import norm_of
-from mmtrain.training.precision.bf16_true import HalfWeights, half_inputs, to_half
+from mmtrain.training.precision.bf16_true import BF16TruePrecision, half_inputs, to_half
 from tests.batches import gradients, make_model, random_batch
 from tests.config.test_rules import faults
 from tests.fusions import FUSIONS
@@ -33,7 +33,7 @@ def test_scalars_and_batch_norms_stay_in_32_bits() -> None:
 def test_metrics_targets_and_masks_stay() -> None:
     lit, batch = make_lit(), random_batch(0)
     batch.targets["size"] = torch.rand(len(batch))
-    plugin = HalfWeights()
+    plugin = BF16TruePrecision()
     assert plugin.convert_module(lit) is lit
     assert all(p.dtype == torch.bfloat16 for p in lit.model.encoders.parameters())
     assert all(b.dtype != torch.bfloat16 for b in lit.evaluation.buffers())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mmtrain.training.run_folder import is_locked
-from mmtrain.training.sweep.records import Asked, folders_of, held, passed_over
+from mmtrain.training.sweep.records import JobRecord, folders_of, skip_reason, try_lock
 from tests.commands import TRAIN, run_command, start_command
 from tests.tiny import TINY_MODEL, make_tables
 
@@ -26,7 +26,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def leave(folder: Path, overrides: list[str], status: str | None = "done", ended: int | None = 0) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    Asked(overrides, ended).write(folder)
+    JobRecord(overrides, ended).write(folder)
     if status is not None:
         (folder / "summary.json").write_text(json.dumps({"status": status}))
 
@@ -35,62 +35,62 @@ def leave(folder: Path, overrides: list[str], status: str | None = "done", ended
 
 
 def test_a_new_folder_is_run(tmp_path: Path) -> None:
-    assert passed_over(tmp_path, RUN, goes_on=True) is None
+    assert skip_reason(tmp_path, RUN, goes_on=True) is None
 
 
 @pytest.mark.parametrize("status", ["done", "pruned"])
 def test_what_is_done_is_passed_over_when_the_sweep_goes_on(tmp_path: Path, status: str) -> None:
     leave(tmp_path, ["seed=1", "fusion=sum", "run_dir=./out"], status)  # said in another order, before resume=auto
-    assert passed_over(tmp_path, RUN, goes_on=True) == "done before"
-    assert passed_over(tmp_path, RUN, goes_on=False) is None, "the run itself says that its folder is taken"
+    assert skip_reason(tmp_path, RUN, goes_on=True) == "done before"
+    assert skip_reason(tmp_path, RUN, goes_on=False) is None, "the run itself says that its folder is taken"
 
 
 @pytest.mark.parametrize("status", ["stopped", "failed", None])
 def test_what_is_not_done_is_run_again(tmp_path: Path, status: str | None) -> None:
     leave(tmp_path, RUN, status)
-    assert passed_over(tmp_path, RUN, goes_on=True) is None
+    assert skip_reason(tmp_path, RUN, goes_on=True) is None
 
 
 def test_what_was_killed_while_its_report_was_written_is_run_to_its_end(tmp_path: Path) -> None:
     leave(tmp_path, RUN, "done", ended=None)
-    assert passed_over(tmp_path, RUN, goes_on=True) is None
+    assert skip_reason(tmp_path, RUN, goes_on=True) is None
 
 
 def test_another_run_is_not_taken_for_this_one(tmp_path: Path) -> None:
     leave(tmp_path, ["fusion=concat", "seed=1"])
     with pytest.raises(ValueError, match="contains the run of fusion=concat, not of fusion=sum seed=1") as raised:
-        passed_over(tmp_path, RUN, goes_on=True)
+        skip_reason(tmp_path, RUN, goes_on=True)
     assert "\n    fix: resume a sweep with its own command, or set run_dir to another folder" in str(raised.value)
 
 
 def test_another_run_that_came_to_nothing_gives_way(tmp_path: Path) -> None:
     leave(tmp_path, ["fusion=concat", "seed=1"], None)
-    assert passed_over(tmp_path, RUN, goes_on=False) is None
+    assert skip_reason(tmp_path, RUN, goes_on=False) is None
 
 
 def test_what_a_crash_has_left_of_the_record_counts_as_nothing(tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text('{"overrides": ["se')
     (tmp_path / "summary.json").write_text("")
-    assert Asked.read(tmp_path) is None and passed_over(tmp_path, RUN, goes_on=True) is None
+    assert JobRecord.read(tmp_path) is None and skip_reason(tmp_path, RUN, goes_on=True) is None
 
 
 def test_a_folder_is_held_by_one_process_and_free_when_that_is_gone(tmp_path: Path) -> None:
     code = f"""
 import time
 from pathlib import Path
-from mmtrain.training.sweep.records import held
-with held(Path({str(tmp_path)!r})) as free:
+from mmtrain.training.sweep.records import try_lock
+with try_lock(Path({str(tmp_path)!r})) as free:
     print(free, flush=True)
     time.sleep(60)
 """
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "True\n"
         assert is_locked(tmp_path)
-        with held(tmp_path) as free:
+        with try_lock(tmp_path) as free:
             assert not free
         other.kill()
     assert not is_locked(tmp_path)
-    with held(tmp_path) as free:
+    with try_lock(tmp_path) as free:
         assert free
 
 
@@ -122,7 +122,7 @@ def rows(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def status(folder: Path) -> int | None:
-    asked = Asked.read(folder)
+    asked = JobRecord.read(folder)
     assert asked is not None
     return asked.status
 

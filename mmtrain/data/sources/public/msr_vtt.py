@@ -44,7 +44,7 @@ def msr_vtt(*, root: str | Path) -> Tables:
             for video in found["videos"]:
                 split, name = SPLITS[video["split"]], video["video_id"]
                 if split not in folders:
-                    folders[split] = folder_of_films(layout, split)
+                    folders[split] = video_folder(layout, split)
                 rows[split].append(
                     {
                         "id": name,
@@ -56,7 +56,7 @@ def msr_vtt(*, root: str | Path) -> Tables:
     return layout.tables(rows, {"train": known, "val": known, "test": test or known})
 
 
-def folder_of_films(layout: Layout, split: str) -> str:
+def video_folder(layout: Layout, split: str) -> str:
     """The folder of the videos of a split.
 
     Raises:

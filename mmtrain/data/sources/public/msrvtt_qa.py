@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mmtrain.data.sources.public.layout import Layout
-from mmtrain.data.sources.public.msr_vtt import category, folder_of_films
+from mmtrain.data.sources.public.msr_vtt import category, video_folder
 from mmtrain.data.tables.tables import Tables
 
 LOOKS = "train_qa.json, val_qa.json, test_qa.json and the videos video0.mp4 ... in TrainValVideo/, TestVideo/"
@@ -20,7 +20,7 @@ def msrvtt_qa(*, root: str | Path) -> Tables:
     """
     layout = Layout(root, looks=LOOKS)
     files = {split: layout.need(f"{split}_qa.json") for split in ("train", "val", "test")}
-    folders = {split: folder_of_films(layout, split) for split in files}
+    folders = {split: video_folder(layout, split) for split in files}
     rows: dict[str, list[dict[str, str]]] = {}
     for split, file in files.items():
         with layout.reading(file):
