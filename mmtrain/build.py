@@ -25,7 +25,7 @@ from mmtrain.config.instantiate import check_trust, get_class, get_object, make,
 from mmtrain.config.moved import update_targets
 from mmtrain.config.renamed import report, update_keys
 from mmtrain.config.rules import FIX_SCHEDULE, NO_SCHEDULE
-from mmtrain.config.task_inputs import faults_of_tasks, required_modalities, tasks_without
+from mmtrain.config.task_inputs import INPUT_KEYS, faults_of_tasks, required_modalities, tasks_without
 from mmtrain.data.module import DataModule
 from mmtrain.data.protocols import HasVocabulary
 from mmtrain.errors import ConfigError, reason_of
@@ -251,9 +251,9 @@ def build_model(cfg: DictConfig, data: DataModule) -> MultimodalModel:
 
 
 def inputs_of_task(task: DictConfig) -> tuple[str, ...]:
-    """What a task's configuration says it reads: its `reads`, or its pair of `modalities`, or its class's own."""
-    if "reads" in task:
-        return (task.reads,)
+    """What a task's configuration says it reads: its `input`, or its pair of `modalities`, or its class's own."""
+    if named := [task[key] for key in INPUT_KEYS if key in task]:
+        return (named[0],)
     return tuple(get_class(task._target_).__dict__.get("reads", ())) or tuple(task.modalities)
 
 

@@ -153,7 +153,7 @@ def both_loaders(case: Case, folder: Path, num_workers: int) -> tuple[DataLoader
     table = [{modality: path.name, "label": str(row % NUM_CLASSES)} for row, path in enumerate(rows)]
     (folder / "train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in table))
     size = [f"data.batch_size={case.batch_size}", f"data.num_workers={num_workers}"]
-    task = ["task=[classification]", f"task.classification.reads={modality}"]
+    task = ["task=[classification]", f"task.classification.input={modality}"]
     options: dict[str, Any] = {"num_workers": num_workers, "persistent_workers": num_workers > 0}
     plain = DataLoader(Plain(rows, case.read), batch_size=case.batch_size, shuffle=True, **options)
     return train_loader(folder, [*size, *task, *case.overrides]), plain

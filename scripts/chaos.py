@@ -58,7 +58,7 @@ STILL = [  # dropout is drawn by process
 RANKS = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 CASES = {
     "plain": [*FILES, EMA_LEDGER],
-    "kept": [*FILES, EMA_LEDGER, "balance=famo", "task.contrastive.queue=16", "data.modality_dropout=0.3"],
+    "kept": [*FILES, EMA_LEDGER, "balance=famo", "task.contrastive.queue_size=16", "data.modality_dropout=0.3"],
     "accumulated": [*FILES, EMA_LEDGER, "trainer.accumulate_grad_batches=2", "data.num_workers=2"],
     "bucketed": [*FILES, EMA_LEDGER, "data.bucket.by=text", "data.bucket.max_tokens=96", "data.num_workers=1"],
     "mixed": [
@@ -69,7 +69,14 @@ CASES = {
         *(*FILES, "callbacks=[ema,early_stopping,ledger]", "trainer.val_check_interval=5"),
         *("balance=uncertainty", "checkpoint.background=true"),
     ],
-    "two ranks": [*FILES, EMA_LEDGER, *RANKS, "balance=gradvac", "data.num_workers=1", "task.contrastive.queue=16"],
+    "two ranks": [
+        *FILES,
+        EMA_LEDGER,
+        *RANKS,
+        "balance=gradvac",
+        "data.num_workers=1",
+        "task.contrastive.queue_size=16",
+    ],
 }
 
 

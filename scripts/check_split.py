@@ -36,7 +36,7 @@ CUTS = {
 DESCENT = ["optimizer._target_=torch.optim.SGD", "~optimizer.betas", "~optimizer.eps", "optimizer.weight_decay=0"]
 ONE_STEP = [
     *("trainer.max_steps=1", "trainer.precision=64", "trainer.gradient_clip_val=null", "schedule=constant"),
-    *("schedule.warmup=0", "trainer.limit_val_batches=0", "trainer.limit_test_batches=0", "~callbacks.ema"),
+    *("schedule.warmup_ratio=0", "trainer.limit_val_batches=0", "trainer.limit_test_batches=0", "~callbacks.ema"),
     *("checkpoint.safetensors=false", "data.num_workers=0", "encoder.image.drop_path=0", "encoder.image.dropout=0"),
     *("encoder.text.dropout=0", "fusion.dropout=0", "task.contrastive.dropout=0", "task.classification.dropout=0"),
     "task.matching.dropout=0",

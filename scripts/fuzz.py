@@ -568,8 +568,8 @@ def cases(folder: Path) -> dict[str, Case]:
     from mmtrain.data.targets.number import Number
 
     chat = ChatTarget(
-        holds=["turns"], prompt="", tokenizer=None, template=None, vocab_size=300, max_length=256, places=["image"],
-        keep_sentences=False,
+        column_roles=["turns"], prompt="", tokenizer=None, template=None, vocab_size=300, max_length=256,
+        placeholders=["image"], keep_references=False,
     )  # fmt: skip
 
     def file_of(name: str, read: Callable[[Any], None]) -> Callable[[Any, bool], None]:

@@ -1,7 +1,7 @@
 """Create short videos of moving things: handwritten digits or emoji that go left, then up, in a circle, grow ...
 
     python scripts/make_moving.py [--of emoji] [--clips 3000] [--seed 0] [--source DIR] [--out DIR]
-    python train.py data=moving task=[classification] task.classification.reads=video
+    python train.py data=moving task=[classification] task.classification.input=video
 
 Half a minute and 15 MB for 3,000 films of 16 frames of 64 x 64 at 8 a second (H.264). Digits are those that
 scripts/fetch_digits.py wrote; emoji are drawn when they are not there yet. Each thing is in one split, that of its

@@ -9,7 +9,7 @@ RUN is the folder of a run with task=[captioning] or task=[language_model]. OUT 
 additional column `rejected`, which is empty if there is no such sentence. With draws there is also `chosen`. Both are
 empty if the best sample is not better than the worst by margin, according to a reward of task=[scst]. The output of the
 run is that of its best checkpoint with the decoding of its configuration. No person has judged the pairs: the table is
-assumed to be right. Files have absolute paths, so training on OUT needs data.confine=false.
+assumed to be right. Files have absolute paths, so training on OUT needs data.restrict_paths=false.
 """
 
 import random

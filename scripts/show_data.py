@@ -147,7 +147,7 @@ class Found:
         parts.batch_size = 1  # a data set may be smaller than a step
         split = make(cfg.data.split, "data.split")
         given = make(cfg.data.source, "data.source")
-        source = SubsampledSource(given, split=split, most=MAX_ROWS, confine=cfg.data.confine)
+        source = SubsampledSource(given, split=split, most=MAX_ROWS, restrict_paths=cfg.data.restrict_paths)
         data = make(parts, "data", source=source, seed=cfg.seed, num_micro_batches=1)
         data.read(folder, training=True)
         notes = [

@@ -167,7 +167,15 @@ PLACES = (
     *("data", "data.source", "data.split", "data.split.column", "data.inputs.image", "data.inputs.image.size"),
     *("data.targets.label", "data.bucket", "encoder.image", "encoder.image.depth", "encoder.image.peft", "fusion"),
     *("fusion._args_.[]", "task.classification", "task.classification.loss", "task.classification.policy.lm.peft"),
-    *("balance", "modality_balance", "optimizer", "optimizer.lr", "schedule", "schedule.warmup", "trainer.plugins.[]"),
+    *(
+        "balance",
+        "modality_balance",
+        "optimizer",
+        "optimizer.lr",
+        "schedule",
+        "schedule.warmup_ratio",
+        "trainer.plugins.[]",
+    ),
     *("callbacks.mine", "logger.mine", "trial.pruner", "hidden", "hidden.deep.[].[].node"),
 )
 

@@ -30,8 +30,8 @@ CONTRASTIVE: dict[str, Any] = {
     "dropout": 0.0,
     "loss": "info_nce",
     "bias": -10.0,
-    "queue": 0,
-    "chunk": 1024,
+    "queue_size": 0,
+    "chunk_size": 1024,
     "exchange": "gather",
 }
 
@@ -112,25 +112,25 @@ def make_tasks(names: Sequence[str], **contrastive: Any) -> dict[str, nn.Module]
     head |= {"loss": "cross_entropy", "focal_gamma": 2.0, "class_weights": None, "mixup": 0.0, "cutmix": 0.0}
     pair = {"dims": dims, "modalities": ["image", "text"], "weight": 1.0}
     masked: dict[str, Any] = {"dims": dims, "vocabularies": {"text": IDS}, "modality": "text"}
-    masked |= {"share": 0.3, "num_heads": 2, "weight": 1.0}
+    masked |= {"mask_ratio": 0.3, "num_heads": 2, "weight": 1.0}
     makers = {
         "contrastive": lambda: Contrastive(**CONTRASTIVE | contrastive, **pair),
-        "classification": lambda: construct(Classification, reads="fused", label_smoothing=0.1, **head),
-        "image_class": lambda: construct(Classification, reads="image", label_smoothing=0.0, **head),
-        "masked_text": lambda: MaskedText(reads="text", **masked),
-        "masked_fusion": lambda: MaskedText(reads="fused", **masked),
+        "classification": lambda: construct(Classification, input="fused", label_smoothing=0.1, **head),
+        "image_class": lambda: construct(Classification, input="image", label_smoothing=0.0, **head),
+        "masked_text": lambda: MaskedText(input="text", **masked),
+        "masked_fusion": lambda: MaskedText(input="fused", **masked),
         "masked_image": lambda: MaskedImage(
             dims=dims,
             encoders=make_encoders(),
-            reads="image",
-            share=0.5,
+            input="image",
+            mask_ratio=0.5,
             decoder_dim=8,
             decoder_depth=1,
             decoder_num_heads=2,
             weight=1.0,
         ),
         "matching": lambda: Matching(
-            negatives_from="contrastive", hard_share=0.5, partners="step", dropout=0.0, **pair
+            hard_negatives_from="contrastive", hard_negative_ratio=0.5, negatives="global", dropout=0.0, **pair
         ),
     }
     return {name: makers[name]() for name in names}

@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {
     "fusion_layer": 1,
     "num_heads": 2,
     "mlp_ratio": 2.0,
-    "missing": "neutral",
+    "missing": "identity",
     "num_chunks": 3,
     "num_factors": 3,
     "num_latents": 3,

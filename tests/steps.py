@@ -22,7 +22,7 @@ def make_lit(*, tasks: Sequence[str] = ("classification",), **changed: Any) -> L
         "model": make_model(tasks=tasks),
         "balance": Fixed(),
         "optimizer": partial(torch.optim.SGD, lr=0.1),
-        "schedule": partial(constant, warmup=0.0),
+        "schedule": partial(constant, warmup_ratio=0.0),
         "seed": 0,
         "gradient_clip_val": None,
         "log_every_n_steps": 1,

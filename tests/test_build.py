@@ -134,9 +134,9 @@ def tiny(tables: Path, tmp_path: Path) -> Any:
         (["task=[contrastive]"], {"image", "text"}, False),
         (["task=[matching]"], {"image", "text"}, True),
         (["task=[classification]"], {"image", "text"}, True),
-        (["task=[classification]", "task.classification.reads=image"], {"image"}, False),
-        (["task=[classification]", "task.classification.reads=text"], {"text"}, False),
-        (["task=[contrastive,classification]", "task.classification.reads=image"], {"image", "text"}, False),
+        (["task=[classification]", "task.classification.input=image"], {"image"}, False),
+        (["task=[classification]", "task.classification.input=text"], {"text"}, False),
+        (["task=[contrastive,classification]", "task.classification.input=image"], {"image", "text"}, False),
     ],
 )
 def test_what_no_task_reads_is_not_built(overrides: list[str], encoders: set[str], fused: bool, tiny: Any) -> None:
@@ -208,10 +208,10 @@ def test_of_two_other_modalities_a_pair_is_offered(tiny: Any) -> None:
         ("encoder.image.num_heads=3", r"^encoder\.image: dim = 16 is not divisible by num_heads = 3"),
         ("encoder.image.patch_size=5", r"^encoder\.image: image_size = 16 is not divisible by patch_size = 5"),
         ("fusion.num_heads=3", r"^fusion: dim = 16 is not divisible by num_heads = 3"),
-        ("task.matching.hard_share=2", r"^task\.matching: hard_share = 2"),
+        ("task.matching.hard_negative_ratio=2", r"^task\.matching: hard_negative_ratio = 2"),
         (
-            "task.classification.reads=audio",
-            r"^task\.classification\.reads=audio: the data has only image, text; the columns are id",
+            "task.classification.input=audio",
+            r"^task\.classification\.input=audio: the data has only image, text; the columns are id",
         ),
         (
             "task.contrastive.modalities=[image,audio]",

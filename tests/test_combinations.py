@@ -156,9 +156,9 @@ def test_what_does_not_fit_is_refused(fusion: str, task: str) -> None:
 def model_of(encoders: dict[str, nn.Module], fusion: str, task: str) -> MultimodalModel:
     """As mmtrain.build makes one: an encoder that nothing reads is not part of it."""
     node = part(f"task=[{task}]").task[task].copy()
-    if node.get("reads") not in (None, "fused"):
-        node.reads = next(iter(encoders))
-        encoders = {node.reads: encoders[node.reads]}
+    if node.get("input") not in (None, "fused"):
+        node.input = next(iter(encoders))
+        encoders = {node.input: encoders[node.input]}
     if "modalities" in node:
         node.modalities = list(encoders)
     dims: dict[str, Any] = {m: encoder.dim for m, encoder in encoders.items()}

@@ -56,7 +56,7 @@ SMALL_MODELS = {
 # What a task of sentences is told of its target
 TARGETS_OF = {
     "captioning": (),
-    "language_model": ("data.columns.chat=caption", "data.targets.chat.holds=[answer]"),
+    "language_model": ("data.columns.chat=caption", "data.targets.chat.column_roles=[answer]"),
     "generation": ("+target@data.targets.sentence=text", "+data.columns.sentence=caption"),
     "vqa_generative": ("target@data.targets.answer=text", "data.columns.answer=caption"),
 }
@@ -259,9 +259,9 @@ def inputs_of(modality: str, cfg: DictConfig) -> tuple[Tensor, Tensor | None]:
 def test_a_language_model_is_a_policy_that_needs_no_run(name: str, compose_tiny: Any) -> None:
     """With adapters, which alone learn; of answers to choose from, and of answers with a reward."""
     pairs = ["target@data.targets.chat=chat_preference", "data.columns.chat=[caption,label]"]
-    kept = ["data.targets.chat.keep_sentences=true", "data.columns.chat=caption"]
+    kept = ["data.targets.chat.keep_references=true", "data.columns.chat=caption"]
     cfg = compose_tiny(
-        *(f"task=[{name}]", f"policy@task.{name}=language_model", "data.targets.chat.holds=[answer]"),
+        *(f"task=[{name}]", f"policy@task.{name}=language_model", "data.targets.chat.column_roles=[answer]"),
         *(f"+peft@task.{name}.policy.lm.peft=lora", f"task.{name}.reference=adapters_off", "encoder.image.freeze=true"),
         *(pairs if name == "dpo" else kept),
     )

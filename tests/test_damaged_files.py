@@ -114,7 +114,7 @@ def test_a_page_is_written_whatever_it_is_drawn_from(content: str, tmp_path: Pat
 
 def test_the_list_of_bad_samples_goes_on_behind_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "quarantine.jsonl"
-    quarantine = Quarantine(tmp_path, num_rows={"train": 10}, max_bad=0.3)
+    quarantine = Quarantine(tmp_path, num_rows={"train": 10}, max_bad_fraction=0.3)
     batch = make_batch([1], [1])
     batch.bad = [Bad("b", 7, "b.png", "broken")]
     quarantine._note("train", [batch])

@@ -196,7 +196,7 @@ def test_gradients_of_real_ranks_are_those_of_one_process(
 
 def compare_around(mine: int, rows: list[Rows], exchange: str, chunk: int) -> dict[str, Tensor]:
     """Gradients of the vectors of a rank, of the temperature and of the bias."""
-    task = make_tasks(["contrastive"], loss="sigmoid", exchange=exchange, chunk=chunk)["contrastive"].double()
+    task = make_tasks(["contrastive"], loss="sigmoid", exchange=exchange, chunk_size=chunk)["contrastive"].double()
     batch = make_batch(*rows[mine])
     generator = torch.Generator().manual_seed(mine)
     vectors = {m: torch.randn(len(batch), 8, generator=generator, dtype=torch.double) for m in ("image", "text")}

@@ -36,7 +36,7 @@ def test_every_fusion_takes_steps_there(fusion: str) -> None:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_stopped_and_resumed_is_as_never_stopped(precision: str, tables: Path, tmp_path: Path) -> None:
-    options = [*GPU, f"trainer.precision={precision}", "task.contrastive.queue=16"]
+    options = [*GPU, f"trainer.precision={precision}", "task.contrastive.queue_size=16"]
     assert run_tiny(tables, tmp_path / "calm", *options) == 0
     assert all(0 < float(row["train/loss"]) < 100 for row in rows_of(tmp_path / "calm"))
     stop_and_resume(4, tables, tmp_path / "run", *options)

@@ -36,7 +36,7 @@ class Rating(SupervisedTask):
 # @package task.rating
 _target_: mmtrain.tasks.rating.Rating
 target: number
-reads: fused
+input: fused
 weight: 1.0
 dropout: 0.1
 scale_of_rating: stars

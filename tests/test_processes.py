@@ -68,7 +68,7 @@ TUNINGS = {
         "trainer.gradient_cache=true",
         "trainer.accumulate_grad_batches=2",
     ],
-    "tuning": [TASKS, "encoder.image.freeze_until=4", "encoder.text.lr_scale=0.5"],
+    "tuning": [TASKS, "encoder.image.freeze_until=4", "encoder.text.lr_mult=0.5"],
     "ogm_ge": [TASKS, "modality_balance=ogm_ge"],
     "gradient_blend": [TASKS, "modality_balance=gradient_blend"],
 }

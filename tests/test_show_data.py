@@ -71,7 +71,7 @@ def test_what_no_task_reads_is_shown_and_does_not_stand_in_the_way(run, tmp_path
     rows = [{"caption": f"a cat {n}", "vector": [n, 1.0], "score": n, "label": "cd"[n % 2]} for n in range(8)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "val.jsonl").write_text(json.dumps(rows[0]) + "\n")
-    _, out, _ = run("data=files", "data.root=.", "task=[classification]", "task.classification.reads=text")
+    _, out, _ = run("data=files", "data.root=.", "task=[classification]", "task.classification.input=text")
     assert cells(out, "vector")[1] == "vector" and cells(out, "number")[1] == "score"
     assert (tmp_path / "data_sheet.png").is_file()
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row | {"score": "PG"}) + "\n" for row in rows))
@@ -81,7 +81,7 @@ def test_what_no_task_reads_is_shown_and_does_not_stand_in_the_way(run, tmp_path
         "data.root=.",
         "data.split.fractions={train: 1.0, val: 0, test: 0}",
         "task=[classification]",
-        "task.classification.reads=text",
+        "task.classification.input=text",
     )
     assert status == 0
     assert "only what tasks read is shown, because reading the rest failed: data.columns.number=" in out
@@ -94,7 +94,7 @@ def test_gaps_of_each_number_and_what_no_task_uses(run, tmp_path: Path) -> None:
     ]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "test.jsonl").write_text(json.dumps(rows[0]) + "\n")
-    chosen = ["task=[classification]", "task.classification.reads=vector", "data.columns.vector=[age,height]"]
+    chosen = ["task=[classification]", "task.classification.input=vector", "data.columns.vector=[age,height]"]
     _, out, _ = run("data=files", "data.root=.", *chosen)
     assert cells(out, "vector")[2:] == ["0", "0"]
     assert re.search(r"│ +│ age +│ 0 +│ 0 +│", out)

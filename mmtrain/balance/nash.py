@@ -38,28 +38,30 @@ class Nash(BaseBalance):
 
     Args:
         gradients_of: "parameters" or "features": the gradients to compare.
-        every: number of steps between updates of the weights; other steps compute no task gradients.
+        update_every: number of steps between updates of the weights; other steps compute no task gradients.
         max_norm: maximum length of the step, in terms of the compared gradients; None for no limit.
 
     Raises:
-        ValueError: if `every` or `max_norm` is not positive.
+        ValueError: if `update_every` or `max_norm` is not positive.
     """
 
-    def __init__(self, *, gradients_of: GradientSource, every: PositiveInt, max_norm: PositiveFloat | None) -> None:
+    def __init__(
+        self, *, gradients_of: GradientSource, update_every: PositiveInt, max_norm: PositiveFloat | None
+    ) -> None:
         super().__init__()
-        if every < 1:
-            raise ValueError(f"balance.every = {every}; set it to 1 or more")
+        if update_every < 1:
+            raise ValueError(f"balance.update_every = {update_every}; set it to 1 or more")
         if max_norm is not None and max_norm <= 0:
             raise ValueError(f"balance.max_norm = {max_norm}; set it above 0, or to null for no limit")
         self._gradients = Gradients(of=gradients_of)
-        self.every = every
+        self.update_every = update_every
         self.max_norm = max_norm
         self._weights: list[float] = []
         self._steps = 0
 
     def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,), positive; a task without a gradient gets 1."""
-        if self._steps % self.every == 0:
+        if self._steps % self.update_every == 0:
             self._weights = self._bargained(self._gradients.gramian(step)).tolist()
         self._steps += 1
         return torch.tensor(self._weights, dtype=torch.double)

@@ -27,25 +27,27 @@ class STCH(BaseBalance):
 
     Args:
         mu: smoothness of the maximum.
-        warmup: number of epochs of equal weights at the start.
+        warmup_epochs: number of epochs of equal weights at the start.
 
     Raises:
-        ValueError: if `mu` is not positive or `warmup` is negative.
+        ValueError: if `mu` is not positive or `warmup_epochs` is negative.
     """
 
-    def __init__(self, *, mu: PositiveFloat, warmup: NonNegativeInt) -> None:
+    def __init__(self, *, mu: PositiveFloat, warmup_epochs: NonNegativeInt) -> None:
         super().__init__()
-        if mu <= 0 or warmup < 0:
-            raise ValueError(f"balance.mu = {mu} and warmup = {warmup}; set mu above 0 and warmup to 0 or more")
+        if mu <= 0 or warmup_epochs < 0:
+            raise ValueError(
+                f"balance.mu = {mu} and warmup_epochs = {warmup_epochs}; set mu above 0 and warmup_epochs to 0 or more"
+            )
         self.mu = mu
-        self.warmup = warmup
+        self.warmup_epochs = warmup_epochs
         self._epochs = 0
         self._nadir: dict[str, float] = {}
 
     def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,), zero or more."""
         losses = step.losses().cpu()
-        if self._epochs < self.warmup:
+        if self._epochs < self.warmup_epochs:
             return torch.full_like(losses, 1 / len(losses))
         nadir = [self._nadir.get(name, 1.0) for name in step.names]
         scales = torch.tensor([1 / worst if worst > 0 else 1.0 for worst in nadir], dtype=torch.double)
@@ -57,7 +59,7 @@ class STCH(BaseBalance):
     def end_epoch(self, losses: Mapping[str, float]) -> None:
         """Store the losses of the last epoch of the warm-up as the nadir."""
         self._epochs += 1
-        if self._epochs == self.warmup:
+        if self._epochs == self.warmup_epochs:
             self._nadir = dict(losses)
 
     def extra_state(self) -> dict[str, Any]:

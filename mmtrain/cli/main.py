@@ -98,13 +98,11 @@ def explain_dashes(words: list[str], flags: list[str]) -> list[str]:
 def normalize_override(override: str) -> str:
     """Convert an override in common spelling to one that Hydra accepts.
 
-    `resume` is a value without keys below it. A query is a sentence with its own commas and quotes.
+    A query is a sentence with its own commas and quotes.
 
     >>> normalize_override("search.query=a cat, on a mat"), normalize_override("search.query=[a,b]")
     ('search.query="a cat, on a mat"', 'search.query=[a,b]')
     """
-    if override.startswith("resume.allow="):
-        return override.replace("resume.allow=", "resume_allow=", 1)
     key, _, value = override.partition("=")
     if key != "search.query" or value.startswith(("[", '"', "'", "$")) or value in ("", "null"):
         return override

@@ -48,10 +48,151 @@ class RenamedKey:
 
 
 # Keys that have another name for every component.
-RENAMED_PATHS: Mapping[str, str] = {}
+RENAMED_PATHS: Mapping[str, str] = {
+    "test.by": "test.group_by",
+    "trainer.max_skipped": "trainer.max_nonfinite_steps",
+    "resume.allow": "resume_allow",
+}
 
 # Keys of components.
-RENAMED_KEYS: tuple[RenamedKey, ...] = ()
+RENAMED_KEYS: tuple[RenamedKey, ...] = (
+    RenamedKey(
+        "reads",
+        "input",
+        targets=(
+            "mmtrain.tasks.classification.Classification",
+            "mmtrain.tasks.distillation.Distillation",
+            "mmtrain.tasks.generation.Generation",
+            "mmtrain.tasks.masked_image.MaskedImage",
+            "mmtrain.tasks.masked_text.MaskedText",
+            "mmtrain.tasks.multilabel.MultiLabel",
+            "mmtrain.tasks.ranking.Ranking",
+            "mmtrain.tasks.regression.Regression",
+            "mmtrain.tasks.vqa.VQA",
+        ),
+    ),
+    RenamedKey(
+        "share",
+        "mask_ratio",
+        targets=(
+            "mmtrain.tasks.masked_text.MaskedText",
+            "mmtrain.tasks.masked_image.MaskedImage",
+        ),
+    ),
+    RenamedKey("hard_share", "hard_negative_ratio", targets=("mmtrain.tasks.matching.Matching",)),
+    RenamedKey("negatives_from", "hard_negatives_from", targets=("mmtrain.tasks.matching.Matching",)),
+    RenamedKey(
+        "partners",
+        "negatives",
+        targets=("mmtrain.tasks.matching.Matching",),
+        values={"step": "global", "part": "local"},
+    ),
+    RenamedKey("queue", "queue_size", targets=("mmtrain.tasks.contrastive.Contrastive",)),
+    RenamedKey("chunk", "chunk_size", targets=("mmtrain.tasks.contrastive.Contrastive",)),
+    RenamedKey(
+        "continues",
+        "init_policy_from",
+        targets=(
+            "mmtrain.tasks.dpo.Dpo",
+            "mmtrain.tasks.grpo.Grpo",
+            "mmtrain.tasks.scst.Scst",
+        ),
+    ),
+    RenamedKey("final", "min_lr_ratio", targets=("mmtrain.training.optim.schedules.cosine",)),
+    RenamedKey(
+        "warmup",
+        "warmup_ratio",
+        targets=(
+            "mmtrain.training.optim.schedules.cosine",
+            "mmtrain.training.optim.schedules.constant",
+        ),
+    ),
+    RenamedKey("labelled_share", "label_fraction", targets=("mmtrain.data.module.DataModule",)),
+    RenamedKey("max_bad", "max_bad_fraction", targets=("mmtrain.data.module.DataModule",)),
+    RenamedKey(
+        "confine",
+        "restrict_paths",
+        targets=(
+            "mmtrain.data.module.DataModule",
+            "mmtrain.data.sources.mix.Part",
+            "mmtrain.data.sources.hub.hub_tables",
+        ),
+    ),
+    RenamedKey(
+        "holds",
+        "column_roles",
+        targets=(
+            "mmtrain.data.targets.chat.ChatTarget",
+            "mmtrain.data.targets.chat_preference.ChatPreference",
+        ),
+    ),
+    RenamedKey(
+        "places",
+        "placeholders",
+        targets=(
+            "mmtrain.data.targets.chat.ChatTarget",
+            "mmtrain.data.targets.chat_preference.ChatPreference",
+        ),
+    ),
+    RenamedKey(
+        "keep_sentences",
+        "keep_references",
+        targets=(
+            "mmtrain.data.targets.text.TextTarget",
+            "mmtrain.data.targets.preference.Preference",
+            "mmtrain.data.targets.chat.ChatTarget",
+            "mmtrain.data.targets.chat_preference.ChatPreference",
+        ),
+    ),
+    RenamedKey("lr_scale", "lr_mult", sibling="layer_decay"),
+    RenamedKey(
+        "every",
+        "update_every",
+        targets=(
+            "mmtrain.balance.nash.Nash",
+            "mmtrain.balance.modality.gradient_blend.GradientBlend",
+        ),
+    ),
+    RenamedKey(
+        "every",
+        "cross_attn_every_n_layers",
+        targets=("mmtrain.fusion.connectors.gated_cross_attn.GatedCrossAttnConnector",),
+    ),
+    RenamedKey(
+        "cross_every",
+        "cross_attention_frequency",
+        targets=(
+            "mmtrain.fusion.q_former.QFormer",
+            "mmtrain.fusion.connectors.q_former.QFormerConnector",
+        ),
+    ),
+    RenamedKey("reader", "query_modality", targets=("mmtrain.fusion.gated_cross_attn.GatedCrossAttn",)),
+    RenamedKey("of", "distilled_task", targets=("mmtrain.tasks.distillation.Distillation",)),
+    RenamedKey("features", "feature_weight", targets=("mmtrain.tasks.distillation.Distillation",)),
+    RenamedKey("warmup", "warmup_epochs", targets=("mmtrain.balance.stch.STCH",)),
+    RenamedKey("max_film_pixels", "max_video_pixels", targets=("mmtrain.data.inputs.video.VideoInput",)),
+    RenamedKey("max_pictures", "max_images", targets=("mmtrain.data.inputs.images.ImagesInput",)),
+    RenamedKey("max_numbers", "max_elements", targets=("mmtrain.data.inputs.sequence.SequenceInput",)),
+    RenamedKey(
+        "missing",
+        "missing",
+        targets=(
+            "mmtrain.fusion.block.BlockFusion",
+            "mmtrain.fusion.concat.Concat",
+            "mmtrain.fusion.gated.Gated",
+            "mmtrain.fusion.low_rank.LowRank",
+            "mmtrain.fusion.mcb.MCB",
+            "mmtrain.fusion.mfb.MFB",
+            "mmtrain.fusion.mfh.MFH",
+            "mmtrain.fusion.mlb.MLB",
+            "mmtrain.fusion.multiplicative.Multiplicative",
+            "mmtrain.fusion.mutan.Mutan",
+            "mmtrain.fusion.sum.Sum",
+            "mmtrain.fusion.tensor.TensorFusion",
+        ),
+        values={"neutral": "identity"},
+    ),
+)
 
 
 def update_keys(cfg: DictConfig, overrides: Sequence[str] = ()) -> list[str]:

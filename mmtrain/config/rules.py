@@ -26,7 +26,7 @@ from mmtrain.config.rules_tables import missing_tables, rule_tables
 from mmtrain.config.rules_values import annotated_keys, rule_values
 from mmtrain.config.signatures import fault_of, parameters_of
 from mmtrain.config.suggestions import TABLES
-from mmtrain.config.task_inputs import reads_fused, required_modalities
+from mmtrain.config.task_inputs import INPUT_KEYS, reads_fused, required_modalities
 from mmtrain.errors import ConfigError
 from mmtrain.metrics.direction import best_mode
 from mmtrain.units import parse_duration
@@ -38,18 +38,18 @@ FETCHED_FOLDER = "mmtrain.data.sources.fetch.fetched_folder"
 # Keys that the program itself reads; those of a part are its constructor's.
 NEEDED = (
     *("mode", "seed", "run_dir", "resume", "resume_allow", "init_from", "trust", "monitor", "predict", "search"),
-    *("test.subsets", "test.corruptions", "test.severities", "test.by", "test.zero_shot", "test.templates"),
+    *("test.subsets", "test.corruptions", "test.severities", "test.group_by", "test.zero_shot", "test.templates"),
     *("checkpoint.mode", "checkpoint.every_n_steps", "checkpoint.every_minutes"),
     *("checkpoint.background", "checkpoint.safetensors"),
     *("data", "encoder", "task", "balance", "optimizer", "schedule", "trainer", "logger", "callbacks"),
     *("data.inputs", "data.source", "data.targets", "data.batch_size"),
-    *("trainer.devices", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.max_skipped"),
+    *("trainer.devices", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.max_nonfinite_steps"),
     *("trainer.accumulate_grad_batches", "trainer.gradient_clip_val", "trainer.log_every_n_steps", "trainer.compile"),
     *("trainer.find_batch_size", "plan"),
 )
 # knobs of configs/trainer that belong to the step and not to Lightning's Trainer
 OWN_TRAINER_KEYS = (
-    *("accumulate_grad_batches", "gradient_clip_val", "compile", "max_time", "max_skipped"),
+    *("accumulate_grad_batches", "gradient_clip_val", "compile", "max_time", "max_nonfinite_steps"),
     *("find_batch_size", "gradient_cache", "profile", "tf32"),
 )
 # what training/trainer.py gives the Trainer itself
@@ -70,11 +70,11 @@ ADDED: Mapping[str, tuple[str, ...]] = {
 }
 # Lightning and torch accept null and some words for their own arguments, and report what they reject.
 NULLABLE = re.compile(
-    r"optimizer\.|checkpoint\.every_|(callbacks|logger)\.\w+\.|trainer\.(?!accumulate_grad_batches|log_every_n_steps|compile|max_skipped)"
+    r"optimizer\.|checkpoint\.every_|(callbacks|logger)\.\w+\.|trainer\.(?!accumulate_grad_batches|log_every_n_steps|compile|max_nonfinite_steps)"
 )
 FREE = ("trust", "trainer.devices")
 # Keys of an encoder that are not arguments of its constructor: mmtrain/layers/finetuning.py
-TUNING = ("freeze", "freeze_until", "lr_scale", "layer_decay", "checkpointing", "peft")
+TUNING = ("freeze", "freeze_until", "lr_mult", "layer_decay", "checkpointing", "peft")
 
 
 def rule_complete(run: ComposedConfig) -> Iterator[str]:
@@ -99,9 +99,9 @@ def rule_fusion(run: ComposedConfig) -> Iterator[str]:
     reading = [name for name, task in tasks.items() if reads_fused(task)]
     if reading and "fusion" not in run.cfg:
         where = run.where("fusion")
-        alone = " ".join(f"task.{name}.reads=image" for name in reading)
+        alone = " ".join(f"task.{name}.input=image" for name in reading)
         yield (
-            f"task.{reading[0]}.reads=fused: there is no fusion ({where})\n"
+            f"task.{reading[0]}.input=fused: there is no fusion ({where})\n"
             f"    fix: choose a fusion, such as fusion=concat, or let tasks read one modality: {alone}"
         )
 
@@ -256,7 +256,7 @@ def rule_tasks(run: ComposedConfig) -> Iterator[str]:
         if not isinstance(task, DictConfig):
             continue
         pair = [("modalities", m) for m in task.get("modalities") or [] if OmegaConf.is_list(task.modalities)]
-        reads = [("reads", task.reads)] if task.get("reads", "fused") != "fused" else []
+        reads = [(key, task[key]) for key in INPUT_KEYS if task.get(key, "fused") != "fused"]
         if len(set(pair)) < len(pair):
             key = f"task.{name!s}.modalities"
             yield (

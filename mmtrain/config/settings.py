@@ -105,7 +105,7 @@ class Trainer:
     accumulate_grad_batches: PositiveInt
     gradient_cache: bool
     find_batch_size: bool
-    max_skipped: NonNegativeInt
+    max_nonfinite_steps: NonNegativeInt
     gradient_clip_val: NonNegativeFloat | None
     check_val_every_n_epoch: PositiveInt | None
     val_check_interval: PositiveFloat | None

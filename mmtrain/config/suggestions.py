@@ -99,7 +99,7 @@ def suggest_option(group: str, value: str, groups: Mapping[str, Sequence[str]]) 
         folder = Path(value).parent if Path(value).is_file() else value if Path(value).is_dir() else "DIR"
         return f"your own tables are data=files data.root={folder}"
     if word in ("none", "no", "off", "false") and group == "fusion":
-        return "~fusion removes it; then each task reads one modality, such as task.classification.reads=image"
+        return "~fusion removes it; then each task reads one modality, such as task.classification.input=image"
     if group == "optimizer":
         return _of_torch(word)
     if group != "encoder" and not group.startswith("encoder/"):

@@ -74,9 +74,9 @@ def _split(run: ComposedConfig) -> Split | None:
 
 
 def _confined(run: ComposedConfig, place: Path | Mapping[str, Path]) -> Path | SplitFiles:
-    confine, root = run.get("data.confine") is True, run.get("data.source.root")
+    restrict_paths, root = run.get("data.restrict_paths") is True, run.get("data.source.root")
     if isinstance(place, Path):
-        return data_folder(place, confine=confine)
+        return data_folder(place, restrict_paths=restrict_paths)
     return SplitFiles(place, None if root is None else Path(str(root)).expanduser().absolute())
 
 
@@ -175,11 +175,11 @@ class TableProbe:
         for name, fault in faults_of_cells(table, known, self.kinds, **facts):
             yield self._located(fault, f"data.columns.{name}")
         paths = {name: self.columns[name] for name in inputs if self.kinds[name] not in NO_FILES}
-        confine = self.run.get("data.confine") is True
+        restrict_paths = self.run.get("data.restrict_paths") is True
         for split, head in self.found.splits.items():
             name = self.found.names[split]
             key, place = _key_of_tables(self.run), self.found.folder_of(split)
-            yield from self._error_of(key, check_rows, head, name, paths, place, confine=confine)
+            yield from self._error_of(key, check_rows, head, name, paths, place, restrict_paths=restrict_paths)
         size = self.run.get("data.batch_size")
         if table.is_whole and isinstance(size, int) and self.run.get("trainer.find_batch_size") is not True:
             yield from self._error_of("data.batch_size", check_size, len(table), size, folder)

@@ -9,6 +9,9 @@ import yaml
 from mmtrain.config.compose import config_dir
 from mmtrain.data.tables.columns import USUAL_NAMES, Column, find_columns, typed
 
+# Keys by which a task names what it reads; a user's own task may have the one of mmtrain 0.1.0.
+INPUT_KEYS = ("input", "reads")
+
 
 @cache
 def tasks_of_one_column(key: str) -> dict[str, str]:
@@ -42,7 +45,7 @@ def reads_fused(task: Mapping[str, Any]) -> bool:
 
 
 def _named(task: Mapping[str, Any]) -> list[Any]:
-    return [*([task["reads"]] if "reads" in task else []), *(task.get("modalities") or ())]
+    return [*(task[key] for key in INPUT_KEYS if key in task), *(task.get("modalities") or ())]
 
 
 def tasks_without(tasks: Mapping[str, Any], target: str) -> str | None:
@@ -81,7 +84,13 @@ def faults_of_tasks(
             ways = _fixes(missing[0], seems, [way.format("reads") for way in leave])
             pair = "modalities" in tasks[name] and len(inputs) > 1
             ways = [f"set task.{name}.modalities=[{','.join(inputs[:2])}]"] * pair + ways
-            word = "modalities" if missing[0] in (tasks[name].get("modalities") or ()) else "reads"
+            word = (
+                "modalities"
+                if missing[0] in (tasks[name].get("modalities") or ())
+                else "input"
+                if "input" in tasks[name]
+                else "reads"
+            )
             yield (
                 f"task.{name}.{word}",
                 f"task.{name}.{word}={missing[0]}: the data has only {', '.join(inputs)}; the columns are"

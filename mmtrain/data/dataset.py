@@ -40,7 +40,7 @@ class TrainSplit(Dataset[Sample]):
         targets: targets by name.
         seed: seed of the order and of every draw.
         order: maps positions to rows; None for a permutation of all rows.
-        labelled_share: fraction of rows that keep their targets in training; chosen by `seed`.
+        label_fraction: fraction of rows that keep their targets in training; chosen by `seed`.
         modality_dropout: by modality, the probability that a training sample does not get it.
     """
 
@@ -54,7 +54,7 @@ class TrainSplit(Dataset[Sample]):
         targets: Mapping[str, TargetKind],
         seed: int,
         order: Order | None = None,
-        labelled_share: float = 1.0,
+        label_fraction: float = 1.0,
         modality_dropout: Mapping[str, float] = {},
     ) -> None:
         self.table = table
@@ -64,7 +64,7 @@ class TrainSplit(Dataset[Sample]):
         self.targets = targets
         self.seed = seed
         self.order = KeyedOrder(len(table)) if order is None else order
-        self.labelled_share = labelled_share
+        self.label_fraction = label_fraction
         self.modality_dropout = modality_dropout
         self._number_types = {m: number_type(table, columns.get(m)) for m, i in inputs.items() if i.kind in _NUMERIC}
 
@@ -121,7 +121,7 @@ class TrainSplit(Dataset[Sample]):
         media = num_media(sample, self.inputs)
         if train:
             drop_modalities(sample, self.modality_dropout, seed=seed)
-        labelled = not train or mix(self.seed, row) < self.labelled_share * 2**64
+        labelled = not train or mix(self.seed, row) < self.label_fraction * 2**64
         for name, target in self.targets.items() if labelled else ():
             cell = cell_of(cells, self.columns.get(name))
             with sample_errors(cell):
@@ -130,7 +130,7 @@ class TrainSplit(Dataset[Sample]):
                     if isinstance(target, ChecksMedia):
                         target.check_media(value, media)
                     sample.targets[name] = value
-                    if isinstance(target, HasReferences) and (not train or target.keep_sentences):
+                    if isinstance(target, HasReferences) and (not train or target.keep_references):
                         sample.references[name] = target.references(cell)
         return sample
 

@@ -69,12 +69,12 @@ class DataModule(LightningDataModule):
         columns: by input or target, its column, or None to look for the usual names.
         inputs: by modality, how to read it.
         targets: by name, how to read it.
-        max_bad: share of a split's rows that may turn out not to be readable before the run stops.
-        labelled_share: share of the training rows that keep their targets, for learning from few labels; which ones
+        max_bad_fraction: share of a split's rows that may turn out not to be readable before the run stops.
+        label_fraction: share of the training rows that keep their targets, for learning from few labels; which ones
             follows from `seed`.
         modality_dropout: how often a training row that has a modality comes without it, for all or by modality; a row
             never loses all that it has.
-        confine: whether every file, of a table or named in one, must lie in the data folder.
+        restrict_paths: whether every file, of a table or named in one, must lie in the data folder.
         license: of the data, for the model's card; None where nobody said.
         languages: of its texts and speech, likewise.
         bucket: how batches of training are made of rows that are alike.
@@ -93,10 +93,10 @@ class DataModule(LightningDataModule):
         columns: Mapping[str, Column | None],
         inputs: Mapping[str, InputKind],
         targets: Mapping[str, TargetKind],
-        max_bad: Fraction,
-        labelled_share: Fraction,
+        max_bad_fraction: Fraction,
+        label_fraction: Fraction,
         modality_dropout: Fraction | Mapping[str, Fraction],
-        confine: bool,
+        restrict_paths: bool,
         license: str | None,
         languages: Sequence[str] | None,
         bucket: Buckets,
@@ -112,10 +112,10 @@ class DataModule(LightningDataModule):
         self._wanted = dict(columns)
         self._inputs = dict(inputs)
         self._targets = dict(targets)
-        self.max_bad = max_bad
-        self.labelled_share = labelled_share
+        self.max_bad_fraction = max_bad_fraction
+        self.label_fraction = label_fraction
         self.modality_dropout = modality_rates(modality_dropout, list(inputs))
-        self.confine = confine
+        self.restrict_paths = restrict_paths
         self.license = license
         self.languages = languages
         self.bucket = bucket
@@ -174,7 +174,9 @@ class DataModule(LightningDataModule):
         vocabulary_folder, split = Path(vocabulary_folder), self._split
         if predicting:
             split = AllRows(column=split.column, fractions=split.fractions, group=split.group)
-        self._found = self._with_turns(tables_of(self._source(), split, confine=self.confine, wanted=self._named()))
+        self._found = self._with_turns(
+            tables_of(self._source(), split, restrict_paths=self.restrict_paths, wanted=self._named())
+        )
         self.folder, self.tables = self._found.folder, dict(self._found.splits)
         if training and "train" not in self.tables:
             raise no_table(self._found, "train")
@@ -191,7 +193,7 @@ class DataModule(LightningDataModule):
             raise no_input(list(self._inputs), there, where=where, likely=self.guessed_columns())
         for name, table in self.tables.items():
             place = self._found.folder_of(name)
-            check_rows(table, self._found.names[name], self._paths(), place, confine=self.confine)
+            check_rows(table, self._found.names[name], self._paths(), place, restrict_paths=self.restrict_paths)
         if training:
             check_size(self.epoch_size, self.batch_size, self.folder)
         self.notes = list(self._found.notes)
@@ -558,7 +560,7 @@ class DataModule(LightningDataModule):
         split = TrainSplit(
             self.tables["train"],
             order=self._found.order,
-            labelled_share=self.labelled_share,
+            label_fraction=self.label_fraction,
             modality_dropout=self.modality_dropout,
             **self.parts(),
         )

@@ -118,10 +118,10 @@ class HasReferences(Protocol):
     """A text target, with which generated text is compared.
 
     Attributes:
-        keep_sentences: whether training samples have the references, too.
+        keep_references: whether training samples have the references, too.
     """
 
-    keep_sentences: bool
+    keep_references: bool
 
     def references(self, value: Any) -> list[str]:
         """All complete sentences of a non-empty cell, in the spelling of generated text."""

@@ -30,7 +30,7 @@ class BlockFusion(nn.Module):
         num_chunks: number of chunks; `joint_dim` / `num_chunks` must be an integer of at least 2.
         rank: number of products that are summed in a chunk.
         dropout: dropout probability on the chunks, after their norm.
-        missing: replaces the factors of a missing modality, see `Absent`; neutral means ones.
+        missing: replaces the factors of a missing modality, see `Absent`; identity means ones.
 
     Raises:
         ValueError: if `num_chunks` does not divide `joint_dim` into chunks of at least 2.

@@ -22,7 +22,7 @@ class Concat(nn.Module):
         hidden_dim: hidden width of the MLP.
         dropout: dropout probability in the MLP.
         missing: replaces a missing modality. "learned" is one learned vector per modality that starts at zeros;
-            "neutral" is zeros.
+            "identity" is zeros.
 
     Raises:
         ValueError: for any other `missing`.

@@ -26,7 +26,7 @@ class Gated(nn.Module):
         dims: feature width per modality.
         dim: width of the fused token.
         dropout: dropout probability on the fused token.
-        missing: replaces the gates' input for a missing modality, see `Absent`; neutral means zeros.
+        missing: replaces the gates' input for a missing modality, see `Absent`; identity means zeros.
     """
 
     def __init__(self, *, dims: dict[str, int], dim: Size, dropout: Fraction, missing: Missing) -> None:

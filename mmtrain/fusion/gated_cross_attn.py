@@ -27,14 +27,14 @@ class GatedCrossAttn(nn.Module):
     Args:
         dims: feature width per modality.
         dim: width of the fused tokens; each modality is projected to it.
-        reader: the modality whose tokens are the queries. None means text if present, else the first by name.
+        query_modality: the modality whose tokens are the queries. None means text if present, else the first by name.
         depth: number of layers.
         num_heads: number of attention heads; must divide `dim`.
         mlp_ratio: hidden width of the MLP as a multiple of `dim`.
         dropout: dropout probability on the outputs of attention and MLP.
 
     Raises:
-        ValueError: if `reader` is not one of the modalities, or if `depth` is below 1.
+        ValueError: if `query_modality` is not one of the modalities, or if `depth` is below 1.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class GatedCrossAttn(nn.Module):
         *,
         dims: dict[str, int],
         dim: Size,
-        reader: str | None,
+        query_modality: str | None,
         depth: Depth,
         num_heads: Size,
         mlp_ratio: WidthRatio,
@@ -51,11 +51,13 @@ class GatedCrossAttn(nn.Module):
         super().__init__()
         check_counts({"depth": depth})
         names = sorted(dims)
-        if reader is not None and reader not in names:
-            raise ValueError(f"reader = {reader} is not among the modalities; set it to {', '.join(names)} or null")
+        if query_modality is not None and query_modality not in names:
+            raise ValueError(
+                f"query_modality = {query_modality} is not among the modalities; set it to {', '.join(names)} or null"
+            )
         self.dim = dim
-        self.reader = reader or ("text" if "text" in names else names[0])
-        self.others = [m for m in names if m != self.reader]
+        self.query_modality = query_modality or ("text" if "text" in names else names[0])
+        self.others = [m for m in names if m != self.query_modality]
         self.streams = Streams(dims, dim)
         self.stand_in = nn.Parameter(torch.randn(1, dim) * 0.02) if self.others else None
         self.layers = nn.ModuleList(
@@ -75,10 +77,13 @@ class GatedCrossAttn(nn.Module):
         """
         maps: AttentionMaps | None = {} if return_attention else None
         tokens = self.streams(features)
-        x, masks = {self.reader: tokens[self.reader]}, {self.reader: features[self.reader].mask}
+        x, masks = (
+            {self.query_modality: tokens[self.query_modality]},
+            {self.query_modality: features[self.query_modality].mask},
+        )
         others = {m: features[m].mask for m in self.others}
         if self.stand_in is not None:
-            x["fused"] = self.stand_in.expand(len(tokens[self.reader]), -1, -1)
+            x["fused"] = self.stand_in.expand(len(tokens[self.query_modality]), -1, -1)
             masks["fused"] = any_valid(others) & ~any_valid(masks)
         for layer in self.layers:
             x = layer(x, masks, {m: tokens[m] for m in self.others}, others, maps)

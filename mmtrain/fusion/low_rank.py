@@ -26,7 +26,7 @@ class LowRank(nn.Module):
         dim: width of the fused token.
         rank: number of products that are summed.
         dropout: dropout probability on the fused token.
-        missing: replaces the vector of a missing modality, see `Absent`; neutral means zeros.
+        missing: replaces the vector of a missing modality, see `Absent`; identity means zeros.
     """
 
     def __init__(self, *, dims: dict[str, int], dim: Size, rank: Size, dropout: Fraction, missing: Missing) -> None:

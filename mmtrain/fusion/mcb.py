@@ -31,7 +31,7 @@ class MCB(nn.Module):
         dim: width of the fused token.
         sketch_dim: width to which the outer product is hashed.
         dropout: dropout probability on the product.
-        missing: replaces the sketch of a missing modality. "neutral" is the unit impulse; "learned" starts at the unit
+        missing: replaces the sketch of a missing modality. "identity" is the unit impulse; "learned" starts at the unit
             impulse.
     """
 

@@ -28,7 +28,7 @@ class MFB(nn.Module):
         joint_dim: width of the pooled product.
         num_factors: how many products are summed into one number, the paper's k.
         dropout: dropout probability on the products, before the sum, as in the paper.
-        missing: replaces the projection of a missing modality, see `Absent`; neutral means ones.
+        missing: replaces the projection of a missing modality, see `Absent`; identity means ones.
     """
 
     def __init__(

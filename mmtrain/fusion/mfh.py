@@ -31,7 +31,7 @@ class MFH(nn.Module):
         joint_dim: width of a block's pooled product.
         num_factors: how many products are summed into one number, the paper's k.
         dropout: dropout probability on each block's products, before the next block and the sum, as in the paper.
-        missing: replaces the projections of a missing modality, see `Absent`; neutral means ones.
+        missing: replaces the projections of a missing modality, see `Absent`; identity means ones.
     """
 
     def __init__(

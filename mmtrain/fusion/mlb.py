@@ -28,7 +28,7 @@ class MLB(nn.Module):
         joint_dim: width of the product.
         activation: activation after each projection: tanh or linear.
         dropout: dropout probability on the product.
-        missing: replaces the projection of a missing modality, see `Absent`; neutral means ones.
+        missing: replaces the projection of a missing modality, see `Absent`; identity means ones.
 
     Raises:
         ValueError: for any other `activation`.

@@ -32,7 +32,7 @@ class Multiplicative(nn.Module):
         dim: width of the fused token.
         factor_dim: width to which each modality is projected before the products; None keeps the modality's width.
         dropout: dropout probability on the fused token.
-        missing: replaces the vector of a missing modality, see `Absent`; neutral means zeros.
+        missing: replaces the vector of a missing modality, see `Absent`; identity means zeros.
         max_size: maximum number of weights in the products of all pairs.
 
     Raises:

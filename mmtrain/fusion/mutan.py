@@ -28,7 +28,7 @@ class Mutan(nn.Module):
         joint_dim: width of the products, the last side of the core.
         rank: number of products that are summed.
         dropout: dropout probability on the sum.
-        missing: replaces the factors of a missing modality, see `Absent`; neutral means ones.
+        missing: replaces the factors of a missing modality, see `Absent`; identity means ones.
     """
 
     def __init__(

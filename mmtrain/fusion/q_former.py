@@ -3,7 +3,7 @@
 One layer, pre-norm (BERT's layers in the paper are post-norm):
 
     [q; t] = [q; t] + attention([q; t])        self-attention that queries and text tokens share
-    q = q + attention(q, others)               in every `cross_every`-th layer, starting with the first
+    q = q + attention(q, others)               in every `cross_attention_frequency`-th layer, starting with the first
     q = q + MLP_q(q),   t = t + MLP_t(t)       separate feed-forward layers
 
 Queries and text attend to each other without restriction; this is the paper's mask for image-text matching. The paper
@@ -31,8 +31,8 @@ class QFormer(nn.Module):
         text: the modality that shares the self-attention. None means the modality named "text", if any.
         num_queries: number of queries, and of fused tokens.
         depth: number of layers.
-        cross_every: every `cross_every`-th layer has cross-attention, starting with the first.
-        num_heads: number of attention heads; must divide `dim`.
+        cross_attention_frequency: every `cross_attention_frequency`-th layer has cross-attention, starting with the
+        first. num_heads: number of attention heads; must divide `dim`.
         mlp_ratio: hidden width of the MLP as a multiple of `dim`.
         dropout: dropout probability on the outputs of attention and MLP.
 
@@ -48,13 +48,15 @@ class QFormer(nn.Module):
         text: str | None,
         num_queries: Size,
         depth: Depth,
-        cross_every: PositiveInt,
+        cross_attention_frequency: PositiveInt,
         num_heads: Size,
         mlp_ratio: WidthRatio,
         dropout: Fraction,
     ) -> None:
         super().__init__()
-        check_counts({"num_queries": num_queries, "depth": depth, "cross_every": cross_every})
+        check_counts(
+            {"num_queries": num_queries, "depth": depth, "cross_attention_frequency": cross_attention_frequency}
+        )
         if text is not None and text not in dims:
             raise ValueError(f"text = {text} is not among the modalities; set it to {', '.join(sorted(dims))} or null")
         self.dim = dim
@@ -64,7 +66,7 @@ class QFormer(nn.Module):
         self.queries = nn.Parameter(torch.randn(num_queries, dim) * 0.02)
         self.layers = nn.ModuleList(
             QLayer(
-                crossing=bool(self.others) and number % cross_every == 0,
+                crossing=bool(self.others) and number % cross_attention_frequency == 0,
                 text_goes_on=bool(self.sharing) and number < depth - 1,
                 dim=dim,
                 num_heads=num_heads,

@@ -25,7 +25,7 @@ class Sum(nn.Module):
         average: if True, take the mean of the projections instead of their sum.
         hidden_dim: hidden width of the MLP.
         dropout: dropout probability in the MLP.
-        missing: replaces the projection of a missing modality, see `Absent`; neutral means zeros.
+        missing: replaces the projection of a missing modality, see `Absent`; identity means zeros.
     """
 
     def __init__(

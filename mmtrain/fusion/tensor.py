@@ -29,7 +29,7 @@ class TensorFusion(nn.Module):
         factor_dim: width to which each modality is projected before the product; None keeps the modality's width.
         hidden_dim: hidden width of the MLP that reads the product.
         dropout: dropout probability in the MLP.
-        missing: replaces a missing modality, see `Absent`; neutral means zeros.
+        missing: replaces a missing modality, see `Absent`; identity means zeros.
         max_size: maximum size of the product for one sample.
 
     Raises:

@@ -37,7 +37,7 @@ class Tuning:
     Attributes:
         freeze: true: nothing of it learns; N: not its embeddings (or stem) and its N lowest blocks.
         freeze_until: nothing of it learns before this optimizer step; None for no such step.
-        lr_scale: its learning rate over that of the run.
+        lr_mult: its learning rate over that of the run.
         layer_decay: from each layer to the next lower one the learning rate is so many times as high (2106.08254, A).
         checkpointing: forget what is inside its blocks and compute it again in the backward pass (1604.06174).
         peft: a configuration of `peft`, such as LoraConfig: the weights stay and adapters learn; None for none.
@@ -45,7 +45,7 @@ class Tuning:
 
     freeze: bool | NonNegativeInt = False
     freeze_until: NonNegativeInt | None = None
-    lr_scale: NonNegativeFloat = 1.0
+    lr_mult: NonNegativeFloat = 1.0
     layer_decay: Fraction = 1.0
     checkpointing: bool = False
     peft: Any = None
@@ -54,7 +54,7 @@ class Tuning:
         for name, wanted, good in (
             ("freeze", "true, false or a number of blocks", isinstance(self.freeze, int) and self.freeze >= 0),
             ("freeze_until", "a step above 0, or null", self.freeze_until is None or _is_step(self.freeze_until)),
-            ("lr_scale", "a number above 0, or freeze to true", self.lr_scale > 0),
+            ("lr_mult", "a number above 0, or freeze to true", self.lr_mult > 0),
             ("layer_decay", "a number above 0 and at most 1", 0 < self.layer_decay <= 1),
         ):
             if not good:
@@ -199,14 +199,14 @@ def frozen_modules(encoder: nn.Module) -> list[nn.Module]:
 
 def rates_of(encoder: nn.Module, tuning: Tuning) -> Mapping[int, float]:
     """By the id of each parameter, its learning rate over that of the run."""
-    rates = {id(p): tuning.lr_scale for p in encoder.parameters()}
+    rates = {id(p): tuning.lr_mult for p in encoder.parameters()}
     if tuning.layer_decay == 1.0:
         return rates
     layers = _layers(encoder, f"layer_decay = {tuning.layer_decay}", "set layer_decay to 1")
     for depth, layer in enumerate(layers):
         for part in layer:
             for p in part.parameters() if isinstance(part, nn.Module) else [part]:
-                rates[id(p)] = tuning.lr_scale * tuning.layer_decay ** (len(layers) - depth)
+                rates[id(p)] = tuning.lr_mult * tuning.layer_decay ** (len(layers) - depth)
     return rates
 
 

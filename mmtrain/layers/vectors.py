@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmtrain.layers.pooling import MeanPool
 from mmtrain.types import Features
 
-Missing = Literal["neutral", "learned"]
+Missing = Literal["identity", "learned"]
 MISSING: tuple[Missing, ...] = get_args(Missing)
 
 
@@ -40,7 +40,7 @@ class Absent(nn.Module):
     Args:
         modalities: modalities that may be missing.
         dim: width of the vectors.
-        missing: "neutral" fills with the neutral element of the formula. "learned" is one learned vector per modality
+        missing: "identity" fills with the neutral element of the formula. "learned" is one learned vector per modality
             that starts there.
         neutral: the neutral element: 0 in a sum, 1 in a product.
 

@@ -125,7 +125,7 @@ def fit(cfg: DictConfig) -> None:
     data = build_data(cfg)
     data.read(folder, training=True, bound=resume is not None and folder.resolve() in resume.resolve().parents)
     footprint = PeakMemoryMonitor()
-    skips = NonFiniteGuard(folder, max_in_row=cfg.trainer.max_skipped)
+    skips = NonFiniteGuard(folder, max_in_row=cfg.trainer.max_nonfinite_steps)
     if resume is None:
         checkpoint = None
         lit = _build(cfg, data, on_step_skipped=skips)
@@ -224,8 +224,8 @@ def _evaluate_robustness(
     summary.tested()
     options, clean = cfg.test, lit.table
     main = headline(lit, clean)
-    if options.by is not None:
-        summary.add_table("groups", evaluate_groups(lit, data, trainer, column=options.by), main=main)
+    if options.group_by is not None:
+        summary.add_table("groups", evaluate_groups(lit, data, trainer, column=options.group_by), main=main)
     if options.corruptions:
         names, severities = options.corruptions, options.severities
         rows = evaluate_corrupted(lit, data, trainer, names=names, severities=severities, clean=clean)
@@ -414,7 +414,7 @@ def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, RunSummary]:
 
 def _quarantine(cfg: DictConfig, data: DataModule) -> Quarantine:
     num_rows = {name: len(table) for name, table in data.tables.items()}
-    return Quarantine(cfg.run_dir, num_rows=num_rows, max_bad=data.max_bad)
+    return Quarantine(cfg.run_dir, num_rows=num_rows, max_bad_fraction=data.max_bad_fraction)
 
 
 def _resume_path(cfg: DictConfig) -> Path | None:

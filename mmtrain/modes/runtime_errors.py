@@ -141,7 +141,7 @@ def _not_finite(error: FloatingPointError, cfg: DictConfig) -> str:
     return (
         f"training stopped: {error}\n    {describe_newest(Path(cfg.run_dir))}\n"
         "    fix: resume with resume=auto and a lower optimizer.lr or trainer.gradient_clip_val"
-        " ('resume.allow=[optimizer.lr,trainer.gradient_clip_val]'), or start again in another run_dir"
+        " ('resume_allow=[optimizer.lr,trainer.gradient_clip_val]'), or start again in another run_dir"
     )
 
 

@@ -79,7 +79,7 @@ class Classification(SupervisedTask):
         if (mixup or cutmix) and head.reads == "fused":
             raise ValueError(
                 "mixup and cutmix mix images, but the text and the rest of a sample cannot be mixed with them;"
-                " set reads to image, or both to 0"
+                " set input to image, or both to 0"
             )
         if focal_gamma < 0.0:
             raise ValueError(f"focal_gamma = {focal_gamma} is below 0; set it to 2.0, for example")

@@ -49,8 +49,8 @@ class Contrastive(nn.Module):
         dropout: dropout probability before the projections, for all modalities or by modality.
         loss: info_nce or sigmoid.
         bias: initial bias of sigmoid.
-        queue: number of rows of past steps that are kept as additional negatives; unused in evaluation.
-        chunk: number of queries compared with all rows at once. More queries than this cost a second forward pass.
+        queue_size: number of rows of past steps that are kept as additional negatives; unused in evaluation.
+        chunk_size: number of queries compared with all rows at once. More queries than this cost a second forward pass.
         exchange: "gather": each rank holds the vectors of all ranks. "ring", for sigmoid only: each rank holds those of
             one other rank at a time (2303.15343, 3.3). The gradient is the same.
     """
@@ -70,8 +70,8 @@ class Contrastive(nn.Module):
         dropout: Fraction | Mapping[str, Fraction],
         loss: Loss,
         bias: float,
-        queue: Annotated[int, Ge(0), Le(2**24)],
-        chunk: PositiveInt,
+        queue_size: Annotated[int, Ge(0), Le(2**24)],
+        chunk_size: PositiveInt,
         exchange: Exchange,
     ) -> None:
         super().__init__()
@@ -86,15 +86,22 @@ class Contrastive(nn.Module):
             )
         if loss not in LOSSES:
             raise ValueError(f"loss = {loss}; set it to {' or '.join(LOSSES)}")
-        if queue < 0 or chunk < 1:
-            raise ValueError(f"queue = {queue} and chunk = {chunk}; set queue to 0 or more and chunk to 1 or more")
+        if queue_size < 0 or chunk_size < 1:
+            raise ValueError(
+                f"queue_size = {queue_size} and chunk_size = {chunk_size}; set queue_size to 0 or more and chunk_size"
+                f" to 1 or more"
+            )
         if exchange not in EXCHANGES:
             raise ValueError(f"exchange = {exchange}; set it to {' or '.join(EXCHANGES)}")
-        if exchange == "ring" and (loss != "sigmoid" or queue):
+        if exchange == "ring" and (loss != "sigmoid" or queue_size):
             what = (
-                f"loss = {loss} compares a row with all others at once" if not queue else f"queue = {queue} is of all"
+                f"loss = {loss} compares a row with all others at once"
+                if not queue_size
+                else f"queue_size = {queue_size} is of all"
             )
-            raise ValueError(f"exchange = ring, but {what}; set exchange to gather, or loss to sigmoid and queue to 0")
+            raise ValueError(
+                f"exchange = ring, but {what}; set exchange to gather, or loss to sigmoid and queue_size to 0"
+            )
         rates = _rates(dropout, modalities)
         self.reads = tuple(modalities)
         self.needs = self.reads if len(self.reads) == 2 else ()  # of more modalities, any two are enough
@@ -109,9 +116,9 @@ class Contrastive(nn.Module):
         self.max_log_scale = -math.log(min_temperature)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1.0 / temperature)))
         self.bias = nn.Parameter(torch.tensor(float(bias))) if loss == "sigmoid" else None
-        self.chunk = chunk
+        self.chunk_size = chunk_size
         self.exchange = exchange
-        self.queue = Queue(size=queue, modalities=self.reads, dim=embed_dim)
+        self.queue = Queue(size=queue_size, modalities=self.reads, dim=embed_dim)
         self._seen: dict[int, tuple[dict[str, Tensor], ...]] = {}  # rows of this step, by micro-batch
 
     @property
@@ -211,7 +218,7 @@ class Contrastive(nn.Module):
                 return info_nce(queries, gallery, positives, **options, ignored=ignored)
             return pairwise_sigmoid(queries, gallery, positives, **options, bias=self.bias, ignored=ignored)
 
-        return by_chunks(block, rows, chunk=self.chunk)
+        return by_chunks(block, rows, chunk=self.chunk_size)
 
     @property
     def _num_aged(self) -> int:

@@ -43,11 +43,11 @@ class Distillation(nn.Module):
     Args:
         dims: width by feature source: "fused" and each modality.
         teacher: the trained model, in evaluation mode.
-        of: name of a classification task that both models have.
-        reads: features that this task reads here: "fused" or a modality.
+        distilled_task: name of a classification task that both models have.
+        input: features that this task reads here: "fused" or a modality.
         temperature: softmax temperature for both distributions.
-        features: weight of the distance between pooled features, of the source that each model's task reads; 0 for
-            none.
+        feature_weight: weight of the distance between pooled features, of the source that each model's task reads; 0
+            for none.
         weight: see `Task`.
 
     Raises:
@@ -62,40 +62,42 @@ class Distillation(nn.Module):
         *,
         dims: Mapping[str, int],
         teacher: nn.Module,
-        of: str,
-        reads: str,
+        distilled_task: str,
+        input: str,
         temperature: PositiveFloat,
-        features: NonNegativeFloat,
+        feature_weight: NonNegativeFloat,
         weight: NonNegativeFloat,
     ) -> None:
         super().__init__()
-        check_names(("reads", reads, dims))
-        if temperature <= 0.0 or features < 0.0:
+        check_names(("input", input, dims))
+        if temperature <= 0.0 or feature_weight < 0.0:
             raise ValueError(
-                f"temperature = {temperature} and features = {features}; set temperature above 0, features to 0 or more"
+                f"temperature = {temperature} and feature_weight = {feature_weight}; set temperature above 0, features"
+                f" to 0 or more"
             )
         tasks: Any = teacher.get_submodule("tasks")
         classes = [name for name, task in tasks.items() if isinstance(task, Classification)]
-        if of not in classes:
+        if distilled_task not in classes:
             raise ValueError(
-                f"of = {of}, but the classification tasks of the teacher are {', '.join(classes) or 'none'};"
+                f"distilled_task = {distilled_task}, but the classification tasks of the teacher are"
+                f" {', '.join(classes) or 'none'};"
                 " set it to one of them"
             )
         self._teacher = (teacher,)  # not registered
-        self.names: list[str] = tasks[of].names
-        self.of = of
-        self.reads = (reads,)
-        self.needs = () if reads == "fused" else (reads,)
+        self.names: list[str] = tasks[distilled_task].names
+        self.distilled_task = distilled_task
+        self.reads = (input,)
+        self.needs = () if input == "fused" else (input,)
         self.temperature = temperature
-        self.features = features
+        self.feature_weight = feature_weight
         self.weight = weight
         self.pool = MeanPool()
-        self.theirs = tasks[of].reads[0]
+        self.theirs = tasks[distilled_task].reads[0]
         self.map: nn.Module | None = None
-        if features > 0.0:
+        if feature_weight > 0.0:
             model: Any = teacher
             width = model.fusion.dim if self.theirs == "fused" else model.encoders[self.theirs].dim
-            self.map = nn.Sequential(nn.LayerNorm(dims[reads]), nn.Linear(dims[reads], width))
+            self.map = nn.Sequential(nn.LayerNorm(dims[input]), nn.Linear(dims[input], width))
 
     def forward(self, view: View) -> StudentAndTeacher:
         """Return both models' logits of a view.
@@ -109,25 +111,28 @@ class Distillation(nn.Module):
             if next(model.parameters()).device != student.device:
                 model.to(student.device)
             theirs = model.view(view.batch)
-            said = theirs.predictions(self.of)
+            said = theirs.predictions(self.distilled_task)
             pooled = None if self.map is None else self.pool(theirs.features(self.theirs))
         mine = None if self.map is None else self.map(self.pool(view.features(self.reads[0])))
         return StudentAndTeacher(student, said, mine, pooled)
 
     def _student(self, view: View) -> Tensor:
         tasks = view.model.tasks
-        if self.of not in tasks:
+        if self.distilled_task not in tasks:
             raise ValueError(
-                f"distillation needs the task {self.of}, which is missing here; set task=[{self.of},distillation]"
+                f"distillation needs the task {self.distilled_task}, which is missing here; set"
+                f" task=[{self.distilled_task},distillation]"
             )
-        if list(tasks[self.of].names) != list(self.names):
+        if list(tasks[self.distilled_task].names) != list(self.names):
             raise ValueError(
-                f"{self.of} of the teacher has the classes {', '.join(self.names)}, here they are"
-                f" {', '.join(tasks[self.of].names)}; train both on the same rows, or remove distillation"
+                f"{self.distilled_task} of the teacher has the classes {', '.join(self.names)}, here they are"
+                f" {', '.join(tasks[self.distilled_task].names)}; train both on the same rows, or remove distillation"
             )
-        said = view.predictions(self.of)
+        said = view.predictions(self.distilled_task)
         if not isinstance(said, Tensor):
-            raise ValueError(f"{self.of} mixes images, but its teacher does not; set its mixup and cutmix to 0")
+            raise ValueError(
+                f"{self.distilled_task} mixes images, but its teacher does not; set its mixup and cutmix to 0"
+            )
         return said
 
     def _valid(self, batch: Batch) -> Tensor:
@@ -146,7 +151,7 @@ class Distillation(nn.Module):
         total, count = soft_cross_entropy(predictions.student, predictions.teacher, valid, temperature=self.temperature)
         if predictions.student_features is not None and predictions.teacher_features is not None:
             distance, _ = feature_distance(predictions.student_features, predictions.teacher_features, valid)
-            total = total + self.features * distance
+            total = total + self.feature_weight * distance
         return total, count
 
     def metrics(self) -> MetricCollection:
@@ -166,7 +171,7 @@ class Distillation(nn.Module):
         valid = self._valid(batch)
         student, teacher = predictions.student[valid], predictions.teacher[valid]
         if not student.isfinite().all() or not teacher.isfinite().all():
-            raise FloatingPointError(f"distillation of {self.of}: a logit is not finite")
+            raise FloatingPointError(f"distillation of {self.distilled_task}: a logit is not finite")
         if len(student):
             mine, theirs = student.argmax(dim=1), teacher.argmax(dim=1)
             metrics["agreement"].update((mine == theirs).float())

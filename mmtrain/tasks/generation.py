@@ -43,7 +43,7 @@ class Generation(nn.Module):
         dims: width by feature source: "fused" and each modality.
         known_targets: metadata of each target, by name.
         target: name of the text target.
-        reads: features to read: "fused" or one modality.
+        input: features to read: "fused" or one modality.
         weight: see `Task`.
         label_smoothing: fraction of the target that is spread over all tokens.
         decoder: sizes of the decoder.
@@ -64,7 +64,7 @@ class Generation(nn.Module):
         dims: Mapping[str, int],
         known_targets: Mapping[str, Any],
         target: str,
-        reads: str,
+        input: str,
         weight: NonNegativeFloat,
         label_smoothing: Fraction,
         decoder: DecoderShape,
@@ -74,17 +74,17 @@ class Generation(nn.Module):
         decides: LateFusion | None = None,
     ) -> None:
         super().__init__()
-        check_names(("target", target, known_targets), ("reads", reads, dims))
+        check_names(("target", target, known_targets), ("input", input, dims))
         self.known = _sentences(known_targets[target], target, decoding)
-        if decides is not None and reads == "fused":
+        if decides is not None and input == "fused":
             raise ValueError(
                 "a sentence is generated from all modalities together, but a late fusion predicts from each one alone;"
-                " choose another fusion, such as fusion=cross_attn, or set reads to a modality"
+                " choose another fusion, such as fusion=cross_attn, or set input to a modality"
             )
         if generate_every < 0:
             raise ValueError(f"generate_every = {generate_every}; set it to 0 for none, 1 for all, 10 for a tenth")
-        self.reads = (reads,)
-        self.needs = () if reads == "fused" else (reads,)
+        self.reads = (input,)
+        self.needs = () if input == "fused" else (input,)
         self.targets = (target,)
         self.weight = weight
         self.label_smoothing = label_smoothing
@@ -93,7 +93,7 @@ class Generation(nn.Module):
         self.tokenize = tokenize
         self.stage = "test"
         self.metrics()  # report an unknown `tokenize` before anything runs
-        self.decoder = Decoder(read_dim=dims[reads], shape=decoder, known=self.known)
+        self.decoder = Decoder(read_dim=dims[input], shape=decoder, known=self.known)
         self.never = self.decoder.never
 
     def on_evaluation_start(self, stage: str) -> None:

@@ -378,6 +378,6 @@ def _dialogues(known: Any, target: str, modalities: list[str]) -> DialogueTarget
     if strange := [m for m in modalities if m not in known.places]:
         raise ValueError(
             f"modalities = [{', '.join(modalities)}], but dialogues of {target} can contain {', '.join(known.places)};"
-            f" set data.targets.{target}.places to [{', '.join([*known.places, *strange])}]"
+            f" set data.targets.{target}.placeholders to [{', '.join([*known.places, *strange])}]"
         )
     return known

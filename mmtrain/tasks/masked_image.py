@@ -52,8 +52,8 @@ class MaskedImage(nn.Module):
     Args:
         dims: feature width per modality.
         encoders: by modality.
-        reads: the image modality.
-        share: fraction of the patches that are masked.
+        input: the image modality.
+        mask_ratio: fraction of the patches that are masked.
         decoder_dim: width of the decoder.
         decoder_depth: number of decoder blocks.
         decoder_num_heads: number of attention heads of the decoder.
@@ -72,30 +72,30 @@ class MaskedImage(nn.Module):
         *,
         dims: Mapping[str, int],
         encoders: Mapping[str, nn.Module],
-        reads: str,
-        share: Annotated[float, Gt(0), Lt(1)],
+        input: str,
+        mask_ratio: Annotated[float, Gt(0), Lt(1)],
         decoder_dim: Size,
         decoder_depth: PositiveDepth,
         decoder_num_heads: Size,
         weight: NonNegativeFloat,
     ) -> None:
         super().__init__()
-        check_names(("reads", reads, encoders))
-        encoder = encoders[reads]
+        check_names(("input", input, encoders))
+        encoder = encoders[input]
         if not isinstance(encoder, PatchEncoder):
             raise ValueError(
-                f"masked_image hides patches from the encoder, but encoder.{reads} cannot omit patches;"
-                f" set encoder/{reads}=vit"
+                f"masked_image hides patches from the encoder, but encoder.{input} cannot omit patches;"
+                f" set encoder/{input}=vit"
             )
-        if not 0.0 < share < 1.0:
-            raise ValueError(f"share = {share}; set it between 0 and 1, to 0.75, for example")
+        if not 0.0 < mask_ratio < 1.0:
+            raise ValueError(f"mask_ratio = {mask_ratio}; set it between 0 and 1, to 0.75, for example")
         if decoder_dim % 4:
             raise ValueError(f"decoder_dim = {decoder_dim} is not divisible by 4; set it to {decoder_dim // 4 * 4 + 4}")
-        self.reads = self.needs = (reads,)
+        self.reads = self.needs = (input,)
         self.weight = weight
-        self.share = share
+        self.mask_ratio = mask_ratio
         self.patch_size = encoder.patch_size
-        self.embed = nn.Linear(dims[reads], decoder_dim)
+        self.embed = nn.Linear(dims[input], decoder_dim)
         self.hidden = nn.Parameter(torch.empty(decoder_dim).normal_(std=0.02))
         side = round(encoder.num_patches**0.5)
         self.register_buffer("positions", sine_positions(side, decoder_dim), persistent=False)
@@ -124,12 +124,12 @@ class MaskedImage(nn.Module):
     def _hidden(self, batch: Batch) -> Tensor:
         """Return (B, num_patches), bool, with the same number in each row."""
         noise = steady_noise(batch.draws, len(self.positions), 1)
-        return hidden_places(torch.ones_like(noise, dtype=torch.bool), self.share, noise)
+        return hidden_places(torch.ones_like(noise, dtype=torch.bool), self.mask_ratio, noise)
 
     def count(self, batch: Batch) -> Tensor:
         """Count the masked patches."""
         here = batch.present[self.reads[0]]
-        return num_hidden(here.unsqueeze(1).expand(-1, len(self.positions)), self.share).sum()
+        return num_hidden(here.unsqueeze(1).expand(-1, len(self.positions)), self.mask_ratio).sum()
 
     def loss(self, predictions: MaskedImageOutput, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the squared error, its mean over the numbers of a patch: (sum over masked patches, count)."""

@@ -1,7 +1,7 @@
 """Masked language modelling: predict masked tokens from the text (BERT, 1810.04805), or from the complete sample.
 
 As in BERT, 15% of a text's tokens are predicted. 80% of these are replaced by the mask token, 10% by a random token,
-and 10% are unchanged. With `reads: text`, the text encoder alone predicts. With `reads: fused`, all modalities together
+and 10% are unchanged. With `input: text`, the text encoder alone predicts. With `input: fused`, all modalities together
 predict, as in ViLT (2102.03334) and ALBEF (2107.07651), and only rows with another modality in addition to the text
 count. Any fusion works, because each text position attends to the fused tokens by cross-attention. The number of masked
 tokens follows from the length of a text, so the loss is a mean over all ranks and micro-batches.
@@ -47,8 +47,8 @@ class MaskedText(nn.Module):
         dims: width by feature source: "fused" and each modality.
         vocabularies: vocabulary of each text modality.
         modality: the text modality.
-        reads: that modality, or "fused".
-        share: fraction of a text's tokens that are masked.
+        input: that modality, or "fused".
+        mask_ratio: fraction of a text's tokens that are masked.
         num_heads: number of heads of the attention to the fused tokens.
         weight: see `Task`.
         decides: the fusion, if it is a late fusion.
@@ -66,8 +66,8 @@ class MaskedText(nn.Module):
         dims: Mapping[str, int],
         vocabularies: Mapping[str, Vocabulary],
         modality: str,
-        reads: str,
-        share: Annotated[float, Gt(0), Lt(1)],
+        input: str,
+        mask_ratio: Annotated[float, Gt(0), Lt(1)],
         num_heads: Size,
         weight: NonNegativeFloat,
         decides: LateFusion | None = None,
@@ -75,12 +75,12 @@ class MaskedText(nn.Module):
         super().__init__()
         if modality not in vocabularies or modality not in dims:
             raise ValueError(f"modality = {modality} is not a text; there is {', '.join(vocabularies) or 'none'}")
-        if reads not in (modality, "fused"):
-            raise ValueError(f"reads = {reads}; set it to {modality} or fused")
-        if reads == "fused" and decides is not None:
+        if input not in (modality, "fused"):
+            raise ValueError(f"input = {input}; set it to {modality} or fused")
+        if input == "fused" and decides is not None:
             raise ValueError(
                 "masked words are predicted from all modalities together, but a late fusion predicts from each alone;"
-                f" choose another fusion, such as fusion=cross_attn, or set reads to {modality}"
+                f" choose another fusion, such as fusion=cross_attn, or set input to {modality}"
             )
         known = vocabularies[modality]
         if known.mask is None:
@@ -88,13 +88,13 @@ class MaskedText(nn.Module):
                 f"the tokenizer of {modality} has no mask token; set data.inputs.{modality}.tokenizer to another one,"
                 " or to auto"
             )
-        if not 0.0 < share < 1.0:
-            raise ValueError(f"share = {share}; set it between 0 and 1, to 0.15, for example")
+        if not 0.0 < mask_ratio < 1.0:
+            raise ValueError(f"mask_ratio = {mask_ratio}; set it between 0 and 1, to 0.15, for example")
         self.modality = modality
-        self.reads = (reads,)
+        self.reads = (input,)
         self.needs = (modality,)
         self.weight = weight
-        self.share = share
+        self.mask_ratio = mask_ratio
         self.mask_id = known.mask
         special = torch.zeros(len(known.names), dtype=torch.bool)
         special[list(known.special)] = True
@@ -104,7 +104,7 @@ class MaskedText(nn.Module):
         self.register_buffer("words", (~special).nonzero().squeeze(1), persistent=False)
         dim = dims[modality]
         self.ask = nn.ModuleDict()
-        if reads == "fused":
+        if input == "fused":
             self.ask["norm"] = nn.LayerNorm(dim)
             self.ask["norm_fused"] = nn.LayerNorm(dims["fused"])
             self.ask["attn"] = CrossAttention(dim=dim, num_heads=num_heads, context_dim=dims["fused"])
@@ -143,7 +143,7 @@ class MaskedText(nn.Module):
 
     def _chosen(self, batch: Batch) -> Tensor:
         allowed = self._allowed(batch)
-        return hidden_places(allowed, self.share, steady_noise(batch.draws, allowed.shape[1], PLACES))
+        return hidden_places(allowed, self.mask_ratio, steady_noise(batch.draws, allowed.shape[1], PLACES))
 
     def _corrupted(self, ids: Tensor, chosen: Tensor, draws: Tensor) -> Tensor:
         kinds, drawn = (steady_noise(draws, ids.shape[1], salt) for salt in (KINDS, WORDS))
@@ -153,7 +153,7 @@ class MaskedText(nn.Module):
 
     def count(self, batch: Batch) -> Tensor:
         """Count the masked tokens."""
-        return num_hidden(self._allowed(batch), self.share).sum()
+        return num_hidden(self._allowed(batch), self.mask_ratio).sum()
 
     def loss(self, predictions: MaskedTextOutput, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the cross entropy over the masked tokens: (sum, count)."""

@@ -25,8 +25,8 @@ from mmtrain.losses.cross_entropy import cross_entropy
 from mmtrain.types import Batch, ReportItem, View
 
 IGNORED = -1  # target of a pair that does not count
-Partners = Literal["step", "part"]
-PARTNERS: tuple[Partners, ...] = get_args(Partners)
+Negatives = Literal["global", "local"]
+NEGATIVES: tuple[Negatives, ...] = get_args(Negatives)
 AT_ONCE = 2**24  # maximum number of row pairs that are processed at once
 
 
@@ -44,11 +44,11 @@ class Matching(nn.Module):
     Args:
         dims: width by feature source.
         modalities: the two modalities of a pair.
-        negatives_from: name of the contrastive task whose similarities select hard negatives.
-        hard_share: fraction of hard negatives; the others are uniform. Hard negatives alone are harmful where they are
-            almost correct, such as another skin tone of the same gesture.
-        partners: "step" samples negatives from all rows of the step. "part" samples from the same micro-batch and rank,
-            which avoids sending or re-encoding rows, but makes the result depend on the split into batches.
+        hard_negatives_from: name of the contrastive task whose similarities select hard negatives.
+        hard_negative_ratio: fraction of hard negatives; the others are uniform. Hard negatives alone are harmful where
+            they are almost correct, such as another skin tone of the same gesture.
+        negatives: "global" samples negatives from all rows of the step. "local" samples from the same micro-batch and
+            rank, which avoids sending or re-encoding rows, but makes the result depend on the split into batches.
         weight: see `Task`.
         dropout: dropout probability before the head.
         decides: the fusion, if it is a late fusion.
@@ -66,9 +66,9 @@ class Matching(nn.Module):
         *,
         dims: Mapping[str, int],
         modalities: Sequence[str],
-        negatives_from: str,
-        hard_share: Fraction,
-        partners: Partners,
+        hard_negatives_from: str,
+        hard_negative_ratio: Fraction,
+        negatives: Negatives,
         weight: NonNegativeFloat,
         dropout: Fraction,
         decides: LateFusion | None = None,
@@ -84,13 +84,13 @@ class Matching(nn.Module):
                 " choose another fusion, such as fusion=cross_attn, or remove the task"
             )
         self.needs = tuple(modalities)
-        if not 0.0 <= hard_share <= 1.0:
-            raise ValueError(f"hard_share = {hard_share}; set it to a fraction from 0 to 1")
-        if partners not in PARTNERS:
-            raise ValueError(f"partners = {partners}; set it to {' or '.join(PARTNERS)}")
-        self.negatives_from = negatives_from
-        self.partners = partners
-        self.hard_share = hard_share
+        if not 0.0 <= hard_negative_ratio <= 1.0:
+            raise ValueError(f"hard_negative_ratio = {hard_negative_ratio}; set it to a fraction from 0 to 1")
+        if negatives not in NEGATIVES:
+            raise ValueError(f"negatives = {negatives}; set it to {' or '.join(NEGATIVES)}")
+        self.hard_negatives_from = hard_negatives_from
+        self.negatives = negatives
+        self.hard_negative_ratio = hard_negative_ratio
         self.weight = weight
         self.head = PooledHead(dims["fused"], 2, dropout=dropout)
 
@@ -110,8 +110,8 @@ class Matching(nn.Module):
         )
 
     def negatives_from_global_batch(self) -> bool:
-        """Return True for `partners=step` in training; evaluation uses single batches."""
-        return self.partners == "step" and self.training
+        """Return True for `negatives=global` in training; evaluation uses single batches."""
+        return self.negatives == "global" and self.training
 
     def _judge(self, view: View) -> Tensor:
         return self.head(view.fused())
@@ -151,11 +151,11 @@ class Matching(nn.Module):
 
     def _vectors(self, view: View) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
         """Return by modality scaled vectors (B, D) of the batch and (N, D) of all rows, without gradient."""
-        if self.negatives_from not in view.model.tasks:
+        if self.hard_negatives_from not in view.model.tasks:
             return None
-        own = view.predictions(self.negatives_from)  # with gradient, because the view shares them with other tasks
-        everyone = own if view.batch.step is None else view.batch.step.vectors(self.negatives_from, own)
-        scale = view.model.tasks[self.negatives_from].scale.detach()
+        own = view.predictions(self.hard_negatives_from)  # with gradient, because the view shares them with other tasks
+        everyone = own if view.batch.step is None else view.batch.step.vectors(self.hard_negatives_from, own)
+        scale = view.model.tasks[self.hard_negatives_from].scale.detach()
         return {m: scale * own[m].detach() for m in own}, {m: v.detach() for m, v in everyone.items()}
 
     def _chances(self, similarity: Tensor | None, allowed: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ class Matching(nn.Module):
         if similarity is None:
             return _shares(allowed.float())
         hard = similarity.masked_fill(~allowed, float("-inf")).softmax(dim=1).nan_to_num(0.0)  # nothing allowed: 0
-        return self.hard_share * hard + (1.0 - self.hard_share) * _shares(allowed.float())
+        return self.hard_negative_ratio * hard + (1.0 - self.hard_negative_ratio) * _shares(allowed.float())
 
     def _fixed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the rows (B,), int64, of negative right sides, and (B,), bool, whether negatives exist."""

@@ -12,7 +12,7 @@ def check_names(*choices: tuple[str, str, Collection[str]]) -> None:
     Raises:
         ValueError: with the allowed values.
 
-    >>> check_names(("reads", "image", ["image", "text"]))
+    >>> check_names(("input", "image", ["image", "text"]))
     """
     for key, value, known in choices:
         if value not in known:

@@ -120,7 +120,8 @@ class Reference:
         writing = {name: p for name, task in tasks.items() if type(p := writer_of(task)) is type(like)}
         if of not in writing:
             raise ValueError(
-                f"continues = {of}, but the reference's generation tasks are {', '.join(writing) or 'none'}; set one"
+                f"init_policy_from = {of}, but the reference's generation tasks are {', '.join(writing) or 'none'};"
+                f" set one"
             )
         self.policy: Any = writing[of]
         if self.policy.known.names != like.known.names:
@@ -299,7 +300,7 @@ class TrainedPolicy:
         policy: Policy,
         encoders: Mapping[str, nn.Module],
         reference: nn.Module | str | None,
-        continues: str,
+        init_policy_from: str,
         target: str,
         modalities: list[str],
         weight: NonNegativeFloat,
@@ -308,12 +309,12 @@ class TrainedPolicy:
         self.reads = tuple(modalities)
         self.target = target
         self.weight = weight
-        self.init_policy_from = continues
+        self.init_policy_from = init_policy_from
         self.reference: Reference | WithoutAdapters
         if isinstance(reference, str):
             self.reference = WithoutAdapters(policy, {m: encoders[m] for m in policy.reads if m in encoders})
         else:
-            self.reference = Reference(reference, of=continues, like=policy)
+            self.reference = Reference(reference, of=init_policy_from, like=policy)
         for module in policy.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0

@@ -67,7 +67,7 @@ class Rewarded(ContinuedTask, ABC):
         if not sentences:
             raise ValueError(
                 f"target = {trained.target} keeps no training sentences, which the reward needs as references;"
-                f" set data.targets.{trained.target}.keep_sentences=true"
+                f" set data.targets.{trained.target}.keep_references=true"
             )
         self.reward = reward_of(reward, sentences=sentences, tokenize=self.policy.tokenize)
         self.num_samples = num_samples

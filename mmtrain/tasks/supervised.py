@@ -18,7 +18,7 @@ class HeadSpec:
         dims: width by feature source: "fused" and each modality.
         known_targets: metadata of each target, by name.
         target: name of the target.
-        reads: features to read: "fused" or one modality.
+        input: features to read: "fused" or one modality.
         weight: see `Task`.
         dropout: dropout probability before the head.
         decides: the fusion, if it is a late fusion.
@@ -37,20 +37,20 @@ class HeadSpec:
         dims: Mapping[str, int],
         known_targets: Mapping[str, Any],
         target: str,
-        reads: str,
+        input: str,
         weight: NonNegativeFloat,
         dropout: Fraction,
         decides: LateFusion | None = None,
     ) -> None:
-        check_names(("target", target, known_targets), ("reads", reads, dims))
-        self.dim = dims[reads]
+        check_names(("target", target, known_targets), ("input", input, dims))
+        self.dim = dims[input]
         self.modalities = [name for name in dims if name != "fused"]
         self.known = known_targets[target]
         self.target = target
-        self.reads = reads
+        self.reads = input
         self.weight = weight
         self.dropout = dropout
-        self.decides = decides if reads == "fused" else None
+        self.decides = decides if input == "fused" else None
 
     @property
     def combines_distributions(self) -> bool:

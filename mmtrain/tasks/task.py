@@ -101,10 +101,10 @@ class SamplesNegatives(Protocol):
     """A task that pairs a row with another row of its step.
 
     Attributes:
-        negatives_from: name of the task whose vectors select that row; the task may be absent.
+        hard_negatives_from: name of the task whose vectors select that row; the task may be absent.
     """
 
-    negatives_from: str
+    hard_negatives_from: str
 
     def negatives_from_global_batch(self) -> bool:
         """Return whether the other row may be in another micro-batch or on another rank."""

@@ -102,7 +102,7 @@ def attach_global_batch(window: Sequence[Batch], tasks: Mapping[str, Task]) -> l
     ]
     if not pairing:
         return list(window)
-    sources = {task.negatives_from for task in pairing}
+    sources = {task.hard_negatives_from for task in pairing}
     global_batch = GlobalBatch(window, frozenset(sources & set(tasks)))
     return [replace(batch, step=MicroBatch(global_batch, number)) for number, batch in enumerate(window)]
 

@@ -44,7 +44,7 @@ ALL = [*PAIRS, "mgda", "upgrad", "cagrad", "nash"]
 def make(name: str) -> Any:
     if name == "mgda":
         return MGDA(**ON)
-    return Nash(**ON, every=1, max_norm=None) if name == "nash" else (PAIRS | NEAR)[name]()[0]
+    return Nash(**ON, update_every=1, max_norm=None) if name == "nash" else (PAIRS | NEAR)[name]()[0]
 
 
 def step_of(rule: Any, gradients: Tensor, seed: int = 7) -> Tensor:
@@ -174,10 +174,10 @@ def test_gradvac_keeps_the_targets_of_a_task_that_a_step_lacks() -> None:
 @pytest.mark.parametrize("kind", ["alike", "conflicting", "small"])
 def test_nash_solves_the_bargain(kind: str) -> None:
     gradients = jacobian(kind)
-    weights = Nash(**ON, every=1, max_norm=None).weights(FakeGradients(gradients=gradients))
+    weights = Nash(**ON, update_every=1, max_norm=None).weights(FakeGradients(gradients=gradients))
     assert weights.min() > 0
     torch.testing.assert_close(weights * (gradients @ gradients.T @ weights), torch.ones(3).double(), rtol=0, atol=5e-3)
-    assert step_of(Nash(**ON, every=1, max_norm=1.0), gradients).norm() == pytest.approx(1.0)
+    assert step_of(Nash(**ON, update_every=1, max_norm=1.0), gradients).norm() == pytest.approx(1.0)
 
 
 def test_a_bargain_is_exact_but_for_its_ridge() -> None:
@@ -195,14 +195,14 @@ def test_nash_is_that_of_torchjd_and_both_see_the_gramian_alone(kind: str) -> No
     gradients = jacobian(kind)
     values, vectors = torch.linalg.eigh(gradients @ gradients.T)
     root = vectors @ torch.diag(values.clamp(min=0.0).sqrt())
-    found = Nash(**ON, every=1, max_norm=None).weights(FakeGradients(gradients=gradients))
+    found = Nash(**ON, update_every=1, max_norm=None).weights(FakeGradients(gradients=gradients))
     for matrix in (gradients, root):
         expected = aggregation.NashMTL(n_tasks=3, max_norm=0.0, optim_niter=100).weighting(matrix)
         torch.testing.assert_close(found, expected, rtol=5e-3, atol=5e-3)
 
 
 def test_nash_keeps_its_weights_and_does_not_look() -> None:
-    rule = Nash(**ON, every=3, max_norm=1.0)
+    rule = Nash(**ON, update_every=3, max_norm=1.0)
     looks = [FakeGradients(gradients=jacobian(kind)) for kind in ("alike", "conflicting", "dependent", "conflicting")]
     weights = [rule.weights(look) for look in looks]
     assert torch.equal(weights[0], weights[1]) and torch.equal(weights[0], weights[2])
@@ -238,7 +238,7 @@ def test_the_order_is_that_of_the_seed(rule: Any) -> None:
 @pytest.mark.parametrize("kind", JACOBIANS)
 def test_the_weights_of_nash_are_bounded_by_its_ridge(kind: str) -> None:
     gradients = jacobian(kind)
-    weights = Nash(**ON, every=1, max_norm=None).weights(FakeGradients(gradients=gradients))
+    weights = Nash(**ON, update_every=1, max_norm=None).weights(FakeGradients(gradients=gradients))
     # a.G a + RIDGE |a|^2 = K in cosines
     assert (weights * gradients.norm(dim=1)).square().sum() <= 3 / RIDGE
 
@@ -250,8 +250,8 @@ def test_the_weights_of_nash_are_bounded_by_its_ridge(kind: str) -> None:
         (CAGrad, {**ON, "c": -1.0}, "balance.c = -1.0; set it to 0 or more"),
         (Aligned, {**ON, "scale_mode": "max"}, "balance.scale_mode = max; set it to min, median or rmse"),
         (GradVac, {**ON, "tasks": NAMES, "beta": 2.0}, "balance.beta = 2.0; set it between 0 and 1"),
-        (Nash, {**ON, "every": 0, "max_norm": 1.0}, "balance.every = 0; set it to 1 or more"),
-        (Nash, {**ON, "every": 1, "max_norm": 0.0}, "balance.max_norm = 0.0; set it above 0, or to null"),
+        (Nash, {**ON, "update_every": 0, "max_norm": 1.0}, "balance.update_every = 0; set it to 1 or more"),
+        (Nash, {**ON, "update_every": 1, "max_norm": 0.0}, "balance.max_norm = 0.0; set it above 0, or to null"),
     ],
 )
 def test_a_knob_that_makes_no_sense_is_refused(rule: Any, given: dict[str, Any], message: str) -> None:

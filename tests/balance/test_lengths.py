@@ -31,7 +31,7 @@ RULES: dict[str, Any] = {
     **{name: make for name, (make, _) in EXACT.items()},
     "aligned": lambda: Aligned(**ON, scale_mode="min"),
     "imtl_g": lambda: IMTLG(**ON),
-    "nash": lambda: Nash(**ON, every=1, max_norm=None),
+    "nash": lambda: Nash(**ON, update_every=1, max_norm=None),
     "pcgrad": lambda: PCGrad(**ON),
     "gradvac": lambda: GradVac(**ON, tasks=["0", "1", "2"], beta=0.1),
 }
@@ -213,4 +213,4 @@ def test_aligned_makes_all_singular_values_alike(ratio: float, mode: Any) -> Non
 def test_a_gradient_that_is_short_is_one() -> None:
     jacobian = with_lengths(directions(3, seed=1), 1e-10)
     assert weights_of(MGDA(**ON), jacobian)[-1] == pytest.approx(1.0)
-    assert math.isclose(weights_of(Nash(**ON, every=1, max_norm=None), jacobian)[-1] * 1e-10, 1.0, rel_tol=0.9)
+    assert math.isclose(weights_of(Nash(**ON, update_every=1, max_norm=None), jacobian)[-1] * 1e-10, 1.0, rel_tol=0.9)

@@ -138,7 +138,7 @@ def test_gls_is_the_mean_of_the_losses_there_are() -> None:
 @pytest.mark.parametrize("mu", [0.1, 1.0])
 def test_stch_has_the_gradient_of_the_smooth_maximum(mu: float) -> None:
     x, nadir = point(), torch.tensor([2.0, 4.0, 0.5], dtype=torch.double)
-    balance = STCH(mu=mu, warmup=2)
+    balance = STCH(mu=mu, warmup_epochs=2)
     for epoch in ((9.0, 9.0, 9.0), nadir.tolist()):
         assert balance.weights(look_at(x)).tolist() == pytest.approx([1 / 3] * 3)
         balance.end_epoch(dict(zip(NAMES, epoch, strict=True)))
@@ -148,9 +148,9 @@ def test_stch_has_the_gradient_of_the_smooth_maximum(mu: float) -> None:
 
 
 def test_stch_nears_the_worst_task_alone() -> None:
-    weights = STCH(mu=1e-3, warmup=0).weights(FakeGradients((1.0, 2.0, 0.5)))
+    weights = STCH(mu=1e-3, warmup_epochs=0).weights(FakeGradients((1.0, 2.0, 0.5)))
     assert weights.tolist() == pytest.approx([0, 1, 0])
-    assert STCH(mu=1e-3, warmup=0).weights(FakeGradients((0.0, -2.0, -1.0))).tolist() == pytest.approx([0, 0, 1])
+    assert STCH(mu=1e-3, warmup_epochs=0).weights(FakeGradients((0.0, -2.0, -1.0))).tolist() == pytest.approx([0, 0, 1])
 
 
 # ------------------------------------------------------------ weights that follow losses
@@ -228,7 +228,7 @@ def test_famo_leaves_out_a_task_that_a_step_lacks() -> None:
         (IMTLL, {"tasks": NAMES, "floor": -1.0}, "balance.floor = -1.0; set it above 0"),
         (GLS, {"floor": 0.0}, "balance.floor = 0.0; set it above 0"),
         (DWA, {"temperature": 0.0}, "balance.temperature = 0.0; set it above 0"),
-        (STCH, {"mu": 0.0, "warmup": 1}, "balance.mu = 0.0 and warmup = 1; set mu above 0"),
+        (STCH, {"mu": 0.0, "warmup_epochs": 1}, "balance.mu = 0.0 and warmup_epochs = 1; set mu above 0"),
         (FAMO, {"tasks": NAMES, "lr": 0.0, "weight_decay": 0.0, "floor": 1.0}, "balance.lr = 0.0, floor = 1.0"),
         (GradNorm, {"tasks": NAMES, "gradients_of": "features", "alpha": 1.0, "lr": 0.0}, "balance.lr = 0.0"),
         (

@@ -27,7 +27,7 @@ def faults(*overrides: str) -> list[str]:
         [],
         ["encoder=resnet", "fusion=concat", "task=[contrastive]", "schedule=constant", "trainer=gpu"],
         ["~fusion", "task=[contrastive,matching]"],
-        ["task.classification.reads=image", "~fusion"],
+        ["task.classification.input=image", "~fusion"],
         ["mode=fit", "test.subsets=null", "data.inputs.text.algorithm=wordpiece"],
         ["trainer=gpu", "trainer.precision=16-mixed"],
         ["optimizer.lr=1", "encoder.image.mlp_ratio=2", "trainer.limit_train_batches=10", "trainer.deterministic=warn"],
@@ -127,8 +127,8 @@ BAD = {
             "fusion.dropout=1.5: must be a number between 0 and 1 ({})\n    fix: fusion.dropout=0.1",
         ),
         (
-            "schedule.final=nan",
-            "schedule.final=nan: must be a number between 0 and 1 ({})\n    fix: schedule.final=0.0",
+            "schedule.min_lr_ratio=nan",
+            "schedule.min_lr_ratio=nan: must be a number between 0 and 1 ({})\n    fix: schedule.min_lr_ratio=0.0",
         ),
         (
             "trainer.max_epochs=-5",
@@ -205,8 +205,8 @@ BAD = {
             "    fix: did you mean text?",
         ),
         (
-            "task.classification.reads=fuse",
-            "task.classification.reads=fuse: encoder has only image, text, audio, video, vector,"
+            "task.classification.input=fuse",
+            "task.classification.input=fuse: encoder has only image, text, audio, video, vector,"
             " sequence, dialogue ({})\n"
             "    fix: did you mean fused?",
         ),
@@ -244,7 +244,7 @@ BAD = {
         (
             "+schedule.warmupp=3",
             "schedule._target_=mmtrain.training.optim.schedules.cosine: does not take warmupp ({})\n"
-            "    fix: did you mean warmup?",
+            "    fix: did you mean warmup_ratio?",
         ),
         (
             "~fusion.depth",
@@ -393,8 +393,8 @@ BAD = {
     "rule_fusion": [
         (
             "~fusion",
-            "task.classification.reads=fused: there is no fusion ({})\n    fix: choose a fusion, such as fusion=concat,"
-            " or let tasks read one modality: task.classification.reads=image",
+            "task.classification.input=fused: there is no fusion ({})\n    fix: choose a fusion, such as fusion=concat,"
+            " or let tasks read one modality: task.classification.input=image",
         ),
     ],
 }
@@ -615,7 +615,7 @@ def test_the_folder_of_a_part_of_a_mixture_exists(tmp_path: Path) -> None:
 
 def test_all_faults_are_said_at_once() -> None:
     wrong = ["mode=tset", "seed=no", "encoder.text.num_heads=5", "monitor=loss", "resume=gone", "+balance.x=1"]
-    wrong += ["task.classification.reads=imag", "trainer.devices=0", "fusion.dropout=2", "encoder.image.patch_size=7"]
+    wrong += ["task.classification.input=imag", "trainer.devices=0", "fusion.dropout=2", "encoder.image.patch_size=7"]
     found = faults(*wrong)
     assert len(found) == len(wrong)
     for override in wrong:

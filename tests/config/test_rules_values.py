@@ -146,8 +146,8 @@ def test_a_value_is_explained_with_its_origin_once() -> None:
         "dim=0: must be a whole number between 1 and 1048576 (override dim=0)\n    fix: dim=128",
         "fusion.joint_dim=-7: must be a whole number between 1 and 1048576 (override fusion.joint_dim=-7)\n"
         "    fix: fusion.joint_dim=256",
-        "fusion.missing=neutrale: must be one of neutral, learned (override fusion.missing=neutrale)\n"
-        "    fix: fusion.missing=neutral",
+        "fusion.missing=neutrale: must be one of identity, learned (override fusion.missing=neutrale)\n"
+        "    fix: fusion.missing=identity",
     ]
 
 

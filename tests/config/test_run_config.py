@@ -118,7 +118,7 @@ def test_a_record_of_an_earlier_version_gets_what_its_components_have_got_since(
     film = {"_target_": "mmtrain.data.inputs.video.VideoInput", "num_frames": 3}
     old = planted(planted(RECORD, "data.inputs.video", film), "balance._target_", "mmtrain.balance.mgda.MGDA")
     cfg = load_run_config(write_record(tmp_path, planted(old, "balance.epsilon", 0.001)), trust=[])
-    assert cfg.data.inputs.video.max_film_pixels == 500_000_000 and cfg.data.inputs.video.num_frames == 3
+    assert cfg.data.inputs.video.max_video_pixels == 500_000_000 and cfg.data.inputs.video.num_frames == 3
     assert "size" not in cfg.data.inputs.video, "the shipped value follows from another key"
     assert "epsilon" not in cfg.balance
 
@@ -189,7 +189,12 @@ TAKEN = [
         "checkpoint.mode=min",
     ),
     *("trainer=ddp", "trainer.devices=2", "trainer.precision=bf16-mixed", "trainer.max_time=00:11:45:00"),
-    *("callbacks=[ema,early_stopping]", "~callbacks.ema", "test.templates=['a picture of a {}']", "test.by=label"),
+    *(
+        "callbacks=[ema,early_stopping]",
+        "~callbacks.ema",
+        "test.templates=['a picture of a {}']",
+        "test.group_by=label",
+    ),
     *("+width=64", "+encoder.image={_target_:mmtrain.encoders.image.vit.ViT,depth:2}"),
 ]
 LEFT_OUT = [

@@ -196,7 +196,7 @@ def test_arguments_are_those_of_the_constructor(
 
 
 def test_what_the_program_adds_need_not_be_configured() -> None:
-    assert fault_of("mmtrain.training.optim.schedules.cosine", ["warmup", "final"], added=None) == []
+    assert fault_of("mmtrain.training.optim.schedules.cosine", ["warmup_ratio", "min_lr_ratio"], added=None) == []
     target = "mmtrain.fusion.concat.Concat"
     assert fault_of(target, ["dim", "hidden_dim", "missing"], added=["dims", "dropout"]) == []
     assert fault_of(target, ["dim", "hidden_dim", "missing"], added=["dims"]) == [

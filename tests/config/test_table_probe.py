@@ -49,7 +49,7 @@ def test_a_good_folder_has_no_fault(home: Path) -> None:
 
 def test_a_misspelt_key_of_turns_is_named_when_a_task_lacks_what_it_would_hold(home: Path) -> None:
     write_turns("image")
-    task = ("task=[classification]", "task.classification.reads=image")
+    task = ("task=[classification]", "task.classification.input=image")
     assert faults(*task) == []
     write_turns("imgae")
     *_, said = faults(*task)

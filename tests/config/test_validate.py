@@ -231,7 +231,7 @@ def test_a_word_alone_may_be_a_place(home: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "mend"),
     [
-        ("fusion=none", "~fusion removes it; then each task reads one modality, such as task.classification.reads="),
+        ("fusion=none", "~fusion removes it; then each task reads one modality, such as task.classification.input="),
         (
             "encoder=clip",
             "encoder/image=huggingface encoder.image.pretrained=openai/clip-vit-base-patch16 encoder/text=",
@@ -264,7 +264,7 @@ def test_the_optimizer_that_is_offered_is_a_good_one() -> None:
         faults("optimizer._target_=torch.optim.SGD", "~optimizer.betas", "~optimizer.eps", "+optimizer.momentum=0.9")
         == []
     )
-    assert faults("~fusion", "task.classification.reads=image") == []
+    assert faults("~fusion", "task.classification.input=image") == []
 
 
 def test_faults_of_every_kind_are_said_together() -> None:
@@ -320,7 +320,7 @@ def test_what_others_read_is_missed_where_it_was_taken_out() -> None:
         " (override ~data.inputs.text)\n"
         "    fix: remove ~data.inputs.text, or set encoder.text.vocab_size=..."
     )
-    alone = ["~data.inputs.text", "~encoder/text", "task=[classification]", "task.classification.reads=image"]
+    alone = ["~data.inputs.text", "~encoder/text", "task=[classification]", "task.classification.input=image"]
     assert faults(*alone, "~encoder/dialogue") == []  # whose turns a text encoder reads
     assert "encoder.dialogue.text" in faults(*alone)[0]
 

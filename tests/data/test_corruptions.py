@@ -156,7 +156,7 @@ def test_groups_are_those_of_a_column(split: EvalSplit) -> None:
     bars = Subset(split, groups["bar"])
     found = bars.__getitems__([(0, 0), (0, -1), (0, len(bars) - 1)])
     assert [one.row for one in found] == [groups["bar"][0], -1, groups["bar"][-1]]
-    with pytest.raises(ConfigError, match=r"test\.by=kind: the test split has the columns id, image"):
+    with pytest.raises(ConfigError, match=r"test\.group_by=kind: the test split has the columns id, image"):
         groups_of(split, "kind", where="the test split")
 
 

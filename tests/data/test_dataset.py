@@ -123,7 +123,7 @@ def test_a_share_of_the_training_rows_keeps_its_targets(tmp_path: Path) -> None:
     table = table_of(tmp_path, plain_rows(tmp_path, 40))
 
     def labelled(share: float, epoch: int = 0, **changed: Any) -> set[str]:
-        split = TrainSplit(table, labelled_share=share, **parts(tmp_path, **changed))
+        split = TrainSplit(table, label_fraction=share, **parts(tmp_path, **changed))
         samples = [split[epoch, position] for position in range(40)]
         assert len({s.id for s in samples if "image" in s.inputs}) == 40
         return {s.id for s in samples if "label" in s.targets}
@@ -193,7 +193,7 @@ def test_training_draws_each_of_several_captions(tmp_path: Path) -> None:
 
 
 def test_evaluation_knows_every_sentence_that_is_right(tmp_path: Path) -> None:
-    target = TextTarget(text=text_input(algorithm="wordpiece", vocab_size=200), keep_sentences=False)
+    target = TextTarget(text=text_input(algorithm="wordpiece", vocab_size=200), keep_references=False)
     target.fit(NAMES, tmp_path)
     rows = [{"id": "a", "caption": ["a red cat", "a zebra"]}, {"id": "b", "caption": None}]
     table = table_of(tmp_path, rows)

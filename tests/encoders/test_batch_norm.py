@@ -135,7 +135,7 @@ def test_one_row_with_checkpointing() -> None:
 def test_a_run_whose_last_batch_has_one_row_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """44 rows in batches of 43: the second step of each epoch has one image, whose last map is 1x1."""
     model = ["encoder/image=resnet", "data.inputs.image.size=32", "dim=16", "data.batch_size=43"]
-    task = ["task=[classification]", "task.classification.reads=image", "trainer.max_epochs=2"]
+    task = ["task=[classification]", "task.classification.input=image", "trainer.max_epochs=2"]
     monkeypatch.setattr(runs, "TINY_MODEL", [*model, *task, "trainer.log_every_n_steps=1"])
     tables = make_tables(tmp_path / "data")
     assert runs.run_tiny(tables, tmp_path / "calm") == 0

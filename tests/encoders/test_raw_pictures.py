@@ -80,7 +80,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @cache
 def composed(tables: Path, *overrides: str) -> DictConfig:
-    reads = ["task=[classification]", "task.classification.reads=image", "dim=16", "data.batch_size=5"]
+    reads = ["task=[classification]", "task.classification.input=image", "dim=16", "data.batch_size=5"]
     return compose(["data=files", f"data.root={tables}", f"run_dir={tables / 'run'}", *reads, *overrides])
 
 
@@ -170,7 +170,7 @@ def test_every_film_model_of_torchvision_gets_its_own_geometry(tables: Path) -> 
     films = {"r3d": "r3d_18", "torchvision": "swin3d_t"}
     for group, name in films.items():
         overrides = [f"encoder/video={group}", f"encoder.video.name={name}", "encoder.video.pretrained=true"]
-        cfg = configuration(tables, *overrides, "task.classification.reads=video")
+        cfg = configuration(tables, *overrides, "task.classification.input=video")
         build_data(cfg)
         wanted = torchvision.models.get_model_weights(name).DEFAULT.transforms()
         frames = torch.randint(256, (4, 3, 60, 90), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -186,7 +186,7 @@ def test_films_of_transformers(processor: str, tables: Path, tmp_path: Path) -> 
     AutoConfig.for_model(kind).save_pretrained(tmp_path)
     theirs = getattr(transformers, processor)()
     theirs.save_pretrained(tmp_path)
-    overrides = ["encoder/video=huggingface", "task.classification.reads=video"]
+    overrides = ["encoder/video=huggingface", "task.classification.input=video"]
     cfg = configuration(tables, *overrides)
     cfg.encoder.video.pretrained = str(tmp_path)
     build_data(cfg)
@@ -251,7 +251,7 @@ def test_another_geometry_than_that_of_the_weights_is_refused(
 
 def test_frames_of_films_have_the_size_of_their_own_encoder(tables: Path, vit: str) -> None:
     asked = ["encoder/image@encoder.video.image=huggingface", f"encoder.video.image.pretrained={vit}"]
-    cfg = configuration(tables, *asked, "task.classification.reads=video")
+    cfg = configuration(tables, *asked, "task.classification.input=video")
     build_data(cfg)
     assert cfg.data.inputs.video.size == cfg.encoder.video.image.image_size == 48
     assert cfg.data.inputs.image.size == cfg.encoder.image.image_size == 64

@@ -37,7 +37,7 @@ def plain(fusion: BlockFusion, vectors: Vectors) -> Tensor:
     return fusion.out.weight @ torch.cat(chunks) + fusion.out.bias
 
 
-@pytest.mark.parametrize("missing", ["neutral", "learned"])
+@pytest.mark.parametrize("missing", ["identity", "learned"])
 @pytest.mark.parametrize("num_chunks", [1, 2, 3])
 @pytest.mark.parametrize("modalities", [("text", "image"), ("text", "audio", "image")])
 def test_values_and_gradients_are_those_of_the_formula(
@@ -54,4 +54,4 @@ def test_chunks_that_do_not_divide_or_have_one_number_are_refused(num_chunks: in
         " set num_chunks to "
     )
     with pytest.raises(ValueError, match=f"{said}{advice}"):
-        make(DIMS, "neutral", num_chunks)
+        make(DIMS, "identity", num_chunks)

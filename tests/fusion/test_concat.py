@@ -37,7 +37,7 @@ def plain(fusion: Concat, tokens: dict[str, Tensor], row: int) -> Tensor:
     return fusion.mlp.fc2.weight @ hidden + fusion.mlp.fc2.bias
 
 
-@pytest.mark.parametrize("missing", ["neutral", "learned"])
+@pytest.mark.parametrize("missing", ["identity", "learned"])
 def test_values_and_gradients_are_those_of_the_formula(missing: str) -> None:
     fusion = Concat(dims=DIMS, dim=5, hidden_dim=6, dropout=0.0, missing=missing).double()
     for parameter in fusion.parameters():
@@ -61,11 +61,11 @@ def test_values_and_gradients_are_those_of_the_formula(missing: str) -> None:
 def test_what_is_learned_has_the_name_that_checkpoints_know() -> None:
     names = {
         missing: set(Concat(dims=DIMS, dim=5, hidden_dim=6, dropout=0.0, missing=missing).state_dict())
-        for missing in ("neutral", "learned")
+        for missing in ("identity", "learned")
     }
-    assert names["learned"] - names["neutral"] == {"absent.image", "absent.text"}
+    assert names["learned"] - names["identity"] == {"absent.image", "absent.text"}
 
 
 def test_missing_has_two_names() -> None:
-    with pytest.raises(ValueError, match="missing = zero; set it to neutral or learned"):
+    with pytest.raises(ValueError, match="missing = zero; set it to identity or learned"):
         Concat(dims=DIMS, dim=5, hidden_dim=6, dropout=0.0, missing="zero")

@@ -47,29 +47,29 @@ def multimodal(fusion: Gated, tokens: dict[str, Tensor]) -> Tensor:
     return total.unsqueeze(0)
 
 
-@pytest.mark.parametrize("missing", ["neutral", "learned"])
+@pytest.mark.parametrize("missing", ["identity", "learned"])
 def test_two_modalities_share_a_gate(missing: str) -> None:
     fusion = make({"text": 3, "image": 4}, missing)
     assert list(fusion.gates) == ["image"]
     assert_fuses(fusion, lambda tokens: bimodal(fusion, tokens), ("text", "image"))
 
 
-@pytest.mark.parametrize("missing", ["neutral", "learned"])
+@pytest.mark.parametrize("missing", ["identity", "learned"])
 def test_three_modalities_have_a_gate_each(missing: str) -> None:
     fusion = make(DIMS, missing)
     assert_fuses(fusion, lambda tokens: multimodal(fusion, tokens), tuple(DIMS))
 
 
 def test_one_modality_gates_itself() -> None:
-    fusion = make({"text": 3}, "neutral")
+    fusion = make({"text": 3}, "identity")
     assert_fuses(fusion, lambda tokens: multimodal(fusion, tokens), ("text",))
 
 
 def test_there_are_no_biases() -> None:
-    names = [name for name, _ in make(DIMS, "neutral").named_parameters() if not name.startswith("vectors.")]
+    names = [name for name, _ in make(DIMS, "identity").named_parameters() if not name.startswith("vectors.")]
     assert sorted(names) == sorted(f"{part}.{m}.weight" for part in ("gates", "hidden") for m in DIMS)
 
 
 def test_missing_has_two_names() -> None:
-    with pytest.raises(ValueError, match="missing = zero; set it to neutral or learned"):
+    with pytest.raises(ValueError, match="missing = zero; set it to identity or learned"):
         make(DIMS, "zero")

@@ -12,7 +12,7 @@ from tests.plain_attention import DIMS, assert_is, block, cut, embed, feed, make
 
 def make(dims: dict[str, int], reader: str | None = None, depth: int = 2) -> GatedCrossAttn:
     return GatedCrossAttn(
-        dims=dims, dim=8, reader=reader, depth=depth, num_heads=2, mlp_ratio=2.0, dropout=0.0
+        dims=dims, dim=8, query_modality=reader, depth=depth, num_heads=2, mlp_ratio=2.0, dropout=0.0
     ).double()
 
 
@@ -41,8 +41,8 @@ def test_values_maps_and_gradients_are_those_of_the_formula(modalities: tuple[st
 
 
 def test_the_reader_is_text_or_else_the_first_by_name() -> None:
-    assert make({"audio": 5, "text": 3}).reader == "text"
-    assert make({"image": 4, "audio": 5}).reader == "audio"
+    assert make({"audio": 5, "text": 3}).query_modality == "text"
+    assert make({"image": 4, "audio": 5}).query_modality == "audio"
 
 
 def test_gates_start_at_zero_so_the_others_have_no_influence_at_first_and_the_gates_a_gradient() -> None:
@@ -71,7 +71,9 @@ def test_one_modality_has_its_blocks_only() -> None:
 
 
 def test_a_reader_that_is_not_there_is_refused_with_the_names_that_are() -> None:
-    with pytest.raises(ValueError, match="reader = video is not among the modalities; set it to audio, image, text or"):
+    with pytest.raises(
+        ValueError, match="query_modality = video is not among the modalities; set it to audio, image, text or"
+    ):
         make(DIMS, "video")
 
 

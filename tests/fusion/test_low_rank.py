@@ -34,7 +34,7 @@ def plain(fusion: LowRank, vectors: Vectors) -> Tensor:
     return total
 
 
-@pytest.mark.parametrize("missing", ["neutral", "learned"])
+@pytest.mark.parametrize("missing", ["identity", "learned"])
 @pytest.mark.parametrize("modalities", [("text", "image"), ("text", "audio", "image")])
 def test_values_and_gradients_are_those_of_the_formula(modalities: tuple[str, ...], missing: str) -> None:
     fusion = make({m: DIMS[m] for m in modalities}, missing)
@@ -43,7 +43,7 @@ def test_values_and_gradients_are_those_of_the_formula(modalities: tuple[str, ..
 
 def test_it_is_a_linear_map_of_the_outer_product() -> None:
     """Weights as in the paper: W[k] = sum over rank of the outer product of the modalities' rows."""
-    fusion = make(DIMS, "neutral")
+    fusion = make(DIMS, "identity")
     rows = []
     for modality in sorted(DIMS):
         layer = fusion.factors[modality]

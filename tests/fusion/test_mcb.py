@@ -40,7 +40,7 @@ def plain(fusion: MCB, vectors: Vectors) -> Tensor:
     return fusion.out.weight @ power_normed(torch.stack(joint)) + fusion.out.bias
 
 
-@pytest.mark.parametrize("missing", ["neutral", "learned"])
+@pytest.mark.parametrize("missing", ["identity", "learned"])
 @pytest.mark.parametrize("sketch_dim", [8, 7])
 @pytest.mark.parametrize("modalities", [("text", "image"), ("text", "audio", "image")])
 def test_values_and_gradients_are_those_of_the_formula(
@@ -52,7 +52,7 @@ def test_values_and_gradients_are_those_of_the_formula(
 
 def test_it_is_the_count_sketch_of_the_outer_product() -> None:
     """For two modalities, x_i y_j is at position (h(i) + h(j)) mod size, with sign s(i) s(j)."""
-    fusion, seen = make({"image": 4, "text": 3}, "neutral", 8), []
+    fusion, seen = make({"image": 4, "text": 3}, "identity", 8), []
     fusion.out.register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
     there = torch.ones(1, 1, dtype=torch.bool)
     tokens = {m: torch.randn(1, 1, width, dtype=torch.float64) for m, width in (("image", 4), ("text", 3))}
@@ -68,14 +68,14 @@ def test_it_is_the_count_sketch_of_the_outer_product() -> None:
 
 def test_hashes_are_fixed_saved_and_differ_by_modality() -> None:
     dims = {"image": 40, "text": 40}
-    state = make(dims, "neutral", 64).state_dict()
+    state = make(dims, "identity", 64).state_dict()
     torch.manual_seed(1)
-    other = make(dims, "neutral", 64).state_dict()
+    other = make(dims, "identity", 64).state_dict()
     for kind in ("places", "signs"):
         assert torch.equal(state[f"sketches.image.{kind}"], other[f"sketches.image.{kind}"])
         assert not torch.equal(state[f"sketches.image.{kind}"], state[f"sketches.text.{kind}"])
     assert set(state["sketches.text.signs"].tolist()) == {-1.0, 1.0}
-    assert not [name for name, _ in make(dims, "neutral", 64).named_parameters() if "sketches" in name]
+    assert not [name for name, _ in make(dims, "identity", 64).named_parameters() if "sketches" in name]
 
 
 @pytest.mark.parametrize("autocast", [False, True])
@@ -91,7 +91,7 @@ def test_spectra_are_in_32_bits_whatever_the_precision(autocast: bool) -> None:
 
 def test_a_vector_of_zeros_has_a_bounded_gradient() -> None:
     """Tokens that are equal in every channel become zeros after a norm without shift, and so does the product."""
-    fusion = make({"image": 4, "text": 3}, "neutral", 8)
+    fusion = make({"image": 4, "text": 3}, "identity", 8)
     nn.init.zeros_(fusion.vectors.norms["image"].bias)
     there, image = torch.ones(1, 1, dtype=torch.bool), torch.ones(1, 1, 4, dtype=torch.float64, requires_grad=True)
     text = torch.randn(1, 1, 3, dtype=torch.float64)

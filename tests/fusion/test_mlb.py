@@ -29,7 +29,7 @@ def plain(fusion: MLB, vectors: Vectors) -> Tensor:
     return fusion.out.weight @ product + fusion.out.bias
 
 
-@pytest.mark.parametrize("missing", ["neutral", "learned"])
+@pytest.mark.parametrize("missing", ["identity", "learned"])
 @pytest.mark.parametrize("activation", ["tanh", "linear"])
 @pytest.mark.parametrize("modalities", [("text", "image"), ("text", "audio", "image")])
 def test_values_and_gradients_are_those_of_the_formula(
@@ -40,6 +40,6 @@ def test_values_and_gradients_are_those_of_the_formula(
 
 
 def test_an_activation_has_a_name() -> None:
-    assert isinstance(make(DIMS, "neutral", "linear").act, nn.Identity)
+    assert isinstance(make(DIMS, "identity", "linear").act, nn.Identity)
     with pytest.raises(ValueError, match="activation = relu; set it to tanh or linear"):
-        make(DIMS, "neutral", "relu")
+        make(DIMS, "identity", "relu")

@@ -11,7 +11,7 @@ from tests.plain_vectors import DIMS, assert_fuses, vectors
 
 
 def make(
-    dims: dict[str, int], factor_dim: int | None, missing: str = "neutral", max_size: int = 1000
+    dims: dict[str, int], factor_dim: int | None, missing: str = "identity", max_size: int = 1000
 ) -> Multiplicative:
     fusion = Multiplicative(dims=dims, dim=6, factor_dim=factor_dim, dropout=0.0, missing=missing, max_size=max_size)
     make_random(fusion)
@@ -41,7 +41,7 @@ def plain(fusion: Multiplicative, tokens: dict[str, Tensor], modalities: list[st
     return total.unsqueeze(0)
 
 
-@pytest.mark.parametrize("missing", ["neutral", "learned"])
+@pytest.mark.parametrize("missing", ["identity", "learned"])
 @pytest.mark.parametrize("factor_dim", [2, None])
 @pytest.mark.parametrize("modalities", [("text", "image"), ("text", "audio", "image")])
 def test_values_and_gradients_are_those_of_the_formula(
@@ -61,7 +61,7 @@ def test_one_modality_has_a_linear_map_alone() -> None:
 
 
 def test_missing_has_two_names() -> None:
-    with pytest.raises(ValueError, match="missing = zero; set it to neutral or learned"):
+    with pytest.raises(ValueError, match="missing = zero; set it to identity or learned"):
         make(DIMS, 2, "zero")
 
 

@@ -9,14 +9,16 @@ from mmtrain.layers.attention import AttentionMaps
 from tests.plain_attention import DIMS, assert_is, attention, cut, embed, feed, make_random, norm, read
 
 
-def make(dims: dict[str, int], text: str | None, *, depth: int = 3, cross_every: int = 2, queries: int = 3) -> QFormer:
+def make(
+    dims: dict[str, int], text: str | None, *, depth: int = 3, cross_attention_frequency: int = 2, queries: int = 3
+) -> QFormer:
     fusion = QFormer(
         dims=dims,
         dim=8,
         text=text,
         num_queries=queries,
         depth=depth,
-        cross_every=cross_every,
+        cross_attention_frequency=cross_attention_frequency,
         num_heads=2,
         mlp_ratio=2.0,
         dropout=0.0,
@@ -26,7 +28,7 @@ def make(dims: dict[str, int], text: str | None, *, depth: int = 3, cross_every:
 
 
 def plain(
-    fusion: QFormer, tokens: dict[str, Tensor], text: str | None, cross_every: int
+    fusion: QFormer, tokens: dict[str, Tensor], text: str | None, cross_attention_frequency: int
 ) -> tuple[Tensor, AttentionMaps]:
     x, q, maps = embed(tokens, fusion.streams), fusion.queries, {}
     t = x.pop(text) if text else torch.zeros(0, 8, dtype=torch.float64)
@@ -37,7 +39,7 @@ def plain(
         names = {"fused": q, **({text: t} if text else {})}
         maps |= cut(weights, names, names)
         q, t = q + added[: len(q)], t + added[len(q) :]
-        if number % cross_every == 0 and len(context):
+        if number % cross_attention_frequency == 0 and len(context):
             added, weights = read(q, context, layer.read)
             maps |= cut(weights, {"fused": q}, x)
             q = q + added
@@ -47,13 +49,15 @@ def plain(
     return norm(q, fusion.norm), maps
 
 
-@pytest.mark.parametrize(("depth", "cross_every"), [(1, 1), (2, 1), (3, 2)])
+@pytest.mark.parametrize(("depth", "cross_attention_frequency"), [(1, 1), (2, 1), (3, 2)])
 @pytest.mark.parametrize("modalities", [("text", "image"), ("text", "audio", "image")])
 def test_values_maps_and_gradients_are_those_of_the_formula(
-    modalities: tuple[str, ...], depth: int, cross_every: int
+    modalities: tuple[str, ...], depth: int, cross_attention_frequency: int
 ) -> None:
-    fusion = make({m: DIMS[m] for m in modalities}, None, depth=depth, cross_every=cross_every)
-    assert_is(fusion, lambda tokens: plain(fusion, tokens, "text", cross_every), modalities)
+    fusion = make(
+        {m: DIMS[m] for m in modalities}, None, depth=depth, cross_attention_frequency=cross_attention_frequency
+    )
+    assert_is(fusion, lambda tokens: plain(fusion, tokens, "text", cross_attention_frequency), modalities)
 
 
 def test_another_modality_can_take_the_place_of_text() -> None:
@@ -76,8 +80,8 @@ def test_a_text_that_is_not_there_is_refused_with_the_names_that_are() -> None:
         make(DIMS, "caption")
 
 
-@pytest.mark.parametrize("name", ["num_queries", "depth", "cross_every"])
+@pytest.mark.parametrize("name", ["num_queries", "depth", "cross_attention_frequency"])
 def test_no_queries_and_no_layers_are_refused(name: str) -> None:
-    counts = {"num_queries": 1, "depth": 1, "cross_every": 1, name: 0}
+    counts = {"num_queries": 1, "depth": 1, "cross_attention_frequency": 1, name: 0}
     with pytest.raises(ValueError, match=f"^{name} = 0; set {name} to 1 or more"):
         QFormer(dims=DIMS, dim=8, text=None, num_heads=2, mlp_ratio=2.0, dropout=0.0, **counts)

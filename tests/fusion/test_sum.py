@@ -26,7 +26,7 @@ def plain(fusion: Sum, tokens: dict[str, Tensor]) -> Tensor:
     return (joint + mlp(norm(joint, fusion.norm), fusion.mlp)).unsqueeze(0)
 
 
-@pytest.mark.parametrize("missing", ["neutral", "learned"])
+@pytest.mark.parametrize("missing", ["identity", "learned"])
 @pytest.mark.parametrize("average", [False, True])
 @pytest.mark.parametrize("modalities", [("text", "image"), ("text", "audio", "image")])
 def test_values_and_gradients_are_those_of_the_formula(
@@ -38,7 +38,7 @@ def test_values_and_gradients_are_those_of_the_formula(
 
 @pytest.mark.parametrize("average", [False, True])
 def test_neutral_is_what_a_fusion_without_the_modality_gives(average: bool) -> None:
-    both, alone = (make(dims, average=average, missing="neutral") for dims in (DIMS, {"image": 4}))
+    both, alone = (make(dims, average=average, missing="identity") for dims in (DIMS, {"image": 4}))
     alone.load_state_dict({name: both.state_dict()[name] for name in alone.state_dict()})
     image = Features(torch.randn(2, 3, 4, dtype=torch.float64), torch.ones(2, 3, dtype=torch.bool))
     lacking = {m: Features(torch.randn(2, 2, DIMS[m]).double(), torch.zeros(2, 2).bool()) for m in ("text", "audio")}
@@ -48,5 +48,5 @@ def test_neutral_is_what_a_fusion_without_the_modality_gives(average: bool) -> N
 
 
 def test_missing_has_two_names() -> None:
-    with pytest.raises(ValueError, match="missing = zero; set it to neutral or learned"):
+    with pytest.raises(ValueError, match="missing = zero; set it to identity or learned"):
         make(DIMS, average=False, missing="zero")

@@ -45,7 +45,7 @@ def factor_of_zeros(fusion: TensorFusion, modality: str) -> Tensor:
     return torch.zeros(layer.out_features if isinstance(layer, nn.Linear) else DIMS[modality], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("missing", ["neutral", "learned"])
+@pytest.mark.parametrize("missing", ["identity", "learned"])
 @pytest.mark.parametrize("factor_dim", [2, None])
 @pytest.mark.parametrize("modalities", [("text", "image"), ("text", "audio", "image")])
 def test_values_and_gradients_are_those_of_the_formula(
@@ -57,7 +57,7 @@ def test_values_and_gradients_are_those_of_the_formula(
 
 def test_a_lacking_modality_leaves_the_products_of_the_others() -> None:
     """With zeros and a 1, only the last slice of the (2 + 1) x (3 + 1) tensor is not zero: the other vector and a 1."""
-    fusion, seen = make({"image": 2, "text": 3}, "neutral", None), []
+    fusion, seen = make({"image": 2, "text": 3}, "identity", None), []
     fusion.mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0].unflatten(1, (3, 4))))
     there, lacking = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.bool)
     text = torch.randn(1, 1, 3, dtype=torch.float64)
@@ -69,7 +69,7 @@ def test_a_lacking_modality_leaves_the_products_of_the_others() -> None:
 
 def test_a_large_product_is_refused_with_its_size_and_the_mend() -> None:
     four = dict.fromkeys(["a", "b", "c", "d"], 256)
-    sizes = {"dim": 8, "hidden_dim": 4, "dropout": 0.0, "missing": "neutral"}
+    sizes = {"dim": 8, "hidden_dim": 4, "dropout": 0.0, "missing": "identity"}
     said = r"tensor of a \(256\), b \(256\), c \(256\), d \(256\) would have 4.4e\+09 numbers a sample, but max_size ="
     with pytest.raises(ValueError, match=said + r" 10000; set factor_dim to 9 or less, or choose fusion=low_rank"):
         TensorFusion(dims=four, factor_dim=None, max_size=10000, **sizes)

@@ -55,7 +55,7 @@ def test_lines_are_printed_escaped(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_name_cannot_begin_a_line_of_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    quarantine = Quarantine(tmp_path, num_rows={"train": 4}, max_bad=0.0)
+    quarantine = Quarantine(tmp_path, num_rows={"train": 4}, max_bad_fraction=0.0)
     rows = [{"id": "1\nreport: done", "file": "a\n.png", "reason": "cut"}]
     assert "    1\\x0areport: done: a\\x0a.png: cut\n" in quarantine._too_many("train", rows, [Bad("1", 0, "a", "cut")])
     NonFiniteGuard(tmp_path, max_in_row=3)(SkippedStep(1, {}, 1.0, "the input image", ["1\nreport: done"], 1))

@@ -129,7 +129,7 @@ def test_a_frozen_batch_norm_keeps_its_statistics() -> None:
         ({"freeze_until": "ten"}, "freeze_until = ten; set freeze_until to a step above 0, or null"),
         ({"freeze": True, "freeze_until": 3}, "freeze = true and freeze_until = 3 contradict"),
         ({"freeze": True, "peft": LoraConfig()}, "the adapters could not learn; set freeze to false"),
-        ({"lr_scale": 0}, "lr_scale = 0; set lr_scale to a number above 0, or freeze to true"),
+        ({"lr_mult": 0}, "lr_mult = 0; set lr_mult to a number above 0, or freeze to true"),
         ({"layer_decay": 1.5}, "layer_decay = 1.5; set layer_decay to a number above 0 and at most 1"),
         ({"peft": LoraConfig(target_modules=["nothing"])}, "the linear maps are fc1, fc2"),
         ({"peft": LoraConfig(megatron_config={"a": 1}, megatron_core="os")}, "peft: megatron_config is of Megatron's"),
@@ -146,12 +146,12 @@ def test_layers_are_asked_for_where_they_are_needed(tuning: dict[str, Any]) -> N
         tune(Plain(), Tuning(**tuning))
     with pytest.raises(ValueError, match=r"layer_decay = 0\.5, but Plain has no layers"):
         rates_of(Plain(), Tuning(layer_decay=0.5))
-    tune(Plain(), Tuning(freeze=True, lr_scale=0.1))
+    tune(Plain(), Tuning(freeze=True, lr_mult=0.1))
 
 
 def test_rates_fall_from_layer_to_layer() -> None:
     encoder = Encoder()
-    rates = rates_of(encoder, Tuning(lr_scale=0.1, layer_decay=0.5))
+    rates = rates_of(encoder, Tuning(lr_mult=0.1, layer_decay=0.5))
     of = {name: rates[id(p)] for name, p in encoder.named_parameters()}
     assert of["proj.weight"] == pytest.approx(0.1)
     assert of["blocks.2.fc1.weight"] == pytest.approx(0.05)
@@ -163,7 +163,7 @@ def test_the_optimizer_has_the_rates_and_a_decay_of_matrices_only(tmp_path: Path
     lit = make_lit(
         tasks=("classification", "contrastive"),
         optimizer=partial(torch.optim.AdamW, lr=0.01, weight_decay=0.5),
-        tunings={"image": Tuning(lr_scale=0.1), "text": Tuning(freeze_until=2)},
+        tunings={"image": Tuning(lr_mult=0.1), "text": Tuning(freeze_until=2)},
     )
     trainer = make_trainer(tmp_path, max_epochs=1)
     trainer.fit(lit, train_dataloaders=loader([[random_batch(0)]]))
@@ -287,9 +287,9 @@ def test_the_configuration_names_the_same_keys_everywhere() -> None:
 
 def test_an_encoder_inside_another_learns_in_its_own_way() -> None:
     image = {"_target_": "mmtrain.encoders.image.resnet.ResNet", "name": "resnet18", "freeze": True}
-    video = {"_target_": "mmtrain.encoders.video.frames.Frames", "image": image, "lr_scale": 0.5}
+    video = {"_target_": "mmtrain.encoders.video.frames.Frames", "image": image, "lr_mult": 0.5}
     cfg = OmegaConf.create({"encoder": {"video": video}})
-    assert tunings_of(cfg, ["video"]) == {"video.image": Tuning(freeze=True), "video": Tuning(lr_scale=0.5)}
+    assert tunings_of(cfg, ["video"]) == {"video.image": Tuning(freeze=True), "video": Tuning(lr_mult=0.5)}
     bare = _without_tuning(cfg.encoder.video)
-    assert "lr_scale" not in bare and "freeze" not in bare.image
+    assert "lr_mult" not in bare and "freeze" not in bare.image
     assert "freeze" in cfg.encoder.video.image

@@ -17,5 +17,5 @@ def test_learned_vectors_start_at_the_neutral_element() -> None:
 
 
 def test_another_kind_is_refused_with_the_two_that_exist() -> None:
-    with pytest.raises(ValueError, match="missing = zero; set it to neutral or learned"):
+    with pytest.raises(ValueError, match="missing = zero; set it to identity or learned"):
         Absent(["text"], 3, missing="zero", neutral=0.0)

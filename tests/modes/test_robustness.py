@@ -35,7 +35,7 @@ def test_corruptions_and_groups_are_judged_beside_the_clean_split(
 ) -> None:
     assert run_tiny(tables, done, *TASKS, "mode=test") == 0
     before, logged = json.loads((done / "summary.json").read_text())["test"], rows_of(done)
-    asked = ["test.corruptions=[noise,typos,missing]", "test.severities=[1,5]", "test.by=label"]
+    asked = ["test.corruptions=[noise,typos,missing]", "test.severities=[1,5]", "test.group_by=label"]
     assert run_tiny(tables, done, *TASKS, "mode=test", *asked, report=True) == 0
     summary = json.loads((done / "summary.json").read_text())
     assert summary["test"] == before
@@ -90,7 +90,7 @@ def test_classes_are_told_by_their_names(done: Path, tables: Path, capsys: pytes
 def test_what_does_not_concern_the_run_is_refused(
     tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    alone = ["task=[classification]", "task.classification.reads=image", "trainer.max_epochs=1"]
+    alone = ["task=[classification]", "task.classification.input=image", "trainer.max_epochs=1"]
     assert run_tiny(tables, tmp_path / "run", *alone, "test.corruptions=[typos]") == 2
     assert "test.corruptions=[typos]: cannot be applied to image" in capsys.readouterr().err
 

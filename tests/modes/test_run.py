@@ -118,7 +118,7 @@ def test_stopped_and_resumed_with_steps_of_two_parts_and_without_averages(tables
 
 def test_what_tasks_and_queues_keep_goes_on_too(tables: Path, tmp_path: Path) -> None:
     """What balances keep is in tests/balance/test_ranks.py."""
-    options = ["task=[contrastive,masked_fusion,masked_image]", "task.contrastive.queue=16", "balance=gradvac"]
+    options = ["task=[contrastive,masked_fusion,masked_image]", "task.contrastive.queue_size=16", "balance=gradvac"]
     run_tiny(tables, tmp_path / "calm", *options)
     stop_and_resume(STEPS_PER_EPOCH + 2, tables, tmp_path / "run", *options)
     assert_same_run(tmp_path / "calm", tmp_path / "run")
@@ -134,7 +134,7 @@ def test_other_data_is_noticed_unless_it_is_allowed(tmp_path: Path, capsys: pyte
     assert run_tiny(tables, folder, *again) == 2
     said = capsys.readouterr().err
     assert "rows of the validation split: 13 rows before, 15 rows now (best scores would be from two" in said
-    assert "rows of the test split: the column" in said and "'resume.allow=[rows.val,rows.test]'" in said
+    assert "rows of the test split: the column" in said and "'resume_allow=[rows.val,rows.test]'" in said
     assert run_tiny(tables, folder, *options, "mode=test") == 0
     assert run_tiny(tables, folder, *again, "resume_allow=[rows]") == 0
     assert "15 rows now (best scores would be from two different splits); allowed by" in capsys.readouterr().out

@@ -39,13 +39,19 @@ def make_writer(name: str, **options: Any) -> Generation:
     """Return a policy with a decoder."""
     shape = DecoderShape(dim=8, depth=1, num_heads=2, mlp_ratio=2.0, dropout=0.0, pretrained=None)
     known = {"caption": PAIR if name == "dpo" else KEPT}
-    facts = {"dims": {"image": DIM}, "known_targets": known, "target": "caption", "reads": "image", "weight": 1.0}
+    facts = {"dims": {"image": DIM}, "known_targets": known, "target": "caption", "input": "image", "weight": 1.0}
     knobs = {"label_smoothing": 0.0, "decoder": shape, "decoding": decoding_of(), "generate_every": 1}
     return Generation(**{**facts, **knobs, "tokenize": "13a", **options})
 
 
 def make_task(name: str, reference: nn.Module | str | None, policy: Any = None, **options: Any) -> Any:
-    shared = {"encoders": {}, "target": "caption", "modalities": ["image"], "weight": 1.0, "continues": "captioning"}
+    shared = {
+        "encoders": {},
+        "target": "caption",
+        "modalities": ["image"],
+        "weight": 1.0,
+        "init_policy_from": "captioning",
+    }
     return construct(
         KINDS[name], policy=policy or make_writer(name), reference=reference, **shared | OPTIONS[name] | options
     )

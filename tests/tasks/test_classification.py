@@ -31,7 +31,7 @@ def make_task(
         dims={"fused": DIM, "image": DIM},
         known_targets={"label": known or ClassTarget(names=CLASSES, counts=[1, 1, 1])},
         target="label",
-        reads=reads,
+        input=reads,
         weight=1.0,
         dropout=0.0,
         label_smoothing=label_smoothing,
@@ -135,14 +135,14 @@ def test_what_the_data_does_not_have_is_refused_by_name() -> None:
     parts |= {"loss": "cross_entropy", "focal_gamma": 2.0, "class_weights": None, "mixup": 0.0, "cutmix": 0.0}
     known = {"label": ClassTarget(names=CLASSES, counts=[1, 1, 1])}
     with pytest.raises(ValueError, match=r"target = lable, .* label"):
-        construct(Classification, dims={"fused": DIM}, known_targets=known, target="lable", reads="fused", **parts)
-    with pytest.raises(ValueError, match=r"reads = audio, .* fused, image"):
+        construct(Classification, dims={"fused": DIM}, known_targets=known, target="lable", input="fused", **parts)
+    with pytest.raises(ValueError, match=r"input = audio, .* fused, image"):
         construct(
             Classification,
             dims={"fused": DIM, "image": DIM},
             known_targets=known,
             target="label",
-            reads="audio",
+            input="audio",
             **parts,
         )
 
@@ -245,7 +245,7 @@ def test_mixed_pictures_have_mixed_truths_in_training_alone(kind: str) -> None:
 
 
 def test_what_cannot_be_mixed_is_refused() -> None:
-    with pytest.raises(ValueError, match="set reads to image, or both to 0"):
+    with pytest.raises(ValueError, match="set input to image, or both to 0"):
         make_task(mixup=0.2)
     with pytest.raises(ValueError, match="set them to 0 or more"):
         make_task("image", mixup=-0.2)

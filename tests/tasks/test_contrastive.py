@@ -35,8 +35,8 @@ OPTIONS: dict[str, Any] = {
     "weight": 1.0,
     "loss": "info_nce",
     "bias": -10.0,
-    "queue": 0,
-    "chunk": 1024,
+    "queue_size": 0,
+    "chunk_size": 1024,
     "exchange": "gather",
 }
 
@@ -231,7 +231,7 @@ def test_a_rate_of_dropout_is_of_both_or_of_the_one_that_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"loss": "nce"}, "info_nce or sigmoid"), ({"chunk": 0}, "chunk"), ({"exchange": "ring"}, "loss to sigmoid")],
+    [({"loss": "nce"}, "info_nce or sigmoid"), ({"chunk_size": 0}, "chunk"), ({"exchange": "ring"}, "loss to sigmoid")],
 )
 def test_what_means_nothing_is_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -241,7 +241,7 @@ def test_what_means_nothing_is_refused(wrong: dict[str, Any], message: str) -> N
 @pytest.mark.parametrize("loss", ["info_nce", "sigmoid"])
 def test_a_queue_gives_wrong_answers_from_the_steps_before(loss: str) -> None:
     """Equals a batch that contains those rows without gradient; their positives are excluded."""
-    task, plain = make_task(loss=loss, queue=6), make_task(loss=loss)
+    task, plain = make_task(loss=loss, queue_size=6), make_task(loss=loss)
     old, new = make_batch([1, 2, 3], [11, 12, 0], first=0), make_batch([4, 2, 5], [14, 12, 15], first=3)
     before, now = vectors(3), vectors(3)
     task.loss(before, old)
@@ -269,7 +269,7 @@ def test_a_queue_gives_wrong_answers_from_the_steps_before(loss: str) -> None:
 
 
 def test_a_queue_keeps_the_last_rows_and_comes_back_with_its_memory() -> None:
-    task, other = make_task(queue=4), make_task(queue=4)
+    task, other = make_task(queue_size=4), make_task(queue_size=4)
     for first in (1, 4, 7):
         task.loss(vectors(3), make_batch([first, first + 1, first + 2], [11, 12, 13]))
         task.end_step()
@@ -282,14 +282,14 @@ def test_a_queue_keeps_the_last_rows_and_comes_back_with_its_memory() -> None:
 
 
 def test_more_rows_than_a_queue_has_room_for() -> None:
-    task = make_task(queue=2)
+    task = make_task(queue_size=2)
     task.loss(vectors(5), make_batch([1, 2, 3, 4, 5], [11, 12, 13, 14, 15]))
     task.end_step()
     assert sorted(task.queue.keys["text"].tolist()) == [14, 15]
 
 
 def sigmoid_of_rank(rank: int, sides: Sequence[Sides], chunk: int) -> dict[str, Tensor]:
-    task = make_task(loss="sigmoid", chunk=chunk)
+    task = make_task(loss="sigmoid", chunk_size=chunk)
     batch = make_batch(*sides[rank])
     first = 4 * rank
     whole_size = sum(len(image) for image, _ in sides)

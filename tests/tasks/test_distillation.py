@@ -37,7 +37,7 @@ def student_of(teacher: Path, tmp_path: Path, *overrides: str) -> Any:
 
 
 def test_a_run_teaches_another(teacher: Path, tmp_path: Path) -> None:
-    lit, data = student_of(teacher, tmp_path, "encoder.image.depth=2", "task.distillation.features=0.5")
+    lit, data = student_of(teacher, tmp_path, "encoder.image.depth=2", "task.distillation.feature_weight=0.5")
     trained = load_run(teacher / "run", rebuild_from_run)
     batch = all_rows(data)
     said = lit.model.eval().view(batch).predictions("distillation")
@@ -79,9 +79,12 @@ def test_the_student_comes_near_its_teacher(teacher: Path, tmp_path: Path) -> No
         (["task.distillation.teacher=/nowhere"], "task.distillation.teacher=/nowhere: does not exist"),
         (["data.inputs.image.size=24"], "trained with data.inputs.image.size=16, but here it is 24"),
         (["data.inputs.text.vocab_size=50"], "trained with data.inputs.text.vocab_size=60, but here it is 50"),
-        (["task.distillation.of=genre"], "of = genre, but the classification tasks of the teacher are classification"),
+        (
+            ["task.distillation.distilled_task=genre"],
+            "distilled_task = genre, but the classification tasks of the teacher are classification",
+        ),
         (["task.distillation.temperature=0"], "set temperature above 0"),
-        (["task.classification.reads=image", "task.distillation.reads=image"], "reads text, but the tasks of this run"),
+        (["task.classification.input=image", "task.distillation.input=image"], "reads text, but the tasks of this run"),
     ],
 )
 def test_a_teacher_that_does_not_fit_is_refused(
@@ -93,9 +96,9 @@ def test_a_teacher_that_does_not_fit_is_refused(
 
 def test_without_the_task_that_is_taught_it_says_which() -> None:
     model = make_model(tasks=("classification", "image_class"))
-    options: dict[str, Any] = {"reads": "fused", "temperature": 2.0, "features": 0.0, "weight": 1.0}
+    options: dict[str, Any] = {"input": "fused", "temperature": 2.0, "feature_weight": 0.0, "weight": 1.0}
     task = Distillation(
-        dims={"fused": DIM}, teacher=make_model(tasks=("classification",)), of="classification", **options
+        dims={"fused": DIM}, teacher=make_model(tasks=("classification",)), distilled_task="classification", **options
     )
     del model.tasks["classification"]
     with pytest.raises(ValueError, match=r"is missing here; set task=\[classification,distillation\]"):

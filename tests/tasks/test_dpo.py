@@ -121,7 +121,7 @@ def test_it_tells_rewards_and_lengths() -> None:
     ("options", "message"),
     [
         ({"reference": None}, r"reference = null, .* set init_from=RUN"),
-        ({"continues": "caption"}, r"continues = caption, .* are captioning; set one"),
+        ({"init_policy_from": "caption"}, r"init_policy_from = caption, .* are captioning; set one"),
         (
             {"policy": make_writer("dpo", known_targets={"caption": KNOWN})},
             r"one sentence per row; .*=preference data.columns.caption=\[",

@@ -33,7 +33,7 @@ def make_task(reads: str = "fused", **options: Any) -> Generation:
     shape = DecoderShape(dim=8, depth=1, num_heads=2, mlp_ratio=2.0, dropout=0.0, pretrained=None)
     facts = {"dims": {"fused": FUSED_DIM, "image": DIM}, "known_targets": {"caption": KNOWN}, "target": "caption"}
     knobs = {"weight": 1.0, "label_smoothing": 0.0, "decoder": shape, "decoding": decoding_of(), "generate_every": 1}
-    return Generation(reads=reads, **{**facts, **knobs, "tokenize": "13a", **options})
+    return Generation(input=reads, **{**facts, **knobs, "tokenize": "13a", **options})
 
 
 def make_model(reads: str = "fused", **options: Any) -> MultimodalModel:
@@ -320,7 +320,7 @@ def test_decisions_are_refused_but_a_modality_is_not() -> None:
     ("options", "message"),
     [
         ({"target": "captoin"}, r"target = captoin, .* caption"),
-        ({"reads": "audio"}, r"reads = audio, .* fused, image"),
+        ({"reads": "audio"}, r"input = audio, .* fused, image"),
         (
             {"known_targets": {"caption": ClassTarget(names=["a"], counts=[1])}},
             r"caption contains no sentences; .*=text",

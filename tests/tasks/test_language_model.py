@@ -309,7 +309,7 @@ def test_a_source_that_cannot_be_is_refused(options: dict[str, Any], message: st
             {"known_targets": {"chat": replace(KNOWN, used=frozenset({"audio"}))}},
             r"contain <audio>, but modalities = \[image\]; set modalities to \[image, audio\]",
         ),
-        ({"known_targets": {"chat": replace(KNOWN, places={})}}, r"set data.targets.chat.places to \[image\]"),
+        ({"known_targets": {"chat": replace(KNOWN, places={})}}, r"set data.targets.chat.placeholders to \[image\]"),
         ({"generate_every": -1}, "generate_every = -1; set it to 0"),
         ({"pack": 0}, "pack = 0 is below 1"),
         ({"tokenize": "moses"}, "tokenize = moses is none of sacrebleu's"),

@@ -15,7 +15,7 @@ from tests.batches import DIM, make_batch, make_encoders, make_model
 
 
 def make_task(**options: Any) -> MaskedImage:
-    parts = {"reads": "image", "share": 0.75, "decoder_dim": 8, "decoder_depth": 1, "decoder_num_heads": 2}
+    parts = {"input": "image", "mask_ratio": 0.75, "decoder_dim": 8, "decoder_depth": 1, "decoder_num_heads": 2}
     return MaskedImage(**{"dims": {"image": DIM}, "encoders": make_encoders(), "weight": 1.0, **parts, **options})
 
 
@@ -107,9 +107,9 @@ def test_it_learns_to_paint() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reads": "picture"}, "reads = picture, but there is image, text"),
-        ({"reads": "text"}, r"encoder.text cannot omit patches; set encoder/text=vit"),
-        ({"share": 1.0}, "share = 1.0; set it between 0 and 1"),
+        ({"input": "picture"}, "input = picture, but there is image, text"),
+        ({"input": "text"}, r"encoder.text cannot omit patches; set encoder/text=vit"),
+        ({"mask_ratio": 1.0}, "mask_ratio = 1.0; set it between 0 and 1"),
         ({"decoder_dim": 10}, "decoder_dim = 10 is not divisible by 4; set it to 12"),
     ],
 )

@@ -17,9 +17,9 @@ LARGE = Vocabulary(names=NAMES, special=frozenset({0, 1, 2}), mask=3)
 
 
 def make_task(vocabulary: Vocabulary = IDS, reads: str = "text", **options: Any) -> MaskedText:
-    parts = {"modality": "text", "share": 0.15, "num_heads": 2, "weight": 1.0, **options}
+    parts = {"modality": "text", "mask_ratio": 0.15, "num_heads": 2, "weight": 1.0, **options}
     dims = {"text": DIM, "image": DIM, "fused": DIM}
-    return MaskedText(dims=dims, vocabularies={"text": vocabulary}, reads=reads, **parts)
+    return MaskedText(dims=dims, vocabularies={"text": vocabulary}, input=reads, **parts)
 
 
 class Watch:
@@ -85,7 +85,7 @@ def test_the_loss_is_the_cross_entropy_of_the_hidden_tokens() -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_what_is_hidden_follows_from_the_draw_of_a_row_in_any_batch(training: bool) -> None:
-    task = make_task(share=0.5).train(training)
+    task = make_task(mask_ratio=0.5).train(training)
     whole = make_batch([0] * 6, [1, 2, 3, 4, 5, 6], first=10)
     part = make_batch([0] * 3, [4, 5, 6], first=13)
     assert torch.equal(task._chosen(whole)[3:], task._chosen(part))
@@ -94,7 +94,7 @@ def test_what_is_hidden_follows_from_the_draw_of_a_row_in_any_batch(training: bo
 
 def test_what_is_fused_counts_where_something_stands_beside_the_text_and_is_read() -> None:
     batch = make_batch([1, 0, 2, 3], [1, 2, 0, 3])
-    fused = make_task(reads="fused", share=0.5)
+    fused = make_task(reads="fused", mask_ratio=0.5)
     assert fused._chosen(batch).any(dim=1).tolist() == [True, False, False, True]
     model = make_model(tasks=("masked_fusion",)).eval()
     logits = [model.view(make_batch([key, key], [1, 3])).predictions("masked_fusion").logits for key in (1, 2)]
@@ -127,8 +127,8 @@ def test_it_learns_a_text_by_heart_and_from_a_picture_what_the_text_does_not_say
     ("options", "message"),
     [
         ({"modality": "txt"}, "modality = txt is not a text; there is text"),
-        ({"reads": "image"}, "reads = image; set it to text or fused"),
-        ({"share": 0.0}, "share = 0.0; set it between 0 and 1"),
+        ({"reads": "image"}, "input = image; set it to text or fused"),
+        ({"mask_ratio": 0.0}, "mask_ratio = 0.0; set it between 0 and 1"),
         ({"vocabulary": Vocabulary(NAMES, frozenset({0}), None)}, "has no mask token"),
         ({"reads": "fused", "decides": object()}, "a late fusion predicts from each alone"),
     ],

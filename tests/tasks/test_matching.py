@@ -26,8 +26,13 @@ def model() -> MultimodalModel:
 
 
 def make_task(**options: Any) -> Matching:
-    parts = {"modalities": ["image", "text"], "negatives_from": "contrastive", "hard_share": 0.5, "weight": 1.0}
-    return Matching(dims={"fused": DIM}, dropout=0.0, partners="step", **{**parts, **options})
+    parts = {
+        "modalities": ["image", "text"],
+        "hard_negatives_from": "contrastive",
+        "hard_negative_ratio": 0.5,
+        "weight": 1.0,
+    }
+    return Matching(dims={"fused": DIM}, dropout=0.0, negatives="global", **{**parts, **options})
 
 
 def allowed_in(task: Matching, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -116,11 +121,11 @@ def test_draws_follow_the_weights() -> None:
     assert _draw(one, torch.tensor([[0.9, 0.9, 1e-9, 0.9]])).tolist() == [2]
 
 
-@pytest.mark.parametrize("hard_share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("hard_negative_ratio", [0.0, 0.5, 1.0])
 def test_chances_mix_the_similarities_of_the_other_task_with_even_ones(
-    model: MultimodalModel, hard_share: float
+    model: MultimodalModel, hard_negative_ratio: float
 ) -> None:
-    task = make_task(hard_share=hard_share)
+    task = make_task(hard_negative_ratio=hard_negative_ratio)
     batch = make_batch(*SHARED)
     view = model.eval().view(batch)
     vectors, scale = view.predictions("contrastive"), model.tasks["contrastive"].scale
@@ -136,12 +141,14 @@ def test_chances_mix_the_similarities_of_the_other_task_with_even_ones(
             for j in range(size):
                 expected = 0.0
                 if j in wrong:
-                    expected = hard_share * hard[j] / sum(hard.values()) + (1 - hard_share) / len(wrong)
+                    expected = hard_negative_ratio * hard[j] / sum(hard.values()) + (1 - hard_negative_ratio) / len(
+                        wrong
+                    )
                 assert chances[i, j].item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_without_the_other_task_all_wrong_partners_are_even() -> None:
-    task, batch = make_task(hard_share=1.0), make_batch(*SHARED)
+    task, batch = make_task(hard_negative_ratio=1.0), make_batch(*SHARED)
     view = make_model(tasks=("matching",)).view(batch)
     right, left = allowed_in(task, batch)
     assert torch.equal(left, right.T)
@@ -240,10 +247,12 @@ def test_partners_follow_from_the_draws_of_both_rows() -> None:
     assert not torch.equal(others[0], rights)
 
 
-@pytest.mark.parametrize("hard_share", [-0.1, 1.5])
-def test_a_share_beyond_the_whole_is_refused(hard_share: float) -> None:
-    with pytest.raises(ValueError, match=f"hard_share = {hard_share}; set it to a fraction from 0 to 1"):
-        make_task(hard_share=hard_share)
+@pytest.mark.parametrize("hard_negative_ratio", [-0.1, 1.5])
+def test_a_share_beyond_the_whole_is_refused(hard_negative_ratio: float) -> None:
+    with pytest.raises(
+        ValueError, match=f"hard_negative_ratio = {hard_negative_ratio}; set it to a fraction from 0 to 1"
+    ):
+        make_task(hard_negative_ratio=hard_negative_ratio)
 
 
 @pytest.mark.parametrize("modalities", [["image"], ["image", "image"], ["image", "text", "audio"]])

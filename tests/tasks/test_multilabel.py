@@ -19,7 +19,7 @@ KNOWN = MultiLabelTarget(names=CLASSES, counts=[6, 2, 10], num_rows=10)
 
 
 def make_task(**options: Any) -> MultiLabel:
-    parts = {"target": "labels", "reads": "fused", "weight": 1.0, "dropout": 0.0, "positive_weights": None, **options}
+    parts = {"target": "labels", "input": "fused", "weight": 1.0, "dropout": 0.0, "positive_weights": None, **options}
     known = {"labels": KNOWN, "label": ClassTarget(names=CLASSES, counts=[1, 1, 1])}
     return construct(MultiLabel, dims={"fused": DIM, "image": DIM}, known_targets=known, **parts)
 
@@ -97,7 +97,7 @@ def test_unlabelled_rows_change_no_bit(garbage: float) -> None:
 def test_the_loss_is_that_of_torch_over_labelled_rows_with_something_to_read(reads: str) -> None:
     logits, truth, _ = make()
     batch = rows_of(truth[:4], torch.tensor([True, False, True, True]), image=[1, 2, 0, 3])
-    total, count = make_task(reads=reads).loss(logits[:4], batch)
+    total, count = make_task(input=reads).loss(logits[:4], batch)
     assert count == 2
     torch.testing.assert_close(total / 2, F.binary_cross_entropy_with_logits(logits[[0, 3]], truth[[0, 3]]))
 
@@ -140,7 +140,7 @@ class ByClass:
     [
         ({"target": "tags"}, "target = tags, but there is labels, label"),
         ({"target": "label"}, "target = label has no lists of classes; .*target@data.targets.label=multilabel"),
-        ({"reads": "audio"}, "reads = audio, but there is fused, image"),
+        ({"input": "audio"}, "input = audio, but there is fused, image"),
         ({"positive_weights": "even"}, "positive_weights = even; set it to balanced or null"),
         ({"decides": ByClass()}, "fusion.combine = product .* set it to mean_logits"),
     ],

@@ -43,7 +43,7 @@ def make_policy(
     base = make_model(kind).requires_grad_(False)
     known = {"chat": PAIR if name == "dpo" else KEPT}
     writer = make_task(kind, known_targets=known, **options)
-    shared = {"target": "chat", "modalities": ["image"], "weight": 1.0, "continues": "answers"}
+    shared = {"target": "chat", "modalities": ["image"], "weight": 1.0, "init_policy_from": "answers"}
     weights = {k: v.clone() for k, v in base.tasks["answers"].state_dict().items()}
     named = {k.replace(".base_layer", ""): k for k in writer.state_dict()}
     missing = writer.load_state_dict({named[k]: v for k, v in weights.items()}, strict=False).missing_keys
@@ -234,16 +234,16 @@ def test_what_else_learns_is_refused() -> None:
     with pytest.raises(ValueError, match=r"adapters_off, but the policy has no adapters; add some, such as \+peft@"):
         make_policy("dpo", reference=ADAPTERS_OFF)
     adapted = make_task(known_targets={"chat": PAIR}, lm=source_of(peft=LoraConfig(r=2)))
-    facts = {"target": "chat", "modalities": ["image"], "weight": 1.0, "continues": "answers", **OPTIONS["dpo"]}
+    facts = {"target": "chat", "modalities": ["image"], "weight": 1.0, "init_policy_from": "answers", **OPTIONS["dpo"]}
     with pytest.raises(ValueError, match=r"encoder.image is; set encoder.image.freeze=true, or reference to a run"):
         construct(Dpo, policy=adapted, encoders={"image": nn.Linear(2, 2)}, reference=ADAPTERS_OFF, **facts)
 
 
 def test_a_decoder_is_no_reference_of_a_language_model() -> None:
     with pytest.raises(
-        ValueError, match=r"continues = answers, but the reference's generation tasks are none; set one"
+        ValueError, match=r"init_policy_from = answers, but the reference's generation tasks are none; set one"
     ):
         make_policy("scst", reference=make_captioner("image"))
-    facts = {"target": "chat", "modalities": ["image"], "weight": 1.0, "continues": "answers", **OPTIONS["dpo"]}
+    facts = {"target": "chat", "modalities": ["image"], "weight": 1.0, "init_policy_from": "answers", **OPTIONS["dpo"]}
     with pytest.raises(ValueError, match=r"chat has one sentence per row; .*=chat_preference data.columns.chat=\["):
         construct(Dpo, policy=make_task(), encoders={}, reference=make_model(), **facts)

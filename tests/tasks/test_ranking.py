@@ -17,7 +17,7 @@ TWO = NumberTarget(names=["0", "1"], mean=[0.0, 0.0], std=[1.0, 1.0])
 
 
 def make_task(known: NumberTarget = KNOWN, **options: Any) -> Ranking:
-    parts = {"target": "number", "group_by": "text", "reads": "fused", "weight": 1.0, "dropout": 0.0, **options}
+    parts = {"target": "number", "group_by": "text", "input": "fused", "weight": 1.0, "dropout": 0.0, **options}
     targets = {"number": known, "label": ClassTarget(names=CLASSES, counts=[1, 1, 1])}
     return construct(Ranking, dims={"fused": DIM, "image": DIM, "text": DIM}, known_targets=targets, **parts)
 
@@ -47,8 +47,8 @@ def test_a_row_without_anything_to_read_is_in_no_pair() -> None:
     scores, batch = make()
     without = batch.only(["text"])
     assert make_task().count(without) == 2  # the fourth row has no text content
-    assert make_task(reads="image").count(without) == 0
-    assert make_task(reads="image").loss(scores, without)[0] == 0.0
+    assert make_task(input="image").count(without) == 0
+    assert make_task(input="image").loss(scores, without)[0] == 0.0
 
 
 def test_scores_are_of_the_whole_split() -> None:
@@ -67,7 +67,7 @@ def test_scores_are_of_the_whole_split() -> None:
 
 def test_what_it_says_of_a_row_is_its_score() -> None:
     scores, batch = make()
-    rows = make_task(reads="text").rows(scores, batch)
+    rows = make_task(input="text").rows(scores, batch)
     assert rows[:5] == [{"score": 1.0}, {"score": 0.0}, {"score": 2.0}, {}, {}]
 
 
@@ -82,7 +82,7 @@ class ByClass:
         ({"target": "stars"}, "target = stars, but there is number, label"),
         ({"target": "label"}, "target = label has no numbers, but ranking needs one"),
         ({"known": TWO}, "target = number has 2 numbers, but ranking needs one"),
-        ({"reads": "audio"}, "reads = audio, but there is fused, image, text"),
+        ({"input": "audio"}, "input = audio, but there is fused, image, text"),
         ({"group_by": "fused"}, "group_by = fused, but there is image, text"),
         ({"decides": ByClass()}, "fusion.combine = product .* set it to mean_logits"),
     ],

@@ -21,7 +21,7 @@ UNSCALED = NumberTarget(names=["0"], mean=[0.0], std=[1.0])
 
 
 def make_task(known: NumberTarget = ONE, **options: Any) -> Regression:
-    parts = {"target": "number", "reads": "fused", "weight": 1.0, "dropout": 0.0, "loss": "mse", "huber_delta": 1.0}
+    parts = {"target": "number", "input": "fused", "weight": 1.0, "dropout": 0.0, "loss": "mse", "huber_delta": 1.0}
     targets = {"number": known, "label": ClassTarget(names=CLASSES, counts=[1, 1, 1])}
     return construct(Regression, dims={"fused": DIM, "image": DIM}, known_targets=targets, **(parts | options))
 
@@ -95,7 +95,7 @@ def test_the_loss_is_that_of_torch_over_labelled_rows_with_something_to_read(
 ) -> None:
     predictions, truth, _ = make(2)
     batch = rows_of(truth[:4], torch.tensor([True, False, True, True]), image=[1, 2, 0, 3])
-    total, count = make_task(TWO, loss=loss, huber_delta=0.3, reads=reads).loss(predictions[:4], batch)
+    total, count = make_task(TWO, loss=loss, huber_delta=0.3, input=reads).loss(predictions[:4], batch)
     assert count == 2
     torch.testing.assert_close(total / 2, reference(predictions[[0, 3]], truth[[0, 3]]))
 
@@ -118,7 +118,7 @@ class ByClass:
         ({"target": "year"}, "target = year, but there is number, label"),
         ({"target": "label"}, "target = label has no numbers; .*target@data.targets.label=number"),
         ({"known": NumberTarget(names=[], mean=[], std=[])}, "target = number has no numbers"),
-        ({"reads": "audio"}, "reads = audio, but there is fused, image"),
+        ({"input": "audio"}, "input = audio, but there is fused, image"),
         ({"loss": "l3"}, "loss = l3, but there is mse, l1, huber"),
         ({"huber_delta": 0.0}, "huber_delta = 0.0 is not above 0"),
         ({"decides": ByClass()}, "fusion.combine = mean_probabilities .* set it to mean_logits"),

@@ -178,7 +178,7 @@ def test_a_run_goes_on_from_one_of_captioning_and_from_where_it_was_stopped(tmp_
     plain = ["data.num_workers=0", "callbacks=[]", "test.subsets=none", "trainer.max_epochs=1"]
     assert run_tiny(tables, tmp_path / "captions", *plain, "task=[captioning]") == 0
     start = f"init_from={tmp_path / 'captions' / 'checkpoints' / 'best.ckpt'}"
-    asked = [*plain, "task=[scst]", start, "data.targets.caption.keep_sentences=true", "task.scst.reward=rouge_l"]
+    asked = [*plain, "task=[scst]", start, "data.targets.caption.keep_references=true", "task.scst.reward=rouge_l"]
     assert run_tiny(tables, tmp_path / "whole", *asked) == 0
     first, *_, last = rows_of(tmp_path / "whole")
     assert float(first["train/scst/length"]) > 0 and float(first["train/scst/kl"]) < 0.1
@@ -195,7 +195,7 @@ def test_a_run_goes_on_from_one_of_captioning_and_from_where_it_was_stopped(tmp_
         ({"reference": None}, r"reference = null, .* set init_from=RUN"),
         (
             {"policy": make_writer("scst", known_targets={"caption": KNOWN})},
-            r"keeps no training sentences, .* data.targets.caption.keep_sentences=true",
+            r"keeps no training sentences, .* data.targets.caption.keep_references=true",
         ),
         ({"reward": "meteor"}, r"reward = meteor; set it to cider, bleu"),
         ({"num_samples": 0}, r"num_samples = 0 is below 1"),

@@ -56,7 +56,7 @@ def make(name: str, reads: str = "fused", fusion: str = "concat") -> MultimodalM
         torch.manual_seed(0)
         encoders = make_encoders()
         fused = make_fusion(fusion, dict.fromkeys(encoders, DIM)) if reads == "fused" else None
-        task = construct(kind, dims=dict.fromkeys((*encoders, "fused"), DIM), reads=reads, **options, **BASE)
+        task = construct(kind, dims=dict.fromkeys((*encoders, "fused"), DIM), input=reads, **options, **BASE)
         model = MultimodalModel(encoders=encoders, fusion=fused, tasks={name: task})
         for parameter in model.parameters():
             nn.init.normal_(parameter, std=0.3)

@@ -21,7 +21,7 @@ CHOSEN = [1, 0, 0, 3, 0]
 
 
 def make_task(**options: Any) -> VQA:
-    parts = {"target": "answer", "reads": "fused", "weight": 1.0, "dropout": 0.0, "loss": "binary_cross_entropy"}
+    parts = {"target": "answer", "input": "fused", "weight": 1.0, "dropout": 0.0, "loss": "binary_cross_entropy"}
     known = {"answer": KNOWN, "label": ClassTarget(names=CLASSES, counts=[1, 1, 1])}
     known |= {"one": AnswerTarget(names=["yes"], counts=[3])}
     return construct(VQA, dims={"fused": DIM, "image": DIM}, known_targets=known, **(parts | options))
@@ -95,7 +95,7 @@ def test_what_it_says_of_a_row_is_the_likeliest_answer(loss: str) -> None:
 
 def test_the_most_frequent_answer_need_not_come_first() -> None:
     known = {"answer": AnswerTarget(names=["a", "b"], counts=[1, 2])}
-    parts = {"target": "answer", "reads": "fused", "weight": 1.0, "dropout": 0.0, "loss": "cross_entropy"}
+    parts = {"target": "answer", "input": "fused", "weight": 1.0, "dropout": 0.0, "loss": "cross_entropy"}
     assert construct(VQA, dims={"fused": DIM}, known_targets=known, **parts).most_frequent == 1
 
 
@@ -110,7 +110,7 @@ class ByClass:
         ({"target": "reply"}, "target = reply, but there is answer, label, one"),
         ({"target": "label"}, "target = label has no answers; .*target@data.targets.label=answer"),
         ({"target": "one"}, "target = one has only the answer yes in training"),
-        ({"reads": "audio"}, "reads = audio, but there is fused, image"),
+        ({"input": "audio"}, "input = audio, but there is fused, image"),
         ({"loss": "mse"}, "loss = mse, but there is binary_cross_entropy, cross_entropy"),
         ({"decides": ByClass()}, "set it to cross_entropy, or fusion.combine to mean_logits"),
     ],

@@ -337,10 +337,10 @@ def test_frozen_parameters_are_given_to_no_optimizer(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_of_a_step_is_the_one_that_is_logged(tmp_path: Path) -> None:
-    lit = make_lit(schedule=partial(cosine, warmup=0.5, final=0.0))
+    lit = make_lit(schedule=partial(cosine, warmup_ratio=0.5, min_lr_ratio=0.0))
     before = [p.detach().clone() for p in lit.parameters()]
     rows = fit(lit, [[random_batch(n)] for n in range(4)], tmp_path)
-    expected = [0.1 * cosine(step, 4, warmup=0.5, final=0.0) for step in range(4)]
+    expected = [0.1 * cosine(step, 4, warmup_ratio=0.5, min_lr_ratio=0.0) for step in range(4)]
     assert [row["lr"] for _, row in rows] == pytest.approx(expected)
     (_, first), *_ = fit(again := make_lit(schedule=lit.schedule), [[random_batch(0)]], tmp_path)
     moved = math.sqrt(
@@ -580,7 +580,7 @@ def test_a_run_goes_on_compiled_and_not(tmp_path: Path, monkeypatch: pytest.Monk
         run_module, "compile_regions", lambda model, **o: compile_regions(model, **o | {"backend": "eager"})
     )
     tables = make_tables(tmp_path / "data")
-    plain = ["task=[classification]", "fusion=concat", "schedule=constant", "schedule.warmup=0"]
+    plain = ["task=[classification]", "fusion=concat", "schedule=constant", "schedule.warmup_ratio=0"]
     compiled = [*plain, "trainer.compile=true"]
     assert run_tiny(tables, tmp_path / "plain", *plain) == 0
     stop_and_resume(3, tables, tmp_path / "changing", *compiled)

@@ -97,7 +97,7 @@ def run_with(plant: Plant, tables: Path, folder: Path, *overrides: str, report: 
     "overrides",
     [
         [],
-        ["balance=famo", "task.contrastive.queue=16"],
+        ["balance=famo", "task.contrastive.queue_size=16"],
         [IMAGE_CNN, "balance=gradnorm"],
         ["trainer.accumulate_grad_batches=2"],
     ],
@@ -141,10 +141,10 @@ def test_a_weight_that_is_not_finite_ends_training_at_the_last_good_checkpoint(
     tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plant = Plant(4, spoil_a_weight)
-    given = ["trainer.max_skipped=1", "checkpoint.every_n_steps=1", "callbacks=[]"]
+    given = ["trainer.max_nonfinite_steps=1", "checkpoint.every_n_steps=1", "callbacks=[]"]
     assert run_with(plant, tables, tmp_path / "run", *given, report=True) == 2
     said = capsys.readouterr().err
-    assert "training stopped at step 5: 2 steps in a row were not finite, and trainer.max_skipped=1" in said
+    assert "training stopped at step 5: 2 steps in a row were not finite, and trainer.max_nonfinite_steps=1" in said
     assert "the first tensor that is not finite: 1 of " in said and f"encoders.text.{WEIGHT}" in said
     assert f"{tmp_path / 'run' / 'checkpoints' / 'last.ckpt'} is the last good checkpoint" in said
     assert "has NaN at step 4; the existing checkpoint is kept" in said and "Traceback" not in said
@@ -160,7 +160,12 @@ def test_a_weight_that_is_not_finite_ends_training_at_the_last_good_checkpoint(
 def test_weights_that_overflow_before_the_validation_are_explained(
     tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["optimizer.lr=1e20", "trainer.gradient_clip_val=null", "task=[classification]", "trainer.max_skipped=100"]
+    given = [
+        "optimizer.lr=1e20",
+        "trainer.gradient_clip_val=null",
+        "task=[classification]",
+        "trainer.max_nonfinite_steps=100",
+    ]
     assert run_tiny(tables, tmp_path / "run", *given) == 2
     said = capsys.readouterr().err
     assert "training stopped: classification of label: a logit is not finite\n" in said and "Traceback" not in said

@@ -32,19 +32,19 @@ class GradientBlend(nn.Module):
     Args:
         tasks: by name; those that predict from fused features get one head per modality.
         dims: feature width per modality.
-        every: number of validations between updates of the weights.
+        update_every: number of validations between updates of the weights.
 
     Raises:
         ValueError: if no task predicts from fused features, or if there is only one modality.
     """
 
-    def __init__(self, *, tasks: Mapping[str, Any], dims: Mapping[str, int], every: PositiveInt) -> None:
+    def __init__(self, *, tasks: Mapping[str, Any], dims: Mapping[str, int], update_every: PositiveInt) -> None:
         super().__init__()
-        if every < 1:
-            raise ValueError(f"every = {every}; set it to 1 or more")
+        if update_every < 1:
+            raise ValueError(f"update_every = {update_every}; set it to 1 or more")
         self.modalities = sorted(dims)
         self.judges = unimodal_tasks(tasks, self.modalities)
-        self.every = every
+        self.update_every = update_every
         self.heads = nn.ModuleDict(
             {
                 name: nn.ModuleDict({m: task.new_head(dims[m]) for m in self.modalities})
@@ -94,7 +94,7 @@ class GradientBlend(nn.Module):
     def end_validation(self) -> None:
         """Update the weights at every `every`-th validation, from the losses since the last update."""
         self._looks += 1
-        due = self._looks % self.every == 0
+        due = self._looks % self.update_every == 0
         for name in self.judges:
             train, val = _means(self._train[name]), _means(all_reduce_sum(self._val[name]))
             self._val[name] = self._nothing

@@ -48,7 +48,7 @@ def read_frames(
     times: Callable[[Probe], Sequence[float]],
     *,
     max_pixels: int,
-    max_film_pixels: int,
+    max_video_pixels: int,
     background: Sequence[int],
 ) -> Frames | None:
     """Decode the frames that are visible at given times, rotated as the camera was held.
@@ -58,7 +58,7 @@ def read_frames(
         times: chooses F times, given the properties of the file, in seconds from the first frame; in any order. Times
             before the first frame select the first, times after the last one the last.
         max_pixels: a video with larger frames is not decoded, because it can fill the memory.
-        max_film_pixels: maximum number of pixels of all chosen frames together.
+        max_video_pixels: maximum number of pixels of all chosen frames together.
         background: the colour under transparent pixels.
 
     Returns:
@@ -74,7 +74,7 @@ def read_frames(
             return None
         chosen = times(film)
         assert len(chosen) > 0
-        check_video_pixels(source, len(chosen), film.width, film.height, max_film_pixels)
+        check_video_pixels(source, len(chosen), film.width, film.height, max_video_pixels)
         walk = _Walk(source, container, stream)
         pixels = torch.empty(0)
         places: dict[int, int] = {}  # index in `pixels`, by presentation time
@@ -90,7 +90,7 @@ def read_frames(
             check_pixels(source, frame.width, frame.height, max_pixels)
             if size is None:
                 size = frame.width, frame.height  # streams from phones can change it
-                check_video_pixels(source, len(chosen), *size, max_film_pixels)
+                check_video_pixels(source, len(chosen), *size, max_video_pixels)
             picture = _picture(frame, size, background)
             if not places:
                 pixels = torch.empty(len(set(chosen)), *picture.shape, dtype=torch.uint8)

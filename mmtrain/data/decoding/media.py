@@ -205,12 +205,12 @@ def check_pixels(source: Path | bytes, width: int, height: int, max_pixels: int 
         raise SampleError(name_of(source), f"{width} x {height} pixels are more than max_pixels = {max_pixels}")
 
 
-def check_video_pixels(source: Path | bytes, num_frames: int, width: int, height: int, max_film_pixels: int) -> None:
+def check_video_pixels(source: Path | bytes, num_frames: int, width: int, height: int, max_video_pixels: int) -> None:
     """Raise SampleError for frames with too many pixels together."""
-    if num_frames * width * height > max_film_pixels:
+    if num_frames * width * height > max_video_pixels:
         raise SampleError(
             name_of(source),
-            f"{num_frames} frames of {width} x {height} pixels are more than max_film_pixels = {max_film_pixels}",
+            f"{num_frames} frames of {width} x {height} pixels are more than max_video_pixels = {max_video_pixels}",
         )
 
 

@@ -22,38 +22,38 @@ def is_numpy(source: Path | bytes) -> bool:
     return source.suffix.lower() in ENDINGS
 
 
-def array_of(source: Path | bytes, *, max_numbers: int) -> np.ndarray:
+def array_of(source: Path | bytes, *, max_elements: int) -> np.ndarray:
     """The only array of a file.
 
     Args:
         source: a path, or the content of a .npy.
-        max_numbers: an array with more of them is not read, because one can fill the memory.
+        max_elements: an array with more of them is not read, because one can fill the memory.
 
     Raises:
         ValueError: when it is damaged or too large, and for a .npz with several arrays.
     """
-    (array,) = arrays_of(source, max_numbers=max_numbers, others=()).values()
+    (array,) = arrays_of(source, max_elements=max_elements, others=()).values()
     return array
 
 
-def arrays_of(source: Path | bytes, *, max_numbers: int, others: Sequence[str]) -> dict[str, np.ndarray]:
+def arrays_of(source: Path | bytes, *, max_elements: int, others: Sequence[str]) -> dict[str, np.ndarray]:
     """One array of a file under "array", and arrays of other names next to it.
 
     Args:
         source: a path, or the content of a .npy.
-        max_numbers: as of `array_of`.
+        max_elements: as of `array_of`.
         others: names of arrays that a .npz can have next to its only other one.
 
     Raises:
         ValueError: as `array_of`.
     """
     if isinstance(source, bytes):
-        return {"array": read_numpy(io.BytesIO(source), array=None, max_numbers=max_numbers)}
+        return {"array": read_numpy(io.BytesIO(source), array=None, max_elements=max_elements)}
     with source.open("rb") as file:
         is_npz = file.read(4) in ZIPS
         file.seek(0)
         if not is_npz:
-            return {"array": read_numpy(file, array=None, max_numbers=max_numbers)}
+            return {"array": read_numpy(file, array=None, max_elements=max_elements)}
         try:
             with zipfile.ZipFile(file) as archive:
                 names = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -63,16 +63,16 @@ def arrays_of(source: Path | bytes, *, max_numbers: int, others: Sequence[str]) 
         if len(main) != 1:
             raise ValueError(f"it has the arrays {', '.join(names) or 'none'}; save one in each file")
         wanted = {"array": main[0]} | {name: name for name in names if name in others}
-        return {key: read_numpy(file, array=name, max_numbers=max_numbers) for key, name in wanted.items()}
+        return {key: read_numpy(file, array=name, max_elements=max_elements) for key, name in wanted.items()}
 
 
-def read_numpy(file: IO[bytes], *, array: str | None, max_numbers: int) -> np.ndarray:
+def read_numpy(file: IO[bytes], *, array: str | None, max_elements: int) -> np.ndarray:
     """An array of an open .npy or .npz.
 
     Args:
         file: at any place.
         array: the name of an array of a .npz; None for the first.
-        max_numbers: as of `array_of`.
+        max_elements: as of `array_of`.
 
     Raises:
         ValueError: when it is damaged, too large, or holds objects.
@@ -81,14 +81,14 @@ def read_numpy(file: IO[bytes], *, array: str | None, max_numbers: int) -> np.nd
     is_npz = file.read(4) in ZIPS
     file.seek(0)
     if not is_npz:
-        return _from_npy(file, max_numbers)
+        return _from_npy(file, max_elements)
     with zipfile.ZipFile(file) as archive:
         members = {name.removesuffix(".npy"): name for name in archive.namelist()}
         with archive.open(members[chosen_array(list(members), array)]) as member:
-            return _from_npy(member, max_numbers)
+            return _from_npy(member, max_elements)
 
 
-def _from_npy(file: IO[bytes], max_numbers: int) -> np.ndarray:
+def _from_npy(file: IO[bytes], max_elements: int) -> np.ndarray:
     """An array whose header says that it has no more numbers than may be; only then memory is taken for it."""
     head = io.BytesIO(file.read(_NPY_HEAD))
     if not head.getvalue().startswith(np.lib.format.MAGIC_PREFIX):
@@ -96,7 +96,7 @@ def _from_npy(file: IO[bytes], max_numbers: int) -> np.ndarray:
     is_first = np.lib.format.read_magic(head) == (1, 0)  # 3.0 differs from 2.0 by UTF-8 in names alone
     read_header = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
     shape, _, dtype = read_header(head)
-    check_numbers(shape, max_numbers)
+    check_numbers(shape, max_elements)
     if dtype.hasobject:
         raise ValueError("damaged, or pickled objects, which are never read")
     if dtype.itemsize > _BYTES_A_NUMBER:
@@ -105,7 +105,7 @@ def _from_npy(file: IO[bytes], max_numbers: int) -> np.ndarray:
     return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
-def check_numbers(shape: Sequence[int], max_numbers: int) -> None:
+def check_numbers(shape: Sequence[int], max_elements: int) -> None:
     """Refuse an array that has too many numbers.
 
     Raises:
@@ -113,8 +113,8 @@ def check_numbers(shape: Sequence[int], max_numbers: int) -> None:
     """
     if not all(isinstance(length, int) and length >= 0 for length in shape):
         raise ValueError(f"damaged: an array of shape {shape}")
-    if math.prod(shape) > max_numbers:
-        raise ValueError(f"an array of shape {tuple(shape)}, which has more than max_numbers = {max_numbers}")
+    if math.prod(shape) > max_elements:
+        raise ValueError(f"an array of shape {tuple(shape)}, which has more than max_elements = {max_elements}")
 
 
 def chosen_array(names: list[Any], array: str | None) -> Any:

@@ -158,7 +158,7 @@ def is_without_rate(cell: Any) -> bool:
 def _samples_of(source: Path | bytes) -> Any:
     """The samples of an array file; a .npz can have their rate next to them."""
     try:
-        arrays = arrays_of(source, max_numbers=_MAX_SAMPLES, others=RATE_NAMES)
+        arrays = arrays_of(source, max_elements=_MAX_SAMPLES, others=RATE_NAMES)
     except FileNotFoundError as error:
         raise SampleError(str(source), "there is no such file") from error
     except (OSError, EOFError, ValueError, BadZipFile, zlib.error) as error:

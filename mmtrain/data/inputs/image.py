@@ -152,7 +152,7 @@ class ImageInput:
             source = content if isinstance(content, bytes) else checked_path(folder, content)
             if not is_numpy(source):
                 return open_image(source)
-            content = array_of(source, max_numbers=_MOST_CHANNELS * self.max_pixels)
+            content = array_of(source, max_elements=_MOST_CHANNELS * self.max_pixels)
         if not isinstance(content, np.ndarray | Tensor | list | tuple):
             raise TypeError("it is no path, no file and no array")
         return picture_of_array(content, self.value_range)

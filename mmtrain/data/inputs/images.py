@@ -24,11 +24,11 @@ class ImagesInput(ImageInput):
     In training each image has its own random crop and rotation.
 
     Args:
-        max_pictures: rows with more images are not read, because every row of a batch is padded to the maximum.
+        max_images: rows with more images are not read, because every row of a batch is padded to the maximum.
         options: options of `ImageInput`, for each image.
 
     Raises:
-        ValueError: if max_pictures is 0.
+        ValueError: if max_images is 0.
     """
 
     kind = "images"
@@ -36,7 +36,7 @@ class ImagesInput(ImageInput):
     def __init__(
         self,
         *,
-        max_pictures: Size,
+        max_images: Size,
         size: Size,
         mean: Sequence[float],
         std: Sequence[PositiveFloat],
@@ -66,9 +66,9 @@ class ImagesInput(ImageInput):
             interpolation=interpolation,
             crop_offset=crop_offset,
         )
-        if max_pictures < 1:
-            raise ValueError(f"max_pictures = {max_pictures}; set it to 1 or more")
-        self.max_pictures = max_pictures
+        if max_images < 1:
+            raise ValueError(f"max_images = {max_images}; set it to 1 or more")
+        self.max_images = max_images
 
     def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int]:
         """The images (N, 3, size, size), float32, and the key of all of them; gaps in the list are skipped.
@@ -77,8 +77,8 @@ class ImagesInput(ImageInput):
             SampleError: if one cannot be read, or there are too many.
         """
         pictures = pictures_of(value)
-        if len(pictures) > self.max_pictures:
-            raise SampleError(f"{len(pictures)} pictures", f"are more than max_pictures = {self.max_pictures}")
+        if len(pictures) > self.max_images:
+            raise SampleError(f"{len(pictures)} pictures", f"are more than max_images = {self.max_images}")
         loaded = [
             super(ImagesInput, self).load(picture, folder, seed=mix(seed, number), train=train)[0]
             for number, picture in enumerate(pictures)

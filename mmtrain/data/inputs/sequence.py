@@ -67,7 +67,7 @@ class SequenceInput:
             ones whole; training then starts by reading every file once) or none. A feature that training never saw
             change is 0 with standard.
         array: the name of the array in files that hold several; null takes the first.
-        max_numbers: an array with more of them (T x D) is not read, because one can fill the memory.
+        max_elements: an array with more of them (T x D) is not read, because one can fill the memory.
 
     Attributes:
         dim: D, the most frequent width in training; 0 before `fit` or `restore`.
@@ -81,9 +81,9 @@ class SequenceInput:
         max_length: Size,
         scale: Literal["standard", "none"],
         array: str | None,
-        max_numbers: PositiveInt,
+        max_elements: PositiveInt,
     ) -> None:
-        for name, number in (("max_length", max_length), ("max_numbers", max_numbers)):
+        for name, number in (("max_length", max_length), ("max_elements", max_elements)):
             if number < 1:
                 raise ValueError(f"{name} = {number} keeps no frame; set it to 1 or more")
         if scale not in ("standard", "none"):
@@ -91,7 +91,7 @@ class SequenceInput:
         self.max_length = max_length
         self.scale = scale
         self.array = array
-        self.max_numbers = max_numbers
+        self.max_elements = max_elements
         self.fingerprint = f"sequence scale={scale} array={array}"
         self.dim = 0
         self._offset = np.zeros(0)
@@ -226,10 +226,10 @@ class SequenceInput:
         raise ValueError(f"{suffix or 'a name without a suffix'} is not .npy, .npz, .pt or .safetensors")
 
     def _from_numpy(self, file: IO[bytes]) -> np.ndarray:
-        return read_numpy(file, array=self.array, max_numbers=self.max_numbers)
+        return read_numpy(file, array=self.array, max_elements=self.max_elements)
 
     def _check_numbers(self, shape: Sequence[int]) -> None:
-        check_numbers(shape, self.max_numbers)
+        check_numbers(shape, self.max_elements)
 
     def _check_unpacked(self, path: Path) -> None:
         """What PyTorch writes is not compressed; what is can become a thousand times larger when it is read."""
@@ -238,8 +238,8 @@ class SequenceInput:
                 return
             with zipfile.ZipFile(file) as archive:
                 packed = sum(i.file_size for i in archive.infolist() if i.compress_type != zipfile.ZIP_STORED)
-        if packed > 8 * self.max_numbers:
-            raise ValueError(f"{packed} bytes when unpacked, more than max_numbers = {self.max_numbers} have")
+        if packed > 8 * self.max_elements:
+            raise ValueError(f"{packed} bytes when unpacked, more than max_elements = {self.max_elements} have")
 
     def _from_cell(self, value: Any) -> np.ndarray:
         """A nested list or an array; None in it becomes NaN."""

@@ -52,7 +52,7 @@ class VideoInput:
         color_jitter: strength of changes of brightness, contrast and saturation in training.
         background: the colour under transparent pixels.
         max_pixels: a video with larger frames is not decoded, because it can fill the memory.
-        max_film_pixels: maximum number of pixels of all used frames together.
+        max_video_pixels: maximum number of pixels of all used frames together.
         value_range: as in `ImageInput`, for a video of images.
     """
 
@@ -72,7 +72,7 @@ class VideoInput:
         color_jitter: NonNegativeFloat,
         background: Sequence[Annotated[int, Ge(0), Le(255)]],
         max_pixels: PositiveInt,
-        max_film_pixels: PositiveInt,
+        max_video_pixels: PositiveInt,
         value_range: Sequence[float] | None = None,
         resize_size: Size | Annotated[Sequence[Size], Len(1, 2)] | None = None,
         interpolation: Interpolation = "bilinear",
@@ -91,7 +91,7 @@ class VideoInput:
         self.size = size
         self.background = tuple(background)
         self.max_pixels = max_pixels
-        self.max_film_pixels = max_film_pixels
+        self.max_video_pixels = max_video_pixels
         # opens the images of a video that consists of files, and has the transforms of all videos
         self.pictures = ImageInput(
             size=size,
@@ -179,7 +179,7 @@ class VideoInput:
                 source,
                 lambda film: self._times(film, seed),
                 max_pixels=self.max_pixels,
-                max_film_pixels=self.max_film_pixels,
+                max_video_pixels=self.max_video_pixels,
                 background=self.background,
             )
         except SampleError as error:  # with the name in the table
@@ -203,10 +203,10 @@ class VideoInput:
         first, *others = self._slots(len(files), seed)
         picture = self.pictures.open(files[first], folder)
         size, count = picture.size, 1 + len(others)
-        if count * size[0] * size[1] > self.max_film_pixels:
+        if count * size[0] * size[1] > self.max_video_pixels:
             what = f"{count} pictures of {size[0]} x {size[1]} pixels"
             raise SampleError(
-                describe_content(files[first]), f"{what} are more than max_film_pixels = {self.max_film_pixels}"
+                describe_content(files[first]), f"{what} are more than max_video_pixels = {self.max_video_pixels}"
             )
         frames = [v2.functional.pil_to_tensor(picture)]
         for slot in others:

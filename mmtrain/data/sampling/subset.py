@@ -51,12 +51,15 @@ def groups_of(split: EvalSplit, column: str, *, where: str) -> Mapping[str, list
     table = split.table
     if column not in table.column_names:
         raise ConfigError(
-            f"test.by={column}: {where} has the columns {', '.join(table.column_names)}\n    fix: name one of them"
+            f"test.group_by={column}: {where} has the columns {', '.join(table.column_names)}\n    fix: name one of"
+            f" them"
         )
     names = [name_of(readable_cell(cells, column)) or NOTHING for cells in rows_at(table, range(len(table)))]
     groups: dict[str, list[int]] = {name: [] for name in sorted(set(names))}
     if len(groups) > MOST_GROUPS:
-        raise ConfigError(f"test.by={column}: {len(groups)} values\n    fix: name a column of at most {MOST_GROUPS}")
+        raise ConfigError(
+            f"test.group_by={column}: {len(groups)} values\n    fix: name a column of at most {MOST_GROUPS}"
+        )
     for position, name in enumerate(names):
         groups[name].append(position)
     for position, (row, _, _) in enumerate(split.further, start=len(table)):

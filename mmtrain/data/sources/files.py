@@ -75,7 +75,7 @@ def tables_of(
     found: Path | SplitFiles | Tables,
     split: Split,
     *,
-    confine: bool,
+    restrict_paths: bool,
     wanted: Mapping[str, Column | None] | None = None,
 ) -> Tables:
     """The tables of a source. Their paths stay in their folder.
@@ -83,7 +83,7 @@ def tables_of(
     Args:
         found: a folder, the files of the splits, or the tables themselves.
         split: how a lone table is divided.
-        confine: whether files of tables and files in their cells must be in the folder.
+        restrict_paths: whether files of tables and files in their cells must be in the folder.
         wanted: as of `tables_of_folder`.
 
     Raises:
@@ -91,13 +91,13 @@ def tables_of(
     """
     if isinstance(found, SplitFiles):
         tables = read_folder(found, split)
-        folders = {name: data_folder(folder, confine=confine) for name, folder in tables.folders.items()}
-        return replace(tables, folder=data_folder(tables.folder, confine=confine), folders=folders)
+        folders = {name: data_folder(folder, restrict_paths=restrict_paths) for name, folder in tables.folders.items()}
+        return replace(tables, folder=data_folder(tables.folder, restrict_paths=restrict_paths), folders=folders)
     if not isinstance(found, Tables):
-        return read_folder(data_folder(found, confine=confine), split, wanted)
+        return read_folder(data_folder(found, restrict_paths=restrict_paths), split, wanted)
     for folder, file in found.files:
-        refuse_outside(data_folder(folder, confine=confine), file)
-    return replace(found, folder=data_folder(found.folder, confine=confine))
+        refuse_outside(data_folder(folder, restrict_paths=restrict_paths), file)
+    return replace(found, folder=data_folder(found.folder, restrict_paths=restrict_paths))
 
 
 def read_folder(root: Path | SplitFiles, split: Split, wanted: Mapping[str, Column | None] | None = None) -> Tables:

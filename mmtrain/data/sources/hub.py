@@ -19,7 +19,9 @@ from mmtrain.errors import ConfigError
 _WILD = re.compile(r"[*?\[\]]")
 
 
-def hub_tables(*, name: str, config: str | None, revision: str | None, split: Split, confine: bool = True) -> Tables:
+def hub_tables(
+    *, name: str, config: str | None, revision: str | None, split: Split, restrict_paths: bool = True
+) -> Tables:
     """The tables of a data set for `datasets.load_dataset`; downloaded once, into the cache of `datasets`.
 
     Args:
@@ -27,7 +29,7 @@ def hub_tables(*, name: str, config: str | None, revision: str | None, split: Sp
         config: one of its configurations (languages, versions ...); None if it has only one.
         revision: branch, tag or commit of its repository; None for the newest. A commit makes a run reproducible.
         split: how a single table is split.
-        confine: whether all of its files must be in its folder.
+        restrict_paths: whether all of its files must be in its folder.
 
     Raises:
         ConfigError: if it does not exist, cannot be reached, needs another configuration or its own program, cannot be
@@ -48,7 +50,7 @@ def hub_tables(*, name: str, config: str | None, revision: str | None, split: Sp
         where = str(local) if is_local else name
         builder = datasets.load_dataset_builder(where, config, revision=revision, data_files=files)
         for file in _local_files(builder):
-            refuse_outside(data_folder(folder, confine=confine), file)
+            refuse_outside(data_folder(folder, restrict_paths=restrict_paths), file)
         found = _of_json(builder) if is_local else None
         if found is None:
             builder.download_and_prepare()

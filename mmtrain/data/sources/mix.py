@@ -49,7 +49,7 @@ class Part:
         split: how a single table is split.
         columns: its columns by input or target; others are found by their usual names.
         weight: its weight in an epoch, relative to the other parts; None in all parts for fractions by size.
-        confine: whether all files, of its tables or named in one, must be in its folder.
+        restrict_paths: whether all files, of its tables or named in one, must be in its folder.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Part:
         split: Split,
         columns: Mapping[str, Column | None],
         weight: NonNegativeFloat | None,
-        confine: bool,
+        restrict_paths: bool,
     ) -> None:
         if weight is not None and not 0 < weight < float("inf"):
             raise ValueError(f"weight = {weight}; set it above 0, or remove the part")
@@ -67,11 +67,11 @@ class Part:
         self.split = split
         self.columns = dict(columns)
         self.weight = weight
-        self.confine = confine
+        self.restrict_paths = restrict_paths
 
     def read(self) -> Tables:
         """Read its tables."""
-        return tables_of(self.source(), self.split, confine=self.confine)
+        return tables_of(self.source(), self.split, restrict_paths=self.restrict_paths)
 
 
 class PartTable:
@@ -311,8 +311,8 @@ def mix_tables(
     splits = {split: MixTable(tables) for split, tables in by_split.items() if tables}
     names = {split: " + ".join(found[t.name].names[split] for t in by_split[split]) for split in splits}
     order = _order(by_split["train"], parts, found, temperature, epoch_size) if by_split["train"] else None
-    confine = all(part.confine for part in parts.values())
-    return Tables(splits=splits, names=names, folder=data_folder(folder, confine=confine), order=order)
+    restrict_paths = all(part.restrict_paths for part in parts.values())
+    return Tables(splits=splits, names=names, folder=data_folder(folder, restrict_paths=restrict_paths), order=order)
 
 
 def _of_part(name: str, part: Part) -> Tables:
@@ -324,7 +324,7 @@ def _of_part(name: str, part: Part) -> Tables:
 
 
 def _keyed(message: str, part: str) -> str:
-    return re.sub(r"\bdata\.(columns|confine)\b", rf"data.parts.{part}.\1", message)
+    return re.sub(r"\bdata\.(columns|restrict_paths)\b", rf"data.parts.{part}.\1", message)
 
 
 def _common(folders: Mapping[str, Path]) -> Path:
@@ -353,9 +353,9 @@ def _part_tables(
         raise ConfigError(_keyed(str(error), name)) from error
     paths = {key: columns[key] for key in files if key in columns}
     root = found.folder.absolute()
-    for split, table in found.splits.items() if part.confine else ():
+    for split, table in found.splits.items() if part.restrict_paths else ():
         try:
-            check_rows(table, found.names[split], paths, root, confine=True)
+            check_rows(table, found.names[split], paths, root, restrict_paths=True)
         except ConfigError as error:
             raise ConfigError(_keyed(str(error), name)) from error
     folder = root.relative_to(common)

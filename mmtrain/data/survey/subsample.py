@@ -27,24 +27,24 @@ class SubsampledSource:
         source: as in DataModule.
         split: how a lone table is divided.
         most: rows of a split.
-        confine: as in DataModule.
+        restrict_paths: as in DataModule.
 
     Attributes:
         num_rows: by split, the number of rows of the full table; filled when the source is called.
     """
 
     def __init__(
-        self, source: Callable[[], Path | SplitFiles | Tables], *, split: Split, most: int, confine: bool = True
+        self, source: Callable[[], Path | SplitFiles | Tables], *, split: Split, most: int, restrict_paths: bool = True
     ) -> None:
         self._source = source
         self._split = split
         self._most = most
-        self._confine = confine
+        self._confine = restrict_paths
         self.num_rows: dict[str, int] = {}
 
     def __call__(self) -> Tables:
         """The tables with at most `most` rows."""
-        tables = tables_of(self._source(), self._split, confine=self._confine)
+        tables = tables_of(self._source(), self._split, restrict_paths=self._confine)
         self.num_rows = {split: len(table) for split, table in tables.splits.items()}
         splits = {split: subsample(table, self._most) for split, table in tables.splits.items()}
         return replace(tables, splits=splits, order=None)

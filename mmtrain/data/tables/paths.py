@@ -22,7 +22,7 @@ _SHOWN = 120  # characters of a path in a message
 
 
 class UnconfinedFolder(_LocalPath):
-    """A data folder whose paths may lead anywhere: the user set `data.confine=false`."""
+    """A data folder whose paths may lead anywhere: the user set `data.restrict_paths=false`."""
 
 
 class RemoteFolder(_LocalPath):
@@ -52,16 +52,16 @@ class PartPath(str):
         return PartPath, (str(self), self.root, self.part)
 
 
-def data_folder(folder: Path, *, confine: bool) -> Path:
+def data_folder(folder: Path, *, restrict_paths: bool) -> Path:
     """The folder as readers take it: an `UnconfinedFolder` where its paths may lead out.
 
     Args:
         folder: what relative paths start from.
-        confine: whether they must stay in it.
+        restrict_paths: whether they must stay in it.
     """
-    if not confine:
+    if not restrict_paths:
         return UnconfinedFolder(folder)
-    return folder if folder.parts else folder.absolute()  # Path() itself would confine nothing
+    return folder if folder.parts else folder.absolute()  # Path() itself would restrict_paths nothing
 
 
 def checked_path(folder: Path, path: str | Path) -> Path:
@@ -119,7 +119,7 @@ def refuse_outside(folder: Path, file: Path) -> None:
         how = f"leads to {real}" if real != str(file) else "is named"
         raise ConfigError(
             f"{file} {how}, which is outside of the data folder {folder}\n"
-            "    move it into the folder, or allow it with data.confine=false"
+            "    move it into the folder, or allow it with data.restrict_paths=false"
         )
 
 
@@ -187,7 +187,7 @@ def _real_roots(root: str) -> tuple[str, ...]:
 
 
 def _fix(path: str | Path) -> str:
-    key = f"data.parts.{path.part}.confine" if isinstance(path, PartPath) else "data.confine"
+    key = f"data.parts.{path.part}.restrict_paths" if isinstance(path, PartPath) else "data.restrict_paths"
     return f"set {key}=false to allow it"
 
 

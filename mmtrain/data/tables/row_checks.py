@@ -16,7 +16,7 @@ from mmtrain.errors import ConfigError
 _LOOKED_AT = 100  # paths whose links are followed, and cells of a table that reads a file for each
 
 
-def check_rows(table: Any, name: str, paths: Mapping[str, Column], folder: Path, *, confine: bool) -> None:
+def check_rows(table: Any, name: str, paths: Mapping[str, Column], folder: Path, *, restrict_paths: bool) -> None:
     """Look at the ids, and at the paths when they must stay in the folder.
 
     This refuses a table early and once. A path that it does not see, such as a link among other files, is refused when
@@ -27,7 +27,7 @@ def check_rows(table: Any, name: str, paths: Mapping[str, Column], folder: Path,
         name: of the table, for messages.
         paths: by input, the column that can hold paths.
         folder: what relative paths start from, as `data_folder` gives it.
-        confine: whether a path may lead out of the folder.
+        restrict_paths: whether a path may lead out of the folder.
 
     Raises:
         ConfigError: for two rows with one id, a path that leads out, or links that lead out in all of the first rows;
@@ -36,7 +36,7 @@ def check_rows(table: Any, name: str, paths: Mapping[str, Column], folder: Path,
     if "id" in table.column_names:
         _check_ids(cells_of(table, "id"), name)
     columns = [(m, part) for m, column in paths.items() for part in ([column] if isinstance(column, str) else column)]
-    for modality, column in columns if confine else ():
+    for modality, column in columns if restrict_paths else ():
         if column in table.column_names:
             what = f"{modality} column {column}"
             _check_words(table, column, name, what, folder)
@@ -80,7 +80,7 @@ def _check_links(table: Any, column: str, name: str, what: str, folder: Path) ->
 
 
 def _leading_out(what: str) -> ConfigError:
-    return ConfigError(f"{what}\n    fix the path, or allow it with data.confine=false")
+    return ConfigError(f"{what}\n    fix the path, or allow it with data.restrict_paths=false")
 
 
 def _contents(table: Any, column: str, folder: Path) -> Iterator[tuple[int, Any]]:

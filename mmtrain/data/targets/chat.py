@@ -31,14 +31,14 @@ class ChatTarget:
     """A column of dialogues, or columns of their parts.
 
     Args:
-        holds: content of the column, or of each of several columns; see `mmtrain.data.decoding.dialogue`.
+        column_roles: content of the column, or of each of several columns; see `mmtrain.data.decoding.dialogue`.
         prompt: the user's turn for a cell without turns; {question} is the question of the cell.
         tokenizer: the tokenizer of a language model, a folder or a name of the hub; None to train one.
         template: a chat template; None for the tokenizer's own, or a plain one if it has none.
         vocab_size: maximum number of tokens of a trained tokenizer.
         max_length: in a longer dialogue, the end of the last answer is truncated.
-        places: modalities that dialogues can mention, as <image>.
-        keep_sentences: whether training samples have all correct answers, and the run folder those of all rows, with
+        placeholders: modalities that dialogues can mention, as <image>.
+        keep_references: whether training samples have all correct answers, and the run folder those of all rows, with
             which a reward compares.
 
     Raises:
@@ -48,32 +48,32 @@ class ChatTarget:
     def __init__(
         self,
         *,
-        holds: Sequence[Literal["turns", "question", "answer", "kind"]],
+        column_roles: Sequence[Literal["turns", "question", "answer", "kind"]],
         prompt: str,
         tokenizer: str | None,
         template: str | None,
         vocab_size: VocabSize,
         max_length: Annotated[int, Ge(8), Le(2**20)],
-        places: Sequence[str],
-        keep_sentences: bool,
+        placeholders: Sequence[str],
+        keep_references: bool,
     ) -> None:
-        if sorted(holds) not in [sorted(known) for known in HOLDS]:
+        if sorted(column_roles) not in [sorted(known) for known in HOLDS]:
             raise ValueError(
-                f"holds = [{', '.join(holds)}] is no dialogue; set it to"
+                f"column_roles = [{', '.join(column_roles)}] is no dialogue; set it to"
                 f" {' or '.join('[' + ', '.join(known) + ']' for known in HOLDS)}"
             )
-        if vocab_size < 256 + len(places) + 2:
+        if vocab_size < 256 + len(placeholders) + 2:
             raise ValueError(
                 f"vocab_size = {vocab_size} is too small for 256 bytes and special tokens; set it to 300 or more"
             )
         if max_length < 8:
             raise ValueError(f"max_length = {max_length} is too small for a question; set it to 64, for example")
-        self.holds, self.prompt, self.pretrained, self.template = list(holds), prompt, tokenizer, template
-        self.vocab_size, self.max_length, self.places = vocab_size, max_length, list(places)
-        self.keep_sentences = keep_sentences
+        self.column_roles, self.prompt, self.pretrained, self.template = list(column_roles), prompt, tokenizer, template
+        self.vocab_size, self.max_length, self.placeholders = vocab_size, max_length, list(placeholders)
+        self.keep_references = keep_references
         self.fingerprint = (
-            f"{'kept ' if keep_sentences else ''}dialogue {','.join(holds)} {prompt!r} tokenizer={tokenizer}"
-            f" vocab_size={vocab_size} max_length={max_length} template={template} {','.join(places)}"
+            f"{'kept ' if keep_references else ''}dialogue {','.join(column_roles)} {prompt!r} tokenizer={tokenizer}"
+            f" vocab_size={vocab_size} max_length={max_length} template={template} {','.join(placeholders)}"
         )
         self.tokenizer: Any = None
         self.known = DialogueTarget([], max_length, 0, 0, {}, frozenset(), [""], str)
@@ -97,10 +97,10 @@ class ChatTarget:
         faults: list[SampleError] = []
         for dialogue in read_each((cell for cell in cells if not is_empty(cell)), self._dialogue, faults):
             if dialogue is not None and dialogue.answers:
-                used.update(places_in(dialogue.turns, self.places))
+                used.update(places_in(dialogue.turns, self.placeholders))
                 kinds.add(dialogue.kind)
                 some += [dialogue] if len(some) < _MAX_TRAINED else []
-                right += [dialogue.answers] if self.keep_sentences else []
+                right += [dialogue.answers] if self.keep_references else []
         if not some and faults:
             raise _none_of_use(faults)
         if not some:
@@ -111,7 +111,7 @@ class ChatTarget:
                 f"    fix: name a column with at most {MAX_KINDS} kinds, or remove kind from holds"
             )
         if self.pretrained is None:
-            blank = train_tokenizer([], vocab_size=self.vocab_size, places=self.places)
+            blank = train_tokenizer([], vocab_size=self.vocab_size, places=self.placeholders)
             marks = re.compile("|".join(map(re.escape, blank.all_special_tokens)))
             self.tokenizer = blank
             faults = []
@@ -122,9 +122,9 @@ class ChatTarget:
             texts = [marks.sub("", text) for text in written_out]
             if not texts:
                 raise _none_of_use(faults)
-            self.tokenizer = train_tokenizer(texts, vocab_size=self.vocab_size, places=self.places)
+            self.tokenizer = train_tokenizer(texts, vocab_size=self.vocab_size, places=self.placeholders)
         else:
-            self.tokenizer = tokenizer_of(self.pretrained, places=self.places)
+            self.tokenizer = tokenizer_of(self.pretrained, places=self.placeholders)
         self._learned(used, sorted(kinds), [self._spelled(answers) for answers in right])
         self._check_template(some[:_MAX_CHECKED])
 
@@ -135,7 +135,7 @@ class ChatTarget:
             raise _none_of_use(faults)
 
     def _dialogue(self, cell: Any) -> Dialogue | None:
-        return dialogue_of(cell, holds=self.holds, prompt=self.prompt)
+        return dialogue_of(cell, holds=self.column_roles, prompt=self.prompt)
 
     def _learned(self, used: Iterable[str], kinds: list[str], sentences: list[list[str]]) -> None:
         names = {number: token for token, number in self.tokenizer.get_vocab().items()}
@@ -144,7 +144,7 @@ class ChatTarget:
             max_length=self.max_length,
             pad=self.tokenizer.pad_token_id,
             end=self.tokenizer.eos_token_id,
-            places={name: self.tokenizer.convert_tokens_to_ids(f"<{name}>") for name in self.places},
+            places={name: self.tokenizer.convert_tokens_to_ids(f"<{name}>") for name in self.placeholders},
             used=frozenset(used),
             kinds=kinds,
             write=self._write,
@@ -160,15 +160,15 @@ class ChatTarget:
         place = folder / f"tokenizer_target_{name}"
         self.tokenizer.save_pretrained(place)
         seen: dict[str, Any] = {"used": sorted(self.known.used), "kinds": self.known.kinds}
-        seen |= {"sentences": self.known.sentences} if self.keep_sentences else {}
+        seen |= {"sentences": self.known.sentences} if self.keep_references else {}
         write_json(place / SEEN, seen)
 
     def restore(self, folder: Path, name: str) -> None:
         """Restore the state that `save` wrote, without the hub or the folder of the language model."""
         place = folder / f"tokenizer_target_{name}"
-        self.tokenizer = tokenizer_of(place, places=self.places)
+        self.tokenizer = tokenizer_of(place, places=self.placeholders)
         seen = read_json(place / SEEN, fix=LEARN_AGAIN, keys=("used", "kinds"))
-        self._learned(seen["used"], seen["kinds"], seen["sentences"] if self.keep_sentences else [])
+        self._learned(seen["used"], seen["kinds"], seen["sentences"] if self.keep_references else [])
 
     def load(self, value: Any) -> Tensor | None:
         """(L, 2), int64, ids and flags as in `DialogueTarget`; None for a cell without a question.
@@ -188,8 +188,10 @@ class ChatTarget:
         """
         turns, flag = dialogue.turns, 1 + self._number(dialogue.kind)
         said = [turn for turn in turns if turn["role"] == "assistant"]
-        if places_in(said, self.places):
-            raise SampleError("an answer", f"contains <{places_in(said, self.places)[0]}>: media cannot be generated")
+        if places_in(said, self.placeholders):
+            raise SampleError(
+                "an answer", f"contains <{places_in(said, self.placeholders)[0]}>: media cannot be generated"
+            )
         ids: list[int] = []
         flags: list[int] = []
         done, asked = "", 0
@@ -242,7 +244,7 @@ class ChatTarget:
     @property
     def _or_prompt(self) -> str:
         """A hint about the prompt, which is not used for cells with turns."""
-        return "" if "turns" in self.holds else ", or set data.targets.chat.prompt"
+        return "" if "turns" in self.column_roles else ", or set data.targets.chat.prompt"
 
     def _number(self, kind: str) -> int:
         return self.known.kinds.index(kind) if kind in self.known.kinds else 0  # not in the training split

@@ -21,7 +21,7 @@ class ChatPreference(ChatTarget):
 
     With one, the answer of the dialogue is the chosen one. The rejected one may be missing in a row. Then the dialogue
     is evaluated, but nothing is learned from it. The tokenizer is that of the dialogues, so weights of a run that
-    learned their answers fit. The arguments are those of `ChatTarget`; `holds` includes neither column.
+    learned their answers fit. The arguments are those of `ChatTarget`; `column_roles` includes neither column.
     """
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
@@ -34,16 +34,18 @@ class ChatPreference(ChatTarget):
         right = list(read_each(cells, self._right, faults))
         if faults and not right:
             raise ConfigError(
-                f"{faults[0].reason}\n    fix: set data.columns.NAME=[{','.join(map(str.upper, self.holds))},REJECTED]"
+                f"{faults[0].reason}\n    fix: set"
+                f" data.columns.NAME=[{','.join(map(str.upper, self.column_roles))},REJECTED]"
             )
         super().fit(right, folder)
 
     def _right(self, cell: Any) -> Any:
-        number = len(self.holds)
+        number = len(self.column_roles)
         if not isinstance(cell, list | tuple) or len(cell) not in (number + 1, number + 2):
             raise SampleError(
                 in_short(cell),
-                f"a preference needs {number + 1} columns, {', '.join(self.holds)} and the rejected answer, but a cell"
+                f"a preference needs {number + 1} columns, {', '.join(self.column_roles)} and the rejected answer, but"
+                f" a cell"
                 f" holds {in_short(cell)!r}",
             )
         return cell[0] if number == 1 else cell[:number]
@@ -58,10 +60,10 @@ class ChatPreference(ChatTarget):
         Raises:
             SampleError: as in `ChatTarget`.
         """
-        dialogue = dialogue_of(self._right(value), holds=self.holds, prompt=self.prompt)
+        dialogue = dialogue_of(self._right(value), holds=self.column_roles, prompt=self.prompt)
         if dialogue is None:
             return None
-        sides = value[len(self.holds) :]
+        sides = value[len(self.column_roles) :]
         if not dialogue.answers or any(is_empty(side) for side in sides):
             return super().pad([self.encode(dialogue), None])
         answered = [_answered(dialogue, valid_texts(side)[0]) for side in sides]

@@ -21,11 +21,11 @@ class TextTarget:
     Args:
         text: how sentences are tokenized. Its algorithm must be wordpiece: tokens of bpe do not mark the end of a word,
             so generated text could not be decoded. Its word dropout is not used.
-        keep_sentences: whether training samples have all references, and the run folder those of all rows, with which a
-            reward compares.
+        keep_references: whether training samples have all references, and the run folder those of all rows, with which
+            a reward compares.
     """
 
-    def __init__(self, *, text: TextInput, keep_sentences: bool) -> None:
+    def __init__(self, *, text: TextInput, keep_references: bool) -> None:
         if text.pretrained is not None:
             raise ValueError(
                 f"text.tokenizer = {text.pretrained}, but the tokenizer of a target is trained; set it to null"
@@ -36,8 +36,8 @@ class TextTarget:
                 "    fix: set it to wordpiece"
             )
         self.text = text
-        self.keep_sentences = keep_sentences
-        self.fingerprint = f"{'kept ' if keep_sentences else ''}sentence {text.fingerprint}"
+        self.keep_references = keep_references
+        self.fingerprint = f"{'kept ' if keep_references else ''}sentence {text.fingerprint}"
         self.known = TokenTarget(names=[], max_length=text.max_length, pad=0, start=0, end=0)
 
     def fit(self, cells: Iterable[Any], folder: Path) -> None:
@@ -46,7 +46,7 @@ class TextTarget:
         if not filled:
             return
         self.text.fit([text for cell in filled for text in texts_of(cell)], folder)
-        self._learned([self._spelled(cell) for cell in filled] if self.keep_sentences else [])
+        self._learned([self._spelled(cell) for cell in filled] if self.keep_references else [])
 
     def _learned(self, sentences: list[list[str]]) -> None:
         tokenizer = self.text.tokenizer
@@ -62,13 +62,13 @@ class TextTarget:
     def save(self, folder: Path, name: str) -> None:
         """Write the tokenizer, and the references if they are kept, into a run folder."""
         self.text.save(folder, f"target_{name}")
-        if self.keep_sentences:
+        if self.keep_references:
             write_json(_file(folder, name), self.known.sentences)
 
     def restore(self, folder: Path, name: str) -> None:
         """Read them from a run folder."""
         self.text.restore(folder, f"target_{name}")
-        self._learned(read_json(_file(folder, name), fix=LEARN_AGAIN) if self.keep_sentences else [])
+        self._learned(read_json(_file(folder, name), fix=LEARN_AGAIN) if self.keep_references else [])
 
     def load(self, value: Any) -> Tensor | None:
         """Token ids (L,), int64, from [CLS] to [SEP]; None for an empty cell."""

@@ -22,13 +22,13 @@ class GatedCrossAttnConnector(nn.Module):
     Args:
         in_dim: width of the encoder's tokens.
         dim: width of the language model.
-        every: a gated layer precedes every `every`-th block, starting with the first block.
-        num_heads: number of attention heads; must divide `dim`.
+        cross_attn_every_n_layers: a gated layer precedes every `cross_attn_every_n_layers`-th block, starting with the
+        first block. num_heads: number of attention heads; must divide `dim`.
         mlp_ratio: hidden width of the MLP as a multiple of `dim`.
         dropout: dropout probability on the outputs of attention and MLP.
 
     Raises:
-        ValueError: if `every` is not a positive integer.
+        ValueError: if `cross_attn_every_n_layers` is not a positive integer.
     """
 
     def __init__(
@@ -36,20 +36,22 @@ class GatedCrossAttnConnector(nn.Module):
         *,
         in_dim: int,
         dim: Size,
-        every: PositiveInt,
+        cross_attn_every_n_layers: PositiveInt,
         num_heads: Size,
         mlp_ratio: WidthRatio,
         dropout: Fraction,
     ) -> None:
         super().__init__()
-        check_counts({"every": every})
+        check_counts({"cross_attn_every_n_layers": cross_attn_every_n_layers})
         self.proj = nn.Linear(in_dim, dim)
-        self.every = every
+        self.cross_attn_every_n_layers = cross_attn_every_n_layers
         self.make = partial(GatedRead, dim=dim, num_heads=num_heads, mlp_ratio=mlp_ratio, dropout=dropout)
 
     def readers(self, num_blocks: int) -> nn.ModuleDict:
         """Build the gated layers, keyed by the index of the block that follows. All modalities share them."""
-        return nn.ModuleDict({str(number): self.make() for number in range(0, num_blocks, self.every)})
+        return nn.ModuleDict(
+            {str(number): self.make() for number in range(0, num_blocks, self.cross_attn_every_n_layers)}
+        )
 
     def forward(self, features: Features) -> Features:
         """Map tokens (B, T, in_dim), mask (B, T) to (B, T, dim), (B, T)."""

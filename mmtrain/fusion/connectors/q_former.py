@@ -2,8 +2,8 @@
 
 A linear layer maps the queries to the width of the language model. The layers are pre-norm. Text does not share the
 self-attention of the queries. This matches the paper's second stage, in which a language model reads the queries. In
-contrast to `perceiver`, the queries have a separate self-attention, and only every `cross_every`-th layer has
-cross-attention.
+contrast to `perceiver`, the queries have a separate self-attention, and only every `cross_attention_frequency`-th layer
+has cross-attention.
 """
 
 import torch
@@ -23,8 +23,8 @@ class QFormerConnector(nn.Module):
         dim: width of the language model.
         num_queries: number of queries, and of output tokens.
         depth: number of layers.
-        cross_every: every `cross_every`-th layer has cross-attention, starting with the first.
-        num_heads: number of attention heads; must divide `in_dim`.
+        cross_attention_frequency: every `cross_attention_frequency`-th layer has cross-attention, starting with the
+        first. num_heads: number of attention heads; must divide `in_dim`.
         mlp_ratio: hidden width of the MLP as a multiple of `in_dim`.
         dropout: dropout probability on the outputs of attention and MLP.
 
@@ -39,17 +39,19 @@ class QFormerConnector(nn.Module):
         dim: Size,
         num_queries: Size,
         depth: Depth,
-        cross_every: PositiveInt,
+        cross_attention_frequency: PositiveInt,
         num_heads: Size,
         mlp_ratio: WidthRatio,
         dropout: Fraction,
     ) -> None:
         super().__init__()
-        check_counts({"num_queries": num_queries, "depth": depth, "cross_every": cross_every})
+        check_counts(
+            {"num_queries": num_queries, "depth": depth, "cross_attention_frequency": cross_attention_frequency}
+        )
         self.queries = nn.Parameter(torch.randn(num_queries, in_dim) * 0.02)
         self.layers = nn.ModuleList(
             QLayer(
-                crossing=number % cross_every == 0,
+                crossing=number % cross_attention_frequency == 0,
                 text_goes_on=False,
                 dim=in_dim,
                 num_heads=num_heads,

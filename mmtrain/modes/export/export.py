@@ -228,7 +228,7 @@ def _describe(key: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _compares_rows(model: MultimodalModel, name: str) -> bool:
-    return "negatives_from" in vars(model.tasks[name])
+    return "hard_negatives_from" in vars(model.tasks[name])
 
 
 def merge_adapters(module: nn.Module) -> None:

@@ -54,7 +54,7 @@ def make_index(cfg: DictConfig, console: Console) -> None:
     splits = _splits(data, cfg.predict.split)
     index, bad = vectors_of(data, splits, towers, step=checkpoint["global_step"])
     num_rows = sum(len(data.tables[name]) for name in splits)
-    if len(bad) > data.max_bad * num_rows:
+    if len(bad) > data.max_bad_fraction * num_rows:
         shown = [f"    {one_line(f'{b.id}: {b.file}: {b.reason}')}" for b in bad[:NUM_SHOWN]]
         raise ConfigError("\n".join([f"{len(bad)} of {num_rows} rows cannot be read", *shown]))
     folder = Path(cfg.predict.index)

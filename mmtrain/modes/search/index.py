@@ -162,7 +162,7 @@ class SearchIndex:
             raise
         except (OSError, LookupError, TypeError, ValueError, RecursionError, SafetensorError) as error:
             raise ConfigError(f"{folder}: cannot be read as an index: {error}\n    {make} again") from error
-        place = data_folder(Path(head.folder), confine=head.confine)
+        place = data_folder(Path(head.folder), restrict_paths=head.confine)
         return cls(vectors, owners, rows, folder=place, weights=head.weights, step=head.step)
 
 

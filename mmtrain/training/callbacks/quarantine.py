@@ -22,13 +22,13 @@ class Quarantine(Callback):
     Args:
         run_dir: run folder.
         num_rows: number of rows by split.
-        max_bad: fraction of a split's rows that may be bad.
+        max_bad_fraction: fraction of a split's rows that may be bad.
     """
 
-    def __init__(self, run_dir: str | Path, *, num_rows: dict[str, int], max_bad: float) -> None:
+    def __init__(self, run_dir: str | Path, *, num_rows: dict[str, int], max_bad_fraction: float) -> None:
         self.path = Path(run_dir) / "quarantine.jsonl"
         self.num_rows = num_rows
-        self.max_bad = max_bad
+        self.max_bad_fraction = max_bad_fraction
         self._noted: set[tuple[str, int]] = set()
 
     def begin(self) -> None:
@@ -70,7 +70,7 @@ class Quarantine(Callback):
             rows |= {(split, bad.row): {"split": split, **bad._asdict()} for bad in new}
             write_json_lines(self.path, [rows[key] for key in sorted(rows)])
         bad_rows = [row for row in rows.values() if row["split"] == split]
-        if len(bad_rows) > self.max_bad * self.num_rows[split]:
+        if len(bad_rows) > self.max_bad_fraction * self.num_rows[split]:
             raise ConfigError(self._too_many(split, bad_rows, new))
 
     def _too_many(self, split: str, rows: list[dict[str, Any]], new: list[Bad]) -> str:
@@ -79,10 +79,11 @@ class Quarantine(Callback):
         total = self.num_rows[split]
         return "\n".join(
             [
-                f"{len(rows)} of {total} samples of {split} cannot be read; data.max_bad={self.max_bad:g} allows"
-                f" {int(self.max_bad * total)}",
+                f"{len(rows)} of {total} samples of {split} cannot be read;"
+                f" data.max_bad_fraction={self.max_bad_fraction:g} allows"
+                f" {int(self.max_bad_fraction * total)}",
                 *shown,
                 *more,
-                f"    fix: repair the files in {self.path}, remove their rows, or raise data.max_bad",
+                f"    fix: repair the files in {self.path}, remove their rows, or raise data.max_bad_fraction",
             ]
         )

@@ -47,11 +47,11 @@ class NonFiniteGuard:
     def _too_many(self, skipped: SkippedStep) -> str:
         return (
             f"training stopped at step {skipped.step}: {skipped.in_row} steps in a row were not finite, and"
-            f" trainer.max_skipped={self.max_in_row} allows no more\n"
+            f" trainer.max_nonfinite_steps={self.max_in_row} allows no more\n"
             f"    the first tensor that is not finite: {skipped.first}\n"
             f"    {describe_newest(self.folder)}; {self.path} lists the steps\n"
             "    fix: repair or remove these samples; or resume with resume=auto and a lower optimizer.lr or"
-            " trainer.gradient_clip_val ('resume.allow=[optimizer.lr,trainer.gradient_clip_val]')"
+            " trainer.gradient_clip_val ('resume_allow=[optimizer.lr,trainer.gradient_clip_val]')"
         )
 
 

@@ -44,7 +44,14 @@ IGNORED_KEYS = (
         "trainer.limit_test_batches",
     ),
     *("plan", "trial", "trainer.find_batch_size", "optimizer.fused"),
-    *("data.num_workers", "data.pin_memory", "data.eval_batch_size", "data.max_bad", "data.license", "data.languages"),
+    *(
+        "data.num_workers",
+        "data.pin_memory",
+        "data.eval_batch_size",
+        "data.max_bad_fraction",
+        "data.license",
+        "data.languages",
+    ),
 )
 # The file of each split can be elsewhere, as `data.root` can: its rows are compared.
 _FILES = "mmtrain.data.sources.files.existing_folder"
@@ -151,16 +158,16 @@ def check_same_run(
     if not refused:
         longer = [key for key in passed if key in LENGTH]
         allowed = _described([key for key in passed if key not in LENGTH], before, now)
-        return [*_described(longer, before, now), *(f"{line}; allowed by resume.allow" for line in allowed)]
+        return [*_described(longer, before, now), *(f"{line}; allowed by resume_allow" for line in allowed)]
     lines = "\n".join(f"    {line}" for line in _described(refused, before, now))
     raise ConfigError(
         f"{path}: cannot be resumed exactly\n{lines}\n    fix: restore these values, allow them with"
-        f" 'resume.allow=[{','.join(_allowing(refused))}]', or start a new run with init_from={path}"
+        f" 'resume_allow=[{','.join(_allowing(refused))}]', or start a new run with init_from={path}"
     )
 
 
 def _allowing(keys: Sequence[str]) -> list[str]:
-    """Entries of `resume.allow` for these differences: keys, and splits, or only the files of a split."""
+    """Entries of `resume_allow` for these differences: keys, and splits, or only the files of a split."""
     of_split: dict[str, set[str]] = {}
     for key in keys:
         if match := _ROW_KEY.fullmatch(key):

@@ -8,28 +8,28 @@ from torch.optim.lr_scheduler import LambdaLR
 from mmtrain.annotations import Fraction
 
 
-def cosine(step: int, total_steps: int, *, warmup: Fraction, final: Fraction) -> float:
-    """Linear warmup, then half a cosine (1608.03983) to `final`.
+def cosine(step: int, total_steps: int, *, warmup_ratio: Fraction, min_lr_ratio: Fraction) -> float:
+    """Linear warmup, then half a cosine (1608.03983) to `min_lr_ratio`.
 
     Args:
         step: number of optimizer steps so far.
         total_steps: number of steps of the complete run.
-        warmup: fraction of the run for the warmup.
-        final: factor at the end.
+        warmup_ratio: fraction of the run for the warmup.
+        min_lr_ratio: factor at the end.
 
-    >>> [round(cosine(s, 10, warmup=0.2, final=0.0), 2) for s in (0, 1, 2, 6, 10)]
+    >>> [round(cosine(s, 10, warmup_ratio=0.2, min_lr_ratio=0.0), 2) for s in (0, 1, 2, 6, 10)]
     [0.33, 0.67, 1.0, 0.5, 0.0]
     """
-    rise = round(warmup * total_steps)
+    rise = round(warmup_ratio * total_steps)
     if step < rise:
         return (step + 1) / (rise + 1)
     done = min((step - rise) / max(total_steps - rise, 1), 1.0)
-    return final + (1.0 - final) * (1.0 + math.cos(math.pi * done)) / 2.0
+    return min_lr_ratio + (1.0 - min_lr_ratio) * (1.0 + math.cos(math.pi * done)) / 2.0
 
 
-def constant(step: int, total_steps: int, *, warmup: Fraction) -> float:
+def constant(step: int, total_steps: int, *, warmup_ratio: Fraction) -> float:
     """Linear warmup, then constant. Arguments as in `cosine`."""
-    rise = round(warmup * total_steps)
+    rise = round(warmup_ratio * total_steps)
     return (step + 1) / (rise + 1) if step < rise else 1.0
 
 

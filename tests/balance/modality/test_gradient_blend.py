@@ -18,7 +18,7 @@ NAME = "classification"
 
 def make(every: int = 1) -> tuple[MultimodalModel, GradientBlend]:
     model = make_model(tasks=[NAME, "image_class"])
-    balance = GradientBlend(tasks=model.named_tasks(), dims=DIMS, every=every).double()
+    balance = GradientBlend(tasks=model.named_tasks(), dims=DIMS, update_every=every).double()
     with torch.random.fork_rng():
         torch.manual_seed(1)
         for parameter in balance.parameters():
@@ -124,5 +124,5 @@ def test_what_is_restored_goes_on_as_it_was() -> None:
 
 
 def test_wrong_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match="every = 0; set it to 1 or more"):
+    with pytest.raises(ValueError, match="update_every = 0; set it to 1 or more"):
         make(every=0)

@@ -20,7 +20,7 @@ from tests.data.films import number_of, numbered, tone, wav, write_film
 
 
 def read(source: Path | bytes, times: list[float], **changed: Any) -> Frames:
-    knobs: dict[str, Any] = {"max_pixels": 10**6, "max_film_pixels": 10**8, "background": [255, 255, 255]} | changed
+    knobs: dict[str, Any] = {"max_pixels": 10**6, "max_video_pixels": 10**8, "background": [255, 255, 255]} | changed
     found = read_frames(source, lambda _: times, **knobs)
     assert found is not None and len(found.pixels) == len(found.seconds) == len(times)
     return found
@@ -136,7 +136,7 @@ def test_a_picture_with_exif_is_turned() -> None:
 
 def test_sound_has_no_frames(tmp_path: Path) -> None:
     data = wav(tone(0.5, 8000), rate=8000)
-    assert read_frames(data, lambda _: [0.0], max_pixels=100, max_film_pixels=100, background=[0, 0, 0]) is None
+    assert read_frames(data, lambda _: [0.0], max_pixels=100, max_video_pixels=100, background=[0, 0, 0]) is None
 
 
 def test_too_large_frames_are_not_decoded(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_damaged_and_missing_files(tmp_path: Path) -> None:
 
 def test_an_array_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros(100))
-    with pytest.raises(ValueError, match="more than max_numbers = 99"):
-        array_of(tmp_path / "a.npy", max_numbers=99)
+    with pytest.raises(ValueError, match="more than max_elements = 99"):
+        array_of(tmp_path / "a.npy", max_elements=99)
     with (tmp_path / "a.npy").open("rb") as file:
-        assert read_numpy(file, array=None, max_numbers=100).shape == (100,)
+        assert read_numpy(file, array=None, max_elements=100).shape == (100,)

@@ -21,7 +21,7 @@ OPTIONS: dict[str, Any] = {
     "color_jitter": 0.0,
     "background": [255] * 3,
     "max_pixels": 1000,
-    "max_pictures": 3,
+    "max_images": 3,
 }
 
 
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_each_is_what_it_is_alone(folder: Path) -> None:
-    several, one = ImagesInput(**OPTIONS), ImageInput(**{k: v for k, v in OPTIONS.items() if k != "max_pictures"})
+    several, one = ImagesInput(**OPTIONS), ImageInput(**{k: v for k, v in OPTIONS.items() if k != "max_images"})
     names = ["2.png", "0.png"]
     pixels, key = several.load([names[0], None, names[1]], folder, seed=0, train=False)
     alone = [one.load(name, folder, seed=0, train=False)[0] for name in names]
@@ -69,7 +69,7 @@ def test_one_that_is_missing_is_said(folder: Path) -> None:
 def test_more_than_may_be_are_not_read(folder: Path) -> None:
     reader = ImagesInput(**OPTIONS)
     assert len(reader.load(["0.png", None, "1.png", "2.png", ""], folder, seed=0, train=False)[0]) == 3
-    with pytest.raises(SampleError, match="4 pictures: are more than max_pictures = 3"):
+    with pytest.raises(SampleError, match="4 pictures: are more than max_images = 3"):
         reader.load(["0.png"] * 4, folder, seed=0, train=False)
-    with pytest.raises(ValueError, match="max_pictures = 0; set it to 1 or more"):
-        ImagesInput(**OPTIONS | {"max_pictures": 0})
+    with pytest.raises(ValueError, match="max_images = 0; set it to 1 or more"):
+        ImagesInput(**OPTIONS | {"max_images": 0})

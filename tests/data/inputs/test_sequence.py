@@ -23,7 +23,7 @@ FRAMES = np.arange(12, dtype=np.float32).reshape(6, 2) / 7
 
 
 def sequence_input(**changed: Any) -> SequenceInput:
-    plain: dict[str, Any] = {"max_length": 100, "scale": "none", "array": None, "max_numbers": 10**6}
+    plain: dict[str, Any] = {"max_length": 100, "scale": "none", "array": None, "max_elements": 10**6}
     return SequenceInput(**plain | changed)
 
 
@@ -278,17 +278,17 @@ def packed(name: str, content: bytes, zeros: int = 0) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (npy_that_says(head_of("(500001, 2)")), r"shape \(500001, 2\), which has more than max_numbers = 1000000"),
-        (npy_that_says(head_of("(10**12, 1)".replace("10**12", "1" + "0" * 12))), "more than max_numbers"),
-        (npy_that_says(head_of("(1000001,)"), version=2), "more than max_numbers"),
-        (npy_that_says(head_of("(1000001,)"), version=3), "more than max_numbers"),
+        (npy_that_says(head_of("(500001, 2)")), r"shape \(500001, 2\), which has more than max_elements = 1000000"),
+        (npy_that_says(head_of("(10**12, 1)".replace("10**12", "1" + "0" * 12))), "more than max_elements"),
+        (npy_that_says(head_of("(1000001,)"), version=2), "more than max_elements"),
+        (npy_that_says(head_of("(1000001,)"), version=3), "more than max_elements"),
         (npy_that_says(head_of("(-1, 2)")), "."),
         (npy_that_says(head_of("('a', 2)")), "."),
         (npy_that_says(head_of("(2, 2)", "'<U1000000'")), "an array of <U1000000, not of numbers"),
         (npy_that_says(head_of("(2, 2)", "'|O'")), "damaged, or pickled objects"),
         (npy_that_says("", version=2, length=2**32 - 1), "EOF"),
         (npy_that_says("((" * 3000, length=6000), "."),
-        (packed("a.npy", npy_that_says(head_of("(5000000, 1)")), 60 * 10**6), "more than max_numbers"),
+        (packed("a.npy", npy_that_says(head_of("(5000000, 1)")), 60 * 10**6), "more than max_elements"),
         (packed("a.npy", npy_that_says(" " * 9000, version=2, length=10**9), 60 * 10**6), "EOF"),
         (packed("a.txt", b"", 60 * 10**6), "damaged, or pickled objects"),
     ],
@@ -329,12 +329,12 @@ def test_what_becomes_larger_than_its_file_is_not_read(tmp_path: Path) -> None:
             bad.writestr(info.filename, good.read(info), zipfile.ZIP_DEFLATED)
         bad.writestr("good/data/9", bytes(9 * 10**6), zipfile.ZIP_DEFLATED)
     for name in ("expanded.pt", "sparse.pt", "a.safetensors"):
-        with pytest.raises(SampleError, match=f"{name}: an array of shape .*more than max_numbers = 1000000"):
+        with pytest.raises(SampleError, match=f"{name}: an array of shape .*more than max_elements = 1000000"):
             reader.load(name, tmp_path, seed=0, train=False)
-    with pytest.raises(SampleError, match=r"packed\.pt: 9\d+ bytes when unpacked, more than max_numbers"):
+    with pytest.raises(SampleError, match=r"packed\.pt: 9\d+ bytes when unpacked, more than max_elements"):
         reader.load("packed.pt", tmp_path, seed=0, train=False)
     assert torch.equal(reader.load("good.pt", tmp_path, seed=0, train=False)[0], torch.tensor(FRAMES))
-    with pytest.raises(SampleError, match="more than max_numbers"):
+    with pytest.raises(SampleError, match="more than max_elements"):
         reader.load(np.zeros((large, 1)), HERE, seed=0, train=False)
-    with pytest.raises(ValueError, match="max_numbers = 0 keeps no frame"):
-        sequence_input(max_numbers=0)
+    with pytest.raises(ValueError, match="max_elements = 0 keeps no frame"):
+        sequence_input(max_elements=0)

@@ -33,7 +33,7 @@ def video_input(**changed: Any) -> VideoInput:
         "color_jitter": 0.0,
         "background": [255, 255, 255],
         "max_pixels": 10**6,
-        "max_film_pixels": 10**7,
+        "max_video_pixels": 10**7,
     }
     return VideoInput(**plain | changed)
 
@@ -225,10 +225,10 @@ def test_a_film_of_lines_is_not_resized(shape: tuple[int, int], train: bool, tmp
 
 def test_all_frames_together_have_a_limit(film: Path) -> None:
     frames = 4 * 48 * 48
-    assert len(loaded(video_input(max_film_pixels=frames), film.name, film.parent)) == 4
-    with pytest.raises(SampleError, match=r"4 frames of 48 x 48 pixels are more than max_film_pixels = 9215"):
-        loaded(video_input(max_film_pixels=frames - 1), film.name, film.parent)
+    assert len(loaded(video_input(max_video_pixels=frames), film.name, film.parent)) == 4
+    with pytest.raises(SampleError, match=r"4 frames of 48 x 48 pixels are more than max_video_pixels = 9215"):
+        loaded(video_input(max_video_pixels=frames - 1), film.name, film.parent)
     pictures = [Image.new("RGB", (48, 48))] * 4
-    assert len(loaded(video_input(max_film_pixels=frames), pictures)) == 4
-    with pytest.raises(SampleError, match=r"4 pictures of 48 x 48 pixels are more than max_film_pixels = 9215"):
-        loaded(video_input(max_film_pixels=frames - 1), pictures)
+    assert len(loaded(video_input(max_video_pixels=frames), pictures)) == 4
+    with pytest.raises(SampleError, match=r"4 pictures of 48 x 48 pixels are more than max_video_pixels = 9215"):
+        loaded(video_input(max_video_pixels=frames - 1), pictures)

@@ -349,7 +349,7 @@ def test_nothing_is_in_two_splits(name: str, made: Place) -> None:
         ("digits", [], {"image": "image", "label": "label"}, "image"),
         (
             "talk",
-            ["task=[captioning]", "task.captioning.reads=dialogue"],
+            ["task=[captioning]", "task.captioning.input=dialogue"],
             {"dialogue": "turns", "caption": "reply"},
             "dialogue",
         ),

@@ -56,7 +56,7 @@ def test_pictures_are_left_as_files_that_lie_in_the_folder_and_classes_have_thei
     assert sorted(set(table["label"])) == ["cat", "dog"]
     assert table[0]["image"]["bytes"] is None
     assert Path(table[0]["image"]["path"]).is_file()
-    check_rows(table, "train", {"image": "image"}, tables.folder, confine=True)
+    check_rows(table, "train", {"image": "image"}, tables.folder, restrict_paths=True)
 
 
 def test_a_train_split_that_stands_alone_is_cut(tmp_path: Path) -> None:
@@ -122,8 +122,8 @@ def test_a_readme_takes_no_table_from_elsewhere(named: str, tmp_path: Path) -> N
         f"---\nconfigs:\n- config_name: default\n  data_files: {named.format(out=out)}\n---\n"
     )
     said = refused(root)
-    assert f"which is outside of the data folder {root}" in said and "data.confine=false" in said
-    found = hub_tables(name=str(root), config=None, revision=None, split=split(), confine=False)
+    assert f"which is outside of the data folder {root}" in said and "data.restrict_paths=false" in said
+    found = hub_tables(name=str(root), config=None, revision=None, split=split(), restrict_paths=False)
     assert found.splits["train"][0]["caption"] == "a secret"
 
 

@@ -136,7 +136,7 @@ def split() -> Split:
 
 
 def part(folder: Path, **changed: Any) -> Part:
-    options = {"columns": {}, "weight": None, "confine": True, "split": split()} | changed
+    options = {"columns": {}, "weight": None, "restrict_paths": True, "split": split()} | changed
     return Part(source=lambda: existing_folder(folder), **options)
 
 
@@ -207,7 +207,7 @@ def test_paths_of_every_form_start_from_the_common_folder(folders: Path, tmp_pat
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "train.jsonl").write_text('{"image": null, "text": "a"}\n{"image": ["0.png", "/x/y.png"]}\n')
     (tmp_path / "c" / "test.jsonl").write_text('{"image": {"bytes": null, "path": "0.png"}}\n')
-    tables = mixed(two(folders) | {"c": part(tmp_path / "c", confine=False)})
+    tables = mixed(two(folders) | {"c": part(tmp_path / "c", restrict_paths=False)})
     assert [tables.splits["train"][row].get("image") for row in (18, 19)] == [None, ["c/0.png", "/x/y.png"]]
     assert tables.splits["test"][18]["image"] == {"bytes": None, "path": "c/0.png"}
 
@@ -235,7 +235,7 @@ def test_a_part_of_shards_keeps_its_own_order(folders: Path, tmp_path: Path) -> 
         pattern = str(tmp_path / "tars" / "*.tar")
         return shard_tables(train=pattern, val=None, test=None, window=1, fit_rows=8, cache_dir=tmp_path / "cache")
 
-    far = Part(source=source, split=split(), columns={}, weight=None, confine=False)
+    far = Part(source=source, split=split(), columns={}, weight=None, restrict_paths=False)
     tables = mixed({"far": far, "near": part(folders / "a")})
     table = tables.splits["train"]
     assert tables.order is not None
@@ -338,9 +338,11 @@ def test_a_path_stays_in_the_folder_of_its_part(folders: Path) -> None:
     assert cells == ["a/0.png", "a/out.png"]
     reader.open(cells[0], tables.folder)
     for folder in (tables.folder, UnconfinedFolder(tables.folder)):
-        with pytest.raises(SampleError, match=rf"the data folder {folders}/a; set data\.parts\.a\.confine=false"):
+        with pytest.raises(
+            SampleError, match=rf"the data folder {folders}/a; set data\.parts\.a\.restrict_paths=false"
+        ):
             reader.open(cells[1], folder)
-    open_part = two(folders) | {"a": part(folders / "a", confine=False)}
+    open_part = two(folders) | {"a": part(folders / "a", restrict_paths=False)}
     tables = mixed(open_part)
     reader.open(tables.splits["train"][1]["image"], folders)  # its part may, whatever the mixture may
     assert isinstance(tables.folder, UnconfinedFolder), "an index of it may name files elsewhere"
@@ -348,7 +350,7 @@ def test_a_path_stays_in_the_folder_of_its_part(folders: Path) -> None:
 
 def test_what_leads_out_of_a_part_names_the_key_of_the_part(folders: Path) -> None:
     write_rows(folders / "a" / "train.jsonl", [{"image": "../b/0.png", "text": "x"}])
-    assert "allow it with data.parts.a.confine=false" in refused(two(folders))
+    assert "allow it with data.parts.a.restrict_paths=false" in refused(two(folders))
     (folders / "a" / "train.jsonl").unlink()
     (folders / "a" / "train.jsonl").symlink_to(folders / "b" / "train.jsonl")
-    assert "allow it with data.parts.a.confine=false" in refused(two(folders))
+    assert "allow it with data.parts.a.restrict_paths=false" in refused(two(folders))

@@ -678,9 +678,9 @@ def test_a_shard_that_is_a_link_out_of_its_folder_is_refused(tmp_path: Path, cac
     (tmp_path / "root" / "a.tar").symlink_to("../out/a.tar")
     found = read(cache, str(tmp_path / "root" / "*.tar"))
     with pytest.raises(ConfigError, match=r"root/a\.tar leads to .*/out/a\.tar, which is outside of the data folder"):
-        tables_of(found, WHOLE, confine=True)
-    assert len(tables_of(found, WHOLE, confine=False).splits["train"]) == 1
-    tables_of(read(cache, str(tmp_path / "out" / "*.tar")), WHOLE, confine=True)
+        tables_of(found, WHOLE, restrict_paths=True)
+    assert len(tables_of(found, WHOLE, restrict_paths=False).splits["train"]) == 1
+    tables_of(read(cache, str(tmp_path / "out" / "*.tar")), WHOLE, restrict_paths=True)
 
 
 def test_a_pipe_is_no_shard(tmp_path: Path, cache: Path) -> None:
@@ -694,7 +694,7 @@ def test_shards_on_a_server_read_no_file_of_this_machine(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret.txt").touch()
     write_tar(tmp_path / "far" / "a.tar", {"0.json": '{"jpg": "secret.txt"}'})
-    found = tables_of(read(cache, f"{server[0]}/a.tar"), WHOLE, confine=True)
+    found = tables_of(read(cache, f"{server[0]}/a.tar"), WHOLE, restrict_paths=True)
     assert found.folder == tmp_path
     with pytest.raises(SampleError, match="its shard is on a server"):
         checked_path(found.folder, found.splits["train"][0]["jpg"])

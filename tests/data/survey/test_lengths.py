@@ -62,7 +62,7 @@ def test_films(tmp_path: Path) -> None:
         color_jitter=0.0,
         background=[0, 0, 0],
         max_pixels=10**6,
-        max_film_pixels=10**7,
+        max_video_pixels=10**7,
     )
     frames, seconds = measure_lengths(reader, numbered("a.mp4", "b.mp4", ["x.png"] * 9), tmp_path).lengths
     assert frames == Lengths("frames", "5", "9", "25", 3, "1 of 3 have fewer than num_frames = 8")
@@ -70,7 +70,7 @@ def test_films(tmp_path: Path) -> None:
 
 
 def test_sequences_are_counted_whole_and_vectors_have_no_length(tmp_path: Path) -> None:
-    reader = SequenceInput(max_length=4, scale="none", array=None, max_numbers=10**6)
+    reader = SequenceInput(max_length=4, scale="none", array=None, max_elements=10**6)
     reader.fit([[[0.0]] * 3], tmp_path)
     np.save(tmp_path / "a.npy", np.zeros((9, 1), np.float32))
     found = measure_lengths(reader, numbered("a.npy", [[1.0], [2.0]], [], "gone.npy"), tmp_path)

@@ -63,4 +63,6 @@ def test_a_source_of_tables_or_of_a_folder_is_thinned_and_says_how_many_there_we
     (tmp_path / "root" / "train.jsonl").symlink_to(tmp_path / "train.jsonl")
     with pytest.raises(ConfigError, match="which is outside of the data folder"):
         SubsampledSource(lambda: tmp_path / "root", split=ALL, most=3)()
-    assert len(SubsampledSource(lambda: tmp_path / "root", split=ALL, most=3, confine=False)().splits["train"]) == 3
+    assert (
+        len(SubsampledSource(lambda: tmp_path / "root", split=ALL, most=3, restrict_paths=False)().splits["train"]) == 3
+    )

@@ -37,10 +37,10 @@ def module(source: Callable[[], Path | Tables], folder: Path, **changed: Any) ->
     options: dict[str, Any] = {
         "split": WHOLE,
         "columns": {},
-        "max_bad": 0.5,
-        "labelled_share": 1.0,
+        "max_bad_fraction": 0.5,
+        "label_fraction": 1.0,
         "modality_dropout": 0.0,
-        "confine": False,
+        "restrict_paths": False,
         "license": None,
         "languages": None,
         "bucket": Buckets(by=None, window=20, max_tokens=None),

@@ -36,7 +36,7 @@ def refused(part: Any, *cells: Any) -> str:
         (text_input(), {"a": 1}, "{'a': 1}, which is no text"),
         (text_input(), b"raw", "3 bytes, which is no text"),
         (text_input(), ["a", {"a": 1}], "which is no text"),
-        (TextTarget(text=text_input(algorithm="wordpiece"), keep_sentences=False), {"a": 1}, "which is no text"),
+        (TextTarget(text=text_input(algorithm="wordpiece"), keep_references=False), {"a": 1}, "which is no text"),
         (ClassLabel(), ["a", "b"], "['a', 'b'], which is no class"),
         (ClassLabel(), {"a": 1}, "which is no class"),
         (image_input(), 1.5, "1.5, which is no picture"),

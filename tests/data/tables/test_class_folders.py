@@ -97,7 +97,7 @@ def test_a_saved_set_that_is_broken_is_named(tmp_path: Path) -> None:
 def refused(root: Path) -> str:
     with pytest.raises(ConfigError) as caught:
         read_folder(root, WHOLE)
-    assert str(caught.value).endswith("\n    move it into the folder, or allow it with data.confine=false")
+    assert str(caught.value).endswith("\n    move it into the folder, or allow it with data.restrict_paths=false")
     assert read_folder(UnconfinedFolder(root), WHOLE).splits
     return str(caught.value).splitlines()[0]
 

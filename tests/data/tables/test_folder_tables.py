@@ -38,7 +38,7 @@ def source_of(found: SplitFiles, root: Path | None = None, **changed: Any) -> An
 
 def test_the_files_of_splits_can_be_anywhere(tmp_path: Path) -> None:
     found = files_of_splits(tmp_path / "data")
-    tables = tables_of(source_of(found), WHOLE, confine=True)
+    tables = tables_of(source_of(found), WHOLE, restrict_paths=True)
     assert {split: len(table) for split, table in tables.splits.items()} == {"train": 6, "val": 6, "test": 6}
     assert tables.folder == tmp_path / "data" and tables.folder_of("val") == tmp_path / "data" / "b"
     head = heads_of(found, WHOLE)
@@ -48,7 +48,7 @@ def test_the_files_of_splits_can_be_anywhere(tmp_path: Path) -> None:
 def test_each_split_is_read_from_its_own_folder(tmp_path: Path) -> None:
     found = files_of_splits(tmp_path / "data")
     (tmp_path / "data" / "b" / "0.png").unlink()
-    data = read(tmp_path, tmp_path / "run", source=lambda: source_of(found), confine=True)
+    data = read(tmp_path, tmp_path / "run", source=lambda: source_of(found), restrict_paths=True)
     reader = data.inputs["image"]
     assert isinstance(reader, ImageInput)
     assert data.split("train").sample(0, seed=0, train=False).id == "0"
@@ -61,7 +61,7 @@ def test_each_split_is_read_from_its_own_folder(tmp_path: Path) -> None:
 
 def test_data_root_is_what_paths_start_from(tmp_path: Path) -> None:
     found = files_of_splits(tmp_path / "data")
-    tables = tables_of(source_of(found, tmp_path / "data" / "a"), WHOLE, confine=True)
+    tables = tables_of(source_of(found, tmp_path / "data" / "a"), WHOLE, restrict_paths=True)
     assert {tables.folder_of(split) for split in tables.splits} == {tmp_path / "data" / "a"}
 
 

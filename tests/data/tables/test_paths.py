@@ -62,7 +62,7 @@ READERS: dict[str, tuple[Callable[[], Any], str]] = {
     "image": (image_input, ".png"),
     "images": (
         lambda: ImagesInput(
-            max_pictures=16,
+            max_images=16,
             size=8, mean=[0.5] * 3, std=[0.5] * 3, crop_scale=1.0, rotate=0.0, flip=0.0, color_jitter=0.0,
             background=[255] * 3, max_pixels=10**8,
         ),
@@ -95,7 +95,9 @@ def load(kind: str, value: Any, folder: Path) -> Any:
 def test_no_reader_opens_a_file_outside_of_the_folder(kind: str, way: str, places: tuple[Path, Path]) -> None:
     root, out = places
     value = WAYS[way](root, out, READERS[kind][1])
-    with pytest.raises(SampleError, match=r"out of the data folder .*; set data\.(parts\.birds\.)?confine=false"):
+    with pytest.raises(
+        SampleError, match=r"out of the data folder .*; set data\.(parts\.birds\.)?restrict_paths=false"
+    ):
         load(kind, value, root)
     assert load(kind, value if way != "of a part" else str(value), UnconfinedFolder(root)) is not None
 
@@ -114,8 +116,8 @@ def test_every_way_to_a_file_inside_serves(kind: str, places: tuple[Path, Path],
 def test_without_a_folder_the_caller_names_files_himself(places: tuple[Path, Path]) -> None:
     root, out = places
     assert load("image", str(out / "a.png"), Path()) is not None
-    assert data_folder(Path(), confine=True).is_absolute(), "but data.root=. is a folder"
-    assert isinstance(data_folder(root, confine=False) / "in", Path)
+    assert data_folder(Path(), restrict_paths=True).is_absolute(), "but data.root=. is a folder"
+    assert isinstance(data_folder(root, restrict_paths=False) / "in", Path)
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -128,16 +130,18 @@ def test_a_path_is_never_an_address(kind: str, value: str, places: tuple[Path, P
 
 
 @pytest.mark.parametrize("kind", READERS)
-@pytest.mark.parametrize("confine", [True, False])
-def test_only_regular_files_are_opened(kind: str, confine: bool, places: tuple[Path, Path], tmp_path: Path) -> None:
-    root, end = data_folder(tmp_path, confine=confine), READERS[kind][1]
+@pytest.mark.parametrize("restrict_paths", [True, False])
+def test_only_regular_files_are_opened(
+    kind: str, restrict_paths: bool, places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    root, end = data_folder(tmp_path, restrict_paths=restrict_paths), READERS[kind][1]
     os.mkfifo(root / f"pipe{end}")
     (root / f"folder{end}").mkdir()
     for name, reason in ((f"pipe{end}", "is no regular file"), (f"folder{end}", "is a folder"), (".", "is a folder")):
         with pytest.raises(SampleError, match=reason):
             load(kind, name, root)
     (root / f"zero{end}").symlink_to("/dev/zero")
-    with pytest.raises(SampleError, match="follows a link out of" if confine else "is no regular file"):
+    with pytest.raises(SampleError, match="follows a link out of" if restrict_paths else "is no regular file"):
         load(kind, f"zero{end}", root)
 
 
@@ -154,7 +158,8 @@ def test_a_long_path_is_shortened_in_the_message_and_the_folder_is_named(tmp_pat
     with pytest.raises(SampleError) as caught:
         checked_path(tmp_path, "../" + "x" * 200)
     assert str(caught.value) == (
-        f"../{'x' * 57}...{'x' * 60}: leads out of the data folder {tmp_path}; set data.confine=false to allow it"
+        f"../{'x' * 57}...{'x' * 60}: leads out of the data folder {tmp_path}; set data.restrict_paths=false to allow"
+        f" it"
     )
 
 
@@ -181,10 +186,12 @@ def test_a_data_set_in_the_cache_of_the_hub_has_its_blobs(tmp_path: Path) -> Non
 
 def test_shards_on_a_server_name_no_file_of_this_machine(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
-    with pytest.raises(SampleError, match=r"names a local file, but its shard is on a server; set data\.confine=false"):
+    with pytest.raises(
+        SampleError, match=r"names a local file, but its shard is on a server; set data\.restrict_paths=false"
+    ):
         checked_path(RemoteFolder(tmp_path), "a.png")
     assert leads_out(RemoteFolder(tmp_path), "a.png")
-    assert checked_path(data_folder(RemoteFolder(tmp_path), confine=False), "a.png") == tmp_path / "a.png"
+    assert checked_path(data_folder(RemoteFolder(tmp_path), restrict_paths=False), "a.png") == tmp_path / "a.png"
 
 
 def test_a_path_of_a_part_keeps_its_folder_when_it_is_sent_to_a_worker(tmp_path: Path) -> None:
@@ -339,14 +346,14 @@ def test_no_data_set_gives_out_what_lies_elsewhere(case: str, places: tuple[Path
     small = ["data.batch_size=1", "data.inputs.image.size=8", "task=[classification]"]
     cfg = compose([*small, *(word.format(root=root) for word in named), *more])
     if is_refused:
-        with pytest.raises(ConfigError, match=r"leads out of the folder: .*\n.*confine=false"):
+        with pytest.raises(ConfigError, match=r"leads out of the folder: .*\n.*restrict_paths=false"):
             read(cfg, tmp_path / "run")
     else:
         seen, bad = colours(read(cfg, tmp_path / "run"))
         assert set(seen) == {"green"}
         assert len(bad) == 1 and "out of the data folder" in bad[0].reason
     for node in (cfg.data, *cfg.data.source.get("parts", {}).values()):  # what was composed is resolved
-        node.confine = False
+        node.restrict_paths = False
     seen, _ = colours(read(cfg, tmp_path / "open"))
     assert "red" in seen, "the test would see the secret"
 
@@ -354,10 +361,10 @@ def test_no_data_set_gives_out_what_lies_elsewhere(case: str, places: tuple[Path
 def test_it_is_on_unless_somebody_turns_it_off() -> None:
     configs = config_dir()
     given = {path.relative_to(configs).as_posix(): OmegaConf.load(path) for path in configs.glob("[dpt]*/*.yaml")}
-    said = {name: OmegaConf.to_container(cfg).get("confine") for name, cfg in given.items()}
+    said = {name: OmegaConf.to_container(cfg).get("restrict_paths") for name, cfg in given.items()}
     own = {"data/openmoji_questions.yaml", "part/openmoji_questions.yaml"}  # written by mmtrain itself
     assert said["tables/default.yaml"] is True
     assert {name for name in said if said[name] is False} == own
-    assert all(value in (None, False, True, "${data.confine}") for value in said.values())
+    assert all(value in (None, False, True, "${data.restrict_paths}") for value in said.values())
     inherit = {name for name, cfg in given.items() if "files" in OmegaConf.to_container(cfg).get("defaults", [])}
     assert all(said[name] is not None for name in said if name.startswith("part/") and name not in inherit)

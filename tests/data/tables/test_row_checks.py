@@ -17,9 +17,9 @@ from tests.data.parts import write_rows
 WHOLE = Split(column=None, fractions={"train": 1.0}, group=None)
 
 
-def check(confine: bool = True, **columns: list[Any]) -> None:
+def check(restrict_paths: bool = True, **columns: list[Any]) -> None:
     table = datasets.Dataset.from_dict(columns)
-    check_rows(table, "train.csv", {"image": "image"}, Path("/data"), confine=confine)
+    check_rows(table, "train.csv", {"image": "image"}, Path("/data"), restrict_paths=restrict_paths)
 
 
 def test_two_rows_with_one_id_are_named() -> None:
@@ -33,7 +33,7 @@ def test_a_path_that_leads_out_is_named_unless_that_is_allowed(path: str) -> Non
     check(image=["a.png", None, "x/../b.png", "/data/c.png"])
     with pytest.raises(ConfigError, match=r"train\.csv, row 2: the image column image leads out of the folder"):
         check(image=["a.png", path])
-    check(confine=False, image=["a.png", path])
+    check(restrict_paths=False, image=["a.png", path])
 
 
 def test_a_column_of_bytes_has_no_paths() -> None:
@@ -54,10 +54,10 @@ def test_a_path_among_files_and_lists_is_named(path: str, form: str, tmp_path: P
     else:
         table = datasets.Dataset.from_dict({"image": cells})
     with pytest.raises(ConfigError, match=r"train\.csv, row 2: the image column image leads out of the folder: "):
-        check_rows(table, "train.csv", {"image": "image"}, tmp_path, confine=True)
+        check_rows(table, "train.csv", {"image": "image"}, tmp_path, restrict_paths=True)
     with pytest.raises(ConfigError, match=r"train\.csv, row 2"):
         check_rows(Head([{"image": cell} for cell in cells], ["image"], is_whole=True), "train.csv",
-                   {"image": ["image"]}, tmp_path, confine=True)  # fmt: skip
+                   {"image": ["image"]}, tmp_path, restrict_paths=True)  # fmt: skip
 
 
 def test_an_absolute_path_into_a_folder_that_is_a_link_is_inside(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_an_absolute_path_into_a_folder_that_is_a_link_is_inside(tmp_path: Path)
     (tmp_path / "root").symlink_to("real")
     for folder in ("real", "root"):
         table = datasets.Dataset.from_dict({"image": [str(tmp_path / "real" / "a.png"), str(tmp_path / "root/b.png")]})
-        check_rows(table, "train.csv", {"image": "image"}, tmp_path / folder, confine=True)
+        check_rows(table, "train.csv", {"image": "image"}, tmp_path / folder, restrict_paths=True)
 
 
 def test_a_table_of_which_all_files_are_behind_a_link_is_refused_once(tmp_path: Path) -> None:
@@ -75,14 +75,14 @@ def test_a_table_of_which_all_files_are_behind_a_link_is_refused_once(tmp_path: 
     (tmp_path / "root" / "images").symlink_to(tmp_path / "out")
     linked = datasets.Dataset.from_dict({"image": [None, "images/a.png", "images/b.png"]})
     with pytest.raises(ConfigError) as caught:
-        check_rows(linked, "train.csv", {"image": "image"}, tmp_path / "root", confine=True)
+        check_rows(linked, "train.csv", {"image": "image"}, tmp_path / "root", restrict_paths=True)
     assert str(caught.value) == (
         "train.csv, row 2: the image column image leads out of the folder by a link: images/a.png is"
-        f" {tmp_path}/out/a.png\n    fix the path, or allow it with data.confine=false"
+        f" {tmp_path}/out/a.png\n    fix the path, or allow it with data.restrict_paths=false"
     )
-    check_rows(linked, "train.csv", {"image": "image"}, tmp_path / "root", confine=False)
+    check_rows(linked, "train.csv", {"image": "image"}, tmp_path / "root", restrict_paths=False)
     some = datasets.Dataset.from_dict({"image": ["images/a.png", "in/a.png"]})  # the reader refuses the first
-    check_rows(some, "train.csv", {"image": "image"}, tmp_path / "root", confine=True)
+    check_rows(some, "train.csv", {"image": "image"}, tmp_path / "root", restrict_paths=True)
 
 
 def test_of_a_table_that_reads_a_file_for_each_cell_few_are_looked_at() -> None:
@@ -100,6 +100,6 @@ def test_of_a_table_that_reads_a_file_for_each_cell_few_are_looked_at() -> None:
                 yield self.cell
 
     for cell, most in ((b"a picture", 2), ("a.png", 200)):
-        check_rows(Lazy(cell), "train.tar", {"image": "image"}, Path("/data"), confine=True)
+        check_rows(Lazy(cell), "train.tar", {"image": "image"}, Path("/data"), restrict_paths=True)
         assert len(read) <= most
         read.clear()

@@ -23,14 +23,16 @@ CHATML = (
 )
 
 
-def make_target(holds: list[str] | None = None, **options: Any) -> ChatTarget:
+def make_target(column_roles: list[str] | None = None, **options: Any) -> ChatTarget:
     plain = {"prompt": "<image>{question}", "tokenizer": None, "template": None, "vocab_size": 320, "max_length": 256}
-    plain |= {"keep_sentences": False}
-    return ChatTarget(holds=holds or ["turns"], **{**plain, "places": ["image", "audio"], **options})
+    plain |= {"keep_references": False}
+    return ChatTarget(
+        column_roles=column_roles or ["turns"], **{**plain, "placeholders": ["image", "audio"], **options}
+    )
 
 
-def fitted(cells: list[Any], holds: list[str] | None = None, **options: Any) -> ChatTarget:
-    target = make_target(holds, **options)
+def fitted(cells: list[Any], column_roles: list[str] | None = None, **options: Any) -> ChatTarget:
+    target = make_target(column_roles, **options)
     target.fit(cells, Path())
     return target
 
@@ -231,7 +233,10 @@ def test_what_is_no_dialogue_is_set_aside(cell: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"holds": ["answer", "turns"]}, r"holds = \[answer, turns\] is no dialogue; set it to \[turns\]"),
+        (
+            {"column_roles": ["answer", "turns"]},
+            r"column_roles = \[answer, turns\] is no dialogue; set it to \[turns\]",
+        ),
         ({"vocab_size": 200}, "vocab_size = 200 is too small"),
         ({"max_length": 3}, "max_length = 3"),
     ],
@@ -306,7 +311,7 @@ def test_the_run_folder_keeps_it_and_a_language_models_is_taken(tmp_path: Path) 
     again.restore(tmp_path, "chat")
     torch.testing.assert_close(again.load(TURNS), target.load(TURNS))
     assert again.known.names == target.known.names and again.known.used == target.known.used
-    other = fitted([TURNS], tokenizer=str(tmp_path / "tokenizer_target_chat"), places=["image", "audio", "video"])
+    other = fitted([TURNS], tokenizer=str(tmp_path / "tokenizer_target_chat"), placeholders=["image", "audio", "video"])
     assert other.known.names == [*target.known.names, "<video>"]
     assert other.known.write([*other.tokenizer(" ein Ei").input_ids, other.known.end, 5]) == "ein Ei"
     with pytest.raises(ConfigError, match="cannot be loaded"):

@@ -18,7 +18,7 @@ CELLS = [[TURNS, "a blue bar"], [TURNS, None], [[ASKED], "a bar"], [None, None]]
 
 def target(kind: type[ChatTarget] = ChatPreference, holds: tuple[str, ...] = ("turns",), keep: bool = False) -> Any:
     plain = {"prompt": "<image>{question}", "tokenizer": None, "template": None, "vocab_size": 320, "max_length": 256}
-    return kind(holds=list(holds), **plain, places=["image"], keep_sentences=keep)
+    return kind(column_roles=list(holds), **plain, placeholders=["image"], keep_references=keep)
 
 
 def test_both_dialogues_are_as_they_would_be_alone(tmp_path: Path) -> None:

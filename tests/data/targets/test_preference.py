@@ -17,7 +17,7 @@ CELLS = [list(pair) for pair in zip(CHOSEN, REJECTED, strict=True)]
 
 
 def target(kind: type[TextTarget] = Preference, keep: bool = False) -> TextTarget:
-    return kind(text=text_input(algorithm="wordpiece", vocab_size=200), keep_sentences=keep)
+    return kind(text=text_input(algorithm="wordpiece", vocab_size=200), keep_references=keep)
 
 
 def test_the_tokenizer_is_that_of_the_chosen_column(tmp_path: Path) -> None:

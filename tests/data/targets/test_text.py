@@ -15,7 +15,7 @@ PAD, CLS, SEP = 0, 2, 3
 
 
 def text_target(**changed: Any) -> TextTarget:
-    return TextTarget(text=text_input(**{"algorithm": "wordpiece", "vocab_size": 200} | changed), keep_sentences=False)
+    return TextTarget(text=text_input(**{"algorithm": "wordpiece", "vocab_size": 200} | changed), keep_references=False)
 
 
 def fitted(*cells: Any, **changed: Any) -> TextTarget:

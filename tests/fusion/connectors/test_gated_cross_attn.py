@@ -20,7 +20,7 @@ each_kind = pytest.mark.parametrize("kind", CONFIGS)
 
 
 def connector_of(every: int = 1) -> Any:
-    return partial(GatedCrossAttnConnector, every=every, num_heads=2, mlp_ratio=2.0, dropout=0.0)
+    return partial(GatedCrossAttnConnector, cross_attn_every_n_layers=every, num_heads=2, mlp_ratio=2.0, dropout=0.0)
 
 
 def gated(kind: str = "llama", every: int = 1, **options: Any) -> MultimodalModel:
@@ -64,7 +64,7 @@ def test_behind_closed_gates_the_language_model_is_what_it_was(kind: str) -> Non
 def test_gates_stand_in_front_of_each_nth_block() -> None:
     readers: Any = gated(every=2).tasks["answers"].readers
     assert list(readers) == ["0"]
-    with pytest.raises(ValueError, match=r"^every = 0; set every to 1 or more"):
+    with pytest.raises(ValueError, match=r"^cross_attn_every_n_layers = 0; set cross_attn_every_n_layers to 1 or more"):
         gated(every=0)
 
 

@@ -16,7 +16,7 @@ from tests.tiny import make_tables
 TASK = (
     "task=[language_model]",
     "data.columns.chat=[caption,label]",
-    "data.targets.chat.holds=[answer,kind]",
+    "data.targets.chat.column_roles=[answer,kind]",
     "data.targets.chat.vocab_size=300",
     "task.language_model.lm.config.num_hidden_layers=1",
     "task.language_model.lm.config.num_attention_heads=2",

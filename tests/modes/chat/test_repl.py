@@ -13,7 +13,7 @@ from tests.runs import run_tiny
 from tests.tiny import make_tables
 
 TASKS = (
-    *("task=[classification,captioning]", "task.captioning.reads=fused", "task.captioning.decoder.depth=1"),
+    *("task=[classification,captioning]", "task.captioning.input=fused", "task.captioning.decoder.depth=1"),
     *("data.columns.dialogue=caption", "data.columns.text=null", "trainer.max_epochs=1", "test.subsets=none"),
 )
 
@@ -70,7 +70,7 @@ def test_the_terminal(
 
 def test_a_model_without_words_cannot_be_talked_to(tmp_path: Path) -> None:
     tables = make_tables(tmp_path / "data")
-    alone = ("task=[classification]", "task.classification.reads=image", "trainer.max_epochs=1")
+    alone = ("task=[classification]", "task.classification.input=image", "trainer.max_epochs=1")
     assert run_tiny(tables, tmp_path / "run", *alone) == 0
     with pytest.raises(ConfigError, match="reads image but no text"):
         ChatSession(tmp_path / "run")

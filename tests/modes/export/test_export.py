@@ -122,7 +122,7 @@ def test_missing_numbers_of_an_export_are_nan(tmp_path: Path) -> None:
     export_encoder(encoder, {"values": torch.zeros(2, 3)}, tmp_path / "part", fills_gaps=True)
     tokens, _ = torch.export.load(tmp_path / "part" / "model.pt2").module()(values)
     torch.testing.assert_close(tokens, encoder(values.nan_to_num()).tokens)
-    fusion = Concat(dims={"vector": 8}, dim=8, hidden_dim=8, dropout=0.0, missing="neutral")
+    fusion = Concat(dims={"vector": 8}, dim=8, hidden_dim=8, dropout=0.0, missing="identity")
     model = MultimodalModel(encoders={"vector": encoder}, fusion=fusion, tasks={"label": Head()}).eval()
     export_model(model, {"vector": {"values": torch.zeros(2, 3)}}, tmp_path / "whole", with_gaps=["vector"])
     program = torch.export.load(tmp_path / "whole" / "model.pt2").module()

@@ -53,9 +53,9 @@ def make_parts(kind: str, tower: str, **options: Any) -> tuple[MultimodalModel, 
     torch.manual_seed(0)
     plain = {"mean": [0.5] * 3, "std": [0.5] * 3, "crop_scale": 1.0, "rotate": 0.0, "flip": 0.0, "color_jitter": 0.0}
     picture = ImageInput(size=16, **plain, background=[255] * 3, max_pixels=10**6)
-    facts = {"prompt": "<image>{question}", "tokenizer": None, "template": None, "places": ["image"]}
-    facts |= {"keep_sentences": False}
-    chat = ChatTarget(holds=["question", "answer"], vocab_size=300, max_length=128, **facts)
+    facts = {"prompt": "<image>{question}", "tokenizer": None, "template": None, "placeholders": ["image"]}
+    facts |= {"keep_references": False}
+    chat = ChatTarget(column_roles=["question", "answer"], vocab_size=300, max_length=128, **facts)
     chat.fit([[question, "a red square"] for question in QUESTIONS], Path())
     image = HuggingFaceImage(pretrained=None, config={"model_type": tower, **SIZES}, image_size=16)
     task = LanguageModel(

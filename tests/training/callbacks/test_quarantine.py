@@ -40,7 +40,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(tables: Path, folder: Path, *overrides: str) -> int:
-    given = ["data=files", f"data.root={tables}", f"run_dir={folder}", *TINY_MODEL, "data.max_bad=0.2"]
+    given = ["data=files", f"data.root={tables}", f"run_dir={folder}", *TINY_MODEL, "data.max_bad_fraction=0.2"]
     with without_report():
         return run(compose([*given, *overrides]))
 
@@ -85,10 +85,10 @@ def test_a_bad_row_of_the_test_split_is_predicted_as_nothing(calm: Path, tables:
 
 
 def test_none_allowed_stops_with_the_list(tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train(tables, tmp_path / "run", "data.max_bad=0") == 2
+    assert train(tables, tmp_path / "run", "data.max_bad_fraction=0") == 2
     said = capsys.readouterr().err
-    assert f"of {ROWS['train']} samples of train cannot be read; data.max_bad=0 allows 0" in said
-    assert "images/train" in said and "raise data.max_bad" in said
+    assert f"of {ROWS['train']} samples of train cannot be read; data.max_bad_fraction=0 allows 0" in said
+    assert "images/train" in said and "raise data.max_bad_fraction" in said
     assert listed(tmp_path / "run")
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
 
@@ -114,7 +114,7 @@ def test_a_folder_with_nothing_to_read_is_said_before_training(
 
 
 def test_ranks_write_into_one_list(tmp_path: Path) -> None:
-    first, second = (Quarantine(tmp_path, num_rows={"train": 10}, max_bad=0.25) for _ in range(2))
+    first, second = (Quarantine(tmp_path, num_rows={"train": 10}, max_bad_fraction=0.25) for _ in range(2))
     batch = make_batch([1], [1])
     batch.bad = [Bad("b", 7, "b.png", "broken")]
     first._note("train", [batch])
@@ -122,14 +122,16 @@ def test_ranks_write_into_one_list(tmp_path: Path) -> None:
     second._note("train", [batch])
     assert [row["id"] for row in listed(tmp_path)] == ["a", "b"]
     batch.bad = [Bad("c", 3, "c.png", "empty")]
-    with pytest.raises(ConfigError, match=r"3 of 10 samples of train cannot be read; data.max_bad=0.25 allows 2"):
+    with pytest.raises(
+        ConfigError, match=r"3 of 10 samples of train cannot be read; data.max_bad_fraction=0.25 allows 2"
+    ):
         first._note("train", [batch])
     first.begin()
     assert not (tmp_path / "quarantine.jsonl").exists()
 
 
 def test_text_of_a_file_that_no_file_can_hold_is_listed_all_the_same(tmp_path: Path) -> None:
-    quarantine = Quarantine(tmp_path, num_rows={"train": 10}, max_bad=1.0)
+    quarantine = Quarantine(tmp_path, num_rows={"train": 10}, max_bad_fraction=1.0)
     batch = make_batch([1], [1])
     batch.bad = [bad_row({"id": "half \ud83d"}, 3, SampleError("\ud83d.png", "cannot be read: \x1b[31m"))]
     quarantine._note("train", [batch])

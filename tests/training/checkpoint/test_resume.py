@@ -81,11 +81,11 @@ def test_all_that_differs_is_listed_with_what_would_let_it_pass() -> None:
     for key in ("seed was 0 and is 3 now", "data.batch_size was", "optimizer.lr was", "encoder.text.dropout was"):
         assert key in message
     assert "restore these values" in message and "init_from=a.ckpt" in message
-    keys = message.partition("resume.allow=[")[2].partition("]")[0].split(",")
+    keys = message.partition("resume_allow=[")[2].partition("]")[0].split(",")
     assert set(keys) == {"seed", "data.batch_size", "optimizer.lr", "encoder.text.dropout"}
     said = check_same_run(facts(), now, PATH, allow=["seed", "data", "optimizer.lr", "encoder.text"])
     assert len(said) == 4
-    with pytest.raises(ConfigError, match=r"seed was(.|\n)*resume\.allow=\[seed\]") as caught:
+    with pytest.raises(ConfigError, match=r"seed was(.|\n)*resume_allow=\[seed\]") as caught:
         check_same_run(facts(), now, PATH, allow=["data", "optimizer", "encoder"])
     assert "optimizer" not in str(caught.value)
 
@@ -93,14 +93,14 @@ def test_all_that_differs_is_listed_with_what_would_let_it_pass() -> None:
 def test_other_rows_are_another_run_and_what_differs_is_named() -> None:
     said = refusal(data(train={"columns": {"caption": "other", "label": "l1", "seg.png": "s1"}}))
     assert said[0] == "rows of the training split: the column caption differs"
-    assert "resume.allow=[rows.train]" in said[1] and "init_from=a.ckpt" in said[1]
+    assert "resume_allow=[rows.train]" in said[1] and "init_from=a.ckpt" in said[1]
     (said, _) = refusal(data(train={"columns": {"caption": "other", "label": "other"}}))
     assert said == "rows of the training split: the columns caption, label, seg.png differ"
     (said, _) = refusal(data(train={"count": 45, "columns": {"caption": "other", "label": "other"}}))
     assert said == "rows of the training split: 44 rows before, 45 rows now"
     said, fix = refusal(data(train={"files": {"image": "43 (f2)"}}))
     assert said == "rows of the training split: files of the column image differ: 44 (f1) before, 43 (f2) now"
-    assert "'resume.allow=[rows.train.files]'" in fix
+    assert "'resume_allow=[rows.train.files]'" in fix
 
 
 def test_other_rows_of_evaluation_are_refused_with_the_reason() -> None:
@@ -109,7 +109,7 @@ def test_other_rows_of_evaluation_are_refused_with_the_reason() -> None:
         "rows of the validation split: 13 rows before, 5 rows now (best scores would be from two different splits)"
     )
     assert test == "rows of the test split: the column caption differs (the final test would use other rows)"
-    assert "'resume.allow=[rows.val,rows.test]'" in fix
+    assert "'resume_allow=[rows.val,rows.test]'" in fix
     without = {split: rows for split, rows in DATA.items() if split != "val"}
     assert refusal(without)[0].startswith("rows of the validation split: 13 rows before, no such rows now (")
     assert refusal(DATA, without)[0].startswith("rows of the validation split: no such rows before, 13 rows now (")
@@ -138,7 +138,7 @@ def test_who_means_other_rows_can_go_on_and_it_is_logged(allow: list[str]) -> No
     now = data(val={"columns": {"caption": "c2", "label": "other"}})
     (said,) = check_same_run(of_rows(DATA), of_rows(now), PATH, allow=allow)
     assert said.startswith("rows of the validation split: the column label differs (best")
-    assert said.endswith("; allowed by resume.allow")
+    assert said.endswith("; allowed by resume_allow")
 
 
 def test_what_is_not_allowed_is_refused_alone() -> None:
@@ -157,7 +157,7 @@ def test_of_a_checkpoint_of_an_earlier_version_the_ids_are_compared() -> None:
     with pytest.raises(ConfigError, match=r"rows of the training split: was 44 \(abc\) and is 45 \(abd\) now"):
         check_same_run(before, now, PATH)
     (said,) = check_same_run(before, now, PATH, allow=["rows.train"])
-    assert said.endswith("allowed by resume.allow")
+    assert said.endswith("allowed by resume_allow")
 
     def unused() -> str:
         raise AssertionError("ids are only looked at for an old checkpoint")

@@ -98,7 +98,7 @@ def test_a_run_goes_on_with_other_ranks_and_strategies(tables: Path, tmp_path: P
     """Two ranks that keep shares, then three, then one process: checkpoints are those of a run that never changed."""
     plain = ["task=[contrastive,classification,captioning]", "optimizer.eps=1e-3", "schedule=constant"]
     plain += [
-        "schedule.warmup=0",
+        "schedule.warmup_ratio=0",
         "data.batch_size=12",
         "encoder.image.checkpointing=true",
         "encoder.text.freeze_until=3",  # no backward pass reshards these blocks

@@ -25,7 +25,9 @@ def test_cosine_without_warmup_is_that_of_torch(total: int, final: float) -> Non
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     reference = CosineAnnealingLR(optimizer, T_max=total, eta_min=final)
     for step in range(total + 1):
-        assert cosine(step, total, warmup=0.0, final=final) == pytest.approx(reference.get_last_lr()[0], abs=1e-9)
+        assert cosine(step, total, warmup_ratio=0.0, min_lr_ratio=final) == pytest.approx(
+            reference.get_last_lr()[0], abs=1e-9
+        )
         optimizer.step()
         reference.step()
 
@@ -34,7 +36,7 @@ def test_cosine_without_warmup_is_that_of_torch(total: int, final: float) -> Non
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5, 1.0])
 def test_it_rises_in_a_straight_line_and_then_never_again(total: int, warmup: float) -> None:
     rise = round(warmup * total)
-    factors = [cosine(step, total, warmup=warmup, final=0.05) for step in range(total + 1)]
+    factors = [cosine(step, total, warmup_ratio=warmup, min_lr_ratio=0.05) for step in range(total + 1)]
     assert all(0 < factor <= 1 for factor in factors)
     assert factors[rise] == (1.0 if rise < total or total == rise else 0.05)
     steps = [after - before for before, after in pairwise(factors)]
@@ -46,21 +48,21 @@ def test_it_rises_in_a_straight_line_and_then_never_again(total: int, warmup: fl
 
 def test_beyond_the_end_it_stays() -> None:
     """A run may take a few steps more than was foreseen."""
-    assert cosine(15, 10, warmup=0.2, final=0.1) == pytest.approx(0.1)
+    assert cosine(15, 10, warmup_ratio=0.2, min_lr_ratio=0.1) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.3, 1.0])
 def test_constant_rises_like_cosine_and_is_level_after(warmup: float) -> None:
     rise = round(warmup * 10)
     for step in range(14):
-        expected = cosine(step, 10, warmup=warmup, final=0.0) if step < rise else 1.0
-        assert constant(step, 10, warmup=warmup) == expected
+        expected = cosine(step, 10, warmup_ratio=warmup, min_lr_ratio=0.0) if step < rise else 1.0
+        assert constant(step, 10, warmup_ratio=warmup) == expected
 
 
 def made(lr: float) -> tuple[torch.optim.SGD, ResumableLambdaLR]:
     groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": lr * factor} for factor in (1.0, 0.3)]
     optimizer = torch.optim.SGD(groups)
-    return optimizer, ResumableLambdaLR(optimizer, lambda step: cosine(step, 20, warmup=0.1, final=0.0))
+    return optimizer, ResumableLambdaLR(optimizer, lambda step: cosine(step, 20, warmup_ratio=0.1, min_lr_ratio=0.0))
 
 
 def rates(optimizer: torch.optim.Optimizer) -> list[float]:
@@ -87,7 +89,7 @@ def test_rates_are_those_of_the_configuration(later: float) -> None:
 
 def test_a_checkpoint_of_torchs_own_schedule_can_be_gone_on_with() -> None:
     optimizer, _ = made(0.1)
-    before = LambdaLR(optimizer, lambda step: cosine(step, 20, warmup=0.1, final=0.0))
+    before = LambdaLR(optimizer, lambda step: cosine(step, 20, warmup_ratio=0.1, min_lr_ratio=0.0))
     for _ in range(4):
         optimizer.step()
         before.step()
@@ -98,7 +100,7 @@ def test_a_checkpoint_of_torchs_own_schedule_can_be_gone_on_with() -> None:
 
 def test_a_run_goes_on_with_another_rate_and_decay(tmp_path: Path) -> None:
     tables, folder = make_tables(tmp_path / "tables"), tmp_path / "run"
-    plain = ["task=[classification]", "schedule=constant", "schedule.warmup=0", "optimizer.lr=0.001"]
+    plain = ["task=[classification]", "schedule=constant", "schedule.warmup_ratio=0", "optimizer.lr=0.001"]
     assert run_tiny(tables, folder, *plain, "trainer.max_epochs=1") == 0
     changed = ["optimizer.lr=0.0001", "optimizer.weight_decay=0.3", "optimizer.betas=[0.8,0.9]"]
     allow = "resume_allow=[optimizer]"

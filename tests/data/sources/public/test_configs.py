@@ -22,7 +22,7 @@ def test_it_composes_and_is_built(name: str, tmp_path: Path) -> None:
     overrides = [f"data={name}", f"data.root={tmp_path}"]
     assert faults_of(config_dir(), None, overrides, multirun=False) == []
     cfg = compose(overrides)
-    assert cfg.data.confine is True
+    assert cfg.data.restrict_paths is True
     assert build_data(cfg).tables == {}
     [fault] = faults_of(config_dir(), None, [f"data={name}"], multirun=False)
     assert fault.startswith("data.root: not set")
@@ -41,7 +41,7 @@ def test_a_part_of_a_public_set_that_is_a_link_out_is_refused(linked: str, tmp_p
     with pytest.raises(ConfigError) as caught:
         build_data(compose(asked)).read(tmp_path / "run", training=True)
     assert str(caught.value).startswith(f"{root}/{linked} leads to {tmp_path}/elsewhere, which is outside")
-    allowed = build_data(compose([*asked, "data.confine=false"]))
+    allowed = build_data(compose([*asked, "data.restrict_paths=false"]))
     allowed.read(tmp_path / "run", training=True)
     assert "image" in allowed.split("test")[(0, 0)].inputs
 

@@ -51,7 +51,7 @@ def write_sounds(folder: Path, names: list[str]) -> None:
 
 
 FIFTHS = "data.split.fractions={train:0.6,val:0.2,test:0.2}"
-SOUND = [*CLASS, "task.classification.reads=audio", "encoder/audio=cnn"]
+SOUND = [*CLASS, "task.classification.input=audio", "encoder/audio=cnn"]
 
 
 def test_esc_50(tmp_path: Path) -> None:
