@@ -51,8 +51,8 @@ class RayLauncher(Launcher):
         shared = ray.put(parts)
         # a worker is not reused after training, so its memory on the device is released
         task = ray.remote(max_calls=1, max_retries=0, **self.resources)(_run)
-        asked = [task.remote(shared, list(o), initial_job_idx + n) for n, o in enumerate(job_overrides)]
-        done: list[JobReturn] = ray.get(asked)
+        requested = [task.remote(shared, list(o), initial_job_idx + n) for n, o in enumerate(job_overrides)]
+        done: list[JobReturn] = ray.get(requested)
         return done
 
 

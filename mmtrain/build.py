@@ -198,9 +198,9 @@ def _preprocessing(encoders: DictConfig, modality: str) -> dict[str, Any]:
             except ValueError as error:
                 raise ConfigError(f"{key}: {error}") from error
     # it comes from files of others and becomes part of the configuration, in which a mapping could name code to run
-    if strange := [name for name, value in wanted.items() if not _is_setting(value)]:
+    if unexpected := [name for name, value in wanted.items() if not _is_setting(value)]:
         raise ConfigError(
-            f"{key}: the weights say that {strange[0]} is {str(wanted[strange[0]])[:80]}, which is no setting"
+            f"{key}: the weights say that {unexpected[0]} is {str(wanted[unexpected[0]])[:80]}, which is no setting"
         )
     return wanted
 
@@ -269,18 +269,18 @@ def encoded_modalities(cfg: DictConfig, data: DataModule) -> list[str]:
     Raises:
         ConfigError: when a task needs one, or a target, that the data does not have.
     """
-    there = [m for m in data.inputs if m in cfg.encoder]
+    available = [m for m in data.inputs if m in cfg.encoder]
     faults = faults_of_tasks(
         cfg.task,
-        inputs=there,
+        inputs=available,
         targets=data.known_targets,
         columns=next((table.column_names for table in data.tables.values()), []),
         likely=data.guessed_columns,
     )
-    if said := [fault for _, fault in faults]:
-        raise ConfigError("\n".join(said))
+    if messages := [fault for _, fault in faults]:
+        raise ConfigError("\n".join(messages))
     reads = {m for task in cfg.task.values() for m in (*inputs_of_task(task), *required_modalities(task))}
-    return [m for m in there if m in reads or "fused" in reads]
+    return [m for m in available if m in reads or "fused" in reads]
 
 
 def _encoder(node: DictConfig, modality: str, data: DataModule) -> Any:
@@ -297,19 +297,21 @@ def _encoder(node: DictConfig, modality: str, data: DataModule) -> Any:
 
 def tunings_of(cfg: DictConfig, modalities: Sequence[str]) -> dict[str, Tuning]:
     """How each encoder learns, and each inside another, by the dotted name of the module below `encoders`."""
-    found = {path: t for m in modalities for path, t in _tunings(cfg.encoder[m], f"encoder.{m}").items()}
-    return {path.removeprefix("encoder."): tuning for path, tuning in found.items()}
+    results = {path: t for m in modalities for path, t in _tunings(cfg.encoder[m], f"encoder.{m}").items()}
+    return {path.removeprefix("encoder."): tuning for path, tuning in results.items()}
 
 
 def _tunings(node: DictConfig, key: str) -> dict[str, Tuning]:
     """By the key of the configuration, the inner ones first: what a part says holds also for what is in it."""
     inner = {str(name): part for name, part in node.items() if isinstance(part, DictConfig) and "_target_" in part}
-    found = {p: t for name, part in inner.items() if name != "peft" for p, t in _tunings(part, f"{key}.{name}").items()}
-    said = {name: node[name] for name in _tuning_keys(node)}
-    if said.get("peft") is not None:
-        said["peft"] = make(said["peft"], f"{key}.peft")
+    results = {
+        p: t for name, part in inner.items() if name != "peft" for p, t in _tunings(part, f"{key}.{name}").items()
+    }
+    options = {name: node[name] for name in _tuning_keys(node)}
+    if options.get("peft") is not None:
+        options["peft"] = make(options["peft"], f"{key}.peft")
     try:
-        return found | {key: Tuning(**said)}
+        return results | {key: Tuning(**options)}
     except ValueError as error:
         raise ConfigError(f"{key}.{error}") from error
 
@@ -344,8 +346,8 @@ def _untuned_encoder(cfg: DictConfig, modality: str, data: DataModule) -> Any:
     return make(cfg, f"encoder.{modality}", in_dim=kind.dim)
 
 
-def _task(whole: DictConfig, name: str, facts: Mapping[str, Any], data: DataModule) -> nn.Module:
-    cfg = whole.task[name]
+def _task(full_cfg: DictConfig, name: str, facts: Mapping[str, Any], data: DataModule) -> nn.Module:
+    cfg = full_cfg.task[name]
     given = _facts_for(cfg, facts)
     if "policy" in cfg:  # a task inside a task, of which Hydra does not know the facts
         given["policy"] = make(cfg.policy, f"task.{name}.policy", **_facts_for(cfg.policy, facts))
@@ -354,12 +356,12 @@ def _task(whole: DictConfig, name: str, facts: Mapping[str, Any], data: DataModu
         if part in cfg and cfg[part] not in (None, ADAPTERS_OFF):
             key = f"task.{name}.{part}"
             given[part] = load_teacher(
-                cfg[part], data, whole.data.inputs, key, rebuild_from_run, trust=check_trust(whole.trust)
+                cfg[part], data, full_cfg.data.inputs, key, rebuild_from_run, trust=check_trust(full_cfg.trust)
             )
     try:
         return make(cfg, f"task.{name}", **given)
     except ConfigError as error:  # a task does not know the others
-        others = ",".join(str(other) for other in whole.task if other != name)
+        others = ",".join(str(other) for other in full_cfg.task if other != name)
         leave = f"leave it out: task=[{others}]" if others else "choose another task"
         raise ConfigError(str(error).replace("leave the task out", leave)) from error
 
@@ -462,12 +464,12 @@ def check_parts(cfg: DictConfig) -> None:
         try:
             trial()
         except ConfigError as error:
-            what, *mend = str(error).splitlines()
-            if not mend:  # constructors say it behind a semicolon, other libraries not at all
-                what, _, said = what.partition("; ")
-                mend = [f"    {said or f'mend the keys of {key}'}"]
-            asked = [f"override {o}" for o in cfg.overrides if _concerns(o, key)]
-            faults += [f"{what} ({', '.join(asked)})" if asked else what, *mend]
+            what, *fix = str(error).splitlines()
+            if not fix:  # constructors say it behind a semicolon, other libraries not at all
+                what, _, advice = what.partition("; ")
+                fix = [f"    {advice or f'mend the keys of {key}'}"]
+            requested = [f"override {o}" for o in cfg.overrides if _concerns(o, key)]
+            faults += [f"{what} ({', '.join(requested)})" if requested else what, *fix]
     if faults:
         raise ConfigError("\n".join(faults))
 

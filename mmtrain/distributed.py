@@ -79,10 +79,10 @@ def gather_rows(tensor: Tensor, places: Tensor) -> Tensor:
 class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, places: Tensor) -> Tensor:
-        asked = gather(places).view(world_size(), -1)
-        owners = asked // len(tensor)
+        requested = gather(places).view(world_size(), -1)
+        owners = requested // len(tensor)
         ctx.size = len(tensor)
-        ctx.sent = (asked % len(tensor))[owners == rank()]  # in the order of the receiving ranks
+        ctx.sent = (requested % len(tensor))[owners == rank()]  # in the order of the receiving ranks
         ctx.num_sent = (owners == rank()).sum(dim=1).tolist()
         ctx.num_received = owners[rank()].bincount(minlength=world_size()).tolist()
         ctx.order = owners[rank()].argsort(stable=True)  # received rows are in the order of their owners

@@ -51,7 +51,7 @@ def printable(text: str) -> str:
 
 def reason_of(error: Exception) -> str:
     """The message of a library's error, in one line."""
-    said = str(error).strip() or type(error).__name__
-    if "trust_remote_code" in said:
+    message = str(error).strip() or type(error).__name__
+    if "trust_remote_code" in message:
         return "it brings code of its own (auto_map), which is never run here"
-    return said.splitlines()[0][:200]
+    return message.splitlines()[0][:200]

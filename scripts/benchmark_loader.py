@@ -202,24 +202,24 @@ def memory() -> str:
     """MiB of this process and its workers."""
     pids = [os.getpid(), *(worker.pid for worker in multiprocessing.active_children())]
     text = "".join(Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids)
-    whole, files = (sum(map(int, re.findall(rf"^{name}: +(\d+)", text, re.M))) // 1024 for name in ("Pss", "Pss_File"))
-    return f"{whole:,} ({whole - files:,})"
+    full, files = (sum(map(int, re.findall(rf"^{name}: +(\d+)", text, re.M))) // 1024 for name in ("Pss", "Pss_File"))
+    return f"{full:,} ({full - files:,})"
 
 
 def measure(folder: Path, num_workers: int) -> list[str]:
     """Memory before, seconds to the first batch, memory after more; for a process without other work."""
-    found = [memory()]
+    results = [memory()]
     started = time.perf_counter()
     size = ["data.inputs.image.size=32", "data.batch_size=32", f"data.num_workers={num_workers}"]
     loader = train_loader(folder, size)
     for number, _ in enumerate(chain.from_iterable(repeat(loader)), start=1):
         if number == 1:
-            found.append(f"{time.perf_counter() - started:.1f}")
+            results.append(f"{time.perf_counter() - started:.1f}")
         if number in LOOK_AFTER:
-            found.append(memory())
+            results.append(memory())
         if number == LOOK_AFTER[-1]:
             break
-    return found
+    return results
 
 
 def rows(console: Console, folder: Path, num_rows: int) -> None:
@@ -255,13 +255,13 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"OMP_WAIT_POLICY": "PASSIVE"})
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    asked = commands.add_parser("speed")
-    asked.add_argument("--rounds", type=int, default=3, metavar="N", help="of both loaders (3)")
-    asked.add_argument("--num-workers", type=int, default=0, metavar="N", help="processes that load (0)")
+    requested = commands.add_parser("speed")
+    requested.add_argument("--rounds", type=int, default=3, metavar="N", help="of both loaders (3)")
+    requested.add_argument("--num-workers", type=int, default=0, metavar="N", help="processes that load (0)")
     commands.add_parser("rows").add_argument("--rows", type=int, default=1_000_000, metavar="N", help="(1000000)")
-    asked = commands.add_parser("measure", description="what `rows` runs")
-    asked.add_argument("folder", type=Path)
-    asked.add_argument("num_workers", type=int)
+    requested = commands.add_parser("measure", description="what `rows` runs")
+    requested.add_argument("folder", type=Path)
+    requested.add_argument("num_workers", type=int)
     arguments = parser.parse_args()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     if arguments.command == "measure":

@@ -65,7 +65,7 @@ def measure(overrides: list[str]) -> None:
             times.setdefault(trainer.global_step, time.perf_counter())
             if trainer.global_step < STEPS - 1:
                 return
-            found["process"] = footprint.peak
+            results["process"] = footprint.peak
             counter.__enter__()
             if sharded:
                 return
@@ -76,7 +76,7 @@ def measure(overrides: list[str]) -> None:
             watch.hold("averages", (t for model in averages for t in tensors_of(model.module.model)))
             watch.__enter__()
 
-    found: dict[str, float | None] = {}
+    results: dict[str, float | None] = {}
     times: dict[int, float] = {}
     counter, watch = flop_counter(), Watch(answers=False)
     cfg = compose(overrides)
@@ -91,11 +91,11 @@ def measure(overrides: list[str]) -> None:
     trainer.fit(lit, datamodule=data)
     if not sharded:
         watch.__exit__(None, None, None)
-        found["tensors"] = watch.peak.total()
+        results["tensors"] = watch.peak.total()
     counter.__exit__(None, None, None)
-    found |= {"flops": counter.get_total_flops(), "parameters": sum(p.numel() for p in lit.model.parameters())}
-    found["steps_per_second"] = (STEPS - 2) / (times[STEPS - 1] - times[1])
-    print(json.dumps(found))
+    results |= {"flops": counter.get_total_flops(), "parameters": sum(p.numel() for p in lit.model.parameters())}
+    results["steps_per_second"] = (STEPS - 2) / (times[STEPS - 1] - times[1])
+    print(json.dumps(results))
 
 
 def main() -> None:
@@ -118,22 +118,22 @@ def main() -> None:
     for number, (name, overrides) in enumerate(BY_NAME.items()):
         if args.numbers and number not in args.numbers:
             continue
-        plan, found = plan_and_run([*overrides.split(), f"trainer={args.device}", *more], args.ranks)
-        same = "equal" if plan["parameters"]["total"] == found["parameters"] else f"NOT {found['parameters']:,}"
-        speed = found["steps_per_second"]
-        rate = rate or found["flops"] * speed
+        plan, result = plan_and_run([*overrides.split(), f"trainer={args.device}", *more], args.ranks)
+        same = "equal" if plan["parameters"]["total"] == result["parameters"] else f"NOT {result['parameters']:,}"
+        speed = result["steps_per_second"]
+        rate = rate or result["flops"] * speed
         flops, memory = plan["flops"]["step"], plan["memory"]["total"]
         table.add_row(
             name,
             f"{plan['parameters']['total']:,} {same}",
             f"{flops / 1e9:.2f}",
-            f"{found['flops'] / 1e9:.2f}",
-            f"{flops / found['flops']:.3f}",
+            f"{result['flops'] / 1e9:.2f}",
+            f"{flops / result['flops']:.3f}",
             f"{memory / 2**20:.0f}",
-            f"{found['tensors'] / 2**20:.0f}" if "tensors" in found else "",
-            f"{memory / found['tensors']:.3f}" if "tensors" in found else "",
-            f"{found['process'] / 2**20:.0f}",
-            f"{memory / found['process']:.3f}",
+            f"{result['tensors'] / 2**20:.0f}" if "tensors" in result else "",
+            f"{memory / result['tensors']:.3f}" if "tensors" in result else "",
+            f"{result['process'] / 2**20:.0f}",
+            f"{memory / result['process']:.3f}",
             f"{speed:.3f}",
             f"{rate / flops:.3f}",
         )
@@ -149,20 +149,20 @@ def split_at(words: list[str], mark: str) -> tuple[list[str], list[str]]:
 def plan_and_run(overrides: list[str], ranks: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """plan.json, and the measured values: memory of the largest rank, operations of all ranks."""
     with tempfile.TemporaryDirectory() as folder:
-        said = [*overrides, f"run_dir={folder}", "data.num_workers=0"]
-        said += [f"trainer.max_steps={STEPS}", "trainer.limit_val_batches=0"]
+        arguments = [*overrides, f"run_dir={folder}", "data.num_workers=0"]
+        arguments += [f"trainer.max_steps={STEPS}", "trainer.limit_val_batches=0"]
         shared = ["trainer.strategy=fsdp", "~callbacks.ema"] if ranks else []
-        run(["train.py", "mode=plan", *said, *shared, *([f"plan.devices={ranks}"] if ranks else [])])
+        run(["train.py", "mode=plan", *arguments, *shared, *([f"plan.devices={ranks}"] if ranks else [])])
         plan = json.loads(Path(folder, "plan.json").read_text(encoding="utf-8"))
         nodes = [*shared, f"trainer.num_nodes={ranks}"] if ranks else []
-        command = [__file__, "--measure", *said, *nodes]
+        command = [__file__, "--measure", *arguments, *nodes]
         with ThreadPoolExecutor(max_workers=max(1, ranks)) as pool:
             port = free_port()
             environments = [of_rank(rank, ranks, port) for rank in range(ranks)] or [{}]
             outputs = list(pool.map(lambda own: run(command, own), environments))
-    found = [json.loads(output.splitlines()[-1]) for output in outputs]
-    most: dict[str, Any] = max(found, key=lambda each: each["process"])
-    return plan, most | {"flops": sum(each["flops"] for each in found)}
+    results = [json.loads(output.splitlines()[-1]) for output in outputs]
+    most: dict[str, Any] = max(results, key=lambda each: each["process"])
+    return plan, most | {"flops": sum(each["flops"] for each in results)}
 
 
 def free_port() -> int:

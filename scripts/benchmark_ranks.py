@@ -59,8 +59,10 @@ def main() -> None:
                 rates[name], parts[name] = run(Path(folder), [*more, *overrides])
         ratios.append(rates["several"] / rates["one"])
     console = Console(width=110)
-    said = f"{args.ranks} processes over one: {statistics.median(ratios):.2f} ({', '.join(f'{r:.2f}' for r in ratios)})"
-    console.print(f"{said}; last round {rates['several']:.0f} and {rates['one']:.0f} samples/s")
+    message = (
+        f"{args.ranks} processes over one: {statistics.median(ratios):.2f} ({', '.join(f'{r:.2f}' for r in ratios)})"
+    )
+    console.print(f"{message}; last round {rates['several']:.0f} and {rates['one']:.0f} samples/s")
     table = Table("ms of a step", "one process", f"each of {args.ranks}", f"one / {args.ranks}")
     for name in dict.fromkeys([*parts["one"], *parts["several"]]):
         one, each = parts["one"].get(name, 0.0), parts["several"].get(name, 0.0)

@@ -28,17 +28,17 @@ SMOKE = (
 def changed_files(base: str) -> list[str]:
     """Files that differ from the common ancestor with `base`, committed or not, including untracked files."""
     start = _git("merge-base", base, "HEAD")[0]
-    found = [*_git("diff", "--name-only", start), *_git("ls-files", "--others", "--exclude-standard")]
-    return sorted(set(found))
+    results = [*_git("diff", "--name-only", start), *_git("ls-files", "--others", "--exclude-standard")]
+    return sorted(set(results))
 
 
 def tests_of(files: Iterable[str], root: Path) -> list[str]:
     """Tests below `root` to run for these changed files, whose paths are relative to it."""
-    found: dict[str, None] = {}
+    results: dict[str, None] = {}
     imports = {path: set(_imports(root / path)) for path in _test_files(root)}
     for file in files:
-        found |= dict.fromkeys(_tests_of_file(Path(file), root, imports))
-    return [*found, *(test for test in SMOKE if test.partition("::")[0] not in found)]
+        results |= dict.fromkeys(_tests_of_file(Path(file), root, imports))
+    return [*results, *(test for test in SMOKE if test.partition("::")[0] not in results)]
 
 
 def _test_files(root: Path) -> list[str]:

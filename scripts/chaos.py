@@ -168,7 +168,7 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
 
 def session_of(leader: int) -> list[int]:
     """Living processes of a session, and ranks that name it, which have their own sessions."""
-    found = []
+    results = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(")")[2].split()
@@ -177,8 +177,8 @@ def session_of(leader: int) -> list[int]:
             continue
         mine = int(fields[3]) == leader or f"MMTRAIN_LAUNCHER={leader}\0".encode() in environment
         if mine and fields[0] != "Z":
-            found.append(int(path.parent.name))
-    return found
+            results.append(int(path.parent.name))
+    return results
 
 
 def losses_of(folder: Path) -> list[float]:
@@ -225,24 +225,24 @@ def elastic(root: Path, console: Console) -> bool:
 
 def digest(value: object) -> str:
     """SHA-256 of nested dicts and lists with tensors."""
-    found = hashlib.sha256()
+    result = hashlib.sha256()
 
     def feed(value: object) -> None:
         if isinstance(value, Tensor):
-            found.update(f"{value.dtype}{tuple(value.shape)}".encode())
-            found.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+            result.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            result.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
         elif isinstance(value, dict):
             for key, part in value.items():
-                found.update(repr(key).encode())
+                result.update(repr(key).encode())
                 feed(part)
         elif isinstance(value, list | tuple):
             for part in value:
                 feed(part)
         else:
-            found.update(repr(value).encode())
+            result.update(repr(value).encode())
 
     feed(value)
-    return found.hexdigest()
+    return result.hexdigest()
 
 
 def ends(folder: Path) -> dict[str, str]:
@@ -270,19 +270,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--elastic", action="store_true")
-    asked = parser.parse_args()
-    names = asked.cases.split(",")
+    requested = parser.parse_args()
+    names = requested.cases.split(",")
     if unknown := [name for name in names if name not in CASES]:
         parser.error(f"there is no case {unknown[0]}; choose from {', '.join(CASES)}")
-    root = Path(tempfile.mkdtemp(prefix="chaos-")) if asked.folder is None else asked.folder
+    root = Path(tempfile.mkdtemp(prefix="chaos-")) if requested.folder is None else requested.folder
     make_data(root / "data")
     console = Console(width=None if sys.stdout.isatty() else 150)
-    if asked.elastic:
+    if requested.elastic:
         return 0 if elastic(root, console) else 1
-    table = Table(title=f"kill -9, seed {asked.seed}")
+    table = Table(title=f"kill -9, seed {requested.seed}")
     for heading in ("case", "kills", "while writing", "steps", "killed at", "weights", "equal"):
         table.add_column(heading, overflow="fold")
-    draw, all_equal, left = random.Random(asked.seed), True, asked.kills
+    draw, all_equal, left = random.Random(requested.seed), True, requested.kills
     for number, name in enumerate(names):
         folder = root / name.replace(" ", "_")
         folder.mkdir()
@@ -309,7 +309,7 @@ def main() -> int:
     console.print(table)
     if left:
         console.print(f"{left} kills had no effect, because a run ended before")
-    if all_equal and asked.folder is None:
+    if all_equal and requested.folder is None:
         shutil.rmtree(root)
     return 0 if all_equal else 1
 

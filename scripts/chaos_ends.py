@@ -152,11 +152,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--folder", type=Path, default=None)
-    asked = parser.parse_args()
-    names = asked.cases.split(",")
+    requested = parser.parse_args()
+    names = requested.cases.split(",")
     if unknown := [name for name in names if name not in CASES]:
         parser.error(f"there is no case {unknown[0]}; choose from {', '.join(CASES)}")
-    root = Path(tempfile.mkdtemp(prefix="chaos-ends-")) if asked.folder is None else asked.folder
+    root = Path(tempfile.mkdtemp(prefix="chaos-ends-")) if requested.folder is None else requested.folder
     root.mkdir(parents=True, exist_ok=True)
     console = Console(width=None if sys.stdout.isatty() else 150)
     table = Table(title="how runs end")
@@ -198,7 +198,7 @@ def main() -> int:
         )
         console.print(f"{case.what}: {'passed' if good else 'FAILED'}")
     console.print(table)
-    if fine and asked.folder is None:
+    if fine and requested.folder is None:
         shutil.rmtree(root)
     return 0 if fine else 1
 

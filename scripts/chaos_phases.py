@@ -172,11 +172,11 @@ class Lab:
         """Differences to the undisturbed run."""
         self.undisturbed(kind)
         try:
-            found = facts_of(folder)
+            result = facts_of(folder)
         except (OSError, ValueError, LookupError, RuntimeError) as error:
             return [f"{type(error).__name__}: {error}"]
         calm = self.calm[kind]
-        return [key for key in sorted(calm.keys() | found.keys()) if calm.get(key) != found.get(key)]
+        return [key for key in sorted(calm.keys() | result.keys()) if calm.get(key) != result.get(key)]
 
 
 def status_of(process: BaseProcess) -> int:
@@ -189,7 +189,7 @@ def status_of(process: BaseProcess) -> int:
 def facts_of(folder: Path) -> dict[str, str]:
     """Everything that must be equal, each as a digest, for a run or every run of a sweep."""
     runs = [folder] if (folder / "checkpoints").exists() else sorted(p.parent for p in folder.glob("*/job.json"))
-    found: dict[str, str] = {}
+    results: dict[str, str] = {}
     for run in runs:
         own = ends(run)
         summary = json.loads((run / "summary.json").read_text())
@@ -201,10 +201,10 @@ def facts_of(folder: Path) -> dict[str, str]:
         if (run / "index" / "index.json").exists():
             head = json.loads((run / "index" / "index.json").read_text())
             own["index"] = digest([head[key] for key in ("weights", "step", "vectors", "sha256")])
-        found |= {f"{run.name} {key}" if len(runs) > 1 else key: value for key, value in own.items()}
+        results |= {f"{run.name} {key}" if len(runs) > 1 else key: value for key, value in own.items()}
     if len(runs) > 1:
-        found["sweep.csv"] = str(len((folder / "sweep.csv").read_text().splitlines()))
-    return found
+        results["sweep.csv"] = str(len((folder / "sweep.csv").read_text().splitlines()))
+    return results
 
 
 # ------------------------------------------------------------------------------------------- disks
@@ -459,12 +459,12 @@ def main() -> int:
     parser.add_argument("--phases", default=",".join(PHASES), help="of kill, term, full and read-only")
     parser.add_argument("--trials", type=int, default=3, help="of two processes that start at once")
     parser.add_argument("--folder", type=Path, default=None)
-    asked = parser.parse_args()
-    cases, phases = asked.cases.split(","), asked.phases.split(",")
+    requested = parser.parse_args()
+    cases, phases = requested.cases.split(","), requested.phases.split(",")
     for name, known in [*((case, CASES) for case in cases), *((phase, tuple(PHASES)) for phase in phases)]:
         if name not in known:
             parser.error(f"there is no {name}; choose from {', '.join(known)}")
-    root = Path(tempfile.mkdtemp(prefix="chaos-phases-")) if asked.folder is None else asked.folder.resolve()
+    root = Path(tempfile.mkdtemp(prefix="chaos-phases-")) if requested.folder is None else requested.folder.resolve()
     root.mkdir(parents=True, exist_ok=True)
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HOME": str(root / "cache")}
     console = Console(width=None if sys.stdout.isatty() else 150)
@@ -472,12 +472,12 @@ def main() -> int:
     for heading in Row._fields:
         table.add_column(heading, overflow="fold")
     lost = 0
-    for row in rows_of(Lab(root, console), cases, phases, asked.trials):
+    for row in rows_of(Lab(root, console), cases, phases, requested.trials):
         console.print(f"{row.case}, {row.phase}: {row.result}", markup=False, soft_wrap=True)
         table.add_row(*row)
         lost += row.result.startswith("lost")
     console.print(table)
-    if lost == 0 and asked.folder is None:
+    if lost == 0 and requested.folder is None:
         shutil.rmtree(root)
     return 1 if lost else 0
 

@@ -197,8 +197,8 @@ def check_file(path: Path) -> tuple[int, list[Finding]]:
     """The number of words in a file's prose, and its findings by line."""
     texts = list(READERS[path.suffix](path.read_text(encoding="utf-8")))
     is_markdown = path.suffix == ".md"
-    found = [finding for text in texts for finding in findings_of(text, sentences=is_markdown)]
-    return sum(len(WORD.findall(text.text)) for text in texts), sorted(found)
+    results = [finding for text in texts for finding in findings_of(text, sentences=is_markdown)]
+    return sum(len(WORD.findall(text.text)) for text in texts), sorted(results)
 
 
 def files_of_areas() -> dict[str, list[Path]]:
@@ -231,14 +231,14 @@ def main(names: list[str]) -> int:
     for area, paths in files_of_areas().items():
         checked = {path: check_file(path) for path in paths}
         num_words = sum(words for words, _ in checked.values())
-        found = {path: found for path, (_, found) in checked.items()}
-        num_long = sum(f.is_sentence for each in found.values() for f in each)
-        num_unusual = sum(len(each) for each in found.values()) - num_long
+        results = {path: result for path, (_, result) in checked.items()}
+        num_long = sum(f.is_sentence for each in results.values() for f in each)
+        num_unusual = sum(len(each) for each in results.values()) - num_long
         rate = 10_000 * num_unusual / max(num_words, 1)
         limit = LIMITS[area]
         too_many = rate > limit.words
         too_long = limit.sentences is not None and num_long > limit.sentences
-        for path, each in found.items():
+        for path, each in results.items():
             for finding in each:
                 if too_long if finding.is_sentence else too_many:
                     print(f"{path.relative_to(ROOT)}:{finding.line}: {finding.message}")

@@ -63,12 +63,12 @@ def weights(folder: Path, *overrides: str) -> dict[str, Tensor]:
 
 def by_part(values: dict[str, Tensor]) -> dict[str, Tensor]:
     """All numbers of a component in one tensor."""
-    found: dict[str, list[Tensor]] = defaultdict(list)
+    results: dict[str, list[Tensor]] = defaultdict(list)
     for name, value in values.items():
         for part, beginnings in PARTS.items():
             if name.startswith(beginnings):
-                found[part].append(value.flatten())
-    return {part: torch.cat(found[part]) for part in PARTS}
+                results[part].append(value.flatten())
+    return {part: torch.cat(results[part]) for part in PARTS}
 
 
 def main() -> None:
@@ -86,8 +86,8 @@ def main() -> None:
         assert all(value.dtype == torch.float64 for value in one.values())
         table.add_row("1 process: norm of the gradient", *(f"{float((before[p] - one[p]).norm()):.3g}" for p in PARTS))
         for number, (cut, overrides) in enumerate(cuts.items()):
-            found = by_part(weights(Path(folder) / str(number), "optimizer.lr=1", *more, *overrides))
-            apart = [float((found[p] - one[p]).abs().max()) for p in PARTS]
+            result = by_part(weights(Path(folder) / str(number), "optimizer.lr=1", *more, *overrides))
+            apart = [float((result[p] - one[p]).abs().max()) for p in PARTS]
             table.add_row(cut, *(f"{a:.1e}" for a in apart))
             worst = max(worst, *apart)
     Console(width=120).print(table)

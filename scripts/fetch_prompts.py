@@ -72,13 +72,13 @@ def prompts(tree: Path, folder: Path, languages: list[str]) -> Tables:
 
 def transcripts(text: str) -> dict[str, str]:
     """Transcripts by name. If two lines have one name, the first is used: the Spanish 0 is also called ten."""
-    found: dict[str, str] = {}
+    results: dict[str, str] = {}
     for line in text.splitlines():
         name, colon, said = line.partition(":")
         said = spoken(said)
         if colon and said and not line.startswith(";"):
-            found.setdefault(name.strip(), said)
-    return found
+            results.setdefault(name.strip(), said)
+    return results
 
 
 def spoken(said: str) -> str:

@@ -85,8 +85,8 @@ def row_of(text: Path, stem: str, folder: Path, language: str) -> Row:
 def captions_of(text: str) -> dict[str, str]:
     """Captions by language: the first line is English, the others have a language code."""
     english, *others = text.splitlines()
-    found = [re.fullmatch(r"([\w@]+)\.utf8=(.*\S.*)", line) for line in others]
-    return {match[1]: match[2].strip() for match in found if match} | {"en": english.strip()}
+    results = [re.fullmatch(r"([\w@]+)\.utf8=(.*\S.*)", line) for line in others]
+    return {match[1]: match[2].strip() for match in results if match} | {"en": english.strip()}
 
 
 def recording(text: Path, stem: str, folder: Path, language: str) -> str | None:

@@ -55,11 +55,11 @@ def talk(wheel: zipfile.ZipFile) -> Tables:
     files = sorted(name for name in wheel.namelist() if name.startswith(DATA) and name.endswith(".yml"))
     if not files:
         raise ConfigError(f"the wheel has no {DATA}*.yml\n    fix: name a chatterbot_corpus-*.whl")
-    found: dict[str, Row] = {}
+    results: dict[str, Row] = {}
     for name in watched(files, "reading"):
         for row in rows_of(yaml.safe_load(wheel.read(name)), PurePosixPath(name).stem):
-            found.setdefault(json.dumps([row["turns"], row["reply"]]), row)
-    rows = list(found.values())
+            results.setdefault(json.dumps([row["turns"], row["reply"]]), row)
+    rows = list(results.values())
     counts = Counter(str(row["topic"]) for row in rows)
     for row in rows:
         row["topic"] = row["topic"] if counts[str(row["topic"])] >= FEWEST else None

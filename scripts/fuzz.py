@@ -137,10 +137,10 @@ def recording(kind: str, codec: str, rate: int, film: str | None = None) -> byte
                 container.mux(pictures.encode(frame))
             container.mux(pictures.encode(None))
         if voice is not None:
-            whole = av.AudioFrame.from_ndarray(tone(rate)[None], format="s16", layout="mono")
-            whole.sample_rate, whole.pts = rate, 0
+            full = av.AudioFrame.from_ndarray(tone(rate)[None], format="s16", layout="mono")
+            full.sample_rate, full.pts = rate, 0
             resampler = av.AudioResampler(voice.format, "mono", rate, voice.codec_context.frame_size or 1024)
-            for piece in [*resampler.resample(whole), *resampler.resample(None)]:
+            for piece in [*resampler.resample(full), *resampler.resample(None)]:
                 container.mux(voice.encode(piece))
             container.mux(voice.encode(None))
     return file.getvalue()
@@ -656,10 +656,10 @@ def outcome(case: Case, cell: Any, train: bool) -> tuple[str, str]:
 
 def peak() -> int:
     """Peak of memory of the process in MB since the last call, and reset it."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     Path("/proc/self/clear_refs").write_text("5")
-    assert found is not None
-    return int(found[1]) // 1024
+    assert match is not None
+    return int(match[1]) // 1024
 
 
 def child(case: Case, name: str, seed: int, numbers: range, pipe: int, memory: float) -> None:

@@ -144,20 +144,20 @@ def task_of(trained: LoadedRun) -> str:
 def check_column(trained: LoadedRun, columns: list[str]) -> None:
     """Check that the tables have this column."""
     for split, table in trained.data.tables.items():
-        if lacking := set(columns) - set(table.column_names):
-            raise ConfigError(f"by={lacking.pop()}: {split} has the columns {', '.join(table.column_names)}")
+        if missing := set(columns) - set(table.column_names):
+            raise ConfigError(f"by={missing.pop()}: {split} has the columns {', '.join(table.column_names)}")
 
 
 def others(trained: LoadedRun, name: str, split: EvalSplit, column: str) -> Iterator[dict[str, Any]]:
     """The rows of a split, each with the sentence of another row, which is determined by its index."""
     target = target_of(trained, name)
     texts = [texts_of(cells[trained.data.columns[target]]) for cells in split.table]
-    alike: defaultdict[Any, list[str]] = defaultdict(list)
+    similar: defaultdict[Any, list[str]] = defaultdict(list)
     for cells, own in zip(split.table, texts, strict=True):
-        alike[cells[column]] += own[:1]
+        similar[cells[column]] += own[:1]
     for row, (cells, own) in enumerate(zip(split.table, texts, strict=True)):
         wrong = (
-            [text for text in alike[cells[column]] if text not in own] if own and not is_empty(cells[column]) else []
+            [text for text in similar[cells[column]] if text not in own] if own and not is_empty(cells[column]) else []
         )
         yield found(trained.data, cells) | {"rejected": random.Random(row).choice(wrong) if wrong else None}
 
@@ -168,9 +168,9 @@ def written(trained: LoadedRun, name: str, split: EvalSplit) -> Iterator[dict[st
     task: Any = trained.lit.model.tasks[name]
     target = target_of(trained, name)
     for batch, at in batches(trained, split):
-        said = task.rows(trained.lit.model.view(batch).predictions(name), batch)
+        predictions = task.rows(trained.lit.model.view(batch).predictions(name), batch)
         right = batch.references.get(target, [[]] * len(batch))
-        for row, one, texts in zip(at, said, right, strict=True):
+        for row, one, texts in zip(at, predictions, right, strict=True):
             wrong = one.get(target) if texts and one.get(target) not in texts else None
             yield found(trained.data, split.table[row]) | {"rejected": wrong or None}
 
@@ -184,8 +184,8 @@ def target_of(trained: LoadedRun, name: str) -> str:
 def found(data: DataModule, cells: dict[str, Any]) -> dict[str, Any]:
     """The cells with absolute paths. Files outside of the data folder are omitted."""
     files = {data.columns[m] for m, part in data.inputs.items() if part.kind not in ("text", "vector", "sequence")}
-    there = [c for c in files if isinstance(c, str) and not is_empty(cells[c])]
-    return dict(cells) | {c: whole_path(data.folder, cells[c]) for c in there}
+    available = [c for c in files if isinstance(c, str) and not is_empty(cells[c])]
+    return dict(cells) | {c: whole_path(data.folder, cells[c]) for c in available}
 
 
 def whole_path(folder: Path, path: str) -> str | None:

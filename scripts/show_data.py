@@ -41,11 +41,11 @@ def main() -> int:
         print(__doc__)
         return 0
     out = Path(outs[-1].removeprefix("out=") if outs else OUT)
-    asked = [
+    requested = [
         *args.overrides,
         "mode=test",
     ]  # rows, classes and the batch size are not checked here
-    faults = faults_of(config_dir(), args.config_dir, asked, multirun=False) or faults_of_out(out)
+    faults = faults_of(config_dir(), args.config_dir, requested, multirun=False) or faults_of_out(out)
     if faults:
         print_escaped("\n".join(faults), stderr=True)
         return 2
@@ -78,18 +78,18 @@ def show(overrides: list[str], out: Path, folder: Path) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     console = Terminal(width=None if sys.stdout.isatty() else 120)
     cfg = compose(overrides)
-    found = Found.read(cfg, folder)
+    result = Found.read(cfg, folder)
     limits = Limits(heavy=2000, measured=2000, decoded=100, files=20_000, file_bytes=1 << 30)
-    survey = survey_of(found.data, limits)
-    for table in tables_of(found, survey):
+    survey = survey_of(result.data, limits)
+    for table in tables_of(result, survey):
         console.print(table)
-    unread = found.data.columns_not_read()
+    unread = result.data.columns_not_read()
     not_read = [f"not read: {', '.join(unread)}"] if unread else []
-    if unused := [name for name in [*found.data.inputs, *found.data.targets] if name not in found.used]:
+    if unused := [name for name in [*result.data.inputs, *result.data.targets] if name not in result.used]:
         not_read.append(f"shown here, but used by no task of this command: {', '.join(unused)}")
-    for note in [*found.notes, *found.data.notes, *not_read, *survey.notes, *faults_in(survey)]:
+    for note in [*result.notes, *result.data.notes, *not_read, *survey.notes, *faults_in(survey)]:
         console.print(note, markup=False, soft_wrap=True)
-    bands = bands_of(found, cfg)
+    bands = bands_of(result, cfg)
     columns = ["evaluation", *(f"training, draw {n}" for n in range(1, NUM_DRAWS + 1))]
     name = " ".join(o for o in overrides if o.startswith("data")) or "the default data"
     write_picture(out, contact_sheet(bands, columns=columns, title=f"{name}: {len(bands)} training rows"))
@@ -122,16 +122,16 @@ class Found:
         from mmtrain.build import build_data
         from mmtrain.errors import ConfigError
 
-        asked = set(build_data(cfg)._inputs) | set(build_data(cfg)._targets)
+        requested = set(build_data(cfg)._inputs) | set(build_data(cfg)._targets)
         try:
-            found = cls._read(cfg, None, folder / "all")
-            found.used = frozenset(asked)
-            return found
+            result = cls._read(cfg, None, folder / "all")
+            result.used = frozenset(requested)
+            return result
         except ConfigError as error:
-            found = cls._read(cfg, asked, folder / "asked")
-            found.used = frozenset(asked)
-            found.notes.append(f"only what tasks read is shown, because reading the rest failed: {error}")
-            return found
+            result = cls._read(cfg, requested, folder / "asked")
+            result.used = frozenset(requested)
+            result.notes.append(f"only what tasks read is shown, because reading the rest failed: {error}")
+            return result
 
     @classmethod
     def _read(cls, cfg: Any, only: set[str] | None, folder: Path) -> "Found":
@@ -218,9 +218,9 @@ def lengths_table(survey: Any) -> Any:
     table = Table("", "split", "unit", "least", "median", "most", "of", "", title="lengths")
     for name in dict.fromkeys(name for split in survey.lengths.values() for name in split):
         for split, of in survey.lengths.items():
-            for found in of.get(name, []):
-                figures = (found.low, found.median, found.high, f"{found.num:,}")
-                table.add_row(name, split, plain_text(found.unit), *figures, plain_text(found.note))
+            for result in of.get(name, []):
+                figures = (result.low, result.median, result.high, f"{result.num:,}")
+                table.add_row(name, split, plain_text(result.unit), *figures, plain_text(result.note))
         table.add_section()
     return table
 
@@ -302,17 +302,17 @@ def bands_of(found: Found, cfg: Any) -> list[Any]:
 
     split = TrainSplit(found.data.tables["train"], **found.data.parts())
     parts = [*found.data.inputs, *found.data.targets]
-    whole: list[Any] = []
+    full: list[Any] = []
     with_gaps: list[Any] = []
     for row in evenly_spaced(len(split.table), 8 * NUM_BANDS):
         try:
             sample = split.sample(row, seed=0, train=False)
         except SampleError:
             continue
-        (whole if len(sample.inputs) + len(sample.targets) == len(parts) else with_gaps).append(sample)
-    num_gaps = min(len(with_gaps), max(NUM_BANDS - len(whole), NUM_BANDS // 4))
+        (full if len(sample.inputs) + len(sample.targets) == len(parts) else with_gaps).append(sample)
+    num_gaps = min(len(with_gaps), max(NUM_BANDS - len(full), NUM_BANDS // 4))
     picked = [
-        of[n] for of, num in ((whole, NUM_BANDS - num_gaps), (with_gaps, num_gaps)) for n in evenly_spaced(len(of), num)
+        of[n] for of, num in ((full, NUM_BANDS - num_gaps), (with_gaps, num_gaps)) for n in evenly_spaced(len(of), num)
     ]
     bands = []
     for sample in picked:

@@ -105,8 +105,8 @@ def page() -> str:
             Path("mydata/train.csv").write_text("path,title,kind\na.jpg,a cat that sleeps,cat\n", encoding="utf-8")
             ranks = {"LOCAL_RANK": "0", "WORLD_SIZE": "2"} if command.startswith("torchrun") else {}
             with patch.dict(os.environ, ranks):
-                said = faults_of(config_dir(), None, shlex.split(command.partition("train.py ")[2]), multirun=False)
-        shown = "\n".join(f"    {row}" for fault in said[:1] for row in fault.splitlines())
+                faults = faults_of(config_dir(), None, shlex.split(command.partition("train.py ")[2]), multirun=False)
+        shown = "\n".join(f"    {row}" for fault in faults[:1] for row in fault.splitlines())
         parts.append(f"## {(rule.__doc__ or '').strip()}\n\n    $ {command}\n{shown}\n")
     return "\n".join(parts)
 

@@ -84,8 +84,8 @@ def _docstring(target: str) -> str:
         return ""
     module = parsed(path.read_bytes())
     nodes = [n for n in module.body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == rest[0]]
-    found = (ast.get_docstring(nodes[0]) if nodes else None) or ast.get_docstring(module) or ""
-    return found.split("\n\n")[0].replace("\n", " ")
+    text = (ast.get_docstring(nodes[0]) if nodes else None) or ast.get_docstring(module) or ""
+    return text.split("\n\n")[0].replace("\n", " ")
 
 
 def _knobs(node: dict[str, Any], prefix: str = "") -> str:

@@ -29,13 +29,13 @@ def in_span(gradients: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, np.nda
 def mgda(jacobian: Tensor) -> np.ndarray:
     """The shortest vector of the convex hull: of the faces of the hull, the nearest to 0."""
     gradients = jacobian.numpy()
-    found = []
+    results = []
     for chosen in sets_of(len(gradients)):
         corner, edges = corner_and_edges(gradients[chosen])
         shares = np.linalg.lstsq(edges.T, -corner, rcond=None)[0]
         if min([1 - shares.sum(), *shares]) >= -CLOSE:
-            found.append(corner + shares @ edges)
-    return min(found, key=np.linalg.norm)
+            results.append(corner + shares @ edges)
+    return min(results, key=np.linalg.norm)
 
 
 def upgrad(jacobian: Tensor) -> np.ndarray:
@@ -44,13 +44,13 @@ def upgrad(jacobian: Tensor) -> np.ndarray:
     units = gradients / np.linalg.norm(gradients, axis=1, keepdims=True)
     projections = []
     for gradient in gradients:
-        found = [gradient] if (units @ gradient).min() >= 0 else []
+        results = [gradient] if (units @ gradient).min() >= 0 else []
         for chosen in sets_of(len(units)):
             basis, along = in_span(units[chosen], gradient)
             step = gradient - basis @ along
             if (units @ step).min() >= -1e-12 * np.linalg.norm(gradient):
-                found.append(step)
-        projections.append(min(found, key=lambda step, to=gradient: np.linalg.norm(step - to)))
+                results.append(step)
+        projections.append(min(results, key=lambda step, to=gradient: np.linalg.norm(step - to)))
     return np.mean(projections, axis=0)
 
 

@@ -43,18 +43,18 @@ def assert_is(fusion: nn.Module, plain: Plain, modalities: Sequence[str]) -> Non
     assert torch.equal(again.tokens, out) and torch.equal(again.mask, mask)
     weight, total = torch.randn_like(out), out.new_zeros(())
     for row in range(6):
-        there = {m: tokens[m][row][masks[m][row]] for m in modalities if masks[m][row].any()}
-        expected, expected_maps = plain(there) if there else (out.new_zeros(0, out.shape[2]), {})
+        available = {m: tokens[m][row][masks[m][row]] for m in modalities if masks[m][row].any()}
+        expected, expected_maps = plain(available) if available else (out.new_zeros(0, out.shape[2]), {})
         torch.testing.assert_close(out[row][mask[row]], expected, rtol=0, atol=1e-11)
         total = total + (expected * weight[row][mask[row]]).sum()
         assert expected_maps.keys() <= maps.keys()
-        for pair, found in maps.items():
-            wanted = torch.zeros_like(found[row])
+        for pair, result in maps.items():
+            wanted = torch.zeros_like(result[row])
             if pair in expected_maps:
                 query, key = (masks[m][row] if m in masks else torch.ones(1).bool() for m in pair)
                 query, key = query.expand(wanted.shape[0]), key.expand(wanted.shape[1])
                 wanted[query.outer(key)] = expected_maps[pair].flatten()
-            torch.testing.assert_close(found[row], wanted, rtol=0, atol=1e-11, msg=lambda t, pair=pair: f"{pair}: {t}")
+            torch.testing.assert_close(result[row], wanted, rtol=0, atol=1e-11, msg=lambda t, pair=pair: f"{pair}: {t}")
     leaves = {**tokens, **dict(fusion.named_parameters())}
     mine = torch.autograd.grad((out * weight).sum(), list(leaves.values()))
     reference = torch.autograd.grad(total, list(leaves.values()))

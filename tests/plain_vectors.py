@@ -31,8 +31,8 @@ def assert_fuses(fusion: nn.Module, plain: Plain, modalities: Sequence[str]) -> 
     out, mask = fusion({m: Features(tokens[m], masks[m]) for m in modalities})
     weight, total = torch.randn_like(out), out.new_zeros(())
     for row in range(7):
-        there = {m: tokens[m][row][masks[m][row]] for m in sorted(modalities) if masks[m][row].any()}
-        expected = plain(there) if there else out.new_zeros(0, fusion.dim)
+        available = {m: tokens[m][row][masks[m][row]] for m in sorted(modalities) if masks[m][row].any()}
+        expected = plain(available) if available else out.new_zeros(0, fusion.dim)
         torch.testing.assert_close(out[row][mask[row]], expected, rtol=0, atol=1e-11)
         assert not out[row][~mask[row]].any()
         total = total + (expected * weight[row][mask[row]]).sum()

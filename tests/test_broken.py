@@ -52,16 +52,16 @@ def said_of(line: str, capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(("kind", "line", "words"), CASES, ids=[line for _, line, _ in CASES])
 def test_it_is_explained(kind: str, line: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     began = time.perf_counter()
-    said = said_of(line, capsys)
+    output = said_of(line, capsys)
     took[line] = time.perf_counter() - began
-    assert words in said, said
-    assert "Traceback" not in said
-    _, *mend = said.rstrip().splitlines()
-    assert mend and all(row.startswith("    ") for row in mend if row[:1] == " "), said
+    assert words in output, output
+    assert "Traceback" not in output
+    _, *fix = output.rstrip().splitlines()
+    assert fix and all(row.startswith("    ") for row in fix if row[:1] == " "), output
     keys = [word.lstrip("+~").split("=")[0] for word in shlex.split(line)]
-    assert any(key in said for key in keys), f"no key of the command line is named: {said}"
+    assert any(key in output for key in keys), f"no key of the command line is named: {output}"
     where = [*shlex.split(line), "configs/"]
-    assert any(word in said for word in where), f"where it was set is not said: {said}"
+    assert any(word in output for word in where), f"where it was set is not said: {output}"
 
 
 def test_there_are_many_and_each_is_explained_in_a_moment() -> None:

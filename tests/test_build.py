@@ -86,11 +86,11 @@ def test_parts_that_need_no_data_are_tried_before_it_is_read_and_all_that_is_wro
     ]
     with pytest.raises(ConfigError) as caught:
         check_parts(compose(wrong))
-    said = str(caught.value)
-    assert [line.split(":")[0] for line in said.splitlines() if not line.startswith(" ")] == [
+    message = str(caught.value)
+    assert [line.split(":")[0] for line in message.splitlines() if not line.startswith(" ")] == [
         *("optimizer", "balance", "trainer", "callbacks.ema")
     ]
-    assert "invalid strategy name: `strategy='dpp'`" in said
+    assert "invalid strategy name: `strategy='dpp'`" in message
     check_parts(compose([f"run_dir={tmp_path}"]))
 
 
@@ -174,7 +174,7 @@ def test_an_encoder_that_takes_a_width_is_refused_where_the_data_has_none(tiny: 
 
 
 @pytest.mark.parametrize(
-    ("task", "lacking", "said"),
+    ("task", "missing", "message"),
     [
         ("contrastive", "text", "task.contrastive.modalities=text: the data has only image"),
         ("matching", "text", "task.matching.modalities=text: the data has only image"),
@@ -182,15 +182,15 @@ def test_an_encoder_that_takes_a_width_is_refused_where_the_data_has_none(tiny: 
     ],
 )
 def test_a_task_whose_modality_the_data_lacks_is_refused_with_the_mend(
-    task: str, lacking: str, said: str, tiny: Any
+    task: str, missing: str, message: str, tiny: Any
 ) -> None:
     cfg, data = tiny(f"task=[{task}]")
     assert encoded_modalities(cfg, data) == ["image", "text"]
-    del data.inputs[lacking]
+    del data.inputs[missing]
     with pytest.raises(ConfigError) as raised:
         encoded_modalities(cfg, data)
-    mend = f"    fix: choose task=[classification], or set data.columns.{lacking}=NAME, if a column contains it"
-    assert str(raised.value) == f"{said}; the columns are id, image, caption, label, number\n{mend}"
+    fix = f"    fix: choose task=[classification], or set data.columns.{missing}=NAME, if a column contains it"
+    assert str(raised.value) == f"{message}; the columns are id, image, caption, label, number\n{fix}"
 
 
 def test_of_two_other_modalities_a_pair_is_offered(tiny: Any) -> None:
@@ -203,7 +203,7 @@ def test_of_two_other_modalities_a_pair_is_offered(tiny: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("encoder.image.num_heads=3", r"^encoder\.image: dim = 16 is not divisible by num_heads = 3"),
         ("encoder.image.patch_size=5", r"^encoder\.image: image_size = 16 is not divisible by patch_size = 5"),
@@ -223,9 +223,9 @@ def test_of_two_other_modalities_a_pair_is_offered(tiny: Any) -> None:
         ),
     ],
 )
-def test_what_a_model_cannot_be_is_said_with_its_key(override: str, said: str, tiny: Any) -> None:
+def test_what_a_model_cannot_be_is_said_with_its_key(override: str, message: str, tiny: Any) -> None:
     cfg, data = tiny(override)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         build_model(cfg, data)
 
 

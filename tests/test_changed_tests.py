@@ -56,10 +56,8 @@ def test_what_always_runs_is_there_and_comes_once(script: Any) -> None:
     for test in script.SMOKE:
         path, _, name = test.partition("::")
         assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8")
-    whole = script.tests_of(["tests/modes/test_run.py"], ROOT)
-    assert "tests/modes/test_run.py" in whole and not any(
-        test.startswith("tests/modes/test_run.py::") for test in whole
-    )
+    full = script.tests_of(["tests/modes/test_run.py"], ROOT)
+    assert "tests/modes/test_run.py" in full and not any(test.startswith("tests/modes/test_run.py::") for test in full)
 
 
 def test_what_is_committed_changed_and_new_since_the_branch_began(

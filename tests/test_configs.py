@@ -149,12 +149,12 @@ def choosing(tables: Path) -> Any:
                 f"task=[{option}]",
                 *TARGETS_OF.get(option, ("data.columns.labels=label", "data.columns.answer=label")),
             ]
-        asked = [key for key, value in (content(file) or {}).items() if value == "???"] if group == "data" else []
-        asked += ["root"] if file.as_posix() == "data/files" else []  # or a file for each split
+        requested = [key for key, value in (content(file) or {}).items() if value == "???"] if group == "data" else []
+        requested += ["root"] if file.as_posix() == "data/files" else []  # or a file for each split
         return [
             f"{group}=[{option}]" if group in LISTS else f"{group}={option}",
-            *(f"data.{k}={tables}" for k in asked),
-            *(["data.batch_size=8"] if asked else []),
+            *(f"data.{k}={tables}" for k in requested),
+            *(["data.batch_size=8"] if requested else []),
         ]
 
     return overrides
@@ -165,11 +165,11 @@ def compose_tiny(tables: Path, tmp_path: Path) -> Any:
     """The real configuration, made small by those of TINY_MODEL whose keys it has."""
 
     def compose_it(*overrides: str) -> DictConfig:
-        asked = ["data=files", f"data.root={tables}", f"run_dir={tmp_path / 'run'}", *overrides]
+        requested = ["data=files", f"data.root={tables}", f"run_dir={tmp_path / 'run'}", *overrides]
         if not any("encoder" in override for override in overrides):
-            return compose([*asked, *TINY_MODEL])
-        whole = compose(asked)
-        return compose([*asked, *(o for o in TINY_MODEL if OmegaConf.select(whole, o.split("=")[0]) is not None)])
+            return compose([*requested, *TINY_MODEL])
+        full = compose(requested)
+        return compose([*requested, *(o for o in TINY_MODEL if OmegaConf.select(full, o.split("=")[0]) is not None)])
 
     return compose_it
 
@@ -213,8 +213,8 @@ def test_a_part_of_the_model_is_built_and_learns(file: Path, choosing: Any, comp
     loss = torch.stack(list(losses.values())).sum()
     assert loss.isfinite()
     loss.backward()
-    found = gradients(lit.model)
-    assert [name for name, gradient in found.items() if not gradient.isfinite().all()] == []
+    result = gradients(lit.model)
+    assert [name for name, gradient in result.items() if not gradient.isfinite().all()] == []
     for part in [*lit.model.encoders.values(), *lit.model.tasks.values(), *filter(None, [lit.model.fusion])]:
         assert any(p.grad is not None and p.grad.any() for p in part.parameters()), type(part).__name__
 

@@ -59,9 +59,9 @@ def cut(path: Path) -> None:
 def refused(tables: Path, run: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -> str:
     capsys.readouterr()
     assert run_tiny(tables, run, *overrides) == 2
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
-    return said
+    output = capsys.readouterr().err
+    assert "Traceback" not in output
+    return output
 
 
 # ---------------------------------------------------------------------------- what only the report is drawn from
@@ -77,17 +77,17 @@ def test_what_only_the_report_is_drawn_from_ends_no_run(
     cut(run / "summary.json")
     (run / "metrics.csv").write_bytes((run / "metrics.csv").read_bytes() + bytes(60) + b"\n")
     assert run_tiny(tables, run, *ON, report=True) == 0
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     for note in (
         "skipped.jsonl: 2 of 2 lines cannot be read and are skipped",
         "metrics.csv: 1 of 7 lines cannot be read and is skipped",
         "plan.json is damaged: it is not complete JSON",
         "quarantine.jsonl: 1 of 2 lines cannot be read and is skipped",
     ):
-        assert note in said.err
+        assert note in output.err
     assert json.loads((run / "summary.json").read_text())["status"] == "done"
     assert [int(row["step"]) for row in rows_of(run)] == list(range(1, 2 * STEPS + 1))
-    assert not (run / "skipped.jsonl").exists() and "report.html" in said.out
+    assert not (run / "skipped.jsonl").exists() and "report.html" in output.out
 
 
 def test_a_summary_that_was_cut_is_written_again_by_a_test(
@@ -152,8 +152,8 @@ def test_a_vocabulary_that_is_needed_is_named(
 ) -> None:
     cut(run / name)
     for overrides in (ON, ["mode=test"]):
-        said = refused(tables, run, capsys, *overrides)
-        assert f"{run / name} is damaged: " in said and "\n    fix: restore it, or delete" in said
+        output = refused(tables, run, capsys, *overrides)
+        assert f"{run / name} is damaged: " in output and "\n    fix: restore it, or delete" in output
 
 
 def test_a_vocabulary_that_was_deleted_is_learned_again_and_compared(
@@ -213,8 +213,8 @@ def test_old_predictions_stay_when_the_new_ones_are_not_complete(
         return full() if len(calls) > 9 else seen(self, row)
 
     monkeypatch.setattr(EvalSplit, "text", text)
-    said = refused(tables, run, capsys, "mode=predict")
-    assert "No space left on device\n    fix: free space" in said
+    output = refused(tables, run, capsys, "mode=predict")
+    assert "No space left on device\n    fix: free space" in output
     assert (run / "predictions.jsonl").read_bytes() == before
     assert not list(run.glob(".*.part"))
 
@@ -245,8 +245,8 @@ def test_the_old_index_stays_when_the_new_one_is_not_complete(
             small_index(2).write(folder)
     assert SearchIndex.read(folder).step == 1
     small_index(2).write(folder)
-    found = SearchIndex.read(folder)
-    assert found.step == 2 and [row.id for row in found.rows] == ["2-0", "2-1", "2-2"]
+    result = SearchIndex.read(folder)
+    assert result.step == 2 and [row.id for row in result.rows] == ["2-0", "2-1", "2-2"]
     assert sorted(p.name for p in folder.iterdir()) == ["index.json", "notes.txt", "rows.jsonl", "vectors.safetensors"]
 
 
@@ -269,8 +269,8 @@ def test_an_index_is_the_old_one_or_the_new_one_after_a_kill(
         patched.setattr(Path, "rename" if moves == 0 else "replace", killed)
         with contextlib.suppress(KeyboardInterrupt):
             small_index(2).write(tmp_path)
-    found = SearchIndex.read(tmp_path)
-    assert found.step == (1 if moves == 0 else 2) and found.rows[0].id == f"{found.step}-0"
+    result = SearchIndex.read(tmp_path)
+    assert result.step == (1 if moves == 0 else 2) and result.rows[0].id == f"{result.step}-0"
     small_index(3).write(tmp_path)
     assert SearchIndex.read(tmp_path).step == 3
 

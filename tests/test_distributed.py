@@ -88,26 +88,26 @@ def send_objects(mine: int) -> dict[str, object]:
 def test_objects_are_sent_without_pickles() -> None:
     """Of any size, also nothing; floats come back to the last bit."""
     row = {"id": "größer \udcff", "score": 1.1, "none": None, "list": [1, math.inf]}
-    for found in on_ranks(2, send_objects):
-        assert found["gathered"] == [[], [row] * 3]
-        assert found["named"] == [[0, "a", ["b"]], [1, "a", ["b"]]]
-        assert found["path"] == "/runs/0" and found["from"] == {"x": 1}
-        assert "set" in found["cannot"] and found["refused"] == []
+    for result in on_ranks(2, send_objects):
+        assert result["gathered"] == [[], [row] * 3]
+        assert result["named"] == [[0, "a", ["b"]], [1, "a", ["b"]]]
+        assert result["path"] == "/runs/0" and result["from"] == {"x": 1}
+        assert "set" in result["cannot"] and result["refused"] == []
     assert gather_objects({1}) == [{1}] and broadcast_object(Path("a")) == Path("a")
 
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_collectives(world: int) -> None:
     rows = [torch.arange(6.0).view(2, 3) + 10 * r for r in range(world)]
-    for mine, found in enumerate(on_ranks(world, use_collectives, world)):
-        assert found["place"] == (mine, world)
-        assert torch.equal(found["everything"], torch.cat(rows))
-        assert torch.equal(found["plain"], torch.cat([part.T for part in rows]))
-        assert found["detached"] is False
-        assert found["flags"].tolist() == [flag for r in range(world) for flag in (r == 1, True)]
-        assert found["total"].tolist() == [sum(range(world)), world]
+    for mine, result in enumerate(on_ranks(world, use_collectives, world)):
+        assert result["place"] == (mine, world)
+        assert torch.equal(result["everything"], torch.cat(rows))
+        assert torch.equal(result["plain"], torch.cat([part.T for part in rows]))
+        assert result["detached"] is False
+        assert result["flags"].tolist() == [flag for r in range(world) for flag in (r == 1, True)]
+        assert result["total"].tolist() == [sum(range(world)), world]
         # what every rank wants of a row comes back to its owner, summed
-        assert torch.equal(found["gradient"], torch.full((2, 3), (mine + 1.0) * sum(range(1, world + 1))))
+        assert torch.equal(result["gradient"], torch.full((2, 3), (mine + 1.0) * sum(range(1, world + 1))))
 
 
 class Step(nn.Module):
@@ -157,11 +157,11 @@ def gradients_on_rank(mine: int, rows: Sequence[Rows]) -> dict[str, dict[str, Te
 def test_every_fusion_with_a_rank_of_texts_and_a_rank_of_pictures() -> None:
     rows = [TEXT_ONLY, IMAGE_ONLY]
     expected = {fusion: train_alone(rows, fusion, TASKS[1:2]) for fusion in FUSIONS}
-    for found in on_ranks(2, gradients_on_rank, rows):
+    for result in on_ranks(2, gradients_on_rank, rows):
         for fusion, values in expected.items():
             for name, value in values.items():
                 torch.testing.assert_close(
-                    found[fusion][name],
+                    result[fusion][name],
                     value,
                     rtol=1e-6,
                     atol=1e-6,
@@ -184,11 +184,11 @@ def test_gradients_of_real_ranks_are_those_of_one_process(
     rows: list[Rows], fusion: str | None, tasks: Sequence[str]
 ) -> None:
     expected = train_alone(rows, fusion, tasks)
-    for found in on_ranks(len(rows), train_on_rank, rows, fusion, tasks):
-        assert found.keys() == expected.keys()
+    for result in on_ranks(len(rows), train_on_rank, rows, fusion, tasks):
+        assert result.keys() == expected.keys()
         for name, value in expected.items():
             torch.testing.assert_close(
-                found[name], value, rtol=1e-6, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+                result[name], value, rtol=1e-6, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
             )
     learned = any(value.any() for name, value in expected.items() if not name.startswith("count"))
     assert learned == (rows != [FILLERS, FILLERS])
@@ -204,14 +204,14 @@ def compare_around(mine: int, rows: list[Rows], exchange: str, chunk: int) -> di
     loss, count = task.loss(leaves, batch)
     loss.backward()
     assert task.bias is not None and task.bias.grad is not None
-    found = {m: leaf.grad for m, leaf in leaves.items()} | {"loss": loss.detach(), "count": count}
-    return found | {"scale": task.log_scale.grad, "bias": task.bias.grad}
+    results = {m: leaf.grad for m, leaf in leaves.items()} | {"loss": loss.detach(), "count": count}
+    return results | {"scale": task.log_scale.grad, "bias": task.bias.grad}
 
 
 @pytest.mark.parametrize(("rows", "chunk"), [([MIXED, BOTH], 1024), ([MIXED, BOTH, IMAGE_ONLY], 2)])
 def test_vectors_that_go_round_give_the_gradients_of_all_at_once(rows: list[Rows], chunk: int) -> None:
-    whole = on_ranks(len(rows), compare_around, rows, "gather", 1024)
-    for found, expected in zip(on_ranks(len(rows), compare_around, rows, "ring", chunk), whole, strict=True):
+    full = on_ranks(len(rows), compare_around, rows, "gather", 1024)
+    for result, expected in zip(on_ranks(len(rows), compare_around, rows, "ring", chunk), full, strict=True):
         assert any(value.any() for value in expected.values())
         for name, value in expected.items():
-            torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-10, msg=name)
+            torch.testing.assert_close(result[name], value, rtol=1e-10, atol=1e-10, msg=name)

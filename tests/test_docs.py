@@ -73,17 +73,17 @@ def test_every_command_is_a_right_configuration(page: Path, tmp_path: Path, monk
     write_tables(page, tmp_path)
     make_fetched_folders(tmp_path / "cache", monkeypatch)
     monkeypatch.chdir(tmp_path)
-    found = commands(page)
-    assert found
-    for arguments in found:
+    result = commands(page)
+    assert result
+    for arguments in result:
         write_split_files(arguments, tmp_path)
         overrides = [
             normalize_override(a)
             for a in arguments
             if a != "-m" and not a.startswith(("init_from=", "run_dir=outputs/"))
         ]
-        said = faults_of(config_dir(), None, overrides, multirun="-m" in arguments)
-        assert said == [], shlex.join(arguments)
+        faults = faults_of(config_dir(), None, overrides, multirun="-m" in arguments)
+        assert faults == [], shlex.join(arguments)
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)

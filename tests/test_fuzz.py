@@ -148,15 +148,15 @@ def tried(reader: InputKind, content: Any, folder: Path, *, train: bool = False)
 @pytest.mark.parametrize("kind", SAMPLES)
 def test_a_damaged_sample_is_set_aside_or_read(kind: str, readers: dict[str, InputKind], tmp_path: Path) -> None:
     modality, make = SAMPLES[kind]
-    whole = make()
+    full = make()
     reader = readers[modality]
-    assert reader.load(whole, tmp_path, seed=0, train=True) is not None
+    assert reader.load(full, tmp_path, seed=0, train=True) is not None
 
     @quick
     @given(damage(), st.booleans())
     def read(damaged: Callable[[bytes], bytes], train: bool) -> None:
-        found = tried(reader, damaged(whole), tmp_path, train=train)
-        assert found is None or found.isfinite().all()
+        result = tried(reader, damaged(full), tmp_path, train=train)
+        assert result is None or result.isfinite().all()
 
     read()
 
@@ -170,16 +170,16 @@ def test_wild_numbers_in_a_header_are_set_aside_or_read(
 ) -> None:
     """With the checksums that PNG would otherwise stop at, and in little memory."""
     modality, make = SAMPLES[kind]
-    whole = make()
+    full = make()
 
     @quick
     @given(st.lists(st.tuples(st.integers(0, 300), st.sampled_from(WILD), st.sampled_from((1, 2, 4))), max_size=3))
     def read(numbers: list[tuple[int, int, int]]) -> None:
-        content = bytearray(whole)
+        content = bytearray(full)
         for at, number, width in numbers:
             content[at : at + width] = (number % 256**width).to_bytes(width, "little" if at % 2 else "big")
-        found = tried(readers[modality], right_png(content), tmp_path)
-        assert found is None or found.isfinite().all()
+        result = tried(readers[modality], right_png(content), tmp_path)
+        assert result is None or result.isfinite().all()
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     read()
@@ -218,8 +218,8 @@ def test_a_cell_of_any_other_type_is_set_aside_or_read(
     @quick
     @given(odd)
     def read(cell: Any) -> None:
-        found = tried(readers[modality], cell, tmp_path)
-        assert found is None or found.isfinite().all()
+        result = tried(readers[modality], cell, tmp_path)
+        assert result is None or result.isfinite().all()
 
     read()
 
@@ -233,12 +233,12 @@ def test_a_damaged_tar_is_told_of_or_read(form: int, tmp_path: Path) -> None:
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    whole, path = file.getvalue(), tmp_path / "a.tar"
+    full, path = file.getvalue(), tmp_path / "a.tar"
 
     @quick
     @given(st.integers(0, 6), st.lists(st.tuples(st.integers(0, 511), st.binary(min_size=1, max_size=12)), max_size=4))
     def read(block: int, changes: list[tuple[int, bytes]]) -> None:
-        content = bytearray(whole)
+        content = bytearray(full)
         for at, change in changes:
             content[512 * block + at : 512 * block + at + len(change)] = change
         for at in range(0, len(content) - 511, 512):
@@ -261,7 +261,7 @@ def test_a_damaged_tar_is_told_of_or_read(form: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_a_damaged_table_is_told_of_or_read(kind: str, tmp_path: Path) -> None:
-    whole = table(kind)
+    full = table(kind)
     numbers = iter(range(10**6))
     said: list[str] = []
 
@@ -270,10 +270,10 @@ def test_a_damaged_table_is_told_of_or_read(kind: str, tmp_path: Path) -> None:
     def read(damaged: Callable[[bytes], bytes]) -> None:
         folder = tmp_path / str(next(numbers))
         folder.mkdir()
-        (folder / f"train.{kind}").write_bytes(damaged(whole))
+        (folder / f"train.{kind}").write_bytes(damaged(full))
         try:
-            found = read_folder(folder, Split(column=None, fractions={"train": 1.0}, group=None))
-            assert list(found.splits["train"])
+            result = read_folder(folder, Split(column=None, fractions={"train": 1.0}, group=None))
+            assert list(result.splits["train"])
         except ConfigError as error:
             said.append(str(error))
 
@@ -286,16 +286,16 @@ def test_a_damaged_checkpoint_is_refused_or_the_same(name: str, write: Callable[
     path = tmp_path / name
     content = {"global_step": 3, "state_dict": {"a": torch.arange(30.0)}, "mmtrain": {"version": "0"}}
     write(content, path)
-    whole = path.read_bytes()
+    full = path.read_bytes()
 
     @quick
     @given(damage())
     def read(damaged: Callable[[bytes], bytes]) -> None:
-        path.write_bytes(damaged(whole))
+        path.write_bytes(damaged(full))
         try:
-            found = load_checkpoint(path)
+            result = load_checkpoint(path)
         except ConfigError:
             return
-        assert torch.equal(found["state_dict"]["a"], content["state_dict"]["a"]) and found["global_step"] == 3
+        assert torch.equal(result["state_dict"]["a"], content["state_dict"]["a"]) and result["global_step"] == 3
 
     read()

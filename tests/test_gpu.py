@@ -76,8 +76,8 @@ def test_no_memory_left_says_what_to_change(tables: Path, tmp_path: Path, capsys
         assert run_tiny(tables, tmp_path / "run", *options) == 1
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    said = capsys.readouterr().err
-    assert "the device is out of memory: " in said and "trainer.accumulate_grad_batches=2 (1 now" in said
+    output = capsys.readouterr().err
+    assert "the device is out of memory: " in output and "trainer.accumulate_grad_batches=2 (1 now" in output
 
 
 def test_a_checkpoint_of_there_is_tested_here(tables: Path, tmp_path: Path) -> None:
@@ -86,5 +86,5 @@ def test_a_checkpoint_of_there_is_tested_here(tables: Path, tmp_path: Path) -> N
     assert run_tiny(tables, tmp_path / "run", "mode=test") == 0
     here = json.loads((tmp_path / "run" / "summary.json").read_text())["test"]
     assert there.keys() == here.keys()
-    for name, found in there.items():
-        assert here[name]["value"] == pytest.approx(found["value"], rel=1e-3), name
+    for name, result in there.items():
+        assert here[name]["value"] == pytest.approx(result["value"], rel=1e-3), name

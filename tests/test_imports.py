@@ -22,8 +22,10 @@ def test_strings_are_found() -> None:
 
 
 def test_no_module_is_imported_by_a_string() -> None:
-    found = {str(file.relative_to(ROOT)): list(imported_by_strings(file.read_text(encoding="utf-8"))) for file in FILES}
-    assert {file: calls for file, calls in found.items() if calls} == {}
+    results = {
+        str(file.relative_to(ROOT)): list(imported_by_strings(file.read_text(encoding="utf-8"))) for file in FILES
+    }
+    assert {file: calls for file, calls in results.items() if calls} == {}
 
 
 def test_few_modules_are_in_no_package() -> None:

@@ -149,15 +149,15 @@ def test_a_paired_view_takes_a_modality_from_other_rows() -> None:
 def test_a_view_of_some_modalities_is_that_of_rows_that_have_no_others() -> None:
     """And the encoders run once for all such views."""
     model, batch = make_model().eval(), random_batch(3)
-    whole = model.view(batch)
+    full = model.view(batch)
     for modality in ("image", "text"):
-        part, expected = whole.only([modality]), model.view(batch.only([modality]))
+        part, expected = full.only([modality]), model.view(batch.only([modality]))
         assert part.batch.present.keys() == batch.present.keys()
         assert_same_bits(part.batch.present, expected.batch.present)
-        assert part.encoded(modality) is whole.encoded(modality)
+        assert part.encoded(modality) is full.encoded(modality)
         one, other = part.predictions("classification"), expected.predictions("classification")
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
-        assert not torch.equal(one, whole.predictions("classification"))
+        assert not torch.equal(one, full.predictions("classification"))
 
 
 def test_losses_and_predictions_are_those_of_the_tasks() -> None:
@@ -197,16 +197,16 @@ def test_a_sample_does_not_depend_on_its_batch(fusion: str) -> None:
         torch.testing.assert_close(alone["classification"][0], together["classification"][row], rtol=0, atol=1e-12)
         for modality in ("image", "text"):
             if batch.present[modality][row]:  # of no meaning in the others
-                one, other = (found["contrastive"][modality] for found in (alone, together))
+                one, other = (result["contrastive"][modality] for result in (alone, together))
                 torch.testing.assert_close(one[0], other[row], rtol=0, atol=1e-6)  # float32
 
 
 @pytest.mark.parametrize("fusion", ["concat", "cross_attn"])
-@pytest.mark.parametrize("lacking", ["image", "text", "both"])
-def test_every_parameter_has_a_gradient_when_the_batch_lacks_a_modality(fusion: str, lacking: str) -> None:
+@pytest.mark.parametrize("missing", ["image", "text", "both"])
+def test_every_parameter_has_a_gradient_when_the_batch_lacks_a_modality(fusion: str, missing: str) -> None:
     model = make_model(tasks=ALL, fusion=fusion)
     batch = random_batch(0)
-    batch = batch.only([m for m in ("image", "text") if lacking not in (m, "both")])
+    batch = batch.only([m for m in ("image", "text") if missing not in (m, "both")])
     sum(total for total, _ in model.losses(batch).values()).backward()
     assert all(gradient.isfinite().all() for gradient in gradients(model).values())
 

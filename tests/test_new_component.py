@@ -94,9 +94,9 @@ def test_a_new_component_is_found_everywhere(tmp_path: Path) -> None:
         (tmp_path / path).write_text(source.lstrip(), encoding="utf-8")
     look = f"SCRIPTS = {str(ROOT / 'scripts')!r}\n{LOOK}"
     done = subprocess.run([sys.executable, "-c", look], cwd=tmp_path, capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
-    assert found["right"] == [] and found["heavy"] == []
-    assert sorted(fault.partition(" (")[0] for fault in found["wrong"]) == [
+    content = json.loads(done.stdout)
+    assert content["right"] == [] and content["heavy"] == []
+    assert sorted(fault.partition(" (")[0] for fault in content["wrong"]) == [
         "balance.budget_per_task=-7: must be a number above 0",
         "encoder.image.num_stripes=0.5: must be a whole number between 1 and 64",
         "fusion.way_of_mixing=sof: must be one of soft, hard",
@@ -104,6 +104,6 @@ def test_a_new_component_is_found_everywhere(tmp_path: Path) -> None:
         "task.rating.scale_of_rating=moons: must be one of stars, points or null",
     ]
     for name in ("blend", "rating", "stripes", "thrift"):
-        assert name in found["help"]
-        assert f"| `{name}` |" in found["options"]
-    assert "`way_of_mixing=soft` (`hard`)" in found["options"]
+        assert name in content["help"]
+        assert f"| `{name}` |" in content["options"]
+    assert "`way_of_mixing=soft` (`hard`)" in content["options"]

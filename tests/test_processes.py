@@ -33,8 +33,8 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(tables: Path, folder: Path, *overrides: str) -> list[str]:
-    asked = [o.split("=")[0] for o in overrides]
-    tiny = [o for o in TINY_MODEL if o.split("=")[0] not in asked]  # no key twice: that is a fault
+    requested = [o.split("=")[0] for o in overrides]
+    tiny = [o for o in TINY_MODEL if o.split("=")[0] not in requested]  # no key twice: that is a fault
     return ["data=files", f"data.root={tables}", f"run_dir={folder}", *tiny, *overrides]
 
 
@@ -88,8 +88,8 @@ def test_two_processes_take_the_steps_of_one(tables: Path, tmp_path: Path) -> No
     """
     on_ranks(2, runs_of_rank, tables, tmp_path, seconds=300)
     for name, tuning in TUNINGS.items():
-        whole = [word for word in tuning if not word.startswith("trainer.accumulate")]
-        assert run_tiny(tables, tmp_path / name / "one", *PLAIN, *whole) == 0
+        full = [word for word in tuning if not word.startswith("trainer.accumulate")]
+        assert run_tiny(tables, tmp_path / name / "one", *PLAIN, *full) == 0
         one, two = weights_of(tmp_path / name / "one"), weights_of(tmp_path / name / "two")
         for part, weight in one.items():
             torch.testing.assert_close(two[part], weight, rtol=1e-4, atol=1e-5, msg=f"{name} {part}")
@@ -147,14 +147,14 @@ def test_ranks_that_share_weights_listen_on_the_loopback_interface_alone(tables:
     process = start_command(*arguments(tables, folder, "trainer=fsdp", *RANKS[1:], "trainer.max_epochs=2000"))
     assert process.pid is not None
     deadline = time.monotonic() + 200
-    found: set[str] = set()
+    results: set[str] = set()
     while len(_steps(folder)) < 2 and time.monotonic() < deadline:
-        found |= _listening(process.pid)
+        results |= _listening(process.pid)
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGTERM)
     process.join(60)
     assert process.exitcode == 143
-    assert found == {"127.0.0.1"}
+    assert results == {"127.0.0.1"}
 
 
 def _listening(pid: int) -> set[str]:
@@ -166,14 +166,14 @@ def _listening(pid: int) -> set[str]:
             for handle in Path(f"/proc/{one}/fd").iterdir():
                 with suppress(OSError):
                     sockets.add(str(handle.readlink()))
-    found = set()
+    results = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             _, local, _, state, *_, inode = line.split()[:10]
             if state == "0A" and f"socket:[{inode}]" in sockets:
                 address = bytes.fromhex(local.partition(":")[0])[::-1]
-                found.add(".".join(map(str, address)) if len(address) == 4 else address.hex())
-    return found
+                results.add(".".join(map(str, address)) if len(address) == 4 else address.hex())
+    return results
 
 
 def _steps(folder: Path) -> list[int]:

@@ -33,8 +33,8 @@ pytestmark = pytest.mark.slow
 
 def blocks() -> list[str]:
     """The indented blocks, each as it is typed."""
-    found = re.findall(r"(?:^    .*\n)+", README, flags=re.MULTILINE)
-    return [re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in found]
+    results = re.findall(r"(?:^    .*\n)+", README, flags=re.MULTILINE)
+    return [re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in results]
 
 
 def commands() -> list[list[str]]:
@@ -71,10 +71,10 @@ def run(home: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_there_are_commands_to_run() -> None:
-    said = " ".join(word for command in commands() for word in command)
+    message = " ".join(word for command in commands() for word in command)
     assert len(commands()) >= 10
     for key in ("-m", "resume=auto", "mode=test", "mode=predict", "init_from=", "trainer=ddp", "logger=", "--help"):
-        assert key in said
+        assert key in message
 
 
 @pytest.mark.slow(seconds=250)

@@ -41,8 +41,8 @@ def run(script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         monkeypatch.setattr(sys, "argv", ["show_data.py", *args])
         monkeypatch.setattr(sys, "path", list(sys.path))
         status = script.main()
-        said = capsys.readouterr()
-        return status, said.out, said.err
+        output = capsys.readouterr()
+        return status, output.out, output.err
 
     return as_typed
 

@@ -100,6 +100,6 @@ def cagrad_weights(gramian: Tensor, c: float) -> Tensor:
     v, _ = nearest(gain)
     v /= np.linalg.norm(ridged @ v)
     # if unit vectors cancel each other, keep only as many as give the same sum
-    held = v > 0
-    v[held], _ = nnls(units[:, held], units @ v)
+    active = v > 0
+    v[active], _ = nnls(units[:, active], units @ v)
     return torch.from_numpy(even + c * length * v / norms)

@@ -34,8 +34,8 @@ class GLS(BaseBalance):
     def weights(self, step: TaskGradients) -> Tensor:
         """Return weights (K,), zero or more."""
         losses = step.losses()
-        there = losses != 0
+        present = losses != 0
         logs = losses.clamp(min=self.floor).log()
-        count = there.sum().clamp(min=1)
-        mean = torch.where(there, logs, 0.0).sum() / count
-        return torch.where(there, torch.exp(mean - logs) / count, 0.0)
+        count = present.sum().clamp(min=1)
+        mean = torch.where(present, logs, 0.0).sum() / count
+        return torch.where(present, torch.exp(mean - logs) / count, 0.0)

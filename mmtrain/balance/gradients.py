@@ -116,9 +116,9 @@ def weigh(gramian: Tensor, rule: Callable[[Tensor], Tensor], *, otherwise: float
     Returns:
         (K,).
     """
-    there = with_gradient(gramian)
+    present = with_gradient(gramian)
     weights = torch.full_like(gramian.diagonal(), otherwise)
-    if there.any():
-        part = gramian[there][:, there]
-        weights[there] = rule(part / part.diagonal().mean())
+    if present.any():
+        part = gramian[present][:, present]
+        weights[present] = rule(part / part.diagonal().mean())
     return weights

@@ -57,11 +57,11 @@ class GradNorm(BaseBalance):
         first = torch.where((first == 0) & losses.isfinite(), losses, first)
         weights = torch.tensor(self._weights, dtype=torch.double)
         norms = gramian.diagonal().clamp(min=0.0).sqrt()
-        there = with_gradient(gramian) & losses.isfinite()
+        present = with_gradient(gramian) & losses.isfinite()
         after = weights.clone()
-        if there.any():
-            rates = torch.where(first > 0, losses / first, 1.0)[there].clamp(min=MIN_WEIGHT)
-            after[there] = updated_weights(weights[there], norms[there], rates, alpha=self.alpha, lr=self.lr)
+        if present.any():
+            rates = torch.where(first > 0, losses / first, 1.0)[present].clamp(min=MIN_WEIGHT)
+            after[present] = updated_weights(weights[present], norms[present], rates, alpha=self.alpha, lr=self.lr)
         self._weights, self._first = after.tolist(), first.tolist()
         return weights
 

@@ -92,7 +92,7 @@ def gradvac_matrix(gramian: Tensor, targets: Tensor, beta: float, generator: tor
             cosine = (products[j] / norm.clamp(min=TINY)).clamp(-1.0, 1.0)
             target = targets[i, j].clamp(max=LIMIT)
             if cosine < target:
-                wanted, there = (1 - target**2).sqrt(), (1 - cosine**2).sqrt()
-                mix[j] += norm * (target * there - cosine * wanted) / wanted
+                target_sine, sine = (1 - target**2).sqrt(), (1 - cosine**2).sqrt()
+                mix[j] += norm * (target * sine - cosine * target_sine) / target_sine
             targets[i, j] = (1 - beta) * targets[i, j] + beta * cosine
     return norms.unsqueeze(1) * mixes / norms

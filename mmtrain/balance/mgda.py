@@ -54,6 +54,6 @@ def min_norm_weights(gramian: Tensor) -> Tensor:
     inverse = norms.min() / norms  # inverse lengths: weights of unit vectors are w_k |g_k|
     goal = torch.zeros(len(units) + 1, dtype=units.dtype)
     goal[-1] = 1.0
-    found, _ = nnls(torch.cat([units, inverse.unsqueeze(0)]).numpy(), goal.numpy())
-    weights = torch.from_numpy(found) * inverse
+    result, _ = nnls(torch.cat([units, inverse.unsqueeze(0)]).numpy(), goal.numpy())
+    weights = torch.from_numpy(result) * inverse
     return weights / weights.sum()

@@ -67,14 +67,14 @@ class Nash(BaseBalance):
         return torch.tensor(self._weights, dtype=torch.double)
 
     def _bargained(self, gramian: Tensor) -> Tensor:
-        there = with_gradient(gramian)
+        present = with_gradient(gramian)
         weights = torch.ones_like(gramian.diagonal())
-        part = gramian[there][:, there]
-        found = bargain(part)
+        part = gramian[present][:, present]
+        result = bargain(part)
         if self.max_norm is not None:
-            length = (found @ part @ found).clamp(min=0.0).sqrt()
-            found = found * (self.max_norm / length.clamp(min=self.max_norm))
-        weights[there] = found
+            length = (result @ part @ result).clamp(min=0.0).sqrt()
+            result = result * (self.max_norm / length.clamp(min=self.max_norm))
+        weights[present] = result
         return weights
 
     def values(self) -> dict[str, float]:

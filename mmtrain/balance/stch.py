@@ -51,10 +51,10 @@ class STCH(BaseBalance):
             return torch.full_like(losses, 1 / len(losses))
         nadir = [self._nadir.get(name, 1.0) for name in step.names]
         scales = torch.tensor([1 / worst if worst > 0 else 1.0 for worst in nadir], dtype=torch.double)
-        there = losses != 0
+        present = losses != 0
         # a finite number instead of -inf: a softmax over -inf only would be NaN
-        terms = torch.where(there, scales * losses / self.mu, torch.finfo(torch.double).min)
-        return torch.where(there, scales * terms.softmax(dim=0), 0.0)
+        terms = torch.where(present, scales * losses / self.mu, torch.finfo(torch.double).min)
+        return torch.where(present, scales * terms.softmax(dim=0), 0.0)
 
     def end_epoch(self, losses: Mapping[str, float]) -> None:
         """Store the losses of the last epoch of the warm-up as the nadir."""

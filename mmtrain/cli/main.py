@@ -89,9 +89,9 @@ def explain_dashes(words: list[str], flags: list[str]) -> list[str]:
         following = words[place + 1] if place + 1 < len(words) else ""
         apart = not equals and following and not following.startswith("-") and "=" not in following
         name, value = flag.lstrip("-").replace("-", "_"), value if equals else following if apart else "VALUE"
-        said = faults_of(config_dir(), None, [f"{name}={value}"], multirun=False)
+        key_faults = faults_of(config_dir(), None, [f"{name}={value}"], multirun=False)
         faults.append(f"{word}: keys are written without dashes\n    fix: write {name}={value}")
-        faults += [fault for fault in said if "there is no key" in fault]
+        faults += [fault for fault in key_faults if "there is no key" in fault]
     return faults
 
 
@@ -152,9 +152,9 @@ class Job:
                 print_escaped(error, stderr=True)
                 job.status = 2
             except Exception as error:  # noqa: BLE001 - the other runs of a sweep continue; the status reports it
-                told = explanation(error, f"run_dir={job.run_dir}")
-                print_escaped(told or traceback.format_exc(), stderr=True)
-                job.status = 1 if told is None else 2
+                message = explanation(error, f"run_dir={job.run_dir}")
+                print_escaped(message or traceback.format_exc(), stderr=True)
+                job.status = 1 if message is None else 2
 
         return task
 
@@ -162,26 +162,26 @@ class Job:
         """Run, unless the run is already done or another process has it."""
         from mmtrain.training.sweep.records import JobRecord, skip_reason, try_lock
 
-        folder, asked = Path(self.run_dir), JobRecord(self.overrides, None)
-        said = f"run {folder.name}: {' '.join(self.overrides)}"
+        folder, record = Path(self.run_dir), JobRecord(self.overrides, None)
+        message = f"run {folder.name}: {' '.join(self.overrides)}"
         with try_lock(folder) as free:
             if not free:
-                print_escaped(f"{said}\n    skipped: another process runs it")
+                print_escaped(f"{message}\n    skipped: another process runs it")
                 return 0
             try:
                 reason = skip_reason(folder, self.overrides, goes_on=self.cfg.resume == "auto")
             except ValueError as error:
                 print_escaped(error, stderr=True)
                 return 2
-            print_escaped(said if reason is None else f"{said}\n    {reason}")
+            print_escaped(message if reason is None else f"{message}\n    {reason}")
             if reason is not None:
                 return 0
-            asked.write(folder)
+            record.write(folder)
             status = 1
             try:
                 status = self.run()
             finally:
-                replace(asked, status=status).write(folder)
+                replace(record, status=status).write(folder)
         return status
 
     def run(self) -> int:

@@ -39,9 +39,9 @@ def drop_rank_of_one_process(environment: MutableMapping[str, str]) -> str | Non
         dropped["SLURM_PROCID"], environment["SLURM_PROCID"] = environment["SLURM_PROCID"], "0"
     if not any(name == "WORLD_SIZE" or value != "0" for name, value in dropped.items()):
         return None
-    said = " ".join(f"{name}={value}" for name, value in dropped.items())
+    message = " ".join(f"{name}={value}" for name, value in dropped.items())
     why = "WORLD_SIZE is not set" if size is None else f"WORLD_SIZE={size}" if alone else "RANK is not set"
-    return f"{said} (environment): ignored, because {why}"
+    return f"{message} (environment): ignored, because {why}"
 
 
 def faults_of_rank(environment: Mapping[str, str]) -> list[str]:

@@ -39,6 +39,6 @@ def first_host(nodes: str) -> str:
     >>> [first_host(nodes) for nodes in ("gpu[07-09,12],big1", "big1,big2", "a[3]-x")]
     ['gpu07', 'big1', 'a3-x']
     """
-    found = re.match(r"([^\[,]*)(?:\[([^\],-]+)[^\]]*\])?([^,]*)", nodes)
-    assert found is not None
-    return "".join(part or "" for part in found.groups())
+    match = re.match(r"([^\[,]*)(?:\[([^\],-]+)[^\]]*\])?([^,]*)", nodes)
+    assert match is not None
+    return "".join(part or "" for part in match.groups())

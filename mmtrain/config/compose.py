@@ -182,11 +182,11 @@ class _LastOptions:
 
     def find(self, key: tuple[str, ...], stamps: tuple[_Stamp, ...]) -> _Options | None:
         """Return the composition of these options; None if it is not there, or if a file has changed since."""
-        found = self._kept.pop(key, None)
-        if found is None or found.stamps != stamps:
+        result = self._kept.pop(key, None)
+        if result is None or result.stamps != stamps:
             return None
-        self._kept[key] = found  # at the end, so that it is dropped last
-        return found
+        self._kept[key] = result  # at the end, so that it is dropped last
+        return result
 
     def keep(self, key: tuple[str, ...], options: _Options) -> None:
         """Store a composition, and drop the one with the oldest use."""
@@ -331,8 +331,8 @@ class ConfigComposer:
         try:
             cfg = self._loader.load_configuration(CONFIG_NAME, list(choices), RunMode.RUN)
         except AssertionError as error:  # raised by Hydra in this case only
-            said = "a defaults list has lines after its `override` lines; put the `override` lines last"
-            raise ConfigCompositionException(said) from error
+            message = "a defaults list has lines after its `override` lines; put the `override` lines last"
+            raise ConfigCompositionException(message) from error
         named = [(d.config_path, d.package or "") for d in self._loader.last]
         own = [(path, package) for path, package in named if path is not None and not path.startswith("hydra/")]
         return _Options(cfg, own, dict(self._loader.repository.read), stamps)
@@ -351,16 +351,16 @@ class ConfigComposer:
     @cached_property
     def groups(self) -> list[str]:
         """All groups: encoder, encoder/image, ..."""
-        found: list[str] = []
+        results: list[str] = []
         waiting = [""]
         while waiting:
             parent = waiting.pop()
             for name in self._loader.repository.get_group_options(parent, ObjectType.GROUP):
                 path = f"{parent}/{name}" if parent else name
                 if not path.startswith("hydra"):
-                    found.append(path)
+                    results.append(path)
                     waiting.append(path)
-        return sorted(found)
+        return sorted(results)
 
 
 def keep_last_overrides(overrides: list[str]) -> tuple[list[str], list[str]]:
@@ -407,8 +407,8 @@ def fill_tokenizers(cfg: DictConfig) -> None:
     targets = plain["data"].get("targets") if isinstance(plain.get("data"), dict) else None
     for name, node in targets.items() if isinstance(targets, dict) else ():
         if isinstance(node, dict) and node.get("tokenizer") == "auto":
-            found = next(language_models(plain.get("task"), "task"), None)
-            OmegaConf.update(cfg, f"data.targets.{name}.tokenizer", None if found is None else f"${{{found}.name}}")
+            result = next(language_models(plain.get("task"), "task"), None)
+            OmegaConf.update(cfg, f"data.targets.{name}.tokenizer", None if result is None else f"${{{result}.name}}")
 
 
 def language_models(node: Any, key: str) -> Iterator[str]:

@@ -194,10 +194,10 @@ def constraints_of(target: str) -> Mapping[str, Constraint]:
     Returns:
         Only arguments that restrict something. Empty if the source cannot be read.
     """
-    found = _definition(target.split("."), 0)
-    if found is None:
+    result = _definition(target.split("."), 0)
+    if result is None:
         return {}
-    read = {name: module.constraint(hint) for name, hint, module in _arguments(*found, 0)}
+    read = {name: module.constraint(hint) for name, hint, module in _arguments(*result, 0)}
     return {name: constraint for name, constraint in read.items() if not constraint.is_unknown}
 
 
@@ -450,20 +450,20 @@ def _arguments(
     if isinstance(node, ast.FunctionDef):
         for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs):
             part = flattened_class(argument.annotation)
-            found = None if part is None else _base(part, module)
-            if found is None:
+            result = None if part is None else _base(part, module)
+            if result is None:
                 yield argument.arg, argument.annotation, module
             else:
-                yield from _arguments(*found, depth + 1)
+                yield from _arguments(*result, depth + 1)
         return
     function = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     if function is not None:
         yield from _arguments(function, module, depth)
         return
     for base in node.bases if depth < _MAX_IMPORTS else []:
-        found = _base(base, module)
-        if found is not None:
-            yield from _arguments(*found, depth + 1)
+        result = _base(base, module)
+        if result is not None:
+            yield from _arguments(*result, depth + 1)
     decorators = {_last(d.func if isinstance(d, ast.Call) else d) for d in node.decorator_list}
     if "dataclass" in decorators or any(_last(base) == "NamedTuple" for base in node.bases):
         for field in node.body:

@@ -89,8 +89,8 @@ class ComposedConfig:
 
     def default(self, key: str) -> Any:
         """The value of a key in the first file that sets it."""
-        said = (source.get(key) for source in self.sources)
-        value = next((value for found in said if found is not None for value in found), None)
+        candidates = (source.get(key) for source in self.sources)
+        value = next((value for result in candidates if result is not None for value in result), None)
         copied = _COPY.fullmatch(str(value))
         return value if copied is None else self.default(_absolute(copied[2], key))
 

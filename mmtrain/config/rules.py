@@ -79,11 +79,11 @@ TUNING = ("freeze", "freeze_until", "lr_mult", "layer_decay", "checkpointing", "
 
 def rule_complete(run: ComposedConfig) -> Iterator[str]:
     """Every key that a run needs exists. Without them no other rule can run."""
-    gone = [key for key in NEEDED if key not in run.raw]
-    first = {run.where(key): key for key in reversed(gone) if key.rpartition(".")[0] not in gone}
-    for where, key in sorted(first.items(), key=lambda item: gone.index(item[1])):
-        mend = f"remove {where.removeprefix('override ')}" if where.startswith("override ") else f"set {key}"
-        yield f"{key}: missing, but every run needs it ({where})\n    fix: {mend}"
+    missing = [key for key in NEEDED if key not in run.raw]
+    first = {run.where(key): key for key in reversed(missing) if key.rpartition(".")[0] not in missing}
+    for where, key in sorted(first.items(), key=lambda item: missing.index(item[1])):
+        fix = f"remove {where.removeprefix('override ')}" if where.startswith("override ") else f"set {key}"
+        yield f"{key}: missing, but every run needs it ({where})\n    fix: {fix}"
     for key in GROUPS:
         value = run.raw.get(key, {})
         if not isinstance(value, Mapping) and not str(value).startswith("${"):
@@ -116,8 +116,8 @@ def rule_kinds(run: ComposedConfig) -> Iterator[str]:
         default, value = run.default(key), run.get(key)
         if isinstance(default, str | None) or _is_like(value, default):
             continue
-        kind, mend = _kind(key, default)
-        yield f"{key}={value}: not {kind} ({run.where(key)})\n    fix: {mend}"
+        kind, fix = _kind(key, default)
+        yield f"{key}={value}: not {kind} ({run.where(key)})\n    fix: {fix}"
 
 
 def _is_like(value: Any, default: Any) -> bool:
@@ -170,9 +170,9 @@ def rule_heads(run: ComposedConfig) -> Iterator[str]:
 
 def rule_patches(run: ComposedConfig) -> Iterator[str]:
     """The image size is divisible by the patch size, and the mel bands of a spectrogram by those of a patch."""
-    for part, whole in _PATCHES.items():
+    for part, size_key in _PATCHES.items():
         for key in [k for k in run.raw if k.endswith(f".{part}") and _is_spoken_of(run, k)]:
-            of = f"{key.removesuffix(part)}{whole}"
+            of = f"{key.removesuffix(part)}{size_key}"
             size, patch = run.get(of), run.get(key)
             if isinstance(size, int) and isinstance(patch, int) and patch > 0 and size > 0 and size % patch:
                 near = min((p for p in range(1, size + 1) if size % p == 0), key=lambda p: abs(p - patch))
@@ -189,11 +189,11 @@ def rule_sizes(run: ComposedConfig) -> Iterator[str]:
     """An encoder takes images or video frames in the size that the data provides."""
     for key in [k for k in run.raw if re.fullmatch(r"encoder\.(\w+\.)+image_size", k) and _is_spoken_of(run, k)]:
         given = f"data.inputs.{key.split('.')[1]}.size"
-        size, there = run.get(key), run.get(given)
-        if isinstance(size, int) and isinstance(there, int) and size != there:
+        size, expected = run.get(key), run.get(given)
+        if isinstance(size, int) and isinstance(expected, int) and size != expected:
             yield (
-                f"{key}={size}: {given}={there} differs ({run.where(key, given)})\n"
-                f"    fix: set {key} to {there}, or {given} to {size}"
+                f"{key}={size}: {given}={expected} differs ({run.where(key, given)})\n"
+                f"    fix: set {key} to {expected}, or {given} to {size}"
             )
 
 
@@ -217,8 +217,8 @@ def rule_trainer(run: ComposedConfig) -> Iterator[str]:
     for name in map(str, run.cfg.trainer if taken else ()):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            mend = f"did you mean trainer.{near[0]}?" if near else f"remove trainer.{name}"
-            yield f"trainer.{name}: the Trainer has no such argument ({run.where(f'trainer.{name}')})\n    fix: {mend}"
+            fix = f"did you mean trainer.{near[0]}?" if near else f"remove trainer.{name}"
+            yield f"trainer.{name}: the Trainer has no such argument ({run.where(f'trainer.{name}')})\n    fix: {fix}"
 
 
 def rule_balance(run: ComposedConfig) -> Iterator[str]:
@@ -271,12 +271,12 @@ def rule_tasks(run: ComposedConfig) -> Iterator[str]:
         if "target" in task and task.target not in known:
             key = f"task.{name!s}.target"
             near = difflib.get_close_matches(str(task.target), known, n=1) or known[:1]
-            mend = f"did you mean {near[0]}? Otherwise" if near else "You can"
+            fix = f"did you mean {near[0]}? Otherwise" if near else "You can"
             learning = task.get("policy", task)
             kind = "text" if "decoder" in learning else "chat" if "lm" in learning else "class"
             yield (
                 f"{key}={task.target}: data.targets has only {', '.join(known) or 'no targets'} ({run.where(key)})\n"
-                f"    fix: {mend} add the target with +target@data.targets.{task.target}={kind}"
+                f"    fix: {fix} add the target with +target@data.targets.{task.target}={kind}"
             )
 
 
@@ -288,8 +288,8 @@ def _missing_modality(run: ComposedConfig, key: str, modality: Any) -> Iterator[
             tasks = {str(n): task for n, task in run.cfg.task.items() if isinstance(task, DictConfig)}
             left = [name for name, task in tasks.items() if modality not in required_modalities(task)]
             leave = f"remove the tasks that read it: task=[{','.join(left)}]" if left else "choose another task"
-            mend = f"did you mean {near[0]}?" if near else f"choose one of them, or {leave}"
-            yield f"{key}={modality}: {place} has only {', '.join(known) or 'none'} ({run.where(key)})\n    fix: {mend}"
+            fix = f"did you mean {near[0]}?" if near else f"choose one of them, or {leave}"
+            yield f"{key}={modality}: {place} has only {', '.join(known) or 'none'} ({run.where(key)})\n    fix: {fix}"
             return
 
 
@@ -311,14 +311,14 @@ def rule_targets(run: ComposedConfig) -> Iterator[str]:
         is_part = key not in inner or re.fullmatch(r"task\.\w+\.policy", key)  # a policy is a task
         handed_over = (*ADDED.get(key.split(".")[0], ()), *tuning) if is_part else tuning
         added = None if node.get("_partial_") or "_args_" in node else handed_over
-        for what, mend in fault_of(node._target_, own, added=added):
+        for what, fix in fault_of(node._target_, own, added=added):
             argument = re.fullmatch(r"(?:does not take|needs) (\w+).*", what)
             if argument is not None and what.startswith("does not") and argument[1] in of_source:
                 continue
             named = f"{key}._target_" if argument is None else f"{key}.{argument[1]}"
-            if what.startswith("does not take") and run.where(named).startswith("configs/") and "mean" not in mend:
-                mend = f"remove it with ~{named}"  # an argument of the class that was chosen before
-            yield f"{key}._target_={node._target_}: {what} ({run.where(named)})\n    fix: {mend}"
+            if what.startswith("does not take") and run.where(named).startswith("configs/") and "mean" not in fix:
+                fix = f"remove it with ~{named}"  # an argument of the class that was chosen before
+            yield f"{key}._target_={node._target_}: {what} ({run.where(named)})\n    fix: {fix}"
 
 
 # the problem with another kind of schedule, and the fix
@@ -525,16 +525,18 @@ def rule_half_weights(run: ComposedConfig) -> Iterator[str]:
     """An average of 16-bit weights does not change, because an update is smaller than their last digit."""
     if str(run.cfg.trainer.precision) not in ("bf16-true", "16-true"):
         return
-    said = f"trainer.precision={run.cfg.trainer.precision}"
+    message = f"trainer.precision={run.cfg.trainer.precision}"
     where = run.where("trainer.precision")
     for name, node in run.cfg.callbacks.items():
         if str(node.get("_target_")).endswith((".EMA", "WeightAveraging")):
             yield (
-                f"{said}: 16-bit weights cannot be averaged, and callbacks.{name} averages them ({where})\n"
+                f"{message}: 16-bit weights cannot be averaged, and callbacks.{name} averages them ({where})\n"
                 f"    fix: add ~callbacks.{name}, or set trainer.precision=bf16-mixed"
             )
     if str(run.cfg.trainer.precision) == "16-true":
-        yield f"{said}: small gradients become zero ({where})\n    fix: set trainer.precision to bf16-true or 16-mixed"
+        yield (
+            f"{message}: small gradients become zero ({where})\n    fix: set trainer.precision to bf16-true or 16-mixed"
+        )
 
 
 def rule_search(run: ComposedConfig) -> Iterator[str]:

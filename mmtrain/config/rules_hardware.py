@@ -30,9 +30,9 @@ def num_cores() -> int:
 
 def num_gpus() -> int | None:
     """The largest number of NVIDIA GPUs that a run can use; None if only CUDA can tell."""
-    there = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(there)))).split(",")
-    return min(there, len(list(takewhile(lambda name: name.strip() not in ("", "-1"), named)))) or None
+    num_devices = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(num_devices)))).split(",")
+    return min(num_devices, len(list(takewhile(lambda name: name.strip() not in ("", "-1"), named)))) or None
 
 
 def has_no_gpu() -> bool:
@@ -149,23 +149,23 @@ def rule_gpus(run: ComposedConfig) -> Iterator[str]:
         return
     if max(devices, default=0) >= gpus:
         is_list = len(devices) != max(devices) + 1
-        mend = f"number them from 0 to {gpus - 1}" if is_list else f"set trainer.devices to {gpus}, or to auto for all"
+        fix = f"number them from 0 to {gpus - 1}" if is_list else f"set trainer.devices to {gpus}, or to auto for all"
         yield (
             f"trainer.devices={run.get('trainer.devices')}: this machine has only {gpus}"
-            f" {'GPU' if gpus == 1 else 'GPUs'} ({run.where('trainer.devices')})\n    fix: {mend}"
+            f" {'GPU' if gpus == 1 else 'GPUs'} ({run.where('trainer.devices')})\n    fix: {fix}"
         )
 
 
 def rule_accelerator(run: ComposedConfig) -> Iterator[str]:
     """The requirements of an accelerator are met."""
     accelerator = run.get("trainer.accelerator")
-    lacking = {
+    missing = {
         "mps": "a Mac" if sys.platform != "darwin" else None,
         "tpu": "the package torch_xla, which is not installed" if not is_installed("torch_xla") else None,
     }.get(str(accelerator))
-    if _is_here(run) and lacking is not None:
+    if _is_here(run) and missing is not None:
         yield (
-            f"trainer.accelerator={accelerator}: needs {lacking} ({run.where('trainer.accelerator')})\n"
+            f"trainer.accelerator={accelerator}: needs {missing} ({run.where('trainer.accelerator')})\n"
             "    fix: set trainer.accelerator to cpu, gpu or auto"
         )
 
@@ -205,16 +205,16 @@ def rule_run_dir(run: ComposedConfig) -> Iterator[str]:
     """The run folder can be written, and its disk has enough space."""
     name = str(run.get("run_dir") or "").strip()
     # not Path.exists, which raises in a folder that may not be read
-    there = next((p for p in (Path(name), *Path(name).parents) if os.path.exists(p)), Path(name))  # noqa: PTH110
-    if not name or there.is_file() or not _is_local(run):
+    existing = next((p for p in (Path(name), *Path(name).parents) if os.path.exists(p)), Path(name))  # noqa: PTH110
+    if not name or existing.is_file() or not _is_local(run):
         return  # rule_files reports a file
     where = run.where("run_dir")
     try:
-        with tempfile.TemporaryFile(dir=there):  # os.access is always true for root
-            free = free_bytes(there)
+        with tempfile.TemporaryFile(dir=existing):  # os.access is always true for root
+            free = free_bytes(existing)
     except OSError as error:
         yield (
-            f"run_dir={name}: cannot write in {there}: {error.strerror} ({where})\n"
+            f"run_dir={name}: cannot write in {existing}: {error.strerror} ({where})\n"
             "    fix: set run_dir to a folder with write permission, such as outputs/mine"
         )
         return

@@ -17,11 +17,11 @@ def rule_tables(run: ComposedConfig) -> Iterator[str]:
     is_folder = run.get("data.source._target_") == _FOLDER
     if not is_folder or not isinstance(run.get("data.columns"), DictConfig):
         return
-    found = _tables(run)
-    if found is not None:
+    result = _tables(run)
+    if result is not None:
         from mmtrain.config.table_probe import faults_of_folder  # imports numpy, which most runs do not need here
 
-        yield from faults_of_folder(run, found)
+        yield from faults_of_folder(run, result)
 
 
 def _tables(run: ComposedConfig) -> Path | dict[str, Path] | None:

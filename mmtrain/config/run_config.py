@@ -80,8 +80,8 @@ def read_run_config(folder: Path) -> DictConfig:
         if not isinstance(plain, dict) or not all(isinstance(override, str) for override in plain["overrides"]):
             raise ValueError("an override is not text")
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError, RecursionError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{path}: not written by mmtrain: {said}\n    fix: {fix}") from error
+        message = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{path}: not written by mmtrain: {message}\n    fix: {fix}") from error
     assert isinstance(cfg, DictConfig)
     update_targets(cfg)
     update_keys(cfg)
@@ -162,21 +162,21 @@ def _installed() -> frozenset[str]:
 
 
 def recorded_overrides(
-    cfg: DictConfig, folder: Path, *, asked: Collection[str], configs: Sequence[Path], trust: Sequence[str]
+    cfg: DictConfig, folder: Path, *, requested: Collection[str], configs: Sequence[Path], trust: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """The overrides of a run that describe its model and its data.
 
     Args:
         cfg: the configuration of the run, from `read_run_config`.
         folder: of the run.
-        asked: keys and groups that this command line sets. Values of the run below them are omitted.
+        requested: keys and groups that this command line sets. Values of the run below them are omitted.
         configs: folders of YAML files in which options are searched, the shipped ones first.
         trust: packages of the user whose classes the overrides may name.
 
     Returns:
         The overrides, and the faults of those that must not be repeated.
     """
-    below = tuple(f"{key}.".replace("/", ".") for key in (*asked, *_replaced_tables(cfg, asked)))
+    below = tuple(f"{key}.".replace("/", ".") for key in (*requested, *_replaced_tables(cfg, requested)))
     kept: list[str] = []
     faults: list[str] = []
     plain = without_hydra(cfg)
@@ -204,14 +204,14 @@ def recorded_overrides(
     return kept, faults
 
 
-def _replaced_tables(cfg: DictConfig, asked: Collection[str]) -> tuple[str, ...]:
+def _replaced_tables(cfg: DictConfig, requested: Collection[str]) -> tuple[str, ...]:
     """The tables of a run that other ones, which this command line names, take the place of.
 
     `data.root` is a folder of tables there, or what the paths start from in the files of the splits.
     """
     keys = ("data.train", "data.val", "data.test")
     is_of_files = OmegaConf.select(cfg, "data.source._target_") == _FILES
-    if not is_of_files or not {"data.root", *keys} & set(asked):
+    if not is_of_files or not {"data.root", *keys} & set(requested):
         return ()
     had_files = any(OmegaConf.select(cfg, key) is not None for key in keys)
     return keys if had_files else (*keys, "data.root")

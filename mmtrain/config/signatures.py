@@ -28,10 +28,10 @@ def fault_of(target: str, arguments: Iterable[str], *, added: Iterable[str] | No
         return [("not the dotted path of a class", "write package.module.Class")]
     if names[0] in ("__main__", "builtins"):
         return []
-    found = module_of(names)
-    if found is None:
+    result = module_of(names)
+    if result is None:
         return [(f"cannot be imported: there is no {names[0]}", "correct the path, or run where it can be imported")]
-    path, folders, rest = found
+    path, folders, rest = result
     if not rest:
         return [("a module, not a class", f"name a class in it: {target}.Class")]
     if path is None and _modules(folders) and not _files(folders, rest[0]):
@@ -84,10 +84,10 @@ _MAX_IMPORTS = 10  # from one module of a package to the next
 
 
 def _is_defined(names: list[str], depth: int) -> bool:
-    found = module_of(names)
-    if found is None:
+    result = module_of(names)
+    if result is None:
         return True
-    path, _, rest = found
+    path, _, rest = result
     if path is None or path.suffix != ".py" or not rest:
         return len(rest) == 1
     try:
@@ -166,8 +166,8 @@ def _explain_missing(target: str, name: str, body: list[ast.stmt], modules: list
     passed_on = [a.asname or a.name for n in body if isinstance(n, ast.ImportFrom) for a in n.names]
     module = target[: target.index(f".{name}")]
     near = difflib.get_close_matches(name, [*defined, *passed_on, *modules], n=1) or defined[:1]
-    mend = f"did you mean {module}.{near[0]}?" if near else "correct the path"
-    return [(f"cannot be imported: {module} has no {name}", mend)]
+    fix = f"did you mean {module}.{near[0]}?" if near else "correct the path"
+    return [(f"cannot be imported: {module} has no {name}", fix)]
 
 
 def _called(node: ast.ClassDef | ast.FunctionDef) -> ast.FunctionDef | None:
@@ -240,8 +240,8 @@ def _function(name: str, body: list[ast.stmt], depth: int = 0) -> tuple[ast.Func
 
 def _missing(taken: dict[str, bool], given: list[str]) -> list[Fault]:
     """Arguments without a default that are not set."""
-    lacking = [name for name, needed in taken.items() if needed and name not in given]
-    return [(f"needs {', '.join(lacking)}", f"set {lacking[0]} next to _target_")] if lacking else []
+    missing = [name for name, needed in taken.items() if needed and name not in given]
+    return [(f"needs {', '.join(missing)}", f"set {missing[0]} next to _target_")] if missing else []
 
 
 def _unknown(function: ast.FunctionDef, taken: dict[str, bool], arguments: Iterable[str]) -> list[Fault]:
@@ -253,6 +253,6 @@ def _unknown(function: ast.FunctionDef, taken: dict[str, bool], arguments: Itera
     for name in arguments:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
-            mend = f"did you mean {near[0]}?" if near else f"it takes {', '.join(names) or 'nothing'}"
-            faults.append((f"does not take {name}", mend))
+            fix = f"did you mean {near[0]}?" if near else f"it takes {', '.join(names) or 'nothing'}"
+            faults.append((f"does not take {name}", fix))
     return faults

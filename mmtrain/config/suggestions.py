@@ -125,9 +125,9 @@ def _of_torch(word: str) -> str | None:
     if name is None:
         return None
     taken = parameters_of(f"torch.optim.{word}.{name}")
-    gone = [f"~optimizer.{key}" for key in ("betas", "eps", "weight_decay", "fused") if key not in taken]
+    removed = [f"~optimizer.{key}" for key in ("betas", "eps", "weight_decay", "fused") if key not in taken]
     more = ["+optimizer.momentum=0.9"] if "momentum" in taken else []
-    return f"for a class of torch.optim, set optimizer._target_=torch.optim.{' '.join([name, *gone, *more])}"
+    return f"for a class of torch.optim, set optimizer._target_=torch.optim.{' '.join([name, *removed, *more])}"
 
 
 def split_words(words: Sequence[str], is_override: Iterable[bool]) -> Iterator[tuple[str, str]]:
@@ -161,9 +161,9 @@ def _continues_value(begun: str, word: str) -> bool:
 
 def _suggest_word(word: str) -> str:
     """The likely meaning of a word that is not an override: a folder, a table, a checkpoint."""
-    path, asked = Path(word), re.fullmatch(r"([+~]*[\w./@]+)=(.+)", word)
-    if asked is not None:
-        return _quoted(asked[1], asked[2])
+    path, match = Path(word), re.fullmatch(r"([+~]*[\w./@]+)=(.+)", word)
+    if match is not None:
+        return _quoted(match[1], match[2])
     if word.endswith(".ckpt"):
         return f"write init_from={word} to start from its weights, or resume={word} to continue"
     if word.endswith(TABLES):

@@ -40,24 +40,24 @@ def faults_of_folder(run: ComposedConfig, place: Path | Mapping[str, Path]) -> I
     if split is None:
         return
     try:
-        found = heads_of(_confined(run, place), split, _wanted(run))
-        if found is None:
+        result = heads_of(_confined(run, place), split, _wanted(run))
+        if result is None:
             return
-        if training and "train" not in found.splits:
-            raise no_table(found, "train")
+        if training and "train" not in result.splits:
+            raise no_table(result, "train")
     except ConfigError as error:
         yield _located(run, str(error), _key_of_tables(run))
         return
-    look = TableProbe(run, found)
-    lacking = list(look.missing_columns())
-    yield from lacking
+    look = TableProbe(run, result)
+    missing = list(look.missing_columns())
+    yield from missing
     if training and run.get("resume") is None:  # a resumed run keeps its vocabularies and classes
         yield from look.rows_of_training()
         yield from look.classes()
         without = list(look.tasks_missing_columns())
         yield from without
-        lacking += without
-    yield from look.found.notes[len(found.notes) :] if lacking else ()  # about keys of turns
+        missing += without
+    yield from look.found.notes[len(result.notes) :] if missing else ()  # about keys of turns
 
 
 def _split(run: ComposedConfig) -> Split | None:
@@ -195,7 +195,7 @@ class TableProbe:
                 continue
             counts = Counter(c for cell in heads["train"][column] if (c := name_of(cell)) is not None)
             others = {self.found.names[s]: heads[s][column] for s in heads if s != "train"}
-            said = list(
+            messages = list(
                 self._error_of(
                     f"data.columns.{name}",
                     check_classes,
@@ -206,8 +206,8 @@ class TableProbe:
                     without=tasks_without(complete, name),
                 )
             )
-            self.spoiled |= {name} if said else set()
-            yield from said
+            self.spoiled |= {name} if messages else set()
+            yield from messages
 
     def _has_all(self, task: DictConfig) -> bool:
         return required_modalities(task) <= set(self.columns) and ("target" not in task or task.target in self.columns)
@@ -243,8 +243,8 @@ class TableProbe:
 def _located(run: ComposedConfig, fault: str, key: str) -> str:
     """A fault with the override that causes it, if there is one."""
     where = run.where(key)
-    what, *mend = fault.splitlines()
-    return "\n".join([f"{what} ({where})" if where.startswith("override ") else what, *mend])
+    what, *fix = fault.splitlines()
+    return "\n".join([f"{what} ({where})" if where.startswith("override ") else what, *fix])
 
 
 def _has(table: Head, column: Column) -> bool:

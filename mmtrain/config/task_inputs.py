@@ -23,15 +23,15 @@ def tasks_of_one_column(key: str) -> dict[str, str]:
     Returns:
         Of several tasks, a task that reads its own modality; otherwise the task with the shortest name.
     """
-    found: dict[str, list[tuple[bool, int, str]]] = {}
+    results: dict[str, list[tuple[bool, int, str]]] = {}
     for path in sorted((config_dir() / "task").glob("*.yaml")):
         task = yaml.safe_load(path.read_text(encoding="utf-8"))
         inputs = required_modalities(task) | {str(task[name]) for name in ("modality", "group_by") if name in task}
         targets = {str(task["target"])} if "target" in task else set()
         if len(inputs | targets) == 1:
             column = (targets if key == "target" else inputs) or {""}
-            found.setdefault(column.pop(), []).append((reads_fused(task), len(path.stem), path.stem))
-    return {column: min(tasks)[2] for column, tasks in found.items() if column in USUAL_NAMES}
+            results.setdefault(column.pop(), []).append((reads_fused(task), len(path.stem), path.stem))
+    return {column: min(tasks)[2] for column, tasks in results.items() if column in USUAL_NAMES}
 
 
 def required_modalities(task: Mapping[str, Any]) -> set[str]:
@@ -73,15 +73,17 @@ def faults_of_tasks(
         likely: what other columns seem to contain; called only for messages.
         useless: columns that nothing can be learned from.
     """
-    lacking = {str(name): sorted(required_modalities(task) - set(inputs)) for name, task in tasks.items()}
-    blind = {str(n): str(t["target"]) for n, t in tasks.items() if "target" in t and t["target"] not in targets}
-    left = [str(name) for name in tasks if not lacking[str(name)] and str(name) not in blind]
-    seems = likely() if blind or any(lacking.values()) else {}
+    missing_names = {str(name): sorted(required_modalities(task) - set(inputs)) for name, task in tasks.items()}
+    without_target = {
+        str(n): str(t["target"]) for n, t in tasks.items() if "target" in t and t["target"] not in targets
+    }
+    left = [str(name) for name in tasks if not missing_names[str(name)] and str(name) not in without_target]
+    guesses = likely() if without_target or any(missing_names.values()) else {}
     other = [] if left else _alternative_tasks(inputs, [column for column in columns if column not in useless])
     leave = [f"remove what {{}} it: task=[{','.join(left)}]"] if left else [f"choose task=[{t}]" for t in other]
-    for name, missing in lacking.items():
+    for name, missing in missing_names.items():
         if missing:
-            ways = _fixes(missing[0], seems, [way.format("reads") for way in leave])
+            ways = _fixes(missing[0], guesses, [way.format("reads") for way in leave])
             pair = "modalities" in tasks[name] and len(inputs) > 1
             ways = [f"set task.{name}.modalities=[{','.join(inputs[:2])}]"] * pair + ways
             word = (
@@ -96,10 +98,10 @@ def faults_of_tasks(
                 f"task.{name}.{word}={missing[0]}: the data has only {', '.join(inputs)}; the columns are"
                 f" {', '.join(columns)}\n    fix: {', or '.join(ways)}",
             )
-    for name, target in blind.items():
-        there = [t for t in _alternative_tasks([], columns) if t not in tasks]  # such as labels instead of label
-        ways = _fixes(target, seems, [way.format("learns") for way in leave])
-        ways += [f"learn another target: task=[{','.join([*left, *there])}]"] if left and there else []
+    for name, target in without_target.items():
+        available = [t for t in _alternative_tasks([], columns) if t not in tasks]  # such as labels instead of label
+        ways = _fixes(target, guesses, [way.format("learns") for way in leave])
+        ways += [f"learn another target: task=[{','.join([*left, *available])}]"] if left and available else []
         yield (
             f"task.{name}.target",
             f"task.{name}.target={target}: no training row has one; the columns are {', '.join(columns)}\n"
@@ -117,5 +119,5 @@ def _fixes(name: str, likely: Mapping[str, Column], leave: list[str]) -> list[st
 def _alternative_tasks(inputs: Sequence[str], columns: Sequence[str]) -> list[str]:
     """A task for the available columns, if none of the chosen tasks can be learned."""
     of_target, of_modality = tasks_of_one_column("target"), tasks_of_one_column("modality")
-    there = find_columns(columns, dict.fromkeys(of_target), where="")
-    return [*(of_target[name] for name in there), *(of_modality[m] for m in inputs if m in of_modality)][:1]
+    matches = find_columns(columns, dict.fromkeys(of_target), where="")
+    return [*(of_target[name] for name in matches), *(of_modality[m] for m in inputs if m in of_modality)][:1]

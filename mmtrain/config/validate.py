@@ -187,8 +187,11 @@ class Validator:
             if near:
                 yield f"{override}: {key} is a group of keys\n    fix: choose an option of it with {group}={near[0]}"
             elif value not in ("null", "true", "false"):
-                held = f"the options are {', '.join(options)}"
-                yield f"{override}: {key} is a group of keys\n    fix: choose an option of it with {group}=NAME; {held}"
+                description = f"the options are {', '.join(options)}"
+                yield (
+                    f"{override}: {key} is a group of keys\n    fix: choose an option of it with {group}=NAME;"
+                    f" {description}"
+                )
 
     def _hidden(self, run: ComposedConfig) -> Iterator[str]:
         """Files of the user's folder that Hydra would not read, because the project has one of the same name."""
@@ -270,20 +273,20 @@ class Validator:
             return f"{override}: {_error_message(error)}"
         foreign = suggestions.suggest_key(key, value, self._options)
         same = [name for name in names if name.rpartition(".")[2] == key]
-        mend = self._owner_of_key(key) if "." in key else ""
+        fix = self._owner_of_key(key) if "." in key else ""
         if key.startswith("data.columns."):
-            mend = f"write {foreign}" if foreign else self._for_column(key, value, names) or mend
-        if override.startswith("~") and mend:
-            mend = f"remove {override}, because nothing of that name is chosen"
+            fix = f"write {foreign}" if foreign else self._for_column(key, value, names) or fix
+        if override.startswith("~") and fix:
+            fix = f"remove {override}, because nothing of that name is chosen"
         if key == "data.root":
-            mend = f"write {foreign} for your own tables\n    {mend}"
+            fix = f"write {foreign} for your own tables\n    {fix}"
         if key.startswith("hydra."):
             part = self.compose(good).hydra
             known = [f"hydra.{name}" for name, _ in _values(OmegaConf.to_container(part, resolve=False))]
             near = _nearest(key, known) or "`--cfg hydra` shows every key"
             return f"{override}: there is no key {key}\n    fix: {near}"
-        mend = mend or (f"write {foreign}" if foreign and not same else _nearest(key, names))
-        return f"{override}: there is no key {key}\n    fix: {mend or '`python train.py --cfg job` shows every key'}"
+        fix = fix or (f"write {foreign}" if foreign and not same else _nearest(key, names))
+        return f"{override}: there is no key {key}\n    fix: {fix or '`python train.py --cfg job` shows every key'}"
 
     def _for_column(self, key: str, value: str, names: Sequence[str]) -> str:
         """What to write for the column of an input or target that the user has added, or has to add."""
@@ -295,8 +298,8 @@ class Validator:
             near = f"did you mean {' or '.join(similar)}?" if similar else ""
             added = f"+target@data.targets.{name}=class +{key}={value} task.classification.target={name}"
             return "\n    ".join(filter(None, [near, f"add a class to predict with {added}"]))
-        there = f"; by default, the column {name} is read" if value == name else ""
-        return f"write +{key}={value}{there}"
+        default_note = f"; by default, the column {name} is read" if value == name else ""
+        return f"write +{key}={value}{default_note}"
 
     def _takes_list(self, key: str) -> bool:
         """Whether a key accepts several options, or a list."""
@@ -307,20 +310,20 @@ class Validator:
     def _explain_group(self, override: str, key: str) -> str:
         groups = self.composing.groups
         near = difflib.get_close_matches(key, groups, n=1)
-        mend = f"did you mean {near[0]}? " if near else ""
-        return f"{override}: there is no group {key}\n    fix: {mend}the groups are {', '.join(groups)}"
+        fix = f"did you mean {near[0]}? " if near else ""
+        return f"{override}: there is no group {key}\n    fix: {fix}the groups are {', '.join(groups)}"
 
     def _explain_choice(self, override: str, key: str, value: str, error: Exception) -> str:
         options = self.composing.options(key.split("@")[0])
-        held = f"options are {', '.join(options) or 'none'}"
+        description = f"options are {', '.join(options) or 'none'}"
         if override.startswith("~") or not _names_options(override):  # [] chooses none of several options
             many = key not in self.compose([]).hydra.runtime.choices
-            mend = f"remove the group with ~{key}" if key not in NEEDED else f"choose one with {key}=NAME"
-            mend = f"choose none with {key}=[]" if many else mend
+            fix = f"remove the group with ~{key}" if key not in NEEDED else f"choose one with {key}=NAME"
+            fix = f"choose none with {key}=[]" if many else fix
             if override == f"~{key}" and "/" in key:  # a recipe chooses the options inside the group
-                mend = f"remove the group with ~{key.replace('/', '.')}"
+                fix = f"remove the group with ~{key.replace('/', '.')}"
             what = "the group cannot be removed this way" if override.startswith("~") else f"{value} is not an option"
-            return f"{override}: {what}\n    fix: {mend}; the {held}"
+            return f"{override}: {what}\n    fix: {fix}; the {description}"
         unknown = [v for v in (v.strip() for v in value.strip("[]").split(",")) if v not in options]
         if not unknown and override.startswith("+"):
             return f"{override}: an option of {key} is already chosen\n    fix: choose another with {key}={value}"
@@ -328,7 +331,7 @@ class Validator:
             return f"{override}: {_error_message(error)}"
         near = suggestions.nearest(unknown[0], options)
         other = suggestions.suggest_option(key, unknown[0], self._options)
-        fixes = [f"did you mean {key}={near[0]}? The {held}", other] if near else [other, f"the {held}"]
+        fixes = [f"did you mean {key}={near[0]}? The {description}", other] if near else [other, f"the {description}"]
         first, *others = filter(None, fixes)
         return "\n    ".join([f"{override}: {key} has no option {unknown[0]}", f"fix: {first}", *others])
 
@@ -376,8 +379,8 @@ def _nearest(key: str, names: list[str]) -> str:
     others = [n for n in names if not key.startswith(f"{n}.")]
     same = [n for n in others if n.split(".")[-1] == last]
     near = difflib.get_close_matches(key, others, n=2, cutoff=0.75)
-    found = list(dict.fromkeys([*near, *same]))[:3]
-    return f"did you mean {' or '.join(found)}?" if found else ""
+    result = list(dict.fromkeys([*near, *same]))[:3]
+    return f"did you mean {' or '.join(result)}?" if result else ""
 
 
 def _unresolved(run: ComposedConfig) -> Iterator[str]:
@@ -399,9 +402,9 @@ def _unresolved(run: ComposedConfig) -> Iterator[str]:
     for key in first or circle:
         of_what_it_reads = run.where(key)
         blamed = key not in run.set_by and of_what_it_reads.startswith("override ")
-        mend = f"remove {of_what_it_reads.removeprefix('override ')}" if blamed else "correct the interpolation"
+        fix = f"remove {of_what_it_reads.removeprefix('override ')}" if blamed else "correct the interpolation"
         where = f"override {run.set_by[key]}" if key in run.set_by else run.file_of(key)
-        yield f"{key}: {failing[key]} ({of_what_it_reads if blamed else where})\n    fix: {mend}, or set {key}=..."
+        yield f"{key}: {failing[key]} ({of_what_it_reads if blamed else where})\n    fix: {fix}, or set {key}=..."
 
 
 def _error_message(error: Exception) -> str:
@@ -413,8 +416,8 @@ def _error_message(error: Exception) -> str:
     if isinstance(error, MissingConfigException):
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         near = difflib.get_close_matches(name, error.options or [], n=1)
-        mend = f"did you mean {group}/{near[0]}?" if near else "correct the defaults list that names it"
-        lines = [lines[0], f"fix: {mend}"]
+        fix = f"did you mean {group}/{near[0]}?" if near else "correct the defaults list that names it"
+        lines = [lines[0], f"fix: {fix}"]
     return "\n    ".join(lines)
 
 
@@ -434,45 +437,47 @@ def with_overrides_of_run(overrides: list[str], extra_dir: str | None = None) ->
     Returns:
         The overrides to use, and the faults.
     """
-    asked = {key_of(o): o.partition("=")[2].strip("'\"") for o in overrides}
-    mode = asked.get("mode")
+    requested = {key_of(o): o.partition("=")[2].strip("'\"") for o in overrides}
+    mode = requested.get("mode")
     if mode not in OF_A_RUN:
         return overrides, []
-    mend = "fix: set run_dir to the folder of a training run, such as run_dir=outputs/2026-01-31/12-00-00"
+    fix = "fix: set run_dir to the folder of a training run, such as run_dir=outputs/2026-01-31/12-00-00"
     folder = folder_of_run(overrides)
     if folder is None:
-        return overrides, [f"mode={mode}: needs a trained run\n    {mend}"]
+        return overrides, [f"mode={mode}: needs a trained run\n    {fix}"]
     record = folder / "config.yaml"
     if not record.is_file():
         return overrides, [
-            f"run_dir={folder}: not the folder of a run, because it has no config.yaml (mode={mode})\n    {mend}"
+            f"run_dir={folder}: not the folder of a run, because it has no config.yaml (mode={mode})\n    {fix}"
         ]
     configs = [config_dir(), *([] if extra_dir is None else [Path(extra_dir)])]
     try:
         cfg = read_run_config(folder)
     except ConfigError as error:
-        return overrides, [f"{str(error).splitlines()[0]}\n    {mend}"]
+        return overrides, [f"{str(error).splitlines()[0]}\n    {fix}"]
     try:
         trust = check_trust(_trusted(overrides))
     except ConfigError as error:
         return overrides, [str(error)]
     plain = without_hydra(cfg)
-    keys = [current_key(key, plain) for key in asked]
-    kept, faults = recorded_overrides(cfg, folder, asked=keys, configs=configs, trust=trust)
-    extra = [] if "run_dir" in asked else [f"run_dir={folder}"]
+    keys = [current_key(key, plain) for key in requested]
+    kept, faults = recorded_overrides(cfg, folder, requested=keys, configs=configs, trust=trust)
+    extra = [] if "run_dir" in requested else [f"run_dir={folder}"]
     return [*kept, *overrides, *extra], faults
 
 
 def _trusted(overrides: list[str]) -> Any:
     """The value of `trust=`, which is needed before anything is composed."""
-    said = [o for o in overrides if key_of(o) == "trust" and _is_override(o)]
-    return OverridesParser.create().parse_overrides(said[-1:])[0].value() if said else []
+    messages = [o for o in overrides if key_of(o) == "trust" and _is_override(o)]
+    return OverridesParser.create().parse_overrides(messages[-1:])[0].value() if messages else []
 
 
 def folder_of_run(overrides: list[str]) -> Path | None:
     """The run folder that a command line names, directly or with a checkpoint."""
-    asked = {key_of(o): o.partition("=")[2].strip("'\"") for o in overrides}
-    if "run_dir" in asked:
-        return Path(asked["run_dir"])
-    named = next((asked[k] for k in ("resume", "init_from") if asked.get(k) not in (None, "null", "auto")), None)
+    requested = {key_of(o): o.partition("=")[2].strip("'\"") for o in overrides}
+    if "run_dir" in requested:
+        return Path(requested["run_dir"])
+    named = next(
+        (requested[k] for k in ("resume", "init_from") if requested.get(k) not in (None, "null", "auto")), None
+    )
     return Path(named).parent.parent if named else None

@@ -155,17 +155,17 @@ def add_typos(text: str, level: float, draws: torch.Generator) -> str:
     kinds = torch.randint(4, (len(text),), generator=draws).tolist()
     others = torch.randint(len(LETTERS), (len(text),), generator=draws).tolist()
     first = next((place for place, letter in enumerate(text) if not letter.isspace()), 0)
-    out, held = [], ""
+    out, pending = [], ""
     for place, letter in enumerate(text):
         written = letter
         if place != first and letter.isalpha() and wrong[place]:
-            if kinds[place] == 0 and not held and place + 1 < len(text):
-                held = letter
+            if kinds[place] == 0 and not pending and place + 1 < len(text):
+                pending = letter
                 continue
             written = ("", "", letter * 2, LETTERS[others[place]])[kinds[place]]
-        out.append(written + held)
-        held = ""
-    return "".join(out) + held
+        out.append(written + pending)
+        pending = ""
+    return "".join(out) + pending
 
 
 CHANGES: Mapping[tuple[str, str], Callable[[Tensor, float, torch.Generator], Tensor]] = {

@@ -80,8 +80,8 @@ class TrainSplit(Dataset[Sample]):
         assert all(other == epoch for other, _ in step), "a step belongs to one epoch"
         positions = [position for _, position in step if position >= 0]
         rows = self._rows(epoch, positions)
-        there = zip(positions, rows, rows_at(self.table, rows), strict=True)
-        return [Sample() if position < 0 else self._sample_at(epoch, *next(there)) for _, position in step]
+        entries = zip(positions, rows, rows_at(self.table, rows), strict=True)
+        return [Sample() if position < 0 else self._sample_at(epoch, *next(entries)) for _, position in step]
 
     def _rows(self, epoch: int, positions: Sequence[int]) -> list[int]:
         """Row indices of positions."""
@@ -116,8 +116,8 @@ class TrainSplit(Dataset[Sample]):
         """Decode one row. The caller converts other errors to SampleError, see `sample_errors`."""
         cells.get("id")  # a row whose id cannot be read must not get another id
         sample = Sample(id=id_of(cells, row), row=row, draw=seed if train else row)
-        there = {m: self._cell(cells, m) for m in self.inputs}
-        load_inputs(sample, there, self.inputs, self.folder, seed=seed, train=train)
+        available = {m: self._cell(cells, m) for m in self.inputs}
+        load_inputs(sample, available, self.inputs, self.folder, seed=seed, train=train)
         media = num_media(sample, self.inputs)
         if train:
             drop_modalities(sample, self.modality_dropout, seed=seed)

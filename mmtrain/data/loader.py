@@ -71,12 +71,12 @@ class TrainSteps(Sampler[list[Position]]):
     def positions(self, step: int) -> list[int]:
         """Positions of a step of the epoch on this rank, -1 for filler samples."""
         first = step * self.batch_size
-        whole = range(first, min(first + self.batch_size, self.num_samples))
+        full = range(first, min(first + self.batch_size, self.num_samples))
         parts = self.world_size * self.num_micro_batches
         share = math.ceil(self.batch_size / parts)
         mine: list[int] = []
         for micro_batch in range(self.num_micro_batches):  # strided, to distribute a short last step evenly
-            part = list(whole[micro_batch * self.world_size + self.rank :: parts])
+            part = list(full[micro_batch * self.world_size + self.rank :: parts])
             mine += part + [-1] * (share - len(part))
         return mine
 

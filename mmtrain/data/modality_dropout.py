@@ -39,9 +39,9 @@ def drop_modalities(sample: Sample, rates: Mapping[str, float], *, seed: int) ->
         rates: rates by modality.
         seed: seed of every draw.
     """
-    there = sorted(sample.inputs)
-    gone = [m for i, m in enumerate(there) if mix(seed, _DROPS, i) < rates.get(m, 0.0) * 2**64]
-    if gone and len(gone) == len(there):
-        del gone[mix(seed, _STAYS) % len(gone)]
-    for modality in gone:
+    available = sorted(sample.inputs)
+    dropped = [m for i, m in enumerate(available) if mix(seed, _DROPS, i) < rates.get(m, 0.0) * 2**64]
+    if dropped and len(dropped) == len(available):
+        del dropped[mix(seed, _STAYS) % len(dropped)]
+    for modality in dropped:
         del sample.inputs[modality]

@@ -182,22 +182,22 @@ class DataModule(LightningDataModule):
             raise no_table(self._found, "train")
         name, first = next(iter(self.tables.items()))
         wanted = self._named()
-        where, there = self._found.names[name], first.column_names
-        lacking = [] if training else [t for t in self._targets if not set(_flat([wanted[t] or []])) <= set(there)]
-        absent = absent_columns(there, {m: wanted[m] for m in self._inputs}) if predicting else {}
-        found = {name: column for name, column in wanted.items() if name not in lacking and name not in absent}
-        self.columns = find_columns(there, found, where=where, likely=self.guessed_columns)
+        where, names = self._found.names[name], first.column_names
+        missing = [] if training else [t for t in self._targets if not set(_flat([wanted[t] or []])) <= set(names)]
+        absent = absent_columns(names, {m: wanted[m] for m in self._inputs}) if predicting else {}
+        results = {name: column for name, column in wanted.items() if name not in missing and name not in absent}
+        self.columns = find_columns(names, results, where=where, likely=self.guessed_columns)
         # the numbers of a vector keep their positions
         self.columns |= {m: c for m, parts in absent.items() if (c := wanted[m]) and len(parts) < len(_flat([c]))}
         if not any(m in self.columns for m in self._inputs):
-            raise no_input(list(self._inputs), there, where=where, likely=self.guessed_columns())
+            raise no_input(list(self._inputs), names, where=where, likely=self.guessed_columns())
         for name, table in self.tables.items():
             place = self._found.folder_of(name)
             check_rows(table, self._found.names[name], self._paths(), place, restrict_paths=self.restrict_paths)
         if training:
             check_size(self.epoch_size, self.batch_size, self.folder)
         self.notes = list(self._found.notes)
-        self.notes += [f"{where} has no column {self._wanted[name]}: its rows are without a {name}" for name in lacking]
+        self.notes += [f"{where} has no column {self._wanted[name]}: its rows are without a {name}" for name in missing]
         for name, parts in absent.items():
             what = f"values of {name} are" if name in self.columns else f"input {name} is"
             self.notes.append(f"{where} has no column {', '.join(parts)}: the {what} missing in every row")
@@ -221,10 +221,10 @@ class DataModule(LightningDataModule):
             *([*self._cut(), *self._names_as_written(), *self._used_columns(), *self._rates()] if training else ()),
         ]
 
-    def _with_turns(self, found: Tables) -> Tables:
+    def _with_turns(self, tables: Tables) -> Tables:
         """The tables, with columns for the contents of the turns of their dialogues."""
         return with_turn_columns(
-            found,
+            tables,
             self._named(),
             media=[m for m, reader in self._inputs.items() if reader.kind not in NO_FILES],
             labels=list(self._targets),
@@ -305,14 +305,14 @@ class DataModule(LightningDataModule):
     def _used_columns(self) -> Iterator[str]:
         """Notes about the columns that are used."""
         table, kinds = self.tables["train"], ("class", "classes", "number", "answer")
-        found = {n: c for n, c in self.columns.items() if set(_flat([c])) <= set(table.column_names)}
+        results = {n: c for n, c in self.columns.items() if set(_flat([c])) <= set(table.column_names)}
         if isinstance(table, SupportsColumns):
             yield from notes_of_columns(
                 table,
-                found,
+                results,
                 self._wanted,
-                inputs=[name for name in self.inputs if name in found],
-                targets=[name for name, part in self.targets.items() if name in found and read_as(part) in kinds],
+                inputs=[name for name in self.inputs if name in results],
+                targets=[name for name, part in self.targets.items() if name in results and read_as(part) in kinds],
                 where=self._found.names["train"],
             )
 
@@ -408,8 +408,8 @@ class DataModule(LightningDataModule):
             where=self._found.names["train"],
             folder=self._found.folder_of("train"),
         )
-        if said := [fault for _, fault in faults]:
-            raise ConfigError("\n".join(said))
+        if messages := [fault for _, fault in faults]:
+            raise ConfigError("\n".join(messages))
 
     def _check_classes(self) -> None:
         for name, target in self.targets.items():
@@ -470,8 +470,8 @@ class DataModule(LightningDataModule):
         """
         table = self.tables[split]
         for cells in rows_at(table, range(len(table))):
-            there = [m for m in self.inputs if not is_empty(readable_cell(cells, self.columns.get(m)))]
-            if there and set(needs) <= set(there) and all(self._is_labelled(cells, n) for n in targets):
+            available = [m for m in self.inputs if not is_empty(readable_cell(cells, self.columns.get(m)))]
+            if available and set(needs) <= set(available) and all(self._is_labelled(cells, n) for n in targets):
                 return True
         return False
 
@@ -513,8 +513,8 @@ class DataModule(LightningDataModule):
         if not is_columnar or len(table) > MAX_COUNTED:
             return None
         known = {n: c for n, c in self.columns.items() if n in self.inputs or n in self.targets}
-        there = {n: c for n, c in known.items() if set([c] if isinstance(c, str) else c) <= set(table.column_names)}
-        return {n: [not is_empty(cell) for cell in cells_of(table, c)] for n, c in there.items()}
+        available = {n: c for n, c in known.items() if set([c] if isinstance(c, str) else c) <= set(table.column_names)}
+        return {n: [not is_empty(cell) for cell in cells_of(table, c)] for n, c in available.items()}
 
     def folder_of(self, split: str) -> Path:
         """The folder of the relative paths of a split; `folder` contains those of all splits."""

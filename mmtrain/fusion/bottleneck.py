@@ -121,16 +121,16 @@ class BottleneckLayer(nn.Module):
 
         If `maps` is given, write the attention maps into it.
         """
-        there = {m: mask.any(dim=1, keepdim=True) for m, mask in masks.items()}
-        number = torch.stack(list(there.values())).sum(dim=0).clamp(min=1).unsqueeze(2)  # (B, 1, 1)
+        available = {m: mask.any(dim=1, keepdim=True) for m, mask in masks.items()}
+        number = torch.stack(list(available.values())).sum(dim=0).clamp(min=1).unsqueeze(2)  # (B, 1, 1)
         together = {m: torch.cat([x, shared], dim=1) for m, x in tokens.items()}
-        valid = {m: torch.cat([masks[m], some.expand(-1, shared.shape[1])], dim=1) for m, some in there.items()}
+        valid = {m: torch.cat([masks[m], some.expand(-1, shared.shape[1])], dim=1) for m, some in available.items()}
         if maps is not None:
             self._write(maps, together, valid, number, shared.shape[1])
         out = {m: self.blocks[m](x, valid[m]) for m, x in together.items()}
         parts = {m: x.split([tokens[m].shape[1], shared.shape[1]], dim=1) for m, x in out.items()}
-        told = torch.stack([part[1].masked_fill(~there[m].unsqueeze(2), 0.0) for m, part in parts.items()])
-        return {m: part[0] for m, part in parts.items()}, told.sum(dim=0) / number
+        masked = torch.stack([part[1].masked_fill(~available[m].unsqueeze(2), 0.0) for m, part in parts.items()])
+        return {m: part[0] for m, part in parts.items()}, masked.sum(dim=0) / number
 
     def _write(
         self,

@@ -119,11 +119,11 @@ class CoAttention(nn.Module):
         heads = {
             m: self.qkv[m](x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4) for m, x in tokens.items()
         }
-        there = {m: mask.any(dim=1)[:, None, None] for m, mask in masks.items()}
+        available = {m: mask.any(dim=1)[:, None, None] for m, mask in masks.items()}
         read = {}
         for m in tokens:
             others = [other for other in tokens if other != m]
-            number = torch.stack([there[other] for other in others]).sum(dim=0)  # (B, 1, 1)
+            number = torch.stack([available[other] for other in others]).sum(dim=0)  # (B, 1, 1)
             answers = [attend(heads[m][0], heads[other][1], heads[other][2], masks[other]) for other in others]
             mean = torch.stack(answers).sum(dim=0).transpose(1, 2).flatten(2) / number.clamp(min=1)
             read[m] = self.proj[m](mean).masked_fill(number == 0, 0.0)

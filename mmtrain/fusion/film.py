@@ -64,10 +64,10 @@ class FiLM(nn.Module):
     def _stood_in(self, base: Features, others: Tensor) -> Features:
         """Project the base. Where only `others` (B, M) are present, its first token is the learned stand-in."""
         first = torch.arange(base.mask.shape[1], device=base.mask.device) == 0
-        stands = first & others.any(dim=1, keepdim=True) & ~base.mask.any(dim=1, keepdim=True)  # (B, T)
+        uses_stand_in = first & others.any(dim=1, keepdim=True) & ~base.mask.any(dim=1, keepdim=True)  # (B, T)
         tokens = self.projection(base.cleared().tokens)
         stand_in = self.stand_in.to(tokens.dtype)
-        return Features(torch.where(stands.unsqueeze(-1), stand_in, tokens), base.mask | stands)
+        return Features(torch.where(uses_stand_in.unsqueeze(-1), stand_in, tokens), base.mask | uses_stand_in)
 
 
 class FiLMLayer(nn.Module):

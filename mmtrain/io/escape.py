@@ -23,7 +23,7 @@ def escape_terminal(text: str) -> str:
     >>> escape_terminal("größer, 日本, שלום, 👩‍🚀\n\tb")
     'größer, 日本, שלום, 👩\u200d🚀\n\tb'
     """
-    return _CONTROL.sub(lambda found: _code(found[0]), text)
+    return _CONTROL.sub(lambda match: _code(match[0]), text)
 
 
 def one_line(text: str) -> str:
@@ -58,7 +58,7 @@ def escape_markdown(value: Any) -> str:
     >>> print(escape_markdown("label/macro_f1"), escape_markdown("https://a.b"), escape_markdown(-1.5))
     label/macro_f1 https\://a.b -1.5
     """
-    return _MARKDOWN.sub(lambda found: f"\\{found[0]}", escape_terminal(" ".join(str(value).split())))
+    return _MARKDOWN.sub(lambda match: f"\\{match[0]}", escape_terminal(" ".join(str(value).split())))
 
 
 def escape_markdown_line(value: Any) -> str:

@@ -34,9 +34,9 @@ def environment_errno(error: BaseException | None) -> int | None:
     """
     while error is not None:
         text = str(error)
-        told = re.search(r"(?:os error|\[Errno) (\d+)", text)  # from Rust; from Python in a loading process
+        match = re.search(r"(?:os error|\[Errno) (\d+)", text)  # from Rust; from Python in a loading process
         number = error.errno if isinstance(error, OSError) else None
-        number = int(told[1]) if number is None and told else number
+        number = int(match[1]) if number is None and match else number
         number = number or next((known for words, known in _NAMED.items() if words in text), None)
         if number in FIXES:
             return number
@@ -76,7 +76,7 @@ def explaining(path: Path) -> Iterator[None]:
         number = environment_errno(error)
         if number is None and not isinstance(error, OSError):
             raise
-        told = error.strerror if isinstance(error, OSError) else None
-        reason = os.strerror(number) if number is not None else told or str(error).splitlines()[0]
+        system_message = error.strerror if isinstance(error, OSError) else None
+        reason = os.strerror(number) if number is not None else system_message or str(error).splitlines()[0]
         fix = "name another file or folder" if number is None else FIXES[number]
         raise WriteError(f"{path}: cannot be written: {reason}\n    fix: {fix}") from error

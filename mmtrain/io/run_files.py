@@ -182,9 +182,9 @@ def read_json(path: Path, *, fix: str, keys: Iterable[str] = ()) -> Any:
     except (ValueError, RecursionError) as error:
         raise damaged(path, f"it is not complete JSON ({error})", fix=fix) from error
     wanted = list(keys)
-    lacking = wanted if not isinstance(value, dict) else [key for key in wanted if key not in value]
-    if lacking:
-        raise damaged(path, f"{', '.join(lacking)} is missing", fix=fix)
+    missing = wanted if not isinstance(value, dict) else [key for key in wanted if key not in value]
+    if missing:
+        raise damaged(path, f"{', '.join(missing)} is missing", fix=fix)
     return value
 
 
@@ -301,8 +301,8 @@ def read_config(folder: Path) -> DictConfig:
         cfg = OmegaConf.create(text)
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
         raise damaged(path, f"it is not YAML ({str(error).splitlines()[0]})", fix=_CONFIG_FIX) from error
-    lacking = [key for key in _SECTIONS if not isinstance(cfg, DictConfig) or key not in cfg]
-    if lacking:
-        raise damaged(path, f"it has no {', '.join(lacking)}", fix=_CONFIG_FIX)
+    missing = [key for key in _SECTIONS if not isinstance(cfg, DictConfig) or key not in cfg]
+    if missing:
+        raise damaged(path, f"it has no {', '.join(missing)}", fix=_CONFIG_FIX)
     assert isinstance(cfg, DictConfig)
     return cfg

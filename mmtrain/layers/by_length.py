@@ -42,5 +42,5 @@ def by_length(values: Tensor, mask: Tensor, run: Callable[[Tensor], Tensor]) -> 
     together = torch.cat([F.pad(tokens, (0, 0, 0, longest - tokens.shape[1])) for tokens in pieces])
     places = torch.tensor(order, device=values.device)
     tokens = together.new_zeros(len(lengths), *together.shape[1:]).index_copy(0, places, together)
-    there = torch.arange(longest, device=values.device) < torch.tensor(counts, device=values.device)[:, None]
-    return Features(tokens, there)
+    present = torch.arange(longest, device=values.device) < torch.tensor(counts, device=values.device)[:, None]
+    return Features(tokens, present)

@@ -182,12 +182,12 @@ class CausalLM(nn.Module):
         ids = torch.tensor([[3, 4, 5, 6], [1, 2, 5, 6]])
         row, positions = torch.tensor([[0, 0, 1, 1]] * 2), torch.tensor([[0, 1, 0, 1]] * 2)
         try:
-            said = self(self.embed(ids), positions, within_rows(row, torch.float32), torch.tensor([3, 7]))
+            logits = self(self.embed(ids), positions, within_rows(row, torch.float32), torch.tensor([3, 7]))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise ValueError(f"a {kind} accepts no mask that separates rows on a line: set pack to null") from error
         finally:
             self.train(training)
-        if not torch.allclose(said[0], said[1], rtol=1e-4, atol=1e-5):
+        if not torch.allclose(logits[0], logits[1], rtol=1e-4, atol=1e-5):
             raise ValueError(f"in a {kind} rows that share a line attend to each other: set pack to null")
 
     @torch.no_grad()

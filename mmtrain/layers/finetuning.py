@@ -103,9 +103,9 @@ def tune(encoder: nn.Module, tuning: Tuning) -> None:
             module.forward = types.MethodType(_recompute_forward, module)
 
 
-def _layers(encoder: nn.Module, what: str, mend: str) -> list[Layer]:
+def _layers(encoder: nn.Module, what: str, fix: str) -> list[Layer]:
     if not isinstance(encoder, Layered):
-        raise ValueError(f"{what}, but {type(encoder).__name__} has no layers() that tells its blocks; {mend}")
+        raise ValueError(f"{what}, but {type(encoder).__name__} has no layers() that tells its blocks; {fix}")
     return encoder.layers()
 
 
@@ -190,11 +190,11 @@ def frozen_modules(encoder: nn.Module) -> list[nn.Module]:
     """What is kept in evaluation mode: the largest modules of which nothing learns, and batch norms under adapters."""
     if all(not p.requires_grad for p in encoder.parameters()):
         return [encoder]
-    held: list[nn.Module] = []
+    frozen_children: list[nn.Module] = []
     for child in encoder.children():
         if next(child.parameters(), None) is not None:
-            held += frozen_modules(child)
-    return held
+            frozen_children += frozen_modules(child)
+    return frozen_children
 
 
 def rates_of(encoder: nn.Module, tuning: Tuning) -> Mapping[int, float]:

@@ -16,11 +16,11 @@ def unused_parameters(net: nn.Module, tokens: Tensor) -> list[str]:
     idle = {id(p) for p, gradient in zip(learning, gradients, strict=True) if gradient is None}
 
     def search(module: nn.Module, prefix: str) -> list[str]:
-        found = [prefix + name for name, p in module.named_parameters(recurse=False) if id(p) in idle]
+        results = [prefix + name for name, p in module.named_parameters(recurse=False) if id(p) in idle]
         for name, child in module.named_children():
             inside = [id(p) in idle for p in child.parameters()]
-            found += [prefix + name] if inside and all(inside) else search(child, f"{prefix}{name}.")
-        return found
+            results += [prefix + name] if inside and all(inside) else search(child, f"{prefix}{name}.")
+        return results
 
     return search(net, "")
 

@@ -39,18 +39,18 @@ class MediaContext(NamedTuple):
 
 
 @contextmanager
-def reading(blocks: Sequence[nn.Module], readers: nn.ModuleDict, beside: MediaContext) -> Iterator[None]:
+def reading(blocks: Sequence[nn.Module], readers: nn.ModuleDict, context: MediaContext) -> Iterator[None]:
     """Within the context, insert gated cross-attention in front of foreign blocks, such as those of a language model.
 
     Args:
         blocks: each takes tokens (P, T, D) as its first argument. In generation, T can be 1, the last token of a longer
             line, and P can be a multiple, for several beams per line.
         readers: `GatedRead` modules, keyed by the index of the block that follows.
-        beside: the context tokens.
+        context: the context tokens.
     """
 
     def read(number: str, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        y, (tokens, mask) = given[0], beside
+        y, (tokens, mask) = given[0], context
         beams = len(y) // len(tokens)
         mask = mask if y.shape[1] == mask.shape[1] else mask[:, -y.shape[1] :]
         if beams > 1:

@@ -65,10 +65,10 @@ def _try(pretrained: str, processor: Any, settings: Mapping[str, Any]) -> None:
     for height, width in _PROBES:
         image = _probe(height, width)
         try:
-            found = processor(images=image, return_tensors="pt")["pixel_values"][0]
+            result = processor(images=image, return_tensors="pt")["pixel_values"][0]
         except NotImplementedError:  # the library's torchvision backend does not have all filters of Pillow
             return
-        theirs, ours = torch.as_tensor(found), _prepared(image, settings)
+        theirs, ours = torch.as_tensor(result), _prepared(image, settings)
         if theirs.shape == ours.shape and (theirs - ours).norm() < _CLOSE * ours.norm():
             continue
         raise ValueError(

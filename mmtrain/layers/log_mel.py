@@ -104,9 +104,9 @@ class LogMel(nn.Module):
     def _frame_mask(self, valid: Tensor) -> Tensor:
         """Map (B, L) to (B, T): windows without padding. If there are none, the window with the most valid samples."""
         counts = valid.unfold(1, self.window_length, self.hop_length).sum(dim=2)
-        whole = counts == self.window_length
+        is_full = counts == self.window_length
         fullest = nn.functional.one_hot(counts.argmax(dim=1), counts.shape[1]).bool()
-        return torch.where(whole.any(dim=1, keepdim=True), whole, fullest & (counts > 0))
+        return torch.where(is_full.any(dim=1, keepdim=True), is_full, fullest & (counts > 0))
 
 
 def mel_filters(*, sample_rate: int, num_fft: int, num_mels: int, mel_scale: MelScale) -> Tensor:

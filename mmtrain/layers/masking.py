@@ -18,8 +18,8 @@ def num_hidden(allowed: Tensor, share: float) -> Tensor:
     Returns:
         (B,), int64.
     """
-    there = allowed.sum(dim=1)
-    return (there * share).round().long().clamp(min=1).minimum(there)
+    num_allowed = allowed.sum(dim=1)
+    return (num_allowed * share).round().long().clamp(min=1).minimum(num_allowed)
 
 
 def hidden_places(allowed: Tensor, share: float, noise: Tensor) -> Tensor:

@@ -24,13 +24,13 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        held = torch.load(file, map_location="cpu", weights_only=True)
+        content = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise ValueError(f"pretrained = {path} cannot be read as weights: {reason}") from error
-    if not isinstance(held, Mapping) or not all(torch.is_tensor(value) for value in held.values()):
+    if not isinstance(content, Mapping) or not all(torch.is_tensor(value) for value in content.values()):
         raise ValueError(f"pretrained = {path} contains more than tensors by name; save only the state dict")
-    return dict(held)
+    return dict(content)
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, name: str, ignore: tuple[str, ...] = ()) -> None:

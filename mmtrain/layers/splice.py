@@ -64,8 +64,8 @@ class Lines(NamedTuple):
 
     def put(self, flat: Tensor, fill: float) -> Tensor:
         """Arrange (S, ...) as (number, width, ...)."""
-        whole = flat.new_full((self.number * self.width, *flat.shape[1:]), fill)
-        return whole.index_copy(0, self.slot, flat).unflatten(0, (self.number, self.width))
+        full = flat.new_full((self.number * self.width, *flat.shape[1:]), fill)
+        return full.index_copy(0, self.slot, flat).unflatten(0, (self.number, self.width))
 
 
 def splice(
@@ -83,22 +83,22 @@ def splice(
     """
     ids, flags = values.unbind(dim=2)
     repeats = keep.long()
-    asked = {}
+    requested = {}
     for place, (_, mask) in media.items():
         here = keep & (ids == place)
         number = here.cumsum(dim=1) - 1
         last = mask.shape[1] - 1
         count = mask.sum(dim=2).gather(1, number.clamp(0, last)).masked_fill(number > last, 0)
         repeats = torch.where(here, count if inserted else count.clamp(max=1), repeats)
-        asked[place] = torch.arange(last + 1, device=ids.device) < here.sum(dim=1, keepdim=True)
+        requested[place] = torch.arange(last + 1, device=ids.device) < here.sum(dim=1, keepdim=True)
     lengths = repeats.sum(dim=1)
     source = torch.arange(repeats.numel(), device=ids.device).repeat_interleave(repeats.flatten())
     flat_ids = ids.flatten()[source]
     embeds = embed(flat_ids)
     for place, (tokens, mask) in media.items() if inserted else ():
         # the tokens of a row that are used come in the order of their placeholders
-        there = (flat_ids == place).nonzero().squeeze(1)
-        embeds = embeds.index_copy(0, there, tokens[mask & asked[place].unsqueeze(2)].to(embeds.dtype))
+        positions = (flat_ids == place).nonzero().squeeze(1)
+        embeds = embeds.index_copy(0, positions, tokens[mask & requested[place].unsqueeze(2)].to(embeds.dtype))
     row = source // ids.shape[1]
     position = torch.arange(len(row), device=ids.device) - (lengths.cumsum(0) - lengths)[row]
     return Spliced(embeds, flat_ids, flags.flatten()[source], row, position, lengths)
@@ -133,16 +133,16 @@ def align_right(spliced: Spliced) -> Lines:
 def _packed(lengths: Sequence[int], room: int) -> list[tuple[int, int, int]]:
     """Return per row its line, its offset and its rank in the line, by first-fit with decreasing length."""
     filled: list[int] = []
-    held: list[int] = []
+    counts: list[int] = []
     places = [(0, 0, 0)] * len(lengths)
     for row in sorted(range(len(lengths)), key=lambda r: (-lengths[r], r)):
         at = next((n for n, used in enumerate(filled) if used + lengths[row] <= room), len(filled))
         if at == len(filled):
             filled.append(0)
-            held.append(0)
-        places[row] = (at, filled[at], held[at])
+            counts.append(0)
+        places[row] = (at, filled[at], counts[at])
         filled[at] += lengths[row]
-        held[at] += 1
+        counts[at] += 1
     return places
 
 
@@ -179,7 +179,9 @@ def media_context(spliced: Spliced, lines: Lines, media: Mapping[int, Media]) ->
     if lines.rank is None:
         return MediaContext(tokens, lines.put(mask, False))
     most = int(lines.rank.max()) + 1
-    held = tokens.new_zeros(lines.number * most, *tokens.shape[1:])
-    held = held.index_copy(0, lines.line * most + lines.rank, tokens).unflatten(0, (lines.number, most)).flatten(1, 2)
+    gathered = tokens.new_zeros(lines.number * most, *tokens.shape[1:])
+    gathered = (
+        gathered.index_copy(0, lines.line * most + lines.rank, tokens).unflatten(0, (lines.number, most)).flatten(1, 2)
+    )
     own = torch.arange(most, device=mask.device) == lines.rank[spliced.row].unsqueeze(1)
-    return MediaContext(held, lines.put((own.unsqueeze(2) & mask.unsqueeze(1)).flatten(1), False))
+    return MediaContext(gathered, lines.put((own.unsqueeze(2) & mask.unsqueeze(1)).flatten(1), False))

@@ -23,9 +23,9 @@ def still_frames(values: Tensor, mask: Tensor, num_frames: int) -> Tensor:
             f"a video has {values.shape[1]} frames, but num_frames = {num_frames};"
             f" use {num_frames} of them, or set num_frames to {values.shape[1]}"
         )
-    there = mask.int().argsort(dim=1, descending=True, stable=True)  # valid frames first
+    order = mask.int().argsort(dim=1, descending=True, stable=True)  # valid frames first
     last = mask.sum(dim=1, keepdim=True).clamp(min=1) - 1
     places = torch.arange(num_frames, device=values.device).minimum(last)  # (B, num_frames)
     clean = values.masked_fill(~mask.reshape(*mask.shape, *[1] * (values.ndim - 2)), 0)
     rows = torch.arange(len(values), device=values.device).unsqueeze(1)
-    return clean[rows, there.gather(1, places)]
+    return clean[rows, order.gather(1, places)]

@@ -47,9 +47,9 @@ def timm_model(name: str, *, pretrained: bool, options: Mapping[str, Any]) -> nn
         return timm.create_model(name, pretrained=pretrained, **options)
     except (OSError, RuntimeError, TypeError, ValueError, AssertionError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        told = ", ".join(f"{key} = {value!r}" for key, value in options.items())
+        message = ", ".join(f"{key} = {value!r}" for key, value in options.items())
         if not pretrained:
-            raise ValueError(f"timm's {name} cannot be built with {told}: {reason}") from error
+            raise ValueError(f"timm's {name} cannot be built with {message}: {reason}") from error
         raise ValueError(
             f"timm's weights of {name} ({config.hf_hub_id or config.url or 'none are published'}) cannot be loaded:"
             f" {reason}\n    set pretrained to the path of a file of its weights, or to null"
@@ -74,8 +74,8 @@ def export_timm(net: nn.Module, name: str, options: Mapping[str, Any], folder: P
     Returns:
         Code that loads the model.
     """
-    whole = timm_model(name, pretrained=False, options=options)
-    fit = whole.load_state_dict(net.state_dict(), strict=False)
+    model = timm_model(name, pretrained=False, options=options)
+    fit = model.load_state_dict(net.state_dict(), strict=False)
     assert not fit.unexpected_keys, fit.unexpected_keys
-    save_for_hf(whole, str(folder), model_args=dict(options), safe_serialization=True)
+    save_for_hf(model, str(folder), model_args=dict(options), safe_serialization=True)
     return f'timm.create_model("local-dir:{folder}", pretrained=True).eval().forward_features(values)'

@@ -205,11 +205,11 @@ def _trained_pooling(pretrained: str) -> str:
             return "tokens"
     if not file.is_file():
         return "tokens"
-    said = json.loads(file.read_text(encoding="utf-8"))
+    settings = json.loads(file.read_text(encoding="utf-8"))
     keys = {"class": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "last": "pooling_mode_lasttoken"}
-    names = [name for name, key in keys.items() if said.get(key)]
+    names = [name for name, key in keys.items() if settings.get(key)]
     if len(names) != 1:
-        modes = ", ".join(key for key, value in said.items() if key.startswith("pooling_mode") and value)
+        modes = ", ".join(key for key, value in settings.items() if key.startswith("pooling_mode") and value)
         raise ValueError(
             f"pooling = auto, but pretrained = {pretrained} was trained with {modes or 'none'};"
             f" set pooling to tokens, {', '.join(keys)}"

@@ -18,9 +18,9 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, valid: Tensor, *, tempe
     """
     dtype = torch.promote_types(student.dtype, torch.float32)
     unread = ~valid.unsqueeze(1)
-    wanted = (teacher.detach().to(dtype).masked_fill(unread, 0.0) / temperature).log_softmax(dim=1)
-    said = (student.to(dtype).masked_fill(unread, 0.0) / temperature).log_softmax(dim=1)
-    costs = F.kl_div(said, wanted, reduction="none", log_target=True).sum(dim=1)
+    teacher_log_probs = (teacher.detach().to(dtype).masked_fill(unread, 0.0) / temperature).log_softmax(dim=1)
+    student_log_probs = (student.to(dtype).masked_fill(unread, 0.0) / temperature).log_softmax(dim=1)
+    costs = F.kl_div(student_log_probs, teacher_log_probs, reduction="none", log_target=True).sum(dim=1)
     return temperature**2 * costs.masked_fill(~valid, 0.0).sum(), valid.sum()
 
 
@@ -34,6 +34,6 @@ def feature_distance(student: Tensor, teacher: Tensor, valid: Tensor) -> tuple[T
     """
     dtype = torch.promote_types(student.dtype, torch.float32)
     here = student.to(dtype).masked_fill(~valid.unsqueeze(1), 1.0)  # a vector of zeros has no direction
-    there = teacher.detach().to(dtype).masked_fill(~valid.unsqueeze(1), 1.0)
-    costs = 1.0 - F.cosine_similarity(here, there, dim=1)
+    teacher_features = teacher.detach().to(dtype).masked_fill(~valid.unsqueeze(1), 1.0)
+    costs = 1.0 - F.cosine_similarity(here, teacher_features, dim=1)
     return costs.masked_fill(~valid, 0.0).sum(), valid.sum()

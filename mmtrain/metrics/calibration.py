@@ -30,9 +30,11 @@ class CalibrationError(Metric):
             probability: (N, C), finite, from 0 to 1.
             truth: (N,), int64, class index.
         """
-        certainty, said = probability.double().max(dim=1)
+        certainty, predicted = probability.double().max(dim=1)
         bins = (certainty * NUM_BINS).long().clamp(max=NUM_BINS - 1)
-        self.sums += torch.zeros_like(self.sums).index_add(1, bins, torch.stack([certainty, (said == truth).double()]))
+        self.sums += torch.zeros_like(self.sums).index_add(
+            1, bins, torch.stack([certainty, (predicted == truth).double()])
+        )
         self.num_rows += len(truth)
 
     def compute(self) -> Tensor:

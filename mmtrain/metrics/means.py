@@ -39,5 +39,5 @@ class Means(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Return the means."""
-        there = zip(self.names, self.sums, self.counts, strict=True)
-        return {name: total / count for name, total, count in there if count > 0}
+        entries = zip(self.names, self.sums, self.counts, strict=True)
+        return {name: total / count for name, total, count in entries if count > 0}

@@ -64,9 +64,9 @@ class RankingMetric(Metric):
         gains = [t * self.std + self.mean for _, t in ranked]
         if min(g.min() for g in gains) >= -ROUNDING * max(g.abs().max() for g in gains):
             gains = [g.clamp(min=0.0) for g in gains]
-            found = [retrieval_normalized_dcg(s, t, top_k=TOP) for (s, _), t in zip(ranked, gains, strict=True)]
+            results = [retrieval_normalized_dcg(s, t, top_k=TOP) for (s, _), t in zip(ranked, gains, strict=True)]
             guessed = [retrieval_normalized_dcg(torch.zeros_like(t), t, top_k=TOP) for t in gains]
-            out |= {f"ndcg@{TOP}": torch.stack(found).mean(), f"ndcg@{TOP}/chance": torch.stack(guessed).mean()}
+            out |= {f"ndcg@{TOP}": torch.stack(results).mean(), f"ndcg@{TOP}/chance": torch.stack(guessed).mean()}
         return out
 
     def _pairs(self, scores: Tensor, truths: Tensor) -> Tensor:

@@ -112,13 +112,13 @@ class RetrievalMetric(Metric):
         q_vectors, q_keys, q_rows = self._items(query)
         g_vectors, g_keys, g_rows = self._items(gallery)
         q_of_pair, g_of_pair = self._pair_indices(query, gallery, q_keys, g_keys)
-        asked = torch.zeros(len(q_keys), dtype=torch.bool, device=q_keys.device)
-        asked[q_of_pair] = True  # a query without any positive in the gallery is not evaluated
+        is_query = torch.zeros(len(q_keys), dtype=torch.bool, device=q_keys.device)
+        is_query[q_of_pair] = True  # a query without any positive in the gallery is not evaluated
         if self.asking is not None:
-            asked &= torch.isin(q_rows, self.asking.to(q_rows.device))
-            if not asked.any():
+            is_query &= torch.isin(q_rows, self.asking.to(q_rows.device))
+            if not is_query.any():
                 return {}
-        shown_of = asked.nonzero().squeeze(1)
+        shown_of = is_query.nonzero().squeeze(1)
         step = max(len(shown_of) // self.num_queries_shown, 1)
         shown_of = shown_of[::step][: self.num_queries_shown]
         by_name: dict[str, list[Tensor]] = {}
@@ -130,7 +130,7 @@ class RetrievalMetric(Metric):
             mine = (q_of_pair >= start) & (q_of_pair < stop)
             positive = torch.zeros_like(similarity, dtype=torch.bool)
             positive[q_of_pair[mine] - start, g_of_pair[mine]] = True
-            some = asked[start:stop]
+            some = is_query[start:stop]
             of_some = {f"R@{k}": expected_hits(similarity[some], positive[some], k) for k in self.at}
             of_some["median_rank"] = expected_ranks(similarity[some], positive[some])
             of_some["mAP"] = expected_precisions(similarity[some], positive[some])
@@ -144,8 +144,8 @@ class RetrievalMetric(Metric):
             scores, right = similarity[of_chunk].gather(1, nearest), positive[of_chunk].gather(1, nearest)
             shown.append((g_rows[nearest], scores, right))
         out = {}
-        for name, found in by_name.items():
-            values = torch.cat(found)  # (number of queries,), float64
+        for name, result in by_name.items():
+            values = torch.cat(result)  # (number of queries,), float64
             out[name] = (values.quantile(0.5) if "median" in name else values.mean()).float()
         prefix = f"{query}_to_{gallery}/shown"
         out[f"{prefix}_queries"] = q_rows[shown_of]

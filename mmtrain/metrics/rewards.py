@@ -30,12 +30,12 @@ def reward_of(name: str, *, sentences: Sequence[Sequence[str]], tokenize: str) -
     if name not in REWARDS:
         raise ValueError(f"reward = {name}; set it to {', '.join(REWARDS)}")
     if name == "exact_match":
-        return lambda said, right: float(said in right)
+        return lambda sentence, right: float(sentence in right)
     if name == "rouge_l":
-        return lambda said, right: max(rouge_l(said, text) for text in right)
+        return lambda sentence, right: max(rouge_l(sentence, text) for text in right)
     if name == "bleu":
         bleu = BLEU(tokenize=tokenize, effective_order=True)
-        return lambda said, right: bleu.sentence_score(said, list(right)).score / 100
+        return lambda sentence, right: bleu.sentence_score(sentence, list(right)).score / 100
     if not sentences:
         raise ValueError("reward = cider weights words by the training sentences, which the target did not keep")
     return CiderD(sentences).score

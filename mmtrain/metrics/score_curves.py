@@ -74,19 +74,19 @@ class ScoreCurves(Metric):
         scores, has = self._kept()
         if bool(self.positives.any() | self.negatives.any()) or scores.numel() > self.max_scores:
             positives, negatives = self._histograms(scores, has)
-            areas, precisions, found, others = _areas_of_histograms(
+            areas, precisions, result, others = _areas_of_histograms(
                 (self.positives + positives).double(), (self.negatives + negatives).double()
             )
         else:
-            areas, precisions, found, others = _areas(scores, has)
+            areas, precisions, result, others = _areas(scores, has)
         out: dict[str, Tensor] = {}
-        both = (found > 0) & (others > 0)
+        both = (result > 0) & (others > 0)
         if both.any():
             out["auroc"] = areas[both].mean()
             out["auroc/chance"] = torch.full_like(out["auroc"], 0.5)
-        num_classes = (found > 0).sum().clamp(min=1)  # a class without rows adds 0
+        num_classes = (result > 0).sum().clamp(min=1)  # a class without rows adds 0
         out["mean_average_precision"] = precisions.sum() / num_classes
-        out["mean_average_precision/chance"] = (found / (found + others).clamp(min=1)).sum() / num_classes
+        out["mean_average_precision/chance"] = (result / (result + others).clamp(min=1)).sum() / num_classes
         return out
 
     def _kept(self) -> tuple[Tensor, Tensor]:
@@ -116,8 +116,8 @@ def _areas(scores: Tensor, has: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]
     """Return AUROC, average precision, and numbers of positive and negative rows per class, (C,); exact, with ties."""
     step = max(1, CHUNK // max(len(scores), 1))
     parts = [_areas_of_classes(s, h) for s, h in zip(scores.T.split(step), has.T.split(step), strict=True)]
-    areas, precisions, found, others = (torch.cat(part) for part in zip(*parts, strict=True))
-    return areas, precisions, found, others
+    areas, precisions, result, others = (torch.cat(part) for part in zip(*parts, strict=True))
+    return areas, precisions, result, others
 
 
 def _areas_of_classes(scores: Tensor, has: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -128,11 +128,11 @@ def _areas_of_classes(scores: Tensor, has: Tensor) -> tuple[Tensor, Tensor, Tens
     changes, edge = scores[:, 1:] != scores[:, :-1], torch.ones_like(scores[:, :1], dtype=torch.bool)
     first = place.where(torch.cat([edge, changes], dim=1), 0).cummax(dim=1).values  # first index with the same score
     last = place.where(torch.cat([changes, edge], dim=1), place.shape[1]).flip(1).cummin(dim=1).values.flip(1)
-    found = has.cumsum(dim=1)
-    positives, up_to = has.sum(dim=1), found.gather(1, last)
+    result = has.cumsum(dim=1)
+    positives, up_to = has.sum(dim=1), result.gather(1, last)
     negatives = scores.shape[1] - positives
     precisions = (has * up_to / (last + 1)).sum(dim=1) / positives.clamp(min=1)
-    before = first - (found - has).gather(1, first)  # negatives with a higher score
+    before = first - (result - has).gather(1, first)  # negatives with a higher score
     below = negatives.unsqueeze(1) - (before + (last + 1 - up_to)) / 2  # a tie counts half
     areas = (has * below).sum(dim=1) / (positives * negatives).clamp(min=1)
     return areas, precisions, positives, negatives
@@ -140,14 +140,14 @@ def _areas_of_classes(scores: Tensor, has: Tensor) -> tuple[Tensor, Tensor, Tens
 
 def _areas_of_histograms(positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Like `_areas`, for counts per bin (C, B), float64."""
-    found, others = positives.sum(dim=1), negatives.sum(dim=1)
+    result, others = positives.sum(dim=1), negatives.sum(dim=1)
     below = negatives.cumsum(dim=1) - negatives / 2
-    areas = (positives * below).sum(dim=1) / (found * others).clamp(min=1)
+    areas = (positives * below).sum(dim=1) / (result * others).clamp(min=1)
     inside, size = positives.flip(1), (positives + negatives).flip(1)
     found_before, before = inside.cumsum(dim=1) - inside, size.cumsum(dim=1) - size
     # precision at position j of a bin, if it is a positive: (found_before + 1 + (j - 1) * slope) / (before + j)
     slope = (inside - 1).clamp(min=0) / (size - 1).clamp(min=1)
     harmonic = torch.digamma(before + size + 1) - torch.digamma(before + 1)  # the sum of 1 / (before + j)
     sums = slope * size + (found_before + 1 - slope - slope * before) * harmonic
-    precisions = (inside / size.clamp(min=1) * sums).sum(dim=1) / found.clamp(min=1)
-    return areas, precisions, found, others
+    precisions = (inside / size.clamp(min=1) * sums).sum(dim=1) / result.clamp(min=1)
+    return areas, precisions, result, others

@@ -42,10 +42,10 @@ class TokenAccuracy(Metric):
         self.add_state("right", default=torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("wanted", default=torch.zeros(num_tokens, dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, said: Tensor, wanted: Tensor) -> None:
+    def update(self, predicted: Tensor, target: Tensor) -> None:
         """Add predicted tokens (N,) and target tokens (N,), int64."""
-        self.right = self.right + (said == wanted).sum()
-        self.wanted = self.wanted + torch.bincount(wanted, minlength=len(self.wanted))
+        self.right = self.right + (predicted == target).sum()
+        self.wanted = self.wanted + torch.bincount(target, minlength=len(self.wanted))
 
     def compute(self) -> dict[str, Tensor]:
         """Return `token_accuracy` and its `/chance`; empty without tokens."""
@@ -100,7 +100,7 @@ class TextGeneration(Metric):
         rows = sorted((json.loads(line) for line in lines), key=lambda row: row[0])
         if not rows:
             return {}
-        hypotheses, references = [said for _, said, _ in rows], [right for _, _, right in rows]
+        hypotheses, references = [hypothesis for _, hypothesis, _ in rows], [right for _, _, right in rows]
         counts = Counter(text for right in references for text in right)
         guess = min(counts, key=lambda text: (-counts[text], text))
         scores = text_scores(hypotheses, references, tokenize=self.tokenize)
@@ -119,8 +119,11 @@ def text_scores(hypotheses: list[str], references: list[list[str]], *, tokenize:
     # sacrebleu expects columns: all first references, all second ones, ...; None where a row has fewer
     columns: Any = [[right[i] if i < len(right) else None for right in references] for i in range(longest)]
     count = len(hypotheses)
-    rouge = [max(rouge_l(said, text) for text in right) for said, right in zip(hypotheses, references, strict=True)]
-    exact = [said in right for said, right in zip(hypotheses, references, strict=True)]
+    rouge = [
+        max(rouge_l(hypothesis, text) for text in right)
+        for hypothesis, right in zip(hypotheses, references, strict=True)
+    ]
+    exact = [hypothesis in right for hypothesis, right in zip(hypotheses, references, strict=True)]
     return {
         "bleu": BLEU(tokenize=tokenize, force=True).corpus_score(hypotheses, columns).score / 100,
         "chrf": CHRF().corpus_score(hypotheses, columns).score / 100,
@@ -137,14 +140,14 @@ def words_of(text: str) -> list[str]:
 
 def rouge_l(hypothesis: str, reference: str) -> float:
     """Return the F1 of the longest common subsequence of words (Lin 2004, section 3.1, for one sentence)."""
-    said, right = words_of(hypothesis), words_of(reference)
+    words, right = words_of(hypothesis), words_of(reference)
     lengths = [0] * (len(right) + 1)  # length of the longest subsequence up to each word of `right`
-    for word in said:
+    for word in words:
         before = lengths
         lengths = [0]
         for i, other in enumerate(right):
             lengths.append(before[i] + 1 if word == other else max(before[i + 1], lengths[i]))
-    return 2 * lengths[-1] / (len(said) + len(right)) if lengths[-1] else 0.0
+    return 2 * lengths[-1] / (len(words) + len(right)) if lengths[-1] else 0.0
 
 
 def cider_d(hypotheses: list[str], references: list[list[str]]) -> float:

@@ -53,14 +53,14 @@ def corruptions_of(lit: LitModel, data: DataModule, names: Sequence[str]) -> lis
     Raises:
         ConfigError: for a corruption that changes none of the run's modalities.
     """
-    found = []
+    results = []
     for name in names:
         mine = [(name, m) for m in lit.model.encoders if applies_to(name, data.inputs[m].kind)]
         if not mine:
             read = ", ".join(lit.model.encoders)
             raise ConfigError(f"test.corruptions=[{name}]: cannot be applied to {read}\n    fix: remove {name}")
-        found += mine
-    return found
+        results += mine
+    return results
 
 
 def evaluate_corrupted(
@@ -76,7 +76,7 @@ def evaluate_corrupted(
         severities: of each corruption.
         clean: metrics on the clean split.
     """
-    judged = []
+    results = []
     split = data.split("test")
     for name, modality in corruptions_of(lit, data, names):
         for severity in severities:
@@ -86,8 +86,8 @@ def evaluate_corrupted(
                 if metric in table or metric in headline(lit, clean):
                     now = table.get(metric, {})
                     shown = (now.get("value"), figure["value"], now.get("chance"))
-                    judged.append(CorruptionResult(name, modality, severity, metric, *shown))
-    return judged
+                    results.append(CorruptionResult(name, modality, severity, metric, *shown))
+    return results
 
 
 def evaluate_groups(lit: LitModel, data: DataModule, trainer: Trainer, *, column: str) -> list[GroupResult]:
@@ -153,19 +153,19 @@ def evaluate_zero_shot(lit: LitModel, data: DataModule, *, column: str, template
     truth = {row: number for number, rows in enumerate(groups.values()) for row in rows}
     chosen = Subset(split, sorted(truth))
     steps = EvalSteps(num_samples=len(chosen), batch_size=data.eval_batch_size)
-    found: dict[str, tuple[list[torch.Tensor], list[int]]] = {m: ([], []) for m in towers.modalities if m != text}
+    results: dict[str, tuple[list[torch.Tensor], list[int]]] = {m: ([], []) for m in towers.modalities if m != text}
     for (batch,) in make_loader(chosen, steps, data.collate(), num_workers=data.num_workers, pin_memory=False):
-        for m, (vectors, labels) in found.items():
-            there = batch.present[m] & (batch.rows >= 0)
-            if there.any():
-                vectors.append(towers.of_batch(batch, m)[there])
-                labels += [truth[row] for row in batch.rows[there].tolist()]
+        for m, (vectors, labels) in results.items():
+            present = batch.present[m] & (batch.rows >= 0)
+            if present.any():
+                vectors.append(towers.of_batch(batch, m)[present])
+                labels += [truth[row] for row in batch.rows[present].tolist()]
     out: Figures = {}
-    for m, (vectors, labels) in found.items():
+    for m, (vectors, labels) in results.items():
         if labels:
             chances = probabilities(torch.cat(vectors), classes, scale=towers.scale)
-            said = figures(chances, torch.tensor(labels), num_classes=len(names))
-            out |= {f"zero_shot_{m}/{name}": figure for name, figure in said.items()}
+            scores = figures(chances, torch.tensor(labels), num_classes=len(names))
+            out |= {f"zero_shot_{m}/{name}": figure for name, figure in scores.items()}
     return out
 
 

@@ -107,10 +107,10 @@ def run(cfg: DictConfig) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        said = explain_error(error, cfg)
-        if said is None:
+        message = explain_error(error, cfg)
+        if message is None:
             raise
-        print_escaped(said, stderr=True)  # printed by the rank with the error
+        print_escaped(message, stderr=True)  # printed by the rank with the error
         return status_of(error)
     return 0
 
@@ -322,8 +322,8 @@ def _finish(summary: RunSummary, status: str, error: BaseException | None = None
         samples = "sample" if count == 1 else "samples"
         console.print(f"{count} {samples} could not be read: {bad}", markup=False, soft_wrap=True)
     if summary.values["zero_steps"]:
-        said = f"the weight of every task was 0 in {summary.values['zero_steps']} of {summary.values['steps']} steps"
-        console.print(said, markup=False, soft_wrap=True)
+        message = f"the weight of every task was 0 in {summary.values['zero_steps']} of {summary.values['steps']} steps"
+        console.print(message, markup=False, soft_wrap=True)
     for line in not_evaluated_sentences(summary.values["not_judged"]):
         console.print(line, markup=False, soft_wrap=True)
     if summary.values["test"]:
@@ -442,10 +442,10 @@ def _refuse_to_write_over(folder: Path, *, anew: bool) -> None:
         return
     begun = () if anew else ("summary.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt")
     kept = (*begun, f"checkpoints/{WEIGHTS}")
-    held = [name for name in kept if (folder / name).exists()]
-    if held:
+    existing = [name for name in kept if (folder / name).exists()]
+    if existing:
         raise ConfigError(
-            f"run_dir={folder}: already contains a run ({', '.join(held)})\n"
+            f"run_dir={folder}: already contains a run ({', '.join(existing)})\n"
             + (
                 "    fix: set run_dir to another folder"
                 if anew
@@ -474,13 +474,13 @@ def _monitor(cfg: DictConfig, lit: LitModel, data: DataModule) -> str | None:
     if "val" not in data.tables:
         return None
     tasks = lit.model.named_tasks()
-    judged = [n for n, task in tasks.items() if data.has_row("val", needs=task.needs, targets=task.targets)]
-    if cfg.monitor is None and judged:
-        return f"val/{judged[0]}/{tasks[judged[0]].monitor}"
-    if cfg.monitor is not None and judged and str(cfg.monitor).split("/")[1] in ["loss", *judged]:
+    evaluated = [n for n, task in tasks.items() if data.has_row("val", needs=task.needs, targets=task.targets)]
+    if cfg.monitor is None and evaluated:
+        return f"val/{evaluated[0]}/{tasks[evaluated[0]].monitor}"
+    if cfg.monitor is not None and evaluated and str(cfg.monitor).split("/")[1] in ["loss", *evaluated]:
         return str(cfg.monitor)
     wanted = cfg.monitor or f"val/{next(iter(tasks))}/{next(iter(tasks.values())).monitor}"
-    other = f"set monitor to val/{judged[0]}/{tasks[judged[0]].monitor}, or " if judged else ""
+    other = f"set monitor to val/{evaluated[0]}/{tasks[evaluated[0]].monitor}, or " if evaluated else ""
     raise ConfigError(
         f"monitor={wanted}: no row of the validation split has the inputs and targets of this metric's task\n"
         f"    fix: {other}fill the columns of the validation split"
@@ -513,12 +513,12 @@ def _replaced_callbacks(cfg: DictConfig) -> list[str]:
     defaults = OmegaConf.load(config_dir() / "train.yaml").defaults
     names = next(entry.callbacks for entry in defaults if "callbacks" in entry)
     chosen = [o for o in cfg.overrides if o.startswith("callbacks=")]
-    gone = [name for name in names if name not in cfg.callbacks and f"~callbacks.{name}" not in cfg.overrides]
-    if not chosen or not cfg.callbacks or not gone:
+    replaced = [name for name in names if name not in cfg.callbacks and f"~callbacks.{name}" not in cfg.overrides]
+    if not chosen or not cfg.callbacks or not replaced:
         return []
     return [
-        f"{chosen[-1]}: replaces the default callbacks=[{','.join(names)}], which turns {', '.join(gone)} off\n"
-        f"    fix: set callbacks=[{','.join([*gone, *cfg.callbacks])}] to keep it"
+        f"{chosen[-1]}: replaces the default callbacks=[{','.join(names)}], which turns {', '.join(replaced)} off\n"
+        f"    fix: set callbacks=[{','.join([*replaced, *cfg.callbacks])}] to keep it"
     ]
 
 

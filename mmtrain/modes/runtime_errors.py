@@ -43,7 +43,7 @@ def explain_error(error: BaseException, cfg: DictConfig) -> str | None:
         cfg: its configuration.
     """
     explanations = (_of_memory, _of_files, _of_processes, _of_numbers, _of_settings)
-    return next((said for explain in explanations if (said := explain(error, cfg)) is not None), None)
+    return next((message for explain in explanations if (message := explain(error, cfg)) is not None), None)
 
 
 def _of_memory(error: BaseException, cfg: DictConfig) -> str | None:

@@ -154,11 +154,11 @@ def _subsets(summary: Mapping[str, Any]) -> Iterator[str]:
         chance = [digits(summary["test"][f"{table.task}/{metric}"]["chance"]) for metric in table.metrics]
         rows = [
             [
-                " + ".join(m for m, is_there in zip(table.modalities, there, strict=True) if is_there),
+                " + ".join(m for m, is_there in zip(table.modalities, modality_flags, strict=True) if is_there),
                 *([digits(count)] if table.is_counted else []),
                 *("-" if cell is None else digits(cell.value) for cell in cells),
             ]
-            for (there, cells), count in zip(table.rows, table.num_rows, strict=True)
+            for (modality_flags, cells), count in zip(table.rows, table.num_rows, strict=True)
         ]
         counted = [""] if table.is_counted else []
         yield f"{escape_markdown_line(table.task)}\n"
@@ -202,9 +202,9 @@ def _limits(summary: Mapping[str, Any], data: DataFacts, *, num_bad: int) -> Ite
     train = data.filled.get("train")
     for name in data.reads if train else ():
         assert train is not None
-        lacking = data.rows["train"] - train.get(name, 0)
-        if lacking:
-            yield f"- {lacking:,} of the {data.rows['train']:,} training rows have no {md(name)}."
+        missing = data.rows["train"] - train.get(name, 0)
+        if missing:
+            yield f"- {missing:,} of the {data.rows['train']:,} training rows have no {md(name)}."
     yield "- The metrics are from one run with one seed."
     yield f"- Languages: {'only those of the data' if data.languages else NOT_STATED}."
     yield "- Licence of the data: " + (f"{md(data.license)}." if data.license else f"{NOT_STATED}.")

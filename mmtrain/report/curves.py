@@ -141,18 +141,18 @@ def panels(metrics: Mapping[str, Points], *, averaged: bool = False) -> list[Pan
         metrics: by name, the value at each step.
         averaged: whether validation uses the moving average of the weights, which is noted next to training curves.
     """
-    found: dict[tuple[str, str], Panel] = {}
+    results: dict[tuple[str, str], Panel] = {}
     for name, points in metrics.items():
         if name.startswith("test/") or (name == "zero_steps" and not any(points.values())):
             continue
         group, title, label = _place(name)
-        found.setdefault((group, title), Panel(group, title)).curves[label] = points
-    for panel in found.values() if averaged else ():
+        results.setdefault((group, title), Panel(group, title)).curves[label] = points
+    for panel in results.values() if averaged else ():
         if {"train", "val"} <= panel.curves.keys():
             panel.curves = {VAL_OF_AVERAGE if k == "val" else k: points for k, points in panel.curves.items()}
     rank = {OVERALL: 0, BALANCES: 2, CARRIES: 3, RUNNING: 4}
-    groups = list(dict.fromkeys(group for group, _ in found))
-    return sorted(found.values(), key=lambda p: (rank.get(p.group, 1), groups.index(p.group), p.title != "loss"))
+    groups = list(dict.fromkeys(group for group, _ in results))
+    return sorted(results.values(), key=lambda p: (rank.get(p.group, 1), groups.index(p.group), p.title != "loss"))
 
 
 def _place(name: str) -> tuple[str, str, str]:
@@ -265,8 +265,8 @@ def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def _lone(values: np.ndarray) -> list[int]:
     """Points without a neighbour, which need a marker to be visible."""
-    there = np.concatenate([[False], np.isfinite(values), [False]])
-    return np.flatnonzero(there[1:-1] & ~there[:-2] & ~there[2:]).tolist()
+    is_finite = np.concatenate([[False], np.isfinite(values), [False]])
+    return np.flatnonzero(is_finite[1:-1] & ~is_finite[:-2] & ~is_finite[2:]).tolist()
 
 
 def _described(panel: Panel) -> str:
@@ -276,8 +276,8 @@ def _described(panel: Panel) -> str:
         for label, points in panel.curves.items()
     ]
     jumps = list(panel.spikes)
-    said = f"; {_counted(jumps)} at step {', '.join(map(str, jumps[:5]))}" if jumps else ""
-    return f"{panel.group}, {panel.title} over steps; last: {', '.join(ends)}{said}"
+    message = f"; {_counted(jumps)} at step {', '.join(map(str, jumps[:5]))}" if jumps else ""
+    return f"{panel.group}, {panel.title} over steps; last: {', '.join(ends)}{message}"
 
 
 def _counted(jumps: list[int]) -> str:
@@ -310,9 +310,9 @@ def spikes(values: np.ndarray) -> np.ndarray:
     >>> spikes(losses).nonzero()[0].tolist()
     [30]
     """
-    found = np.zeros(len(values), dtype=bool)
+    result = np.zeros(len(values), dtype=bool)
     if len(values) <= WINDOW:
-        return found
+        return result
     finite = np.where(np.isfinite(values), values, np.nan)
     before = np.lib.stride_tricks.sliding_window_view(finite[:-1], WINDOW)
     enough = np.isfinite(before).sum(axis=1) >= WINDOW // 2
@@ -321,5 +321,5 @@ def spikes(values: np.ndarray) -> np.ndarray:
     deviation = 1.4826 * np.nanmedian(np.abs(before - median[:, None]), axis=1)
     limit = median + np.maximum(DEVIATIONS * deviation, LEAST * np.abs(median))
     now = finite[WINDOW:]
-    found[WINDOW:] = enough & np.isfinite(now) & (np.where(np.isfinite(now), now, 0.0) > limit)
-    return found
+    result[WINDOW:] = enough & np.isfinite(now) & (np.where(np.isfinite(now), now, 0.0) > limit)
+    return result

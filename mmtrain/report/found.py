@@ -33,16 +33,16 @@ class QueryRow(NamedTuple):
     results: Sequence[Result]
 
 
-def results_sheet(asked: Sequence[QueryRow], *, title: str) -> Image.Image:
+def results_sheet(queries: Sequence[QueryRow], *, title: str) -> Image.Image:
     """Draw the sheet.
 
     Args:
-        asked: queries with results, from top to bottom.
+        queries: queries with results, from top to bottom.
         title: title of the sheet.
     """
-    columns = 1 + max((len(one.results) for one in asked), default=0)
+    columns = 1 + max((len(one.results) for one in queries), default=0)
     width = 2 * MARGIN + columns * (TILE + GAP) - GAP
-    bands = [_band(one, width) for one in asked]
+    bands = [_band(one, width) for one in queries]
     sheet = Image.new("RGB", (width, HEAD + sum(band.height for band in bands)), PAPER)
     bold = font_of(15, bold=True)
     ImageDraw.Draw(sheet).text((MARGIN, 12), fit_text(title, bold, width - 2 * MARGIN), INK, bold)
@@ -53,12 +53,12 @@ def results_sheet(asked: Sequence[QueryRow], *, title: str) -> Image.Image:
     return sheet
 
 
-def _band(asked: QueryRow, width: int) -> Image.Image:
+def _band(query: QueryRow, width: int) -> Image.Image:
     band = Image.new("RGB", (width, TILE + 16 * (LINES + 1) + 2 * GAP), PAPER)
     draw = ImageDraw.Draw(band)
     draw.rectangle((0, 0, MARGIN + TILE + GAP // 2, band.height - GAP // 2), BAND)
-    _place(band, MARGIN, _tile(asked.picture, asked.words or ""))
-    for number, result in enumerate(asked.results, start=1):
+    _place(band, MARGIN, _tile(query.picture, query.words or ""))
+    for number, result in enumerate(query.results, start=1):
         left = MARGIN + number * (TILE + GAP)
         _place(band, left, _tile(result.picture, result.words))
         draw.text((left, TILE + GAP + 2), f"{result.score:.3f}", FAINT, font_of(11))

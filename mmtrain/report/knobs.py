@@ -75,8 +75,8 @@ class Importance:
 def importances(runs: Sequence[Run]) -> list[Importance]:
     """Importance of every knob, in descending order. Interactions of knobs belong to none of them."""
     ended = [run for run in runs if run.value is not None]
-    found = [Importance(knob, *_explained(knob, ended)) for knob in knobs_of(ended)]
-    return sorted(found, key=lambda i: -1.0 if i.share is None else i.share, reverse=True)
+    results = [Importance(knob, *_explained(knob, ended)) for knob in knobs_of(ended)]
+    return sorted(results, key=lambda i: -1.0 if i.share is None else i.share, reverse=True)
 
 
 def _explained(knob: str, runs: Sequence[Run]) -> tuple[float | None, dict[str, float]]:

@@ -60,8 +60,8 @@ def parallel(
         figure.savefig(
             buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
         )
-    said = f"{len(ended)} runs by {', '.join(shown)}; {metric} from {digits(low)} to {digits(high)}"
-    return inline(buffer.getvalue(), prefix="parallel-", label=said)
+    message = f"{len(ended)} runs by {', '.join(shown)}; {metric} from {digits(low)} to {digits(high)}"
+    return inline(buffer.getvalue(), prefix="parallel-", label=message)
 
 
 def _line(axes: Axes, heights: Sequence[float], goodness: float, *, best: bool) -> None:

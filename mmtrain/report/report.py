@@ -91,7 +91,7 @@ def _contents(
     text: Callable[[str], str | None],
 ) -> dict[str, Any]:
     summary = read_summary(run_dir)
-    whole = {metric: figure for metric, figure in summary["test"].items() if not is_of_subset(metric)}
+    full = {metric: figure for metric, figure in summary["test"].items() if not is_of_subset(metric)}
     config, overrides = _config(run_dir)
     averaged = summary["evaluated_weights"] == "average"
     curves = panels(read_metrics(run_dir / "metrics.csv"), averaged=averaged)
@@ -105,8 +105,8 @@ def _contents(
         "folder": "/".join(run_dir.resolve().parts[-2:]),
         "status": summary["status"] or "unfinished",
         "notice": _notice(summary, absent=absent),
-        "headline": _headline(summary, whole),
-        "test": [(m, f["value"], f["chance"], against_chance(m, f["value"], f["chance"])) for m, f in whole.items()],
+        "headline": _headline(summary, full),
+        "test": [(m, f["value"], f["chance"], against_chance(m, f["value"], f["chance"])) for m, f in full.items()],
         "not_judged": not_evaluated_sentences(summary["not_judged"]),
         "data_notes": list(map(str, summary["data_notes"])),
         "subsets": subset_tables(summary["test"]),
@@ -134,9 +134,9 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
     """Content of summary.json, with None or an empty value under every missing name."""
     given = optional_json(run_dir / "summary.json") or {}
     # A run that failed early has null for unknown values.
-    found = {key: nothing if given.get(key) is None else given[key] for key, nothing in NO_SUMMARY.items()}
+    results = {key: nothing if given.get(key) is None else given[key] for key, nothing in NO_SUMMARY.items()}
     kinds = {key: type(nothing) for key, nothing in NO_SUMMARY.items() if isinstance(nothing, dict | list)}
-    return found | {key: NO_SUMMARY[key] for key, kind in kinds.items() if not isinstance(found[key], kind)}
+    return results | {key: NO_SUMMARY[key] for key, kind in kinds.items() if not isinstance(results[key], kind)}
 
 
 def _skipped(run_dir: Path) -> list[dict[str, Any]]:

@@ -39,18 +39,18 @@ class GroupTable(NamedTuple):
 
 
 def corruption_tables(
-    judged: Sequence[Mapping[str, Any]], test: Mapping[str, Mapping[str, Any]]
+    results: Sequence[Mapping[str, Any]], test: Mapping[str, Mapping[str, Any]]
 ) -> list[CorruptionTable]:
     """A table for each metric.
 
     Args:
-        judged: as in summary.json under `corruptions`.
+        results: as in summary.json under `corruptions`.
         test: metrics on the clean split.
     """
-    severities = sorted({row["severity"] for row in judged})
+    severities = sorted({row["severity"] for row in results})
     tables = []
-    for metric in dict.fromkeys(row["metric"] for row in judged):
-        mine = [row for row in judged if row["metric"] == metric]
+    for metric in dict.fromkeys(row["metric"] for row in results):
+        mine = [row for row in results if row["metric"] == metric]
         cells = {(r["corruption"], r["modality"], r["severity"]): (r["value"], r["chance"]) for r in mine}
         done = dict.fromkeys((row["corruption"], row["modality"]) for row in mine)
         tables.append(

@@ -64,10 +64,10 @@ def subset_tables(test: Mapping[str, Mapping[str, Any]]) -> list[SubsetTable]:
     """
     by_task: dict[str, dict[tuple[str, ...], dict[str, Mapping[str, Any]]]] = {}
     for name, figure in test.items():
-        found = _ALONE.fullmatch(name)
-        if found is not None:
-            subset = tuple(found["subset"].split("+"))
-            by_task.setdefault(found["task"], {}).setdefault(subset, {})[found["metric"]] = figure
+        match = _ALONE.fullmatch(name)
+        if match is not None:
+            subset = tuple(match["subset"].split("+"))
+            by_task.setdefault(match["task"], {}).setdefault(subset, {})[match["metric"]] = figure
     return [_table(task, subsets, test) for task, subsets in by_task.items()]
 
 
@@ -78,8 +78,8 @@ def _table(
 ) -> SubsetTable:
     modalities = sorted({m for subset in subsets for m in subset})
     metrics = [m for m in dict.fromkeys(m for figures in subsets.values() for m in figures) if f"{task}/{m}" in test]
-    whole = {metric: test[f"{task}/{metric}"] for metric in metrics}
-    judged = {tuple(modalities): whole, **dict(sorted(subsets.items(), key=lambda item: (-len(item[0]), item[0])))}
+    full = {metric: test[f"{task}/{metric}"] for metric in metrics}
+    evaluated = {tuple(modalities): full, **dict(sorted(subsets.items(), key=lambda item: (-len(item[0]), item[0])))}
     return SubsetTable(
         task=task,
         modalities=modalities,
@@ -87,20 +87,20 @@ def _table(
         rows=[
             (
                 [m in subset for m in modalities],
-                [_cell(metric, figures[metric], whole[metric]) if metric in figures else None for metric in metrics],
+                [_cell(metric, figures[metric], full[metric]) if metric in figures else None for metric in metrics],
             )
-            for subset, figures in judged.items()
+            for subset, figures in evaluated.items()
         ],
         num_rows=[
             next((figure["rows"] for figure in figures.values() if "rows" in figure), None)
-            for figures in judged.values()
+            for figures in evaluated.values()
         ],
     )
 
 
-def _cell(metric: str, figure: Mapping[str, Any], whole: Mapping[str, Any]) -> SubsetCell:
-    value, best = float(figure["value"]), _on_same_rows(figure, whole)
-    chance = whole["chance"] if figure["chance"] is None else figure["chance"]
+def _cell(metric: str, figure: Mapping[str, Any], full: Mapping[str, Any]) -> SubsetCell:
+    value, best = float(figure["value"]), _on_same_rows(figure, full)
+    chance = full["chance"] if figure["chance"] is None else figure["chance"]
     drop = None if best is None else best - value
     if chance is None or best is None:
         return SubsetCell(value=value, drop=drop, share=0.0)
@@ -111,9 +111,9 @@ def _cell(metric: str, figure: Mapping[str, Any], whole: Mapping[str, Any]) -> S
     return SubsetCell(value=value, drop=drop, share=min(max(share, 0.0), 1.0))
 
 
-def _on_same_rows(figure: Mapping[str, Any], whole: Mapping[str, Any]) -> float | None:
+def _on_same_rows(figure: Mapping[str, Any], full: Mapping[str, Any]) -> float | None:
     """The value of all modalities on the rows of a metric; older versions have not counted rows."""
     same = figure.get("all_modalities")
     if same is not None:
         return float(same)
-    return float(whole["value"]) if figure.get("rows") == whole.get("rows") else None
+    return float(full["value"]) if figure.get("rows") == full.get("rows") else None

@@ -46,25 +46,25 @@ def show_sweep(folder: Path) -> None:
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
-    runs = [(run, asked) for run in folders_of(folder) if (asked := JobRecord.read(run)) is not None]
-    told = [[o for o in asked.overrides if o.split("=")[0] not in NOT_OF_THE_RUN] for _, asked in runs]
-    common = set.intersection(*map(set, told)) if told else set()
+    runs = [(run, record) for run in folders_of(folder) if (record := JobRecord.read(run)) is not None]
+    messages = [[o for o in record.overrides if o.split("=")[0] not in NOT_OF_THE_RUN] for _, record in runs]
+    common = set.intersection(*map(set, messages)) if messages else set()
     return [
-        _row(folder, run, asked, [o for o in own if o not in common], own)
-        for (run, asked), own in zip(runs, told, strict=True)
+        _row(folder, run, record, [o for o in own if o not in common], own)
+        for (run, record), own in zip(runs, messages, strict=True)
     ]
 
 
-def _row(folder: Path, run: Path, asked: JobRecord, overrides: list[str], whole: list[str]) -> dict[str, Any]:
+def _row(folder: Path, run: Path, record: JobRecord, overrides: list[str], full: list[str]) -> dict[str, Any]:
     path = run / "summary.json"
     summary = optional_json(path) or {}
-    status = summary.get("status", "failed" if asked.status else "killed")
-    if asked.status is None:
+    status = summary.get("status", "failed" if record.status else "killed")
+    if record.status is None:
         status = "running" if is_locked(run) else "killed"
     return {
         "run": str(run.relative_to(folder)),
         "overrides": overrides,
-        "whole": whole,
+        "whole": full,
         "status": status,
         "best": summary.get("best"),
         "test": summary.get("test") or {},
@@ -132,12 +132,12 @@ class Spread(NamedTuple):
 def _tests_of(one: Repeated, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[Spread | None]:
     """Test metrics of runs that differ only by their seed; None if none of them was tested."""
     mine = [row["test"] for row in rows if row["run"] in one.runs]
-    found = []
+    results = []
     for name in columns:
         values = [float(test[name]["value"]) for test in mine if name in test]
         deviation = stdev(values) if len(values) > 1 else None
-        found.append(Spread(fmean(values), deviation) if values else None)
-    return found
+        results.append(Spread(fmean(values), deviation) if values else None)
+    return results
 
 
 def _in_words(spread: Spread | None) -> str:
@@ -174,8 +174,8 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     for r in rows:
         best = r["best"] or {"metric": "", "value": ""}
         values = [r["test"][n]["value"] if n in r["test"] else "" for n in names]
-        said = [r["run"], " ".join(r["overrides"]), r["status"], best["metric"], best["value"]]
-        lines.append([*said, *values, r["samples_per_second"], r["seconds"], r["parameters"]])
+        messages = [r["run"], " ".join(r["overrides"]), r["status"], best["metric"], best["value"]]
+        lines.append([*messages, *values, r["samples_per_second"], r["seconds"], r["parameters"]])
     write_csv(path, columns, lines)
 
 
@@ -207,7 +207,7 @@ def _contents(
     runs, larger_is_better = _compared(rows, metrics)
     metric = next((row["best"]["metric"] for row in rows if runs and row["run"] == runs[0].name), None)
     knobs = [knob for knob in knobs_of(runs) if knob != SEED]  # differences between seeds are noise
-    ranked = [found for found in importances(runs) if found.knob != SEED] if len(runs) > 1 else []
+    ranked = [result for result in importances(runs) if result.knob != SEED] if len(runs) > 1 else []
     order = [i.knob for i in ranked] if len(knobs) > MAX_KNOBS else knobs
     thick = again[0].runs if again else ()
     drawn = parallel(runs, order, metric, larger_is_better=larger_is_better, best=thick) if knobs and metric else None

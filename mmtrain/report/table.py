@@ -82,7 +82,7 @@ def not_evaluated_sentences(not_judged: Sequence[Mapping[str, Any]]) -> list[str
     ['test: 3 of 23 rows have none of the inputs that race reads and were not evaluated']
     """
     return [
-        f"{found['split']}: {found['rows']:,} of {found['of']:,} rows have none of the inputs that {found['task']}"
+        f"{result['split']}: {result['rows']:,} of {result['of']:,} rows have none of the inputs that {result['task']}"
         " reads and were not evaluated"
-        for found in not_judged
+        for result in not_judged
     ]

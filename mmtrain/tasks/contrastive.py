@@ -182,9 +182,9 @@ class Contrastive(nn.Module):
             for asks, answers in (pair, pair[::-1]):
                 rows = (predictions[asks], batch.keys[asks], _both(batch, *pair))
                 for hop in range(world_size()):
-                    there = (rank() + hop) % world_size() * size + torch.arange(size, device=batch.rows.device)
-                    related = Related(keys[asks], keys[answers], keys[answers][there])
-                    block = partial(self._with_those_of, rows, related, present[answers][there], there)
+                    indices = (rank() + hop) % world_size() * size + torch.arange(size, device=batch.rows.device)
+                    related = Related(keys[asks], keys[answers], keys[answers][indices])
+                    block = partial(self._with_those_of, rows, related, present[answers][indices], indices)
                     loss, count = checkpoint(block, predictions[answers], use_reentrant=False, preserve_rng_state=False)
                     sums.append(loss)
             counts.append(count)
@@ -195,24 +195,24 @@ class Contrastive(nn.Module):
         rows: tuple[Tensor, Tensor, Tensor],
         related: Related,
         valid: Tensor,
-        there: Tensor,
+        indices: Tensor,
         mine: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        return self._direction(rows, related, gather_rows(mine, there), valid)
+        return self._direction(rows, related, gather_rows(mine, indices), valid)
 
     def loss_parameters(self) -> list[Tensor]:
         """Return the temperature, and the bias if there is one."""
         return [self.log_scale] if self.bias is None else [self.log_scale, self.bias]
 
     def _direction(
-        self, rows: tuple[Tensor, Tensor, Tensor], related: Related, gallery: Tensor, there: Tensor
+        self, rows: tuple[Tensor, Tensor, Tensor], related: Related, gallery: Tensor, present: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return (sum, count) for query rows (vectors, keys, validity). The end of the gallery is the queue."""
         aged = torch.arange(len(gallery), device=gallery.device) >= len(gallery) - self._num_aged
 
         def block(queries: Tensor, keys: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
             positives = related(keys)
-            options = {"scale": self.scale, "valid_queries": valid, "valid_keys": there}
+            options = {"scale": self.scale, "valid_queries": valid, "valid_keys": present}
             ignored = positives & aged if self._num_aged else None
             if self.bias is None:
                 return info_nce(queries, gallery, positives, **options, ignored=ignored)
@@ -293,9 +293,9 @@ def _rates(dropout: float | Mapping[str, float], modalities: Sequence[str]) -> d
     """
     if not isinstance(dropout, Mapping):
         return dict.fromkeys(modalities, dropout)
-    strange = [name for name in dropout if name not in modalities]
-    if strange:
-        raise ValueError(f"dropout lists {strange[0]}, but modalities has {', '.join(modalities)}; use one of them")
+    unexpected = [name for name in dropout if name not in modalities]
+    if unexpected:
+        raise ValueError(f"dropout lists {unexpected[0]}, but modalities has {', '.join(modalities)}; use one of them")
     return dict.fromkeys(modalities, 0.0) | dict(dropout)
 
 
@@ -306,9 +306,9 @@ def _alone(tensor: Tensor) -> Tensor:
 def _shown(values: dict[str, Tensor], query: str, gallery: str, name: Callable[[int], str]) -> Retrieval:
     prefix = f"{query}_to_{gallery}/shown"
     queries = values[f"{prefix}_queries"].reshape(-1)  # torchmetrics turns one element into a scalar
-    found = (values[f"{prefix}_{kind}"].reshape(len(queries), -1).tolist() for kind in ("rows", "scores", "right"))
+    result = (values[f"{prefix}_{kind}"].reshape(len(queries), -1).tolist() for kind in ("rows", "scores", "right"))
     hits = [
         [Hit(name(row), score, bool(right)) for row, score, right in zip(*columns, strict=True)]
-        for columns in zip(*found, strict=True)
+        for columns in zip(*result, strict=True)
     ]
     return Retrieval(query, gallery, [name(row) for row in queries.tolist()], hits)

@@ -111,10 +111,10 @@ class Distillation(nn.Module):
             if next(model.parameters()).device != student.device:
                 model.to(student.device)
             theirs = model.view(view.batch)
-            said = theirs.predictions(self.distilled_task)
+            teacher_logits = theirs.predictions(self.distilled_task)
             pooled = None if self.map is None else self.pool(theirs.features(self.theirs))
         mine = None if self.map is None else self.map(self.pool(view.features(self.reads[0])))
-        return StudentAndTeacher(student, said, mine, pooled)
+        return StudentAndTeacher(student, teacher_logits, mine, pooled)
 
     def _student(self, view: View) -> Tensor:
         tasks = view.model.tasks
@@ -128,12 +128,12 @@ class Distillation(nn.Module):
                 f"{self.distilled_task} of the teacher has the classes {', '.join(self.names)}, here they are"
                 f" {', '.join(tasks[self.distilled_task].names)}; train both on the same rows, or remove distillation"
             )
-        said = view.predictions(self.distilled_task)
-        if not isinstance(said, Tensor):
+        logits = view.predictions(self.distilled_task)
+        if not isinstance(logits, Tensor):
             raise ValueError(
                 f"{self.distilled_task} mixes images, but its teacher does not; set its mixup and cutmix to 0"
             )
-        return said
+        return logits
 
     def _valid(self, batch: Batch) -> Tensor:
         """Return rows with a modality that both models can read."""

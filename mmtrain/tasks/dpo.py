@@ -116,8 +116,8 @@ class Dpo(ContinuedTask):
         pairs = self._pairs(batch)
         if self.training:
             lengths = self.policy.given(batch)[1][pairs].sum(dim=2)
-            told = dict(zip(("length_chosen", "length_rejected"), lengths.unbind(dim=1), strict=True))
-            self._tally.add(self._rewards(predictions, pairs) | told)
+            values = dict(zip(("length_chosen", "length_rejected"), lengths.unbind(dim=1), strict=True))
+            self._tally.add(self._rewards(predictions, pairs) | values)
         return dpo(
             predictions.policy, predictions.reference, pairs, beta=self.beta, label_smoothing=self.label_smoothing
         )
@@ -127,8 +127,8 @@ class Dpo(ContinuedTask):
         rewards = self.beta * (predictions.policy - predictions.reference)[pairs]
         chosen, rejected = rewards.unbind(dim=1)
         margin = chosen - rejected
-        told = {"reward_chosen": chosen, "reward_rejected": rejected, "reward_margin": margin}
-        return told | {"pair_accuracy": (margin > 0).double()}
+        values = {"reward_chosen": chosen, "reward_rejected": rejected, "reward_margin": margin}
+        return values | {"pair_accuracy": (margin > 0).double()}
 
     def step_metrics(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Return rewards, pair accuracy and lengths, as (sum, count)."""

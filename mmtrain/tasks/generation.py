@@ -168,14 +168,16 @@ class Generation(nn.Module):
         rows = (self.answerable(batch) & self.to_write(batch)).nonzero().squeeze(1)
         self.judge(metrics, predictions, batch, rows, self.write(predictions, batch, rows))
 
-    def judge(self, metrics: Any, predictions: GenerationOutput, batch: Batch, rows: Tensor, said: list[str]) -> None:
+    def judge(
+        self, metrics: Any, predictions: GenerationOutput, batch: Batch, rows: Tensor, sentences: list[str]
+    ) -> None:
         """Add the tokens of labelled rows, and the generated sentences of some rows."""
-        wanted, counts = self._wanted(batch)
+        targets, counts = self._wanted(batch)
         logits = predictions.logits[counts]
         if not logits.isfinite().all():
             raise FloatingPointError(f"generation of {self.targets[0]}: a logit is not finite")
-        metrics["tokens"].update(logits.argmax(dim=1), wanted[counts])
-        metrics["sentences"].update(said, self.right(batch, rows), batch.rows[rows])
+        metrics["tokens"].update(logits.argmax(dim=1), targets[counts])
+        metrics["sentences"].update(sentences, self.right(batch, rows), batch.rows[rows])
 
     def right(self, batch: Batch, rows: Tensor) -> list[list[str]]:
         """Return the references of some rows."""
@@ -207,8 +209,8 @@ class Generation(nn.Module):
     def rows(self, predictions: GenerationOutput, batch: Batch) -> list[dict[str, Any]]:
         """Return the sentence, for rows with a modality to read."""
         chosen = batch.has_any(self.needs).nonzero().squeeze(1)
-        said = dict(zip(chosen.tolist(), self.write(predictions, batch, chosen), strict=True))
-        return [{self.targets[0]: said[i]} if i in said else {} for i in range(len(batch))]
+        sentences = dict(zip(chosen.tolist(), self.write(predictions, batch, chosen), strict=True))
+        return [{self.targets[0]: sentences[i]} if i in sentences else {} for i in range(len(batch))]
 
 
 def _sentences(known: Any, target: str, decoding: Decoding) -> TokenTarget:
@@ -218,11 +220,11 @@ def _sentences(known: Any, target: str, decoding: Decoding) -> TokenTarget:
             f"target = {target} contains no sentences;"
             f" set another column for them, +target@data.targets.NAME=text data.columns.NAME={target}"
         )
-    longest, asked = known.max_length - 1, decoding.max_new_tokens
-    if asked is not None and asked > longest:
+    longest, requested = known.max_length - 1, decoding.max_new_tokens
+    if requested is not None and requested > longest:
         raise ValueError(
-            f"decoding.max_new_tokens = {asked}, but no sentence of {target} has more than {longest} tokens;"
-            f" set it to {longest}, or data.targets.{target}.text.max_length to {asked + 1}"
+            f"decoding.max_new_tokens = {requested}, but no sentence of {target} has more than {longest} tokens;"
+            f" set it to {longest}, or data.targets.{target}.text.max_length to {requested + 1}"
         )
     return known
 

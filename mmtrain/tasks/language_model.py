@@ -256,11 +256,11 @@ class LanguageModel(nn.Module):
         values = torch.stack([torch.cat([prompts.ids, ids], dim=1)] * 2, dim=2)
         values[..., 1] = torch.cat([torch.zeros_like(prompts.ids), torch.ones_like(ids)], dim=1)
         keep = torch.cat([prompts.keep, counts], dim=1)
-        logits, there = self._answers(self._spliced(values, keep, prompts.media), prompts.media)
-        whole = logits.new_zeros(*ids.shape, logits.shape[1])
-        if not len(there):
-            return whole + logits.sum() * 0.0  # gives every parameter a gradient
-        return whole.index_put(counts.nonzero(as_tuple=True), logits)
+        logits, positions = self._answers(self._spliced(values, keep, prompts.media), prompts.media)
+        full = logits.new_zeros(*ids.shape, logits.shape[1])
+        if not len(positions):
+            return full + logits.sum() * 0.0  # gives every parameter a gradient
+        return full.index_put(counts.nonzero(as_tuple=True), logits)
 
     @torch.no_grad()
     def generate(self, prompts: DialoguePrompts, draws: Tensor, decoding: Decoding) -> Tensor:
@@ -308,7 +308,7 @@ class LanguageModel(nn.Module):
         self.judge(metrics, predictions, batch, rows, self.write(predictions, batch, rows))
 
     def judge(
-        self, metrics: Any, predictions: LanguageModelOutput, batch: Batch, rows: Tensor, said: list[str]
+        self, metrics: Any, predictions: LanguageModelOutput, batch: Batch, rows: Tensor, sentences: list[str]
     ) -> None:
         """Add the answer tokens, and the generated answers of some rows, separately per kind."""
         counts = predictions.counts
@@ -321,7 +321,7 @@ class LanguageModel(nn.Module):
         for number, kind in enumerate(self.known.kinds):
             some = (kinds == number).nonzero().squeeze(1).tolist()
             metrics[f"sentences_{kind}"].update(
-                [said[at] for at in some], [right[at] for at in some], batch.rows[rows[some]]
+                [sentences[at] for at in some], [right[at] for at in some], batch.rows[rows[some]]
             )
 
     def to_write(self, batch: Batch) -> Tensor:
@@ -333,8 +333,8 @@ class LanguageModel(nn.Module):
 
     def write(self, predictions: LanguageModelOutput, batch: Batch, rows: Tensor) -> list[str]:
         """Generate the last answer of some rows (N,) from the tokens before it, with `decoding`."""
-        asked = self._asked(batch, predictions.media).take(rows)
-        return [self.sentence(row) for row in self.generate(asked, batch.rows[rows], self.decoding).tolist()]
+        prompts = self._asked(batch, predictions.media).take(rows)
+        return [self.sentence(row) for row in self.generate(prompts, batch.rows[rows], self.decoding).tolist()]
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Score always predicting the most frequent token, and the most frequent answer, of the evaluated rows."""
@@ -348,8 +348,8 @@ class LanguageModel(nn.Module):
     def rows(self, predictions: LanguageModelOutput, batch: Batch) -> list[dict[str, Any]]:
         """Return the answer, for rows with a dialogue."""
         chosen = (self._values(batch)[..., 1] >= 0).any(dim=1).nonzero().squeeze(1)
-        said = dict(zip(chosen.tolist(), self.write(predictions, batch, chosen), strict=True))
-        return [{self.targets[0]: said[i]} if i in said else {} for i in range(len(batch))]
+        answers = dict(zip(chosen.tolist(), self.write(predictions, batch, chosen), strict=True))
+        return [{self.targets[0]: answers[i]} if i in answers else {} for i in range(len(batch))]
 
 
 def _last_answer(values: Tensor) -> Tensor:
@@ -375,9 +375,9 @@ def _dialogues(known: Any, target: str, modalities: list[str]) -> DialogueTarget
             f"the dialogues of {target} contain <{unread[0]}>, but modalities = [{', '.join(modalities)}];"
             f" set modalities to [{', '.join([*modalities, *unread])}]"
         )
-    if strange := [m for m in modalities if m not in known.places]:
+    if unexpected := [m for m in modalities if m not in known.places]:
         raise ValueError(
             f"modalities = [{', '.join(modalities)}], but dialogues of {target} can contain {', '.join(known.places)};"
-            f" set data.targets.{target}.placeholders to [{', '.join([*known.places, *strange])}]"
+            f" set data.targets.{target}.placeholders to [{', '.join([*known.places, *unexpected])}]"
         )
     return known

@@ -133,13 +133,13 @@ class MaskedText(nn.Module):
     def _allowed(self, batch: Batch) -> Tensor:
         """Return (B, L), bool: tokens of valid rows, without special tokens."""
         ids, mask = batch.inputs[self.modality]
-        there = batch.present[self.modality]
+        is_present = batch.present[self.modality]
         if self.ask:
             others = [present for m, present in batch.present.items() if m != self.modality]
-            there = there & torch.stack([*others, torch.zeros_like(there)]).any(dim=0)
+            is_present = is_present & torch.stack([*others, torch.zeros_like(is_present)]).any(dim=0)
         valid = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
         known = ids.clamp(min=0, max=len(self.special) - 1)  # ids under a False mask can have any value
-        return valid & there.unsqueeze(1) & ~self.special[known]
+        return valid & is_present.unsqueeze(1) & ~self.special[known]
 
     def _chosen(self, batch: Batch) -> Tensor:
         allowed = self._allowed(batch)

@@ -100,13 +100,13 @@ class Matching(nn.Module):
         step = view.batch.step
         if self.training:
             rights, lefts, has_wrong = self._drawn(view)
-            asked: list[dict[str, Tensor]] = [{right: rights}, {left: lefts}]
+            replacements: list[dict[str, Tensor]] = [{right: rights}, {left: lefts}]
         else:
             rights, has_wrong = self._fixed(view.batch)
-            asked = [{right: rights}]
+            replacements = [{right: rights}]
         paired = view.paired if step is None else partial(step.paired, view)
         return MatchingPairs(
-            self._judge(view), torch.stack([self._judge(paired(places)) for places in asked]), has_wrong
+            self._judge(view), torch.stack([self._judge(paired(places)) for places in replacements]), has_wrong
         )
 
     def negatives_from_global_batch(self) -> bool:
@@ -138,15 +138,15 @@ class Matching(nn.Module):
         others = batch if step is None else step.rows
         own = torch.arange(len(batch), device=batch.draws.device) if step is None else step.place()
         vectors = self._vectors(view)
-        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        results: list[tuple[Tensor, Tensor, Tensor]] = []
         for rows, rights, lefts in self._allowed(batch, others):
             sides, allowed = [], (rights, lefts)
             for (asks, answers), wrong, salt in zip((self.needs, self.needs[::-1]), allowed, (1, 2), strict=True):
                 similarity = None if vectors is None else vectors[0][asks][rows] @ vectors[1][answers].T
                 drawn = _draw(self._chances(similarity, wrong), pair_noise(batch.draws[rows], others.draws, salt))
                 sides.append(torch.where(wrong.any(dim=1), drawn, own[rows]))
-            found.append((sides[0], sides[1], allowed[0].any(dim=1) & allowed[1].any(dim=1)))
-        of_right, of_left, has_wrong = (torch.cat(column) for column in zip(*found, strict=True))
+            results.append((sides[0], sides[1], allowed[0].any(dim=1) & allowed[1].any(dim=1)))
+        of_right, of_left, has_wrong = (torch.cat(column) for column in zip(*results, strict=True))
         return of_right, of_left, has_wrong
 
     def _vectors(self, view: View) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
@@ -174,8 +174,8 @@ class Matching(nn.Module):
     def count(self, batch: Batch) -> Tensor:
         """Count the rows with both sides and possible negatives for both."""
         others = batch if batch.step is None else batch.step.rows
-        found = [(right.any(dim=1) & left.any(dim=1)).sum() for _, right, left in self._allowed(batch, others)]
-        return torch.stack(found).sum()
+        results = [(right.any(dim=1) & left.any(dim=1)).sum() for _, right, left in self._allowed(batch, others)]
+        return torch.stack(results).sum()
 
     def loss(self, predictions: MatchingPairs, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the cross entropy averaged over a row's pairs: (sum over rows, number of rows)."""
@@ -249,5 +249,5 @@ def _next(allowed: Tensor) -> Tensor:
         torch.arange(size, device=allowed.device).unsqueeze(1) + torch.arange(size, device=allowed.device) + size // 2
     ) % size
     first = allowed.gather(1, order).int().argmax(dim=1)
-    found = order.gather(1, first.unsqueeze(1)).squeeze(1)
-    return torch.where(allowed.any(dim=1), found, torch.arange(size, device=allowed.device))
+    result = order.gather(1, first.unsqueeze(1)).squeeze(1)
+    return torch.where(allowed.any(dim=1), result, torch.arange(size, device=allowed.device))

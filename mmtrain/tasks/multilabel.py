@@ -49,9 +49,9 @@ class MultiLabel(SupervisedTask):
         super().__init__(head, len(known.names))
         self.names = known.names
         counts = torch.tensor(known.counts, dtype=torch.float32)
-        lacking = (known.num_rows - counts).clamp(min=1.0)  # otherwise a class of every row would have weight 0
+        num_negatives = (known.num_rows - counts).clamp(min=1.0)  # otherwise a class of every row would have weight 0
         # follow from the data, so not saved in checkpoints
-        self.register_buffer("positive_weights", lacking / counts if positive_weights else None, persistent=False)
+        self.register_buffer("positive_weights", num_negatives / counts if positive_weights else None, persistent=False)
         self.register_buffer("usual", counts > known.num_rows / 2, persistent=False)
 
     def confidence(self, predictions: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -89,9 +89,9 @@ class MultiLabel(SupervisedTask):
         if not len(logits):
             return
         truth = batch.targets[self.targets[0]][valid].long()
-        said, guess = logits.sigmoid(), self.usual.double().expand_as(logits)
+        probability, guess = logits.sigmoid(), self.usual.double().expand_as(logits)
         for name, metric in metrics.items():
-            metric.update(guess if name.endswith(CHANCE_METRICS) else said, truth)
+            metric.update(guess if name.endswith(CHANCE_METRICS) else probability, truth)
 
     def chance(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Score always predicting the classes of more than half of the training rows; for areas, a random order."""
@@ -99,11 +99,11 @@ class MultiLabel(SupervisedTask):
 
     def rows(self, predictions: Tensor, batch: Batch) -> list[dict[str, Any]]:
         """Return the classes with a probability above 0.5, most likely first, and their probabilities."""
-        said = [
+        messages = [
             sorted(((p, n) for p, n in zip(row, self.names, strict=True) if p > 0.5), key=lambda pair: -pair[0])
             for row in predictions.float().sigmoid().tolist()
         ]
         return [
             {self.targets[0]: [n for _, n in row], "probabilities": [round(p, 6) for p, _ in row]} if readable else {}
-            for row, readable in zip(said, batch.has_any(self.needs).tolist(), strict=True)
+            for row, readable in zip(messages, batch.has_any(self.needs).tolist(), strict=True)
         ]

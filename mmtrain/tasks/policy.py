@@ -96,8 +96,8 @@ class Policy(Task, Protocol):
         """Generate the sentences of some rows (N,), int64, for evaluation."""
         ...
 
-    def judge(self, metrics: Any, predictions: Any, batch: Batch, rows: Tensor, said: list[str]) -> None:
-        """Add tokens, and the generated sentences `said` of some rows."""
+    def judge(self, metrics: Any, predictions: Any, batch: Batch, rows: Tensor, sentences: list[str]) -> None:
+        """Add tokens, and the generated sentences `sentences` of some rows."""
         ...
 
 

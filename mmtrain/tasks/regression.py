@@ -87,8 +87,8 @@ class Regression(SupervisedTask):
         """Return the number in the units of the table with seven digits, or a list of numbers if there are several."""
         scaled = predictions.double()
         numbers = (scaled * scaled.new_tensor(self.known.std) + scaled.new_tensor(self.known.mean)).tolist()
-        said = [[float(f"{number:.7g}") for number in row] for row in numbers]
+        messages = [[float(f"{number:.7g}") for number in row] for row in numbers]
         return [
             {self.targets[0]: row[0] if len(row) == 1 else row} if readable else {}
-            for row, readable in zip(said, batch.has_any(self.needs).tolist(), strict=True)
+            for row, readable in zip(messages, batch.has_any(self.needs).tolist(), strict=True)
         ]

@@ -99,15 +99,15 @@ class Rewarded(ContinuedTask, ABC):
     def _right_or_none(self, batch: Batch, rows: Tensor, valid: Tensor) -> list[list[str]]:
         if rows.is_meta or not bool(valid.all()):  # a meta tensor (mmtrain/modes/plan/watch.py), or a placeholder row
             return [[""]] * len(rows)
-        found: list[list[str]] = self.policy.right(batch, rows)
-        return found
+        result: list[list[str]] = self.policy.right(batch, rows)
+        return result
 
     def _scores(self, ids: Tensor, right: list[list[str]]) -> Tensor:
         """Return rewards (N, G), float64, of ids (N, G, L)."""
         if ids.is_meta:
             return ids.sum(dim=2).double()
-        said = [[self.policy.sentence(one) for one in row] for row in ids.tolist()]
-        scores = [[self.reward(one, texts) for one in row] for row, texts in zip(said, right, strict=True)]
+        messages = [[self.policy.sentence(one) for one in row] for row in ids.tolist()]
+        scores = [[self.reward(one, texts) for one in row] for row, texts in zip(messages, right, strict=True)]
         return torch.tensor(scores, dtype=torch.double, device=ids.device)
 
     @abstractmethod
@@ -143,9 +143,9 @@ class Rewarded(ContinuedTask, ABC):
     def update(self, metrics: MetricCollection, predictions: RewardedSamples, batch: Batch) -> None:
         """Add tokens, and the scores of generated and sampled sentences."""
         chosen = predictions.rows[predictions.valid]
-        said, right = self.policy.write(predictions.written, batch, chosen), self.policy.right(batch, chosen)
-        self.policy.judge(metrics, predictions.written, batch, chosen, said)
-        rewards = [self.reward(one, texts) for one, texts in zip(said, right, strict=True)]
+        sentences, right = self.policy.write(predictions.written, batch, chosen), self.policy.right(batch, chosen)
+        self.policy.judge(metrics, predictions.written, batch, chosen, sentences)
+        rewards = [self.reward(one, texts) for one, texts in zip(sentences, right, strict=True)]
         of_draws = self._sample_values(predictions)
         of_draws["reward_of_draws"] = of_draws.pop("reward")
         metrics["means"].update({"reward": torch.tensor(rewards, dtype=torch.double), **of_draws})

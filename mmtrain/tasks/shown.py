@@ -17,4 +17,4 @@ def shown_captions(title: str, shown: Tensor, name: Callable[[int], str]) -> Cap
         name: returns the id of a row.
     """
     rows = [json.loads(line) for line in bytes(shown.tolist()).splitlines()]
-    return Captions(title, [Caption(name(row), said, right) for row, said, right in rows])
+    return Captions(title, [Caption(name(row), hypothesis, right) for row, hypothesis, right in rows])

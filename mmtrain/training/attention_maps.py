@@ -38,15 +38,17 @@ def attention_items(
     if side < 2 or weights.shape[2] - side * side > MAX_PREFIX:
         return []
     patches = weights[:, :, -side * side :].unflatten(2, (side, side))
-    there = view.batch.present[image] & (view.batch.present[text] if text is not None else view.batch.present[image])
-    rows = [row for row in there.nonzero().squeeze(1).tolist() if view.batch.ids[row]]
+    present = view.batch.present[image] & (view.batch.present[text] if text is not None else view.batch.present[image])
+    rows = [row for row in present.nonzero().squeeze(1).tolist() if view.batch.ids[row]]
     rows = rows[:: max(len(rows) // NUM_SAMPLES, 1)][:NUM_SAMPLES]  # neighbours are often alike
-    found = []
+    results = []
     for row in rows:
-        asked = view.features(query).mask[row] if query != "fused" else None
-        names, grids = _by_word(patches[row], _ids(view, text, row) if query == text else None, asked, words)
-        found.append(AttentionMap(id=view.batch.ids[row], query=query, words=names, grids=[g.tolist() for g in grids]))
-    return found
+        query_mask = view.features(query).mask[row] if query != "fused" else None
+        names, grids = _by_word(patches[row], _ids(view, text, row) if query == text else None, query_mask, words)
+        results.append(
+            AttentionMap(id=view.batch.ids[row], query=query, words=names, grids=[g.tolist() for g in grids])
+        )
+    return results
 
 
 def attention_share(maps: AttentionMaps, modalities: Sequence[str]) -> dict[str, Tensor]:
@@ -89,17 +91,17 @@ def _ids(view: View, text: str | None, row: int) -> list[int] | None:
 
 
 def _by_word(
-    patches: Tensor, ids: list[int] | None, asked: Tensor | None, words: Callable[[Sequence[int]], list[str]]
+    patches: Tensor, ids: list[int] | None, query_patches: Tensor | None, words: Callable[[Sequence[int]], list[str]]
 ) -> tuple[list[str], list[Any]]:
     """A map for each word where there is a token for each, else one of all that ask together.
 
     Args:
         patches: (Tq, side, side).
         ids: of the words.
-        asked: (Tq,), bool, the tokens that are there; None for all.
+        query_patches: (Tq,), bool, the tokens that are there; None for all.
         words: the words of ids.
     """
-    maps = patches if asked is None else patches[asked]
+    maps = patches if query_patches is None else patches[query_patches]
     if ids is None or len(ids) != len(maps):
         return ["all together"], [maps.mean(dim=0)]
     pairs = [(word, grid) for word, grid in zip(words(ids), maps, strict=True) if not _is_mark(word)]

@@ -51,11 +51,11 @@ def compile_regions(model: MultimodalModel, *, backend: str, tell: Callable[[str
 def regions_of(model: MultimodalModel) -> dict[str, list[nn.Module]]:
     """The modules of each region, by the name of their list or component."""
     names = {module: name for name, module in model.named_modules()}
-    found: dict[str, list[nn.Module]] = {}
+    results: dict[str, list[nn.Module]] = {}
     for block in blocks_of(model):
-        found.setdefault(names[block].rpartition(".")[0], []).append(block)
+        results.setdefault(names[block].rpartition(".")[0], []).append(block)
     parts = [*model.encoders.values(), *([] if model.fusion is None else [model.fusion])]
-    return found | {names[part]: [part] for part in parts if not blocks_of(part)}
+    return results | {names[part]: [part] for part in parts if not blocks_of(part)}
 
 
 def log_compilation(line: str) -> None:

@@ -161,8 +161,8 @@ class Evaluation(nn.Module):
     def _subset_entries(self, name: str, subset: tuple[str, ...]) -> Table:
         """A task's figures on a subset; in test also its number of rows, and all modalities on the same rows."""
         key, prefix = _subset_key(name, subset), f"{name}/{'+'.join(subset)}_only"
-        judged, num_rows = all_reduce_sum(self._judged[key]).tolist()
-        if judged == 0:
+        evaluated, num_rows = all_reduce_sum(self._judged[key]).tolist()
+        if evaluated == 0:
             return {}
         values = cast(Metric, self.subset_metrics[key]).compute()
         entries = _scalars(prefix, values, self.tasks[name].chance(values))

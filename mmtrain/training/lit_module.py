@@ -474,8 +474,8 @@ class LitModel(LightningModule):
         for rate, decays, parameters in self.parameter_groups():
             # an optimizer's parameter group cannot have both sharded and other parameters
             kinds = ([p for p in parameters if isinstance(p, DTensor) is sharded] for sharded in (False, True))
-            for alike in filter(None, kinds):
-                groups.append({"params": alike} if decays else {"params": alike, "weight_decay": 0.0})
+            for params in filter(None, kinds):
+                groups.append({"params": params} if decays else {"params": params, "weight_decay": 0.0})
                 rates.append(rate)
         optimizer = self.make_optimizer(groups)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):

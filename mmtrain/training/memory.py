@@ -81,8 +81,8 @@ def memory_of(device: str) -> int:
         return int(torch.cuda.get_device_properties(0).total_memory)
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     allowed = Path("/sys/fs/cgroup/memory.max")
-    said = allowed.read_text().strip() if allowed.is_file() else "max"
-    return machine if said == "max" else min(machine, int(said))
+    message = allowed.read_text().strip() if allowed.is_file() else "max"
+    return machine if message == "max" else min(machine, int(message))
 
 
 def workspace_of(device: str) -> int:

@@ -100,12 +100,12 @@ def explain(model: MultimodalModel, window: Sequence[Batch], losses: Mapping[str
         losses: by task.
     """
     for name, tensor in model.named_parameters():
-        if found := _count(tensor):
-            return NonFiniteCause(0, f"{found:,} of {tensor.numel():,} values of {name}", [])
+        if result := _count(tensor):
+            return NonFiniteCause(0, f"{result:,} of {tensor.numel():,} values of {name}", [])
     ids = [id for batch in window for id in batch.ids if id]
     for batch in window:
         for modality, (values, _) in batch.inputs.items():
-            if rows := _rows(values, batch, there=batch.present[modality]):
+            if rows := _rows(values, batch, present=batch.present[modality]):
                 return NonFiniteCause(1, f"the input {modality}", rows)
     for batch in window:
         if found_at := _first_output(model, batch):
@@ -128,8 +128,8 @@ def describe_weights(model: nn.Module) -> str:
     for name, parameter in model.named_parameters():
         tensor = parameter.detach()
         tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-        if found := _count(tensor):
-            return f"the first weight that is not finite: {found:,} of {tensor.numel():,} values of {name}"
+        if result := _count(tensor):
+            return f"the first weight that is not finite: {result:,} of {tensor.numel():,} values of {name}"
         size = float(tensor.abs().max()) if tensor.numel() else 0.0
         if size > largest:
             largest, name_of_largest = size, name
@@ -138,19 +138,19 @@ def describe_weights(model: nn.Module) -> str:
 
 def _first_output(model: MultimodalModel, batch: Batch) -> tuple[str, list[str]] | None:
     """The first module whose output is not finite, and the samples, if the rows of the output are samples."""
-    found: list[tuple[str, list[str]]] = []
+    results: list[tuple[str, list[str]]] = []
     plain = torch.compiler.set_stance("force_eager")  # hooks do not run inside compiled code
-    with _watched(model, batch, found), torch.no_grad(), batchnorm_frozen(_norms(model)), plain:
+    with _watched(model, batch, results), torch.no_grad(), batchnorm_frozen(_norms(model)), plain:
         view = model.view(batch)
         for name in model.tasks:
             view.predictions(name)
-            if found:
+            if results:
                 break
-        if not found:
+        if not results:
             return None
-        name, rows = found[0]
+        name, rows = results[0]
         for modality in [] if rows else model.encoders:  # inside an encoder, rows are only those with the modality
-            rows = rows or _rows(view.encoded(modality).tokens, batch, there=batch.present[modality])
+            rows = rows or _rows(view.encoded(modality).tokens, batch, present=batch.present[modality])
         return name, rows
 
 
@@ -159,14 +159,14 @@ def _norms(model: nn.Module) -> list[_BatchNorm]:
 
 
 @contextmanager
-def _watched(model: nn.Module, batch: Batch, found: list[tuple[str, list[str]]]) -> Iterator[None]:
+def _watched(model: nn.Module, batch: Batch, records: list[tuple[str, list[str]]]) -> Iterator[None]:
     """Record the first module whose output is not finite. An inner module ends first, so it is recorded first."""
 
     def watch(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             for tensor in _tensors(output):
-                if not found and _count(tensor):
-                    found.append((f"what {name} ({type(module).__name__}) gives", _rows(tensor, batch)))
+                if not records and _count(tensor):
+                    records.append((f"what {name} ({type(module).__name__}) gives", _rows(tensor, batch)))
 
         return hook
 
@@ -193,12 +193,12 @@ def _count(tensor: Tensor) -> int:
     return int((~tensor.isfinite()).sum()) if tensor.is_floating_point() else 0
 
 
-def _rows(values: Tensor, batch: Batch, *, there: Tensor | None = None) -> list[str]:
+def _rows(values: Tensor, batch: Batch, *, present: Tensor | None = None) -> list[str]:
     """Ids of the samples whose row is not finite; [] if rows are not samples, or if none of them is finite."""
     if not values.is_floating_point() or values.ndim == 0 or len(values) != len(batch.ids):
         return []
     bad = ~values.isfinite().reshape(len(values), -1).all(dim=1)
-    bad = bad if there is None else bad & there
+    bad = bad if present is None else bad & present
     if bad.all():
         return []
     return [batch.ids[row] for row in bad.nonzero().flatten().tolist() if batch.ids[row]]

@@ -51,8 +51,8 @@ class Owner:
     def read(folder: Path) -> "Owner | None":
         """None if the file is missing or damaged."""
         try:
-            found = json.loads((folder / OWNER).read_text(encoding="utf-8"))
-            return Owner(str(found["host"]), int(found["pid"]), str(found["since"]))
+            content = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+            return Owner(str(content["host"]), int(content["pid"]), str(content["since"]))
         except (OSError, ValueError, LookupError, TypeError):
             return None
 

@@ -47,22 +47,22 @@ def step(balance: Any, look: FakeGradients, after: FakeGradients | None = None) 
 def looks() -> list[FakeGradients]:
     """Return a random walk of noisy steps; one task is missing from every third."""
     generator = torch.Generator().manual_seed(3)
-    found = []
+    results = []
     for number in range(12):
         gradients = torch.randn(3, 5, generator=generator, dtype=torch.double)
         losses = (torch.rand(3, generator=generator) + 0.1).tolist()
         if number % 3 == 2:
             gradients[1], losses[1] = 0.0, 0.0
-        found.append(FakeGradients(losses, gradients, seed=number))
-    return found
+        results.append(FakeGradients(losses, gradients, seed=number))
+    return results
 
 
 def walk(balance: Any, steps: list[FakeGradients]) -> list[Tensor]:
-    found = []
+    results = []
     for look in steps:
-        found.append(step(balance, look, FakeGradients([0.9 * v for v in look.values], look.gradients)))
+        results.append(step(balance, look, FakeGradients([0.9 * v for v in look.values], look.gradients)))
         balance.end_epoch(dict(zip(NAMES, look.values, strict=True)))
-    return found
+    return results
 
 
 def each(test: Callable[..., None]) -> Any:
@@ -112,16 +112,16 @@ def test_one_task_alone_is_trained(name: str) -> None:
 
 @each
 def test_a_run_that_goes_on_goes_on_as_it_was(name: str) -> None:
-    whole, half, rest = rule(name), rule(name), rule(name)
-    expected = walk(whole, looks())
-    assert isinstance(whole, nn.Module)
+    full, half, rest = rule(name), rule(name), rule(name)
+    expected = walk(full, looks())
+    assert isinstance(full, nn.Module)
     walk(half, looks()[:5])
     # serialize and load: plain numbers, lists and dicts
     rest.load_extra_state(json.loads(json.dumps(half.extra_state())))
     rest.load_state_dict(half.state_dict())
     for weights, again in zip(expected[5:], walk(rest, looks()[5:]), strict=True):
         assert torch.equal(weights, again)
-    assert rest.values() == whole.values()
+    assert rest.values() == full.values()
 
 
 @each

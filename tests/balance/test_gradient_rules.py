@@ -59,9 +59,9 @@ def test_the_step_is_that_of_torchjd_on_the_whole_jacobian(name: str, kind: str)
     rule, reference = PAIRS[name]()
     gradients = jacobian(kind)
     for seed in range(4):
-        found = step_of(rule, gradients, seed)
+        result = step_of(rule, gradients, seed)
         torch.manual_seed(seed)
-        torch.testing.assert_close(found, reference(gradients), **EXACT)
+        torch.testing.assert_close(result, reference(gradients), **EXACT)
         gradients = gradients + 0.1 * jacobian("alike")
 
 
@@ -86,9 +86,9 @@ def test_a_zero_gradient_changes_nothing_where_torchjd_heeds_it_already(name: st
 @pytest.mark.parametrize("name", ALL)
 def test_a_task_without_a_gradient_takes_nothing_from_the_others(name: str) -> None:
     """The step equals that without the task; for a mean, scaled by the fraction of tasks."""
-    lacking = jacobian("one lacks")
-    there = lacking[[0, 2]]
-    weights = make(name).weights(FakeGradients(gradients=lacking))
+    missing = jacobian("one lacks")
+    there = missing[[0, 2]]
+    weights = make(name).weights(FakeGradients(gradients=missing))
     alone = make(name)
     if name == "gradvac":
         alone = GradVac(**ON, tasks=["a", "c"], beta=0.1)
@@ -112,8 +112,8 @@ def test_small_gradients_are_no_zeros(name: str) -> None:
 def test_mgda_finds_the_shortest_vector_between_two_gradients() -> None:
     a, b = jacobian("conflicting")[:2]
     share = ((b - a) @ b / (a - b).square().sum()).clamp(0, 1)
-    found = MGDA(**ON).weights(FakeGradients(gradients=torch.stack([a, b]), names=["a", "b"]))
-    torch.testing.assert_close(found, torch.stack([share, 1 - share]), **EXACT)
+    result = MGDA(**ON).weights(FakeGradients(gradients=torch.stack([a, b]), names=["a", "b"]))
+    torch.testing.assert_close(result, torch.stack([share, 1 - share]), **EXACT)
 
 
 @pytest.mark.parametrize("kind", ["alike", "conflicting"])
@@ -195,10 +195,10 @@ def test_nash_is_that_of_torchjd_and_both_see_the_gramian_alone(kind: str) -> No
     gradients = jacobian(kind)
     values, vectors = torch.linalg.eigh(gradients @ gradients.T)
     root = vectors @ torch.diag(values.clamp(min=0.0).sqrt())
-    found = Nash(**ON, update_every=1, max_norm=None).weights(FakeGradients(gradients=gradients))
+    result = Nash(**ON, update_every=1, max_norm=None).weights(FakeGradients(gradients=gradients))
     for matrix in (gradients, root):
         expected = aggregation.NashMTL(n_tasks=3, max_norm=0.0, optim_niter=100).weighting(matrix)
-        torch.testing.assert_close(found, expected, rtol=5e-3, atol=5e-3)
+        torch.testing.assert_close(result, expected, rtol=5e-3, atol=5e-3)
 
 
 def test_nash_keeps_its_weights_and_does_not_look() -> None:

@@ -68,8 +68,8 @@ def test_imtl_l_has_the_gradients_of_the_papers_loss() -> None:
     torch.testing.assert_close(step_of(balance.weights(look_at(x)), x), of_x, **EXACT)
     own: Any = balance.own_loss(losses_at(x).detach())
     torch.testing.assert_close(own, paper.detach())
-    (found,) = torch.autograd.grad(own, balance.log_scales)
-    torch.testing.assert_close(found.double(), of_s, rtol=1e-6, atol=1e-6)
+    (result,) = torch.autograd.grad(own, balance.log_scales)
+    torch.testing.assert_close(result.double(), of_s, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("rule", "weighted"), [(Uncertainty, 0.5), (IMTLL, 1.0)])
@@ -189,9 +189,9 @@ def test_gradnorm_makes_lengths_equal() -> None:
 
 def test_gradnorm_leaves_alone_the_weight_of_a_task_that_a_step_lacks() -> None:
     balance = GradNorm(tasks=NAMES, gradients_of="parameters", alpha=1.0, lr=0.01)
-    lacking = FakeGradients((1.0, 0.0, 2.0), jacobian("one lacks"))
-    balance.weights(lacking)
-    a, b, c = balance.weights(lacking).tolist()
+    missing = FakeGradients((1.0, 0.0, 2.0), jacobian("one lacks"))
+    balance.weights(missing)
+    a, b, c = balance.weights(missing).tolist()
     assert b == 1.0
     assert a + c == pytest.approx(2.0)
     assert a != 1.0

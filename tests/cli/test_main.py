@@ -62,12 +62,12 @@ def test_help_lists_every_group_and_option(tmp_path: Path) -> None:
     done = command("--help", cwd=tmp_path)
     assert done.returncode == 0
     listed = dict(re.findall(r"^([\w/]+): (.+)$", done.stdout, re.MULTILINE))
-    there: dict[str, list[str]] = {}
+    available: dict[str, list[str]] = {}
     for file in sorted(config_dir().rglob("*.yaml")):
         path = file.relative_to(config_dir())
         if path.parent != Path() and path.parts[0] not in ("hydra", *INTERNAL_GROUPS):  # --hydra-help lists the first
-            there.setdefault(path.parent.as_posix(), []).append(path.stem)
-    assert {group: options.split(", ") for group, options in listed.items()} == there
+            available.setdefault(path.parent.as_posix(), []).append(path.stem)
+    assert {group: options.split(", ") for group, options in listed.items()} == available
     assert "python train.py [group=option ...] [key=value ...]" in done.stdout and "resume=auto|PATH" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
@@ -85,10 +85,8 @@ def test_a_wrong_command_ends_with_2_and_leaves_nothing(tmp_path: Path, args: li
     """Nor does it matter where it is called from."""
     done = command(*args, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    first, mend = done.stderr.splitlines()
-    assert first == "encoder=vitt: encoder has no option vitt" and mend.startswith(
-        "    fix: did you mean encoder=vit? "
-    )
+    first, fix = done.stderr.splitlines()
+    assert first == "encoder=vitt: encoder has no option vitt" and fix.startswith("    fix: did you mean encoder=vit? ")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -153,7 +151,7 @@ def test_an_encoder_of_the_users_own_is_good(home: Path, files: dict[str, str], 
 
 @BOTH
 @pytest.mark.parametrize(
-    ("said", "instead", "fault"),
+    ("message", "instead", "fault"),
     [
         (
             "mine.MyEncoder",
@@ -178,12 +176,12 @@ def test_an_encoder_of_the_users_own_is_good(home: Path, files: dict[str, str], 
     ],
 )
 def test_what_is_wrong_in_it_is_explained_with_its_file(
-    home: Path, files: dict[str, str], override: str, said: str, instead: str, fault: str
+    home: Path, files: dict[str, str], override: str, message: str, instead: str, fault: str
 ) -> None:
-    write(home, {name: content.replace(said, instead) for name, content in files.items()})
+    write(home, {name: content.replace(message, instead) for name, content in files.items()})
     (file,) = files
-    (found,) = faults(override)
-    assert found.startswith(f"encoder.image.{fault.format(f'conf/{file}')}")
+    (result,) = faults(override)
+    assert result.startswith(f"encoder.image.{fault.format(f'conf/{file}')}")
 
 
 def test_a_class_that_stands_above_the_modalities_is_sent_below_one(home: Path) -> None:

@@ -94,13 +94,13 @@ def test_contradictions_are_explained(changed: dict[str, str | None], faults: li
 
 def test_a_rank_that_was_left_does_not_keep_the_run_from_its_folder(tmp_path: Path) -> None:
     tables = make_tables(tmp_path / "data")
-    asked = ["data=files", f"data.root={tables}", *TINY_MODEL, f"run_dir={tmp_path / 'run'}"]
-    done = run_command(*asked, "task=[classification]", env=os.environ | {"RANK": "1", "LOCAL_RANK": "1"})
+    requested = ["data=files", f"data.root={tables}", *TINY_MODEL, f"run_dir={tmp_path / 'run'}"]
+    done = run_command(*requested, "task=[classification]", env=os.environ | {"RANK": "1", "LOCAL_RANK": "1"})
     assert done.returncode == 0, done.stderr
     assert "RANK=1 LOCAL_RANK=1 (environment): ignored, because WORLD_SIZE is not set\n" in done.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "done"
     files = ("config.yaml", "metrics.csv", "report.html", "card.md", "checkpoints/best.ckpt")
     assert [name for name in files if not (tmp_path / "run" / name).is_file()] == []
-    done = run_command(*asked, env=os.environ | {"RANK": "2", "WORLD_SIZE": "2"})
+    done = run_command(*requested, env=os.environ | {"RANK": "2", "WORLD_SIZE": "2"})
     assert done.returncode == 2 and "RANK=2 (environment): not below WORLD_SIZE=2" in done.stderr
     assert "Traceback" not in done.stderr

@@ -79,14 +79,14 @@ def test_two_tasks_are_one_run(tmp_path: Path) -> None:
     """As srun would start them, on one machine."""
     tables = make_tables(tmp_path / "tables")
     own = ["data=files", f"data.root={tables}", *TINY_MODEL, f"run_dir={tmp_path / 'run'}"]
-    asked = ["trainer=slurm", "trainer.accelerator=cpu", "trainer.precision=32", "trainer.deterministic=true"]
+    requested = ["trainer=slurm", "trainer.accelerator=cpu", "trainer.precision=32", "trainer.deterministic=true"]
     both, files = [], [tmp_path / str(number) for number in range(2)]
     for number in range(2):
-        told = TASK | {"SLURM_PROCID": str(number), "SLURM_LOCALID": str(number), "SLURM_NODEID": "0"}
-        told |= {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NODELIST": "127.0.0.1"}
-        told |= {"SLURM_NODELIST": "127.0.0.1", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": str(os.getpid())}
-        environment = os.environ | told | {"OMP_NUM_THREADS": "1"}
-        both.append(start_command(*asked, *own, env=environment, stdout=files[number]))
+        values = TASK | {"SLURM_PROCID": str(number), "SLURM_LOCALID": str(number), "SLURM_NODEID": "0"}
+        values |= {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NODELIST": "127.0.0.1"}
+        values |= {"SLURM_NODELIST": "127.0.0.1", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": str(os.getpid())}
+        environment = os.environ | values | {"OMP_NUM_THREADS": "1"}
+        both.append(start_command(*requested, *own, env=environment, stdout=files[number]))
     for process in both:
         process.join(240)
     assert [process.exitcode for process in both] == [0, 0]

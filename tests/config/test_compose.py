@@ -141,9 +141,9 @@ def test_the_tokenizer_of_dialogues_is_that_of_the_language_model() -> None:
     """Of any task that has one, under any name."""
     named = {"lm": {"name": "gpt", "config": None}}
     tasks: list[dict[str, Any]] = [{}, {"mine": named}, {"mine": {"policy": named}}, {"mine": {"lm": {"name": None}}}]
-    found = []
+    results = []
     for task in tasks:
         cfg = OmegaConf.create({"data": {"targets": {"chat": {"tokenizer": "auto"}}}, "task": task})
         fill_auto(cfg)
-        found.append(cfg.data.targets.chat.tokenizer)
-    assert found == [None, "gpt", "gpt", None]
+        results.append(cfg.data.targets.chat.tokenizer)
+    assert results == [None, "gpt", "gpt", None]

@@ -137,10 +137,10 @@ def test_what_is_not_understood_restricts_nothing(package: str) -> None:
 
 
 def test_the_arguments_of_a_flattened_class_count(package: str) -> None:
-    found = constraints_of(f"{package}.parts.Composite")
-    assert found.keys() == CASES.keys() | {"words", "width"}
-    assert found["colour"].words == ["red", "green"] and str(found["width"]) == "a whole number of at least 8"
-    assert str(found["more"]) == "a whole number between 1 and 9"
+    result = constraints_of(f"{package}.parts.Composite")
+    assert result.keys() == CASES.keys() | {"words", "width"}
+    assert result["colour"].words == ["red", "green"] and str(result["width"]) == "a whole number of at least 8"
+    assert str(result["more"]) == "a whole number between 1 and 9"
 
 
 def test_other_modules_are_followed(package: str) -> None:
@@ -173,9 +173,9 @@ def test_the_nearest_number(package: str, argument: str, value: float, nearest: 
 
 
 def test_ranges_are_written_for_people(package: str) -> None:
-    found = constraints_of(f"{package}.parts.Knobs")
-    assert str(found["small"]) == "a whole number between 1 and 9"
-    assert str(found["share"]) == "a number above 0 and below 1"
-    assert str(found["rate"]) == "a number above -1.5 or null"
-    assert str(found["sizes"]) == "a list of values, each a whole number above 0"
-    assert found["maybe"].words == [] and str(found["maybe"]) == "true or false or null"
+    result = constraints_of(f"{package}.parts.Knobs")
+    assert str(result["small"]) == "a whole number between 1 and 9"
+    assert str(result["share"]) == "a number above 0 and below 1"
+    assert str(result["rate"]) == "a number above -1.5 or null"
+    assert str(result["sizes"]) == "a list of values, each a whole number above 0"
+    assert result["maybe"].words == [] and str(result["maybe"]) == "true or false or null"

@@ -158,7 +158,7 @@ def test_what_a_trusted_package_imports_may_not_be_named(target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trust", "said"),
+    ("trust", "message"),
     [
         ("mine", None),
         (["mine", "pack.inner"], None),
@@ -171,11 +171,11 @@ def test_what_a_trusted_package_imports_may_not_be_named(target: str) -> None:
         ([3], "trust=3: not the name of a package"),
     ],
 )
-def test_trust_names_packages_of_the_users_own(trust: object, said: str | None) -> None:
-    if said is None:
+def test_trust_names_packages_of_the_users_own(trust: object, message: str | None) -> None:
+    if message is None:
         assert check_trust(trust) == ([trust] if trust == "mine" else trust or [])
         return
-    with pytest.raises(ConfigError, match=f"^{said}"):
+    with pytest.raises(ConfigError, match=f"^{message}"):
         check_trust(trust)
 
 

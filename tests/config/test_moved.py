@@ -78,9 +78,9 @@ def test_a_run_folder_of_before_is_read_with_the_paths_of_today() -> None:
 
 def test_an_override_of_before_is_repeated() -> None:
     cfg = OmegaConf.create({"overrides": [OLD]})
-    assert recorded_overrides(cfg, RUN, asked=[], configs=[config_dir()], trust=[]) == ([OLD], [])
+    assert recorded_overrides(cfg, RUN, requested=[], configs=[config_dir()], trust=[]) == ([OLD], [])
     cfg = OmegaConf.create({"overrides": ["data.inputs.image._target_=mmtrain.data.image.np.load"]})
-    kept, faults = recorded_overrides(cfg, RUN, asked=[], configs=[config_dir()], trust=[])
+    kept, faults = recorded_overrides(cfg, RUN, requested=[], configs=[config_dir()], trust=[])
     assert kept == [] and "may only name components" in faults[0]
 
 

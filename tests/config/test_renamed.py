@@ -146,10 +146,10 @@ def test_a_run_folder_with_old_names(tmp_path: Path, table: None) -> None:
     cfg = load_run_config(tmp_path, trust=[])
     assert cfg.task.contrastive.temperature == 0.2 and cfg.task.contrastive.loss == "sigmoid"
     assert cfg.encoder.image.layer_decay == 0.9 and cfg.test.subsets == "none"
-    kept, wrong = recorded_overrides(cfg, tmp_path, asked=[], configs=[config_dir()], trust=[])
+    kept, wrong = recorded_overrides(cfg, tmp_path, requested=[], configs=[config_dir()], trust=[])
     assert (kept, wrong) == (NEW, [])
     kept, _ = recorded_overrides(
-        cfg, tmp_path, asked=["task.contrastive.temperature"], configs=[config_dir()], trust=[]
+        cfg, tmp_path, requested=["task.contrastive.temperature"], configs=[config_dir()], trust=[]
     )
     assert kept == NEW[1:]
 

@@ -616,7 +616,7 @@ def test_the_folder_of_a_part_of_a_mixture_exists(tmp_path: Path) -> None:
 def test_all_faults_are_said_at_once() -> None:
     wrong = ["mode=tset", "seed=no", "encoder.text.num_heads=5", "monitor=loss", "resume=gone", "+balance.x=1"]
     wrong += ["task.classification.input=imag", "trainer.devices=0", "fusion.dropout=2", "encoder.image.patch_size=7"]
-    found = faults(*wrong)
-    assert len(found) == len(wrong)
+    result = faults(*wrong)
+    assert len(result) == len(wrong)
     for override in wrong:
-        assert len([fault for fault in found if f"(override {override})\n" in fault]) == 1, override
+        assert len([fault for fault in result if f"(override {override})\n" in fault]) == 1, override

@@ -71,27 +71,27 @@ def test_a_rank_that_others_started_counts_its_own(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("devices", "shown", "mend"),
+    ("devices", "shown", "fix"),
     [
         ("8", "8", "set trainer.devices to 2, or to auto for all"),
         ("[0,2]", "[0, 2]", "number them from 0 to 1"),
     ],
 )
-def test_gpus_are_counted(devices: str, shown: str, mend: str) -> None:
+def test_gpus_are_counted(devices: str, shown: str, fix: str) -> None:
     assert faults("trainer=gpu", f"trainer.devices={devices}") == [
-        f"trainer.devices={shown}: this machine has only 2 GPUs (override trainer.devices={devices})\n    fix: {mend}"
+        f"trainer.devices={shown}: this machine has only 2 GPUs (override trainer.devices={devices})\n    fix: {fix}"
     ]
 
 
 @pytest.mark.parametrize(
-    ("there", "visible", "count"),
+    ("present", "visible", "count"),
     [(0, None, None), (4, None, 4), (4, "1,3", 2), (4, "", None), (4, "0,-1,2", 1), (2, "0,1,2,3", 2), (0, "0", None)],
 )
 def test_gpus_are_those_of_dev_that_cuda_may_see(
-    there: int, visible: str | None, count: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    present: int, visible: str | None, count: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.undo()
-    for number in range(there):
+    for number in range(present):
         (tmp_path / f"nvidia{number}").touch()
     (tmp_path / "nvidiactl").touch()
     monkeypatch.setattr(machine, "Path", lambda name: tmp_path)
@@ -103,25 +103,25 @@ def test_gpus_are_those_of_dev_that_cuda_may_see(
 
 
 @pytest.mark.parametrize(
-    ("asked", "mend"),
+    ("overrides", "fix"),
     [
         (["trainer=gpu"], "set trainer=cpu, or run on a machine with a GPU"),
         (["trainer=gpu", "trainer.devices=auto"], "set trainer=cpu, or run on a machine with a GPU"),
         (["trainer=gpu", "trainer.devices=8"], "set trainer=cpu trainer.devices=1, or run on a machine with a GPU"),
     ],
 )
-def test_without_a_gpu_none_is_waited_for(asked: list[str], mend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_none_is_waited_for(overrides: list[str], fix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "num_gpus", lambda: None)
     monkeypatch.setattr(machine, "has_no_gpu", lambda: True)
-    expected = f"trainer.accelerator=gpu: there is no GPU on this machine (override trainer=gpu)\n    fix: {mend}"
-    assert faults(*asked) == [expected]
+    expected = f"trainer.accelerator=gpu: there is no GPU on this machine (override trainer=gpu)\n    fix: {fix}"
+    assert faults(*overrides) == [expected]
     monkeypatch.setenv("LOCAL_RANK", "0")
-    assert faults(*asked) == [expected]
-    assert faults(*asked, "mode=plan") == faults(*asked, CLUSTER) == faults("trainer=ddp") == []
+    assert faults(*overrides) == [expected]
+    assert faults(*overrides, "mode=plan") == faults(*overrides, CLUSTER) == faults("trainer=ddp") == []
 
 
 @pytest.mark.parametrize(
-    ("system", "files", "lacking"),
+    ("system", "files", "missing"),
     [
         ("linux", ["null", "tty0"], True),
         ("linux", ["nvidia0"], False),
@@ -134,14 +134,14 @@ def test_without_a_gpu_none_is_waited_for(asked: list[str], mend: str, monkeypat
     ],
 )
 def test_only_where_nothing_looks_like_a_gpu_there_is_none(
-    system: str, files: list[str], lacking: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    system: str, files: list[str], missing: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.undo()
     for name in files:
         (tmp_path / name).touch()
     monkeypatch.setattr(machine, "Path", lambda name: tmp_path)
     monkeypatch.setattr(machine, "sys", SimpleNamespace(platform=system))
-    assert machine.has_no_gpu() is lacking
+    assert machine.has_no_gpu() is missing
 
 
 def test_a_precision_that_the_device_lacks_is_not_another_in_silence() -> None:
@@ -167,17 +167,17 @@ def test_what_an_accelerator_or_a_precision_needs_is_named(monkeypatch: pytest.M
 
 
 def test_one_command_does_not_reach_several_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = ["trainer=ddp", "trainer.num_nodes=2", "run_dir=out"]
-    assert faults(*asked) == [
+    requested = ["trainer=ddp", "trainer.num_nodes=2", "run_dir=out"]
+    assert faults(*requested) == [
         "trainer.num_nodes=2: python train.py starts only the processes of one machine"
         " (override trainer.num_nodes=2)\n"
         "    fix: start it with torchrun or srun on each machine (docs/scale.md), or set trainer.num_nodes=1"
     ]
-    assert faults(*asked, "mode=plan") == faults(*asked, CLUSTER) == []
+    assert faults(*requested, "mode=plan") == faults(*requested, CLUSTER) == []
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "3")
     assert "trainer.num_nodes=3: " in faults("trainer=slurm", "trainer.accelerator=cpu")[0], "a shell of salloc"
     monkeypatch.setenv("LOCAL_RANK", "0")
-    assert faults(*asked) == []
+    assert faults(*requested) == []
 
 
 def test_as_many_processes_are_started_as_there_are_devices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,13 +193,13 @@ def test_as_many_processes_are_started_as_there_are_devices(monkeypatch: pytest.
 
 
 def test_batch_norms_are_not_synchronized_between_cpus() -> None:
-    asked = ["trainer=ddp", "trainer.sync_batchnorm=true"]
-    assert faults(*asked, "trainer.accelerator=cpu") == [
+    requested = ["trainer=ddp", "trainer.sync_batchnorm=true"]
+    assert faults(*requested, "trainer.accelerator=cpu") == [
         "trainer.sync_batchnorm=true: torch synchronizes batch norms only between GPUs, but this run uses CPUs"
         " (override trainer.sync_batchnorm=true, override trainer.accelerator=cpu)\n"
         "    fix: set trainer.sync_batchnorm=false"
     ]
-    assert faults(*asked) == faults("trainer.sync_batchnorm=true") == []
+    assert faults(*requested) == faults("trainer.sync_batchnorm=true") == []
 
 
 def test_a_run_folder_that_cannot_be_written_is_named_with_the_reason() -> None:

@@ -97,11 +97,11 @@ WRONG = (-7, float("nan"), float("inf"), -float("inf"), True)
 
 def test_whole_numbers_take_no_fraction_and_are_limited(runs: list[ComposedConfig]) -> None:
     known = {key: constraint for run in runs for key, constraint in annotated_keys(run)}
-    whole = {k: c for k, c in known.items() if any(isinstance(a, Number) and a.integer for a in c.alternatives)}
-    whole = {k: c for k, c in whole.items() if not any(isinstance(a, Number) and not a.integer for a in c.alternatives)}
-    assert [key for key, constraint in whole.items() if constraint.allows(1.5)] == []
+    full = {k: c for k, c in known.items() if any(isinstance(a, Number) and a.integer for a in c.alternatives)}
+    full = {k: c for k, c in full.items() if not any(isinstance(a, Number) and not a.integer for a in c.alternatives)}
+    assert [key for key, constraint in full.items() if constraint.allows(1.5)] == []
     sizes = re.compile(r".*\.(dim|depth|num_heads|image_size|patch_size|num_\w+|hidden_dim|joint_dim|vocab_size)")
-    free = {key for key, constraint in whole.items() if sizes.fullmatch(key) and constraint.allows(10**12)}
+    free = {key for key, constraint in full.items() if sizes.fullmatch(key) and constraint.allows(10**12)}
     assert free == {"trainer.num_nodes", "data.num_workers"}
 
 
@@ -161,5 +161,5 @@ def test_a_component_of_the_users_own_is_read_too(tmp_path: Path, monkeypatch: p
     yaml_of_mine = "_target_: mine_knobs.Mine\ndim: ${dim}\nway: a\nn: 2\n"
     (tmp_path / "fusion" / "mine.yaml").write_text(yaml_of_mine)
     monkeypatch.syspath_prepend(tmp_path)
-    found = faults_of(config_dir(), str(tmp_path), ["fusion=mine", "fusion.way=c", "fusion.n=1"], multirun=False)
-    assert [fault.splitlines()[1] for fault in found] == ["    fix: fusion.way=a", "    fix: fusion.n=2"]
+    result = faults_of(config_dir(), str(tmp_path), ["fusion=mine", "fusion.way=c", "fusion.n=1"], multirun=False)
+    assert [fault.splitlines()[1] for fault in result] == ["    fix: fusion.way=a", "    fix: fusion.n=2"]

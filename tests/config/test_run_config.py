@@ -62,8 +62,8 @@ def test_a_refusal_names_the_folder_the_key_the_target_and_the_fix(stranger: Str
         write_record(run, planted(RECORD, "encoder.image.depth", node))
         with pytest.raises(ConfigError) as raised:
             load_run_config(run, trust=[])
-        said = str(raised.value).removeprefix(f"encoder.image.depth._target_={node['_target_']}")
-        first, fix = said.split("\n    ")[:2]
+        message = str(raised.value).removeprefix(f"encoder.image.depth._target_={node['_target_']}")
+        first, fix = message.split("\n    ")[:2]
         assert first == f": a run folder may only name components of mmtrain ({run / 'config.yaml'})", name
         assert fix.startswith("fix: ")
         assert ("trust=[mine]" in fix) == (node["_target_"] == "mine.Mine") or "evil_module" in node["_target_"]
@@ -230,8 +230,8 @@ REFUSED = [
 def test_what_describes_the_model_and_the_data_is_taken(overrides: list[str], outcome: str, tmp_path: Path) -> None:
     for override in overrides:
         kept, faults = repeated(tmp_path / "run", [override])
-        found = "refused" if faults else "taken" if kept == [override] else "left out"
-        assert found == outcome, override
+        text = "refused" if faults else "taken" if kept == [override] else "left out"
+        assert text == outcome, override
 
 
 def test_what_this_command_sets_itself_is_neither_taken_nor_refused(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_what_is_there_has_no_fault(target: str, arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "what", "mend"),
+    ("target", "what", "fix"),
     [
         ("Encoder", "not the dotted path of a class", "write package.module.Class"),
         ("mine/parts.Encoder", "not the dotted path of a class", "write package.module.Class"),
@@ -150,14 +150,14 @@ def test_what_is_there_has_no_fault(target: str, arguments: list[str]) -> None:
         ("torch.optim.AdmW", "cannot be imported: torch.optim has no AdmW", "did you mean torch.optim.AdamW?"),
     ],
 )
-def test_what_is_not_there_is_said_with_the_nearest_name(target: str, what: str, mend: str) -> None:
-    assert fault_of(target, [], added=()) == [(what, mend)]
+def test_what_is_not_there_is_said_with_the_nearest_name(target: str, what: str, fix: str) -> None:
+    assert fault_of(target, [], added=()) == [(what, fix)]
 
 
 def test_a_module_that_python_cannot_read_is_named_with_the_line(tmp_path: Path) -> None:
-    ((what, mend),) = fault_of("mine.broken.Encoder", [], added=())
+    ((what, fix),) = fault_of("mine.broken.Encoder", [], added=())
     assert (
-        what.startswith(f"cannot be imported: {tmp_path / 'mine/broken.py'}, line 2: ") and mend == "correct that line"
+        what.startswith(f"cannot be imported: {tmp_path / 'mine/broken.py'}, line 2: ") and fix == "correct that line"
     )
     ((what, _),) = fault_of("mine.latin.Encoder", [], added=())
     assert what.startswith(f"cannot be imported: {tmp_path / 'mine/latin.py'}, line ") and "utf-8" in what

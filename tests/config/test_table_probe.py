@@ -76,23 +76,23 @@ def test_a_column_that_is_not_there_is_answered_with_the_whole_line(home: Path) 
         "data.columns.image = filename, but mine/train.csv has the columns path, headline, animal"
         f" (override data.columns.image=filename)\n    set {ALL}"
     ]
-    found = faults("data.columns.image=path", "data.columns.text=headlines", "data.columns.label=animals")
-    assert len(found) == 2
-    assert all(fault.endswith("    set data.columns.text=headline data.columns.label=animal") for fault in found)
+    result = faults("data.columns.image=path", "data.columns.text=headlines", "data.columns.label=animals")
+    assert len(result) == 2
+    assert all(fault.endswith("    set data.columns.text=headline data.columns.label=animal") for fault in result)
 
 
 def test_tasks_that_lack_something_say_which_remain(home: Path) -> None:
-    lacking = "text: the data has only image; the columns are path, headline, animal"
-    mend = "fix: set data.columns.text=headline, or remove what reads it: task=[classification]"
+    missing = "text: the data has only image; the columns are path, headline, animal"
+    fix = "fix: set data.columns.text=headline, or remove what reads it: task=[classification]"
     assert faults("data.columns.image=path", "data.columns.label=animal") == [
-        f"task.{name}.modalities={lacking}\n    {mend}" for name in ("contrastive", "matching")
+        f"task.{name}.modalities={missing}\n    {fix}" for name in ("contrastive", "matching")
     ]
-    found = faults("data.columns.image=null", "data.columns.text=headline", "data.columns.label=animal")
-    assert [fault.splitlines()[1] for fault in found] == [
+    result = faults("data.columns.image=null", "data.columns.text=headline", "data.columns.label=animal")
+    assert [fault.splitlines()[1] for fault in result] == [
         "    fix: set data.columns.image=path, or remove what reads it: task=[classification]"
     ] * 2
-    (found,) = faults("data.columns.image=path", "data.columns.text=headline")
-    assert found.endswith(
+    (result,) = faults("data.columns.image=path", "data.columns.text=headline")
+    assert result.endswith(
         "    fix: set data.columns.label=animal, or remove what learns it: task=[contrastive,matching]"
     )
     write("image,id", lambda n: f"photos/{n}.jpg,{n}")
@@ -105,14 +105,14 @@ def test_tasks_that_lack_something_say_which_remain(home: Path) -> None:
 
 
 def test_faults_of_the_data_stand_beside_those_of_the_configuration(home: Path) -> None:
-    found = faults("data.columns.image=headline", "data.columns.text=path", "trainer.max_epochs=ten", "dim=0")
-    assert [re.split("[= ]", fault)[0] for fault in found] == [
+    result = faults("data.columns.image=headline", "data.columns.text=path", "trainer.max_epochs=ten", "dim=0")
+    assert [re.split("[= ]", fault)[0] for fault in result] == [
         "dim",
         "trainer.max_epochs",
         "mine/train.csv:",
         "task.classification.target",
     ]
-    assert found[2] == (
+    assert result[2] == (
         "mine/train.csv: of the column headline none of the first 32 files is there, such as"
         " mine/a picture with the number 0 (override data.columns.image=headline)\n"
         "    mend the paths, which start from mine, or name the column of pictures by data.columns.image=path"
@@ -124,8 +124,8 @@ def test_what_is_wrong_with_another_key_is_left_to_its_rule(home: Path) -> None:
         assert all(
             "mine/" not in fault for fault in faults(*[a for a in ALL.split() if "=3" not in override], override)
         )
-    (found,) = faults(*ALL.split(), "task=[classification]", "task.classification.target=kind")
-    assert found.startswith("task.classification.target=kind: data.targets has only ")
+    (result,) = faults(*ALL.split(), "task=[classification]", "task.classification.target=kind")
+    assert result.startswith("task.classification.target=kind: data.targets has only ")
 
 
 def test_files_in_a_folder_below_are_found(home: Path) -> None:
@@ -157,8 +157,8 @@ def test_a_table_without_names_is_told_from_one_with_others(home: Path) -> None:
 
 def test_another_kind_of_target_that_is_there_is_offered(home: Path) -> None:
     write("image,caption,price", lambda n: f"photos/{n}.jpg,number {n},{n}.5")
-    (found,) = faults()
-    assert found.endswith("or learn another target: task=[contrastive,matching,regression]")
+    (result,) = faults()
+    assert result.endswith("or learn another target: task=[contrastive,matching,regression]")
     assert faults("task=[contrastive,matching,regression]") == []
 
 
@@ -188,8 +188,8 @@ def test_a_long_table_is_judged_by_its_first_rows_alone(home: Path) -> None:
 
 def test_one_folder_of_pictures_is_no_folder_a_class(home: Path) -> None:
     Path("mine/train.csv").unlink()
-    found = faults("task=[classification]")
-    assert found == [
+    result = faults("task=[classification]")
+    assert result == [
         "mine: the column label holds one class alone, 'photos', in 32 rows\n"
         "    put the files of each class into a folder of their own, mine/CLASS"
     ]
@@ -210,12 +210,12 @@ def test_tables_of_every_format_are_looked_at(home: Path, ending: str) -> None:
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
             stream.write_table(table)
     assert faults(*ALL.split()) == []
-    (found,) = faults()
-    assert found.startswith(f"mine/train.{ending}: no column is known as an input;") and found.endswith(f"set {ALL}")
+    (result,) = faults()
+    assert result.startswith(f"mine/train.{ending}: no column is known as an input;") and result.endswith(f"set {ALL}")
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("train.csv", b"", "mine/train.csv has no rows: the train split is empty"),
         ("train.csv", b"image,caption\n", "mine/train.csv has no rows: the train split is empty"),
@@ -244,10 +244,10 @@ def test_tables_of_every_format_are_looked_at(home: Path, ending: str) -> None:
         ),
     ],
 )
-def test_a_broken_table_is_named(home: Path, name: str, content: bytes, said: str) -> None:
+def test_a_broken_table_is_named(home: Path, name: str, content: bytes, message: str) -> None:
     Path("mine/train.csv").unlink()
     Path("mine", name).write_bytes(content)
-    assert any(said in fault for fault in faults()), faults()
+    assert any(message in fault for fault in faults()), faults()
 
 
 def test_a_cell_that_only_others_read_is_left_to_them(home: Path) -> None:

@@ -103,10 +103,10 @@ def test_what_is_not_there_is_said_with_the_nearest_name_all_at_once() -> None:
     """`test_rules.py` has what composes and is wrong."""
     overrides = [override for override, _ in NAMES]
     first = overrides.index("hydra/launcher=zzz")  # of a key that is given twice the last counts
-    found = [*faults(overrides[first]), *faults(*overrides[:first], *overrides[first + 1 :])]
-    assert len(found) == len(NAMES)
+    results = [*faults(overrides[first]), *faults(*overrides[:first], *overrides[first + 1 :])]
+    assert len(results) == len(NAMES)
     for override, fault in NAMES:
-        assert any(line.startswith(f"{override}: {fault}") for line in found), (override, found)
+        assert any(line.startswith(f"{override}: {fault}") for line in results), (override, results)
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ def test_a_key_of_another_option_is_found_below_a_set_of_encoders() -> None:
     ],
 )
 def test_a_group_is_given_an_option(override: str, fault: str) -> None:
-    (found,) = faults(override)
-    assert found.startswith(f"{override}: {fault}")
+    (result,) = faults(override)
+    assert result.startswith(f"{override}: {fault}")
 
 
 def test_an_encoder_whose_inside_a_recipe_chooses_is_left_out_as_a_key() -> None:
@@ -187,8 +187,8 @@ def test_an_encoder_whose_inside_a_recipe_chooses_is_left_out_as_a_key() -> None
 
 def test_what_is_no_override_is_said_before_anything_is_composed() -> None:
     wrong = ["=3", "foo", "a b=3", "trainer.max_epochs", ""]
-    mend = "write key=value, such as trainer.max_epochs=3, with quotes around spaces and brackets"
-    assert faults("encoder=vitt", *wrong) == [f"{override}: not an override\n    fix: {mend}" for override in wrong]
+    fix = "write key=value, such as trainer.max_epochs=3, with quotes around spaces and brackets"
+    assert faults("encoder=vitt", *wrong) == [f"{override}: not an override\n    fix: {fix}" for override in wrong]
 
 
 @pytest.mark.parametrize(
@@ -211,25 +211,25 @@ def test_what_is_no_override_is_said_before_anything_is_composed() -> None:
     ],
 )
 def test_an_override_that_a_space_has_cut_is_written_whole(words: list[str], fault: str) -> None:
-    (found,) = faults(*words)
-    assert fault in found
+    (result,) = faults(*words)
+    assert fault in result
 
 
 def test_a_word_alone_may_be_a_place(home: Path) -> None:
     (home / "mine").mkdir()
-    for word, mend in {
+    for word, fix in {
         "mine": "data=files data.root=mine, if it contains your data",
         "./mine/": "data=files data.root=./mine/, if it contains your data",
         "mine/train.csv": "data=files data.root=mine/train.csv, or the folder that contains it with the other splits",
         "outputs/a.ckpt": "init_from=outputs/a.ckpt to start from its weights, or resume=outputs/a.ckpt to continue",
     }.items():
-        assert faults(word) == [f"{word}: not an override\n    fix: write {mend}"]
+        assert faults(word) == [f"{word}: not an override\n    fix: write {fix}"]
     assert "your own tables are data=files data.root=mine" in faults("data=mine")[0]
     assert "your own tables are data=files data.root=DIR\n" in faults("data=yours")[0]
 
 
 @pytest.mark.parametrize(
-    ("override", "mend"),
+    ("override", "fix"),
     [
         ("fusion=none", "~fusion removes it; then each task reads one modality, such as task.classification.input="),
         (
@@ -254,9 +254,9 @@ def test_a_word_alone_may_be_a_place(home: Path) -> None:
         ),
     ],
 )
-def test_what_others_have_as_an_option_is_said_as_it_is_written_here(override: str, mend: str) -> None:
-    (found,) = faults(override)
-    assert mend in found
+def test_what_others_have_as_an_option_is_said_as_it_is_written_here(override: str, fix: str) -> None:
+    (result,) = faults(override)
+    assert fix in result
 
 
 def test_the_optimizer_that_is_offered_is_a_good_one() -> None:
@@ -269,9 +269,9 @@ def test_the_optimizer_that_is_offered_is_a_good_one() -> None:
 
 def test_faults_of_every_kind_are_said_together() -> None:
     wrong = ("encodr=vit", "encoder.text.num_heads=5", "fusion=crossattn", "trainer.max_epochs=ten", "seed=-1")
-    said = faults(*wrong)
-    assert len(said) == len(wrong)
-    assert all(any(override in fault for fault in said) for override in wrong)
+    messages = faults(*wrong)
+    assert len(messages) == len(wrong)
+    assert all(any(override in fault for fault in messages) for override in wrong)
 
 
 def test_several_values_want_a_sweep() -> None:
@@ -283,25 +283,25 @@ def test_several_values_want_a_sweep() -> None:
         "dim=choice(64,128)": "",
         "schedule=glob(*)": "",
     }
-    expected = [f"{o}: several values are a sweep\n    fix: add -m to run each{mend}" for o, mend in wrong.items()]
+    expected = [f"{o}: several values are a sweep\n    fix: add -m to run each{fix}" for o, fix in wrong.items()]
     assert sorted(faults(*wrong)) == sorted(expected)
 
 
 def test_a_value_that_must_be_given_is_asked_for() -> None:
-    mend = "set data.root=DIR, the folder with train.jsonl (or train.csv, train.parquet ...)"
-    fault = f"data.root: not set ({{}})\n    fix: {mend}"
+    fix = "set data.root=DIR, the folder with train.jsonl (or train.csv, train.parquet ...)"
+    fault = f"data.root: not set ({{}})\n    fix: {fix}"
     assert faults("data=files") == [fault.format("configs/data/files.yaml")]
     assert faults("data=files", "data.root=null") == [fault.format("override data.root=null")]
 
 
 def test_an_interpolation_that_leads_nowhere_is_said_where_it_begins() -> None:
     """Not once more for every key that repeats it."""
-    found = faults("dim=${widht}", "optimizer.lr=${oc.env:MMTRAIN_NO_SUCH}")
-    assert found[0] == (
+    result = faults("dim=${widht}", "optimizer.lr=${oc.env:MMTRAIN_NO_SUCH}")
+    assert result[0] == (
         "dim: Interpolation key 'widht' not found (override dim=${widht})\n"
         "    fix: correct the interpolation, or set dim=..."
     )
-    assert len(found) == 2 and "Environment variable 'MMTRAIN_NO_SUCH' not found" in found[1]
+    assert len(result) == 2 and "Environment variable 'MMTRAIN_NO_SUCH' not found" in result[1]
 
 
 def test_interpolations_in_a_circle_name_the_circle_only() -> None:
@@ -314,8 +314,8 @@ def test_interpolations_in_a_circle_name_the_circle_only() -> None:
 
 
 def test_what_others_read_is_missed_where_it_was_taken_out() -> None:
-    found = faults("~data.inputs.text")
-    assert found[0] == (
+    result = faults("~data.inputs.text")
+    assert result[0] == (
         "encoder.text.vocab_size: Interpolation key 'data.inputs.text.vocab_size' not found"
         " (override ~data.inputs.text)\n"
         "    fix: remove ~data.inputs.text, or set encoder.text.vocab_size=..."
@@ -343,9 +343,9 @@ def test_a_range_wants_a_sweeper_that_draws_from_it() -> None:
 
 
 def test_both_ends_of_a_range_and_every_option_are_looked_at() -> None:
-    found = faults("sweep=optimizer", "optimizer.lr=interval(-1,1)", "fusion=sum,conct", multirun=True)
-    assert len(found) == 2 and found[0].startswith("optimizer.lr=-1.0: must be a number of at least 0")
-    assert found[1].startswith("fusion=conct: fusion has no option conct\n    fix: did you mean fusion=concat?")
+    result = faults("sweep=optimizer", "optimizer.lr=interval(-1,1)", "fusion=sum,conct", multirun=True)
+    assert len(result) == 2 and result[0].startswith("optimizer.lr=-1.0: must be a number of at least 0")
+    assert result[1].startswith("fusion=conct: fusion has no option conct\n    fix: did you mean fusion=concat?")
 
 
 def test_a_search_wants_something_to_search() -> None:
@@ -359,8 +359,8 @@ def test_the_one_combination_that_is_wrong_is_named() -> None:
     assert faults("encoder=vit,resnt", multirun=True) == [
         "encoder=resnt: encoder has no option resnt\n    fix: did you mean encoder=resnet? The options are resnet, vit"
     ]
-    found = faults("encoder/image=resnet,vit", "data.inputs.image.size=60,64", multirun=True)
-    assert found == [
+    result = faults("encoder/image=resnet,vit", "data.inputs.image.size=60,64", multirun=True)
+    assert result == [
         "encoder.image.image_size=60: not divisible by encoder.image.patch_size=16"
         " (override data.inputs.image.size=60)\n"
         "    fix: set encoder.image.patch_size to 15, or data.inputs.image.size to 64"
@@ -431,8 +431,8 @@ def test_an_experiment_of_the_users_own_is_read_and_named(home: Path) -> None:
 )
 def test_a_file_that_is_wrong_is_named(home: Path, content: str, fault: str) -> None:
     write(home, {"fusion/mine.yaml": content})
-    (found,) = faults("fusion=mine", extra="conf")
-    assert found.startswith(fault.replace("{}", str(home / "conf/fusion/mine.yaml")))
+    (result,) = faults("fusion=mine", extra="conf")
+    assert result.startswith(fault.replace("{}", str(home / "conf/fusion/mine.yaml")))
 
 
 def test_a_file_that_is_not_chosen_is_not_looked_at(home: Path) -> None:
@@ -453,8 +453,8 @@ def test_a_folder_of_the_users_that_is_called_configs_is_told_from_ours(home: Pa
     (home / "conf").rename(home / "configs")
     (home / "configs/fusion").mkdir()
     (home / "configs/fusion/mine.yaml").write_text("dim: 3")
-    (found,) = faults("fusion=mine", extra="configs")
-    assert found.startswith("fusion: _target_ is missing (./configs/fusion/mine.yaml)")
+    (result,) = faults("fusion=mine", extra="configs")
+    assert result.startswith("fusion: _target_ is missing (./configs/fusion/mine.yaml)")
 
 
 # ------------------------------------------------------------ the run that is tested
@@ -549,5 +549,5 @@ def test_an_experiment_whose_overrides_are_not_last_is_explained(tmp_path: Path)
     (tmp_path / "experiment").mkdir()
     lines = ["# @package _global_", "defaults:", "  - override /task: []", "  - /task@task.mood: classification"]
     (tmp_path / "experiment" / "mine.yaml").write_text("\n".join(lines))
-    said = "experiment=mine: a defaults list has lines after its `override` lines; put the `override` lines last"
-    assert faults("experiment=mine", extra=str(tmp_path)) == [said]
+    message = "experiment=mine: a defaults list has lines after its `override` lines; put the `override` lines last"
+    assert faults("experiment=mine", extra=str(tmp_path)) == [message]

@@ -99,10 +99,10 @@ def write_film(
         container.mux(stream.encode(None))
         if voice is not None:
             assert sound is not None
-            whole = av.AudioFrame.from_ndarray(sound[None].astype(np.float32), format="fltp", layout="mono")
-            whole.sample_rate, whole.pts = 16000, 0
+            full = av.AudioFrame.from_ndarray(sound[None].astype(np.float32), format="fltp", layout="mono")
+            full.sample_rate, full.pts = 16000, 0
             resampler = av.AudioResampler(voice.format, "mono", 16000, voice.codec_context.frame_size)
-            for piece in [*resampler.resample(whole), *resampler.resample(None)]:
+            for piece in [*resampler.resample(full), *resampler.resample(None)]:
                 container.mux(voice.encode(piece))
             container.mux(voice.encode(None))
     return path

@@ -59,9 +59,9 @@ def test_a_picture_changes_more_and_more_and_nothing_else_does(split: EvalSplit,
     clean = samples(split)
     distances = []
     for severity in SEVERITIES:
-        found, again = corrupted(split, name, modality, severity), corrupted(split, name, modality, severity)
+        result, again = corrupted(split, name, modality, severity), corrupted(split, name, modality, severity)
         distance = 0.0
-        for one, same, before in zip(found, again, clean, strict=True):
+        for one, same, before in zip(result, again, clean, strict=True):
             assert one.keys == before.keys and one.inputs.keys() == before.inputs.keys()
             for m, value in before.inputs.items():
                 assert torch.equal(one.inputs[m], same.inputs[m])
@@ -91,20 +91,20 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> EvalSplit:
 def test_all_frames_of_a_film_are_blurred_and_cropped_alike_and_noise_is_of_each(
     films: EvalSplit, name: str, alike: bool
 ) -> None:
-    clean, (found, other, _) = films[(0, 0)].inputs["video"], corrupted(films, name, "video", 4)
-    first, *others = found.inputs["video"]
-    assert found.inputs["video"].shape == clean.shape == (4, 3, 16, 16)
+    clean, (result, other, _) = films[(0, 0)].inputs["video"], corrupted(films, name, "video", 4)
+    first, *others = result.inputs["video"]
+    assert result.inputs["video"].shape == clean.shape == (4, 3, 16, 16)
     assert not torch.equal(first, clean[0])
     assert all(torch.equal(first, frame) == alike for frame in others)
     if name != "blur":  # which draws nothing
-        assert not torch.equal(found.inputs["video"], other.inputs["video"])
-    assert torch.equal(found.inputs["video"], corrupted(films, name, "video", 4)[0].inputs["video"])
+        assert not torch.equal(result.inputs["video"], other.inputs["video"])
+    assert torch.equal(result.inputs["video"], corrupted(films, name, "video", 4)[0].inputs["video"])
 
 
 def test_a_caption_is_mistyped_and_its_content_stays_what_it_is(split: EvalSplit) -> None:
-    clean, found = samples(split), corrupted(split, "typos", "text", 5)
-    assert [one.keys for one in found] == [one.keys for one in clean]
-    pairs = [(f.inputs["text"], c.inputs["text"]) for f, c in zip(found, clean, strict=True) if "text" in c.inputs]
+    clean, result = samples(split), corrupted(split, "typos", "text", 5)
+    assert [one.keys for one in result] == [one.keys for one in clean]
+    pairs = [(f.inputs["text"], c.inputs["text"]) for f, c in zip(result, clean, strict=True) if "text" in c.inputs]
     changed = [not torch.equal(after, before) for after, before in pairs]
     assert sum(changed) > len(changed) / 2
 
@@ -112,12 +112,12 @@ def test_a_caption_is_mistyped_and_its_content_stays_what_it_is(split: EvalSplit
 def test_what_is_missing_at_one_severity_is_missing_at_the_next(split: EvalSplit) -> None:
     gone: set[str] = set()
     for severity in SEVERITIES:
-        found = corrupted(split, "missing", "text", severity)
-        now = {one.id for one in found if "text" not in one.inputs}
+        result = corrupted(split, "missing", "text", severity)
+        now = {one.id for one in result if "text" not in one.inputs}
         assert gone <= now
         gone = now
     assert len(gone) == ROWS["test"]
-    assert [one.keys for one in found] == [one.keys for one in samples(split)]
+    assert [one.keys for one in result] == [one.keys for one in samples(split)]
 
 
 def test_letters_are_wrong_about_as_often_as_is_said() -> None:
@@ -154,8 +154,8 @@ def test_groups_are_those_of_a_column(split: EvalSplit) -> None:
     assert sorted(position for rows in groups.values() for position in rows) == list(range(len(split)))
     assert next(iter(groups)) == "(none)" and set(groups) <= {"(none)", "bar", "frame", "square"}
     bars = Subset(split, groups["bar"])
-    found = bars.__getitems__([(0, 0), (0, -1), (0, len(bars) - 1)])
-    assert [one.row for one in found] == [groups["bar"][0], -1, groups["bar"][-1]]
+    result = bars.__getitems__([(0, 0), (0, -1), (0, len(bars) - 1)])
+    assert [one.row for one in result] == [groups["bar"][0], -1, groups["bar"][-1]]
     with pytest.raises(ConfigError, match=r"test\.group_by=kind: the test split has the columns id, image"):
         groups_of(split, "kind", where="the test split")
 

@@ -67,8 +67,8 @@ def same(one: Sample, other: Sample) -> bool:
 def test_what_a_row_lacks_is_not_there(tmp_path: Path, kind: type[TrainSplit]) -> None:
     draw_pictures(tmp_path, 4)
     split = kind(table_of(tmp_path, [row for row, _ in GAPS]), **parts(tmp_path))
-    found = {s.id: " ".join([*s.inputs, *s.targets]) for s in (split[0, p] for p in range(len(GAPS)))}
-    assert found == {row["id"]: has for row, has in GAPS}
+    results = {s.id: " ".join([*s.inputs, *s.targets]) for s in (split[0, p] for p in range(len(GAPS)))}
+    assert results == {row["id"]: has for row, has in GAPS}
 
 
 def test_a_column_that_a_table_lacks_is_a_gap_in_every_row(tmp_path: Path) -> None:
@@ -144,8 +144,8 @@ def test_modalities_are_dropped_in_training_alone(tmp_path: Path) -> None:
     assert all("text" in s.inputs and "label" in s.targets and "image" in s.keys for s in first)
     again = split.__getitems__([(0, position) for position in range(40)])
     assert all(same(one, other) for one, other in zip(first, again, strict=True))
-    whole = EvalSplit(table, modality_dropout={"image": 0.5}, **parts(tmp_path))
-    assert all("image" in whole[0, position].inputs for position in range(40))
+    full = EvalSplit(table, modality_dropout={"image": 0.5}, **parts(tmp_path))
+    assert all("image" in full[0, position].inputs for position in range(40))
 
 
 def test_every_epoch_draws_another_augmentation(tmp_path: Path) -> None:

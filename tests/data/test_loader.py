@@ -31,10 +31,10 @@ def real(step: list[Position]) -> list[int]:
 @pytest.mark.parametrize(("samples", "batch_size"), SIZES)
 @pytest.mark.parametrize(("ranks", "parts"), SPLITS)
 def test_an_epoch_has_each_position_once_on_any_split(samples: int, batch_size: int, ranks: int, parts: int) -> None:
-    whole = [list(range(first, min(first + batch_size, samples))) for first in range(0, samples, batch_size)]
+    full = [list(range(first, min(first + batch_size, samples))) for first in range(0, samples, batch_size)]
     by_rank = [list(steps) for steps in train_steps(samples, batch_size, ranks=ranks, parts=parts)]
-    assert {len(steps) for steps in by_rank} == {len(whole)} == {len(train_steps(samples, batch_size)[0])}
-    for number, positions in enumerate(whole):
+    assert {len(steps) for steps in by_rank} == {len(full)} == {len(train_steps(samples, batch_size)[0])}
+    for number, positions in enumerate(full):
         shares = [steps[number] for steps in by_rank]
         assert len({len(share) for share in shares}) == 1, "every rank runs the same shapes"
         assert len(shares[0]) % parts == 0
@@ -45,9 +45,9 @@ def test_an_epoch_has_each_position_once_on_any_split(samples: int, batch_size: 
 def test_a_short_last_step_is_spread_evenly(ranks: int, parts: int) -> None:
     last = [list(steps)[-1] for steps in train_steps(24 + 13, 24, ranks=ranks, parts=parts)]
     size = len(last[0]) // parts
-    held = [len(real(step[start : start + size])) for step in last for start in range(0, len(step), size)]
-    assert len(held) == ranks * parts
-    assert max(held) - min(held) <= 1
+    sizes = [len(real(step[start : start + size])) for step in last for start in range(0, len(step), size)]
+    assert len(sizes) == ranks * parts
+    assert max(sizes) - min(sizes) <= 1
     assert size == -(-24 // (ranks * parts)), "as large as in the other steps"
 
 

@@ -12,8 +12,8 @@ DRAWS = 4000
 
 
 def sample(*modalities: str) -> Sample:
-    there = {m: torch.zeros(1) for m in modalities}
-    return Sample(id="a", inputs=there, keys=dict.fromkeys(modalities, 7))
+    available = {m: torch.zeros(1) for m in modalities}
+    return Sample(id="a", inputs=available, keys=dict.fromkeys(modalities, 7))
 
 
 def left(rates: dict[str, float], seed: int, *modalities: str) -> tuple[str, ...]:

@@ -159,9 +159,9 @@ def test_a_class_that_training_never_saw_is_no_label(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_cells_between_semicolons_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("sep=,\nimage;caption;label\n" + "a.png;a cat;cat\n" * 8)
-    said = refused(tmp_path, tmp_path / "run")
-    assert "has one column, 'image;caption;label': its cells are separated by ';'" in said
-    assert "save it with commas as .csv" in said
+    message = refused(tmp_path, tmp_path / "run")
+    assert "has one column, 'image;caption;label': its cells are separated by ';'" in message
+    assert "save it with commas as .csv" in message
 
 
 def test_two_processes_at_once_have_one_vocabulary(tmp_path: Path) -> None:
@@ -171,9 +171,9 @@ def test_two_processes_at_once_have_one_vocabulary(tmp_path: Path) -> None:
     for child in children:
         assert child.stdout is not None and child.stdout.readline() == "ready\n"
     go.touch()
-    said = [child.communicate(timeout=120)[0] for child in children]
+    output = [child.communicate(timeout=120)[0] for child in children]
     assert [child.returncode for child in children] == [0, 0]
-    assert said[0] == said[1] and "[SEP]" in said[0]
+    assert output[0] == output[1] and "[SEP]" in output[0]
     read(root, tmp_path / "alone")
     assert vocabulary(run) == vocabulary(tmp_path / "alone"), "and it is the one that a single process learns"
 
@@ -291,8 +291,8 @@ def test_a_column_that_is_something_else_is_explained_before_anything_is_learned
         ): f"{table} boxes holds [{{'x': 1}}], which is no text\n    name the column of texts",
         ("image", "caption", "same"): f"{table} same holds one class alone, 'one', in 10 rows\n    name another column",
     }.items():
-        said = refused(root, run, columns=dict(zip(("image", "text", "label"), columns, strict=True)))
-        assert said.startswith(message), said
+        text = refused(root, run, columns=dict(zip(("image", "text", "label"), columns, strict=True)))
+        assert text.startswith(message), text
         assert [path.name for path in run.iterdir()] == [".vocabulary.lock"]
 
 

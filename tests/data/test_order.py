@@ -118,36 +118,36 @@ def test_blocks_of_any_size_give_every_row_once() -> None:
         sizes = [draw.randrange(0, 9) for _ in range(draw.randrange(1, 9))]
         for window in (1, 2, 3, 20):
             blocks, size = BlockOrder(sizes, window=window), sum(sizes)
-            found = rows_of(blocks, epoch=5)
-            assert sorted(found) == list(range(size)), (sizes, window)
+            result = rows_of(blocks, epoch=5)
+            assert sorted(result) == list(range(size)), (sizes, window)
             for places in (
                 [*range(size)],
                 [*range(size // 3, size, 2)],
                 draw.choices(range(size), k=9) if size else [],
             ):
-                asked = np.array(places, dtype=np.int64)
-                assert blocks.rows(asked, seed=1, epoch=5).tolist() == [found[place] for place in places]
+                requested = np.array(places, dtype=np.int64)
+                assert blocks.rows(requested, seed=1, epoch=5).tolist() == [result[place] for place in places]
 
 
 def test_a_window_reads_from_its_blocks_alone_and_mixes_them() -> None:
     sizes = [10, 30, 20, 25, 15, 40, 5]
     block_of = np.repeat(np.arange(7), sizes)
-    found = block_of[rows_of(BlockOrder(sizes, window=3))]
-    seen: list[set[int]] = [set(found[:0])]
-    for block in found:
+    result = block_of[rows_of(BlockOrder(sizes, window=3))]
+    seen: list[set[int]] = [set(result[:0])]
+    for block in result:
         if len(seen[-1] | {block}) > 3:
             seen.append(set())
         seen[-1].add(int(block))
     assert [len(window) for window in seen] == [3, 3, 1]
     assert len(set().union(*seen)) == 7
-    changes = sum(a != b for a, b in pairwise(found))
+    changes = sum(a != b for a, b in pairwise(result))
     assert changes > 60, "rows of the blocks of a window are among one another"
 
 
 def test_blocks_come_in_another_order_each_epoch_and_the_same_one_each_time() -> None:
     blocks = BlockOrder([4, 5, 6, 7, 8], window=2)
     by_epoch = [rows_of(blocks, epoch=epoch) for epoch in range(8)]
-    assert len({tuple(found) for found in by_epoch}) == 8
+    assert len({tuple(result) for result in by_epoch}) == 8
     assert [rows_of(BlockOrder([4, 5, 6, 7, 8], window=2), epoch=epoch) for epoch in range(7, -1, -1)] == by_epoch[::-1]
     assert rows_of(blocks, seed=2) != rows_of(blocks, seed=3)
 

@@ -68,11 +68,11 @@ def batch_of(name: str, present: list[bool]) -> Any:
     """Videos have one frame each, so their maps shrink like those of images."""
     side = TIMM.get(name.partition("(")[2].rstrip(")"), SIDE)
     steps = (1,) if name.startswith("video/") or name == "image/pictures" else ()
-    there = torch.tensor(present)
+    is_present = torch.tensor(present)
     values = torch.randn(len(present), *steps, 3, side, side, generator=torch.Generator().manual_seed(0))
-    mask = there[:, None] if steps else None
+    mask = is_present[:, None] if steps else None
     batch = make_batch([0] * len(present), [0] * len(present))
-    return replace(batch, inputs={"m": Padded(values, mask)}, present={"m": there})
+    return replace(batch, inputs={"m": Padded(values, mask)}, present={"m": is_present})
 
 
 def model_of(name: str) -> MultimodalModel:
@@ -106,8 +106,8 @@ def test_one_row_of_several(name: str) -> None:
     for norm in norms(model):
         norm.register_forward_pre_hook(lambda norm, args: single.update({norm: args[0].numel() == args[0].shape[1]}))
     before = {norm: deepcopy(norm.state_dict()) for norm in norms(model)}
-    found = run(model, batch_of(name, [False, True, False]))
-    assert all(value.isfinite().all() for value in found.values())
+    result = run(model, batch_of(name, [False, True, False]))
+    assert all(value.isfinite().all() for value in result.values())
     assert all(norm.training for norm in norms(model))
     for norm, is_single in single.items():
         now = norm.state_dict()

@@ -173,8 +173,8 @@ def run(encoder: nn.Module, values: Tensor, mask: Tensor | None) -> dict[str, Te
     out = encoder(leaf, mask).cleared()
     generator = torch.Generator().manual_seed(0)
     (out.tokens * torch.randn(out.tokens.shape, generator=generator, dtype=out.tokens.dtype)).sum().backward()
-    found = {"tokens": out.tokens.detach(), "mask": out.mask, **gradients(encoder)}
-    return found if leaf.grad is None else found | {"input": leaf.grad}
+    results = {"tokens": out.tokens.detach(), "mask": out.mask, **gradients(encoder)}
+    return results if leaf.grad is None else results | {"input": leaf.grad}
 
 
 def valid_tokens(out: Features, row: int) -> Tensor:
@@ -186,8 +186,8 @@ def test_shapes_and_mask(name: str) -> None:
     encoder, (values, mask) = make(name), make_inputs(name)
     tokens, valid = encoder(values, mask)
     assert tokens.shape == (*valid.shape, encoder.dim) and valid.dtype is torch.bool
-    there = torch.ones(4, dtype=torch.bool) if mask is None else mask.any(dim=1)
-    assert torch.equal(valid.any(dim=1), there)
+    present = torch.ones(4, dtype=torch.bool) if mask is None else mask.any(dim=1)
+    assert torch.equal(valid.any(dim=1), present)
 
 
 @every_encoder
@@ -231,8 +231,8 @@ def test_what_stands_under_a_false_mask_changes_no_bit(name: str, garbage: float
 @every_encoder
 def test_every_parameter_is_saved_and_matters(name: str) -> None:
     encoder, (values, mask) = make(name), make_inputs(name)
-    found = run(encoder, values, mask)
-    assert [n for n, _ in encoder.named_parameters() if not found[n].any()] == []
+    result = run(encoder, values, mask)
+    assert [n for n, _ in encoder.named_parameters() if not result[n].any()] == []
     copy = make(name, seed=2)
     copy.load_state_dict(encoder.state_dict())
     expected = encoder.eval()(values, mask).cleared()
@@ -241,18 +241,18 @@ def test_every_parameter_is_saved_and_matters(name: str) -> None:
 
 
 @every_encoder
-@pytest.mark.parametrize("lacking", [[3], [0, 1, 2, 3]])
-def test_every_parameter_gets_a_gradient_whatever_the_batch_lacks(name: str, lacking: list[int]) -> None:
+@pytest.mark.parametrize("missing", [[3], [0, 1, 2, 3]])
+def test_every_parameter_gets_a_gradient_whatever_the_batch_lacks(name: str, missing: list[int]) -> None:
     """Through the model, which excludes rows without the modality."""
     encoder, (values, mask) = make(name), make_inputs(name)
-    present = torch.tensor([row not in lacking for row in range(4)])
+    present = torch.tensor([row not in missing for row in range(4)])
     batch = Batch([""] * 4, torch.arange(4), {"m": Padded(values, mask)}, {"m": present}, {}, {}, {}, torch.arange(4))
     out = encode_present(encoder, batch, "m")
     assert torch.equal(out.mask.any(dim=1), present) and not out.tokens[~out.mask].any()
     (out.tokens * torch.randn_like(out.tokens)).sum().backward()
-    found = gradients(encoder)
-    assert all(gradient.isfinite().all() for gradient in found.values())
-    assert any(gradient.any() for gradient in found.values()) == (len(lacking) == 1)
+    result = gradients(encoder)
+    assert all(gradient.isfinite().all() for gradient in result.values())
+    assert any(gradient.any() for gradient in result.values()) == (len(missing) == 1)
 
 
 @with_a_mask
@@ -290,11 +290,11 @@ def test_layers_are_parts_of_the_encoder_and_share_nothing(name: str) -> None:
     encoder = make(name)
     assert isinstance(encoder, Layered)
     layers = encoder.layers()
-    found = [
+    results = [
         id(p) for layer in layers for part in layer for p in ([part] if torch.is_tensor(part) else part.parameters())
     ]
-    assert len(layers) > 1 and found and len(found) == len(set(found))
-    assert set(found) <= {id(p) for p in encoder.parameters()}
+    assert len(layers) > 1 and results and len(results) == len(set(results))
+    assert set(results) <= {id(p) for p in encoder.parameters()}
 
 
 @every_encoder

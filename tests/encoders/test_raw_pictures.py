@@ -175,9 +175,9 @@ def test_every_film_model_of_torchvision_gets_its_own_geometry(tables: Path) -> 
         wanted = torchvision.models.get_model_weights(name).DEFAULT.transforms()
         frames = torch.randint(256, (4, 3, 60, 90), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         listed = [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames]
-        found = make(cfg.data.inputs.video, "video").load(listed, tables, seed=0, train=False)
+        result = make(cfg.data.inputs.video, "video").load(listed, tables, seed=0, train=False)
         expected = wanted(frames).transpose(0, 1)  # shape (C, F, H, W)
-        assert distance(found[0], expected) < CLOSE
+        assert distance(result[0], expected) < CLOSE
 
 
 @pytest.mark.parametrize("processor", ["VideoMAEImageProcessor", "VideoMAEVideoProcessor", "VivitImageProcessor"])
@@ -195,9 +195,9 @@ def test_films_of_transformers(processor: str, tables: Path, tmp_path: Path) -> 
         draws = np.random.default_rng(width)
         coarse = [Image.fromarray(draws.integers(0, 256, (height // 4, width // 4, 3), np.uint8)) for _ in range(8)]
         frames = [picture.resize((width, height), Image.Resampling.BICUBIC) for picture in coarse]
-        found = make(cfg.data.inputs.video, "video").load(frames, tables, seed=0, train=False)
+        result = make(cfg.data.inputs.video, "video").load(frames, tables, seed=0, train=False)
         expected = theirs([np.asarray(frame) for frame in frames], return_tensors="pt")["pixel_values"]
-        assert distance(found[0], torch.as_tensor(np.asarray(expected))[0].float()) < CLOSE
+        assert distance(result[0], torch.as_tensor(np.asarray(expected))[0].float()) < CLOSE
 
 
 @pytest.fixture
@@ -244,14 +244,14 @@ def test_a_run_without_keys_of_the_geometry_prepares_pictures_as_it_was_trained(
 def test_another_geometry_than_that_of_the_weights_is_refused(
     tables: Path, vit: str, override: str, message: str
 ) -> None:
-    asked = [*HUGGINGFACE, f"data.inputs.image.{override}"]
+    requested = [*HUGGINGFACE, f"data.inputs.image.{override}"]
     with pytest.raises(ConfigError, match=rf"data\.inputs\.image\.{message}    set data\.inputs\.image\.\w+ to auto"):
-        build_data(configuration(tables, *asked, pretrained=vit))
+        build_data(configuration(tables, *requested, pretrained=vit))
 
 
 def test_frames_of_films_have_the_size_of_their_own_encoder(tables: Path, vit: str) -> None:
-    asked = ["encoder/image@encoder.video.image=huggingface", f"encoder.video.image.pretrained={vit}"]
-    cfg = configuration(tables, *asked, "task.classification.input=video")
+    requested = ["encoder/image@encoder.video.image=huggingface", f"encoder.video.image.pretrained={vit}"]
+    cfg = configuration(tables, *requested, "task.classification.input=video")
     build_data(cfg)
     assert cfg.data.inputs.video.size == cfg.encoder.video.image.image_size == 48
     assert cfg.data.inputs.image.size == cfg.encoder.image.image_size == 64
@@ -290,8 +290,8 @@ def test_older_files_of_processors_mean_what_the_library_reads_in_them(kind: str
     settings = {"do_resize": True, "size": 224, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, **changed}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
-    found = image_settings(str(tmp_path))
-    assert (found["size"], found["resize_size"], found["interpolation"]) == (size, resize_size, interpolation)
+    result = image_settings(str(tmp_path))
+    assert (result["size"], result["resize_size"], result["interpolation"]) == (size, resize_size, interpolation)
 
 
 Processor = Callable[[], Any]

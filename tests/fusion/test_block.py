@@ -49,9 +49,9 @@ def test_values_and_gradients_are_those_of_the_formula(
 
 @pytest.mark.parametrize(("num_chunks", "advice"), [(4, "2 or 3"), (6, "2 or 3"), (0, "1 or 2")])
 def test_chunks_that_do_not_divide_or_have_one_number_are_refused(num_chunks: int, advice: str) -> None:
-    said = (
+    message = (
         f"joint_dim = 6 cannot be divided into num_chunks = {num_chunks} equal chunks of two or more;"
         " set num_chunks to "
     )
-    with pytest.raises(ValueError, match=f"{said}{advice}"):
+    with pytest.raises(ValueError, match=f"{message}{advice}"):
         make(DIMS, "identity", num_chunks)

@@ -68,8 +68,8 @@ def test_tokens_hear_of_each_other_from_the_second_layer_on_and_bottlenecks_from
 
 @pytest.mark.parametrize("fusion_layer", [-1, 2])
 def test_a_fusion_layer_that_is_none_of_the_layers_is_refused(fusion_layer: int) -> None:
-    said = f"fusion_layer = {fusion_layer} is not one of the layers 0 to 1 of depth = 2; set fusion_layer to one"
-    with pytest.raises(ValueError, match=said):
+    message = f"fusion_layer = {fusion_layer} is not one of the layers 0 to 1 of depth = 2; set fusion_layer to one"
+    with pytest.raises(ValueError, match=message):
         make(DIMS, 2, fusion_layer)
 
 

@@ -61,8 +61,8 @@ def test_the_base_is_text_or_the_first_by_name() -> None:
 def test_what_cannot_be_is_refused_with_the_mend() -> None:
     with pytest.raises(ValueError, match="nothing can modulate image, the only modality; choose fusion=concat"):
         make({"image": 4})
-    said = "base = video, but the modalities are audio, image, text; set it to one of them or null"
-    with pytest.raises(ValueError, match=said):
+    message = "base = video, but the modalities are audio, image, text; set it to one of them or null"
+    with pytest.raises(ValueError, match=message):
         make(DIMS, "video")
     with pytest.raises(ValueError, match="depth = 0; set depth to 1 or more"):
         make(DIMS, depth=0)

@@ -123,16 +123,16 @@ def test_a_missing_modality_is_not_the_same_as_zeros(name: str, number: int) -> 
 
 
 @every_fusion_of_any_number
-@pytest.mark.parametrize("lacking", ["text", "everything"])
-def test_every_parameter_gets_a_gradient_whatever_the_batch_lacks(name: str, number: int, lacking: str) -> None:
+@pytest.mark.parametrize("missing", ["text", "everything"])
+def test_every_parameter_gets_a_gradient_whatever_the_batch_lacks(name: str, number: int, missing: str) -> None:
     fusion, features = make(name, number), make_features(number)
     for modality, (tokens, mask) in features.items():
-        if lacking in (modality, "everything"):
+        if missing in (modality, "everything"):
             features[modality] = Features(tokens, torch.zeros_like(mask))
-    found = run(fusion, features)  # `gradients` inside fails on None
-    assert all(value.isfinite().all() for value in found.values())
-    if lacking == "everything":
-        assert not any(gradient.any() for gradient in found.values())
+    result = run(fusion, features)  # `gradients` inside fails on None
+    assert all(value.isfinite().all() for value in result.values())
+    if missing == "everything":
+        assert not any(gradient.any() for gradient in result.values())
 
 
 @every_fusion_of_any_number
@@ -146,10 +146,10 @@ def test_every_parameter_is_saved_and_matters(name: str, number: int) -> None:
     copy = make(name, number)
     copy.load_state_dict(fusion.state_dict())
     assert torch.equal(copy(features).tokens, before)
-    found = run(fusion, features)
+    result = run(fusion, features)
     of_one_token = re.compile(r".*\.stacks\.video\..*(read\.norm\.|attn\.q\.).*")
     names = [n for n, _ in fusion.named_parameters() if not (name == "mult" and of_one_token.match(n))]
-    without_effect = [n for n in names if not found[n].any()]
+    without_effect = [n for n in names if not result[n].any()]
     assert without_effect == (["absent.text"] if name == "concat" and number == 1 else [])
 
 

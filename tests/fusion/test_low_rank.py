@@ -22,8 +22,8 @@ def plain(fusion: LowRank, vectors: Vectors) -> Tensor:
     with_one = {}
     for modality, x in vectors.items():
         learned = fusion.absent[modality].learned
-        lacking = torch.zeros(DIMS[modality], dtype=torch.float64) if learned is None else learned[modality]
-        with_one[modality] = torch.cat([lacking if x is None else x, torch.ones(1, dtype=torch.float64)])
+        missing = torch.zeros(DIMS[modality], dtype=torch.float64) if learned is None else learned[modality]
+        with_one[modality] = torch.cat([missing if x is None else x, torch.ones(1, dtype=torch.float64)])
     total = torch.zeros(6, dtype=torch.float64)
     for rank in range(2):
         product = torch.ones(6, dtype=torch.float64)

@@ -54,9 +54,9 @@ def test_it_is_the_count_sketch_of_the_outer_product() -> None:
     """For two modalities, x_i y_j is at position (h(i) + h(j)) mod size, with sign s(i) s(j)."""
     fusion, seen = make({"image": 4, "text": 3}, "identity", 8), []
     fusion.out.register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
-    there = torch.ones(1, 1, dtype=torch.bool)
+    present = torch.ones(1, 1, dtype=torch.bool)
     tokens = {m: torch.randn(1, 1, width, dtype=torch.float64) for m, width in (("image", 4), ("text", 3))}
-    fusion({m: Features(x, there) for m, x in tokens.items()})
+    fusion({m: Features(x, present) for m, x in tokens.items()})
     image, text = (fusion.sketches[m] for m in ("image", "text"))
     x, y = (norm(tokens[m][0, 0], fusion.vectors.norms[m]) for m in ("image", "text"))
     expected = torch.zeros(8, dtype=torch.float64)

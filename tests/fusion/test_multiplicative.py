@@ -67,8 +67,10 @@ def test_missing_has_two_names() -> None:
 
 def test_too_many_weights_are_refused_with_their_number_and_the_mend() -> None:
     three = dict.fromkeys(["a", "b", "c"], 256)
-    said = r"pairs of a \(256\), b \(256\), c \(256\) would have 1.2e\+06 weights with dim = 6, but max_size = 1800; "
-    with pytest.raises(ValueError, match=said + "set factor_dim to 10 or less, or choose fusion=low_rank"):
+    message = (
+        r"pairs of a \(256\), b \(256\), c \(256\) would have 1.2e\+06 weights with dim = 6, but max_size = 1800; "
+    )
+    with pytest.raises(ValueError, match=message + "set factor_dim to 10 or less, or choose fusion=low_rank"):
         make(three, None, max_size=1800)
     make(three, 10, max_size=1800)  # 6 * 3 * 10 * 10
     with pytest.raises(ValueError, match="max_size = 1799; set factor_dim to 9 or less"):

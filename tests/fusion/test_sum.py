@@ -41,9 +41,9 @@ def test_neutral_is_what_a_fusion_without_the_modality_gives(average: bool) -> N
     both, alone = (make(dims, average=average, missing="identity") for dims in (DIMS, {"image": 4}))
     alone.load_state_dict({name: both.state_dict()[name] for name in alone.state_dict()})
     image = Features(torch.randn(2, 3, 4, dtype=torch.float64), torch.ones(2, 3, dtype=torch.bool))
-    lacking = {m: Features(torch.randn(2, 2, DIMS[m]).double(), torch.zeros(2, 2).bool()) for m in ("text", "audio")}
+    missing = {m: Features(torch.randn(2, 2, DIMS[m]).double(), torch.zeros(2, 2).bool()) for m in ("text", "audio")}
     torch.testing.assert_close(
-        both({"image": image, **lacking}).tokens, alone({"image": image}).tokens, rtol=0, atol=1e-14
+        both({"image": image, **missing}).tokens, alone({"image": image}).tokens, rtol=0, atol=1e-14
     )
 
 

@@ -59,9 +59,9 @@ def test_a_lacking_modality_leaves_the_products_of_the_others() -> None:
     """With zeros and a 1, only the last slice of the (2 + 1) x (3 + 1) tensor is not zero: the other vector and a 1."""
     fusion, seen = make({"image": 2, "text": 3}, "identity", None), []
     fusion.mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0].unflatten(1, (3, 4))))
-    there, lacking = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.bool)
+    there, missing = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.bool)
     text = torch.randn(1, 1, 3, dtype=torch.float64)
-    fusion({"image": Features(torch.randn(1, 1, 2, dtype=torch.float64), lacking), "text": Features(text, there)})
+    fusion({"image": Features(torch.randn(1, 1, 2, dtype=torch.float64), missing), "text": Features(text, there)})
     assert not seen[0][0, :2].any()
     torch.testing.assert_close(seen[0][0, 2, :3], norm(text[0, 0], fusion.vectors.norms["text"]), rtol=0, atol=1e-12)
     assert seen[0][0, 2, 3] == 1
@@ -70,8 +70,10 @@ def test_a_lacking_modality_leaves_the_products_of_the_others() -> None:
 def test_a_large_product_is_refused_with_its_size_and_the_mend() -> None:
     four = dict.fromkeys(["a", "b", "c", "d"], 256)
     sizes = {"dim": 8, "hidden_dim": 4, "dropout": 0.0, "missing": "identity"}
-    said = r"tensor of a \(256\), b \(256\), c \(256\), d \(256\) would have 4.4e\+09 numbers a sample, but max_size ="
-    with pytest.raises(ValueError, match=said + r" 10000; set factor_dim to 9 or less, or choose fusion=low_rank"):
+    message = (
+        r"tensor of a \(256\), b \(256\), c \(256\), d \(256\) would have 4.4e\+09 numbers a sample, but max_size ="
+    )
+    with pytest.raises(ValueError, match=message + r" 10000; set factor_dim to 9 or less, or choose fusion=low_rank"):
         TensorFusion(dims=four, factor_dim=None, max_size=10000, **sizes)
     TensorFusion(dims=four, factor_dim=9, max_size=10000, **sizes)  # (9 + 1) ** 4
     with pytest.raises(ValueError, match="max_size = 9999; set factor_dim to 8 or less"):

@@ -39,10 +39,10 @@ def test_text_tables_and_panels_are_shown_escaped(is_terminal: bool, monkeypatch
     terminal.print(Panel(EVIL))
     terminal.print(table())
     terminal.print(Text(EVIL))
-    said = terminal.file.getvalue()
-    assert said.count(SHOWN) == 4 and r"a\x1b]0;titleb\x1b[2J\x9bc\u202egnp.exe" in said, "rich drops two from Text"
-    assert not {"\x07", "\r", "\x9b", "\u202e"} & set(said)
-    codes = said.split("\x1b")[1:]
+    output = terminal.file.getvalue()
+    assert output.count(SHOWN) == 4 and r"a\x1b]0;titleb\x1b[2J\x9bc\u202egnp.exe" in output, "rich drops two from Text"
+    assert not {"\x07", "\r", "\x9b", "\u202e"} & set(output)
+    codes = output.split("\x1b")[1:]
     assert all(code.startswith("[") and code.partition("m")[0][1:].replace(";", "").isdigit() for code in codes)
     assert bool(codes) == is_terminal, "colours of the tables are codes of the program"
 
@@ -50,8 +50,8 @@ def test_text_tables_and_panels_are_shown_escaped(is_terminal: bool, monkeypatch
 def test_lines_are_printed_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     print_escaped(ValueError(f"{EVIL}\nfix: b"), stderr=True)
     print_escaped("größer 👩‍🚀\n\tb")
-    said = capsys.readouterr()
-    assert said.err == f"{SHOWN}\nfix: b\n" and said.out == "größer 👩‍🚀\n\tb\n"
+    output = capsys.readouterr()
+    assert output.err == f"{SHOWN}\nfix: b\n" and output.out == "größer 👩‍🚀\n\tb\n"
 
 
 def test_a_name_cannot_begin_a_line_of_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,12 +64,12 @@ def test_a_name_cannot_begin_a_line_of_a_message(tmp_path: Path, capsys: pytest.
 
 def test_names_of_metrics_are_shown_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     Terminal(width=150).print(metrics_table({"\x1b[2J/accuracy": {"value": 0.5, "chance": None}}))
-    said = capsys.readouterr().out
-    assert r"\x1b[2J/accuracy" in said and "\x1b" not in said
+    output = capsys.readouterr().out
+    assert r"\x1b[2J/accuracy" in output and "\x1b" not in output
 
 
 def test_nothing_else_writes_to_the_terminal() -> None:
     """ruff's T20 finds `print`; a console of rich's own class would not escape either."""
     package = Path(mmtrain.__file__).parent
-    found = [str(path) for path in package.rglob("*.py") if re.search(r"\bConsole\(|\.print_exc\(", path.read_text())]
-    assert found == []
+    results = [str(path) for path in package.rglob("*.py") if re.search(r"\bConsole\(|\.print_exc\(", path.read_text())]
+    assert results == []

@@ -311,8 +311,8 @@ def test_a_kill_while_files_are_moved_leaves_the_new_ones(
                 put(part, {"a": "new a", "b/c": "new c", "e": "new e"})
         except KeyboardInterrupt:
             assert moves < 3
-    found = [current(tmp_path, name).read_text() for name in ("a", "b/c", "e", "mine")]
-    assert found == ["new a", "new c", "new e", "kept"]
+    results = [current(tmp_path, name).read_text() for name in ("a", "b/c", "e", "mine")]
+    assert results == ["new a", "new c", "new e", "kept"]
     with replacing_files(tmp_path) as part:
         put(part, {"e": "newer e"})
     assert files_of(tmp_path) == {"a": "new a", "b/c": "new c", "e": "newer e", "mine": "kept"}
@@ -441,8 +441,8 @@ def test_rows_that_cannot_be_read_are_left_out_and_counted(tmp_path: Path, capsy
     path = tmp_path / "metrics.csv"
     assert read_csv(path, whole_numbers=("step",)) == ([], [])
     path.write_bytes(b"step,loss\r\n1,0.5\r\n2,\0\0\0\r\n3\r\nx,0.5\r\n4,0.25\r\n5,0.1" + bytes(20))
-    found = read_csv(path, whole_numbers=("step",))
-    assert found.columns == ["step", "loss"] and [row["step"] for row in found.rows] == ["1", "4"]
+    result = read_csv(path, whole_numbers=("step",))
+    assert result.columns == ["step", "loss"] and [row["step"] for row in result.rows] == ["1", "4"]
     assert capsys.readouterr().err == f"{path}: 4 of 6 lines cannot be read and are skipped\n"
     for damaged in (b"", bytes(40), b"step,lo", b"loss,epoch\r\n1,2\r\n", b"\xff\xfe\n"):
         path.write_bytes(damaged)
@@ -526,15 +526,15 @@ def _writes(call: ast.Call) -> bool:
 
 
 def test_files_are_written_by_one_module() -> None:
-    found = {}
+    results = {}
     modules = [*(ROOT / "mmtrain").rglob("*.py"), *(ROOT / "scripts" / name for name in SCRIPTS)]
     for path in modules:
         lines = list(writes_of(ast.parse(path.read_text(encoding="utf-8"))))
         if lines:
-            found[str(path.relative_to(ROOT))] = lines
-    wrong = {name: lines for name, lines in found.items() if name not in ALLOWED}
+            results[str(path.relative_to(ROOT))] = lines
+    wrong = {name: lines for name, lines in results.items() if name not in ALLOWED}
     assert not wrong, f"write with mmtrain.io.run_files, which keeps the old content until the new is complete: {wrong}"
-    assert set(ALLOWED) <= set(found), "what writes nothing any more needs no permission"
+    assert set(ALLOWED) <= set(results), "what writes nothing any more needs no permission"
 
 
 def test_writing_is_found() -> None:

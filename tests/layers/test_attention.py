@@ -217,11 +217,11 @@ def test_each_query_can_have_keys_of_its_own() -> None:
     alone = torch.cat([attend(query[:, :, i : i + 1], key, value, mask[:, i]) for i in range(3)], dim=2)
     torch.testing.assert_close(out, alone, rtol=0, atol=1e-12)
     weight = torch.randn_like(out)
-    found = torch.autograd.grad((out * weight).sum(), (query, key, value))
+    result = torch.autograd.grad((out * weight).sum(), (query, key, value))
     wanted = torch.autograd.grad((alone * weight).sum(), (query, key, value))
-    for one, other in zip(found, wanted, strict=True):
+    for one, other in zip(result, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
-    assert not out[0, :, 1].any() and not found[0][0, :, 1].any()
+    assert not out[0, :, 1].any() and not result[0][0, :, 1].any()
     module = CrossAttention(dim=8, num_heads=2)
     read = module(torch.randn(3, 3, 8), torch.randn(3, 4, 8), mask)
     assert not read[0, 1].any() and read[0, 0].all()

@@ -76,9 +76,9 @@ def test_a_complete_model_of_several_modalities_is_explained(kind: str, tmp_path
     (AutoModel if kind == "clip" else AutoModelForImageTextToText).from_config(config).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="a complete model with") as caught:
         CausalLM(source=source_of(name=str(tmp_path), config=None), known=KNOWN)
-    said = str(caught.value)
-    assert f"a complete model with vision_config ({vision}). Fine-tuning a complete model" in said
-    assert f"the language model ({text}) as lm.name" in said and len(said) < 700
+    message = str(caught.value)
+    assert f"a complete model with vision_config ({vision}). Fine-tuning a complete model" in message
+    assert f"the language model ({text}) as lm.name" in message and len(message) < 700
 
 
 def test_of_many_types_the_nearest_are_named(tmp_path: Path) -> None:

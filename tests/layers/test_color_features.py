@@ -15,7 +15,7 @@ from mmtrain.layers.color_features import ColorFeatures
 def reference(features: ColorFeatures, picture: Tensor) -> Tensor:
     """Map (3, H, W) to (patches, waves); an even patch size uses half the resolution."""
     size, step = features.patch_size, 2 if features.patch_size % 2 == 0 else 1
-    found = []
+    results = []
     for top in range(0, picture.shape[1], size):
         for left in range(0, picture.shape[2], size):
             waves = []
@@ -26,8 +26,8 @@ def reference(features: ColorFeatures, picture: Tensor) -> Tensor:
                         color = picture[:, y : y + step, x : x + step].mean(dim=(1, 2))
                         values.append(math.cos((direction @ color + phase).item()))
                 waves.append(sum(values) / len(values))
-            found.append(waves)
-    return torch.tensor(found, dtype=torch.float64)
+            results.append(waves)
+    return torch.tensor(results, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("patch_size", [2, 3, 4])

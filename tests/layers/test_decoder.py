@@ -70,34 +70,34 @@ def test_greedy_is_the_best_token_again_and_again() -> None:
     for seed in range(16):
         torch.manual_seed(seed)
         decoder, read = make_decoder(), make_read()
-        said = decoder.generate(read, ROWS, decoding_of())
-        assert cut(said) == cut(loop(decoder, read))
-        assert set(said.flatten().tolist()) <= {KNOWN.pad, *WORDS}
-        assert decoder.generate(read, ROWS, decoding_of("beam", num_beams=1)).tolist() == said.tolist()
-        lengths |= set(map(len, cut(said)))
+        generated = decoder.generate(read, ROWS, decoding_of())
+        assert cut(generated) == cut(loop(decoder, read))
+        assert set(generated.flatten().tolist()) <= {KNOWN.pad, *WORDS}
+        assert decoder.generate(read, ROWS, decoding_of("beam", num_beams=1)).tolist() == generated.tolist()
+        lengths |= set(map(len, cut(generated)))
     assert len(lengths) > 3
 
 
 def test_no_more_tokens_than_asked_for() -> None:
     decoder, read = make_decoder(), make_read()
-    said = decoder.generate(read, ROWS, decoding_of(max_new_tokens=2))
-    assert said.tolist() == loop(decoder, read, longest=2).tolist()
+    generated = decoder.generate(read, ROWS, decoding_of(max_new_tokens=2))
+    assert generated.tolist() == loop(decoder, read, longest=2).tolist()
 
 
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0, 3.0])
 def test_beams_enough_for_all_find_the_best_of_all_sentences(length_penalty: float) -> None:
-    found = set()
+    results = set()
     for seed in range(6):
         torch.manual_seed(seed)
         decoder, read = make_decoder(), make_read()
         wide = decoding_of("beam", num_beams=5, max_new_tokens=2, length_penalty=length_penalty)
-        said = decoder.generate(read, ROWS, wide)
+        generated = decoder.generate(read, ROWS, wide)
         sentences = [(3,), *((a, b) for a, b in itertools.product(WORDS[1:], WORDS))]
         scores = torch.stack([score(decoder, read, s, length_penalty) for s in sentences], dim=1)
         best = [sentences[i] for i in scores.argmax(dim=1).tolist()]
-        assert list(map(tuple, cut(said))) == best
-        found |= set(best)
-    assert len(found) > 2
+        assert list(map(tuple, cut(generated))) == best
+        results |= set(best)
+    assert len(results) > 2
 
 
 def score(decoder: Decoder, read: Features, sentence: tuple[int, ...], length_penalty: float) -> Tensor:
@@ -124,16 +124,16 @@ def test_no_ngram_comes_twice_where_that_is_asked() -> None:
 def test_draws_follow_from_seed_and_row_alone() -> None:
     decoder, read = make_decoder(), make_read()
     before = torch.get_rng_state()
-    said = decoder.generate(read, ROWS, decoding_of("sample"))
+    generated = decoder.generate(read, ROWS, decoding_of("sample"))
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(77)
     order = torch.tensor([4, 1, 0])
     again = decoder.generate(read.take(order), ROWS[order], decoding_of("sample"))
-    width = min(said.shape[1], again.shape[1])
-    assert again[:, :width].tolist() == said[order, :width].tolist()
+    width = min(generated.shape[1], again.shape[1])
+    assert again[:, :width].tolist() == generated[order, :width].tolist()
     others = [decoder.generate(read, ROWS, decoding_of("sample", seed=seed)).tolist() for seed in (1, 2)]
-    assert said.tolist() not in others
-    assert decoder.generate(read, ROWS + 5, decoding_of("sample")).tolist() != said.tolist()
+    assert generated.tolist() not in others
+    assert decoder.generate(read, ROWS + 5, decoding_of("sample")).tolist() != generated.tolist()
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (2.0, 1.0), (2.0, 0.7)])
@@ -141,7 +141,7 @@ def test_draws_come_as_often_as_they_are_likely(temperature: float, top_p: float
     decoder, count = make_decoder(), 4000
     read = make_read().take(torch.zeros(count, dtype=torch.long))
     decoding = decoding_of("sample", temperature=temperature, top_p=top_p, max_new_tokens=1)
-    said = decoder.generate(read, torch.arange(count), decoding).flatten()
+    generated = decoder.generate(read, torch.arange(count), decoding).flatten()
     logits = decoder(torch.full((1, 1), KNOWN.start), read.take(torch.tensor([0]))).detach()[0, 0, WORDS]
     expected = (logits / temperature).softmax(dim=0)
     order = expected.argsort(descending=True)
@@ -150,13 +150,13 @@ def test_draws_come_as_often_as_they_are_likely(temperature: float, top_p: float
     for i, word in enumerate(WORDS):
         share = float(expected[i] / expected[kept].sum()) if i in kept else 0.0
         off = 4 * math.sqrt(share * (1 - share) / count)
-        assert float((said == word).float().mean()) == pytest.approx(share, abs=off + 1e-9)
+        assert float((generated == word).float().mean()) == pytest.approx(share, abs=off + 1e-9)
 
 
 def test_the_smallest_share_leaves_the_best_token() -> None:
     decoder, read = make_decoder(), make_read()
-    said = decoder.generate(read, ROWS, decoding_of("sample", top_p=1e-6))
-    assert said.tolist() == decoder.generate(read, ROWS, decoding_of()).tolist()
+    generated = decoder.generate(read, ROWS, decoding_of("sample", top_p=1e-6))
+    assert generated.tolist() == decoder.generate(read, ROWS, decoding_of()).tolist()
 
 
 # ------------------------------------------------------------------ inputs
@@ -171,8 +171,8 @@ def test_what_is_under_a_false_mask_changes_no_bit(garbage: float) -> None:
         decoder.zero_grad()
         logits = decoder(ids, Features(tokens, read.mask))
         (logits * torch.linspace(-1, 1, logits.numel(), dtype=torch.float64).view_as(logits)).sum().backward()
-        said = decoder.generate(Features(tokens.detach(), read.mask), ROWS, decoding_of("beam"))
-        results.append({"logits": logits.detach(), "said": said, "tokens": tokens.grad, **gradients(decoder)})
+        generated = decoder.generate(Features(tokens.detach(), read.mask), ROWS, decoding_of("beam"))
+        results.append({"logits": logits.detach(), "said": generated, "tokens": tokens.grad, **gradients(decoder)})
         assert logits.isfinite().all()
         assert not tokens.grad[~read.mask].any()
     assert_same_bits(*results)
@@ -251,8 +251,8 @@ def test_weights_are_taken_and_learn_to_read(weights: Path) -> None:
     assert new == {"crossattention", "ln_cross_attn"}
     assert decoder.model.transformer.drop.p == 0.3
     read = Features(torch.randn(5, 4, READ_DIM), make_read().mask)
-    said = [decoder.generate(read, ROWS, decoding_of()).tolist() for _ in range(2)]
-    assert said[0] == said[1]  # the generation config of the checkpoint has no effect
+    generated = [decoder.generate(read, ROWS, decoding_of()).tolist() for _ in range(2)]
+    assert generated[0] == generated[1]  # the generation config of the checkpoint has no effect
 
 
 def test_weights_of_another_vocabulary_are_refused(weights: Path) -> None:

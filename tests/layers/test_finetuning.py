@@ -247,15 +247,15 @@ def test_a_checkpointed_graph_is_gone_through_for_each_of_several_losses(norm: b
     saving = copy.deepcopy(plain)
     tune(saving, Tuning(checkpointing=True))
     values = torch.randn(5, 3, 4, dtype=torch.float64)
-    found = []
+    results = []
     for encoder in (plain, saving):
         torch.manual_seed(1)
         tokens = encoder(values).tokens
         for loss in (tokens.square().sum(), tokens.abs().sum()):
-            found.append(torch.autograd.grad(loss, list(encoder.parameters()), retain_graph=True, allow_unused=True))
+            results.append(torch.autograd.grad(loss, list(encoder.parameters()), retain_graph=True, allow_unused=True))
     assert all(
         (g is None and h is None) or torch.equal(g, h)
-        for before, after in ((found[0], found[2]), (found[1], found[3]))
+        for before, after in ((results[0], results[2]), (results[1], results[3]))
         for g, h in zip(before, after, strict=True)
     )
 

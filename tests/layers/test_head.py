@@ -71,8 +71,8 @@ def test_values_and_gradients_are_those_of_the_formula(rule: str) -> None:
     assert torch.equal(out[3], torch.zeros(CLASSES, dtype=torch.float64))
     total = out.new_zeros(())
     for row in range(3):
-        there = {m: features[m].tokens[row][features[m].mask[row]] for m in ORDER if features[m].mask[row].any()}
-        expected = combined(rule, {m: decision(fusion, head, m, t) for m, t in there.items()}, head)
+        available = {m: features[m].tokens[row][features[m].mask[row]] for m in ORDER if features[m].mask[row].any()}
+        expected = combined(rule, {m: decision(fusion, head, m, t) for m, t in available.items()}, head)
         torch.testing.assert_close(out[row], expected, rtol=0, atol=1e-12)
         total = total + (expected * weight[row]).sum()
     wanted = {m: f.tokens for m, f in features.items()} | dict(fusion.named_parameters())

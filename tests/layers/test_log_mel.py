@@ -131,7 +131,7 @@ def test_it_stays_in_32_bits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"mel_scale": "bark"}, "mel_scale = bark; set it to htk or slaney"),
         ({"hop_seconds": 0.0}, "hop_seconds = 0.0 is less than one sample at sample_rate = 8000 Hz; .* least 0.00013"),
@@ -139,8 +139,8 @@ def test_it_stays_in_32_bits() -> None:
         ({"num_mels": 100}, "num_mels = 100 is too many .* 31.2 Hz apart; set num_mels to (\\d+) or less"),
     ],
 )
-def test_what_cannot_be_is_refused_with_advice(change: dict[str, float], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_what_cannot_be_is_refused_with_advice(change: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         LogMel(**{**SHAPE, "mel_scale": "htk", **change})
 
 

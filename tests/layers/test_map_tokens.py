@@ -24,6 +24,6 @@ def test_the_gradient_below_a_batch_norm_is_right(batch: int, training: bool) ->
     weight = torch.randn(batch, 5, 3, 3, dtype=torch.float64)
     expected = torch.autograd.grad((norm(x) * weight).sum(), [x, *norm.parameters()])
     tokens = map_tokens(norm(x))
-    found = torch.autograd.grad((tokens * weight.flatten(2).transpose(1, 2)).sum(), [x, *norm.parameters()])
-    for mine, other in zip(found, expected, strict=True):
+    result = torch.autograd.grad((tokens * weight.flatten(2).transpose(1, 2)).sum(), [x, *norm.parameters()])
+    for mine, other in zip(result, expected, strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-12)

@@ -42,14 +42,14 @@ def test_cutmix_puts_a_box_of_the_other_and_says_how_much_is_left(seed: int) -> 
 
 def test_both_kinds_come_and_the_state_of_the_step_says_which() -> None:
     kinds, again = [], []
-    for found in (kinds, again):
+    for result in (kinds, again):
         for seed in range(40):
             torch.manual_seed(seed)
             mixed = mix_pictures(pictures(), torch.ones(6, dtype=torch.bool), mixup=1.0, cutmix=1.0)
-            found.append(mixed.values)
+            result.append(mixed.values)
     assert all(torch.equal(a, b) for a, b in zip(kinds, again, strict=True))
-    whole = [bool((values == values.round()).all()) for values in kinds]
-    assert 8 < sum(whole) < 32
+    full = [bool((values == values.round()).all()) for values in kinds]
+    assert 8 < sum(full) < 32
 
 
 def test_a_row_alone_stays_as_it_is() -> None:

@@ -53,9 +53,9 @@ def test_dropout_is_between_layers_only(cell: str) -> None:
 def test_layers_hold_every_parameter_once(bidirectional: bool) -> None:
     layer = PackedRNN(cell="gru", in_dim=3, dim=4, depth=11, bidirectional=bidirectional, dropout=0.0)
     names = {id(p): name for name, p in layer.rnn.named_parameters()}
-    found = [[names.pop(id(p)) for p in parameters] for parameters in layer.layers()]
-    assert names == {} and len(found) == 11
-    for depth, held in enumerate(found):
+    results = [[names.pop(id(p)) for p in parameters] for parameters in layer.layers()]
+    assert names == {} and len(results) == 11
+    for depth, held in enumerate(results):
         assert {name.removesuffix("_reverse").rpartition("_l")[2] for name in held} == {str(depth)}
 
 

@@ -46,8 +46,8 @@ def test_both_kinds_of_files_are_read(tmp_path: Path) -> None:
     save_file(weights, tmp_path / "one.safetensors")
     torch.save(weights, tmp_path / "other.pth")
     for name in ("one.safetensors", "other.pth"):
-        found = read_weights(tmp_path / name)
-        assert found.keys() == weights.keys() and all(torch.equal(found[n], w) for n, w in weights.items())
+        result = read_weights(tmp_path / name)
+        assert result.keys() == weights.keys() and all(torch.equal(result[n], w) for n, w in weights.items())
 
 
 class Payload:

@@ -26,6 +26,6 @@ def test_the_gradient_counts_how_often_a_frame_stands() -> None:
 
 
 def test_too_many_frames_are_refused_with_advice() -> None:
-    said = "a video has 3 frames, but num_frames = 2; use 2 of them, or set num_frames to 3"
-    with pytest.raises(ValueError, match=said):
+    message = "a video has 3 frames, but num_frames = 2; use 2 of them, or set num_frames to 3"
+    with pytest.raises(ValueError, match=message):
         still_frames(torch.randn(4, 3), MASK, 2)

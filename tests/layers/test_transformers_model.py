@@ -50,14 +50,14 @@ def test_what_cannot_be_loaded_is_refused_with_advice(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"pretrained = .* cannot be loaded: (.|\n)*set pretrained to a folder"):
         transformers_config(str(tmp_path), None, model_types=("vit",))
     save(tmp_path)
-    said = f"the model type of pretrained = {tmp_path} is vit; this encoder accepts bert, t5"
-    with pytest.raises(ValueError, match=said):
+    message = f"the model type of pretrained = {tmp_path} is vit; this encoder accepts bert, t5"
+    with pytest.raises(ValueError, match=message):
         transformers_config(str(tmp_path), None, model_types=("bert", "t5"))
     with pytest.raises(ValueError, match=r"cannot be loaded: (.|\n)*preprocessor_config.json"):
         transformers_settings(str(tmp_path), FeatureExtractionMixin.get_feature_extractor_dict)
     Wav2Vec2FeatureExtractor(sampling_rate=8000).save_pretrained(tmp_path)
-    found = transformers_settings(str(tmp_path), FeatureExtractionMixin.get_feature_extractor_dict)
-    assert found["sampling_rate"] == 8000
+    result = transformers_settings(str(tmp_path), FeatureExtractionMixin.get_feature_extractor_dict)
+    assert result["sampling_rate"] == 8000
 
 
 def bring_code(folder: Path, file: str) -> Path:
@@ -114,12 +114,12 @@ def test_sizes_name_no_code(key: str, value: object) -> None:
 
 def test_every_call_of_from_pretrained_says_that_no_code_is_run() -> None:
     root = Path(__file__).resolve().parents[2]
-    found = 0
+    result = 0
     for file in [*(root / "mmtrain").rglob("*.py"), *(root / "scripts").glob("*.py")]:
         for call in ast.walk(ast.parse(file.read_text())):
             if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
                 continue
             if call.func.attr in ("from_pretrained", "from_config") and ast.unparse(call.func.value) != "nn.Embedding":
                 assert "trust_remote_code=False" in ast.unparse(call), f"{file}: {ast.unparse(call)}"
-                found += 1
-    assert found >= 6
+                result += 1
+    assert result >= 6

@@ -75,9 +75,9 @@ def test_with_several_positives_and_missing_sides_it_is_the_loop(seed: int) -> N
 
 
 @pytest.mark.parametrize(
-    ("positive", "valid", "there"), [(False, True, True), (True, False, True), (True, True, False), (False,) * 3]
+    ("positive", "valid", "present"), [(False, True, True), (True, False, True), (True, True, False), (False,) * 3]
 )
-def test_without_a_pair_it_is_nothing_with_a_finite_gradient(positive: bool, valid: bool, there: bool) -> None:
+def test_without_a_pair_it_is_nothing_with_a_finite_gradient(positive: bool, valid: bool, present: bool) -> None:
     queries, keys, scale = unit(ROWS, 1), unit(ROWS, 2), torch.tensor(9.0, requires_grad=True)
     total, count = info_nce(
         queries,
@@ -85,7 +85,7 @@ def test_without_a_pair_it_is_nothing_with_a_finite_gradient(positive: bool, val
         torch.eye(ROWS, dtype=torch.bool) & positive,
         scale=scale,
         valid_queries=everything() & valid,
-        valid_keys=everything() & there,
+        valid_keys=everything() & present,
     )
     assert (total.item(), count.item()) == (0.0, 0)
     for gradient in torch.autograd.grad(total, (queries, keys, scale)):  # not None, because other ranks wait for it
@@ -126,17 +126,17 @@ def test_it_is_float32_under_autocast() -> None:
 def test_related_is_the_loop(seed: int) -> None:
     torch.manual_seed(seed)
     left, right, queries, gallery = (torch.randint(0, 5, (n,)) for n in (9, 9, 6, 8))
-    found = Related(left, right, gallery)(queries)
-    assert found.shape == (6, 8) and found.dtype is torch.bool
+    result = Related(left, right, gallery)(queries)
+    assert result.shape == (6, 8) and result.dtype is torch.bool
     pairs = {(a, b) for a, b in zip(left.tolist(), right.tolist(), strict=True) if a and b}
-    assert found.tolist() == [[(q, g) in pairs for g in gallery.tolist()] for q in queries.tolist()]
+    assert result.tolist() == [[(q, g) in pairs for g in gallery.tolist()] for q in queries.tolist()]
 
 
 def test_a_third_row_joins_two_that_share_with_it_and_a_chain_does_not() -> None:
     """Rows: image 1 with text 11, image 2 with text 11, image 2 with text 12, only text 12, only image 3."""
     pictures, texts = torch.tensor([1, 2, 2, 0, 3]), torch.tensor([11, 11, 12, 12, 0])
-    found = Related(pictures, texts, texts)(pictures)
-    assert found.int().tolist() == [
+    result = Related(pictures, texts, texts)(pictures)
+    assert result.int().tolist() == [
         [1, 1, 0, 0, 0],  # not text 12: only image 2 has it
         [1, 1, 1, 1, 0],
         [1, 1, 1, 1, 0],
@@ -197,7 +197,7 @@ def test_what_is_ignored_is_as_if_it_were_not_there() -> None:
 @pytest.mark.parametrize("chunk", [1, 3, 6])
 @pytest.mark.parametrize("loss", [info_nce, pairwise_sigmoid])
 def test_chunks_give_the_loss_and_the_gradients_of_the_whole(loss: Callable[..., Any], chunk: int) -> None:
-    found = []
+    results = []
     for size in (chunk, ROWS):
         queries, keys = unit(ROWS, 1), unit(ROWS + 2, 2)
         scale, bias = torch.tensor(5.0, requires_grad=True), torch.tensor(-1.0, requires_grad=True)
@@ -212,6 +212,6 @@ def test_chunks_give_the_loss_and_the_gradients_of_the_whole(loss: Callable[...,
 
         total, count = by_chunks(block, (queries, ids, torch.arange(ROWS) != 2), chunk=size)
         wanted = [queries, keys, scale, *([] if loss is info_nce else [bias])]
-        found.append([total.detach(), count, *torch.autograd.grad(total, wanted)])
-    for one, other in zip(*found, strict=True):
+        results.append([total.detach(), count, *torch.autograd.grad(total, wanted)])
+    for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)

@@ -42,7 +42,7 @@ def test_distance_of_features_is_one_minus_the_cosine() -> None:
 
 @pytest.mark.parametrize("garbage", [math.nan, 1e30])
 def test_rows_that_are_not_valid_change_no_bit(garbage: float) -> None:
-    valid, found = torch.tensor([True, False, True]), []
+    valid, result = torch.tensor([True, False, True]), []
     for value in (0.0, garbage):
         torch.manual_seed(0)
         student, teacher = torch.randn(3, 4), torch.randn(3, 4)
@@ -53,5 +53,5 @@ def test_rows_that_are_not_valid_change_no_bit(garbage: float) -> None:
             for loss, options in ((soft_cross_entropy, {"temperature": 2.0}), (feature_distance, {}))
         )
         assert isinstance(total, torch.Tensor)
-        found.append((total.detach(), *torch.autograd.grad(total, student)))
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+        result.append((total.detach(), *torch.autograd.grad(total, student)))
+    assert all(torch.equal(one, other) for one, other in zip(*result, strict=True))

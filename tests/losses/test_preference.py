@@ -39,12 +39,12 @@ def gradient_of(loss: Tensor, x: Tensor) -> Tensor:
 
 def test_log_probabilities_are_a_loop_over_tokens() -> None:
     logits, ids = numbers(B, G, L, V).requires_grad_(), torch.randint(V, (B, G, L), generator=generator)
-    found = token_log_probabilities(with_garbage(logits, COUNTS.unsqueeze(3)), ids.masked_fill(~COUNTS, 99), COUNTS)
+    result = token_log_probabilities(with_garbage(logits, COUNTS.unsqueeze(3)), ids.masked_fill(~COUNTS, 99), COUNTS)
     for place in torch.cartesian_prod(*map(torch.arange, (B, G, L))).tolist():
         b, g, at = place
         expected = logits[b, g, at].log_softmax(dim=0)[ids[b, g, at]] if COUNTS[b, g, at] else torch.tensor(0.0)
-        assert found[b, g, at].item() == pytest.approx(expected.item())
-    gradient = gradient_of(found.sum(), logits)
+        assert result[b, g, at].item() == pytest.approx(expected.item())
+    gradient = gradient_of(result.sum(), logits)
     one_hot = torch.nn.functional.one_hot(ids, V)
     torch.testing.assert_close(gradient, ((one_hot - logits.softmax(dim=3)) * COUNTS.unsqueeze(3)).detach())
 
@@ -53,12 +53,12 @@ def test_the_divergence_is_that_of_distributions() -> None:
     mine, theirs = numbers(G, L, V), numbers(G, L, V)
     for logits in (mine, theirs):
         logits[..., 2] = -math.inf  # a token that is never sampled
-    found = token_divergence(mine, theirs, COUNTS[0])
+    result = token_divergence(mine, theirs, COUNTS[0])
     kept = [0, 1, 3, 4, 5, 6]
     for g, at in torch.cartesian_prod(torch.arange(G), torch.arange(L)).tolist():
         p, q = (torch.distributions.Categorical(logits=x[g, at, kept]) for x in (mine, theirs))
         expected = torch.distributions.kl_divergence(p, q).item() if COUNTS[0, g, at] else 0.0
-        assert found[g, at].item() == pytest.approx(expected)
+        assert result[g, at].item() == pytest.approx(expected)
     assert not token_divergence(mine, mine, COUNTS[0]).any()
 
 
@@ -94,21 +94,21 @@ def test_scst_has_the_gradient_of_the_expected_reward() -> None:
     logits, rewards = numbers(V).requires_grad_(), numbers(V)
     expected = gradient_of(-(logits.softmax(dim=0) * rewards).sum(), logits)
     for baseline in (0.0, 1.5):
-        found = torch.zeros(V, dtype=torch.float64)
+        result = torch.zeros(V, dtype=torch.float64)
         for token in range(V):
             log_probability = logits.log_softmax(dim=0)[token].view(1, 1, 1)
             advantage = (rewards[token] - baseline).view(1, 1)
             loss, _ = scst(log_probability, advantage, torch.tensor([True]))
-            found += logits.softmax(dim=0)[token].detach() * gradient_of(loss, logits)
-        torch.testing.assert_close(found, expected)
+            result += logits.softmax(dim=0)[token].detach() * gradient_of(loss, logits)
+        torch.testing.assert_close(result, expected)
 
 
 def test_a_group_is_compared_with_itself() -> None:
     rewards = torch.tensor([[1.0, 2.0, 4.0], [3.0, 3.0, 3.0]], dtype=torch.float64)
-    found = group_advantages(rewards)
+    result = group_advantages(rewards)
     deviation = math.sqrt(((1 - 7 / 3) ** 2 + (2 - 7 / 3) ** 2 + (4 - 7 / 3) ** 2) / 2)
-    assert found[0].tolist() == pytest.approx([(r - 7 / 3) / (deviation + 1e-4) for r in (1, 2, 4)])
-    assert not found[1].any()
+    assert result[0].tolist() == pytest.approx([(r - 7 / 3) / (deviation + 1e-4) for r in (1, 2, 4)])
+    assert not result[1].any()
 
 
 def test_grpo_is_its_formula() -> None:

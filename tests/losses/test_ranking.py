@@ -36,9 +36,9 @@ def test_it_is_the_formula() -> None:
 
 def test_groups_may_be_in_one_batch_or_in_several() -> None:
     scores, truths, groups, valid = make()
-    whole, count = pairwise_logistic(scores, truths, groups, valid)
+    full, count = pairwise_logistic(scores, truths, groups, valid)
     parts = [pairwise_logistic(*(x[groups == g] for x in (scores, truths, groups, valid))) for g in (1, 2, 3)]
-    torch.testing.assert_close(sum(total for total, _ in parts), whole)
+    torch.testing.assert_close(sum(total for total, _ in parts), full)
     assert sum(int(n) for _, n in parts) == count
 
 

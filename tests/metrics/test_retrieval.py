@@ -170,12 +170,12 @@ def test_what_is_shown_are_the_nearest_items() -> None:
         pairs = {(abs(row[query]), abs(row[1 - query])) for row in rows if 0 not in row}
         shown = [values[f"{direction}/shown_{kind}"].tolist() for kind in ("queries", "rows", "scores", "right")]
         assert len(shown[0]) > 3
-        for asked, found, scores, right in zip(*shown, strict=True):
-            q = vector_of(names[query], rows[asked][query])
+        for requested, result, scores, right in zip(*shown, strict=True):
+            q = vector_of(names[query], rows[requested][query])
             best = sorted(first_row, key=lambda g, q=q: -float(q @ vector_of(names[1 - query], g)))[:4]
-            assert found == [first_row[g] for g in best]
+            assert result == [first_row[g] for g in best]
             assert scores == pytest.approx([float(q @ vector_of(names[1 - query], g)) for g in best], abs=1e-6)
-            assert right == [(rows[asked][query], g) in pairs for g in best]
+            assert right == [(rows[requested][query], g) in pairs for g in best]
 
 
 @pytest.mark.parametrize("garbage", [math.nan, math.inf])
@@ -207,14 +207,14 @@ def test_some_rows_ask_among_all() -> None:
     rows = [(n, n + 30) for n in range(1, 12)]
     metric = make_metric()
     update(metric, rows, range(len(rows)))
-    whole = metric.compute()
+    full = metric.compute()
     parts = []
     for asking in (range(4), range(4, 11), range(50, 60)):
         metric.asking, metric._computed = torch.tensor(list(asking)), None
         parts.append(metric.compute())
     name = "image_to_text_R@2"
-    torch.testing.assert_close((4 * parts[0][name] + 7 * parts[1][name]) / 11, whole[name])
-    assert torch.equal(parts[0][f"{name}/chance"], whole[f"{name}/chance"])
+    torch.testing.assert_close((4 * parts[0][name] + 7 * parts[1][name]) / 11, full[name])
+    assert torch.equal(parts[0][f"{name}/chance"], full[f"{name}/chance"])
     assert parts[2] == {}
 
 

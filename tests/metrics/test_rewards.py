@@ -16,9 +16,9 @@ SAID = ["a red cat runs", "the blue dog runs fast", "a house"]
 @pytest.mark.parametrize("name", ["cider", "rouge_l", "exact_match"])
 def test_the_mean_of_rewards_is_the_score_of_the_corpus(name: str) -> None:
     reward = reward_of(name, sentences=CORPUS, tokenize="13a")
-    found = [reward(said, right) for said, right in zip(SAID, CORPUS, strict=True)]
-    assert sum(found) / 3 == pytest.approx(text_scores(SAID, CORPUS, tokenize="13a")[name])
-    assert found[1] == max(found) and reward("", CORPUS[1]) == 0
+    results = [reward(said, right) for said, right in zip(SAID, CORPUS, strict=True)]
+    assert sum(results) / 3 == pytest.approx(text_scores(SAID, CORPUS, tokenize="13a")[name])
+    assert results[1] == max(results) and reward("", CORPUS[1]) == 0
 
 
 def test_bleu_is_of_the_orders_that_a_sentence_has() -> None:

@@ -54,9 +54,9 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 # ------------------------------------------------------------------ reference implementations
 
 
-def plain_rouge(said: str, right: str) -> float:
+def plain_rouge(message: str, right: str) -> float:
     """Every subsequence of words, longest first."""
-    mine, theirs = words_of(said), words_of(right)
+    mine, theirs = words_of(message), words_of(right)
     for length in range(min(len(mine), len(theirs)), 0, -1):
         if set(itertools.combinations(mine, length)) & set(itertools.combinations(theirs, length)):
             precision, recall = length / len(mine), length / len(theirs)

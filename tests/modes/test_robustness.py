@@ -35,8 +35,8 @@ def test_corruptions_and_groups_are_judged_beside_the_clean_split(
 ) -> None:
     assert run_tiny(tables, done, *TASKS, "mode=test") == 0
     before, logged = json.loads((done / "summary.json").read_text())["test"], rows_of(done)
-    asked = ["test.corruptions=[noise,typos,missing]", "test.severities=[1,5]", "test.group_by=label"]
-    assert run_tiny(tables, done, *TASKS, "mode=test", *asked, report=True) == 0
+    requested = ["test.corruptions=[noise,typos,missing]", "test.severities=[1,5]", "test.group_by=label"]
+    assert run_tiny(tables, done, *TASKS, "mode=test", *requested, report=True) == 0
     summary = json.loads((done / "summary.json").read_text())
     assert summary["test"] == before
     assert rows_of(done) == logged
@@ -69,12 +69,12 @@ def test_corruptions_and_groups_are_judged_beside_the_clean_split(
 
 
 def test_the_same_twice(done: Path, tables: Path) -> None:
-    asked = ["mode=test", "test.corruptions=[crop]", "test.severities=[3]"]
-    found = []
+    requested = ["mode=test", "test.corruptions=[crop]", "test.severities=[3]"]
+    results = []
     for workers in ("0", "1"):
-        assert run_tiny(tables, done, *TASKS, *asked, f"data.num_workers={workers}") == 0
-        found.append((done / "corruptions.csv").read_text())
-    assert found[0] == found[1]
+        assert run_tiny(tables, done, *TASKS, *requested, f"data.num_workers={workers}") == 0
+        results.append((done / "corruptions.csv").read_text())
+    assert results[0] == results[1]
 
 
 def test_classes_are_told_by_their_names(done: Path, tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,6 +98,6 @@ def test_what_does_not_concern_the_run_is_refused(
 def test_names_of_groups_are_no_formulas(tmp_path: Path) -> None:
     rows = [GroupResult(name, 3, "label/r2", -0.5, None) for name in ("=cmd|'/c calc'!A0", "+1", "-cat", "cat")]
     write_rows(tmp_path / "groups.csv", rows)
-    found = table(tmp_path / "groups.csv")
-    assert [row["group"] for row in found] == ["'=cmd|'/c calc'!A0", "+1", "'-cat", "cat"]
-    assert {row["value"] for row in found} == {"-0.5"}
+    result = table(tmp_path / "groups.csv")
+    assert [row["group"] for row in result] == ["'=cmd|'/c calc'!A0", "+1", "'-cat", "cat"]
+    assert {row["value"] for row in result} == {"-0.5"}

@@ -89,8 +89,8 @@ def test_a_run_says_in_how_many_steps_every_weight_was_0(
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["zero_steps"] == STEPS_PER_EPOCH
     steps = [row for row in rows_of(tmp_path / "run") if row["train/loss"]]
     assert [float(row["zero_steps"]) for row in steps] == list(range(1, STEPS_PER_EPOCH + 1))
-    said = f"the weight of every task was 0 in {STEPS_PER_EPOCH} of {STEPS_PER_EPOCH} steps"
-    assert said in capsys.readouterr().out
+    message = f"the weight of every task was 0 in {STEPS_PER_EPOCH} of {STEPS_PER_EPOCH} steps"
+    assert message in capsys.readouterr().out
     assert "steps so far in which the weight of every task" in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -132,9 +132,9 @@ def test_other_data_is_noticed_unless_it_is_allowed(tmp_path: Path, capsys: pyte
     (tables / "test.jsonl").write_text((tables / "test.jsonl").read_text().replace("square", "bar"))
     again = [*options, "trainer.max_epochs=2", "resume=auto"]
     assert run_tiny(tables, folder, *again) == 2
-    said = capsys.readouterr().err
-    assert "rows of the validation split: 13 rows before, 15 rows now (best scores would be from two" in said
-    assert "rows of the test split: the column" in said and "'resume_allow=[rows.val,rows.test]'" in said
+    output = capsys.readouterr().err
+    assert "rows of the validation split: 13 rows before, 15 rows now (best scores would be from two" in output
+    assert "rows of the test split: the column" in output and "'resume_allow=[rows.val,rows.test]'" in output
     assert run_tiny(tables, folder, *options, "mode=test") == 0
     assert run_tiny(tables, folder, *again, "resume_allow=[rows]") == 0
     assert "15 rows now (best scores would be from two different splits); allowed by" in capsys.readouterr().out
@@ -186,13 +186,13 @@ def test_init_from_takes_what_fits_and_says_so(
 ) -> None:
     checkpoint = calm / "checkpoints" / "best.ckpt"
     assert run_tiny(tables, tmp_path / "run", f"init_from={checkpoint}", "fusion=concat", "trainer.max_steps=1") == 0
-    said = capsys.readouterr().out
-    assert "model.encoders" in said or "encoders.image" in said
-    assert "fusion" in said
+    output = capsys.readouterr().out
+    assert "model.encoders" in output or "encoders.image" in output
+    assert "fusion" in output
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (["resume=auto", "encoder.image.depth=2"], "a checkpoint of another model"),
         (["resume=auto", "seed=5"], "seed was 0 and is 5 now"),
@@ -201,11 +201,11 @@ def test_init_from_takes_what_fits_and_says_so(
     ],
 )
 def test_nothing_is_written_over(
-    overrides: list[str], said: str, calm: Path, tables: Path, capsys: pytest.CaptureFixture[str]
+    overrides: list[str], message: str, calm: Path, tables: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {p: p.read_bytes() for p in calm.rglob("*") if p.is_file()}
     assert run_tiny(tables, calm, *overrides) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert {p: p.read_bytes() for p in calm.rglob("*") if p.is_file()} == before
 
 
@@ -219,8 +219,8 @@ def test_a_run_that_came_to_no_whole_checkpoint_begins_again_when_it_is_asked_to
     assert run_tiny(tables, folder) == 2
     assert "resume it with resume=auto" in capsys.readouterr().err
     assert run_tiny(tables, folder, "resume=auto") == 0
-    said = capsys.readouterr().out
-    assert f"skipped: {folder}/checkpoints/last.ckpt" in said and f"writing to {folder}" in said
+    output = capsys.readouterr().out
+    assert f"skipped: {folder}/checkpoints/last.ckpt" in output and f"writing to {folder}" in output
     assert all(torch.equal(weight, weights_of(calm)[name]) for name, weight in weights_of(folder).items())
 
 

@@ -36,9 +36,9 @@ def test_a_worker_that_is_killed_says_so(
     monkeypatch.setattr(TrainSplit, "__getitems__", killed)
     tables = make_tables(tmp_path / "data")
     assert run_tiny(tables, tmp_path / "run", "data.num_workers=1") == 1
-    said = capsys.readouterr().err
-    assert "a loading process (pid " in said and ("was killed (Killed)" in said or "ended without" in said)
-    assert "lower data.num_workers or data.batch_size" in said and "resume=auto" in said
+    output = capsys.readouterr().err
+    assert "a loading process (pid " in output and ("was killed (Killed)" in output or "ended without" in output)
+    assert "lower data.num_workers or data.batch_size" in output and "resume=auto" in output
     monkeypatch.undo()
     assert run_tiny(tables, tmp_path / "run", "data.num_workers=1", "resume=auto") == 0
 
@@ -54,8 +54,8 @@ class Leaves(Dataset[int]):
 def test_a_worker_that_leaves_is_told_of_too() -> None:
     with pytest.raises(RuntimeError) as caught:
         list(DataLoader(Leaves(), num_workers=1))
-    said = explain_error(caught.value, compose([]))
-    assert said is not None and "ended without a message" in said
+    message = explain_error(caught.value, compose([]))
+    assert message is not None and "ended without a message" in message
 
 
 def test_a_worker_that_goes_while_it_hands_a_batch_over_is_told_of_too() -> None:
@@ -64,8 +64,8 @@ def test_a_worker_that_goes_while_it_hands_a_batch_over_is_told_of_too() -> None
     there.close()
     with pytest.raises(EOFError) as caught:
         here.recv()
-    said = explain_error(caught.value, compose([]))
-    assert said is not None and "a loading process (pid unknown) ended without a message" in said
+    message = explain_error(caught.value, compose([]))
+    assert message is not None and "a loading process (pid unknown) ended without a message" in message
     assert explain_error(ConnectionResetError("the site"), compose([])) is None
 
 
@@ -74,18 +74,18 @@ def test_a_full_device_says_what_to_change() -> None:
         "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.10 GiB of which 1.20 GiB is"
         " free."
     )
-    said = explain_error(error, compose(["data.batch_size=64", "trainer.accumulate_grad_batches=2"]))
-    assert said is not None
-    assert said.startswith("the device is out of memory: 2.50 GiB were requested, 1.20 GiB are free\n")
-    assert "trainer.accumulate_grad_batches=4 (2 now; data.batch_size=64 stays" in said
+    message = explain_error(error, compose(["data.batch_size=64", "trainer.accumulate_grad_batches=2"]))
+    assert message is not None
+    assert message.startswith("the device is out of memory: 2.50 GiB were requested, 1.20 GiB are free\n")
+    assert "trainer.accumulate_grad_batches=4 (2 now; data.batch_size=64 stays" in message
 
 
 def test_a_full_device_says_what_was_planned(tmp_path: Path) -> None:
     plan = {"memory": {"weights": 2**20, "casts": 0, "total": 2**21}, "batch": {"largest_size": 96}}
     (tmp_path / "plan.json").write_text(json.dumps(plan))
-    said = explain_error(torch.OutOfMemoryError("CUDA out of memory."), compose([f"run_dir={tmp_path}"]))
-    assert said is not None
-    assert "the plan has weights 1.00 MiB, total 2.00 MiB; data.batch_size=96 at most" in said
+    message = explain_error(torch.OutOfMemoryError("CUDA out of memory."), compose([f"run_dir={tmp_path}"]))
+    assert message is not None
+    assert "the plan has weights 1.00 MiB, total 2.00 MiB; data.batch_size=96 at most" in message
 
 
 def test_a_full_disk_is_no_traceback(
@@ -100,9 +100,9 @@ def test_a_full_disk_is_no_traceback(
         patched.setattr(CSVMetrics, "log_metrics", full)
         patched.setattr(run_module, "write_report", full)
         assert run_tiny(tables, tmp_path / "run", report=True) == 2
-    said = capsys.readouterr().err
-    assert f"run_dir={tmp_path / 'run'}: No space left on device\n    fix: free space on that disk" in said
-    assert "summary.json and report.html cannot be written" in said and "Traceback" not in said
+    output = capsys.readouterr().err
+    assert f"run_dir={tmp_path / 'run'}: No space left on device\n    fix: free space on that disk" in output
+    assert "summary.json and report.html cannot be written" in output and "Traceback" not in output
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ def test_a_full_disk_is_no_traceback(
     ],
 )
 def test_a_disk_and_a_permission_say_what_to_fix_with_status_2(error: Exception, words: str | None) -> None:
-    said = explain_error(error, compose(["run_dir=outputs/mine"]))
-    assert (said is None) == (words is None) and (words is None or words in str(said))
+    message = explain_error(error, compose(["run_dir=outputs/mine"]))
+    assert (message is None) == (words is None) and (words is None or words in str(message))
     assert status_of(error) == (1 if words is None else 2)
 
 
@@ -138,8 +138,8 @@ def test_memory_and_processes_keep_status_1() -> None:
 @pytest.mark.parametrize("content", ["", '{"memory": 3', "[]", '{"memory": 3, "batch": {}}'])
 def test_a_damaged_plan_hides_no_fault(content: str, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(content)
-    said = explain_error(torch.OutOfMemoryError("CUDA out of memory."), compose([f"run_dir={tmp_path}"]))
-    assert said is not None and said.startswith("the device is out of memory\n")
+    message = explain_error(torch.OutOfMemoryError("CUDA out of memory."), compose([f"run_dir={tmp_path}"]))
+    assert message is not None and message.startswith("the device is out of memory\n")
 
 
 def refused_by_a_callback() -> None:
@@ -156,23 +156,23 @@ def unknown_model_type() -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         (refused_by_a_callback, "pytorch_lightning: `mode` can be min, max, got nothing"),
         (without_its_metric, "pytorch_lightning: Early stopping conditioned on metric `val/nothing`"),
         (unknown_model_type, "transformers: Unrecognized model identifier: nothing"),
     ],
 )
-def test_what_a_library_refuses_is_explained_with_status_2(call: Callable[[], None], said: str) -> None:
+def test_what_a_library_refuses_is_explained_with_status_2(call: Callable[[], None], message: str) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - of each library its own
         call()
     explanation = explain_error(caught.value, compose([]))
-    assert explanation is not None and explanation.startswith(said)
+    assert explanation is not None and explanation.startswith(message)
     assert explanation.splitlines()[-1] == "    fix: change the key that it names" and status_of(caught.value) == 2
 
 
 @pytest.mark.parametrize(
-    ("error", "said", "status"),
+    ("error", "message", "status"),
     [
         (
             MisconfigurationException(
@@ -216,9 +216,9 @@ def test_what_a_library_refuses_is_explained_with_status_2(call: Callable[[], No
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_settings_numbers_and_memory_are_explained(error: Exception, said: str, status: int, tmp_path: Path) -> None:
+def test_settings_numbers_and_memory_are_explained(error: Exception, message: str, status: int, tmp_path: Path) -> None:
     explanation = explain_error(error, compose([f"run_dir={tmp_path}", "data.batch_size=64"]))
-    assert explanation is not None and explanation.startswith(said)
+    assert explanation is not None and explanation.startswith(message)
     assert status_of(error) == status
 
 
@@ -228,12 +228,12 @@ def test_a_setting_that_lightning_meets_while_it_trains_is_explained(
     tables = make_tables(tmp_path / "data")
     short = ["task=[classification]", "trainer.max_steps=6"]
     assert run_tiny(tables, tmp_path / "1", *short, "monitor=val/classification/acuracy") == 2
-    said = capsys.readouterr().err
-    assert "monitor=val/classification/acuracy: not a metric of validation, which has val/" in said
-    assert "fix: set monitor=val/classification/accuracy" in said and "Traceback" not in said
+    output = capsys.readouterr().err
+    assert "monitor=val/classification/acuracy: not a metric of validation, which has val/" in output
+    assert "fix: set monitor=val/classification/accuracy" in output and "Traceback" not in output
     assert run_tiny(tables, tmp_path / "2", *short, "trainer.val_check_interval=1000") == 2
-    said = capsys.readouterr().err
-    assert "pytorch_lightning: `val_check_interval` (1000) must be less than" in said and "Traceback" not in said
+    output = capsys.readouterr().err
+    assert "pytorch_lightning: `val_check_interval` (1000) must be less than" in output and "Traceback" not in output
 
 
 def test_a_fault_of_the_program_is_not_explained_away() -> None:
@@ -246,19 +246,19 @@ def test_a_fault_of_the_program_is_not_explained_away() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         "[/x/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:3231: Connection reset by peer. This is typically",
         "[../gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.2]:1234",
         "NCCL error: remote process exited or there was a network error",
     ],
 )
-def test_a_rank_that_others_have_left_says_so(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_that_others_have_left_says_so(message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = compose([])
-    assert explain_error(RuntimeError(said), cfg) is None, "alone it cannot be that"
+    assert explain_error(RuntimeError(message), cfg) is None, "alone it cannot be that"
     monkeypatch.setattr("mmtrain.modes.runtime_errors.world_size", lambda: 2)
     monkeypatch.setattr("mmtrain.modes.runtime_errors.rank", lambda: 1)
-    assert explain_error(RuntimeError(said), cfg) == (
+    assert explain_error(RuntimeError(message), cfg) == (
         "rank 1: another process of this run has ended; see its own message for the reason\n"
         "    fix: resume with resume=auto"
     )

@@ -73,7 +73,7 @@ def card(folder: Path, facts: DataFacts = FACTS, **changed: Any) -> str:
 
 
 def test_it_says_what_the_run_and_the_data_say(tmp_path: Path) -> None:
-    said = card(tmp_path)
+    text = card(tmp_path)
     for line in (
         "- licence: CC BY 4.0",
         "- languages: en",
@@ -88,10 +88,10 @@ def test_it_says_what_the_run_and_the_data_say(tmp_path: Path) -> None:
         "| dog\\|fox | 30 | 0.600 | 0.300 |",
         "- 100 of the 1,200 training rows have no text.",
     ):
-        assert line in said.splitlines(), line
-    assert any(line.startswith("- loss = 0.5") for line in said.splitlines())
-    assert "Not tested" not in said and "/somewhere" not in said
-    heads = re.findall(r"^#+ (.*)$", said, flags=re.MULTILINE)
+        assert line in text.splitlines(), line
+    assert any(line.startswith("- loss = 0.5") for line in text.splitlines())
+    assert "Not tested" not in text and "/somewhere" not in text
+    heads = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
     assert heads[1:] == [
         *("Data", "Model", "Training", "Metrics", "Missing modalities", "Corruptions", "Groups", "Limits", "Use")
     ]
@@ -109,21 +109,21 @@ def test_notes_of_the_data_are_listed(tmp_path: Path) -> None:
 
 def test_rows_that_no_task_could_use_are_counted(tmp_path: Path) -> None:
     not_judged = [{"split": "test", "task": "label", "rows": 3, "of": 90}]
-    said = card(tmp_path, FACTS._replace(usable=1150), not_judged=not_judged).splitlines()
-    assert "- The model reads image, text, and was trained on 1,150 of 1,200 rows." in said
-    assert "- The other training rows have no input or no target that a task can use." in said
-    assert "- test: 3 of 90 rows have none of the inputs that label reads and were not evaluated." in said
+    text = card(tmp_path, FACTS._replace(usable=1150), not_judged=not_judged).splitlines()
+    assert "- The model reads image, text, and was trained on 1,150 of 1,200 rows." in text
+    assert "- The other training rows have no input or no target that a task can use." in text
+    assert "- test: 3 of 90 rows have none of the inputs that label reads and were not evaluated." in text
     assert "- The model reads image, text, and was trained on 1,200 rows." in card(tmp_path).splitlines()
 
 
 def test_what_was_not_looked_at_is_listed(tmp_path: Path) -> None:
     bare = FACTS._replace(license=None, languages=None, filled={"train": None, "test": None})
-    said = card(tmp_path, bare, test={}, corruptions=[], groups=[])
-    assert "- licence: not given" in said and "- languages: not given" in said
+    text = card(tmp_path, bare, test={}, corruptions=[], groups=[])
+    assert "- licence: not given" in text and "- languages: not given" in text
     for what in ("there is no test split", "corrupted inputs", "groups of rows", "missing modalities"):
-        assert f"- Not tested: {what}." in said
-    assert "- Not measured: calibration." in said
-    assert "## Corruptions" not in said and "## Groups" not in said
+        assert f"- Not tested: {what}." in text
+    assert "- Not measured: calibration." in text
+    assert "## Corruptions" not in text and "## Groups" not in text
 
 
 def test_tables_of_corruptions_and_groups() -> None:
@@ -153,13 +153,13 @@ def test_no_name_of_a_stranger_makes_markdown_of_its_own(tmp_path: Path) -> None
             "versions": {"mmtrain": name, "torch": name},
             "git_commit": name,
         }
-        said = card(tmp_path, facts, **changed)
-        return [(t.type, t.tag) for t in MarkdownIt("commonmark").enable("table").parse(said)], said
+        text = card(tmp_path, facts, **changed)
+        return [(t.type, t.tag) for t in MarkdownIt("commonmark").enable("table").parse(text)], text
 
     plain, _ = shape("bar")
-    evil, said = shape(EVIL)
+    evil, text = shape(EVIL)
     assert evil == plain
-    html = MarkdownIt("commonmark").enable("table").render(said)
+    html = MarkdownIt("commonmark").enable("table").render(text)
     assert (
         "<script" not in html
         and "<a " not in html

@@ -45,8 +45,8 @@ def test_what_is_compared_shares_axes() -> None:
         "grad_norm",
         "test/classification/accuracy",
     ]
-    found = [(p.group, p.title, list(p.curves)) for p in panels({name: {1: 0.5} for name in names})]
-    assert found == [
+    results = [(p.group, p.title, list(p.curves)) for p in panels({name: {1: 0.5} for name in names})]
+    assert results == [
         ("All tasks together", "loss", ["train", "val"]),
         ("contrastive", "loss", ["train", "val"]),
         ("contrastive", "text to image: R@k", ["R@1", "R@10"]),
@@ -60,9 +60,9 @@ def test_what_is_compared_shares_axes() -> None:
 
 def test_names_that_nobody_foresaw_are_drawn_too() -> None:
     names = ["balance/contrastive", "balance/classification", "time", "lr/encoder", "odd", "val/R@1", "train/a/R@5"]
-    found = panels({name: {1: 0.5} for name in names})
-    assert sum(len(panel.curves) for panel in found) == len(names)
-    assert ["contrastive", "classification"] in [list(panel.curves) for panel in found]
+    result = panels({name: {1: 0.5} for name in names})
+    assert sum(len(panel.curves) for panel in result) == len(names)
+    assert ["contrastive", "classification"] in [list(panel.curves) for panel in result]
 
 
 def _path_count(panel: Panel) -> int:
@@ -116,8 +116,8 @@ def test_the_same_figures_make_the_same_drawing() -> None:
 
 def test_weights_norms_and_cosines_of_tasks_stand_together() -> None:
     names = ("balance/a", "balance/b", "gradient_norm/a", "gradient_norm/b", "cosine/a-b", "lr", "train/a/loss")
-    found = panels({name: {1: 0.5} for name in names})
-    assert [(p.title, list(p.curves)) for p in found if p.group == "Balancing of tasks"] == [
+    result = panels({name: {1: 0.5} for name in names})
+    assert [(p.title, list(p.curves)) for p in result if p.group == "Balancing of tasks"] == [
         ("weight per task", ["a", "b"]),
         ("gradient norm per task", ["a", "b"]),
         ("cosine similarity of the gradients of two tasks", ["a-b"]),

@@ -11,16 +11,16 @@ from mmtrain.types import AttentionMap, Caption, Captions, Confusion, Hit, Retri
 
 
 def test_each_distinct_picture_is_kept_once_and_asked_for_once() -> None:
-    asked = []
+    requested = []
 
     def picture(id: str) -> Image.Image:
-        asked.append(id)
+        requested.append(id)
         return Image.new("RGB", (300, 200), "red" if id == "c" else "blue")
 
     album = Album(picture=picture)
     assert album.take("a") == album.take("b") == album.take("a")
     assert album.take("c") != album.take("a")
-    assert asked == ["a", "b", "c"]
+    assert requested == ["a", "b", "c"]
     assert len(album.thumbnails) == 2
     assert len({thumbnail.name for thumbnail in album.thumbnails}) == 2
 

@@ -45,15 +45,15 @@ def test_knobs_are_what_differs() -> None:
 def test_importance_is_epsilon_squared() -> None:
     """(F - 1) / (F + (N - k) / (k - 1)) of a one-way analysis of variance."""
     runs = grid(0, 1)
-    found = {i.knob: i for i in importances(runs)}
+    results = {i.knob: i for i in importances(runs)}
     assert [i.knob for i in importances(runs)][:2] == ["lr", "fusion"]
     for knob in ("lr", "fusion", "depth", "seed"):
         groups = [[r.value for r in runs if r.setting(knob) == setting] for setting in {r.setting(knob) for r in runs}]
         ratio = stats.f_oneway(*groups).statistic
         between, within = len(groups) - 1, len(runs) - len(groups)
-        assert found[knob].share == pytest.approx(max(0.0, (ratio - 1) / (ratio + within / between)))
-    assert list(found["lr"].means) == ["0.001", "0.01", "0.1"], "numbers in their order"
-    assert found["fusion"].means["sum"] == pytest.approx(
+        assert results[knob].share == pytest.approx(max(0.0, (ratio - 1) / (ratio + within / between)))
+    assert list(results["lr"].means) == ["0.001", "0.01", "0.1"], "numbers in their order"
+    assert results["fusion"].means["sum"] == pytest.approx(
         statistics.fmean(r.value for r in runs if r.setting("fusion") == "sum" and r.value is not None)
     )
 
@@ -66,9 +66,9 @@ def test_settings_that_were_tried_once_have_no_importance() -> None:
 
 def test_many_numbers_are_taken_in_quarters() -> None:
     runs = [Run(str(i), [f"lr={10 ** -(i / 10):.3g}"], float(i)) for i in range(20)]
-    (found,) = importances(runs)
-    assert len(found.means) == 4 and found.share is not None and found.share > 0.8
-    assert next(iter(found.means)) == "0.0126 to 0.0316"
+    (result,) = importances(runs)
+    assert len(result.means) == 4 and result.share is not None and result.share > 0.8
+    assert next(iter(result.means)) == "0.0126 to 0.0316"
 
 
 def test_runs_without_a_value_are_passed_over() -> None:

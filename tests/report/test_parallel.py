@@ -17,8 +17,8 @@ RUNS = [
 
 def lines(svg: str) -> list[tuple[str, float]]:
     """Colour and width of each curve; axes have the page's colour."""
-    found = re.findall(r"stroke: (#[0-9a-f]{6});[^\"]*stroke-width: ([\d.]+)", svg)
-    return [(color, float(width)) for color, width in found]
+    results = re.findall(r"stroke: (#[0-9a-f]{6});[^\"]*stroke-width: ([\d.]+)", svg)
+    return [(color, float(width)) for color, width in results]
 
 
 @pytest.mark.parametrize(("larger", "widest"), [(True, "#d97a2b"), (False, "#d97a2b")])

@@ -225,16 +225,16 @@ def test_any_file_may_be_missing(tmp_path: Path, missing: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "message"),
     [
         ("stopped", "This run was stopped after 120 steps, before its end."),
         ("failed", "This run failed after 120 steps."),
     ],
 )
-def test_a_run_that_did_not_finish_says_so_and_what_is_missing(tmp_path: Path, status: str, said: str) -> None:
+def test_a_run_that_did_not_finish_says_so_and_what_is_missing(tmp_path: Path, status: str, message: str) -> None:
     _fill(tmp_path, status=status, steps=120, test={}, best=None, error="RuntimeError: loss is not finite")
     text = Page(_write(tmp_path)).text
-    assert said in text
+    assert message in text
     assert "has no test metrics and no examples" in text
     assert "RuntimeError: loss is not finite" in text
 

@@ -61,30 +61,30 @@ def test_a_task_at_chance_or_below_has_no_way_to_go() -> None:
 
 @pytest.mark.parametrize("metric", ["mae", "rmse", "loss", "image_to_text_median_rank"])
 def test_where_smaller_is_better_the_way_goes_down_from_chance(metric: str) -> None:
-    whole = {"value": 9.0, "chance": 15.0}
+    full = {"value": 9.0, "chance": 15.0}
     for value, share in ((19.96, 0.0), (15.72, 0.0), (15.0, 0.0), (12.0, 0.5), (9.0, 1.0), (8.0, 1.0)):
-        assert shares(whole, {"value": value, "chance": 15.0}, metric) == [1.0, pytest.approx(share)]
+        assert shares(full, {"value": value, "chance": 15.0}, metric) == [1.0, pytest.approx(share)]
     assert shares({"value": 16.0, "chance": 15.0}, {"value": 15.5, "chance": 15.0}, metric) == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("metric", ["neg_rmse", "r2", "image_to_text_R@5", "of_my_own"])
 def test_where_larger_is_better_the_way_goes_up_from_chance(metric: str) -> None:
-    whole = {"value": -9.0, "chance": -15.0}
+    full = {"value": -9.0, "chance": -15.0}
     for value, share in ((-19.96, 0.0), (-15.0, 0.0), (-12.0, 0.5), (-9.0, 1.0), (-8.0, 1.0)):
-        assert shares(whole, {"value": value, "chance": -15.0}, metric) == [1.0, pytest.approx(share)]
+        assert shares(full, {"value": value, "chance": -15.0}, metric) == [1.0, pytest.approx(share)]
 
 
 def test_chance_is_that_of_the_subset() -> None:
-    whole = {"value": 0.8, "chance": 0.2}
-    assert shares(whole, {"value": 0.4, "chance": 0.4}) == [1.0, 0.0]
-    assert shares(whole, {"value": 0.6, "chance": 0.4}) == [1.0, pytest.approx(0.5)]
-    assert shares(whole, {"value": 0.5, "chance": None}) == [1.0, pytest.approx(0.5)]
+    full = {"value": 0.8, "chance": 0.2}
+    assert shares(full, {"value": 0.4, "chance": 0.4}) == [1.0, 0.0]
+    assert shares(full, {"value": 0.6, "chance": 0.4}) == [1.0, pytest.approx(0.5)]
+    assert shares(full, {"value": 0.5, "chance": None}) == [1.0, pytest.approx(0.5)]
 
 
 def test_a_subset_is_compared_on_its_own_rows() -> None:
-    whole = {"value": 0.8, "chance": 0.2, "rows": 23}
+    full = {"value": 0.8, "chance": 0.2, "rows": 23}
     fewer = {"value": 0.5, "chance": 0.2, "rows": 19, "all_modalities": 0.6}
-    test = {"a/accuracy": whole, "a/image_only/accuracy": fewer, "a/text_only/accuracy": whole}
+    test = {"a/accuracy": full, "a/image_only/accuracy": fewer, "a/text_only/accuracy": full}
     (table,) = subset_tables(test)
     assert table.num_rows == [23, 19, 23] and table.is_counted
     assert table.rows[1][1][0] == pytest.approx(SubsetCell(0.5, 0.1, 0.75))

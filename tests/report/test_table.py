@@ -10,7 +10,7 @@ from mmtrain.report.table import against_chance, digits, metrics_table
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         (None, "-"),
         (0.0, "0"),
@@ -27,12 +27,12 @@ from mmtrain.report.table import against_chance, digits, metrics_table
         (math.inf, "inf"),
     ],
 )
-def test_digits(value: float | None, said: str) -> None:
-    assert digits(value) == said
+def test_digits(value: float | None, message: str) -> None:
+    assert digits(value) == message
 
 
 @pytest.mark.parametrize(
-    ("metric", "value", "chance", "said"),
+    ("metric", "value", "chance", "message"),
     [
         ("contrastive/text_to_image_R@10", 0.4, 0.01, "40.00 ×"),
         ("contrastive/text_to_image_R@10", 0.4, 0.0, "-"),
@@ -44,9 +44,9 @@ def test_digits(value: float | None, said: str) -> None:
     ],
 )
 def test_a_recall_is_so_many_times_chance_and_any_other_metric_so_far_from_it(
-    metric: str, value: float, chance: float | None, said: str
+    metric: str, value: float, chance: float | None, message: str
 ) -> None:
-    assert against_chance(metric, value, chance) == said
+    assert against_chance(metric, value, chance) == message
 
 
 def test_the_table_for_the_terminal_says_metric_value_and_chance() -> None:

@@ -84,12 +84,12 @@ def rows_for(name: str, rows: slice = slice(None)) -> Batch:
 
 def plain_log_probability(task: Any, decoder: Any, ids: list[int], read: Features, *, drawn: bool) -> Tensor:
     """Log probability of ids after the start token, token by token; for samples, under the sampling distribution."""
-    found = torch.zeros((), dtype=torch.float64)
+    result = torch.zeros((), dtype=torch.float64)
     for place, token in enumerate(ids):
         logits = decoder(torch.tensor([[2, *ids[:place]]]), read)[0, -1]
         allowed = [i for i in range(len(NAMES)) if not drawn or i not in task.policy.never]
-        found = found + logits[token] - logits[allowed].exp().sum().log()
-    return found
+        result = result + logits[token] - logits[allowed].exp().sum().log()
+    return result
 
 
 def own_tokens(ids: list[int]) -> list[int]:

@@ -77,10 +77,14 @@ def test_it_is_the_mean_of_both_directions_written_out(seed: int) -> None:
         for i in range(8):
             if not (has["image"][i] and has["text"][i]):
                 continue
-            there = [j for j in range(8) if has[gallery][j]]
-            asked = sides[query][i]
-            right = [j for j in there if ((sides[gallery][j], asked) if flip else (asked, sides[gallery][j])) in pairs]
-            score = {j: (predictions[query][i] * predictions[gallery][j]).sum() / 0.2 for j in there}
+            available = [j for j in range(8) if has[gallery][j]]
+            requested = sides[query][i]
+            right = [
+                j
+                for j in available
+                if ((sides[gallery][j], requested) if flip else (requested, sides[gallery][j])) in pairs
+            ]
+            score = {j: (predictions[query][i] * predictions[gallery][j]).sum() / 0.2 for j in available}
             denominator = torch.stack(list(score.values())).logsumexp(dim=0)
             expected = expected + sum(denominator - score[j] for j in right) / len(right) / 2
     total, _ = task.loss(predictions, batch)
@@ -94,9 +98,9 @@ def test_vectors_are_of_unit_length_and_float32_under_autocast() -> None:
         predictions = model(batch)["contrastive"]
         loss, _ = model.named_tasks()["contrastive"].loss(predictions, batch)
     assert loss.dtype is torch.float32
-    for modality, found in predictions.items():
-        assert found.dtype is torch.float32
-        lengths = found.norm(dim=1)[batch.present[modality]]
+    for modality, result in predictions.items():
+        assert result.dtype is torch.float32
+        lengths = result.norm(dim=1)[batch.present[modality]]
         torch.testing.assert_close(lengths, torch.ones_like(lengths))
 
 
@@ -156,7 +160,7 @@ def test_of_three_modalities_every_two_are_a_pair() -> None:
     total, count = three.loss(given, batch)
     metric = three.metrics()
     three.update(metric, given, batch)
-    found = metric.compute()
+    result = metric.compute()
     sums, counts, recalls = torch.zeros(()), 0, []
     for left, right in (("image", "text"), ("image", "audio"), ("text", "audio")):
         two = Contrastive(dims=parts, **(OPTIONS | {"modalities": [left, right]}))
@@ -167,11 +171,11 @@ def test_of_three_modalities_every_two_are_a_pair() -> None:
         alone = one.compute()
         recalls.append(alone["recall"])
         for name in (f"{left}_to_{right}_R@5", f"{right}_to_{left}_median_rank"):
-            assert torch.equal(found[name], alone[name])
+            assert torch.equal(result[name], alone[name])
     torch.testing.assert_close(total, sums)
     assert int(count) == counts == int(three.count(batch)) > 0
-    torch.testing.assert_close(found["recall"], torch.stack(recalls).mean())
-    assert len(three.report_items(found, str)) == 6
+    torch.testing.assert_close(result["recall"], torch.stack(recalls).mean())
+    assert len(three.report_items(result, str)) == 6
     rows = three.rows(given, batch)
     assert sum(map(len, rows)) == counts and {n for row in rows for n in row} == {
         "image_text_similarity",
@@ -200,17 +204,17 @@ def step_of_rank(rank: int, sides: Sequence[Sides], training: bool) -> dict[str,
 @pytest.mark.parametrize("chosen", [(0, 1), (0, 2), (2, 2), (1, 0, 2)])
 def test_gradients_summed_over_real_ranks_are_those_of_one_process(chosen: tuple[int, ...]) -> None:
     sides = [RANKS[i] for i in chosen]
-    found = on_ranks(len(sides), step_of_rank, sides, True)
+    result = on_ranks(len(sides), step_of_rank, sides, True)
     expected = step(make_model(tasks=("contrastive",), fusion=None), whole(sides))
     assert (expected["count"] > 0) == (chosen != (2, 2))
     for name, value in expected.items():
-        summed = sum(rank[name] for rank in found)
+        summed = sum(rank[name] for rank in result)
         torch.testing.assert_close(summed, value, rtol=1e-6, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_in_evaluation_a_rank_looks_at_its_own_batch() -> None:
-    found = on_ranks(2, step_of_rank, RANKS[:2], False)
-    for mine, sides in zip(found, RANKS, strict=False):
+    result = on_ranks(2, step_of_rank, RANKS[:2], False)
+    for mine, sides in zip(result, RANKS, strict=False):
         expected = step(make_model(tasks=("contrastive",), fusion=None).eval(), make_batch(*sides))
         torch.testing.assert_close(mine["loss"], expected["loss"])
         assert mine["count"] == expected["count"]
@@ -254,14 +258,14 @@ def test_a_queue_gives_wrong_answers_from_the_steps_before(loss: str) -> None:
         for i in range(3):
             score = scale * now[query][i] @ torch.cat([now[gallery], before[gallery].detach()]).T
             keys = torch.cat([new.keys[gallery], old.keys[gallery]])
-            there = torch.cat([new.present[gallery], old.present[gallery]])
+            present = torch.cat([new.present[gallery], old.present[gallery]])
             right = keys == new.keys[gallery][i]
-            there &= ~(right & (torch.arange(6) >= 3))
+            present &= ~(right & (torch.arange(6) >= 3))
             if loss == "info_nce":
-                expected = expected - (score[i] - score[there].logsumexp(0)) / 2
+                expected = expected - (score[i] - score[present].logsumexp(0)) / 2
             else:
                 signs = torch.where(right, 1.0, -1.0) * (score - 10.0)
-                expected = expected - torch.nn.functional.logsigmoid(signs)[there].sum() / 2
+                expected = expected - torch.nn.functional.logsigmoid(signs)[present].sum() / 2
     torch.testing.assert_close(total, expected)
     assert len(both) == 6
     task.eval()
@@ -311,10 +315,10 @@ def sigmoid_of_rank(rank: int, sides: Sequence[Sides], chunk: int) -> dict[str, 
 @pytest.mark.parametrize("chunk", [2, 1024])
 def test_the_sigmoid_loss_of_real_ranks_is_that_of_one_process(chunk: int) -> None:
     sides = RANKS
-    found = on_ranks(len(sides), sigmoid_of_rank, sides, chunk)
+    result = on_ranks(len(sides), sigmoid_of_rank, sides, chunk)
     together = [([k for image, _ in sides for k in image], [k for _, text in sides for k in text])]
     expected = sigmoid_of_rank(0, together, 1024)
     for name in ("loss", "count", "bias", "scale"):
-        torch.testing.assert_close(sum(rank[name] for rank in found), expected[name], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(sum(rank[name] for rank in result), expected[name], rtol=1e-6, atol=1e-6)
     for m in ("image", "text"):
-        torch.testing.assert_close(torch.cat([rank[m] for rank in found]), expected[m], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(torch.cat([rank[m] for rank in result]), expected[m], rtol=1e-6, atol=1e-6)

@@ -30,8 +30,8 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def student_of(teacher: Path, tmp_path: Path, *overrides: str) -> Any:
     parts = ["data=files", f"data.root={teacher / 'data'}", "task=[classification,distillation]", *SMALL]
-    said = [f"task.distillation.teacher={teacher / 'run'}", f"run_dir={tmp_path / 'student'}", *overrides]
-    cfg = compose([*parts, *said])
+    arguments = [f"task.distillation.teacher={teacher / 'run'}", f"run_dir={tmp_path / 'student'}", *overrides]
+    cfg = compose([*parts, *arguments])
     data = read(cfg)
     return build_lit(cfg, build_model(cfg, data)), data
 
@@ -40,11 +40,11 @@ def test_a_run_teaches_another(teacher: Path, tmp_path: Path) -> None:
     lit, data = student_of(teacher, tmp_path, "encoder.image.depth=2", "task.distillation.feature_weight=0.5")
     trained = load_run(teacher / "run", rebuild_from_run)
     batch = all_rows(data)
-    said = lit.model.eval().view(batch).predictions("distillation")
+    predictions = lit.model.eval().view(batch).predictions("distillation")
     with torch.no_grad():
-        assert torch.equal(said.teacher, trained.lit.model.view(batch).predictions("classification"))
-    assert torch.equal(said.student, lit.model.view(batch).predictions("classification"))
-    total, count = lit.model.named_tasks()["distillation"].loss(said, batch)
+        assert torch.equal(predictions.teacher, trained.lit.model.view(batch).predictions("classification"))
+    assert torch.equal(predictions.student, lit.model.view(batch).predictions("classification"))
+    total, count = lit.model.named_tasks()["distillation"].loss(predictions, batch)
     assert count == sum(bool(a or b) for a, b in zip(batch.present["image"], batch.present["text"], strict=True))
     total.backward()
     assert all(p.grad is None for p in trained.lit.model.parameters())

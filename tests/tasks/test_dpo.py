@@ -31,7 +31,7 @@ def test_the_loss_is_a_loop_over_tokens() -> None:
     task: Any = model.tasks["dpo"]
     total, count = model.losses(batch)["dpo"]
     total.backward()
-    found = gradients(model)
+    result = gradients(model)
     model.zero_grad()
     expected = torch.zeros((), dtype=torch.float64)
     for row in PAIRS:
@@ -46,7 +46,9 @@ def test_the_loss_is_a_loop_over_tokens() -> None:
     assert total.item() == pytest.approx(expected.item(), rel=1e-6)
     expected.backward()
     for name, gradient in gradients(model).items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: name + text)
+        torch.testing.assert_close(
+            result[name], gradient, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: name + text
+        )
 
 
 def test_as_it_starts_nothing_is_preferred_and_nothing_is_learned_of_a_row_without_a_pair() -> None:
@@ -103,17 +105,19 @@ def test_what_does_not_count_changes_no_bit() -> None:
 
 def test_two_ranks_take_the_step_of_one_process() -> None:
     expected = step_alone("dpo")
-    for found in on_ranks(2, step_on_rank, "dpo", [slice(0, 4), slice(4, 6)]):
+    for result in on_ranks(2, step_on_rank, "dpo", [slice(0, 4), slice(4, 6)]):
         for name, value in expected.items():
-            torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(result[name], value, rtol=1e-6, atol=1e-6)
 
 
 def test_it_tells_rewards_and_lengths() -> None:
     model = make_policy("dpo", moved=0.1)
     model.losses(rows_for("dpo"))
-    told = model.tasks["dpo"].step_metrics()
-    assert told["reward_margin"][0] == pytest.approx(told["reward_chosen"][0] - told["reward_rejected"][0])
-    assert told["length_chosen"] == (3 + 6, 2) and told["length_rejected"] == (2 + 5, 2)
+    step_metrics = model.tasks["dpo"].step_metrics()
+    assert step_metrics["reward_margin"][0] == pytest.approx(
+        step_metrics["reward_chosen"][0] - step_metrics["reward_rejected"][0]
+    )
+    assert step_metrics["length_chosen"] == (3 + 6, 2) and step_metrics["length_rejected"] == (2 + 5, 2)
     assert model.tasks["dpo"].step_metrics()["reward_margin"] == (0, 0)  # values of the next step only
 
 

@@ -88,8 +88,8 @@ def test_scores_compare_with_the_references_and_not_with_the_tokens() -> None:
     model, batch = make_model(), batch_of()
     task = task_of(model)
     view = model.view(batch).predictions("captioning")
-    said = task.write(view, batch, torch.arange(len(SENTENCES)))
-    other = [["zebra", said[i]] if i != 4 else ["a zebra"] for i in range(len(SENTENCES))]
+    rows = task.write(view, batch, torch.arange(len(SENTENCES)))
+    other = [["zebra", rows[i]] if i != 4 else ["a zebra"] for i in range(len(SENTENCES))]
     metrics = task.metrics()
     task.update(metrics, view, replace(batch, references={"caption": other}))
     assert metrics.compute()["exact_match"] == 1  # the fifth row has no modality to read
@@ -106,7 +106,7 @@ def test_the_loss_is_a_loop_over_tokens(reads: str, label_smoothing: float) -> N
     task = task_of(model)
     total, count = loss_of(model, batch)
     total.backward()
-    found = gradients(model)
+    result = gradients(model)
     model.zero_grad()
     expected, number = torch.zeros((), dtype=torch.float64), 0
     for row in COUNTED[reads]:
@@ -122,18 +122,20 @@ def test_the_loss_is_a_loop_over_tokens(reads: str, label_smoothing: float) -> N
     assert total.item() == pytest.approx(expected.item(), rel=1e-6)
     expected.backward()
     for name, gradient in gradients(model).items():  # the library's loss is computed in float32
-        torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: name + text)
+        torch.testing.assert_close(
+            result[name], gradient, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: name + text
+        )
 
 
 @both_reads
 def test_cutting_a_batch_gives_the_same_sum(reads: str) -> None:
     model = make_model(reads)
-    whole = loss_of(model, batch_of())
+    full = loss_of(model, batch_of())
     for cut in (1, 2, 4, 5):
         parts = (slice(None, cut), slice(cut, None))
         sums = [loss_of(model, batch_of(IMAGE[p], TEXT[p], SENTENCES[p])) for p in parts]
-        torch.testing.assert_close(sums[0][0] + sums[1][0], whole[0])
-        assert sums[0][1] + sums[1][1] == whole[1]
+        torch.testing.assert_close(sums[0][0] + sums[1][0], full[0])
+        assert sums[0][1] + sums[1][1] == full[1]
 
 
 def test_a_row_does_not_look_at_the_others() -> None:
@@ -222,12 +224,14 @@ def test_sentences_of_labelled_rows_are_scored_in_test() -> None:
     values = scored(model, batch)
     (captions,) = task.report_items(values, lambda row: f"id-{row}")
     assert isinstance(captions, Captions) and captions.task == "caption"
-    said = task.rows(model.view(batch).predictions("captioning"), batch)
-    assert [bool(row) for row in said] == [True, True, True, True, False, True]  # independent of labels
+    predictions = task.rows(model.view(batch).predictions("captioning"), batch)
+    assert [bool(row) for row in predictions] == [True, True, True, True, False, True]  # independent of labels
     right = {0: "a dog", 1: "dog runs.", 3: "", 5: "a dog runs."}
-    assert captions.rows == [Caption(f"id-{10 + row}", said[row]["caption"], [text]) for row, text in right.items()]
-    assert len({row["caption"] for row in said if row}) > 1
-    exact = sum(said[row]["caption"] == text for row, text in right.items()) / 4
+    assert captions.rows == [
+        Caption(f"id-{10 + row}", predictions[row]["caption"], [text]) for row, text in right.items()
+    ]
+    assert len({row["caption"] for row in predictions if row}) > 1
+    exact = sum(predictions[row]["caption"] == text for row, text in right.items()) / 4
     assert values["exact_match"].item() == exact
 
 
@@ -264,11 +268,11 @@ def test_validation_writes_for_some_rows_and_test_for_all(every: int, written: l
 @pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
 def test_cutting_a_batch_writes_the_same_sentences(method: str) -> None:
     model = make_model(decoding=decoding_of(method))
-    whole = scored(model, batch_of())
+    full = scored(model, batch_of())
     parts = [batch_of(IMAGE[p], TEXT[p], SENTENCES[p], first=p.start) for p in (slice(0, 2), slice(2, 6))]
     again = scored(model, *parts)
-    assert_same_bits(whole, again)
-    assert_same_bits(whole, scored(model, *reversed(parts)))
+    assert_same_bits(full, again)
+    assert_same_bits(full, scored(model, *reversed(parts)))
 
 
 def test_words_stand_together_and_marks_are_left_out() -> None:

@@ -23,16 +23,16 @@ from tests.tasks.test_generation import make_model as make_captioner
 def test_the_loss_is_a_loop_over_what_was_drawn() -> None:
     model, batch = make_policy("grpo", moved=0.1), rows_for("grpo")
     task: Any = model.tasks["grpo"]
-    said = model.view(batch).predictions("grpo")
-    total, count = task.loss(said, batch)
+    predictions = model.view(batch).predictions("grpo")
+    total, count = task.loss(predictions, batch)
     total.backward()
-    found = gradients(model)
+    result = gradients(model)
     model.zero_grad()
     expected = torch.zeros((), dtype=torch.float64)
     for at, row in enumerate(COUNTED["image"]):
         read = model.view(batch).features("image").take(torch.tensor([row]))
         before = task.reference.prompts(model.view(batch)).take(torch.tensor([row]))
-        group = [own_tokens(ids) for ids in said.drawn.ids[at].tolist()]
+        group = [own_tokens(ids) for ids in predictions.drawn.ids[at].tolist()]
         rewards = [task.reward(sentence(ids, KNOWN), batch.references["caption"][row]) for ids in group]
         for ids, reward in zip(group, rewards, strict=True):
             advantage = (reward - statistics.mean(rewards)) / (statistics.stdev(rewards) + 1e-4)
@@ -49,7 +49,9 @@ def test_the_loss_is_a_loop_over_what_was_drawn() -> None:
     assert total.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-6)
     expected.backward()
     for name, gradient in gradients(model).items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: name + text)
+        torch.testing.assert_close(
+            result[name], gradient, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: name + text
+        )
 
 
 @pytest.mark.parametrize(("name", "value"), [("num_samples", 1), ("kl_weight", -0.1)])

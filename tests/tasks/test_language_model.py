@@ -74,7 +74,7 @@ def test_the_loss_is_a_loop_over_rows(kind: str, pack: int | None) -> None:
     model, batch = make_model(kind, pack=pack), batch_of()
     total, count = loss_of(model, batch)
     total.backward()
-    found = gradients(model)
+    result = gradients(model)
     model.zero_grad()
     expected, number = torch.zeros((), dtype=torch.float64), 0
     for row in ANSWERED:
@@ -87,7 +87,9 @@ def test_the_loss_is_a_loop_over_rows(kind: str, pack: int | None) -> None:
     assert total.item() == pytest.approx(expected.item(), rel=1e-5)
     expected.backward()
     for name, gradient in gradients(model).items():  # the loss is computed in float32
-        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: name + text)
+        torch.testing.assert_close(
+            result[name], gradient, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: name + text
+        )
 
 
 @each_kind
@@ -124,11 +126,11 @@ def test_a_model_with_a_state_is_not_packed() -> None:
 
 def test_cutting_a_batch_gives_the_same_sum() -> None:
     model = make_model()
-    whole = loss_of(model, batch_of())
+    full = loss_of(model, batch_of())
     for cut in (1, 3, 5):
         parts = [loss_of(model, batch_of(ROWS[p], PICTURES[p])) for p in (slice(None, cut), slice(cut, None))]
-        torch.testing.assert_close(parts[0][0] + parts[1][0], whole[0])
-        assert parts[0][1] + parts[1][1] == whole[1]
+        torch.testing.assert_close(parts[0][0] + parts[1][0], full[0])
+        assert parts[0][1] + parts[1][1] == full[1]
 
 
 def test_what_is_learned_is_answers_alone() -> None:
@@ -189,26 +191,26 @@ def test_answers_are_the_likeliest_tokens_one_by_one(kind: str) -> None:
     """Greedy, with the library's complete model without a cache or padding."""
     model, batch = make_model(kind), batch_of()
     task = task_of(model)
-    said = task.rows(model.view(batch).predictions("answers"), batch)
-    assert [bool(row) for row in said] == [True, True, True, False, True, True]
+    predictions = task.rows(model.view(batch).predictions("answers"), batch)
+    assert [bool(row) for row in predictions] == [True, True, True, False, True, True]
     for row in (0, 1, 2, 4, 5):
         ids, flags = ROWS[row]
-        asked = len(flags) - next(i for i in range(len(flags) + 1) if i == len(flags) or flags[-1 - i] <= 0)
-        embeds, written = embedded(model, batch, row, ids[:asked]), []
+        requested = len(flags) - next(i for i in range(len(flags) + 1) if i == len(flags) or flags[-1 - i] <= 0)
+        embeds, written = embedded(model, batch, row, ids[:requested]), []
         while len(written) < 6 and written[-1:] != [1]:
             scores = task.lm.model(inputs_embeds=embeds).logits[0, -1]
             scores[task.lm.never] = -math.inf
             written.append(int(scores.argmax()))
             embeds = torch.cat([embeds, task.lm.embed(torch.tensor([[written[-1]]]))], dim=1)
-        assert said[row]["chat"] == KNOWN.write(written)
+        assert predictions[row]["chat"] == KNOWN.write(written)
 
 
 @pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
 def test_cutting_a_batch_writes_the_same_answers(method: str) -> None:
     model = make_model(decoding=decoding_of(method))
-    whole = scored(model, batch_of())
+    full = scored(model, batch_of())
     parts = [batch_of(ROWS[p], PICTURES[p], first=p.start) for p in (slice(0, 2), slice(2, 6))]
-    assert_same_bits(whole, scored(model, *parts))
+    assert_same_bits(full, scored(model, *parts))
 
 
 def test_each_kind_is_scored_by_itself() -> None:
@@ -265,15 +267,15 @@ def test_a_frozen_model_stays_in_evaluation_mode() -> None:
 
 
 def test_blocks_are_computed_again_to_the_same_gradients() -> None:
-    found = []
+    results = []
     for again in (False, True):
         model = make_model(lm=source_of(checkpointing=again)).train()
         for encoder in model.encoders.values():
             encoder.eval()
         loss_of(model, batch_of())[0].backward()
-        found.append(gradients(model))
-    for name, gradient in found[0].items():
-        torch.testing.assert_close(found[1][name], gradient)
+        results.append(gradients(model))
+    for name, gradient in results[0].items():
+        torch.testing.assert_close(results[1][name], gradient)
 
 
 def test_a_folder_is_taken_with_its_weights(tmp_path: Any) -> None:

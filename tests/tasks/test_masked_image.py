@@ -21,14 +21,14 @@ def make_task(**options: Any) -> MaskedImage:
 
 def test_patches_are_cut_as_a_loop_cuts_them() -> None:
     pictures = torch.randn(2, 3, 8, 8)
-    found = normalised_patches(pictures, 4)
-    assert found.shape == (2, 4, 48)
+    result = normalised_patches(pictures, 4)
+    assert result.shape == (2, 4, 48)
     for b in range(2):
         for n, (top, left) in enumerate(((0, 0), (0, 4), (4, 0), (4, 4))):
             patch = torch.stack(
                 [pictures[b, c, top + y, left + x] for y in range(4) for x in range(4) for c in range(3)]
             )
-            torch.testing.assert_close(found[b, n], (patch - patch.mean()) / (patch.var() + 1e-6).sqrt())
+            torch.testing.assert_close(result[b, n], (patch - patch.mean()) / (patch.var() + 1e-6).sqrt())
     plain = normalised_patches(torch.full((1, 3, 8, 8), 0.3), 4)
     assert plain.abs().max() < 1e-3
 

@@ -52,9 +52,9 @@ def test_of_the_hidden_80_are_masked_10_random_and_10_as_they_are(training: bool
     torch.manual_seed(0)
     task, batch = make_task(LARGE).train(training), long_batch()
     view = Watch(batch)
-    told = task(view)
+    predictions = task(view)
     before, after = batch.inputs["text"].values, view.given[0].values
-    assert len(told.wanted) == 400 * 6 == int(task.count(batch))  # 15% of 40
+    assert len(predictions.wanted) == 400 * 6 == int(task.count(batch))  # 15% of 40
     changed = before != after
     masked = (after == 3) & changed
     assert masked.sum() / (400 * 6) == pytest.approx(0.8, abs=0.03)
@@ -70,7 +70,7 @@ def test_the_loss_is_the_cross_entropy_of_the_hidden_tokens() -> None:
     model = make_model(tasks=("masked_text",), fusion=None).eval()
     batch, task = random_batch(3), model.named_tasks()["masked_text"]
     assert isinstance(task, MaskedText)
-    told = model.view(batch).predictions("masked_text")
+    predictions = model.view(batch).predictions("masked_text")
     chosen = task._chosen(batch)
     ids, mask = batch.inputs["text"]
     corrupted = task._corrupted(ids, chosen, batch.draws)
@@ -78,7 +78,7 @@ def test_the_loss_is_the_cross_entropy_of_the_hidden_tokens() -> None:
     for row, place in chosen.nonzero().tolist():
         tokens = model.encoders["text"](corrupted[row : row + 1], mask[row : row + 1]).tokens
         total = total - task.head(tokens[0, place]).log_softmax(0)[ids[row, place]]
-    loss, count = task.loss(told, batch)
+    loss, count = task.loss(predictions, batch)
     assert count == chosen.sum() == task.count(batch)
     torch.testing.assert_close(loss.double(), total, rtol=1e-5, atol=1e-5)
 
@@ -86,10 +86,10 @@ def test_the_loss_is_the_cross_entropy_of_the_hidden_tokens() -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_what_is_hidden_follows_from_the_draw_of_a_row_in_any_batch(training: bool) -> None:
     task = make_task(mask_ratio=0.5).train(training)
-    whole = make_batch([0] * 6, [1, 2, 3, 4, 5, 6], first=10)
+    full = make_batch([0] * 6, [1, 2, 3, 4, 5, 6], first=10)
     part = make_batch([0] * 3, [4, 5, 6], first=13)
-    assert torch.equal(task._chosen(whole)[3:], task._chosen(part))
-    assert not torch.equal(task._chosen(whole), task._chosen(replace(whole, draws=whole.draws + 1)))
+    assert torch.equal(task._chosen(full)[3:], task._chosen(part))
+    assert not torch.equal(task._chosen(full), task._chosen(replace(full, draws=full.draws + 1)))
 
 
 def test_what_is_fused_counts_where_something_stands_beside_the_text_and_is_read() -> None:
@@ -117,8 +117,8 @@ def test_it_learns_a_text_by_heart_and_from_a_picture_what_the_text_does_not_say
             ((total, count),) = model.losses(replace(batch, draws=batch.draws + 100 * step)).values()
             (total / count).backward()
             optimizer.step()
-        told = model.eval().view(batch).predictions(name)
-        hidden = told.logits.argmax(dim=1) == told.wanted
+        predictions = model.eval().view(batch).predictions(name)
+        hidden = predictions.logits.argmax(dim=1) == predictions.wanted
         scores[name] = float(hidden.float().mean())
     assert scores["masked_fusion"] > 0.9 > 0.7 > scores["masked_text"]
 

@@ -43,12 +43,12 @@ def allowed_in(task: Matching, batch: Batch) -> tuple[Tensor, Tensor]:
 
 def chances_in(task: Matching, view: LazyView) -> list[Tensor]:
     """Return (B, B) each: sampling probability of another row's right side, and of its left side."""
-    vectors, found = task._vectors(view), []
+    vectors, result = task._vectors(view), []
     sides = zip((task.needs, task.needs[::-1]), allowed_in(task, view.batch), strict=True)
     for (asks, answers), allowed in sides:
         similarity = None if vectors is None else vectors[0][asks] @ vectors[1][answers].T
-        found.append(task._chances(similarity, allowed))
-    return found
+        result.append(task._chances(similarity, allowed))
+    return result
 
 
 def known_pairs(batch: Batch) -> set[tuple[int, int]]:
@@ -72,10 +72,10 @@ def has_wrong(batch: Batch) -> list[bool]:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
     """Record the arguments of `LazyView.paired`."""
-    asked: list[dict[str, Tensor]] = []
+    requested: list[dict[str, Tensor]] = []
     paired = LazyView.paired
-    monkeypatch.setattr(LazyView, "paired", lambda view, rows: asked.append(rows) or paired(view, rows))
-    return asked
+    monkeypatch.setattr(LazyView, "paired", lambda view, rows: requested.append(rows) or paired(view, rows))
+    return requested
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -93,9 +93,9 @@ def test_a_wrong_pair_is_never_a_right_one(
         for rows in made:
             own = torch.arange(len(batch))
             image, text = (batch.keys[m][rows.get(m, own)] for m in ("image", "text"))
-            there = batch.present["image"][rows.get("image", own)] & batch.present["text"][rows.get("text", own)]
+            present = batch.present["image"][rows.get("image", own)] & batch.present["text"][rows.get("text", own)]
             for i in predictions.has_wrong.nonzero().flatten().tolist():
-                assert there[i] and (int(image[i]), int(text[i])) not in known_pairs(batch)
+                assert present[i] and (int(image[i]), int(text[i])) not in known_pairs(batch)
 
 
 @pytest.mark.parametrize(
@@ -164,9 +164,9 @@ def test_in_evaluation_the_partner_is_the_next_allowed_from_half_a_batch_away(se
     size = 5 + seed
     allowed = torch.rand(size, size) < 0.4
     allowed[0] = False
-    for row, found in enumerate(_next(allowed).tolist()):
+    for row, result in enumerate(_next(allowed).tolist()):
         candidates = [(row + size // 2 + step) % size for step in range(size)]
-        assert found == next((j for j in candidates if allowed[row, j]), row)
+        assert result == next((j for j in candidates if allowed[row, j]), row)
 
 
 def test_evaluation_is_the_same_again_and_after_other_batches(model: MultimodalModel) -> None:
@@ -226,9 +226,9 @@ def test_rows_that_do_not_count_may_hold_anything() -> None:
 
 def test_rows_are_looked_at_some_at_a_time(model: MultimodalModel, monkeypatch: pytest.MonkeyPatch) -> None:
     model.train()
-    whole = model.view(random_batch(2)).predictions("matching")
+    full = model.view(random_batch(2)).predictions("matching")
     monkeypatch.setattr("mmtrain.tasks.matching.AT_ONCE", 24)
-    for one, other in zip(whole, model.view(random_batch(2)).predictions("matching"), strict=True):
+    for one, other in zip(full, model.view(random_batch(2)).predictions("matching"), strict=True):
         torch.testing.assert_close(one, other)
 
 
@@ -240,9 +240,9 @@ def test_partners_follow_from_the_draws_of_both_rows() -> None:
     rights, lefts, wrong = task._drawn(model.view(batch))
     order = torch.randperm(10)
     moved = replace(batch.map(lambda t: t[order]), ids=[batch.ids[i] for i in order])
-    found = task._drawn(model.view(moved))
-    assert torch.equal(order[found[0]], rights[order]) and torch.equal(order[found[1]], lefts[order])
-    assert torch.equal(found[2], wrong[order]) and wrong.any()
+    result = task._drawn(model.view(moved))
+    assert torch.equal(order[result[0]], rights[order]) and torch.equal(order[result[1]], lefts[order])
+    assert torch.equal(result[2], wrong[order]) and wrong.any()
     others = task._drawn(model.view(replace(batch, draws=batch.draws + 1)))
     assert not torch.equal(others[0], rights)
 

@@ -68,8 +68,8 @@ def rows_for(name: str, rows: slice = slice(None)) -> Batch:
         return batch
     values = torch.tensor([PAD, -1]).expand(len(batch), 2, 12, 2).clone()
     for at, ((ids, flags), rejected) in enumerate(zip(ROWS[rows], REJECTED[rows], strict=True)):
-        asked = asked_of(ids, flags)
-        other = (asked + rejected, [*flags[: len(asked)], *([1] * len(rejected))]) if rejected else ([], [])
+        requested = asked_of(ids, flags)
+        other = (requested + rejected, [*flags[: len(requested)], *([1] * len(rejected))]) if rejected else ([], [])
         for side, (i, f) in enumerate(((ids, flags), other)):
             values[at, side, : len(i)] = torch.tensor([i, f]).T if i else torch.zeros(0, 2).long()
     return replace(batch, targets={"chat": values})
@@ -85,12 +85,12 @@ def asked_of(ids: list[int], flags: list[int]) -> list[int]:
 
 def plain_log_probabilities(model: Any, writer: Any, row: int, answer: list[int], *, drawn: bool) -> Tensor:
     """Return (L,), for the tokens of an answer, through the library's own model on one row."""
-    asked = asked_of(*ROWS[row])
+    requested = asked_of(*ROWS[row])
     tokens, mask = model.view(batch_of()).encoded("image")
-    found = []
+    results = []
     for place, token in enumerate(answer):
         parts = []
-        for number in [*asked, *answer[:place]]:
+        for number in [*requested, *answer[:place]]:
             if number == IMAGE:
                 parts += [writer.connectors["image"].mlp(each) for each in tokens[row][mask[row]]]
             else:
@@ -98,8 +98,8 @@ def plain_log_probabilities(model: Any, writer: Any, row: int, answer: list[int]
         logits = writer.lm.model(inputs_embeds=torch.stack(parts).unsqueeze(0)).logits[0, -1]
         if drawn:
             logits = logits.index_fill(0, torch.tensor(writer.never), -math.inf)
-        found.append(logits.log_softmax(dim=0)[token])
-    return torch.stack(found)
+        results.append(logits.log_softmax(dim=0)[token])
+    return torch.stack(results)
 
 
 def own_tokens(ids: list[int]) -> list[int]:
@@ -109,11 +109,11 @@ def own_tokens(ids: list[int]) -> list[int]:
 def assert_gradients(model: nn.Module, total: Tensor, expected: Tensor) -> None:
     assert total.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-6)
     total.backward()
-    found = gradients(model)
+    result = gradients(model)
     model.zero_grad()
     expected.backward()
     for key, gradient in gradients(model).items():  # float32, because the loss takes logits
-        torch.testing.assert_close(found[key], gradient, rtol=1e-4, atol=1e-5, msg=lambda text, key=key: key + text)
+        torch.testing.assert_close(result[key], gradient, rtol=1e-4, atol=1e-5, msg=lambda text, key=key: key + text)
 
 
 @pytest.mark.parametrize(("kind", "pack"), [("llama", None), ("llama", 40), ("gpt2", None)])
@@ -138,13 +138,13 @@ def test_dpo_is_a_loop_over_tokens(kind: str, pack: int | None) -> None:
 def test_what_is_drawn_is_learned_as_in_a_loop(name: str) -> None:
     model, batch = make_policy(name), rows_for(name)
     task: Any = model.tasks[name]
-    said = model.view(batch).predictions(name)
-    total, count = task.loss(said, batch)
+    predictions = model.view(batch).predictions(name)
+    total, count = task.loss(predictions, batch)
     expected = torch.zeros((), dtype=torch.float64)
     worth = CiderD(KEPT.sentences).score if name == "scst" else task.reward
     for at, row in enumerate(ANSWERED):
         right = batch.references["chat"][row]
-        group = [own_tokens(ids) for ids in said.drawn.ids[at].tolist()]
+        group = [own_tokens(ids) for ids in predictions.drawn.ids[at].tolist()]
         rewards = torch.tensor([worth(KNOWN.write(ids), right) for ids in group], dtype=torch.float64)
         if name == "scst":
             advantages = rewards - worth(KNOWN.write(greedily(model, task.policy, row)), right)
@@ -175,10 +175,10 @@ def greedily(model: Any, writer: Any, row: int) -> list[int]:
 def test_cutting_a_batch_takes_the_same_step(name: str) -> None:
     """Samples of a row depend on its own id."""
     model = make_policy(name)
-    whole, count = model.losses(rows_for(name))[name]
+    full, count = model.losses(rows_for(name))[name]
     for cut in (1, 4):
         sums = [model.losses(rows_for(name, part))[name] for part in (slice(0, cut), slice(cut, 6))]
-        torch.testing.assert_close(sums[0][0] + sums[1][0], whole)
+        torch.testing.assert_close(sums[0][0] + sums[1][0], full)
         assert sums[0][1] + sums[1][1] == count
 
 
@@ -200,11 +200,11 @@ def test_evaluation_tells_rewards_kl_and_length_beside_the_scores_of_answers(nam
     values = metrics.compute()
     assert values["kl"] == pytest.approx(0.0, abs=1e-9) and values["length"] >= 1
     assert {"token_accuracy", "bleu", "short_cider"} <= set(values)
-    said = [row.get("chat") for row in task.rows(model.view(batch).predictions(name), batch)]
+    predictions = [row.get("chat") for row in task.rows(model.view(batch).predictions(name), batch)]
     if name == "dpo":
         assert values["reward_margin"] == pytest.approx(0.0, abs=1e-9)
     else:
-        expected = [task.reward(said[row], batch.references["chat"][row]) for row in ANSWERED]
+        expected = [task.reward(predictions[row], batch.references["chat"][row]) for row in ANSWERED]
         assert values["reward"].item() == pytest.approx(sum(expected) / len(expected))
 
 
@@ -214,7 +214,7 @@ def test_evaluation_tells_rewards_kl_and_length_beside_the_scores_of_answers(nam
 @each
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_adapters_off_are_the_frozen_copy(name: str, kind: str) -> None:
-    found: list[dict[str, Tensor]] = []
+    results: list[dict[str, Tensor]] = []
     for reference in ("copy", ADAPTERS_OFF):
         model = make_policy(name, kind, moved=0.5, reference=reference, lm=source_of(kind, peft=LoraConfig(r=2)))
         model.tasks[name].policy.connectors.requires_grad_(False)
@@ -224,10 +224,10 @@ def test_adapters_off_are_the_frozen_copy(name: str, kind: str) -> None:
         assert any(gradient.any() for gradient in learned.values())
         assert all(p.requires_grad == (key in learned) == ("lora" in key) for key, p in model.named_parameters())
         told: Any = model.tasks[name]
-        found.append({"loss": total, "count": count, **learned} | {k: v for k, (v, _) in told.step_metrics().items()})
-    assert not torch.isclose(found[0]["loss"], torch.tensor(math.log(2) * len(PAIRS), dtype=torch.float64))
-    for key, value in found[0].items():
-        torch.testing.assert_close(found[1][key], value, msg=lambda text, key=key: key + text)
+        results.append({"loss": total, "count": count, **learned} | {k: v for k, (v, _) in told.step_metrics().items()})
+    assert not torch.isclose(results[0]["loss"], torch.tensor(math.log(2) * len(PAIRS), dtype=torch.float64))
+    for key, value in results[0].items():
+        torch.testing.assert_close(results[1][key], value, msg=lambda text, key=key: key + text)
 
 
 def test_what_else_learns_is_refused() -> None:

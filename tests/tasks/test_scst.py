@@ -38,10 +38,10 @@ both = pytest.mark.parametrize("name", ["scst", "grpo"])
 def test_the_loss_is_a_loop_over_what_was_drawn() -> None:
     model, batch = make_policy("scst", moved=0.1), rows_for("scst")
     task: Any = model.tasks["scst"]
-    said = model.view(batch).predictions("scst")
-    total, count = task.loss(said, batch)
+    predictions = model.view(batch).predictions("scst")
+    total, count = task.loss(predictions, batch)
     total.backward()
-    found = gradients(model)
+    result = gradients(model)
     model.zero_grad()
     expected = torch.zeros((), dtype=torch.float64)
     worth = CiderD(KEPT.sentences).score
@@ -51,7 +51,7 @@ def test_the_loss_is_a_loop_over_what_was_drawn() -> None:
         before = task.reference.prompts(model.view(batch)).take(torch.tensor([row]))
         best = sentence(greedily(task, read), KNOWN)
         right = batch.references["caption"][row]
-        for ids in said.drawn.ids[at].tolist():
+        for ids in predictions.drawn.ids[at].tolist():
             ids = own_tokens(ids)
             advantage = worth(sentence(ids, KNOWN), right) - worth(best, right)
             mine = plain_log_probability(task, task.policy.decoder, ids, read, drawn=True)
@@ -62,10 +62,12 @@ def test_the_loss_is_a_loop_over_what_was_drawn() -> None:
     assert total.item() == pytest.approx(expected.item(), rel=1e-6) and expected != 0
     expected.backward()
     for name, gradient in gradients(model).items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: name + text)
-    told = (said.drawn.log_probabilities - said.drawn.reference).sum(dim=2).flatten().tolist()
+        torch.testing.assert_close(
+            result[name], gradient, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: name + text
+        )
+    told = (predictions.drawn.log_probabilities - predictions.drawn.reference).sum(dim=2).flatten().tolist()
     assert told == pytest.approx([one for one, _ in divergence], rel=1e-5, abs=1e-6)
-    assert said.drawn.lengths().flatten().tolist() == [len(ids) for _, ids in divergence]
+    assert predictions.drawn.lengths().flatten().tolist() == [len(ids) for _, ids in divergence]
 
 
 def greedily(task: Any, read: Any) -> list[int]:
@@ -81,13 +83,13 @@ def greedily(task: Any, read: Any) -> list[int]:
 @both
 def test_cutting_a_batch_draws_the_same(name: str) -> None:
     model = make_policy(name, moved=0.1)
-    whole, count = model.losses(rows_for(name))[name]
+    full, count = model.losses(rows_for(name))[name]
     for cut in (1, 3, 5):
         sums = [model.losses(rows_for(name, part))[name] for part in (slice(0, cut), slice(cut, 6))]
-        torch.testing.assert_close(sums[0][0] + sums[1][0], whole)
+        torch.testing.assert_close(sums[0][0] + sums[1][0], full)
         assert sums[0][1] + sums[1][1] == count
     other = replace(rows_for(name), draws=rows_for(name).draws + 1)
-    assert not torch.isclose(model.losses(other)[name][0], whole)
+    assert not torch.isclose(model.losses(other)[name][0], full)
 
 
 @both
@@ -95,9 +97,9 @@ def test_two_ranks_take_the_step_of_one_process(name: str) -> None:
     """No row of the second rank is valid in the first batch."""
     expected = step_alone(name)
     for parts in ([slice(0, 2), slice(2, 6)], [slice(0, 6), slice(2, 5)]):
-        for found in on_ranks(2, step_on_rank, name, parts):
+        for result in on_ranks(2, step_on_rank, name, parts):
             for key, value in expected.items():
-                torch.testing.assert_close(found[key], value, rtol=1e-6, atol=1e-6)
+                torch.testing.assert_close(result[key], value, rtol=1e-6, atol=1e-6)
 
 
 @both
@@ -111,9 +113,9 @@ def test_accumulation_takes_the_same_step_and_tells_the_same(name: str, tmp_path
         make_trainer(tmp_path, max_epochs=1).fit(lit, loader([window]))
         return dict(lit.model.named_parameters()), logged
 
-    whole, said = trained([rows_for(name)])
+    full, said = trained([rows_for(name)])
     parts, said_of_parts = trained([rows_for(name, slice(0, 3)), rows_for(name, slice(3, 6))])
-    for key, value in whole.items():
+    for key, value in full.items():
         torch.testing.assert_close(parts[key], value)
     for told in ("reward", "kl", "length"):
         key = f"train/{name}/{told}"
@@ -153,9 +155,9 @@ def test_evaluation_judges_what_is_written_and_what_is_drawn(name: str) -> None:
     model, batch = make_policy(name).eval(), rows_for(name)
     values = scored(model, batch, name)
     task: Any = model.tasks[name]
-    said = [row.get("caption") for row in task.rows(model.view(batch).predictions(name), batch)]
+    predictions = [row.get("caption") for row in task.rows(model.view(batch).predictions(name), batch)]
     rows = COUNTED["image"]
-    expected = [task.reward(said[row], batch.references["caption"][row]) for row in rows]
+    expected = [task.reward(predictions[row], batch.references["caption"][row]) for row in rows]
     assert values["reward"].item() == pytest.approx(sum(expected) / len(rows))
     assert values["kl"] == 0 and values["length"] >= 1 and "reward_of_draws" in values and "bleu" in values
     task.on_evaluation_start("val")
@@ -178,14 +180,14 @@ def test_a_run_goes_on_from_one_of_captioning_and_from_where_it_was_stopped(tmp_
     plain = ["data.num_workers=0", "callbacks=[]", "test.subsets=none", "trainer.max_epochs=1"]
     assert run_tiny(tables, tmp_path / "captions", *plain, "task=[captioning]") == 0
     start = f"init_from={tmp_path / 'captions' / 'checkpoints' / 'best.ckpt'}"
-    asked = [*plain, "task=[scst]", start, "data.targets.caption.keep_references=true", "task.scst.reward=rouge_l"]
-    assert run_tiny(tables, tmp_path / "whole", *asked) == 0
+    requested = [*plain, "task=[scst]", start, "data.targets.caption.keep_references=true", "task.scst.reward=rouge_l"]
+    assert run_tiny(tables, tmp_path / "whole", *requested) == 0
     first, *_, last = rows_of(tmp_path / "whole")
     assert float(first["train/scst/length"]) > 0 and float(first["train/scst/kl"]) < 0.1
     assert {"test/scst/reward", "test/scst/kl", "test/scst/cider"} <= {key for key, value in last.items() if value}
-    stop_and_resume(3, tables, tmp_path / "stopped", *asked)
+    stop_and_resume(3, tables, tmp_path / "stopped", *requested)
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
-    again = [o.replace("init_from=", "task.scst.reference=") for o in asked]
+    again = [o.replace("init_from=", "task.scst.reference=") for o in requested]
     assert run_tiny(tables, tmp_path / "whole", *again, "mode=test") == 0
 
 

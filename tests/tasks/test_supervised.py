@@ -191,8 +191,8 @@ def test_heads_for_other_widths_give_what_the_task_reads() -> None:
     for name in TASKS:
         model, batch = make(name), targeted(0)
         view = model.view(batch)
-        judged = task_of(model).new_head(DIM).double()(view.encoded("image"))
-        assert len(judged) == len(batch) and judged.numel() == model(batch)[name].numel()
+        evaluated = task_of(model).new_head(DIM).double()(view.encoded("image"))
+        assert len(evaluated) == len(batch) and evaluated.numel() == model(batch)[name].numel()
 
 
 def of_split(name: str, batches: list[int]) -> dict[str, Tensor]:

@@ -147,12 +147,12 @@ def test_rows_say_something_of_those_that_have_what_is_needed(whole: MultimodalM
     task, batch = whole.eval().named_tasks()[name], random_batch(1)
     rows = task.rows(whole.view(batch).predictions(name), batch)
     assert len(rows) == len(batch)
-    there = torch.ones(len(batch), dtype=torch.bool)
+    present = torch.ones(len(batch), dtype=torch.bool)
     for modality in task.needs:
-        there &= batch.present[modality]
+        present &= batch.present[modality]
     if not task.needs:
-        there = batch.present["image"] | batch.present["text"]
-    assert [bool(row) for row in rows] == there.tolist()
+        present = batch.present["image"] | batch.present["text"]
+    assert [bool(row) for row in rows] == present.tolist()
     for row in filter(None, rows):
         label = row.get("label", CLASSES[0])
         assert label in CLASSES

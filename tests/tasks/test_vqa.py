@@ -87,10 +87,10 @@ def test_confidence_is_the_probability_of_answers_by_their_worth(loss: str, coun
 @pytest.mark.parametrize("loss", ["binary_cross_entropy", "cross_entropy"])
 def test_what_it_says_of_a_row_is_the_likeliest_answer(loss: str) -> None:
     logits, batch = make(image=[1, 0, 1, 1, 1])
-    said = make_task(loss=loss).rows(logits, batch)
+    rows = make_task(loss=loss).rows(logits, batch)
     p = logits.sigmoid() if loss == "binary_cross_entropy" else logits.softmax(dim=1)
-    assert said[0] == {"answer": "no", "probability": pytest.approx(p[0, 1].item(), abs=1e-6)}
-    assert said[1] == {} and said[3]["answer"] == "red"
+    assert rows[0] == {"answer": "no", "probability": pytest.approx(p[0, 1].item(), abs=1e-6)}
+    assert rows[1] == {} and rows[3]["answer"] == "red"
 
 
 def test_the_most_frequent_answer_need_not_come_first() -> None:

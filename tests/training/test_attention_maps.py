@@ -24,10 +24,10 @@ def names(ids: list[int]) -> list[str]:
 
 def test_words_over_their_picture() -> None:
     view = view_of("cross_attn")
-    found = attention_items(view, image="image", text="text", words=names)
-    assert [a.id for a in found] == ["row-0", "row-3"]
+    result = attention_items(view, image="image", text="text", words=names)
+    assert [a.id for a in result] == ["row-0", "row-3"]
     maps = view.attention()["text", "image"]
-    for row, exhibit in zip((0, 3), found, strict=True):
+    for row, exhibit in zip((0, 3), result, strict=True):
         values, mask = view.batch.inputs["text"]
         ids = values[row][mask[row]].tolist()
         assert exhibit.query == "text" and exhibit.words == [f"w{i}" for i in ids]
@@ -38,16 +38,16 @@ def test_words_over_their_picture() -> None:
 
 def test_fused_tokens_together() -> None:
     view = view_of("perceiver")
-    found = attention_items(view, image="image", text="text", words=names)
-    assert [(a.id, a.query, a.words) for a in found] == [(f"row-{r}", "fused", ["all together"]) for r in (0, 3)]
+    result = attention_items(view, image="image", text="text", words=names)
+    assert [(a.id, a.query, a.words) for a in result] == [(f"row-{r}", "fused", ["all together"]) for r in (0, 3)]
     expected = view.attention()["fused", "image"][0, :, 1:].mean(dim=0).view(2, 2)
-    torch.testing.assert_close(torch.tensor(found[0].grids[0]), expected.float(), rtol=0, atol=1e-7)
+    torch.testing.assert_close(torch.tensor(result[0].grids[0]), expected.float(), rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("fusion", ["concat", "gated_cross_attn"])
 def test_nothing_without_maps_and_what_there_is_with_them(fusion: str) -> None:
-    found = attention_items(view_of(fusion), image="image", text="text", words=names)
-    assert len(found) == (0 if fusion == "concat" else 2)
+    result = attention_items(view_of(fusion), image="image", text="text", words=names)
+    assert len(result) == (0 if fusion == "concat" else 2)
 
 
 def test_tokens_that_form_no_square_are_not_drawn() -> None:

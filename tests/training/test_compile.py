@@ -90,12 +90,12 @@ def test_gradients_of_several_losses_can_be_taken_from_one_forward_pass() -> Non
     """As a balance does that compares them."""
     plain = make_model(tasks=TASKS[:2])
     model, said = compiled(plain)
-    found = []
+    results = []
     for one in (plain, model):
         shared = list(one.encoders.parameters())
         losses = [loss for loss, _ in one.losses(SEVERAL[3]).values()]
-        found.append([torch.autograd.grad(loss, shared, retain_graph=True) for loss in losses])
-    torch.testing.assert_close(found[1], found[0])
+        results.append([torch.autograd.grad(loss, shared, retain_graph=True) for loss in losses])
+    torch.testing.assert_close(results[1], results[0])
     assert said == []
 
 
@@ -135,9 +135,9 @@ def test_a_graph_in_two_pieces_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Block, "forward", broken)
     model, said = compiled(plain, backend="eager")
-    found = step(model, SEVERAL[2])
+    result = step(model, SEVERAL[2])
     here = len(seen)
-    assert_same_bits(found, step(plain, SEVERAL[2]))
+    assert_same_bits(result, step(plain, SEVERAL[2]))
     assert seen[:here] == seen[here:]
     assert [line.split(": ")[1] for line in said] == [f"{name} runs uncompiled" for name in regions_of(plain)]
 
@@ -199,8 +199,8 @@ def compiled_on_rank(mine: int, rows: list[Rows]) -> list[dict[str, Tensor]]:
 def test_ranks_that_have_a_modality_each() -> None:
     rows = [TEXT_ONLY, IMAGE_ONLY]
     plain = [train_alone(rows, fusion, TASKS[1:2]) for fusion in ("concat", "cross_attn")]
-    for whole, shared in on_ranks(2, compiled_on_rank, rows):
-        assert_close(whole, plain[0], rtol=1e-6, atol=1e-6)
+    for full, shared in on_ranks(2, compiled_on_rank, rows):
+        assert_close(full, plain[0], rtol=1e-6, atol=1e-6)
         norm = shared.pop("norm")
         halved = {name: value / 2 for name, value in plain[1].items() if not name.startswith("count of")}  # clipped
         assert_close(shared, halved, rtol=1e-5, atol=1e-6)

@@ -100,15 +100,15 @@ def test_gradients_are_those_of_all_graphs_at_once(loss: str, sizes: list[int], 
 @pytest.mark.parametrize("sizes", [[4, 4, 4], [7, 5], [1] * 12])
 def test_without_draws_the_cutting_changes_nothing(sizes: list[int], tmp_path: Path) -> None:
     lits = [make_lit(model=make_model(tasks=(*TASKS, "masked_image")), gradient_cache=True) for _ in range(2)]
-    whole = step(lits[1], [BATCH], tmp_path)
-    assert_equal(step(lits[0], cut(BATCH, sizes), tmp_path), whole)
+    full = step(lits[1], [BATCH], tmp_path)
+    assert_equal(step(lits[0], cut(BATCH, sizes), tmp_path), full)
 
 
 def test_without_the_cache_micro_batches_are_compared_by_themselves(tmp_path: Path) -> None:
     tasks = ("contrastive",)
-    whole = step(make_lit(model=make_model(tasks=tasks, fusion=None)), [BATCH], tmp_path)
+    full = step(make_lit(model=make_model(tasks=tasks, fusion=None)), [BATCH], tmp_path)
     parts = step(make_lit(model=make_model(tasks=tasks, fusion=None)), cut(BATCH, [4, 4, 4]), tmp_path)
-    assert not torch.allclose(parts["tasks.contrastive.log_scale"], whole["tasks.contrastive.log_scale"], atol=1e-6)
+    assert not torch.allclose(parts["tasks.contrastive.log_scale"], full["tasks.contrastive.log_scale"], atol=1e-6)
 
 
 def test_what_a_row_lacks_may_be_anything(tmp_path: Path) -> None:
@@ -134,9 +134,11 @@ def test_parts_add_up_to_the_loss_of_the_step() -> None:
 
     cache.fill(view)
     parts = [cache.loss("contrastive", n, view(n).predictions("contrastive")) for n in range(3)]
-    told = [view(n).predictions("contrastive") for n in range(3)]
-    whole = task.loss({m: torch.cat([said[m] for said in told]) for m in told[0]}, concatenate_batches(window))[0]
-    torch.testing.assert_close(torch.stack(parts).sum().float(), whole.float())
+    predictions = [view(n).predictions("contrastive") for n in range(3)]
+    full = task.loss(
+        {m: torch.cat([said[m] for said in predictions]) for m in predictions[0]}, concatenate_batches(window)
+    )[0]
+    torch.testing.assert_close(torch.stack(parts).sum().float(), full.float())
 
 
 def test_the_queue_takes_a_step_once(tmp_path: Path) -> None:

@@ -81,8 +81,8 @@ def test_no_module_sets_attributes_of_a_lightning_object() -> None:
     wrong = ["    lit.look = look", "    data.altered, lit.table, trainer.loggers = kept", "    del lit.span"]
     assert sets.findall("\n".join([*wrong, "    rows = lit.table"])) == wrong
     package = Path(lit_module.__file__).parents[1]
-    found = {path.name: sets.findall(path.read_text(encoding="utf-8")) for path in package.rglob("*.py")}
-    assert {name: lines for name, lines in found.items() if lines} == {}
+    results = {path.name: sets.findall(path.read_text(encoding="utf-8")) for path in package.rglob("*.py")}
+    assert {name: lines for name, lines in results.items() if lines} == {}
 
 
 # ------------------------------------------------------------------ gradients
@@ -176,8 +176,8 @@ def test_the_exact_step_of_a_balance_reaches_the_parameters(name: str, ratio: fl
 def shared_gradient(lit: LitModel) -> Tensor:
     """Of encoders and fusion."""
     parts = (lit.model.encoders, lit.model.fusion)
-    found = [torch.zeros_like(p) if p.grad is None else p.grad for part in parts for p in part.parameters()]
-    return torch.cat([gradient.flatten() for gradient in found])
+    results = [torch.zeros_like(p) if p.grad is None else p.grad for part in parts for p in part.parameters()]
+    return torch.cat([gradient.flatten() for gradient in results])
 
 
 class Giving(BaseBalance):
@@ -288,11 +288,11 @@ def test_weight_matrices_decay_and_nothing_else_does(fusion: str, tmp_path: Path
     )
     fit(lit, [[random_batch(0)]], tmp_path)
     optimizer = lit.optimizers().optimizer
-    found = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(found)  # each once
+    results = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(results)  # each once
     matrices = decaying(lit.model)
     expected = {name: 0.1 if id(p) in matrices else 0.0 for name, p in lit.model.named_parameters()}
-    assert {name: found[id(p)] for name, p in lit.model.named_parameters()} == expected
+    assert {name: results[id(p)] for name, p in lit.model.named_parameters()} == expected
     for spared in ("cls_token", "pos_embed", "norm.weight", "bias", "log_scale"):
         assert {decay for name, decay in expected.items() if name.endswith(spared)} == {0.0}, spared
     assert expected["encoders.text.embed.weight"] == expected["encoders.image.patch_embed.proj.weight"] == 0.1
@@ -310,8 +310,8 @@ def test_positions_and_kinds_of_other_libraries_do_not_decay(name: str, spared: 
     lit.model.encoders["text"] = SMALL[name](0.0)
     decaying_ids = {id(p) for _, decays, parameters in lit.parameter_groups() if decays for p in parameters}
     tables = {n: m for n, m in lit.model.encoders["text"].named_modules() if isinstance(m, nn.Embedding)}
-    found = {n.rpartition(".")[2] for n, table in tables.items() if id(table.weight) not in decaying_ids}
-    assert found == set(spared) and len(tables) > len(spared)
+    results = {n.rpartition(".")[2] for n, table in tables.items() if id(table.weight) not in decaying_ids}
+    assert results == set(spared) and len(tables) > len(spared)
 
 
 @pytest.mark.parametrize(

@@ -143,11 +143,11 @@ def test_a_weight_that_is_not_finite_ends_training_at_the_last_good_checkpoint(
     plant = Plant(4, spoil_a_weight)
     given = ["trainer.max_nonfinite_steps=1", "checkpoint.every_n_steps=1", "callbacks=[]"]
     assert run_with(plant, tables, tmp_path / "run", *given, report=True) == 2
-    said = capsys.readouterr().err
-    assert "training stopped at step 5: 2 steps in a row were not finite, and trainer.max_nonfinite_steps=1" in said
-    assert "the first tensor that is not finite: 1 of " in said and f"encoders.text.{WEIGHT}" in said
-    assert f"{tmp_path / 'run' / 'checkpoints' / 'last.ckpt'} is the last good checkpoint" in said
-    assert "has NaN at step 4; the existing checkpoint is kept" in said and "Traceback" not in said
+    output = capsys.readouterr().err
+    assert "training stopped at step 5: 2 steps in a row were not finite, and trainer.max_nonfinite_steps=1" in output
+    assert "the first tensor that is not finite: 1 of " in output and f"encoders.text.{WEIGHT}" in output
+    assert f"{tmp_path / 'run' / 'checkpoints' / 'last.ckpt'} is the last good checkpoint" in output
+    assert "has NaN at step 4; the existing checkpoint is kept" in output and "Traceback" not in output
     checkpoint = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert checkpoint["global_step"] == 3
     assert all(t.isfinite().all() for t in checkpoint["state_dict"].values())
@@ -167,11 +167,11 @@ def test_weights_that_overflow_before_the_validation_are_explained(
         "trainer.max_nonfinite_steps=100",
     ]
     assert run_tiny(tables, tmp_path / "run", *given) == 2
-    said = capsys.readouterr().err
-    assert "training stopped: classification of label: a logit is not finite\n" in said and "Traceback" not in said
-    assert "every weight is finite; the largest is " in said or "the first weight that is not finite: " in said
-    assert "no checkpoint was written before" in said
-    assert "fix: resume with resume=auto and a lower optimizer.lr or trainer.gradient_clip_val" in said
+    output = capsys.readouterr().err
+    assert "training stopped: classification of label: a logit is not finite\n" in output and "Traceback" not in output
+    assert "every weight is finite; the largest is " in output or "the first weight that is not finite: " in output
+    assert "no checkpoint was written before" in output
+    assert "fix: resume with resume=auto and a lower optimizer.lr or trainer.gradient_clip_val" in output
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
 
 
@@ -186,10 +186,10 @@ def test_weights_of_a_checkpoint_that_are_not_finite_are_explained_in_a_test(
     checkpoint["state_dict"][f"model.encoders.text.{WEIGHT}"].fill_(NAN)
     write_checkpoint(checkpoint, best)
     assert run_tiny(tables, folder, "task=[classification]", "mode=test") == 2
-    said = capsys.readouterr().err
-    assert "classification of label: a logit is not finite\n" in said and "Traceback" not in said
-    assert "the first weight that is not finite: " in said and f"values of encoders.text.{WEIGHT}\n" in said
-    assert "fix: use another checkpoint of the run with resume=PATH" in said
+    output = capsys.readouterr().err
+    assert "classification of label: a logit is not finite\n" in output and "Traceback" not in output
+    assert "the first weight that is not finite: " in output and f"values of encoders.text.{WEIGHT}\n" in output
+    assert "fix: use another checkpoint of the run with resume=PATH" in output
 
 
 class Spoiling(torch.nn.Module):
@@ -216,7 +216,7 @@ def test_what_a_module_gives_and_gradients_are_named(tables: Path, tmp_path: Pat
     assert explain(model, [batch], {"contrastive": 1.0}).first == "the gradient of encoders.image.cls_token"
     inside = model.encoders["text"]
     model.encoders["text"] = Spoiling(inside)
-    found = explain(model, [batch], {"contrastive": NAN})
-    assert found.first == "what encoders.text (Spoiling) gives"
-    there = [id for id, has in zip(batch.ids, batch.present["text"].tolist(), strict=True) if has]
-    assert found.ids == [there[2]]
+    result = explain(model, [batch], {"contrastive": NAN})
+    assert result.first == "what encoders.text (Spoiling) gives"
+    available = [id for id, has in zip(batch.ids, batch.present["text"].tolist(), strict=True) if has]
+    assert result.ids == [available[2]]

@@ -103,8 +103,8 @@ def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path: Path, m
         os.kill(pid, signal.SIGKILL)
         monkeypatch.setattr(run_folder, "_WAIT", 60.0)  # on a busy machine it takes long to be gone
         with run_lock(tmp_path):
-            found = Owner.read(tmp_path)
-            assert found is not None and found.pid == os.getpid()
+            result = Owner.read(tmp_path)
+            assert result is not None and result.pid == os.getpid()
 
 
 def test_an_owner_that_cannot_be_read_is_another_process(tmp_path: Path) -> None:
@@ -127,8 +127,8 @@ def test_a_file_system_without_locks_is_reported(
     done = []
     with run_lock(tmp_path):
         done.append(1)
-    said = capsys.readouterr().err
-    assert done and said.startswith(f"run_dir={tmp_path}: this file system has no locks ({os.strerror(number)})")
+    output = capsys.readouterr().err
+    assert done and output.startswith(f"run_dir={tmp_path}: this file system has no locks ({os.strerror(number)})")
     assert not is_locked(tmp_path)
 
 

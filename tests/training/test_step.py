@@ -49,9 +49,11 @@ def plain(batch: Batch, on: str) -> tuple[Tensor, Tensor]:
         shared = [view.encoded(m).tokens for m in model.encoders]
     rows = []
     for loss in losses:
-        found = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
+        result = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
         rows.append(
-            torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(shared, found, strict=True)])
+            torch.cat(
+                [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(shared, result, strict=True)]
+            )
         )
     jacobian = torch.stack(rows)
     return torch.stack(losses).detach(), jacobian @ jacobian.T
@@ -77,8 +79,8 @@ def test_counts_and_forward_passes_add_up_to_the_step() -> None:
     expected = {name: task.count(batch) for name, task in model.named_tasks().items()}
     assert {name: int(count) for name, count in step.counts.items()} == {n: int(c) for n, c in expected.items()}
     losses = torch.stack([torch.stack(step.forward(number).losses) for number in range(len(step))]).sum(dim=0)
-    whole = torch.stack([total / count for total, count in model.losses(batch).values()])
-    torch.testing.assert_close(losses, whole, rtol=1e-6, atol=1e-9, check_dtype=False)
+    full = torch.stack([total / count for total, count in model.losses(batch).values()])
+    torch.testing.assert_close(losses, full, rtol=1e-6, atol=1e-9, check_dtype=False)
 
 
 def on_rank(mine: int, on: str) -> tuple[Tensor, Tensor]:
@@ -90,9 +92,9 @@ def on_rank(mine: int, on: str) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("on", ["parameters", "features"])
 def test_ranks_see_the_whole_step(on: str) -> None:
     losses, gramian = plain(random_batch(3, size=10), on)
-    for found in on_ranks(2, on_rank, on):
-        torch.testing.assert_close(found[0], losses, rtol=1e-6, atol=1e-7, check_dtype=False)
-        torch.testing.assert_close(found[1], gramian, rtol=1e-5, atol=1e-9, check_dtype=False)
+    for result in on_ranks(2, on_rank, on):
+        torch.testing.assert_close(result[0], losses, rtol=1e-6, atol=1e-7, check_dtype=False)
+        torch.testing.assert_close(result[1], gramian, rtol=1e-5, atol=1e-9, check_dtype=False)
 
 
 def test_one_micro_batch_is_run_once_and_several_once_more(monkeypatch: pytest.MonkeyPatch) -> None:

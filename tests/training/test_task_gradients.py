@@ -15,8 +15,8 @@ def test_products_of_gradients_are_taken_in_float64(scale: float, monkeypatch: p
     rows[1] = rows[0] + 1e-4 * rows[1]
     rows = rows * scale
     weights = torch.nn.Parameter(torch.zeros(1000))
-    found = jacobian([(row * weights).sum() for row in rows], [weights], loss_scale=1.0)
-    torch.testing.assert_close(inner_products(found), rows.double() @ rows.double().T, rtol=1e-12, atol=0)
+    result = jacobian([(row * weights).sum() for row in rows], [weights], loss_scale=1.0)
+    torch.testing.assert_close(inner_products(result), rows.double() @ rows.double().T, rtol=1e-12, atol=0)
 
 
 def test_a_loss_that_does_not_depend_on_an_input_has_zeros() -> None:

@@ -76,16 +76,16 @@ def unimodal_tasks(tasks: Mapping[str, Any], modalities: list[str]) -> dict[str,
     Raises:
         ValueError: if there is no such task, or only one modality.
     """
-    found = {
+    results = {
         name: task
         for name, task in tasks.items()
         if isinstance(task, UnimodalTask) and "fused" in task.reads and not task.needs
     }
-    if not found:
+    if not results:
         raise ValueError(
             f"none of the tasks {', '.join(tasks)} predicts from fused features, so modalities cannot be"
             " compared; add task=[classification], or set modality_balance=none"
         )
     if len(modalities) < 2:
         raise ValueError(f"{', '.join(modalities)} is the only modality; set modality_balance=none")
-    return found
+    return results

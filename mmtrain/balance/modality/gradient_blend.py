@@ -149,10 +149,10 @@ def blend(before: list[list[float]], now: list[list[float]], weights: list[float
     >>> [round(w, 3) for w in blend(before, now, [0.5, 0.5])]
     [0.865, 0.135]
     """
-    found = []
+    results = []
     for train0, val0, train1, val1 in zip(*before, *now, strict=True):
         generalised = max(val0 - val1, 0.0)
         overfitted = (val1 - train1) - (val0 - train0)
-        found.append(generalised / max(overfitted**2, EPS))
-    whole = sum(found)
-    return [w / whole for w in found] if whole > 0 else weights
+        results.append(generalised / max(overfitted**2, EPS))
+    total = sum(results)
+    return [w / total for w in results] if total > 0 else weights

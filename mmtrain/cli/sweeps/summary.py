@@ -23,5 +23,5 @@ class Summary(Callback):
         if not runs:
             sys.exit(1)
         show_sweep(folder)
-        asked = [JobRecord.read(run) for run in runs if not is_locked(run)]  # others still run elsewhere
-        sys.exit(max((1 if a is None or a.status is None else a.status for a in asked), default=0))
+        records = [JobRecord.read(run) for run in runs if not is_locked(run)]  # others still run elsewhere
+        sys.exit(max((1 if a is None or a.status is None else a.status for a in records), default=0))

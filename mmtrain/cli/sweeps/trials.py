@@ -96,16 +96,16 @@ class Search:
 
     def _abandoned_trials(self, space: Mapping[str, BaseDistribution]) -> list[FrozenTrial]:
         """Trials whose process is gone."""
-        found = []
+        results = []
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             folder = self.folder / str(trial.number)
             if is_locked(folder) or (JobRecord.read(folder) is None and _age(trial) < SECONDS_TO_START):
                 continue
             if set(trial.params) == set(space) and all(_is_of(space[k], v) for k, v in trial.params.items()):
-                found.append(trial)
+                results.append(trial)
             else:  # its process ended before all parameters were sampled
                 self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-        return found
+        return results
 
     def _new(self, space: Mapping[str, BaseDistribution], n_trials: int, at_most: int) -> Iterator[FrozenTrial]:
         """New trials, until there are `n_trials`."""
@@ -160,8 +160,8 @@ def outcome(folder: Path, objectives: Mapping[str, str]) -> tuple[TrialState, li
 def _value(folder: Path, summary: Mapping[str, Any], name: str) -> float | None:
     """A value of a run: from its best checkpoint (val/...), from its test (test/...), or from summary.json."""
     if name.startswith("test/"):
-        found = summary["test"].get(name.removeprefix("test/"))
-        return None if found is None else float(found["value"])
+        result = summary["test"].get(name.removeprefix("test/"))
+        return None if result is None else float(result["value"])
     if name.startswith("val/"):
         rows = [row for row in read_csv(folder / "metrics.csv", whole_numbers=("step",)).rows if row.get(name)]
         at_best = [row for row in rows if int(row["step"]) <= summary["best"]["step"]]

@@ -75,21 +75,21 @@ def read_piece(source: Path | bytes, sample_rate: int, *, seconds: float, place:
         SampleError: as in `read_audio`.
     """
     length = round(seconds * sample_rate)
-    with probe_file(source) as (container, found):
-        spare = found.seconds - seconds
-        most = _FACTOR * max(seconds, found.seconds) + _GRACE
+    with probe_file(source) as (container, result):
+        spare = result.seconds - seconds
+        most = _FACTOR * max(seconds, result.seconds) + _GRACE
         if spare <= 0:
-            whole = _decoded(source, container, sample_rate, 0.0, None, most=most)
-            return None if whole is None else piece(whole, length, place)
+            complete = _decoded(source, container, sample_rate, 0.0, None, most=most)
+            return None if complete is None else piece(complete, length, place)
         part = _decoded(source, container, sample_rate, place * spare, seconds, most=most)
     if part is None or len(part) == length:
         return part
     # the length in the header was an estimate, or that of the images
-    true_seconds = found.seconds if found.seconds <= _AT_ONCE else _counted_seconds(source)
+    true_seconds = result.seconds if result.seconds <= _AT_ONCE else _counted_seconds(source)
     with open_media(source) as container:
         if true_seconds <= _AT_ONCE:
-            whole = _decoded(source, container, sample_rate, 0.0, None, most=found.seconds + _GRACE)
-            return None if whole is None else piece(whole, length, place)
+            complete = _decoded(source, container, sample_rate, 0.0, None, most=result.seconds + _GRACE)
+            return None if complete is None else piece(complete, length, place)
         start = place * max(0.0, true_seconds - seconds)
         return _decoded(source, container, sample_rate, start, seconds, most=most, seek=False)
 
@@ -145,8 +145,10 @@ def _decoded(
             if start > _AT_ONCE:
                 most = min(most, _MAX_SECONDS)
                 return _decoded(source, again, sample_rate, start, seconds, most=most, seek=False)
-            whole = _decoded(source, again, sample_rate, 0.0, None if seconds is None else start + seconds, most=most)
-        return None if whole is None else whole[round(start * sample_rate) :]
+            from_start = _decoded(
+                source, again, sample_rate, 0.0, None if seconds is None else start + seconds, most=most
+            )
+        return None if from_start is None else from_start[round(start * sample_rate) :]
     end = math.inf if seconds is None else math.ceil((start + seconds) * rate) + margin
     assert first is not None and at is not None
     tally = _Tally(at, most * rate)
@@ -288,12 +290,12 @@ def _resampled(source: Path | bytes, frames: Iterable["AudioFrame"], sample_rate
 
 
 def _check_length(
-    source: Path | bytes, container: "InputContainer", stream: "AudioStream", found: float, wanted: float
+    source: Path | bytes, container: "InputContainer", stream: "AudioStream", decoded: float, wanted: float
 ) -> None:
     """Raise SampleError if the file ends before the requested segment, although its header reports more."""
     promised = _exact_seconds(source, container, stream)
-    if promised is not None and min(promised, wanted) - found > min(_SLACK, 0.2 * promised):
-        raise SampleError(name_of(source), f"is cut short: {found:.2f} s of {promised:.2f} s")
+    if promised is not None and min(promised, wanted) - decoded > min(_SLACK, 0.2 * promised):
+        raise SampleError(name_of(source), f"is cut short: {decoded:.2f} s of {promised:.2f} s")
 
 
 def _exact_seconds(source: Path | bytes, container: "InputContainer", stream: "AudioStream") -> float | None:
@@ -306,8 +308,8 @@ def _exact_seconds(source: Path | bytes, container: "InputContainer", stream: "A
     if name == "mp3":  # with an encoder delay, the header has the number of frames
         return header_seconds(container, stream) if stream.start_time else None
     if name.startswith("matroska"):
-        whole = container_seconds(container) if video_stream(container) is None else None
-        return header_seconds(container, stream) or whole
+        total_seconds = container_seconds(container) if video_stream(container) is None else None
+        return header_seconds(container, stream) or total_seconds
     return None
 
 

@@ -70,8 +70,8 @@ def dialogue_of(cell: Any, *, holds: Sequence[str], prompt: str) -> Dialogue | N
     question = str(parts["question"]) if "question" in holds else ""
     check_text(question + kind)
     answers = [] if is_empty(parts["answer"]) else valid_texts(parts["answer"])
-    asked = {"role": "user", "content": prompt.replace("{question}", question)}
-    return Dialogue([asked, *({"role": "assistant", "content": a} for a in answers[:1])], answers, kind)
+    user_turn = {"role": "user", "content": prompt.replace("{question}", question)}
+    return Dialogue([user_turn, *({"role": "assistant", "content": a} for a in answers[:1])], answers, kind)
 
 
 def places_in(turns: Sequence[Turn], names: Sequence[str]) -> list[str]:
@@ -80,8 +80,8 @@ def places_in(turns: Sequence[Turn], names: Sequence[str]) -> list[str]:
     >>> places_in([{"role": "user", "content": "<image> and <image>: <b>which?</b>"}], ["image", "audio"])
     ['image', 'image']
     """
-    found = re.compile("|".join(re.escape(f"<{name}>") for name in names))
-    return [mark[1:-1] for turn in turns for mark in found.findall(turn["content"])] if names else []
+    pattern = re.compile("|".join(re.escape(f"<{name}>") for name in names))
+    return [mark[1:-1] for turn in turns for mark in pattern.findall(turn["content"])] if names else []
 
 
 def _parts(cell: Any, holds: Sequence[str]) -> dict[str, Any]:

@@ -78,11 +78,11 @@ def read_frames(
         walk = _Walk(source, container, stream)
         pixels = torch.empty(0)
         places: dict[int, int] = {}  # index in `pixels`, by presentation time
-        found: dict[float, int] = {}
+        results: dict[float, int] = {}
         size: tuple[int, int] | None = None
         for second in sorted(set(chosen)):
             frame, pts = walk.to(second)
-            found[second] = pts
+            results[second] = pts
             if pts in places:
                 continue
             if frame.is_corrupt:
@@ -96,8 +96,8 @@ def read_frames(
                 pixels = torch.empty(len(set(chosen)), *picture.shape, dtype=torch.uint8)
             pixels[len(places)] = picture
             places[pts] = len(places)
-        shown = torch.tensor([walk.seconds(found[t]) for t in chosen], dtype=torch.float64)
-        rows = [places[found[t]] for t in chosen]
+        shown = torch.tensor([walk.seconds(results[t]) for t in chosen], dtype=torch.float64)
+        rows = [places[results[t]] for t in chosen]
         in_order = rows == list(range(len(rows)))
         return Frames((pixels if in_order else pixels[rows]).permute(0, 3, 1, 2), shown)
 

@@ -166,12 +166,12 @@ def probe_file(source: Path | bytes, max_pixels: int | None = None) -> Iterator[
         SampleError: as in `opened` and `probe`.
     """
     with open_media(source, max_pixels) as container:
-        found, at_end = _probe(source, container, max_pixels)
+        result, at_end = _probe(source, container, max_pixels)
         if not at_end:
-            yield container, found
+            yield container, result
             return
     with open_media(source, max_pixels) as container:
-        yield container, found
+        yield container, result
 
 
 def _probe(source: Path | bytes, container: "InputContainer", max_pixels: int | None) -> tuple[Probe, bool]:
@@ -185,13 +185,13 @@ def _probe(source: Path | bytes, container: "InputContainer", max_pixels: int | 
     else:
         stream = film
         check_pixels(source, film.width, film.height, max_pixels)
-    told = header_seconds(container, stream) or container_seconds(container)
+    stated = header_seconds(container, stream) or container_seconds(container)
     fps = 0.0 if film is None else float(film.average_rate or film.guessed_rate or 25)
-    counted, seconds = (0 if film is None else film.frames, told) if told else _walk(container, stream, fps)
+    counted, seconds = (0 if film is None else film.frames, stated) if stated else _walk(container, stream, fps)
     if film is None:
-        return Probe(seconds, 0, True, 0.0, 0, 0, True), not told
+        return Probe(seconds, 0, True, 0.0, 0, 0, True), not stated
     frames = counted or max(1, round(seconds * fps))
-    return Probe(seconds, frames, bool(counted), fps, film.height, film.width, bool(sounds)), not told
+    return Probe(seconds, frames, bool(counted), fps, film.height, film.width, bool(sounds)), not stated
 
 
 def check_pixels(source: Path | bytes, width: int, height: int, max_pixels: int | None) -> None:

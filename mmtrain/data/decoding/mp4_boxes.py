@@ -35,7 +35,7 @@ class _Walk:
         self.count = 0
 
     def samples(self, at: int, end: int, depth: int) -> int:
-        found = 0
+        result = 0
         while at + 8 <= end and depth < _MAX_DEPTH:
             self.count += 1
             if self.count > _MAX_BOXES:
@@ -51,13 +51,13 @@ class _Walk:
             if kind in _LISTS:
                 place = at + (12 if kind == b"trun" else 16)
                 self.file.seek(place)
-                found += int.from_bytes(self.file.read(4), "big")
+                result += int.from_bytes(self.file.read(4), "big")
             elif kind == b"cmvd":
-                found += self._packed(start, stop, depth)
+                result += self._packed(start, stop, depth)
             else:
-                found += self.samples(start, stop, depth + 1)
+                result += self.samples(start, stop, depth + 1)
             at = stop
-        return found
+        return result
 
     def _packed(self, start: int, stop: int, depth: int) -> int:
         """Samples of a compressed QuickTime header: its size, and zlib data."""

@@ -70,10 +70,10 @@ def picture_of_array(values: Any, value_range: ValueRange | None) -> Image.Image
     if isinstance(values, np.ndarray) and array.dtype == np.uint8:
         return _of_bytes(array)
     is_typed = isinstance(values, np.ndarray) and array.dtype != np.int64  # Arrow makes any list of integers int64
-    found = value_range or _range_of_type(array.dtype if is_typed or array.dtype.kind == "f" else np.dtype(np.uint8))
+    result = value_range or _range_of_type(array.dtype if is_typed or array.dtype.kind == "f" else np.dtype(np.uint8))
     name = str(array.dtype) if is_typed else "float" if array.dtype.kind == "f" else "integer"
-    _check([_without_alpha(array)], name, found)
-    return _of_bytes(_to_bytes(array, found))
+    _check([_without_alpha(array)], name, result)
+    return _of_bytes(_to_bytes(array, result))
 
 
 def deep_range(picture: Image.Image, value_range: ValueRange | None) -> ValueRange | None:

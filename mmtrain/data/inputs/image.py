@@ -172,10 +172,10 @@ class ImageInput:
             check_picture((strip for _, strip in _strips(picture, rows)), header, values)
         if rows >= picture.height:
             return self._converted(picture, header, values)
-        whole = Image.new("RGB", picture.size)
+        canvas = Image.new("RGB", picture.size)
         for box, strip in _strips(picture, rows):
-            whole.paste(self._converted(strip, header, values), box)
-        return whole
+            canvas.paste(self._converted(strip, header, values), box)
+        return canvas
 
     def _converted(self, picture: Image.Image, header: Image.Image, values: ValueRange | None) -> Image.Image:
         if values is not None and picture.mode[:1] in ("I", "F"):  # which Pillow would clip

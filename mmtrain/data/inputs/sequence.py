@@ -216,8 +216,8 @@ class SequenceInput:
                 return self._from_numpy(file)
         if suffix == ".pt":
             self._check_unpacked(path)
-            found = torch.load(path, map_location="cpu", weights_only=True)
-            return self._from_torch(found[self._chosen(list(found))] if isinstance(found, dict) else found)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            return self._from_torch(content[self._chosen(list(content))] if isinstance(content, dict) else content)
         if suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 name = self._chosen(list(file.keys()))
@@ -249,13 +249,13 @@ class SequenceInput:
         self._check_numbers(array.shape)
         return array
 
-    def _from_torch(self, found: Any) -> np.ndarray:
-        if not isinstance(found, Tensor):
-            raise ValueError(f"a {type(found).__name__} where a tensor is needed")
-        if found.is_complex():
-            raise ValueError(f"an array of {found.dtype}, not of numbers")
-        self._check_numbers(found.shape)  # of a sparse or an expanded one, far more than the file has
-        return found.detach().to_dense().to(torch.float32).numpy()
+    def _from_torch(self, content: Any) -> np.ndarray:
+        if not isinstance(content, Tensor):
+            raise ValueError(f"a {type(content).__name__} where a tensor is needed")
+        if content.is_complex():
+            raise ValueError(f"an array of {content.dtype}, not of numbers")
+        self._check_numbers(content.shape)  # of a sparse or an expanded one, far more than the file has
+        return content.detach().to_dense().to(torch.float32).numpy()
 
     def _chosen(self, names: list[Any]) -> Any:
         return chosen_array(names, self.array)

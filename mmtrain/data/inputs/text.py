@@ -99,7 +99,7 @@ class TextInput:
             return
         from tokenizers import processors
 
-        texts = [text for found in read_each(cells, valid_texts) for text in found]
+        texts = [text for result in read_each(cells, valid_texts) for text in result]
         tokenizer = self._bpe(texts) if self.algorithm == "bpe" else self._wordpiece(texts)
         tokenizer.post_processor = processors.TemplateProcessing(
             single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
@@ -188,9 +188,9 @@ class TextInput:
         from transformers import PreTrainedTokenizerFast
 
         if self._loaded is not None:
-            whole = copy.deepcopy(self._loaded.whole)
-            whole.model_max_length = self.max_length
-            return whole
+            tokenizer = copy.deepcopy(self._loaded.whole)
+            tokenizer.model_max_length = self.max_length
+            return tokenizer
         pad, unknown, first, last, hidden = self.special
         return PreTrainedTokenizerFast(
             tokenizer_object=self.tokenizer,

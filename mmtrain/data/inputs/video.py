@@ -175,7 +175,7 @@ class VideoInput:
             return self._stack(content, folder, seed)
         source = source_of(content, folder)
         try:
-            found = read_frames(
+            result = read_frames(
                 source,
                 lambda film: self._times(film, seed),
                 max_pixels=self.max_pixels,
@@ -184,14 +184,14 @@ class VideoInput:
             )
         except SampleError as error:  # with the name in the table
             raise SampleError(describe_content(content), error.reason) from error
-        if found is None:
+        if result is None:
             return None
-        height, width = found.pixels.shape[-2:]
+        height, width = result.pixels.shape[-2:]
         reason = oversize(width, height, size=self.geometry.scaled_side, max_pixels=self.max_pixels)
         if reason is not None:
             raise SampleError(describe_content(content), reason)
-        new = found.seconds.diff(prepend=torch.tensor([-1.0], dtype=torch.float64)) != 0
-        return found.pixels if new.all() else found.pixels[new]  # a long frame covers several parts
+        new = result.seconds.diff(prepend=torch.tensor([-1.0], dtype=torch.float64)) != 0
+        return result.pixels if new.all() else result.pixels[new]  # a long frame covers several parts
 
     def _times(self, film: Probe, seed: int | None) -> list[float]:
         """The centres of the used parts, in seconds."""

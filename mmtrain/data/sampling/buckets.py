@@ -157,12 +157,12 @@ class BucketedSteps(Sampler[list[Position]]):
 
     def positions(self, step: int, epoch: int) -> list[int]:
         """Positions of a step of an epoch on this rank, -1 for filler samples."""
-        whole = self.batch(step, epoch)
+        full = self.batch(step, epoch)
         parts = self.world_size * self.num_micro_batches
-        share = math.ceil((self.batch_size if self.max_tokens is None else len(whole)) / parts)
+        share = math.ceil((self.batch_size if self.max_tokens is None else len(full)) / parts)
         mine: list[int] = []
         for micro_batch in range(self.num_micro_batches):  # strided, so each has long and short ones
-            part = whole[micro_batch * self.world_size + self.rank :: parts]
+            part = full[micro_batch * self.world_size + self.rank :: parts]
             mine += part + [-1] * (share - len(part))
         return mine
 

@@ -58,7 +58,7 @@ def questions_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     [('name', ['hand: dark skin tone']), ('group', ['People']), ('tone', ['dark'])]
     """
     toned = {row["base"] for row in rows if _tones(row["caption"][0])}
-    found = []
+    results = []
     for row in rows:
         answers = {"name": row["caption"], "group": [row["label"]] if "label" in row else []}
         if row["base"] in toned:
@@ -66,8 +66,8 @@ def questions_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for kind, answer in answers.items():
             if answer:
                 shared = {"id": f"{row['id']}-{kind}", "image": f"../{row['image']}", "kind": kind}
-                found.append({**shared, "question": QUESTIONS[kind], "answer": answer, "base": row["base"]})
-    return found
+                results.append({**shared, "question": QUESTIONS[kind], "answer": answer, "base": row["base"]})
+    return results
 
 
 def _tones(name: str) -> list[str]:

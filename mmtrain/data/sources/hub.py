@@ -51,16 +51,16 @@ def hub_tables(
         builder = datasets.load_dataset_builder(where, config, revision=revision, data_files=files)
         for file in _local_files(builder):
             refuse_outside(data_folder(folder, restrict_paths=restrict_paths), file)
-        found = _of_json(builder) if is_local else None
-        if found is None:
+        result = _of_json(builder) if is_local else None
+        if result is None:
             builder.download_and_prepare()
-            found = builder.as_dataset()
+            result = builder.as_dataset()
     except ConfigError:
         raise
     except errors as error:
         cache = datasets_cache_error(error, None)
         raise cache or _explained(error, name, config, revision) from error
-    return of_datasets(found, name, folder, split)
+    return of_datasets(result, name, folder, split)
 
 
 def _named_files(folder: Path) -> dict[str, list[str]]:
@@ -68,7 +68,7 @@ def _named_files(folder: Path) -> dict[str, list[str]]:
     from datasets.data_files import get_data_patterns
 
     plain = glob.escape(str(folder))
-    return {str(split): [f"{plain}/{p}" for p in found] for split, found in get_data_patterns(plain).items()}
+    return {str(split): [f"{plain}/{p}" for p in result] for split, result in get_data_patterns(plain).items()}
 
 
 def _of_json(builder: Any) -> Any:
@@ -76,9 +76,9 @@ def _of_json(builder: Any) -> Any:
     import datasets
     from datasets.packaged_modules.json.json import Json
 
-    files = {str(split): list(map(Path, found)) for split, found in (builder.config.data_files or {}).items()}
+    files = {str(split): list(map(Path, result)) for split, result in (builder.config.data_files or {}).items()}
     plain = isinstance(builder, Json) and builder.config.features is None and builder.config.field is None
-    if not plain or any(len(found) > 1 or found[0].suffix not in (".json", ".jsonl") for found in files.values()):
+    if not plain or any(len(result) > 1 or result[0].suffix not in (".json", ".jsonl") for result in files.values()):
         return None
     tables = {split: rows_table(file)[0] for split, (file,) in files.items()}
     if not all(map(len, tables.values())):
@@ -109,24 +109,24 @@ def _explained(error: Exception, name: str, config: str | None, revision: str | 
     """The error with a fix. `datasets` has few error classes, so the message is checked."""
     import datasets
 
-    said = str(error.__cause__ or error).strip() or "a table in it is empty"
-    configs = re.search(r"(?:available configs|Available): \[(.*?)\]", said, re.DOTALL)
+    message = str(error.__cause__ or error).strip() or "a table in it is empty"
+    configs = re.search(r"(?:available configs|Available): \[(.*?)\]", message, re.DOTALL)
     if configs is not None:
         names = [n.strip().strip("'\"") for n in configs[1].split(",")]
         what = "has several configurations" if config is None else f"has no configuration {config}"
         return ConfigError(f"{name} {what}; it has {', '.join(names)}\n    fix: choose one: config={names[0]}")
-    if "scripts are no longer supported" in said or "trust_remote_code" in said:
+    if "scripts are no longer supported" in message or "trust_remote_code" in message:
         return ConfigError(
-            f"{name} is a program of its author ({said.splitlines()[0]}), which is never run here\n"
+            f"{name} is a program of its author ({message.splitlines()[0]}), which is never run here\n"
             "    fix: use a copy with data (its branch refs/convert/parquet, if the hub has one, with revision=...),"
             " or save it once with save_to_disk and use data=files"
         )
-    if "gated" in said or "private" in said or "401" in said:
+    if "gated" in message or "private" in message or "401" in message:
         return ConfigError(
             f"{name} is gated or private\n"
             "    fix: accept its terms on its page, then log in: hf auth login (or set HF_TOKEN)"
         )
-    if revision is not None and "evision" in said:
+    if revision is not None and "evision" in message:
         return ConfigError(f"{name} has no revision {revision}\n    fix: name a branch, a tag or a commit, or null")
     if isinstance(error, ConnectionError | TimeoutError):
         offline = "HF_HUB_OFFLINE is set" if _is_offline() else "the hub cannot be reached"
@@ -136,10 +136,12 @@ def _explained(error: Exception, name: str, config: str | None, revision: str | 
         )
     if isinstance(error, datasets.exceptions.DatasetNotFoundError | FileNotFoundError):
         return ConfigError(
-            f"{name} is not a data set: {said.splitlines()[0]}\n"
+            f"{name} is not a data set: {message.splitlines()[0]}\n"
             "    fix: check the name on https://huggingface.co/datasets (USER/NAME), or name a folder with tables"
         )
-    return ConfigError(f"{name} cannot be read: {said.splitlines()[0]}\n    fix: correct the data set, or name another")
+    return ConfigError(
+        f"{name} cannot be read: {message.splitlines()[0]}\n    fix: correct the data set, or name another"
+    )
 
 
 def _is_offline() -> bool:

@@ -27,16 +27,16 @@ def read_pictures(root: str | Path) -> Tables:
         raise ConfigError(f"data.root = {folder}: no file below it is a picture ({endings}), a sound or a film")
     kinds = {kind: [KIND_OF[Path(name).suffix.lower()] == kind for name in names] for kind in KINDS}
     columns: dict[str, list[str | None]] = {"id": list(names)}
-    for kind, there in kinds.items():
-        if any(there):
-            columns[kind] = [name if has else None for name, has in zip(names, there, strict=True)]
+    for kind, has_kind in kinds.items():
+        if any(has_kind):
+            columns[kind] = [name if has else None for name, has in zip(names, has_kind, strict=True)]
     return Tables(splits={"test": datasets.Dataset.from_dict(columns)}, names={"test": str(folder)}, folder=folder)
 
 
 def _files(folder: Path) -> list[str]:
-    found = []
+    results = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not is_hidden(name)]
         paths = [Path(place) / name for name in names if not is_hidden(name)]
-        found += [path.relative_to(folder).as_posix() for path in paths if path.suffix.lower() in KIND_OF]
-    return found
+        results += [path.relative_to(folder).as_posix() for path in paths if path.suffix.lower() in KIND_OF]
+    return results

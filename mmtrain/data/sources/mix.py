@@ -201,12 +201,12 @@ class MixTable:
         of_part: dict[int, list[int]] = defaultdict(list)
         for row in rows:
             of_part[bisect_right(self._ends, row)].append(row)
-        found: dict[int, MixCells] = {}
-        for number, there in of_part.items():
+        results: dict[int, MixCells] = {}
+        for number, part_rows in of_part.items():
             part, first = self.parts[number], self._ends[number] - len(self.parts[number])
-            own = rows_at(part.table, [row - first for row in there])
-            found |= {row: MixCells(part, row - first, cells) for row, cells in zip(there, own, strict=True)}
-        return [found[row] for row in rows]
+            own = rows_at(part.table, [row - first for row in part_rows])
+            results |= {row: MixCells(part, row - first, cells) for row, cells in zip(part_rows, own, strict=True)}
+        return [results[row] for row in rows]
 
 
 class MixOrder:
@@ -302,15 +302,15 @@ def mix_tables(
         raise ConfigError(
             f"data.temperature={temperature}: not above 0\n    fix: set it to 1 for fractions by size; 3 is more even"
         )
-    found = {name: _of_part(name, part) for name, part in parts.items()}
-    folder = _common({name: tables.folder for name, tables in found.items()})
+    results = {name: _of_part(name, part) for name, part in parts.items()}
+    folder = _common({name: tables.folder for name, tables in results.items()})
     by_split: dict[str, list[PartTable]] = {split: [] for split in SPLITS}
     for name, part in parts.items():
-        for split, table in _part_tables(name, part, found[name], inputs, targets, folder).items():
+        for split, table in _part_tables(name, part, results[name], inputs, targets, folder).items():
             by_split[split].append(table)
     splits = {split: MixTable(tables) for split, tables in by_split.items() if tables}
-    names = {split: " + ".join(found[t.name].names[split] for t in by_split[split]) for split in splits}
-    order = _order(by_split["train"], parts, found, temperature, epoch_size) if by_split["train"] else None
+    names = {split: " + ".join(results[t.name].names[split] for t in by_split[split]) for split in splits}
+    order = _order(by_split["train"], parts, results, temperature, epoch_size) if by_split["train"] else None
     restrict_paths = all(part.restrict_paths for part in parts.values())
     return Tables(splits=splits, names=names, folder=data_folder(folder, restrict_paths=restrict_paths), order=order)
 
@@ -333,7 +333,7 @@ def _common(folders: Mapping[str, Path]) -> Path:
 
 
 def _part_tables(
-    name: str, part: Part, found: Tables, inputs: Mapping[str, InputKind], targets: Sequence[str], common: Path
+    name: str, part: Part, tables: Tables, inputs: Mapping[str, InputKind], targets: Sequence[str], common: Path
 ) -> dict[str, PartTable]:
     sought = [*inputs, *targets]
     for key in part.columns:
@@ -345,34 +345,34 @@ def _part_tables(
     wanted = {key: part.columns.get(key) for key in sought}
     files = [key for key, reader in inputs.items() if reader.kind not in NO_FILES]
     several = [key for key in files if isinstance(inputs[key], CountsMedia)]
-    found = with_turn_columns(found, wanted, media=files, labels=targets, several=several)
-    split, first = next(iter(found.splits.items()))
+    tables = with_turn_columns(tables, wanted, media=files, labels=targets, several=several)
+    split, first = next(iter(tables.splits.items()))
     try:
-        columns = find_columns(first.column_names, wanted, where=found.names[split])
+        columns = find_columns(first.column_names, wanted, where=tables.names[split])
     except ConfigError as error:
         raise ConfigError(_keyed(str(error), name)) from error
     paths = {key: columns[key] for key in files if key in columns}
-    root = found.folder.absolute()
-    for split, table in found.splits.items() if part.restrict_paths else ():
+    root = tables.folder.absolute()
+    for split, table in tables.splits.items() if part.restrict_paths else ():
         try:
-            check_rows(table, found.names[split], paths, root, restrict_paths=True)
+            check_rows(table, tables.names[split], paths, root, restrict_paths=True)
         except ConfigError as error:
             raise ConfigError(_keyed(str(error), name)) from error
     folder = root.relative_to(common)
     return {
         split: PartTable(name=name, table=table, columns=columns, paths=list(paths), folder=folder, root=root)
-        for split, table in found.splits.items()
+        for split, table in tables.splits.items()
     }
 
 
 def _order(
     tables: Sequence[PartTable],
     parts: Mapping[str, Part],
-    found: Mapping[str, Tables],
+    by_name: Mapping[str, Tables],
     temperature: float,
     epoch_size: int | None,
 ) -> MixOrder:
-    orders: list[Order] = [found[table.name].order or KeyedOrder(len(table)) for table in tables]
+    orders: list[Order] = [by_name[table.name].order or KeyedOrder(len(table)) for table in tables]
     sizes = [len(order) for order in orders]
     weights = _weights({table.name: parts[table.name].weight for table in tables}, sizes, temperature)
     shares = shares_of(weights, sum(sizes) if epoch_size is None else epoch_size)

@@ -227,8 +227,8 @@ def _labels(emojis: Sequence[Emoji]) -> dict[str, str]:
     for code, _, _ in emojis:
         if code in groups:
             of_base.setdefault(base_of(code), groups[code])
-    found = {e.code: groups.get(e.code, of_base.get(base_of(e.code))) for e in emojis}
-    return {code: group for code, group in found.items() if group is not None}
+    results = {e.code: groups.get(e.code, of_base.get(base_of(e.code))) for e in emojis}
+    return {code: group for code, group in results.items() if group is not None}
 
 
 def _check_size(size: int) -> None:
@@ -261,8 +261,8 @@ def _check_languages(languages: Sequence[str]) -> None:
         )
     for language in languages:
         if language not in known:
-            mend = _nearest(language, known)
-            raise ValueError(f"languages: {language!r} is not one of {', '.join(known)}\n    fix: {mend}")
+            fix = _nearest(language, known)
+            raise ValueError(f"languages: {language!r} is not one of {', '.join(known)}\n    fix: {fix}")
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

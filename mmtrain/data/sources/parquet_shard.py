@@ -21,10 +21,10 @@ def index_parquet(place: Place) -> Index:
 
     try:
         with opened(place.path) as file:
-            found = _parquet(place.path, file)
-            metadata = found.metadata
+            result = _parquet(place.path, file)
+            metadata = result.metadata
             blocks = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-            columns = found.schema_arrow.names
+            columns = result.schema_arrow.names
     except (pa.ArrowException, *remote_errors()) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(

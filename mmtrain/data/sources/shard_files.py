@@ -152,7 +152,7 @@ def paths_of(patterns: str | Sequence[str], where: str) -> list[str]:
     Raises:
         ConfigError: if a pattern matches no file.
     """
-    found: dict[str, None] = {}
+    results: dict[str, None] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         paths = [path for plain in expand_braces(pattern) for path in _globbed(plain)]
         if not paths:
@@ -160,8 +160,8 @@ def paths_of(patterns: str | Sequence[str], where: str) -> list[str]:
                 f"{where}={pattern}: matches no file\n"
                 f"    fix: use a path, 'shards/*.tar', or on the command line \"{where}='shards/{{000..127}}.tar'\""
             )
-        found |= dict.fromkeys(paths)
-    return list(found)
+        results |= dict.fromkeys(paths)
+    return list(results)
 
 
 def _globbed(pattern: str) -> list[str]:
@@ -175,14 +175,14 @@ def _globbed(pattern: str) -> list[str]:
         return [str(path)]  # a missing one of {000..127} is reported later
     places = [Path(path.anchor)]
     for part in path.parts[1:]:  # an existing folder is meant, even with special characters
-        places = [found for place in places for found in _matching(place, part)]
+        places = [result for place in places for result in _matching(place, part)]
     return sorted(map(str, places))
 
 
 def _matching(place: Path, part: str) -> list[Path]:
-    there = place / part
-    if there.exists():
-        return [there]
+    candidate = place / part
+    if candidate.exists():
+        return [candidate]
     return list(place.glob(part)) if _WILD.search(part) else []
 
 

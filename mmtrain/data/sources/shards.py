@@ -189,12 +189,14 @@ class ShardTable:
         indices = [_digest_index(self._shards[number].file) for number in spread(len(places), _BLOCKS_COMPARED)]
         rows = self._rows_compared()
         first = self.shard(0)
-        there = [c for c in dict.fromkeys(columns) if c in self.column_names and (c not in media or first.is_text(c))]
-        cells: dict[str, list[Any]] = {column: [] for column in there}
+        available = [
+            c for c in dict.fromkeys(columns) if c in self.column_names and (c not in media or first.is_text(c))
+        ]
+        cells: dict[str, list[Any]] = {column: [] for column in available}
         for row in rows:  # in the order of the file
-            for column in there:
+            for column in available:
                 cells[column].append(self._cell(row, column))
-        digests = {column: digest_cells(found) for column, found in cells.items()}
+        digests = {column: digest_cells(result) for column, result in cells.items()}
         return row_facts(len(self), digests, shards=digest_of([places, indices]))
 
     def _rows_compared(self) -> list[int]:

@@ -111,7 +111,7 @@ def _extension(content: bytes, info: tarfile.TarInfo) -> dict[str, str]:
     """The path and the size in an extension of GNU or of POSIX ("27 path=a/very/long/name" and other lines)."""
     if info.type == tarfile.GNUTYPE_LONGNAME:
         return {"path": content.rstrip(b"\0").decode("utf-8", "surrogateescape")}
-    found = {}
+    results = {}
     while content:
         length, _, _ = content[:20].partition(b" ")
         if not length.isdigit() or int(length) <= len(length):
@@ -119,10 +119,10 @@ def _extension(content: bytes, info: tarfile.TarInfo) -> dict[str, str]:
         key, _, value = content[len(length) + 1 : int(length) - 1].partition(b"=")
         content = content[int(length) :]
         if key in (b"path", b"size"):
-            found[key.decode()] = value.decode("utf-8", "surrogateescape")
+            results[key.decode()] = value.decode("utf-8", "surrogateescape")
         elif key.startswith(b"GNU.sparse."):
-            found["GNU.sparse"] = "yes"
-    return found
+            results["GNU.sparse"] = "yes"
+    return results
 
 
 def split_member(name: str) -> tuple[str, str] | None:
@@ -176,14 +176,14 @@ def index_tar(place: Place) -> Index:
         )
     names = [name.encode("utf-8", "surrogateescape") for name in samples]
     number_of = {kind: number for number, kind in enumerate(kinds)}
-    found = [(number_of[kind], member) for files in samples.values() for kind, member in files.items()]
+    results = [(number_of[kind], member) for files in samples.values() for kind, member in files.items()]
     return {
         "names": np.frombuffer(b"".join(names), dtype=np.uint8),
         "name_ends": np.cumsum([len(name) for name in names], dtype=np.int64),
         "starts": np.cumsum([0, *map(len, samples.values())], dtype=np.int64),
-        "offsets": np.array([member.offset for _, member in found], dtype=np.int64),
-        "sizes": np.array([member.size for _, member in found], dtype=np.int64),
-        "endings": np.array([kind for kind, _ in found], dtype=np.uint16),
+        "offsets": np.array([member.offset for _, member in results], dtype=np.int64),
+        "sizes": np.array([member.size for _, member in results], dtype=np.int64),
+        "endings": np.array([kind for kind, _ in results], dtype=np.uint16),
         "kinds": np.array(kinds),
         "columns": np.array(columns),
         "blocks": np.array([len(samples)], dtype=np.int64),
@@ -240,9 +240,9 @@ class TarShard:
         Raises:
             SampleError: if its json cannot be read.
         """
-        there = self._members(row)
-        inside = list(self._inside(row, there["json"])) if "json" in there else []
-        return list(dict.fromkeys([*(kind for kind in there if kind != "json"), *inside]))
+        members = self._members(row)
+        inside = list(self._inside(row, members["json"])) if "json" in members else []
+        return list(dict.fromkeys([*(kind for kind in members if kind != "json"), *inside]))
 
     def is_text(self, column: str) -> bool:
         """Whether the cells of a column are text, or from the json of their samples."""
@@ -255,13 +255,13 @@ class TarShard:
             KeyError: if the sample does not have it.
             SampleError: if it cannot be read.
         """
-        there = self._members(row)
-        if column in there and column != "json":
-            content = self._read(row, column, there[column])
+        members = self._members(row)
+        if column in members and column != "json":
+            content = self._read(row, column, members[column])
             return self._text(row, column, content) if column.rpartition(".")[2] in TEXTS else content
-        if "json" not in there:
+        if "json" not in members:
             raise KeyError(column)
-        return self._inside(row, there["json"])[column]
+        return self._inside(row, members["json"])[column]
 
     def _members(self, row: int) -> dict[str, int]:
         """The files of a sample, by suffix."""

@@ -61,15 +61,15 @@ def measure_lengths(reader: InputKind, cells: Sequence[tuple[int, Any]], folder:
     if isinstance(reader, TextInput):
         read = read_each((cell for _, cell in cells), valid_texts)
         return MeasuredLengths(_of_texts(reader, [text for texts in read for text in texts]), [])
-    found: list[tuple[float, ...]] = []
+    results: list[tuple[float, ...]] = []
     unread: list[int] = []
     for row, cell in cells:
         measures = read_or(None, cell, lambda cell: _measure(reader, cell, folder))
         if measures is None:
             unread.append(row)
         else:
-            found.append(measures)
-    return MeasuredLengths(_described(reader, [f for f in found if f]) if any(found) else [], unread)
+            results.append(measures)
+    return MeasuredLengths(_described(reader, [f for f in results if f]) if any(results) else [], unread)
 
 
 def summarize_lengths(unit: str, values: Iterable[float], form: str, note: str = "") -> Lengths:
@@ -103,18 +103,18 @@ def _measure(reader: InputKind, cell: Any, folder: Path) -> tuple[float, ...]:
     if isinstance(reader, ImageInput):
         return _size(reader, content_of(one_of(cell)), folder)
     if isinstance(reader, AudioInput) and not isinstance(content, str | bytes):
-        whole = copy.copy(reader)
-        whole.max_seconds = 1e9
-        loaded = whole.load(content, folder, seed=0, train=False)
+        unlimited = copy.copy(reader)
+        unlimited.max_seconds = 1e9
+        loaded = unlimited.load(content, folder, seed=0, train=False)
         return () if loaded is None else (len(loaded[0]) / reader.sample_rate,)
     if isinstance(reader, AudioInput):
-        found = probe(source_of(content, folder))
-        return (found.seconds,) if found.has_audio else ()
+        result = probe(source_of(content, folder))
+        return (result.seconds,) if result.has_audio else ()
     if isinstance(reader, VideoInput):
         if isinstance(content, list | tuple):
             return (len(content),)
-        found = probe(source_of(content, folder), max_pixels=reader.max_pixels)
-        return (found.frames, found.seconds) if found.frames else ()
+        result = probe(source_of(content, folder), max_pixels=reader.max_pixels)
+        return (result.frames, result.seconds) if result.frames else ()
     if isinstance(reader, SequenceInput):
         whole_sequence = copy.copy(reader)
         whole_sequence.max_length = 1 << 62
@@ -135,10 +135,10 @@ def _size(reader: ImageInput, content: Any, folder: Path) -> tuple[int, int]:
         raise SampleError(describe_content(content), str(error)) from error
 
 
-def _described(reader: InputKind, found: list[tuple[float, ...]]) -> list[Lengths]:
-    first = [numbers[0] for numbers in found]
+def _described(reader: InputKind, sizes_of_cells: list[tuple[float, ...]]) -> list[Lengths]:
+    first = [numbers[0] for numbers in sizes_of_cells]
     if isinstance(reader, ImageInput):
-        sizes = sorted(((int(w), int(h)) for w, h in found), key=lambda size: (size[0] * size[1], size))
+        sizes = sorted(((int(w), int(h)) for w, h in sizes_of_cells), key=lambda size: (size[0] * size[1], size))
         low, middle, high = (f"{w} x {h}" for w, h in (sizes[0], sizes[len(sizes) // 2], sizes[-1]))
         small = sum(min(size) < reader.size for size in sizes)
         note = f"{small:,} of {len(sizes):,} are smaller than size = {reader.size}" if small else ""
@@ -148,7 +148,7 @@ def _described(reader: InputKind, found: list[tuple[float, ...]]) -> list[Length
     if isinstance(reader, VideoInput):
         fewer = sum(num < reader.num_frames for num in first)
         note = f"{fewer:,} of {len(first):,} have fewer than num_frames = {reader.num_frames}" if fewer else ""
-        seconds = [numbers[1] for numbers in found if len(numbers) > 1]
+        seconds = [numbers[1] for numbers in sizes_of_cells if len(numbers) > 1]
         return [
             summarize_lengths("frames", first, ",.0f", note),
             *([summarize_lengths("seconds", seconds, ",.2f")] if seconds else []),

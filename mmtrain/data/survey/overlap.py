@@ -29,11 +29,11 @@ def find_overlap(values: Mapping[str, Iterable[tuple[str, str]]]) -> list[Overla
     >>> find_overlap({"train": [("1", "a dog"), ("2", "a cat")], "test": [("9", "a dog")]})
     [Shared(what='a dog', rows={'train': ['1'], 'test': ['9']})]
     """
-    found: dict[str, dict[str, list[str]]] = defaultdict(dict)
+    results: dict[str, dict[str, list[str]]] = defaultdict(dict)
     for split, pairs in values.items():
         for id, value in pairs:
-            found[value].setdefault(split, []).append(id)
-    return [Overlap(value, rows) for value, rows in found.items() if len(rows) > 1]
+            results[value].setdefault(split, []).append(id)
+    return [Overlap(value, rows) for value, rows in results.items() if len(rows) > 1]
 
 
 def normalize_text(text: str) -> str:
@@ -82,8 +82,8 @@ def shared_files(cells: Mapping[str, Sequence[Named]], folders: Mapping[str, Pat
     return SharedFiles(_named(find_overlap(values), names), complete=True)
 
 
-def _named(found: Iterable[Overlap], names: Mapping[str, str]) -> list[Overlap]:
-    return [Overlap(names[one.what], one.rows) for one in found if one.what]
+def _named(overlaps: Iterable[Overlap], names: Mapping[str, str]) -> list[Overlap]:
+    return [Overlap(names[one.what], one.rows) for one in overlaps if one.what]
 
 
 def _parts(cells: Iterable[Named]) -> Iterable[tuple[str, str | bytes]]:

@@ -191,8 +191,8 @@ class TableSurvey:
 
     def some(self, name: str, most: int) -> list[tuple[int, Any]]:
         """At most `most` non-empty cells of an input or target."""
-        there = [(row, cell) for row, cell in self.cells.get(name, {}).items() if not is_empty(cell)]
-        return [there[nth] for nth in evenly_spaced(len(there), most)]
+        available = [(row, cell) for row, cell in self.cells.get(name, {}).items() if not is_empty(cell)]
+        return [available[nth] for nth in evenly_spaced(len(available), most)]
 
     def texts(self, name: str) -> list[tuple[str, str]]:
         """The id and each text of a text input. Repeated texts of a row are listed once."""
@@ -202,14 +202,14 @@ class TableSurvey:
 
     def lengths(self) -> tuple[dict[str, list[Lengths]], list[int]]:
         """Lengths of each input that has any, and the rows without a length because they cannot be read."""
-        found: dict[str, list[Lengths]] = {}
+        results: dict[str, list[Lengths]] = {}
         unread: list[int] = []
         for name, reader in self.data.inputs.items():
             result = measure_lengths(reader, self.some(name, self.limits.measured), self.data.folder_of(self.split))
             unread += result.unread
             if result.lengths:
-                found[name] = result.lengths
-        return found, unread
+                results[name] = result.lengths
+        return results, unread
 
     def bad(self, suspects: list[int]) -> tuple[list[Bad], int]:
         """Unreadable rows among the suspects and some others, and the number of rows that were tried."""

@@ -40,8 +40,8 @@ class ArrowDigest:
 
     def hexdigest(self) -> str | None:
         """The digest; None where no cell has a value."""
-        there = {name: hash.hexdigest() for name, hash in self._streams.items() if name in self._filled}
-        return digest_of(there) if there else None
+        available = {name: hash.hexdigest() for name, hash in self._streams.items() if name in self._filled}
+        return digest_of(available) if available else None
 
     def add(self, cells: "pa.Array", place: str = "") -> None:
         """Take some cells.
@@ -107,10 +107,10 @@ class ArrowDigest:
             values = _numpy(cells, 0).astype("<i8")
         else:
             floats = _numpy(cells.cast(pa.float64()), np.nan)
-            there = ~np.isnan(floats)
-            is_whole = there & (np.abs(floats) < _LARGEST_WHOLE) & (np.floor(floats) == floats)
-            kinds = is_whole + 2 * (there & ~is_whole).astype(np.uint8)
-            values = np.where(there, floats, 0.0).astype("<f8").view("<i8")
+            present = ~np.isnan(floats)
+            is_whole = present & (np.abs(floats) < _LARGEST_WHOLE) & (np.floor(floats) == floats)
+            kinds = is_whole + 2 * (present & ~is_whole).astype(np.uint8)
+            values = np.where(present, floats, 0.0).astype("<f8").view("<i8")
             values[is_whole] = floats[is_whole].astype("<i8")
         self._add(f"{stream} kinds", kinds)
         self._add(stream, values)
@@ -123,8 +123,8 @@ class ArrowDigest:
 
 def _numpy(cells: "pa.Array", null: Any) -> np.ndarray:
     """Cells as an array, with a value where they are null."""
-    found: np.ndarray = cells.fill_null(null).to_numpy(zero_copy_only=False)
-    return found
+    result: np.ndarray = cells.fill_null(null).to_numpy(zero_copy_only=False)
+    return result
 
 
 def _without(prefixes: Sequence[str], cells: "pa.Array") -> "pa.Array":
@@ -215,9 +215,9 @@ def _gathered(cells: "pa.ChunkedArray", places: np.ndarray) -> list["pa.Array"]:
     ends = np.cumsum([len(chunk) for chunk in cells.chunks])
     numbers = np.searchsorted(ends, places, side="right")
     order = np.argsort(numbers, kind="stable")
-    there, firsts = np.unique(numbers[order], return_index=True)
+    chunks, firsts = np.unique(numbers[order], return_index=True)
     taken = [
         cells.chunk(number).take(pa.array(places[own].astype(np.int64) - (ends[number] - len(cells.chunk(number)))))
-        for number, own in zip(there.tolist(), np.split(order, firsts[1:]), strict=True)
+        for number, own in zip(chunks.tolist(), np.split(order, firsts[1:]), strict=True)
     ]
     return taken if (np.diff(order) == 1).all() else [pa.concat_arrays(taken).take(pa.array(np.argsort(order)))]

@@ -151,15 +151,15 @@ def _is_uniform(cells: Iterable[Any], kind: pa.DataType) -> bool:
         return bool not in set(map(type, cells))  # Arrow would make 1.0 of true
     if not pa.types.is_nested(kind):
         return True
-    there = [cell for cell in cells if cell is not None]
+    filled = [cell for cell in cells if cell is not None]
     if pa.types.is_list(kind):
-        is_list = not set(map(type, there)) - {list}
-        return is_list and _is_uniform(chain.from_iterable(there), kind.value_type)
+        is_list = not set(map(type, filled)) - {list}
+        return is_list and _is_uniform(chain.from_iterable(filled), kind.value_type)
     names = {field.name for field in kind}
     # loops of C: this is asked of every turn of every dialogue
-    if not names or set(map(type, there)) - {dict} or not all(map(eq, map(dict.keys, there), repeat(names))):
+    if not names or set(map(type, filled)) - {dict} or not all(map(eq, map(dict.keys, filled), repeat(names))):
         return False
-    return all(_is_uniform(map(itemgetter(f.name), there), f.type) for f in kind)
+    return all(_is_uniform(map(itemgetter(f.name), filled), f.type) for f in kind)
 
 
 def _merged(one: pa.DataType, other: pa.DataType | None) -> pa.DataType | None:

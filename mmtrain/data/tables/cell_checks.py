@@ -60,10 +60,10 @@ def check_cells(name: str, kind: str | None, cells: Iterable[Any], *, column: st
         return
     wrong = _what_it_is_not(kind, first)
     if wrong is not None and all(_what_it_is_not(kind, cell) for cell in islice(filled, _FILES)):
-        what, mend = wrong
+        what, fix = wrong
         raise ConfigError(
             f"{where}: the column {column} holds {_shown(first)}, which is no {what}\n"
-            f"    {mend.format(name=name, column=column)}{_of_parts(name, first, column, where)}"
+            f"    {fix.format(name=name, column=column)}{_of_parts(name, first, column, where)}"
         )
     if wrong is None and kind is not None and kind in _FILE_KINDS and isinstance(_content(first), str):
         _check_files(name, kind, [first, *islice(filled, _FILES - 1)], column, where, folder)
@@ -87,8 +87,8 @@ def _what_it_is_not(kind: str | None, cell: Any) -> tuple[str, str] | None:
     elif kind == "class":
         if isinstance(cell, list | tuple | Mapping | bytes):
             several = ", or learn several by task=multilabel data.columns.labels={column}"
-            mend = "name a column with one class a row by data.columns.{name}"
-            return "class", mend + (several if isinstance(cell, list | tuple) else "")
+            advice = "name a column with one class a row by data.columns.{name}"
+            return "class", advice + (several if isinstance(cell, list | tuple) else "")
     elif kind in ("image", "audio", "video"):
         if kind == "image" and isinstance(content, list) and sum(isinstance(part, str) for part in content) > 1:
             fix = f"if these are paths, {SEVERAL_PICTURES}; else name the column of pictures by data.columns.{{name}}"
@@ -160,10 +160,10 @@ def _same_name(path: str, folder: Path) -> Path | None:
     if os.path.isfile(folder / written):  # noqa: PTH113 - written on Windows, or with a space at an end
         return written
     places = [folder, *islice((p for p in folder.iterdir() if p.is_dir()), _FILES)] if folder.is_dir() else []
-    found = (place / written.name for place in places)
-    near = next((p.relative_to(folder) for p in found if os.path.isfile(p)), None)  # noqa: PTH113 - as above
+    result = (place / written.name for place in places)
+    near = next((p.relative_to(folder) for p in result if os.path.isfile(p)), None)  # noqa: PTH113 - as above
     if near is not None or not os.path.isdir((folder / written).parent):  # noqa: PTH112 - as above
         return near
-    there = islice((folder / written).parent.iterdir(), FIRST_ROWS)
-    same = (p for p in there if p.name.casefold() == written.name.casefold() and p.is_file())
+    siblings = islice((folder / written).parent.iterdir(), FIRST_ROWS)
+    same = (p for p in siblings if p.name.casefold() == written.name.casefold() and p.is_file())
     return next((p.relative_to(folder) for p in same), None)

@@ -46,9 +46,9 @@ def check_classes(
     if len(names) == 1:
         in_folders = Path(where).is_dir()
         what = f"holds one class alone, {in_short(names[0])!r}, in {rows:,} {'row' if rows == 1 else 'rows'}"
-        mend = f"name another column by data.columns.{name}, add rows of another class"
-        mend = f"put the files of each class into a folder of their own, {where}/CLASS" if in_folders else mend
-        raise ConfigError(f"{where}: the column {column} {what}\n    {mend}{leave}")
+        fix = f"name another column by data.columns.{name}, add rows of another class"
+        fix = f"put the files of each class into a folder of their own, {where}/CLASS" if in_folders else fix
+        raise ConfigError(f"{where}: the column {column} {what}\n    {fix}{leave}")
     if len(names) > FEW and len(names) > rows / 2 and all(re.fullmatch(r"-?\d+\.\d+(e-?\d+)?", n) for n in names):
         raise ConfigError(
             f"{where}: the column {column} holds {len(names):,} different numbers in {rows:,} rows: measurements, not"
@@ -61,7 +61,7 @@ def check_classes(
     known = set(names)
     if any(name_of(cell) in known for cells in others.values() for cell in cells):
         return None  # one example of each, to be told apart in other rows: that can be meant
-    mend = f"name the column of classes by data.columns.{name}"
+    fix = f"name the column of classes by data.columns.{name}"
     if not others:
-        return f"{what}: there is nearly nothing to learn a class from\n    if that is not meant, {mend}"
-    raise ConfigError(f"{what}, and none of them in {' or '.join(others)}\n    {mend}{leave}")
+        return f"{what}: there is nearly nothing to learn a class from\n    if that is not meant, {fix}"
+    raise ConfigError(f"{what}, and none of them in {' or '.join(others)}\n    {fix}{leave}")

@@ -57,15 +57,15 @@ def split_folders(root: Path) -> dict[str, Path]:
     Raises:
         ConfigError: for two of one split.
     """
-    found: dict[str, Path] = {}
+    results: dict[str, Path] = {}
     for folder in folders_in(root):
         split = split_name(folder.name)
-        if split is not None and split in found:
-            both = f"{found[split].name} and {folder.name}"
+        if split is not None and split in results:
+            both = f"{results[split].name} and {folder.name}"
             raise ConfigError(f"{root} has the folders {both}: which is the {split} split?\n    keep one")
         if split is not None:
-            found[split] = folder
-    return found
+            results[split] = folder
+    return results
 
 
 def folders_with_files(root: Path) -> list[Path]:
@@ -77,8 +77,8 @@ def folders_with_files(root: Path) -> list[Path]:
     of_train = split_folders(root).get("train")
     if of_train is not None and sum(map(_has_files, folders_in(of_train))) > 1:
         return splits
-    found = [folder for folder in folders_in(root) if _has_files(folder)]
-    return found if len(found) > 1 else []
+    results = [folder for folder in folders_in(root) if _has_files(folder)]
+    return results if len(results) > 1 else []
 
 
 def kinds_in(folders: Sequence[Path]) -> set[str]:
@@ -123,19 +123,19 @@ def read_class_folders(
             if not columns:
                 raise _no_classes(root, folder)
         others = [folder.name for folder in folders if folder not in named]
-        found: dict[str | None, Columns] = {split: of_splits[folder] for split, folder in split_folders(root).items()}
+        results: dict[str | None, Columns] = {split: of_splits[folder] for split, folder in split_folders(root).items()}
         notes = [f"{root}: {', '.join(others)} is not read: the splits are train, val and test"] if others else []
     else:
         unread.clear()
-        found, notes = {None: _columns(root, root, most, unread)}, []
-    if not all(found.values()):
+        results, notes = {None: _columns(root, root, most, unread)}, []
+    if not all(results.values()):
         return None
-    if None in found:
-        _refuse_split_names(root, {str(label) for label in found[None]["label"]})
+    if None in results:
+        _refuse_split_names(root, {str(label) for label in results[None]["label"]})
     if unread:
         endings = ", ".join(f"{count} {ending}" for ending, count in unread.most_common(8))
         notes.append(f"{root}: files in folders of classes are not read for their endings: {endings}")
-    return {split: make(columns) for split, columns in found.items()}, notes
+    return {split: make(columns) for split, columns in results.items()}, notes
 
 
 def _refuse_split_names(root: Path, labels: Collection[str]) -> None:
@@ -149,7 +149,7 @@ def _refuse_split_names(root: Path, labels: Collection[str]) -> None:
     names = ", ".join(sorted(labels))
     tables = sorted(p for p in root.rglob("*.json") if not is_hidden(p.name) and len(p.relative_to(root).parts) < 3)
     words = {split: [p for p in tables if split in p.stem.lower()] for split in ("train", "val")}
-    files = " ".join(f"data.{split}={found[0]}" for split, found in words.items() if found)
+    files = " ".join(f"data.{split}={result[0]}" for split, result in words.items() if result)
     fix = (
         f"{files} data.root={root}"
         if files
@@ -159,8 +159,8 @@ def _refuse_split_names(root: Path, labels: Collection[str]) -> None:
 
 
 def _no_classes(root: Path, folder: Path) -> ConfigError:
-    held = [p.name for p in sorted(folder.iterdir()) if not is_hidden(p.name)]
-    what = ", ".join(held[:3]) + (" ..." if len(held) > 3 else "") if held else "nothing"
+    content = [p.name for p in sorted(folder.iterdir()) if not is_hidden(p.name)]
+    what = ", ".join(content[:3]) + (" ..." if len(content) > 3 else "") if content else "nothing"
     return ConfigError(
         f"{folder} has no folder a class, as the other splits of {root} have; it holds {what}\n"
         f"    put its files into folders {folder}/CLASS, or move it out of {root}"
@@ -190,9 +190,9 @@ def _columns(root: Path, folder: Path, most: int | None, unread: Counter[str]) -
 
 def _files(folder: Path, unread: Counter[str]) -> Iterator[Path]:
     """Those that can be pictures, sounds or films, in order."""
-    found = []
+    results = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not is_hidden(name)]
-        found += [Path(place) / name for name in names if not is_hidden(name)]
-    unread.update(path.suffix.lower() or "without" for path in found if path.suffix.lower() not in KIND_OF)
-    yield from sorted(path for path in found if path.suffix.lower() in KIND_OF)
+        results += [Path(place) / name for name in names if not is_hidden(name)]
+    unread.update(path.suffix.lower() or "without" for path in results if path.suffix.lower() not in KIND_OF)
+    yield from sorted(path for path in results if path.suffix.lower() in KIND_OF)

@@ -22,35 +22,35 @@ def guess_types(table: Any, wanted: Mapping[str, Column | None], kinds: Mapping[
         wanted: by input or target, its column as `find_columns` takes it.
         kinds: how each is read.
     """
-    there = table.column_names
+    names = table.column_names
     named = {name: column for name, column in wanted.items() if column is not None}
-    wrong = [n for n, column in named.items() if not set([column] if isinstance(column, str) else column) <= set(there)]
-    found = find_columns(there, {name: column for name, column in wanted.items() if name not in wrong}, where="")
-    open_ = {name: kinds.get(name) for name in [*wrong, *(n for n in wanted if n not in wrong and n not in found)]}
-    taken = [part for column in found.values() for part in ([column] if isinstance(column, str) else column)]
+    wrong = [n for n, column in named.items() if not set([column] if isinstance(column, str) else column) <= set(names)]
+    result = find_columns(names, {name: column for name, column in wanted.items() if name not in wrong}, where="")
+    open_ = {name: kinds.get(name) for name in [*wrong, *(n for n in wanted if n not in wrong and n not in result)]}
+    taken = [part for column in result.values() for part in ([column] if isinstance(column, str) else column)]
     rows = list(rows_at(table, range(min(len(table), LOOKED_AT)))) if open_ else []
-    return guess_columns(open_, there, rows, taken=taken)
+    return guess_columns(open_, names, rows, taken=taken)
 
 
 def guess_columns(
-    wanted: Mapping[str, str | None], there: Sequence[str], rows: Sequence[Mapping[str, Any]], *, taken: Sequence[str]
+    wanted: Mapping[str, str | None], names: Sequence[str], rows: Sequence[Mapping[str, Any]], *, taken: Sequence[str]
 ) -> dict[str, Column]:
     """The column that each input or target may stand in, of those whose cells could be that.
 
     Args:
         wanted: by name of an input or target, how it is read (`READ_AS` of cell_checks.py), the first to choose first.
-        there: the columns of the table.
+        names: the columns of the table.
         rows: some of its rows.
         taken: columns that are known to hold something else.
     """
-    free = [column for column in there if column not in taken and column.lower() not in _KNOWN]
+    free = [column for column in names if column not in taken and column.lower() not in _KNOWN]
     kinds = {column: _kinds([readable_cell(row, column) for row in rows[:LOOKED_AT]]) for column in free}
-    found: dict[str, Column] = {}
+    results: dict[str, Column] = {}
     for name, kind in wanted.items():
-        fitting = [column for column in free if kind in kinds[column] and column not in found.values()]
+        fitting = [column for column in free if kind in kinds[column] and column not in results.values()]
         if fitting:
-            found[name] = max(fitting, key=lambda column: (_likeness(column, name), kinds[column][0] == kind))
-    return found
+            results[name] = max(fitting, key=lambda column: (_likeness(column, name), kinds[column][0] == kind))
+    return results
 
 
 def _likeness(column: str, name: str) -> float:

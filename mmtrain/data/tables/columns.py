@@ -53,7 +53,7 @@ Column = str | list[str]
 
 
 def find_columns(
-    there: Sequence[str],
+    names: Sequence[str],
     wanted: Mapping[str, Column | None],
     *,
     where: str,
@@ -62,7 +62,7 @@ def find_columns(
     """Which column holds what.
 
     Args:
-        there: the columns of the table.
+        names: the columns of the table.
         wanted: by name of an input or target: its column (several, to make one vector of), or None to look for the
             usual names.
         where: the table, for messages.
@@ -74,13 +74,13 @@ def find_columns(
     Raises:
         ConfigError: for the named columns that are not there.
     """
-    faults = faults_of_columns(there, wanted, where=where, likely=likely)
+    faults = faults_of_columns(names, wanted, where=where, likely=likely)
     if faults:
         raise ConfigError("\n".join(faults.values()))
     columns: dict[str, Column] = {}
     for name, column in wanted.items():
         if column is None:
-            usual = next((c for c in USUAL_NAMES.get(name, (name,)) if c in there), None)
+            usual = next((c for c in USUAL_NAMES.get(name, (name,)) if c in names), None)
             if usual is not None:
                 columns[name] = usual
             continue
@@ -88,7 +88,7 @@ def find_columns(
     return columns
 
 
-def absent_columns(there: Sequence[str], wanted: Mapping[str, Column | None]) -> dict[str, list[str]]:
+def absent_columns(names: Sequence[str], wanted: Mapping[str, Column | None]) -> dict[str, list[str]]:
     """By input or target, those of its named columns that a table does not have.
 
     An input or target whose missing column is similar to one of the table's is left out: it is probably misspelt.
@@ -96,9 +96,9 @@ def absent_columns(there: Sequence[str], wanted: Mapping[str, Column | None]) ->
     >>> absent_columns(["id", "age"], {"vector": ["age", "height"], "image": "photo", "label": "ages", "text": None})
     {'vector': ['height'], 'image': ['photo']}
     """
-    folded = [name.strip().casefold() for name in there]
+    folded = [name.strip().casefold() for name in names]
     parts = {name: [column] if isinstance(column, str) else column or [] for name, column in wanted.items()}
-    absent = {name: [part for part in of if part not in there] for name, of in parts.items()}
+    absent = {name: [part for part in of if part not in names] for name, of in parts.items()}
     return {
         name: of
         for name, of in absent.items()
@@ -107,31 +107,31 @@ def absent_columns(there: Sequence[str], wanted: Mapping[str, Column | None]) ->
 
 
 def faults_of_columns(
-    there: Sequence[str],
+    names: Sequence[str],
     wanted: Mapping[str, Column | None],
     *,
     where: str,
     likely: Callable[[], Mapping[str, Column]],
 ) -> dict[str, str]:
     """By input or target, that its named column is not there, and what to type; `find_columns` has the arguments."""
-    lacking = {
+    missing = {
         name: part
         for name, column in wanted.items()
         for part in ([column] if isinstance(column, str) else column or [])
-        if part not in there
+        if part not in names
     }
-    guessed = likely() if lacking else {}
+    guessed = likely() if missing else {}
     faults = {}
-    for name, column in lacking.items():
-        folded = {other.strip().casefold(): other for other in reversed(there)}
+    for name, column in missing.items():
+        folded = {other.strip().casefold(): other for other in reversed(names)}
         near = difflib.get_close_matches(column.casefold(), folded, n=1)
         is_one = isinstance(wanted[name], str)
         same = folded.get(column.strip().casefold()) if is_one else None
         one = same or guessed.get(name) or (folded[near[0]] if near and is_one else None)
-        whole = {n: one if n == name else guessed.get(n) for n in wanted}
-        line = typed({n: part for n, part in whole.items() if part and (n == name or part != one)})
-        mend = f"set {line}" if one else f"set data.columns.{name} to one of them"
-        faults[name] = f"data.columns.{name} = {column}, but {where} has the columns {_a_few(there)}\n    {mend}"
+        every_column = {n: one if n == name else guessed.get(n) for n in wanted}
+        line = typed({n: part for n, part in every_column.items() if part and (n == name or part != one)})
+        fix = f"set {line}" if one else f"set data.columns.{name} to one of them"
+        faults[name] = f"data.columns.{name} = {column}, but {where} has the columns {_a_few(names)}\n    {fix}"
     return faults
 
 
@@ -141,8 +141,8 @@ def typed(columns: Mapping[str, Column]) -> str:
     >>> typed({"image": "photo", "vector": ["age", "body height"]})
     "data.columns.image=photo 'data.columns.vector=[age,body height]'"
     """
-    said = [f"data.columns.{name}={_value(column)}" for name, column in columns.items()]
-    return " ".join(map(shlex.quote, said))
+    messages = [f"data.columns.{name}={_value(column)}" for name, column in columns.items()]
+    return " ".join(map(shlex.quote, messages))
 
 
 def _value(column: Column) -> str:
@@ -174,27 +174,27 @@ _SHOWN = 40  # names
 _MADE_WITH_NAMES = (".tar", ".jsonl", ".json", ".parquet", ".arrow")  # files whose columns always have names
 
 
-def no_input(inputs: Sequence[str], there: Sequence[str], *, where: str, likely: Mapping[str, Column]) -> ConfigError:
+def no_input(inputs: Sequence[str], names: Sequence[str], *, where: str, likely: Mapping[str, Column]) -> ConfigError:
     """The message for a table of which no column is known as an input."""
-    mark = next((m for m in (";", "\t", "|") if len(there) == 1 and m in there[0]), None)
+    mark = next((m for m in (";", "\t", "|") if len(names) == 1 and m in names[0]), None)
     if mark is not None:
         return ConfigError(
-            f"{where} has one column, {there[0]!r}: its cells are separated by {mark!r}\n"
+            f"{where} has one column, {names[0]!r}: its cells are separated by {mark!r}\n"
             "    save it with commas as .csv, or with tabs as .tsv"
         )
-    if where.endswith(".tar") and any("." in name for name in there):
+    if where.endswith(".tar") and any("." in name for name in names):
         return ConfigError(
-            f"{where}: no member is known as an input; the members of a sample end in {_a_few(there)}\n"
+            f"{where}: no member is known as an input; the members of a sample end in {_a_few(names)}\n"
             "    fix: the name of a sample ends at the first dot, so write its members as a_00.png in place of a.00.png"
         )
-    if not where.endswith(_MADE_WITH_NAMES) and any(re.search(r"[\\/]|\.\w{3,4}$", name) for name in there):
+    if not where.endswith(_MADE_WITH_NAMES) and any(re.search(r"[\\/]|\.\w{3,4}$", name) for name in names):
         return ConfigError(
-            f"{where}: the first line names no columns, but holds {_a_few(there)}\n"
+            f"{where}: the first line names no columns, but holds {_a_few(names)}\n"
             "    write a line of names above it, such as image,caption,label"
         )
-    such = typed(likely or {next(iter(inputs), "image"): there[0]})
+    such = typed(likely or {next(iter(inputs), "image"): names[0]})
     return ConfigError(
-        f"{where}: no column is known as an input; the table has {_a_few(there)}\n"
+        f"{where}: no column is known as an input; the table has {_a_few(names)}\n"
         f"    {'set' if likely else 'say which holds what, such as'} {such}"
     )
 

@@ -49,8 +49,8 @@ def _kind_of(part: Any) -> str | None:
         return None
     if isinstance(part.get("type"), str):
         return str(part["type"])
-    found = [key for key in part if not is_empty(part[key])] or [key for key in part if key in PART_TEXTS]
-    return found[0] if len(found) == 1 and found[0] in (*PART_TEXTS, *PART_MEDIA) else None
+    results = [key for key in part if not is_empty(part[key])] or [key for key in part if key in PART_TEXTS]
+    return results[0] if len(results) == 1 and results[0] in (*PART_TEXTS, *PART_MEDIA) else None
 
 
 def media_of_parts(turn: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -66,8 +66,8 @@ def media_of_parts(turn: Mapping[str, Any]) -> list[tuple[str, Any]]:
         return [("image", path.strip()) for path in PICTURE_IN_WORDS.findall(content) if path.strip()]
     parts = content if isinstance(content, list | tuple) else []
     kinds = [(part, kind) for part in parts if (kind := _kind_of(part)) is not None and kind in PART_MEDIA]
-    found = [(PART_MEDIA[kind], _file_of(part, kind)) for part, kind in kinds]
-    return [(modality, file) for modality, file in found if not is_empty(file)]
+    results = [(PART_MEDIA[kind], _file_of(part, kind)) for part, kind in kinds]
+    return [(modality, file) for modality, file in results if not is_empty(file)]
 
 
 def is_medium(part: Any) -> bool:

@@ -253,8 +253,8 @@ def _beginning(lines: Sequence[str], promised: str) -> tuple[int, str]:
 def _sniffed(lines: Sequence[str], promised: str) -> str:
     """The separator that gives all lines the same number of cells, and the most; else the promised one if it can be."""
     counts = {mark: [len(cells) for cells in csv.reader(lines, delimiter=mark) if cells] for mark in SEPARATORS}
-    several = {mark: found for mark, found in counts.items() if found and found[0] > 1}
-    even = {mark: found[0] for mark, found in several.items() if len(set(found)) == 1}
+    several = {mark: result for mark, result in counts.items() if result and result[0] > 1}
+    even = {mark: result[0] for mark, result in several.items() if len(set(result)) == 1}
     if even:
         return max(even, key=lambda mark: (even[mark], mark == promised))
     if promised in several or not several:

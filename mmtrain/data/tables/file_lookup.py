@@ -48,23 +48,23 @@ def _is_lost(cell: Any, folder: Path) -> bool:
 
 def _files_below(folder: Path) -> Mapping[str, Sequence[str]]:
     """By name of a file, the paths that have it, from the folder on."""
-    found = defaultdict(list)
+    results = defaultdict(list)
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not is_hidden(name)]
         start = os.path.relpath(place, folder)
         for name in names:
-            found[name].append(Path(start, name).as_posix())
-    return found
+            results[name].append(Path(start, name).as_posix())
+    return results
 
 
 def _place(cell: Any, files: Mapping[str, Sequence[str]], split: str | None) -> str | None:
     """The only path that ends in a cell; of several, the only one in a folder that is named like the split."""
     if not isinstance(cell, str):
         return None
-    found = [path for path in files.get(cell.rpartition("/")[2], ()) if path.endswith(f"/{cell.removeprefix('./')}")]
-    if len(found) > 1 and split is not None:
-        found = [path for path in found if any(part.startswith(split) for part in path.lower().split("/")[:-1])]
-    return found[0] if len(found) == 1 else None
+    results = [path for path in files.get(cell.rpartition("/")[2], ()) if path.endswith(f"/{cell.removeprefix('./')}")]
+    if len(results) > 1 and split is not None:
+        results = [path for path in results if any(part.startswith(split) for part in path.lower().split("/")[:-1])]
+    return results[0] if len(results) == 1 else None
 
 
 def _moved(table: Any, column: str, files: Mapping[str, Sequence[str]], split: str | None) -> Any:

@@ -108,8 +108,8 @@ def heads_of(root: Path | SplitFiles, split: Split, wanted: Mapping[str, Column 
     if isinstance(root, Path) and is_saved(root):
         return None
     read = partial(_head, wanted=wanted or {})
-    found = tables_of_folder(root, _CutOfHeads(split), read=read, make=_of_columns, most=FIRST_ROWS, wanted=wanted)
-    return locate_files(found)
+    result = tables_of_folder(root, _CutOfHeads(split), read=read, make=_of_columns, most=FIRST_ROWS, wanted=wanted)
+    return locate_files(result)
 
 
 def _of_columns(columns: Columns) -> Head:
@@ -141,22 +141,22 @@ def _of_text(path: Path) -> tuple[Head, Sequence[str]]:
     if ending(path) == "json" and is_large and (first := first_objects(path, FIRST_ROWS)):
         return _of_rows(first, is_whole=False), ()
     rows, notes = rows_of(path, is_examined=not is_large)
-    found = (row for row, _ in rows())
-    some = list(itertools.islice(found, FIRST_ROWS))
-    return _of_rows(some, is_whole=next(found, None) is None), notes
+    result = (row for row, _ in rows())
+    some = list(itertools.islice(result, FIRST_ROWS))
+    return _of_rows(some, is_whole=next(result, None) is None), notes
 
 
 def _with_late_columns(head: Head, path: Path, wanted: Mapping[str, Column | None]) -> Head:
     """The head with the wanted columns that begin behind its rows, as far as the start of the file tells."""
-    there = head.column_names
+    present_names = head.column_names
     names = {name: _names(name, column) for name, column in wanted.items()}
-    late = [part for parts in names.values() if not set(parts) & set(there) for part in parts]
+    late = [part for parts in names.values() if not set(parts) & set(present_names) for part in parts]
     if not late:
         return head
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         quoted = {name: json.dumps(name, ensure_ascii=False).encode() for name in late}
-        found = [name for name in quoted if content.find(quoted[name], 0, _LOOKED_IN) >= 0]
-    return Head(head.rows, [*there, *found], is_whole=False)
+        results = [name for name in quoted if content.find(quoted[name], 0, _LOOKED_IN) >= 0]
+    return Head(head.rows, [*present_names, *results], is_whole=False)
 
 
 def _names(name: str, column: Column | None) -> Sequence[str]:
@@ -186,8 +186,8 @@ def _of_arrow(path: Path) -> Head:
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
         first = next(iter(stream), None)
         rows = [] if first is None else _rows_of(first.slice(0, _ROWS_OF_ARROW))
-        whole = first is not None and len(rows) == first.num_rows and next(iter(stream), None) is None
-        return Head(rows, stream.schema.names, is_whole=first is None or whole)
+        is_complete = first is not None and len(rows) == first.num_rows and next(iter(stream), None) is None
+        return Head(rows, stream.schema.names, is_whole=first is None or is_complete)
 
 
 def _rows_of(batch: Any) -> list[dict[str, Any]]:

@@ -70,10 +70,10 @@ def tables_in(root: Path) -> dict[str, Path]:
 
 def metadata_in(root: Path) -> dict[str, Path]:
     """By split, the table metadata in its folder, as the imagefolder of `datasets` has it; nothing without training."""
-    found = {split: _metadata(folder) for split, folder in split_folders(root).items()}
-    if found.get("train") is None:
+    results = {split: _metadata(folder) for split, folder in split_folders(root).items()}
+    if results.get("train") is None:
         return {}
-    return {split: path for split in SPLITS if (path := found.get(split)) is not None}
+    return {split: path for split in SPLITS if (path := results.get(split)) is not None}
 
 
 def _metadata(folder: Path) -> Path | None:
@@ -98,8 +98,8 @@ def _is_foreign(path: Path) -> bool:
 
 def _foreign(path: Path) -> ConfigError:
     last = next(e for e in _FOREIGN if path.name.lower().endswith(e))
-    mend = _FOREIGN[last].format(path=path, stem=str(path)[: -len(last)], root=path.parent)
-    return ConfigError(f"{path}: a table that ends in {last} is not read\n    {mend}")
+    fix = _FOREIGN[last].format(path=path, stem=str(path)[: -len(last)], root=path.parent)
+    return ConfigError(f"{path}: a table that ends in {last} is not read\n    {fix}")
 
 
 def _several(root: Path, tables: list[Path]) -> ConfigError:
@@ -107,21 +107,21 @@ def _several(root: Path, tables: list[Path]) -> ConfigError:
     meant: dict[str, Path] = {}
     for path in tables:
         words = path.stem.replace("-", "_").replace(".", "_").split("_")
-        said = {name for word in words if (name := split_name(word)) is not None}
-        if len(said) == 1:
-            meant.setdefault(said.pop(), path)
+        messages = {name for word in words if (name := split_name(word)) is not None}
+        if len(messages) == 1:
+            meant.setdefault(messages.pop(), path)
     moves = " && ".join(f"mv {path} {root / split}{path.suffix}" for split, path in meant.items())
-    mend = (
+    fix = (
         moves
         if "train" in meant
         else "name them train, val and test, or keep one, which is then cut as data.split says"
     )
-    return ConfigError(f"{root} has the tables {', '.join(p.name for p in tables)}: which is for training?\n    {mend}")
+    return ConfigError(f"{root} has the tables {', '.join(p.name for p in tables)}: which is for training?\n    {fix}")
 
 
-def _with_files(there: Sequence[Path]) -> str | None:
+def _with_files(paths: Sequence[Path]) -> str | None:
     """The first folder that has pictures, sounds or films in it or one below."""
-    for folder in [p for p in there if p.is_dir()]:
+    for folder in [p for p in paths if p.is_dir()]:
         inner = [p for p in folder.iterdir() if p.is_dir()][:10]
         if any(p.suffix.lower() in KIND_OF for place in (folder, *inner) for p in islice(place.iterdir(), 100)):
             return folder.name
@@ -130,22 +130,22 @@ def _with_files(there: Sequence[Path]) -> str | None:
 
 def explain_no_tables(root: Path) -> ConfigError:
     """The message for a folder without tables and without folders of classes."""
-    there = sorted(p for p in root.iterdir() if not p.name.startswith("."))
-    foreign = next((p for p in there if p.is_file() and _is_foreign(p)), None)
+    available = sorted(p for p in root.iterdir() if not p.name.startswith("."))
+    foreign = next((p for p in available if p.is_file() and _is_foreign(p)), None)
     if foreign is not None:
         return _foreign(foreign)
-    held = ", ".join(p.name for p in there[:8]) + (" ..." if len(there) > 8 else "")
-    what = f"{root} has no train, val or test table, and no folder a class; it holds {held or 'nothing'}"
-    for folder in [p for p in there if p.is_dir()]:
+    description = ", ".join(p.name for p in available[:8]) + (" ..." if len(available) > 8 else "")
+    what = f"{root} has no train, val or test table, and no folder a class; it holds {description or 'nothing'}"
+    for folder in [p for p in available if p.is_dir()]:
         tables = sorted(p for p in folder.iterdir() if ending(p) in ENDINGS)
         has_files = any(p.suffix.lower() in KIND_OF for p in folder.iterdir())
-        if tables and not has_files and (name := _with_files(there)) is not None:
+        if tables and not has_files and (name := _with_files(available)) is not None:
             return ConfigError(
                 f"{what}\n    move {tables[0]} into {root}: the files of {name} must be below its folder"
             )
         if tables:
             return ConfigError(f"{what}\n    set data.root={folder}, which holds tables")
-    files = [p for p in there if p.is_file() and p.suffix.lower() in KIND_OF]
+    files = [p for p in available if p.is_file() and p.suffix.lower() in KIND_OF]
     if files:
         kind = KIND_OF[files[0].suffix.lower()]
         line = f'{{"{kind}": "{files[0].name}", "caption": "what it shows", "label": "its class"}}'
@@ -154,7 +154,7 @@ def explain_no_tables(root: Path) -> ConfigError:
             f"    or move the files of each class into a folder of its own: {root}/CLASS/{files[0].name}"
         )
     endings = ", ".join(f".{e}" for e in ENDINGS)
-    lone = next((p for p in there if p.is_file() and ending(p) == "json"), None)
+    lone = next((p for p in available if p.is_file() and ending(p) == "json"), None)
     name_it = f"set data.root={lone}, if that is the table, or " if lone is not None else ""
     return ConfigError(
         f"{what}\n    {name_it}name a table train with one of {endings}, or put files into a folder a class"

@@ -65,18 +65,18 @@ def tables_of_folder(
     if isinstance(root, SplitFiles):
         return _of_files(root, split, read)
     if root.is_file():
-        root, files, beside = root.parent, {WHOLE: root}, []
+        root, files, class_folders = root.parent, {WHOLE: root}, []
     else:
         files = tables_in(root) or metadata_in(root)
-        beside = folders_with_files(root) if WHOLE in files else []
+        class_folders = folders_with_files(root) if WHOLE in files else []
     for file in files.values():
         refuse_outside(root, file)
     if WHOLE in files:
         table, notes = read(files[WHOLE], WHOLE)
-        if not beside or not _is_stray(table, beside, wanted or {}):
-            found = cut(table, str(files[WHOLE]), root, split)
-            return replace(found, notes=[*notes, *found.notes, *_note_of_folders(files[WHOLE], table, beside)])
-        names = ", ".join(folder.name for folder in beside[:8])
+        if not class_folders or not _is_stray(table, class_folders, wanted or {}):
+            result = cut(table, str(files[WHOLE]), root, split)
+            return replace(result, notes=[*notes, *result.notes, *_note_of_folders(files[WHOLE], table, class_folders)])
+        names = ", ".join(folder.name for folder in class_folders[:8])
         stray = [
             f"{root}: the folders {names} are read, and {files[WHOLE].name} is not: it names none of their files and"
             f" has fewer of the columns that this run needs\n    to read the table: data.root={files[WHOLE]}"
@@ -85,8 +85,8 @@ def tables_of_folder(
         parts = {name: read(path, name) for name, path in files.items()}
         others = [path.name for path in ignored_files(root, files)]
         notes = [f"{root}: {', '.join(others)} is not read: the splits are train, val and test"] if others else []
-        found = _of_parts(parts, files, root, split)
-        return replace(found, notes=[*notes, *found.notes])
+        result = _of_parts(parts, files, root, split)
+        return replace(result, notes=[*notes, *result.notes])
     else:
         stray = []
     found_in = read_class_folders(root, make, most=most)
@@ -95,10 +95,10 @@ def tables_of_folder(
     folders, notes = found_in
     if set(folders) <= {None, "train"}:
         (table,), (name,) = folders.values(), folders
-        found = (
+        result = (
             cut(table, str(root), root, split) if name is None else cut_training(table, f"{root}/{name}", root, split)
         )
-        return replace(found, notes=[*stray, *notes, *found.notes])
+        return replace(result, notes=[*stray, *notes, *result.notes])
     splits = {name: folders[name] for name in SPLITS if name in folders}
     names_of = {name: f"{root}/{name}" for name in splits}
     return Tables(splits=splits, names=names_of, folder=root, notes=[*stray, *notes])
@@ -110,8 +110,8 @@ def _of_files(root: SplitFiles, split: Cuts, read: Callable[[Path, str], tuple[A
     first = next(iter(folders.values()))
     same = all(folder == first for folder in folders.values())
     folder = first if same else Path(os.path.commonpath(list(folders.values())))
-    found = _of_parts(parts, root.files, folder, split)
-    return found if same else replace(found, folders=folders)
+    result = _of_parts(parts, root.files, folder, split)
+    return result if same else replace(result, folders=folders)
 
 
 def _of_parts(
@@ -120,31 +120,31 @@ def _of_parts(
     """The tables of splits. One for training alone is cut, as those of the hub are."""
     notes = [note for _, own in parts.values() for note in own]
     if list(parts) == ["train"]:
-        found = cut_training(parts["train"][0], str(files["train"]), folder, split)
-        return replace(found, notes=[*notes, *found.notes])
+        result = cut_training(parts["train"][0], str(files["train"]), folder, split)
+        return replace(result, notes=[*notes, *result.notes])
     splits = {name: parts[name][0] for name in SPLITS if name in parts}
     return Tables(splits=splits, names={name: str(files[name]) for name in splits}, folder=folder, notes=notes)
 
 
-def _is_stray(table: Any, beside: Sequence[Path], wanted: Mapping[str, Column | None]) -> bool:
+def _is_stray(table: Any, class_folders: Sequence[Path], wanted: Mapping[str, Column | None]) -> bool:
     """Whether class folders give more of what is wanted than a table next to them, which names none of their files."""
-    there = table.column_names
+    names = table.column_names
     named = [part for c in wanted.values() if c is not None for part in ([c] if isinstance(c, str) else c)]
-    if any(column in there for column in named) or _names_files(table, beside):
+    if any(column in names for column in named) or _names_files(table, class_folders):
         return False
-    usual = find_columns(there, {name: None for name, column in wanted.items() if column is None}, where="")
-    offered = {"label", *kinds_in(beside)} & set(wanted)
+    usual = find_columns(names, {name: None for name, column in wanted.items() if column is None}, where="")
+    offered = {"label", *kinds_in(class_folders)} & set(wanted)
     return len(offered) > len(usual)
 
 
-def _names_files(table: Any, beside: Sequence[Path]) -> bool:
+def _names_files(table: Any, class_folders: Sequence[Path]) -> bool:
     """Whether a cell of the first rows names a file in the folders, with or without its folder and ending."""
-    endings = {p.suffix for folder in beside for p in islice(folder.rglob("*"), _LOOKED_AT) if p.suffix}
-    root = beside[0].parent
+    endings = {p.suffix for folder in class_folders for p in islice(folder.rglob("*"), _LOOKED_AT) if p.suffix}
+    root = class_folders[0].parent
     for row in rows_at(table, range(min(len(table), _ROWS))):
         cells = [readable_cell(row, column) for column in table.column_names]
         for cell in [str(cell) for cell in cells if isinstance(cell, str | int) and _can_be_name(str(cell))]:
-            places = [folder / f"{cell}{ending}" for folder in (root, *beside) for ending in ("", *endings)]
+            places = [folder / f"{cell}{ending}" for folder in (root, *class_folders) for ending in ("", *endings)]
             if any(os.path.isfile(place) for place in places):  # noqa: PTH113 - any text
                 return True
     return False
@@ -155,11 +155,11 @@ def _can_be_name(cell: str) -> bool:
     return _SHORTEST <= len(cell) < _LONGEST or Path(cell).suffix.lower() in KIND_OF
 
 
-def _note_of_folders(file: Path, table: Any, beside: Sequence[Path]) -> list[str]:
+def _note_of_folders(file: Path, table: Any, class_folders: Sequence[Path]) -> list[str]:
     """That a table is read, and not the class folders next to it."""
-    if not beside or _names_files(table, beside):
+    if not class_folders or _names_files(table, class_folders):
         return []
-    names = ", ".join(folder.name for folder in beside[:8])
+    names = ", ".join(folder.name for folder in class_folders[:8])
     return [
         f"{file}: this table is read, and the folders next to it are not read as classes: {names}\n"
         f"    to read them as classes: mv {file} {file}.unused"

@@ -85,15 +85,15 @@ def _rows_of_coco(content: Mapping[str, Any], path: Path) -> Rows | None:
             captions[annotation["image_id"]].append(annotation["caption"])
         if annotation.get("category_id") in names:
             classes[annotation["image_id"]][names[annotation["category_id"]]] = None
-    is_one = all(len(found) < 2 for found in classes.values())
+    is_one = all(len(result) < 2 for result in classes.values())
     rows = []
     for image in images:
         row = {"id": str(image["id"]), "file_name": image["file_name"]}
         if captions:
             row["caption"] = captions.get(image["id"]) or None
         if classes:
-            found = list(classes.get(image["id"], ()))
-            row["label" if is_one else "labels"] = (found[0] if is_one else found) if found else None
+            results = list(classes.get(image["id"], ()))
+            row["label" if is_one else "labels"] = (results[0] if is_one else results) if results else None
         rows.append(row)
     known = {image["id"] for image in images}
     lost = sum(annotation["image_id"] not in known for annotation in annotations)

@@ -107,8 +107,8 @@ def _as_rows(content: Any) -> list[dict[str, Any]] | None:
 
 def _no_rows(path: Path, content: Any) -> TableError:
     if not isinstance(content, dict):
-        held = f"a list of {type(content[0]).__name__}" if isinstance(content, list) else type(content).__name__
-        return TableError(f"it holds no objects, but {held}", _AN_OBJECT_A_ROW)
+        description = f"a list of {type(content[0]).__name__}" if isinstance(content, list) else type(content).__name__
+        return TableError(f"it holds no objects, but {description}", _AN_OBJECT_A_ROW)
     arrays = {key: part for key, part in content.items() if isinstance(part, list) and part and _as_rows(part)}
     what = f"it is one object with the keys {', '.join(list(content)[:8])}, and no list of rows"
     if not arrays:

@@ -182,8 +182,8 @@ def _real_roots(root: str) -> tuple[str, ...]:
     real = Path(root).resolve()
     repositories = [p.parent.parent for p in (real, *real.parents) if p.parent.name == "snapshots"]
     blobs = [p / "blobs" for p in repositories if p.name.startswith("datasets--")]
-    found = [real, *(p for p in blobs if p.is_dir() and not p.is_symlink())]
-    return tuple(str(place).rstrip(os.sep) + os.sep for place in found)
+    results = [real, *(p for p in blobs if p.is_dir() and not p.is_symlink())]
+    return tuple(str(place).rstrip(os.sep) + os.sep for place in results)
 
 
 def _fix(path: str | Path) -> str:

@@ -67,9 +67,9 @@ def _check_links(table: Any, column: str, name: str, what: str, folder: Path) ->
     """Refuse a table whose first files are all behind links that lead out, such as a linked folder of pictures."""
     first: list[tuple[int, str]] = []
     for row, cell in enumerate(islice(cells_of(table, column), _LOOKED_AT)):
-        found = list(_inner(cell))
-        first += [(row, content) for content in found if isinstance(content, str)]
-        if len(first) >= _LOOKED_AT or any(isinstance(content, bytes) for content in found):
+        results = list(_inner(cell))
+        first += [(row, content) for content in results if isinstance(content, str)]
+        if len(first) >= _LOOKED_AT or any(isinstance(content, bytes) for content in results):
             break
     if first and all(leads_out(folder, path) for _, path in first):
         row, path = first[0]

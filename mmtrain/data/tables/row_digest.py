@@ -64,13 +64,13 @@ def digest_rows(table: Any, columns: Sequence[str], *, media: Collection[str], f
     """
     if isinstance(table, DigestsRows):
         return table.digest_rows(columns, media=media, folder=folder)
-    there = [column for column in dict.fromkeys(columns) if column in table.column_names]
+    available = [column for column in dict.fromkeys(columns) if column in table.column_names]
     if not isinstance(table, OfDatasets):
         rows = spread(len(table), NUM_SAMPLED)
         cells = list(rows_at(table, rows))
-        return row_facts(len(table), {column: digest_cells(row.get(column) for row in cells) for column in there})
-    digests = {c: _digest_column(table, c, folder if c in media else None) for c in there}
-    files = {c: digest_files(_paths_of(table, c), folder) for c in there if c in media}
+        return row_facts(len(table), {column: digest_cells(row.get(column) for row in cells) for column in available})
+    digests = {c: _digest_column(table, c, folder if c in media else None) for c in available}
+    files = {c: digest_files(_paths_of(table, c), folder) for c in available if c in media}
     return row_facts(len(table), digests, files)
 
 
@@ -90,8 +90,8 @@ def row_facts(
     """
     facts: RowFacts = {"count": count} | ({} if shards is None else {"shards": shards})
     for name, digests in (("columns", columns), ("files", files)):
-        if there := {column: digest for column, digest in digests.items() if digest is not None}:
-            facts[name] = there
+        if available := {column: digest for column, digest in digests.items() if digest is not None}:
+            facts[name] = available
     return facts
 
 
@@ -142,9 +142,9 @@ def digest_files(paths: Iterable[str], folder: Path) -> str | None:
     if not some:
         return None
     with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:  # a file system over a network takes its time for each
-        found = list(pool.map(lambda path: _size_and_head(folder / path), some))
-    sizes = [size for size, _ in found if size is not None]
-    return f"{len(sizes)} of {len(found)} files, {sum(sizes)} bytes ({digest_of(found)})"
+        results = list(pool.map(lambda path: _size_and_head(folder / path), some))
+    sizes = [size for size, _ in results if size is not None]
+    return f"{len(sizes)} of {len(results)} files, {sum(sizes)} bytes ({digest_of(results)})"
 
 
 def _size_and_head(path: Path) -> tuple[int | None, str]:

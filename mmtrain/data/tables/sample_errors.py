@@ -62,12 +62,12 @@ def read_each(cells: Iterable[Any], read: Callable[[Any], T], faults: list[Sampl
     for cell in cells:
         try:
             with sample_errors(cell):
-                found = read(cell)
+                result = read(cell)
         except SampleError as error:
             if faults is not None and not faults:
                 faults.append(error)
             continue
-        yield found
+        yield result
 
 
 def read_or(default: D, cell: Any, read: Callable[[Any], T]) -> T | D:

@@ -139,10 +139,10 @@ class Statistics:
 
     def add(self, rows: np.ndarray) -> None:
         """Count rows, (N, D)."""
-        there = ~np.isnan(rows)
-        count = there.sum(0)
-        mean = np.where(there, rows, 0.0).sum(0) / np.maximum(count, 1)
-        squares = np.where(there, rows - mean, 0.0)
+        present = ~np.isnan(rows)
+        count = present.sum(0)
+        mean = np.where(present, rows, 0.0).sum(0) / np.maximum(count, 1)
+        squares = np.where(present, rows - mean, 0.0)
         total = np.maximum(self.count + count, 1)
         shift = np.where(count > 0, mean - self.mean, 0.0)
         self._squares += (squares**2).sum(0) + shift**2 * self.count * count / total

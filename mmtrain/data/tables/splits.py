@@ -146,7 +146,7 @@ class Split:
             taken += len(members[place])
             split = max(self.fractions, key=lambda s: self.fractions[s] * taken - len(rows[s]))
             rows[split] += members[place]
-        return {split: sorted(found) for split, found in rows.items()}
+        return {split: sorted(result) for split, result in rows.items()}
 
 
 class AllRows(Split):

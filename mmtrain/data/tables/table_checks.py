@@ -12,10 +12,10 @@ from mmtrain.data.tables.tables import Tables, cells_of, rows_at
 from mmtrain.errors import ConfigError
 
 
-def no_table(found: Tables, name: str) -> ConfigError:
+def no_table(tables: Tables, name: str) -> ConfigError:
     """The message for a split that is not there."""
     add = f"add {name}.jsonl (or .csv, .parquet ...), or set data.{name}=FILE"
-    return ConfigError(f"{found.folder} has no {name} table; it has {', '.join(found.splits)}\n    {add}")
+    return ConfigError(f"{tables.folder} has no {name} table; it has {', '.join(tables.splits)}\n    {add}")
 
 
 def check_size(num_rows: int, batch_size: int, folder: Path) -> None:
@@ -66,12 +66,12 @@ def faults_of_cells(
             try:
                 check_cells(name, kinds.get(name), chain([first], cells), column=column, where=where, folder=folder)
             except ConfigError as error:
-                seems = _other(name, kinds.get(name), table, column)
-                yield name, str(error).replace(f"by data.columns.{name}", f"by {seems}") if seems else str(error)
+                guesses = _other(name, kinds.get(name), table, column)
+                yield name, str(error).replace(f"by data.columns.{name}", f"by {guesses}") if guesses else str(error)
 
 
 def _other(name: str, kind: str | None, table: Any, column: str) -> str | None:
     """The column that an input or target may have been meant to have, as it is typed."""
     rows = list(rows_at(table, range(min(len(table), LOOKED_AT))))
-    found = guess_columns({name: kind}, table.column_names, rows, taken=[column])
-    return typed(found) if found else None
+    result = guess_columns({name: kind}, table.column_names, rows, taken=[column])
+    return typed(result) if result else None

@@ -118,20 +118,20 @@ def rows_at(table: Any, rows: Sequence[int]) -> Iterator[Mapping[str, Any]]:
         some = list(rows[first : first + _ROWS_AT_ONCE])
         try:
             with sample_errors("rows"):
-                found = table.__getitems__(some)
+                results = table.__getitems__(some)
         except SampleError:  # one of them is the cause
-            found = [row_at(table, row) for row in some]
-        yield from found
+            results = [row_at(table, row) for row in some]
+        yield from results
 
 
 def row_at(table: Any, row: int) -> Mapping[str, Any]:
     """The row of a number, an `UnreadableRow` where the table cannot give it."""
     try:
         with sample_errors(f"row {row}"):
-            found: Mapping[str, Any] = table[row]
+            result: Mapping[str, Any] = table[row]
     except SampleError as error:
         return UnreadableRow(error)
-    return found
+    return result
 
 
 def readable_cell(cells: Mapping[str, Any], column: Column | None) -> Any:

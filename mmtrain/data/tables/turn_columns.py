@@ -39,7 +39,7 @@ class ExtendableTable(Protocol):
 
 
 def with_turn_columns(
-    found: Tables,
+    split_tables: Tables,
     wanted: Mapping[str, Column | None],
     *,
     media: Sequence[str],
@@ -52,17 +52,19 @@ def with_turn_columns(
     of the last turn. Tables that cannot grow, such as shards, stay as they are.
 
     Args:
-        found: the tables.
+        split_tables: the tables.
         wanted: by input or target, its column or key, or None to look for the usual names.
         media: inputs whose cells are files.
         labels: targets.
         several: of the media, those of which a row can have several.
     """
-    first = next(iter(found.splits.values()))
+    first = next(iter(split_tables.splits.values()))
     turns = _column_of_turns(first.column_names, wanted)
-    tables = {s: t for s, t in found.splits.items() if isinstance(t, ExtendableTable) and turns in t.column_names}
+    tables = {
+        s: t for s, t in split_tables.splits.items() if isinstance(t, ExtendableTable) and turns in t.column_names
+    }
     if turns is None or not tables:
-        return found
+        return split_tables
     heads = chain.from_iterable(islice(cells_of(table, turns), FIRST_ROWS) for table in tables.values())
     seen = [turn for cell in heads for turn in _turns(cell)]
     keys = dict.fromkeys(key for turn in seen for key in turn if not is_empty(turn[key]))
@@ -74,13 +76,13 @@ def with_turn_columns(
         column, *others = _names(name, wanted) or (name,)
         if not {column, *others} & set(first.column_names):
             grown = {split: _with_media(table, turns, name, column, name in several) for split, table in grown.items()}
-    notes = [*found.notes, *_misspelt(keys, new.values(), media, where=next(iter(found.names.values())))]
-    return replace(found, splits={**found.splits, **grown}, notes=notes)
+    notes = [*split_tables.notes, *_misspelt(keys, new.values(), media, where=next(iter(split_tables.names.values())))]
+    return replace(split_tables, splits={**split_tables.splits, **grown}, notes=notes)
 
 
-def _column_of_turns(there: Sequence[str], wanted: Mapping[str, Column | None]) -> str | None:
+def _column_of_turns(names: Sequence[str], wanted: Mapping[str, Column | None]) -> str | None:
     usual = (name for kind in ("dialogue", "chat") for name in _names(kind, wanted))
-    return next((name for name in usual if name in there), None)
+    return next((name for name in usual if name in names), None)
 
 
 def _names(name: str, wanted: Mapping[str, Column | None]) -> tuple[str, ...]:
@@ -91,10 +93,10 @@ def _names(name: str, wanted: Mapping[str, Column | None]) -> tuple[str, ...]:
     return (column,) if isinstance(column, str) else ()
 
 
-def _key(name: str, wanted: Mapping[str, Column | None], there: Sequence[str], keys: Collection[str]) -> str | None:
+def _key(name: str, wanted: Mapping[str, Column | None], present: Sequence[str], keys: Collection[str]) -> str | None:
     """The key of turns that holds an input or target; None when the rows have it themselves, or nothing does."""
     names = _names(name, wanted)
-    if any(column in there for column in names):
+    if any(column in present for column in names):
         return None
     return next((key for key in names if key in keys and key not in SPEAKERS + WORDS), None)
 
@@ -112,12 +114,12 @@ def _turns(cell: Any) -> list[Mapping[str, Any]]:
 
 def _grown(table: Any, turns: str, rules: Mapping[str, tuple[bool, bool]]) -> Any:
     """The table with the columns that it lacks; of each, whether it holds media, and whether several."""
-    lacking = {key: rule for key, rule in rules.items() if key not in table.column_names}
-    columns: dict[str, list[Any]] = {key: [] for key in lacking}
-    for cell in cells_of(table, turns) if lacking else ():
-        said = _turns(cell)
-        for key, (is_medium, has_several) in lacking.items():
-            values = [turn[key] for turn in (said if is_medium else said[-1:]) if not is_empty(turn.get(key))]
+    missing = {key: rule for key, rule in rules.items() if key not in table.column_names}
+    columns: dict[str, list[Any]] = {key: [] for key in missing}
+    for cell in cells_of(table, turns) if missing else ():
+        turn_list = _turns(cell)
+        for key, (is_medium, has_several) in missing.items():
+            values = [turn[key] for turn in (turn_list if is_medium else turn_list[-1:]) if not is_empty(turn.get(key))]
             columns[key].append((values if has_several else values[-1]) if values else None)
     for key, values in columns.items():
         table = table.add_column(key, _alike(values))
@@ -153,12 +155,12 @@ def _alike(values: list[Any]) -> list[Any]:
     return [None if value is None else str(value) for value in values]
 
 
-def _misspelt(keys: Collection[str], found: Collection[str], media: Sequence[str], *, where: str) -> Iterator[str]:
+def _misspelt(keys: Collection[str], known_keys: Collection[str], media: Sequence[str], *, where: str) -> Iterator[str]:
     """Keys of turns that nothing reads and that are nearly called as a medium is."""
     usual = {name: medium for medium in media for name in USUAL_NAMES.get(medium, (medium,))}
     for key in keys:
         near = difflib.get_close_matches(key.lower(), usual, n=1, cutoff=_NEAR)
-        if near and key not in (*found, *usual, *SPEAKERS, *WORDS):
+        if near and key not in (*known_keys, *usual, *SPEAKERS, *WORDS):
             medium = usual[near[0]]
             yield (
                 f"{where}: turns have the key {key}, which nothing reads\n"

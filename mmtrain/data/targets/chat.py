@@ -187,14 +187,14 @@ class ChatTarget:
                 does not show which tokens are the answer.
         """
         turns, flag = dialogue.turns, 1 + self._number(dialogue.kind)
-        said = [turn for turn in turns if turn["role"] == "assistant"]
-        if places_in(said, self.placeholders):
+        messages = [turn for turn in turns if turn["role"] == "assistant"]
+        if places_in(messages, self.placeholders):
             raise SampleError(
-                "an answer", f"contains <{places_in(said, self.placeholders)[0]}>: media cannot be generated"
+                "an answer", f"contains <{places_in(messages, self.placeholders)[0]}>: media cannot be generated"
             )
         ids: list[int] = []
         flags: list[int] = []
-        done, asked = "", 0
+        done, prompt_length = "", 0
         for number, turn in enumerate(turns):
             is_last = number == len(turns) - 1
             if turn["role"] != "assistant" and not is_last:
@@ -205,18 +205,19 @@ class ChatTarget:
             question = render_dialogue(self.tokenizer, before, template=self.chosen_template, asking=True)
             read = self._ids(question, done)
             ids, flags, done = ids + read, flags + [0] * len(read), question
-            asked = len(ids)
+            prompt_length = len(ids)
             if turn["role"] == "assistant":
-                whole = render_dialogue(
+                rendered = render_dialogue(
                     self.tokenizer, turns[: number + 1], template=self.chosen_template, asking=False
                 )
-                answer, behind = self._up_to_end(self._ids(whole, done))
-                ids, flags, done = ids + answer, flags + [flag] * len(answer), whole
+                answer, behind = self._up_to_end(self._ids(rendered, done))
+                ids, flags, done = ids + answer, flags + [flag] * len(answer), rendered
                 if not is_last:
                     ids, flags = ids + behind, flags + [0] * len(behind)
-        if asked >= self.max_length:
+        if prompt_length >= self.max_length:
             raise SampleError(
-                "a dialogue", f"asks in {asked} tokens, but max_length = {self.max_length}; set it to {asked + 32}"
+                "a dialogue",
+                f"asks in {prompt_length} tokens, but max_length = {self.max_length}; set it to {prompt_length + 32}",
             )
         return torch.tensor([ids, flags]).T[: self.max_length]
 
@@ -256,11 +257,11 @@ class ChatTarget:
             SampleError: with both numbers.
         """
         for name, place in self.known.places.items():
-            spoken, there = int((value[:, 0] == place).sum()), media.get(name, 0)
-            if there and spoken != there:
+            spoken, given_number = int((value[:, 0] == place).sum()), media.get(name, 0)
+            if given_number and spoken != given_number:
                 raise SampleError(
                     "a dialogue",
-                    f"mentions <{name}> {spoken} times, but the row has {there} of {name};"
+                    f"mentions <{name}> {spoken} times, but the row has {given_number} of {name};"
                     f" write <{name}> at the place of each{self._or_prompt}",
                 )
 

@@ -33,12 +33,12 @@ def notes_of_names(
         index = target.load(text)
         if index is not None:
             forms.setdefault(target.known.names[int(index)], []).append(text)
-    if several := [found for found in forms.values() if len(found) > 1]:
+    if several := [result for result in forms.values() if len(result) > 1]:
         yield f"{what} has {len(several)} classes in several spellings, which count as one: {_some(several)}"
-    if alike := _groups(target.known.names, str.casefold):
-        yield f"{what} has classes that differ only in upper and lower case, and stay separate: {_some(alike)}"
-    if alike := _groups(target.known.names, _number):
-        yield f"{what} has classes that are the same number, and stay separate: {_some(alike)}"
+    if similar := _groups(target.known.names, str.casefold):
+        yield f"{what} has classes that differ only in upper and lower case, and stay separate: {_some(similar)}"
+    if similar := _groups(target.known.names, _number):
+        yield f"{what} has classes that are the same number, and stay separate: {_some(similar)}"
     if missing := [known for known in target.known.names if known.casefold() in _MISSING]:
         yield (
             f"{what} has the classes {', '.join(map(repr, missing))}, which often mean a missing value\n"
@@ -64,11 +64,11 @@ def notes_of_names(
 
 def _groups(names: Iterable[str], key: Callable[[str], Hashable | None]) -> list[list[str]]:
     """Groups of several names with the same key; names whose key is None are omitted."""
-    found: dict[Hashable, list[str]] = {}
+    results: dict[Hashable, list[str]] = {}
     for name in names:
         if (shared := key(name)) is not None:
-            found.setdefault(shared, []).append(name)
-    return [group for group in found.values() if len(group) > 1]
+            results.setdefault(shared, []).append(name)
+    return [group for group in results.values() if len(group) > 1]
 
 
 def _number(name: str) -> float | int | None:

@@ -31,9 +31,9 @@ class ClassLabel:
         """Learn the names and their counts from the training split."""
         counts = Counter(name for name in read_each(cells, name_of) if name is not None)
         for name in list(counts) if all(map(is_number, counts)) else ():
-            whole = without_point(name)
-            if whole != name and whole in counts:
-                counts[whole] += counts.pop(name)
+            integer_name = without_point(name)
+            if integer_name != name and integer_name in counts:
+                counts[integer_name] += counts.pop(name)
         self._set(ClassTarget(names=sorted(counts), counts=[counts[n] for n in sorted(counts)]))
 
     def _set(self, known: ClassTarget) -> None:

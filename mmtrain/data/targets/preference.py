@@ -51,8 +51,8 @@ class Preference(TextTarget):
         if right is None:
             return None
         chosen, rejected = super().load(value[-2]), super().load(value[-1])
-        there = chosen is not None and rejected is not None
-        return self.text.pad([chosen, rejected] if there else [right, None]).values
+        present = chosen is not None and rejected is not None
+        return self.text.pad([chosen, rejected] if present else [right, None]).values
 
     def pad(self, values: Sequence[Tensor | None]) -> Tensor:
         """(B, 2, L), int64, padded with [PAD] to the longest."""

@@ -47,16 +47,16 @@ def tokenizer_of(name: str | Path, *, places: Sequence[str]) -> Any:
     Raises:
         ConfigError: if there is none, or it has no end token.
     """
-    whole = load_tokenizer(name, max_length=2**20).whole
-    whole.backend_tokenizer.no_truncation()
-    if whole.eos_token_id is None:
+    full = load_tokenizer(name, max_length=2**20).whole
+    full.backend_tokenizer.no_truncation()
+    if full.eos_token_id is None:
         raise ConfigError(
             f"tokenizer = {name} has no eos_token, which ends an answer\n    fix: name the tokenizer of a causal LM"
         )
-    if whole.pad_token_id is None:
-        whole.pad_token = whole.eos_token
-    whole.add_tokens([f"<{place}>" for place in places], special_tokens=True)
-    return whole
+    if full.pad_token_id is None:
+        full.pad_token = full.eos_token
+    full.add_tokens([f"<{place}>" for place in places], special_tokens=True)
+    return full
 
 
 def render_dialogue(tokenizer: Any, turns: list[Turn], *, template: str, asking: bool) -> str:

@@ -45,31 +45,31 @@ def load_tokenizer(name: str | Path, *, max_length: int) -> PretrainedTokenizer:
 
     place = str(Path(name).expanduser()) if str(name).startswith("~") else str(name)
     try:
-        whole = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        loaded = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
         reason = reason_of(error)
         raise ConfigError(f"tokenizer = {name} cannot be loaded: {reason}\n    fix: {FIX}") from error
-    if not whole.is_fast:
+    if not loaded.is_fast:
         raise ConfigError(
-            f"tokenizer = {name} is a {type(whole).__name__}, which uses SentencePiece or Python; this project"
+            f"tokenizer = {name} is a {type(loaded).__name__}, which uses SentencePiece or Python; this project"
             " needs one of the tokenizers library\n"
             "    fix: use weights with such a tokenizer, for example SigLIP 2 instead of SigLIP 1"
         )
-    fast = Tokenizer.from_str(whole.backend_tokenizer.to_str())  # transformers changes its own at every call
-    special = tuple(whole.all_special_tokens)
+    fast = Tokenizer.from_str(loaded.backend_tokenizer.to_str())  # transformers changes its own at every call
+    special = tuple(loaded.all_special_tokens)
     vocabulary = fast.get_vocab()
     if len(vocabulary.keys() - set(special)) < 2:  # without files, transformers creates one with only special tokens
         raise ConfigError(f"tokenizer = {name} has no words\n    fix: {FIX}")
     fast.no_padding()
     fast.enable_truncation(max_length)
-    others = {whole.bos_token, whole.eos_token, whole.cls_token, whole.sep_token, whole.pad_token}
-    unknown = None if whole.unk_token in others else whole.unk_token  # in CLIP it is also the end token
-    hiding = unknown if unknown is not None else whole.mask_token
+    others = {loaded.bos_token, loaded.eos_token, loaded.cls_token, loaded.sep_token, loaded.pad_token}
+    unknown = None if loaded.unk_token in others else loaded.unk_token  # in CLIP it is also the end token
+    hiding = unknown if unknown is not None else loaded.mask_token
     return PretrainedTokenizer(
-        whole=whole,
+        whole=loaded,
         fast=fast,
-        vocab_size=max(len(whole), max(vocabulary.values()) + 1),
-        pad=whole.pad_token_id or 0,
+        vocab_size=max(len(loaded), max(vocabulary.values()) + 1),
+        pad=loaded.pad_token_id or 0,
         special=special,
         unknown=unknown,
         hidden=None if hiding is None else fast.token_to_id(hiding),

@@ -55,7 +55,7 @@ class HuggingFaceAudio(nn.Module):
 
     def __init__(self, *, pretrained: str | None, config: Mapping[str, Any] | None, sample_rate: Size) -> None:
         super().__init__()
-        found = transformers_config(pretrained, config, model_types=(*WAVEFORM_TYPES, "whisper"))
+        result = transformers_config(pretrained, config, model_types=(*WAVEFORM_TYPES, "whisper"))
         settings = {} if pretrained is None else _settings(pretrained)
         if settings and settings["sampling_rate"] != sample_rate:
             raise ValueError(
@@ -63,16 +63,16 @@ class HuggingFaceAudio(nn.Module):
                 f" set data.inputs.audio.sample_rate to {settings['sampling_rate']}"
             )
         self.net: Waveforms | Whisper
-        if found.model_type == "whisper":
-            self.net = Whisper(transformers_model(pretrained, found), sample_rate=sample_rate)
+        if result.model_type == "whisper":
+            self.net = Whisper(transformers_model(pretrained, result), sample_rate=sample_rate)
         else:
-            for name in STEADY.keys() & found.to_dict().keys():
-                setattr(found, name, STEADY[name])
+            for name in STEADY.keys() & result.to_dict().keys():
+                setattr(result, name, STEADY[name])
             # the library's extractor normalizes by default
             normalize = settings.get("do_normalize", True)
-            model = transformers_model(pretrained, found)
+            model = transformers_model(pretrained, result)
             self.net = Waveforms(model, normalize=normalize, sample_rate=sample_rate)
-        self.dim: int = found.hidden_size
+        self.dim: int = result.hidden_size
 
     @classmethod
     def preprocessing(cls, *, pretrained: str | None) -> dict[str, Any]:
@@ -217,8 +217,8 @@ class Whisper(nn.Module):
     def _encode(self, sounds: Tensor) -> Tensor:
         """Map audio (N, L) without padding to (N, ceil(L / 320), dim). The library's forward requires 30 seconds."""
         encoder = self.encoder
-        whole = F.pad(sounds, (0, -sounds.shape[1] % TOKEN))
-        frames = self.mel(whole).transpose(1, 2).to(encoder.conv1.weight.dtype)
+        padded = F.pad(sounds, (0, -sounds.shape[1] % TOKEN))
+        frames = self.mel(padded).transpose(1, 2).to(encoder.conv1.weight.dtype)
         x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(frames)))).transpose(1, 2)
         longest = len(self.positions)
         if x.shape[1] > longest:

@@ -88,22 +88,22 @@ class Turns(nn.Module):
         assert mask is not None, "dialogues are of different lengths"
         if mask.shape[1] > len(self.places):
             raise ValueError(f"a dialogue of {mask.shape[1]} turns, but max_turns = {len(self.places)}")
-        said = self._encode_turns(values[mask][:, 1:])
-        turns = self.proj(self.pool(said)) + self.speakers[values[mask][:, 0]]
+        encoded = self._encode_turns(values[mask][:, 1:])
+        turns = self.proj(self.pool(encoded)) + self.speakers[values[mask][:, 0]]
         turns = turns.new_zeros(*mask.shape, self.dim).masked_scatter(mask.unsqueeze(-1), turns)
         ago = (mask.flip(1).cumsum(1).flip(1) - 1).clamp(min=0)  # 0 for the last turn
         x = self.norm(self._in_context(self.drop(turns + self.places[ago]), mask))
-        words = self._last(said, mask)
+        words = self._last(encoded, mask)
         tokens = torch.cat([x + self.kinds[0], self.proj(words.tokens) + self.kinds[1]], dim=1)
         return Features(tokens, torch.cat([mask, words.mask], dim=1))
 
     def _encode_turns(self, ids: Tensor) -> Features:
         """Encode M turns. A turn without words has no valid token."""
-        there = ids >= 0
+        present = ids >= 0
         first = torch.arange(ids.shape[1], device=ids.device) == 0
-        some = there | (first & ~there.any(dim=1, keepdim=True))  # a text encoder needs at least one valid token
+        some = present | (first & ~present.any(dim=1, keepdim=True))  # a text encoder needs at least one valid token
         tokens, mask = self.text(ids.clamp(min=0), some)
-        return Features(tokens, mask & there.any(dim=1, keepdim=True)).cleared()
+        return Features(tokens, mask & present.any(dim=1, keepdim=True)).cleared()
 
     def _in_context(self, turns: Tensor, mask: Tensor) -> Tensor:
         if self.rnn is not None:
@@ -112,9 +112,9 @@ class Turns(nn.Module):
             turns = block(turns, mask)
         return turns
 
-    def _last(self, said: Features, mask: Tensor) -> Features:
+    def _last(self, encoded: Features, mask: Tensor) -> Features:
         """Select the features of each row's last turn, (B, L, D) and (B, L)."""
         place = (mask.flatten().cumsum(0) - 1).view_as(mask)  # index of each turn among all valid turns
         last = place.gather(1, (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0)).squeeze(1).clamp(min=0)
-        taken = said.take(last)
+        taken = encoded.take(last)
         return Features(taken.tokens, taken.mask & mask.any(dim=1, keepdim=True))

@@ -48,10 +48,10 @@ class HuggingFaceImage(nn.Module):
     def __init__(self, *, pretrained: str | None, config: Mapping[str, Any] | None, image_size: Size) -> None:
         super().__init__()
         sizes = None if config is None else {**config, "image_size": image_size}
-        found: Any = transformers_config(pretrained, sizes, model_types=MODEL_TYPES)
-        if found.model_type in TWO_TOWERS:
-            found = found.vision_config
-        self.net: Any = transformers_model(pretrained, found, unused=MAY_LACK).eval()
+        result: Any = transformers_config(pretrained, sizes, model_types=MODEL_TYPES)
+        if result.model_type in TWO_TOWERS:
+            result = result.vision_config
+        self.net: Any = transformers_model(pretrained, result, unused=MAY_LACK).eval()
         # other models resize their positions automatically, or have none
         sized = "interpolate_pos_encoding" in inspect.signature(self.net.forward).parameters
         self.options = {"interpolate_pos_encoding": True} if sized else {}
@@ -59,8 +59,8 @@ class HuggingFaceImage(nn.Module):
             hidden = self._hidden(torch.zeros(1, 3, image_size, image_size))
         except (RuntimeError, ValueError) as error:
             raise ValueError(
-                f"{found.model_type} does not accept image_size = {image_size}: {error}\n"
-                f"    set data.inputs.image.size to {found.image_size}, as it was trained, or more"
+                f"{result.model_type} does not accept image_size = {image_size}: {error}\n"
+                f"    set data.inputs.image.size to {result.image_size}, as it was trained, or more"
             ) from error
         self.dim: int = hidden.shape[-1]
         drop(self.net, unused_parameters(self.net, hidden))

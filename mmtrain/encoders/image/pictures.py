@@ -54,9 +54,11 @@ class Pictures(nn.Module):
         Returns:
             tokens (B, N * K, dim), mask (B, N * K): K tokens per image, in order.
         """
-        there = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device) if mask is None else mask
-        tokens, valid = self.image(values[there], None).cleared()
-        rows = there.flatten().nonzero().squeeze(1)
-        whole = tokens.new_zeros(there.numel(), *tokens.shape[1:]).index_copy(0, rows, tokens)
-        known = valid.new_zeros(there.numel(), valid.shape[1]).index_copy(0, rows, valid)
-        return Features(whole.unflatten(0, there.shape).flatten(1, 2), known.unflatten(0, there.shape).flatten(1, 2))
+        present = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device) if mask is None else mask
+        tokens, valid = self.image(values[present], None).cleared()
+        rows = present.flatten().nonzero().squeeze(1)
+        scattered = tokens.new_zeros(present.numel(), *tokens.shape[1:]).index_copy(0, rows, tokens)
+        known = valid.new_zeros(present.numel(), valid.shape[1]).index_copy(0, rows, valid)
+        return Features(
+            scattered.unflatten(0, present.shape).flatten(1, 2), known.unflatten(0, present.shape).flatten(1, 2)
+        )

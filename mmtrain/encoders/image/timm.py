@@ -172,11 +172,11 @@ def _in_order(weights: dict[str, Tensor], mine: dict[str, Tensor]) -> dict[str, 
 
 def _largest(module: nn.Module, wanted: set[int]) -> list[nn.Module | nn.Parameter]:
     """Return the largest modules with only wanted parameters, except plain sequences, and other wanted parameters."""
-    found: list[nn.Module | nn.Parameter] = [p for p in module.parameters(recurse=False) if id(p) in wanted]
+    results: list[nn.Module | nn.Parameter] = [p for p in module.parameters(recurse=False) if id(p) in wanted]
     for child in module.children():
         inside = {id(p) for p in child.parameters()}
         if inside and inside <= wanted and not isinstance(child, nn.Sequential | nn.ModuleList):
-            found.append(child)
+            results.append(child)
         elif inside & wanted:
-            found += _largest(child, wanted)
-    return found
+            results += _largest(child, wanted)
+    return results

@@ -78,13 +78,13 @@ class TorchVision(nn.Module):
         if isinstance(net, DenseNet):
             parts.pop()  # its final norm
         blocks = [block for part in parts for block in _blocks(part) if next(block.parameters(), None) is not None]
-        found: list[tuple[nn.Module | nn.Parameter, ...]] = []
+        results: list[tuple[nn.Module | nn.Parameter, ...]] = []
         for block in blocks:
-            if found and isinstance(block, nn.BatchNorm2d | nn.LayerNorm):
-                found[-1] = (*found[-1], block)
+            if results and isinstance(block, nn.BatchNorm2d | nn.LayerNorm):
+                results[-1] = (*results[-1], block)
             else:
-                found.append((block,))
-        return found
+                results.append((block,))
+        return results
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Features:
         """Encode images.

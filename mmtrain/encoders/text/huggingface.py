@@ -39,8 +39,8 @@ class HuggingFaceText(nn.Module):
     ) -> None:
         super().__init__()
         name = expanded(pretrained)
-        found = transformers_config(name, config, model_types=(*FAMILIES, *TOWERS))
-        self.net = TransformersText(pretrained=name, config=found, max_length=max_length, pooling=pooling)
+        result = transformers_config(name, config, model_types=(*FAMILIES, *TOWERS))
+        self.net = TransformersText(pretrained=name, config=result, max_length=max_length, pooling=pooling)
         self.dim = self.net.dim
 
     @classmethod

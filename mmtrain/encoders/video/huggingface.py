@@ -47,20 +47,20 @@ class HuggingFaceVideo(nn.Module):
     ) -> None:
         super().__init__()
         sizes = None if config is None else {**config, "num_frames": num_frames, "image_size": image_size}
-        found: Any = transformers_config(pretrained, sizes, model_types=MODEL_TYPES)
-        if found.model_type != "timesformer":
-            _check_size(found, image_size, str(pretrained))
-        _check_frames(found, num_frames, str(pretrained))
-        if found.model_type == "videomae":
-            found.num_frames = num_frames  # its positions are computed from it
-        net: Any = transformers_model(pretrained, found, unused=("pooler.",))
-        if found.model_type == "timesformer":
+        result: Any = transformers_config(pretrained, sizes, model_types=MODEL_TYPES)
+        if result.model_type != "timesformer":
+            _check_size(result, image_size, str(pretrained))
+        _check_frames(result, num_frames, str(pretrained))
+        if result.model_type == "videomae":
+            result.num_frames = num_frames  # its positions are computed from it
+        net: Any = transformers_model(pretrained, result, unused=("pooler.",))
+        if result.model_type == "timesformer":
             _resize(net, num_frames, image_size)
-        if found.model_type == "vivit":
+        if result.model_type == "vivit":
             net.pooler = None
         self.net = net
         self.num_frames = num_frames
-        self.dim: int = found.hidden_size
+        self.dim: int = result.hidden_size
 
     @classmethod
     def preprocessing(cls, *, pretrained: str | None) -> dict[str, Any]:

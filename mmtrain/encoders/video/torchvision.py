@@ -59,14 +59,14 @@ class TorchvisionVideo(nn.Module):
         if not self.is_swin:
             stem, *others = (part for part in net.features if not isinstance(part, nn.MaxPool3d))
             return [(stem,), *((part,) for part in others)]
-        found: list[tuple[nn.Module, ...]] = [(net.patch_embed,)]
+        results: list[tuple[nn.Module, ...]] = [(net.patch_embed,)]
         merging: tuple[nn.Module, ...] = ()
         for part in net.features:
             if not isinstance(part, nn.Sequential):
                 merging = (part,)
                 continue
-            found += [(*merging, part[0]), *((block,) for block in part[1:])]
-        return found
+            results += [(*merging, part[0]), *((block,) for block in part[1:])]
+        return results
 
     def forward(self, values: Tensor, mask: Tensor | None) -> Features:
         """Encode videos.

@@ -44,21 +44,21 @@ class ChatPipeline:
             raise ConfigError(f"task={task}: not a language model; {run} has {', '.join(self.model.tasks)}")
         self.task = chosen
 
-    def __call__(self, asked: str | list[Turn], **media: Any) -> str:
+    def __call__(self, message: str | list[Turn], **media: Any) -> str:
         """Return the answer.
 
         Args:
-            asked: a question, in which <image> and similar marks represent media, or turns that end with the user's.
+            message: a question, in which <image> and similar marks represent media, or turns that end with the user's.
             media: by modality, the content of a table cell: a path, an image, bytes, or a list of them.
 
         Raises:
             ConfigError: for media that the run does not read.
             SampleError: if a medium cannot be read, or the question mentions another number of media.
         """
-        turns = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+        turns = [{"role": "user", "content": message}] if isinstance(message, str) else message
         if unknown := sorted(media.keys() - set(self.task.reads)):
             raise ConfigError(f"{unknown[0]}: not read by this run, which reads {', '.join(self.task.reads)}")
         batch = collate_request(self.data, media, lambda _: turns)
         with torch.no_grad():
-            said = self.task.rows(self.task(self.model.view(batch)), batch)
-        return str(said[0][self.task.targets[0]])
+            rows = self.task.rows(self.task(self.model.view(batch)), batch)
+        return str(rows[0][self.task.targets[0]])

@@ -74,30 +74,30 @@ class ChatSession:
         self.turns.append({"speaker": PERSON, "text": words})
         self.shown += [(len(self.turns) - 1, modality, file) for modality, file in media.items()]
         try:
-            said = self._output()
+            output = self._output()
         except SampleError:
             self.turns.pop()  # the dialogue is unchanged
             self.shown = [one for one in self.shown if one[0] < len(self.turns)]
             raise
-        if said.sentences:
-            self.turns.append({"speaker": MODEL, "text": next(iter(said.sentences.values()))})
-        return said
+        if output.sentences:
+            self.turns.append({"speaker": MODEL, "text": next(iter(output.sentences.values()))})
+        return output
 
     @torch.no_grad()
     def _output(self) -> ChatOutput:
         cells = {modality: self._cell(modality) for modality in self.data.inputs}
         batch = collate_request(self.data, cells, self._turns)
         view = self.model.view(batch)
-        said = ChatOutput({}, {})
+        output = ChatOutput({}, {})
         for name, task in self.tasks.items():
             (row,) = task.rows(task(view), batch)
             if not row:
                 continue
             if isinstance(task, Generation | LanguageModel):
-                said.sentences[name] = str(row[task.targets[0]])
+                output.sentences[name] = str(row[task.targets[0]])
             else:
-                said.judged[name] = row
-        return said
+                output.judged[name] = row
+        return output
 
     def _cell(self, modality: str) -> Any:
         """The dialogue so far as a table cell."""
@@ -166,10 +166,10 @@ def _lines() -> Iterator[str]:
             return
 
 
-def _show(said: ChatOutput, console: Console) -> None:
-    for name, sentence in said.sentences.items():
+def _show(output: ChatOutput, console: Console) -> None:
+    for name, sentence in output.sentences.items():
         console.print(f"{name}: {sentence}", markup=False, soft_wrap=True)
-    for name, row in said.judged.items():
+    for name, row in output.judged.items():
         parts = [
             f"{v:.2f}" if isinstance(v, float) else ", ".join(map(str, v)) if isinstance(v, list) else str(v)
             for v in row.values()

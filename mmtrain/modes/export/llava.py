@@ -128,11 +128,11 @@ def _positions_resized(tower: HuggingFaceImage, size: int) -> dict[str, Tensor]:
     return weights | {POSITIONS: net.embeddings.interpolate_pos_encoding(empty, size, size)[0]}
 
 
-def _load(whole: nn.Module, weights: dict[str, Tensor]) -> None:
+def _load(model: nn.Module, weights: dict[str, Tensor]) -> None:
     """Load weights. Parts that are not needed may be missing in the trained model."""
-    unknown = whole.load_state_dict(weights, strict=False).unexpected_keys
+    unknown = model.load_state_dict(weights, strict=False).unexpected_keys
     if unknown:
-        raise ConfigError(f"transformers' {type(whole).__name__} has no weight {unknown[0]}")
+        raise ConfigError(f"transformers' {type(model).__name__} has no weight {unknown[0]}")
 
 
 @torch.no_grad()

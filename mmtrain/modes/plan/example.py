@@ -51,7 +51,7 @@ def sentence_lengths(data: DataModule) -> dict[str, list[int]]:
     targets = {name: kind for name, kind in data.targets.items() if isinstance(kind.known, TokenTarget)}
     lengths: dict[str, list[int]] = {name: [] for name in [*inputs, *targets]}
     for cells in rows_at(table, range(min(len(table), NUM_LOOKED_AT))):
-        for name, found in lengths.items():
+        for name, result in lengths.items():
             cell = readable_cell(cells, data.columns.get(name))
             sentence = None
             if not is_empty(cell) and name in inputs:
@@ -59,7 +59,7 @@ def sentence_lengths(data: DataModule) -> dict[str, list[int]]:
                 sentence = None if loaded is None else loaded[0]
             elif not is_empty(cell):
                 sentence = read_or(None, cell, targets[name].load)
-            found.append(0 if sentence is None else len(sentence))
+            result.append(0 if sentence is None else len(sentence))
     return lengths
 
 

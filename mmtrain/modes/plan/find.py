@@ -70,8 +70,8 @@ def find_batch_size(cfg: DictConfig, folder: Path) -> tuple[int, str]:
             "trainer.find_batch_size=true: not even one row fits on a device\n"
             "    fix: set trainer.precision=bf16-mixed or encoder.NAME.checkpointing=true, or use a smaller model"
         )
-    said = f"data.batch_size={low * parts}: the largest that fits: {low:,} rows at once on a device, tries: {tried}"
-    return low * parts, f"{said}; the plan estimated {plan['batch']['largest_rows']:,}"
+    message = f"data.batch_size={low * parts}: the largest that fits: {low:,} rows at once on a device, tries: {tried}"
+    return low * parts, f"{message}; the plan estimated {plan['batch']['largest_rows']:,}"
 
 
 def _within_data(cfg: DictConfig, folder: Path) -> DictConfig:
@@ -185,19 +185,19 @@ def resolve_batch_size(cfg: DictConfig) -> int:
         if type(size) is not int:
             print_escaped(f"{record}: data.batch_size={size}: no integer\n    fix: set data.batch_size", stderr=True)
             return 2
-        said = f"data.batch_size={size}: found by this run before"
+        message = f"data.batch_size={size}: found by this run before"
     else:
         try:
             with tempfile.TemporaryDirectory() as folder:
                 trial = cfg.copy()
                 with open_dict(trial):
                     trial.run_dir = folder
-                size, said = find_batch_size(trial, Path(folder))
+                size, message = find_batch_size(trial, Path(folder))
         except ConfigError as error:
             print_escaped(error, stderr=True)
             return 2
     cfg.data.batch_size = size
-    print_escaped(said)
+    print_escaped(message)
     return 0
 
 

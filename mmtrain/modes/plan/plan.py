@@ -155,9 +155,9 @@ class Sharing:
             "communication": self.in_flight + self.gradients - self.shared_gradients,
         }
 
-    def _kept(self, size: int, shared: int, whole: int) -> int:
-        """Bytes on a device, if `shared` of `whole` parameters are sharded."""
-        return size - size * shared // max(1, whole) * (self.num_devices - 1) // self.num_devices
+    def _kept(self, size: int, shared: int, total: int) -> int:
+        """Bytes on a device, if `shared` of `total` parameters are sharded."""
+        return size - size * shared // max(1, total) * (self.num_devices - 1) // self.num_devices
 
     @property
     def network(self) -> int:
@@ -212,8 +212,8 @@ def _network(cfg: DictConfig, sharing: Sharing) -> dict[str, Any]:
 
 def _run(cfg: DictConfig, data: DataModule, flops: int, sharing: Sharing) -> dict[str, Any]:
     per_epoch, epochs, most = data.steps_per_epoch, cfg.trainer.max_epochs, cfg.trainer.max_steps
-    asked = [n for n in (None if epochs in (None, -1) else epochs * per_epoch, most) if n not in (None, -1)]
-    steps = min(asked)
+    limits = [n for n in (None if epochs in (None, -1) else epochs * per_epoch, most) if n not in (None, -1)]
+    steps = min(limits)
     samples = steps * data.epoch_size // per_epoch
     rate = cfg.plan.samples_per_second
     seconds = None if rate is None else samples / rate

@@ -171,9 +171,9 @@ def tensors_of(model: nn.Module) -> Iterator[Tensor]:
 
 def tensors_of_batch(batch: Batch) -> Iterator[Tensor]:
     """Tensors of a batch that are on the device."""
-    found: list[Tensor] = []
-    batch.map(lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
-    yield from found
+    results: list[Tensor] = []
+    batch.map(lambda tensor: results.append(tensor) or tensor)  # type: ignore[func-returns-value]
+    yield from results
 
 
 @contextmanager

@@ -43,9 +43,9 @@ def described(plan: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if machine["memory"] is None:
         yield "fits", "unknown: set plan.memory=80GB"
     else:
-        there = f"{format_bytes(machine['usable'])} of {format_bytes(machine['memory'])} are usable"
+        usable = f"{format_bytes(machine['usable'])} of {format_bytes(machine['memory'])} are usable"
         fits = "yes" if plan["memory"]["total"] <= machine["usable"] else "no"
-        yield "fits", f"{fits}: {format_bytes(plan['memory']['total'])}; {there}"
+        yield "fits", f"{fits}: {format_bytes(plan['memory']['total'])}; {usable}"
         if batch["largest_rows"]:
             parts = f", data.batch_size={batch['largest_size']}"
             yield "largest batch", f"{batch['largest_rows']:,} rows at once on a device{parts}"

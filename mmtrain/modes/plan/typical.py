@@ -22,10 +22,10 @@ def typical_flops(simulated: Simulator, lengths: Mapping[str, Sequence[int]], nu
         lengths: of sentences, by input or target; 0 for none.
         num_rows: of a micro-batch.
     """
-    found = {name: [n for n in numbers if n] for name, numbers in lengths.items()}
-    found = {name: numbers for name, numbers in found.items() if numbers}
-    padded = {name: max(1, round(expected_longest(numbers, num_rows))) for name, numbers in found.items()}
-    shares = {name: sum(numbers) / len(numbers) / padded[name] for name, numbers in found.items()}
+    results = {name: [n for n in numbers if n] for name, numbers in lengths.items()}
+    results = {name: numbers for name, numbers in results.items() if numbers}
+    padded = {name: max(1, round(expected_longest(numbers, num_rows))) for name, numbers in results.items()}
+    shares = {name: sum(numbers) / len(numbers) / padded[name] for name, numbers in results.items()}
     with _padding_skipped(simulated.lit.model.encoders, shares):
         return replace(simulated, example=truncate_texts(simulated.example, padded)).step(num_rows).flops
 

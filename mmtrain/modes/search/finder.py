@@ -112,20 +112,20 @@ class Finder:
         ((kind, value),) = given.items()
         if isinstance(value, Path):
             value = str(value)
-        (found,) = self.find_all([Query(self.towers.of_kind(kind), value)], within=within, k=k)
-        return found
+        (result,) = self.find_all([Query(self.towers.of_kind(kind), value)], within=within, k=k)
+        return result
 
     def find_all(self, queries: Sequence[Query], *, within: str | None, k: int) -> list[list[SearchResult]]:
         """Return the k nearest items to each query; see `find`."""
         if self.index is None:
             raise ConfigError("there is no index to search\n    fix: name an index that mode=predict wrote")
-        found = []
+        results = []
         for query in queries:
             modality = self.within(query.modality, within)
             (nearest,) = self.index.nearest(self._vector(query), modality, k)
             pairs = zip(nearest.rows, nearest.scores, strict=True)
-            found.append([self._found(row, score, modality) for row, score in pairs])
-        return found
+            results.append([self._found(row, score, modality) for row, score in pairs])
+        return results
 
     def within(self, query: str, wanted: str | None) -> str:
         """The modality to search.
@@ -134,16 +134,17 @@ class Finder:
             ConfigError: if the index does not have it.
         """
         assert self.index is not None
-        there = [m for m, vectors in self.index.vectors.items() if len(vectors)]
+        available = [m for m, vectors in self.index.vectors.items() if len(vectors)]
         if wanted is not None:
-            if wanted not in there:
+            if wanted not in available:
                 raise ConfigError(
-                    f"search.within={wanted}: the index has only {', '.join(there)}\n    fix: name one of them"
+                    f"search.within={wanted}: the index has only {', '.join(available)}\n    fix: name one of them"
                 )
             return wanted
         usual = "text" if self.towers.kinds[query] == "image" else "image"
         return next(
-            (m for m in there if self.towers.kinds[m] == usual), next((m for m in there if m != query), there[0])
+            (m for m in available if self.towers.kinds[m] == usual),
+            next((m for m in available if m != query), available[0]),
         )
 
     def classify(
@@ -165,23 +166,23 @@ class Finder:
         tables = [probabilities(vector, classes, scale=self.towers.scale)[0].tolist() for vector in vectors]
         return [dict(sorted(zip(names, t, strict=True), key=lambda pair: -pair[1])) for t in tables]
 
-    def query(self, asked: str) -> Query:
+    def query(self, text: str) -> Query:
         """Interpret user input: the path of an image or a sound, determined by the content of the file, or else a text.
 
         Raises:
             ConfigError: if the file is neither, or looks like a file but does not exist, or if the run does not have
                 this kind of input.
         """
-        path = Path(asked).expanduser()
-        if not asked.strip():
+        path = Path(text).expanduser()
+        if not text.strip():
             raise ConfigError("search.query: blank\n    fix: write a text, or name an image or audio file")
         if path.suffix.lower() in KIND_OF and not path.is_file():
-            raise ConfigError(f"search.query={asked}: the file does not exist\n    fix: correct the path")
+            raise ConfigError(f"search.query={text}: the file does not exist\n    fix: correct the path")
         if not path.is_file():
-            return Query(self.towers.of_kind("text"), asked)
+            return Query(self.towers.of_kind("text"), text)
         kind = kind_of_file(path)
         if kind is None:
-            raise ConfigError(f"search.query={asked}: neither a readable image nor a readable sound")
+            raise ConfigError(f"search.query={text}: neither a readable image nor a readable sound")
         return Query(self.towers.of_kind(kind), str(path.resolve()))
 
     def _vector(self, query: Query) -> Tensor:
@@ -196,14 +197,14 @@ class Finder:
 
     def _found(self, row: int, score: float, modality: str) -> SearchResult:
         assert self.index is not None
-        there = self.index.rows[row]
+        record = self.index.rows[row]
         return SearchResult(
-            id=there.id,
-            split=there.split,
+            id=record.id,
+            split=record.split,
             score=score,
             modality=modality,
             file=self.index.file(row, modality),
-            text=there.text,
+            text=record.text,
         )
 
 

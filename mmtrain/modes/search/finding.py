@@ -70,9 +70,9 @@ def make_index(cfg: DictConfig, console: Console) -> None:
 def _check_inputs(cfg: DictConfig, run: Path, towers: Towers) -> None:
     before = read_run_config(run)
     for modality in towers.modalities:
-        found = differing_input(before.data.inputs, cfg.data.inputs, modality)
-        if found is not None:
-            key, theirs, mine = found
+        result = differing_input(before.data.inputs, cfg.data.inputs, modality)
+        if result is not None:
+            key, theirs, mine = result
             raise ConfigError(f"{key}={mine}: {run} was trained with {key}={theirs}\n    fix: set {key}={theirs}")
 
 
@@ -97,18 +97,18 @@ def vectors_of(data: DataModule, splits: list[str], towers: Towers, *, step: int
         for (batch,) in make_loader(split, steps, data.collate(), num_workers=data.num_workers, pin_memory=False):
             bad += batch.bad
             for m in [m for m in towers.modalities if batch.present[m].any()]:
-                there = batch.present[m]
-                mine = towers.of_batch(batch, m)[there]
+                present = batch.present[m]
+                mine = towers.of_batch(batch, m)[present]
                 if not mine.isfinite().all():
                     raise FloatingPointError(f"an embedding of {m} is not finite, and must not be in the index")
                 vectors[m].append(mine)
-                owners[m] += (batch.rows[there] + first).tolist()
-                keys[m] += batch.keys[m][there].tolist()
-    whole = {m: torch.cat(parts) for m, parts in vectors.items() if parts}
-    kept = {m: first_of_each(keys[m]) for m in whole}
+                owners[m] += (batch.rows[present] + first).tolist()
+                keys[m] += batch.keys[m][present].tolist()
+    joined = {m: torch.cat(parts) for m, parts in vectors.items() if parts}
+    kept = {m: first_of_each(keys[m]) for m in joined}
     index = SearchIndex(
-        vectors={m: v[kept[m]] for m, v in whole.items()},
-        owners={m: torch.tensor(owners[m])[kept[m]] for m in whole},
+        vectors={m: v[kept[m]] for m, v in joined.items()},
+        owners={m: torch.tensor(owners[m])[kept[m]] for m in joined},
         rows=rows,
         folder=data.folder,
         weights=towers.digest(),
@@ -134,23 +134,23 @@ def search(cfg: DictConfig, console: Console) -> None:
     Raises:
         ConfigError: if a query, the index or the run cannot be used.
     """
-    asked = [cfg.search.query] if isinstance(cfg.search.query, str) else list(cfg.search.query)
+    query_values = [cfg.search.query] if isinstance(cfg.search.query, str) else list(cfg.search.query)
     finder = Finder.load(cfg.run_dir, index=cfg.search.index, trust=cfg.trust)
-    queries = [finder.query(str(one)) for one in asked]
-    found = finder.find_all(queries, within=cfg.search.within, k=cfg.search.k)
-    for query, results in zip(queries, found, strict=True):
+    queries = [finder.query(str(one)) for one in query_values]
+    result = finder.find_all(queries, within=cfg.search.within, k=cfg.search.k)
+    for query, results in zip(queries, result, strict=True):
         console.print(_table(query, results, finder))
     path = Path(cfg.search.sheet)
-    shown = [_asked(finder, query, results) for query, results in zip(queries, found, strict=True)]
+    shown = [_asked(finder, query, results) for query, results in zip(queries, result, strict=True)]
     write_picture(path, results_sheet(shown, title=f"{len(queries)} queries of {Path(cfg.run_dir).name}"))
     answers = path.with_suffix(".jsonl")
-    pairs = zip(queries, found, strict=True)
+    pairs = zip(queries, result, strict=True)
     write_json_lines(answers, ({"query": q.value, "found": [_plain(one) for one in results]} for q, results in pairs))
     console.print(f"found: {path}, {answers}", markup=False, soft_wrap=True)
 
 
-def _plain(found: SearchResult) -> dict[str, object]:
-    return {**found._asdict(), "file": None if found.file is None else str(found.file)}
+def _plain(result: SearchResult) -> dict[str, object]:
+    return {**result._asdict(), "file": None if result.file is None else str(result.file)}
 
 
 def _table(query: Query, results: list[SearchResult], finder: Finder) -> Table:

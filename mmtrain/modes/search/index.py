@@ -97,15 +97,15 @@ class SearchIndex:
         Raises:
             ConfigError: if it is outside of the folder, which happens only in a modified index.
         """
-        there = self.rows[row]
-        if modality not in there.files:
+        record = self.rows[row]
+        if modality not in record.files:
             return None
-        if leads_out(self.folder, there.files[modality]):
+        if leads_out(self.folder, record.files[modality]):
             raise ConfigError(
-                f"the index names a file outside of {self.folder} for {there.id}: {there.files[modality]}\n"
+                f"the index names a file outside of {self.folder} for {record.id}: {record.files[modality]}\n"
                 "    fix: create it again with mode=predict predict.index=DIR"
             )
-        return self.folder / there.files[modality]
+        return self.folder / record.files[modality]
 
     def write(self, folder: Path) -> None:
         """Write the index into a folder, and replace an index in it.
@@ -187,30 +187,30 @@ class _Head:
         """
         if path.stat().st_size > _MAX_HEAD:
             raise ValueError(f"{HEAD} is larger than {_MAX_HEAD} bytes")
-        said: Any = json.loads(path.read_text(encoding="utf-8"))
+        record: Any = json.loads(path.read_text(encoding="utf-8"))
         kinds = {"format": int, "weights": str, "step": int, "folder": str, "vectors": dict, "sha256": str}
-        if not isinstance(said, dict):
+        if not isinstance(record, dict):
             raise ValueError(f"{HEAD} is not an object")
-        said.setdefault("confine", True)  # an index of an earlier version
+        record.setdefault("confine", True)  # an index of an earlier version
         kinds["confine"] = bool
         for name, kind in kinds.items():
-            if type(said[name]) is not kind:
+            if type(record[name]) is not kind:
                 raise ValueError(f"{name} in {HEAD} is not a {kind.__name__}")
-        if said["step"] < 0 or not said["folder"] or not said["vectors"]:
+        if record["step"] < 0 or not record["folder"] or not record["vectors"]:
             raise ValueError(f"{HEAD} has a step below 0, no folder or no vectors")
-        return cls(**{name: said[name] for name in kinds})
+        return cls(**{name: record[name] for name in kinds})
 
 
 _MAX_HEAD = 2**20  # bytes
 
 
-def _row(said: Any) -> Row:
+def _row(record: Any) -> Row:
     """A line of rows.jsonl.
 
     Raises:
         ValueError: or KeyError or TypeError, for other content.
     """
-    row = Row(**said)
+    row = Row(**record)
     if not isinstance(row.files, dict):
         raise ValueError(f"files of a row of {ROWS} is not a dict")
     words = [row.id, row.split, *row.files, *row.files.values(), *([] if row.text is None else [row.text])]

@@ -59,14 +59,14 @@ class Towers:
         Raises:
             ConfigError: if there is none.
         """
-        found = [m for m, its_kind in self.kinds.items() if its_kind == kind]
-        if not found:
+        results = [m for m, its_kind in self.kinds.items() if its_kind == kind]
+        if not results:
             more = ",".join([*self.modalities, kind])
             raise ConfigError(
                 f"{self.where}: has no {kind}; its contrastive task has {', '.join(self.modalities)}\n"
                 f"    fix: query with one of these, or train a run with task.contrastive.modalities=[{more}]"
             )
-        return found[0]
+        return results[0]
 
     @torch.inference_mode()
     def of_batch(self, batch: Batch, modality: str) -> Tensor:

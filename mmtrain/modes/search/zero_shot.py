@@ -30,8 +30,8 @@ def class_vectors(towers: Towers, names: Sequence[str], templates: Sequence[str]
     """
     wrong = [template for template in templates if template.count("{}") != 1]
     if wrong or not templates:
-        said = f"{wrong[0]!r} does not have exactly one {{}}" if wrong else "none is set"
-        raise ConfigError(f"templates: {said}\n    fix: write one {{}} in each, such as 'a picture of {{}}'")
+        message = f"{wrong[0]!r} does not have exactly one {{}}" if wrong else "none is set"
+        raise ConfigError(f"templates: {message}\n    fix: write one {{}} in each, such as 'a picture of {{}}'")
     sentences = [template.format(name) for name in names for template in templates]
     vectors = towers.encode(towers.of_kind("text"), sentences).view(len(names), len(templates), -1)
     return F.normalize(vectors.mean(dim=1), dim=-1)

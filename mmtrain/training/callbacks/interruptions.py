@@ -146,15 +146,15 @@ class PreemptionHandler(Checkpoint):  # Lightning runs checkpoints last: best.ck
         self._poll_requests()
         mine = [float(why in self.asked) for why in StopReason]
         counts = all_reduce_sum(torch.tensor(mine, device=trainer.strategy.root_device)).tolist()
-        asked = {why for why, count in zip(StopReason, counts, strict=True) if count > 0}
-        if not asked and not self._is_due:
+        requested = {why for why, count in zip(StopReason, counts, strict=True) if count > 0}
+        if not requested and not self._is_due:
             return
         self.asked, self._is_due = set(), False
         trainer.save_checkpoint(self.path)
         self._saved = self.clock()
-        if StopReason.FILE in asked and trainer.is_global_zero:
+        if StopReason.FILE in requested and trainer.is_global_zero:
             (self.folder / REQUEST_FILE).unlink(missing_ok=True)
-        ends = [why for why in asked if why in ENDS]
+        ends = [why for why in requested if why in ENDS]
         if ends:
             self._leave(trainer, max(ends))
 
@@ -174,10 +174,10 @@ class PreemptionHandler(Checkpoint):  # Lightning runs checkpoints last: best.ck
         if isinstance(checkpoints, AtomicCheckpointIO):
             checkpoints.wait()
         _give_back()
-        said, status = ENDS[why]
+        message, status = ENDS[why]
         if why is StopReason.REQUEUE and trainer.is_global_zero:
-            said = _requeue(os.environ)
-        raise Stopped(f"{said} at step {trainer.global_step}; {self.path} is written", status)
+            message = _requeue(os.environ)
+        raise Stopped(f"{message} at step {trainer.global_step}; {self.path} is written", status)
 
 
 def _give_back() -> None:

@@ -207,19 +207,19 @@ class Profile(Callback):
             total = sum(max(e.self_cpu_time_total, e.self_device_time_total) for e in events)
             self.communication = total / 1e6 / num_traced
         rows = [(name, seconds / num_timed) for name, seconds in sorted(self._timed.items(), key=lambda item: -item[1])]
-        whole = sum(seconds for _, seconds in rows)
-        lines = [[name, f"{seconds:.6f}", f"{seconds / whole:.4f}"] for name, seconds in rows]
+        all_seconds = sum(seconds for _, seconds in rows)
+        lines = [[name, f"{seconds:.6f}", f"{seconds / all_seconds:.4f}"] for name, seconds in rows]
         lines.append(["communication, within the others", f"{self.communication:.6f}", ""])
         with replacing_files(self.folder) as part:
             if self._trace is not None:
                 self._trace.export_chrome_trace(str(part / "trace.json.gz"))
             write_csv(part / "profile.csv", ["part", "seconds_per_step", "share"], lines)
-        table = Table(title=f"time of a step: {1000 * whole:.1f} ms", title_justify="left", title_style="bold")
+        table = Table(title=f"time of a step: {1000 * all_seconds:.1f} ms", title_justify="left", title_style="bold")
         table.add_column("part")
         for column in ("ms", "share"):
             table.add_column(column, justify="right")
         for name, seconds in rows:
-            table.add_row(name, f"{1000 * seconds:.2f}", f"{seconds / whole:.1%}")
+            table.add_row(name, f"{1000 * seconds:.2f}", f"{seconds / all_seconds:.1%}")
         if self.communication:
             table.add_row("communication, within the others", f"{1000 * self.communication:.2f}", "")
         console = Terminal()

@@ -49,8 +49,8 @@ class Pruning(Callback):
         value = float(trainer.callback_metrics[self.monitor])
         is_behind = is_main() and part < PARTS and self._is_behind(value, part)
         if all_reduce_sum(torch.tensor(float(is_behind), device=trainer.strategy.root_device)) > 0:
-            said = f"pruned at step {trainer.global_step}: {self.monitor} = {value:.4f} is worse than in other runs"
-            raise Pruned(said, 0)
+            message = f"pruned at step {trainer.global_step}: {self.monitor} = {value:.4f} is worse than in other runs"
+            raise Pruned(message, 0)
 
     def _is_behind(self, value: float, part: int) -> bool:
         study: Any = optuna.load_study(study_name=NAME, storage=storage_of(self.folder), pruner=self.pruner)

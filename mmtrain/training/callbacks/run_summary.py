@@ -186,7 +186,7 @@ class RunSummary(Callback):
         }
         mine["parameters"]["total"] = mine["parameters"].pop("parameters")
         tested = {name: mine[name] for name in ("test", "corruptions", "groups")}
-        earlier = [found for found in before.get("not_judged") or [] if found["split"] != "test"]
+        earlier = [result for result in before.get("not_judged") or [] if result["split"] != "test"]
         tested["not_judged"] = [*earlier, *mine["not_judged"]]
         write_json(path, before | tested if before else mine, indent=1)
 
@@ -204,7 +204,7 @@ def _versions() -> dict[str, str]:
 def _git_commit() -> str | None:
     """The commit of the working directory, if it is a git checkout."""
     try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+        result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() if found.returncode == 0 else None
+    return result.stdout.strip() if result.returncode == 0 else None

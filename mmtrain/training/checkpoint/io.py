@@ -76,13 +76,13 @@ def corruption_reason(path: Path) -> str | None:
             for name in _ALWAYS:
                 if name not in wanted:
                     return f"the manifest does not list {name}"
-            found = _records(archive)
+            result = _records(archive)
     except _DAMAGE as error:
         return f"it cannot be read completely: {error}"
     for name, entry in wanted.items():
-        if name not in found:
+        if name not in result:
             return f"the record {name} is missing"
-        if found[name] != entry:
+        if result[name] != entry:
             return f"the SHA-256 of the record {name} differs"
     return None
 
@@ -101,14 +101,14 @@ def _check_written(part: Path, records: Mapping[str, Mapping[str, Any]], num_byt
         OSError: if they differ.
     """
     with zipfile.ZipFile(part) as archive:
-        found = {info.filename: info.file_size for info in archive.infolist()}
-        manifest = json.loads(archive.read(MANIFEST))["records"] if MANIFEST in found else None
-    found.pop(MANIFEST, None)
-    stored = sum(size for name, size in found.items() if name.startswith("archive/data/"))
-    complete = all(name in found for name in _ALWAYS) and stored >= num_bytes
-    if not complete or manifest != records or found != {name: entry["bytes"] for name, entry in records.items()}:
+        results = {info.filename: info.file_size for info in archive.infolist()}
+        manifest = json.loads(archive.read(MANIFEST))["records"] if MANIFEST in results else None
+    results.pop(MANIFEST, None)
+    stored = sum(size for name, size in results.items() if name.startswith("archive/data/"))
+    complete = all(name in results for name in _ALWAYS) and stored >= num_bytes
+    if not complete or manifest != records or results != {name: entry["bytes"] for name, entry in records.items()}:
         raise OSError(
-            f"the file has {len(found)} records with {stored} bytes of tensors,"
+            f"the file has {len(results)} records with {stored} bytes of tensors,"
             f" but {len(records)} records with {num_bytes} bytes were written"
         )
 
@@ -135,7 +135,7 @@ _BASE, _PER_RECORD = 2**16, 2**10  # bytes; a name, a number and a SHA-256
 
 def _records(archive: zipfile.ZipFile) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of every record except the manifest. Reading a record checks its CRC."""
-    found = {}
+    results = {}
     for info in archive.infolist():
         if info.filename == MANIFEST:
             continue
@@ -143,8 +143,8 @@ def _records(archive: zipfile.ZipFile) -> dict[str, dict[str, Any]]:
         with archive.open(info) as record:
             while block := record.read(_BLOCK):
                 digest.update(block)
-        found[info.filename] = {"bytes": info.file_size, "sha256": digest.hexdigest()}
-    return found
+        results[info.filename] = {"bytes": info.file_size, "sha256": digest.hexdigest()}
+    return results
 
 
 def _check_room(checkpoint: Mapping[str, Any], path: Path) -> None:
@@ -157,8 +157,8 @@ def _check_room(checkpoint: Mapping[str, Any], path: Path) -> None:
 
 def _not_written(checkpoint: Mapping[str, Any], path: Path, reason: str, fix: str) -> str:
     step = checkpoint.get("global_step")
-    stands = "the existing checkpoint is complete; " if path.exists() else ""
-    return f"{path}: the checkpoint of step {step} is not written: {reason}\n    fix: {stands}{fix}"
+    existing = "the existing checkpoint is complete; " if path.exists() else ""
+    return f"{path}: the checkpoint of step {step} is not written: {reason}\n    fix: {existing}{fix}"
 
 
 def num_bytes(checkpoint: object) -> int:
@@ -208,8 +208,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         self.wait()
         if bad := [name for name, tensor in checkpoint.get("state_dict", {}).items() if _has_nan(tensor)]:
-            there = "the existing checkpoint is kept" if Path(path).exists() else "it is not written"
-            print_escaped(f"{path}: {bad[0]} has NaN at step {checkpoint['global_step']}; {there}", stderr=True)
+            existing = "the existing checkpoint is kept" if Path(path).exists() else "it is not written"
+            print_escaped(f"{path}: {bad[0]} has NaN at step {checkpoint['global_step']}; {existing}", stderr=True)
             return
         if not self.background:
             write_checkpoint(checkpoint, Path(path))

@@ -39,11 +39,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _version(record: Any, path: Path) -> Version:
-    said = record.get("version") if isinstance(record, dict) else None
+    version = record.get("version") if isinstance(record, dict) else None
     try:
-        return Version(said if isinstance(said, str) else "")
+        return Version(version if isinstance(version, str) else "")
     except ValueError as error:
-        what = f"its version {str(said)[:40]!r} is not a version"
+        what = f"its version {str(version)[:40]!r} is not a version"
         raise ConfigError(f"{path}: not a checkpoint of mmtrain: {what}\n    {_MEND}") from error
 
 
@@ -92,14 +92,14 @@ class NewestCheckpoint:
 def newest_checkpoint(run_dir: Path) -> NewestCheckpoint:
     """Find the valid checkpoint of a run folder with the most steps. Damaged ones are skipped and reported."""
     steps: dict[Path, int] = {}
-    passed_over = []
+    rejected = []
     for path in sorted((run_dir / "checkpoints").glob("*.ckpt"), key=lambda p: p.name == "last.ckpt"):
         try:
             steps[path] = load_checkpoint(path)["global_step"]
         except ConfigError as error:
-            passed_over.append(f"skipped: {str(error).splitlines()[0]}")
+            rejected.append(f"skipped: {str(error).splitlines()[0]}")
     # of several at one step it is last.ckpt, which is written after the step and its validation
-    return NewestCheckpoint(max(reversed(steps), key=lambda p: steps[p], default=None), passed_over)
+    return NewestCheckpoint(max(reversed(steps), key=lambda p: steps[p], default=None), rejected)
 
 
 def describe_newest(run_dir: Path) -> str:

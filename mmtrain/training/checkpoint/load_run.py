@@ -75,8 +75,8 @@ def load_run(run: str | Path, build: Build, *, trust: Sequence[str] = ()) -> Loa
     try:
         lit, data = build(cfg, folder)
     except OmegaConfBaseException as error:
-        said = str(error).splitlines()[0]
-        raise ConfigError(f"{folder / NAME}: {said}\n    fix: restore the file that mmtrain wrote") from error
+        message = str(error).splitlines()[0]
+        raise ConfigError(f"{folder / NAME}: {message}\n    fix: restore the file that mmtrain wrote") from error
     check_same_names(checkpoint, data.names(), path)
     check_same_model(checkpoint, lit, path)
     lit.load_state_dict(checkpoint["state_dict"])

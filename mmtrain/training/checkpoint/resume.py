@@ -116,10 +116,10 @@ def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
     """Values by dotted key. An empty mapping is a value."""
     if not isinstance(node, Mapping) or not node:
         return {prefix: node}
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for key, value in node.items():
-        found |= _leaves(value, f"{prefix}.{key}" if prefix else str(key))
-    return found
+        results |= _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    return results
 
 
 def _is_free(key: str) -> bool:
@@ -185,14 +185,14 @@ def _described(keys: Sequence[str], before: Mapping[str, Any], now: Mapping[str,
             yield f"{key} was {before.get(key, 'absent')} and is {now.get(key, 'absent')} now"
         else:
             of_split.setdefault(match[1], []).append(match)
-    for split, found in of_split.items():
+    for split, result in of_split.items():
         why = f" ({_WHY[split]})" if split in _WHY else ""
-        what = "; ".join(_described_rows(split, found, before, now))
+        what = "; ".join(_described_rows(split, result, before, now))
         yield f"rows of the {_SPLITS.get(split, split)} split: {what}{why}"
 
 
 def _described_rows(
-    split: str, found: Sequence[re.Match[str]], before: Mapping[str, Any], now: Mapping[str, Any]
+    split: str, row_matches: Sequence[re.Match[str]], before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> Iterator[str]:
     """Differences of a split, or of a part of a mixture in it."""
     count = f"{ROWS}.{split}.count"
@@ -200,7 +200,7 @@ def _described_rows(
         yield f"{_rows(before.get(count))} before, {_rows(now.get(count))} now"
         return
     of_part: dict[str, list[re.Match[str]]] = {}
-    for match in found:
+    for match in row_matches:
         of_part.setdefault(match[2], []).append(match)
     for part, matches in of_part.items():
         whose = "".join(f"part {name}: " for name in part.removesuffix(".").split(".")[1::2])

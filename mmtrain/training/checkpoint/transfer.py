@@ -52,24 +52,24 @@ def load_pretrained(
     plain = {_bare(name): name for name in theirs}
     former = _former_names(module, mine, plain)
     rows = _rows_by_name(module, names, checkpoint["mmtrain"].get("names", {}))
-    found: dict[str, MatchedWeight] = {}
+    results: dict[str, MatchedWeight] = {}
     for name, weight in mine.items():
         other = plain.get(former[name])
         if other is not None and (taken := _fitted(name, theirs[other], weight, rows, pictures)) is not None:
-            found[name] = taken
-    if not found:
+            results[name] = taken
+    if not results:
         raise ConfigError(
             f"init_from={path}: no weight has the name and shape of one in this model\n"
             f"    fix: name another checkpoint; the command of this one is: {checkpoint['mmtrain']['command']}"
         )
-    module.load_state_dict({n: f.weight for n, f in found.items()}, strict=False)
-    used = {plain[former[name]] for name in found}
+    module.load_state_dict({n: f.weight for n, f in results.items()}, strict=False)
+    used = {plain[former[name]] for name in results}
     table = Table(title=plain_text(f"weights from {path}"), title_justify="left", title_style="bold")
     for column in ("component", "loaded", "resized", "new here", "not used", "why"):
         table.add_column(column, justify="left" if column in ("part", "why") else "right")
     for part in dict.fromkeys(_part(n) for n in [*mine, *theirs]):
-        own = {n: f for n, f in found.items() if _part(n) == part}
-        new = [n for n in mine if _part(n) == part and n not in found]
+        own = {n: f for n, f in results.items() if _part(n) == part}
+        new = [n for n in mine if _part(n) == part and n not in results]
         unused = [n for n in theirs if _part(n) == part and n not in used]
         changed = [f for f in own.values() if f.how]
         counts = [len(own) - len(changed), len(changed), len(new), len(unused)]
@@ -89,9 +89,9 @@ def _former_names(module: nn.Module, mine: Mapping[str, Tensor], theirs: Collect
     names = {}
     for name in mine:
         names[name] = _bare(name)
-        for here, there in other:
+        for here, other_prefix in other:
             if name.startswith(here) and names[name] not in theirs:
-                names[name] = _bare(there + name.removeprefix(here))
+                names[name] = _bare(other_prefix + name.removeprefix(here))
     return names
 
 
@@ -141,15 +141,15 @@ def _by_name(theirs: Tensor, mine: Tensor, before: Sequence[str], now: Sequence[
 
 def _rows_by_name(module: nn.Module, names: Names, before: Names) -> dict[str, tuple[Sequence[str], Sequence[str]]]:
     """Weights whose rows are words or classes that have changed: (before, now) by the weight's name."""
-    found: dict[str, tuple[Sequence[str], Sequence[str]]] = {}
+    results: dict[str, tuple[Sequence[str], Sequence[str]]] = {}
     for key, now in names.items():
         then = before.get(key)
         if then is None or list(then) == list(now):
             continue
         place, _, name = key.partition(".")
         for weight in _embeddings(module, name) if place == "inputs" else _heads(module, name, len(now)):
-            found[weight] = (then, now)
-    return found
+            results[weight] = (then, now)
+    return results
 
 
 def _embeddings(module: nn.Module, modality: str) -> list[str]:
@@ -207,4 +207,4 @@ def _why(
         return "not in the checkpoint" if not unused else "other names"
     if unused:
         return "not in this model"
-    return "; ".join(dict.fromkeys(found.how for found in changed))
+    return "; ".join(dict.fromkeys(result.how for result in changed))

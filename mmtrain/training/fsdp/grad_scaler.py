@@ -32,12 +32,12 @@ class ShardedGradScaler(torch.amp.GradScaler):
     def _unscale_grads_(
         self, optimizer: Optimizer, inv_scale: Tensor, found_inf: Tensor, allow_fp16: bool
     ) -> dict[torch.device, Tensor]:
-        found = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        local = [g.to_local() if isinstance(g, DTensor) else g for g in found]
+        results = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        local = [g.to_local() if isinstance(g, DTensor) else g for g in results]
         assert all(g.dtype is not torch.float16 for g in local)  # weights have 32 bits
         for dtype in dict.fromkeys(g.dtype for g in local):
-            alike = [g for g in local if g.dtype is dtype]
-            torch._amp_foreach_non_finite_check_and_unscale_(alike, found_inf, inv_scale)
+            same_dtype = [g for g in local if g.dtype is dtype]
+            torch._amp_foreach_non_finite_check_and_unscale_(same_dtype, found_inf, inv_scale)
         if world_size() > 1:
             dist.all_reduce(found_inf, op=dist.ReduceOp.MAX)
         return {found_inf.device: found_inf}

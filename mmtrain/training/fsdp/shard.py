@@ -75,13 +75,13 @@ def no_gradient_sync(model: nn.Module) -> Iterator[None]:
 
 def all_reduce_unsharded(model: nn.Module) -> None:
     """Average the gradients of replicated parameters over ranks. Those of shards are already reduced."""
-    whole = [p for p in model.parameters() if p.requires_grad and not isinstance(p, DTensor)]
-    for dtype in dict.fromkeys(p.dtype for p in whole):
-        alike = [p for p in whole if p.dtype is dtype]
-        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in alike])
+    unsharded = [p for p in model.parameters() if p.requires_grad and not isinstance(p, DTensor)]
+    for dtype in dict.fromkeys(p.dtype for p in unsharded):
+        same_dtype = [p for p in unsharded if p.dtype is dtype]
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in same_dtype])
         dist.all_reduce(flat)
         flat /= world_size()
-        for p, part in zip(alike, flat.split([p.numel() for p in alike]), strict=True):
+        for p, part in zip(same_dtype, flat.split([p.numel() for p in same_dtype]), strict=True):
             if p.grad is not None:
                 p.grad.copy_(part.view_as(p))
 
@@ -89,11 +89,11 @@ def all_reduce_unsharded(model: nn.Module) -> None:
 def norm_of(tensors: Sequence[Tensor]) -> Tensor:
     """The norm of all tensors, over all ranks if they are sharded; equal on all ranks."""
     shares = [t.to_local() for t in tensors if isinstance(t, DTensor)]
-    whole = _norm([t for t in tensors if not isinstance(t, DTensor)])
+    unsharded = _norm([t for t in tensors if not isinstance(t, DTensor)])
     if not shares:
-        return whole
+        return unsharded
     squared = all_reduce_sum(_norm(shares).square())
-    return (squared + whole.to(squared.device).square()).sqrt()
+    return (squared + unsharded.to(squared.device).square()).sqrt()
 
 
 def _norm(tensors: Sequence[Tensor]) -> Tensor:

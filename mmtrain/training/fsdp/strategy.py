@@ -70,7 +70,7 @@ class ShardedStrategy(ModelParallelStrategy):
         for parameters in self._groups():
             numbers = list(range(first, first + len(parameters)))
             kept = {n: plain.state[p] for n, p in zip(numbers, parameters, strict=True) if p in plain.state}
-            state |= {number: _whole(found) for number, found in kept.items()}
+            state |= {number: _whole(result) for number, result in kept.items()}
             groups.append({**options[id(parameters[0])], "params": numbers})
             first += len(parameters)
         return {"state": state, "param_groups": groups}
@@ -78,9 +78,9 @@ class ShardedStrategy(ModelParallelStrategy):
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Load complete moments. Each rank keeps its shard."""
         ordered = [p for parameters in self._groups() for p in parameters]
-        for optimizer, found in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            kept = {id(ordered[number]): state for number, state in found["state"].items()}
-            options = {id(ordered[number]): group for group in found["param_groups"] for number in group["params"]}
+        for optimizer, result in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            kept = {id(ordered[number]): state for number, state in result["state"].items()}
+            options = {id(ordered[number]): group for group in result["param_groups"] for number in group["params"]}
             state: dict[int, dict[str, Any]] = {}
             groups: list[dict[str, Any]] = []
             for group in optimizer.param_groups:

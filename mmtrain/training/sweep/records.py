@@ -38,8 +38,8 @@ class JobRecord:
     def read(folder: Path) -> "JobRecord | None":
         """None if there is no file, or it is damaged."""
         try:
-            found = json.loads((folder / JOB).read_text(encoding="utf-8"))
-            return JobRecord(_with_current_keys(folder, [str(o) for o in found["overrides"]]), found["status"])
+            content = json.loads((folder / JOB).read_text(encoding="utf-8"))
+            return JobRecord(_with_current_keys(folder, [str(o) for o in content["overrides"]]), content["status"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
@@ -113,5 +113,5 @@ def skip_reason(folder: Path, overrides: Sequence[str], *, goes_on: bool) -> str
 
 def folders_of(sweep_dir: Path) -> list[Path]:
     """The runs of a sweep, in the order of their numbers."""
-    found = [path.parent for path in sweep_dir.rglob(JOB)]
-    return sorted(found, key=lambda f: (not f.name.isdigit(), int(f.name) if f.name.isdigit() else 0, str(f)))
+    results = [path.parent for path in sweep_dir.rglob(JOB)]
+    return sorted(results, key=lambda f: (not f.name.isdigit(), int(f.name) if f.name.isdigit() else 0, str(f)))

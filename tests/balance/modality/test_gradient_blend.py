@@ -34,12 +34,12 @@ def sums_of(model: MultimodalModel, balance: GradientBlend, batch: Batch) -> dic
 
 def plain(model: MultimodalModel, balance: GradientBlend, batch: Batch) -> list[tuple[Tensor, int]]:
     """Return (sum, count) of the cross entropy of the fused head and of each modality's, row by row."""
-    found = []
+    results = []
     for modality in ("all", "image", "text"):
         total, count = torch.zeros((), dtype=torch.float64), 0
         for row in range(len(batch)):
-            there = [m for m in DIMS if batch.present[m][row]]
-            if not batch.labelled["label"][row] or not there or modality not in ("all", *there):
+            available = [m for m in DIMS if batch.present[m][row]]
+            if not batch.labelled["label"][row] or not available or modality not in ("all", *available):
                 continue
             if modality == "all":
                 logits = model(batch)[NAME][row]
@@ -50,8 +50,8 @@ def plain(model: MultimodalModel, balance: GradientBlend, batch: Batch) -> list[
                 logits = head.linear(F.layer_norm(pooled, (DIM,), head.norm.weight, head.norm.bias))
             loss = F.cross_entropy(logits.float(), batch.targets["label"][row], label_smoothing=0.1)
             total, count = total + loss, count + 1
-        found.append((total, count))
-    return found
+        results.append((total, count))
+    return results
 
 
 def test_a_blend_is_the_weighted_sum_and_teaches_every_head() -> None:

@@ -28,15 +28,15 @@ def backward(noise: bool, seed: int = 5) -> tuple[OGMGE, dict[str, Tensor], dict
 def plain_scores() -> dict[str, float]:
     """Return the mean probability of the truth over labelled rows with the modality."""
     model = make_model(tasks=["classification"])
-    found: dict[str, list[float]] = {"image": [], "text": []}
+    results: dict[str, list[float]] = {"image": [], "text": []}
     for batch in (random_batch(1), random_batch(2)):
-        for modality, probabilities in found.items():
+        for modality, probabilities in results.items():
             logits = model(batch.only([modality]))["classification"].float()
             for row in range(len(batch)):
                 if batch.labelled["label"][row] and batch.present[modality][row]:
                     exps = logits[row].exp()
                     probabilities.append(float(exps[batch.targets["label"][row]] / exps.sum()))
-    return {m: sum(values) / len(values) for m, values in found.items()}
+    return {m: sum(values) / len(values) for m, values in results.items()}
 
 
 def test_the_modality_that_is_ahead_learns_more_slowly() -> None:

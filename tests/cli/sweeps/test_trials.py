@@ -59,10 +59,10 @@ def search(folder: Path, launcher: Launcher, *, resume: str | None = "auto", **m
 
 def test_finds_what_is_best(tmp_path: Path) -> None:
     launcher = Formula(tmp_path)
-    found = search(tmp_path, launcher)
-    found.run(SPACE, 20, 1)
+    result = search(tmp_path, launcher)
+    result.run(SPACE, 20, 1)
     assert len(launcher.launched) == 20
-    best = found.study.best_trial
+    best = result.study.best_trial
     assert best.params["fusion"] == "concat" and abs(math.log10(best.params["optimizer.lr"]) + 2) < 0.3
     assert all(job[0] == "data=files" for job in launcher.launched)
 
@@ -108,9 +108,9 @@ def test_a_stopped_run_ends_the_sweep_and_is_gone_on_with(tmp_path: Path) -> Non
 
 def test_gives_up_after_three_failures_in_a_row(tmp_path: Path) -> None:
     launcher = Formula(tmp_path, status="failed")
-    found = search(tmp_path, launcher)
-    found.run(SPACE, 9, 1)
-    assert [t.state for t in found.study.trials] == [TrialState.FAIL] * 3
+    result = search(tmp_path, launcher)
+    result.run(SPACE, 9, 1)
+    assert [t.state for t in result.study.trials] == [TrialState.FAIL] * 3
 
 
 def test_a_folder_with_a_study_is_not_begun_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,10 +173,10 @@ def test_the_study_lies_in_the_folder_of_the_sweep(tmp_path: Path) -> None:
 
 def test_a_value_of_the_journal_that_this_search_does_not_have_is_not_run(tmp_path: Path) -> None:
     """It would be an override, which can name code to run."""
-    found = search(tmp_path, Formula(tmp_path))
+    result = search(tmp_path, Formula(tmp_path))
     theirs = CategoricalDistribution(["{_target_:os.system,command:ls}"])
-    number = found.study.ask({"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True), "fusion": theirs}).number
+    number = result.study.ask({"optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True), "fusion": theirs}).number
     (tmp_path / str(number)).mkdir()
     JobRecord(["fusion=sum"], None).write(tmp_path / str(number))
-    assert found._abandoned_trials(search_space(SPACE)[0]) == []
-    assert found.study.trials[number].state is TrialState.FAIL
+    assert result._abandoned_trials(search_space(SPACE)[0]) == []
+    assert result.study.trials[number].state is TrialState.FAIL

@@ -35,9 +35,9 @@ def by_wave(data: bytes) -> np.ndarray:
 
 
 def read(source: Path | bytes, rate: int = 16000, **piece: float) -> np.ndarray:
-    found = read_audio(source, rate, **piece)
-    assert found is not None and found.dtype == torch.float32 and found.ndim == 1
-    return found.numpy()
+    result = read_audio(source, rate, **piece)
+    assert result is not None and result.dtype == torch.float32 and result.ndim == 1
+    return result.numpy()
 
 
 def test_samples_at_their_own_rate_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -63,22 +63,22 @@ def test_floats_of_a_file_are_samples_or_refused(tmp_path: Path, dtype: str) -> 
 @pytest.mark.parametrize(("old", "new"), [(8000, 16000), (44100, 16000), (16000, 22050), (48000, 8000)])
 def test_another_rate_is_as_scipy_resamples_it(old: int, new: int) -> None:
     data = wav(tone(1.0, old), rate=old)
-    found, expected = read(data, new), resample_poly(by_wave(data), new, old)
-    assert abs(len(found) - new) <= 1
+    result, expected = read(data, new), resample_poly(by_wave(data), new, old)
+    assert abs(len(result) - new) <= 1
     inner = slice(new // 20, -new // 20)
-    assert np.abs(found[inner] - expected[: len(found)][inner]).max() < 2e-3
+    assert np.abs(result[inner] - expected[: len(result)][inner]).max() < 2e-3
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_the_tone_that_went_in(kind: str) -> None:
     container, codec, rate = KINDS[kind]
     samples = tone(2.0, rate)
-    found = read(encoded_sound(samples, rate, container, codec))
-    assert 32000 - 2 <= len(found) <= 32000 + 2 * 1024  # padding of the last AAC frame, where the container keeps it
+    result = read(encoded_sound(samples, rate, container, codec))
+    assert 32000 - 2 <= len(result) <= 32000 + 2 * 1024  # padding of the last AAC frame, where the container keeps it
     expected = resample_poly(samples, 16000, rate)
     shift = 1024 if kind == "adts" else 0  # which has no place to tell the encoder's delay
     inner = slice(3000, 28000)
-    assert np.abs(found[shift:][inner] - expected[inner]).max() < 0.05
+    assert np.abs(result[shift:][inner] - expected[inner]).max() < 0.05
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "wav"])
@@ -89,13 +89,13 @@ def test_a_piece_is_the_same_samples_as_in_the_whole(kind: str, rate: int) -> No
     else:
         container, codec, own = KINDS[kind]
         data = encoded_sound(tone(2.0, own), own, container, codec)
-    whole = read(data, rate)
+    full = read(data, rate)
     for start, seconds in ((0.0, 0.3), (0.1, 0.2), (0.777, 0.5), (1.2345, 0.25)):
         piece = read(data, rate, start=start, seconds=seconds)
         first = round(start * rate)
         assert len(piece) == round(seconds * rate)
-        assert np.abs(piece - whole[first : first + len(piece)]).max() < 1e-5
-    assert np.abs(read(data, rate, start=1.5) - whole[round(1.5 * rate) :]).max() < 1e-5
+        assert np.abs(piece - full[first : first + len(piece)]).max() < 1e-5
+    assert np.abs(read(data, rate, start=1.5) - full[round(1.5 * rate) :]).max() < 1e-5
 
 
 def test_a_piece_of_a_long_sound_does_not_read_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,9 +146,9 @@ def test_what_is_not_a_number_is_named(channels: int) -> None:
 
 def test_samples_are_resampled_like_a_file() -> None:
     samples = torch.from_numpy(tone(0.5, 8000)).float()
-    found = resample(torch.stack([samples, -samples]), 8000, 16000)
-    assert found.shape == (2, 8000) and torch.equal(found[0], -found[1])
-    assert np.abs(found[0].numpy() - resample_poly(samples.numpy(), 2, 1))[400:-400].max() < 2e-3
+    result = resample(torch.stack([samples, -samples]), 8000, 16000)
+    assert result.shape == (2, 8000) and torch.equal(result[0], -result[1])
+    assert np.abs(result[0].numpy() - resample_poly(samples.numpy(), 2, 1))[400:-400].max() < 2e-3
 
 
 @pytest.mark.parametrize("length", [100, 500, 8000, 8001, 20011])
@@ -159,14 +159,14 @@ def test_the_size_of_the_resamplers_frames_changes_no_sample(length: int, rate: 
     frame.sample_rate = 8000
     plain = AudioResampler(format="fltp", rate=rate)
     expected = [out.to_ndarray() for given in (frame, None) for out in plain.resample(given) if out is not None]
-    found = resample(torch.from_numpy(samples), 8000, rate)
-    assert torch.equal(found, torch.from_numpy(np.concatenate(expected, axis=1)))
+    result = resample(torch.from_numpy(samples), 8000, rate)
+    assert torch.equal(result, torch.from_numpy(np.concatenate(expected, axis=1)))
 
 
 def test_a_film_without_sound_has_none(tmp_path: Path) -> None:
     assert read_audio(write_film(tmp_path / "a.mp4", 5), 16000) is None
-    found = read(write_film(tmp_path / "b.mp4", 5, sound=tone(1.0, 16000)))
-    assert np.abs(found[2000:14000] - tone(1.0, 16000)[2000:14000]).max() < 0.05
+    result = read(write_film(tmp_path / "b.mp4", 5, sound=tone(1.0, 16000)))
+    assert np.abs(result[2000:14000] - tone(1.0, 16000)[2000:14000]).max() < 0.05
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "mp4", "adts", "aiff", "mkv"])
@@ -223,8 +223,10 @@ def test_a_file_that_goes_on_far_behind_what_its_header_says_is_not_decoded_to_i
         read_piece(flac_that_says(0.5, data), 16000, seconds=2.0, place=0.5)
     assert decoded[0] < 75 * 16000
     short = encoded_sound(tone(5.0, 16000), 16000, "flac", "flac")
-    found = read_piece(flac_that_says(0.5, short), 16000, seconds=2.0, place=0.5)
-    assert found is not None and np.abs(found.numpy() - tone(5.0, 16000)[24000:56000]).max() < 1e-3, "a little is read"
+    result = read_piece(flac_that_says(0.5, short), 16000, seconds=2.0, place=0.5)
+    assert result is not None and np.abs(result.numpy() - tone(5.0, 16000)[24000:56000]).max() < 1e-3, (
+        "a little is read"
+    )
 
 
 @pytest.mark.parametrize("rate", [2**31 - 1, 99_999_989, 3_000_001])
@@ -248,10 +250,10 @@ def test_a_long_file_whose_header_guesses_is_not_held_in_memory(
         path.write_bytes(encoded_sound(tone(4.0, 16000), 16000, "adts", "aac"))
     expected = read_piece(path, 16000, seconds=1.0, place=place)
     monkeypatch.setattr(sound, "_AT_ONCE", 0.2)
-    found = read_piece(path, 16000, seconds=1.0, place=place)
-    assert expected is not None and found is not None and len(found) == len(expected) == 16000
+    result = read_piece(path, 16000, seconds=1.0, place=place)
+    assert expected is not None and result is not None and len(result) == len(expected) == 16000
     shift = 32  # of a start that is known in seconds, not in samples
     assert (
-        min((found[shift:-shift] - expected[shift + n : 16000 - shift + n]).abs().max() for n in range(-shift, shift))
+        min((result[shift:-shift] - expected[shift + n : 16000 - shift + n]).abs().max() for n in range(-shift, shift))
         < 1e-4
     )

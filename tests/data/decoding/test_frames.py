@@ -21,9 +21,9 @@ from tests.data.films import number_of, numbered, tone, wav, write_film
 
 def read(source: Path | bytes, times: list[float], **changed: Any) -> Frames:
     knobs: dict[str, Any] = {"max_pixels": 10**6, "max_video_pixels": 10**8, "background": [255, 255, 255]} | changed
-    found = read_frames(source, lambda _: times, **knobs)
-    assert found is not None and len(found.pixels) == len(found.seconds) == len(times)
-    return found
+    result = read_frames(source, lambda _: times, **knobs)
+    assert result is not None and len(result.pixels) == len(result.seconds) == len(times)
+    return result
 
 
 def numbers(pixels: Tensor) -> list[int]:
@@ -56,10 +56,10 @@ def test_the_frames_are_those_of_the_whole_film(tmp_path: Path, name: str) -> No
     decoded = whole(path)
     assert len(decoded) == 100
     for wanted in ([0], [99], [50], [24, 25, 26], [3, 4, 70, 71, 72, 99], list(range(100)), list(range(5, 100, 9))):
-        found = read(path, [(n + 0.5) / 25 for n in wanted])
-        assert numbers(found.pixels) == wanted
-        assert (found.pixels.numpy() == decoded[wanted]).all()
-        assert np.allclose(found.seconds, np.array(wanted) / 25, atol=1.1e-3)
+        result = read(path, [(n + 0.5) / 25 for n in wanted])
+        assert numbers(result.pixels) == wanted
+        assert (result.pixels.numpy() == decoded[wanted]).all()
+        assert np.allclose(result.seconds, np.array(wanted) / 25, atol=1.1e-3)
     assert numbers(read(path.read_bytes(), [0.02, 2.0]).pixels) == [0, 50]
 
 
@@ -73,9 +73,9 @@ def test_a_variable_rate_gives_the_frame_that_shows(tmp_path: Path, name: str) -
     starts = [0, 40, 80, 500, 510, 1500, 1533, 1567, 1600, 3000]
     path = write_film(tmp_path / name, 10, key_every=4, times=starts)
     times = [0.0, 0.079, 0.3, 0.505, 1.2, 1.55, 1.58, 2.9, 3.0]
-    found = read(path, times)
-    assert numbers(found.pixels) == [0, 1, 2, 3, 4, 6, 7, 8, 9]
-    assert np.allclose(found.seconds, [starts[n] / 1000 for n in [0, 1, 2, 3, 4, 6, 7, 8, 9]], atol=1e-3)
+    result = read(path, times)
+    assert numbers(result.pixels) == [0, 1, 2, 3, 4, 6, 7, 8, 9]
+    assert np.allclose(result.seconds, [starts[n] / 1000 for n in [0, 1, 2, 3, 4, 6, 7, 8, 9]], atol=1e-3)
 
 
 def test_an_animation_is_drawn_up_to_each_frame() -> None:
@@ -85,16 +85,16 @@ def test_an_animation_is_drawn_up_to_each_frame() -> None:
             frame.paste((255, 255, 255), (2 * before, 0, 2 * before + 2, 8))
     file = io.BytesIO()
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=[100, 100, 500, 100, 100, 100])
-    found = read(file.getvalue(), [0.05, 0.65, 0.75, 0.95])
-    assert [int((p[0, 4] > 128).sum()) // 2 for p in found.pixels] == [1, 3, 4, 6]
+    result = read(file.getvalue(), [0.05, 0.65, 0.75, 0.95])
+    assert [int((p[0, 4] > 128).sum()) // 2 for p in result.pixels] == [1, 3, 4, 6]
 
 
 def test_a_picture_is_a_film_of_one_frame() -> None:
     for kind in ("PNG", "GIF"):
         file = io.BytesIO()
         Image.fromarray(numbered(77)).save(file, kind)
-        found = read(file.getvalue(), [0.0, 0.02, 5.0])
-        assert numbers(found.pixels) == [77, 77, 77] and not found.seconds.any()
+        result = read(file.getvalue(), [0.0, 0.02, 5.0])
+        assert numbers(result.pixels) == [77, 77, 77] and not result.seconds.any()
 
 
 def test_transparent_pixels_show_the_background() -> None:
@@ -121,8 +121,8 @@ def test_a_mirrored_film_is_mirrored_back(tmp_path: Path) -> None:
     at = data.index(b"tkhd") + 4 + 40  # the matrix of the track's header: 16.16, a first
     assert data[at : at + 4] == b"\0\1\0\0"
     data[at : at + 4] = b"\xff\xff\0\0"
-    found = read(bytes(data), [0.5]).pixels[0]
-    assert (found.numpy() == read(path, [0.5]).pixels[0].flip(2).numpy()).all()
+    result = read(bytes(data), [0.5]).pixels[0]
+    assert (result.numpy() == read(path, [0.5]).pixels[0].flip(2).numpy()).all()
 
 
 def test_a_picture_with_exif_is_turned() -> None:
@@ -192,9 +192,9 @@ def test_transparency_is_taken_away_in_bands_with_the_same_pixels(monkeypatch: p
     pixels = np.random.default_rng(0).integers(0, 255, (30, 20, 4), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
-    whole, _ = read(file.getvalue(), [0.0], background=[9, 100, 200])
+    full, _ = read(file.getvalue(), [0.0], background=[9, 100, 200])
     monkeypatch.setattr("mmtrain.data.decoding.frames._PIXELS_AT_ONCE", 60)
     bands, _ = read(file.getvalue(), [0.0], background=[9, 100, 200])
     alpha = pixels[..., 3:] / 255
     expected = (pixels[..., :3] * alpha + np.array([9, 100, 200]) * (1 - alpha)).round()
-    assert torch.equal(whole, bands) and np.abs(whole[0].permute(1, 2, 0).numpy() - expected).max() <= 1
+    assert torch.equal(full, bands) and np.abs(full[0].permute(1, 2, 0).numpy() - expected).max() <= 1

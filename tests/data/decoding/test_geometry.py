@@ -49,9 +49,9 @@ def test_random_crops_of_square_pictures_are_torchvisions(side: int, crop_scale:
     (ours,) = geometry().training(crop_scale)
     for seed in range(30):
         torch.manual_seed(seed)
-        found, state = np.asarray(ours(picture)), torch.get_rng_state()
+        result, state = np.asarray(ours(picture)), torch.get_rng_state()
         torch.manual_seed(seed)
-        assert np.array_equal(found, np.asarray(theirs(picture)))
+        assert np.array_equal(result, np.asarray(theirs(picture)))
         assert torch.equal(state, torch.get_rng_state())
 
 
@@ -79,10 +79,10 @@ def test_the_centre_is_where_the_libraries_have_it(width: int, height: int) -> N
     picture = noise(width, height)
     rounded = np.asarray(v2.Compose(geometry(resize_size=[height, width]).evaluation())(picture))
     assert np.array_equal(rounded, np.asarray(v2.CenterCrop(32)(picture)))
-    found = np.asarray(FloorCrop(32)(picture))
+    result = np.asarray(FloorCrop(32)(picture))
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     expected = CLIPImageProcessor().center_crop(pixels, SizeDict(height=32, width=32)).permute(1, 2, 0)
-    assert np.array_equal(found, expected.numpy())
+    assert np.array_equal(result, expected.numpy())
 
 
 def test_a_long_picture_may_be_squashed_but_not_enlarged() -> None:

@@ -101,8 +101,8 @@ def test_a_picture_that_is_a_program_is_not_run(tmp_path: Path, monkeypatch: pyt
 def test_a_size_that_would_fill_the_memory(
     width: int, height: int, size: int, max_pixels: int, reason: str | None
 ) -> None:
-    found = oversize(width, height, size=size, max_pixels=max_pixels)
-    assert found is None if reason is None else found is not None and found.startswith(reason)
+    result = oversize(width, height, size=size, max_pixels=max_pixels)
+    assert result is None if reason is None else result is not None and result.startswith(reason)
 
 
 @pytest.mark.parametrize("train", [False, True])
@@ -154,10 +154,10 @@ def test_a_large_picture_is_converted_in_bands_with_the_same_pixels(mode: str, m
         clear = 7 if mode != "RGB" else MODES[mode].getpixel((3, 3))
         pictures.append(open_image(encoded(MODES[mode], transparency=clear)))
     for picture in pictures:
-        whole = np.asarray(reader.open(picture, Path()))
+        full = np.asarray(reader.open(picture, Path()))
         with monkeypatch.context() as patch:
             patch.setattr(image, "_PIXELS_AT_ONCE", 40 * 7)
-            assert (np.asarray(reader.open(picture, Path())) == whole).all()
+            assert (np.asarray(reader.open(picture, Path())) == full).all()
 
 
 def test_good_pictures_are_what_pillow_and_torchvision_make_of_them() -> None:

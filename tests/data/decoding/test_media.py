@@ -31,15 +31,15 @@ def test_a_source_is_a_path_bytes_or_what_datasets_gives(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.ts"])
 def test_a_film_is_told_by_its_header(tmp_path: Path, name: str) -> None:
-    found = probe(write_film(tmp_path / name, 50, codec="mpeg4" if name == "a.avi" else "libx264"))
-    assert found.seconds == pytest.approx(2.0, abs=0.01) and found.frames == 50 and found.fps == pytest.approx(25)
-    assert found.exact == (name in ("a.mp4", "a.avi"))
-    assert (found.height, found.width, found.has_audio) == (48, 64, False)
+    result = probe(write_film(tmp_path / name, 50, codec="mpeg4" if name == "a.avi" else "libx264"))
+    assert result.seconds == pytest.approx(2.0, abs=0.01) and result.frames == 50 and result.fps == pytest.approx(25)
+    assert result.exact == (name in ("a.mp4", "a.avi"))
+    assert (result.height, result.width, result.has_audio) == (48, 64, False)
 
 
 def test_a_film_with_sound_has_sound(tmp_path: Path) -> None:
-    found = probe(write_film(tmp_path / "a.mp4", 25, sound=tone(3.0, 16000)))
-    assert found.has_audio and found.frames == 25 and found.seconds == pytest.approx(1.0, abs=0.01)
+    result = probe(write_film(tmp_path / "a.mp4", 25, sound=tone(3.0, 16000)))
+    assert result.has_audio and result.frames == 25 and result.seconds == pytest.approx(1.0, abs=0.01)
 
 
 def test_a_film_without_a_duration_is_counted(tmp_path: Path) -> None:
@@ -52,8 +52,8 @@ def test_a_film_without_a_duration_is_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.mp4", "a.h264"])  # by its header, and counted
 def test_what_was_probed_is_read_from_its_beginning(tmp_path: Path, name: str) -> None:
     path = write_film(tmp_path / name, 30, kind="h264" if name == "a.h264" else "mp4")
-    with probe_file(path) as (container, found):
-        assert found == probe(path) and found.frames == 30
+    with probe_file(path) as (container, result):
+        assert result == probe(path) and result.frames == 30
         assert sum(1 for _ in container.decode(video=0)) == 30
 
 
@@ -62,14 +62,14 @@ def test_pictures_are_films_of_one_frame_and_animations_of_several() -> None:
     for kind, more, count in (("PNG", [], 1), ("GIF", [], 1), ("GIF", frames[1:], 4)):
         file = io.BytesIO()
         frames[0].save(file, kind, save_all=bool(more), append_images=more, duration=100)
-        found = probe(file.getvalue())
-        assert (found.frames, found.exact, found.height, found.width) == (count, True, 8, 16)
-        assert found.seconds > 0
+        result = probe(file.getvalue())
+        assert (result.frames, result.exact, result.height, result.width) == (count, True, 8, 16)
+        assert result.seconds > 0
 
 
 def test_a_sound_has_no_frames() -> None:
-    found = probe(wav(tone(1.5, 8000), rate=8000))
-    assert found.seconds == pytest.approx(1.5) and found.frames == 0 and found.has_audio
+    result = probe(wav(tone(1.5, 8000), rate=8000))
+    assert result.seconds == pytest.approx(1.5) and result.frames == 0 and result.has_audio
     assert probe(encoded_sound(tone(1.5, 16000), 16000, "flac", "flac")).seconds == pytest.approx(1.5)
 
 

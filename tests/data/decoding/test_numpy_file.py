@@ -52,9 +52,9 @@ def test_sounds(tmp_path: Path, array: np.ndarray) -> None:
     np.save(tmp_path / "a.npy", array)
     np.savez(tmp_path / "a.npz", array=array, sampling_rate=8000)
     for name, length in (("a.npy", 8000), ("a.npz", 16000)):
-        found = audio_input().load(name, tmp_path, seed=0, train=False)
-        assert found is not None and len(found[0]) == length
-        assert float(found[0].square().mean().sqrt()) == pytest.approx(0.354, abs=0.01)
+        result = audio_input().load(name, tmp_path, seed=0, train=False)
+        assert result is not None and len(result[0]) == length
+        assert float(result[0].square().mean().sqrt()) == pytest.approx(0.354, abs=0.01)
 
 
 @pytest.mark.parametrize(

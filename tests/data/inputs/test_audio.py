@@ -24,9 +24,9 @@ def audio_input(**changed: Any) -> AudioInput:
 
 
 def loaded(reader: AudioInput, value: Any, folder: Path = Path(), *, seed: int = 0, train: bool = False) -> Tensor:
-    found = reader.load(value, folder, seed=seed, train=train)
-    assert found is not None and found[0].dtype == torch.float32 and found[0].ndim == 1
-    return found[0]
+    result = reader.load(value, folder, seed=seed, train=train)
+    assert result is not None and result[0].dtype == torch.float32 and result[0].ndim == 1
+    return result[0]
 
 
 def test_it_is_a_kind_of_input() -> None:
@@ -58,11 +58,11 @@ def test_paths_bytes_dicts_and_samples_are_the_same_sound(tmp_path: Path) -> Non
 
 def test_samples_at_another_rate_are_resampled() -> None:
     low = tone(1.0, 8000)
-    found = loaded(audio_input(), {"array": low, "sampling_rate": 8000})
-    assert len(found) == 16000
-    assert np.abs(found.numpy() - tone(1.0, 16000))[800:-800].max() < 5e-3
+    result = loaded(audio_input(), {"array": low, "sampling_rate": 8000})
+    assert len(result) == 16000
+    assert np.abs(result.numpy() - tone(1.0, 16000))[800:-800].max() < 5e-3
     assert torch.equal(
-        found, loaded(audio_input(), {"array": torch.from_numpy(low).float().numpy(), "sampling_rate": 8000})
+        result, loaded(audio_input(), {"array": torch.from_numpy(low).float().numpy(), "sampling_rate": 8000})
     )
 
 
@@ -98,9 +98,9 @@ def test_a_tone_is_as_loud_in_every_form(form: str) -> None:
     samples = tone(0.3, 16000)
     value = FORMS[form](samples)
     for cell in (value, {"array": value, "sampling_rate": 16000}):
-        found = loaded(audio_input(), cell).numpy()
-        assert len(found) == len(samples) and np.abs(found - samples).max() < 0.01
-        assert abs(np.sqrt((found**2).mean() / (samples**2).mean()) - 1) < 0.01
+        result = loaded(audio_input(), cell).numpy()
+        assert len(result) == len(samples) and np.abs(result - samples).max() < 0.01
+        assert abs(np.sqrt((result**2).mean() / (samples**2).mean()) - 1) < 0.01
 
 
 def test_a_little_beyond_1_is_cut_as_in_files() -> None:
@@ -142,8 +142,8 @@ def test_one_column_of_films_is_read_as_films_and_as_their_sound(tmp_path: Path)
     rows = [json.dumps({"video": f"{name}.mp4", "label": name}) for name in ("loud", "silent")]
     for split in ("train", "val"):
         (tmp_path / f"{split}.jsonl").write_text("\n".join(rows))
-    asked = ["data=files", f"data.root={tmp_path}", "data.columns.audio=video", "data.batch_size=1"]
-    data = build_data(compose(asked))
+    requested = ["data=files", f"data.root={tmp_path}", "data.columns.audio=video", "data.batch_size=1"]
+    data = build_data(compose(requested))
     data.read(tmp_path / "run", training=True)
     split = data.split("val")
     assert [set(split[(0, row)].inputs) for row in (0, 1)] == [{"video", "audio"}, {"video"}]
@@ -166,8 +166,8 @@ def test_draws_follow_from_the_seed_alone_and_only_in_training(knob: dict[str, f
 def test_noise_is_relative_to_the_sound() -> None:
     samples = tone(1.0, 16000)
     rms = float(np.sqrt((samples**2).mean()))
-    found = [loaded(audio_input(noise=0.2), samples, seed=s, train=True) for s in range(40)]
-    levels = [float((f - torch.from_numpy(samples)).std()) / rms for f in found]
+    results = [loaded(audio_input(noise=0.2), samples, seed=s, train=True) for s in range(40)]
+    levels = [float((f - torch.from_numpy(samples)).std()) / rms for f in results]
     assert 0.0 < min(levels) < 0.04 and 0.16 < max(levels) < 0.205
     assert not loaded(audio_input(noise=0.2), np.zeros(100), train=True).any()
 
@@ -176,9 +176,9 @@ def test_a_time_mask_silences_one_span_and_leaves_the_rest() -> None:
     white = np.random.default_rng(0).choice([-0.1, 0.1], size=16000)  # never near zero by chance
     shares = []
     for seed in range(40):
-        found = loaded(audio_input(time_mask=0.3), white, seed=seed, train=True).numpy()
-        silent = np.abs(found) < 1e-6
-        kept = np.abs(found - white) < 1e-5
+        result = loaded(audio_input(time_mask=0.3), white, seed=seed, train=True).numpy()
+        silent = np.abs(result) < 1e-6
+        kept = np.abs(result - white) < 1e-5
         assert (silent | kept).mean() > 0.94  # but for the slopes
         shares.append(silent.mean())
         if silent.sum() > 1:
@@ -192,8 +192,8 @@ def test_a_frequency_mask_removes_one_band_and_leaves_the_rest() -> None:
     before = np.abs(np.fft.rfft(white))
     shares = []
     for seed in range(40):
-        found = loaded(audio_input(freq_mask=0.3), white, seed=seed, train=True).numpy()
-        after = np.abs(np.fft.rfft(found)).reshape(-1)[:8000].reshape(80, 100).mean(1) / before[:8000].reshape(
+        result = loaded(audio_input(freq_mask=0.3), white, seed=seed, train=True).numpy()
+        after = np.abs(np.fft.rfft(result)).reshape(-1)[:8000].reshape(80, 100).mean(1) / before[:8000].reshape(
             80, 100
         ).mean(1)
         shares.append((after < 0.1).mean())
@@ -205,8 +205,8 @@ def test_a_frequency_mask_removes_one_band_and_leaves_the_rest() -> None:
 def test_the_shortest_sounds_can_be_masked(length: int) -> None:
     reader = audio_input(time_mask=0.5, freq_mask=0.5, noise=0.1)
     for seed in range(5):
-        found = loaded(reader, tone(1.0, 16000)[-length:], seed=seed, train=True)
-        assert len(found) == length and found.isfinite().all()
+        result = loaded(reader, tone(1.0, 16000)[-length:], seed=seed, train=True)
+        assert len(result) == length and result.isfinite().all()
 
 
 def test_a_batch_is_padded_with_zeros_and_the_mask_says_where() -> None:
@@ -289,7 +289,7 @@ def test_of_very_many_samples_only_those_around_the_piece_are_resampled(
     samples = np.stack([tone(20.0, 8000)] * channels).astype(np.float32)
     reader = audio_input(sample_rate=16000, max_seconds=1.0)
     cell = {"array": samples, "sampling_rate": 8000}
-    whole = reader._waveform(cell, Path(), place)
+    full = reader._waveform(cell, Path(), place)
     monkeypatch.setattr(audio, "_MAX_SAMPLES", 100_000)
     really = audio.resample
     lengths = []
@@ -300,9 +300,9 @@ def test_of_very_many_samples_only_those_around_the_piece_are_resampled(
 
     monkeypatch.setattr(audio, "resample", counted)
     piece = reader._waveform(cell, Path(), place)
-    assert lengths == [3 * 8000] and whole is not None and piece is not None
+    assert lengths == [3 * 8000] and full is not None and piece is not None
     inner = slice(100, -100)  # the ends of what was cut out have no neighbours
-    assert len(piece) == len(whole) == 16000 and (piece - whole)[inner].abs().max() < 1e-3
+    assert len(piece) == len(full) == 16000 and (piece - full)[inner].abs().max() < 1e-3
 
 
 @pytest.mark.parametrize(

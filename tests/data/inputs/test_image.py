@@ -123,22 +123,22 @@ def test_paths_bytes_and_pictures_are_the_same_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("crop_scale", [0.5, 1.0])
 def test_every_shape_comes_out_square(width: int, height: int, train: bool, crop_scale: float) -> None:
-    found, _ = image_input(crop_scale=crop_scale).load(Image.new("RGB", (width, height)), Path(), seed=1, train=train)
-    assert found.shape == (3, 8, 8) and found.dtype == torch.float32 and found.isfinite().all()
+    result, _ = image_input(crop_scale=crop_scale).load(Image.new("RGB", (width, height)), Path(), seed=1, train=train)
+    assert result.shape == (3, 8, 8) and result.dtype == torch.float32 and result.isfinite().all()
 
 
 def test_evaluation_takes_the_middle_of_a_wide_picture() -> None:
     wide = Image.new("RGB", (24, 8), WHITE)
     wide.paste(RED, (8, 0, 16, 8))
-    found, _ = plain_image_input().load(wide, Path(), seed=0, train=False)
-    assert torch.allclose(found, (torch.tensor(RED) / 255).view(3, 1, 1).expand(3, 8, 8), atol=1e-6)
+    result, _ = plain_image_input().load(wide, Path(), seed=0, train=False)
+    assert torch.allclose(result, (torch.tensor(RED) / 255).view(3, 1, 1).expand(3, 8, 8), atol=1e-6)
 
 
 def test_pixels_are_normalised_by_channel() -> None:
     reader = plain_image_input(mean=[0.1, 0.2, 0.3], std=[0.5, 0.25, 2.0])
-    found, _ = reader.load(Image.new("RGB", (8, 8), (51, 102, 204)), Path(), seed=0, train=False)
+    result, _ = reader.load(Image.new("RGB", (8, 8), (51, 102, 204)), Path(), seed=0, train=False)
     expected = torch.tensor([(0.2 - 0.1) / 0.5, (0.4 - 0.2) / 0.25, (0.8 - 0.3) / 2.0])
-    assert torch.allclose(found[:, 3, 4], expected, atol=1e-6)
+    assert torch.allclose(result[:, 3, 4], expected, atol=1e-6)
 
 
 def test_normalising_is_torchvisions_to_the_last_bit() -> None:
@@ -146,8 +146,8 @@ def test_normalising_is_torchvisions_to_the_last_bit() -> None:
     pixels = torch.arange(256, dtype=torch.uint8).repeat(2, 3, 1).unflatten(2, (16, 16))
     expected = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])(pixels)
     for stored in (pixels, pixels.to(memory_format=torch.channels_last)):
-        found = Normalize(mean, std)(stored)
-        assert torch.equal(found, expected) and found.is_contiguous()
+        result = Normalize(mean, std)(stored)
+        assert torch.equal(result, expected) and result.is_contiguous()
     with pytest.raises(ConfigError, match=r"std = \[1, 0, 1\] divides by 0; set each above 0"):
         Normalize(mean, [1, 0, 1])
 
@@ -220,8 +220,8 @@ def test_a_number_or_a_dict_is_no_picture(cell: object, tmp_path: Path) -> None:
 
 def test_a_picture_cut_short_is_found_out_when_it_is_decoded(tmp_path: Path) -> None:
     for kind in ("PNG", "JPEG"):
-        whole = encoded(Image.effect_noise((64, 64), 80).convert("RGB"), kind)
-        (tmp_path / "a").write_bytes(whole[: len(whole) // 2])
+        full = encoded(Image.effect_noise((64, 64), 80).convert("RGB"), kind)
+        (tmp_path / "a").write_bytes(full[: len(full) // 2])
         with pytest.raises(SampleError, match="cannot be read as a picture"):
             plain_image_input().open("a", tmp_path)
 

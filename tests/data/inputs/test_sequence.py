@@ -68,8 +68,8 @@ def test_every_kind_of_file_gives_the_same_frames(tmp_path: Path) -> None:
     names = write_all(tmp_path)
     named = fitted(["b.npz"], tmp_path, array="x")
     for name in names:
-        found = frames(fitted([name], tmp_path), name, tmp_path)
-        assert found.dtype == torch.float32 and found.tolist() == FRAMES.tolist(), name
+        result = frames(fitted([name], tmp_path), name, tmp_path)
+        assert result.dtype == torch.float32 and result.tolist() == FRAMES.tolist(), name
         if name not in ("a.npy", "d.pt"):
             assert frames(named, name, tmp_path).tolist() == FRAMES.tolist(), name
     assert frames(fitted(["f.safetensors"], tmp_path, array="y"), "f.safetensors", tmp_path).shape == (3, 5)

@@ -50,11 +50,11 @@ def tokens(reader: TextInput, text: str) -> list[str]:
 @ALGORITHMS
 def test_a_text_stands_between_its_two_marks(algorithm: str) -> None:
     reader = fitted_text_input(algorithm=algorithm)
-    found, key = reader.load("a red cat", Path(), seed=0, train=False)
-    assert found.dtype == torch.int64 and found.ndim == 1
-    assert found[0] == CLS and found[-1] == SEP and key == key_of("a red cat")
+    result, key = reader.load("a red cat", Path(), seed=0, train=False)
+    assert result.dtype == torch.int64 and result.ndim == 1
+    assert result[0] == CLS and result[-1] == SEP and key == key_of("a red cat")
     assert "".join(tokens(reader, "red")[1:-1]).replace("##", "") == "red"
-    assert UNK not in found.tolist() and PAD not in found.tolist()
+    assert UNK not in result.tolist() and PAD not in result.tolist()
 
 
 @ALGORITHMS
@@ -70,9 +70,9 @@ def test_what_was_saved_gives_the_same_ids(tmp_path: Path, algorithm: str) -> No
 @ALGORITHMS
 def test_a_long_text_is_cut_and_keeps_its_end(algorithm: str) -> None:
     reader = fitted_text_input(algorithm=algorithm, max_length=6)
-    found = ids(reader, "a red cat and a green dog and two blue birds")
-    assert len(found) == 6 and found[0] == CLS and found[-1] == SEP
-    assert found[1:5] == ids(fitted_text_input(algorithm=algorithm, max_length=90), "a red cat and a green dog")[1:5]
+    result = ids(reader, "a red cat and a green dog and two blue birds")
+    assert len(result) == 6 and result[0] == CLS and result[-1] == SEP
+    assert result[1:5] == ids(fitted_text_input(algorithm=algorithm, max_length=90), "a red cat and a green dog")[1:5]
     assert len(ids(fitted_text_input(algorithm=algorithm, max_length=3), "a red cat")) == 3
 
 
@@ -115,8 +115,8 @@ def test_another_process_trains_the_same_tokenizers(tmp_path: Path) -> None:
 
 def test_padding_is_as_long_as_the_longest_and_masked() -> None:
     reader = fitted_text_input()
-    found = [torch.tensor([CLS, 9, SEP]), None, torch.tensor([CLS, 8, 9, 9, SEP])]
-    values, mask = reader.pad(found)
+    results = [torch.tensor([CLS, 9, SEP]), None, torch.tensor([CLS, 8, 9, 9, SEP])]
+    values, mask = reader.pad(results)
     assert mask is not None
     assert values.tolist() == [[CLS, 9, SEP, PAD, PAD], [PAD] * 5, [CLS, 8, 9, 9, SEP]]
     assert mask.tolist() == [[True] * 3 + [False] * 2, [False] * 5, [True] * 5]
@@ -136,14 +136,14 @@ def test_training_takes_one_of_several_and_evaluation_the_first() -> None:
 
 def test_words_are_hidden_in_training_only_and_by_the_seed_alone() -> None:
     reader = fitted_text_input(word_dropout=0.5, max_length=60)
-    whole = reader.load(NAMES[2], Path(), seed=0, train=False)[0]
+    full = reader.load(NAMES[2], Path(), seed=0, train=False)[0]
     drawn = [reader.load(NAMES[2], Path(), seed=seed, train=True)[0] for seed in range(200)]
-    assert all(len(d) == len(whole) and d[0] == CLS and d[-1] == SEP for d in drawn)
-    hidden = torch.stack(drawn) != whole
+    assert all(len(d) == len(full) and d[0] == CLS and d[-1] == SEP for d in drawn)
+    hidden = torch.stack(drawn) != full
     assert set(torch.stack(drawn)[hidden].tolist()) == {UNK}
     assert 0.4 < hidden[:, 1:-1].float().mean() < 0.6
     assert torch.equal(reader.load(NAMES[2], Path(), seed=9, train=True)[0], drawn[9])
-    assert torch.equal(reader.load(NAMES[2], Path(), seed=9, train=False)[0], whole)
+    assert torch.equal(reader.load(NAMES[2], Path(), seed=9, train=False)[0], full)
 
 
 def test_texts_of_a_cell() -> None:
@@ -153,7 +153,7 @@ def test_texts_of_a_cell() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"algorithm": "unigram"}, "algorithm = unigram; set it to bpe or wordpiece"),
         ({"vocab_size": 5}, "vocab_size = 5 leaves no room"),
@@ -161,8 +161,8 @@ def test_texts_of_a_cell() -> None:
         ({"word_dropout": 1.0}, "word_dropout = 1.0 is not a chance below 1"),
     ],
 )
-def test_knobs_that_cannot_work_are_refused(changed: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_knobs_that_cannot_work_are_refused(changed: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         text_input(**changed)
 
 
@@ -233,9 +233,9 @@ def test_padding_is_the_tokenizers_own(tmp_path: Path) -> None:
 def test_a_hidden_word_is_the_unknown_token_or_the_mask(tmp_path: Path, unknown: str, hidden: int) -> None:
     """An unknown token that also ends the text, as CLIP's, says something else."""
     reader = of_weights(write_tokenizer(tmp_path, MARKS | {"unk_token": unknown}), word_dropout=0.6, max_length=60)
-    whole = reader.load(NAMES[2], Path(), seed=0, train=False)[0]
+    full = reader.load(NAMES[2], Path(), seed=0, train=False)[0]
     drawn = torch.stack([reader.load(NAMES[2], Path(), seed=seed, train=True)[0] for seed in range(60)])
-    assert set(drawn[drawn != whole].tolist()) == {hidden}
+    assert set(drawn[drawn != full].tolist()) == {hidden}
     assert (drawn[:, 0] == CLS).all() and (drawn[:, -1] == SEP).all()
 
 
@@ -258,10 +258,10 @@ def test_auto_without_weights_trains_one() -> None:
 def test_lengths_are_counted_with_a_tokenizer_of_weights(tmp_path: Path) -> None:
     reader = of_weights(write_tokenizer(tmp_path), max_length=4)
     count = len(ids(of_weights(tmp_path, max_length=90), "red red red"))
-    [found] = measure_lengths(reader, [(0, "red red red"), (1, "猫")], Path()).lengths
-    assert (found.low, found.high) == ("3", str(count)) and count > 4
+    [result] = measure_lengths(reader, [(0, "red red red"), (1, "猫")], Path()).lengths
+    assert (result.low, result.high) == ("3", str(count)) and count > 4
     unknown = f"{1 / (count - 2 + 1):.1%} of the tokens are unknown"
-    assert found.note == f"1 of 2 are cut to max_length = 4; {unknown}"
+    assert result.note == f"1 of 2 are cut to max_length = 4; {unknown}"
 
 
 def test_what_is_no_tokenizer_is_refused_with_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,9 +51,9 @@ def test_the_scale_is_that_of_scikit_learn(scale: str, reference: Any) -> None:
         expected = np.nan_to_num(reference.transform(rows))
         for row, want in zip(rows, expected, strict=True):
             if not np.isnan(row).all():
-                found = numbers(reader, row.tolist())
-                assert found.dtype == torch.float32 and found.shape == (3,)
-                np.testing.assert_allclose(found.numpy(), want, rtol=1e-5, atol=1e-6)
+                result = numbers(reader, row.tolist())
+                assert result.dtype == torch.float32 and result.shape == (3,)
+                np.testing.assert_allclose(result.numpy(), want, rtol=1e-5, atol=1e-6)
 
 
 def test_without_a_scale_numbers_stay_and_gaps_are_zero() -> None:

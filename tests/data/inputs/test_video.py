@@ -39,10 +39,10 @@ def video_input(**changed: Any) -> VideoInput:
 
 
 def loaded(reader: VideoInput, value: Any, folder: Path = Path(), *, seed: int = 0, train: bool = False) -> Tensor:
-    found = reader.load(value, folder, seed=seed, train=train)
-    assert found is not None and type(found[0]) is Tensor and found[0].dtype == torch.float32
-    assert found[0].shape[1:] == (3, reader.size, reader.size) and found[0].isfinite().all()
-    return found[0]
+    result = reader.load(value, folder, seed=seed, train=train)
+    assert result is not None and type(result[0]) is Tensor and result[0].dtype == torch.float32
+    assert result[0].shape[1:] == (3, reader.size, reader.size) and result[0].isfinite().all()
+    return result[0]
 
 
 def numbers(film: Tensor) -> list[int]:
@@ -84,21 +84,21 @@ def test_a_short_film_gives_each_frame_once(tmp_path: Path, sampling: str) -> No
     for name, count in (("a.mp4", 5), ("b.mkv", 5), ("c.mp4", 8), ("d.mp4", 1)):
         write_film(tmp_path / name, count, size=(48, 48))
         for seed in range(3):
-            found = loaded(video_input(num_frames=8, sampling=sampling), name, tmp_path, seed=seed, train=True)
-            assert numbers(found) == list(range(count))
+            result = loaded(video_input(num_frames=8, sampling=sampling), name, tmp_path, seed=seed, train=True)
+            assert numbers(result) == list(range(count))
 
 
 def test_a_frame_that_shows_for_long_is_taken_once(tmp_path: Path) -> None:
     path = write_film(tmp_path / "a.mkv", 4, times=[0, 40, 80, 4000], size=(48, 48))
-    found = numbers(loaded(video_input(num_frames=4), str(path)))
-    assert found == sorted(set(found)) and 2 in found
+    result = numbers(loaded(video_input(num_frames=4), str(path)))
+    assert result == sorted(set(result)) and 2 in result
 
 
 def test_paths_bytes_and_dicts_are_the_same_film(film: Path) -> None:
     data = film.read_bytes()
     values = ["a.mp4", str(film), data, {"path": "a.mp4", "bytes": None}, {"path": "no.mp4", "bytes": data}]
-    found = [loaded(video_input(), value, film.parent) for value in values]
-    assert all(torch.equal(found[0], other) for other in found[1:])
+    results = [loaded(video_input(), value, film.parent) for value in values]
+    assert all(torch.equal(results[0], other) for other in results[1:])
     keys = [video_input().key(value) for value in values]
     assert keys[0] == keys[3] == key_of("a.mp4") and keys[2] == keys[4] == key_of(data)
 
@@ -137,8 +137,8 @@ def test_a_frame_is_seen_as_the_picture_that_it_is(tmp_path: Path) -> None:
     Image.fromarray(numbered(90, 60, 100)).save(tmp_path / "a.png")
     knobs: dict[str, Any] = {"size": 32, "mean": [0.2, 0.5, 0.7], "std": [0.3, 0.5, 0.9]}
     expected, _ = plain_image_input(**knobs).load("a.png", tmp_path, seed=0, train=False)
-    found = loaded(video_input(**knobs), ["a.png"], tmp_path)
-    assert torch.allclose(found[0], expected, atol=0.02)
+    result = loaded(video_input(**knobs), ["a.png"], tmp_path)
+    assert torch.allclose(result[0], expected, atol=0.02)
 
 
 @pytest.mark.parametrize("train", [True, False])
@@ -160,10 +160,10 @@ def test_a_page_shows_four_frames_in_order_of_time(film: Path) -> None:
     sheet = video_input(num_frames=7).open(film.name, film.parent)
     assert sheet is not None and sheet.size == (96, 96)
     corners = [(x, y, x + 48, y + 48) for y in (0, 48) for x in (0, 48)]
-    found = [number_of(np.asarray(sheet.crop(corner)).transpose(2, 0, 1)) for corner in corners]
+    results = [number_of(np.asarray(sheet.crop(corner)).transpose(2, 0, 1)) for corner in corners]
     frames = video_input(num_frames=7).frames(film.name, film.parent)
     known = [number_of(np.asarray(f).transpose(2, 0, 1)) for f in frames]
-    assert found == [known[0], known[2], known[4], known[6]]
+    assert results == [known[0], known[2], known[4], known[6]]
 
 
 def test_sound_alone_is_no_film() -> None:

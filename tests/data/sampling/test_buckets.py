@@ -70,8 +70,8 @@ def test_an_epoch_has_each_position_once_in_the_same_steps_on_any_split(
 def test_with_a_constant_batch_size_there_are_as_many_steps_as_without_buckets(samples: int, batch_size: int) -> None:
     (steps,) = bucketed(samples, batch_size)
     assert len(steps) == len(TrainSteps(num_samples=samples, batch_size=batch_size))
-    held = [len(batch) for batch in all_steps(steps)[0]]
-    assert sorted(held, reverse=True)[: samples // batch_size] == [batch_size] * (samples // batch_size)
+    sizes = [len(batch) for batch in all_steps(steps)[0]]
+    assert sorted(sizes, reverse=True)[: samples // batch_size] == [batch_size] * (samples // batch_size)
 
 
 @pytest.mark.parametrize("max_tokens", [None, 50])
@@ -79,11 +79,11 @@ def test_each_step_can_be_asked_for_at_once(max_tokens: int | None) -> None:
     def fresh() -> BucketedSteps:
         return bucketed(100, 8, max_tokens=max_tokens)[0]
 
-    whole = all_steps(fresh())
+    full = all_steps(fresh())
     for epoch in (1, 0):
         for step in reversed(range(len(fresh()))):
-            assert fresh().batch(step, epoch) == whole[epoch][step]
-    assert whole[0] != whole[1]
+            assert fresh().batch(step, epoch) == full[epoch][step]
+    assert full[0] != full[1]
 
 
 @pytest.mark.parametrize("max_tokens", [None, 60])
@@ -119,8 +119,8 @@ def test_samples_of_a_step_are_of_similar_lengths_and_neighbouring_positions(ord
     (steps,) = bucketed(3000, 16, order=order, window=20, lengths=lengths)
 
     def padded(batches: list[list[int]]) -> float:
-        held = [[int(lengths[order.row(p, seed=3, epoch=0)]) for p in batch] for batch in batches]
-        return 1 - sum(map(sum, held)) / sum(max(batch) * len(batch) for batch in held)
+        batch_lengths = [[int(lengths[order.row(p, seed=3, epoch=0)]) for p in batch] for batch in batches]
+        return 1 - sum(map(sum, batch_lengths)) / sum(max(batch) * len(batch) for batch in batch_lengths)
 
     batches = all_steps(steps, 1)[0]
     plain = [list(range(first, min(first + 16, 3000))) for first in range(0, 3000, 16)]
@@ -139,8 +139,8 @@ def test_a_token_budget_holds_and_every_epoch_has_as_many_steps(max_tokens: int,
     (steps,) = bucketed(samples, batch_size, max_tokens=max_tokens, window=window, lengths=lengths)
     for epoch, batches in enumerate(all_steps(steps, 6)):
         assert sorted(p for batch in batches for p in batch) == list(range(samples))
-        held = [[int(lengths[steps.order.row(p, seed=3, epoch=epoch)]) for p in batch] for batch in batches]
-        assert all(len(batch) * max(batch) <= max_tokens and 0 < len(batch) <= batch_size for batch in held)
+        batch_lengths = [[int(lengths[steps.order.row(p, seed=3, epoch=epoch)]) for p in batch] for batch in batches]
+        assert all(len(batch) * max(batch) <= max_tokens and 0 < len(batch) <= batch_size for batch in batch_lengths)
 
 
 def test_the_budget_is_used() -> None:
@@ -159,8 +159,8 @@ def test_odd_lengths_give_no_empty_step(lengths: np.ndarray) -> None:
 
 
 def test_a_row_that_is_longer_than_the_budget_is_refused_with_advice() -> None:
-    said = r"max_tokens = 9, but row 2 has 12\n    fix: set data.bucket.max_tokens to 12 or more"
-    with pytest.raises(ValueError, match=said):
+    message = r"max_tokens = 9, but row 2 has 12\n    fix: set data.bucket.max_tokens to 12 or more"
+    with pytest.raises(ValueError, match=message):
         bucketed(3, 1, lengths=np.array([1, 2, 12]), max_tokens=9)
 
 

@@ -22,16 +22,16 @@ def buckets(by: str | None, max_tokens: int | None = None) -> Buckets:
 
 
 def lengths(by: str, cache: Path, cells: dict[str, list[Any]], inputs: dict[str, Any], **more: Any) -> list[int]:
-    asked = {"columns": {name: name for name in inputs}, "inputs": inputs, "folder": cache, "cache": cache} | more
-    return row_lengths(buckets(by), Dataset.from_dict(cells), **asked)[0].tolist()
+    requested = {"columns": {name: name for name in inputs}, "inputs": inputs, "folder": cache, "cache": cache} | more
+    return row_lengths(buckets(by), Dataset.from_dict(cells), **requested)[0].tolist()
 
 
 def test_of_texts_the_tokens_of_the_longest_are_counted_as_they_will_be_cut(tmp_path: Path) -> None:
     texts = [t if isinstance(t, list) else [t] for t in TEXTS]
     reader = text_input(max_length=6)
     reader.fit(texts, tmp_path)
-    found = lengths("text", tmp_path, {"text": texts}, {"text": reader})
-    assert found == [len(reader.load("a cat", tmp_path, seed=0, train=False)[0]), 6, 0, 0, 6]
+    result = lengths("text", tmp_path, {"text": texts}, {"text": reader})
+    assert result == [len(reader.load("a cat", tmp_path, seed=0, train=False)[0]), 6, 0, 0, 6]
 
 
 def test_what_was_measured_is_kept_until_a_knob_changes(tmp_path: Path) -> None:
@@ -50,8 +50,8 @@ def test_of_sounds_samples_are_counted_at_the_rate_that_the_model_hears(tmp_path
         (tmp_path / name).write_bytes(wav(tone(seconds, 44_100), rate=44_100))
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
     reader = AudioInput(sample_rate=8_000, max_seconds=2.0, noise=0.0, time_mask=0.0, freq_mask=0.0)
-    found = lengths("audio", tmp_path, {"audio": ["a.wav", "b.wav", None, "broken.wav"]}, {"audio": reader})
-    assert found == [4_000, 16_000, 0, 0]
+    result = lengths("audio", tmp_path, {"audio": ["a.wav", "b.wav", None, "broken.wav"]}, {"audio": reader})
+    assert result == [4_000, 16_000, 0, 0]
 
 
 def test_what_cannot_be_read_has_no_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,15 +86,15 @@ def test_what_has_no_length_is_refused_with_the_names_that_there_are(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("knobs", "said"),
+    ("knobs", "message"),
     [
         ({"window": 0}, "bucket.window = 0"),
         ({"max_tokens": 0}, "bucket.max_tokens = 0"),
         ({"by": None, "max_tokens": 9}, "has no effect without bucket.by"),
     ],
 )
-def test_knobs_that_mean_nothing_are_refused(knobs: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_knobs_that_mean_nothing_are_refused(knobs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Buckets(**{"by": "text", "window": 4, "max_tokens": None} | knobs)
 
 

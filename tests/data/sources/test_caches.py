@@ -33,9 +33,9 @@ def test_a_cache_that_cannot_be_made_is_not_the_table(
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
     with pytest.raises(WriteError) as caught:
         read_folder(existing_folder(tmp_path), SPLIT)
-    said = str(caught.value)
-    assert said.startswith(f"{cache}: this cache cannot be written: Not a directory\n    fix: set HF_HOME (or")
-    assert "mend the table" not in said
+    message = str(caught.value)
+    assert message.startswith(f"{cache}: this cache cannot be written: Not a directory\n    fix: set HF_HOME (or")
+    assert "mend the table" not in message
 
 
 def test_a_table_that_is_broken_is_still_the_table(tmp_path: Path) -> None:
@@ -59,8 +59,8 @@ def test_errors_of_the_cache_are_told_from_those_of_the_table(monkeypatch: pytes
         (OSError("Not enough disk space. Needed: 3 GB"), "Not enough disk space"),
         (full, "No space left on device"),
     ):
-        found = datasets_cache_error(error, table)
-        assert found is not None and words in str(found) and str(found).startswith("/disk/datasets: this cache")
+        result = datasets_cache_error(error, table)
+        assert result is not None and words in str(result) and str(result).startswith("/disk/datasets: this cache")
     for other in (
         error_of(errno.EACCES, str(table)),
         error_of(errno.ENOENT, "/elsewhere/train.csv"),

@@ -18,8 +18,8 @@ ROWS = [
 
 
 def test_tones_are_asked_of_what_can_have_one_and_groups_of_what_has_one() -> None:
-    found = [(row["id"], row["answer"]) for row in questions_of(ROWS)]
-    assert found == [
+    results = [(row["id"], row["answer"]) for row in questions_of(ROWS)]
+    assert results == [
         ("A-name", ["hand"]),
         ("A-group", ["People & Body"]),
         ("A-tone", ["none"]),
@@ -32,7 +32,7 @@ def test_tones_are_asked_of_what_can_have_one_and_groups_of_what_has_one() -> No
         ("B-name", ["cat"]),
     ]
     assert {row["image"] for row in questions_of(ROWS)} == {"../images/a.png", "../images/b.png"}
-    assert len({row["id"] for row in questions_of(ROWS)}) == len(found)
+    assert len({row["id"] for row in questions_of(ROWS)}) == len(results)
 
 
 def test_they_are_written_once_beside_the_drawings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

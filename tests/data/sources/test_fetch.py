@@ -299,12 +299,12 @@ def contents(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_folder_is_like_a_users_own(name: str, made: Place) -> None:
     folder = made.cache / name
-    found = read_folder(existing_folder(folder), WHOLE)
-    assert list(found.splits) == list(SPLITS)
-    assert {column for table in found.splits.values() for column in table.column_names} == set(
+    result = read_folder(existing_folder(folder), WHOLE)
+    assert list(result.splits) == list(SPLITS)
+    assert {column for table in result.splits.values() for column in table.column_names} == set(
         next(iter(rows(folder).values()))
     )
-    assert len(rows(folder)) == sum(len(table) for table in found.splits.values())
+    assert len(rows(folder)) == sum(len(table) for table in result.splits.values())
     named = {
         str(cell)
         for row in rows(folder).values()
@@ -376,20 +376,20 @@ def test_training_reads_it(
 
 def test_stamps_have_what_the_package_says(made: Place) -> None:
     folder = made.cache / "stamps"
-    found = rows(folder)
-    assert len(found) == 40, "neither symbols nor the gift without a picture"
-    row = found["food/sub/thing5"]
+    result = rows(folder)
+    assert len(result) == 40, "neither symbols nor the gift without a picture"
+    row = result["food/sub/thing5"]
     assert (row["caption"], row["caption_fr"], row["caption_da"]) == ("A food 1.", "Un 5.", None)
     assert (row["label"], row["base"]) == ("food", "a food 1")
     assert row["audio"] == row["audio_fr"] == "audio/fr/food/sub/thing5.ogg"
     assert row["audio_en"] == "audio/en/food/sub/thing5.ogg"
-    assert found["animals/sub/thing4"]["audio_es"] is None and row["audio_ru"] is None
-    for row in found.values():
+    assert result["animals/sub/thing4"]["audio_es"] is None and row["audio_ru"] is None
+    for row in result.values():
         picture = Image.open(folder / row["image"])
         assert picture.mode == "RGB" and picture.width == picture.height <= 256
         assert picture.getpixel((1, 1)) == (255, 255, 255)
-    assert Image.open(folder / found["food/sub/thing3"]["image"]).getpixel((66, 66)) == (255, 0, 0), "an SVG in points"
-    assert Image.open(folder / found["animals/sub/thing0"]["image"]).getextrema() == ((255, 255),) * 3, "see-through"
+    assert Image.open(folder / result["food/sub/thing3"]["image"]).getpixel((66, 66)) == (255, 0, 0), "an SVG in points"
+    assert Image.open(folder / result["animals/sub/thing0"]["image"]).getextrema() == ((255, 255),) * 3, "see-through"
 
 
 def test_another_language_is_spoken(made: Place, place: Place) -> None:
@@ -401,49 +401,49 @@ def test_another_language_is_spoken(made: Place, place: Place) -> None:
 
 
 def test_prompts_are_what_is_said(made: Place) -> None:
-    found = rows(made.cache / "prompts")
-    assert len(found) == 31 + 31 + 1
-    assert found["en/sub/star"] == {
+    result = rows(made.cache / "prompts")
+    assert len(result) == 31 + 31 + 1
+    assert result["en/sub/star"] == {
         "id": "en/sub/star",
         "audio": "audio/en/sub/star.wav",
         "caption": "star",
         "language": "en",
     }
-    assert found["es/menu0"]["caption"] == "Pulse 0 now."
-    assert not {"en/quiet", "en/beep", "en/blank", "en/lost", "en/untold"} & found.keys()
+    assert result["es/menu0"]["caption"] == "Pulse 0 now."
+    assert not {"en/quiet", "en/beep", "en/blank", "en/lost", "en/untold"} & result.keys()
 
 
 def test_prompts_of_one_language(place: Place) -> None:
-    found = rows(place.make("prompts", "--languages", "es"))
-    assert {row["language"] for row in found.values()} == {"es"}
+    result = rows(place.make("prompts", "--languages", "es"))
+    assert {row["language"] for row in result.values()} == {"es"}
 
 
 def test_talk_has_every_beginning_of_a_dialogue(made: Place) -> None:
-    found = rows(made.cache / "talk")
-    assert found["food-1-3"]["turns"] == [
+    result = rows(made.cache / "talk")
+    assert result["food-1-3"]["turns"] == [
         {"speaker": "A", "text": "What is food 0?"},
         {"speaker": "B", "text": "It is 1."},
         {"speaker": "A", "text": "7"},
     ]
-    assert found["food-1-3"]["reply"] == "I see" and found["food-1-3"]["topic"] == "food"
-    assert "food-0-2" not in found and found["rare-0-1"]["topic"] is None
-    assert not any(name.startswith(("food-45-", "food-46-")) for name in found), "there twice, and no dialogue"
+    assert result["food-1-3"]["reply"] == "I see" and result["food-1-3"]["topic"] == "food"
+    assert "food-0-2" not in result and result["rare-0-1"]["topic"] is None
+    assert not any(name.startswith(("food-45-", "food-46-")) for name in result), "there twice, and no dialogue"
 
 
 def test_tweets_are_dialogues_of_one_turn(made: Place) -> None:
-    found = rows(made.cache / "tweets")
-    assert len(found) == 60 and found["4"]["emotion"] == "neutral"
-    assert found["4"]["turns"] == [{"speaker": "A", "text": "Day 2 was so so"}]
+    result = rows(made.cache / "tweets")
+    assert len(result) == 60 and result["4"]["emotion"] == "neutral"
+    assert result["4"]["turns"] == [{"speaker": "A", "text": "Day 2 was so so"}]
 
 
 def test_easy_vqa_keeps_its_own_test(made: Place) -> None:
-    found = tables(made.cache / "easy_vqa")
-    assert {split: {row["id"].split("-")[0] for row in table} for split, table in found.items()} == {
+    result = tables(made.cache / "easy_vqa")
+    assert {split: {row["id"].split("-")[0] for row in table} for split, table in result.items()} == {
         "train": {"train"},
         "val": {"train"},
         "test": {"test"},
     }
-    assert found["test"][1] == {
+    assert result["test"][1] == {
         "id": "test-1",
         "image": "images/test/0.png",
         "question": "what is it?",
@@ -500,14 +500,14 @@ def test_things_move_as_their_label_says(made: Place) -> None:
 def test_words_of_a_film(made: Place) -> None:
     words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
     digits = rows(made.cache / "digits")
-    asked = set()
+    requested = set()
     for row in rows(made.cache / "moving").values():
         word = words[int(digits[row["base"]]["label"])]
         article, name, verb = row["caption"].split()[:3]
         assert (article, name) == ("an" if word == "eight" else "a", word)
         assert verb in ("moves", "grows", "shrinks", "stands")
         how = " ".join(row["caption"].split()[2:]).replace(f"{verb} ", f"{verb[:-1]} ").replace("grows", "grow")
-        asked.add(row["question"].split()[0])
+        requested.add(row["question"].split()[0])
         if row["question"].startswith("which"):
             assert row["answer"] == word
         elif row["question"].startswith("how"):
@@ -515,7 +515,7 @@ def test_words_of_a_film(made: Place) -> None:
         else:
             said = row["question"].removeprefix("does the digit ").removesuffix("?")
             assert row["answer"] == ("yes" if said == how.replace("shrinks", "shrink") else "no")
-    assert asked == {"which", "how", "does"}
+    assert requested == {"which", "how", "does"}
 
 
 def test_the_seed_decides(made: Place, place: Place) -> None:

@@ -127,14 +127,14 @@ BROKEN: list[tuple[str, bytes, list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "said"), BROKEN)
+@pytest.mark.parametrize(("name", "content", "text"), BROKEN)
 def test_a_broken_table_is_named_with_its_fault(
-    tmp_path: Path, name: str, content: bytes, said: list[str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, name: str, content: bytes, text: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / name).write_bytes(content)
     message = refused(tmp_path)
     assert message.startswith(str(tmp_path / name))
-    assert [part for part in said if part not in message] == []
+    assert [part for part in text if part not in message] == []
     assert len(message.splitlines()) == 2, message
     assert caplog.text == "", "one fault, said once"
 
@@ -172,9 +172,9 @@ def test_tables_that_say_in_their_names_what_they_are_for_are_to_be_renamed(tmp_
 def test_tables_that_are_not_read_are_said(tmp_path: Path) -> None:
     for name in ("train.csv", "val_data.csv"):
         write(tmp_path / name, ROWS)
-    found = read_folder(tmp_path, WHOLE)
-    assert list(found.splits) == ["train"]
-    assert found.notes == [f"{tmp_path}: val_data.csv is not read: the splits are train, val and test"]
+    result = read_folder(tmp_path, WHOLE)
+    assert list(result.splits) == ["train"]
+    assert result.notes == [f"{tmp_path}: val_data.csv is not read: the splits are train, val and test"]
 
 
 def test_a_folder_without_a_table_says_what_it_holds_and_what_to_write(tmp_path: Path) -> None:

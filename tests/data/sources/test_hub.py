@@ -25,8 +25,8 @@ def read(name: Path | str, config: str | None = None, revision: str | None = Non
 def refused(name: Path | str, config: str | None = None) -> str:
     with pytest.raises(ConfigError) as caught:
         read(name, config)
-    what, _, mend = str(caught.value).partition("\n    ")
-    assert what and mend
+    what, _, fix = str(caught.value).partition("\n    ")
+    assert what and fix
     return str(caught.value)
 
 
@@ -73,9 +73,9 @@ def test_one_of_several_configurations_is_chosen_by_name(tmp_path: Path) -> None
 
 
 def test_a_name_that_cannot_be_reached_is_said_with_why() -> None:
-    said = refused("nobody/nothing")  # conftest.py takes the network away
-    assert "nobody/nothing is neither a folder nor in the cache" in said
-    assert "HF_HUB_OFFLINE" in said
+    message = refused("nobody/nothing")  # conftest.py takes the network away
+    assert "nobody/nothing is neither a folder nor in the cache" in message
+    assert "HF_HUB_OFFLINE" in message
 
 
 def test_a_program_is_never_run(tmp_path: Path) -> None:
@@ -121,10 +121,10 @@ def test_a_readme_takes_no_table_from_elsewhere(named: str, tmp_path: Path) -> N
     (root / "README.md").write_text(
         f"---\nconfigs:\n- config_name: default\n  data_files: {named.format(out=out)}\n---\n"
     )
-    said = refused(root)
-    assert f"which is outside of the data folder {root}" in said and "data.restrict_paths=false" in said
-    found = hub_tables(name=str(root), config=None, revision=None, split=split(), restrict_paths=False)
-    assert found.splits["train"][0]["caption"] == "a secret"
+    message = refused(root)
+    assert f"which is outside of the data folder {root}" in message and "data.restrict_paths=false" in message
+    result = hub_tables(name=str(root), config=None, revision=None, split=split(), restrict_paths=False)
+    assert result.splits["train"][0]["caption"] == "a secret"
 
 
 def test_lists_of_pictures_are_left_as_files_too(tmp_path: Path) -> None:

@@ -62,18 +62,18 @@ def test_each_part_has_its_share_and_comes_round_whole(sizes: list[int], shares:
         for walk, part in zip(walks, parts, strict=True):
             walk += part
     for walk, size in zip(walks, sizes, strict=True):
-        whole = [walk[first : first + size] for first in range(0, len(walk) - size + 1, size)]
-        assert all(sorted(turn) == list(range(size)) for turn in whole)
-        if size > 4 and len(whole) > 1:
-            assert whole[0] != whole[1], "permuted anew each time round"
+        full = [walk[first : first + size] for first in range(0, len(walk) - size + 1, size)]
+        assert all(sorted(turn) == list(range(size)) for turn in full)
+        if size > 4 and len(full) > 1:
+            assert full[0] != full[1], "permuted anew each time round"
 
 
 @pytest.mark.parametrize(("sizes", "shares"), MIXES)
 def test_a_position_is_asked_for_alone_or_among_others(sizes: list[int], shares: list[int]) -> None:
     mixed = order(sizes, shares)
-    whole = rows(mixed, 2)
-    assert mixed.rows(np.arange(len(mixed))[::-1], seed=1, epoch=2).tolist() == whole[::-1]
-    assert order(sizes, shares).row(len(mixed) - 1, seed=1, epoch=2) == whole[-1]
+    full = rows(mixed, 2)
+    assert mixed.rows(np.arange(len(mixed))[::-1], seed=1, epoch=2).tolist() == full[::-1]
+    assert order(sizes, shares).row(len(mixed) - 1, seed=1, epoch=2) == full[-1]
 
 
 def test_mixing_by_size_has_each_row_once_an_epoch() -> None:
@@ -153,8 +153,8 @@ def two(folders: Path, **changed: Any) -> dict[str, Part]:
 def refused(parts: dict[str, Part], **changed: Any) -> str:
     with pytest.raises(ConfigError) as caught:
         mixed(parts, **changed)
-    what, _, mend = str(caught.value).partition("\n    ")
-    assert what and mend
+    what, _, fix = str(caught.value).partition("\n    ")
+    assert what and fix
     return str(caught.value)
 
 

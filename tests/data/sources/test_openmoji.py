@@ -160,7 +160,7 @@ def test_english_names_agree(emojis: list[Emoji]) -> None:
         name = re.sub("boy|girl", "child", name)
         bases[re.sub("_and_|_", " ", name).strip()].add(row["base"])
     assert len(bases) > 1600
-    assert {name: found for name, found in bases.items() if len(found) > 1} == {}
+    assert {name: result for name, result in bases.items() if len(result) > 1} == {}
 
 
 def test_two_people_are_never_left_as_a_sequence(emojis: list[Emoji]) -> None:
@@ -172,7 +172,7 @@ def test_same_drawings_have_one_base(emojis: list[Emoji]) -> None:
     bases = defaultdict(set)
     for code, _, drawing in emojis:
         bases["".join(drawing.read_text().split())].add(base_of(code))
-    assert [found for found in bases.values() if len(found) > 1] == []
+    assert [result for result in bases.values() if len(result) > 1] == []
 
 
 @pytest.mark.slow
@@ -195,24 +195,24 @@ def test_no_caption_belongs_to_two_bases(emojis: list[Emoji], language: str) -> 
     for row in openmoji.rows_of(emojis, languages=[language]):
         assert len(row["caption"]) == 1
         bases[row["caption"][0].casefold()].add(row["base"])
-    assert [(caption, found) for caption, found in bases.items() if len(found) > 1] == []
+    assert [(caption, result) for caption, result in bases.items() if len(result) > 1] == []
 
 
 # The tables
 
 
 def test_no_base_crosses_splits_and_fractions_are_near(emojis: list[Emoji]) -> None:
-    found = openmoji._tables(emojis, languages=["en"], split=SPLIT)
-    assert sum(len(rows) for rows in found.values()) == len(emojis) > 3900
-    bases = {name: {row["base"] for row in rows} for name, rows in found.items()}
+    result = openmoji._tables(emojis, languages=["en"], split=SPLIT)
+    assert sum(len(rows) for rows in result.values()) == len(emojis) > 3900
+    bases = {name: {row["base"] for row in rows} for name, rows in result.items()}
     for one, other in combinations(bases.values(), 2):
         assert not one & other
     num_bases = sum(map(len, bases.values()))
     for name, fraction in SPLIT.items():
         assert len(bases[name]) / num_bases == pytest.approx(fraction, abs=0.03)
-        assert len(found[name]) / len(emojis) == pytest.approx(fraction, abs=0.03)
-        labels = Counter(row.get("label") for row in found[name])
-        assert labels["People & Body"] / len(found[name]) == pytest.approx(0.6, abs=0.06)
+        assert len(result[name]) / len(emojis) == pytest.approx(fraction, abs=0.03)
+        labels = Counter(row.get("label") for row in result[name])
+        assert labels["People & Body"] / len(result[name]) == pytest.approx(0.6, abs=0.06)
         assert len(labels - Counter({None: 100})) == 9
 
 
@@ -393,9 +393,9 @@ def test_two_processes_at_once(
     ],
 )
 def test_messages(changed: dict[str, object], message: str, tmp_path: Path, few: list[Emoji]) -> None:
-    asked: dict[str, object] = {"size": 32, "languages": ["en"], "split": SPLIT} | changed
+    requested: dict[str, object] = {"size": 32, "languages": ["en"], "split": SPLIT} | changed
     with pytest.raises(ValueError, match=message):
-        prepare_openmoji(cache_dir=tmp_path, **asked)  # type: ignore[arg-type]
+        prepare_openmoji(cache_dir=tmp_path, **requested)  # type: ignore[arg-type]
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,8 +90,8 @@ def read(cache: Path, train: Any, **changed: Any) -> Tables:
 def refused(cache: Path, train: Any, **changed: Any) -> str:
     with pytest.raises(ConfigError) as caught:
         read(cache, train, **changed)
-    what, _, mend = str(caught.value).partition("\n    ")
-    assert what and mend
+    what, _, fix = str(caught.value).partition("\n    ")
+    assert what and fix
     return str(caught.value)
 
 
@@ -184,8 +184,8 @@ def test_a_tar_that_is_cut_short_or_damaged_is_named(tmp_path: Path, cache: Path
     def fresh(name: str) -> Path:
         return write_tar(tmp_path / name, {"0.jpg": b"x" * 1000, "1.jpg": b"y" * 1000})
 
-    said = refused(cache, cut(fresh("payload.tar"), 512 + 1024 + 512 + 400))
-    assert "payload.tar is truncated: 1.jpg should end at byte 3048, the file at 2448" in said
+    message = refused(cache, cut(fresh("payload.tar"), 512 + 1024 + 512 + 400))
+    assert "payload.tar is truncated: 1.jpg should end at byte 3048, the file at 2448" in message
     assert "header.tar is truncated: in the header after 0.jpg" in refused(cache, cut(fresh("header.tar"), 1536 + 100))
     damaged = fresh("damaged.tar")
     raw = bytearray(damaged.read_bytes())
@@ -221,14 +221,14 @@ def header(path: Path, at: int, **fields: Any) -> str:
 @pytest.mark.parametrize("size", [-1, -512, -2048, -(2**60)])
 def test_a_negative_size_in_a_header_is_damage_and_not_a_way_back(tmp_path: Path, cache: Path, size: int) -> None:
     path = write_tar(tmp_path / "a.tar", {"0.jpg": b"x" * 1000, "1.jpg": b"y" * 1000})
-    said = refused(cache, header(path, 1536, size=size))
-    assert f"a.tar is damaged at byte 1536, after 0.jpg: 1.jpg has the size {size}" in said
+    message = refused(cache, header(path, 1536, size=size))
+    assert f"a.tar is damaged at byte 1536, after 0.jpg: 1.jpg has the size {size}" in message
 
 
 def test_a_size_that_the_file_does_not_have_is_a_cut(tmp_path: Path, cache: Path) -> None:
     path = write_tar(tmp_path / "a.tar", {"0.jpg": b"x" * 1000, "1.jpg": b"y" * 1000})
-    said = refused(cache, header(path, 1536, size=10**15))
-    assert "a.tar is truncated: 1.jpg should end at byte 1000000000002048, the file at 10240" in said
+    message = refused(cache, header(path, 1536, size=10**15))
+    assert "a.tar is truncated: 1.jpg should end at byte 1000000000002048, the file at 10240" in message
 
 
 def write_extended(path: Path, records: dict[str, str], body: bytes = b"y" * 700) -> Path:
@@ -262,8 +262,8 @@ def test_an_extension_gives_the_size_that_a_header_has_no_room_for(tmp_path: Pat
 def test_an_extension_that_cannot_be_is_damage(
     tmp_path: Path, cache: Path, records: dict[str, str], message: str
 ) -> None:
-    said = refused(cache, str(write_extended(tmp_path / "a.tar", records)))
-    assert "a.tar is damaged at byte" in said and "after 0.jpg: " + message in said
+    text = refused(cache, str(write_extended(tmp_path / "a.tar", records)))
+    assert "a.tar is damaged at byte" in text and "after 0.jpg: " + message in text
 
 
 @pytest.mark.parametrize(("kind", "message"), [(b"S", "1.jpg is a sparse file"), (b"L", "the header extension has")])
@@ -278,8 +278,8 @@ def test_files_named_with_dots_are_told_of(tmp_path: Path, cache: Path, monkeypa
     path = write_tar(tmp_path / "a.tar", {f"cat.{n}.jpg": b"" for n in range(101)})
     assert len(read(cache, str(path)).splits["train"].column_names) == 102
     monkeypatch.setattr("mmtrain.data.sources.tar_shard._MAX_ENDINGS", 100)
-    said = refused(tmp_path / "other", str(path))
-    assert "101 different endings, such as 0.jpg, 1.jpg, 2.jpg" in said and "without other dots" in said
+    message = refused(tmp_path / "other", str(path))
+    assert "101 different endings, such as 0.jpg, 1.jpg, 2.jpg" in message and "without other dots" in message
 
 
 def test_names_that_no_column_has_are_no_columns(tmp_path: Path, cache: Path) -> None:
@@ -498,13 +498,13 @@ class Ranges(SimpleHTTPRequestHandler):
             self.send_error(404)
             return
         content = path.read_bytes()
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        first = int(asked[1]) if asked else 0
-        last = min(int(asked[2]) if asked and asked[2] else len(content), len(content) - 1)
+        requested = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        first = int(requested[1]) if requested else 0
+        last = min(int(requested[2]) if requested and requested[2] else len(content), len(content) - 1)
         self.requests.append((name, last - first + 1))
-        self.send_response(206 if asked else 200)
+        self.send_response(206 if requested else 200)
         self.send_header("Accept-Ranges", "bytes")
-        if asked:
+        if requested:
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
         self.send_header("Content-Length", str(last - first + 1))
         self.end_headers()
@@ -676,10 +676,10 @@ def test_a_shard_that_is_a_link_out_of_its_folder_is_refused(tmp_path: Path, cac
     write_tar(tmp_path / "out" / "a.tar", {"0.txt": "near"})
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "a.tar").symlink_to("../out/a.tar")
-    found = read(cache, str(tmp_path / "root" / "*.tar"))
+    result = read(cache, str(tmp_path / "root" / "*.tar"))
     with pytest.raises(ConfigError, match=r"root/a\.tar leads to .*/out/a\.tar, which is outside of the data folder"):
-        tables_of(found, WHOLE, restrict_paths=True)
-    assert len(tables_of(found, WHOLE, restrict_paths=False).splits["train"]) == 1
+        tables_of(result, WHOLE, restrict_paths=True)
+    assert len(tables_of(result, WHOLE, restrict_paths=False).splits["train"]) == 1
     tables_of(read(cache, str(tmp_path / "out" / "*.tar")), WHOLE, restrict_paths=True)
 
 
@@ -694,7 +694,7 @@ def test_shards_on_a_server_read_no_file_of_this_machine(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret.txt").touch()
     write_tar(tmp_path / "far" / "a.tar", {"0.json": '{"jpg": "secret.txt"}'})
-    found = tables_of(read(cache, f"{server[0]}/a.tar"), WHOLE, restrict_paths=True)
-    assert found.folder == tmp_path
+    result = tables_of(read(cache, f"{server[0]}/a.tar"), WHOLE, restrict_paths=True)
+    assert result.folder == tmp_path
     with pytest.raises(SampleError, match="its shard is on a server"):
-        checked_path(found.folder, found.splits["train"][0]["jpg"])
+        checked_path(result.folder, result.splits["train"][0]["jpg"])

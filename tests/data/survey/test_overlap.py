@@ -19,18 +19,18 @@ def test_files_of_equal_content_are_found_under_other_names_and_in_cells(tmp_pat
         "val": [("5", {"bytes": b"one", "path": None}), ("6", "d"), ("7", "gone"), ("8", [0.1, 0.2])],
         "test": [("9", ["c", "e"])],
     }
-    found = shared_files(cells, dict.fromkeys(cells, tmp_path), most_bytes=ROOM)
-    assert found.complete
-    assert found.found == [Overlap("a", {"train": ["1", "4"], "val": ["5"], "test": ["9"]})]
+    result = shared_files(cells, dict.fromkeys(cells, tmp_path), most_bytes=ROOM)
+    assert result.complete
+    assert result.found == [Overlap("a", {"train": ["1", "4"], "val": ["5"], "test": ["9"]})]
 
 
 def test_the_same_content_twice_in_one_split_is_no_overlap(tmp_path: Path) -> None:
     cells = {"train": [("1", b"x"), ("2", b"x")], "val": [("3", b"y")]}
-    found = shared_files(cells, dict.fromkeys(cells, tmp_path), most_bytes=ROOM)
-    assert found.found == []
+    result = shared_files(cells, dict.fromkeys(cells, tmp_path), most_bytes=ROOM)
+    assert result.found == []
 
 
 def test_it_stops_at_its_limit_and_says_so(tmp_path: Path) -> None:
     cells = {"train": [("1", b"xxx"), ("2", b"yyy")], "val": [("3", b"xxx"), ("4", b"yyy")]}
-    found = shared_files(cells, dict.fromkeys(cells, tmp_path), most_bytes=4)
-    assert not found.complete and found.found == []
+    result = shared_files(cells, dict.fromkeys(cells, tmp_path), most_bytes=4)
+    assert not result.complete and result.found == []

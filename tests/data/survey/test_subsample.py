@@ -39,9 +39,9 @@ def ids(table: Any) -> Iterator[str]:
 
 
 def test_rows_are_evenly_spaced() -> None:
-    whole = datasets.Dataset.from_dict({"id": [str(n) for n in range(10)]})
-    assert subsample(whole, 10) is whole
-    assert list(ids(subsample(whole, 5))) == list(ids(subsample(Table(), 5))) == ["0", "2", "4", "6", "8"]
+    full = datasets.Dataset.from_dict({"id": [str(n) for n in range(10)]})
+    assert subsample(full, 10) is full
+    assert list(ids(subsample(full, 5))) == list(ids(subsample(Table(), 5))) == ["0", "2", "4", "6", "8"]
 
 
 def test_a_cell_that_cannot_be_read_is_a_gap_in_its_column() -> None:
@@ -53,8 +53,8 @@ def test_a_cell_that_cannot_be_read_is_a_gap_in_its_column() -> None:
 def test_a_source_of_tables_or_of_a_folder_is_thinned_and_says_how_many_there_were(tmp_path: Path) -> None:
     tables = Tables(splits={"train": Table()}, names={"train": "here"}, folder=tmp_path, order=KeyedOrder(10))
     source = SubsampledSource(lambda: tables, split=ALL, most=3)
-    found = source()
-    assert (len(found.splits["train"]), source.num_rows, found.order) == (3, {"train": 10}, None)
+    result = source()
+    assert (len(result.splits["train"]), source.num_rows, result.order) == (3, {"train": 10}, None)
     write_rows(tmp_path / "train.jsonl", [{"id": str(n)} for n in range(7)])
     source = SubsampledSource(lambda: tmp_path, split=ALL, most=3)
     assert list(ids(source().splits["train"])) == ["0", "2", "4"]

@@ -46,9 +46,9 @@ def refused(part: Any, *cells: Any) -> str:
     ],
 )
 def test_a_column_of_something_else_is_named_with_what_it_holds(part: Any, cell: Any, what: str) -> None:
-    first, mend = refused(part, None, "", cell).split("\n")
+    first, fix = refused(part, None, "", cell).split("\n")
     assert first.startswith("t.csv: the column c holds ") and what in first
-    assert mend.startswith("    name ") and "data.columns.x" in mend
+    assert fix.startswith("    name ") and "data.columns.x" in fix
 
 
 def test_several_classes_a_row_are_for_another_task() -> None:

@@ -65,7 +65,7 @@ def test_few_rows_or_some_with_a_class_in_common_are_nothing_to_speak_of(cells: 
 
 def test_measurements_are_no_classes() -> None:
     numbers = [f"{n / 7:.3f}" for n in range(40)]
-    said = refused(numbers, val=["0.1"])
-    assert "40 different numbers in 40 rows: measurements, not classes" in said
-    assert "task=[regression] data.columns.number=kind" in said
+    message = refused(numbers, val=["0.1"])
+    assert "40 different numbers in 40 rows: measurements, not classes" in message
+    assert "task=[regression] data.columns.number=kind" in message
     assert check([f"{n % 8 / 2}" for n in range(40)]) is None  # grades

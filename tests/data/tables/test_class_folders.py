@@ -42,9 +42,9 @@ def test_sounds_and_films_have_columns_of_their_own(tmp_path: Path) -> None:
     for name in ("bark/a.WAV", "bark/b.mp4", "bark/notes.txt", "meow/c.flac"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = read_class_folders(tmp_path, lambda columns: datasets.Dataset.from_dict(dict(columns)))
-    assert found is not None
-    tables, notes = found
+    result = read_class_folders(tmp_path, lambda columns: datasets.Dataset.from_dict(dict(columns)))
+    assert result is not None
+    tables, notes = result
     assert notes == [f"{tmp_path}: files in folders of classes are not read for their endings: 1 .txt"]
     assert list(tables[None]) == [
         {"id": "bark/a.WAV", "label": "bark", "audio": "bark/a.WAV", "video": None},
@@ -124,8 +124,10 @@ def test_a_table_that_is_a_link_out_is_refused_before_it_is_read(tmp_path: Path)
     (tmp_path / "root").mkdir()
     (tmp_path / "secret.csv").write_text("the first line\nof a secret\n")
     (tmp_path / "root" / "train.csv").symlink_to("../secret.csv")
-    said = refused(tmp_path / "root")
-    assert said.startswith(f"{tmp_path}/root/train.csv leads to {tmp_path}/secret.csv") and "first line" not in said
+    message = refused(tmp_path / "root")
+    assert (
+        message.startswith(f"{tmp_path}/root/train.csv leads to {tmp_path}/secret.csv") and "first line" not in message
+    )
     assert heads_of(UnconfinedFolder(tmp_path / "root"), WHOLE) is not None
     with pytest.raises(ConfigError, match="which is outside"):
         heads_of(tmp_path / "root", WHOLE)
@@ -146,12 +148,12 @@ def test_a_saved_set_whose_files_lie_elsewhere_is_refused(tmp_path: Path) -> Non
 
 def read(root: Path) -> tuple[dict[str, list[dict[str, str]]], list[str]]:
     """By split, its rows; and the notes. The first rows are read alike."""
-    found, head = read_folder(root, WHOLE), heads_of(root, WHOLE)
-    assert head is not None and head.notes == found.notes and list(head.splits) == list(found.splits)
+    result, head = read_folder(root, WHOLE), heads_of(root, WHOLE)
+    assert head is not None and head.notes == result.notes and list(head.splits) == list(result.splits)
     assert {s: head.splits[s].column_names for s in head.splits} == {
-        s: found.splits[s].column_names for s in head.splits
+        s: result.splits[s].column_names for s in head.splits
     }
-    return {split: list(table) for split, table in found.splits.items()}, list(found.notes)
+    return {split: list(table) for split, table in result.splits.items()}, list(result.notes)
 
 
 SPLIT_CLASSES = ("train/cat", "train/dog", "val/cat")
@@ -203,7 +205,7 @@ def test_hidden_files_are_no_samples_and_other_endings_are_counted(tmp_path: Pat
     for name in ("cat/a.JFIF", "cat/a.jpe", "dog/a.avif", "dog/a.jp2", "dog/a.pgm"):
         (tmp_path / name).write_bytes(b"")
     tables, notes = read(tmp_path)
-    rows = [row for found in tables.values() for row in found]
+    rows = [row for result in tables.values() for row in result]
     assert len(rows) == 17 and {row["label"] for row in rows} == {"cat", "dog"}
     assert notes[0] == (
         f"{tmp_path}: files in folders of classes are not read for their endings: 2 .heic, 1 .db, 1 without"
@@ -249,8 +251,8 @@ def test_marks_of_patterns_in_the_name_of_a_folder_are_letters(tmp_path: Path, n
             {"csv": table.to_csv, "parquet": table.to_parquet}.get(kind, table.to_json)(
                 str(path), **({"lines": False} if kind == "json" else {})
             )
-    rows = [row for found in read(tmp_path / name)[0].values() for row in found]
+    rows = [row for result in read(tmp_path / name)[0].values() for row in result]
     assert rows == [{"caption": name}] * 20
     if kind in ("csv", "jsonl", "parquet"):
-        found = hub_tables(name=str(tmp_path / name), config=None, revision=None, split=WHOLE)
-        assert {row["caption"] for table in found.splits.values() for row in table} == {name}
+        result = hub_tables(name=str(tmp_path / name), config=None, revision=None, split=WHOLE)
+        assert {row["caption"] for table in result.splits.values() for row in table} == {name}

@@ -39,7 +39,7 @@ def test_two_columns_of_one_meaning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "message"),
     [
         (
             {"vector": ["size", "age"], "number": "size"},
@@ -51,11 +51,11 @@ def test_two_columns_of_one_meaning() -> None:
         ({"text": "caption", "label": "label"}, None),
     ],
 )
-def test_a_target_among_the_inputs(columns: dict[str, Column], said: str | None) -> None:
+def test_a_target_among_the_inputs(columns: dict[str, Column], message: str | None) -> None:
     name, target = columns
-    found = notes(columns, [name], [target], **columns)
-    assert len(found) == (said is not None)
-    assert said is None or (said in found[0] and found[0].startswith("WARNING") and "fix: " in found[0])
+    result = notes(columns, [name], [target], **columns)
+    assert len(result) == (message is not None)
+    assert message is None or (message in result[0] and result[0].startswith("WARNING") and "fix: " in result[0])
 
 
 def test_columns_that_nothing_reads() -> None:

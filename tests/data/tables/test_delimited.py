@@ -15,12 +15,12 @@ from tests.data.parts import WHOLE
 def read(folder: Path, name: str, text: str | bytes) -> tuple[list[dict[str, Any]], list[str]]:
     """The rows of a training table and the notes, which are the same for its head."""
     (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-    found, head = read_folder(folder, WHOLE), heads_of(folder, WHOLE)
+    result, head = read_folder(folder, WHOLE), heads_of(folder, WHOLE)
     assert head is not None
-    rows = [row for table in found.splits.values() for row in table]
+    rows = [row for table in result.splits.values() for row in table]
     assert [{name: row.get(name) for name in rows[0]} for table in head.splits.values() for row in table] == rows
-    assert head.notes == found.notes
-    return rows, list(found.notes)
+    assert head.notes == result.notes
+    return rows, list(result.notes)
 
 
 def refused(folder: Path, name: str, text: str | bytes) -> str:
@@ -75,8 +75,8 @@ READ: list[tuple[str, str, list[dict[str, Any]], str | None]] = [
 
 @pytest.mark.parametrize(("name", "text", "rows", "note"), READ)
 def test_what_is_read(tmp_path: Path, name: str, text: str, rows: list[dict[str, Any]], note: str | None) -> None:
-    found, notes = read(tmp_path, name, text)
-    assert found == rows
+    result, notes = read(tmp_path, name, text)
+    assert result == rows
     assert len(notes) == (note is not None) and (note is None or note in notes[0]), notes
 
 
@@ -109,7 +109,7 @@ def test_decimal_commas_between_semicolons(tmp_path: Path, column: list[str | No
 def test_points_between_semicolons(tmp_path: Path, text: str, cells: list[str], note: str | None) -> None:
     rows, notes = read(tmp_path, "train.csv", text)
     assert [row["m"] for row in rows] == cells
-    assert [found for found in notes if "points in" in found] == ([] if note is None else [notes[-1]])
+    assert [result for result in notes if "points in" in result] == ([] if note is None else [notes[-1]])
     assert note is None or note in notes[-1]
 
 

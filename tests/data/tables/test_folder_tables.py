@@ -37,18 +37,18 @@ def source_of(found: SplitFiles, root: Path | None = None, **changed: Any) -> An
 
 
 def test_the_files_of_splits_can_be_anywhere(tmp_path: Path) -> None:
-    found = files_of_splits(tmp_path / "data")
-    tables = tables_of(source_of(found), WHOLE, restrict_paths=True)
+    result = files_of_splits(tmp_path / "data")
+    tables = tables_of(source_of(result), WHOLE, restrict_paths=True)
     assert {split: len(table) for split, table in tables.splits.items()} == {"train": 6, "val": 6, "test": 6}
     assert tables.folder == tmp_path / "data" and tables.folder_of("val") == tmp_path / "data" / "b"
-    head = heads_of(found, WHOLE)
+    head = heads_of(result, WHOLE)
     assert head is not None and head.folder_of("test") == tmp_path / "data" / "c"
 
 
 def test_each_split_is_read_from_its_own_folder(tmp_path: Path) -> None:
-    found = files_of_splits(tmp_path / "data")
+    result = files_of_splits(tmp_path / "data")
     (tmp_path / "data" / "b" / "0.png").unlink()
-    data = read(tmp_path, tmp_path / "run", source=lambda: source_of(found), restrict_paths=True)
+    data = read(tmp_path, tmp_path / "run", source=lambda: source_of(result), restrict_paths=True)
     reader = data.inputs["image"]
     assert isinstance(reader, ImageInput)
     assert data.split("train").sample(0, seed=0, train=False).id == "0"
@@ -60,8 +60,8 @@ def test_each_split_is_read_from_its_own_folder(tmp_path: Path) -> None:
 
 
 def test_data_root_is_what_paths_start_from(tmp_path: Path) -> None:
-    found = files_of_splits(tmp_path / "data")
-    tables = tables_of(source_of(found, tmp_path / "data" / "a"), WHOLE, restrict_paths=True)
+    result = files_of_splits(tmp_path / "data")
+    tables = tables_of(source_of(result, tmp_path / "data" / "a"), WHOLE, restrict_paths=True)
     assert {tables.folder_of(split) for split in tables.splits} == {tmp_path / "data" / "a"}
 
 
@@ -74,9 +74,9 @@ def test_data_root_is_what_paths_start_from(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_cannot_be_a_split_is_refused(tmp_path: Path, file: str, message: str) -> None:
-    found = files_of_splits(tmp_path)
+    result = files_of_splits(tmp_path)
     with pytest.raises(ConfigError, match=message):
-        source_of(found, val=tmp_path / file)
+        source_of(result, val=tmp_path / file)
     with pytest.raises(ConfigError, match=r"data.root: not set"):
         existing_folder(None)
 
@@ -84,10 +84,10 @@ def test_a_file_that_cannot_be_a_split_is_refused(tmp_path: Path, file: str, mes
 def test_the_only_table_for_training_is_divided(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "train.jsonl", [{"caption": f"text {n}"} for n in range(40)])
     for place in (tmp_path, SplitFiles({"train": path}, None)):
-        found = read_folder(place, WHOLE)
-        assert {split: len(table) for split, table in found.splits.items()} == {"train": 32, "val": 4, "test": 4}
-        assert "divides its rows: train 32, val 4, test 4" in found.notes[0]
-        assert "'data.split.fractions={train:1,val:0,test:0}'" in found.notes[0]
+        result = read_folder(place, WHOLE)
+        assert {split: len(table) for split, table in result.splits.items()} == {"train": 32, "val": 4, "test": 4}
+        assert "divides its rows: train 32, val 4, test 4" in result.notes[0]
+        assert "'data.split.fractions={train:1,val:0,test:0}'" in result.notes[0]
     alone = read_folder(tmp_path, ALL)
     assert len(alone.splits["train"]) == 40 and not alone.notes
     predicted = read_folder(tmp_path, AllRows(column=None, fractions={"train": 1.0}, group=None))
@@ -121,26 +121,26 @@ def class_folders(root: Path) -> Path:
 def test_a_stray_table_next_to_class_folders_is_not_read(tmp_path: Path, read_it: Any) -> None:
     root = class_folders(tmp_path)
     (root / "results.csv").write_text("epoch,loss\n" + "1,0.5\n" * 20)
-    found = read_it(root, ALL, WANTED)
-    assert set(found.splits["train"]["label"]) == {"cat", "dog"}
-    assert "the folders cat, dog are read, and results.csv is not" in found.notes[0]
-    assert f"data.root={root / 'results.csv'}" in found.notes[0]
+    result = read_it(root, ALL, WANTED)
+    assert set(result.splits["train"]["label"]) == {"cat", "dog"}
+    assert "the folders cat, dog are read, and results.csv is not" in result.notes[0]
+    assert f"data.root={root / 'results.csv'}" in result.notes[0]
 
 
 def test_a_table_of_the_files_in_folders_is_read(tmp_path: Path) -> None:
     root = class_folders(tmp_path)
     (root / "list.csv").write_text("picture,kind\n" + "".join(f"cat/{n}.png,k\n" for n in range(6)))
-    found = read_folder(root, ALL, WANTED)
-    assert found.splits["train"].column_names == ["picture", "kind"] and not found.notes
+    result = read_folder(root, ALL, WANTED)
+    assert result.splits["train"].column_names == ["picture", "kind"] and not result.notes
 
 
 def test_a_table_with_all_that_is_wanted_is_read_and_the_folders_are_noted(tmp_path: Path) -> None:
     root = class_folders(tmp_path)
     rows = "".join(f"http://example.org/{n}.png,k\n" for n in range(6))
     (root / "list.csv").write_text(f"image,label\n{rows}")
-    found = read_folder(root, ALL, WANTED)
-    assert set(found.splits["train"]["label"]) == {"k"}
-    assert "the folders next to it are not read as classes: cat, dog" in found.notes[0]
+    result = read_folder(root, ALL, WANTED)
+    assert set(result.splits["train"]["label"]) == {"k"}
+    assert "the folders next to it are not read as classes: cat, dog" in result.notes[0]
 
 
 def test_folders_named_like_splits_are_no_classes(tmp_path: Path) -> None:
@@ -161,8 +161,8 @@ def test_files_of_one_name_are_found_in_the_folder_of_their_split(tmp_path: Path
         (tmp_path / f"{split}2017").mkdir()
         names = draw_pictures(tmp_path / f"{split}2017", 3)
         write_rows(tmp_path / f"{split}.jsonl", [{"image": name} for name in names])
-    found = read_folder(tmp_path, WHOLE)
-    assert {split: table["image"][0] for split, table in found.splits.items()} == {
+    result = read_folder(tmp_path, WHOLE)
+    assert {split: table["image"][0] for split, table in result.splits.items()} == {
         "train": "train2017/0.png",
         "val": "val2017/0.png",
     }

@@ -104,10 +104,10 @@ def test_the_table_of_coco_in_the_folder_of_a_split(tmp_path: Path) -> None:
         draw_pictures(tmp_path / split, 3)
         content = coco([{"image_id": 0, "category_id": 1}], categories=CATEGORIES)
         (tmp_path / split / "_annotations.coco.json").write_text(json.dumps(content))
-    found, head = read_folder(tmp_path, ALL), heads_of(tmp_path, ALL)
-    assert {split: table["image"][0] for split, table in found.splits.items()} == {
+    result, head = read_folder(tmp_path, ALL), heads_of(tmp_path, ALL)
+    assert {split: table["image"][0] for split, table in result.splits.items()} == {
         "train": "train/0.png",
         "val": "valid/0.png",
     }
     assert head is not None and head.splits["val"]["image"] == ["valid/0.png", "valid/1.png", "valid/2.png"]
-    assert found.splits["train"]["label"][0] == "cat"
+    assert result.splits["train"]["label"][0] == "cat"

@@ -18,8 +18,8 @@ from mmtrain.data.tables.json_rows import MAX_NESTING, parse_json
     ],
 )
 def test_json_is_read(text: str | bytes, content: object) -> None:
-    found = parse_json(text)
-    assert content is None or found == content
+    result = parse_json(text)
+    assert content is None or result == content
 
 
 @pytest.mark.parametrize(

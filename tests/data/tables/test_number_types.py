@@ -40,12 +40,12 @@ def table(cells: list[Any], kind: Any) -> datasets.Dataset:
 )
 def test_a_column_has_the_type_of_its_numbers(cell: Any, kind: Any, dtype: Any) -> None:
     rows = table([cell, None], kind)
-    found = number_type(rows, "x")
-    assert found == (None if dtype is None else np.dtype(dtype))
-    typed = typed_cell(rows[0]["x"], found)
+    result = number_type(rows, "x")
+    assert result == (None if dtype is None else np.dtype(dtype))
+    typed = typed_cell(rows[0]["x"], result)
     inner = typed["array"] if isinstance(cell, dict) and dtype else typed
     assert inner.dtype == dtype if dtype else typed == rows[0]["x"]
-    assert typed_cell(rows[1]["x"], found) is None
+    assert typed_cell(rows[1]["x"], result) is None
     assert number_type(rows, "y") is None and number_type([], "x") is None
 
 

@@ -21,10 +21,10 @@ TEXTS = ["a cat", "ein Bär", None]
 def rows_of(folder: Path, **columns: pa.Array) -> tuple[list[dict[str, Any]], list[str]]:
     """The rows and notes of a table, which are the same for its head."""
     pq.write_table(pa.table(columns), folder / "train.parquet")
-    found, head = read_folder(folder, ALL), heads_of(folder, ALL)
-    rows = list(found.splits["train"])
-    assert head is not None and head.splits["train"].rows == rows and head.notes == found.notes
-    return rows, list(found.notes)
+    result, head = read_folder(folder, ALL), heads_of(folder, ALL)
+    rows = list(result.splits["train"])
+    assert head is not None and head.splits["train"].rows == rows and head.notes == result.notes
+    return rows, list(result.notes)
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,8 @@ def table(rows: list[dict[str, Any]]) -> Dataset:
 
 def cells(*values: Any, type: pa.DataType | None = None) -> str | None:
     """The digest of a column of these cells."""
-    found = digest_rows(Dataset(pa.table({"x": pa.array(values, type)})), ["x"], media=[], folder=Path())
-    return found.get("columns", {}).get("x")
+    result = digest_rows(Dataset(pa.table({"x": pa.array(values, type)})), ["x"], media=[], folder=Path())
+    return result.get("columns", {}).get("x")
 
 
 # ------------------------------------------------------------------ equal
@@ -67,19 +67,19 @@ def test_the_format_of_the_file_does_not_matter(tmp_path: Path) -> None:
             csv.writer(file, delimiter=delimiter).writerows([READ, *(row.values() for row in ROWS)])
     (tmp_path / "parquet").mkdir()
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "parquet" / "train.parquet", row_group_size=4)
-    found = [facts(read_folder(tmp_path / kind, ALL).splits["train"]) for kind in ("jsonl", "csv", "tsv", "parquet")]
-    assert found[0]["count"] == 23 and set(found[0]["columns"]) == set(READ)
-    assert found[1] == found[2] == found[3] == found[0]
+    results = [facts(read_folder(tmp_path / kind, ALL).splits["train"]) for kind in ("jsonl", "csv", "tsv", "parquet")]
+    assert results[0]["count"] == 23 and set(results[0]["columns"]) == set(READ)
+    assert results[1] == results[2] == results[3] == results[0]
 
 
 def test_how_a_table_came_to_have_its_rows_does_not_matter() -> None:
-    whole = table(ROWS)
+    full = table(ROWS)
     backwards = table(ROWS[::-1]).select(range(22, -1, -1))
     pieces = concatenate_datasets([table(ROWS[:7]), table(ROWS[7:8]), table(ROWS[8:])])
     some = concatenate_datasets([table(ROWS[20:]), table(ROWS)]).select(range(3, 26))
     mixed = concatenate_datasets([table(ROWS[1::2]), table(ROWS[::2])])
     zipped = mixed.select([n // 2 if n % 2 else 11 + n // 2 for n in range(23)])
-    assert facts(backwards) == facts(pieces) == facts(some) == facts(zipped) == facts(whole)
+    assert facts(backwards) == facts(pieces) == facts(some) == facts(zipped) == facts(full)
 
 
 def test_nested_cells_are_found_wherever_they_are_in_their_table() -> None:
@@ -123,13 +123,13 @@ def test_where_the_folder_is_does_not_matter(tmp_path: Path) -> None:
         lambda folder: {"bytes": None, "path": str(folder / "x.png")},
         lambda folder: str(folder.resolve() / "x.png"),
     ]
-    found = [
+    results = [
         facts(table([{"image": form(folder)}]), "image", media=("image",), folder=folder)
         for folder in (tmp_path / "a", tmp_path / "b", tmp_path / "c")
         for form in forms
     ]
-    assert found[0]["files"]["image"].startswith("1 of 1 files, 3 bytes (")
-    assert all(one == found[0] for one in found)
+    assert results[0]["files"]["image"].startswith("1 of 1 files, 3 bytes (")
+    assert all(one == results[0] for one in results)
 
 
 def test_a_path_that_begins_with_the_name_of_the_folder_is_one_inside_it(tmp_path: Path, monkeypatch: Any) -> None:
@@ -205,8 +205,8 @@ def test_files_count_by_size_and_first_kib(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(name.encode() * 3000)
 
     def now() -> str:
-        found = digest_rows(table([{"v": ["a", "b"]}, {"v": ["c", "nothere"]}]), ["v"], media=["v"], folder=tmp_path)
-        files: str = found["files"]["v"]
+        result = digest_rows(table([{"v": ["a", "b"]}, {"v": ["c", "nothere"]}]), ["v"], media=["v"], folder=tmp_path)
+        files: str = result["files"]["v"]
         return files
 
     calm = now()
@@ -221,15 +221,15 @@ def test_files_count_by_size_and_first_kib(tmp_path: Path) -> None:
 
 def test_a_pipe_is_not_opened_and_a_name_that_is_none_is_missing(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    found = digest_files(["pipe", "a\0b", "x" * 5000, ""], tmp_path)
-    assert found is not None and found.startswith("0 of 4 files, 0 bytes (")
+    result = digest_files(["pipe", "a\0b", "x" * 5000, ""], tmp_path)
+    assert result is not None and result.startswith("0 of 4 files, 0 bytes (")
     assert digest_files([], tmp_path) is None
 
 
 def test_of_many_files_a_sample_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_digest, "NUM_SAMPLED", 10)
-    found = digest_files((f"{n}.png" for n in range(1000)), tmp_path)
-    assert found is not None and found.startswith("0 of 10 files")
+    result = digest_files((f"{n}.png" for n in range(1000)), tmp_path)
+    assert result is not None and result.startswith("0 of 10 files")
 
 
 def test_text_is_not_taken_for_a_path(tmp_path: Path) -> None:

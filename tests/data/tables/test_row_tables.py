@@ -70,16 +70,16 @@ def test_a_cell_comes_back_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyP
     cells = [None] * first + COLUMNS[name] + [None]
     rows = [{"id": number, "cell": cell} for number, cell in enumerate(cells)]
     wanted = [{**row, "cell": float(row["cell"]) if name == "numbers" and row["cell"] else row["cell"]} for row in rows]
-    for found in both(tmp_path, rows):
-        assert exactly(found) == exactly(wanted)
+    for result in both(tmp_path, rows):
+        assert exactly(result) == exactly(wanted)
 
 
 def test_a_column_may_begin_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrow_rows, "_MOST_BYTES", 100)
     rows: list[dict[str, Any]] = [{"caption": f"a red box number {n}"} for n in range(40)]
     rows += [{"caption": "b", "late": [1]}, {"late": ["1"], "caption": ["c", "null"]}]
-    for found in both(tmp_path, rows):
-        assert found == [{"late": None, "caption": None, **row} for row in rows]
+    for result in both(tmp_path, rows):
+        assert result == [{"late": None, "caption": None, **row} for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_a_column_may_begin_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_columns_as_of_an_agent_are_columns(tmp_path: Path, keys: tuple[str, ...]) -> None:
     rows = [{key: f"{key} {n}" for key in keys} for n in range(3)]
     rows += [{key: {"a": 1} if key in ("payload", "message") else [{"b": 2}] for key in keys}]
-    for found in both(tmp_path, rows):
-        assert found == rows
+    for result in both(tmp_path, rows):
+        assert result == rows
 
 
 def test_rows_of_mixed_columns_can_be_read_as_any_others(tmp_path: Path) -> None:

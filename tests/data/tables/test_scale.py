@@ -33,9 +33,9 @@ NAN = float("nan")
     ],
 )
 def test_numbers_are_read_however_they_are_written(cell: Any, numbers: list[float]) -> None:
-    found = numbers_of(cell)
-    assert found.dtype == np.float64
-    np.testing.assert_array_equal(found, numbers)
+    result = numbers_of(cell)
+    assert result.dtype == np.float64
+    np.testing.assert_array_equal(result, numbers)
 
 
 @pytest.mark.parametrize(

@@ -22,39 +22,39 @@ def split(**changed: Any) -> Split:
 
 @pytest.mark.parametrize("rows", [20, 101, 1000])
 def test_fractions_are_met_and_every_row_is_in_one_split(rows: int) -> None:
-    found = split().cut(table(rows), "t.csv")
-    for name, part in found.items():
+    result = split().cut(table(rows), "t.csv")
+    for name, part in result.items():
         assert abs(len(part) - FRACTIONS[name] * rows) <= 1
-    assert sorted(n for part in found.values() for n in part["n"]) == list(range(rows))
+    assert sorted(n for part in result.values() for n in part["n"]) == list(range(rows))
     again = split().cut(table(rows), "elsewhere.csv")
-    assert {name: part["n"][:] for name, part in again.items()} == {name: part["n"][:] for name, part in found.items()}
-    assert found["train"]["n"][:] != list(range(len(found["train"])))
+    assert {name: part["n"][:] for name, part in again.items()} == {name: part["n"][:] for name, part in result.items()}
+    assert result["train"]["n"][:] != list(range(len(result["train"])))
 
 
 def test_a_fraction_of_nothing_leaves_the_split_out() -> None:
-    found = split(fractions={"train": 0.5, "val": 0.5, "test": 0}).cut(table(10), "t.csv")
-    assert {name: len(part) for name, part in found.items()} == {"train": 5, "val": 5}
+    result = split(fractions={"train": 0.5, "val": 0.5, "test": 0}).cut(table(10), "t.csv")
+    assert {name: len(part) for name, part in result.items()} == {"train": 5, "val": 5}
 
 
 def test_no_split_cuts_through_a_group() -> None:
     groups = [f"g{n % 37}" if n % 5 else None for n in range(400)]
-    found = split(group="who").cut(table(400, who=groups), "t.csv")
-    seen = Counter(group for part in found.values() for group in set(part["who"]) if group is not None)
+    result = split(group="who").cut(table(400, who=groups), "t.csv")
+    seen = Counter(group for part in result.values() for group in set(part["who"]) if group is not None)
     assert set(seen.values()) == {1}
-    for name, part in found.items():
+    for name, part in result.items():
         assert abs(len(part) / 400 - FRACTIONS[name]) < 0.04
 
 
 def test_a_column_can_say_it_in_several_words() -> None:
     words = ["train", "validation", "TEST", "dev", "train", "val"]
-    found = split().cut(table(6, split=words), "t.csv")
-    assert {name: part["n"][:] for name, part in found.items()} == {"train": [0, 4], "val": [1, 3, 5], "test": [2]}
+    result = split().cut(table(6, split=words), "t.csv")
+    assert {name: part["n"][:] for name, part in result.items()} == {"train": [0, 4], "val": [1, 3, 5], "test": [2]}
     named = split(column="part").cut(table(2, part=["train", "test"], split=["x", "y"]), "t.csv")
     assert {name: len(part) for name, part in named.items()} == {"train": 1, "test": 1}
 
 
 @pytest.mark.parametrize(
-    ("changed", "columns", "said"),
+    ("changed", "columns", "message"),
     [
         ({}, {"split": ["train", "extra", None]}, "t.csv, row 2: split says 'extra', which is no split"),
         ({"column": "part"}, {}, "data.split.column = part, but t.csv has the columns n"),
@@ -62,21 +62,21 @@ def test_a_column_can_say_it_in_several_words() -> None:
         ({}, {}, "t.csv has 3 rows: too few to give val the fraction 0.1"),
     ],
 )
-def test_what_cannot_be_cut_is_said(changed: dict[str, Any], columns: dict[str, list[Any]], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_what_cannot_be_cut_is_said(changed: dict[str, Any], columns: dict[str, list[Any]], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         split(**changed).cut(table(3, **columns), "t.csv")
 
 
 @pytest.mark.parametrize(
-    ("fractions", "said"),
+    ("fractions", "message"),
     [
         ({"train": 0.5}, "split.fractions: 0.5 is not 1"),
         ({"train": 1.0, "dev": 0.0}, "split.fractions.dev is not one of train, val, test"),
         ({"train": 1.5, "val": -0.5}, "split.fractions.val = -0.5"),
     ],
 )
-def test_fractions_that_are_none_are_refused(fractions: dict[str, float], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_fractions_that_are_none_are_refused(fractions: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         split(fractions=fractions)
 
 

@@ -54,8 +54,8 @@ class Counted(OneByOne):
 
 
 def tables() -> list[Any]:
-    whole = Dataset.from_dict(CELLS)
-    return [whole, whole.select(range(49, 0, -2)), OneByOne(whole)]
+    full = Dataset.from_dict(CELLS)
+    return [full, full.select(range(49, 0, -2)), OneByOne(full)]
 
 
 @pytest.mark.parametrize("nth", range(3))

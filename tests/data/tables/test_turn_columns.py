@@ -32,14 +32,14 @@ WHOLE = Split(column=None, fractions={"train": 1.0}, group=None)
 def grown(folder: Path, rows: list[dict[str, Any]], wanted: Mapping[str, Any] = {}, **options: Any) -> Tables:
     write_rows(folder / "train.jsonl", rows)
     given: dict[str, Any] = {"media": ["image", "audio", "video"], "labels": ["emotion", "caption"], **options}
-    found = with_turn_columns(read_folder(folder, WHOLE), wanted, **given)
+    result = with_turn_columns(read_folder(folder, WHOLE), wanted, **given)
     heads = heads_of(folder, WHOLE)
     assert heads is not None
     early = with_turn_columns(heads, wanted, **given)
-    for name in found.splits["train"].column_names:
+    for name in result.splits["train"].column_names:
         if name not in ("turns", "messages"):
-            assert list(cells_of(found.splits["train"], name)) == early.splits["train"][name]
-    return found
+            assert list(cells_of(result.splits["train"], name)) == early.splits["train"][name]
+    return result
 
 
 def cells(found: Tables, name: str) -> list[Any]:
@@ -49,16 +49,16 @@ def cells(found: Tables, name: str) -> list[Any]:
 @pytest.mark.parametrize("as_json", [False, True])
 def test_media_are_of_the_last_turn_that_has_one_and_labels_of_the_last_turn(tmp_path: Path, as_json: bool) -> None:
     rows = [{"turns": json.dumps(row["turns"])} for row in ROWS] if as_json else ROWS
-    found = grown(tmp_path, rows)
-    assert found.splits["train"].column_names == ["turns", "image", "speech", "emotion"]
-    assert cells(found, "image") == ["a.png", "b.png", None, None]
-    assert cells(found, "speech") == [None, "b.wav", None, None]
-    assert cells(found, "emotion") == [None, "anger", None, None]
+    result = grown(tmp_path, rows)
+    assert result.splits["train"].column_names == ["turns", "image", "speech", "emotion"]
+    assert cells(result, "image") == ["a.png", "b.png", None, None]
+    assert cells(result, "speech") == [None, "b.wav", None, None]
+    assert cells(result, "emotion") == [None, "anger", None, None]
 
 
 def test_several_are_in_their_order(tmp_path: Path) -> None:
-    found = grown(tmp_path, ROWS, several=["image"])
-    assert cells(found, "image") == [["a.png"], ["a.png", "b.png"], None, None]
+    result = grown(tmp_path, ROWS, several=["image"])
+    assert cells(result, "image") == [["a.png"], ["a.png", "b.png"], None, None]
 
 
 def test_columns_of_the_rows_go_first_and_keys_can_be_named(tmp_path: Path) -> None:
@@ -66,8 +66,8 @@ def test_columns_of_the_rows_go_first_and_keys_can_be_named(tmp_path: Path) -> N
     assert "image" not in grown(tmp_path, own).splits["train"].column_names
     named = [{"turns": [{"text": "look", "shot": "a.png"}]}]
     assert cells(grown(tmp_path, named, {"image": "shot"}), "shot") == ["a.png"]
-    asked = [{"messages": [{"role": "user", "content": "<image>what is this?", "image": "a.png"}]}]
-    assert cells(grown(tmp_path, asked), "image") == ["a.png"]
+    requested = [{"messages": [{"role": "user", "content": "<image>what is this?", "image": "a.png"}]}]
+    assert cells(grown(tmp_path, requested), "image") == ["a.png"]
 
 
 def user(*parts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -78,8 +78,8 @@ def test_media_in_contents_are_columns(tmp_path: Path) -> None:
     a, b = {"type": "image", "image": "a.png"}, {"type": "image_url", "image_url": {"url": "b.png"}}
     sound = {"type": "audio", "path": "a.wav"}
     rows = [{"messages": json.dumps(user(*parts))} for parts in ([a], [b, sound], [])]
-    found = grown(tmp_path, rows)
-    assert cells(found, "image") == ["a.png", "b.png", None] and cells(found, "audio") == [None, "a.wav", None]
+    result = grown(tmp_path, rows)
+    assert cells(result, "image") == ["a.png", "b.png", None] and cells(result, "audio") == [None, "a.wav", None]
     assert cells(grown(tmp_path, [{"messages": user(a)}]), "image") == ["a.png"]
     assert cells(grown(tmp_path, rows, several=["image"]), "image") == [["a.png"], ["b.png"], None]
     two = [*rows, {"messages": json.dumps(user(a, b))}]
@@ -93,8 +93,8 @@ def test_media_in_contents_are_columns(tmp_path: Path) -> None:
 def test_a_data_url_is_a_file(tmp_path: Path) -> None:
     url = f"data:image/png;base64,{base64.b64encode(b'abc').decode()}"
     parts = [{"type": "image_url", "image_url": {"url": link}} for link in (url, "data:image/png;base64,??", "a.png")]
-    found = grown(tmp_path, [{"messages": json.dumps(user(part))} for part in parts])
-    assert cells(found, "image") == [
+    result = grown(tmp_path, [{"messages": json.dumps(user(part))} for part in parts])
+    assert cells(result, "image") == [
         {"bytes": b"abc", "path": None},
         {"bytes": None, "path": "data:image/png;base64,??"},
         {"bytes": None, "path": "a.png"},
@@ -112,8 +112,8 @@ def test_a_picture_of_a_content_is_read(tmp_path: Path) -> None:
 
 def test_what_is_said_is_no_label_and_what_is_of_two_types_is_text(tmp_path: Path) -> None:
     rows = [{"turns": json.dumps([{"text": "a", "emotion": value}])} for value in (3, "joy", None)]
-    found = grown(tmp_path, rows)
-    assert cells(found, "emotion") == ["3", "joy", None] and "text" not in found.splits["train"].column_names
+    result = grown(tmp_path, rows)
+    assert cells(result, "emotion") == ["3", "joy", None] and "text" not in result.splits["train"].column_names
 
 
 def test_a_key_that_is_nearly_a_medium_is_named(tmp_path: Path) -> None:
@@ -140,11 +140,13 @@ def test_a_run_on_dialogues_with_pictures_and_labels_in_their_turns(tmp_path: Pa
     tables = make_tables(tmp_path / "data")
     for split in ("train", "val", "test"):
         rows = [json.loads(line) for line in (tables / f"{split}.jsonl").read_text().splitlines()]
-        asked = [{"speaker": "A", "text": row["caption"] or "", "image": row["image"]} for row in rows]
+        requested = [{"speaker": "A", "text": row["caption"] or "", "image": row["image"]} for row in rows]
         answered = [{"speaker": "B", "text": "yes", "label": row["label"]} for row in rows]
-        write_rows(tables / f"{split}.jsonl", [{"turns": list(turns)} for turns in zip(asked, answered, strict=True)])
+        write_rows(
+            tables / f"{split}.jsonl", [{"turns": list(turns)} for turns in zip(requested, answered, strict=True)]
+        )
     over = ("task=[classification]", "trainer.max_epochs=1", "test.subsets=none", "encoder.dialogue.text.depth=1")
     assert run_tiny(tables, tmp_path / "run", *over) == 0
-    found = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert "classification/accuracy" in found["test"]
+    content = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert "classification/accuracy" in content["test"]
     assert (tmp_path / "run" / "classes_label.json").is_file()

@@ -21,11 +21,11 @@ def fitted(*cells: Any, num_answers: int = 100) -> Answer:
 
 
 def worth(target: Answer, cell: Any) -> dict[str, float] | None:
-    found = target.load(cell)
-    if found is None:
+    result = target.load(cell)
+    if result is None:
         return None
-    assert found.dtype == torch.float32 and found.shape == (len(target.known.names),)
-    return {name: round(w, 4) for name, w in zip(target.known.names, found.tolist(), strict=True) if w > 0}
+    assert result.dtype == torch.float32 and result.shape == (len(target.known.names),)
+    return {name: round(w, 4) for name, w in zip(target.known.names, result.tolist(), strict=True) if w > 0}
 
 
 def test_it_is_a_target() -> None:
@@ -87,12 +87,12 @@ def test_an_answer_is_worth_its_vqa_accuracy() -> None:
     assert worth(target, ["no", "no", "yes"]) == {"no": 0.4444, "yes": 0.2222}
 
 
-def leave_one_out(said: str, people: list[str]) -> float:
+def leave_one_out(message: str, people: list[str]) -> float:
     """The published rule, person by person."""
     scores = []
     for left_out in range(len(people)):
         others = [answer for place, answer in enumerate(people) if place != left_out]
-        scores.append(min(1.0, sum(answer == said for answer in others) / 3))
+        scores.append(min(1.0, sum(answer == message for answer in others) / 3))
     return sum(scores) / len(scores)
 
 

@@ -47,8 +47,8 @@ def test_answers_are_told_from_what_is_asked() -> None:
     value = target.load(TURNS)
     assert value is not None and value.dtype == torch.int64
     assert text_of(target, value, answers=True) == " a red square</s> a blue bar</s>"
-    asked = "user: <image>what is this?\nassistant:\nuser: and this, <image>?\nassistant:"
-    assert text_of(target, value, answers=False) == asked
+    requested = "user: <image>what is this?\nassistant:\nuser: and this, <image>?\nassistant:"
+    assert text_of(target, value, answers=False) == requested
     assert (value[:, 0] == target.known.places["image"]).sum() == 2
     assert value[-1].tolist() == [target.known.end, 1]
     assert target.references(TURNS) == ["a blue bar"]
@@ -63,10 +63,10 @@ def test_a_template_of_ones_own() -> None:
 
 def test_an_unanswered_dialogue_ends_where_the_answer_starts() -> None:
     target = fitted([TURNS])
-    value, whole = target.load(TURNS[:3]), target.load(TURNS)
-    assert value is not None and whole is not None
-    torch.testing.assert_close(value, whole[: len(value)])
-    assert whole[len(value) :, 1].tolist() == [1] * (len(whole) - len(value))
+    value, full = target.load(TURNS[:3]), target.load(TURNS)
+    assert value is not None and full is not None
+    torch.testing.assert_close(value, full[: len(value)])
+    assert full[len(value) :, 1].tolist() == [1] * (len(full) - len(value))
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_an_unanswered_dialogue_ends_where_the_answer_starts() -> None:
     ids=["json", "llava", "parts"],
 )  # fmt: skip
 def test_other_spellings_of_turns(cell: Any) -> None:
-    found = dialogue_of(cell, holds=["turns"], prompt="")
-    assert found is not None and found.turns == TURNS
+    result = dialogue_of(cell, holds=["turns"], prompt="")
+    assert result is not None and result.turns == TURNS
 
 
 @pytest.mark.parametrize(
@@ -90,14 +90,14 @@ def test_other_spellings_of_turns(cell: Any) -> None:
      ("Model", "assistant"), ("AI", "assistant"), ("System", "system")],
 )  # fmt: skip
 def test_roles_have_many_names(role: str, meant: str) -> None:
-    found = dialogue_of([{"role": role, "content": "a"}, TURNS[0]], holds=["turns"], prompt="")
-    assert found is not None and found.turns[0]["role"] == meant
+    result = dialogue_of([{"role": role, "content": "a"}, TURNS[0]], holds=["turns"], prompt="")
+    assert result is not None and result.turns[0]["role"] == meant
 
 
 def test_a_key_that_is_null_is_not_there() -> None:
     llava = [{"role": None, "content": None, "from": "human", "value": "what?"}]
-    found = dialogue_of(llava, holds=["turns"], prompt="")
-    assert found is not None and found.turns == [{"role": "user", "content": "what?"}]
+    result = dialogue_of(llava, holds=["turns"], prompt="")
+    assert result is not None and result.turns == [{"role": "user", "content": "what?"}]
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_a_key_that_is_null_is_not_there() -> None:
 )
 def test_parts_of_a_content_are_places_of_media(part: dict[str, Any]) -> None:
     cell = [{"role": "user", "content": [part, {"type": "input_text", "text": "what is "}, "this?"]}, *TURNS[1:]]
-    found = dialogue_of(cell, holds=["turns"], prompt="")
-    assert found is not None and found.turns == TURNS
+    result = dialogue_of(cell, holds=["turns"], prompt="")
+    assert result is not None and result.turns == TURNS
 
 
 STRICT = (

@@ -79,7 +79,7 @@ def test_what_is_reported() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cells", "said"),
+    ("cells", "message"),
     [
         (["NaN", "red"], "has the classes 'NaN', which often mean a missing value"),
         (["n/a", "None", "red"], "has the classes 'None', 'n/a', which"),
@@ -92,9 +92,9 @@ def test_what_is_reported() -> None:
         (["1", "2", "1-2", "v1"], None),
     ],
 )
-def test_classes_that_may_be_meant_otherwise_are_reported(cells: list[Any], said: str | None) -> None:
-    found = [note for note in notes(fitted(cells), cells) if "several spellings" not in note]
-    assert len(found) == (said is not None) and (said is None or said in found[0]), found
+def test_classes_that_may_be_meant_otherwise_are_reported(cells: list[Any], message: str | None) -> None:
+    results = [note for note in notes(fitted(cells), cells) if "several spellings" not in note]
+    assert len(results) == (message is not None) and (message is None or message in results[0]), results
 
 
 @pytest.mark.parametrize(
@@ -111,5 +111,5 @@ def test_classes_that_may_be_meant_otherwise_are_reported(cells: list[Any], said
 def test_another_separator_is_named(cells: list[str], separator: str | None, other: str | None) -> None:
     target = MultiLabel(separator=separator)
     target.fit(cells, Path())
-    found = notes(target, cells)
-    assert [f"data.targets.label.separator='{other}'" in note for note in found] == ([True] if other else [])
+    result = notes(target, cells)
+    assert [f"data.targets.label.separator='{other}'" in note for note in result] == ([True] if other else [])

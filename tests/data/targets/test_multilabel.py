@@ -40,8 +40,8 @@ def test_lists_become_what_scikit_learn_makes_of_them() -> None:
     for row, has in zip(rows, want, strict=True):
         cells: list[Any] = [row, "|".join(row) or "|", " | ".join(row) or []]
         for cell in cells:
-            found = target.load(cell)
-            assert found is not None and found.dtype == torch.float32 and found.tolist() == has.tolist()
+            result = target.load(cell)
+            assert result is not None and result.dtype == torch.float32 and result.tolist() == has.tolist()
 
 
 def test_an_empty_list_is_labelled_and_a_blank_cell_is_not() -> None:

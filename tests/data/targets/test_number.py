@@ -21,9 +21,9 @@ def fitted(*cells: Any, scale: str = "standard") -> Number:
 
 
 def scaled(target: Number, cell: Any) -> np.ndarray:
-    found = target.load(cell)
-    assert found is not None and found.dtype == torch.float32 and found.ndim == 1
-    return found.numpy()
+    result = target.load(cell)
+    assert result is not None and result.dtype == torch.float32 and result.ndim == 1
+    return result.numpy()
 
 
 def test_it_is_a_target() -> None:
@@ -39,9 +39,9 @@ def test_the_scale_is_that_of_scikit_learn_and_leads_back() -> None:
     np.testing.assert_allclose(target.known.mean, reference.mean_, rtol=1e-10)
     np.testing.assert_allclose(target.known.std, reference.scale_, rtol=1e-10)
     for row in rows[:50]:
-        found = scaled(target, row.tolist())
-        np.testing.assert_allclose(found, reference.transform(row[None])[0], rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(found * target.known.std + target.known.mean, row, rtol=1e-5, atol=1e-8)
+        result = scaled(target, row.tolist())
+        np.testing.assert_allclose(result, reference.transform(row[None])[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(result * target.known.std + target.known.mean, row, rtol=1e-5, atol=1e-8)
 
 
 def test_without_a_scale_numbers_stay() -> None:

@@ -25,9 +25,9 @@ def fitted(*cells: Any, **changed: Any) -> TextTarget:
 
 
 def ids(target: TextTarget, cell: Any) -> list[int]:
-    found = target.load(cell)
-    assert found is not None and found.dtype == torch.int64 and found.ndim == 1
-    return found.tolist()
+    result = target.load(cell)
+    assert result is not None and result.dtype == torch.int64 and result.ndim == 1
+    return result.tolist()
 
 
 def test_it_is_a_target() -> None:

@@ -56,14 +56,14 @@ def test_values_are_those_of_each_sound_by_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"channels": []}, r"channels is empty; set it to one entry per block, such as \[32,64,128\]"),
         ({"channels": [2, 2, 2, 2]}, "num_mels = 8 cannot be halved 4 times, .* set num_mels to 16, or remove some"),
     ],
 )
-def test_what_cannot_be_is_refused_with_advice(change: dict[str, list[int]], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_what_cannot_be_is_refused_with_advice(change: dict[str, list[int]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         make_encoder(**change)
 
 
@@ -72,7 +72,7 @@ def test_layers_are_the_first_norm_and_the_blocks() -> None:
     layers = encoder.layers()
     assert len(layers) == 1 + len(encoder.blocks)
     parts = [part for layer in layers for part in layer]
-    held = [id(p) for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
-    assert len(held) == len(set(held))
-    top = {n.rpartition(".")[0] for n, p in encoder.named_parameters() if id(p) not in held}
+    parameters = [id(p) for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
+    assert len(parameters) == len(set(parameters))
+    top = {n.rpartition(".")[0] for n, p in encoder.named_parameters() if id(p) not in parameters}
     assert top == {"proj", "norm"}

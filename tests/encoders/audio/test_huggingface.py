@@ -157,9 +157,9 @@ def test_layers_are_stem_and_blocks(name: str) -> None:
     encoder = make_encoder(name)
     layers = encoder.layers()
     assert len(layers) == 3
-    held = [id(p) for layer in layers for part in layer for p in part.parameters()]
-    assert len(held) == len(set(held))
-    top = {n for n, p in encoder.named_parameters() if id(p) not in held}
+    parameters = [id(p) for layer in layers for part in layer for p in part.parameters()]
+    assert len(parameters) == len(set(parameters))
+    top = {n for n, p in encoder.named_parameters() if id(p) not in parameters}
     norm = {"net.encoder.layer_norm"} if name == "whisper" else {"net.model.encoder.layer_norm"}
     assert {n.rpartition(".")[0] for n in top} == (norm if "large" in name or name == "whisper" else set())
 
@@ -219,6 +219,6 @@ def test_what_cannot_be_is_refused_with_advice(tmp_path: Path) -> None:
     AutoModel.from_config(AutoConfig.for_model(**CONFIGS["hubert"])).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"cannot be loaded: (.|\n)*preprocessor_config.json"):
         make(str(tmp_path), None)
-    said = "audio of 21 tokens, but Whisper has positions for 20; set data.inputs.audio.max_seconds to 0.4 or less"
-    with pytest.raises(ValueError, match=said):
+    message = "audio of 21 tokens, but Whisper has positions for 20; set data.inputs.audio.max_seconds to 0.4 or less"
+    with pytest.raises(ValueError, match=message):
         make_encoder("whisper")(torch.randn(1, 41 * 160, dtype=torch.float64), None)

@@ -73,13 +73,13 @@ def test_values_are_those_of_each_sound_by_itself() -> None:
 def test_the_longest_sound_fits_and_a_longer_one_is_refused() -> None:
     encoder = make_encoder()
     assert encoder(torch.randn(1, 500), None).tokens.shape == (1, 20, 8)
-    said = "audio of 36 frames, but max_seconds = 0.5 gives 30; crop it to max_seconds, or set max_seconds to"
-    with pytest.raises(ValueError, match=said):
+    message = "audio of 36 frames, but max_seconds = 0.5 gives 30; crop it to max_seconds, or set max_seconds to"
+    with pytest.raises(ValueError, match=message):
         encoder(torch.randn(1, 600), None)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"patch_mels": 3}, "num_mels = 8 is not divisible by patch_mels = 3; set patch_mels to 2"),
         ({"patch_mels": 0}, "num_mels = 8 is not divisible by patch_mels = 0; set patch_mels to 1"),
@@ -87,8 +87,8 @@ def test_the_longest_sound_fits_and_a_longer_one_is_refused() -> None:
         ({"num_heads": 3}, "dim = 8 is not divisible by num_heads = 3"),
     ],
 )
-def test_what_cannot_be_is_refused_with_advice(change: dict[str, int], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_what_cannot_be_is_refused_with_advice(change: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         make_encoder(**change)
 
 
@@ -114,7 +114,7 @@ def test_layers_are_patches_and_blocks() -> None:
     layers = encoder.layers()
     assert len(layers) == 1 + len(encoder.blocks)
     parts = [part for layer in layers for part in layer]
-    held = [id(p) for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
-    assert len(held) == len(set(held))
-    top = {n.rpartition(".")[0] for n, p in encoder.named_parameters() if id(p) not in held}
+    parameters = [id(p) for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
+    assert len(parameters) == len(set(parameters))
+    top = {n.rpartition(".")[0] for n, p in encoder.named_parameters() if id(p) not in parameters}
     assert top == {"norm"}

@@ -59,8 +59,8 @@ def test_values_and_gradients_are_those_of_the_library(name: str, tmp_path: Path
         theirs.zero_grad()
         pictures = torch.randn(1, 3, size, size, dtype=torch.float64)
         out, mask = ours(pictures)
-        told = {} if size == 32 else ours.options
-        expected = tokens_of(theirs(pictures, **told).last_hidden_state)
+        values = {} if size == 32 else ours.options
+        expected = tokens_of(theirs(pictures, **values).last_hidden_state)
         assert out.shape == (*mask.shape, ours.dim) and mask.all()
         torch.testing.assert_close(out, expected, rtol=1e-6, atol=1e-9)  # parts of the library compute in float32
         weight = torch.randn_like(out)
@@ -81,9 +81,9 @@ def test_layers_are_the_embedding_and_blocks_or_stages(name: str, tmp_path: Path
     layers = encoder.layers()
     assert len(layers) == 3
     parts = [part for layer in layers for part in layer]
-    held = [id(p) for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
-    assert len(held) == len(set(held))
-    top = {n.rpartition(".")[0] for n, p in encoder.named_parameters() if id(p) not in held}
+    parameters = [id(p) for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
+    assert len(parameters) == len(set(parameters))
+    top = {n.rpartition(".")[0] for n, p in encoder.named_parameters() if id(p) not in parameters}
     assert top == ({f"net.{TOP[name]}"} if name in TOP else set())
 
 

@@ -88,8 +88,8 @@ def test_weights_that_cannot_be_had_or_do_not_fit_are_refused_with_advice(
         raise OSError("no network")
 
     monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", out_of_reach)
-    said = r"weights of resnet18 cannot be loaded from https://.*resnet18.*: no network\n    download that file"
-    with pytest.raises(ValueError, match=said):
+    message = r"weights of resnet18 cannot be loaded from https://.*resnet18.*: no network\n    download that file"
+    with pytest.raises(ValueError, match=message):
         ResNet(name="resnet18", small_input=False, pretrained=True)
     with pytest.raises(ValueError, match=r"small_input = true, but the stem .* is 7x7; set small_input to false"):
         ResNet(name="resnet18", small_input=True, pretrained=True)
@@ -108,5 +108,5 @@ def test_layers_are_the_stem_and_the_residual_blocks(name: str, blocks: int) -> 
         resnet = ResNet(name=name, small_input=False, pretrained=None)
     layers = resnet.layers()
     assert len(layers) == 1 + blocks
-    held = [id(p) for layer in layers for part in layer for p in part.parameters()]
-    assert sorted(held) == sorted(id(p) for p in resnet.parameters())
+    parameters = [id(p) for layer in layers for part in layer for p in part.parameters()]
+    assert sorted(parameters) == sorted(id(p) for p in resnet.parameters())

@@ -39,8 +39,8 @@ def test_rates_of_layers_are_those_of_timm(name: str) -> None:
     for group in param_groups_layer_decay(net, layer_decay=0.75):
         rates |= {id(p): group["lr_scale"] for p in group["params"]}
     theirs = {n: rates[id(p)] for n, p in net.named_parameters() if not n.startswith(("norm", "head", "fc_norm"))}
-    found = rates_of(encoder, Tuning(layer_decay=0.75))
-    mine = {n: found[id(p)] for n, p in encoder.net.named_parameters()}
+    result = rates_of(encoder, Tuning(layer_decay=0.75))
+    mine = {n: result[id(p)] for n, p in encoder.net.named_parameters()}
     assert {n: mine.pop(n) for n in theirs} == pytest.approx(theirs)
     assert mine and set(mine.values()) == {1.0} and all("norm" in n for n in mine)
 
@@ -90,9 +90,9 @@ def test_layers_are_timms_groups(name: str) -> None:
     assert len(layers) == count
     parts = [part for layer in layers for part in layer]
     assert not any(isinstance(part, nn.ModuleList) for part in parts)
-    held = [id(p) for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
-    assert len(held) == len(set(held))
-    assert {n.split(".")[1] for n, p in encoder.named_parameters() if id(p) not in held} == top
+    parameters = [id(p) for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
+    assert len(parameters) == len(set(parameters))
+    assert {n.split(".")[1] for n, p in encoder.named_parameters() if id(p) not in parameters} == top
 
 
 @pytest.mark.parametrize("name", ["poolformer_s12", "cait_xxs24_224", "rdnet_tiny"])
@@ -132,15 +132,15 @@ def test_weights_of_other_names_are_taken_in_their_order(tmp_path: Path) -> None
 
 
 def test_timms_own_weights_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, create = [], timm.create_model
+    requested, create = [], timm.create_model
 
     def create_model(name: str, *, pretrained: bool, **options: object) -> nn.Module:
-        asked.append(pretrained)
+        requested.append(pretrained)
         return create(name, pretrained=False, **options)
 
     monkeypatch.setattr(timm, "create_model", create_model)
     make("test_resnet", True)
-    assert asked == [False, True]
+    assert requested == [False, True]
 
 
 def test_stochastic_depth_is_passed_on() -> None:

@@ -113,9 +113,9 @@ def test_every_family_is_built_and_tells_its_layers(name: str) -> None:
     layers = encoder.layers()
     assert len(layers) == LAYERS[name]
     parts = [part for layer in layers for part in layer]
-    held = [id(p) for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
-    assert len(held) == len(set(held))
-    top = {n.rpartition(".")[0] for n, p in encoder.named_parameters() if id(p) not in held}
+    parameters = [id(p) for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
+    assert len(parameters) == len(set(parameters))
+    top = {n.rpartition(".")[0] for n, p in encoder.named_parameters() if id(p) not in parameters}
     norms = {"densenet121": "net.features.norm5", "vit_b_16": "net.encoder.ln"}
     expected = "net.norm" if name.startswith("swin") else norms.get(name)
     assert top == ({expected} if expected else set())

@@ -152,9 +152,9 @@ def test_a_hub_out_of_reach_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("no network")
 
     monkeypatch.setattr("timm.create_model", out_of_reach)
-    said = (
+    message = (
         r"weights of vit_tiny_patch16_224 \(timm/vit_tiny.*\) cannot be loaded: no network\n"
         r"    set pretrained to the path"
     )
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         pretrained_vit(True)

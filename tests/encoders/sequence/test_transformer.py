@@ -44,6 +44,6 @@ def test_values_are_those_of_torch() -> None:
 def test_a_sequence_that_is_too_long_is_refused_with_advice() -> None:
     encoder = make_encoder()
     assert encoder(torch.randn(1, 7, 3).double(), None).tokens.shape == (1, 7, 8)
-    said = "a sequence has 8 frames, but max_length = 7; crop it to 7, or set max_length to 8"
-    with pytest.raises(ValueError, match=said):
+    message = "a sequence has 8 frames, but max_length = 7; crop it to 7, or set max_length to 8"
+    with pytest.raises(ValueError, match=message):
         encoder(torch.randn(1, 8, 3).double(), None)

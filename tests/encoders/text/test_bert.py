@@ -88,8 +88,8 @@ def test_published_weights_give_the_librarys_values_and_gradients() -> None:
 def test_published_weights_are_pooled_as_they_were_trained() -> None:
     tokens, mask = make_encoder(str(MINILM)).eval()(IDS, IDS > 0)
     assert tokens.shape == (4, 1, 384) and mask.tolist() == [[True]] * 3 + [[False]]
-    whole = make_encoder(str(MINILM), "tokens").eval()(IDS, IDS > 0).tokens
-    torch.testing.assert_close(tokens[1, 0], whole[1, :3].mean(dim=0))
+    full = make_encoder(str(MINILM), "tokens").eval()(IDS, IDS > 0).tokens
+    torch.testing.assert_close(tokens[1, 0], full[1, :3].mean(dim=0))
 
 
 @pytest.mark.parametrize(("pooling", "place"), [("class", 0), ("last", 2)])
@@ -98,13 +98,13 @@ def test_one_token_of_many(pooling: str, place: int) -> None:
     encoder = make_encoder(pooling=pooling)
     tokens, mask = encoder(IDS, IDS > 0)
     encoder.net.pool = None
-    whole = encoder(IDS, IDS > 0).tokens
-    assert torch.equal(tokens[1, 0], whole[1, place]) and mask.tolist() == [[True]] * 3 + [[False]]
+    full = encoder(IDS, IDS > 0).tokens
+    assert torch.equal(tokens[1, 0], full[1, place]) and mask.tolist() == [[True]] * 3 + [[False]]
     assert not tokens[3].any()
 
 
 @pytest.mark.parametrize(
-    ("said", "pooling"),
+    ("message", "pooling"),
     [
         ('{"pooling_mode_cls_token": true}', "FirstPool"),
         ('{"pooling_mode_mean_tokens": true, "pooling_mode_cls_token": false}', "MeanPool"),
@@ -112,11 +112,11 @@ def test_one_token_of_many(pooling: str, place: int) -> None:
         (None, "NoneType"),
     ],
 )
-def test_auto_reads_what_sentence_transformers_wrote(tmp_path: Path, said: str | None, pooling: str) -> None:
+def test_auto_reads_what_sentence_transformers_wrote(tmp_path: Path, message: str | None, pooling: str) -> None:
     random_bert(tmp_path)
-    if said is not None:
+    if message is not None:
         (tmp_path / "1_Pooling").mkdir()
-        (tmp_path / "1_Pooling" / "config.json").write_text(said)
+        (tmp_path / "1_Pooling" / "config.json").write_text(message)
     assert type(make_encoder(str(tmp_path)).net.pool).__name__ == pooling
 
 
@@ -170,9 +170,9 @@ def test_weights_of_a_language_model_lack_a_pooler_and_serve(tmp_path: Path) -> 
 
 def test_layers_are_embeddings_and_blocks() -> None:
     encoder = make_encoder()
-    held = [p for layer in encoder.layers() for part in layer for p in part.parameters()]
-    assert len(encoder.layers()) == 3 and len({id(p) for p in held}) == len(held)
-    assert {id(p) for p in held} == {id(p) for p in encoder.parameters()}
+    parameters = [p for layer in encoder.layers() for part in layer for p in part.parameters()]
+    assert len(encoder.layers()) == 3 and len({id(p) for p in parameters}) == len(parameters)
+    assert {id(p) for p in parameters} == {id(p) for p in encoder.parameters()}
 
 
 @pytest.mark.parametrize("autocast", [False, True])
@@ -220,6 +220,6 @@ def test_what_cannot_be_is_refused_with_advice(tmp_path: Path, monkeypatch: pyte
     random_bert(tmp_path)
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}')
-    said = "trained with pooling_mode_max_tokens; set pooling to tokens, class, mean, last"
-    with pytest.raises(ValueError, match=said):
+    message = "trained with pooling_mode_max_tokens; set pooling to tokens, class, mean, last"
+    with pytest.raises(ValueError, match=message):
         make_encoder(str(tmp_path))

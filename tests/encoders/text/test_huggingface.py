@@ -138,9 +138,9 @@ def test_every_weight_gets_a_gradient_and_is_in_one_layer_or_the_top(name: str) 
     (tokens * torch.randn_like(tokens)).sum().backward()
     assert [n for n, g in gradients(encoder).items() if not g.any()] == []
     layers = encoder.layers()
-    held = [id(p) for layer in layers for part in layer for p in part.parameters()]
-    assert len(layers) == 3 and len(held) == len(set(held))
-    top = {n for n, p in encoder.named_parameters() if id(p) not in held}
+    parameters = [id(p) for layer in layers for part in layer for p in part.parameters()]
+    assert len(layers) == 3 and len(parameters) == len(set(parameters))
+    top = {n for n, p in encoder.named_parameters() if id(p) not in parameters}
     assert all(n.rpartition(".")[0].endswith(("final_layer_norm", "final_norm")) for n in top)
 
 

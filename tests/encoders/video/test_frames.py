@@ -139,9 +139,9 @@ def test_layers_are_those_of_the_image_encoder_and_of_time(temporal: str, over_t
         layers = encoder.layers()
         assert len(layers) == count + over_time
         parts = [part for layer in layers for part in layer]
-        held = [id(p) for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
-        assert len(held) == len(set(held))
-        top = {n.rpartition(".")[0] for n, p in encoder.named_parameters() if id(p) not in held}
+        parameters = [id(p) for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
+        assert len(parameters) == len(set(parameters))
+        top = {n.rpartition(".")[0] for n, p in encoder.named_parameters() if id(p) not in parameters}
         expected = {"mean": {"", "proj"}, "gru": set(), "transformer": {"temporal.norm"}}[temporal]
         assert top == expected | ({"image.top"} if image is told else set())
 
@@ -161,6 +161,6 @@ def test_what_cannot_be_is_refused_with_advice() -> None:
         make_encoder("transformer", num_heads=4)
     with pytest.raises(ValueError, match="dim = 5 cannot be halved"):
         make_encoder("gru", dim=5)
-    said = "a video has 4 frames, but num_frames = 3; use 3 of them, or set num_frames to 4"
-    with pytest.raises(ValueError, match=said):
+    message = "a video has 4 frames, but num_frames = 3; use 3 of them, or set num_frames to 4"
+    with pytest.raises(ValueError, match=message):
         make_encoder("mean", num_frames=3)(films(), MASK)

@@ -116,9 +116,9 @@ def test_layers_are_patches_and_blocks(name: str) -> None:
     encoder = make_encoder(name)
     layers = encoder.layers()
     assert len(layers) == 3
-    held = [id(p) for layer in layers for part in layer for p in part.parameters()]
-    assert len(held) == len(set(held))
-    top = [n for n, p in encoder.named_parameters() if id(p) not in held]
+    parameters = [id(p) for layer in layers for part in layer for p in part.parameters()]
+    assert len(parameters) == len(set(parameters))
+    top = [n for n, p in encoder.named_parameters() if id(p) not in parameters]
     assert top == ([] if "no norm" in name else ["net.layernorm.weight", "net.layernorm.bias"])
 
 

@@ -96,8 +96,8 @@ def test_layers_are_stem_and_blocks() -> None:
     encoder = make_encoder()
     layers = encoder.layers()
     assert len(layers) == 1 + 8
-    held = [id(p) for layer in layers for part in layer for p in part.parameters()]
-    assert sorted(held) == sorted(id(p) for p in encoder.parameters())
+    parameters = [id(p) for layer in layers for part in layer for p in part.parameters()]
+    assert sorted(parameters) == sorted(id(p) for p in encoder.parameters())
 
 
 def test_weights_of_a_file_are_taken_without_their_classifier(tmp_path: Path) -> None:

@@ -46,11 +46,11 @@ def test_tokens_are_those_of_torchvision_on_each_film_by_itself(name: str) -> No
     (tokens * weight).sum().backward()
     for row, places in enumerate(STILL):
         theirs(values[row, places].transpose(0, 1).unsqueeze(0))
-        found = last[-1][0]
+        result = last[-1][0]
         if name == "s3d":
-            expected = torch.stack([found[:, t].mean(dim=(1, 2)) for t in range(count)])
+            expected = torch.stack([result[:, t].mean(dim=(1, 2)) for t in range(count)])
         else:
-            expected = torch.stack([found[t].mean(dim=(0, 1)) for t in range(count)])
+            expected = torch.stack([result[t].mean(dim=(0, 1)) for t in range(count)])
         torch.testing.assert_close(tokens[row], expected, rtol=0, atol=1e-10)
         (expected * weight[row]).sum().backward()
     expected_gradients = gradients(theirs)
@@ -92,9 +92,9 @@ def test_layers_are_stem_and_blocks(name: str) -> None:
     encoder = make_encoder(name)
     layers = encoder.layers()
     assert len(layers) == 1 + MODELS[name][1]
-    held = [id(p) for layer in layers for part in layer for p in part.parameters()]
-    assert len(held) == len(set(held))
-    top = [n for n, p in encoder.named_parameters() if id(p) not in held]
+    parameters = [id(p) for layer in layers for part in layer for p in part.parameters()]
+    assert len(parameters) == len(set(parameters))
+    top = [n for n, p in encoder.named_parameters() if id(p) not in parameters]
     assert top == ([] if name == "s3d" else ["net.norm.weight", "net.norm.bias"])
 
 

@@ -97,14 +97,14 @@ def test_values_and_gradients_are_those_of_each_film_by_itself(attention: str) -
     assert tokens.shape == (4, 4 * patches, 6) and torch.equal(mask, MASK.repeat_interleave(patches, dim=1))
     weight = torch.randn_like(tokens)
     (tokens * weight)[mask].sum().backward()
-    found = gradients(encoder)
+    result = gradients(encoder)
     encoder.zero_grad()
     for row in range(3):
         expected = plainly(encoder, values[row, MASK[row]], MASK[row].nonzero().squeeze(1).tolist())
         torch.testing.assert_close(tokens[row, mask[row]], expected, rtol=0, atol=1e-11)
         (expected * weight[row, mask[row]]).sum().backward()
     for name, gradient in gradients(encoder).items():
-        torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-10)
+        torch.testing.assert_close(result[name], gradient, rtol=0, atol=1e-10)
 
 
 @both
@@ -145,9 +145,9 @@ def test_layers_are_patches_and_blocks() -> None:
         layers = encoder.layers()
         assert len(layers) == count
         parts = [part for layer in layers for part in layer]
-        held = [id(p) for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
-        assert len(held) == len(set(held))
-        top = [n for n, p in encoder.named_parameters() if id(p) not in held]
+        parameters = [id(p) for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
+        assert len(parameters) == len(set(parameters))
+        top = [n for n, p in encoder.named_parameters() if id(p) not in parameters]
         assert top == ["norm.weight", "norm.bias"]
 
 
@@ -179,6 +179,6 @@ def test_what_cannot_be_is_refused_with_advice() -> None:
         make_encoder("factorised", temporal_depth=0)
     with pytest.raises(ValueError, match="dim = 6 is not divisible by num_heads = 4"):
         make_encoder("divided", num_heads=4)
-    said = "a video has 4 frames, but num_frames = 3; use 3 of them, or set num_frames to 4"
-    with pytest.raises(ValueError, match=said):
+    message = "a video has 4 frames, but num_frames = 3; use 3 of them, or set num_frames to 4"
+    with pytest.raises(ValueError, match=message):
         make_encoder("factorised", num_frames=3)(films(), MASK)

@@ -38,16 +38,16 @@ def loss_of(model: MultimodalModel, **parts: Any) -> tuple[Tensor, Tensor]:
 
 @each_kind
 def test_every_parameter_learns_and_packing_changes_nothing(kind: str) -> None:
-    found = []
+    results = []
     for pack in (None, 14, 1000):
         model = gated(kind, pack=pack)
         total, _ = loss_of(model)
         total.backward()
-        found.append({"loss": total.detach(), **gradients(model)})
+        results.append({"loss": total.detach(), **gradients(model)})
         assert [name for name, gradient in gradients(model.tasks).items() if not gradient.any()] == []
-    for other in found[1:]:
+    for other in results[1:]:
         for name, value in other.items():
-            torch.testing.assert_close(value, found[0][name], rtol=1e-5, atol=1e-6, msg=lambda t, n=name: f"{n}: {t}")
+            torch.testing.assert_close(value, results[0][name], rtol=1e-5, atol=1e-6, msg=lambda t, n=name: f"{n}: {t}")
 
 
 @each_kind
@@ -93,8 +93,8 @@ def test_a_token_reads_the_last_medium_before_it() -> None:
         lengths = spliced.lengths.tolist()
         for token, slot in enumerate(lines.slot.tolist()):
             line, column = divmod(slot, lines.width)
-            found = {float(x) for x in read.tokens[line, read.mask[line, column], 0]}
-            assert found == wanted[int(spliced.row[token])][token - sum(lengths[: int(spliced.row[token])])]
+            results = {float(x) for x in read.tokens[line, read.mask[line, column], 0]}
+            assert results == wanted[int(spliced.row[token])][token - sum(lengths[: int(spliced.row[token])])]
 
 
 def test_a_picture_that_a_row_lacks_leaves_no_mark() -> None:
@@ -122,14 +122,14 @@ def test_an_answer_is_the_likeliest_token_given_all_before() -> None:
     model = gated()
     task: Any = model.tasks["answers"]
     batch = batch_of()
-    said = task.rows(model.view(batch).predictions("answers"), batch)[0]["chat"]
+    predictions = task.rows(model.view(batch).predictions("answers"), batch)[0]["chat"]
     ids, written = ROWS[0][0][:3], []
     while len(written) < 6 and written[-1:] != [1]:
         row = ([*ids, *written, 5], [0] * len(ids) + [1] * (len(written) + 1))
         logits = model.view(batch_of([row], PICTURES[:1])).predictions("answers").logits[-1]
         logits[task.lm.never] = -math.inf
         written.append(int(logits.argmax()))
-    assert said == task.known.write(written)
+    assert predictions == task.known.write(written)
 
 
 def test_what_a_row_lacks_changes_no_bit() -> None:

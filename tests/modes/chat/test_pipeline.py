@@ -32,8 +32,8 @@ def test_it_trains_answers_and_goes_on_in_stages(tmp_path: Path) -> None:
     tables = make_tables(tmp_path / "data")
     frozen = ("task.language_model.lm.freeze=true", "encoder.image.freeze=true")
     assert run_tiny(tables, tmp_path / "one", *TASK, *frozen) == 0
-    found = json.loads((tmp_path / "one" / "summary.json").read_text())["test"]
-    assert {"language_model/token_accuracy", "language_model/bar_bleu"} <= found.keys()
+    result = json.loads((tmp_path / "one" / "summary.json").read_text())["test"]
+    assert {"language_model/token_accuracy", "language_model/bar_bleu"} <= result.keys()
     adapted = ("+peft@task.language_model.lm.peft=lora", "init_from=" + str(tmp_path / "one/checkpoints/best.ckpt"))
     assert run_tiny(tables, tmp_path / "two", *TASK, *adapted) == 0
     first, second = weights_of(tmp_path / "one", "best"), weights_of(tmp_path / "two")

@@ -63,9 +63,9 @@ def test_the_terminal(
     ]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
     assert run(compose(["mode=chat", f"run_dir={place[0]}"])) == 0
-    said = capsys.readouterr().out
-    assert said.count("captioning: ") == said.count("    classification: ") == 3
-    assert "there is no file nowhere.png" in said and "this model reads no audio" in said
+    output = capsys.readouterr().out
+    assert output.count("captioning: ") == output.count("    classification: ") == 3
+    assert "there is no file nowhere.png" in output and "this model reads no audio" in output
 
 
 def test_a_model_without_words_cannot_be_talked_to(tmp_path: Path) -> None:

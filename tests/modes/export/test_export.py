@@ -282,15 +282,15 @@ def test_what_the_training_split_taught_goes_with_the_model(tmp_path: Path, monk
     for path in tables.glob("*.jsonl"):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         path.write_text("".join(json.dumps(row | {"b": n % 5, "a": 2.5 * n}) + "\n" for n, row in enumerate(rows)))
-    asked = ["task=[classification,regression]", "data.columns.vector=[b,a]", "trainer.max_steps=1"]
+    requested = ["task=[classification,regression]", "data.columns.vector=[b,a]", "trainer.max_steps=1"]
     run, out = tmp_path / "run", tmp_path / "out"
-    assert run_tiny(tables, run, *asked) == 0
+    assert run_tiny(tables, run, *requested) == 0
     for words in ([], ["--part", "text"]):
         monkeypatch.setattr(sys, "argv", ["export.py", str(run), "--out", str(out / str(len(words))), *words])
         runpy.run_path(str(ROOT / "scripts" / "export.py"))["main"]()
-    whole, text = ({p.name for p in (out / name).iterdir()} for name in ("0", "2"))
+    full, text = ({p.name for p in (out / name).iterdir()} for name in ("0", "2"))
     learned = {"tokenizer.json", "scale_vector.json", "classes_label.json", "numbers_number.json"}
-    assert whole & {p.name for p in run.iterdir()} == learned and text & learned == {"tokenizer.json"}
+    assert full & {p.name for p in run.iterdir()} == learned and text & learned == {"tokenizer.json"}
     for name in learned:
         assert (out / "0" / name).read_bytes() == (run / name).read_bytes()
     prepared = json.loads((out / "0" / "preprocessing.json").read_text())

@@ -95,12 +95,12 @@ def answered(model: MultimodalModel, picture: ImageInput, chat: ChatTarget, fold
         samples.append(Sample(id=str(number), row=number, inputs={"image": loaded}, targets={"chat": value}))
     batch = Collate(inputs={"image": picture}, targets={"chat": chat}).batch(samples)
     task: Any = model.tasks["chat"]
-    found = []
+    results = []
     for row in range(len(samples)):
-        asked = task.prompts(model.view(batch)).take(torch.tensor([row]))
-        ids = task.generate(asked, torch.tensor([row]), task.decoding)[0].tolist()
-        found.append(ids[: ids.index(chat.known.end) + 1] if chat.known.end in ids else ids)
-    return found
+        requested = task.prompts(model.view(batch)).take(torch.tensor([row]))
+        ids = task.generate(requested, torch.tensor([row]), task.decoding)[0].tolist()
+        results.append(ids[: ids.index(chat.known.end) + 1] if chat.known.end in ids else ids)
+    return results
 
 
 @pytest.mark.slow
@@ -114,8 +114,8 @@ def test_it_answers_with_the_same_tokens_elsewhere(kind: str, tmp_path: Path) ->
     code = export_chat(model, "chat", picture, chat, tmp_path / "out")
     assert code == f'transformers.LlavaForConditionalGeneration.from_pretrained("{tmp_path / "out"}")'
     command = [sys.executable, "-P", "-c", ELSEWHERE, "out", json.dumps(QUESTIONS)]
-    said = subprocess.run(command, cwd=tmp_path, check=True, timeout=200, capture_output=True, text=True).stdout
-    assert json.loads(said.splitlines()[-1]) == wanted
+    output = subprocess.run(command, cwd=tmp_path, check=True, timeout=200, capture_output=True, text=True).stdout
+    assert json.loads(output.splitlines()[-1]) == wanted
 
 
 def test_what_transformers_has_no_architecture_for_is_said(tmp_path: Path) -> None:

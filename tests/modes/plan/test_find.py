@@ -13,8 +13,8 @@ from tests.tiny import TINY_MODEL, make_tables
 
 @pytest.mark.slow
 def test_a_batch_size_is_found_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = ["data=files", f"data.root={make_tables(tmp_path / 'data')}", *TINY_MODEL, "task=[contrastive]"]
-    cfg = compose([*said, f"run_dir={tmp_path / 'run'}", "trainer.find_batch_size=true"])
+    arguments = ["data=files", f"data.root={make_tables(tmp_path / 'data')}", *TINY_MODEL, "task=[contrastive]"]
+    cfg = compose([*arguments, f"run_dir={tmp_path / 'run'}", "trainer.find_batch_size=true"])
     assert resolve_batch_size(cfg) == 0
     assert cfg.data.batch_size == 44  # more rows there are not
     assert "44 rows at once on a device, tries: 1; the plan estimated 44" in capsys.readouterr().out
@@ -28,8 +28,8 @@ def test_a_batch_size_is_found_and_kept(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_batch_size_above_the_rows_of_training_is_searched_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = ["data=files", f"data.root={make_tables(tmp_path / 'data')}", *TINY_MODEL, "task=[contrastive]"]
-    cfg = compose([*said, "data.batch_size=128", f"run_dir={tmp_path / 'run'}", "trainer.find_batch_size=true"])
+    arguments = ["data=files", f"data.root={make_tables(tmp_path / 'data')}", *TINY_MODEL, "task=[contrastive]"]
+    cfg = compose([*arguments, "data.batch_size=128", f"run_dir={tmp_path / 'run'}", "trainer.find_batch_size=true"])
     tried: list[tuple[int, int]] = []
 
     def is_tried(config: Path, size: int) -> bool:
@@ -57,7 +57,7 @@ def test_a_batch_size_that_is_no_number_is_refused(
 
 @pytest.mark.slow
 def test_what_never_fits_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = ["data=files", f"data.root={make_tables(tmp_path / 'data')}", *TINY_MODEL, "task=[contrastive]"]
-    cfg = compose([*said, f"run_dir={tmp_path / 'run'}", "trainer.find_batch_size=true", "plan.memory=1KB"])
+    arguments = ["data=files", f"data.root={make_tables(tmp_path / 'data')}", *TINY_MODEL, "task=[contrastive]"]
+    cfg = compose([*arguments, f"run_dir={tmp_path / 'run'}", "trainer.find_batch_size=true", "plan.memory=1KB"])
     assert resolve_batch_size(cfg) == 2
     assert "not even one row fits" in capsys.readouterr().err

@@ -99,10 +99,10 @@ def test_a_step_without_content_is_the_step(tables: Path, tmp_path: Path, overri
 
 def whole(batch: Batch) -> Batch:
     """The rows that have everything."""
-    there = torch.stack([*batch.present.values(), *batch.labelled.values()]).all(dim=0).nonzero().squeeze(1)
-    assert len(there)
-    made: Batch = batch.map(lambda t: t[there])
-    made.ids = [batch.ids[row] for row in there.tolist()]
+    present = torch.stack([*batch.present.values(), *batch.labelled.values()]).all(dim=0).nonzero().squeeze(1)
+    assert len(present)
+    made: Batch = batch.map(lambda t: t[present])
+    made.ids = [batch.ids[row] for row in present.tolist()]
     made.inputs = {
         m: made.inputs[m]
         if p.mask is None
@@ -182,11 +182,11 @@ def test_what_dropout_keeps_is_a_byte_on_a_gpu_and_a_factor_elsewhere() -> None:
 
 def test_mixed_precision_halves_activations(tables: Path, tmp_path: Path) -> None:
     sized = ["encoder.image.depth=6", "dim=64"]
-    found = []
+    results = []
     for precision in ("32", "bf16-mixed"):
         cfg, data = read(tables, tmp_path / precision, f"trainer.precision={precision}", *sized)
-        found.append(simulator(cfg, data, longest_example(data), device="cuda").step(64))
-    full, half = found
+        results.append(simulator(cfg, data, longest_example(data), device="cuda").step(64))
+    full, half = results
     assert 0.4 < half.activations / full.activations < 0.8
     assert half.memory["weights"] == full.memory["weights"]
     assert half.memory["casts"] > 0

@@ -52,15 +52,15 @@ def test_chunks_of_a_long_index_change_nothing() -> None:
     torch.manual_seed(0)
     vectors = F.normalize(torch.randn(2 * CHUNK + 7, 3), dim=1)
     queries = F.normalize(torch.randn(4, 3), dim=1)
-    found = index_of(vectors).nearest(queries, "image", 6)
+    result = index_of(vectors).nearest(queries, "image", 6)
     expected = (queries @ vectors.T).topk(6)
-    assert [one.rows for one in found] == expected.indices.tolist()
-    assert [one.scores for one in found] == [pytest.approx(scores) for scores in expected.values.tolist()]
+    assert [one.rows for one in result] == expected.indices.tolist()
+    assert [one.scores for one in result] == [pytest.approx(scores) for scores in expected.values.tolist()]
 
 
 def test_of_equals_the_first_comes_and_a_short_index_gives_what_it_has() -> None:
-    (found,) = index_of(torch.ones(3, 1)).nearest(torch.ones(1, 1), "image", 5)
-    assert found.rows == [0, 1, 2]
+    (result,) = index_of(torch.ones(3, 1)).nearest(torch.ones(1, 1), "image", 5)
+    assert result.rows == [0, 1, 2]
     assert first_of_each([4, 4, 2, 4, 2]) == [0, 2]
 
 
@@ -107,13 +107,13 @@ def test_the_command_finds_and_draws(done: Path, tables: Path, capsys: pytest.Ca
     shutil.copy(picture, nameless)
     queries = f'search.query=["a red bar","{nameless}"]'
     assert run_tiny(tables, done, *ONE_TASK, "mode=search", queries, "search.k=2") == 0
-    said = capsys.readouterr().out
-    assert "text: a red bar" in said and "similarity" in said
+    output = capsys.readouterr().out
+    assert "text: a red bar" in output and "similarity" in output
     with Image.open(done / "found.png") as sheet:
         assert sheet.width > 300 and sheet.height > 300
-    found = [json.loads(line) for line in (done / "found.jsonl").read_text().splitlines()]
-    assert [len(one["found"]) for one in found] == [2, 2]
-    assert [one["found"][0]["modality"] for one in found] == ["image", "text"]
+    results = [json.loads(line) for line in (done / "found.jsonl").read_text().splitlines()]
+    assert [len(one["found"]) for one in results] == [2, 2]
+    assert [one["found"][0]["modality"] for one in results] == ["image", "text"]
 
 
 def test_a_folder_of_pictures_is_indexed(done: Path, tables: Path, tmp_path: Path) -> None:
@@ -125,8 +125,8 @@ def test_a_folder_of_pictures_is_indexed(done: Path, tables: Path, tmp_path: Pat
     assert run_tiny(tables, done, *ONE_TASK, "data=pictures", f"data.root={pictures}", *shown) == 0
     finder = Finder.load(done, index=tmp_path / "index")
     assert finder.index is not None and set(finder.index.vectors) == {"image"}
-    (found,) = finder.find(image=pictures / "deep" / "val3.png", within="image", k=1)
-    assert found.id == "deep/val3.png"
+    (result,) = finder.find(image=pictures / "deep" / "val3.png", within="image", k=1)
+    assert result.id == "deep/val3.png"
 
 
 def refusal(tables: Path, folder: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -> str:
@@ -185,8 +185,8 @@ def test_an_index_of_other_weights_or_that_is_damaged_is_refused(
 def test_inputs_that_are_prepared_otherwise_are_refused(
     done: Path, tables: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = refusal(tables, done, capsys, *index_in(done / "index"), "data.inputs.image.mean=[0.4,0.5,0.5]")
-    assert "was trained with data.inputs.image.mean=[0.5, 0.5, 0.5]" in said
+    output = refusal(tables, done, capsys, *index_in(done / "index"), "data.inputs.image.mean=[0.4,0.5,0.5]")
+    assert "was trained with data.inputs.image.mean=[0.5, 0.5, 0.5]" in output
 
 
 def test_a_run_that_is_not_contrastive_is_refused(
@@ -222,8 +222,8 @@ def test_a_class_is_the_mean_of_its_sentences(done: Path) -> None:
     """2103.00020, section 3.1.4, written out."""
     towers = Finder.load(done).towers
     names, templates = ["red", "blue"], ["a {} bar", "a {} square"]
-    found = class_vectors(towers, names, templates)
-    for name, vector in zip(names, found, strict=True):
+    result = class_vectors(towers, names, templates)
+    for name, vector in zip(names, result, strict=True):
         sentences = towers.encode("text", [template.format(name) for template in templates])
         mean = sentences.sum(dim=0) / 2
         torch.testing.assert_close(vector, mean / mean.norm())
@@ -241,10 +241,10 @@ def test_pictures_are_classified_by_names(done: Path, tables: Path) -> None:
 
 def test_figures_of_classes_are_written_beside_chance() -> None:
     probability = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.6, 0.4, 0.0], [0.7, 0.3, 0.0]]).double()
-    found = figures(probability, torch.tensor([0, 1, 1, 0]), num_classes=3)
-    assert found["accuracy"] == {"value": 0.75, "chance": 0.5}
-    assert found["class_accuracy"] == {"value": 0.75, "chance": pytest.approx(1 / 3)}
-    assert found["calibration_error"]["value"] == pytest.approx((0.1 + 0.2 + 0.6 + 0.3) / 4)
+    result = figures(probability, torch.tensor([0, 1, 1, 0]), num_classes=3)
+    assert result["accuracy"] == {"value": 0.75, "chance": 0.5}
+    assert result["class_accuracy"] == {"value": 0.75, "chance": pytest.approx(1 / 3)}
+    assert result["calibration_error"]["value"] == pytest.approx((0.1 + 0.2 + 0.6 + 0.3) / 4)
     torch.testing.assert_close(
         probabilities(torch.eye(2), torch.eye(2), scale=2.0)[0], torch.tensor([2.0, 0.0]).double().softmax(0)
     )
@@ -258,11 +258,11 @@ def test_search_wants_a_query(done: Path) -> None:
     def faults(*overrides: str) -> list[Any]:
         return faults_of(config_dir(), None, [normalize_override(o) for o in overrides], multirun=False)
 
-    asked = ["mode=search", f"run_dir={done}", "task=[contrastive]"]
+    requested = ["mode=search", f"run_dir={done}", "task=[contrastive]"]
     query = 'search.query=a "red" car, or two'
-    assert faults(*asked, query) == []
+    assert faults(*requested, query) == []
     assert compose([normalize_override(query)]).search.query == 'a "red" car, or two'
-    assert [f.splitlines()[0].split(" (")[0] for f in faults(*asked, "search.k=0")] == [
+    assert [f.splitlines()[0].split(" (")[0] for f in faults(*requested, "search.k=0")] == [
         "search.k=0: must be a whole number of at least 1",
         "search.query: not set",
     ]

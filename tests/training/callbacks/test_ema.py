@@ -85,7 +85,7 @@ def test_an_average_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """The warm-up too: the number of updates is in the checkpoint."""
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "logger": False}
     data = DataLoader(torch.randn(40, 3, generator=torch.Generator().manual_seed(1)), batch_size=8)
-    found = []
+    results = []
     for parts in ([4], [2, 4]):
         torch.manual_seed(0)
         checkpoint = None
@@ -94,8 +94,8 @@ def test_an_average_goes_on_where_it_stopped(tmp_path: Path) -> None:
             trainer = Trainer(callbacks=[ema], max_epochs=epochs, default_root_dir=tmp_path / str(parts), **quiet)
             trainer.fit(learner, data, ckpt_path=checkpoint)
             checkpoint = trainer.checkpoint_callback.best_model_path
-        found.append(learner.line.weight.detach().clone())
-    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+        results.append(learner.line.weight.detach().clone())
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -113,11 +113,11 @@ def test_a_run_says_which_weights_it_evaluates(
 ) -> None:
     tables, folder = make_tables(tmp_path / "data"), tmp_path / "run"
     assert run_tiny(tables, folder, "task=[classification]", "trainer.max_epochs=1", *given, report=True) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     words = {"average": "the moving average of the weights", "current": "the current weights"}[weights]
-    assert said.count(f"validation and test evaluate {words}") == 1
-    assert ("replaces the default callbacks=[ema], which turns ema off" in said) == (note is not None)
-    assert note is None or note in said
+    assert output.count(f"validation and test evaluate {words}") == 1
+    assert ("replaces the default callbacks=[ema], which turns ema off" in output) == (note is not None)
+    assert note is None or note in output
     assert json.loads((folder / "summary.json").read_text())["evaluated_weights"] == weights
     page = (folder / "report.html").read_text()
     assert ("val (average of weights)" in page) == (weights == "average")

@@ -50,9 +50,9 @@ class SendSigterm(Callback):
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
     """By whether there is a validation split."""
     folder = tmp_path_factory.mktemp("stop")
-    found = {has_val: make_tables(folder / str(has_val)) for has_val in (True, False)}
-    (found[False] / "val.jsonl").unlink()
-    return found
+    results = {has_val: make_tables(folder / str(has_val)) for has_val in (True, False)}
+    (results[False] / "val.jsonl").unlink()
+    return results
 
 
 @pytest.fixture(scope="module")
@@ -144,17 +144,17 @@ def test_it_says_where_and_what_is_written(run_tiny: Any, tmp_path: Path, capsys
 def test_all_ranks_leave_when_any_got_the_signal(
     run_tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[float] = []
+    requested: list[float] = []
 
     def total(noted: torch.Tensor) -> torch.Tensor:
-        asked.append(float(noted.sum()))
-        return noted + (len(asked) == 2) * F.one_hot(
+        requested.append(float(noted.sum()))
+        return noted + (len(requested) == 2) * F.one_hot(
             torch.tensor(StopReason.SIGTERM), len(StopReason)
         )  # of another rank
 
     monkeypatch.setattr(interruptions, "all_reduce_sum", total)
     assert run_tiny("short epochs", tmp_path / "run") == 143
-    assert asked == [0.0, 0.0]
+    assert requested == [0.0, 0.0]
     assert left_by(tmp_path / "run")["steps"] == 2
 
 
@@ -208,9 +208,9 @@ def test_ctrl_c_leaves_with_a_checkpoint(run_tiny: Any, tmp_path: Path, capfd: p
     watch = Watch(tmp_path / "run", {1: send(signal.SIGINT)})
     assert run_tiny("short epochs", tmp_path / "run", callback=watch) == 130
     assert (left_by(tmp_path / "run")["status"], left_by(tmp_path / "run")["steps"]) == ("stopped", 2)
-    said = capfd.readouterr()
-    assert "stopping after this step with a checkpoint; press again to stop immediately" in said.err
-    assert "stopped by Ctrl-C at step 2" in said.out
+    output = capfd.readouterr()
+    assert "stopping after this step with a checkpoint; press again to stop immediately" in output.err
+    assert "stopped by Ctrl-C at step 2" in output.out
     assert signal.getsignal(signal.SIGINT) is before
     assert run_tiny("short epochs", tmp_path / "run", "resume=auto") == 0
 
@@ -231,10 +231,10 @@ def test_a_time_limit_ends_with_a_checkpoint(run_tiny: Any, tmp_path: Path, caps
     assert "stopped by trainer.max_time at step 1" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("status", "said"), [(0, "job 7_3 is requeued"), (1, "could not be requeued (no)")])
+@pytest.mark.parametrize(("status", "message"), [(0, "job 7_3 is requeued"), (1, "could not be requeued (no)")])
 def test_a_slurm_job_is_put_back_into_the_queue(
     status: int,
-    said: str,
+    message: str,
     run_tiny: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -250,5 +250,5 @@ def test_a_slurm_job_is_put_back_into_the_queue(
     watch = Watch(tmp_path / "run", {1: send(signal.SIGUSR1)})
     assert run_tiny("short epochs", tmp_path / "run", callback=watch) == 143
     assert (tmp_path / "asked").read_text() == "requeue 7_3\n"
-    assert said in capsys.readouterr().out
+    assert message in capsys.readouterr().out
     assert left_by(tmp_path / "run")["steps"] == 2

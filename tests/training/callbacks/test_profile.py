@@ -85,8 +85,8 @@ def test_a_short_run_has_the_times_of_its_steps(
     assert (tmp_path / "trace.json.gz").exists() == (num_steps > FIRST + TIMED)
     out = capsys.readouterr().out
     assert "time of a step: " in out
-    said = f"profile of {min(num_steps - FIRST, TIMED)} timed steps; a complete profile needs 17 steps"
-    assert (said in out) == (num_steps < FIRST + TIMED + TRACED)
+    message = f"profile of {min(num_steps - FIRST, TIMED)} timed steps; a complete profile needs 17 steps"
+    assert (message in out) == (num_steps < FIRST + TIMED + TRACED)
 
 
 def test_a_run_without_a_timed_step_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,9 +33,9 @@ def fit(progress: Progress, folder: Path, *, validate: bool = False, **options: 
 
 def lines_of(capsys: pytest.CaptureFixture[str]) -> list[re.Match[str]]:
     lines = [line for line in capsys.readouterr().out.splitlines() if line]
-    found = [LINE.fullmatch(line) for line in lines]
-    assert all(found), lines
-    return [match for match in found if match]
+    results = [LINE.fullmatch(line) for line in lines]
+    assert all(results), lines
+    return [match for match in results if match]
 
 
 @pytest.mark.parametrize("validate", [True, False])

@@ -86,9 +86,9 @@ def test_a_bad_row_of_the_test_split_is_predicted_as_nothing(calm: Path, tables:
 
 def test_none_allowed_stops_with_the_list(tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(tables, tmp_path / "run", "data.max_bad_fraction=0") == 2
-    said = capsys.readouterr().err
-    assert f"of {ROWS['train']} samples of train cannot be read; data.max_bad_fraction=0 allows 0" in said
-    assert "images/train" in said and "raise data.max_bad_fraction" in said
+    output = capsys.readouterr().err
+    assert f"of {ROWS['train']} samples of train cannot be read; data.max_bad_fraction=0 allows 0" in output
+    assert "images/train" in output and "raise data.max_bad_fraction" in output
     assert listed(tmp_path / "run")
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
 

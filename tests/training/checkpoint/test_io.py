@@ -55,7 +55,7 @@ def test_a_bit_that_flips_is_found_or_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.ckpt"
     write_checkpoint(checkpoint_of(3, size=40) | {"mmtrain": {"version": "0"}}, path)
     good, content = load_checkpoint(path), path.read_bytes()
-    found = 0
+    result = 0
     for place in range(0, len(content), 5):
         damaged = bytearray(content)
         damaged[place] ^= 1 << (place % 8)
@@ -63,11 +63,11 @@ def test_a_bit_that_flips_is_found_or_changes_nothing(tmp_path: Path) -> None:
         try:
             now = load_checkpoint(path)
         except ConfigError:
-            found += 1
+            result += 1
         else:
             assert torch.equal(now["state_dict"]["a"], good["state_dict"]["a"]), place
             assert now["global_step"] == 3
-    assert found > len(content) / 10
+    assert result > len(content) / 10
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
@@ -168,8 +168,8 @@ def test_in_the_background_the_values_of_the_moment_are_written(
     state["lists"].append(9)
     assert not (tmp_path / "a.ckpt").exists()
     checkpoints.teardown()
-    found = read(tmp_path / "a.ckpt")
-    assert found["state_dict"]["a"].sum() == 0 and found["state"] == {"step": 0, "lists": [0]}
+    result = read(tmp_path / "a.ckpt")
+    assert result["state_dict"]["a"].sum() == 0 and result["state"] == {"step": 0, "lists": [0]}
 
 
 def test_what_fails_in_the_background_is_said_at_the_next_chance(

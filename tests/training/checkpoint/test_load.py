@@ -69,9 +69,9 @@ def refused(path: Path) -> str:
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
-    found = load_checkpoint(saved(tmp_path / "a.ckpt"))
-    assert found["global_step"] == 5 and found["mmtrain"]["command"] == COMMAND
-    assert {n: t.shape for n, t in found["state_dict"].items()} == {
+    result = load_checkpoint(saved(tmp_path / "a.ckpt"))
+    assert result["global_step"] == 5 and result["mmtrain"]["command"] == COMMAND
+    assert {n: t.shape for n, t in result["state_dict"].items()} == {
         n: t.shape for n, t in Trained().state_dict().items()
     }
 
@@ -84,8 +84,8 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.9, 0.999])
 def test_a_part_of_a_checkpoint_is_refused(tmp_path: Path, share: float) -> None:
-    whole = saved(tmp_path / "a.ckpt").read_bytes()
-    (tmp_path / "a.ckpt").write_bytes(whole[: int(len(whole) * share)])
+    full = saved(tmp_path / "a.ckpt").read_bytes()
+    (tmp_path / "a.ckpt").write_bytes(full[: int(len(full) * share)])
     assert "or an incomplete one" in refused(tmp_path / "a.ckpt")
 
 
@@ -152,9 +152,9 @@ def test_going_on_takes_the_whole_checkpoint_that_got_furthest(tmp_path: Path) -
     os.utime(last, (0, 0))  # a copied folder has any times
     assert newest_checkpoint(tmp_path) == NewestCheckpoint(last, [])
     last.write_bytes(last.read_bytes()[:500])
-    found = newest_checkpoint(tmp_path)
-    assert found.path == best
-    assert found.rejected == [f"skipped: {last}: not a checkpoint, or an incomplete one"]
+    result = newest_checkpoint(tmp_path)
+    assert result.path == best
+    assert result.rejected == [f"skipped: {last}: not a checkpoint, or an incomplete one"]
     best.write_bytes(b"")
     assert newest_checkpoint(tmp_path).path is None
 

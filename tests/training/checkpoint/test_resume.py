@@ -69,8 +69,8 @@ def test_a_knob_that_an_earlier_version_lacks_and_that_is_off_lets_a_run_go_on()
 
 
 def test_longer_is_said_and_let_pass() -> None:
-    said = check_same_run(facts(), facts("trainer.max_epochs=99"), PATH)
-    assert said == [f"trainer.max_epochs was {compose([]).trainer.max_epochs} and is 99 now"]
+    notes = check_same_run(facts(), facts("trainer.max_epochs=99"), PATH)
+    assert notes == [f"trainer.max_epochs was {compose([]).trainer.max_epochs} and is 99 now"]
 
 
 def test_all_that_differs_is_listed_with_what_would_let_it_pass() -> None:
@@ -83,23 +83,23 @@ def test_all_that_differs_is_listed_with_what_would_let_it_pass() -> None:
     assert "restore these values" in message and "init_from=a.ckpt" in message
     keys = message.partition("resume_allow=[")[2].partition("]")[0].split(",")
     assert set(keys) == {"seed", "data.batch_size", "optimizer.lr", "encoder.text.dropout"}
-    said = check_same_run(facts(), now, PATH, allow=["seed", "data", "optimizer.lr", "encoder.text"])
-    assert len(said) == 4
+    notes = check_same_run(facts(), now, PATH, allow=["seed", "data", "optimizer.lr", "encoder.text"])
+    assert len(notes) == 4
     with pytest.raises(ConfigError, match=r"seed was(.|\n)*resume_allow=\[seed\]") as caught:
         check_same_run(facts(), now, PATH, allow=["data", "optimizer", "encoder"])
     assert "optimizer" not in str(caught.value)
 
 
 def test_other_rows_are_another_run_and_what_differs_is_named() -> None:
-    said = refusal(data(train={"columns": {"caption": "other", "label": "l1", "seg.png": "s1"}}))
-    assert said[0] == "rows of the training split: the column caption differs"
-    assert "resume_allow=[rows.train]" in said[1] and "init_from=a.ckpt" in said[1]
-    (said, _) = refusal(data(train={"columns": {"caption": "other", "label": "other"}}))
-    assert said == "rows of the training split: the columns caption, label, seg.png differ"
-    (said, _) = refusal(data(train={"count": 45, "columns": {"caption": "other", "label": "other"}}))
-    assert said == "rows of the training split: 44 rows before, 45 rows now"
-    said, fix = refusal(data(train={"files": {"image": "43 (f2)"}}))
-    assert said == "rows of the training split: files of the column image differ: 44 (f1) before, 43 (f2) now"
+    message = refusal(data(train={"columns": {"caption": "other", "label": "l1", "seg.png": "s1"}}))
+    assert message[0] == "rows of the training split: the column caption differs"
+    assert "resume_allow=[rows.train]" in message[1] and "init_from=a.ckpt" in message[1]
+    (message, _) = refusal(data(train={"columns": {"caption": "other", "label": "other"}}))
+    assert message == "rows of the training split: the columns caption, label, seg.png differ"
+    (message, _) = refusal(data(train={"count": 45, "columns": {"caption": "other", "label": "other"}}))
+    assert message == "rows of the training split: 44 rows before, 45 rows now"
+    message, fix = refusal(data(train={"files": {"image": "43 (f2)"}}))
+    assert message == "rows of the training split: files of the column image differ: 44 (f1) before, 43 (f2) now"
     assert "'resume_allow=[rows.train.files]'" in fix
 
 

@@ -39,10 +39,10 @@ def refused(path: Path) -> str:
 def test_weights_come_back_as_they_were_with_their_record(tmp_path: Path) -> None:
     path, checkpoint = tmp_path / "new" / "best.safetensors", checkpoint_of()
     write_weights(checkpoint, path)
-    found = load_checkpoint(path)
-    assert found.keys() == {"state_dict", "global_step", "mmtrain"}
-    assert found["global_step"] == 12 and found["mmtrain"] == checkpoint["mmtrain"]
-    for weights in (found["state_dict"], load_file(path)):
+    result = load_checkpoint(path)
+    assert result.keys() == {"state_dict", "global_step", "mmtrain"}
+    assert result["global_step"] == 12 and result["mmtrain"] == checkpoint["mmtrain"]
+    for weights in (result["state_dict"], load_file(path)):
         assert weights.keys() == checkpoint["state_dict"].keys()
         for name, tensor in checkpoint["state_dict"].items():
             assert weights[name].dtype == tensor.dtype and torch.equal(weights[name], tensor), name

@@ -44,9 +44,9 @@ def train(mine: int, fused: bool, bad: str) -> dict[str, Any]:
     model = Blocks()
     shard(model, init_device_mesh("cpu", (world_size(),)), gathered_in=torch.float16)
     kinds = [[p for p in model.parameters() if isinstance(p, DTensor) is shared] for shared in (True, False)]
-    optimizer = torch.optim.AdamW([{"params": alike} for alike in kinds], fused=fused, **ADAM)
+    optimizer = torch.optim.AdamW([{"params": similar} for similar in kinds], fused=fused, **ADAM)
     scaler = ShardedGradScaler("cpu", init_scale=SCALE)
-    found: dict[str, Any] = {"scales": [], "weights": []}
+    results: dict[str, Any] = {"scales": [], "weights": []}
     for step in range(STEPS):
         spoiled = step == BAD and mine == world_size() - 1
         optimizer.zero_grad()
@@ -61,9 +61,9 @@ def train(mine: int, fused: bool, bad: str) -> dict[str, Any]:
         scaler.step(optimizer)
         scaler.update()
         weights = [p.full_tensor() if isinstance(p, DTensor) else p.detach() for p in model.parameters()]
-        found["scales"].append(scale)
-        found["weights"].append([w.clone() for w in weights])
-    return found
+        results["scales"].append(scale)
+        results["weights"].append([w.clone() for w in weights])
+    return results
 
 
 def train_alone() -> list[list[Tensor]]:
@@ -88,11 +88,13 @@ def train_both(mine: int) -> list[dict[str, Any]]:
 def test_an_overflow_on_one_rank_is_passed_over_by_both() -> None:
     expected = train_alone()
     for of_rank in on_ranks(2, train_both):
-        for found in of_rank:
-            assert found["scales"] == [SCALE, SCALE, SCALE, SCALE / 2]
-            assert all(torch.equal(a, b) for a, b in zip(found["weights"][BAD], found["weights"][BAD - 1], strict=True))
+        for result in of_rank:
+            assert result["scales"] == [SCALE, SCALE, SCALE, SCALE / 2]
+            assert all(
+                torch.equal(a, b) for a, b in zip(result["weights"][BAD], result["weights"][BAD - 1], strict=True)
+            )
             for step in range(STEPS):
-                torch.testing.assert_close(found["weights"][step], expected[step], rtol=0, atol=2e-3)
+                torch.testing.assert_close(result["weights"][step], expected[step], rtol=0, atol=2e-3)
     moved = max(float((a - b).abs().max()) for a, b in zip(expected[0], expected[-1], strict=True))
     assert moved > 0.05  # far more than that
 

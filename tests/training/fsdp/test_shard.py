@@ -53,8 +53,8 @@ def train_shared(mine: int, rows: list[Rows], tasks: tuple[str, ...], windows: i
             with no_gradient_sync(model):
                 step(batch, counts).backward()
     all_reduce_unsharded(model)
-    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    norm = norm_of(list(found.values()))
+    results = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    norm = norm_of(list(results.values()))
     clip([p for p in model.parameters() if p.grad is not None], float(norm) / 2, norm)
     with torch.no_grad():
         step(batch, counts)
@@ -64,7 +64,7 @@ def train_shared(mine: int, rows: list[Rows], tasks: tuple[str, ...], windows: i
     assert {id(p) for p in model.parameters() if isinstance(p, DTensor)} == {
         id(p) for block in blocks_of(model) for p in matrices_of(block)
     }
-    return {"norm": norm} | {name: whole(g).clone() for name, g in found.items()}
+    return {"norm": norm} | {name: whole(g).clone() for name, g in results.items()}
 
 
 @pytest.mark.parametrize("windows", [1, 2])
@@ -72,11 +72,11 @@ def train_shared(mine: int, rows: list[Rows], tasks: tuple[str, ...], windows: i
 def test_gradients_are_those_of_one_process(rows: list[Rows], windows: int) -> None:
     alone = {k: v for k, v in train_alone(rows, "cross_attn", TASKS).items() if not k.startswith("count of")}
     norm = torch.nn.utils.get_total_norm(list(alone.values()))
-    for found in on_ranks(len(rows), train_shared, rows, TASKS, windows):
-        torch.testing.assert_close(found.pop("norm"), norm, rtol=1e-5, atol=1e-6)
-        assert found.keys() == alone.keys()
+    for result in on_ranks(len(rows), train_shared, rows, TASKS, windows):
+        torch.testing.assert_close(result.pop("norm"), norm, rtol=1e-5, atol=1e-6)
+        assert result.keys() == alone.keys()
         for name, gradient in alone.items():
-            torch.testing.assert_close(found[name], gradient / 2, rtol=1e-5, atol=1e-6, msg=name)
+            torch.testing.assert_close(result[name], gradient / 2, rtol=1e-5, atol=1e-6, msg=name)
 
 
 def test_blocks_are_what_lists_hold() -> None:

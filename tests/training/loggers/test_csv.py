@@ -48,8 +48,8 @@ def test_a_new_column_keeps_the_rows_before_it(tmp_path: Path) -> None:
     logger = begun(tmp_path)
     for step in range(20):
         logger.log_metrics({f"column{step}": step, "loss": step / 8}, step)
-    found = rows_of(tmp_path)
-    assert found == [{"step": str(s), f"column{s}": str(s), "loss": repr(s / 8)} for s in range(20)]
+    result = rows_of(tmp_path)
+    assert result == [{"step": str(s), f"column{s}": str(s), "loss": repr(s / 8)} for s in range(20)]
     header = (tmp_path / "metrics.csv").read_text().splitlines()[0].split(",")
     assert header[:2] == ["step", "epoch"] and len(header) == 23
 
@@ -68,8 +68,8 @@ def test_all_digits_are_kept(tmp_path: Path) -> None:
     draw = random.Random(0)
     values = [draw.uniform(-1, 1) * 10 ** draw.randint(-30, 30) for _ in range(50)] + [0.1 + 0.2, 1e-320, -0.0, 1e16]
     begun(tmp_path, *((step, {"value": value}) for step, value in enumerate(values)))
-    found = [float(row["value"]) for row in rows_of(tmp_path)]
-    assert [v.hex() for v in found] == [v.hex() for v in values]
+    results = [float(row["value"]) for row in rows_of(tmp_path)]
+    assert [v.hex() for v in results] == [v.hex() for v in values]
 
 
 def test_numbers_that_are_none_can_be_seen(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ def log(run_dir: Path, steps: range, value: float, resume_step: int | None) -> N
 def test_a_run_that_goes_on_shows_each_step_once(tmp_path: Path) -> None:
     log(tmp_path, range(1, 11), 1.0, None)
     log(tmp_path, range(8, 13), 2.0, 7)
-    found = EventAccumulator(str(tmp_path / "tensorboard"))
-    found.Reload()
-    shown = [(event.step, event.value) for event in found.Scalars("train/loss")]
+    result = EventAccumulator(str(tmp_path / "tensorboard"))
+    result.Reload()
+    shown = [(event.step, event.value) for event in result.Scalars("train/loss")]
     assert shown == [(step, 1.0 if step < 8 else 2.0) for step in range(1, 13)]
 
 

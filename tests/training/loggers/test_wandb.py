@@ -54,8 +54,8 @@ def test_a_home_that_cannot_be_written_is_left_alone(
     log_and_finish(make_wandb(run_dir=str(tmp_path / "run"), project="mmtrain", name=None))
     wandb.teardown()
     assert len(files(tmp_path / "run", "wandb/offline-run-*/run-*.wandb")) == 1
-    said = "".join(capfd.readouterr())
-    assert "nohome" not in said and "INFO" not in said
+    message = "".join(capfd.readouterr())
+    assert "nohome" not in message and "INFO" not in message
 
 
 def test_without_a_login_it_writes_into_the_run_folder(
@@ -71,8 +71,8 @@ def test_without_a_login_it_writes_into_the_run_folder(
     name = (run / "wandb_id.txt").read_text()
     log_and_finish(logger)
     assert files(run, "wandb/offline-run-*/run-*.wandb") == [f"run-{name}.wandb"]
-    told = "".join(capsys.readouterr())
-    assert "Traceback" not in told and "anonymous" not in told
+    message = "".join(capsys.readouterr())
+    assert "Traceback" not in message and "anonymous" not in message
 
     again = make_wandb(run_dir=str(run), project="mmtrain", name="named")
     assert again.experiment.id == name, "a resumed run goes on under its id"
@@ -90,8 +90,8 @@ def test_without_a_network_it_goes_on_offline(
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     log_and_finish(make_wandb(run_dir=str(tmp_path / "run"), project="mmtrain", name=None))
     assert len(files(tmp_path / "run", "wandb/offline-run-*/run-*.wandb")) == 1
-    said = capsys.readouterr().out
-    assert "wandb cannot be reached" in said and "continuing offline" in said and "wandb sync" in said
+    output = capsys.readouterr().out
+    assert "wandb cannot be reached" in output and "continuing offline" in output and "wandb sync" in output
 
 
 def test_disabled_stays_disabled(stranger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ class Blocks(nn.Module):
 def groups_of(model: nn.Module) -> list[dict[str, Any]]:
     """As a LitModel makes them."""
     kinds = [[p for p in model.parameters() if isinstance(p, DTensor) is shared] for shared in (False, True)]
-    return [{"params": alike} for alike in kinds if alike]
+    return [{"params": similar} for similar in kinds if similar]
 
 
 def made(model: nn.Module, fused: str) -> torch.optim.Optimizer:
@@ -94,8 +94,8 @@ def train_shared(mine: int) -> list[Tensor]:
 def test_of_ranks_that_keep_shares() -> None:
     alone = Blocks()
     train(alone, made(alone, "false"), steps=4)
-    for found in on_ranks(2, train_shared):
-        torch.testing.assert_close(found, whole(alone))
+    for result in on_ranks(2, train_shared):
+        torch.testing.assert_close(result, whole(alone))
 
 
 def test_another_word_is_refused() -> None:

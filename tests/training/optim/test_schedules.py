@@ -106,8 +106,8 @@ def test_a_run_goes_on_with_another_rate_and_decay(tmp_path: Path) -> None:
     allow = "resume_allow=[optimizer]"
     assert run_tiny(tables, folder, *plain[:-1], *changed, allow, "trainer.max_epochs=2", "resume=auto") == 0
     with (folder / "metrics.csv").open(newline="") as file:
-        found = [float(row["lr"]) for row in csv.DictReader(file) if row["lr"]]
-    assert found == [0.001] * 6 + [0.0001] * 6
+        results = [float(row["lr"]) for row in csv.DictReader(file) if row["lr"]]
+    assert results == [0.001] * 6 + [0.0001] * 6
     (kept,) = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"]
     assert sorted(group["weight_decay"] for group in kept["param_groups"]) == [0.0, 0.3]
     assert {tuple(group["betas"]) for group in kept["param_groups"]} == {(0.8, 0.9)}

@@ -37,10 +37,10 @@ def test_metrics_targets_and_masks_stay() -> None:
     assert plugin.convert_module(lit) is lit
     assert all(p.dtype == torch.bfloat16 for p in lit.model.encoders.parameters())
     assert all(b.dtype != torch.bfloat16 for b in lit.evaluation.buffers())
-    (found,) = plugin.convert_input([batch])
-    assert found.inputs["image"].values.dtype == torch.bfloat16
-    assert found.inputs["text"].values.dtype == torch.long
-    assert found.targets["size"].dtype == torch.float32 and torch.equal(found.rows, batch.rows)
+    (result,) = plugin.convert_input([batch])
+    assert result.inputs["image"].values.dtype == torch.bfloat16
+    assert result.inputs["text"].values.dtype == torch.long
+    assert result.targets["size"].dtype == torch.float32 and torch.equal(result.rows, batch.rows)
     with plugin.forward_context():
         assert torch.zeros(1).dtype == torch.float32
 
@@ -54,11 +54,11 @@ def test_losses_are_in_32_bits_and_near_those_of_64(fusion: str) -> None:
         random_batch(1, 12),
     )
     to_half(model)
-    found = model.eval().losses(half_inputs(batch))
+    result = model.eval().losses(half_inputs(batch))
     for name, (total, count) in exact.eval().losses(batch).items():
-        assert found[name][0].dtype == torch.float32 and torch.equal(found[name][1], count)
-        torch.testing.assert_close(found[name][0].double(), total.double(), rtol=0.1, atol=0.1 * max(1, int(count)))
-    torch.stack([total for total, _ in found.values()]).sum().backward()
+        assert result[name][0].dtype == torch.float32 and torch.equal(result[name][1], count)
+        torch.testing.assert_close(result[name][0].double(), total.double(), rtol=0.1, atol=0.1 * max(1, int(count)))
+    torch.stack([total for total, _ in result.values()]).sum().backward()
     assert all(g.isfinite().all() for g in gradients(model).values())
 
 

@@ -116,15 +116,15 @@ GRID = ["fusion=concat,sum", "seed=0,1", "resume=auto", "checkpoint.every_n_step
 def rows(folder: Path) -> dict[str, dict[str, str]]:
     """sweep.csv by run, without timings."""
     with (folder / "sweep.csv").open(newline="") as file:
-        found = list(csv.DictReader(file))
+        results = list(csv.DictReader(file))
     timings = ("samples_per_second", "seconds")
-    return {row["run"]: {name: cell for name, cell in row.items() if name not in timings} for row in found}
+    return {row["run"]: {name: cell for name, cell in row.items() if name not in timings} for row in results}
 
 
 def status(folder: Path) -> int | None:
-    asked = JobRecord.read(folder)
-    assert asked is not None
-    return asked.status
+    requested = JobRecord.read(folder)
+    assert requested is not None
+    return requested.status
 
 
 @pytest.mark.slow(seconds=90)
@@ -152,9 +152,9 @@ def test_a_killed_sweep_goes_on_also_by_two_processes(tables: Path, tmp_path: Pa
     for process in both:
         process.join(240)
     assert [process.exitcode for process in both] == [0, 0]
-    said = "".join(file.read_text() for file in files)
-    assert said.count("resuming at step") == 1, "the run that was half done"
-    wrote = [line for line in said.splitlines() if line.startswith("writing to ")]
+    message = "".join(file.read_text() for file in files)
+    assert message.count("resuming at step") == 1, "the run that was half done"
+    wrote = [line for line in message.splitlines() if line.startswith("writing to ")]
     assert sorted(line.rpartition("/")[2] for line in wrote) == ["2", "3"], "each once"
     assert before == (broken / "0" / "summary.json").stat().st_mtime_ns
     assert run_command(*sweep(tables, broken, *GRID), env=ONE_THREAD).returncode == 0, "nothing is left to do"
@@ -186,8 +186,8 @@ def test_optuna_prunes_and_goes_on(tables: Path, tmp_path: Path) -> None:
     (first,) = rows(tmp_path).values()
     done = run_command(*command, "hydra.sweeper.n_trials=3", env=ONE_THREAD)
     assert done.returncode == 0, done.stderr
-    found = rows(tmp_path)
-    assert found["0"]["value"] == first["value"] and len(found) == 3 and "Traceback" not in done.stderr
-    pruned = [name for name, row in found.items() if row["status"] == "pruned"]
+    result = rows(tmp_path)
+    assert result["0"]["value"] == first["value"] and len(result) == 3 and "Traceback" not in done.stderr
+    pruned = [name for name, row in result.items() if row["status"] == "pruned"]
     assert pruned and done.stdout.count("is worse than in other runs") == len([name for name in pruned if name != "0"])
     assert json.loads((tmp_path / pruned[0] / "summary.json").read_text())["steps"] < 12

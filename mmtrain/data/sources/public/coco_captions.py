@@ -39,13 +39,13 @@ def _of_2017(layout: Layout) -> Tables:
     for split, file in files.items():
         folder = layout.inside(layout.need(f"{split}2017"))
         with layout.reading(file):
-            found = layout.json(file)
+            content = layout.json(file)
             captions: dict[int, list[str]] = defaultdict(list)
-            for annotation in found["annotations"]:
+            for annotation in content["annotations"]:
                 captions[annotation["image_id"]].append(annotation["caption"].strip())
             rows[split] = [
                 {"id": str(image["id"]), "image": f"{folder}/{image['file_name']}", "caption": captions[image["id"]]}
-                for image in found["images"]
+                for image in content["images"]
             ]
     return layout.tables(rows, files)
 

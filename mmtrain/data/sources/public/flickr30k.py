@@ -44,7 +44,7 @@ def flickr30k(*, root: str | Path, split: Split) -> Tables:
                 by_picture[name].append(caption)
     if not by_picture:
         raise no_rows(str(captions), "whole")
-    table = table_of([_row(folder, name, found) for name, found in by_picture.items()])
+    table = table_of([_row(folder, name, result) for name, result in by_picture.items()])
     return replace(cut(table, str(captions), layout.root, split), files=layout.files)
 
 

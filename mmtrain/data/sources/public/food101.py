@@ -32,14 +32,14 @@ def food101(*, root: str | Path, val: Fraction) -> Tables:
     for split, file in files.items():
         with layout.reading(file):
             rows[split] = [_row(line.strip()) for line in layout.lines(file)]
-    whole = layout.tables(rows, files)
-    if val == 0 or "train" not in whole.splits:
-        return whole
+    split_tables = layout.tables(rows, files)
+    if val == 0 or "train" not in split_tables.splits:
+        return split_tables
     share = Split(column=None, fractions={"train": 1 - val, "val": val}, group=None)
     parts = share.cut(table_of(rows["train"]), str(files["train"]))
     return Tables(
-        splits={**parts, **{s: t for s, t in whole.splits.items() if s == "test"}},
-        names={**whole.names, "val": str(files["train"])},
+        splits={**parts, **{s: t for s, t in split_tables.splits.items() if s == "test"}},
+        names={**split_tables.names, "val": str(files["train"])},
         folder=layout.root,
         files=layout.files,
     )

@@ -32,9 +32,9 @@ class Layout:
 
     def find(self, *names: str) -> Path | None:
         """The first existing file or folder; names are relative to the root."""
-        found = next((p for name in names if (p := self.root / name).is_file() or p.is_dir()), None)
-        self._found += [] if found is None else [found]
-        return found
+        result = next((p for name in names if (p := self.root / name).is_file() or p.is_dir()), None)
+        self._found += [] if result is None else [result]
+        return result
 
     def need(self, *names: str) -> Path:
         """The first existing file or folder.
@@ -42,11 +42,11 @@ class Layout:
         Raises:
             ConfigError: if none exists.
         """
-        found = self.find(*names)
-        if found is None:
+        result = self.find(*names)
+        if result is None:
             others = f" (nor {', '.join(names[1:])})" if names[1:] else ""
             raise ConfigError(f"{self.root} has no {names[0]}{others}\n    fix: name a folder with {self.looks}")
-        return found
+        return result
 
     def inside(self, path: Path) -> str:
         """A path relative to the root, as in a table."""

@@ -44,14 +44,14 @@ def meld(*, root: str | Path) -> Tables:
 
 
 def _rows(layout: Layout, split: str, file: Path, folder: Path) -> list[dict[str, Any]]:
-    there = {path.name for path in folder.iterdir()}
+    available = {path.name for path in folder.iterdir()}
     with layout.reading(file), file.open(newline="", encoding="utf-8-sig") as lines:
-        return in_dialogues([_row(layout, split, row, folder, there) for row in csv.DictReader(lines)])
+        return in_dialogues([_row(layout, split, row, folder, available) for row in csv.DictReader(lines)])
 
 
-def _row(layout: Layout, split: str, row: dict[str, str], folder: Path, there: set[str]) -> dict[str, Any]:
+def _row(layout: Layout, split: str, row: dict[str, str], folder: Path, files: set[str]) -> dict[str, Any]:
     name = f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
-    clip = f"{layout.inside(folder)}/{name}.mp4" if f"{name}.mp4" in there else None
+    clip = f"{layout.inside(folder)}/{name}.mp4" if f"{name}.mp4" in files else None
     return {
         "id": f"{split}-{name}",  # every split counts its dialogues from 0
         "video": clip,

@@ -37,11 +37,11 @@ def msr_vtt(*, root: str | Path) -> Tables:
     folders: dict[str, str] = {}
     for file in [known] if test is None else [known, test]:
         with layout.reading(file):
-            found = layout.json(file)
+            content = layout.json(file)
             captions: dict[str, list[str]] = defaultdict(list)
-            for sentence in found["sentences"]:
+            for sentence in content["sentences"]:
                 captions[sentence["video_id"]].append(sentence["caption"])
-            for video in found["videos"]:
+            for video in content["videos"]:
                 split, name = SPLITS[video["split"]], video["video_id"]
                 if split not in folders:
                     folders[split] = video_folder(layout, split)

@@ -38,7 +38,7 @@ def vqav2(*, root: str | Path, test: str | None) -> Tables:
         answers: dict[int, Any] = {}
         if split in given:
             with layout.reading(given[split]):
-                answers = {found["question_id"]: found for found in layout.json(given[split])["annotations"]}
+                answers = {result["question_id"]: result for result in layout.json(given[split])["annotations"]}
         folder = "test2015" if split == "test" else parts[split]
         with layout.reading(file):
             rows[split] = [

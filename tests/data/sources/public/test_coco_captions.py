@@ -91,13 +91,13 @@ def test_what_is_missing_is_named_with_the_layout(of_2017: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [('{"images": [', "Expecting value"), ({"images": []}, "it has no 'annotations'"), ([], "list")],
 )
-def test_a_file_that_is_not_the_sets_own_is_named(of_2017: Path, content: Any, said: str) -> None:
+def test_a_file_that_is_not_the_sets_own_is_named(of_2017: Path, content: Any, message: str) -> None:
     write(of_2017 / "annotations/captions_val2017.json", content)
     with pytest.raises(
         ConfigError, match=r"captions_val2017.json does not have the format of this data set.*\n    fix: download"
     ) as e:
         coco_captions(root=of_2017)
-    assert said in str(e.value)
+    assert message in str(e.value)

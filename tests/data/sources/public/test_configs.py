@@ -37,11 +37,11 @@ def test_a_part_of_a_public_set_that_is_a_link_out_is_refused(linked: str, tmp_p
         write(root / f"meta/{split}.txt", "\n".join(f"waffles/{number}" for number in range(10)))
     (root / linked).rename(tmp_path / "elsewhere")
     (root / linked).symlink_to(tmp_path / "elsewhere")
-    asked = ["data=food101", f"data.root={root}", "data.source.val=0.2", "data.batch_size=2", "task=[contrastive]"]
+    requested = ["data=food101", f"data.root={root}", "data.source.val=0.2", "data.batch_size=2", "task=[contrastive]"]
     with pytest.raises(ConfigError) as caught:
-        build_data(compose(asked)).read(tmp_path / "run", training=True)
+        build_data(compose(requested)).read(tmp_path / "run", training=True)
     assert str(caught.value).startswith(f"{root}/{linked} leads to {tmp_path}/elsewhere, which is outside")
-    allowed = build_data(compose([*asked, "data.restrict_paths=false"]))
+    allowed = build_data(compose([*requested, "data.restrict_paths=false"]))
     allowed.read(tmp_path / "run", training=True)
     assert "image" in allowed.split("test")[(0, 0)].inputs
 

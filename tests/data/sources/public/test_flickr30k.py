@@ -56,7 +56,7 @@ def test_the_captions_of_kaggle_with_its_nested_folder(tmp_path: Path) -> None:
     lines[-1] = "9.jpg| 1   A dog that runs .\n"  # as it stands there for one picture
     write(tmp_path / "flickr30k_images/results.csv", "image_name| comment_number| comment\n" + "".join(lines))
     tables = flickr30k(root=tmp_path, split=WHOLE)
-    rows = {row["id"]: row for found in rows_of(tables).values() for row in found}
+    rows = {row["id"]: row for result in rows_of(tables).values() for row in result}
     assert rows["9"]["caption"] == ["A dog .", "A dog that runs ."]
     assert len(rows) == 10 and files_are_there(tables, "image")
 

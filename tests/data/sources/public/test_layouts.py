@@ -96,26 +96,26 @@ def test_dialogues_about_pictures(tmp_path: Path, form: str) -> None:
     rows: list[dict[str, Any]] = []
     for n, name in enumerate(names):
         (tmp_path / Path(name).name).rename(tmp_path / name)
-        asked, answer = f"what is {n}?", ("null", "true", "7", "a cat")[n % 4]
+        requested, answer = f"what is {n}?", ("null", "true", "7", "a cat")[n % 4]
         if form in ("llava", "sharegpt4v"):
-            turns = [{"from": "human", "value": f"<image>\n{asked}"}, {"from": "gpt", "value": answer}]
+            turns = [{"from": "human", "value": f"<image>\n{requested}"}, {"from": "gpt", "value": answer}]
             rows.append({"id": f"{n:012}", "image": name, "conversations": turns})
         elif form == "qwen":
-            picture = f"Picture 1: <img>{name}</img>\n{asked}"
+            picture = f"Picture 1: <img>{name}</img>\n{requested}"
             turns = [{"from": "user", "value": picture}, {"from": "assistant", "value": answer}]
             rows.append({"id": f"identity_{n}", "conversations": turns})
         else:
             part = {"type": "image", "image": name}
             part = part if form == "qwen2" else {"type": "image_url", "image_url": {"url": name}}  # type: ignore[dict-item]
-            parts = [part, {"type": "text", "text": asked}]
+            parts = [part, {"type": "text", "text": requested}]
             rows.append({"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": answer}]})
     rows[3]["model"] = "gpt4v"  # some rows of ShareGPT4V have more keys
     table = tmp_path / "share-captioner_coco_lcs_sam_1246k_1107.json"
     table.write_text(json.dumps(rows))
     data = read(tmp_path, "data=files", f"data.root={table}", *CHAT)
     answers = {"coco/train2017/" + f"{n}.png": ("null", "true", "7", "a cat")[n % 4] for n in range(ROWS)}
-    found = dict(zip(cells(data, "image"), cells(data, "chat"), strict=True))
-    assert {name: turns[-1].get("value", turns[-1].get("content")) for name, turns in found.items()} == answers
+    results = dict(zip(cells(data, "image"), cells(data, "chat"), strict=True))
+    assert {name: turns[-1].get("value", turns[-1].get("content")) for name, turns in results.items()} == answers
     sample = data.split("train").sample(0, seed=0, train=False)
     assert set(sample.inputs) == {"image"} and set(sample.targets) == {"chat"}
 
@@ -170,5 +170,5 @@ def test_an_export_with_semicolons(tmp_path: Path) -> None:
     assert data.known_targets["label"].names == ["iris", "rose"]
     wanted = {f"images/{n}.png": [f"{n}.5", str(n)] for n in range(ROWS)}
     assert dict(zip(cells(data, "image"), cells(data, "vector"), strict=True)) == wanted
-    said = " ".join(data.notes)
-    assert all(word in said for word in ("semicolons", "spaces around", "decimal commas", "found in folders below"))
+    message = " ".join(data.notes)
+    assert all(word in message for word in ("semicolons", "spaces around", "decimal commas", "found in folders below"))

@@ -55,8 +55,8 @@ def test_all_films_in_one_folder_and_no_test(told: Path) -> None:
 
 def test_questions(tmp_path: Path) -> None:
     for split, number in (("train", 0), ("val", 6513), ("test", 7010)):
-        asked = {"answer": "couch", "category_id": 14, "id": 5, "question": "what is there?", "video_id": number}
-        write(tmp_path / f"{split}_qa.json", [asked])
+        requested = {"answer": "couch", "category_id": 14, "id": 5, "question": "what is there?", "video_id": number}
+        write(tmp_path / f"{split}_qa.json", [requested])
         films(tmp_path / f"videos/video{number}.mp4")
     tables = msrvtt_qa(root=tmp_path)
     assert files_are_there(tables, "video")

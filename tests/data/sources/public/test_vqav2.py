@@ -14,11 +14,11 @@ GIVEN = ["yes"] * 7 + ["no"] * 3
 @pytest.fixture
 def questions(tmp_path: Path) -> Path:
     for part, number in (("train2014", 9), ("val2014", 4)):
-        asked = {"image_id": number, "question": "Is it a dog?", "question_id": number * 1000}
+        requested = {"image_id": number, "question": "Is it a dog?", "question_id": number * 1000}
         answers = [{"answer": a, "answer_confidence": "yes", "answer_id": n} for n, a in enumerate(GIVEN, start=1)]
         about = {"question_type": "is it", "answer_type": "yes/no", "multiple_choice_answer": "yes"}
         annotation = {"question_id": number * 1000, "image_id": number, "answers": answers, **about}
-        write(tmp_path / f"v2_OpenEnded_mscoco_{part}_questions.json", {"questions": [asked]})
+        write(tmp_path / f"v2_OpenEnded_mscoco_{part}_questions.json", {"questions": [requested]})
         write(tmp_path / f"v2_mscoco_{part}_annotations.json", {"annotations": [annotation]})
     return tmp_path
 
@@ -45,8 +45,8 @@ def test_the_pictures_of_2017_and_the_test_without_answers(questions: Path) -> N
     picture(questions / "train2017/000000000009.jpg")
     picture(questions / "val2017/000000000004.jpg")
     picture(questions / "test2015/COCO_test2015_000000000003.jpg")
-    asked = {"image_id": 3, "question": "Why?", "question_id": 3000}
-    write(questions / "questions/v2_OpenEnded_mscoco_test-dev2015_questions.json", {"questions": [asked]})
+    requested = {"image_id": 3, "question": "Why?", "question_id": 3000}
+    write(questions / "questions/v2_OpenEnded_mscoco_test-dev2015_questions.json", {"questions": [requested]})
     tables = vqav2(root=questions, test="test-dev2015")
     assert files_are_there(tables, "image")
     assert rows_of(tables)["test"][0]["answers"] == []
