@@ -1,7 +1,7 @@
 """Configuration -> objects. The only heavy module that knows Hydra.
 
 What only the data or another part knows is handed to the parts here, by keyword: `in_dim` to an encoder that takes it,
-`dims` to the fusion and the tasks, `known_targets` to the tasks, and a fusion that `decides`. The rest stands in YAML.
+`dims` to the fusion and the tasks, `known_targets` to the tasks, and a fusion that `decides`. The rest is in YAML.
 """
 
 import inspect
@@ -172,7 +172,7 @@ def _in_proportion(resize_size: int | list[int], trained_size: int, size: int) -
 
 
 def _replace_auto(node: Any, key: str, value: int) -> None:
-    """Write a size where it was copied from an input before the weights said it."""
+    """Write a size where it was copied from an input before the weights determined it."""
     if isinstance(node, DictConfig):
         for name, part in node.items():
             if name == key and part == "auto":
@@ -349,7 +349,7 @@ def _untuned_encoder(cfg: DictConfig, modality: str, data: DataModule) -> Any:
 def _task(full_cfg: DictConfig, name: str, facts: Mapping[str, Any], data: DataModule) -> nn.Module:
     cfg = full_cfg.task[name]
     given = _facts_for(cfg, facts)
-    if "policy" in cfg:  # a task inside a task, of which Hydra does not know the facts
+    if "policy" in cfg:  # a task inside a task: Hydra does not know its facts
         given["policy"] = make(cfg.policy, f"task.{name}.policy", **_facts_for(cfg.policy, facts))
         cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "policy"])
     for part in ("teacher", "reference"):
@@ -467,7 +467,7 @@ def check_parts(cfg: DictConfig) -> None:
             what, *fix = str(error).splitlines()
             if not fix:  # constructors say it behind a semicolon, other libraries not at all
                 what, _, advice = what.partition("; ")
-                fix = [f"    {advice or f'mend the keys of {key}'}"]
+                fix = [f"    {advice or f'correct the keys of {key}'}"]
             requested = [f"override {o}" for o in cfg.overrides if _concerns(o, key)]
             faults += [f"{what} ({', '.join(requested)})" if requested else what, *fix]
     if faults:

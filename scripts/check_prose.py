@@ -35,15 +35,15 @@ class Limit(NamedTuple):
 # A file counts in its first area. Lower a limit when its area has been rewritten.
 LIMITS: dict[str, Limit] = {
     "docs/compatibility.md": Limit(words=5, sentences=0),  # written by scripts/write_compatibility.py
-    "docs/options.md": Limit(words=20, sentences=8),  # written by scripts/write_options.py
+    "docs/options.md": Limit(words=6, sentences=7),  # written by scripts/write_options.py; a list counts as a sentence
     "README.md": Limit(words=5, sentences=0),
     "CONTRIBUTING.md": Limit(words=5, sentences=0),
     "docs/": Limit(words=5, sentences=0),
-    "configs/": Limit(words=6),
+    "configs/": Limit(words=5),
     "hydra_plugins/": Limit(words=5),
-    "mmtrain/": Limit(words=18),
-    "scripts/": Limit(words=6),
-    "tests/": Limit(words=42),
+    "mmtrain/": Limit(words=5),
+    "scripts/": Limit(words=5),
+    "tests/": Limit(words=37),
 }
 
 UNCHECKED = {"scripts/check_prose.py", "tests/test_check_prose.py"}  # they have the words themselves

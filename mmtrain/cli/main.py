@@ -96,7 +96,7 @@ def explain_dashes(words: list[str], flags: list[str]) -> list[str]:
 
 
 def normalize_override(override: str) -> str:
-    """Convert an override in common spelling to one that Hydra accepts.
+    """Convert an override in common spelling to the spelling of Hydra.
 
     A query is a sentence with its own commas and quotes.
 

@@ -432,7 +432,7 @@ def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _definition(names: list[str], depth: int) -> tuple[ast.ClassDef | ast.FunctionDef, _Module] | None:
-    """A class or function by its dotted path, also one that a package only imports, and the module that defines it."""
+    """A class or function by its dotted path, also through the import of a package, and the module that defines it."""
     module = _module_at(tuple(names[:-1])) if len(names) > 1 and all(n.isidentifier() for n in names) else None
     if module is None or depth > _MAX_IMPORTS:
         return None

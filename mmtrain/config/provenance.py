@@ -108,6 +108,6 @@ class ComposedConfig:
 
 
 def _absolute(name: str, key: str) -> str:
-    """The key that an interpolation at another key names: one dot stands for the node of that key, two for the next."""
+    """The key that an interpolation at another key names: one dot means the node of that key, two the next."""
     dots = len(name) - len(name.lstrip("."))
     return ".".join([*key.split(".")[:-dots], name.lstrip(".")]) if dots else name

@@ -1,4 +1,4 @@
-"""Every value is one that its constructor allows: a known word, or a number in its range."""
+"""Every value must be allowed by its constructor: a known word, or a number in its range."""
 
 import difflib
 from collections.abc import Iterator, Mapping

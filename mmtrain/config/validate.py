@@ -77,7 +77,7 @@ def with_current_keys(config_dir: Path, extra_dir: str | None, overrides: list[s
         GlobalHydra.instance().clear()
 
 
-# Groups that files of other groups are made of; nobody chooses from them by `group=option`.
+# Groups that files of other groups are made of; users do not choose from them by `group=option`.
 INTERNAL_GROUPS = ("part", "tables", "tuning")
 
 

@@ -65,7 +65,7 @@ class DataModule(LightningDataModule):
 
     Args:
         source: gives the folder with the tables (an embedded data set makes it first), or the tables themselves.
-        split: how a table is cut that stands alone.
+        split: how a lone table is split.
         columns: by input or target, its column, or None to look for the usual names.
         inputs: by modality, how to read it.
         targets: by name, how to read it.
@@ -75,8 +75,8 @@ class DataModule(LightningDataModule):
         modality_dropout: how often a training row that has a modality comes without it, for all or by modality; a row
             never loses all that it has.
         restrict_paths: whether every file, of a table or named in one, must lie in the data folder.
-        license: of the data, for the model's card; None where nobody said.
-        languages: of its texts and speech, likewise.
+        license: of the data, for the model's card; None if unknown.
+        languages: of its texts and speech; None if unknown.
         bucket: how batches of training are made of rows that are alike.
         batch_size: samples of an optimizer step, over all devices and micro-batches.
         eval_batch_size: samples of a batch in validation, test and predict.
@@ -165,7 +165,7 @@ class DataModule(LightningDataModule):
             training: whether there must be a training split.
             bound: whether a complete checkpoint of that folder depends on its vocabularies. If so, they are loaded for
                 any data. Otherwise they are learned again if they do not fit the data.
-            predicting: whether all rows of a lone table are the test split, and rows may lack columns of inputs.
+            predicting: whether all rows of a lone table are the test split, and columns of inputs may be missing.
 
         Raises:
             ConfigError: if the folder, a table or a column is missing or unusable, or if a required vocabulary is

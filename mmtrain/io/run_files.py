@@ -1,6 +1,6 @@
 """The files of a run folder: written atomically, and checked when they are read.
 
-A file is replaced as a whole (`mmtrain.io.atomic`). Logs grow line by line and are repaired when a run is resumed.
+A file is replaced atomically (`mmtrain.io.atomic`). Logs grow line by line and are repaired when a run is resumed.
 """
 
 import csv

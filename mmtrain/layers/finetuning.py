@@ -110,7 +110,7 @@ def _layers(encoder: nn.Module, what: str, fix: str) -> list[Layer]:
 
 
 def _adapt(encoder: nn.Module, config: Any) -> None:
-    """Adapters beside what `target_modules` names; without a name, beside every linear map inside the blocks."""
+    """Adapters for the modules that `target_modules` names; without a name, for every linear map inside the blocks."""
     from peft import inject_adapter_in_model
 
     if vars(config).get("megatron_config"):  # peft imports the module that megatron_core names, whichever it is
@@ -132,7 +132,7 @@ def _adapt(encoder: nn.Module, config: Any) -> None:
 
 
 def _linear_maps(encoder: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Of the blocks; of an encoder without layers, of the whole. Those of GPT-2 are no Linear."""
+    """Linear maps of the blocks, or of an encoder without blocks. Those of GPT-2 are no Linear."""
     from transformers.pytorch_utils import Conv1D
 
     inside = {id(encoder)}
@@ -187,7 +187,7 @@ def batchnorm_frozen(norms: Sequence[_BatchNorm]) -> Iterator[None]:
 
 
 def frozen_modules(encoder: nn.Module) -> list[nn.Module]:
-    """What is kept in evaluation mode: the largest modules of which nothing learns, and batch norms under adapters."""
+    """Modules that stay in evaluation mode: the largest without trainable weights, and batch norms under adapters."""
     if all(not p.requires_grad for p in encoder.parameters()):
         return [encoder]
     frozen_children: list[nn.Module] = []

@@ -91,7 +91,7 @@ def _cleared(vectors: Tensor, valid: Tensor) -> Tensor:
 
 
 class Related:
-    """Which gallery items are positives of which queries, from rows that contain both.
+    """The positives of each query in the gallery, from rows that contain both.
 
     Memory for N rows, K items and a chunk of Q queries is Q (N + K); there is no (N, K) tensor.
 

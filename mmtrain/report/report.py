@@ -1,6 +1,6 @@
 """The page of a run: report.html, one self-contained file.
 
-It is written from the files of the run folder, each of which may be missing, and from examples of the tasks. The page
+It is written from the files of the run folder, which may be missing, and from examples of the tasks. The page
 states clearly what is missing for a stopped or failed run.
 """
 

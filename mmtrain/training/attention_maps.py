@@ -55,7 +55,7 @@ def attention_share(maps: AttentionMaps, modalities: Sequence[str]) -> dict[str,
     """How much of their attention the tokens of a batch gave to each modality: a scalar for each, float64.
 
     Only what chooses between modalities counts: a softmax over tokens of several. Where a stream reads another one and
-    then itself, each reading sums to 1, whatever it is worth; where it reads several by a softmax each, to even parts.
+    then itself, each reading sums to 1, with any weight; where it reads several by a softmax each, to even parts.
     """
     mass = {m: torch.zeros((), dtype=torch.double) for m in modalities}
     for query in dict.fromkeys(query for query, _ in maps):
@@ -111,5 +111,5 @@ def _by_word(
 
 
 def _is_mark(word: str) -> bool:
-    """Whether a token stands for no word, such as [CLS] or </s>."""
+    """Whether a token is no word, such as [CLS] or </s>."""
     return len(word) > 2 and (word[0], word[-1]) in {("[", "]"), ("<", ">")}

@@ -64,7 +64,7 @@ class Evaluation(nn.Module):
         self._values: dict[str, dict[str, Tensor]] = {}
 
     def start(self, stage: str, device: torch.device) -> None:
-        """Clear everything, for a new pass over a split.
+        """Clear everything before another evaluation of a split.
 
         Args:
             stage: val or test.

@@ -494,7 +494,7 @@ class LitModel(LightningModule):
         for name, p in self.named_parameters():
             if p.requires_grad:
                 groups.setdefault((rates.get(id(p), 1.0), id(p) not in places and _decays(name, p)), []).append(p)
-        # the group of the heads comes first, because its learning rate is the one that is logged
+        # the group of the heads comes first, because its learning rate is logged
         ordered = sorted(groups, key=lambda key: (key[0] != 1.0, -key[0], not key[1]))
         return [(*key, groups[key]) for key in ordered]
 

@@ -2,8 +2,8 @@
 
 The training loop, the balances and `mode=plan` share one `TrainingStep`. A balance may ask for the losses or the
 gradients before the step is taken (`TaskGradients`). This runs the networks with the random draws of the step itself,
-micro-batch by micro-batch, and without changes to batch norm statistics. Nothing runs that nobody asks for. A step of
-one micro-batch keeps the run that a balance asked for, and does not run it again.
+micro-batch by micro-batch, and without changes to batch norm statistics. Nothing runs that is not needed. A step of
+one micro-batch keeps the run that a balance requested, and does not run it again.
 """
 
 import copy

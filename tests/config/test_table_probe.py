@@ -115,7 +115,7 @@ def test_faults_of_the_data_stand_beside_those_of_the_configuration(home: Path) 
     assert result[2] == (
         "mine/train.csv: of the column headline none of the first 32 files is there, such as"
         " mine/a picture with the number 0 (override data.columns.image=headline)\n"
-        "    mend the paths, which start from mine, or name the column of pictures by data.columns.image=path"
+        "    correct the paths, which start from mine, or name the column of pictures by data.columns.image=path"
     )
 
 

@@ -176,7 +176,7 @@ def check_level(samples: np.ndarray, name: str) -> None:
     beyond = np.count_nonzero(np.abs(samples) > 1)
     peak = float(np.abs(samples).max(initial=0))
     if peak > _MAX_PEAK or beyond > 0.01 * samples.size:
-        reason = f"has floats up to {peak:g}, of which {beyond} are beyond -1..1; divide them by their full scale"
+        reason = f"has floats up to {peak:g} ({beyond} of them beyond -1..1); divide them by their full scale"
         raise SampleError(name, f"{reason}, such as 32768, or store integers as int16")
 
 

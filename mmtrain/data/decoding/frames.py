@@ -51,7 +51,7 @@ def read_frames(
     max_video_pixels: int,
     background: Sequence[int],
 ) -> Frames | None:
-    """Decode the frames that are visible at given times, rotated as the camera was held.
+    """Decode the frames that are visible at given times, rotated to the orientation of the camera.
 
     Args:
         source: a video, an animation or an image, or its bytes.

@@ -19,7 +19,7 @@ def num_listed_samples(source: Path | bytes) -> int:
     """The number of samples in the header; 0 for a file of another kind.
 
     Raises:
-        ValueError: for a header of millions of boxes, and for a compressed one that is huge after decompression.
+        ValueError: for a header of millions of boxes, and for a compressed header that is huge after decompression.
     """
     if isinstance(source, bytes):
         return _Walk(io.BytesIO(source)).samples(0, len(source), 0)

@@ -118,7 +118,7 @@ def check_numbers(shape: Sequence[int], max_elements: int) -> None:
 
 
 def chosen_array(names: list[Any], array: str | None) -> Any:
-    """The array that is asked for, or the first.
+    """The requested array, or the first.
 
     Raises:
         ValueError: when it is not there.

@@ -145,7 +145,7 @@ def _tags(picture: Image.Image) -> Any:
 
 
 def _drops_low_bytes(picture: Image.Image) -> bool:
-    """Whether Pillow reads 16-bit colours, of which it keeps the upper byte."""
+    """Whether Pillow reads 16-bit colours; it keeps only their upper byte."""
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
         return max(picture.tag_v2.get(_BITS, (1,))) > 8
     tiles = picture.tile if isinstance(picture, ImageFile.ImageFile) else []
@@ -223,7 +223,7 @@ def _check(parts: Iterable[np.ndarray], name: str, value_range: ValueRange) -> N
     lows, highs = [], []
     for part in parts:
         if part.dtype.kind == "f" and not np.isfinite(part).all():
-            raise ValueError(f"holds {name} values, of which {np.count_nonzero(~np.isfinite(part))} are not finite")
+            raise ValueError(f"holds {name} values; {np.count_nonzero(~np.isfinite(part))} of them are not finite")
         lows.append(float(part.min()))
         highs.append(float(part.max()))
     low, high = min(lows), max(highs)

@@ -1,7 +1,7 @@
 """Sound: decoded by PyAV, mono waveforms at one rate.
 
 SpecAugment (1904.08779) is done on the waveform, by a short-time Fourier transform, a mask and the way back, so that it
-serves any encoder, whatever spectrogram it takes or does not take.
+works for any encoder, with any spectrogram or none.
 """
 
 import math
@@ -36,7 +36,7 @@ class AudioInput:
 
     A path can be that of a .npy or .npz with samples.
 
-    Of a film it is the sound; a silent film has none, and its row lacks the modality. Samples are floats in -1..1 or
+    Of a film it is the sound; in the row of a silent film the modality is missing. Samples are floats in -1..1 or
     integers over the full range of their type, (L,), (C, L) or (L, C), and taken as being at `sample_rate`; a dict of
     `datasets` with "array" has its own "sampling_rate". Integers without a type are of 16 bits where they fit.
 
@@ -213,7 +213,7 @@ def _as_floats(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype.kind == "u":
         middle = 1 << (bits - 1)
     if bits == 64 or (bits > 16 and 0 < max(high, -low) < 1 << 23):
-        reason = f"has integers from {low} to {high}, of which it is not known whether they are of 16, 24 or 32 bits"
+        reason = f"has integers from {low} to {high}, which can be of 16, 24 or 32 bits"
         raise SampleError(name, f"{reason}; store int16, or floats in -1..1")
     return ((array - float(middle)) / float(1 << (bits - 1))).astype(np.float32)
 

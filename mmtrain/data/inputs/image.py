@@ -50,7 +50,7 @@ class ImageInput:
         mean: by channel, of pixels in 0..1.
         std: by channel.
         resize_size, interpolation, crop_offset: how a picture becomes a square; `Geometry` explains them. The defaults
-            are those of runs whose configuration lacks these keys.
+            are those of runs whose configuration does not have these keys.
         crop_scale: smallest share of the picture's area that a random crop in training keeps; 1 turns it off.
         rotate: training turns the picture by up to so many degrees.
         flip: chance of mirroring in training. Off by default: a caption can say left or right.

@@ -1,6 +1,6 @@
 """Features over time that another program computed: (T, D) from .npy, .npz, .pt and .safetensors files, never pickle.
 
-A file is data here, not a program: object arrays, and anything in a .pt file beside tensors, are refused.
+A file is data here, not a program: object arrays, and anything but tensors in a .pt file, are refused.
 """
 
 import io
@@ -58,7 +58,7 @@ class SequenceInput:
 
     A cell is a path relative to the table, a nested list or array, the bytes of a .npy, or the {"bytes", "path"} that
     `datasets` gives for a file. An array (T,) is taken as (T, 1); one without a single frame is a missing modality. A
-    NaN or infinite number makes a sequence unreadable, because nobody can say what it stands for.
+    NaN or infinite number makes a sequence unreadable, because its meaning is unknown.
 
     Args:
         max_length: longer ones are cut to so many frames: in training a piece at random, otherwise the middle one,
@@ -189,7 +189,7 @@ class SequenceInput:
         return Padded(frames, mask)
 
     def _read(self, value: Any, folder: Path) -> np.ndarray:
-        """The whole sequence, (T, D) float32, finite."""
+        """The complete sequence, (T, D) float32, finite."""
         try:
             array = self._open(value, folder)
         except _UNREADABLE as error:
@@ -273,7 +273,7 @@ def _named(value: Any) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """In a few words; numpy and torch would go on with advice to turn their protection off."""
+    """A short message; those of numpy and torch advise to turn their protection off."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, OSError) and error.strerror:

@@ -28,7 +28,7 @@ Algorithm = Literal["bpe", "wordpiece"]
 
 
 class TextInput:
-    """A caption column: a string, or a list of strings, of which training uses a random one in each epoch.
+    """A caption column: a string, or a list of strings. Training uses a random one of a list in each epoch.
 
     Args:
         tokenizer: that of pretrained weights, a folder or a name of the hub; "auto" or None to train one.
@@ -63,7 +63,7 @@ class TextInput:
             raise ValueError(f"algorithm = {algorithm}; set it to bpe or wordpiece")
         if vocab_size <= len(self.special):
             raise ValueError(
-                f"vocab_size = {vocab_size} leaves no room beside {' '.join(self.special)}; set it to 1000"
+                f"vocab_size = {vocab_size} leaves no room for words next to {' '.join(self.special)}; set it to 1000"
             )
         if max_length < 3:
             raise ValueError(f"max_length = {max_length} leaves no room between [CLS] and [SEP]; set it to 3 or more")

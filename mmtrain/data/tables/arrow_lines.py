@@ -1,7 +1,7 @@
 """Lines of JSON read by Arrow, several times as fast as by Python, where both certainly give the same values.
 
-Arrow's reader makes null of a key that an object of a list does not have, and takes several objects in a line. Lines of
-which that may be so, and those with numbers that it reads otherwise, are left to Python.
+Arrow's reader writes null for a key that an object of a list does not have, and accepts several objects in a line.
+Python reads lines where that is possible, and lines with numbers that Arrow reads differently.
 """
 
 import re

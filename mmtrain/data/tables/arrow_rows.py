@@ -66,7 +66,7 @@ def batches_of(rows: Iterable[tuple[Mapping[str, Any], int]]) -> Iterator[Batch]
     """Rows as columns, so many at a time that they are of use and do not fill the memory.
 
     Args:
-        rows: each with its size in bytes; a key that a row lacks is null.
+        rows: each with its size in bytes; a missing key is null.
     """
     some: list[Mapping[str, Any]] = []
     size = 0
@@ -156,7 +156,7 @@ def _is_uniform(cells: Iterable[Any], kind: pa.DataType) -> bool:
         is_list = not set(map(type, filled)) - {list}
         return is_list and _is_uniform(chain.from_iterable(filled), kind.value_type)
     names = {field.name for field in kind}
-    # loops of C: this is asked of every turn of every dialogue
+    # loops of C: this runs for every turn of every dialogue
     if not names or set(map(type, filled)) - {dict} or not all(map(eq, map(dict.keys, filled), repeat(names))):
         return False
     return all(_is_uniform(map(itemgetter(f.name), filled), f.type) for f in kind)

@@ -1,6 +1,6 @@
-"""What the first rows of training say: cells that cannot be what they are read as. Nothing heavy is imported.
+"""Checks of the first rows of training: cells that do not fit their input or target. Nothing heavy is imported.
 
-A wrong column is named before anything is learned from it, and before a model is made for it.
+A wrong column is reported before anything is learned from it, and before a model is built.
 """
 
 import os
@@ -14,11 +14,11 @@ from mmtrain.data.tables.paths import shown_path
 from mmtrain.data.tables.scale import in_short
 from mmtrain.errors import ConfigError
 
-FIRST_ROWS = 1000  # that are looked at
-_FILES = 100  # of which it is seen whether they are there
+FIRST_ROWS = 1000  # that are checked
+_FILES = 100  # whose existence is checked
 SEVERAL_PICTURES = "read them by input@data.inputs.image=images encoder/image=pictures"
 NO_FILES = ("text", "vector", "dialogue")  # inputs whose cells are never paths
-# How cells are read by the project's own inputs and targets; those of others are not looked at.
+# How the project's own inputs and targets read cells. Cells of other classes are not checked.
 READ_AS: Mapping[str, str] = {
     "mmtrain.data.inputs.image.ImageInput": "image",
     "mmtrain.data.inputs.text.TextInput": "text",
@@ -41,18 +41,18 @@ def read_as(part: object) -> str | None:
 
 
 def check_cells(name: str, kind: str | None, cells: Iterable[Any], *, column: str, where: str, folder: Path) -> None:
-    """Look at the first cells of a column that hold something. A bad one among good ones is set aside when it is read.
+    """Check the first non-empty cells of a column. A bad cell among good ones is quarantined when it is read.
 
     Args:
         name: of the input or target.
         kind: how it reads them, of `READ_AS`.
-        cells: of the column, in order; files that lie in the table itself are not read beyond the first.
+        cells: of the column, in order; of files in the table itself, only the first is read.
         column: its name.
         where: the table, for messages.
         folder: what relative paths start from.
 
     Raises:
-        ConfigError: when none of the first is of any use, or none of the files that are named first is there.
+        ConfigError: if none of the first cells is usable, or none of the first files exists.
     """
     filled = (cell for cell in islice(cells, FIRST_ROWS) if not is_empty(cell))
     first = next(filled, None)
@@ -78,7 +78,7 @@ _FILE_KINDS: Mapping[str, str] = {
 
 
 def _what_it_is_not(kind: str | None, cell: Any) -> tuple[str, str] | None:
-    """What a cell should be and is not, and the mend; None when it may be that."""
+    """What a cell should be and is not, and the fix; None if it may be right."""
     content = content_of(cell)
     if kind == "text":
         texts = cell if isinstance(cell, list | tuple) else [cell]
@@ -144,7 +144,7 @@ def _check_files(name: str, kind: str, cells: list[Any], column: str, where: str
             )
         raise ConfigError(
             f"{where}: of the column {column} {count}, such as {shown_path(folder / paths[0])}\n"
-            f"    mend the paths, which start from {folder}, or name the column of {_FILE_KINDS[kind]} by"
+            f"    correct the paths, which start from {folder}, or name the column of {_FILE_KINDS[kind]} by"
             f" data.columns.{name}"
         )
 

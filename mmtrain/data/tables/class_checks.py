@@ -30,7 +30,7 @@ def check_classes(
         name: of the target.
         names: of the classes of training.
         rows: that have one.
-        column: where they stand.
+        column: that contains them.
         where: the training table, for messages.
         others: by the name of every other table, its cells; read only when nearly every row has a class of its own.
         without: what to type to do without the target.
@@ -60,7 +60,7 @@ def check_classes(
     what = f"{where}: the column {column} has {len(names):,} classes in {rows:,} rows"
     known = set(names)
     if any(name_of(cell) in known for cells in others.values() for cell in cells):
-        return None  # one example of each, to be told apart in other rows: that can be meant
+        return None  # one example of each class can be intended
     fix = f"name the column of classes by data.columns.{name}"
     if not others:
         return f"{what}: there is nearly nothing to learn a class from\n    if that is not meant, {fix}"

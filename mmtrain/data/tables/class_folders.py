@@ -71,7 +71,7 @@ def split_folders(root: Path) -> dict[str, Path]:
 def folders_with_files(root: Path) -> list[Path]:
     """The folders that can be read as classes or as splits of classes: two or more, or train with two or more in it.
 
-    Only the first entries of a folder are looked at.
+    Only the first entries of a folder are read.
     """
     splits = list(split_folders(root).values())
     of_train = split_folders(root).get("train")

@@ -27,7 +27,7 @@ def notes_of_columns(
     Args:
         table: of training.
         columns: by input and target.
-        wanted: likewise, the columns that were named; None for one that was found by its usual names.
+        wanted: the column that the user named, by input and target; None if it was found by its usual names.
         inputs: that are read.
         targets: that are learned, without those that are sentences: they can be an input of another task.
         where: the table, for messages.

@@ -18,7 +18,7 @@ def guess_types(table: Any, wanted: Mapping[str, Column | None], kinds: Mapping[
     """What seems to hold each input or target whose column is not found.
 
     Args:
-        table: a `datasets.Dataset`, or what can be asked as one.
+        table: a `datasets.Dataset`, or another table with its methods.
         wanted: by input or target, its column as `find_columns` takes it.
         kinds: how each is read.
     """
@@ -35,7 +35,7 @@ def guess_types(table: Any, wanted: Mapping[str, Column | None], kinds: Mapping[
 def guess_columns(
     wanted: Mapping[str, str | None], names: Sequence[str], rows: Sequence[Mapping[str, Any]], *, taken: Sequence[str]
 ) -> dict[str, Column]:
-    """The column that each input or target may stand in, of those whose cells could be that.
+    """The column that each input or target may have, of those with fitting cells.
 
     Args:
         wanted: by name of an input or target, how it is read (`READ_AS` of cell_checks.py), the first to choose first.

@@ -1,4 +1,4 @@
-"""Which column of a table holds what: by its usual name, or as the user says."""
+"""The column of each input and target: by its usual name, or as configured."""
 
 import base64
 import difflib
@@ -10,7 +10,7 @@ from typing import Any
 
 from mmtrain.errors import ConfigError
 
-# The names that people give to the columns, by what they hold; the first that a table has is taken.
+# Usual names of columns, by their content. The first that a table has is used.
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "image": (
         "image",
@@ -59,14 +59,14 @@ def find_columns(
     where: str,
     likely: Callable[[], Mapping[str, Column]] = dict,
 ) -> dict[str, Column]:
-    """Which column holds what.
+    """The column of each input and target.
 
     Args:
         names: the columns of the table.
         wanted: by name of an input or target: its column (several, to make one vector of), or None to look for the
             usual names.
         where: the table, for messages.
-        likely: what the columns seem to hold, by input or target; asked only for messages.
+        likely: guessed columns, by input or target; called only for messages.
 
     Returns:
         The column of each that the table has.
@@ -175,7 +175,7 @@ _MADE_WITH_NAMES = (".tar", ".jsonl", ".json", ".parquet", ".arrow")  # files wh
 
 
 def no_input(inputs: Sequence[str], names: Sequence[str], *, where: str, likely: Mapping[str, Column]) -> ConfigError:
-    """The message for a table of which no column is known as an input."""
+    """The message for a table without a usual name of an input column."""
     mark = next((m for m in (";", "\t", "|") if len(names) == 1 and m in names[0]), None)
     if mark is not None:
         return ConfigError(
@@ -200,7 +200,7 @@ def no_input(inputs: Sequence[str], names: Sequence[str], *, where: str, likely:
 
 
 def cell_of(cells: Mapping[str, Any], column: Column | None) -> Any:
-    """What a row has in a column, or in several as a list; None for a column that the table lacks."""
+    """The cell of a row in a column, or a list for several; None if the table does not have the column."""
     if column is None:
         return None
     return cells.get(column) if isinstance(column, str) else [cells.get(part) for part in column]
@@ -225,7 +225,7 @@ def is_empty(value: Any) -> bool:
     return False
 
 
-_MOST_OF_PATHS = 32  # characters of which none is looked at
+_MOST_OF_PATHS = 32  # characters that are not checked
 _DATA_URI = re.compile(r"\s*data:[\w.+/;=-]*;base64,", re.IGNORECASE)
 # PNG, JPEG, GIF, RIFF (WEBP, WAV), TIFF, FLAC, OGG and MP3 begin so
 _BASE64 = re.compile(r"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR|SUkq|TU0A|ZkxhQ|T2dnUw|SUQz)[A-Za-z0-9+/\r\n]{240,}={0,2}\s*")

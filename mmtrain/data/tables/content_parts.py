@@ -54,7 +54,7 @@ def _kind_of(part: Any) -> str | None:
 
 
 def media_of_parts(turn: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The media that stand in the content of a turn, each with its modality.
+    """The media in the content of a turn, each with its modality.
 
     >>> media_of_parts({"content": [{"type": "image_url", "image_url": {"url": "a.png"}}, {"type": "image"}]})
     [('image', 'a.png')]
@@ -76,7 +76,7 @@ def is_medium(part: Any) -> bool:
 
 
 def _file_of(part: Mapping[str, Any], kind: str) -> Any:
-    """A path, or the {"bytes", "path"} of a file that stands in the part itself."""
+    """A path, or the {"bytes", "path"} of a file that is in the part itself."""
     keys = (kind, PART_MEDIA[kind], "source", "path", "url")  # source of Anthropic
     file = next((part[key] for key in keys if not is_empty(part.get(key))), None)
     if isinstance(file, Mapping) and not {"bytes", "path"} <= file.keys():
@@ -89,7 +89,7 @@ def _file_of(part: Mapping[str, Any], kind: str) -> Any:
 
 
 def _decoded(data: str, name: str) -> Any:
-    """The file that stands in a part as base64; a name that no file has where it is damaged."""
+    """The file that a part contains as base64; the name of no file if it is damaged."""
     try:
         return {"bytes": base64.b64decode("".join(data.split()), validate=True), "path": None}
     except ValueError:

@@ -150,7 +150,9 @@ class Delimited:
         if odd and all(self._is_row(line) for line in self._lines(self._skipped) if line.strip()):
             raise TableError(f"line {odd[0]} has a quoted cell that holds other rows", _NO_QUOTES)
         if odd:
-            self.notes.append(f"{self.path}: {len(odd)} quoted cells hold whole rows, the first from line {odd[0]} on")
+            self.notes.append(
+                f"{self.path}: {len(odd)} quoted cells contain complete rows, the first from line {odd[0]} on"
+            )
         if self._separator == ";":
             self._find_decimal(decimal, dotted)
 
@@ -232,7 +234,7 @@ def _is_object(line: str) -> bool:
 
 
 def _beginning(lines: Sequence[str], promised: str) -> tuple[int, str]:
-    """How many of the first lines stand above the column names, and what separates cells.
+    """The number of lines above the column names, and the separator of cells.
 
     Excel reads `sep=;` in the first line. Comments begin with #, and so may the line of the names: it has as many cells
     as the next one.

@@ -1,6 +1,6 @@
-"""The first rows of the tables of a folder, read without `datasets` and torch: what is wrong is said in a moment.
+"""The first rows of the tables of a folder, read without `datasets` and torch, so that faults are reported quickly.
 
-A `Head` can be asked as a `datasets.Dataset`, so that the same checks look at both.
+A `Head` has the methods of a `datasets.Dataset` that checks use. So the same checks work for both.
 """
 
 import itertools
@@ -25,9 +25,9 @@ from mmtrain.data.tables.splits import Split
 from mmtrain.data.tables.tables import Tables, no_rows
 from mmtrain.data.tables.texts import are_texts
 
-_ROWS_OF_ARROW = 20  # whole files can stand in them
+_ROWS_OF_ARROW = 20  # a row can contain complete files
 _LOOKED_IN = 1 << 28  # bytes in which names of columns are searched
-_LARGE = 20_000_000  # bytes of JSON that are not read whole to see the first rows
+_LARGE = 20_000_000  # bytes of JSON; of larger files only a part is read for the first rows
 
 
 class Head:
@@ -35,7 +35,7 @@ class Head:
 
     Attributes:
         rows: the first ones.
-        column_names: of the table, as far as its first rows tell.
+        column_names: of the table, as far as its first rows have them.
         is_whole: whether these are all its rows.
     """
 
@@ -74,7 +74,7 @@ class Head:
 
 
 class _CutOfHeads:
-    """A table that is known as a whole is cut as ever; of another it is only known that some of it trains."""
+    """Split a complete table as usual. Of another table it is only known that a part is for training."""
 
     def __init__(self, split: Split) -> None:
         self._split = split
@@ -95,11 +95,11 @@ class _CutOfHeads:
 
 
 def heads_of(root: Path | SplitFiles, split: Split, wanted: Mapping[str, Column | None] | None = None) -> Tables | None:
-    """The heads of the tables of a folder, as `data_folder` gives it; None for what only `datasets` can read.
+    """The heads of the tables of a folder, as `data_folder` gives it; None for formats that only `datasets` can read.
 
     Args:
         root: the folder or file, or the file of each split.
-        split: how a table is cut that stands alone.
+        split: how a lone table is split.
         wanted: as of `tables_of_folder`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which tables a folder holds: told by names alone, no table is opened; and what a person wrote who has none."""
+"""The tables of a folder, by their names alone, without opening one; and messages for a folder without tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -11,7 +11,7 @@ from mmtrain.errors import ConfigError
 
 ENDINGS = ("jsonl", "csv", "tsv", "json", "parquet", "arrow")
 SET_ROOT = "set data.root=DIR, the folder with train.jsonl (or train.csv, train.parquet ...)"
-WHOLE = "whole"  # a table that stands alone, to be cut
+WHOLE = "whole"  # a lone table, which is split
 # Tables that other programs write, and what makes one of them that is read here.
 _FOREIGN: Mapping[str, str] = {
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "save it as {stem}.csv, in the program that made it"),
@@ -38,12 +38,12 @@ def fault_of_split_file(split: str, file: Path) -> str | None:
 
 
 def tables_in(root: Path) -> dict[str, Path]:
-    """By split, its table; one that stands alone as WHOLE; nothing where there are folders of classes, or nothing.
+    """The table of each split; a lone one as WHOLE; {} for folders of classes and for an empty folder.
 
     A lone .json may be anything, such as the names of the classes: it counts as a table only by the name of a split.
 
     Raises:
-        ConfigError: when it cannot be told which table is which, or a table is one that is not read here.
+        ConfigError: if it is unclear which table is which split, or the format of a table is not supported.
     """
     files = sorted(p for p in root.iterdir() if p.is_file() and not p.name.startswith("."))
     tables = [p for p in files if ending(p) in ENDINGS]
@@ -81,7 +81,7 @@ def _metadata(folder: Path) -> Path | None:
 
 
 def ignored_files(root: Path, read: Mapping[str, Path]) -> Iterator[Path]:
-    """Tables beside those that are read."""
+    """Tables that are not read."""
     for path in sorted(root.iterdir()):
         if path.is_file() and ending(path) in ENDINGS and ending(path) != "json" and path not in read.values():
             yield path

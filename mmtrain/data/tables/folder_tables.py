@@ -1,4 +1,4 @@
-"""The tables that stand in a folder, whoever reads them: the `datasets` library, or a check of their first rows."""
+"""The tables of a folder, for the two that read them: the `datasets` library, and checks of the first rows."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -55,11 +55,11 @@ def tables_of_folder(
     """The tables of a folder that were not saved by `datasets`, as `read` reads them and `make` makes them.
 
     Args:
-        root: the folder, the file of a table that stands alone, or the file of each split.
-        split: how a table is cut that stands alone.
+        root: the folder, the file of a lone table, or the file of each split.
+        split: how a lone table is split.
         read: gives the table of a file, and notes about it; called with the file and the split that it is for.
         make: a table of columns.
-        most: files in folders of classes that are looked at.
+        most: maximum number of files in folders of classes that are read.
         wanted: by input and target that the run reads, its column; it decides between a table and class folders.
     """
     if isinstance(root, SplitFiles):
@@ -187,5 +187,5 @@ def unreadable(path: Path, error: BaseException) -> ConfigError:
     if ending(path) in TEXTS and isinstance(error, ValueError) and not isinstance(error, TableError):
         error = encoding_fault(path) or error
     what = (str(error).strip() or type(error).__name__).splitlines()[0]
-    fix = error.fix if isinstance(error, TableError) else "mend the table"
+    fix = error.fix if isinstance(error, TableError) else "correct the table"
     return ConfigError(f"{path} cannot be read as {ending(path)}: {what}\n    {fix}")

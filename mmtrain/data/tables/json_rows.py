@@ -12,7 +12,7 @@ from mmtrain.data.tables.table_error import TableError
 
 MAX_NESTING = 100  # lists and objects inside each other, of JSON in a cell; Python's recursion ends at some 1000
 _FIRST_PIECE, _PIECE = 1 << 17, 1 << 22  # bytes of lines that are read at once
-_MARKS = re.compile(r'[\[{\]}]|"(?:[^"\\]|\\.)*+(?:"|\Z)', re.DOTALL)  # brackets, and strings to pass over
+_MARKS = re.compile(r'[\[{\]}]|"(?:[^"\\]|\\.)*+(?:"|\Z)', re.DOTALL)  # brackets, and strings to skip
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _HALF = "half of a surrogate pair, which is not valid Unicode"
 
@@ -117,7 +117,7 @@ def _no_rows(path: Path, content: Any) -> TableError:
         return TableError(what, _AN_OBJECT_A_ROW + (pandas if is_of_pandas else ""))
     key = max(arrays, key=lambda name: len(arrays[name]))
     program = f"import json; [print(json.dumps(row)) for row in json.load(open('{path}'))['{key}']]"
-    return TableError(what, f'python -c "{program}" > {path.with_suffix(".jsonl")} && mv {path} {path}.whole')
+    return TableError(what, f'python -c "{program}" > {path.with_suffix(".jsonl")} && mv {path} {path}.original')
 
 
 _OF_ROWS = re.compile(r"\s*\[\s*(?=\{)")  # an array of objects

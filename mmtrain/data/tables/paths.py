@@ -67,7 +67,7 @@ def data_folder(folder: Path, *, restrict_paths: bool) -> Path:
 def checked_path(folder: Path, path: str | Path) -> Path:
     """The file that a cell names, to be opened at once.
 
-    A file that does not exist is not refused here: whoever opens it says so. An empty folder, `Path()`, confines
+    A missing file is not refused here; it is reported when it is opened. An empty folder, `Path()`, confines
     nothing: there the caller names files himself.
 
     Args:
@@ -149,9 +149,9 @@ def _mode(root: Path, place: Path, path: str | Path) -> int:
 
 
 def _mode_below(root: str, place: str) -> int | None:
-    """The mode of a file below a folder; None where a link or `..` stands on the way, or another folder.
+    """The mode of a file below a folder; None if its path has a link or `..`, or is of another folder.
 
-    It looks at each name once. `os.path.realpath` would look at those of the root again for every file.
+    It reads each name once. `os.path.realpath` would read those of the root again for every file.
     """
     start = root.rstrip(os.sep) + os.sep
     if not place.startswith(start):

@@ -17,13 +17,13 @@ _LOOKED_AT = 100  # paths whose links are followed, and cells of a table that re
 
 
 def check_rows(table: Any, name: str, paths: Mapping[str, Column], folder: Path, *, restrict_paths: bool) -> None:
-    """Look at the ids, and at the paths when they must stay in the folder.
+    """Check the ids, and the paths if they must stay in the folder.
 
     This refuses a table early and once. A path that it does not see, such as a link among other files, is refused when
     its file is opened (`checked_path`).
 
     Args:
-        table: a `datasets.Dataset`, or what can be asked as one.
+        table: a `datasets.Dataset`, or another table with its methods.
         name: of the table, for messages.
         paths: by input, the column that can hold paths.
         folder: what relative paths start from, as `data_folder` gives it.
@@ -84,7 +84,7 @@ def _leading_out(what: str) -> ConfigError:
 
 
 def _contents(table: Any, column: str, folder: Path) -> Iterator[tuple[int, Any]]:
-    """The rows and contents to look at: all of a table in memory, the first ones where each is read from a file."""
+    """The rows and contents to check: all of a table in memory, the first ones if each is read from a file."""
     if isinstance(table, SupportsColumns):
         if any(leads_out(folder, path) for path in _suspects(table.data.column(column), folder)):
             yield from ((row, content) for row, cell in enumerate(cells_of(table, column)) for content in _inner(cell))

@@ -33,7 +33,7 @@ from mmtrain.data.tables.arrow_digest import (
 from mmtrain.data.tables.columns import content_of, is_empty
 from mmtrain.data.tables.tables import rows_at
 
-NUM_SAMPLED = 1000  # rows of a column that is not compared completely, and files that are looked at
+NUM_SAMPLED = 1000  # rows of a column that is not compared completely, and files that are compared
 _MOST_BYTES = 1 << 30  # of a column that is compared completely
 _FILES_AT_ONCE = 8
 
@@ -53,7 +53,7 @@ def digest_rows(table: Any, columns: Sequence[str], *, media: Collection[str], f
     """What a resumed run compares of a table.
 
     Args:
-        table: a `datasets.Dataset`, or what can be asked as one.
+        table: a `datasets.Dataset`, or another table with its methods.
         columns: that are read; the table need not have them.
         media: of these, those whose cells are files, or paths to files.
         folder: what relative paths start from.
@@ -131,7 +131,7 @@ def digest_files(paths: Iterable[str], folder: Path) -> str | None:
     """How many of these files there are, their size, and a digest of the sizes and the first KiB of each.
 
     Args:
-        paths: absolute, or from the folder on; of many a sample is looked at.
+        paths: absolute, or relative to the folder; of many, a sample is compared.
         folder: what relative paths start from.
 
     Returns:
@@ -148,7 +148,7 @@ def digest_files(paths: Iterable[str], folder: Path) -> str | None:
 
 
 def _size_and_head(path: Path) -> tuple[int | None, str]:
-    """Of a file; (None, "") for one that cannot be read, such as a pipe."""
+    """Size and digest of a file; (None, "") if it cannot be read, such as a pipe."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):

@@ -31,7 +31,7 @@ def rows_of(path: Path, *, is_examined: bool = True) -> tuple[Callable[[], _Rows
 
     Args:
         path: a file that ends in one of `TEXTS`.
-        is_examined: whether a table with separators is looked through before its rows are given.
+        is_examined: whether a table with separators is checked before its rows are returned.
 
     Raises:
         ValueError: for what is no table; the rows raise it for what is wrong further down.

@@ -1,6 +1,6 @@
 """What goes wrong while a sample is read belongs to that sample: every exception becomes a SampleError.
 
-Decoders raise whatever they like for a damaged file: OverflowError, AttributeError, an assertion. No list of exception
+Decoders raise any exception for a damaged file: OverflowError, AttributeError, an assertion. No list of exception
 types is ever complete, so the places where samples are read catch all of them. Lists of types elsewhere only serve to
 give a better reason.
 """
@@ -21,7 +21,7 @@ D = TypeVar("D")
 def sample_errors(value: Any) -> Iterator[None]:
     """Turn every exception of the block into a SampleError; SampleError and ConfigError stay as they are.
 
-    MemoryError and RecursionError are exceptions as well: a sample that is too large or too deep is one that cannot be
+    MemoryError and RecursionError are exceptions as well: a sample that is too large or too deep cannot be
     read.
 
     Args:
@@ -52,7 +52,7 @@ def describe_content(content: Any) -> str:
 
 
 def read_each(cells: Iterable[Any], read: Callable[[Any], T], faults: list[SampleError] | None = None) -> Iterator[T]:
-    """What `read` makes of each cell. Cells that cannot be read are left out: whoever loads the sample reports them.
+    """The result of `read` for each cell. Unreadable cells are left out; they are reported when the sample is loaded.
 
     Args:
         cells: of a column.
@@ -71,5 +71,5 @@ def read_each(cells: Iterable[Any], read: Callable[[Any], T], faults: list[Sampl
 
 
 def read_or(default: D, cell: Any, read: Callable[[Any], T]) -> T | D:
-    """What `read` makes of a cell, or a default for one that cannot be read: whoever loads the sample reports it."""
+    """The result of `read`, or a default for an unreadable cell, which is reported when the sample is loaded."""
     return next(read_each([cell], read), default)

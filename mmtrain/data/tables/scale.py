@@ -21,7 +21,7 @@ def numbers_of(cell: Any) -> np.ndarray:
         cell: a number, a list or array of numbers, of numbers as text and of nulls, or a string: "1.5, 2", "[1.5 2]".
 
     Raises:
-        SampleError: for a word where a number should be, for one that float32 cannot hold, for a table of numbers.
+        SampleError: for a word, a number beyond float32, and a table of numbers.
     """
     parts: Any = cell
     if isinstance(cell, str):
@@ -90,7 +90,7 @@ class CountedReads:
         return numbers
 
     def check(self, example: SampleError | None) -> None:
-        """Refuse a column of which more cells are no numbers than are some.
+        """Refuse a column if less than half of its cells are numbers.
 
         Raises:
             ConfigError: with the example.
@@ -173,7 +173,7 @@ def statistics_of(rows: Iterable[np.ndarray], *, chunk: int) -> Statistics | Non
 
     Args:
         rows: each a list of numbers.
-        chunk: so many are held at once.
+        chunk: number of values in memory at once.
     """
     by_length: dict[int, Statistics] = {}
     waiting: dict[int, list[np.ndarray]] = {}

@@ -16,7 +16,7 @@ _SALT = 0x5B117  # the same cut for every seed of training
 
 
 class Cuts(Protocol):
-    """What makes splits of a table that stands alone."""
+    """Splits a lone table."""
 
     def cut(self, table: Any, name: str) -> dict[str, Any]:
         """By split, its rows."""
@@ -41,7 +41,7 @@ class Split:
         group: the column whose values no split cuts through, such as a patient or a film.
 
     Raises:
-        ValueError: when the fractions are not those of a whole.
+        ValueError: if the fractions are negative or do not sum to 1.
     """
 
     def __init__(self, *, column: str | None, fractions: Mapping[str, Fraction], group: str | None) -> None:
@@ -142,7 +142,7 @@ class Split:
         rows: dict[str, list[int]] = {split: [] for split in self.fractions}
         taken = 0
         for place in order:
-            # to the split that lacks most of its share of what has been dealt so far: even with groups of unequal size
+            # to the split that is furthest below its share so far, also with groups of unequal size
             taken += len(members[place])
             split = max(self.fractions, key=lambda s: self.fractions[s] * taken - len(rows[s]))
             rows[split] += members[place]

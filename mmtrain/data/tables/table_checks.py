@@ -1,4 +1,4 @@
-"""What can be seen to be wrong with the tables of a run; the same is asked of whole tables and of their heads."""
+"""Checks of the tables of a run. They work for complete tables and for their first rows."""
 
 from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
@@ -19,10 +19,10 @@ def no_table(tables: Tables, name: str) -> ConfigError:
 
 
 def check_size(num_rows: int, batch_size: int, folder: Path) -> None:
-    """A step has as many rows as it is said to have.
+    """Check that training has enough rows for a step.
 
     Raises:
-        ConfigError: when training has fewer.
+        ConfigError: if it has fewer.
     """
     if num_rows < batch_size:
         rows = "row" if num_rows == 1 else "rows"
@@ -42,12 +42,12 @@ def faults_of_cells(
     folder: Path,
     is_whole: bool = True,
 ) -> Iterator[tuple[str, str]]:
-    """By input or target, that its column is empty or cannot be what it is read as.
+    """Faults by input or target: an empty column, or cells that do not fit.
 
     Args:
         table: of training.
         columns: by input or target.
-        kinds: likewise, how it is read (`READ_AS` of cell_checks.py).
+        kinds: by input or target, how its cells are read (`READ_AS` of cell_checks.py).
         inputs: which of them are inputs: those must hold something.
         where: the table, for messages.
         folder: what relative paths start from.

@@ -26,8 +26,8 @@ class Tables:
     """The tables of a data set.
 
     Attributes:
-        splits: by train, val and test, a `datasets.Dataset`, or what can be asked as one: `len(table)`, `table[3]` as
-            a dict, `table["column"]` as an iterable of cells, `column_names`, `_fingerprint`. Rows and columns are best
+        splits: by train, val and test, a `datasets.Dataset`, or a table with: `len(table)`, `table[3]` as a
+            dict, `table["column"]` as an iterable of cells, `column_names`, `_fingerprint`. Rows and columns are best
             read by `rows_at` and `cells_of`.
         names: by split, the file or folder that it came from, for messages.
         folder: what relative paths start from, and must stay in; see `data_folder`.
@@ -135,7 +135,7 @@ def row_at(table: Any, row: int) -> Mapping[str, Any]:
 
 
 def readable_cell(cells: Mapping[str, Any], column: Column | None) -> Any:
-    """As `cell_of`; None for a cell that cannot be read. Whoever loads the sample reports it."""
+    """As `cell_of`; None for an unreadable cell, which is reported when the sample is loaded."""
     try:
         return cell_of(cells, column)
     except SampleError:
@@ -219,7 +219,7 @@ def _as_texts(table: Any, column: str) -> Any:
         return table
     try:
         return table.cast_column(column, datasets.Value("large_string" if "large" in str(arrow.type) else "string"))
-    except pa.ArrowException:  # a later cell is no text: whoever reads the column says so
+    except pa.ArrowException:  # a later cell is no text, which is reported when the column is read
         return table
 
 

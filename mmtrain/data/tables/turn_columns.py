@@ -1,6 +1,6 @@
-"""What stands in turns of dialogues, as columns of their rows: pictures, sounds and films, and labels of the last turn.
+"""Content of dialogue turns as columns of their rows: pictures, sounds and films, and labels of the last turn.
 
-Media can also stand in the content of a turn, which is then a list of parts, or in its words.
+Media can also be in the content of a turn, which is then a list of parts, or in its words.
 
 As columns they are looked for, checked, read and set aside as all others are. A column that the rows have themselves
 goes before what turns have.
@@ -56,7 +56,7 @@ def with_turn_columns(
         wanted: by input or target, its column or key, or None to look for the usual names.
         media: inputs whose cells are files.
         labels: targets.
-        several: of the media, those of which a row can have several.
+        several: the media that a row can have several of.
     """
     first = next(iter(split_tables.splits.values()))
     turns = _column_of_turns(first.column_names, wanted)
@@ -102,7 +102,7 @@ def _key(name: str, wanted: Mapping[str, Column | None], present: Sequence[str],
 
 
 def _turns(cell: Any) -> list[Mapping[str, Any]]:
-    """The turns of a cell, {} for one that is words alone; none of what is no dialogue: who reads it says so."""
+    """The turns of a cell, {} for a turn of words alone; [] if it is no dialogue, which is reported when it is read."""
     if isinstance(cell, str):
         try:
             cell = parse_json(cell)
@@ -113,7 +113,7 @@ def _turns(cell: Any) -> list[Mapping[str, Any]]:
 
 
 def _grown(table: Any, turns: str, rules: Mapping[str, tuple[bool, bool]]) -> Any:
-    """The table with the columns that it lacks; of each, whether it holds media, and whether several."""
+    """The table with the missing columns. `rules` says of each whether it has media, and whether several."""
     missing = {key: rule for key, rule in rules.items() if key not in table.column_names}
     columns: dict[str, list[Any]] = {key: [] for key in missing}
     for cell in cells_of(table, turns) if missing else ():
@@ -127,7 +127,7 @@ def _grown(table: Any, turns: str, rules: Mapping[str, tuple[bool, bool]]) -> An
 
 
 def _with_media(table: Any, turns: str, modality: str, column: str, has_several: bool) -> Any:
-    """The table with a column of the media of a modality that stand in the contents of its turns."""
+    """The table with a column of the media of one modality from the contents of its turns."""
     if column in table.column_names:
         return table
     cells = [

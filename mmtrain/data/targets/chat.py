@@ -24,7 +24,7 @@ from mmtrain.types import DialogueTarget
 SEEN = "dialogues.json"
 MAX_KINDS = 20
 _MAX_TRAINED = 100_000  # dialogues that a tokenizer is trained on
-_MAX_CHECKED = 100  # number of dialogues of which the template must be able to render at least one
+_MAX_CHECKED = 100  # number of dialogues; the template must be able to render at least one
 
 
 class ChatTarget:

@@ -1,4 +1,4 @@
-"""The tokenizer of dialogues: that of a language model, or one that is trained on them; with a chat template."""
+"""The tokenizer of dialogues, from a language model or trained on them, with a chat template."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -12,7 +12,7 @@ class PretrainedTokenizer(NamedTuple):
     """A pretrained tokenizer.
 
     Attributes:
-        whole: the tokenizer of transformers, which can be saved.
+        whole: the complete tokenizer of transformers, which can be saved.
         fast: its part that encodes a text with truncation: a `tokenizers.Tokenizer`.
         vocab_size: larger than every id; some smaller ids may be unused.
         pad: id of the padding token; 0 if there is none.

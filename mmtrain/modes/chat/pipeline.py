@@ -28,7 +28,7 @@ class ChatPipeline:
 
     Args:
         run: a run folder, whose best checkpoint is used, or a checkpoint in it.
-        task: name of a task; also of one that continues the training of a language model, such as scst.
+        task: name of a task, also of a task such as scst that continues the training of a language model.
         trust: packages of your own whose classes the run may name, such as `["mine"]`.
 
     Raises:

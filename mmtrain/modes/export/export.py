@@ -64,7 +64,7 @@ class ExportableModel(nn.Module):
     Args:
         model: as it was trained.
         tasks: names of the tasks.
-        with_gaps: modalities in which NaN stands for a missing number, which the loader replaces by 0. A row of gaps
+        with_gaps: modalities in which NaN means a missing number, which the loader replaces by 0. A row of gaps
             alone is a missing modality.
     """
 

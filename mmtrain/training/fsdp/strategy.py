@@ -31,7 +31,7 @@ class GroupsParameters(Protocol):
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """The strategy for a number of ranks, each of which keeps a shard.
+    """The strategy for a number of ranks, where each rank keeps a shard.
 
     Args:
         num_ranks: number of all ranks.

@@ -113,7 +113,7 @@ def test_a_type_that_misleads_is_refused_and_the_range_can_be_set(value: Any, re
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (np.where(GREY > 9, GREY / 255, np.nan), "float64 values, of which 3 are not finite"),
+        (np.where(GREY > 9, GREY / 255, np.nan), "float64 values; 3 of them are not finite"),
         (
             np.stack([GREY] * 5).tolist(),
             r"an array of shape (5, 8, 8) is no picture; give (H, W), (H, W, C) or (C, H, W)",

@@ -35,7 +35,7 @@ def test_a_cache_that_cannot_be_made_is_not_the_table(
         read_folder(existing_folder(tmp_path), SPLIT)
     message = str(caught.value)
     assert message.startswith(f"{cache}: this cache cannot be written: Not a directory\n    fix: set HF_HOME (or")
-    assert "mend the table" not in message
+    assert "correct the table" not in message
 
 
 def test_a_table_that_is_broken_is_still_the_table(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ BROKEN: list[tuple[str, bytes, list[str]]] = [
     ("val.csv", b"id,caption\n", ["has no rows", "val split"]),
     ("test.jsonl", b"\n\n", ["has no rows", "test split"]),
     ("train.csv", b"\n", ["has no rows"]),
-    ("train.jsonl", b'{"id": 1}\n\n{"id": 2', ["as jsonl", "line 3 is not JSON", "mend the table"]),
+    ("train.jsonl", b'{"id": 1}\n\n{"id": 2', ["as jsonl", "line 3 is not JSON", "correct the table"]),
     ("train.jsonl", b'{"id": 1}\nhello\n', ["line 2 is not JSON", "character 1"]),
     ("train.jsonl", '{"id": "é"}\n'.encode("latin-1"), ["as jsonl", "save it as UTF-8"]),
     ("train.csv", "id,caption\n1,é\n".encode("latin-1"), ["as csv", "save it as UTF-8"]),

@@ -108,7 +108,7 @@ def test_files_of_which_none_is_there_are_named_with_the_folder(tmp_path: Path) 
     folder = "/nowhere"
     assert refused(image_input(), "a.png", None, "b" * 300) == (
         f"t.csv: of the column c none of the first 2 files is there, such as {folder}/a.png\n"
-        f"    mend the paths, which start from {folder}, or name the column of pictures by data.columns.x"
+        f"    correct the paths, which start from {folder}, or name the column of pictures by data.columns.x"
     )
     assert "the only file is not there" in refused(audio_input(), {"bytes": None, "path": "a.wav"})
     (tmp_path / "there.png").touch()

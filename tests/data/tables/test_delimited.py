@@ -116,7 +116,7 @@ def test_points_between_semicolons(tmp_path: Path, text: str, cells: list[str], 
 def test_a_quoted_cell_that_holds_rows_is_reported(tmp_path: Path) -> None:
     rows, notes = read(tmp_path, "train.csv", 'a,b\n1,"x\n2,y"\n3,"p,q"\n')
     assert len(rows) == 2 and notes == [
-        f"{tmp_path}/train.csv: 1 quoted cells hold whole rows, the first from line 2 on"
+        f"{tmp_path}/train.csv: 1 quoted cells contain complete rows, the first from line 2 on"
     ]
 
 

@@ -11,7 +11,7 @@ class CocoPictures:
 
     Args:
         layout: layout of the data set.
-        folders: usual folders, of which at least one must exist; messages name the first one.
+        folders: usual folders. At least one must exist; messages name the first one.
 
     Raises:
         ConfigError: if none of them exists.
