@@ -319,10 +319,11 @@ class DataModule(LightningDataModule):
     def _rates(self) -> Iterator[str]:
         """Notes about audio arrays without a sample rate, which are read at the rate of the model."""
         where, table = self._found.names["train"], self.tables["train"]
+        folder = self._found.folder_of("train")
         for name, reader in self.inputs.items():
             if isinstance(reader, AudioInput) and self.columns.get(name) in table.column_names:
                 filled = (cell for cell in self._cells(name) if not is_empty(cell))
-                if any(map(is_without_rate, islice(filled, 1))):
+                if any(is_without_rate(cell, folder) for cell in islice(filled, 1)):
                     yield (
                         f"{where}: the sounds of {self.columns[name]} are arrays without a rate, and are read as"
                         f" {reader.sample_rate} Hz (data.inputs.{name}.sample_rate)\n    if they have another one,"

@@ -147,12 +147,21 @@ class AudioInput:
         return torch.istft(spectrum, width, width // 4, window=window, center=True, length=len(waveform))
 
 
-def is_without_rate(cell: Any) -> bool:
-    """Whether a cell holds samples, or names an array of samples, and says nothing of their rate."""
+def is_without_rate(cell: Any, folder: Path) -> bool:
+    """Whether a cell contains samples, or names an array file, that have no sample rate.
+
+    Args:
+        cell: of a table.
+        folder: the folder of relative paths. A file that cannot be read counts as one with a rate.
+    """
     content = content_of(cell)
-    if isinstance(content, str):
-        return content.lower().endswith(".npy")
-    return _is_samples(content) and not isinstance(content, Mapping)
+    if _is_samples(content):
+        return not isinstance(content, Mapping)
+    try:
+        source = source_of(content, folder)
+        return is_numpy(source) and not isinstance(_samples_of(source), Mapping)
+    except SampleError:
+        return False
 
 
 def _samples_of(source: Path | bytes) -> Any:

@@ -270,6 +270,34 @@ def test_a_rate_that_no_sound_has_is_named(rate: Any) -> None:
         audio_input().key(cell)
 
 
+@pytest.mark.parametrize(
+    ("name", "arrays"),
+    [
+        ("a.npy", {}),
+        ("a.npz", {}),
+        ("a.npz", {"sampling_rate": 8000}),
+        ("a.wav", {}),
+    ],
+)
+def test_a_note_says_that_array_files_have_no_rate(name: str, arrays: dict[str, int], tmp_path: Path) -> None:
+    samples, path = tone(0.4, 8000), tmp_path / name
+    if path.suffix == ".npy":
+        np.save(path, samples)
+    elif name == "a.npz":
+        np.savez(path, array=samples, **arrays)
+    elif path.suffix == ".wav":
+        path.write_bytes(wav(samples, rate=8000))
+    for split in ("train", "val"):
+        rows = [{"audio": name, "label": kind} for kind in ("a", "b")]
+        (tmp_path / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    options = ["encoder/audio=cnn", "task=[classification]", "task.classification.reads=audio", "data.batch_size=2"]
+    data = build_data(compose(["data=files", f"data.root={tmp_path}", *options]))
+    data.read(tmp_path / "run", training=True)
+    found = [note for note in data.notes if "the sounds of audio are arrays without a rate" in note]
+    assert len(found) == (name in ("a.npy", "a.npz") and not arrays)
+    assert all("read as 16000 Hz (data.inputs.audio.sample_rate)" in note for note in found)
+
+
 def test_samples_without_a_rate_are_named() -> None:
     with pytest.raises(SampleError, match="has no sampling_rate; give that of the array in Hz, such as 16000"):
         audio_input().load({"array": [0.1] * 1000}, Path(), seed=0, train=False)
