@@ -9,6 +9,7 @@ from rich.table import Table
 
 from mmtrain.io.console import plain_text
 
+MAX_SUBSETS = 20  # metrics of subsets in the terminal
 NOTHING = "-"
 
 
@@ -63,14 +64,20 @@ def short(count: int) -> str:
 def metrics_table(test: Mapping[str, Mapping[str, Any]]) -> Table:
     """The final table of test metrics in the terminal.
 
+    Many metrics of subsets of the modalities, such as `classification/image+text_only/accuracy`, are left out: the
+    report has a table of them.
+
     Args:
         test: by metric, such as `{"classification/accuracy": {"value": 0.9, "chance": 0.6}}`; chance may be None.
     """
-    table = Table(title="test", title_justify="left")
+    subsets = [metric for metric in test if "_only/" in metric]
+    hidden = set(subsets) if len(subsets) > MAX_SUBSETS else set()
+    caption = f"and {len(hidden)} metrics of subsets of the modalities: see the report" if hidden else None
+    table = Table(title="test", title_justify="left", caption=caption, caption_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("chance", justify="right")
-    for metric, figure in test.items():
+    for metric, figure in [(metric, figure) for metric, figure in test.items() if metric not in hidden]:
         table.add_row(plain_text(metric), digits(figure["value"]), digits(figure["chance"]))
     return table
 

@@ -63,3 +63,16 @@ def test_the_table_for_the_terminal_says_metric_value_and_chance() -> None:
     assert any(all(word in line for word in ("metric", "value", "chance")) for line in lines)
     assert any(all(word in line for word in ("contrastive/text_to_image_R@10", "0.410", "0.013")) for line in lines)
     assert any("fine[red]/accuracy" in line for line in lines)
+
+
+@pytest.mark.parametrize("count", [20, 21])
+def test_many_metrics_of_subsets_are_left_to_the_report(count: int) -> None:
+    figure = {"value": 0.5, "chance": None}
+    subsets = {f"classification/{number}+text_only/accuracy": figure for number in range(count)}
+    console = Console(file=io.StringIO(), width=100)
+    with console.capture() as capture:
+        console.print(metrics_table({"classification/accuracy": figure, **subsets}))
+    printed = " ".join(capture.get().split())
+    assert printed.count("_only/accuracy") == (20 if count == 20 else 0)
+    assert ("and 21 metrics of subsets of the modalities: see the report" in printed) == (count == 21)
+    assert "classification/accuracy" in printed
