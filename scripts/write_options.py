@@ -115,7 +115,7 @@ def _allowed(constraint: Constraint, default: Any) -> str:
         for container in constraint.alternatives
         if isinstance(container, Container)
         for each in container.items.alternatives
-        if isinstance(each, Number) and not ranges
+        if isinstance(each, Number) and _range(each) and not ranges
     ]
     others = [*words, *filter(None, ranges)]
     others += [f"`{word}`" for word in constraint.words_in_lists]
