@@ -6,7 +6,8 @@ What only the data or another part knows is handed to the parts here, by keyword
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 from torch.optim import Optimizer
 
-from mmtrain.config.compose import SIZE_FROM_SCRATCH, ConfigComposer, config_dir, fill_auto
+from mmtrain.config.compose import INPUTS_FROM_SCRATCH, ConfigComposer, config_dir, fill_auto
 from mmtrain.config.instantiate import check_trust, get_class, get_object, make, signature_of
 from mmtrain.config.moved import update_targets
 from mmtrain.config.renamed import report, update_keys
@@ -32,6 +33,7 @@ from mmtrain.errors import ConfigError, reason_of
 from mmtrain.layers.finetuning import KEYS as TUNING_KEYS
 from mmtrain.layers.finetuning import Tuning, tune
 from mmtrain.layers.head import LateFusion
+from mmtrain.layers.pair_projection import SharedSpace
 from mmtrain.model import MultimodalModel
 from mmtrain.tasks.policy import ADAPTERS_OFF
 from mmtrain.training.checkpoint.load_run import load_teacher
@@ -93,12 +95,23 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     return resolved
 
 
+@runtime_checkable
+class HasSharedSpace(Protocol):
+    """An encoder that is a tower of a pretrained pair."""
+
+    @classmethod
+    def shared_space(cls) -> SharedSpace:
+        """The space into which it projects; it takes any of the constructor's arguments, and reads no weights."""
+        ...
+
+
 def build_data(cfg: DictConfig) -> DataModule:
     """The DataModule, of the inputs that some task reads and the targets that some learns; no table is opened yet.
 
     What an input leaves to the weights of its encoder (`auto`) is written into `cfg`.
     """
     _resolve_inputs(cfg)
+    _resolve_shared_spaces(cfg)
     taken = inspect.signature(get_class(cfg.data._target_)).parameters
     parts = OmegaConf.masked_copy(
         cfg.data, ["_target_", *(k for k in cfg.data if k in taken)]
@@ -116,17 +129,21 @@ FROM_SCRATCH: Mapping[str, Any] = {
     "resize_size": None,
     "interpolation": "bilinear",
     "crop_offset": "round",
+    "resize_backend": "pillow",
     "mean": [0.5, 0.5, 0.5],
     "std": [0.5, 0.5, 0.5],
     "tokenizer": None,
+    "max_length": INPUTS_FROM_SCRATCH["max_length"],
+    "word_dropout": INPUTS_FROM_SCRATCH["word_dropout"],
 }
+FREE = ("max_length", "word_dropout", "resize_backend")  # what may differ from the pretraining
 
 
 def _resolve_inputs(cfg: DictConfig) -> None:
     """Preprocessing comes with pretrained weights.
 
-    Only `size` may differ from that of the weights: models take other sizes, too. What a picture is resized to before
-    its centre is cut out then changes in proportion.
+    Only `size` and what is in `FREE` may differ from the weights: models take other sizes, too. What a picture is
+    resized to before its centre is cut out then changes in proportion.
 
     Raises:
         ConfigError: when the configuration of an input says otherwise.
@@ -134,7 +151,7 @@ def _resolve_inputs(cfg: DictConfig) -> None:
     read = _encoded_inputs(cfg)
     for modality, node in cfg.data.inputs.items():
         wanted = _preprocessing(cfg.encoder, str(modality)) if modality in read else {}
-        trained_size = wanted.pop("size", SIZE_FROM_SCRATCH)
+        trained_size = wanted.pop("size", INPUTS_FROM_SCRATCH["size"])
         if node.get("size") == "auto":
             node.size = trained_size
         if "resize_size" in wanted and isinstance(node.get("size"), int):
@@ -146,12 +163,13 @@ def _resolve_inputs(cfg: DictConfig) -> None:
             f"data.inputs.{modality}.{key} = {_plain(node[key])}, but the weights of encoder.{modality} were trained"
             f" with {_plain(value)}\n    set data.inputs.{modality}.{key} to {_fix_for(key, value)}"
             for key, value in wanted.items()
-            if not _is_same(node[key], value)
+            if key not in FREE and not _is_same(node[key], value)
         ]
         if faults:
             raise ConfigError("\n".join(faults))
-        if "size" in node:
-            _replace_auto(cfg.encoder.get(modality), "image_size", node.size)
+        for key, own in (("size", "image_size"), ("max_length", "max_length")):
+            if key in node:
+                _replace_auto(cfg.encoder.get(modality), own, node[key])
     image = cfg.data.inputs.get("image")
     if isinstance(image, DictConfig) and "size" in image:
         for part in ("source", "parts"):
@@ -180,6 +198,54 @@ def _replace_auto(node: Any, key: str, value: int) -> None:
             _replace_auto(part, key, value)
 
 
+def _resolve_shared_spaces(cfg: DictConfig) -> None:
+    """Write the width and the loss of contrastive tasks that are `auto`: those of a pretrained pair, if there is one.
+
+    Raises:
+        ConfigError: for another width than that of the pair.
+    """
+    for name, task in cfg.task.items():
+        if "projection" not in task or "embed_dim" not in task:
+            continue
+        spaces = {} if task.projection == "new" else _shared_spaces(cfg.encoder, task.modalities)
+        modality, space = next(iter(spaces.items()), (None, None))
+        if space is not None and task.embed_dim not in ("auto", space.dim):
+            raise ConfigError(
+                f"task.{name}.embed_dim = {task.embed_dim}, but encoder.{modality} projects to {space.dim} dimensions\n"
+                f"    set task.{name}.embed_dim to auto, or task.{name}.projection to new"
+            )
+        if task.embed_dim == "auto":
+            task.embed_dim = cfg.dim if space is None else space.dim
+        if task.get("loss") == "auto":
+            task.loss = "info_nce" if space is None else space.loss
+
+
+def _shared_spaces(encoders: DictConfig, modalities: Sequence[str]) -> dict[str, SharedSpace]:
+    results = {}
+    for modality in modalities:
+        target = get_object(encoders[modality]._target_) if modality in encoders else None
+        if isinstance(target, type) and issubclass(target, HasSharedSpace):
+            with _faults_of(f"encoder.{modality}"):
+                results[modality] = target.shared_space(**_arguments_of(target.shared_space, encoders[modality]))
+    return results
+
+
+def _arguments_of(function: Callable[..., Any], node: DictConfig) -> dict[str, Any]:
+    """The values of a node that a function takes."""
+    takes = inspect.signature(function).parameters
+    plain = OmegaConf.to_container(OmegaConf.masked_copy(node, [str(k) for k in node if k in takes]))
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+@contextmanager
+def _faults_of(key: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from error
+
+
 def _preprocessing(encoders: DictConfig, modality: str) -> dict[str, Any]:
     """What the weights of an encoder, or of one inside it, want of its input."""
     if modality not in encoders:
@@ -190,13 +256,8 @@ def _preprocessing(encoders: DictConfig, modality: str) -> dict[str, Any]:
     for part in [*inner, node]:
         target = get_object(part._target_)
         if isinstance(target, type) and issubclass(target, HasPreprocessing):
-            takes = inspect.signature(target.preprocessing).parameters
-            plain = OmegaConf.to_container(OmegaConf.masked_copy(part, [k for k in part if k in takes]))
-            assert isinstance(plain, dict)
-            try:
-                wanted |= target.preprocessing(**{str(k): v for k, v in plain.items()})
-            except ValueError as error:
-                raise ConfigError(f"{key}: {error}") from error
+            with _faults_of(key):
+                wanted |= target.preprocessing(**_arguments_of(target.preprocessing, part))
     # it comes from files of others and becomes part of the configuration, in which a mapping could name code to run
     if unexpected := [name for name, value in wanted.items() if not _is_setting(value)]:
         raise ConfigError(
@@ -247,7 +308,16 @@ def build_model(cfg: DictConfig, data: DataModule) -> MultimodalModel:
         "decides": decides,
     }
     tasks = {name: _task(cfg, name, facts, data) for name in cfg.task}
+    _drop_unused_projections(encoders, tasks.values())
     return MultimodalModel(encoders=encoders, fusion=fusion, tasks=tasks)
+
+
+def _drop_unused_projections(encoders: Mapping[str, Any], tasks: Iterable[nn.Module]) -> None:
+    """Remove the pretrained projections that no task uses, so that every parameter gets a gradient."""
+    used = {m for task in tasks for m in getattr(task, "pretrained", ())}
+    for modality, encoder in encoders.items():
+        if modality not in used and getattr(encoder, "projection", None) is not None:
+            encoder.projection = None
 
 
 def inputs_of_task(task: DictConfig) -> tuple[str, ...]:
@@ -260,7 +330,7 @@ def inputs_of_task(task: DictConfig) -> tuple[str, ...]:
 def _encoded_inputs(cfg: DictConfig) -> set[str]:
     """The modalities that some task reads, itself or through the fusion, if the data has them."""
     reads = {m for task in cfg.task.values() for m in (*inputs_of_task(task), *(task.get("modalities") or ()))}
-    return set(map(str, cfg.encoder)) if "fused" in reads else reads
+    return {str(m) for m in cfg.encoder if m in cfg.data.inputs} if "fused" in reads else set(map(str, reads))
 
 
 def encoded_modalities(cfg: DictConfig, data: DataModule) -> list[str]:
@@ -457,7 +527,7 @@ def check_parts(cfg: DictConfig) -> None:
         # what is planned may be another machine than this one
         **({"trainer": lambda: make_trainer(options | quiet)} if cfg.mode != "plan" else {}),
         **{f"callbacks.{name}": partial(make, node, f"callbacks.{name}") for name, node in cfg.callbacks.items()},
-        **{f"encoder.{name}": partial(_tunings, node, f"encoder.{name}") for name, node in cfg.encoder.items()},
+        **{f"encoder.{name}": partial(_tunings, node, f"encoder.{name}") for name, node in _encoders(cfg.encoder)},
     }
     faults = []
     for key, trial in trials.items():
@@ -472,6 +542,11 @@ def check_parts(cfg: DictConfig) -> None:
             faults += [f"{what} ({', '.join(requested)})" if requested else what, *fix]
     if faults:
         raise ConfigError("\n".join(faults))
+
+
+def _encoders(cfg: DictConfig) -> list[tuple[str, DictConfig]]:
+    """The encoders by modality, without the keys of both towers of a pair."""
+    return [(str(name), node) for name, node in cfg.items() if isinstance(node, DictConfig)]
 
 
 def _check_schedule(cfg: DictConfig) -> None:

@@ -31,7 +31,8 @@ from omegaconf.errors import OmegaConfBaseException
 from mmtrain.config.renamed import current_overrides, report, without_hydra
 
 CONFIG_NAME = "train"
-SIZE_FROM_SCRATCH = 64  # pixels of images and videos for `size: auto` without pretrained weights
+# what `auto` means for an input whose encoder has no pretrained weights: pixels, tokens and a probability
+INPUTS_FROM_SCRATCH: Mapping[str, Any] = {"size": 64, "max_length": 32, "word_dropout": 0.3}
 
 
 def config_dir() -> Path:
@@ -396,7 +397,7 @@ def fill_auto(cfg: DictConfig) -> None:
 
     This happens in place, before interpolations of them are resolved.
     """
-    fill_sizes(cfg)
+    fill_inputs(cfg)
     fill_tokenizers(cfg)
 
 
@@ -420,10 +421,11 @@ def language_models(node: Any, key: str) -> Iterator[str]:
         yield from language_models(part, inside)
 
 
-def fill_sizes(cfg: DictConfig) -> None:
-    """Set `size: auto` of images and videos to 64 if none of their encoders has pretrained weights.
+def fill_inputs(cfg: DictConfig) -> None:
+    """Set values of inputs that are `auto` to those of an encoder without pretrained weights, if theirs has none.
 
-    This happens in place, before interpolations of it are resolved. With pretrained weights, `mmtrain.build` reads it.
+    This happens in place, before interpolations of them are resolved. With pretrained weights, `mmtrain.build` reads
+    them. All images and videos have one size.
     """
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
@@ -431,12 +433,13 @@ def fill_sizes(cfg: DictConfig) -> None:
     inputs = data.get("inputs") if isinstance(data, dict) else None
     if not isinstance(inputs, dict) or not isinstance(encoders, dict):
         return
-    sized = [name for name, node in inputs.items() if isinstance(node, dict) and "size" in node]
-    if any(has_weights(encoders.get(name)) for name in sized):
-        return
-    for name in sized:
-        if inputs[name]["size"] == "auto":
-            OmegaConf.update(cfg, f"data.inputs.{name}.size", SIZE_FROM_SCRATCH)
+    nodes = {name: node for name, node in inputs.items() if isinstance(node, dict)}
+    sized = [name for name, node in nodes.items() if "size" in node]
+    have_size = any(has_weights(encoders.get(name)) for name in sized)
+    for name, node in nodes.items():
+        for key, value in INPUTS_FROM_SCRATCH.items():
+            if node.get(key) == "auto" and not (have_size if key == "size" else has_weights(encoders.get(name))):
+                OmegaConf.update(cfg, f"data.inputs.{name}.{key}", value)
 
 
 def has_weights(encoder: Any) -> bool:

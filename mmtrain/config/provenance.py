@@ -104,7 +104,12 @@ class ComposedConfig:
         if self.get("modality_balance"):
             yield "modality_balance", self.cfg.modality_balance
         for key in several:
-            yield from ((f"{key}.{name!s}", self.get(f"{key}.{name!s}")) for name in self.get(key))
+            names = [str(name) for name in self.get(key) if key != "encoder" or name not in PAIR_KEYS]
+            yield from ((f"{key}.{name}", self.get(f"{key}.{name}")) for name in names)
+
+
+# keys of `encoder` that are no encoder: those of both towers of a pair
+PAIR_KEYS = ("pretrained", "name")
 
 
 def _absolute(name: str, key: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mmtrain.config.instantiate import check_trust
-from mmtrain.config.provenance import ComposedConfig
+from mmtrain.config.provenance import PAIR_KEYS, ComposedConfig
 from mmtrain.config.rules_hardware import (
     rule_accelerator,
     rule_common_folder,
@@ -282,7 +282,7 @@ def rule_tasks(run: ComposedConfig) -> Iterator[str]:
 
 def _missing_modality(run: ComposedConfig, key: str, modality: Any) -> Iterator[str]:
     for place in ("encoder", "data.inputs"):
-        known = [str(k) for k in run.get(place)]
+        known = [str(k) for k in run.get(place) if place != "encoder" or k not in PAIR_KEYS]
         if modality not in known:
             near = difflib.get_close_matches(str(modality), [*known, "fused"], n=1)
             tasks = {str(n): task for n, task in run.cfg.task.items() if isinstance(task, DictConfig)}

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 
+@torch.enable_grad()
 def unused_parameters(net: nn.Module, tokens: Tensor) -> list[str]:
     """Return the names of the largest modules, and of single parameters, that do not affect the tokens.
 

@@ -17,6 +17,7 @@ from transformers import AutoImageProcessor, AutoVideoProcessor
 
 from mmtrain.layers.transformers_model import transformers_settings
 
+TORCH_FILTERS = ("nearest-exact", "bilinear", "bicubic")  # that the torch backend of transformers applies
 # Pillow's filter numbers are indices into this tuple of torchvision's names; torchvision's "nearest" is not Pillow's
 FILTERS = ("nearest-exact", "lanczos", "bilinear", "bicubic", "box", "hamming")
 _WARPS = 384  # ConvNeXt's processor resizes to a square, without crop, from this size on
@@ -32,6 +33,8 @@ def image_settings(pretrained: str) -> dict[str, Any]:
     """
     processor = _read(pretrained, AutoImageProcessor)
     settings = _settings(pretrained, processor.to_dict())
+    is_torch = getattr(processor, "backend", "pil") == "torchvision" and settings["interpolation"] in TORCH_FILTERS
+    settings["resize_backend"] = "torch" if is_torch else "pillow"
     _try(pretrained, processor, settings)
     return settings
 
@@ -92,8 +95,11 @@ def _prepared(image: np.ndarray, settings: Mapping[str, Any]) -> Tensor:
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     kept = [resized] if isinstance(resized, int) else resized
     mode = InterpolationMode(settings["interpolation"])
-    x = F.resize(F.to_pil_image(pixels), kept, interpolation=mode)
-    x = F.to_dtype(F.pil_to_tensor(x), torch.float32, scale=True)
+    if settings["resize_backend"] == "torch":
+        x = F.resize(pixels.contiguous(), kept, interpolation=mode, antialias=True)
+    else:
+        x = F.pil_to_tensor(F.resize(F.to_pil_image(pixels), kept, interpolation=mode))
+    x = F.to_dtype(x, torch.float32, scale=True)
     top, left = (int((side - size) / 2) for side in x.shape[-2:])
     return F.normalize(F.crop(x, top, left, size, size), settings["mean"], settings["std"])
 

@@ -48,7 +48,7 @@ def transformers_config(
         kind, origin = str(config.get("model_type")), "config.model_type"
     else:
         assert pretrained is not None
-        with _said_of(pretrained):
+        with of_checkpoint(pretrained):
             loaded = AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
         kind, origin = loaded.model_type, f"the model type of pretrained = {pretrained}"
     if kind not in model_types:
@@ -115,8 +115,9 @@ def transformers_model(
     if pretrained is None:
         if issubclass(kind, PreTrainedModel):
             return kind(config)
-        return kind.from_config(config, dtype=torch.float32, trust_remote_code=False)
-    with _said_of(pretrained):
+        made: PreTrainedModel = kind.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        return made.train()
+    with of_checkpoint(pretrained):
         model, info = kind.from_pretrained(
             pretrained, config=config, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
@@ -126,7 +127,8 @@ def transformers_model(
             f"pretrained = {pretrained}: {len(missing)} weights are missing, such as {', '.join(missing[:3])};"
             " set it to a checkpoint of the complete model"
         )
-    return model
+    loaded: PreTrainedModel = model
+    return loaded.train()  # the library loads a model for evaluation: without dropout
 
 
 def transformers_settings(pretrained: str, read: Callable[[str], tuple[Read, Any]]) -> Read:
@@ -135,7 +137,7 @@ def transformers_settings(pretrained: str, read: Callable[[str], tuple[Read, Any
     Raises:
         ValueError: if the file cannot be read.
     """
-    with _said_of(pretrained):
+    with of_checkpoint(pretrained):
         return read(pretrained)[0]
 
 
@@ -179,7 +181,8 @@ _LOADING = ("auto_map", "quantization_config", "trust_remote_code", "use_kernels
 
 
 @contextmanager
-def _said_of(pretrained: str | None) -> Iterator[None]:
+def of_checkpoint(pretrained: str | None) -> Iterator[None]:
+    """Turn errors of the library into a ValueError that names the checkpoint."""
     try:
         yield
     except _FAULTS as error:

@@ -71,6 +71,16 @@ FAMILIES: Mapping[str, Family] = {
     "siglip_text_model": _SIGLIP,
     "siglip2_text_model": replace(_SIGLIP, kind=Siglip2TextModel),
 }
+# text towers that `mmtrain.layers.transformers_pair` loads as a part of their pair
+TOWER_FAMILIES: Mapping[str, Family] = {
+    "chinese_clip_text_model": _BERT,
+    "altclip_text_model": Family(
+        stem=("roberta.embeddings",),
+        blocks="roberta.encoder.layer",
+        positions="roberta.embeddings.position_embeddings",
+        unused=("roberta.pooler",),
+    ),
+}
 Pooling = Literal["auto", "tokens", "class", "mean", "last"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 # image-text models; only the text tower is used
@@ -87,26 +97,46 @@ class TransformersText(nn.Module):
         pooling: "tokens" keeps every token. "class", "mean" and "last" give one token: the first, the mean or the last
             of the valid tokens. "auto" follows the checkpoint's 1_Pooling/config.json (sentence-transformers), else
             "tokens".
+        model: a model that is already loaded; None to load it.
+        keeps_padding: whether the padding of a model that was trained on padded texts is a part of the tokens.
 
     Raises:
         ValueError: for an unknown pooling, or a checkpoint that cannot be read.
     """
 
-    def __init__(self, *, pretrained: str | None, config: PretrainedConfig, max_length: int, pooling: Pooling) -> None:
+    def __init__(
+        self,
+        *,
+        pretrained: str | None,
+        config: PretrainedConfig,
+        max_length: int,
+        pooling: Pooling,
+        model: Any = None,
+        keeps_padding: bool = False,
+    ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"pooling = {pooling}; set it to {', '.join(POOLINGS)}")
         config = config.text_config if config.model_type in TOWERS else config
-        self.family = FAMILIES[config.model_type]
-        model: Any = transformers_model(pretrained, config, kind=self.family.kind, unused=self.family.unused)
+        self.family = {**FAMILIES, **TOWER_FAMILIES}[config.model_type]
+        if model is None:
+            model = transformers_model(pretrained, config, kind=self.family.kind, unused=self.family.unused)
         for name in self.family.unused:
-            model.set_submodule(name, nn.Identity())
+            if getattr(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], None) is not None:
+                model.set_submodule(name, nn.Identity())
         _lengthen(model, self.family.positions, max_length)
         self.model = model
-        self.dim: int = config.hidden_size
+        self.keeps_padding = keeps_padding
+        # AltCLIP ends with a linear map
+        self.dim: int = config.project_dim if config.model_type == "altclip_text_model" else config.hidden_size
         self.pad: int = config.pad_token_id or 0
-        if pretrained is not None and self.family.reads_padding:  # the config often has another id
-            self.pad = _padding_of(pretrained, otherwise=self.pad)
+        self.masks_padding = False
+        if pretrained is not None and self.family.reads_padding:
+            tokenizer = _tokenizer_of(pretrained)
+            if tokenizer is not None and tokenizer.pad_token_id is not None:  # the config often has another id
+                self.pad = int(tokenizer.pad_token_id)
+            # a complete pair is called with what its processor returns
+            self.masks_padding = keeps_padding and "attention_mask" in getattr(tokenizer, "model_input_names", ())
         self.pooling: str = pooling
         if pooling == "auto":
             self.pooling = "tokens" if pretrained is None else _trained_pooling(pretrained)
@@ -125,7 +155,7 @@ class TransformersText(nn.Module):
         code = export_transformers(self.model, call, folder)
         if self.pooling != "tokens":
             return code + pooled
-        return f"{code}[:, :values.shape[1]]" if self.family.reads_padding else code
+        return f"{code}[:, :values.shape[1]]" if self.family.reads_padding and not self.keeps_padding else code
 
     def _longest(self) -> int:
         """Return the number of learned positions of a model that was trained on padding."""
@@ -147,8 +177,11 @@ class TransformersText(nn.Module):
         ids, there = values.masked_fill(~mask, self.pad), mask.any(dim=1, keepdim=True)
         if self.family.reads_padding:
             longest = self._longest()
-            hidden = self.model(input_ids=F.pad(ids, (0, longest - ids.shape[1]), value=self.pad)).last_hidden_state
-            valid = there.expand(-1, longest) if self.pool is not None else mask
+            missing = (0, longest - ids.shape[1])
+            attended = F.pad(mask | ~there, missing).long() if self.masks_padding else None
+            padded = F.pad(ids, missing, value=self.pad)
+            hidden = self.model(input_ids=padded, attention_mask=attended).last_hidden_state
+            valid = there.expand(-1, longest) if self.pool is not None or self.keeps_padding else mask
             hidden = hidden[:, : valid.shape[1]]
         else:
             attended = (mask | ~there).long()  # an empty row attends to all positions; its output is zeroed
@@ -182,16 +215,14 @@ def _lengthen(model: PreTrainedModel, positions: str | None, max_length: int) ->
         place.register_buffer(name, numbers.unsqueeze(0).to(buffer.device), persistent=False)
 
 
-def _padding_of(pretrained: str, *, otherwise: int) -> int:
-    """Return the padding id of a checkpoint's tokenizer; `otherwise` if there is no tokenizer."""
+def _tokenizer_of(pretrained: str) -> Any:
+    """Return a checkpoint's tokenizer; None if there is none."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(pretrained, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError):
-        return otherwise  # the text input that uses this tokenizer reports the error
+        return None  # the text input that uses this tokenizer reports the error
     words = tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens)
-    if len(words) < 2 or tokenizer.pad_token_id is None:  # without files, the library builds one of special tokens only
-        return otherwise
-    return int(tokenizer.pad_token_id)
+    return tokenizer if len(words) >= 2 else None  # without files, the library builds one of special tokens only
 
 
 def _trained_pooling(pretrained: str) -> str:

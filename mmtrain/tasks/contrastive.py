@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import combinations, permutations
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args
 
 import torch
@@ -22,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from mmtrain.annotations import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Size
 from mmtrain.distributed import gather, gather_rows, gather_with_gradient, rank, world_size
 from mmtrain.layers.autocast import upcast
+from mmtrain.layers.pair_projection import PairProjection
 from mmtrain.layers.pooling import MeanPool
 from mmtrain.layers.queue import Queue
 from mmtrain.losses.contrastive import Related, by_chunks, info_nce, pairwise_sigmoid
@@ -33,6 +35,10 @@ Loss = Literal["info_nce", "sigmoid"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 Exchange = Literal["gather", "ring"]
 EXCHANGES: tuple[Exchange, ...] = get_args(Exchange)
+Projection = Literal["auto", "new", "pretrained"]
+TEMPERATURE = 0.1  # of a new space
+LOWEST_OF_PAIRS = 0.01  # temperature of pretrained pairs (2103.00020, 2.5), unless theirs is lower
+BIAS = -10.0  # of a new space (2303.15343, 3.2)
 
 
 class Contrastive(nn.Module):
@@ -42,17 +48,25 @@ class Contrastive(nn.Module):
         dims: feature width per modality.
         modalities: the two that form a pair, or more, where every two form a pair.
         embed_dim: width of the shared space.
-        temperature: initial value of the learned temperature.
+        temperature: initial value of the learned temperature; "auto": that of the pretrained pair, or 0.1.
         min_temperature: lower bound of the temperature. A low value penalizes only the hardest negatives, which
             separates similar rows (2012.09740). Millions of pairs allow 0.01 (CLIP, 2103.00020); a few thousand do not.
+            "auto": 0.01 for a pretrained pair, or that of the pair if it is lower; otherwise `temperature`.
         weight: see `Task`.
         dropout: dropout probability before the projections, for all modalities or by modality.
         loss: info_nce or sigmoid.
-        bias: initial bias of sigmoid.
+        bias: initial bias of sigmoid; "auto": that of the pretrained pair, or -10.
         queue_size: number of rows of past steps that are kept as additional negatives; unused in evaluation.
         chunk_size: number of queries compared with all rows at once. More queries than this cost a second forward pass.
         exchange: "gather": each rank holds the vectors of all ranks. "ring", for sigmoid only: each rank holds those of
             one other rank at a time (2303.15343, 3.3). The gradient is the same.
+        projection: "new": a norm and a linear map, of the mean of the tokens. "pretrained": the projections that the
+            encoders were trained with, with their temperature. "auto": pretrained for every encoder that has one, so
+            that an encoder without one learns to map into the space of the others (2111.07991).
+        encoders: by modality.
+
+    Attributes:
+        pretrained: modalities whose encoder projects.
     """
 
     targets: tuple[str, ...] = ()
@@ -64,17 +78,21 @@ class Contrastive(nn.Module):
         dims: Mapping[str, int],
         modalities: Sequence[str],
         embed_dim: Size,
-        temperature: PositiveFloat,
-        min_temperature: PositiveFloat,
+        temperature: PositiveFloat | Literal["auto"],
+        min_temperature: PositiveFloat | Literal["auto"],
         weight: NonNegativeFloat,
         dropout: Fraction | Mapping[str, Fraction],
         loss: Loss,
-        bias: float,
+        bias: float | Literal["auto"],
         queue_size: Annotated[int, Ge(0), Le(2**24)],
         chunk_size: PositiveInt,
         exchange: Exchange,
+        projection: Projection = "new",  # of runs from before pretrained pairs
+        encoders: Mapping[str, nn.Module] = MappingProxyType({}),
     ) -> None:
         super().__init__()
+        pairs = _pretrained_projections(projection, encoders, modalities, embed_dim)
+        temperature, min_temperature, bias = _resolved(temperature, min_temperature, bias, list(pairs.values()))
         if len(modalities) < 2 or len(set(modalities)) < len(modalities):
             raise ValueError(
                 f"modalities = {list(modalities)}; contrastive needs two or more different ones, such as [image, text]"
@@ -106,11 +124,13 @@ class Contrastive(nn.Module):
         self.reads = tuple(modalities)
         self.needs = self.reads if len(self.reads) == 2 else ()  # of more modalities, any two are enough
         self.weight = weight
+        self.pretrained = tuple(pairs)
         self.pool = MeanPool()
         self.projections = nn.ModuleDict(
             {
                 m: nn.Sequential(nn.LayerNorm(dims[m]), nn.Dropout(rates[m]), nn.Linear(dims[m], embed_dim, bias=False))
                 for m in modalities
+                if m not in pairs
             }
         )
         self.max_log_scale = -math.log(min_temperature)
@@ -132,7 +152,10 @@ class Contrastive(nn.Module):
 
     def embed(self, view: View, modality: str) -> Tensor:
         """Like `forward`, for one modality; the encoders of the others do not run."""
-        return F.normalize(upcast(self.projections[modality](self.pool(view.encoded(modality)))), dim=-1)
+        features = view.encoded(modality)
+        if modality in self.pretrained:
+            return F.normalize(upcast(view.model.encoders[modality].projection(features)), dim=-1)
+        return F.normalize(upcast(self.projections[modality](self.pool(features))), dim=-1)
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -278,6 +301,51 @@ class Contrastive(nn.Module):
             for row, value, has in zip(rows, similarity, _both(batch, left, right).tolist(), strict=True):
                 row |= {name: round(value, 6)} if has else {}
         return rows
+
+
+def _pretrained_projections(
+    projection: str, encoders: Mapping[str, Any], modalities: Sequence[str], embed_dim: int
+) -> dict[str, PairProjection]:
+    """Return the projections of the encoders that are used, by modality.
+
+    Raises:
+        ValueError: if they map into different spaces, or not into one of `embed_dim`, or there are none.
+    """
+    found = {m: part for m in modalities if (part := getattr(encoders.get(m), "projection", None)) is not None}
+    if projection == "new":
+        return {}
+    if projection == "pretrained" and len(found) < len(modalities):
+        lacking = [m for m in modalities if m not in found]
+        raise ValueError(
+            f"projection = pretrained, but the encoder of {lacking[0]} has no projection; set projection to auto, or"
+            f" encoder/{lacking[0]} to a tower of the pair, such as clip"
+        )
+    if len(checkpoints := {part.checkpoint for part in found.values()}) > 1:
+        raise ValueError(
+            f"projection = {projection}, but the encoders of {', '.join(found)} are from different pairs:"
+            f" {' and '.join(sorted(checkpoints))}; set projection to new, or encoder.pretrained to one pair"
+        )
+    wrong = next((m for m, part in found.items() if part.dim != embed_dim), None)
+    if wrong is not None:
+        raise ValueError(
+            f"embed_dim = {embed_dim}, but the encoder of {wrong} projects to {found[wrong].dim} dimensions;"
+            " set embed_dim to auto, or projection to new"
+        )
+    return found
+
+
+def _resolved(
+    temperature: float | str, min_temperature: float | str, bias: float | str, pairs: Sequence[PairProjection]
+) -> tuple[float, float, float]:
+    """Return temperature, lower bound of the temperature and bias without "auto"."""
+    pair = pairs[0] if pairs else None
+    if isinstance(temperature, str):
+        temperature = TEMPERATURE if pair is None else math.exp(-pair.logit_scale)
+    if isinstance(min_temperature, str):
+        min_temperature = temperature if pair is None else min(LOWEST_OF_PAIRS, temperature)
+    if isinstance(bias, str):
+        bias = BIAS if pair is None or pair.logit_bias is None else pair.logit_bias
+    return temperature, min_temperature, bias
 
 
 def _both(batch: Batch, left: str, right: str) -> Tensor:

@@ -302,7 +302,8 @@ def test_texts_that_lose_their_ends_are_counted(tmp_path: Path) -> None:
     (note,) = read(root, tmp_path / "short", inputs={"text": text_input(max_length=4)}).notes
     assert note == (
         f"{root}/train.jsonl: 10 of 10 rows have a text that is longer than data.inputs.text.max_length = 4 tokens:"
-        " its end is cut (the longest has 5)\n    set data.inputs.text.max_length to 5 for all"
+        " its end is cut (the longest has 5)\n"
+        "    set data.inputs.text.max_length to 5 for all, if the encoder has so many positions"
     )
     again = read(root, tmp_path / "short", training=False, inputs={"text": text_input(max_length=4)})
     assert again.notes == [], "who only tests cannot change it any more"

@@ -1,12 +1,14 @@
 """Encoders of other libraries in the smallest sizes, and our own video encoders, by modality/name."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from mmtrain.encoders.audio.huggingface import HuggingFaceAudio
+from mmtrain.encoders.image.clip import CLIPImage
 from mmtrain.encoders.text.bert import BERT
+from mmtrain.encoders.text.clip import CLIPText
 from mmtrain.encoders.text.huggingface import HuggingFaceText
 from mmtrain.encoders.text.lstm import TextLSTM
 from mmtrain.encoders.video.huggingface import HuggingFaceVideo
@@ -54,12 +56,29 @@ def modern_bert(dropout: float) -> nn.Module:
     return HuggingFaceText(pretrained=None, max_length=8, pooling="auto", config=config)
 
 
+def pair(config: dict[str, Any], dropout: float) -> dict[str, Any]:
+    """Options of a tower of a CLIP; dropout of the attention is the only one that it has."""
+    sizes = {**SIZES, "attention_dropout": dropout}
+    text = {**sizes, "vocab_size": 20, "max_position_embeddings": 8, "bos_token_id": 1, "eos_token_id": 2}
+    vision = {**sizes, "image_size": 8, "patch_size": 4}
+    both = {"model_type": "clip", "text_config": text, "vision_config": vision, "projection_dim": 6}
+    return {"pretrained": None, "config": both, **config}
+
+
+def without_projection(tower: Any) -> nn.Module:
+    """As in a model whose tasks do not use the projection."""
+    tower.projection = None
+    return cast(nn.Module, tower)
+
+
 SMALL: dict[str, Callable[[float], nn.Module]] = {
     "text/lstm": lambda dropout: TextLSTM(vocab_size=20, dim=8, depth=2, bidirectional=True, dropout=dropout),
     "text/bert": lambda dropout: BERT(
         pretrained=None, pooling="auto", vocab_size=20, max_length=8, dim=8, **BLOCKS, dropout=dropout
     ),
     "text/huggingface": modern_bert,
+    "text/clip": lambda dropout: without_projection(CLIPText(**pair({"max_length": 8}, dropout))),
+    "image/clip": lambda dropout: without_projection(CLIPImage(**pair({"image_size": 8}, dropout))),
     "audio/huggingface (wav2vec2)": speech("wav2vec2"),
     "audio/huggingface (wavlm)": speech("wavlm"),
     "audio/huggingface (hubert)": speech("hubert", feat_extract_norm="layer", do_stable_layer_norm=True),

@@ -21,6 +21,9 @@ Interpolation = Literal["nearest", "nearest-exact", "bilinear", "bicubic", "lanc
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 CropOffset = Literal["round", "floor"]
 CROP_OFFSETS: tuple[CropOffset, ...] = get_args(CropOffset)
+ResizeBackend = Literal["pillow", "torch"]
+RESIZE_BACKENDS: tuple[ResizeBackend, ...] = get_args(ResizeBackend)
+TORCH_FILTERS = ("nearest", "nearest-exact", "bilinear", "bicubic")
 _RATIO = (0.9, 1.1)  # width over height of a random crop
 
 
@@ -35,12 +38,16 @@ class Geometry:
         interpolation: one of `INTERPOLATIONS`.
         crop_offset: position of the centre if the remainder is odd. round: as in torchvision and timm; floor: as in
             transformers.
+        resize_backend: library that resizes images; pixels differ by up to a few levels. pillow: as timm, torchvision
+            and open_clip load images. torch: as the processors of transformers 5 do. Videos are always resized by
+            torch.
     """
 
     size: int
     resize_size: Size | Annotated[Sequence[Size], Len(1, 2)] | None
     interpolation: Interpolation
     crop_offset: CropOffset
+    resize_backend: ResizeBackend = "pillow"
 
     def __post_init__(self) -> None:
         resized = [self.resize_size] if isinstance(self.resize_size, int | None) else list(self.resize_size)
@@ -54,6 +61,13 @@ class Geometry:
             raise ConfigError(f"interpolation = {self.interpolation}; set it to {', '.join(INTERPOLATIONS)}, or auto")
         if self.crop_offset not in CROP_OFFSETS:
             raise ConfigError(f"crop_offset = {self.crop_offset}; set it to {', '.join(CROP_OFFSETS)}, or auto")
+        if self.resize_backend not in RESIZE_BACKENDS:
+            fix = f"set it to {', '.join(RESIZE_BACKENDS)}, or auto"
+            raise ConfigError(f"resize_backend = {self.resize_backend}; {fix}")
+        if self.resize_backend == "torch" and self.interpolation not in TORCH_FILTERS:
+            raise ConfigError(
+                f"resize_backend = torch, which has no {self.interpolation} filter; set resize_backend to pillow"
+            )
 
     @property
     def resized(self) -> int | list[int]:

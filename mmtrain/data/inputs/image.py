@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from mmtrain.annotations import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Size
-from mmtrain.data.decoding.geometry import CropOffset, Geometry, Interpolation
+from mmtrain.data.decoding.geometry import CropOffset, Geometry, Interpolation, ResizeBackend
 from mmtrain.data.decoding.image_file import open_image, oversize
 from mmtrain.data.decoding.numpy_file import array_of, is_numpy
 from mmtrain.data.decoding.pixel_values import (
@@ -49,8 +49,8 @@ class ImageInput:
         size: height and width in pixels that the model sees.
         mean: by channel, of pixels in 0..1.
         std: by channel.
-        resize_size, interpolation, crop_offset: how a picture becomes a square; `Geometry` explains them. The defaults
-            are those of runs whose configuration does not have these keys.
+        resize_size, interpolation, crop_offset, resize_backend: how a picture becomes a square; `Geometry` explains
+            them. The defaults are those of runs whose configuration does not have these keys.
         crop_scale: smallest share of the picture's area that a random crop in training keeps; 1 turns it off.
         rotate: training turns the picture by up to so many degrees.
         flip: chance of mirroring in training. Off by default: a caption can say left or right.
@@ -82,11 +82,16 @@ class ImageInput:
         resize_size: Size | Annotated[Sequence[Size], Len(1, 2)] | None = None,
         interpolation: Interpolation = "bilinear",
         crop_offset: CropOffset = "round",
+        resize_backend: ResizeBackend = "pillow",
     ) -> None:
         self.size = size
         self.value_range = checked_range(value_range)
         self.geometry = Geometry(
-            size=size, resize_size=resize_size, interpolation=interpolation, crop_offset=crop_offset
+            size=size,
+            resize_size=resize_size,
+            interpolation=interpolation,
+            crop_offset=crop_offset,
+            resize_backend=resize_backend,
         )
         self.mean, self.std = list(mean), list(std)
         self.max_pixels = max_pixels
@@ -101,8 +106,9 @@ class ImageInput:
         if color_jitter > 0:
             train.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
         self.augmentations = train
-        self._train = v2.Compose([*train, _pixels, self.normalize])
-        self._eval = v2.Compose([*self.geometry.evaluation(), _pixels, self.normalize])
+        resized_as = [_tensor] if resize_backend == "torch" else []
+        self._train = v2.Compose([*resized_as, *train, _pixels, self.normalize])
+        self._eval = v2.Compose([*resized_as, *self.geometry.evaluation(), _pixels, self.normalize])
 
     def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int]:
         """The picture as the model takes it, (3, size, size) float32, and the key of its content."""
@@ -240,8 +246,15 @@ def seeded(seed: int) -> Iterator[None]:
         torch.default_generator.set_state(state)
 
 
-def _pixels(picture: Image.Image) -> Tensor:
-    """(3, H, W), uint8, a view of (H, W, 3)."""
+def _tensor(picture: Image.Image) -> Tensor:
+    """(3, H, W), uint8, contiguous."""
+    return _pixels(picture).contiguous()
+
+
+def _pixels(picture: Image.Image | Tensor) -> Tensor:
+    """(3, H, W), uint8; of a Pillow image a view of (H, W, 3)."""
+    if isinstance(picture, Tensor):
+        return picture
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmtrain.annotations import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Size
-from mmtrain.data.decoding.geometry import CropOffset, Interpolation
+from mmtrain.data.decoding.geometry import CropOffset, Interpolation, ResizeBackend
 from mmtrain.data.inputs.image import ImageInput, key_of
 from mmtrain.data.order import mix
 from mmtrain.data.tables.columns import is_empty
@@ -50,6 +50,7 @@ class ImagesInput(ImageInput):
         resize_size: Size | Annotated[Sequence[Size], Len(1, 2)] | None = None,
         interpolation: Interpolation = "bilinear",
         crop_offset: CropOffset = "round",
+        resize_backend: ResizeBackend = "pillow",
     ) -> None:
         super().__init__(
             size=size,
@@ -65,6 +66,7 @@ class ImagesInput(ImageInput):
             resize_size=resize_size,
             interpolation=interpolation,
             crop_offset=crop_offset,
+            resize_backend=resize_backend,
         )
         if max_images < 1:
             raise ValueError(f"max_images = {max_images}; set it to 1 or more")

@@ -222,7 +222,7 @@ class TextInput:
         Raises:
             SampleError: for a text that is not valid Unicode.
         """
-        texts = texts_of(value)
+        texts = texts_of(value) or [""]  # an empty cell of a table is missing, but an empty query is a text
         text = texts[mix(seed) % len(texts)] if train else texts[0]
         check_text(text)
         encoding = self.tokenizer.encode(text)

@@ -34,7 +34,7 @@ def cut_texts(key: str, reader: TextInput, cells: Iterable[Any], *, where: str, 
     yield (
         f"{where}: {cut:,} of {'the first ' if len(rows) < num_rows else ''}{len(rows):,} rows have a text that is"
         f" longer than {key}.max_length = {reader.max_length} tokens: its end is cut (the longest has {longest:,})\n"
-        f"    set {key}.max_length to {nearly}{longest} for all"
+        f"    set {key}.max_length to {nearly}{longest} for all, if the encoder has so many positions"
     )
 
 

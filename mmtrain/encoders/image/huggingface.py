@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from mmtrain.annotations import Size
 from mmtrain.layers.foreign_model import drop, stem_and_blocks, unused_parameters
@@ -46,21 +47,26 @@ class HuggingFaceImage(nn.Module):
     """
 
     def __init__(self, *, pretrained: str | None, config: Mapping[str, Any] | None, image_size: Size) -> None:
-        super().__init__()
         sizes = None if config is None else {**config, "image_size": image_size}
         result: Any = transformers_config(pretrained, sizes, model_types=MODEL_TYPES)
         if result.model_type in TWO_TOWERS:
             result = result.vision_config
-        self.net: Any = transformers_model(pretrained, result, unused=MAY_LACK).eval()
+        self._adopt(transformers_model(pretrained, result, unused=MAY_LACK), result, image_size)
+
+    def _adopt(self, model: nn.Module, config: PretrainedConfig, image_size: int) -> None:
+        """Take a model of the library, without the parts that do not affect its last hidden states."""
+        super().__init__()
+        self.net: Any = model.eval()
         # other models resize their positions automatically, or have none
         sized = "interpolate_pos_encoding" in inspect.signature(self.net.forward).parameters
         self.options = {"interpolate_pos_encoding": True} if sized else {}
         try:
-            hidden = self._hidden(torch.zeros(1, 3, image_size, image_size))
+            with torch.enable_grad():  # gradients tell which parts are used
+                hidden = self._hidden(torch.zeros(1, 3, image_size, image_size))
         except (RuntimeError, ValueError) as error:
             raise ValueError(
-                f"{result.model_type} does not accept image_size = {image_size}: {error}\n"
-                f"    set data.inputs.image.size to {result.image_size}, as it was trained, or more"
+                f"{config.model_type} does not accept image_size = {image_size}: {error}\n"
+                f"    set data.inputs.image.size to {config.to_dict()['image_size']}, as it was trained, or more"
             ) from error
         self.dim: int = hidden.shape[-1]
         drop(self.net, unused_parameters(self.net, hidden))

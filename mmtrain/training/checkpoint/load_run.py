@@ -17,7 +17,7 @@ from mmtrain.training.checkpoint.load import best_checkpoint, check_same_model, 
 from mmtrain.training.lit_module import LitModel
 
 # preprocessing of images and videos before the configuration had these keys
-GEOMETRY = {"resize_size": None, "interpolation": "bilinear", "crop_offset": "round"}
+GEOMETRY = {"resize_size": None, "interpolation": "bilinear", "crop_offset": "round", "resize_backend": "pillow"}
 # keys that change inputs only in training, or limit what is read
 FREE_INPUT_KEYS = (
     "crop_scale",
