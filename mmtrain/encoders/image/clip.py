@@ -19,6 +19,7 @@ class CLIPImage(HuggingFaceImage):
         image_size: height and width of the image in pixels; positions of a checkpoint are interpolated to it.
 
     Attributes:
+        complete_config: configuration of the complete pair.
         projection: maps `Features` to vectors in the shared space; None if no task reads them.
 
     Raises:
@@ -30,6 +31,12 @@ class CLIPImage(HuggingFaceImage):
         tower = load_tower(pretrained, complete, modality="image")
         self._adopt(tower.model, complete.vision_config, image_size)
         self.projection = tower.projection
+        self.complete_config = complete
+
+    @property
+    def library_model(self) -> Any:
+        """The tower as its library has it, without the modules of the projection."""
+        return self.net
 
     @classmethod
     def shared_space(cls, *, pretrained: str | None, config: Mapping[str, Any] | None) -> SharedSpace:

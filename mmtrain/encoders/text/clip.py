@@ -25,6 +25,7 @@ class CLIPText(nn.Module):
         max_length: maximum length in tokens, at most the context of the pair.
 
     Attributes:
+        complete_config: configuration of the complete pair.
         projection: maps `Features` to vectors in the shared space; None if no task reads them.
 
     Raises:
@@ -46,6 +47,12 @@ class CLIPText(nn.Module):
         )
         self.dim = self.net.dim
         self.projection = tower.projection
+        self.complete_config = complete
+
+    @property
+    def library_model(self) -> Any:
+        """The tower as its library has it, without the modules of the projection."""
+        return self.net.model
 
     @classmethod
     def shared_space(cls, *, pretrained: str | None, config: Mapping[str, Any] | None) -> SharedSpace:

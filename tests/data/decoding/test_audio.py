@@ -56,7 +56,7 @@ def test_floats_of_a_file_are_samples_or_refused(tmp_path: Path, dtype: str) -> 
         if is_read:
             assert np.abs(read(tmp_path / "a.wav") - samples * factor).max() < 2e-3
         else:
-            with pytest.raises(SampleError, match=r"beyond -1\.\.1; divide them by their full scale"):
+            with pytest.raises(SampleError, match=r"beyond -1\.\.1\); divide them by their full scale"):
                 read(tmp_path / "a.wav")
 
 
