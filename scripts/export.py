@@ -5,12 +5,12 @@
 RUN is a run folder, whose best checkpoint is used, or a checkpoint in it. Without --part the complete model is written:
 a program that maps tensors to the predictions of the tasks. Each modality has a tensor "present" for the rows that have
 it. Missing numbers are NaN. config.json has the shape of each tensor. With --part it is the encoder of that modality,
-in the format of the library with its architecture, transformers or timm, or otherwise as a program of torch. With --part pair it
-is a pretrained pair as a whole (encoder=clip), with projections, scale, tokenizer and image processor, in the format of
-transformers, or of open_clip with --library open_clip. Next to it
-is everything that was learned from the training split: tokenizers, means and deviations of numbers, names of classes.
-preprocessing.json describes the preprocessing. An encoder of transformers also gets preprocessor_config.json or the
-tokenizer's files, so the Auto classes load them from DIR. At the end, the code that loads the model is printed.
+in the format of the library with its architecture, transformers or timm, or otherwise as a program of torch. With
+--part pair it is a pretrained pair as a whole (encoder=clip), with projections, scale, tokenizer and image processor,
+in the format of transformers, or with --library open_clip in that of open_clip. Next to it is everything that was
+learned from the training split: tokenizers, means and deviations of numbers, names of classes. preprocessing.json
+describes the preprocessing. An encoder of transformers also gets preprocessor_config.json or the tokenizer's files, so
+the Auto classes load them from DIR. At the end, the code that loads the model is printed.
 """
 
 import argparse
@@ -35,7 +35,9 @@ from mmtrain.training.checkpoint.load_run import load_run
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a checkpoint in it")
-    parser.add_argument("--part", metavar="MODALITY", help="the encoder of this modality, or pair; otherwise the complete model")
+    parser.add_argument(
+        "--part", metavar="MODALITY", help="the encoder of this modality, or pair; otherwise the complete model"
+    )
     parser.add_argument("--library", choices=LIBRARIES, default=LIBRARIES[0], help="the format of --part pair")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
     parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help=TRUST)

@@ -65,7 +65,8 @@ class Test:
     subsets: Literal["single", "all", "none"] | None
     corruptions: Sequence[Corruption]
     severities: Sequence[Annotated[int, Ge(1), Le(5)]]
-    templates: Sequence[str]
+    templates: Sequence[str] | str
+    class_names: str | Sequence[str] | Mapping[str, str] | None
 
 
 @dataclass

@@ -67,7 +67,7 @@ def _split(run: ComposedConfig) -> Split | None:
     if node.pop("_target_", None) != _SPLIT:
         return None
     try:
-        cuts = AllRows if run.get("mode") == "predict" else Split
+        cuts = AllRows if _has_new_rows(run) else Split
         return cuts(**{str(key): value for key, value in node.items()})
     except (TypeError, ValueError):
         return None
@@ -102,6 +102,11 @@ def _named(run: ComposedConfig) -> dict[str, Any]:
     return {str(name): column for name, column in named.items()}
 
 
+def _has_new_rows(run: ComposedConfig) -> bool:
+    """Whether all rows of a lone table are used, and inputs may be missing: predictions, zero-shot classification."""
+    return run.get("mode") == "predict" or (run.get("mode") == "test" and run.get("test.zero_shot") is not None)
+
+
 def _wanted(run: ComposedConfig) -> dict[str, Any]:
     """The column of each name that tasks read or learn."""
     named = _named(run)
@@ -131,7 +136,7 @@ class TableProbe:
                 for name, column in self.wanted.items()
                 if self.places[name] == "inputs" or column is None or _has(self.first, column)
             }
-        if self.run.get("mode") == "predict":
+        if _has_new_rows(self.run):
             inputs = {name: column for name, column in self.wanted.items() if self.places[name] == "inputs"}
             for name, absent in absent_columns(self.there, inputs).items():
                 column = self.wanted.pop(name)

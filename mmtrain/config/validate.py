@@ -78,6 +78,7 @@ def with_current_keys(config_dir: Path, extra_dir: str | None, overrides: list[s
 
 
 # Groups that files of other groups are made of; users do not choose from them by `group=option`.
+PAIRS = ("clip", "open_clip")  # options of encoder with the weights of a complete pair
 INTERNAL_GROUPS = ("part", "tables", "tuning")
 
 
@@ -441,8 +442,11 @@ def with_overrides_of_run(overrides: list[str], extra_dir: str | None = None) ->
     mode = requested.get("mode")
     if mode not in OF_A_RUN:
         return overrides, []
-    fix = "fix: set run_dir to the folder of a training run, such as run_dir=outputs/2026-01-31/12-00-00"
     folder = folder_of_run(overrides)
+    is_new = folder is None or not (folder / "config.yaml").is_file()
+    if is_new and mode in ("test", "predict") and requested.get("encoder") in PAIRS:  # the pair as it is
+        return [*([] if "task" in requested else ["task=[contrastive]"]), *overrides], []
+    fix = "fix: set run_dir to the folder of a training run, such as run_dir=outputs/2026-01-31/12-00-00"
     if folder is None:
         return overrides, [f"mode={mode}: needs a trained run\n    {fix}"]
     record = folder / "config.yaml"

@@ -165,7 +165,8 @@ class DataModule(LightningDataModule):
             training: whether there must be a training split.
             bound: whether a complete checkpoint of that folder depends on its vocabularies. If so, they are loaded for
                 any data. Otherwise they are learned again if they do not fit the data.
-            predicting: whether all rows of a lone table are the test split, and columns of inputs may be missing.
+            predicting: whether all rows of a lone table are the test split, and columns of inputs may be missing, as
+                for predictions and for zero-shot classification.
 
         Raises:
             ConfigError: if the folder, a table or a column is missing or unusable, or if a required vocabulary is
@@ -245,6 +246,28 @@ class DataModule(LightningDataModule):
         if known is None:
             raise ConfigError(f"{vocabulary_folder} holds no vocabulary\n    name the folder of a training run")
         self._restore(vocabulary_folder, known)
+
+    def fit_without_tables(self, vocabulary_folder: str | Path) -> None:
+        """Load what inputs take from pretrained weights, and write it into a folder, for `restore`.
+
+        Raises:
+            ConfigError: if an input or a target learns from a table.
+        """
+        learning = {n: part for n, part in (self._inputs | self._targets).items() if isinstance(part, FittedKind)}
+        for name, part in learning.items():
+            if not isinstance(part, TextInput) or part.pretrained is None:
+                raise ConfigError(
+                    f"data: {name} learns from the training split, so that a trained run is needed\n"
+                    "    fix: set run_dir to the folder of a run"
+                )
+            part.fit([], Path())
+        self.inputs, self.targets = dict(self._inputs), dict(self._targets)
+        Path(vocabulary_folder).mkdir(parents=True, exist_ok=True)
+        write_vocabulary(
+            Path(vocabulary_folder),
+            learning,
+            {"origin": [], "inputs": list(self.inputs), "targets": list(self.targets)},
+        )
 
     def _named(self) -> dict[str, Column | None]:
         return {name: self._wanted.get(name) for name in [*self._inputs, *self._targets]}

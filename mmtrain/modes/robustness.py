@@ -17,6 +17,7 @@ from mmtrain.errors import ConfigError
 from mmtrain.io.run_files import write_csv
 from mmtrain.metrics.chance import CHANCE_METRICS, chance_scores
 from mmtrain.metrics.retrieval import RetrievalMetric
+from mmtrain.modes.search.classes import as_words, load_class_names, load_templates, match_labels
 from mmtrain.modes.search.towers import Towers
 from mmtrain.modes.search.zero_shot import Figures, class_vectors, figures, probabilities
 from mmtrain.training.evaluation import Table, evaluate
@@ -134,23 +135,39 @@ def headline(lit: LitModel, table: Table) -> list[str]:
     return [metric for metric in wanted if metric in table]
 
 
-def evaluate_zero_shot(lit: LitModel, data: DataModule, *, column: str, templates: Sequence[str]) -> Figures:
-    """Classify rows by the names of the values in a column, for each modality other than text.
+def evaluate_zero_shot(
+    lit: LitModel,
+    data: DataModule,
+    *,
+    column: str,
+    templates: str | Sequence[str],
+    class_names: str | Sequence[str] | Mapping[str, str] | None,
+) -> Figures:
+    """Classify rows by the names of the classes of a column, for each modality other than text.
+
+    Args:
+        lit: with a contrastive task.
+        data: with the test split.
+        column: with the class of each row.
+        templates: see `mmtrain.modes.search.classes.load_templates`.
+        class_names: see `load_class_names` there; None for the values of the column.
 
     Raises:
-        ConfigError: if the run has no text and another modality, or the column has fewer than two values.
+        ConfigError: if the run has no text and another modality, the column has fewer than two values, or one that
+            belongs to no class.
     """
     towers = Towers(lit.model, data.inputs, where="this run")
     text = towers.of_kind("text")
     split = data.split("test")
     groups = {name: rows for name, rows in _classes(split, column).items() if rows}
-    if len(groups) < 2:
+    if class_names is None and len(groups) < 2:
         raise ConfigError(
             f"test.zero_shot={column}: {len(groups)} values in the test split\n    fix: name a column with more values"
         )
-    names = list(groups)
-    classes = class_vectors(towers, names, templates)
-    truth = {row: number for number, rows in enumerate(groups.values()) for row in rows}
+    known = {label: as_words(label) for label in groups} if class_names is None else load_class_names(class_names)
+    names, position = list(known.values()), match_labels(groups, known)
+    classes = class_vectors(towers, names, load_templates(templates))
+    truth = {row: position[label] for label, rows in groups.items() for row in rows}
     chosen = Subset(split, sorted(truth))
     steps = EvalSteps(num_samples=len(chosen), batch_size=data.eval_batch_size)
     results: dict[str, tuple[list[torch.Tensor], list[int]]] = {m: ([], []) for m in towers.modalities if m != text}

@@ -209,7 +209,8 @@ def _naming_weights(lit: LitModel) -> Iterator[None]:
 
 
 def test(cfg: DictConfig) -> None:
-    """Test a checkpoint of a run folder on the test split."""
+    """Test a checkpoint of a run folder on the test split, or a pretrained pair that was not trained here."""
+    _begin_if_pretrained(cfg)
     lit, data, trainer, summary = _load(cfg)
     _evaluate_robustness(cfg, lit, data, trainer, summary)
     _finish(summary, "done")
@@ -231,11 +232,31 @@ def _evaluate_robustness(
         rows = evaluate_corrupted(lit, data, trainer, names=names, severities=severities, clean=clean)
         summary.add_table("corruptions", rows, main=main)
     if options.zero_shot is not None:
-        summary.values["test"] |= evaluate_zero_shot(lit, data, column=options.zero_shot, templates=options.templates)
+        summary.values["test"] |= evaluate_zero_shot(
+            lit,
+            data,
+            column=options.zero_shot,
+            templates=_plain(options.templates),
+            class_names=_plain(options.get("class_names")),  # earlier configurations do not have it
+        )
+
+
+def _begin_if_pretrained(cfg: DictConfig) -> None:
+    if "pretrained" in cfg.encoder and cfg.init_from is None and cfg.resume is None:
+        from mmtrain.modes.pretrained_run import begin_pretrained_run  # few runs need it
+
+        if is_main():
+            begin_pretrained_run(cfg)
+        gather_objects(None)  # the others wait for its files
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def predict(cfg: DictConfig) -> None:
     """Write predictions.jsonl, one line per row of the test split; or an index of the vectors of every row."""
+    _begin_if_pretrained(cfg)
     if cfg.predict.index is not None:
         from mmtrain.modes.search.finding import make_index
 
@@ -391,7 +412,8 @@ def _load(cfg: DictConfig) -> tuple[LitModel, DataModule, Trainer, RunSummary]:
     path = Path(named) if named else best_checkpoint(folder)
     checkpoint = load_checkpoint(path)
     data = build_data(cfg)
-    data.read(folder, training=False, predicting=cfg.mode == "predict")
+    zero_shot = cfg.mode == "test" and cfg.test.zero_shot is not None
+    data.read(folder, training=False, predicting=cfg.mode == "predict" or zero_shot)
     data.split("test")
     lit = _build(cfg, data, checkpoint_step=checkpoint["global_step"])
     check_same_names(checkpoint, data.names(), path)

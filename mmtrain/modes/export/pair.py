@@ -54,7 +54,7 @@ def export_pair(
     model.eval()
     task = _task_of_pair(model)
     config: Any = model.encoders[task.pretrained[0]].complete_config
-    towers = {m: model.encoders[m] for m in FAMILIES[config.model_type].towers if m in task.pretrained}
+    towers: dict[str, Any] = {m: model.encoders[m] for m in FAMILIES[config.model_type].towers if m in task.pretrained}
     lacking = [m for m in FAMILIES[config.model_type].towers if m not in towers]
     if lacking:
         raise ConfigError(f"the tower of {lacking[0]} is not in the model, so there is no pair\n    fix: export a part")
@@ -71,7 +71,7 @@ def export_pair(
     image, text = _kinds_of(kinds)
     make = getattr(transformers, PROCESSORS[config.model_type])
     make(image_processor(image), text.to_transformers()).save_pretrained(folder)
-    return f'transformers.{type(complete).__name__}.from_pretrained("{folder}")  # with AutoProcessor of the same folder'
+    return f'transformers.{type(complete).__name__}.from_pretrained("{folder}")  # and AutoProcessor of the same name'
 
 
 def _task_of_pair(model: MultimodalModel) -> Contrastive:
@@ -139,7 +139,7 @@ def _write_open_clip(complete: Any, kinds: Mapping[str, InputKind], folder: Path
     state = {name: tensor.contiguous() for name, tensor in open_clip_weights(complete.state_dict()).items()}
     save_file(state, folder / "open_clip_model.safetensors")
     words.to_transformers().save_pretrained(folder)
-    return f'open_clip.create_model_from_pretrained("local-dir:{folder}")  # and open_clip.get_tokenizer of the same name'
+    return f'open_clip.create_model_from_pretrained("local-dir:{folder}")  # and get_tokenizer of the same name'
 
 
 def open_clip_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,17 +8,19 @@ finder.find(text="a red car", k=5)
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from mmtrain.build import rebuild_without_tables
+from mmtrain.build import build_data, build_model, compose, rebuild_without_tables
 from mmtrain.data.decoding.image_file import open_image
 from mmtrain.data.decoding.media import open_media
 from mmtrain.data.tables.class_folders import KIND_OF
 from mmtrain.data.tables.sample_errors import sample_errors
 from mmtrain.errors import ConfigError, SampleError
 from mmtrain.io.escape import one_line
+from mmtrain.modes.search.classes import load_class_names, load_templates
 from mmtrain.modes.search.index import SearchIndex
 from mmtrain.modes.search.towers import Towers
 from mmtrain.modes.search.zero_shot import class_vectors, probabilities
@@ -88,6 +90,24 @@ class Finder:
         towers = Towers(trained.lit.model, trained.data.inputs, where=str(run))
         return cls(towers, None if index is None else SearchIndex.read(Path(index)))
 
+    @classmethod
+    def pretrained(cls, name: str | Path, *, encoder: str = "clip") -> "Finder":
+        """Load a pretrained pair as it is, without a run, for `classify`.
+
+        Args:
+            name: a folder or a name on the hub.
+            encoder: the set of encoders that loads it: clip, for pairs of transformers.
+
+        Raises:
+            ConfigError: if it is no pair.
+        """
+        quoted = "'" + str(name).replace("'", "\\'") + "'"
+        cfg = compose([f"encoder={encoder}", f"encoder.pretrained={quoted}", "task=[contrastive]"])
+        data = build_data(cfg)
+        with TemporaryDirectory() as folder:
+            data.fit_without_tables(folder)
+        return cls(Towers(build_model(cfg, data), data.inputs, where=str(name)), None)
+
     def find(
         self, *, text: str | None = None, image: Any = None, audio: Any = None, within: str | None = None, k: int = 5
     ) -> list[SearchResult]:
@@ -148,20 +168,21 @@ class Finder:
         )
 
     def classify(
-        self, images: Sequence[Any], *, names: Sequence[str], templates: Sequence[str] = ("{}",)
+        self, images: Sequence[Any], *, names: str | Sequence[str], templates: str | Sequence[str] = ("{}",)
     ) -> list[dict[str, float]]:
         """Return the probability of each class for each image, in descending order. No class was trained for.
 
         Args:
             images: paths or images.
-            names: of the classes, as words.
-            templates: sentences with {} in place of the name.
+            names: of the classes, as words; or a file or a set of this project, such as "cifar10".
+            templates: sentences with {} in place of the name; or a file or a set, such as "objects".
 
         Raises:
             ConfigError: if an image cannot be read, or the run does not have text and images.
         """
         modality = self.towers.of_kind("image")
-        classes = class_vectors(self.towers, names, templates)
+        names = list(load_class_names(names).values())
+        classes = class_vectors(self.towers, names, load_templates(templates))
         vectors = [self._vector(Query(modality, str(i) if isinstance(i, Path) else i)) for i in images]
         tables = [probabilities(vector, classes, scale=self.towers.scale)[0].tolist() for vector in vectors]
         return [dict(sorted(zip(names, t, strict=True), key=lambda pair: -pair[1])) for t in tables]

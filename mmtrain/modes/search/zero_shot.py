@@ -42,8 +42,16 @@ def probabilities(vectors: Tensor, classes: Tensor, *, scale: float) -> Tensor:
     return (scale * vectors.double() @ classes.double().T).softmax(dim=1)
 
 
+def _top_five(probability: Tensor, truth: Tensor, counts: Tensor) -> Figures:
+    """Whether the class is among the five most probable ones, for more than five classes."""
+    if probability.shape[1] <= 5:
+        return {}
+    hit = (probability.topk(5, dim=1).indices == truth.unsqueeze(1)).any(dim=1).double().mean()
+    return {"top5_accuracy": {"value": float(hit), "chance": float(counts.topk(5).values.sum() / counts.sum())}}
+
+
 def figures(probability: Tensor, truth: Tensor, *, num_classes: int) -> Figures:
-    """Return accuracy, its mean over the classes of the rows, and calibration, each with the score of guessing.
+    """Return accuracy, that of the best five, the mean over classes, and calibration, each with the score of guessing.
 
     Args:
         probability: (N, C).
@@ -57,6 +65,7 @@ def figures(probability: Tensor, truth: Tensor, *, num_classes: int) -> Figures:
     calibration.update(probability, truth)
     return {
         "accuracy": {"value": float(right.mean()), "chance": float(counts.max() / counts.sum())},
+        **_top_five(probability, truth, counts),
         "class_accuracy": {"value": float(by_class.mean()), "chance": 1 / num_classes},
         "calibration_error": {"value": float(calibration.compute()), "chance": None},
     }
