@@ -6,7 +6,7 @@ RUN is a run folder, whose best checkpoint is used, or a checkpoint in it. Witho
 a program that maps tensors to the predictions of the tasks. Each modality has a tensor "present" for the rows that have
 it. Missing numbers are NaN. config.json has the shape of each tensor. With --part it is the encoder of that modality,
 in the format of the library with its architecture, transformers or timm, or otherwise as a program of torch. With
---part pair it is a pretrained pair as a whole (encoder=clip), with projections, scale, tokenizer and image processor,
+--part pair it is a complete pretrained pair (encoder=clip), with projections, scale, tokenizer and image processor,
 in the format of transformers, or with --library open_clip in that of open_clip. Next to it is everything that was
 learned from the training split: tokenizers, means and deviations of numbers, names of classes. preprocessing.json
 describes the preprocessing. An encoder of transformers also gets preprocessor_config.json or the tokenizer's files, so

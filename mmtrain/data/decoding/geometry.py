@@ -21,7 +21,7 @@ Interpolation = Literal["nearest", "nearest-exact", "bilinear", "bicubic", "lanc
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 CropOffset = Literal["round", "floor"]
 CROP_OFFSETS: tuple[CropOffset, ...] = get_args(CropOffset)
-ResizeBackend = Literal["pillow", "torch"]
+ResizeBackend = Literal["pillow", "torch", "open_clip"]
 RESIZE_BACKENDS: tuple[ResizeBackend, ...] = get_args(ResizeBackend)
 TORCH_FILTERS = ("nearest", "nearest-exact", "bilinear", "bicubic")
 _RATIO = (0.9, 1.1)  # width over height of a random crop
@@ -38,9 +38,9 @@ class Geometry:
         interpolation: one of `INTERPOLATIONS`.
         crop_offset: position of the centre if the remainder is odd. round: as in torchvision and timm; floor: as in
             transformers.
-        resize_backend: library that resizes images; pixels differ by up to a few levels. pillow: as timm, torchvision
-            and open_clip load images. torch: as the processors of transformers 5 do. Videos are always resized by
-            torch.
+        resize_backend: library that resizes images; pixels differ by up to a few levels. pillow: as timm and
+            torchvision. torch: as the processors of transformers 5. open_clip: pillow, but CMYK is resized before it
+            is converted to RGB. Videos are always resized by torch.
     """
 
     size: int

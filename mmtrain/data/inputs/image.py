@@ -112,9 +112,10 @@ class ImageInput:
 
     def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int]:
         """The picture as the model takes it, (3, size, size) float32, and the key of its content."""
-        picture = self.open(value, folder)
         if not train:
-            return self._eval(picture), self.key(value)
+            keeps_cmyk = self.geometry.resize_backend == "open_clip"
+            return self._eval(self._open(value, folder, keeps_cmyk=keeps_cmyk)), self.key(value)
+        picture = self.open(value, folder)
         with seeded(seed):
             return self._train(picture), self.key(value)
 
@@ -129,10 +130,16 @@ class ImageInput:
             SampleError: when it is missing, outside of the folder, too large or not a picture, and when its values are
                 not in their range.
         """
+        return self._open(value, folder)
+
+    def _open(self, value: Any, folder: Path, *, keeps_cmyk: bool = False) -> Image.Image:
+        """As `open`, but with CMYK as it is, on request."""
         content = content_of(one_of(value))
         try:
             picture = self._opened(content, folder)
             self._check_size(content, picture)
+            if keeps_cmyk and picture.mode == "CMYK":
+                return ImageOps.exif_transpose(picture)
             values = deep_range(picture, self.value_range)
             if isinstance(content, Image.Image):
                 return self._as_seen(ImageOps.exif_transpose(picture), picture, values)
@@ -255,6 +262,7 @@ def _pixels(picture: Image.Image | Tensor) -> Tensor:
     """(3, H, W), uint8; of a Pillow image a view of (H, W, 3)."""
     if isinstance(picture, Tensor):
         return picture
+    picture = picture if picture.mode == "RGB" else picture.convert("RGB")
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 

@@ -18,6 +18,7 @@ from mmtrain.data.inputs.image import key_of
 from mmtrain.data.order import mix
 from mmtrain.data.tables.sample_errors import read_each
 from mmtrain.data.tables.texts import check_text, texts_of, valid_texts
+from mmtrain.data.tokenizers.open_clip import OpenCLIPTokenizer
 from mmtrain.data.tokenizers.pretrained import PretrainedTokenizer, load_tokenizer
 from mmtrain.errors import ConfigError
 from mmtrain.io.atomic import replacing
@@ -159,6 +160,8 @@ class TextInput:
         """A `tokenizers.Tokenizer` without truncation, to measure texts."""
         from tokenizers import Tokenizer
 
+        if isinstance(self.tokenizer, OpenCLIPTokenizer):
+            return self.tokenizer  # its `encode_batch` measures
         tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
         tokenizer.no_truncation()
         return tokenizer

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmtrain.data.tokenizers.open_clip import OpenCLIPTokenizer, open_clip_name
 from mmtrain.errors import ConfigError, reason_of
 
 FIX = "set data.inputs.text.tokenizer to a folder with tokenizer.json, to a name of the hub, or to auto"
@@ -43,6 +44,8 @@ def load_tokenizer(name: str | Path, *, max_length: int) -> PretrainedTokenizer:
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer
 
+    if (architecture := open_clip_name(str(name))) is not None:
+        return _of_open_clip(OpenCLIPTokenizer(architecture))
     place = str(Path(name).expanduser()) if str(name).startswith("~") else str(name)
     try:
         loaded = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
@@ -73,4 +76,17 @@ def load_tokenizer(name: str | Path, *, max_length: int) -> PretrainedTokenizer:
         special=special,
         unknown=unknown,
         hidden=None if hiding is None else fast.token_to_id(hiding),
+    )
+
+
+def _of_open_clip(tokenizer: OpenCLIPTokenizer) -> PretrainedTokenizer:
+    """A tokenizer of open_clip. Its padding is a part of the text, and no word can be hidden."""
+    return PretrainedTokenizer(
+        whole=tokenizer,
+        fast=tokenizer,
+        vocab_size=max(tokenizer.get_vocab().values()) + 1,
+        pad=0,
+        special=(),
+        unknown=None,
+        hidden=None,
     )

@@ -18,6 +18,7 @@ from mmtrain.data.inputs.text import TextInput
 from mmtrain.data.protocols import InputKind
 from mmtrain.errors import ConfigError
 from mmtrain.io.run_files import write_json
+from mmtrain.layers.open_clip_pair import OpenCLIPTower
 from mmtrain.layers.transformers_pair import FAMILIES, LoadedTower, complete_pair
 from mmtrain.model import MultimodalModel
 from mmtrain.modes.export.export import image_processor, merge_adapters
@@ -53,7 +54,10 @@ def export_pair(
     merge_adapters(model)
     model.eval()
     task = _task_of_pair(model)
-    config: Any = model.encoders[task.pretrained[0]].complete_config
+    first = model.encoders[task.pretrained[0]]
+    if isinstance(first, OpenCLIPTower):
+        return _write_again(model, task, folder, library)
+    config: Any = first.complete_config
     towers: dict[str, Any] = {m: model.encoders[m] for m in FAMILIES[config.model_type].towers if m in task.pretrained}
     lacking = [m for m in FAMILIES[config.model_type].towers if m not in towers]
     if lacking:
@@ -72,6 +76,36 @@ def export_pair(
     make = getattr(transformers, PROCESSORS[config.model_type])
     make(image_processor(image), text.to_transformers()).save_pretrained(folder)
     return f'transformers.{type(complete).__name__}.from_pretrained("{folder}")  # and AutoProcessor of the same name'
+
+
+def _write_again(model: MultimodalModel, task: Contrastive, folder: Path, library: str) -> str:
+    """Write a pair of open_clip, with the configuration that it was loaded with."""
+    import open_clip
+
+    towers = [tower for tower in model.encoders.values() if isinstance(tower, OpenCLIPTower)]
+    if library != "open_clip" or len(towers) < 2:
+        raise ConfigError(
+            f"--library {library}: the model has {len(towers)} towers of open_clip\n"
+            "    fix: --library open_clip for a model with both, or export a part"
+        )
+    complete = open_clip.create_model(towers[0].name, load_weights=False)
+    weights = complete.state_dict()
+    for tower in towers:
+        weights |= tower.net.state_dict()
+    weights["logit_scale"] = task.log_scale.detach()
+    if task.bias is not None and "logit_bias" in weights:
+        weights["logit_bias"] = task.bias.detach()
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"model_cfg": open_clip.get_model_config(towers[0].name), "preprocess_cfg": complete.visual.preprocess_cfg}
+    write_json(folder / "open_clip_config.json", config, indent=2)
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "open_clip_model.safetensors")
+    tokenizer = getattr(open_clip.get_tokenizer(towers[0].name), "tokenizer", None)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    return _OPEN_CLIP_CODE.format(folder=folder)
+
+
+_OPEN_CLIP_CODE = 'open_clip.create_model_from_pretrained("local-dir:{folder}")  # and get_tokenizer of the same name'
 
 
 def _task_of_pair(model: MultimodalModel) -> Contrastive:
@@ -139,7 +173,7 @@ def _write_open_clip(complete: Any, kinds: Mapping[str, InputKind], folder: Path
     state = {name: tensor.contiguous() for name, tensor in open_clip_weights(complete.state_dict()).items()}
     save_file(state, folder / "open_clip_model.safetensors")
     words.to_transformers().save_pretrained(folder)
-    return f'open_clip.create_model_from_pretrained("local-dir:{folder}")  # and get_tokenizer of the same name'
+    return _OPEN_CLIP_CODE.format(folder=folder)
 
 
 def open_clip_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
