@@ -134,9 +134,9 @@ FROM_SCRATCH: Mapping[str, Any] = {
     "std": [0.5, 0.5, 0.5],
     "tokenizer": None,
     "max_length": INPUTS_FROM_SCRATCH["max_length"],
-    "word_dropout": INPUTS_FROM_SCRATCH["word_dropout"],
+    **{k: INPUTS_FROM_SCRATCH[k] for k in ("word_dropout", "sample_rate", "max_seconds")},
 }
-FREE = ("max_length", "word_dropout", "resize_backend")  # what may differ from the pretraining
+FREE = ("max_length", "word_dropout", "resize_backend", "max_seconds")  # what may differ from the pretraining
 
 
 def _resolve_inputs(cfg: DictConfig) -> None:
@@ -167,7 +167,7 @@ def _resolve_inputs(cfg: DictConfig) -> None:
         ]
         if faults:
             raise ConfigError("\n".join(faults))
-        for key, own in (("size", "image_size"), ("max_length", "max_length")):
+        for key, own in (("size", "image_size"), ("max_length", "max_length"), ("sample_rate", "sample_rate")):
             if key in node:
                 _replace_auto(cfg.encoder.get(modality), own, node[key])
     image = cfg.data.inputs.get("image")

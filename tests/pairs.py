@@ -16,6 +16,8 @@ from transformers import (
     BertTokenizer,
     ChineseCLIPImageProcessor,
     ChineseCLIPProcessor,
+    ClapFeatureExtractor,
+    ClapProcessor,
     CLIPImageProcessor,
     CLIPProcessor,
     CLIPTokenizer,
@@ -85,7 +87,9 @@ def _write(folder: Path, kind: str, processor: Any, **config: Any) -> None:
     model = AutoModel.from_config(AutoConfig.for_model(kind, **config))
     randomize(model)
     with torch.no_grad():
-        model.logit_scale.fill_(3.2)
+        for name in ("logit_scale", "logit_scale_a", "logit_scale_t"):
+            if hasattr(model, name):
+                getattr(model, name).fill_(3.2)
         if hasattr(model, "logit_bias"):
             model.logit_bias.fill_(-4.5)
     model.eval().save_pretrained(folder)
@@ -135,6 +139,19 @@ def write_altclip(folder: Path) -> None:
 
     processor = AltCLIPProcessor(pictures, tokenizer)
     _write(folder, "altclip", processor, text_config=text, vision_config=vision, projection_dim=20)
+
+
+def write_clap(folder: Path) -> None:
+    """Three seconds of sound at 8 kHz; the positions of its text tower begin after the padding id."""
+    tokenizer = siglip_tokenizer(masks_padding=True)
+    text = {**SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": 13, "pad_token_id": 0}
+    audio = {"patch_embeds_hidden_size": 8, "depths": [1, 1], "num_attention_heads": [2, 2], "hidden_size": 16}
+    audio |= {"num_hidden_layers": 2, "spec_size": 64, "num_mel_bins": 32, "patch_size": 4, "patch_stride": [4, 4]}
+    audio |= {"window_size": 4, "enable_fusion": False, "projection_hidden_size": 16, "drop_path_rate": 0.0}
+    sound = {"feature_size": 32, "sampling_rate": 8000, "hop_length": 200, "fft_window_size": 512, "max_length_s": 3}
+    extractor = ClapFeatureExtractor(**sound, frequency_max=4000, truncation="rand_trunc")
+    processor = ClapProcessor(extractor, tokenizer)
+    _write(folder, "clap", processor, text_config=text, audio_config=audio, projection_dim=20)
 
 
 WRITERS: dict[str, Callable[..., None]] = {

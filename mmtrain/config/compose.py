@@ -31,8 +31,14 @@ from omegaconf.errors import OmegaConfBaseException
 from mmtrain.config.renamed import current_overrides, report, without_hydra
 
 CONFIG_NAME = "train"
-# what `auto` means for an input whose encoder has no pretrained weights: pixels, tokens and a probability
-INPUTS_FROM_SCRATCH: Mapping[str, Any] = {"size": 64, "max_length": 32, "word_dropout": 0.3}
+# what `auto` means for an input whose encoder has no pretrained weights: pixels, tokens, a probability, Hz, seconds
+INPUTS_FROM_SCRATCH: Mapping[str, Any] = {
+    "size": 64,
+    "max_length": 32,
+    "word_dropout": 0.3,
+    "sample_rate": 16000,
+    "max_seconds": 10.0,
+}
 
 
 def config_dir() -> Path:

@@ -78,7 +78,7 @@ def with_current_keys(config_dir: Path, extra_dir: str | None, overrides: list[s
 
 
 # Groups that files of other groups are made of; users do not choose from them by `group=option`.
-PAIRS = ("clip", "open_clip")  # options of encoder with the weights of a complete pair
+PAIRS = ("clip", "clap", "open_clip")  # options of encoder with the weights of a complete pair
 INTERNAL_GROUPS = ("part", "tables", "tuning")
 
 

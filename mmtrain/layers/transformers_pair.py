@@ -1,6 +1,6 @@
-"""Pairs of towers of transformers that share a space: CLIP, SigLIP, SigLIP 2, AltCLIP and ChineseCLIP.
+"""Pairs of towers of transformers that share a space: CLIP, SigLIP, SigLIP 2, AltCLIP, ChineseCLIP and CLAP.
 
-Papers: 2103.00020, 2303.15343, 2502.14786, 2211.06679 and 2211.01335.
+Papers: 2103.00020, 2303.15343, 2502.14786, 2211.06679, 2211.01335 and 2211.06687.
 
 A checkpoint of a pair has more than two towers: the pooling, the projections into the shared space, the scale and the
 bias of the logits. `load_tower` returns everything that belongs to one modality. The models differ in where the parts
@@ -27,12 +27,14 @@ class TowerParts:
         config: the configuration of the tower, in that of the complete model.
         pooling: which token is projected; None if the first module of `head` pools them.
         head: the modules from the pooled token to the shared space, in their order.
+        scale: the logarithm of the scale of its queries.
     """
 
     model: str
     config: str
-    pooling: Literal["class", "last"] | None
+    pooling: Literal["class", "last", "mean"] | None
     head: tuple[str, ...]
+    scale: str = "logit_scale"
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,21 @@ _SIGLIP = PairFamily(
 _FIRST_TOKEN = PairFamily(
     {"image": _CLIP_IMAGE, "text": TowerParts("text_model", "text_config", "class", ("text_projection",))}
 )
+# one scale for each direction; a contrastive task has one for both and begins with that of audio
+_CLAP = PairFamily(
+    {
+        "audio": TowerParts("audio_model", "audio_config", "mean", ("audio_projection",), "logit_scale_a"),
+        "text": TowerParts(
+            "text_model", "text_config", None, ("text_model.pooler", "text_projection"), "logit_scale_t"
+        ),
+    }
+)
 FAMILIES: Mapping[str, PairFamily] = {
     "clip": _CLIP,
     "siglip": _SIGLIP,
     "altclip": _FIRST_TOKEN,
     "chinese_clip": _FIRST_TOKEN,
+    "clap": _CLAP,
 }
 
 
@@ -97,8 +109,8 @@ def pair_config(pretrained: str | None, config: Mapping[str, Any] | None, *, mod
     towers = FAMILIES[result.model_type].towers
     if modality not in towers:
         raise ValueError(
-            f"pretrained = {pretrained} ({result.model_type}) has towers for {' and '.join(towers)}; choose another"
-            f" encoder of {modality}"
+            f"pretrained = {pretrained} ({result.model_type}) has towers for {' and '.join(towers)}; set encoder to"
+            f" {'clap' if 'audio' in towers else 'clip'}, or choose another encoder of {modality}"
         )
     return result
 
@@ -140,7 +152,7 @@ def text_preprocessing(
 
 def _context(text: Any) -> int:
     """The number of tokens that a text can have. The positions of RoBERTa begin after the padding id."""
-    first = text.pad_token_id + 1 if text.model_type == "altclip_text_model" else 0
+    first = text.pad_token_id + 1 if text.model_type in ("altclip_text_model", "clap_text_model") else 0
     return int(text.max_position_embeddings) - first
 
 
@@ -189,7 +201,7 @@ def load_tower(pretrained: str | None, config: PretrainedConfig, *, modality: st
         pooling=parts.pooling,
         head=head,
         dim=shared_space(config).dim,
-        logit_scale=float(complete.logit_scale.detach()),
+        logit_scale=float(getattr(complete, parts.scale).detach()),
         logit_bias=None if bias is None else float(bias.detach()),
         checkpoint=str(pretrained),
     )
@@ -220,7 +232,8 @@ def complete_pair(
             module = projection.head.get_submodule(str(number))
             weights |= {f"{name}.{key}": tensor for key, tensor in module.state_dict().items()}
         state |= weights
-    state["logit_scale"] = logit_scale.detach().reshape(complete.logit_scale.shape)
+    for parts in FAMILIES[config.model_type].towers.values():
+        state[parts.scale] = logit_scale.detach().reshape(state[parts.scale].shape)
     if logit_bias is not None and "logit_bias" in state:
         state["logit_bias"] = logit_bias.detach().reshape(complete.logit_bias.shape)
     complete.load_state_dict(state)

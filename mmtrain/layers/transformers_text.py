@@ -73,7 +73,7 @@ FAMILIES: Mapping[str, Family] = {
 }
 # text towers that `mmtrain.layers.transformers_pair` loads as a part of their pair
 TOWER_FAMILIES: Mapping[str, Family] = {
-    "chinese_clip_text_model": _BERT,
+    **dict.fromkeys(("chinese_clip_text_model", "clap_text_model"), _BERT),
     "altclip_text_model": Family(
         stem=("roberta.embeddings",),
         blocks="roberta.encoder.layer",

@@ -6,7 +6,7 @@ raw images and texts are those of the trained model, without mmtrain.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 import transformers
@@ -25,12 +25,14 @@ from mmtrain.modes.export.export import image_processor, merge_adapters
 from mmtrain.tasks.contrastive import Contrastive
 
 Library = Literal["transformers", "open_clip"]
+Kind = TypeVar("Kind")
 LIBRARIES: tuple[Library, ...] = get_args(Library)
 PROCESSORS: Mapping[str, str] = {
     "clip": "CLIPProcessor",
     "siglip": "SiglipProcessor",
     "altclip": "AltCLIPProcessor",
     "chinese_clip": "ChineseCLIPProcessor",
+    "clap": "ClapProcessor",
 }
 
 
@@ -72,9 +74,10 @@ def export_pair(
     if library == "open_clip":
         return _write_open_clip(complete, kinds, folder)
     complete.save_pretrained(folder)
-    image, text = _kinds_of(kinds)
+    prepare = towers["audio"].extractor if "audio" in towers else image_processor(_kind_of(kinds, ImageInput))
+    text = _kind_of(kinds, TextInput)
     make = getattr(transformers, PROCESSORS[config.model_type])
-    make(image_processor(image), text.to_transformers()).save_pretrained(folder)
+    make(prepare, text.to_transformers()).save_pretrained(folder)
     return f'transformers.{type(complete).__name__}.from_pretrained("{folder}")  # and AutoProcessor of the same name'
 
 
@@ -118,10 +121,8 @@ def _task_of_pair(model: MultimodalModel) -> Contrastive:
     )
 
 
-def _kinds_of(kinds: Mapping[str, InputKind]) -> tuple[ImageInput, TextInput]:
-    image = next(kind for kind in kinds.values() if isinstance(kind, ImageInput))
-    text = next(kind for kind in kinds.values() if isinstance(kind, TextInput))
-    return image, text
+def _kind_of(kinds: Mapping[str, InputKind], wanted: type[Kind]) -> Kind:
+    return next(kind for kind in kinds.values() if isinstance(kind, wanted))
 
 
 def _write_open_clip(complete: Any, kinds: Mapping[str, InputKind], folder: Path) -> str:
@@ -140,7 +141,7 @@ def _write_open_clip(complete: Any, kinds: Mapping[str, InputKind], folder: Path
             f"--library open_clip: activations {sorted(acts)} and norms with eps {sorted(eps)} have no counterpart\n"
             "    fix: --library transformers"
         )
-    image, words = _kinds_of(kinds)
+    image, words = _kind_of(kinds, ImageInput), _kind_of(kinds, TextInput)
     model_config = {
         "embed_dim": config.projection_dim,
         "quick_gelu": acts == {"quick_gelu"},
