@@ -530,11 +530,12 @@ def cases(folder: Path) -> dict[str, Case]:
     look: dict[str, Any] = {"mean": [0.5] * 3, "std": [0.5] * 3, "size": 224}
     look |= {"resize_size": None, "interpolation": "bilinear", "crop_offset": "round"}
     film = look | {"crop_scale": 0.6, "background": [255] * 3, "max_pixels": 10**8, "value_range": None}
-    words: dict[str, Any] = {"tokenizer": None, "vocab_size": 300}
+    still = look | {"resize_backend": "pillow"}
+    words: dict[str, Any] = {"tokenizer": None, "vocab_size": 300, "max_length": 32, "word_dropout": 0.3}
     inputs = {
-        "image": configured("input", "image", **look),
-        "images": configured("input", "images", **look),
-        "audio": configured("input", "audio"),
+        "image": configured("input", "image", **still),
+        "images": configured("input", "images", **still),
+        "audio": configured("input", "audio", sample_rate=16000, max_seconds=10.0),
         "video": configured("input", "video", **film),
         "sequence": configured("input", "sequence"),
         "vector": configured("input", "vector"),

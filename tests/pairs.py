@@ -1,5 +1,6 @@
 """Small pairs of towers with random weights, as a user has them: folders with weights, processor and tokenizer."""
 
+import json
 import string
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers import (
@@ -34,6 +36,11 @@ TEXTS = [
     "smile 🙂 and fire 🔥",
     " ".join(f"word{number}" for number in range(300)),
 ]
+OPEN_CLIP: dict[str, Any] = {
+    "embed_dim": 20,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 2},
+}
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
@@ -160,6 +167,25 @@ WRITERS: dict[str, Callable[..., None]] = {
     "chinese_clip": write_chinese_clip,
     "altclip": write_altclip,
 }
+
+
+def write_open_clip(
+    folder: Path, config: dict[str, Any] | None = None, *, size: int = 32, mode: str = "shortest"
+) -> None:
+    """A folder that open_clip loads as local-dir:FOLDER."""
+    import open_clip
+
+    folder.mkdir(parents=True, exist_ok=True)
+    prepared = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "interpolation": "bicubic"}
+    prepared |= {"resize_mode": mode, "size": size}
+    text = json.dumps({"model_cfg": config or OPEN_CLIP, "preprocess_cfg": prepared})
+    (folder / "open_clip_config.json").write_text(text)
+    if "hf_tokenizer_name" in (config or OPEN_CLIP)["text_cfg"]:
+        siglip_tokenizer().save_pretrained(folder)
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    randomize(model)
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
 
 
 def write_pictures(folder: Path) -> list[Path]:

@@ -26,6 +26,7 @@ from mmtrain.data.module import DataModule
 from mmtrain.training.trainer import build_callbacks, build_loggers, build_trainer
 from mmtrain.types import Batch
 from tests.batches import gradients
+from tests.pairs import write_clap, write_clip, write_open_clip
 from tests.tiny import TINY_MODEL, make_fetched_folders, make_tables
 
 FILES = sorted(path.relative_to(config_dir()).with_suffix("") for path in config_dir().rglob("*.yaml"))
@@ -105,8 +106,22 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tables(tmp_path_factory.mktemp("configs") / "data")
 
 
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """By option of a pair, the overrides that choose small weights."""
+    root = tmp_path_factory.mktemp("pairs")
+    write_clip(root / "clip")
+    write_clap(root / "clap")
+    write_open_clip(root / "open_clip")
+    return {
+        "clip": [f"pretrained={root / 'clip'}"],
+        "clap": [f"pretrained={root / 'clap'}"],
+        "open_clip": [f"name='local-dir:{root / 'open_clip'}'", "pretrained=null"],
+    }
+
+
 @pytest.fixture
-def choosing(tables: Path) -> Any:
+def choosing(tables: Path, pairs: dict[str, list[str]]) -> Any:
     """The overrides that choose a file of configs/."""
 
     def overrides(file: Path) -> list[str]:
@@ -125,6 +140,9 @@ def choosing(tables: Path) -> Any:
             }
             more = [f"data.parts.more.source.{need}" for need in needs.get(option, ())]
             return ["data=mix", f"+part@data.parts.more={option}", *more]
+        if option in pairs:
+            key = ".".join(file.parts[:-1])
+            return [f"{group}={option}", *(f"{key}.{override}" for override in pairs[option])]
         if option == "huggingface":
             key = f"encoder.{file.parts[1]}"
             return [f"{group}={option}", f"{key}.pretrained=null", f"{key}.config={SMALL_MODELS[file.parts[1]]}"]
@@ -169,7 +187,10 @@ def compose_tiny(tables: Path, tmp_path: Path) -> Any:
         if not any("encoder" in override for override in overrides):
             return compose([*requested, *TINY_MODEL])
         full = compose(requested)
-        return compose([*requested, *(o for o in TINY_MODEL if OmegaConf.select(full, o.split("=")[0]) is not None)])
+        tiny = [o for o in TINY_MODEL if OmegaConf.select(full, o.split("=")[0]) is not None]
+        if any("open_clip" in override for override in overrides):  # its images have one size
+            tiny.remove("data.inputs.image.size=16")
+        return compose([*requested, *tiny])
 
     return compose_it
 
@@ -223,12 +244,14 @@ def test_a_part_of_the_model_is_built_and_learns(file: Path, choosing: Any, comp
 def test_an_encoder_is_built_as_it_stands_and_learns(file: Path, choosing: Any) -> None:
     """Unlike the tables of these tests, this has every modality, and nothing is made small."""
     cfg = compose(choosing(file))
+    build_data(cfg)  # sizes that come with weights
     modality = file.parts[1]
     values, mask = inputs_of(modality, cfg.data.inputs[modality])
     if file.name == "pictures":
         values, mask = values.unsqueeze(1).expand(-1, 2, -1, -1, -1), torch.tensor([[True, True], [True, False]])
     knows_width = {"in_dim": values.shape[-1]} if modality in ("vector", "sequence") else {}
     encoder = make(_without_tuning(cfg.encoder[modality]), f"encoder.{modality}", **knows_width)
+    encoder.projection = None  # of a pair, which no task uses here
     tokens, valid = encoder(values, mask).cleared()
     assert tokens.shape == (*valid.shape, encoder.dim)
     assert valid.any(dim=1).all()
@@ -241,7 +264,7 @@ def inputs_of(modality: str, cfg: DictConfig) -> tuple[Tensor, Tensor | None]:
     if modality in ("image", "vector"):
         return torch.randn((2, 3, cfg.size, cfg.size) if modality == "image" else (2, 7)), None
     if modality == "text":
-        values = torch.randint(6, cfg.vocab_size, (2, cfg.max_length))
+        values = torch.randint(6, 100 if cfg.tokenizer else cfg.vocab_size, (2, cfg.max_length))
     elif modality == "audio":
         values = torch.randn(2, round(cfg.max_seconds * cfg.sample_rate))
     elif modality == "video":

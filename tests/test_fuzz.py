@@ -129,7 +129,9 @@ SAMPLES: dict[str, tuple[str, Callable[[], bytes]]] = {
 def readers() -> dict[str, InputKind]:
     look = ["mean=[0.5,0.5,0.5]", "std=[0.5,0.5,0.5]", "size=32"]
     look += ["resize_size=null", "interpolation=bilinear", "crop_offset=round"]
-    inputs = compose([f"data.inputs.{m}.{word}" for m in ("image", "video") for word in look]).data.inputs
+    look.append("resize_backend=pillow")
+    of = {m: look[:-1] if m == "video" else look for m in ("image", "video")}  # films have no other backend
+    inputs = compose([f"data.inputs.{m}.{word}" for m, words in of.items() for word in words]).data.inputs
     made = {m: make(inputs[m], f"data.inputs.{m}") for m in ("image", "audio", "video", "sequence")}
     made["sequence"].fit([np.ones((3, 2))], Path())
     return made

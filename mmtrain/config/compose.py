@@ -39,6 +39,10 @@ INPUTS_FROM_SCRATCH: Mapping[str, Any] = {
     "sample_rate": 16000,
     "max_seconds": 10.0,
 }
+# encoders whose architecture has sizes of its own, also with random weights
+OWN_SIZES = ("mmtrain.encoders.image.open_clip.", "mmtrain.encoders.text.open_clip.")
+# encoders that can be a tower of a pretrained pair; a user's own encoder can be one, too
+TOWERS = (*OWN_SIZES, "mmtrain.encoders.image.clip.", "mmtrain.encoders.text.clip.", "mmtrain.encoders.audio.clap.")
 
 
 def config_dir() -> Path:
@@ -404,6 +408,7 @@ def fill_auto(cfg: DictConfig) -> None:
     This happens in place, before interpolations of them are resolved.
     """
     fill_inputs(cfg)
+    fill_spaces(cfg)
     fill_tokenizers(cfg)
 
 
@@ -448,8 +453,30 @@ def fill_inputs(cfg: DictConfig) -> None:
                 OmegaConf.update(cfg, f"data.inputs.{name}.{key}", value)
 
 
+def fill_spaces(cfg: DictConfig) -> None:
+    """Set `embed_dim: auto` and `loss: auto` of contrastive tasks without a pretrained pair.
+
+    This happens in place. For a pair, `mmtrain.build` reads them from its configuration.
+    """
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(plain, dict)
+    tasks, encoders = plain.get("task"), plain.get("encoder")
+    for name, task in tasks.items() if isinstance(tasks, dict) and isinstance(encoders, dict) else ():
+        if not isinstance(task, dict) or "projection" not in task or not isinstance(task.get("modalities"), list):
+            continue
+        assert isinstance(encoders, dict)
+        nodes = [encoders.get(modality) for modality in task["modalities"]]
+        targets = [str(node.get("_target_", "")) if isinstance(node, dict) else "" for node in nodes]
+        if any(target.startswith(TOWERS) or not target.startswith("mmtrain.") for target in targets):
+            continue
+        for key, value in (("embed_dim", "${dim}"), ("loss", "info_nce")):
+            if task.get(key) == "auto":
+                OmegaConf.update(cfg, f"task.{name}.{key}", value)
+
+
 def has_weights(encoder: Any) -> bool:
-    """Whether an encoder's node, or a node inside it, names pretrained weights."""
+    """Whether an encoder's node, or a node inside it, names pretrained weights, or an architecture of one size."""
     if not isinstance(encoder, Mapping):
         return False
-    return encoder.get("pretrained") not in (None, False) or any(has_weights(part) for part in encoder.values())
+    sized = str(encoder.get("_target_", "")).startswith(OWN_SIZES)
+    return sized or encoder.get("pretrained") not in (None, False) or any(map(has_weights, encoder.values()))

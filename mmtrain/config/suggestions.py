@@ -53,7 +53,7 @@ TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 # families of pretrained models, with an example of each
 _PRETRAINED: Mapping[str, str] = {
     "clip": "openai/clip-vit-base-patch16",
-    "siglip": "google/siglip-base-patch16-224",
+    "siglip": "google/siglip2-base-patch16-224",
     "dino": "facebook/dinov2-base",
 }
 _TWO_TOWERS = ("clip", "siglip")
@@ -106,10 +106,11 @@ def suggest_option(group: str, value: str, groups: Mapping[str, Sequence[str]]) 
         return None
     family = next((name for name in _PRETRAINED if word.startswith(name)), None)
     if family is not None:
-        towers = ("image", "text") if family in _TWO_TOWERS and group == "encoder" else ("image",)
-        towers = (group.removeprefix("encoder/"),) if group != "encoder" else towers
-        chosen = [f"encoder/{m}=huggingface encoder.{m}.pretrained={_PRETRAINED[family]}" for m in towers]
-        return f"pretrained encoders are {' '.join(chosen)}"
+        if group == "encoder" and family in _TWO_TOWERS:
+            return f"a complete pair is encoder=clip encoder.pretrained={_PRETRAINED[family]}"
+        tower = "image" if group == "encoder" else group.removeprefix("encoder/")
+        chosen = f"encoder/{tower}=huggingface encoder.{tower}.pretrained={_PRETRAINED[family]}"
+        return f"a pretrained encoder is {chosen}"
     having = [g for g in groups if g.startswith("encoder/") and word in groups[g]]
     return f"did you mean {' or '.join(f'{g}={word}' for g in having)}?" if having else None
 

@@ -54,7 +54,7 @@ class Contrastive(nn.Module):
             "auto": 0.01 for a pretrained pair, or that of the pair if it is lower; otherwise `temperature`.
         weight: see `Task`.
         dropout: dropout probability before the projections, for all modalities or by modality.
-        loss: info_nce or sigmoid.
+        loss: info_nce or sigmoid; "auto": sigmoid for a pretrained pair with a bias, otherwise info_nce.
         bias: initial bias of sigmoid; "auto": that of the pretrained pair, or -10.
         queue_size: number of rows of past steps that are kept as additional negatives; unused in evaluation.
         chunk_size: number of queries compared with all rows at once. More queries than this cost a second forward pass.
@@ -82,7 +82,7 @@ class Contrastive(nn.Module):
         min_temperature: PositiveFloat | Literal["auto"],
         weight: NonNegativeFloat,
         dropout: Fraction | Mapping[str, Fraction],
-        loss: Loss,
+        loss: Loss | Literal["auto"],
         bias: float | Literal["auto"],
         queue_size: Annotated[int, Ge(0), Le(2**24)],
         chunk_size: PositiveInt,
@@ -102,6 +102,8 @@ class Contrastive(nn.Module):
                 f"min_temperature = {min_temperature} is not above 0 and at most temperature = {temperature};"
                 f" set it to {temperature}, or to 0.01"
             )
+        if loss == "auto":
+            loss = "sigmoid" if any(pair.logit_bias is not None for pair in pairs.values()) else "info_nce"
         if loss not in LOSSES:
             raise ValueError(f"loss = {loss}; set it to {' or '.join(LOSSES)}")
         if queue_size < 0 or chunk_size < 1:

@@ -419,7 +419,7 @@ BAD |= {
 
 def test_a_wrong_number_is_said_once_though_another_part_goes_by_it() -> None:
     assert [fault.splitlines()[0] for fault in faults("data.inputs.text.max_length=0")] == [
-        "data.inputs.text.max_length=0: must be a whole number between 3 and 1048576"
+        "data.inputs.text.max_length=0: must be a whole number between 3 and 1048576 or auto"
         " (override data.inputs.text.max_length=0)"
     ]
 

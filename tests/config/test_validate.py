@@ -67,7 +67,10 @@ NAMES = [
         "data.root=.",
         "there is no key data.root\n    fix: write data=files data.root=. for your own tables\n    choose",
     ),
-    ("encoder.image.name=resnet18", "there is no key encoder.image.name\n    fix: choose encoder/image=resnet"),
+    (
+        "encoder.image.name=resnet18",
+        "there is no key encoder.image.name\n    fix: choose encoder/image=open_clip, resnet",
+    ),
     (
         "data.columns.mood=feeling",
         "there is no key data.columns.mood\n    fix: add a class to predict with +target@data.targets.mood=class"
@@ -233,11 +236,11 @@ def test_a_word_alone_may_be_a_place(home: Path) -> None:
     [
         ("fusion=none", "~fusion removes it; then each task reads one modality, such as task.classification.input="),
         (
-            "encoder=clip",
-            "encoder/image=huggingface encoder.image.pretrained=openai/clip-vit-base-patch16 encoder/text=",
+            "encoder=siglip",
+            "a complete pair is encoder=clip encoder.pretrained=google/siglip2-base-patch16-224",
         ),
         ("encoder/image=dinov3", "encoder/image=huggingface encoder.image.pretrained=facebook/dinov2-base\n"),
-        ("encoder=bert", "did you mean encoder/text=bert?\n    the options are resnet, vit"),
+        ("encoder=bert", "did you mean encoder/text=bert?\n    the options are clap, clip, open_clip, resnet, vit"),
         (
             "optimizer=sgd",
             "optimizer._target_=torch.optim.SGD ~optimizer.betas ~optimizer.eps +optimizer.momentum=0.9\n"
@@ -357,7 +360,8 @@ def test_a_search_wants_something_to_search() -> None:
 
 def test_the_one_combination_that_is_wrong_is_named() -> None:
     assert faults("encoder=vit,resnt", multirun=True) == [
-        "encoder=resnt: encoder has no option resnt\n    fix: did you mean encoder=resnet? The options are resnet, vit"
+        "encoder=resnt: encoder has no option resnt\n"
+        "    fix: did you mean encoder=resnet? The options are clap, clip, open_clip, resnet, vit"
     ]
     result = faults("encoder/image=resnet,vit", "data.inputs.image.size=60,64", multirun=True)
     assert result == [

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from mmtrain.encoders.audio.clap import CLAPAudio
 from mmtrain.encoders.audio.huggingface import HuggingFaceAudio
 from mmtrain.encoders.image.clip import CLIPImage
 from mmtrain.encoders.text.bert import BERT
@@ -65,6 +66,17 @@ def pair(config: dict[str, Any], dropout: float) -> dict[str, Any]:
     return {"pretrained": None, "config": both, **config}
 
 
+def clap(dropout: float) -> nn.Module:
+    """Ten seconds at 1000 Hz."""
+    text = {**SIZES, "vocab_size": 20, "max_position_embeddings": 8}
+    audio = {"patch_embeds_hidden_size": 4, "depths": [1, 1], "num_attention_heads": [2, 2], "hidden_size": 8}
+    audio |= {"num_hidden_layers": 2, "spec_size": 32, "num_mel_bins": 16, "patch_size": 4, "patch_stride": [4, 4]}
+    audio |= {"window_size": 4, "projection_hidden_size": 8, "drop_path_rate": 0.0}
+    audio |= {"attention_probs_dropout_prob": dropout, "hidden_dropout_prob": dropout}
+    both = {"model_type": "clap", "text_config": text, "audio_config": audio, "projection_dim": 6}
+    return without_projection(CLAPAudio(pretrained=None, config=both, sample_rate=1000))
+
+
 def without_projection(tower: Any) -> nn.Module:
     """As in a model whose tasks do not use the projection."""
     tower.projection = None
@@ -78,6 +90,7 @@ SMALL: dict[str, Callable[[float], nn.Module]] = {
     ),
     "text/huggingface": modern_bert,
     "text/clip": lambda dropout: without_projection(CLIPText(**pair({"max_length": 8}, dropout))),
+    "audio/clap": clap,
     "image/clip": lambda dropout: without_projection(CLIPImage(**pair({"image_size": 8}, dropout))),
     "audio/huggingface (wav2vec2)": speech("wav2vec2"),
     "audio/huggingface (wavlm)": speech("wavlm"),

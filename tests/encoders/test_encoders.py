@@ -96,7 +96,10 @@ MAKERS: dict[str, Callable[[float], nn.Module]] = {
     **SMALL,
 }
 # encoders with inputs of another form; their own tests check them
-OTHER_INPUTS = ("dialogue/turns", "image/pictures", "video/r3d", "video/torchvision")
+OTHER_INPUTS = (
+    *("dialogue/turns", "image/pictures", "video/r3d", "video/torchvision"),
+    *("image/open_clip", "text/open_clip"),
+)
 # by knob, for encoders without a maker above; a knob that is not here has the value of its YAML file
 SMALL_KNOBS: dict[str, Any] = {
     "in_dim": 5,

@@ -10,7 +10,6 @@ import pytest
 import torch
 from open_clip.loss import ClipLoss, SigLipLoss
 from PIL import Image, ImageOps
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mmtrain.build import build_data, build_model, compose
@@ -19,10 +18,9 @@ from mmtrain.errors import ConfigError
 from mmtrain.layers.finetuning import Tuning, tune
 from mmtrain.modes.export.pair import export_pair
 from mmtrain.modes.search.towers import Towers
-from tests.pairs import TEXTS, randomize, siglip_tokenizer, write_pictures
+from tests.pairs import OPEN_CLIP, TEXTS, write_open_clip, write_pictures
 
-VISION = {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16}
-TEXT = {"context_length": 16, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 2}
+VISION, TEXT = OPEN_CLIP["vision_cfg"], OPEN_CLIP["text_cfg"]
 OF_TIMM = {"image_size": 224, "timm_model_name": "resnet18", "timm_pool": "avg", "timm_proj": "linear"}
 OF_SIGLIP = {
     "vocab_size": 400,
@@ -34,7 +32,7 @@ OF_SIGLIP = {
 POOLED = {"attentional_pool": True, "attn_pooler_heads": 2, "attn_pooler_queries": 8, "output_tokens": True}
 DECODER = {"context_length": 15, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 2, "attn_pooler_heads": 2}
 CONFIGS: dict[str, dict[str, Any]] = {
-    "vit": {"embed_dim": 20, "vision_cfg": VISION, "text_cfg": TEXT},
+    "vit": OPEN_CLIP,
     "resnet": {"embed_dim": 20, "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}, "text_cfg": TEXT},
     "siglip": {
         "embed_dim": 24,
@@ -59,20 +57,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of open_clip by kind, and a table of odd pictures."""
     place = tmp_path_factory.mktemp("open_clip")
     for kind, config in CONFIGS.items():
-        folder = place / kind
-        folder.mkdir()
-        prepared = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "interpolation": "bicubic"}
-        prepared |= (
-            {"resize_mode": "squash", "size": 224} if kind == "siglip" else {"resize_mode": "shortest", "size": 32}
-        )
-        text = json.dumps({"model_cfg": config, "preprocess_cfg": prepared})
-        (folder / "open_clip_config.json").write_text(text)
-        if kind == "siglip":
-            siglip_tokenizer().save_pretrained(folder)
-        model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
-        randomize(model)
-        weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-        save_file(weights, folder / "open_clip_model.safetensors")
+        size, mode = (224, "squash") if kind == "siglip" else (32, "shortest")
+        write_open_clip(place / kind, config, size=size, mode=mode)
     rows = [json.dumps({"image": f.name, "text": t or "x"}) for f, t in zip(write_pictures(place), TEXTS, strict=True)]
     for split in ("train", "val", "test"):
         (place / f"{split}.jsonl").write_text("\n".join(rows))

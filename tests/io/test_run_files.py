@@ -481,6 +481,7 @@ ALLOWED = {
     "mmtrain/training/memory.py": "/proc is no disk",
     "mmtrain/data/tables/arrow_rows.py": "into the part file of mmtrain/data/tables/row_tables.py",
     "mmtrain/modes/export/export.py": "into the part folder of scripts/export.py",
+    "mmtrain/modes/export/pair.py": "into the part folder of scripts/export.py",
     "mmtrain/modes/export/llava.py": "into the part folder of scripts/export_chat.py",
     "mmtrain/layers/timm_model.py": "into the part folder of scripts/export.py",
     "mmtrain/layers/transformers_model.py": "into the part folder of scripts/export.py",

@@ -43,7 +43,15 @@ class CLAPAudio(nn.Module):
         super().__init__()
         complete: Any = pair_config(pretrained, config, modality="audio")
         tower = load_tower(pretrained, complete, modality="audio")
-        self.extractor = ClapFeatureExtractor(**({} if pretrained is None else _settings(pretrained)))
+        if pretrained is None:
+            self.extractor = ClapFeatureExtractor(
+                feature_size=complete.audio_config.num_mel_bins,
+                sampling_rate=sample_rate,
+                frequency_max=min(14000, sample_rate // 2),
+                truncation="fusion" if complete.audio_config.enable_fusion else "rand_trunc",
+            )
+        else:
+            self.extractor = ClapFeatureExtractor(**_settings(pretrained))
         if self.extractor.sampling_rate != sample_rate:
             raise ValueError(
                 f"sample_rate = {sample_rate}, but pretrained = {pretrained} needs {self.extractor.sampling_rate} Hz;"
@@ -53,13 +61,10 @@ class CLAPAudio(nn.Module):
         self.dim: int = complete.audio_config.hidden_size
         self.projection = tower.projection
         self.complete_config = complete
-        self.is_fused: bool = complete.audio_config.enable_fusion
         of_fusion = self.extractor.truncation == "fusion"
         filters = self.extractor.mel_filters if of_fusion else self.extractor.mel_filters_slaney
         self.num_copies = 4 if of_fusion else 1
-        self.register_buffer("filters", torch.from_numpy(filters).double(), persistent=False)
-
-    filters: Tensor
+        self._filters = torch.from_numpy(filters).double()  # no buffer: the module may be cast to 16 bits
 
     @property
     def library_model(self) -> Any:
@@ -92,7 +97,7 @@ class CLAPAudio(nn.Module):
             mask: (B, L), bool, True where a sample is valid; in each row the valid samples come first. None if all are.
 
         Returns:
-            tokens (B, T, dim), all valid.
+            tokens (B, T, dim), and mask (B, T): all valid, unless a row has no sample.
         """
         lengths = [values.shape[1]] * len(values) if mask is None else mask.sum(dim=1).tolist()
         clips = torch.stack([self._fit(row[:length]) for row, length in zip(values, lengths, strict=True)])
@@ -100,7 +105,8 @@ class CLAPAudio(nn.Module):
         longer = torch.zeros(len(mels), 1, dtype=torch.bool, device=mels.device)
         hidden = self.net(input_features=mels, is_longer=longer).last_hidden_state
         tokens = map_tokens(hidden)
-        return Features(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
+        there = torch.tensor([length > 0 for length in lengths], device=tokens.device)
+        return Features(tokens, there.unsqueeze(1).expand(tokens.shape[:2]))
 
     def _fit(self, clip: Tensor) -> Tensor:
         """Repeat and pad a clip (L,) to the samples of the pretraining, or cut it."""
@@ -121,7 +127,7 @@ class CLAPAudio(nn.Module):
         with full_precision(clips):
             spectrum = torch.stft(clips.double(), size, hop, window=window, return_complex=True, pad_mode="reflect")
             power = spectrum.real.square() + spectrum.imag.square()
-            mels = power.transpose(1, 2) @ self.filters
+            mels = power.transpose(1, 2) @ self._filters.to(clips.device)
             decibels = 10.0 * mels.clamp(min=_FLOOR).log10()
         return decibels.float().unsqueeze(1).expand(-1, self.num_copies, -1, -1)
 

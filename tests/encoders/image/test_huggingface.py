@@ -123,6 +123,7 @@ def test_preprocessing_is_read_from_the_folder(tmp_path: Path) -> None:
     assert HuggingFaceImage.preprocessing(pretrained=None) == {}
     ViTImageProcessor(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]).save_pretrained(tmp_path)
     geometry = {"size": 224, "resize_size": [224, 224], "interpolation": "bilinear", "crop_offset": "floor"}
+    geometry["resize_backend"] = "torch"
     wanted = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], **geometry}
     assert HuggingFaceImage.preprocessing(pretrained=str(tmp_path)) == wanted
     ViTImageProcessor(do_normalize=False).save_pretrained(tmp_path)
