@@ -97,7 +97,7 @@ def test_every_part_that_a_page_names_is_there(page: Path) -> None:
             assert (config_dir() / group / f"{name}.yaml").is_file(), f"{group}={name}"
 
 
-def test_the_defaults_that_the_readme_lists_are_those_of_the_configuration() -> None:
+def test_the_defaults_that_the_docs_list_are_those_of_the_configuration() -> None:
     cfg = compose(
         [
             "data=files",
@@ -113,7 +113,7 @@ def test_the_defaults_that_the_readme_lists_are_those_of_the_configuration() -> 
     inputs = cfg.data.inputs
     assert (inputs.text.word_dropout, inputs.image.crop_scale, inputs.video.crop_scale) == (0.3, 0.6, 0.6)
     assert (cfg.trainer.gradient_clip_val, cfg.schedule.warmup_ratio, cfg.schedule.min_lr_ratio) == (1.0, 0.05, 0.0)
-    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("| default | off with |")[2].partition("\n\n")[0]
+    table = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8").partition("| default | off with |")[2].partition("\n\n")[0]
     overrides = re.findall(
         r"`(~?[\w.]+(?:=\S+)?(?: [\w.]+=\S+)*)` ?", "\n".join(re.findall(r"\|[^|]*\|$", table, re.M))
     )
