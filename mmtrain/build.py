@@ -130,13 +130,21 @@ FROM_SCRATCH: Mapping[str, Any] = {
     "interpolation": "bilinear",
     "crop_offset": "round",
     "resize_backend": "pillow",
+    "max_patches": None,
+    "patch_size": None,
     "mean": [0.5, 0.5, 0.5],
     "std": [0.5, 0.5, 0.5],
     "tokenizer": None,
     "max_length": INPUTS_FROM_SCRATCH["max_length"],
     **{k: INPUTS_FROM_SCRATCH[k] for k in ("word_dropout", "sample_rate", "max_seconds")},
 }
-FREE = ("max_length", "word_dropout", "resize_backend", "max_seconds")  # what may differ from the pretraining
+FREE = (
+    "max_length",
+    "word_dropout",
+    "resize_backend",
+    "max_seconds",
+    "max_patches",
+)  # what may differ from the pretraining
 
 
 def _resolve_inputs(cfg: DictConfig) -> None:

@@ -530,7 +530,7 @@ def cases(folder: Path) -> dict[str, Case]:
     look: dict[str, Any] = {"mean": [0.5] * 3, "std": [0.5] * 3, "size": 224}
     look |= {"resize_size": None, "interpolation": "bilinear", "crop_offset": "round"}
     film = look | {"crop_scale": 0.6, "background": [255] * 3, "max_pixels": 10**8, "value_range": None}
-    still = look | {"resize_backend": "pillow"}
+    still = look | {"resize_backend": "pillow", "max_patches": None, "patch_size": None}
     words: dict[str, Any] = {"tokenizer": None, "vocab_size": 300, "max_length": 32, "word_dropout": 0.3}
     inputs = {
         "image": configured("input", "image", **still),

@@ -24,6 +24,8 @@ from transformers import (
     CLIPProcessor,
     CLIPTokenizer,
     PreTrainedTokenizerFast,
+    Siglip2ImageProcessor,
+    Siglip2Processor,
     SiglipImageProcessor,
     SiglipProcessor,
 )
@@ -127,6 +129,15 @@ def write_siglip(folder: Path, *, masks_padding: bool = False, **changed: Any) -
     _write(folder, "siglip", SiglipProcessor(pictures, tokenizer), text_config=text, vision_config=vision)
 
 
+def write_naflex(folder: Path) -> None:
+    """SigLIP 2 with variable resolution: up to 256 patches of 16 pixels. Its tokenizer class adds tokens of its own."""
+    tokenizer = siglip_tokenizer()
+    text = {**SIZES, "vocab_size": len(tokenizer) + 8, "max_position_embeddings": 12, "projection_size": 16}
+    vision = {**SIZES, "num_patches": 16, "patch_size": 16}
+    pictures = Siglip2ImageProcessor(patch_size=16, max_num_patches=256)
+    _write(folder, "siglip2", Siglip2Processor(pictures, tokenizer), text_config=text, vision_config=vision)
+
+
 def write_chinese_clip(folder: Path) -> None:
     tokenizer = bert_tokenizer()
     text = {**SIZES, "vocab_size": len(tokenizer), "max_position_embeddings": 12}
@@ -164,6 +175,7 @@ def write_clap(folder: Path) -> None:
 WRITERS: dict[str, Callable[..., None]] = {
     "clip": write_clip,
     "siglip": write_siglip,
+    "siglip2": write_naflex,
     "chinese_clip": write_chinese_clip,
     "altclip": write_altclip,
 }

@@ -113,7 +113,12 @@ def test_the_defaults_that_the_docs_list_are_those_of_the_configuration() -> Non
     inputs = cfg.data.inputs
     assert (inputs.text.word_dropout, inputs.image.crop_scale, inputs.video.crop_scale) == (0.3, 0.6, 0.6)
     assert (cfg.trainer.gradient_clip_val, cfg.schedule.warmup_ratio, cfg.schedule.min_lr_ratio) == (1.0, 0.05, 0.0)
-    table = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8").partition("| default | off with |")[2].partition("\n\n")[0]
+    table = (
+        (ROOT / "docs" / "tasks.md")
+        .read_text(encoding="utf-8")
+        .partition("| default | off with |")[2]
+        .partition("\n\n")[0]
+    )
     overrides = re.findall(
         r"`(~?[\w.]+(?:=\S+)?(?: [\w.]+=\S+)*)` ?", "\n".join(re.findall(r"\|[^|]*\|$", table, re.M))
     )

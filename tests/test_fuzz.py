@@ -129,8 +129,8 @@ SAMPLES: dict[str, tuple[str, Callable[[], bytes]]] = {
 def readers() -> dict[str, InputKind]:
     look = ["mean=[0.5,0.5,0.5]", "std=[0.5,0.5,0.5]", "size=32"]
     look += ["resize_size=null", "interpolation=bilinear", "crop_offset=round"]
-    look.append("resize_backend=pillow")
-    of = {m: look[:-1] if m == "video" else look for m in ("image", "video")}  # films have no other backend
+    still = ["resize_backend=pillow", "max_patches=null", "patch_size=null"]
+    of = {"image": [*look, *still], "video": look}
     inputs = compose([f"data.inputs.{m}.{word}" for m, words in of.items() for word in words]).data.inputs
     made = {m: make(inputs[m], f"data.inputs.{m}") for m in ("image", "audio", "video", "sequence")}
     made["sequence"].fit([np.ones((3, 2))], Path())

@@ -45,7 +45,7 @@ RETIRED = {"mmtrain.balance.mgda.MGDA": ("epsilon", "max_iters")}
 # did, but a shipped value of auto would mean the value of the pretrained weights.
 ABSENT = dict.fromkeys(
     ("mmtrain.data.inputs.image.ImageInput", "mmtrain.data.inputs.images.ImagesInput"),
-    ("resize_size", "interpolation", "crop_offset", "resize_backend"),
+    ("resize_size", "interpolation", "crop_offset", "resize_backend", "max_patches", "patch_size"),
 )
 _FILES = "mmtrain.data.sources.files.existing_folder"
 _SETS = (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)

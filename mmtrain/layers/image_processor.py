@@ -39,6 +39,28 @@ def image_settings(pretrained: str) -> dict[str, Any]:
     return settings
 
 
+def naflex_settings(pretrained: str) -> dict[str, Any]:
+    """Return keys of data.inputs.image with the settings of a processor that cuts images of any shape into patches.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    processor = _read(pretrained, AutoImageProcessor)
+    options = processor.to_dict()
+    patch_size, most = int(options["patch_size"]), int(options["max_num_patches"])
+    interpolation = FILTERS[int(options["resample"])]
+    is_torch = getattr(processor, "backend", "pil") == "torchvision" and interpolation in TORCH_FILTERS
+    return {
+        "max_patches": most,
+        "patch_size": patch_size,
+        "size": patch_size * math.isqrt(most),
+        "interpolation": interpolation,
+        "resize_backend": "torch" if is_torch else "pillow",
+        "mean": _by_channel(options["image_mean"]),
+        "std": _by_channel(options["image_std"]),
+    }
+
+
 def video_settings(pretrained: str) -> dict[str, Any]:
     """Return keys of data.inputs.video with the settings of the video processor, or of an older image processor.
 

@@ -29,6 +29,7 @@ class PairProjection(nn.Module):
         dim: E, the width of the shared space.
         logit_scale: the pretrained logarithm of the scale of the cosine similarities.
         logit_bias: the pretrained bias of the logits; None if the pair has none.
+        takes_mask: whether the head pools the tokens with their mask.
         checkpoint: name of the checkpoint; towers with the same name share a space.
     """
 
@@ -41,6 +42,7 @@ class PairProjection(nn.Module):
         logit_scale: float,
         logit_bias: float | None,
         checkpoint: str,
+        takes_mask: bool = False,
     ) -> None:
         super().__init__()
         self.pool = None if pooling is None else make_pool(pooling)
@@ -49,9 +51,16 @@ class PairProjection(nn.Module):
         self.logit_scale = logit_scale
         self.logit_bias = logit_bias
         self.checkpoint = checkpoint
+        self.takes_mask = takes_mask
 
     def forward(self, features: Features) -> Tensor:
         """Map tokens (B, T, D), mask (B, T) to vectors (B, E), not normalized; meaningless for an empty mask."""
+        if self.takes_mask:
+            pooling, *rest = self.head.children()
+            vectors: Tensor = pooling(features.cleared().tokens, features.mask)
+            for module in rest:
+                vectors = module(vectors)
+            return vectors
         pooled: Tensor = features.cleared().tokens if self.pool is None else self.pool(features)
         projected: Tensor = self.head(pooled)
         return projected

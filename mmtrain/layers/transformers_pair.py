@@ -73,9 +73,11 @@ _CLAP = PairFamily(
         ),
     }
 )
+NAFLEX = "siglip2"  # images of any shape, as patches
 FAMILIES: Mapping[str, PairFamily] = {
     "clip": _CLIP,
     "siglip": _SIGLIP,
+    NAFLEX: _SIGLIP,
     "altclip": _FIRST_TOKEN,
     "chinese_clip": _FIRST_TOKEN,
     "clap": _CLAP,
@@ -195,7 +197,7 @@ def load_tower(pretrained: str | None, config: PretrainedConfig, *, modality: st
     parts = FAMILIES[config.model_type].towers[modality]
     head = nn.Sequential(*(complete.get_submodule(name) for name in parts.head))
     for name in parts.head:
-        complete.set_submodule(name, nn.Identity())
+        complete.set_submodule(name, _FirstArgument())
     bias = getattr(complete, "logit_bias", None)
     projection = PairProjection(
         pooling=parts.pooling,
@@ -204,8 +206,17 @@ def load_tower(pretrained: str | None, config: PretrainedConfig, *, modality: st
         logit_scale=float(getattr(complete, parts.scale).detach()),
         logit_bias=None if bias is None else float(bias.detach()),
         checkpoint=str(pretrained),
+        takes_mask=config.model_type == NAFLEX and modality == "image",
     )
     return LoadedTower(complete.get_submodule(parts.model), projection)
+
+
+class _FirstArgument(nn.Module):
+    """In place of a module that the projection contains: the tower still calls it."""
+
+    def forward(self, hidden: Tensor, *_: Any) -> Tensor:
+        """Return the first argument."""
+        return hidden
 
 
 def complete_pair(

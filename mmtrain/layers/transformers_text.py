@@ -130,13 +130,14 @@ class TransformersText(nn.Module):
         # AltCLIP ends with a linear map
         self.dim: int = config.project_dim if config.model_type == "altclip_text_model" else config.hidden_size
         self.pad: int = config.pad_token_id or 0
-        self.masks_padding = False
+        self.masks_padding = self.pads_left = False
         if pretrained is not None and self.family.reads_padding:
             tokenizer = _tokenizer_of(pretrained)
             if tokenizer is not None and tokenizer.pad_token_id is not None:  # the config often has another id
                 self.pad = int(tokenizer.pad_token_id)
             # a complete pair is called with what its processor returns
             self.masks_padding = keeps_padding and "attention_mask" in getattr(tokenizer, "model_input_names", ())
+            self.pads_left = keeps_padding and getattr(tokenizer, "padding_side", "right") == "left"
         self.pooling: str = pooling
         if pooling == "auto":
             self.pooling = "tokens" if pretrained is None else _trained_pooling(pretrained)
@@ -178,9 +179,12 @@ class TransformersText(nn.Module):
         if self.family.reads_padding:
             longest = self._longest()
             missing = (0, longest - ids.shape[1])
-            attended = F.pad(mask | ~there, missing).long() if self.masks_padding else None
-            padded = F.pad(ids, missing, value=self.pad)
-            hidden = self.model(input_ids=padded, attention_mask=attended).last_hidden_state
+            padded, attended = F.pad(ids, missing, value=self.pad), F.pad(mask | ~there, missing)
+            if self.pads_left:  # texts are valid from their first token on, so a rotation moves the padding
+                places = torch.arange(longest, device=ids.device) - (longest - mask.sum(dim=1, keepdim=True))
+                padded, attended = (tensor.gather(1, places % longest) for tensor in (padded, attended))
+            options = {"attention_mask": attended.long()} if self.masks_padding else {}
+            hidden = self.model(input_ids=padded, **options).last_hidden_state
             valid = there.expand(-1, longest) if self.pool is not None or self.keeps_padding else mask
             hidden = hidden[:, : valid.shape[1]]
         else:

@@ -14,11 +14,13 @@ from annotated_types import Ge, Le, Len
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 
 from mmtrain.annotations import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Size
 from mmtrain.data.decoding.geometry import CropOffset, Geometry, Interpolation, ResizeBackend
 from mmtrain.data.decoding.image_file import open_image, oversize
 from mmtrain.data.decoding.numpy_file import array_of, is_numpy
+from mmtrain.data.decoding.patches import EXTRA, patch_grid, to_patches
 from mmtrain.data.decoding.pixel_values import (
     ValueRange,
     check_picture,
@@ -55,6 +57,9 @@ class ImageInput:
         rotate: training turns the picture by up to so many degrees.
         flip: chance of mirroring in training. Off by default: a caption can say left or right.
         color_jitter: strength of changes of brightness, contrast and saturation in training.
+        max_patches: number of patches of an image that keeps its shape; None for squares of `size`. Resizing, crops and
+            rotation do not apply then.
+        patch_size: height and width of those patches in pixels.
         background: the colour under transparent pixels.
         max_pixels: a larger picture is not decoded, because one can fill the memory.
         value_range: values that become black and white, of floats, of more than 8 bits, and of integers in lists;
@@ -83,8 +88,15 @@ class ImageInput:
         interpolation: Interpolation = "bilinear",
         crop_offset: CropOffset = "round",
         resize_backend: ResizeBackend = "pillow",
+        max_patches: Size | None = None,
+        patch_size: Size | None = None,
     ) -> None:
+        if (max_patches is None) != (patch_size is None):
+            raise ConfigError(
+                f"max_patches = {max_patches} and patch_size = {patch_size} belong together; set both, or null for both"
+            )
         self.size = size
+        self.max_patches, self.patch_size = max_patches, patch_size
         self.value_range = checked_range(value_range)
         self.geometry = Geometry(
             size=size,
@@ -101,23 +113,43 @@ class ImageInput:
         if rotate > 0:
             train.append(v2.RandomRotation(rotate, interpolation=v2.InterpolationMode.BILINEAR, fill=list(background)))
         train += self.geometry.training(crop_scale)
-        if flip > 0:
-            train.append(v2.RandomHorizontalFlip(flip))
+        self._changes: list[Any] = [v2.RandomHorizontalFlip(flip)] if flip > 0 else []
         if color_jitter > 0:
-            train.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
+            self._changes.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
+        train += self._changes
         self.augmentations = train
         resized_as = [_tensor] if resize_backend == "torch" else []
         self._train = v2.Compose([*resized_as, *train, _pixels, self.normalize])
         self._eval = v2.Compose([*resized_as, *self.geometry.evaluation(), _pixels, self.normalize])
 
     def load(self, value: Any, folder: Path, *, seed: int, train: bool) -> tuple[Tensor, int]:
-        """The picture as the model takes it, (3, size, size) float32, and the key of its content."""
+        """The picture as the model takes it, and the key of its content.
+
+        It is (3, size, size), float32. With `max_patches` it is (N, patch_size * patch_size * 3 + 2); see `to_patches`.
+        """
+        if self.max_patches is not None:
+            with seeded(seed):
+                return self._patches(self.open(value, folder), train=train), self.key(value)
         if not train:
             keeps_cmyk = self.geometry.resize_backend == "open_clip"
             return self._eval(self._open(value, folder, keeps_cmyk=keeps_cmyk)), self.key(value)
         picture = self.open(value, folder)
         with seeded(seed):
             return self._train(picture), self.key(value)
+
+    def _patches(self, picture: Image.Image, *, train: bool) -> Tensor:
+        assert self.max_patches is not None and self.patch_size is not None
+        budget = {"patch_size": self.patch_size, "max_patches": self.max_patches}
+        rows, columns = patch_grid(picture.height, picture.width, **budget)
+        size = [rows * self.patch_size, columns * self.patch_size]
+        mode = v2.InterpolationMode(self.geometry.interpolation)
+        if self.geometry.resize_backend == "torch":
+            pixels = F.resize(_tensor(picture), size, interpolation=mode, antialias=True)
+        else:
+            pixels = _tensor(F.resize(picture, size, interpolation=mode))
+        for change in self._changes if train else ():
+            pixels = change(pixels)
+        return to_patches(self.normalize(pixels), self.patch_size)
 
     def key(self, value: Any) -> int:
         """The key of a cell's content."""
@@ -200,7 +232,19 @@ class ImageInput:
         return picture.convert("RGB")
 
     def pad(self, values: Sequence[Tensor | None]) -> Padded:
-        """Stack; zeros where a row has none."""
+        """Stack; zeros where a row has none. Patches are padded to the longest row, with a mask (B, N)."""
+        if self.max_patches is not None and self.patch_size is not None:
+            longest = max((len(v) for v in values if v is not None), default=1)
+            width = 3 * self.patch_size**2 + EXTRA
+            patches, mask = (
+                torch.zeros(len(values), longest, width),
+                torch.zeros(len(values), longest, dtype=torch.bool),
+            )
+            for row, value in enumerate(values):
+                if value is not None:
+                    patches[row, : len(value)] = value
+                    mask[row, : len(value)] = True
+            return Padded(patches, mask)
         blank = torch.zeros(3, self.size, self.size)
         return Padded(torch.stack([blank if v is None else v for v in values]), None)
 

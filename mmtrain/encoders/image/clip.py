@@ -3,15 +3,22 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from mmtrain.annotations import Size
+from mmtrain.data.decoding.patches import EXTRA, grid_of
 from mmtrain.encoders.image.huggingface import HuggingFaceImage
-from mmtrain.layers.image_processor import image_settings
+from mmtrain.layers.image_processor import image_settings, naflex_settings
 from mmtrain.layers.pair_projection import SharedSpace
-from mmtrain.layers.transformers_pair import load_tower, pair_config, shared_space
+from mmtrain.layers.transformers_pair import NAFLEX, load_tower, pair_config, shared_space
+from mmtrain.types import Features
 
 
 class CLIPImage(HuggingFaceImage):
     """The image tower of a pair; its last hidden states are the tokens.
+
+    That of SigLIP 2 with variable resolution (NaFlex) encodes patches of images of any shape.
 
     Args:
         pretrained: a folder or a name on the hub, with the complete pair; None for random weights.
@@ -27,9 +34,15 @@ class CLIPImage(HuggingFaceImage):
     """
 
     def __init__(self, *, pretrained: str | None, config: Mapping[str, Any] | None, image_size: Size) -> None:
-        complete = pair_config(pretrained, config, modality="image")
+        complete: Any = pair_config(pretrained, config, modality="image")
         tower = load_tower(pretrained, complete, modality="image")
-        self._adopt(tower.model, complete.vision_config, image_size)
+        if complete.model_type == NAFLEX:
+            nn.Module.__init__(self)
+            self.net: Any = tower.model
+            self.dim: int = complete.vision_config.hidden_size
+        else:
+            self._adopt(tower.model, complete.vision_config, image_size)
+        self.is_naflex = complete.model_type == NAFLEX
         self.projection = tower.projection
         self.complete_config = complete
 
@@ -48,5 +61,29 @@ class CLIPImage(HuggingFaceImage):
         """Return the image preprocessing of the weights, from their image processor; {} without weights."""
         if pretrained is None:
             return {}
-        pair_config(pretrained, None, modality="image")  # reports a folder that is no pair
-        return image_settings(pretrained)
+        kind = pair_config(pretrained, None, modality="image").model_type  # reports a folder that is no pair
+        return naflex_settings(pretrained) if kind == NAFLEX else image_settings(pretrained)
+
+    def forward(self, values: Tensor, mask: Tensor | None = None) -> Features:
+        """Encode images.
+
+        Args:
+            values: (B, 3, H, W), floating point, normalized; for SigLIP 2 with variable resolution patches (B, N, P) of
+                `mmtrain.data.decoding.patches`.
+            mask: (B, N), bool, of patches; None for an image of one size.
+
+        Returns:
+            tokens (B, T, dim) and mask (B, T), all valid for an image of one size.
+        """
+        if not self.is_naflex:
+            return super().forward(values)
+        if mask is None:
+            mask = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
+        values = values.masked_fill(~mask.unsqueeze(-1), 0.0)
+        attended = mask | ~mask.any(dim=1, keepdim=True)  # an empty row attends to all patches; it is zeroed later
+        hidden = self.net(
+            pixel_values=values[..., :-EXTRA],
+            pixel_attention_mask=attended.long(),
+            spatial_shapes=grid_of(values, mask),
+        ).last_hidden_state
+        return Features(hidden, mask).cleared()

@@ -18,6 +18,7 @@ from mmtrain.data.inputs.text import TextInput
 from mmtrain.data.protocols import InputKind
 from mmtrain.errors import ConfigError
 from mmtrain.io.run_files import write_json
+from mmtrain.layers.image_processor import FILTERS
 from mmtrain.layers.open_clip_pair import OpenCLIPTower
 from mmtrain.layers.transformers_pair import FAMILIES, LoadedTower, complete_pair
 from mmtrain.model import MultimodalModel
@@ -30,6 +31,7 @@ LIBRARIES: tuple[Library, ...] = get_args(Library)
 PROCESSORS: Mapping[str, str] = {
     "clip": "CLIPProcessor",
     "siglip": "SiglipProcessor",
+    "siglip2": "Siglip2Processor",
     "altclip": "AltCLIPProcessor",
     "chinese_clip": "ChineseCLIPProcessor",
     "clap": "ClapProcessor",
@@ -74,7 +76,7 @@ def export_pair(
     if library == "open_clip":
         return _write_open_clip(complete, kinds, folder)
     complete.save_pretrained(folder)
-    prepare = towers["audio"].extractor if "audio" in towers else image_processor(_kind_of(kinds, ImageInput))
+    prepare = towers["audio"].extractor if "audio" in towers else _image_processor(_kind_of(kinds, ImageInput))
     text = _kind_of(kinds, TextInput)
     make = getattr(transformers, PROCESSORS[config.model_type])
     make(prepare, text.to_transformers()).save_pretrained(folder)
@@ -118,6 +120,19 @@ def _task_of_pair(model: MultimodalModel) -> Contrastive:
     raise ConfigError(
         "the model has no contrastive task that uses the projections of a pretrained pair\n"
         "    fix: export a run of encoder=clip task=[contrastive], or one part of the model with --part MODALITY"
+    )
+
+
+def _image_processor(kind: ImageInput) -> Any:
+    """The processor of transformers that prepares images as this input does."""
+    if kind.max_patches is None or kind.patch_size is None:
+        return image_processor(kind)
+    return transformers.Siglip2ImageProcessor(
+        patch_size=kind.patch_size,
+        max_num_patches=kind.max_patches,
+        image_mean=kind.mean,
+        image_std=kind.std,
+        resample=FILTERS.index(kind.geometry.interpolation),
     )
 
 
