@@ -217,6 +217,13 @@ def _resolve_shared_spaces(cfg: DictConfig) -> None:
             continue
         spaces = {} if task.projection == "new" else _shared_spaces(cfg.encoder, task.modalities)
         modality, space = next(iter(spaces.items()), (None, None))
+        origins = {m: (cfg.encoder[m].get("name"), cfg.encoder[m].get("pretrained")) for m in spaces}
+        if len(set(origins.values())) > 1:
+            named = ", ".join(f"encoder.{m} ({' '.join(str(o) for o in origin if o)})" for m, origin in origins.items())
+            raise ConfigError(
+                f"task.{name}.projection={task.projection}: the towers are of different pairs: {named}\n"
+                f"    fix: set encoder.pretrained to one pair, or task.{name}.projection to new"
+            )
         if space is not None and task.embed_dim not in ("auto", space.dim):
             raise ConfigError(
                 f"task.{name}.embed_dim = {task.embed_dim}, but encoder.{modality} projects to {space.dim} dimensions\n"

@@ -48,6 +48,10 @@ def transformers_config(
         kind, origin = str(config.get("model_type")), "config.model_type"
     else:
         assert pretrained is not None
+        if pretrained.startswith(("/", "./", "../")) and not Path(pretrained).exists():
+            raise ValueError(
+                f"pretrained = {pretrained}: there is no such folder; set pretrained to a folder or a name"
+            )
         with of_checkpoint(pretrained):
             loaded = AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
         kind, origin = loaded.model_type, f"the model type of pretrained = {pretrained}"
@@ -186,9 +190,12 @@ def of_checkpoint(pretrained: str | None) -> Iterator[None]:
     try:
         yield
     except _FAULTS as error:
-        reason = reason_of(error)
-        raise ValueError(
-            f"pretrained = {pretrained} cannot be loaded: {reason}\n"
-            "    set pretrained to a folder with config.json, preprocessor_config.json and model.safetensors,"
-            " or to a name of the hub"
-        ) from error
+        raise ValueError(_cannot_be_loaded(pretrained, reason_of(error))) from error
+
+
+def _cannot_be_loaded(pretrained: str | None, reason: str) -> str:
+    return (
+        f"pretrained = {pretrained} cannot be loaded: {reason}\n"
+        "    set pretrained to a folder with config.json, preprocessor_config.json and model.safetensors,"
+        " or to a name of the hub"
+    )

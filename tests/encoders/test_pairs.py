@@ -218,5 +218,9 @@ def test_towers_of_two_pairs_have_no_common_projection(folder: Path) -> None:
     other = folder / "other"
     write_clip(other)
     cfg = composed(folder, "clip", f"encoder.text.pretrained={other}")
-    with pytest.raises(ConfigError, match=r"the encoders of image, text are from different pairs"):
-        built(cfg)
+    with pytest.raises(
+        ConfigError, match=r"projection=auto: the towers are of different pairs: encoder\.image \(\S+clip\)"
+    ):
+        build_data(cfg)
+    with pytest.raises(ConfigError, match=r"there is no such folder"):
+        build_data(composed(folder, "nothing"))
