@@ -49,9 +49,7 @@ def transformers_config(
     else:
         assert pretrained is not None
         if pretrained.startswith(("/", "./", "../")) and not Path(pretrained).exists():
-            raise ValueError(
-                f"pretrained = {pretrained}: there is no such folder; set pretrained to a folder or a name"
-            )
+            raise ValueError(_cannot_be_loaded(pretrained, "there is no such folder"))
         with of_checkpoint(pretrained):
             loaded = AutoConfig.from_pretrained(pretrained, trust_remote_code=False)
         kind, origin = loaded.model_type, f"the model type of pretrained = {pretrained}"
