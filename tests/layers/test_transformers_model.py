@@ -30,6 +30,15 @@ def test_weights_are_taken_in_32_bits(tmp_path: Path) -> None:
         assert value.dtype is torch.float32 and torch.equal(value, saved.state_dict()[name].float())
 
 
+def test_a_pretrained_model_learns_with_its_dropout(tmp_path: Path) -> None:
+    """The library loads a model for evaluation, and a training loop does not change that."""
+    config = AutoConfig.for_model(**SIZES)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    for pretrained in (str(tmp_path), None):
+        model = transformers_model(pretrained, config)
+        assert all(module.training for module in model.modules())
+
+
 def test_random_weights_have_the_sizes_that_are_asked_for() -> None:
     model = transformers_model(None, transformers_config(None, SIZES, model_types=("vit", "bert")))
     assert model.config.hidden_size == 8 and len(model.state_dict()) > 0
