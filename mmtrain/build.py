@@ -33,7 +33,7 @@ from mmtrain.errors import ConfigError, reason_of
 from mmtrain.layers.finetuning import KEYS as TUNING_KEYS
 from mmtrain.layers.finetuning import Tuning, tune
 from mmtrain.layers.head import LateFusion
-from mmtrain.layers.pair_projection import SharedSpace
+from mmtrain.layers.pair_projection import PairProjection, SharedSpace
 from mmtrain.model import MultimodalModel
 from mmtrain.tasks.policy import ADAPTERS_OFF
 from mmtrain.training.checkpoint.load_run import load_teacher
@@ -331,7 +331,7 @@ def _drop_unused_projections(encoders: Mapping[str, Any], tasks: Iterable[nn.Mod
     """Remove the pretrained projections that no task uses, so that every parameter gets a gradient."""
     used = {m for task in tasks for m in getattr(task, "pretrained", ())}
     for modality, encoder in encoders.items():
-        if modality not in used and getattr(encoder, "projection", None) is not None:
+        if modality not in used and isinstance(getattr(encoder, "projection", None), PairProjection):
             encoder.projection = None
 
 

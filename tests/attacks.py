@@ -1,4 +1,4 @@
-"""Run folders of a stranger: what their configuration may name to run code, and where it may stand."""
+"""Run folders of a stranger: what their configuration may name to run code, and in which place."""
 
 import copy
 import os
@@ -38,7 +38,7 @@ class Stranger:
         return self.proof.exists()
 
     def gadgets(self, run: Path) -> dict[str, Node]:
-        """By name, nodes that run code when Hydra instantiates them. `run` is the run folder that they stand in."""
+        """By name, nodes that run code when Hydra instantiates them. `run` is the run folder that contains them."""
         proof, evil = str(self.proof), str(self.folder / "evil.pth")
         path: Node = {"_target_": "pathlib.Path", "_args_": [proof]}
         write: Node = {"_target_": "pathlib.Path.write_text", "_args_": [path, "x"]}
@@ -62,7 +62,7 @@ class Stranger:
                 "_target_": "mmtrain.data.sources.fetch._run",
                 "command": ["touch", proof],
                 "folder": str(self.folder),
-                "mend": "",
+                "fix": "",
             },
             "own wrapper": {"_target_": "mmtrain.config.instantiate.instantiate", "config": write},
             "os": {"_target_": "os.system", "command": f"touch {proof}"},
@@ -81,7 +81,7 @@ class Stranger:
         }
 
 
-# Gadgets of which a name is enough to see that they are refused. Some have an effect, some are a step to one.
+# Gadgets that are refused by their name. Some have an effect, some are a step to one.
 NAMES = (
     *(
         "hydra.utils.get_method",
@@ -162,7 +162,7 @@ RECORD: Node = {
     "overrides": [],
 }
 
-# Where a node may stand in config.yaml: a dotted key, at which it replaces what is there. [] is a list around it.
+# Places of a node in config.yaml: a dotted key, at which it replaces what is there. [] is a list around it.
 PLACES = (
     *("data", "data.source", "data.split", "data.split.column", "data.inputs.image", "data.inputs.image.size"),
     *("data.targets.label", "data.bucket", "encoder.image", "encoder.image.depth", "encoder.image.peft", "fusion"),

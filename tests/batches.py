@@ -64,7 +64,7 @@ def make_batch(image: Sequence[int], text: Sequence[int], label: Sequence[int] |
 
 
 def random_batch(seed: int, size: int = 8, first: int = 0, contents: int = 6) -> Batch:
-    """Rows that lack or share things at random; about half of them have both sides."""
+    """Rows with random gaps and shared contents; about half of them have both sides."""
     draw = random.Random(seed)
 
     def side() -> list[int]:

@@ -38,12 +38,12 @@ def run_command(
     seconds: float = 300,
     forked_ranks: bool = False,
 ) -> CompletedProcess[str]:
-    """The command to its end; what it said, and its exit status. It is killed after so many seconds.
+    """The command to its end; its output, and its exit status. It is killed after so many seconds.
 
     Args:
         arguments: those behind `train.py`.
         cwd: where it is typed; None: where this process is.
-        env: the whole environment; None: that of this process.
+        env: the whole environment; None: the one of this process.
         seconds: how long it may take.
         forked_ranks: its ranks are forked from it, with its imports. tests/test_processes.py starts real ones.
     """

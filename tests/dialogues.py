@@ -50,7 +50,7 @@ ROWS: list[tuple[list[int], list[int]]] = [
     ([2, 5, 6], [0, 0, 0]),
     ([4, 5, 6, 1], [0, 0, 1, 1]),
 ]
-PICTURES = [1, 2, 0, 3, 4, 0]  # content keys; the third row lacks the picture that it speaks of
+PICTURES = [1, 2, 0, 3, 4, 0]  # content keys; the third row does not have the picture that it mentions
 ANSWERED = [0, 1, 2, 5]
 
 

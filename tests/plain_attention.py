@@ -1,4 +1,4 @@
-"""Attention fusions without masks: one sample by itself, from its valid tokens alone, with every sum written out."""
+"""Attention fusions without masks: one sample alone, from its valid tokens alone, with every sum written out."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -113,7 +113,7 @@ def feed(x: Tensor, module: FeedForward) -> Tensor:
 
 
 def embed(tokens: dict[str, Tensor], module: Streams) -> dict[str, Tensor]:
-    """In sorted order; the tokens of a modality that is lacking are (0, dim)."""
+    """In sorted order; the tokens of a missing modality are (0, dim)."""
     dim = next(iter(module.kinds.values())).shape[0]
     streams = {}
     for m in sorted(module.kinds):
@@ -125,7 +125,7 @@ def embed(tokens: dict[str, Tensor], module: Streams) -> dict[str, Tensor]:
 
 
 def cut(weights: Tensor, queries: dict[str, Tensor], keys: dict[str, Tensor]) -> AttentionMaps:
-    """Maps from the weights of tokens (T, dim) by name that stand side by side; those without tokens are left out."""
+    """Maps from the weights of tokens (T, dim) by name, side by side; those without tokens are left out."""
     maps, row = {}, 0
     for query, x in queries.items():
         column = 0

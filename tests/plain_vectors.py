@@ -1,4 +1,4 @@
-"""Fusions without masks: one sample by itself, from its valid tokens alone, written out."""
+"""Fusions without masks: one sample alone, from its valid tokens alone, written out."""
 
 from collections.abc import Callable, Mapping, Sequence
 

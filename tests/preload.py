@@ -1,4 +1,4 @@
-"""Imported once by the server of tests/ranks.py: whatever is here need not be done again by a process that it forks.
+"""Imported once by the server of tests/ranks.py: a process that it forks need not do it again.
 
 All of mmtrain, with the libraries that it imports, and a composed configuration, because Hydra's plugins are found and
 YAML files are parsed at the first one.

@@ -1,4 +1,4 @@
-"""Tiny runs in this process, and one that is told to stop: what tests of whole runs share."""
+"""Tiny runs in this process, and one that is stopped: what tests of complete runs share."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ def without_report() -> Iterator[None]:
 
 
 def run_tiny(tables: Path, folder: Path, *overrides: str, report: bool = False) -> int:
-    """A run on `tests.tiny.make_tables`; its exit status. Without report and card unless asked for."""
+    """A run on `tests.tiny.make_tables`; its exit status. Without report and card unless requested."""
     cfg = compose(["data=files", f"data.root={tables}", f"run_dir={folder}", *TINY_MODEL, *overrides])
     with nullcontext() if report else without_report():
         return run(cfg)
@@ -76,7 +76,7 @@ def refuse_pickle(*args: object) -> None:
 
 
 def as_torchrun_starts(rank: int) -> None:
-    """Lightning finds a group of two as if torchrun had started this process, and nobody sends a pickle."""
+    """Lightning finds a group of two as if torchrun had started this process, and no pickle is sent."""
     distributed_c10d._object_to_tensor = refuse_pickle
     distributed_c10d._tensor_to_object = refuse_pickle
     own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}
@@ -95,7 +95,7 @@ class SendSigterm(Callback):
 
 
 def stop_and_resume(step: int, tables: Path, folder: Path, *overrides: str) -> None:
-    """A run that is told to stop at a step, and then goes on."""
+    """A run that is stopped at a step, and then resumed."""
 
     def with_sigterm(*args: Any, extra: Any = (), **parts: Any) -> Any:
         return build_trainer(*args, extra=[*extra, SendSigterm(step)], **parts)
@@ -104,7 +104,7 @@ def stop_and_resume(step: int, tables: Path, folder: Path, *overrides: str) -> N
         patched.setattr(run_module, "build_trainer", with_sigterm)
         assert run_tiny(tables, folder, *overrides) == 143
     if distributed.is_initialized():
-        distributed.barrier()  # the first rank writes what is looked at here
+        distributed.barrier()  # the first rank writes what is checked here
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "stopped"
     assert summary["steps"] == step

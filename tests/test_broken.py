@@ -1,4 +1,4 @@
-"""Every broken command line of `broken.py` is explained: what, where it was set, the mend; nothing heavy is touched."""
+"""Every broken command line of `broken.py` is explained: what, where it was set, the fix; nothing heavy is touched."""
 
 import shlex
 import socket
@@ -61,7 +61,7 @@ def test_it_is_explained(kind: str, line: str, words: str, capsys: pytest.Captur
     keys = [word.lstrip("+~").split("=")[0] for word in shlex.split(line)]
     assert any(key in output for key in keys), f"no key of the command line is named: {output}"
     where = [*shlex.split(line), "configs/"]
-    assert any(word in output for word in where), f"where it was set is not said: {output}"
+    assert any(word in output for word in where), f"where it was set is not reported: {output}"
 
 
 def test_there_are_many_and_each_is_explained_in_a_moment() -> None:

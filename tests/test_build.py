@@ -1,4 +1,4 @@
-"""Objects from configuration: what a constructor refuses is the user's to mend, what breaks inside it is not.
+"""Objects from configuration: what a constructor refuses is the user's to fix, what breaks inside it is not.
 
 That every file of configs/ can be built is in tests/test_configs.py.
 """
@@ -299,11 +299,11 @@ def test_preprocessing_comes_with_the_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", [{"_target_": "os.getcwd"}, [{"_target_": "os.getcwd"}], "${oc.env:HOME}", ["1"], (1,)]
+    "value", [{"_target_": "os.getcwd"}, [{"_target_": "os.getcwd"}], "${oc.env:HOME}", ["1"], (1,)]
 )
-def test_what_weights_say_of_their_input_is_no_configuration(said: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It stands in a file of others."""
-    monkeypatch.setattr(Pretrained, "preprocessing", classmethod(lambda cls, *, pretrained: {"mean": said}))
+def test_what_weights_say_of_their_input_is_no_configuration(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in a file of others."""
+    monkeypatch.setattr(Pretrained, "preprocessing", classmethod(lambda cls, *, pretrained: {"mean": value}))
     with pytest.raises(ConfigError, match=r"^encoder\.image: the weights say that mean is .*, which is no setting$"):
         build_data(with_pretrained("somewhere"))
 

@@ -51,7 +51,7 @@ def test_a_killed_run_is_resumed_to_the_last_bit(
 
 @pytest.mark.slow(seconds=90)
 def test_two_killed_ranks_are_resumed_to_the_last_bit(tmp_path: Path) -> None:
-    """By the script as it is typed, with processes that start by themselves."""
+    """By the script as it is typed, with processes that start separately."""
     options = ["--cases", "two ranks", "--kills", "1", "--folder", str(tmp_path / "chaos")]
     command = [sys.executable, str(SCRIPTS / "chaos.py"), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)

@@ -1,8 +1,8 @@
-"""Encoders by fusions by tasks: one training step each. A new file of any of them joins by itself.
+"""Encoders by fusions by tasks: one training step each. A new file of any of them joins automatically.
 
-One encoder of images, beside one of text, meets every pair of a fusion and a task. Every other one gives `Features`
+One encoder of images, with one of text, meets every pair of a fusion and a task. Every other one gives `Features`
 like theirs: it meets every fusion and every task, and another share of their pairs than its neighbour.
-Those that need a trained model are left out: distillation, and what goes on from a captioning run.
+Those that need a trained model are left out: distillation, and what starts from a captioning run.
 
 `pytest tests/test_combinations.py -s` prints how many there were and how long they took.
 """
@@ -71,7 +71,7 @@ def partner(modality: str) -> tuple[str, nn.Module, Padded]:
 
 
 def batch_of(inputs: dict[str, Padded], lacking: str) -> Batch:
-    """Four rows, the last without `lacking` and without a label."""
+    """Four rows, the last without one modality and without a label."""
     there = torch.tensor([True, True, True, False])
     return Batch(
         ids=list("abcd"),

@@ -30,7 +30,7 @@ from tests.pairs import write_clap, write_clip, write_open_clip
 from tests.tiny import TINY_MODEL, make_fetched_folders, make_tables
 
 FILES = sorted(path.relative_to(config_dir()).with_suffix("") for path in config_dir().rglob("*.yaml"))
-LISTS = ("task", "logger", "callbacks")  # groups of which several options can be chosen
+LISTS = ("task", "logger", "callbacks")  # groups with several options at once
 # What mmtrain.build hands over, and what a schedule is called with; everything else is in YAML.
 HANDED_OVER = {
     "tables": {"source", "seed", "num_micro_batches"},  # the source is in the files of data/, which name this one
@@ -54,7 +54,7 @@ SMALL_MODELS = {
     "video": f"{{model_type:videomae,patch_size:8,{SIZES}}}",
 }
 
-# What a task of sentences is told of its target
+# The target of a task of sentences
 TARGETS_OF = {
     "captioning": (),
     "language_model": ("data.columns.chat=caption", "data.targets.chat.column_roles=[answer]"),
@@ -203,7 +203,7 @@ def read(cfg: DictConfig) -> DataModule:
 
 
 def all_rows(data: DataModule) -> Batch:
-    """The training split in one batch: some rows lack their picture, some their caption, some their label."""
+    """The training split in one batch: some rows have no picture, no caption or no label."""
     split, size = TrainSplit(data.tables["train"], **data.parts()), len(data.tables["train"])
     collate = Collate(inputs=data.inputs, targets=data.targets)
     steps = TrainSteps(num_samples=size, batch_size=size)
@@ -224,9 +224,9 @@ def test_it_composes_without_a_fault(
 
 @of_groups("encoder", "fusion", "task", "balance")
 def test_a_part_of_the_model_is_built_and_learns(file: Path, choosing: Any, compose_tiny: Any) -> None:
-    """From tables with rows that lack things. A part that nothing trains has parameters without a gradient."""
+    """From tables with gaps. A part that nothing trains has parameters without a gradient."""
     if file.parts[0] == "task" and file.name in NEED_A_RUN:
-        pytest.skip(f"wants a trained model: tests/tasks/test_{file.name}.py")
+        pytest.skip(f"needs a trained model: tests/tasks/test_{file.name}.py")
     cfg = compose_tiny(*choosing(file))
     data = read(cfg)
     lit = build_lit(cfg, build_model(cfg, data))

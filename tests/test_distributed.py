@@ -1,4 +1,4 @@
-"""Collectives and whole models between real processes: the gradients are those of one process with all rows."""
+"""Collectives and complete models between real processes: the gradients are those of one process with all rows."""
 
 import math
 from collections.abc import Sequence
@@ -106,7 +106,7 @@ def test_collectives(world: int) -> None:
         assert result["detached"] is False
         assert result["flags"].tolist() == [flag for r in range(world) for flag in (r == 1, True)]
         assert result["total"].tolist() == [sum(range(world)), world]
-        # what every rank wants of a row comes back to its owner, summed
+        # what every rank requests of a row comes back to its owner, summed
         assert torch.equal(result["gradient"], torch.full((2, 3), (mine + 1.0) * sum(range(1, world + 1))))
 
 

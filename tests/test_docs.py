@@ -88,7 +88,7 @@ def test_every_command_is_a_right_configuration(page: Path, tmp_path: Path, monk
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)
 def test_every_part_that_a_page_names_is_there(page: Path) -> None:
-    """`fusion=NAME` and `encoder/MODALITY=NAME`, wherever they stand."""
+    """`fusion=NAME` and `encoder/MODALITY=NAME`, in every place."""
     text = page.read_text(encoding="utf-8")
     for group, names in re.findall(
         r"\b(fusion|encoder/\w+|modality_balance|balance)=([a-z_0-9]+(?:,[a-z_0-9]+)*)", text

@@ -1,4 +1,4 @@
-"""Errors of samples: printable whatever a stranger's file says, and the same behind a process."""
+"""Errors of samples: printable for any file of a stranger, and the same behind a process."""
 
 import pickle
 

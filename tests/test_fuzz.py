@@ -280,7 +280,7 @@ def test_a_damaged_table_is_told_of_or_read(kind: str, tmp_path: Path) -> None:
             said.append(str(error))
 
     read()
-    assert [message for message in said if len(message.splitlines()) < 2] == [], "without a mend"
+    assert [message for message in said if len(message.splitlines()) < 2] == [], "without a fix"
 
 
 @pytest.mark.parametrize(("name", "write"), [("a.ckpt", write_checkpoint), ("a.safetensors", write_weights)])

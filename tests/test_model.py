@@ -171,7 +171,7 @@ def test_losses_and_predictions_are_those_of_the_tasks() -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_order_of_tasks_does_not_matter(training: bool) -> None:
-    """What one task looks at without a gradient, such as the similarities for matching, another learns from."""
+    """What one task reads without a gradient, such as the similarities for matching, another learns from."""
     results, batch = [], random_batch(6, size=12)
     for names in (ALL, ALL[::-1], ("matching", "contrastive", "classification")):
         model = make_model(tasks=ALL).train(training)

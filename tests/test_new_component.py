@@ -98,7 +98,7 @@ def test_a_new_component_is_found_everywhere(tmp_path: Path) -> None:
     assert content["right"] == [] and content["heavy"] == []
     assert sorted(fault.partition(" (")[0] for fault in content["wrong"]) == [
         "balance.budget_per_task=-7: must be a number above 0",
-        "encoder.image.num_stripes=0.5: must be a whole number between 1 and 64",
+        "encoder.image.num_stripes=0.5: must be an integer between 1 and 64",
         "fusion.way_of_mixing=sof: must be one of soft, hard",
         "task.rating.dropout=1.5: must be a number between 0 and 1",
         "task.rating.scale_of_rating=moons: must be one of stars, points or null",

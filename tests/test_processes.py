@@ -1,4 +1,4 @@
-"""The command as real processes: two ranks, SIGTERM, a wheel in somebody's own folder."""
+"""The command as real processes: two ranks, SIGTERM, a wheel in a user's own folder."""
 
 import csv
 import json
@@ -82,7 +82,7 @@ def runs_of_rank(rank: int, tables: Path, folder: Path) -> None:
 
 @pytest.mark.slow(seconds=40)
 def test_two_processes_take_the_steps_of_one(tables: Path, tmp_path: Path) -> None:
-    """One global batch, no dropout: the weights after an epoch agree, whatever the number of processes.
+    """One global batch, no dropout: the weights after an epoch agree, for any number of processes.
 
     With a gradient cache also where each process takes its part in two micro-batches.
     """

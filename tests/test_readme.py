@@ -79,7 +79,7 @@ def test_there_are_commands_to_run() -> None:
 
 @pytest.mark.slow(seconds=250)
 def test_every_command_runs(home: Path) -> None:
-    """In their order, because some go on with what others left."""
+    """In their order, because some use the results of others."""
     for arguments in commands():
         is_run = not any(a in ("--help", "--cfg") or a.startswith(("mode=", "resume=")) for a in arguments)
         done = run(home, *arguments, *(SMALL if is_run or "resume=auto" in arguments else []))

@@ -1,4 +1,4 @@
-"""A data set and a model small enough to train in a second, with rows that lack things."""
+"""A data set and a model small enough to train in a second, with gaps."""
 
 import json
 import random
@@ -29,7 +29,7 @@ TINY_MODEL = [
 
 
 def make_tables(root: Path) -> Path:
-    """DIR/{train,val,test}.jsonl with pictures; some rows lack their caption (1 in 7), label or picture (1 in 9)."""
+    """DIR/{train,val,test}.jsonl with pictures; some rows have no caption (1 in 7), label or picture (1 in 9)."""
     root.mkdir(parents=True)
     (root / "images").mkdir()
     draw = random.Random(0)

@@ -1,6 +1,6 @@
 """The values that a constructor allows, read from the annotations of its source. Nothing is imported.
 
-`Literal["mean", "max"]` allows two words. `Annotated[int, Ge(1)]` allows whole numbers from 1 on. The bounds are those
+`Literal["mean", "max"]` allows two words. `Annotated[int, Ge(1)]` allows integers from 1 on. The bounds are those
 of the `annotated_types` package. Aliases such as `mmtrain.annotations.PositiveInt` are followed through modules.
 A type that is not understood allows everything.
 """
@@ -72,7 +72,7 @@ class Number:
         return rounded if self.allows(rounded) else None
 
     def __str__(self) -> str:
-        kind = "a whole number" if self.integer else "a number"
+        kind = "an integer" if self.integer else "a number"
         low, high = _plain(self.low), _plain(self.high)
         if math.isfinite(self.low) and math.isfinite(self.high) and not (self.open_low or self.open_high):
             return f"{kind} between {low} and {high}"
@@ -160,7 +160,7 @@ class Constraint:
 
     @property
     def is_integer(self) -> bool:
-        """Whether each number that it allows is a whole number."""
+        """Whether each number that it allows is an integer."""
         numbers = [each for each in self.alternatives if isinstance(each, Number)]
         return bool(numbers) and all(each.integer for each in numbers)
 

@@ -313,7 +313,8 @@ def _pretrained_projections(
     Raises:
         ValueError: if they map into different spaces, or not into one of `embed_dim`, or there are none.
     """
-    found = {m: part for m in modalities if (part := getattr(encoders.get(m), "projection", None)) is not None}
+    parts = {m: getattr(encoders.get(m), "projection", None) for m in modalities}
+    found = {m: part for m, part in parts.items() if isinstance(part, PairProjection)}
     if projection == "new":
         return {}
     if projection == "pretrained" and len(found) < len(modalities):

@@ -17,8 +17,8 @@ from tests.task_gradients import JACOBIANS, NAMES, FakeGradients, jacobian
 FILES = sorted(path.stem for path in (config_dir() / "balance").glob("*.yaml"))
 LOSSES = {
     "usual": (1.0, 2.0, 0.5),
-    "one lacks": (1.0, 0.0, 0.5),
-    "all lack": (0.0, 0.0, 0.0),
+    "one missing": (1.0, 0.0, 0.5),
+    "all missing": (0.0, 0.0, 0.0),
     "negative": (-1.0, 2.0, -30.0),
     "tiny and huge": (1e-300, 1e30, 1.0),
 }

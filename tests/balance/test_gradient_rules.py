@@ -79,14 +79,14 @@ def test_the_step_is_that_of_torchjd_to_its_solvers_tolerance(name: str, kind: s
 @pytest.mark.parametrize("name", ["imtl_g", "aligned", "upgrad"])
 def test_a_zero_gradient_changes_nothing_where_torchjd_heeds_it_already(name: str) -> None:
     rule, reference = (PAIRS | NEAR)[name]()
-    gradients = jacobian("one lacks")
+    gradients = jacobian("one missing")
     torch.testing.assert_close(step_of(rule, gradients), reference(gradients), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_task_without_a_gradient_takes_nothing_from_the_others(name: str) -> None:
     """The step equals that without the task; for a mean, scaled by the fraction of tasks."""
-    missing = jacobian("one lacks")
+    missing = jacobian("one missing")
     there = missing[[0, 2]]
     weights = make(name).weights(FakeGradients(gradients=missing))
     alone = make(name)
@@ -130,7 +130,7 @@ def test_aligned_makes_all_singular_values_the_least() -> None:
     torch.testing.assert_close(step_of(Aligned(**ON, scale_mode="min"), gradients), expected, **EXACT)
 
 
-@pytest.mark.parametrize("kind", ["conflicting", "opposite", "one lacks", "small"])
+@pytest.mark.parametrize("kind", ["conflicting", "opposite", "one missing", "small"])
 def test_upgrad_hurts_no_task(kind: str) -> None:
     gradients = jacobian(kind)
     along = gradients @ step_of(UPGrad(**ON), gradients)
@@ -162,7 +162,7 @@ def test_gradvac_keeps_the_targets_of_a_task_that_a_step_lacks() -> None:
     rule = GradVac(**ON, tasks=NAMES, beta=0.5)
     rule.weights(FakeGradients())
     before = torch.tensor(rule.extra_state()["targets"])
-    rule.weights(FakeGradients(gradients=jacobian("one lacks")))
+    rule.weights(FakeGradients(gradients=jacobian("one missing")))
     after = torch.tensor(rule.extra_state()["targets"])
     assert torch.equal(after[1], before[1]) and torch.equal(after[:, 1], before[:, 1])
     assert after[0, 2] != before[0, 2]
@@ -223,7 +223,7 @@ def test_lengths_and_cosines_of_the_gradients_are_logged(name: str) -> None:
     expected = {key: torch.cosine_similarity(*pair, dim=0).item() for key, pair in pairs.items()}
     expected |= {f"gradient_norm/{name}": row.norm().item() for name, row in zip(NAMES, (a, b, c), strict=True)}
     assert rule.values() == pytest.approx(expected)
-    rule.weights(FakeGradients(gradients=jacobian("one lacks")))
+    rule.weights(FakeGradients(gradients=jacobian("one missing")))
     assert rule.values()["cosine/a-b"] == 0
 
 

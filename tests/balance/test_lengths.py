@@ -88,7 +88,7 @@ def test_the_step_is_exact_where_all_lengths_differ(name: str) -> None:
 @pytest.mark.parametrize("ratio", [1.0, 1e6])
 @pytest.mark.parametrize("name", RULES)
 def test_the_step_grows_with_all_gradients(name: str, ratio: float, scale: float) -> None:
-    """As in half precision or of features. The length of Nash-MTL's step is the only one that does not change."""
+    """As in half precision or of features. Only the length of Nash-MTL's step does not change."""
     jacobian = with_lengths(directions(3, seed=4), ratio)
     expected = step_of(RULES[name](), jacobian) * (1 if name == "nash" else scale)
     assert distance(step_of(RULES[name](), scale * jacobian), expected) < 1e-7
@@ -116,14 +116,14 @@ def kind_of(name: str, count: int) -> Tensor:
         rows[1] = -rows[0]
     elif name == "identical":
         rows[1] = rows[0]
-    elif name == "one lacks":
+    elif name == "one missing":
         rows[0] = 0.0
     elif name == "few dimensions":
         rows[:, 2:] = 0.0
     return rows
 
 
-KINDS = ["random", "nearly parallel", "nearly opposite", "opposite", "identical", "one lacks", "few dimensions"]
+KINDS = ["random", "nearly parallel", "nearly opposite", "opposite", "identical", "one missing", "few dimensions"]
 
 
 @pytest.mark.parametrize("ratio", [1.0, 1e3, 1e6])

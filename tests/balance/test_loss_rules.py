@@ -75,7 +75,7 @@ def test_imtl_l_has_the_gradients_of_the_papers_loss() -> None:
 @pytest.mark.parametrize(("rule", "weighted"), [(Uncertainty, 0.5), (IMTLL, 1.0)])
 def test_learned_weights_end_where_weighted_losses_are_equal(rule: Any, weighted: float) -> None:
     """A task without a target keeps its weight, and a negative loss counts as the floor."""
-    balance = rule(tasks=["a", "b", "lacks", "negative"], floor=0.01)
+    balance = rule(tasks=["a", "b", "missing", "negative"], floor=0.01)
     losses = torch.tensor([4.0, 0.05, 0.0, -3.0], dtype=torch.double)
     (start, *_) = balance.weights(FakeGradients()).tolist()
     optimizer = torch.optim.Adam(balance.parameters(), lr=0.05)
@@ -189,7 +189,7 @@ def test_gradnorm_makes_lengths_equal() -> None:
 
 def test_gradnorm_leaves_alone_the_weight_of_a_task_that_a_step_lacks() -> None:
     balance = GradNorm(tasks=NAMES, gradients_of="parameters", alpha=1.0, lr=0.01)
-    missing = FakeGradients((1.0, 0.0, 2.0), jacobian("one lacks"))
+    missing = FakeGradients((1.0, 0.0, 2.0), jacobian("one missing"))
     balance.weights(missing)
     a, b, c = balance.weights(missing).tolist()
     assert b == 1.0

@@ -1,6 +1,6 @@
-"""Several processes of one run: their common status, signals passed on, and nobody left behind.
+"""Several processes of one run: their common status, forwarded signals, and no process that remains.
 
-The ranks are real processes; what they run is a stand-in for `mmtrain.modes.run` that does what its plan says.
+The ranks are real processes; they run a substitute for `mmtrain.modes.run` that does what its plan says.
 """
 
 import json
@@ -97,7 +97,7 @@ def test_ranks_join_as_if_torchrun_had_started_them(
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    sys.path.append("/somebody/elses/classes")
+    sys.path.append("/other/classes")
     plan = plans({"status": 0}, {"status": 0}, {"status": 0})
     assert launch(plan, 3) == 0
     ranks = [said(plan, rank) for rank in range(3)]
@@ -106,7 +106,7 @@ def test_ranks_join_as_if_torchrun_had_started_them(
     assert {r["MMTRAIN_RENDEZVOUS"] for r in ranks} == {str(plan.with_name("rendezvous"))}
     assert {(r["GLOO_SOCKET_IFNAME"], r["NCCL_SOCKET_IFNAME"]) for r in ranks} == {("lo", "=lo")}
     assert {r["OMP_NUM_THREADS"] for r in ranks} == {"2"}
-    assert all("/somebody/elses/classes" in r["PYTHONPATH"].split(os.pathsep) for r in ranks)
+    assert all("/other/classes" in r["PYTHONPATH"].split(os.pathsep) for r in ranks)
 
 
 def test_threads_that_were_set_stay(plans: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The command as somebody types it: its help, its exit status, and encoders of one's own in a folder beside ours."""
+"""The command as a user types it: its help, its exit status, and a user's own encoders in another folder."""
 
 import re
 import subprocess
@@ -117,7 +117,7 @@ def test_testing_needs_a_run(tmp_path: Path) -> None:
 
 
 def test_a_file_of_the_users_own_is_named_by_the_command(home: Path) -> None:
-    """The command finds `mine.py` in the working folder, and the folder of YAML files beside it."""
+    """The command finds `mine.py` in the working folder, and the folder of YAML files next to it."""
     write(home, {"encoder/mine.yaml": ONE_SET["encoder/mine.yaml"].replace("  dim", "  detph: 3\n  dim")})
     done = command("--config-dir", "conf", "encoder=mine", cwd=home)
     assert (done.returncode, done.stdout) == (2, "")

@@ -1,4 +1,4 @@
-"""Ranks that srun starts: what they are told, and that two of them are one run."""
+"""Ranks that srun starts: their environment, and that two of them are one run."""
 
 import doctest
 import json

@@ -139,13 +139,13 @@ def test_what_is_not_understood_restricts_nothing(package: str) -> None:
 def test_the_arguments_of_a_flattened_class_count(package: str) -> None:
     result = constraints_of(f"{package}.parts.Composite")
     assert result.keys() == CASES.keys() | {"words", "width"}
-    assert result["colour"].words == ["red", "green"] and str(result["width"]) == "a whole number of at least 8"
-    assert str(result["more"]) == "a whole number between 1 and 9"
+    assert result["colour"].words == ["red", "green"] and str(result["width"]) == "an integer of at least 8"
+    assert str(result["more"]) == "an integer between 1 and 9"
 
 
 def test_other_modules_are_followed(package: str) -> None:
     inherited = constraints_of(f"{package}.parts.Part")
-    assert str(inherited["width"]) == "a whole number of at least 8"
+    assert str(inherited["width"]) == "an integer of at least 8"
     assert [inherited["words"].allows(value) for value in ("a", None, True, "b", 1)] == [True, True, True, False, False]
     assert constraints_of(f"{package}.Knobs").keys() == CASES.keys(), "a package may pass it on"
     assert constraints_of(f"{package}.fields.Field")["colour"].words == ["red", "green"]
@@ -174,8 +174,8 @@ def test_the_nearest_number(package: str, argument: str, value: float, nearest: 
 
 def test_ranges_are_written_for_people(package: str) -> None:
     result = constraints_of(f"{package}.parts.Knobs")
-    assert str(result["small"]) == "a whole number between 1 and 9"
+    assert str(result["small"]) == "an integer between 1 and 9"
     assert str(result["share"]) == "a number above 0 and below 1"
     assert str(result["rate"]) == "a number above -1.5 or null"
-    assert str(result["sizes"]) == "a list of values, each a whole number above 0"
+    assert str(result["sizes"]) == "a list of values, each an integer above 0"
     assert result["maybe"].words == [] and str(result["maybe"]) == "true or false or null"

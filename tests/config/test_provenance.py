@@ -36,7 +36,7 @@ def composed(*, set_by: list[str] | None = None, chosen_by: list[str] | None = N
 
 
 @pytest.mark.parametrize(
-    ("key", "said"),
+    ("key", "expected"),
     [
         ("encoder.image", ({"dim": 1, "shape": {"patch": 4}},)),
         ("encoder.image.dim", (1,)),
@@ -48,9 +48,9 @@ def composed(*, set_by: list[str] | None = None, chosen_by: list[str] | None = N
         ("dim", None),
     ],
 )
-def test_a_file_speaks_of_the_keys_below_its_package(key: str, said: tuple[object] | None) -> None:
+def test_a_file_speaks_of_the_keys_below_its_package(key: str, expected: tuple[object] | None) -> None:
     source = Source(file="a.yaml", package="encoder.image", content={"dim": 1, "shape": {"patch": 4}})
-    assert source.get(key) == said
+    assert source.get(key) == expected
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,9 @@ def test_a_circle_has_no_root_and_ends_all_the_same() -> None:
     [
         ("dim", "configs/train.yaml"),
         ("encoder.image.dim", "configs/train.yaml"),  # repeats dim
-        ("encoder.image.depth", "conf/recipe.yaml"),  # the last that speaks of it
+        ("encoder.image.depth", "conf/recipe.yaml"),  # the last file with it
         ("encoder.image.shape.patch", "configs/encoder/image/vit.yaml"),
-        ("encoder.image.shape.new", "configs/encoder/image/vit.yaml"),  # where it would stand
+        ("encoder.image.shape.new", "configs/encoder/image/vit.yaml"),  # where it would be
         ("encoder.image.new", "conf/recipe.yaml"),
         ("nowhere.at.all", "configs/train.yaml"),
     ],

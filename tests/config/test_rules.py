@@ -1,4 +1,4 @@
-"""The rules of a configuration, on the real one: what is wrong, both values, where it was set, and the mend."""
+"""The rules of a configuration, on the real one: what is wrong, both values, where it was set, and the fix."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from mmtrain.config.validate import faults_of
 
 @pytest.fixture(autouse=True)
 def there_may_be_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`test_rules_hardware.py` has what a machine lacks."""
+    """`test_rules_hardware.py` is about hardware that a machine does not have."""
     monkeypatch.setattr(machine, "has_no_gpu", lambda: False)
 
 
@@ -112,15 +112,15 @@ BAD = {
             "trainer.accelerator=gpuu: must be one of auto, cpu, gpu, cuda, mps, tpu ({})\n"
             "    fix: trainer.accelerator=gpu",
         ),
-        ("seed=1.5", "seed=1.5: must be a whole number between 0 and 4294967295 ({})\n    fix: seed=2"),
+        ("seed=1.5", "seed=1.5: must be an integer between 0 and 4294967295 ({})\n    fix: seed=2"),
         (
             "data.eval_batch_size=null",
-            "data.eval_batch_size=null: must be a whole number of at least 1 ({})\n    fix: data.eval_batch_size=256",
+            "data.eval_batch_size=null: must be an integer of at least 1 ({})\n    fix: data.eval_batch_size=256",
         ),
         ("optimizer.lr=fast", "optimizer.lr=fast: must be a number of at least 0 ({})\n    fix: optimizer.lr=0.001"),
         ("trainer.compile=1", "trainer.compile=1: must be true or false ({})\n    fix: trainer.compile=false"),
-        ("seed=-1", "seed=-1: must be a whole number between 0 and 4294967295 ({})\n    fix: seed=0"),
-        ("dim=0", "dim=0: must be a whole number between 1 and 1048576 ({})\n    fix: dim=128"),
+        ("seed=-1", "seed=-1: must be an integer between 0 and 4294967295 ({})\n    fix: seed=0"),
+        ("dim=0", "dim=0: must be an integer between 1 and 1048576 ({})\n    fix: dim=128"),
         ("optimizer.lr=-1", "optimizer.lr=-1: must be a number of at least 0 ({})\n    fix: optimizer.lr=0.001"),
         (
             "fusion.dropout=1.5",
@@ -132,11 +132,11 @@ BAD = {
         ),
         (
             "trainer.max_epochs=-5",
-            "trainer.max_epochs=-5: must be a whole number of at least -1 or null ({})\n    fix: trainer.max_epochs=26",
+            "trainer.max_epochs=-5: must be an integer of at least -1 or null ({})\n    fix: trainer.max_epochs=26",
         ),
         (
             "data.inputs.text.vocab_size=3",
-            "data.inputs.text.vocab_size=3: must be a whole number between 6 and 16777216 ({})\n"
+            "data.inputs.text.vocab_size=3: must be an integer between 6 and 16777216 ({})\n"
             "    fix: data.inputs.text.vocab_size=2000",
         ),
         (
@@ -156,13 +156,13 @@ BAD = {
         ),
         (
             "data.inputs.image.size=big",
-            "data.inputs.image.size=big: must be a whole number between 1 and 1048576 or auto ({})\n"
+            "data.inputs.image.size=big: must be an integer between 1 and 1048576 or auto ({})\n"
             "    fix: data.inputs.image.size=auto",
         ),
         (
             "data.inputs.image.resize_size=[1,2,3]",
-            "data.inputs.image.resize_size=[1,2,3]: must be a whole number between 1 and 1048576"
-            " or a list of 1 or 2 values, each a whole number between 1 and 1048576 or null or auto ({})\n"
+            "data.inputs.image.resize_size=[1,2,3]: must be an integer between 1 and 1048576"
+            " or a list of 1 or 2 values, each an integer between 1 and 1048576 or null or auto ({})\n"
             "    fix: data.inputs.image.resize_size=auto",
         ),
         (
@@ -176,7 +176,7 @@ BAD = {
         ),
         (
             "test.severities=[0,1]",
-            "test.severities=[0,1]: must be a list of values, each a whole number between 1 and 5 ({})\n"
+            "test.severities=[0,1]: must be a list of values, each an integer between 1 and 5 ({})\n"
             "    fix: test.severities=[1,3,5]",
         ),
     ],
@@ -419,7 +419,7 @@ BAD |= {
 
 def test_a_wrong_number_is_said_once_though_another_part_goes_by_it() -> None:
     assert [fault.splitlines()[0] for fault in faults("data.inputs.text.max_length=0")] == [
-        "data.inputs.text.max_length=0: must be a whole number between 3 and 1048576 or auto"
+        "data.inputs.text.max_length=0: must be an integer between 3 and 1048576 or auto"
         " (override data.inputs.text.max_length=0)"
     ]
 

@@ -15,7 +15,7 @@ CLUSTER = "hydra.launcher._target_=hydra_plugins.hydra_submitit_launcher.submiti
 
 @pytest.fixture(autouse=True)
 def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight cores and two GPUs, and nobody who shared them out."""
+    """Eight cores and two GPUs, and no scheduler that divides them."""
     monkeypatch.setattr(machine, "num_cores", lambda: 8)
     monkeypatch.setattr(machine, "num_gpus", lambda: 2)
     monkeypatch.setattr(machine, "has_no_gpu", lambda: False)

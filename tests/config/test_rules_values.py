@@ -136,15 +136,15 @@ def test_strategies_are_those_of_lightning() -> None:
 def test_a_sweep_of_a_wrong_number_of_trials_is_reported() -> None:
     overrides = ["sweep=optimizer", "hydra.sweeper.n_trials=-7"]
     assert faults_of(config_dir(), None, overrides, multirun=True) == [
-        "hydra.sweeper.n_trials=-7: must be a whole number of at least 1 (override hydra.sweeper.n_trials=-7)\n"
+        "hydra.sweeper.n_trials=-7: must be an integer of at least 1 (override hydra.sweeper.n_trials=-7)\n"
         "    fix: hydra.sweeper.n_trials=1"
     ]
 
 
 def test_a_value_is_explained_with_its_origin_once() -> None:
     assert faults("fusion=mlb", "fusion.joint_dim=-7", "fusion.missing=neutrale", "dim=0") == [
-        "dim=0: must be a whole number between 1 and 1048576 (override dim=0)\n    fix: dim=128",
-        "fusion.joint_dim=-7: must be a whole number between 1 and 1048576 (override fusion.joint_dim=-7)\n"
+        "dim=0: must be an integer between 1 and 1048576 (override dim=0)\n    fix: dim=128",
+        "fusion.joint_dim=-7: must be an integer between 1 and 1048576 (override fusion.joint_dim=-7)\n"
         "    fix: fusion.joint_dim=256",
         "fusion.missing=neutrale: must be one of identity, learned (override fusion.missing=neutrale)\n"
         "    fix: fusion.missing=identity",

@@ -1,4 +1,4 @@
-"""A run folder of a stranger runs no code, whoever reads it, and one of the user's own is read as before."""
+"""A run folder of a stranger runs no code in any mode, and one of the user's own is read as before."""
 
 import importlib.util
 import sys
@@ -41,7 +41,7 @@ def all_gadgets(stranger: Stranger, run: Path) -> dict[str, Node]:
     return stranger.gadgets(run) | {name: {"_target_": name} for name in NAMES}
 
 
-# ------------------------------------------------------------ the whole record
+# ------------------------------------------------------------ the complete record
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -350,7 +350,7 @@ COMMANDS = {
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A folder with a checkpoint, which nobody comes to read."""
+    """A folder with a checkpoint, which is not read."""
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "checkpoints" / "best.ckpt").write_bytes(b"")

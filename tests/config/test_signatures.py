@@ -202,7 +202,7 @@ def test_what_the_program_adds_need_not_be_configured() -> None:
     assert fault_of(target, ["dim", "hidden_dim", "missing"], added=["dims"]) == [
         ("needs dropout", "set dropout next to _target_"),
     ]
-    assert fault_of(target, ["dim", "hidden_dim"], added=None) == [], "nobody can say what a later call gives"
+    assert fault_of(target, ["dim", "hidden_dim"], added=None) == [], "the result of a later call is unknown"
 
 
 CHECK = """

@@ -1,4 +1,4 @@
-"""A folder of one's own with something wrong in it: what is said, and that it is said before anything heavy comes."""
+"""A user's folder with faults: the messages, and that they come before anything heavy."""
 
 import json
 import re
@@ -182,7 +182,7 @@ def test_a_long_table_is_judged_by_its_first_rows_alone(home: Path) -> None:
     )
     assert faults() == []
     Path("mine/train.csv").rename("mine/all.csv")
-    assert faults() == [], "one that is cut"
+    assert faults() == [], "a truncated one"
     assert "data.split.column = fold" in faults("data.split.column=fold")[0]
 
 

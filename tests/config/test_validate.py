@@ -1,4 +1,4 @@
-"""A command line that cannot be composed: which override or file is wrong, the nearest name, and the mend."""
+"""A command line that cannot be composed: which override or file is wrong, the nearest name, and the fix."""
 
 from pathlib import Path
 
@@ -393,8 +393,8 @@ def test_an_experiment_of_the_users_own_is_read_and_named(home: Path) -> None:
     assert faults("~experiment", extra="conf") == []
     write(home, {"experiment/mine.yaml": f"{recipe}seed: -3\ntrainer:\n  max_epochs: soon\n"})
     assert faults("experiment=mine", extra="conf/") == [
-        "seed=-3: must be a whole number between 0 and 4294967295 (conf/experiment/mine.yaml)\n    fix: seed=0",
-        "trainer.max_epochs=soon: must be a whole number of at least -1 or null (conf/experiment/mine.yaml)\n"
+        "seed=-3: must be an integer between 0 and 4294967295 (conf/experiment/mine.yaml)\n    fix: seed=0",
+        "trainer.max_epochs=soon: must be an integer of at least -1 or null (conf/experiment/mine.yaml)\n"
         "    fix: trainer.max_epochs=26",
     ]
     (fault,) = faults("experiment=mien", extra="conf")

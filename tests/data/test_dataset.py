@@ -1,4 +1,4 @@
-"""Rows as samples: what a row lacks is not there, a draw follows from (seed, epoch, position), batches carry masks."""
+"""Rows as samples: what is missing stays missing, a draw follows from (seed, epoch, position), batches carry masks."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -197,10 +197,10 @@ def test_evaluation_knows_every_sentence_that_is_right(tmp_path: Path) -> None:
     target.fit(NAMES, tmp_path)
     rows = [{"id": "a", "caption": ["a red cat", "a zebra"]}, {"id": "b", "caption": None}]
     table = table_of(tmp_path, rows)
-    given = parts(tmp_path, columns={"said": "caption"}, inputs={}, targets={"said": target})
-    collate = Collate(inputs={}, targets={"said": target})
+    given = parts(tmp_path, columns={"written": "caption"}, inputs={}, targets={"written": target})
+    collate = Collate(inputs={}, targets={"written": target})
     evaluated = collate.batch(EvalSplit(table, **given).__getitems__([(0, 0), (0, 1), (0, -1)]))
-    assert evaluated.references == {"said": [["a red cat", "a zebra"], [], []]}
+    assert evaluated.references == {"written": [["a red cat", "a zebra"], [], []]}
     assert evaluated.to("cpu").references == evaluated.references
     assert collate.batch(TrainSplit(table, **given).__getitems__([(0, 0), (0, 1)])).references == {}
 
@@ -347,7 +347,7 @@ def test_what_is_no_fault_of_a_sample_goes_through(tmp_path: Path, error: BaseEx
 
 
 class Lazy(Mapping[str, Any]):
-    """A row of a shard of which a cell cannot be read."""
+    """A row of a shard with a cell that cannot be read."""
 
     def __init__(self, cells: dict[str, Any]) -> None:
         self.cells = cells

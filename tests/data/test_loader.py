@@ -174,7 +174,7 @@ def test_evaluation_reads_the_table_in_its_order(parts: tuple[Any, dict[str, Any
 
 
 def test_a_worker_outlives_sigterm_whatever_threads_a_library_starts_in_it(tmp_path: Path) -> None:
-    """As wandb does. Whoever ends a job signals every process of it; the main one still needs its workers then."""
+    """As wandb does. The end of a job signals every process of it; the main one still needs its workers then."""
     script = tmp_path / "forking.py"
     script.write_text(
         """

@@ -1,4 +1,4 @@
-"""Modality dropout: rates, never all, the same whatever loads."""
+"""Modality dropout: rates, never all, the same in any loader."""
 
 from collections import Counter
 

@@ -118,7 +118,7 @@ def test_new_rows_are_predicted_without_labels_and_splits(tmp_path: Path) -> Non
 
 
 def test_new_rows_may_lack_columns_of_inputs(tmp_path: Path) -> None:
-    """A missing column is a missing value of every row; one that is misspelt is refused."""
+    """A missing column is a missing value of every row; a misspelt one is refused."""
     data, run = tmp_path / "data", tmp_path / "run"
     data.mkdir()
     cells = [{"words": "a cat", "a": n, "b": 2.0 * n, "kind": "xy"[n % 2]} for n in range(12)]
@@ -175,7 +175,7 @@ def test_two_processes_at_once_have_one_vocabulary(tmp_path: Path) -> None:
     assert [child.returncode for child in children] == [0, 0]
     assert output[0] == output[1] and "[SEP]" in output[0]
     read(root, tmp_path / "alone")
-    assert vocabulary(run) == vocabulary(tmp_path / "alone"), "and it is the one that a single process learns"
+    assert vocabulary(run) == vocabulary(tmp_path / "alone"), "and a single process learns the same"
 
 
 def test_a_run_that_never_trained_leaves_nothing_that_binds_the_next(tmp_path: Path) -> None:

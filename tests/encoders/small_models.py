@@ -58,7 +58,7 @@ def modern_bert(dropout: float) -> nn.Module:
 
 
 def pair(config: dict[str, Any], dropout: float) -> dict[str, Any]:
-    """Options of a tower of a CLIP; dropout of the attention is the only one that it has."""
+    """Options of a tower of a CLIP; it has dropout in the attention only."""
     sizes = {**SIZES, "attention_dropout": dropout}
     text = {**sizes, "vocab_size": 20, "max_position_embeddings": 8, "bos_token_id": 1, "eos_token_id": 2}
     vision = {**sizes, "image_size": 8, "patch_size": 4}

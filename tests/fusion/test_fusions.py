@@ -116,7 +116,7 @@ def test_a_missing_modality_is_not_the_same_as_zeros(name: str, number: int) -> 
     zeros = fusion(features | {"text": Features(torch.zeros_like(tokens), mask)})
     absent = fusion(features | {"text": Features(tokens, torch.zeros_like(mask))})
     both = zeros.mask[0] & absent.mask[0]
-    if name != "late" and both.any():  # excluded: tokens that never mix, or others, such as a stand-in for the text
+    if name != "late" and both.any():  # excluded: tokens that never mix, or others, such as a substitute for the text
         assert not torch.allclose(zeros.tokens[0, both], absent.tokens[0, both])
     else:
         assert absent.mask[0].any() and not torch.equal(zeros.mask[0], absent.mask[0])

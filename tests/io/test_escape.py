@@ -55,7 +55,7 @@ def test_a_code_span_shows_every_text_as_it_is() -> None:
 
 @pytest.mark.parametrize("text", ["https://a.b/c", "see http://a.b", "www.a.b", "mail a.b@c.de", "ftp://a"])
 def test_addresses_do_not_become_links(text: str) -> None:
-    """GitHub makes links of these beginnings, unless a backslash stands in them."""
+    """GitHub makes links of these beginnings, unless they have a backslash."""
     assert re.search(r"(?<!\\)(://|@\w)|www\.", escape_markdown(text)) is None
 
 

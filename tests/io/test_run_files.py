@@ -458,7 +458,7 @@ def test_what_may_not_be_read_is_explained(tmp_path: Path, monkeypatch: pytest.M
         read_text(tmp_path / "a", fix="restore it")
 
 
-# ---------------------------------------------------------------------------- nobody writes otherwise
+# ---------------------------------------------------------------------------- nothing else writes
 
 FUNCTIONS = {"save_file", "save_for_hf"}
 WRITES = {

@@ -172,7 +172,7 @@ def test_what_is_under_a_false_mask_changes_no_bit(garbage: float) -> None:
         logits = decoder(ids, Features(tokens, read.mask))
         (logits * torch.linspace(-1, 1, logits.numel(), dtype=torch.float64).view_as(logits)).sum().backward()
         generated = decoder.generate(Features(tokens.detach(), read.mask), ROWS, decoding_of("beam"))
-        results.append({"logits": logits.detach(), "said": generated, "tokens": tokens.grad, **gradients(decoder)})
+        results.append({"logits": logits.detach(), "generated": generated, "tokens": tokens.grad, **gradients(decoder)})
         assert logits.isfinite().all()
         assert not tokens.grad[~read.mask].any()
     assert_same_bits(*results)

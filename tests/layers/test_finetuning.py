@@ -177,7 +177,7 @@ def test_the_optimizer_has_the_rates_and_a_decay_of_matrices_only(tmp_path: Path
             assert group["lr"] == pytest.approx(0.001 if slow else 0.01), name
             assert (group["weight_decay"] > 0) == (name.endswith("weight") and p.ndim >= 2), name
     assert seen == set(names.values())
-    assert trainer.optimizers[0].param_groups[0]["lr"] == 0.01  # the one that is logged
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 0.01  # the logged one
 
 
 def test_an_encoder_waits_for_its_step_and_then_learns_as_if_it_began_there(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_the_configuration_names_the_same_keys_everywhere() -> None:
     assert tuple(default) == KEYS == TUNING
     assert Tuning(**default) == Tuning()
     for file in sorted((config_dir() / "encoder").glob("*/*.yaml")):
-        assert "/tuning@_here_: default" in file.read_text(), f"{file.name} lacks what every encoder has"
+        assert "/tuning@_here_: default" in file.read_text(), f"{file.name} does not have what every encoder has"
 
 
 def test_an_encoder_inside_another_learns_in_its_own_way() -> None:

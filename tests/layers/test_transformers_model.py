@@ -80,7 +80,7 @@ def bring_code(folder: Path, file: str) -> Path:
 
 
 def nobody_answers(*said: object) -> str:
-    raise AssertionError("a person was asked")
+    raise AssertionError("a user was prompted")
 
 
 def test_code_of_a_checkpoint_is_never_run_and_nobody_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

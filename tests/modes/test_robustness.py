@@ -1,4 +1,4 @@
-"""Tests of a whole run on what the test split is not: tables, summary, and the clean figures left as they are."""
+"""Tests of a complete run on more than the test split: tables, summary, and the clean figures left as they are."""
 
 import csv
 import json

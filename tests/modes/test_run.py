@@ -1,4 +1,4 @@
-"""Whole runs, in this process: the run folder, the same figures twice, stopping and going on, testing, predicting."""
+"""Complete runs, in this process: the run folder, equal figures twice, stopping, resuming, testing, predicting."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The card of a model: every number is one of the run, and what was not looked at is listed as that."""
+"""The card of a model: every number is one of the run, and what was not tested is listed."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Curves: what is read from metrics.csv, what is drawn beside what, and that a drawing can stand in a page."""
+"""Curves: what is read from metrics.csv, what is drawn together, and that a drawing can be part of a page."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Exhibits: thumbnails stand once, confusion matrices keep their sums."""
+"""Exhibits: thumbnails appear once, confusion matrices keep their sums."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""The page of a run: what a reader relies on finding in it, whatever the run folder holds."""
+"""The page of a run: what a reader relies on finding in it, for any run folder."""
 
 import json
 import math
@@ -171,8 +171,8 @@ def test_a_text_gallery_shows_captions_and_a_picture_query_the_picture(tmp_path:
 
 
 def test_a_row_without_picture_or_caption_is_shown_by_its_id(tmp_path: Path) -> None:
-    page = Page(_write(tmp_path, Retrieval("text", "image", ["nobody"], [[Hit("c", math.nan, False)]])))
-    assert "nobody" in page.text
+    page = Page(_write(tmp_path, Retrieval("text", "image", ["unknown"], [[Hit("c", math.nan, False)]])))
+    assert "unknown" in page.text
     assert "nan" in page.text
 
 

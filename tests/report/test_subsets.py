@@ -39,7 +39,7 @@ def test_rows_metrics_drops_and_shares() -> None:
     assert accuracy[1] == pytest.approx(SubsetCell(0.95, -0.05, 1.0))  # better than all of them is no darker
     assert accuracy[3] == pytest.approx(SubsetCell(0.7, 0.2, 0.5))
     assert accuracy[4] == pytest.approx(SubsetCell(0.4, 0.5, 0.0))
-    assert table.rows[3][1][1] == pytest.approx(SubsetCell(0.4, 0.4, 0.0))  # nobody knows which way is up
+    assert table.rows[3][1][1] == pytest.approx(SubsetCell(0.4, 0.4, 0.0))  # the direction is unknown
 
 
 def test_nothing_to_show() -> None:

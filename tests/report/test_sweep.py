@@ -1,4 +1,4 @@
-"""The table that ends a sweep: the better run stands first, whatever "better" means, and what did not end well last."""
+"""The table that ends a sweep: the better run is first, in either direction, and failed runs are last."""
 
 import csv
 import json

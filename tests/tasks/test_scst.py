@@ -181,14 +181,14 @@ def test_a_run_goes_on_from_one_of_captioning_and_from_where_it_was_stopped(tmp_
     assert run_tiny(tables, tmp_path / "captions", *plain, "task=[captioning]") == 0
     start = f"init_from={tmp_path / 'captions' / 'checkpoints' / 'best.ckpt'}"
     requested = [*plain, "task=[scst]", start, "data.targets.caption.keep_references=true", "task.scst.reward=rouge_l"]
-    assert run_tiny(tables, tmp_path / "whole", *requested) == 0
-    first, *_, last = rows_of(tmp_path / "whole")
+    assert run_tiny(tables, tmp_path / "complete", *requested) == 0
+    first, *_, last = rows_of(tmp_path / "complete")
     assert float(first["train/scst/length"]) > 0 and float(first["train/scst/kl"]) < 0.1
     assert {"test/scst/reward", "test/scst/kl", "test/scst/cider"} <= {key for key, value in last.items() if value}
     stop_and_resume(3, tables, tmp_path / "stopped", *requested)
-    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+    assert_same_run(tmp_path / "complete", tmp_path / "stopped")
     again = [o.replace("init_from=", "task.scst.reference=") for o in requested]
-    assert run_tiny(tables, tmp_path / "whole", *again, "mode=test") == 0
+    assert run_tiny(tables, tmp_path / "complete", *again, "mode=test") == 0
 
 
 @pytest.mark.parametrize(

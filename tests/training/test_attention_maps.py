@@ -13,7 +13,7 @@ WORDS = ["[PAD]", *(f"##w{i}" for i in range(1, VOCABULARY))]
 
 
 def view_of(fusion: str) -> LazyView:
-    """Row 1 lacks its text, row 2 its picture."""
+    """Row 1 has no text, row 2 no picture."""
     model = make_model(tasks=("classification",), fusion=fusion).eval()
     return model.view(make_batch([1, 2, 0, 4], [11, 0, 13, 12]))
 
@@ -64,7 +64,7 @@ def shares(*weights: list[float]) -> Tensor:
 def test_only_a_choice_between_modalities_counts() -> None:
     """`a` reads b and c in one softmax and itself in another; b reads each in its own; d has no choice.
 
-    `e` reads b and c each in its own, too, and takes the mean, or the one that is there.
+    `e` reads b and c each in its own, too, and takes the mean, or the present one.
     """
     maps = {
         ("a", "b"): shares([0.25, 0.35]),

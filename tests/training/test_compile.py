@@ -119,7 +119,7 @@ def test_what_cannot_be_compiled_runs_as_it_is_and_says_so() -> None:
     model, said = compiled(plain, backend=without_masks)
     for batch in SEVERAL[2:4]:
         assert_same_bits(step(model, batch), step(plain, batch))
-    names = ("encoders.text.blocks", "fusion.layers")  # each of them once, whatever its depth
+    names = ("encoders.text.blocks", "fusion.layers")  # each of them once, for any depth
     assert said == [f"trainer.compile: {name} runs uncompiled: no such instruction" for name in names]
 
 

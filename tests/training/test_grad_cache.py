@@ -142,7 +142,7 @@ def test_parts_add_up_to_the_loss_of_the_step() -> None:
 
 
 def test_the_queue_takes_a_step_once(tmp_path: Path) -> None:
-    """Also when the balance looks at the step again after it was taken."""
+    """Also when the balance reads the step again after it was taken."""
     lit = make(
         ("contrastive", "classification"),
         balance=FAMO(tasks=["contrastive", "classification"], lr=0.1, weight_decay=0.0, floor=1e-8),

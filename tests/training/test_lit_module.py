@@ -68,7 +68,7 @@ def cut(batch: Batch, sizes: list[int]) -> list[Batch]:
 
 
 def mean_loss(lit: LitModel, batch: Batch) -> Tensor:
-    """The weighted sum of each task's mean over a whole batch, written down again."""
+    """The weighted sum of each task's mean over a complete batch, written again."""
     losses = lit.model.losses(batch)
     return sum(lit.tasks[name].weight * total / max(int(count), 1) for name, (total, count) in losses.items())
 
@@ -356,7 +356,7 @@ def test_the_learning_rate_of_a_step_is_the_one_that_is_logged(tmp_path: Path) -
 def test_training_values_are_logged_at_every_nth_optimizer_step(
     every: int, expected: list[int], tmp_path: Path
 ) -> None:
-    """The step is that of the optimizer, whatever the number of micro-batches."""
+    """The step is that of the optimizer, for any number of micro-batches."""
     rows = fit(make_lit(tasks=ALL, log_every_n_steps=every), [cut(random_batch(n), [4, 4]) for n in range(5)], tmp_path)
     assert [step for step, _ in rows] == expected
     names = {"lr", "grad_norm", "train/loss", "time/samples_per_second", "epoch", "grad_norm/image", "grad_norm/text"}

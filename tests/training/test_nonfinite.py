@@ -1,4 +1,4 @@
-"""Steps that are not finite: what is said of them, and that they change nothing."""
+"""Steps that are not finite: the messages, and that they change nothing."""
 
 import json
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Plant(Callback):
-    """Spoils something at the start of a step, and notes what the module is before and after each step."""
+    """Corrupts something at the start of a step, and notes what the module is before and after each step."""
 
     def __init__(self, step: int, spoil: Callable[[LitModel, list[Batch]], None]) -> None:
         self.step = step

@@ -41,7 +41,7 @@ FORK = multiprocessing.get_context("fork")
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests need not wait so long for a lock that nobody gives up."""
+    """Tests need not wait so long for a lock that is never released."""
     monkeypatch.setattr(run_folder, "_WAIT", 0.3)
 
 

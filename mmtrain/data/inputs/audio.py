@@ -252,7 +252,7 @@ def _rate(content: Mapping[str, Any]) -> int:
     except (TypeError, ValueError, OverflowError):
         rate = math.nan
     if not (_MIN_RATE <= rate <= _MAX_RATE and rate.is_integer()):
-        reason = f"has the sampling_rate {given!r}; give a whole number of Hz from {_MIN_RATE} to {_MAX_RATE}"
+        reason = f"has the sampling_rate {given!r}; give an integer from {_MIN_RATE} to {_MAX_RATE} Hz"
         raise SampleError(_named(content), reason)
     return int(rate)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 HEAD = 1024  # bytes of a medium that are compared
 _ROWS_AT_ONCE = 1_000_000  # and bytes, of a table that was selected from another
 _BYTES_AT_ONCE = 1 << 26
-_LARGEST_WHOLE = 2.0**62  # a float below it that is a whole number equals an int64
+_LARGEST_WHOLE = 2.0**62  # a float below it that is an integer equals an int64
 
 
 def digest_of(value: Any) -> str:

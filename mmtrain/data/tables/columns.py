@@ -271,7 +271,7 @@ _NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?")
 
 
 def without_point(name: str) -> str:
-    """The name of a class of whole numbers, as pandas writes them where there are gaps.
+    """The name of a class of integers, as pandas writes them where there are gaps.
 
     >>> without_point("3.0"), without_point("3.5"), without_point("003")
     ('3', '3.5', '003')

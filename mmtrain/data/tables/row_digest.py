@@ -173,7 +173,7 @@ def _plain_or_why_not(cell: Any) -> Any:
 
 
 def _plain(cell: Any) -> Any:
-    """A cell as JSON: None for an empty one, a whole number as an int, a medium as its size and first KiB."""
+    """A cell as JSON: None for an empty one, an integer as an int, a medium as its size and first KiB."""
     content = content_of(cell)
     if isinstance(content, np.ndarray | np.generic):
         content = content.tolist()

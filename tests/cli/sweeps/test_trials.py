@@ -1,4 +1,4 @@
-"""A search by Optuna, with runs that are a formula instead of training: what is asked for, and how it goes on."""
+"""A search by Optuna, with runs that are a formula instead of training: what is requested, and how it is resumed."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Reading sound: the same samples as Python's own reader and scipy's resampler give, whole or a piece."""
+"""Reading sound: the same samples as Python's own reader and scipy's resampler give, complete or a part."""
 
 import io
 import wave

@@ -1,4 +1,4 @@
-"""Frames of a film: those that show at the times asked for, whatever the container, and without decoding the rest."""
+"""Frames of a film: those at the requested times, in any container, and without decoding the rest."""
 
 import io
 import struct
@@ -80,7 +80,7 @@ def test_a_variable_rate_gives_the_frame_that_shows(tmp_path: Path, name: str) -
 
 def test_an_animation_is_drawn_up_to_each_frame() -> None:
     frames = [Image.new("RGB", (16, 8), (0, 0, 0)) for _ in range(6)]
-    for number, frame in enumerate(frames):  # each adds one block, so that a frame by itself is not the picture
+    for number, frame in enumerate(frames):  # each adds one block, so that a frame alone is not the picture
         for before in range(number + 1):
             frame.paste((255, 255, 255), (2 * before, 0, 2 * before + 2, 8))
     file = io.BytesIO()

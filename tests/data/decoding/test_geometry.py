@@ -67,7 +67,7 @@ def test_random_crops_of_long_pictures_lie_anywhere(width: int, height: int, res
         assert 0 <= box["top"] <= height - box["height"] and 0 <= box["left"] <= width - box["width"]
         assert box["height"] * box["width"] > 0.55 * seen[0] * seen[1]
         ratio = (box["width"] / seen[1]) / (box["height"] / seen[0])
-        assert 0.87 < ratio < 1.14  # whole pixels of the short side
+        assert 0.87 < ratio < 1.14  # integer pixels of the short side
     length, total = ("left", width) if width > height else ("top", height)
     if resize_size is None:  # along the long side they reach both ends
         assert min(box[length] for box in boxes) < 0.2 * total

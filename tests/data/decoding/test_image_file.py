@@ -95,7 +95,7 @@ def test_a_picture_that_is_a_program_is_not_run(tmp_path: Path, monkeypatch: pyt
         (500, 20, 8, 10**8, None),
         (16, 1, 1000, 100, None),  # a limit below what the model sees is none of what is made
         (17, 1, 1000, 100, "17 x 1 pixels: resized to size = 1000"),
-        (0, 5, 8, 100, None),  # said by whoever reads it
+        (0, 5, 8, 100, None),  # reported by the caller
     ],
 )
 def test_a_size_that_would_fill_the_memory(

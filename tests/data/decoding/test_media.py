@@ -1,4 +1,4 @@
-"""Opening and probing: what a file holds is told without decoding it, and what is none is named."""
+"""Opening and probing: the contents of a file without decoding it, and errors of other files."""
 
 import io
 import struct
@@ -223,7 +223,7 @@ def test_other_forms_of_mp4_are_read(movflags: str, tmp_path: Path) -> None:
 
 
 def test_a_cover_that_would_fill_the_memory_is_not_decoded_for_the_sound(tmp_path: Path) -> None:
-    """Nor is a film of which only the sound is wanted."""
+    """Nor is a film whose sound alone is read."""
     path = write_film(tmp_path / "a.mp4", 5, sound=tone(0.2, 16000))
     with open_media(path) as container:
         assert container.options["max_pixels"] == str(2 * 10**8 + 65536)

@@ -285,7 +285,7 @@ def test_a_tokenizer_that_brings_code_is_refused_and_nobody_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nobody_answers(*said: object) -> str:
-        raise AssertionError("a person was asked")
+        raise AssertionError("a user was prompted")
 
     monkeypatch.setattr("builtins.input", nobody_answers)
     folder = write_tokenizer(tmp_path)

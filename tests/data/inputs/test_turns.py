@@ -31,7 +31,7 @@ def test_speakers_count_from_the_last_one_and_a_long_dialogue_keeps_its_end() ->
     assert loaded is not None
     value, _ = loaded
     assert value.shape == (4, 7) and value[:, 0].tolist() == [0, 2, 1, 0]  # Phoebe, Joey, Ross, Phoebe
-    assert (value[1, 1:] == -1).all()  # said nothing
+    assert (value[1, 1:] == -1).all()  # an empty turn
     words = [reader.tokenizer.id_to_token(i) for i in value[2].tolist()[1:] if i >= 0]
     assert words[0] == "[CLS]" and words[-1] == "[SEP]"
     two = make_input(max_speakers=2).load(TALK, Path(), seed=0, train=False)

@@ -99,7 +99,7 @@ def test_knobs_that_mean_nothing_are_refused(knobs: dict[str, Any], message: str
 
 
 class Sampled:
-    """A table of which a column is only a sample, as of shards."""
+    """A table whose column is only a sample, as for shards."""
 
     column_names = ("text", "base")
     _fingerprint = "f"

@@ -130,7 +130,7 @@ def place(tmp_path: Path, mirror: Path) -> Place:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, mirror: Path) -> Place:
-    """A cache into which every script has written, without being disturbed. Nobody changes it."""
+    """A cache into which every script has written, without interruption. It is not changed."""
     place = place_of(tmp_path_factory.mktemp("made"), mirror)
     for name in SCRIPTS:  # the digits before those that move
         place.make(name, *arguments_of(name, mirror, place))

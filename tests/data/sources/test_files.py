@@ -1,4 +1,4 @@
-"""Tables of a folder: every format gives the same rows, and what is wrong with one is said with its mend."""
+"""Tables of a folder: every format gives the same rows, and a fault of one is reported with its fix."""
 
 import csv
 import json
@@ -92,7 +92,7 @@ def refused(folder: Path) -> str:
     return str(caught.value)
 
 
-# name of the file, what stands in it, what the message must say
+# name of the file, its content, parts of the message
 BROKEN: list[tuple[str, bytes, list[str]]] = [
     ("train.jsonl", b"", ["has no rows", "train split", "remove the file"]),
     ("train.parquet", b"", ["has no rows"]),
@@ -136,7 +136,7 @@ def test_a_broken_table_is_named_with_its_fault(
     assert message.startswith(str(tmp_path / name))
     assert [part for part in text if part not in message] == []
     assert len(message.splitlines()) == 2, message
-    assert caplog.text == "", "one fault, said once"
+    assert caplog.text == "", "one fault, reported once"
 
 
 def test_two_tables_of_one_split_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Data sets of the hub: a local folder of that form is read as one, and each way to fail is said with its mend."""
+"""Data sets of the hub: a local folder of that form is read as one, and each way to fail is reported with its fix."""
 
 import json
 from pathlib import Path
@@ -73,8 +73,8 @@ def test_one_of_several_configurations_is_chosen_by_name(tmp_path: Path) -> None
 
 
 def test_a_name_that_cannot_be_reached_is_said_with_why() -> None:
-    message = refused("nobody/nothing")  # conftest.py takes the network away
-    assert "nobody/nothing is neither a folder nor in the cache" in message
+    message = refused("user/nothing")  # conftest.py takes the network away
+    assert "user/nothing is neither a folder nor in the cache" in message
     assert "HF_HUB_OFFLINE" in message
 
 

@@ -344,7 +344,7 @@ def test_a_path_stays_in_the_folder_of_its_part(folders: Path) -> None:
             reader.open(cells[1], folder)
     open_part = two(folders) | {"a": part(folders / "a", restrict_paths=False)}
     tables = mixed(open_part)
-    reader.open(tables.splits["train"][1]["image"], folders)  # its part may, whatever the mixture may
+    reader.open(tables.splits["train"][1]["image"], folders)  # its part may, for any mixture
     assert isinstance(tables.folder, UnconfinedFolder), "an index of it may name files elsewhere"
 
 

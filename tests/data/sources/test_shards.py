@@ -1,4 +1,4 @@
-"""Shards: every row is found in its place, in any process, near or far; what is wrong with one is said by its name."""
+"""Shards: every row is found in its place, in any process, near or far; the fault of one is reported by its name."""
 
 import io
 import json
@@ -55,7 +55,7 @@ def write_parquet(path: Path, rows: list[dict[str, Any]], group: int) -> Path:
 
 
 def sample(shard: int, number: int) -> dict[str, Content]:
-    """What a sample has: every third lacks its text."""
+    """What a sample has: every third has no text."""
     stem = f"{number:04d}"
     members: dict[str, Content] = {f"{stem}.jpg": f"picture {shard} {number}".encode() * 50}
     if number % 3:

@@ -1,4 +1,4 @@
-"""Lengths are those of the files, and what the model will not see of them is said."""
+"""Lengths are those of the files, and what the model will not see of them is reported."""
 
 import io
 from pathlib import Path

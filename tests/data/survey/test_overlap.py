@@ -1,4 +1,4 @@
-"""What splits share is found by content, whatever it is called, and nothing more is read than may be."""
+"""What splits share is found by content, under any name, and nothing more is read than may be."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A data set with known faults, looked over."""
+"""A survey of a data set with known faults."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -124,7 +124,7 @@ def test_files_inside_a_table_are_sampled(tmp_path: Path) -> None:
 
 
 def test_a_bad_first_row_stops_nothing(tmp_path: Path) -> None:
-    """Neither learning of vocabularies, lengths and classes, nor the look over all of it."""
+    """Neither learning of vocabularies, lengths and classes, nor the survey of all of it."""
     names = draw_pictures(tmp_path, 6)
     captions = [b"\xff\xfe", *(b"cat %d" % n for n in range(1, 6))]
     column = pa.Array.from_buffers(pa.string(), 6, pa.array(captions, pa.binary()).buffers())

@@ -52,7 +52,7 @@ def test_a_class_for_each_row_that_no_other_table_has_is_refused() -> None:
 
 
 def test_one_example_of_each_class_can_be_meant() -> None:
-    """Of a table of one shot the other tables tell; of one that stands alone nobody does."""
+    """Other tables explain a table of one shot; nothing explains a single table."""
     assert check(names(500), val=["unseen", "u7"]) is None
     note = check(names(500))
     assert note is not None and "has 500 classes in 500 rows: there is nearly nothing to learn a class from" in note

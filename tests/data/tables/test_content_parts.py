@@ -1,4 +1,4 @@
-"""Parts of the contents of turns: the words and media that they hold, and nothing that nobody wrote."""
+"""Parts of the contents of turns: the words and media that they hold, and nothing else."""
 
 import base64
 from typing import Any

@@ -145,10 +145,10 @@ REFUSED: list[tuple[str, str | bytes, list[str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "text", "said"), REFUSED)
-def test_what_is_refused(tmp_path: Path, name: str, text: str | bytes, said: list[str]) -> None:
+@pytest.mark.parametrize(("name", "text", "parts"), REFUSED)
+def test_what_is_refused(tmp_path: Path, name: str, text: str | bytes, parts: list[str]) -> None:
     message = refused(tmp_path, name, text)
-    assert [part for part in said if part not in message] == [], message
+    assert [part for part in parts if part not in message] == [], message
     assert len(message.splitlines()) == 2
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with the rows of a table is said before any file is opened, with the table and the rows."""
+"""Faults of the rows of a table are reported before any file is opened, with the table and the rows."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -240,7 +240,7 @@ def test_text_is_not_taken_for_a_path(tmp_path: Path) -> None:
 
 
 class OwnTable:
-    """What `Tables` may hold beside a `datasets.Dataset`."""
+    """What `Tables` may hold in addition to a `datasets.Dataset`."""
 
     column_names = ("caption", "label")
 

@@ -1,4 +1,4 @@
-"""Whatever is raised while a sample is read becomes an error of that sample."""
+"""Any error that is raised while a sample is read becomes an error of that sample."""
 
 from typing import Any
 

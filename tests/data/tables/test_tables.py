@@ -33,7 +33,7 @@ class OneByOne:
 
 
 class Counted(OneByOne):
-    """Counts what is asked for at once."""
+    """Counts the rows of each request."""
 
     def __init__(self, table: Dataset) -> None:
         super().__init__(table)

@@ -1,4 +1,4 @@
-"""What turns of dialogues hold as columns: which turn is taken, what goes before it, what is said of it."""
+"""What turns of dialogues hold as columns: which turn is taken, what precedes it, what is reported."""
 
 import base64
 import json

@@ -206,7 +206,7 @@ def test_media_are_counted() -> None:
     value = target.load(TURNS)
     assert value is not None
     target.check_media(value, {"image": 2})
-    target.check_media(value, {})  # a row may lack what is spoken of
+    target.check_media(value, {})  # a row may have no such medium
     for there in (1, 3):
         with pytest.raises(
             SampleError, match=f"mentions <image> 2 times, but the row has {there} of image; write <image>"

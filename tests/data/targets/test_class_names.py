@@ -1,4 +1,4 @@
-"""Classes that are written in several ways are one, and what stands out is reported."""
+"""Classes that are written in several ways are one, and unusual names are reported."""
 
 from collections.abc import Sequence
 from pathlib import Path

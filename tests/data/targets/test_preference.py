@@ -55,8 +55,8 @@ def test_sentences_are_kept_if_asked(kind: type[TextTarget], tmp_path: Path) -> 
     for keep in (True, False):
         made, again = target(kind, keep), target(kind, keep)
         made.fit(cells, tmp_path)
-        made.save(tmp_path, "said")
-        again.restore(tmp_path, "said")
+        made.save(tmp_path, "written")
+        again.restore(tmp_path, "written")
         expected = [["a red cat"], ["a dog", "a blue dog"], ["two birds"]] if keep else []
         assert made.known.sentences == again.known.sentences == expected
         assert type(again.known) is type(made.known)

@@ -49,7 +49,7 @@ def two_pictures(order: list[int], ids: list[int]) -> Batch:
 
 
 @pytest.mark.parametrize("pack", [None, 100])
-@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("next_to", [False, True])
 def test_a_language_model_reads_each_in_its_place(beside: bool, pack: int | None) -> None:
     """Swapping two images or their placeholders changes the loss; a single image gives the same loss as before."""
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""A run of the language model from tables to answers: trained, tested, asked without its tables, gone on in stages."""
+"""A run of the language model from tables to answers: trained, tested, used without its tables, resumed in stages."""
 
 import json
 import shutil

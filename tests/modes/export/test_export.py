@@ -98,7 +98,7 @@ def test_a_whole_model_elsewhere(tmp_path: Path) -> None:
 
 
 def test_a_whole_model_takes_rows_that_miss_modalities(tmp_path: Path) -> None:
-    """The same predictions as here, whatever stands where a row has no image or no text, also NaN."""
+    """The same predictions as here, for any values of a row without image or text, also NaN."""
     model = make_model(fusion="cross_attn", tasks=["classification"]).eval()
     export_model(model, tensors(full_batches()[0]), tmp_path)
     program = torch.export.load(tmp_path / "model.pt2").module()
@@ -124,8 +124,8 @@ def test_missing_numbers_of_an_export_are_nan(tmp_path: Path) -> None:
     torch.testing.assert_close(tokens, encoder(values.nan_to_num()).tokens)
     fusion = Concat(dims={"vector": 8}, dim=8, hidden_dim=8, dropout=0.0, missing="identity")
     model = MultimodalModel(encoders={"vector": encoder}, fusion=fusion, tasks={"label": Head()}).eval()
-    export_model(model, {"vector": {"values": torch.zeros(2, 3)}}, tmp_path / "whole", with_gaps=["vector"])
-    program = torch.export.load(tmp_path / "whole" / "model.pt2").module()
+    export_model(model, {"vector": {"values": torch.zeros(2, 3)}}, tmp_path / "complete", with_gaps=["vector"])
+    program = torch.export.load(tmp_path / "complete" / "model.pt2").module()
     present = torch.ones(3, dtype=torch.bool)
     fused = program({"vector": {"values": values, "present": present}})["label"]
     assert fused.isfinite().all()

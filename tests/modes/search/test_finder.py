@@ -1,4 +1,4 @@
-"""Index and search: what comes first, from the command and from Python, and what is said when it cannot be."""
+"""Index and search: what comes first, from the command and from Python, and the messages of failures."""
 
 import json
 import shutil
@@ -103,7 +103,7 @@ def test_the_data_need_not_be_there_any_more(done: Path, tables: Path) -> None:
 
 def test_the_command_finds_and_draws(done: Path, tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tables / "images" / "test0.png"
-    nameless = done / "picture"  # told by its content
+    nameless = done / "picture"  # found by its content
     shutil.copy(picture, nameless)
     queries = f'search.query=["a red bar","{nameless}"]'
     assert run_tiny(tables, done, *ONE_TASK, "mode=search", queries, "search.k=2") == 0
@@ -157,7 +157,7 @@ def test_a_query_that_cannot_be_asked_with_is_refused(
 
 
 def test_a_file_that_lacks_what_is_asked_with_is_refused(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a silent film lacks a sound."""
+    """As a silent film has no sound."""
     finder = Finder.load(done, index=done / "index")
     monkeypatch.setattr(finder.towers.readers["image"], "load", lambda *args, **options: None)
     with pytest.raises(ConfigError, match=r"film\.mp4: contains no image"):
@@ -263,7 +263,7 @@ def test_search_wants_a_query(done: Path) -> None:
     assert faults(*requested, query) == []
     assert compose([normalize_override(query)]).search.query == 'a "red" car, or two'
     assert [f.splitlines()[0].split(" (")[0] for f in faults(*requested, "search.k=0")] == [
-        "search.k=0: must be a whole number of at least 1",
+        "search.k=0: must be an integer of at least 1",
         "search.query: not set",
     ]
 

@@ -1,4 +1,4 @@
-"""An index as files: whatever was changed in them, also with the digest made anew, is refused in a few words."""
+"""An index as files: any change of them, also with a new digest, is refused in a few words."""
 
 import json
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def change(folder: Path, how: Change) -> None:
-    """Change the files as somebody would who knows the format."""
+    """Change the files as a user who knows the format would."""
     head = json.loads((folder / HEAD).read_text())
     rows = [json.loads(line) for line in (folder / ROWS).read_text().split("\n")[:-1]]
     tensors = load_file(folder / VECTORS)

@@ -1,4 +1,4 @@
-"""Where a run leaves after SIGTERM. That the whole run is then as if nothing had been is in test_run.py too."""
+"""Where a run leaves after SIGTERM. test_run.py also checks that the complete run is the same as without it."""
 
 import csv
 import json
@@ -159,7 +159,7 @@ def test_all_ranks_leave_when_any_got_the_signal(
 
 
 def test_it_comes_after_the_checkpoints(tables: dict[bool, Path], tmp_path: Path) -> None:
-    """Whose files must be written before it leaves; the first of them stays the one that knows the best."""
+    """Whose files must be written before it leaves; the first of them keeps the best score."""
     cfg = compose(["data=files", f"data.root={tables[True]}", f"run_dir={tmp_path / 'run'}", "callbacks=[ema]"])
     trainer = Trainer(callbacks=build_callbacks(cfg, monitor=None), logger=False, accelerator="cpu")
     assert [type(c) for c in trainer.callbacks[-3:]] == [ModelCheckpoint, ModelCheckpoint, PreemptionHandler]
@@ -241,7 +241,7 @@ def test_a_slurm_job_is_put_back_into_the_queue(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     scontrol = tmp_path / "scontrol"
-    scontrol.write_text(f"#!/bin/sh\necho $@ > {tmp_path}/asked\necho no >&2\nexit {status}\n")
+    scontrol.write_text(f"#!/bin/sh\necho $@ > {tmp_path}/requests\necho no >&2\nexit {status}\n")
     scontrol.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     slurm = {"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
@@ -249,6 +249,6 @@ def test_a_slurm_job_is_put_back_into_the_queue(
         monkeypatch.setenv(name, value)
     watch = Watch(tmp_path / "run", {1: send(signal.SIGUSR1)})
     assert run_tiny("short epochs", tmp_path / "run", callback=watch) == 143
-    assert (tmp_path / "asked").read_text() == "requeue 7_3\n"
+    assert (tmp_path / "requests").read_text() == "requeue 7_3\n"
     assert message in capsys.readouterr().out
     assert left_by(tmp_path / "run")["steps"] == 2

@@ -57,7 +57,7 @@ def test_a_moved_folder_keeps_its_best_score(kind: type[lightning.ModelCheckpoin
 
 
 def test_a_score_whose_checkpoint_is_missing_does_not_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Such as that of a run in another folder, whose last.ckpt a new run goes on from."""
+    """Such as that of a run in another folder, whose last.ckpt a new run resumes."""
     state = with_best(tmp_path / "a", ModelCheckpoint)
     loaded = callback_of(tmp_path / "b")
     loaded.load_state_dict(state)

@@ -32,13 +32,13 @@ def test_each_part_says_its_name_its_class_and_what_comes_out() -> None:
     [
         pytest.param(make_batch([1], [2]), id="one row"),
         pytest.param(random_batch(0, size=DIM), id="as many rows as the width"),
-        pytest.param(make_batch([1, 1, 1], [0, 2, 2]), id="a row lacks its text"),
+        pytest.param(make_batch([1, 1, 1], [0, 2, 2]), id="a row has no text"),
         pytest.param(make_batch([1, 1], [0, 0]), id="no row has a text"),
     ],
 )
 @pytest.mark.parametrize("fusion", ["concat", "cross_attn"])
 def test_only_the_rows_are_b(fusion: str, example: Batch) -> None:
-    """Whatever the example holds: an encoder that sees fewer rows than the batch has still makes B of them."""
+    """For any example: an encoder that sees fewer rows than the batch has still makes B of them."""
     output = {p["part"]: p["output"] for p in log_model_summary(make_model(tasks=TASKS, fusion=fusion), example)}
     assert output["encoder.image"] == output["encoder.text"] == f"(B, 5, {DIM})"
     assert output["fusion"] == f"(B, {1 if fusion == 'concat' else 10}, {DIM})"

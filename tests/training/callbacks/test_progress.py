@@ -98,7 +98,7 @@ def test_only_one_rank_writes(
 
 @contextmanager
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
-    """Standard output is a terminal; what has come out of it stands in the list afterwards.
+    """Standard output is a terminal; its output is in the list afterwards.
 
     Not a fixture: pytest sets standard output anew between setup and test.
     """

@@ -18,7 +18,7 @@ PRUNER = optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=200)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three runs that are done, at 250, 500 and 750 thousandths, and one that is under way."""
+    """Three runs that are done, at 250, 500 and 750 thousandths, and a running one."""
     study = optuna.create_study(study_name=NAME, storage=storage_of(tmp_path), direction="maximize")
     for end in (0.4, 0.6, 0.8):
         trial = study.ask()

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there: what stands stays, damage is found wherever it is, and no room is said before."""
+"""Checkpoints are complete or absent: old ones stay, damage is found in any place, and a full disk is reported."""
 
 import json
 import multiprocessing
@@ -51,7 +51,7 @@ def test_what_is_written_is_read_and_whole(tmp_path: Path) -> None:
 
 
 def test_a_bit_that_flips_is_found_or_changes_nothing(tmp_path: Path) -> None:
-    """It may lie in a time stamp, or between two records. Whatever it hits, the error is ours."""
+    """It may lie in a time stamp, or between two records. In each case the error is ours."""
     path = tmp_path / "a.ckpt"
     write_checkpoint(checkpoint_of(3, size=40) | {"mmtrain": {"version": "0"}}, path)
     good, content = load_checkpoint(path), path.read_bytes()
@@ -202,7 +202,7 @@ def test_an_archive_without_records_is_broken(tmp_path: Path) -> None:
 def test_a_part_that_is_not_what_was_written_replaces_nothing(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever has changed it meanwhile, and whatever the file system has made of it."""
+    """For any change by others, and in any file system."""
     path = tmp_path / "last.ckpt"
     write_checkpoint(checkpoint_of(3), path)
     write_checkpoint(checkpoint_of(5, size=10), tmp_path / "other" / "a.ckpt")

@@ -1,4 +1,4 @@
-"""What must be the same for a run to go on, what may differ, and what is said of each."""
+"""What must be the same to resume a run, what may differ, and the messages."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def data(**changed: Any) -> Rows:
 
 
 def refusal(now: Rows, before: Rows = DATA, **options: Any) -> list[str]:
-    """What is said of rows that differ, and the last line."""
+    """The message for rows that differ, and its last line."""
     with pytest.raises(ConfigError) as caught:
         check_same_run(of_rows(before), of_rows(now), PATH, **options)
     first, *lines = str(caught.value).splitlines()
@@ -160,7 +160,7 @@ def test_of_a_checkpoint_of_an_earlier_version_the_ids_are_compared() -> None:
     assert said.endswith("allowed by resume_allow")
 
     def unused() -> str:
-        raise AssertionError("ids are only looked at for an old checkpoint")
+        raise AssertionError("ids are only compared for an old checkpoint")
 
     assert facts_to_compare(of_rows(DATA), of_rows(DATA), ids=unused) == (of_rows(DATA), of_rows(DATA), [])
 

@@ -1,4 +1,4 @@
-"""Ranks that keep shares of the weights: gradients, norms and whole runs are those of ranks that keep everything."""
+"""Ranks that keep shares of the weights: gradients, norms and complete runs are those of ranks that keep everything."""
 
 import csv
 from pathlib import Path

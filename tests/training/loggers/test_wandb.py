@@ -19,13 +19,13 @@ KEY = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A machine where nobody has used wandb; gives the netrc file that is not there."""
+    """A machine on which wandb was never used; gives the netrc file that is not there."""
     wandb.teardown()  # it reads the environment once
     for name in list(os.environ):
         if name.startswith("WANDB_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("WANDB_MODE", "")  # so that it is put back afterwards, whatever the code sets
+    monkeypatch.setenv("WANDB_MODE", "")  # so that it is put back afterwards, for any value that the code sets
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_SILENT", "true")
     yield tmp_path / "netrc"
@@ -62,7 +62,7 @@ def test_without_a_login_it_writes_into_the_run_folder(
     stranger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def ask(*args: Any) -> str:
-        raise AssertionError("it asked something")
+        raise AssertionError("it prompted the user")
 
     monkeypatch.setattr("builtins.input", ask)
     run = tmp_path / "run"
@@ -110,7 +110,7 @@ def test_asking_for_online_does_not_bring_a_prompt(
 
 
 def test_every_run_of_a_sweep_is_a_run_of_wandb(stranger: Path, tmp_path: Path) -> None:
-    for number in range(2):  # nobody finishes the first
+    for number in range(2):  # the first is not finished
         logger = make_wandb(run_dir=str(tmp_path / str(number)), project="mmtrain", name=None)
         logger.log_metrics({"loss": 0.5}, step=1)
         assert logger.experiment.id == (tmp_path / str(number) / "wandb_id.txt").read_text()

@@ -1,4 +1,4 @@
-"""A sweep that is killed goes on: what is done is passed over, what is half done goes on from its checkpoint."""
+"""A killed sweep is resumed: complete runs are skipped, an incomplete one is resumed from its checkpoint."""
 
 import csv
 import json
@@ -40,7 +40,7 @@ def test_a_new_folder_is_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", ["done", "pruned"])
 def test_what_is_done_is_passed_over_when_the_sweep_goes_on(tmp_path: Path, status: str) -> None:
-    leave(tmp_path, ["seed=1", "fusion=sum", "run_dir=./out"], status)  # said in another order, before resume=auto
+    leave(tmp_path, ["seed=1", "fusion=sum", "run_dir=./out"], status)  # written in another order, before resume=auto
     assert skip_reason(tmp_path, RUN, goes_on=True) == "done before"
     assert skip_reason(tmp_path, RUN, goes_on=False) is None, "the run itself says that its folder is taken"
 
@@ -101,7 +101,7 @@ def test_runs_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert [str(f.relative_to(tmp_path)) for f in folders_of(tmp_path)] == ["2", "10", "a/b"]
 
 
-# --------------------------------------------------------------------------------- whole sweeps
+# --------------------------------------------------------------------------------- complete sweeps
 
 
 def sweep(tables: Path, folder: Path, *more: str) -> list[str]:
@@ -129,7 +129,7 @@ def status(folder: Path) -> int | None:
 
 @pytest.mark.slow(seconds=90)
 def test_a_killed_sweep_goes_on_also_by_two_processes(tables: Path, tmp_path: Path) -> None:
-    """And comes to the table of one that was not, by joblib."""
+    """And has the table of an uninterrupted one, by joblib."""
     calm, broken = tmp_path / "calm", tmp_path / "broken"
     at_once = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     alone = [
@@ -169,7 +169,7 @@ def test_a_killed_sweep_goes_on_also_by_two_processes(tables: Path, tmp_path: Pa
 def test_the_worst_run_is_the_exit_status(launcher: str, tables: Path, tmp_path: Path) -> None:
     """The others are run all the same."""
     (tmp_path / "0").mkdir()
-    (tmp_path / "0" / "summary.json").write_text("{}")  # of a run that nobody knows
+    (tmp_path / "0" / "summary.json").write_text("{}")  # of an unknown run
     command = sweep(tables, tmp_path, "fusion=concat,sum", "trainer.max_steps=2", f"hydra/launcher={launcher}")
     done = run_command(*command, env=ONE_THREAD)
     assert done.returncode == 2 and "already contains a run" in done.stderr

@@ -53,7 +53,7 @@ def test_the_captions_of_kaggle_with_its_nested_folder(tmp_path: Path) -> None:
     for number in NUMBERS:
         picture(tmp_path / f"flickr30k_images/flickr30k_images/{number}.jpg")
     lines = [f"{n}.jpg| {k}| A dog .\n" for n in NUMBERS for k in range(2)]
-    lines[-1] = "9.jpg| 1   A dog that runs .\n"  # as it stands there for one picture
+    lines[-1] = "9.jpg| 1   A dog that runs .\n"  # as in the original for one picture
     write(tmp_path / "flickr30k_images/results.csv", "image_name| comment_number| comment\n" + "".join(lines))
     tables = flickr30k(root=tmp_path, split=WHOLE)
     rows = {row["id"]: row for result in rows_of(tables).values() for row in result}

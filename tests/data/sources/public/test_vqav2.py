@@ -1,4 +1,4 @@
-"""VQAv2 beside the pictures of 2014 or of 2017."""
+"""VQAv2 with the pictures of 2014 or of 2017."""
 
 from pathlib import Path
 
