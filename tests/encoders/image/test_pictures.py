@@ -50,11 +50,11 @@ def two_pictures(order: list[int], ids: list[int]) -> Batch:
 
 @pytest.mark.parametrize("pack", [None, 100])
 @pytest.mark.parametrize("next_to", [False, True])
-def test_a_language_model_reads_each_in_its_place(beside: bool, pack: int | None) -> None:
+def test_a_language_model_reads_each_in_its_place(next_to: bool, pack: int | None) -> None:
     """Swapping two images or their placeholders changes the loss; a single image gives the same loss as before."""
     torch.manual_seed(0)
     encoder = make()
-    options: dict[str, Any] = {"connector": connector_of()} if beside else {}
+    options: dict[str, Any] = {"connector": connector_of()} if next_to else {}
     task = make_task(encoders={"image": encoder}, pack=pack, **options)
     for name, parameter in task.named_parameters():
         if "norm" not in name:
